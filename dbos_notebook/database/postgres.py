@@ -1,0 +1,327 @@
+"""Postgres: read-only psycopg sessions, and COPY into Arrow.
+
+Rows travel as COPY's CSV, which the server writes and Arrow parses in C++ on another
+thread; no Python object is made for a row. docs/performance.md tells what that buys.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+import psycopg
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+from psycopg.rows import dict_row
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from dbos_notebook.database.reader import BLOCK_BYTES
+from dbos_notebook.errors import (
+    AuthenticationError,
+    DatabaseConnectionError,
+    NotDBOSDatabaseError,
+    NotebookError,
+    PermissionDeniedError,
+    QueryTimeoutError,
+    SchemaNotFoundError,
+)
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from dbos_notebook.database.locate import Location
+
+CONNECT_TIMEOUT_SECONDS = 10
+KEPT_CONNECTIONS = 4
+_DIALECT = PGDialect_psycopg()
+
+_TABLES = """
+    SELECT c.relname AS table_name, a.attname AS column_name
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'f')
+"""
+_SCHEMAS_OF_DBOS = """
+    SELECT n.nspname AS name FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = 'workflow_status' ORDER BY 1
+"""
+
+
+class PostgresReader:
+    """Opens read-only snapshots on a Postgres system database.
+
+    Connections are made on demand and a few are kept: a widget may refresh on one thread
+    while a cell reads on another. A kept one that the server has dropped is replaced.
+    """
+
+    dialect = "postgresql"
+
+    def __init__(self, location: Location, schema: str, statement_timeout: float | None) -> None:
+        self.location = location
+        self.schema: str | None = schema
+        self._timeout_ms = 0 if statement_timeout is None else max(1, int(statement_timeout * 1000))
+        self._kept: list[psycopg.Connection[dict[str, Any]]] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @contextmanager
+    def session(self) -> Iterator[PostgresSession]:
+        """Open a REPEATABLE READ, READ ONLY transaction; roll it back at the end."""
+        connection = self._take()
+        try:
+            yield PostgresSession(connection)
+        except psycopg.Error as error:
+            raise self._translate(error) from None
+        finally:
+            self._give_back(connection)
+
+    def tables(self) -> dict[str, frozenset[str]]:
+        """Read the tables and columns of the schema, whatever the role may select."""
+        with self.session() as session:
+            connection = session.connection
+            found: dict[str, set[str]] = {}
+            for row in connection.execute(_TABLES, [self.schema]):
+                found.setdefault(row["table_name"], set()).add(row["column_name"])
+            if "workflow_status" not in found:
+                schemas = [row["name"] for row in connection.execute(_SCHEMAS_OF_DBOS)]
+                self._refuse(sorted(found), schemas)
+        return {table: frozenset(columns) for table, columns in found.items()}
+
+    def _refuse(self, found: list[str], schemas: list[str]) -> None:
+        where = f"{self.location}, schema {self.schema!r}"
+        if schemas:
+            names = ", ".join(repr(name) for name in schemas)
+            raise SchemaNotFoundError(
+                f"No DBOS tables in {where}. Schemas of this database that have them: {names}. "
+                f"Use connect(…, schema={schemas[0]!r})."
+            )
+        have = ", ".join(found[:10]) if found else "no tables"
+        raise NotDBOSDatabaseError(
+            f"Not a DBOS system database: looked for the table workflow_status in {where} and "
+            f"found {have}. DBOS keeps its tables in the database that its configuration "
+            "names as system_database_url."
+        )
+
+    def close(self) -> None:
+        """Close the kept connections; later sessions are refused."""
+        with self._lock:
+            self._closed = True
+            kept, self._kept = self._kept, []
+        for connection in kept:
+            connection.close()
+
+    def _take(self) -> psycopg.Connection[dict[str, Any]]:
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise DatabaseConnectionError(
+                        f"This client is closed ({self.location}). Call connect() again."
+                    )
+                connection = self._kept.pop() if self._kept else None
+            if connection is None:
+                return self._connect()
+            try:
+                # Starts the snapshot, and shows whether the server is still there.
+                connection.execute("SELECT 1")
+            except psycopg.Error:
+                connection.close()
+            else:
+                return connection
+
+    def _give_back(self, connection: psycopg.Connection[dict[str, Any]]) -> None:
+        if not connection.broken:
+            try:
+                connection.rollback()
+            except psycopg.Error:
+                connection.close()
+        with self._lock:
+            keep = not self._closed and len(self._kept) < KEPT_CONNECTIONS
+            if keep and not connection.closed:
+                self._kept.append(connection)
+                return
+        connection.close()
+
+    def _connect(self) -> psycopg.Connection[dict[str, Any]]:
+        parameters = {
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "application_name": "dbos_notebook",
+            **self.location.parameters,
+            "client_encoding": "utf8",
+        }
+        try:
+            connection = psycopg.connect(**parameters, row_factory=dict_row, prepare_threshold=None)
+        except psycopg.Error as error:
+            raise self._translate(error, connecting=True) from None
+        # SET, not the startup packet: connection poolers refuse its options. Both settings hold
+        # for the session, so even SQL smuggled past us could not write.
+        connection.autocommit = True
+        connection.execute("SET default_transaction_read_only = on")
+        connection.execute(f"SET statement_timeout = {self._timeout_ms}".encode())
+        connection.autocommit = False
+        connection.read_only = True
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        return connection
+
+    def _translate(self, error: psycopg.Error, *, connecting: bool = False) -> NotebookError:
+        reason = self.location.redact(str(error)).strip()
+        state = error.sqlstate or ""
+        if state.startswith("28") or "authentication failed" in reason:
+            return AuthenticationError(
+                f"The server refused the login to {self.location}: {reason}. Check the user and "
+                "password (special characters percent-encoded), PGPASSWORD and ~/.pgpass."
+            )
+        if connecting:
+            return DatabaseConnectionError(f"Cannot reach {self.location}: {reason}")
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            return QueryTimeoutError(
+                f"The query was cancelled by the server after {self._timeout_ms / 1000:g} s "
+                f"({reason}). Narrow the filters, or connect(…, statement_timeout=…) with more."
+            )
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            return PermissionDeniedError(
+                f"The role connected to {self.location} may not read this: {reason}. Ask for "
+                f'GRANT USAGE ON SCHEMA "{self.schema}" and GRANT SELECT ON ALL TABLES IN SCHEMA '
+                f'"{self.schema}".'
+            )
+        if isinstance(error, psycopg.OperationalError):
+            return DatabaseConnectionError(
+                f"The connection to {self.location} was lost: {reason}. "
+                "The next call connects again."
+            )
+        return NotebookError(f"{self.location} could not answer: {reason}")
+
+
+class PostgresSession:
+    """One snapshot on a connection that the reader lent."""
+
+    def __init__(self, connection: psycopg.Connection[dict[str, Any]]) -> None:
+        self.connection = connection
+
+    def rows(self, statement: sa.Executable) -> list[dict[str, Any]]:
+        """Run a statement of few rows and return them as dictionaries."""
+        return self.connection.execute(self._sql(statement)).fetchall()
+
+    def batches(
+        self, statement: sa.sql.expression.SelectBase, schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream a statement's rows; parsing runs beside reading."""
+        yielded = False
+        for batch in self._copy(statement, schema):
+            yielded = True
+            yield batch
+        if not yielded:
+            yield from schema.empty_table().to_batches() or [_empty_batch(schema)]
+
+    def explain(self, statement: sa.sql.expression.SelectBase) -> str:
+        """Return EXPLAIN's text."""
+        rows = self.connection.execute(b"EXPLAIN " + self._sql(statement)).fetchall()
+        return "\n".join(row["QUERY PLAN"] for row in rows)
+
+    def _copy(
+        self, statement: sa.sql.expression.SelectBase, schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        copy = b"COPY (" + self._sql(statement) + b") TO STDOUT (FORMAT csv)"
+        parse = _Parser(schema)
+        ahead: deque[Future[list[pa.RecordBatch]]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="dbos_notebook_csv") as pool:
+            for block in _copy_blocks(self.connection, copy):
+                ahead.append(pool.submit(parse, block))
+                # At most two blocks wait to be parsed, so memory stays bounded.
+                while len(ahead) > 2 or (ahead and ahead[0].done()):
+                    yield from ahead.popleft().result()
+            while ahead:
+                yield from ahead.popleft().result()
+
+    def _sql(self, statement: sa.Executable) -> bytes:
+        compiled = cast(Any, statement).compile(
+            dialect=_DIALECT, compile_kwargs={"render_postcompile": True}
+        )
+        # COPY takes no server-side parameters; psycopg binds them here, quoted by libpq.
+        cursor = psycopg.ClientCursor(self.connection)
+        text = cast(LiteralString, str(compiled))
+        return cursor.mogrify(text, compiled.params).encode()
+
+
+def _copy_blocks(connection: psycopg.Connection[Any], statement: bytes) -> Iterator[list[Any]]:
+    """Yield COPY's rows in lists of about BLOCK_BYTES.
+
+    ``Copy.read`` runs a generator for each row, which costs more than the row. libpq's
+    own call takes the rows that have already arrived; ``Copy.read`` serves where one must wait,
+    and so keeps psycopg's handling of interrupts. An exception in the block makes
+    psycopg cancel the query on the server.
+    """
+    get_copy_data = connection.pgconn.get_copy_data
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        rows: list[Any] = []
+        size = 0
+        while True:
+            count, data = get_copy_data(1)
+            if count == 0:
+                data = copy.read()
+                count = len(data)
+                if count == 0:
+                    break
+            elif count < 0:
+                _finish(connection)
+                break
+            rows.append(data)
+            size += count
+            if size >= BLOCK_BYTES:
+                yield rows
+                rows, size = [], 0
+        if rows:
+            yield rows
+
+
+def _finish(connection: psycopg.Connection[Any]) -> None:
+    """Take the result that ends a COPY; raise its error if it has one."""
+    failure: psycopg.Error | None = None
+    while (result := connection.pgconn.get_result()) is not None:
+        if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
+            field = result.error_field(psycopg.pq.DiagnosticField.SQLSTATE)
+            state = (field or b"XX000").decode()
+            failure = psycopg.errors.lookup(state)(result.get_error_message())
+    if failure is not None:
+        raise failure
+
+
+class _Parser:
+    """CSV of a known schema into record batches."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        # Every row is COPY's own, so nothing is guessed: names, types and NULL are given. NULL is
+        # an unquoted empty field, the empty text a quoted one.
+        # Arrow's reader knows no boolean "t"/"f" unless told.
+        self._read = pa_csv.ReadOptions(column_names=schema.names, block_size=1 << 20)
+        self._parse = pa_csv.ParseOptions(newlines_in_values=True)
+        self._convert = pa_csv.ConvertOptions(
+            column_types={field.name: field.type for field in schema},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+            true_values=["t"],
+            false_values=["f"],
+        )
+
+    def __call__(self, rows: list[Any]) -> list[pa.RecordBatch]:
+        data = b"".join(rows)
+        rows.clear()
+        # A row longer than the reader's block would be refused; one block always holds it.
+        if len(data) > BLOCK_BYTES * 2:
+            read = pa_csv.ReadOptions(column_names=self._read.column_names, block_size=len(data))
+        else:
+            read = self._read
+        table = pa_csv.read_csv(pa.py_buffer(data), read, self._parse, self._convert)
+        return table.combine_chunks().to_batches()
+
+
+def _empty_batch(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [pa.array([], type=field.type) for field in schema], schema=schema
+    )

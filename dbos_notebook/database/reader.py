@@ -1,0 +1,59 @@
+"""What every reader of a system database offers; the two that exist are siblings.
+
+A reader opens sessions. A session is one read-only snapshot: all its statements see the
+same moment. Rows come as Arrow record batches with the types that the caller names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import sqlalchemy as sa
+
+    from dbos_notebook.database.locate import Location
+
+BLOCK_BYTES = 8 << 20
+"""Size of the pieces that rows travel in: big enough that per-piece work vanishes,
+small enough that a streamed result needs little memory."""
+
+
+class Session(Protocol):
+    """One read-only snapshot of a system database."""
+
+    def rows(self, statement: sa.Executable) -> list[dict[str, Any]]:
+        """Run a statement of few rows and return them as dictionaries."""
+        ...
+
+    def batches(
+        self, statement: sa.sql.expression.SelectBase, schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """Run a statement of any size and stream its rows in the given Arrow schema."""
+        ...
+
+    def explain(self, statement: sa.sql.expression.SelectBase) -> str:
+        """Return the database's plan for a statement, without running it."""
+        ...
+
+
+class Reader(Protocol):
+    """A way to open sessions on one system database, from any thread."""
+
+    location: Location
+    dialect: str
+    schema: str | None
+
+    def session(self) -> AbstractContextManager[Session]:
+        """Open a snapshot; it ends with the ``with`` block."""
+        ...
+
+    def tables(self) -> dict[str, frozenset[str]]:
+        """Return the columns of each table that DBOS's schema holds, by table name."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection. Safe to call twice."""
+        ...

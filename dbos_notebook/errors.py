@@ -1,0 +1,105 @@
+"""Every error and warning that dbos_notebook raises on purpose, and nothing else.
+
+The tree::
+
+    NotebookError
+    ├── LocationError            (ValueError)       the argument names no database
+    ├── DatabaseConnectionError  (ConnectionError)  the server or file cannot be reached
+    │   └── AuthenticationError                     it was reached, and refused the login
+    ├── NotDBOSDatabaseError                        reached, but it holds no DBOS tables
+    │   └── SchemaNotFoundError                     the DBOS tables are in another schema
+    ├── PermissionDeniedError    (PermissionError)  the role may not read a table
+    ├── QueryTimeoutError        (TimeoutError)     the statement ran past its time
+    ├── DatabaseLockedError                         another process holds the SQLite file
+    ├── FilterError              (ValueError)       a filter, value or column makes no sense
+    ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
+    └── ReadOnlyError            (PermissionError)  control was asked of a read-only client
+
+    TruncatedWarning             (UserWarning)      a listing left rows out
+
+Each message says what happened, the value, and what to do. None ever holds a password.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NotebookError(Exception):
+    """Base of every error that dbos_notebook raises on purpose."""
+
+
+class LocationError(NotebookError, ValueError):
+    """The argument does not say where a system database is."""
+
+
+class DatabaseConnectionError(NotebookError, ConnectionError):
+    """The server or the file cannot be reached."""
+
+
+class AuthenticationError(DatabaseConnectionError):
+    """The server was reached and refused the user or the password."""
+
+
+class NotDBOSDatabaseError(NotebookError):
+    """The database was reached, but it holds no DBOS tables."""
+
+
+class SchemaNotFoundError(NotDBOSDatabaseError):
+    """The schema asked for has no DBOS tables; others of the database have."""
+
+
+class PermissionDeniedError(NotebookError, PermissionError):
+    """The role that is connected may not read what was asked for."""
+
+
+class QueryTimeoutError(NotebookError, TimeoutError):
+    """The statement ran past ``statement_timeout`` and was cancelled."""
+
+
+class DatabaseLockedError(NotebookError):
+    """Another process holds the SQLite file exclusively."""
+
+
+class FilterError(NotebookError, ValueError):
+    """A filter, a filter's value, or a column name makes no sense."""
+
+
+class WorkflowNotFoundError(NotebookError, LookupError):
+    """No workflow of the database has the given ID."""
+
+
+class ReadOnlyError(NotebookError, PermissionError):
+    """Control was asked of a client that was opened with ``read_only=True``."""
+
+
+class TruncatedWarning(UserWarning):
+    """A listing left rows out because of its ``limit``."""
+
+
+def nearest(value: object, known: Iterable[str]) -> str:
+    """Name the known word nearest to a wrong one, as the end of an error message.
+
+    Parameters
+    ----------
+    value
+        What the person wrote.
+    known
+        The words that would have been right.
+
+    Returns
+    -------
+    str
+        ``" Did you mean 'ERROR'?"``, or ``""`` where nothing is near.
+
+    Examples
+    --------
+    >>> nearest("EROR", ["SUCCESS", "ERROR"])
+    " Did you mean 'ERROR'?"
+    >>> nearest("zzz", ["SUCCESS", "ERROR"])
+    ''
+    """
+    words = {word.casefold(): word for word in known}
+    close = difflib.get_close_matches(str(value).casefold(), words, n=1, cutoff=0.6)
+    return f" Did you mean {words[close[0]]!r}?" if close else ""

@@ -1,0 +1,1 @@
+"""What a person looks at: HTML made from templates that escape by default."""

@@ -1,0 +1,92 @@
+"""The card that a client shows in a cell. Text becomes markup in its template alone."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import pandas as pd
+
+if TYPE_CHECKING:
+    from dbos_notebook.database.catalog import Catalog
+
+SHOWN = 8
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("dbos_notebook", "pictures/templates"),
+        # Everything from a database is text, never markup.
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def age(span: Any) -> str:
+    """Say a span of time in its largest unit.
+
+    Examples
+    --------
+    >>> age(pd.Timedelta("3h20m"))
+    '3.3 h'
+    >>> age(pd.NaT)
+    '–'
+    """
+    if pd.isna(span):
+        return "–"
+    seconds = pd.Timedelta(span).total_seconds()
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def client_card(location: str, catalog: Catalog, summary: dict[str, Any]) -> str:
+    """Return the HTML of a client's card.
+
+    Parameters
+    ----------
+    location
+        Where the database is, without password.
+    catalog
+        What it holds.
+    summary
+        ``counts`` (status → number), ``failures`` (name and count of the last day), ``queues``
+        (a DataFrame of ``Client.queues``), ``read_at``.
+    """
+    busy = summary["queues"]
+    busy = busy[(busy["enqueued"] > 0) | (busy["running"] > 0) | (busy["delayed"] > 0)]
+    queues = [
+        {
+            "name": row["queue_name"],
+            "partition": None
+            if pd.isna(row["queue_partition_key"])
+            else row["queue_partition_key"],
+            "enqueued": row["enqueued"],
+            "running": row["running"],
+            "delayed": row["delayed"],
+            "oldest": age(row["oldest_wait"]),
+        }
+        for row in busy.sort_values("enqueued", ascending=False).to_dict("records")
+    ]
+    return (
+        _templates()
+        .get_template("client.html.j2")
+        .render(
+            location=location,
+            schema=catalog.schema,
+            revision=catalog.revision,
+            written_by=catalog.written_by,
+            counts=summary["counts"],
+            total=sum(summary["counts"].values()),
+            failures=summary["failures"][:SHOWN],
+            failed=sum(row["count"] for row in summary["failures"]),
+            queues=queues[:SHOWN],
+            more_queues=max(0, len(queues) - SHOWN),
+            read_at=summary["read_at"].strftime("%Y-%m-%d %H:%M:%S UTC"),
+        )
+    )

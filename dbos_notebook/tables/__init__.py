@@ -1,0 +1,1 @@
+"""What a row means: every column once, filters into SQL, Arrow into typed DataFrames."""

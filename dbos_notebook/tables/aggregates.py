@@ -1,0 +1,305 @@
+"""Rows made of many rows, aggregated in the database: counts, queues, executors, statistics."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import sqlalchemy as sa
+
+from dbos_notebook.errors import FilterError, nearest
+from dbos_notebook.tables import frames, listings
+from dbos_notebook.tables.queries import Queries
+from dbos_notebook.tables.vocabulary import (
+    EXECUTOR,
+    QUEUE,
+    QUEUE_WORK,
+    QUEUED_STATUSES,
+    STEP,
+    WORKFLOW,
+    Column,
+)
+
+if TYPE_CHECKING:
+    from dbos_notebook.database.reader import Session
+
+_GROUPABLE = {
+    column.name: column for column in WORKFLOW if column.source and column.kind != "json"
+}
+_TIMES = {name: column for name, column in _GROUPABLE.items() if column.kind == "instant"}
+_COUNT = Column("count", "integer", "How many workflows.", "count")
+
+
+def _pick(names: str | Iterable[str], known: Mapping[str, Column], what: str) -> list[Column]:
+    picked: list[Column] = []
+    for name in [names] if isinstance(names, str) else list(names):
+        if name not in known:
+            raise FilterError(
+                f"{what}={name!r} is no column that can be used here."
+                f"{nearest(name, known)} These can: {', '.join(known)}."
+            )
+        if known[name] not in picked:
+            picked.append(known[name])
+    return picked
+
+
+def bucket_ms(bucket: Any) -> int:
+    """Turn a bucket width ("1h", "15min", "1d", a timedelta) into milliseconds.
+
+    Examples
+    --------
+    >>> bucket_ms("1h")
+    3600000
+    """
+    try:
+        width = int(pd.Timedelta(bucket).total_seconds() * 1000)
+    except (ValueError, TypeError) as error:
+        raise FilterError(
+            f"bucket={bucket!r} is no width of time: {error}. Give '15min', '1h', '1d' or a "
+            "timedelta."
+        ) from None
+    if width < 1:
+        raise FilterError(f"bucket={bucket!r} must be at least a millisecond.")
+    return width
+
+
+def _frame(session: Session, statement: sa.Select[Any], columns: Sequence[Column]) -> pd.DataFrame:
+    batches = session.batches(statement, frames.transport_schema(columns))
+    now = dt.datetime.now(dt.UTC)
+    return frames.to_frame((frames.derive(batch, columns, now) for batch in batches), columns)
+
+
+def counts(
+    session: Session,
+    queries: Queries,
+    by: str | Iterable[str],
+    bucket: Any,
+    time: str,
+    filters: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Count workflows by columns and, with a bucket, by time; times that are missing drop out."""
+    columns = _pick(by, _GROUPABLE, "by")
+    table = queries.workflows
+    keys = [queries.column(table, column.source or "").label(column.name) for column in columns]
+    conditions = queries.where(filters)
+    if bucket is not None:
+        (moment,) = _pick(time, _TIMES, "time")
+        width = bucket_ms(bucket)
+        source = queries.column(table, moment.source or "")
+        # Whole-number division in both dialects; a parameter would make the two uses differ.
+        start = sa.literal_column(f"({width})", sa.BigInteger())
+        column = sa.cast(source, sa.BigInteger())
+        # The name of the column that was bucketed, so the frame says what its times are.
+        keys.append((column // start * start).label(moment.name))
+        columns.append(Column(moment.name, "instant", "Start of the bucket, UTC.", moment.source))
+        conditions.append(source.is_not(None))
+    statement = sa.select(*keys, sa.func.count().label("count")).where(*conditions)
+    if keys:
+        # By place: a NULL standing for an absent column cannot be named in GROUP BY.
+        statement = statement.group_by(*(sa.literal_column(str(i + 1)) for i in range(len(keys))))
+    columns.append(_COUNT)
+    frame = _frame(session, statement, columns)
+    if len(columns) > 1:
+        order = [c.name for c in columns[:-1] if c.kind == "instant"]
+        order += [c.name for c in columns[:-1] if c.kind != "instant"]
+        frame = frame.sort_values(order).reset_index(drop=True)
+    return frame
+
+
+def queues(session: Session, queries: Queries) -> pd.DataFrame:
+    """List registered queues and those that hold work, a row for each partition with work."""
+    table = queries.catalog.table("queues")
+    if table.c:
+        settings = _frame(session, sa.select(*queries.select(table, QUEUE)), QUEUE)
+    else:
+        settings = frames.to_frame([listings.empty(QUEUE)], QUEUE)
+    work = _queue_work(session, queries)
+    merged = settings.merge(work, on="queue_name", how="outer")
+    for name in ("delayed", "enqueued", "running"):
+        merged[name] = merged[name].fillna(0).astype("Int64")
+    order = [c.name for c in QUEUE[:1] + QUEUE_WORK + QUEUE[1:]]
+    return merged[order].sort_values(["queue_name", "queue_partition_key"]).reset_index(drop=True)
+
+
+def _queue_work(session: Session, queries: Queries) -> pd.DataFrame:
+    table = queries.workflows
+    name, partition = (queries.column(table, c) for c in ("queue_name", "queue_partition_key"))
+    status, created = table.c.status, table.c.created_at
+
+    def count(of: str) -> Any:
+        return sa.func.sum(sa.case((status == of, 1), else_=0))
+
+    columns = (
+        Column("queue_name", "text", "", "queue_name"),
+        *(
+            Column(c.name, c.kind, c.meaning, c.name if c.name != "oldest_wait" else None)
+            for c in QUEUE_WORK
+            if c.name != "oldest_wait"
+        ),
+    )
+    statement = (
+        sa.select(
+            name.label("queue_name"),
+            partition.label("queue_partition_key"),
+            count("DELAYED").label("delayed"),
+            count("ENQUEUED").label("enqueued"),
+            count("PENDING").label("running"),
+            sa.func.min(sa.case((status == "ENQUEUED", created))).label("oldest_enqueued_at"),
+        )
+        .where(name.is_not(None), status.in_(QUEUED_STATUSES))
+        .group_by(sa.literal_column("1"), sa.literal_column("2"))
+    )
+    work = _frame(session, statement, columns)
+    now = pd.Timestamp.now(tz="UTC").as_unit("ms")
+    work["oldest_wait"] = (now - work["oldest_enqueued_at"]).astype("timedelta64[ms]")
+    return work
+
+
+def executors(session: Session, queries: Queries) -> pd.DataFrame:
+    """List who ran workflows, by executor, version and application, latest activity first."""
+    table = queries.workflows
+    who = ("executor_id", "application_version", "application_name")
+    keys = [queries.column(table, name) for name in who]
+    status = table.c.status
+
+    def count(of: str) -> Any:
+        return sa.func.sum(sa.case((status == of, 1), else_=0))
+
+    columns = tuple(Column(c.name, c.kind, c.meaning, c.name) for c in EXECUTOR)
+    statement = (
+        sa.select(
+            *(key.label(column.name) for key, column in zip(keys, columns, strict=False)),
+            sa.func.count().label("workflows"),
+            count("PENDING").label("running"),
+            count("ERROR").label("failed"),
+            sa.func.min(table.c.created_at).label("first_seen"),
+            sa.func.max(table.c.updated_at).label("last_seen"),
+        )
+        .where(keys[0].is_not(None))
+        .group_by(*(sa.literal_column(str(i + 1)) for i in range(len(who))))
+    )
+    frame = _frame(session, statement, columns)
+    return frame.sort_values("last_seen", ascending=False).reset_index(drop=True)
+
+
+def step_statistics(
+    session: Session, queries: Queries, by: str | Iterable[str], filters: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Summarise step durations and failures of the workflows that filters pick.
+
+    Quantiles interpolate linearly, as pandas and PostgreSQL's percentile_cont do. SQLite has none,
+    so there the durations travel and pandas computes.
+    """
+    known = {c.name: c for c in STEP if c.name in ("function_name", "application_name")}
+    of_workflow = {
+        c.name: c
+        for c in WORKFLOW
+        if c.name in ("name", "app_version", "queue_name", "executor_id", "class_name")
+    }
+    columns = _pick(by, known | of_workflow, "by")
+    if not columns:
+        raise FilterError("by=[] names no column to group by. Use by='function_name'.")
+    steps, workflows = queries.steps, queries.workflows
+    keys = [
+        queries.column(steps if column.name in known else workflows, column.source or "").label(
+            column.name
+        )
+        for column in columns
+    ]
+    joined = steps.join(workflows, workflows.c.workflow_uuid == steps.c.workflow_uuid)
+    begun, ended = (
+        queries.column(steps, f"{word}_at_epoch_ms") for word in ("started", "completed")
+    )
+    took = (
+        sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())
+    ).label("took")
+    failed = sa.case((queries.column(steps, "error").is_not(None), 1), else_=0).label("failed")
+    rows = sa.select(*keys, took, failed).select_from(joined).where(*queries.where(filters))
+    if queries.catalog.dialect == "postgresql":
+        frame = _percentiles(session, rows.subquery("step"), columns)
+    else:
+        frame = _quantiles(session, rows, columns)
+    frame = frame.sort_values(["total", "count"], ascending=False)
+    return frame.reset_index(drop=True)
+
+
+_STATISTICS = ("total", "mean", "p50", "p95", "max")
+
+
+def _percentiles(
+    session: Session, rows: sa.Subquery, columns: Sequence[Column]
+) -> pd.DataFrame:
+    took = rows.c.took
+
+    def quantile(share: float) -> Any:
+        return sa.func.percentile_cont(share).within_group(took)
+
+    values = (sa.func.sum(took), sa.func.avg(took), quantile(0.5), quantile(0.95), sa.func.max(took))
+    statement = sa.select(
+        *(rows.c[column.name] for column in columns),
+        sa.func.count().label("count"),
+        sa.func.sum(rows.c.failed).label("errors"),
+        *(
+            sa.cast(value, sa.Double()).label(name)
+            for name, value in zip(_STATISTICS, values, strict=True)
+        ),
+    ).group_by(*(rows.c[column.name] for column in columns))
+    shape = [Column(c.name, c.kind, "", c.name) for c in columns]
+    shape += [Column(name, "integer", "", name) for name in ("count", "errors")]
+    shape += [Column(name, "number", "", name) for name in _STATISTICS]
+    return _as_durations(_frame(session, statement, shape))
+
+
+def _quantiles(
+    session: Session, rows: sa.Select[Any], columns: Sequence[Column]
+) -> pd.DataFrame:
+    shape = [Column(c.name, c.kind, "", c.name) for c in columns]
+    shape += [Column(name, "integer", "", name) for name in ("took", "failed")]
+    frame = _frame(session, rows, shape)
+    groups = frame.groupby([c.name for c in columns], observed=True, dropna=False)
+    took = groups["took"]
+    result = pd.DataFrame(
+        {
+            "count": groups.size(),
+            "errors": groups["failed"].sum(),
+            "total": took.sum(min_count=1),
+            "mean": took.mean(),
+            "p50": took.quantile(0.5),
+            "p95": took.quantile(0.95),
+            "max": took.max(),
+        }
+    ).reset_index()
+    return _as_durations(result.astype({"count": "Int64", "errors": "Int64"}))
+
+
+def _as_durations(frame: pd.DataFrame) -> pd.DataFrame:
+    for name in _STATISTICS:
+        milliseconds = frame[name].astype("Float64").round().astype("Int64")
+        frame[name] = pd.to_timedelta(milliseconds.astype("float64"), unit="ms").astype(
+            "timedelta64[ms]"
+        )
+    return frame
+
+
+def summary(session: Session, queries: Queries) -> dict[str, Any]:
+    """Gather what the client's card shows, in one snapshot."""
+    now = dt.datetime.now(dt.UTC)
+    day_ago = int((now - dt.timedelta(days=1)).timestamp() * 1000)
+    by_status = counts(session, queries, "status", None, "created_at", {})
+    table = queries.workflows
+    ended = queries.column(table, "completed_at")
+    since = sa.func.coalesce(ended, table.c.updated_at)
+    failing = (
+        sa.select(queries.column(table, "name").label("name"), sa.func.count().label("count"))
+        .where(table.c.status == "ERROR", since >= day_ago)
+        .group_by(sa.literal_column("1"))
+        .order_by(sa.literal_column("2").desc())
+    )
+    return {
+        "counts": dict(zip(by_status["status"].astype(str), by_status["count"], strict=True)),
+        "failures": session.rows(failing),
+        "queues": queues(session, queries),
+        "read_at": now,
+    }

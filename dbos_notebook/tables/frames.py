@@ -1,0 +1,172 @@
+"""Arrow into typed DataFrames, and the columns that are derived from others."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dbos_notebook.errors import TruncatedWarning
+from dbos_notebook.tables.vocabulary import STATUSES, Column
+
+_TERMINAL = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+
+
+def transport_schema(columns: Iterable[Column]) -> pa.Schema:
+    """Return the schema in which rows of these columns travel from the database."""
+    return pa.schema([(c.name, c.transport) for c in columns if c.source is not None])
+
+
+def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
+    """Return the schema of Arrow results: what came, typed, and what is derived."""
+    return pa.schema([(c.name, c.arrow) for c in columns])
+
+
+def derive(batch: pa.RecordBatch, columns: Sequence[Column], now: dt.datetime) -> pa.RecordBatch:
+    """Give the columns their Arrow types and add the derived ones.
+
+    Times travel as integers; giving them their type copies nothing.
+    """
+    arrays = []
+    for column in columns:
+        if column.source is None:
+            arrays.append(_DERIVED[column.name, "function_id" in batch.schema.names](batch, now))
+        else:
+            array = batch.column(column.name)
+            arrays.append(array if array.type == column.arrow else array.cast(column.arrow))
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(columns))
+
+
+def _step_duration(batch: pa.RecordBatch, now: dt.datetime) -> pa.Array:
+    took = pc.subtract(batch.column("completed_at"), batch.column("started_at"))
+    return took.cast(pa.duration("ms"))
+
+
+def _one_of(status: pa.Array, names: Sequence[str]) -> pa.Array:
+    # On the dictionary's few words, not on each row.
+    words = pc.is_in(status.dictionary, value_set=pa.array(names))
+    return pc.take(words, status.indices)
+
+
+def _duration(batch: pa.RecordBatch, now: dt.datetime) -> pa.Array:
+    status = batch.column("status")
+    begun = pc.coalesce(batch.column("dequeued_at"), batch.column("created_at"))
+    moment = pa.scalar(int(now.timestamp() * 1000))
+    ended = batch.column("completed_at")
+    if ended.null_count == len(ended):
+        # Before dbos 2.31 no completion was recorded; the row's last change is it.
+        finished = _one_of(status, _TERMINAL)
+        ended = pc.if_else(finished, batch.column("updated_at"), ended)
+    running = _one_of(status, ("PENDING",))
+    ended = pc.if_else(pc.and_(running, pc.is_null(ended)), moment, ended)
+    return pc.subtract(ended, begun).cast(pa.duration("ms"))
+
+
+def _queue_wait(batch: pa.RecordBatch, now: dt.datetime) -> pa.Array:
+    waiting = _one_of(batch.column("status"), ("ENQUEUED", "DELAYED"))
+    moment = pa.scalar(int(now.timestamp() * 1000))
+    until = pc.if_else(waiting, moment, batch.column("dequeued_at"))
+    return pc.subtract(until, batch.column("created_at")).cast(pa.duration("ms"))
+
+
+# By name, and by whether the row is a step.
+_DERIVED = {
+    ("duration", False): _duration,
+    ("queue_wait", False): _queue_wait,
+    ("duration", True): _step_duration,
+}
+
+
+def to_frame(batches: Iterable[pa.RecordBatch], columns: Sequence[Column]) -> pd.DataFrame:
+    """Turn batches into one DataFrame with the dtypes of the vocabulary.
+
+    Parameters
+    ----------
+    batches
+        At least one batch, in the schema of ``arrow_schema(columns)``.
+    columns
+        The columns, in order.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The same dtypes whatever the rows, none included.
+    """
+    table = pa.Table.from_batches(list(batches)).unify_dictionaries()
+    frame = table.to_pandas(
+        types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get,
+        # Column by column, each freed once it is converted: the peak is one column over.
+        split_blocks=True,
+        self_destruct=True,
+    )
+    del table
+    for column in columns:
+        if column.kind == "status":
+            frame[column.name] = _as_status(frame[column.name])
+        elif column.kind == "json":
+            frame[column.name] = _as_json(frame[column.name])
+    return frame
+
+
+def _as_status(series: pd.Series) -> pd.Series:
+    known = series.cat.categories
+    # A status of a later DBOS is kept and stands last.
+    later = [word for word in known if word not in STATUSES]
+    return series.cat.set_categories([*STATUSES, *later], ordered=True)
+
+
+def _as_json(series: pd.Series) -> pd.Series:
+    present = series.notna()
+    result = pd.Series(None, index=series.index, dtype=object, name=series.name)
+    if present.any():
+        result[present] = [json.loads(text) for text in series[present]]
+    return result
+
+
+def cut(
+    batches: Iterable[pa.RecordBatch], limit: int | None
+) -> tuple[list[pa.RecordBatch], bool]:
+    """Keep ``limit`` rows of a result that was asked for one more; tell if it had more."""
+    kept: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        if limit is not None and rows + batch.num_rows > limit:
+            kept.append(batch.slice(0, limit - rows))
+            return kept, True
+        rows += batch.num_rows
+        kept.append(batch)
+    return kept, False
+
+
+def note_truncation(frame: pd.DataFrame, limit: int | None, *, truncated: bool, what: str) -> None:
+    """Write on the frame whether rows were left out, and say so in one line if they were."""
+    frame.attrs["truncated"] = truncated
+    if truncated:
+        warnings.warn(
+            f"Showing {limit:,} {what} of more. Pass limit=None for all, or narrow the filters.",
+            TruncatedWarning,
+            # The reader of the warning wrote the call to the Client's method.
+            stacklevel=4,
+        )
+
+
+def rechunk(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[list[pa.RecordBatch]]:
+    """Regroup batches into lists of exactly ``size`` rows; the last may be shorter."""
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        while batch.num_rows and rows + batch.num_rows >= size:
+            held.append(batch.slice(0, size - rows))
+            batch = batch.slice(size - rows)
+            yield held
+            held, rows = [], 0
+        if batch.num_rows:
+            held.append(batch)
+            rows += batch.num_rows
+    if held:
+        yield held

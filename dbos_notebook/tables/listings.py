@@ -1,0 +1,179 @@
+"""Rows as they are: workflows, steps, trees, events, messages, streams, schedules, versions."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import sqlalchemy as sa
+
+from dbos_notebook.errors import WorkflowNotFoundError
+from dbos_notebook.tables import frames
+from dbos_notebook.tables.queries import Queries
+from dbos_notebook.tables.vocabulary import FRAMES, PAYLOAD, STEP, TREE, WORKFLOW, Column
+
+if TYPE_CHECKING:
+    from dbos_notebook.database.reader import Session
+
+_PAYLOADS = {column.name: column for column in PAYLOAD}
+
+
+def payload_columns(*, load_input: bool, load_output: bool) -> tuple[Column, ...]:
+    """Return the columns that ``load_input`` and ``load_output`` add."""
+    names = ["serialization"] if load_input or load_output else []
+    names += ["input"] if load_input else []
+    names += ["output", "error"] if load_output else []
+    return tuple(_PAYLOADS[name] for name in names)
+
+
+def workflow_batches(
+    session: Session,
+    queries: Queries,
+    filters: Mapping[str, Any],
+    *,
+    load_input: bool = False,
+    load_output: bool = False,
+    **order: Any,
+) -> tuple[tuple[Column, ...], Iterator[pa.RecordBatch]]:
+    """Stream workflows with their derived columns."""
+    columns = WORKFLOW + payload_columns(load_input=load_input, load_output=load_output)
+    statement = queries.workflow_select(
+        WORKFLOW, filters, load_input=load_input, load_output=load_output, **order
+    )
+    return columns, _typed(session, statement, columns)
+
+
+def step_batches(
+    session: Session,
+    queries: Queries,
+    ids: Sequence[str] | sa.Select[Any],
+    *,
+    load_output: bool = False,
+) -> tuple[tuple[Column, ...], Iterator[pa.RecordBatch]]:
+    """Stream the steps of workflows, in order of workflow ID and function_id."""
+    columns: tuple[Column, ...] = STEP
+    if load_output:
+        columns += tuple(_PAYLOADS[name] for name in ("serialization", "output", "error"))
+    statement = queries.step_select(STEP, ids, load_output=load_output)
+    return columns, _typed(session, statement, columns)
+
+
+def _typed(
+    session: Session, statement: sa.Select[Any], columns: Sequence[Column]
+) -> Iterator[pa.RecordBatch]:
+    # One moment for all rows, or a running workflow's age would differ between batches.
+    now = dt.datetime.now(dt.UTC)
+    # The statement's own order of columns, which need not be the frame's.
+    by_name = {column.name: column for column in columns}
+    schema = frames.transport_schema(by_name[c.name] for c in statement.selected_columns)
+    for batch in session.batches(statement, schema):
+        yield frames.derive(batch, columns, now)
+
+
+def descendants(
+    session: Session, queries: Queries, roots: Sequence[str], depth: int | None
+) -> dict[str, tuple[str, int]]:
+    """Find the workflows below ``roots``: for each its root and its depth.
+
+    Level by level, because each level is one or two index lookups on both databases, a cycle made
+    by hand ends it, and a depth bounds it.
+    """
+    found = {root: (root, 0) for root in roots}
+    level: Sequence[str] = list(roots)
+    reached = 0
+    pairs_schema = pa.schema([("parent", pa.large_string()), ("child", pa.large_string())])
+    while level and (depth is None or reached < depth):
+        reached += 1
+        following: list[str] = []
+        for statement in queries.child_selects(level):
+            for batch in session.batches(statement, pairs_schema):
+                parents, children = (column.to_pylist() for column in batch.columns)
+                for parent, child in zip(parents, children, strict=True):
+                    if child not in found:
+                        found[child] = (found[parent][0], reached)
+                        following.append(child)
+        level = following
+    return found
+
+
+def require_known(session: Session, queries: Queries, ids: Sequence[str]) -> None:
+    """Raise WorkflowNotFoundError for an ID that no workflow has, with near matches."""
+    key = queries.workflows.c.workflow_uuid
+    schema = pa.schema([("workflow_id", pa.large_string())])
+    statement = sa.select(key.label("workflow_id")).where(queries.member(key, ids))
+    known: set[str] = set()
+    for batch in session.batches(statement, schema):
+        known.update(batch.column(0).to_pylist())
+    missing = [workflow_id for workflow_id in ids if workflow_id not in known]
+    if not missing:
+        return
+    first = missing[0]
+    near = (
+        sa.select(key.label("workflow_id"))
+        .where(key.startswith(first[: max(4, len(first) // 2)], autoescape=True))
+        .limit(3)
+    )
+    like = [row["workflow_id"] for row in session.rows(near)]
+    hint = f" IDs that begin alike: {', '.join(map(repr, like))}." if like else ""
+    others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
+    raise WorkflowNotFoundError(f"No workflow has the ID {first!r}{others}.{hint}")
+
+
+def tree(
+    session: Session, queries: Queries, roots: Sequence[str], depth: int | None
+) -> pd.DataFrame:
+    """Return the rows of workflows and of all below them, with root and depth."""
+    require_known(session, queries, roots)
+    found = descendants(session, queries, roots, depth)
+    columns, batches = workflow_batches(
+        session, queries, {"workflow_ids": list(found)}, newest_first=False
+    )
+    frame = frames.to_frame(batches, columns)
+    places = [found[workflow_id] for workflow_id in frame["workflow_id"]]
+    root, level = TREE
+    frame[root.name] = pd.Series([place[0] for place in places], index=frame.index, dtype="str")
+    frame[level.name] = pd.Series([place[1] for place in places], index=frame.index, dtype="Int64")
+    order = {workflow_id: position for position, workflow_id in enumerate(roots)}
+    frame["_root"] = frame[root.name].map(order)
+    frame = frame.sort_values(["_root", level.name, "created_at", "workflow_id"])
+    return frame.drop(columns="_root").reset_index(drop=True)
+
+
+_STORED: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "events": ("workflow_events", ("workflow_uuid", "key")),
+    "messages": ("notifications", ("created_at_epoch_ms", "message_uuid")),
+    "streams": ("streams", ("workflow_uuid", "key", "offset")),
+    "schedules": ("workflow_schedules", ("schedule_name",)),
+    "versions": ("application_versions", ("version_timestamp", "version_id")),
+}
+
+
+def stored(
+    session: Session,
+    queries: Queries,
+    what: str,
+    ids: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> tuple[tuple[Column, ...], Iterator[pa.RecordBatch]]:
+    """Stream a table that is shown as it is; none where this database lacks it."""
+    name, keys = _STORED[what]
+    columns = FRAMES[what]
+    table = queries.catalog.table(name)
+    if not table.c:
+        return columns, iter([empty(columns)])
+    statement = sa.select(*queries.select(table, columns)).order_by(
+        *(table.c[key] for key in keys if key in table.c)
+    )
+    if ids is not None:
+        owner = columns[0].source
+        statement = statement.where(queries.member(table.c[owner or ""], ids))
+    return columns, _typed(session, statement.limit(limit), columns)
+
+
+def empty(columns: Sequence[Column]) -> pa.RecordBatch:
+    """Return a batch of no rows."""
+    schema = frames.arrow_schema(columns)
+    return pa.RecordBatch.from_arrays([pa.array([], type=f.type) for f in schema], schema=schema)

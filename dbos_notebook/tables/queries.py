@@ -1,0 +1,288 @@
+"""Checked filters into SQL, composed with SQLAlchemy for both dialects.
+
+Only columns that the catalog has are named; an absent one is NULL, so that a filter on it
+matches what it would on a row that lacks the value.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.sql.elements import Null
+
+from dbos_notebook.tables.filters import LISTS, TIMES
+from dbos_notebook.tables.vocabulary import QUEUED_STATUSES, Column
+
+if TYPE_CHECKING:
+    from dbos_notebook.database.catalog import Catalog
+
+Condition = sa.ColumnElement[bool]
+
+
+class Queries:
+    """Makes statements for one database, as its catalog describes it."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.workflows = catalog.table("workflow_status")
+        self.steps = catalog.table("operation_outputs")
+
+    def column(self, table: sa.FromClause, name: str) -> sa.ColumnElement[Any]:
+        """Return a table's column, or NULL where this database has none."""
+        found = table.c.get(name)
+        return sa.null() if found is None else found
+
+    def select(self, table: sa.FromClause, columns: Iterable[Column]) -> list[Any]:
+        """Return labelled expressions for the columns that come from the database."""
+        return [
+            self.column(table, column.source).label(column.name)
+            for column in columns
+            if column.source is not None
+        ]
+
+    def member(self, expression: sa.ColumnElement[Any], values: Sequence[str]) -> Condition:
+        """``expression`` is one of ``values``, with one parameter however many they are."""
+        if isinstance(expression, Null) or not values:
+            return sa.false()
+        if len(values) == 1:
+            return expression == values[0]
+        if self.catalog.dialect == "postgresql":
+            return expression == sa.any_(sa.bindparam(None, list(values), ARRAY(sa.Text())))
+        # A JSON array is one parameter; SQLite allows only so many.
+        each = sa.func.json_each(json.dumps(list(values))).table_valued("value")
+        return expression.in_(sa.select(each.c.value))
+
+    def workflow_select(
+        self,
+        columns: Iterable[Column],
+        filters: Mapping[str, Any],
+        *,
+        load_input: bool = False,
+        load_output: bool = False,
+        newest_first: bool | None = True,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> sa.Select[Any]:
+        """Select workflows; ``newest_first=None`` leaves the order open."""
+        table = self.workflows
+        source: sa.FromClause = table
+        selected = self.select(table, columns)
+        if load_input or load_output:
+            selected.append(self.column(table, "serialization").label("serialization"))
+        for wanted, name, stored in (
+            (load_input, "workflow_input", ("inputs",)),
+            (load_output, "workflow_output", ("output", "error")),
+        ):
+            if not wanted:
+                continue
+            # From dbos 3.0 payloads have tables of their own; older rows keep theirs.
+            apart = self.catalog.table(name)
+            if self.catalog.has(name, "workflow_uuid"):
+                source = source.outerjoin(apart, apart.c.workflow_uuid == table.c.workflow_uuid)
+            for payload in stored:
+                value = sa.func.coalesce(self.column(apart, payload), self.column(table, payload))
+                selected.append(value.label("input" if payload == "inputs" else payload))
+        statement = sa.select(*selected).select_from(source).where(*self.where(filters))
+        if newest_first is not None:
+            keys = (table.c.created_at, table.c.workflow_uuid)
+            statement = statement.order_by(*(k.desc() if newest_first else k.asc() for k in keys))
+        if limit is not None:
+            statement = statement.limit(limit)
+        return statement.offset(offset) if offset else statement
+
+    def where(self, filters: Mapping[str, Any]) -> list[Condition]:
+        """Return the conditions of checked filters on ``workflow_status``."""
+        table = self.workflows
+        conditions: list[Condition] = []
+        for name, value in filters.items():
+            if name == "workflow_id_prefix":
+                conditions.append(self._prefixed(table.c.workflow_uuid, value))
+            elif name == "application_name":
+                owner = self.column(table, "application_name")
+                # As DBOS: an unclaimed row belongs to every application.
+                claimed = sa.or_(self.member(owner, value), owner.is_(None))
+                conditions.append(claimed if value else sa.false())
+            elif name == "status":
+                # As literals, or SQLite would not know that its partial indexes serve.
+                conditions.append(_literally(table.c.status, value))
+            elif name in LISTS:
+                conditions.append(self.member(self.column(table, LISTS[name]), value))
+            elif name in TIMES:
+                source, comparison = TIMES[name]
+                column = self.column(table, source)
+                conditions.append(column.op(comparison, is_comparison=True)(value))
+            else:
+                conditions.extend(self._special(name, value, filters))
+        return conditions
+
+    def _special(self, name: str, value: Any, filters: Mapping[str, Any]) -> list[Condition]:
+        table = self.workflows
+        if name == "was_forked_from":
+            flag = self.column(table, "was_forked_from")
+            return [flag == sa.literal_column("true" if value else "false")]
+        if name in ("is_fork", "has_parent"):
+            source = "forked_from" if name == "is_fork" else "parent_workflow_id"
+            column = self.column(table, source)
+            return [column.is_not(None) if value else column.is_(None)]
+        if name == "queues_only" and value:
+            queued: list[Condition] = [self.column(table, "queue_name").is_not(None)]
+            if "status" not in filters:
+                queued.append(_literally(table.c.status, QUEUED_STATUSES))
+            return queued
+        if name == "attributes" and value:
+            return [self._contains(self.column(table, "attributes"), value)]
+        if name == "search" and value:
+            return [self._found(value)]
+        return []
+
+    def _prefixed(self, column: sa.ColumnElement[Any], prefixes: Sequence[str]) -> Condition:
+        # SQLite's LIKE ignores the case of ASCII letters, and so does DBOS's filter there.
+        return sa.or_(sa.false(), *(column.startswith(p, autoescape=True) for p in prefixes))
+
+    def _contains(self, column: sa.ColumnElement[Any], wanted: Mapping[str, Any]) -> Condition:
+        if isinstance(column, Null):
+            return sa.false()
+        if self.catalog.dialect == "postgresql":
+            document = sa.cast(sa.bindparam(None, json.dumps(wanted), sa.Text()), JSONB)
+            return column.op("@>", is_comparison=True)(document)
+        return _json_contains(column, wanted)
+
+    def _found(self, text: str) -> Condition:
+        """``text`` stands in an ID, name, user or queue, or in what was recorded as error."""
+        table = self.workflows
+        places = [
+            self.column(table, name).icontains(text, autoescape=True)
+            for name in ("workflow_uuid", "name", "authenticated_user", "queue_name")
+            if name in table.c
+        ]
+        needles = error_needles(text)
+        errors = [self.column(table, "error")]
+        if self.catalog.has("workflow_output", "error"):
+            apart = self.catalog.table("workflow_output")
+            recorded = sa.select(apart.c.error).where(
+                apart.c.workflow_uuid == table.c.workflow_uuid
+            )
+            errors.append(recorded.correlate(table).scalar_subquery())
+        # Only failed rows have an error, and few are failed.
+        hit = [error.contains(n, autoescape=True) for error in errors for n in needles]
+        return sa.or_(*places, sa.and_(table.c.status == "ERROR", sa.or_(sa.false(), *hit)))
+
+    def step_select(
+        self,
+        columns: Iterable[Column],
+        ids: Sequence[str] | sa.Select[Any],
+        *,
+        load_output: bool = False,
+    ) -> sa.Select[Any]:
+        """Select the steps of workflows, given by ID or by a select of IDs."""
+        table = self.steps
+        selected = []
+        for column in columns:
+            if column.name == "status":
+                failed = self.column(table, "error").is_not(None)
+                value: Any = sa.case((failed, "ERROR"), else_="SUCCESS")
+            elif column.source is None:
+                continue
+            else:
+                value = self.column(table, column.source)
+            selected.append(value.label(column.name))
+        if load_output:
+            # Before dbos 2.20 a step had no serialization of its own: it was its workflow's.
+            selected += [
+                self.column(table, name).label(name) for name in ("serialization", "output", "error")
+            ]
+        key = table.c.workflow_uuid
+        mine = key.in_(ids) if isinstance(ids, sa.Select) else self.member(key, ids)
+        return sa.select(*selected).where(mine).order_by(key, table.c.function_id)
+
+    def child_selects(self, parents: Sequence[str]) -> list[sa.Select[Any]]:
+        """Select (parent, child) pairs: from start steps, and from the children's own rows.
+
+        Both are needed: rows of before dbos 2.20 do not name their parent, and the replacement
+        children of a fork are not told that they are its children.
+        """
+        steps, workflows = self.steps, self.workflows
+        selects = []
+        if "child_workflow_id" in steps.c:
+            child = steps.c.child_workflow_id
+            selects.append(
+                sa.select(steps.c.workflow_uuid.label("parent"), child.label("child")).where(
+                    self.member(steps.c.workflow_uuid, parents),
+                    child.is_not(None),
+                    # Awaiting a workflow does not make it a child.
+                    steps.c.function_name != "DBOS.getResult",
+                )
+            )
+        if "parent_workflow_id" in workflows.c:
+            parent = workflows.c.parent_workflow_id
+            child = workflows.c.workflow_uuid
+            selects.append(
+                sa.select(parent.label("parent"), child.label("child")).where(
+                    self.member(parent, parents)
+                )
+            )
+        return selects
+
+
+def _literally(column: sa.ColumnElement[Any], words: Sequence[str]) -> Condition:
+    """``column`` is one of a few words of the vocabulary, written into the SQL."""
+    values = [sa.bindparam(None, word, sa.Text(), literal_execute=True) for word in words]
+    if len(values) == 1:
+        return column == values[0]
+    return column.in_(values) if values else sa.false()
+
+
+def error_needles(text: str) -> list[str]:
+    """What to look for in a stored error, so that ``text`` is found in it.
+
+    JSON holds the text as it is. A pickle is stored as base64, where a text looks one of three
+    ways, by its place; the letters at its ends depend on its neighbours and are left off. Below
+    five characters too little is left to be sure, so only JSON is searched.
+
+    Examples
+    --------
+    >>> stored = base64.b64encode(b"...ValueError: no card on file...").decode()
+    >>> any(needle in stored for needle in error_needles("no card"))
+    True
+    """
+    data = text.encode()
+    needles = [text]
+    if len(data) >= 5:
+        for shift in range(3):
+            encoded = base64.b64encode(b"\0" * shift + data).decode().rstrip("=")
+            first = (0, 2, 3)[shift]
+            last = len(encoded) if (shift + len(data)) % 3 == 0 else len(encoded) - 1
+            needles.append(encoded[first:last])
+    return needles
+
+
+def _json_contains(document: sa.ColumnElement[Any], wanted: Any) -> Condition:
+    """Containment as PostgreSQL's ``jsonb @>`` defines it, out of SQLite's ``json_each``."""
+    each = sa.func.json_each(document).table_valued("key", "value", "type", "atom")
+    items = wanted.items() if isinstance(wanted, Mapping) else ((None, item) for item in wanted)
+    conditions = []
+    for key, item in items:
+        alias = each.alias()
+        here: list[Condition] = [_json_matches(alias, item)]
+        if key is not None:
+            here.append(alias.c.key == key)
+        conditions.append(sa.exists(sa.select(sa.literal(1)).select_from(alias).where(*here)))
+    kind = "object" if isinstance(wanted, Mapping) else "array"
+    return sa.and_(sa.func.json_type(document) == kind, *conditions)
+
+
+def _json_matches(item: sa.FromClause, wanted: Any) -> Condition:
+    if wanted is None:
+        return item.c.type == "null"
+    if isinstance(wanted, bool):
+        return item.c.type == ("true" if wanted else "false")
+    if isinstance(wanted, int | float):
+        return sa.and_(item.c.type.in_(("integer", "real")), item.c.atom == wanted)
+    if isinstance(wanted, str):
+        return sa.and_(item.c.type == "text", item.c.atom == wanted)
+    return _json_contains(item.c.value, wanted)
