@@ -41,8 +41,8 @@ def connect(
     Parameters
     ----------
     database
-        ``postgresql://…``, ``postgres://…``, ``postgresql+psycopg://…``, a libpq ``host=… dbname=…``
-        string, ``sqlite:///path``, or a path (``~`` is expanded). ``None``: the environment
+        ``postgresql://…``, ``postgres://…``, ``postgresql+psycopg://…``, a libpq
+        ``host=… dbname=…`` string, ``sqlite:///path``, or a path (``~`` is expanded). ``None``: the environment
         variable ``DBOS_SYSTEM_DATABASE_URL``, then ``dbos-config.yaml`` in the working directory.
     schema
         The Postgres schema of DBOS's tables (DBOS's ``dbos_system_schema``). Ignored on SQLite.
@@ -72,7 +72,7 @@ def connect(
     --------
     >>> db = connect(example_database)
     >>> db.workflows(status="ERROR")["name"].tolist()
-    ['checkout']
+    ['checkout', 'portable', 'checkout', 'parent_fails', 'checkout']
     """
     from dbos_notebook.database import open_reader
     from dbos_notebook.database.catalog import read_catalog
@@ -80,7 +80,7 @@ def connect(
 
     if statement_timeout is not None and not statement_timeout > 0:
         raise LocationError(
-            f"statement_timeout={statement_timeout!r} must be above 0 seconds, or None for no bound."
+            f"statement_timeout={statement_timeout!r} must be above 0, or None for no bound."
         )
     reader = open_reader(locate(database), schema, statement_timeout)
     try:
@@ -101,7 +101,7 @@ class Client:
     --------
     >>> with connect(example_database) as db:
     ...     len(db.workflows())
-    18
+    26
     """
 
     def __init__(
@@ -244,9 +244,10 @@ class Client:
         Examples
         --------
         >>> db = connect(example_database)
-        >>> db.workflows(status="ERROR", limit=10)[["name", "status"]]
+        >>> db.workflows(status="ERROR", name="checkout", has_parent=False)[["name", "status"]]
                name status
         0  checkout  ERROR
+        1  checkout  ERROR
         >>> db.workflows(workflow_ids=[]).empty
         True
         """
@@ -254,7 +255,11 @@ class Client:
         for own in ("self", "limit", "offset", "sort_desc", "load_input", "load_output"):
             del filters[own]
         return self._workflows(
-            filters, limit, offset, sort_desc=sort_desc, load_input=load_input,
+            filters,
+            limit,
+            offset,
+            sort_desc=sort_desc,
+            load_input=load_input,
             load_output=load_output,
         )
 
@@ -312,12 +317,20 @@ class Client:
         """
         filters = {"workflow_ids": workflow_ids, **filters, "queues_only": True}
         return self._workflows(
-            filters, limit, offset, sort_desc=sort_desc, load_input=load_input,
+            filters,
+            limit,
+            offset,
+            sort_desc=sort_desc,
+            load_input=load_input,
             load_output=load_output,
         )
 
     def iter_workflows(
-        self, chunksize: int = 50_000, *, load_input: bool = False, load_output: bool = False,
+        self,
+        chunksize: int = 50_000,
+        *,
+        load_input: bool = False,
+        load_output: bool = False,
         **filters: Any,
     ) -> Iterator[pd.DataFrame]:
         """Stream workflows as DataFrames of ``chunksize`` rows, newest first, in one snapshot.
@@ -328,7 +341,7 @@ class Client:
         --------
         >>> db = connect(example_database)
         >>> [len(frame) for frame in db.iter_workflows(chunksize=10)]
-        [10, 8]
+        [10, 10, 6]
         """
         from dbos_notebook.tables import frames, listings
 
@@ -339,7 +352,10 @@ class Client:
         def chunks() -> Iterator[pd.DataFrame]:
             with self._reader.session() as session:
                 columns, batches = listings.workflow_batches(
-                    session, self._queries, checked, load_input=load_input,
+                    session,
+                    self._queries,
+                    checked,
+                    load_input=load_input,
                     load_output=load_output,
                 )
                 for group in frames.rechunk(batches, chunksize):
@@ -386,7 +402,7 @@ class Client:
         return pa.RecordBatchReader.from_batches(frames.arrow_schema(columns), batches())
 
     def _ids(self, checked: Mapping[str, Any]) -> Any:
-        """A select of the IDs that filters pick, for use inside another statement."""
+        """Return a select of the IDs that filters pick, for use inside another statement."""
         from dbos_notebook.tables.vocabulary import WORKFLOW
 
         return self._queries.workflow_select(WORKFLOW[:1], checked, newest_first=None)
@@ -463,9 +479,10 @@ class Client:
         Examples
         --------
         >>> connect(example_database).tree("checkout-1")[["workflow_id", "depth"]]
-            workflow_id  depth
-        0    checkout-1      0
-        1  checkout-1-4      1
+              workflow_id  depth
+        0      checkout-1      0
+        1    checkout-1-4      1
+        2  checkout-1-4-1      2
         """
         from dbos_notebook.tables import listings
         from dbos_notebook.tables.filters import as_texts, check_window
@@ -493,9 +510,7 @@ class Client:
         with self._reader.session() as session:
             return aggregates.queues(session, self._queries)
 
-    def _stored(
-        self, what: str, workflows: Texts | None, limit: int | None = None
-    ) -> pd.DataFrame:
+    def _stored(self, what: str, workflows: Texts | None, limit: int | None = None) -> pd.DataFrame:
         from dbos_notebook.tables import frames, listings
         from dbos_notebook.tables.filters import as_texts, check_window
 
@@ -529,8 +544,8 @@ class Client:
 
         Examples
         --------
-        >>> connect(example_database).messages()["consumed"].dtype
-        BooleanDtype
+        >>> str(connect(example_database).messages()["consumed"].dtype)
+        'boolean'
         """
         return self._stored("messages", workflows, limit)
 
@@ -610,8 +625,8 @@ class Client:
         --------
         >>> connect(example_database).counts("status", name="checkout")
              status  count
-        0   SUCCESS      3
-        1     ERROR      1
+        0   SUCCESS      5
+        1     ERROR      3
         """
         from dbos_notebook.tables import aggregates
 

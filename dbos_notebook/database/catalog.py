@@ -7,7 +7,7 @@ gives the rest as missing values.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -96,7 +96,9 @@ class Catalog:
         >>> catalog.table("queues").c.keys()
         ['name']
         """
-        columns = (sa.column(column) for column in sorted(self.tables.get(name, ())))
+        columns: list[sa.ColumnClause[Any]] = [
+            sa.column(column) for column in sorted(self.tables.get(name, ()))
+        ]
         return sa.table(name, *columns, schema=self.schema)
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 import pyarrow as pa
@@ -32,12 +32,13 @@ from dbos_notebook.errors import (
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
+    from psycopg.abc import Buffer
 
     from dbos_notebook.database.locate import Location
 
 CONNECT_TIMEOUT_SECONDS = 10
 KEPT_CONNECTIONS = 4
-_DIALECT = PGDialect_psycopg()
+_DIALECT: Any = cast(Any, PGDialect_psycopg)()
 
 _TABLES = """
     SELECT c.relname AS table_name, a.attname AS column_name
@@ -208,7 +209,7 @@ class PostgresSession:
         return self.connection.execute(self._sql(statement)).fetchall()
 
     def batches(
-        self, statement: sa.sql.expression.SelectBase, schema: pa.Schema
+        self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
         """Stream a statement's rows; parsing runs beside reading."""
         yielded = False
@@ -218,13 +219,13 @@ class PostgresSession:
         if not yielded:
             yield from schema.empty_table().to_batches() or [_empty_batch(schema)]
 
-    def explain(self, statement: sa.sql.expression.SelectBase) -> str:
+    def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
         """Return EXPLAIN's text."""
         rows = self.connection.execute(b"EXPLAIN " + self._sql(statement)).fetchall()
         return "\n".join(row["QUERY PLAN"] for row in rows)
 
     def _copy(
-        self, statement: sa.sql.expression.SelectBase, schema: pa.Schema
+        self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
         copy = b"COPY (" + self._sql(statement) + b") TO STDOUT (FORMAT csv)"
         parse = _Parser(schema)
@@ -244,8 +245,7 @@ class PostgresSession:
         )
         # COPY takes no server-side parameters; psycopg binds them here, quoted by libpq.
         cursor = psycopg.ClientCursor(self.connection)
-        text = cast(LiteralString, str(compiled))
-        return cursor.mogrify(text, compiled.params).encode()
+        return cursor.mogrify(str(compiled), compiled.params).encode()
 
 
 def _copy_blocks(connection: psycopg.Connection[Any], statement: bytes) -> Iterator[list[Any]]:
@@ -261,16 +261,17 @@ def _copy_blocks(connection: psycopg.Connection[Any], statement: bytes) -> Itera
         rows: list[Any] = []
         size = 0
         while True:
-            count, data = get_copy_data(1)
+            row: Buffer
+            count, row = get_copy_data(1)
             if count == 0:
-                data = copy.read()
-                count = len(data)
+                row = copy.read()
+                count = len(row)
                 if count == 0:
                     break
             elif count < 0:
                 _finish(connection)
                 break
-            rows.append(data)
+            rows.append(row)
             size += count
             if size >= BLOCK_BYTES:
                 yield rows
@@ -318,7 +319,8 @@ class _Parser:
         else:
             read = self._read
         table = pa_csv.read_csv(pa.py_buffer(data), read, self._parse, self._convert)
-        return table.combine_chunks().to_batches()
+        batches: list[pa.RecordBatch] = table.combine_chunks().to_batches()
+        return batches
 
 
 def _empty_batch(schema: pa.Schema) -> pa.RecordBatch:

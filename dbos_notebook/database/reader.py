@@ -29,12 +29,12 @@ class Session(Protocol):
         ...
 
     def batches(
-        self, statement: sa.sql.expression.SelectBase, schema: pa.Schema
+        self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
         """Run a statement of any size and stream its rows in the given Arrow schema."""
         ...
 
-    def explain(self, statement: sa.sql.expression.SelectBase) -> str:
+    def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
         """Return the database's plan for a statement, without running it."""
         ...
 

@@ -121,7 +121,7 @@ class SQLiteSession:
         return cast(list[dict[str, Any]], self._cursor.fetch_arrow_table().to_pylist())
 
     def batches(
-        self, statement: sa.sql.expression.SelectBase, schema: pa.Schema
+        self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
         """Stream a statement's rows.
 
@@ -133,9 +133,7 @@ class SQLiteSession:
         typed = sa.select(*(_typed(field).label(field.name) for field in schema))
         everything = sa.union_all(typed, sa.select(*inner.c))
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        self._cursor.adbc_statement.set_options(
-            **{"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)}
-        )
+        self._cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)})
         self._execute(everything)
         first = True
         for batch in self._cursor.fetch_record_batch():
@@ -148,7 +146,7 @@ class SQLiteSession:
             yield _cast(batch.slice(1) if first else batch, schema)
             first = False
 
-    def explain(self, statement: sa.sql.expression.SelectBase) -> str:
+    def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
         """Return EXPLAIN QUERY PLAN's text."""
         self._execute(statement, prefix="EXPLAIN QUERY PLAN ")
         return "\n".join(self._cursor.fetch_arrow_table().column("detail").to_pylist())
@@ -176,5 +174,3 @@ def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
             array = array.dictionary_encode()
         arrays.append(array.cast(field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-

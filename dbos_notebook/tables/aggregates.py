@@ -25,9 +25,7 @@ from dbos_notebook.tables.vocabulary import (
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
 
-_GROUPABLE = {
-    column.name: column for column in WORKFLOW if column.source and column.kind != "json"
-}
+_GROUPABLE = {column.name: column for column in WORKFLOW if column.source and column.kind != "json"}
 _TIMES = {name: column for name, column in _GROUPABLE.items() if column.kind == "instant"}
 _COUNT = Column("count", "integer", "How many workflows.", "count")
 
@@ -212,9 +210,7 @@ def step_statistics(
     begun, ended = (
         queries.column(steps, f"{word}_at_epoch_ms") for word in ("started", "completed")
     )
-    took = (
-        sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())
-    ).label("took")
+    took = (sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())).label("took")
     failed = sa.case((queries.column(steps, "error").is_not(None), 1), else_=0).label("failed")
     rows = sa.select(*keys, took, failed).select_from(joined).where(*queries.where(filters))
     if queries.catalog.dialect == "postgresql":
@@ -228,15 +224,19 @@ def step_statistics(
 _STATISTICS = ("total", "mean", "p50", "p95", "max")
 
 
-def _percentiles(
-    session: Session, rows: sa.Subquery, columns: Sequence[Column]
-) -> pd.DataFrame:
+def _percentiles(session: Session, rows: sa.Subquery, columns: Sequence[Column]) -> pd.DataFrame:
     took = rows.c.took
 
     def quantile(share: float) -> Any:
         return sa.func.percentile_cont(share).within_group(took)
 
-    values = (sa.func.sum(took), sa.func.avg(took), quantile(0.5), quantile(0.95), sa.func.max(took))
+    values = (
+        sa.func.sum(took),
+        sa.func.avg(took),
+        quantile(0.5),
+        quantile(0.95),
+        sa.func.max(took),
+    )
     statement = sa.select(
         *(rows.c[column.name] for column in columns),
         sa.func.count().label("count"),
@@ -252,9 +252,7 @@ def _percentiles(
     return _as_durations(_frame(session, statement, shape))
 
 
-def _quantiles(
-    session: Session, rows: sa.Select[Any], columns: Sequence[Column]
-) -> pd.DataFrame:
+def _quantiles(session: Session, rows: sa.Select[Any], columns: Sequence[Column]) -> pd.DataFrame:
     shape = [Column(c.name, c.kind, "", c.name) for c in columns]
     shape += [Column(name, "integer", "", name) for name in ("took", "failed")]
     frame = _frame(session, rows, shape)

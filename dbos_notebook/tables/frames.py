@@ -98,7 +98,7 @@ def to_frame(batches: Iterable[pa.RecordBatch], columns: Sequence[Column]) -> pd
         The same dtypes whatever the rows, none included.
     """
     table = pa.Table.from_batches(list(batches)).unify_dictionaries()
-    frame = table.to_pandas(
+    frame: pd.DataFrame = table.to_pandas(
         types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get,
         # Column by column, each freed once it is converted: the peak is one column over.
         split_blocks=True,
@@ -128,9 +128,7 @@ def _as_json(series: pd.Series) -> pd.Series:
     return result
 
 
-def cut(
-    batches: Iterable[pa.RecordBatch], limit: int | None
-) -> tuple[list[pa.RecordBatch], bool]:
+def cut(batches: Iterable[pa.RecordBatch], limit: int | None) -> tuple[list[pa.RecordBatch], bool]:
     """Keep ``limit`` rows of a result that was asked for one more; tell if it had more."""
     kept: list[pa.RecordBatch] = []
     rows = 0

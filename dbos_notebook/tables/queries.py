@@ -194,7 +194,8 @@ class Queries:
         if load_output:
             # Before dbos 2.20 a step had no serialization of its own: it was its workflow's.
             selected += [
-                self.column(table, name).label(name) for name in ("serialization", "output", "error")
+                self.column(table, name).label(name)
+                for name in ("serialization", "output", "error")
             ]
         key = table.c.workflow_uuid
         mine = key.in_(ids) if isinstance(ids, sa.Select) else self.member(key, ids)
@@ -238,7 +239,7 @@ def _literally(column: sa.ColumnElement[Any], words: Sequence[str]) -> Condition
 
 
 def error_needles(text: str) -> list[str]:
-    """What to look for in a stored error, so that ``text`` is found in it.
+    """Say what to look for in a stored error, so that ``text`` is found in it.
 
     JSON holds the text as it is. A pickle is stored as base64, where a text looks one of three
     ways, by its place; the letters at its ends depend on its neighbours and are left off. Below

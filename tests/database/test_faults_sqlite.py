@@ -1,0 +1,140 @@
+"""What can go wrong with a SQLite file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_faults_postgres import READS
+
+import dbos_notebook as dn
+
+
+@pytest.fixture(scope="module")
+def long_sqlite(corpus_sqlite: Callable[[str], Path]) -> Path:
+    """A file with 200,000 workflows: long enough to be interrupted."""
+    path = corpus_sqlite("3.4.0")
+    with sqlite3.connect(path) as connection:
+        columns = [
+            row[1]
+            for row in connection.execute("PRAGMA table_info(workflow_status)")
+            if row[1] != "workflow_uuid"
+        ]
+        names = ", ".join(columns)
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) "
+            f"INSERT INTO workflow_status (workflow_uuid, {names}) "
+            f"SELECT 'made-' || i, {names} FROM n, "
+            "(SELECT * FROM workflow_status WHERE workflow_uuid = 'checkout-1')"
+        )
+    connection.close()
+    return path
+
+
+def test_a_missing_file_is_not_created(tmp_path: Path) -> None:
+    path = tmp_path / "missing.sqlite"
+    for database in (path, str(path), f"sqlite:///{path}"):
+        with pytest.raises(dn.DatabaseConnectionError, match=r"missing\.sqlite"):
+            dn.connect(database)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(dn.DatabaseConnectionError):
+        dn.connect(tmp_path)
+
+
+def test_a_file_removed_between_calls(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    with dn.connect(path) as db:
+        db.workflows()
+        path.unlink()
+        with pytest.raises(dn.DatabaseConnectionError):
+            db.workflows()
+        assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "no tables"), (b"this is not a database" * 100, "not a SQLite database")],
+)
+def test_a_file_that_is_no_database(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(dn.NotDBOSDatabaseError, match=told):
+        dn.connect(path)
+    assert path.read_bytes() == content
+
+
+def test_a_database_without_dbos(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE invoices (id INTEGER)")
+    connection.close()
+    with pytest.raises(dn.NotDBOSDatabaseError, match="invoices"):
+        dn.connect(path)
+
+
+def test_a_file_name_that_a_url_would_misread(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    odd = path.rename(path.with_name("50%41 off?#mode=rw&'☃.sqlite"))
+    with dn.connect(odd) as db:
+        assert len(db.workflows()) > 0
+
+
+def test_an_exclusive_lock_is_told_and_waited_out(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    with dn.connect(path) as db:
+        writer = sqlite3.connect(path, isolation_level=None)
+        # In WAL mode a reader never waits for a writer; this test is about the other modes.
+        writer.execute("PRAGMA journal_mode = DELETE")
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(dn.DatabaseLockedError, match="locked"):
+            db.workflows()
+        writer.execute("ROLLBACK")
+        writer.close()
+        assert len(db.workflows()) > 0
+
+
+def test_reading_leaves_the_file_as_it_was(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    listing = sorted(path.parent.iterdir())
+    with dn.connect(path) as db:
+        for name, read in READS.items():
+            assert read(db) is not None, name
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+    assert sorted(path.parent.iterdir()) == listing
+
+
+def test_a_file_that_may_only_be_read(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    path.chmod(0o444)
+    with dn.connect(path) as db:
+        assert len(db.workflows()) > 0
+
+
+def test_a_timeout(long_sqlite: Path) -> None:
+    with dn.connect(long_sqlite, statement_timeout=0.01) as db:
+        with pytest.raises(dn.QueryTimeoutError, match="statement_timeout"):
+            db.workflows(limit=None)
+        assert len(db.workflows(workflow_ids="made-1")) == 1
+
+
+def test_an_interrupt_spares_the_client(long_sqlite: Path) -> None:
+    with dn.connect(long_sqlite) as db:
+        interrupter = threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT))
+        interrupter.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                db.workflows(limit=None, search="nothing has this text")
+                db.workflows(limit=None)
+        finally:
+            interrupter.join()
+        assert len(db.workflows(workflow_ids=["made-1", "made-2"])) == 2
