@@ -48,7 +48,7 @@ def hostile(corpus_sqlite: Callable[[str], Path]) -> Path:
     return path
 
 
-# ---- listings ---------------------------------------------------------------------------------
+# ---- listings ------------------------------------------------------------------------------------
 
 
 def test_newest_first_and_cut_at_the_limit_with_a_word(db: dn.Client) -> None:
@@ -86,11 +86,11 @@ def test_pages_cover_everything_once(db: dn.Client) -> None:
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize("empty", EMPTY, ids=lambda value: type(value).__name__)
 def test_an_empty_list_matches_nothing(db: dn.Client, name: str, empty: object) -> None:
-    for each in (empty, list(empty)):  # type: ignore[call-overload]
-        frame = db.workflows(**{name: each}, limit=None)
-        assert len(frame) == 0
-        assert list(frame.columns) == [column.name for column in WORKFLOW]
-        assert db.counts(**{name: each})["count"].sum() == 0
+    frame = db.workflows(**{name: empty}, limit=None)
+    assert len(frame) == 0
+    assert list(frame.columns) == [column.name for column in WORKFLOW]
+    assert db.counts(**{name: empty})["count"].sum() == 0
+    assert len(db.queued(**{name: empty})) == 0
 
 
 @pytest.mark.parametrize("empty", EMPTY, ids=lambda value: type(value).__name__)
@@ -175,7 +175,7 @@ def test_a_chunk_of_no_rows_is_refused(db: dn.Client, chunksize: object) -> None
         list(db.iter_workflows(chunksize=chunksize))  # type: ignore[arg-type]
 
 
-# ---- types ------------------------------------------------------------------------------------
+# ---- types ---------------------------------------------------------------------------------------
 
 
 def check_dtypes(frame: pd.DataFrame, columns: tuple[Column, ...]) -> None:
@@ -282,7 +282,7 @@ def test_durations(db: dn.Client) -> None:
     assert ((now - waiting["created_at"] - waiting["queue_wait"]).abs() < pd.Timedelta("10s")).all()
 
 
-# ---- search, counts, trees ----------------------------------------------------------------------
+# ---- search, counts, trees -----------------------------------------------------------------------
 
 
 def test_search_looks_in_ids_names_queues_and_errors(db: dn.Client) -> None:
@@ -396,6 +396,22 @@ def test_a_tree_is_what_recursion_finds(shop: dn.Client) -> None:
         assert set(shallow["workflow_id"]) == {k for k, v in descend(root, 0).items() if v <= 1}
 
 
+def test_awaiting_a_workflow_does_not_make_it_a_child(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
+    path = corpus_sqlite("3.4.0")
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "INSERT INTO operation_outputs "
+            "(workflow_uuid, function_id, function_name, child_workflow_id) "
+            "VALUES ('waits', 99, 'DBOS.getResult', 'holder')"
+        )
+    connection.close()
+    with dn.connect(path) as db:
+        assert "holder" in set(db.steps("waits")["child_workflow_id"])
+        assert db.tree("waits")["workflow_id"].tolist() == ["waits"]
+
+
 def test_queues_count_what_waits(shop: dn.Client) -> None:
     queues = shop.queues()
     queued = shop.queued(limit=None)
@@ -408,7 +424,7 @@ def test_queues_count_what_waits(shop: dn.Client) -> None:
     assert queues["enqueued"].sum() > 0
 
 
-# ---- the card, and where it is used ---------------------------------------------------------------
+# ---- the card, and where it is used --------------------------------------------------------------
 
 
 def test_the_card_says_where_and_what(shop: dn.Client) -> None:
@@ -464,7 +480,7 @@ def test_a_call_from_a_running_event_loop(db: dn.Client) -> None:
     assert asyncio.run(cell()) > 0
 
 
-# ---- connect ----------------------------------------------------------------------------------------
+# ---- connect -------------------------------------------------------------------------------------
 
 
 def test_every_form_of_location(

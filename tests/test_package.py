@@ -25,8 +25,9 @@ ORDER = {
     "control": 4,
     "fleet": 4,
     "pictures": 4,
-    "client": 5,
-    "widgets": 6,
+    "reading": 5,
+    "client": 6,
+    "widgets": 7,
 }
 # Not rooms of the chain: the public surface, the command line, and an application of its own.
 OUTSIDE = {"__init__", "__main__", "demo"}
@@ -106,7 +107,8 @@ def test_every_public_error_has_the_one_base() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_module_says_what_belongs_in_it(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert docstring and len(docstring) > 20
+    assert docstring
+    assert len(docstring) > 20
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

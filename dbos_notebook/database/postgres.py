@@ -1,25 +1,20 @@
 """Postgres: read-only psycopg sessions, and COPY into Arrow.
 
-Rows travel as COPY's CSV, which the server writes and Arrow parses in C++ on another
-thread; no Python object is made for a row. docs/performance.md tells what that buys.
+Rows travel as COPY's CSV; docs/performance.md tells what that buys.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
-import pyarrow as pa
-import pyarrow.csv as pa_csv
 from psycopg.rows import dict_row
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from dbos_notebook.database.reader import BLOCK_BYTES
+from dbos_notebook.database.blocks import BLOCK_BYTES, Dialect, record_batches
 from dbos_notebook.errors import (
     AuthenticationError,
     DatabaseConnectionError,
@@ -31,6 +26,7 @@ from dbos_notebook.errors import (
 )
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import sqlalchemy as sa
     from psycopg.abc import Buffer
 
@@ -39,6 +35,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_SECONDS = 10
 KEPT_CONNECTIONS = 4
 _DIALECT: Any = cast(Any, PGDialect_psycopg)()
+# NULL is an unquoted empty field, the empty text a quoted one. Rows bring their own newline.
+_CSV = Dialect(quote='"', nulls=("",), end=b"")
 
 _TABLES = """
     SELECT c.relname AS table_name, a.attname AS column_name
@@ -211,33 +209,14 @@ class PostgresSession:
     def batches(
         self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
-        """Stream a statement's rows; parsing runs beside reading."""
-        yielded = False
-        for batch in self._copy(statement, schema):
-            yielded = True
-            yield batch
-        if not yielded:
-            yield from schema.empty_table().to_batches() or [_empty_batch(schema)]
+        """Stream a statement's rows."""
+        copy = b"COPY (" + self._sql(statement) + b") TO STDOUT (FORMAT csv)"
+        return record_batches(_copy_blocks(self.connection, copy), schema, _CSV)
 
     def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
         """Return EXPLAIN's text."""
         rows = self.connection.execute(b"EXPLAIN " + self._sql(statement)).fetchall()
         return "\n".join(row["QUERY PLAN"] for row in rows)
-
-    def _copy(
-        self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
-    ) -> Iterator[pa.RecordBatch]:
-        copy = b"COPY (" + self._sql(statement) + b") TO STDOUT (FORMAT csv)"
-        parse = _Parser(schema)
-        ahead: deque[Future[list[pa.RecordBatch]]] = deque()
-        with ThreadPoolExecutor(1, thread_name_prefix="dbos_notebook_csv") as pool:
-            for block in _copy_blocks(self.connection, copy):
-                ahead.append(pool.submit(parse, block))
-                # At most two blocks wait to be parsed, so memory stays bounded.
-                while len(ahead) > 2 or (ahead and ahead[0].done()):
-                    yield from ahead.popleft().result()
-            while ahead:
-                yield from ahead.popleft().result()
 
     def _sql(self, statement: sa.Executable) -> bytes:
         compiled = cast(Any, statement).compile(
@@ -290,40 +269,3 @@ def _finish(connection: psycopg.Connection[Any]) -> None:
             failure = psycopg.errors.lookup(state)(result.get_error_message())
     if failure is not None:
         raise failure
-
-
-class _Parser:
-    """CSV of a known schema into record batches."""
-
-    def __init__(self, schema: pa.Schema) -> None:
-        # Every row is COPY's own, so nothing is guessed: names, types and NULL are given. NULL is
-        # an unquoted empty field, the empty text a quoted one.
-        # Arrow's reader knows no boolean "t"/"f" unless told.
-        self._read = pa_csv.ReadOptions(column_names=schema.names, block_size=1 << 20)
-        self._parse = pa_csv.ParseOptions(newlines_in_values=True)
-        self._convert = pa_csv.ConvertOptions(
-            column_types={field.name: field.type for field in schema},
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            null_values=[""],
-            true_values=["t"],
-            false_values=["f"],
-        )
-
-    def __call__(self, rows: list[Any]) -> list[pa.RecordBatch]:
-        data = b"".join(rows)
-        rows.clear()
-        # A row longer than the reader's block would be refused; one block always holds it.
-        if len(data) > BLOCK_BYTES * 2:
-            read = pa_csv.ReadOptions(column_names=self._read.column_names, block_size=len(data))
-        else:
-            read = self._read
-        table = pa_csv.read_csv(pa.py_buffer(data), read, self._parse, self._convert)
-        batches: list[pa.RecordBatch] = table.combine_chunks().to_batches()
-        return batches
-
-
-def _empty_batch(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(
-        [pa.array([], type=field.type) for field in schema], schema=schema
-    )

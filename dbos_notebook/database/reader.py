@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
     from dbos_notebook.database.locate import Location
 
-BLOCK_BYTES = 8 << 20
-"""Size of the pieces that rows travel in: big enough that per-piece work vanishes,
-small enough that a streamed result needs little memory."""
-
 
 class Session(Protocol):
     """One read-only snapshot of a system database."""

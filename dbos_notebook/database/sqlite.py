@@ -1,21 +1,24 @@
-"""SQLite: read-only sessions on the file, through ADBC into Arrow.
+"""SQLite: read-only sessions on the file, and rows as CSV into Arrow.
 
-ADBC steps the statement in C and makes no Python object for a row.
+The standard library's SQLite is used, and no other copy of it: a second copy in one process would
+not see the first one's locks, and could drop those under which DBOS writes
+(https://www.sqlite.org/howtocorrupt.html, section 2.2.1).
 """
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-import adbc_driver_sqlite.dbapi as adbc
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
+from dbos_notebook.database.blocks import Dialect, record_batches
 from dbos_notebook.errors import (
     DatabaseConnectionError,
     DatabaseLockedError,
@@ -27,10 +30,13 @@ from dbos_notebook.errors import (
 if TYPE_CHECKING:
     from dbos_notebook.database.locate import Location
 
-BUSY_TIMEOUT_MS = 3_000
+BUSY_TIMEOUT_SECONDS = 3.0
 """How long a read waits for a writer of the application before it gives up."""
-BATCH_ROWS = 32_768
-_DIALECT = SQLiteDialect_pysqlite()
+BLOCK_ROWS = 8192
+# Instructions of SQLite's virtual machine between two looks at the clock and at Ctrl-C.
+_WATCH_EVERY = 100_000
+_DIALECT: Any = cast(Any, SQLiteDialect_pysqlite)()
+_CSV = Dialect(quote="'", nulls=("", "NULL"), end=b"\n")
 
 
 class SQLiteReader:
@@ -47,6 +53,19 @@ class SQLiteReader:
     @contextmanager
     def session(self) -> Iterator[SQLiteSession]:
         """Open the file with ``mode=ro`` and begin a read transaction."""
+        watch = _Watch(self._timeout)
+        try:
+            with closing(self._connect()) as connection:
+                connection.set_progress_handler(watch, _WATCH_EVERY)
+                connection.execute("BEGIN")
+                yield SQLiteSession(connection, watch)
+        except (sqlite3.Error, pa.ArrowException) as error:
+            if str(error) == "interrupted" and not watch.late:
+                # Ctrl-C came while SQLite ran: the watch could only stop the statement.
+                raise KeyboardInterrupt from None
+            raise self._translate(error, watch) from None
+
+    def _connect(self) -> sqlite3.Connection:
         path = self.location.path
         if self._closed:
             raise DatabaseConnectionError(
@@ -57,22 +76,15 @@ class SQLiteReader:
                 f"There is no file {path}. Reading never creates one: check the path, or start "
                 "the application that writes it."
             )
-        try:
+        return sqlite3.connect(
             # The file: form is what carries mode=ro, so the name must be quoted.
-            with (
-                adbc.connect(f"file:{quote(str(path))}?mode=ro", autocommit=True) as connection,
-                connection.cursor() as cursor,
-            ):
-                cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-                cursor.fetchall()
-                cursor.execute("BEGIN")
-                yield SQLiteSession(cursor, self._timeout)
-        except adbc.NotSupportedError as error:
-            # The driver manager answers Ctrl-C by cancelling; this driver cannot, and says so
-            # once the call has ended. What the person did was interrupt.
-            raise KeyboardInterrupt from error
-        except (adbc.Error, pa.ArrowException) as error:
-            raise self._translate(error) from None
+            f"file:{quote(str(path))}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            timeout=BUSY_TIMEOUT_SECONDS,
+            # A stream may be consumed on another thread than the one that began it.
+            check_same_thread=False,
+        )
 
     def tables(self) -> dict[str, frozenset[str]]:
         """Read the tables and columns of the file."""
@@ -96,81 +108,86 @@ class SQLiteReader:
         """Refuse later sessions. None is kept open between calls."""
         self._closed = True
 
-    def _translate(self, error: Exception) -> NotebookError:
+    def _translate(self, error: Exception, watch: _Watch) -> NotebookError:
         reason = str(error)
+        if watch.late:
+            return QueryTimeoutError(
+                f"The query took over {self._timeout:g} s. Narrow the filters, or "
+                "connect(…, statement_timeout=…) with more."
+            )
         if "locked" in reason or "busy" in reason:
             return DatabaseLockedError(
                 f"{self.location} is locked: another process has held it exclusively for over "
-                f"{BUSY_TIMEOUT_MS / 1000:g} s. Try again when its write is done."
+                f"{BUSY_TIMEOUT_SECONDS:g} s. Try again when its write is done."
             )
         if "not a database" in reason:
             return NotDBOSDatabaseError(f"{self.location} is not a SQLite database file.")
         return DatabaseConnectionError(f"{self.location} could not be read: {reason}")
 
 
+class _Watch:
+    """Stops a statement that runs too long; being Python, it lets Ctrl-C in as well."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._deadline: float | None = None
+        self.late = False
+
+    def begin(self) -> None:
+        self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
+
+    def __call__(self) -> bool:
+        self.late = self._deadline is not None and time.monotonic() > self._deadline
+        return self.late
+
+
 class SQLiteSession:
     """One snapshot on one connection."""
 
-    def __init__(self, cursor: adbc.Cursor, timeout: float | None) -> None:
-        self._cursor = cursor
-        self._timeout = timeout
+    def __init__(self, connection: sqlite3.Connection, watch: _Watch) -> None:
+        self._connection = connection
+        self._watch = watch
 
     def rows(self, statement: sa.Executable) -> list[dict[str, Any]]:
         """Run a statement of few rows and return them as dictionaries."""
-        self._execute(statement)
-        return cast(list[dict[str, Any]], self._cursor.fetch_arrow_table().to_pylist())
+        cursor = self._execute(statement)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def batches(
         self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
     ) -> Iterator[pa.RecordBatch]:
-        """Stream a statement's rows.
+        """Stream a statement's rows, each written by SQLite itself as one line of CSV.
 
-        The driver takes a column's type from its first values, so a column that begins with NULL
-        would be guessed. A first row of the right types is put before the others and dropped.
-        SQLite runs the parts of UNION ALL one after the other, so the order holds.
+        ``printf``'s ``%Q`` quotes a text with doubled quotes and writes NULL bare, which is just
+        what a CSV reader needs to tell NULL from the text 'NULL' and from the empty text.
         """
         inner = statement.subquery("result")
-        typed = sa.select(*(_typed(field).label(field.name) for field in schema))
-        everything = sa.union_all(typed, sa.select(*inner.c))
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        self._cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)})
-        self._execute(everything)
-        first = True
-        for batch in self._cursor.fetch_record_batch():
-            # Checked between batches: SQLite has no timeout of its own.
-            if deadline is not None and time.monotonic() > deadline:
-                raise QueryTimeoutError(
-                    f"The query took over {self._timeout:g} s. Narrow the filters, or "
-                    "connect(…, statement_timeout=…) with more."
-                )
-            yield _cast(batch.slice(1) if first else batch, schema)
-            first = False
+        forms = ("%Q" if _is_text(field.type) else "%s" for field in schema)
+        line = sa.func.printf(",".join(forms), *inner.c)
+        # As a blob the line stays bytes, and is not decoded only to be encoded again.
+        lines = sa.select(sa.cast(line, sa.LargeBinary))
+        return record_batches(self._blocks(lines), schema, _CSV)
+
+    def _blocks(self, lines: sa.Select[Any]) -> Iterator[Sequence[bytes]]:
+        cursor = self._execute(lines)
+        while rows := cursor.fetchmany(BLOCK_ROWS):
+            yield [line for (line,) in rows]
 
     def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
         """Return EXPLAIN QUERY PLAN's text."""
-        self._execute(statement, prefix="EXPLAIN QUERY PLAN ")
-        return "\n".join(self._cursor.fetch_arrow_table().column("detail").to_pylist())
+        return "\n".join(row[3] for row in self._execute(statement, "EXPLAIN QUERY PLAN "))
 
-    def _execute(self, statement: sa.Executable, prefix: str = "") -> None:
+    def _execute(self, statement: sa.Executable, prefix: str = "") -> sqlite3.Cursor:
         compiled = cast(Any, statement).compile(
             dialect=_DIALECT, compile_kwargs={"render_postcompile": True}
         )
+        self._watch.begin()
         values = [compiled.params[name] for name in compiled.positiontup or ()]
-        self._cursor.execute(prefix + str(compiled), values or None)
+        return self._connection.execute(prefix + str(compiled), values)
 
 
-def _typed(field: pa.Field) -> sa.ColumnElement[Any]:
-    if pa.types.is_floating(field.type):
-        return sa.literal_column("0.0")
-    if pa.types.is_integer(field.type) or pa.types.is_boolean(field.type):
-        return sa.literal_column("0")
-    return sa.literal_column("''")
-
-
-def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    arrays = []
-    for field, array in zip(schema, batch.columns, strict=True):
-        if pa.types.is_dictionary(field.type):
-            array = array.dictionary_encode()
-        arrays.append(array.cast(field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
+    )

@@ -14,6 +14,7 @@ from dbos_notebook.tables import frames, listings
 from dbos_notebook.tables.queries import Queries
 from dbos_notebook.tables.vocabulary import (
     EXECUTOR,
+    FRAMES,
     QUEUE,
     QUEUE_WORK,
     QUEUED_STATUSES,
@@ -117,7 +118,7 @@ def queues(session: Session, queries: Queries) -> pd.DataFrame:
     merged = settings.merge(work, on="queue_name", how="outer")
     for name in ("delayed", "enqueued", "running"):
         merged[name] = merged[name].fillna(0).astype("Int64")
-    order = [c.name for c in QUEUE[:1] + QUEUE_WORK + QUEUE[1:]]
+    order = [column.name for column in FRAMES["queues"]]
     return merged[order].sort_values(["queue_name", "queue_partition_key"]).reset_index(drop=True)
 
 

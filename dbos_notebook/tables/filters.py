@@ -136,10 +136,22 @@ def as_texts(value: Any, name: str) -> list[str]:
     for text in values:
         if not isinstance(text, str):
             raise FilterError(f"{name} takes texts; {text!r} is a {type(text).__name__}.")
-        if "\0" in text:
-            raise FilterError(f"{name} got {text!r}: no text in a database holds a NUL character.")
+        check_storable(text, name)
         texts[text] = None
     return list(texts)
+
+
+def check_storable(text: str, name: str) -> None:
+    """Raise FilterError for a text that no database can hold."""
+    if "\0" in text:
+        raise FilterError(f"{name} got {text!r}: no text in a database holds a NUL character.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise FilterError(
+            f"{name} got {text!r}: half of a surrogate pair is no character, so no text in a "
+            "database holds it."
+        ) from None
 
 
 def as_epoch_ms(value: Any, name: str, now: dt.datetime) -> int:
@@ -160,7 +172,8 @@ def as_epoch_ms(value: Any, name: str, now: dt.datetime) -> int:
         if isinstance(value, str):
             moment = _from_text(value, now)
         elif isinstance(value, dt.datetime):
-            moment = value
+            # A Timestamp without a zone would count itself as UTC; a datetime is local.
+            moment = value.to_pydatetime(warn=False) if isinstance(value, pd.Timestamp) else value
         elif isinstance(value, dt.date):
             moment = dt.datetime.combine(value, dt.time())
         elif isinstance(value, dt.timedelta):
@@ -209,15 +222,17 @@ def _other(name: str, value: Any) -> Any:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise FilterError(f"attributes takes a dict with text keys, not {value!r}.")
         try:
-            json.dumps(value)
+            stored = json.dumps(value, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise FilterError(f"attributes={value!r} is not JSON: {error}.") from None
+        if "\\u0000" in stored:
+            raise FilterError(f"attributes={value!r} holds a NUL: no text in a database does.")
+        check_storable(stored, "attributes")
         return dict(value)
     if name == "search":
         if not isinstance(value, str):
             raise FilterError(f"search takes a text, not {value!r}.")
-        if "\0" in value:
-            raise FilterError(f"search got {value!r}: no text in a database holds a NUL.")
+        check_storable(value, "search")
         return value.strip()
     if not isinstance(value, bool):
         raise FilterError(f"{name} takes True, False or None, not {value!r}.")

@@ -54,7 +54,7 @@ class Queries:
         if self.catalog.dialect == "postgresql":
             return expression == sa.any_(sa.bindparam(None, list(values), ARRAY(sa.Text())))
         # A JSON array is one parameter; SQLite allows only so many.
-        each = sa.func.json_each(json.dumps(list(values))).table_valued("value")
+        each = sa.func.json_each(json.dumps(list(values), ensure_ascii=False)).table_valued("value")
         return expression.in_(sa.select(each.c.value))
 
     def workflow_select(
@@ -148,9 +148,11 @@ class Queries:
         if isinstance(column, Null):
             return sa.false()
         if self.catalog.dialect == "postgresql":
-            document = sa.cast(sa.bindparam(None, json.dumps(wanted), sa.Text()), JSONB)
+            document = sa.cast(
+                sa.bindparam(None, json.dumps(wanted, ensure_ascii=False), sa.Text()), JSONB
+            )
             return column.op("@>", is_comparison=True)(document)
-        return _json_contains(column, wanted)
+        return _json_contains(sa.case((sa.func.json_valid(column) == 1, column)), wanted)
 
     def _found(self, text: str) -> Condition:
         """``text`` stands in an ID, name, user or queue, or in what was recorded as error."""
@@ -286,4 +288,6 @@ def _json_matches(item: sa.FromClause, wanted: Any) -> Condition:
         return sa.and_(item.c.type.in_(("integer", "real")), item.c.atom == wanted)
     if isinstance(wanted, str):
         return sa.and_(item.c.type == "text", item.c.atom == wanted)
-    return _json_contains(item.c.value, wanted)
+    # A plain text is no JSON document, and json_each would stumble on it.
+    nested = sa.case((item.c.type.in_(("object", "array")), item.c.value))
+    return _json_contains(nested, wanted)

@@ -284,7 +284,7 @@ FRAMES: dict[str, tuple[Column, ...]] = {
     "payloads": PAYLOAD,
     "tree": TREE,
     "steps": STEP,
-    "queues": QUEUE + QUEUE_WORK,
+    "queues": QUEUE[:1] + QUEUE_WORK + QUEUE[1:],
     "events": EVENT,
     "messages": MESSAGE,
     "streams": STREAM,

@@ -7,12 +7,14 @@ The databases are those that the demo application and dbos 3.4.0 wrote. An order
 from __future__ import annotations
 
 import json
+import sqlite3
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import psycopg
 import pytest
 from dbos import DBOSClient
 from hypothesis import HealthCheck, given, settings
@@ -297,7 +299,7 @@ def attribute_filters(pair: Pair) -> st.SearchStrategy[dict[str, Any]]:
         ),
         max_leaves=4,
     )
-    keys = sorted({key for each in own for key in each}) + ["a.b", "it's", '"', "$"]
+    keys = [*sorted({key for each in own for key in each}), "a.b", "it's", '"', "$"]
     made = st.dictionaries(st.sampled_from(keys), deep, min_size=1, max_size=2)
     return st.sampled_from(parts) | made
 
@@ -322,3 +324,65 @@ def test_attributes_that_exist_are_found(pair: Pair) -> None:
     for row in own[:5]:
         found = pair.ours.workflows(attributes=row["attributes"], limit=None)
         assert row["workflow_id"] in set(found["workflow_id"]), json.dumps(row["attributes"])
+
+
+RICH = [
+    {"x": 1.5, "y": 2, "z": -0.0, "flag": True, "none": None},
+    {"x": 1, "y": 2.0, "flag": False, "text": "1"},
+    {"list": [1, 2.5, "a", None, True, [3], {"a": [], "b": {"c": "☃"}}], "x": "1.5"},
+    {"a.b": 1, "it's": '"', "": "", "$": {"$": {}}, "list": []},
+    {},
+]
+WANTED = [
+    *RICH,
+    {"x": 1.5},
+    {"x": 1.0},
+    {"y": 2},
+    {"flag": 1},
+    {"flag": True},
+    {"none": None},
+    {"x": None},
+    {"list": []},
+    {"list": [2.5]},
+    {"list": [[3]]},
+    {"list": [[]]},
+    {"list": [3]},
+    {"list": [{"b": {}}, True]},
+    {"list": [{"b": {"c": "☃"}}]},
+    {"list": [{"b": {"c": "x"}}]},
+    {"list": {}},
+    {"list": "a"},
+    {"$": {"$": {}}},
+    {"a.b": 1},
+    {"a": {"b": 1}},
+]
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_containment_in_rich_attributes(request: pytest.FixtureRequest, backend: str) -> None:
+    """Numbers, nesting and odd keys, which the databases above hardly hold."""
+    database = request.getfixturevalue(f"corpus_{backend}")("3.4.0")
+    documents = {f"checkout-{n}": document for n, document in enumerate(RICH[:4], start=1)}
+    documents["waits"] = RICH[4]
+    if backend == "sqlite":
+        with sqlite3.connect(database) as connection:
+            for key, document in documents.items():
+                connection.execute(
+                    "UPDATE workflow_status SET attributes = ? WHERE workflow_uuid = ?",
+                    [json.dumps(document), key],
+                )
+        connection.close()
+    else:
+        with psycopg.connect(database) as connection:
+            for key, document in documents.items():
+                connection.execute(
+                    "UPDATE dbos.workflow_status SET attributes = %s WHERE workflow_uuid = %s",
+                    [json.dumps(document), key],
+                )
+    with dn.connect(database) as db:
+        everything = db.workflows(limit=None).set_index("workflow_id")["attributes"]
+        assert {key: everything[key] for key in documents} == documents
+        for wanted in filter(None, WANTED):
+            found = set(db.workflows(attributes=wanted)["workflow_id"])
+            expected = {key for key, value in everything.items() if contains(value, wanted)}
+            assert found == expected, wanted

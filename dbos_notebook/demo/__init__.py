@@ -1,0 +1,10 @@
+"""A real DBOS application that makes lifelike runs, and its command line.
+
+``shop`` is the application, ``plan`` what is asked of it, ``worker`` one process of it,
+``run`` the sequence of processes, ``cli`` and ``page`` the commands. Only ``worker`` imports
+``shop``: the process that calls :func:`run` gets no DBOS state.
+"""
+
+from dbos_notebook.demo.run import DemoError, run
+
+__all__ = ["DemoError", "run"]

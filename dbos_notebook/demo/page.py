@@ -1,0 +1,57 @@
+"""``make demo``: the shop on SQLite, the quickstart notebook run on it, and its HTML page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from dbos_notebook.demo.cli import main as command
+
+DATABASE = Path("build/demo.sqlite")
+NOTEBOOK = Path("notebooks/quickstart.ipynb")
+PAGE = Path("build/quickstart.html")
+
+
+def main() -> int:
+    """Make the page; on a terminal with a display, open JupyterLab. Return the exit status."""
+    PAGE.parent.mkdir(exist_ok=True)
+    for suffix in ("", "-wal", "-shm"):
+        DATABASE.with_name(DATABASE.name + suffix).unlink(missing_ok=True)
+    if status := command(["demo", "--database", str(DATABASE)]):
+        return status
+    os.environ["DBOS_SYSTEM_DATABASE_URL"] = f"sqlite:///{DATABASE.absolute()}"
+    PAGE.write_text(_page(), encoding="utf-8")
+    print(PAGE.absolute())
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    seen = sys.stdout.isatty() and (display or sys.platform in ("darwin", "win32"))
+    if seen and not os.environ.get("CI") and shutil.which("jupyter-lab", path=_scripts()):
+        return subprocess.call([sys.executable, "-m", "jupyterlab", str(NOTEBOOK)])  # noqa: S603
+    return 0
+
+
+def _scripts() -> str:
+    return str(Path(sys.executable).parent)
+
+
+def _page() -> str:
+    """Run the notebook in a kernel of this very environment and return it as HTML."""
+    import nbformat
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    # Without the user's own kernels: a "python3" installed there may be another environment.
+    specs = KernelSpecManager(kernel_dirs=[])
+    manager = AsyncKernelManager(kernel_spec_manager=specs, kernel_name="python3")
+    NotebookClient(notebook, km=manager, timeout=300).execute()
+    body, _ = HTMLExporter().from_notebook_node(notebook)
+    return str(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

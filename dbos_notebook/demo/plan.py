@@ -1,0 +1,137 @@
+"""What is asked of the shop: the same work for the same number and seed.
+
+Plain values only. Nothing here knows DBOS.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal[
+    "order",
+    "quote",
+    "newsletter",
+    "reconcile",
+    "unpaid",
+    "cancelled",
+    "preorder",
+    "waiting",
+]
+Fate = Literal["fine", "coupon", "declined", "out_of_stock", "refused", "transfer"]
+VERSIONS = ("1.0", "2.0")
+SMALLEST = 20
+
+# How many workflows an order makes: itself, fulfil, pack, ship. It stops early where it fails.
+_SIZE: dict[Fate, int] = {
+    "fine": 4,
+    "coupon": 1,
+    "declined": 1,
+    "out_of_stock": 2,
+    "refused": 4,
+    "transfer": 4,
+}
+_WEIGHTS: dict[Fate, int] = {
+    "fine": 66,
+    "coupon": 10,
+    "declined": 8,
+    "out_of_stock": 6,
+    "refused": 4,
+    "transfer": 6,
+}
+# One of each in both versions, so that every status is there at any size.
+_ALWAYS: tuple[Kind, ...] = ("unpaid", "cancelled", "preorder", "waiting")
+_OTHERS: tuple[Kind, ...] = ("quote", "newsletter", "reconcile")
+_FORK_SIZE = 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """One workflow to start, and what is to become of it."""
+
+    workflow_id: str
+    kind: Kind
+    version: str
+    seed: int
+    fate: Fate = "fine"
+    # The failed order of which this is a fork under the version that has no bug.
+    fork_of: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Return how many workflows it makes, children included."""
+        if self.fork_of:
+            return _FORK_SIZE
+        # A version that has no bug takes a coupon as any order.
+        fate: Fate = "fine" if self.fate == "coupon" and self.version != VERSIONS[0] else self.fate
+        return _SIZE[fate] if self.kind == "order" else 1
+
+
+def plan(workflows: int, seed: int) -> list[Task]:
+    """Plan about ``workflows`` workflows, children included.
+
+    Parameters
+    ----------
+    workflows
+        How many rows of workflow_status to aim at; at least 20.
+    seed
+        What chooses. The same number and seed give the same plan.
+
+    Returns
+    -------
+    list of Task
+        Those of the first version before those of the second.
+
+    Examples
+    --------
+    >>> tasks = plan(200, seed=0)
+    >>> sum(task.size for task in tasks)
+    200
+    >>> tasks == plan(200, seed=0)
+    True
+    """
+    if workflows < SMALLEST:
+        raise ValueError(f"The demo needs at least {SMALLEST} workflows to show every status.")
+    choose = random.Random(f"{workflows}:{seed}")
+    first = _version(VERSIONS[0], workflows // 2, seed, choose, forks=[])
+    failed = [task.workflow_id for task in first if task.fate == "coupon"]
+    # Half of what the bug broke is repaired by a fork; the rest is left to find.
+    forks = failed[: (len(failed) + 1) // 2]
+    left = workflows - sum(task.size for task in first)
+    return first + _version(VERSIONS[1], left, seed, choose, forks)
+
+
+def first_id(seed: int) -> str:
+    """Return the ID that every run with this seed writes: how a second run is recognised."""
+    return f"unpaid-{seed}-{VERSIONS[0]}-0001"
+
+
+def _version(
+    version: str, share: int, seed: int, choose: random.Random, forks: list[str]
+) -> list[Task]:
+    tasks: list[Task] = []
+    left = share
+
+    def add(kind: Kind, fate: Fate = "fine", fork_of: str | None = None) -> None:
+        nonlocal left
+        name = f"fork-of-{fork_of}" if fork_of else f"{kind}-{seed}-{version}-{len(tasks) + 1:04d}"
+        task = Task(name, kind, version, choose.randrange(2**31), fate, fork_of)
+        tasks.append(task)
+        left -= task.size
+
+    for _ in range(min(20, max(1, share // 60))):
+        for kind in _ALWAYS:
+            add(kind)
+    add("waiting")
+    if version == VERSIONS[0]:
+        add("order", "coupon")
+    for fork_of in forks:
+        if left >= _FORK_SIZE:
+            add("order", fork_of=fork_of)
+    while left > 0:
+        if left < _FORK_SIZE or choose.random() < 0.25:
+            add(choose.choice(_OTHERS))
+        else:
+            add("order", choose.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0])
+    return tasks

@@ -1,0 +1,161 @@
+"""One process of the shop: a version of it, its share of the plan, and a sudden end.
+
+The end is ``os._exit``: workflows that wait are left PENDING, as after a crash. Standard
+output carries one number a line, the workflows done since the line before.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dbos import (
+    DBOS,
+    DBOSConfig,
+    SetEnqueueOptions,
+    SetWorkflowAttributes,
+    SetWorkflowID,
+    WorkflowHandle,
+)
+
+from dbos_notebook.demo import shop
+from dbos_notebook.demo.plan import VERSIONS, Task, plan
+
+URL_VARIABLE = "DBOS_NOTEBOOK_DEMO_URL"
+APPLICATION = "demo-shop"
+DELAY = timedelta(days=30)
+PATIENCE = 120.0
+
+
+def main(version: str, workflows: int, seed: int) -> None:
+    """Run one version's share of the plan, then end without tidying up."""
+    config: DBOSConfig = {
+        "name": APPLICATION,
+        "system_database_url": os.environ[URL_VARIABLE],
+        "application_version": version,
+        "executor_id": f"shop-{version}",
+        "log_level": "CRITICAL",
+        "notification_listener_polling_interval_sec": 0.1,
+    }
+    DBOS(config=config)
+    DBOS.launch()
+    DBOS.register_queue("ledger", global_concurrency=1, polling_interval_sec=0.05)
+    DBOS.register_queue("returns", global_concurrency=1, polling_interval_sec=0.05)
+    DBOS.register_queue("mail", limiter={"limit": 100, "period": 1.0}, polling_interval_sec=0.1)
+    if version == VERSIONS[0]:
+        DBOS.create_schedule(
+            schedule_name="nightly-stock", workflow_fn=shop.count_stock, schedule="0 2 * * *"
+        )
+    tasks = [task for task in plan(workflows, seed) if task.version == version]
+    _queued(tasks)
+    _inline([task for task in tasks if task.kind in ("order", "quote")])
+    _queue_waits(tasks)
+    _left_open(tasks, last=version == VERSIONS[-1])
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _done(task: Task) -> None:
+    print(task.size, flush=True)
+
+
+def _enqueue(queue: str, task: Task, function: Callable[..., Any], *args: Any, **kw: Any) -> None:
+    with SetWorkflowID(task.workflow_id), SetWorkflowAttributes({"seed": task.seed % 10}):
+        DBOS.enqueue_workflow(queue, function, *args, **kw)
+
+
+def _queued(tasks: list[Task]) -> None:
+    """Enqueue what the two queues run while orders are taken."""
+    for task in tasks:
+        if task.kind == "newsletter":
+            _enqueue("mail", task, shop.newsletter, f"kunde+{task.seed % 100}@example.org")
+        elif task.kind == "reconcile":
+            _enqueue("ledger", task, shop.reconcile, f"2026-01-{task.seed % 28 + 1:02d}")
+
+
+def _queue_waits(tasks: list[Task]) -> None:
+    for task in tasks:
+        if task.kind in ("newsletter", "reconcile"):
+            DBOS.retrieve_workflow(task.workflow_id).get_result(polling_interval_sec=0.05)
+            _done(task)
+
+
+def _inline(tasks: list[Task]) -> None:
+    """Take orders, a few at a time. SQLite has one writer; more threads would only wait."""
+    with ThreadPoolExecutor(4) as pool:
+        for task, _ in zip(tasks, pool.map(_one, tasks), strict=True):
+            _done(task)
+
+
+def _one(task: Task) -> None:
+    try:
+        _start(task).get_result()
+    except shop.ShopError:
+        # Some orders are meant to fail; DBOS has recorded how.
+        return
+
+
+def _start(task: Task) -> WorkflowHandle[Any]:
+    with SetWorkflowID(task.workflow_id):
+        if task.fork_of:
+            failed = [s for s in DBOS.list_workflow_steps(task.fork_of) if s["error"]]
+            return DBOS.fork_workflow(
+                task.fork_of, failed[-1]["function_id"], application_version=task.version
+            )
+    attributes = {"channel": ("web", "app", "téléphone")[task.seed % 3], "vip": task.seed % 7 == 0}
+    with SetWorkflowID(task.workflow_id), SetWorkflowAttributes(attributes):
+        if task.kind == "quote":
+            return DBOS.start_workflow(shop.quote, "TEA-1")  # type: ignore[return-value, arg-type]
+        fate = task.kind if task.kind in ("unpaid", "preorder") else task.fate
+        fate = "unpaid" if task.kind == "cancelled" else fate
+        made = shop.make_order(task.workflow_id, task.seed, fate)
+        if task.kind == "preorder":
+            with SetEnqueueOptions(delay_seconds=DELAY.total_seconds()):
+                return DBOS.enqueue_workflow("ledger", shop.order, made)
+        handle = DBOS.start_workflow(shop.order, made)
+        if task.fate == "transfer":
+            DBOS.send(task.workflow_id, f"transfer-{task.seed}", topic="payment")
+        return handle
+
+
+def _await_stage(workflow_id: str, stage: str) -> None:
+    """Wait until a workflow says it has come this far: what follows it is then always alike."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if DBOS.get_event(workflow_id, "stage", timeout_seconds=1) == stage:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"{workflow_id} did not reach {stage!r} in {PATIENCE:.0f} s")
+
+
+def _left_open(tasks: list[Task], *, last: bool) -> None:
+    """Start what is still open when the process ends, or was cancelled while it waited."""
+    if last:
+        end = datetime(2026, 1, 4, tzinfo=UTC)
+        for handle in DBOS.backfill_schedule("nightly-stock", end - timedelta(days=3), end):
+            handle.get_result(polling_interval_sec=0.1)
+    for task in tasks:
+        if task.kind in ("unpaid", "cancelled", "preorder"):
+            _start(task)
+            if task.kind != "preorder":
+                _await_stage(task.workflow_id, "awaiting payment")
+            if task.kind == "cancelled":
+                DBOS.cancel_workflow(task.workflow_id)
+            _done(task)
+    waiting = [task for task in tasks if task.kind == "waiting"]
+    # One at a time: the first version's first return is never signed, so all others stay queued.
+    for number, task in enumerate(waiting):
+        blocks = not last and number == 0
+        _enqueue("returns", task, shop.reconcile, "2026-02-01", until_told=blocks)
+        if blocks:
+            _await_stage(task.workflow_id, "awaiting signature")
+        _done(task)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,476 @@
+"""The methods of Client that list rows. Each checks its arguments and hands on to ``tables``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from dbos_notebook.errors import FilterError, nearest
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from dbos_notebook.database.reader import Reader
+    from dbos_notebook.tables.queries import Queries
+
+    Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
+    Time = str | dt.datetime | dt.date | dt.timedelta | pd.Timestamp | pd.Timedelta
+
+DEFAULT_LIMIT = 1000
+"""Rows that a listing returns unless it is told otherwise; a frame that was cut says so."""
+
+
+class Reading:
+    """What lists rows of a system database. :class:`Client` is one."""
+
+    _reader: Reader
+    _queries: Queries
+    _application_name: str | None
+
+    def _check(self, filters: Mapping[str, Any]) -> dict[str, Any]:
+        from dbos_notebook.tables.filters import check_filters
+
+        checked = check_filters(filters)
+        # As DBOSClient: an ID is a global address, so reading by ID is not narrowed.
+        if self._application_name and not {"workflow_ids", "application_name"} & checked.keys():
+            checked["application_name"] = [self._application_name]
+        return checked
+
+    def workflows(
+        self,
+        workflow_ids: Texts | None = None,
+        *,
+        status: Texts | None = None,
+        start_time: Time | None = None,
+        end_time: Time | None = None,
+        completed_after: Time | None = None,
+        completed_before: Time | None = None,
+        dequeued_after: Time | None = None,
+        dequeued_before: Time | None = None,
+        name: Texts | None = None,
+        app_version: Texts | None = None,
+        forked_from: Texts | None = None,
+        parent_workflow_id: Texts | None = None,
+        user: Texts | None = None,
+        queue_name: Texts | None = None,
+        limit: int | None = DEFAULT_LIMIT,
+        offset: int | None = None,
+        sort_desc: bool = True,
+        workflow_id_prefix: Texts | None = None,
+        load_input: bool = False,
+        load_output: bool = False,
+        executor_id: Texts | None = None,
+        queues_only: bool | None = None,
+        was_forked_from: bool | None = None,
+        is_fork: bool | None = None,
+        has_parent: bool | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        schedule_name: Texts | None = None,
+        application_name: Texts | None = None,
+        search: str | None = None,
+        **unknown: Any,
+    ) -> pd.DataFrame:
+        """List workflows, newest first.
+
+        The filters are those of ``DBOSClient.list_workflows`` (dbos 3.4) and mean the same, with
+        these differences: times may be ages ("24h"), lists may be any iterable, a Series or a
+        DataFrame, **an empty list matches nothing**, ``limit=0`` returns no rows, and
+        ``attributes`` works on SQLite too.
+
+        Parameters
+        ----------
+        workflow_ids, status, name, app_version, forked_from, parent_workflow_id, user
+            One text or many; a DataFrame gives its ``workflow_id`` column.
+        queue_name, executor_id, schedule_name
+            One text or many.
+        workflow_id_prefix
+            IDs that begin so. On SQLite the case of ASCII letters is ignored.
+        application_name
+            One text or many; rows that no application owns always match.
+        start_time, end_time
+            Bounds on ``created_at``, inclusive.
+        completed_after, completed_before, dequeued_after, dequeued_before
+            Bounds on ``completed_at`` and ``dequeued_at``, inclusive. A time without a zone is
+            local.
+        limit, offset
+            Rows returned and skipped. ``limit=None``: all. When rows were left out,
+            ``df.attrs["truncated"]`` is true and a TruncatedWarning says so.
+        sort_desc
+            Newest first; by ``created_at``, then by ID.
+        load_input, load_output
+            Add ``serialization`` and ``input``, or ``output`` and ``error``, as stored.
+        queues_only
+            Only what is on a queue and not finished.
+        was_forked_from, is_fork, has_parent
+            True or False.
+        attributes
+            Workflows whose attributes contain all these (PostgreSQL's ``jsonb @>``).
+        search
+            Text in the ID, name, user or queue, in any case; or in the recorded error, in the
+            same case (from 5 characters, where the error is a pickle).
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns and dtypes as in the reference, the same on every database version.
+
+        Raises
+        ------
+        FilterError
+            A value that makes no sense.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.workflows(status="ERROR", name="checkout", has_parent=False)[["name", "status"]]
+               name status
+        0  checkout  ERROR
+        1  checkout  ERROR
+        >>> db.workflows(workflow_ids=[]).empty
+        True
+        """
+        filters = locals() | unknown
+        for own in ("self", "unknown", "limit", "offset", "sort_desc", "load_input", "load_output"):
+            del filters[own]
+        return self._workflows(
+            filters,
+            limit,
+            offset,
+            sort_desc=sort_desc,
+            load_input=load_input,
+            load_output=load_output,
+        )
+
+    def _workflows(
+        self,
+        filters: Mapping[str, Any],
+        limit: int | None,
+        offset: int | None,
+        *,
+        sort_desc: bool,
+        load_input: bool,
+        load_output: bool,
+    ) -> pd.DataFrame:
+        from dbos_notebook.tables import frames, listings
+        from dbos_notebook.tables.filters import check_window
+
+        limit, offset = check_window(limit, offset)
+        with self._reader.session() as session:
+            columns, batches = listings.workflow_batches(
+                session,
+                self._queries,
+                self._check(filters),
+                load_input=load_input,
+                load_output=load_output,
+                newest_first=sort_desc,
+                # One more than asked, to know whether there are more.
+                limit=None if limit is None else limit + 1,
+                offset=offset,
+            )
+            kept, truncated = frames.cut(batches, limit)
+            frame = frames.to_frame(kept, columns)
+        frames.note_truncation(frame, limit, truncated=truncated, what="workflows")
+        return frame
+
+    def queued(
+        self,
+        workflow_ids: Texts | None = None,
+        *,
+        limit: int | None = DEFAULT_LIMIT,
+        offset: int | None = None,
+        sort_desc: bool = True,
+        load_input: bool = False,
+        load_output: bool = False,
+        **filters: Any,
+    ) -> pd.DataFrame:
+        """List what is enqueued: on a queue, and DELAYED, ENQUEUED or PENDING.
+
+        Takes the filters of :meth:`workflows`; ``status`` replaces the three statuses, as in
+        ``DBOSClient.list_queued_workflows``.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).queued()["workflow_id"].tolist()
+        ['queued-2', 'queued-1', 'holder']
+        """
+        filters = {"workflow_ids": workflow_ids, **filters, "queues_only": True}
+        return self._workflows(
+            filters,
+            limit,
+            offset,
+            sort_desc=sort_desc,
+            load_input=load_input,
+            load_output=load_output,
+        )
+
+    def iter_workflows(
+        self,
+        chunksize: int = 50_000,
+        *,
+        load_input: bool = False,
+        load_output: bool = False,
+        **filters: Any,
+    ) -> Iterator[pd.DataFrame]:
+        """Stream workflows as DataFrames of ``chunksize`` rows, newest first, in one snapshot.
+
+        Takes the filters of :meth:`workflows`; there is no limit.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> [len(frame) for frame in db.iter_workflows(chunksize=10)]
+        [10, 10, 6]
+        """
+        from dbos_notebook.tables import frames, listings
+
+        if isinstance(chunksize, bool) or not isinstance(chunksize, int) or chunksize < 1:
+            raise FilterError(f"chunksize takes a whole number above 0, not {chunksize!r}.")
+        checked = self._check(filters)
+
+        def chunks() -> Iterator[pd.DataFrame]:
+            with self._reader.session() as session:
+                columns, batches = listings.workflow_batches(
+                    session,
+                    self._queries,
+                    checked,
+                    load_input=load_input,
+                    load_output=load_output,
+                )
+                for group in frames.rechunk(batches, chunksize):
+                    yield frames.to_frame(group, columns)
+
+        return chunks()
+
+    def arrow(
+        self, what: Literal["workflows", "steps"] = "workflows", **filters: Any
+    ) -> pa.RecordBatchReader:
+        """Stream workflows, or the steps of workflows, as Arrow record batches.
+
+        Takes the filters of :meth:`workflows`; rows come in no promised order. The snapshot lasts
+        until the reader is exhausted or closed.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).arrow("steps", name="checkout").read_all().num_rows > 0
+        True
+        """
+        import pyarrow as pa
+
+        from dbos_notebook.tables import frames, listings
+        from dbos_notebook.tables.vocabulary import STEP, WORKFLOW
+
+        if what not in ("workflows", "steps"):
+            raise FilterError(
+                f"arrow({what!r}) is not offered.{nearest(what, ['workflows', 'steps'])} "
+                "Use 'workflows' or 'steps'."
+            )
+        checked = self._check(filters)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            with self._reader.session() as session:
+                if what == "workflows":
+                    found = listings.workflow_batches(
+                        session, self._queries, checked, newest_first=None
+                    )
+                else:
+                    found = listings.step_batches(session, self._queries, self._ids(checked))
+                yield from found[1]
+
+        columns = WORKFLOW if what == "workflows" else STEP
+        return pa.RecordBatchReader.from_batches(frames.arrow_schema(columns), batches())
+
+    def _ids(self, checked: Mapping[str, Any]) -> Any:
+        """Return a select of the IDs that filters pick, for use inside another statement."""
+        from dbos_notebook.tables.vocabulary import WORKFLOW
+
+        return self._queries.workflow_select(WORKFLOW[:1], checked, newest_first=None)
+
+    def steps(
+        self, workflows: Texts, *, children: bool = False, load_output: bool = False
+    ) -> pd.DataFrame:
+        """List the steps of one workflow or of many, in one query.
+
+        A step that runs now has no row: DBOS records a step when it ends.
+
+        Parameters
+        ----------
+        workflows
+            An ID, many, a Series, or a DataFrame with ``workflow_id``. An empty one gives no rows.
+        children
+            The steps of all workflows below them too.
+        load_output
+            Add ``serialization``, ``output`` and ``error``, as stored.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per step, by workflow ID and ``function_id``.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            One ID was given, as a text, and no workflow has it.
+
+        Examples
+        --------
+        >>> steps = dbos_notebook.connect(example_database).steps("checkout-1")
+        >>> steps["function_name"].tolist()[:3]
+        ['DBOS.setEvent', 'validate', 'charge']
+        """
+        from dbos_notebook.tables import frames, listings
+        from dbos_notebook.tables.filters import as_texts
+
+        ids = as_texts(workflows, "workflows")
+        with self._reader.session() as session:
+            if isinstance(workflows, str):
+                listings.require_known(session, self._queries, ids)
+            if children:
+                ids = list(listings.descendants(session, self._queries, ids, None))
+            columns, batches = listings.step_batches(
+                session, self._queries, ids, load_output=load_output
+            )
+            return frames.to_frame(batches, columns)
+
+    def tree(self, workflow: Texts, *, depth: int | None = None) -> pd.DataFrame:
+        """List a workflow and everything below it: its children, their children, and so on.
+
+        Children are known by their start steps and by ``parent_workflow_id``, so the
+        replacement children of a fork are found as well.
+
+        Parameters
+        ----------
+        workflow
+            One ID or many.
+        depth
+            How many levels below; ``None``: all.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns of :meth:`workflows`, ``root_workflow_id`` and ``depth``; parents first.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            An ID that no workflow has.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).tree("checkout-1")[["workflow_id", "depth"]]
+              workflow_id  depth
+        0      checkout-1      0
+        1    checkout-1-4      1
+        2  checkout-1-4-1      2
+        """
+        from dbos_notebook.tables import listings
+        from dbos_notebook.tables.filters import as_texts, check_window
+
+        ids = as_texts(workflow, "workflow")
+        if depth is not None:
+            depth = check_window(depth, None)[0]
+        with self._reader.session() as session:
+            return listings.tree(session, self._queries, ids, depth)
+
+    def queues(self) -> pd.DataFrame:
+        """List queues: limits, depth, running, and how long the oldest has waited.
+
+        A row per queue, or per partition that holds work. A queue that holds work is listed even
+        where its limits are in the application's code and not in the database.
+
+        Examples
+        --------
+        >>> queues = dbos_notebook.connect(example_database).queues()
+        >>> queues.loc[queues["enqueued"] > 0, ["queue_name", "enqueued"]].values.tolist()
+        [['slow', 2]]
+        """
+        from dbos_notebook.tables import aggregates
+
+        with self._reader.session() as session:
+            return aggregates.queues(session, self._queries)
+
+    def _stored(self, what: str, workflows: Texts | None, limit: int | None = None) -> pd.DataFrame:
+        from dbos_notebook.tables import frames, listings
+        from dbos_notebook.tables.filters import as_texts, check_window
+
+        ids = None if workflows is None else as_texts(workflows, "workflows")
+        limit, _ = check_window(limit, None)
+        with self._reader.session() as session:
+            columns, batches = listings.stored(
+                session, self._queries, what, ids, None if limit is None else limit + 1
+            )
+            kept, truncated = frames.cut(batches, limit)
+            frame = frames.to_frame(kept, columns)
+        frames.note_truncation(frame, limit, truncated=truncated, what=what)
+        return frame
+
+    def events(
+        self, workflows: Texts | None = None, *, limit: int | None = DEFAULT_LIMIT
+    ) -> pd.DataFrame:
+        """List the events that workflows set (``DBOS.set_event``), their latest values.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).events("checkout-1")["key"].tolist()
+        ['stage']
+        """
+        return self._stored("events", workflows, limit)
+
+    def messages(
+        self, workflows: Texts | None = None, *, limit: int | None = DEFAULT_LIMIT
+    ) -> pd.DataFrame:
+        """List the messages sent to workflows (``DBOS.send``), oldest first.
+
+        Examples
+        --------
+        >>> str(dbos_notebook.connect(example_database).messages()["consumed"].dtype)
+        'boolean'
+        """
+        return self._stored("messages", workflows, limit)
+
+    def streams(
+        self, workflows: Texts | None = None, *, limit: int | None = DEFAULT_LIMIT
+    ) -> pd.DataFrame:
+        """List the values that workflows wrote to streams, in order.
+
+        Examples
+        --------
+        >>> list(dbos_notebook.connect(example_database).streams().columns)[:3]
+        ['workflow_id', 'key', 'offset']
+        """
+        return self._stored("streams", workflows, limit)
+
+    def schedules(self) -> pd.DataFrame:
+        """List the schedules that are kept in the database.
+
+        Examples
+        --------
+        >>> "cron_timezone" in dbos_notebook.connect(example_database).schedules()
+        True
+        """
+        return self._stored("schedules", None)
+
+    def versions(self) -> pd.DataFrame:
+        """List application versions, the latest last.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).versions()["version_name"].tolist()
+        ['v1']
+        """
+        return self._stored("versions", None)
+
+    def executors(self) -> pd.DataFrame:
+        """List who ran workflows, the latest activity first. DBOS records no heartbeat.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).executors()["executor_id"].tolist()
+        ['local']
+        """
+        from dbos_notebook.tables import aggregates
+
+        with self._reader.session() as session:
+            return aggregates.executors(session, self._queries)
