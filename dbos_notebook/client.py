@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from dbos_notebook.errors import LocationError
-from dbos_notebook.reading import Reading
+from dbos_notebook.reading import DEFAULT_LIMIT, Reading
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -39,8 +39,9 @@ def connect(
     ----------
     database
         ``postgresql://…``, ``postgres://…``, ``postgresql+psycopg://…``, a libpq
-        ``host=… dbname=…`` string, ``sqlite:///path``, or a path (``~`` is expanded). ``None``: the environment
-        variable ``DBOS_SYSTEM_DATABASE_URL``, then ``dbos-config.yaml`` in the working directory.
+        ``host=… dbname=…`` string, ``sqlite:///path``, or a path (``~`` is expanded). ``None``:
+        the environment variable ``DBOS_SYSTEM_DATABASE_URL``, then ``dbos-config.yaml`` in the
+        working directory.
     schema
         The Postgres schema of DBOS's tables (DBOS's ``dbos_system_schema``). Ignored on SQLite.
     application_name
@@ -147,6 +148,107 @@ class Client(Reading):
         """Close the connections. Safe to call twice; later calls raise."""
         self._reader.close()
 
+    def queues(self) -> pd.DataFrame:
+        """List queues: limits, depth, running, and how long the oldest has waited.
+
+        A row per queue, or per partition that holds work. A queue that holds work is listed even
+        where its limits are in the application's code and not in the database.
+
+        Examples
+        --------
+        >>> queues = dbos_notebook.connect(example_database).queues()
+        >>> queues.loc[queues["enqueued"] > 0, ["queue_name", "enqueued"]].values.tolist()
+        [['slow', 2]]
+        """
+        from dbos_notebook.tables import aggregates
+
+        with self._reader.session() as session:
+            return aggregates.queues(session, self._queries)
+
+    def _stored(self, what: str, workflows: Texts | None, limit: int | None = None) -> pd.DataFrame:
+        from dbos_notebook.tables import frames, listings
+        from dbos_notebook.tables.filters import as_texts, check_window
+
+        ids = None if workflows is None else as_texts(workflows, "workflows")
+        limit, _ = check_window(limit, None)
+        with self._reader.session() as session:
+            columns, batches = listings.stored(
+                session, self._queries, what, ids, None if limit is None else limit + 1
+            )
+            kept, truncated = frames.cut(batches, limit)
+            frame = frames.to_frame(kept, columns)
+        frames.note_truncation(frame, limit, truncated=truncated, what=what)
+        return frame
+
+    def events(
+        self, workflows: Texts | None = None, *, limit: int | None = DEFAULT_LIMIT
+    ) -> pd.DataFrame:
+        """List the events that workflows set (``DBOS.set_event``), their latest values.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).events("checkout-1")["key"].tolist()
+        ['status']
+        """
+        return self._stored("events", workflows, limit)
+
+    def messages(
+        self, workflows: Texts | None = None, *, limit: int | None = DEFAULT_LIMIT
+    ) -> pd.DataFrame:
+        """List the messages sent to workflows (``DBOS.send``), oldest first.
+
+        Examples
+        --------
+        >>> str(dbos_notebook.connect(example_database).messages()["consumed"].dtype)
+        'boolean'
+        """
+        return self._stored("messages", workflows, limit)
+
+    def streams(
+        self, workflows: Texts | None = None, *, limit: int | None = DEFAULT_LIMIT
+    ) -> pd.DataFrame:
+        """List the values that workflows wrote to streams, in order.
+
+        Examples
+        --------
+        >>> list(dbos_notebook.connect(example_database).streams().columns)[:3]
+        ['workflow_id', 'key', 'offset']
+        """
+        return self._stored("streams", workflows, limit)
+
+    def schedules(self) -> pd.DataFrame:
+        """List the schedules that are kept in the database.
+
+        Examples
+        --------
+        >>> "cron_timezone" in dbos_notebook.connect(example_database).schedules()
+        True
+        """
+        return self._stored("schedules", None)
+
+    def versions(self) -> pd.DataFrame:
+        """List application versions, the latest last.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).versions()["version_name"].tolist()
+        ['v1']
+        """
+        return self._stored("versions", None)
+
+    def executors(self) -> pd.DataFrame:
+        """List who ran workflows, the latest activity first. DBOS records no heartbeat.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).executors()["executor_id"].tolist()
+        ['local']
+        """
+        from dbos_notebook.tables import aggregates
+
+        with self._reader.session() as session:
+            return aggregates.executors(session, self._queries)
+
     def counts(
         self,
         by: str | Iterable[str] = "status",
@@ -176,7 +278,7 @@ class Client(Reading):
 
         Examples
         --------
-        >>> connect(example_database).counts("status", name="checkout")
+        >>> dbos_notebook.connect(example_database).counts("status", name="checkout")
              status  count
         0   SUCCESS      5
         1     ERROR      3
@@ -208,9 +310,9 @@ class Client(Reading):
 
         Examples
         --------
-        >>> statistics = connect(example_database).step_statistics()
-        >>> statistics.loc[statistics["function_name"] == "charge", "count"].item() > 0
-        True
+        >>> statistics = dbos_notebook.connect(example_database).step_statistics()
+        >>> int(statistics.set_index("function_name").loc["charge", "count"])
+        8
         """
         from dbos_notebook.tables import aggregates
 

@@ -30,7 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # disable=None: a bar on a terminal, nothing in a pipe.
         with tqdm(total=chosen.workflows, unit=" workflows", disable=None) as bar:
-            run(chosen.database, chosen.workflows, chosen.seed, bar.update, force=chosen.force)
+
+            def progress(done: int) -> None:
+                bar.update(done)
+
+            run(chosen.database, chosen.workflows, chosen.seed, progress, force=chosen.force)
     except NotebookError as error:
         print(f"dbos-notebook demo: {error}", file=sys.stderr)
         return 1

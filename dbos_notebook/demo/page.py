@@ -38,18 +38,21 @@ def _scripts() -> str:
 
 def _page() -> str:
     """Run the notebook in a kernel of this very environment and return it as HTML."""
+    from typing import Any, cast
+
     import nbformat
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
     from nbconvert import HTMLExporter
 
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    # These two come without types.
+    notebook = cast(Any, nbformat).read(NOTEBOOK, as_version=4)
     # Without the user's own kernels: a "python3" installed there may be another environment.
     specs = KernelSpecManager(kernel_dirs=[])
     manager = AsyncKernelManager(kernel_spec_manager=specs, kernel_name="python3")
     NotebookClient(notebook, km=manager, timeout=300).execute()
-    body, _ = HTMLExporter().from_notebook_node(notebook)
+    body, _ = cast(Any, HTMLExporter)().from_notebook_node(notebook)
     return str(body)
 
 

@@ -110,7 +110,7 @@ def _start(task: Task) -> WorkflowHandle[Any]:
     attributes = {"channel": ("web", "app", "téléphone")[task.seed % 3], "vip": task.seed % 7 == 0}
     with SetWorkflowID(task.workflow_id), SetWorkflowAttributes(attributes):
         if task.kind == "quote":
-            return DBOS.start_workflow(shop.quote, "TEA-1")  # type: ignore[return-value, arg-type]
+            return DBOS.start_workflow(shop.quote, "TEA-1")
         fate = task.kind if task.kind in ("unpaid", "preorder") else task.fate
         fate = "unpaid" if task.kind == "cancelled" else fate
         made = shop.make_order(task.workflow_id, task.seed, fate)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -199,7 +200,8 @@ def _from_text(text: str, now: dt.datetime) -> dt.datetime:
         # A bare number would be taken as nanoseconds.
         if not any(character.isalpha() for character in text):
             raise
-    return _ago(pd.Timedelta(text).to_pytimedelta(), now)
+    # pandas is giving up "d" for a day; people are not.
+    return _ago(pd.Timedelta(re.sub(r"d\b", "D", text)).to_pytimedelta(), now)
 
 
 def _ago(age: dt.timedelta, now: dt.datetime) -> dt.datetime:
