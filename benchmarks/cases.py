@@ -1,0 +1,267 @@
+"""What is measured: each function takes a filled database and adds rows to the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import psycopg
+from dbos import DBOSClient
+
+import dbos_notebook as dn
+from benchmarks import footprint
+from benchmarks.measure import Report, Row, milliseconds, rate, seconds
+from dbos_notebook.tables.vocabulary import WORKFLOW
+
+_COLUMNS = ", ".join(column.source for column in WORKFLOW if column.source is not None)
+
+
+def _client(url: str) -> DBOSClient:
+    return DBOSClient(system_database_url=url)
+
+
+def _rival_frame(client: DBOSClient, limit: int | None, *, payloads: bool) -> pd.DataFrame:
+    found = client.list_workflows(
+        limit=limit, sort_desc=True, load_input=payloads, load_output=payloads
+    )
+    return pd.DataFrame([vars(one) for one in found])
+
+
+def _drain(connection: psycopg.Connection[Any], limit: int) -> int:
+    """Run the bare COPY of the same rows and columns, and throw the bytes away."""
+    statement = (
+        f"COPY (SELECT {_COLUMNS} FROM dbos.workflow_status "
+        f"ORDER BY created_at DESC, workflow_uuid DESC LIMIT {limit}) TO STDOUT (FORMAT csv)"
+    )
+    with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        return sum(len(row) for row in copy)
+
+
+def lists(report: Report, url: str, sizes: Sequence[int], *, target: float) -> list[float]:
+    """List into a DataFrame, against DBOSClient and, on Postgres, raw COPY; return rows/s."""
+    postgres = url.startswith("postgres")
+    where = "Postgres" if postgres else "SQLite"
+    client, rates = _client(url), []
+    raw = psycopg.connect(url) if postgres else None
+    with dn.connect(url, statement_timeout=None) as db:
+        for size in sizes:
+            rivals: dict[str, Any] = {
+                "ours": lambda size=size: db.workflows(limit=size),
+                "client": lambda size=size: _rival_frame(client, size, payloads=False),
+            }
+            if raw is not None:
+                rivals["copy"] = lambda size=size: _drain(raw, size)
+            took = seconds(rivals, 7 if size <= 10_000 else 3)
+            rates.append(size / took["ours"])
+            ratio = took["client"] / took["ours"]
+            report.add(
+                Row(
+                    f"{where}: list → DataFrame, against DBOSClient",
+                    f"{size:,}",
+                    rate(size, took["ours"]),
+                    rate(size, took["client"]),
+                    f"{ratio:.1f} ×",
+                    f"≥ {target:g} ×",
+                    ratio >= target,
+                )
+            )
+            if raw is not None:
+                share = took["copy"] / took["ours"]
+                report.add(
+                    Row(
+                        f"{where}: list → DataFrame, against raw COPY",
+                        f"{size:,}",
+                        rate(size, took["ours"]),
+                        rate(size, took["copy"]),
+                        f"{share:.2f}",
+                        "≥ 0.65",
+                        share >= 0.65,
+                    )
+                )
+        size = sizes[min(1, len(sizes) - 1)]
+        took = seconds(
+            {
+                "ours": lambda: db.workflows(limit=size, load_input=True, load_output=True),
+                "client": lambda: _rival_frame(client, size, payloads=True),
+            },
+            3,
+        )
+        report.add(
+            Row(
+                f"{where}: the same with stored payloads (DBOSClient decodes them)",
+                f"{size:,}",
+                rate(size, took["ours"]),
+                rate(size, took["client"]),
+                f"{took['client'] / took['ours']:.1f} ×",
+            )
+        )
+    if raw is not None:
+        raw.close()
+        flat = min(rates) / max(rates)
+        report.add(
+            Row(
+                f"{where}: slowest size against fastest",
+                " … ".join(f"{size:,}" for size in sizes),
+                f"{min(rates):,.0f} rows/s",
+                f"{max(rates):,.0f} rows/s",
+                f"{flat:.2f}",
+                "flat",
+                flat >= 0.75,
+            )
+        )
+    client.destroy()
+    return rates
+
+
+def _rival_tree(client: DBOSClient, root: str) -> int:
+    """Ask DBOSClient for each workflow's children, as its users do."""
+    found, level = 0, [root]
+    while level:
+        following: list[str] = []
+        for parent in level:
+            children = client.list_workflows(
+                parent_workflow_id=parent, load_input=False, load_output=False
+            )
+            following += [child.workflow_id for child in children]
+        found, level = found + len(level), following
+    return found
+
+
+def trees_and_steps(report: Report, url: str, root: str, many: int) -> None:
+    """Compare a tree, and the steps of many workflows in one call, with DBOSClient's loops."""
+    client = _client(url)
+    with dn.connect(url, statement_timeout=None) as db:
+        whole = len(db.tree(root))
+        ours = seconds({"ours": lambda: db.tree(root)}, 5)["ours"]
+        took = seconds({"client": lambda: _rival_tree(client, root)}, 1)["client"]
+        report.add(
+            Row(
+                "A tree, against DBOSClient's loop",
+                f"{whole:,}",
+                milliseconds(ours),
+                milliseconds(took),
+                f"{took / ours:.0f} ×",
+                "≥ 40 ×",
+                took / ours >= 40,
+            )
+        )
+        ids = db.workflows(status="SUCCESS", limit=many)["workflow_id"].tolist()
+        rows = len(db.steps(ids))
+        ours = seconds({"ours": lambda: db.steps(ids)}, 5)["ours"]
+
+        def loop() -> int:
+            return sum(len(client.list_workflow_steps(one, load_output=False)) for one in ids)
+
+        assert loop() == rows, "the two do not see the same steps"
+        took = seconds({"client": loop}, 1)["client"]
+        report.add(
+            Row(
+                f"Steps of {len(ids):,} workflows, against DBOSClient's loop",
+                f"{rows:,}",
+                milliseconds(ours),
+                milliseconds(took),
+                f"{took / ours:.0f} ×",
+            )
+        )
+    client.destroy()
+
+
+def _bare(connection: psycopg.Connection[Any], condition: str) -> int:
+    statement = (
+        f"SELECT {_COLUMNS} FROM dbos.workflow_status WHERE {condition} "
+        "ORDER BY created_at DESC, workflow_uuid DESC LIMIT 50"
+    )
+    return len(connection.execute(statement.encode()).fetchall())
+
+
+def first_pages(report: Report, url: str) -> None:
+    """Compare pages of 50 with the bare SQL on an open connection."""
+    pages = [
+        ("newest", {}, "true"),
+        ("failed", {"status": "ERROR"}, "status = 'ERROR'"),
+        ("of one queue", {"queue_name": "queue-1"}, "queue_name = 'queue-1'"),
+        (
+            "enqueued on one queue",
+            {"queue_name": "queue-1", "queues_only": True},
+            "queue_name = 'queue-1' AND status IN ('DELAYED', 'ENQUEUED', 'PENDING')",
+        ),
+    ]
+    with dn.connect(url) as db, psycopg.connect(url) as connection:
+        for name, filters, condition in pages:
+            took = seconds(
+                {
+                    "ours": lambda f=filters: db.workflows(limit=50, **f),
+                    "bare": lambda c=condition: _bare(connection, c),
+                },
+                25,
+            )
+            above = took["ours"] - took["bare"]
+            report.add(
+                Row(
+                    f"First page: 50 {name}, above the bare SQL",
+                    "50",
+                    milliseconds(took["ours"]),
+                    milliseconds(took["bare"]),
+                    f"+ {above * 1000:.1f} ms",
+                    "≤ + 15 ms",
+                    above <= 0.015,
+                )
+            )
+
+
+def counted(report: Report, url: str) -> None:
+    """Compare counts by status and hour with fetching the rows to count them in pandas."""
+    client = _client(url)
+
+    def fetched() -> pd.Series[int]:
+        frame = _rival_frame(client, None, payloads=False)
+        hour = pd.to_datetime(frame["created_at"], unit="ms").dt.floor("h")
+        return frame.groupby(["status", hour]).size()
+
+    with dn.connect(url, statement_timeout=None) as db:
+        total = int(db.counts([])["count"].iloc[0])
+        ours = seconds({"ours": lambda: db.counts("status", bucket="1h")}, 3)["ours"]
+    took = seconds({"client": fetched}, 1)["client"]
+    report.add(
+        Row(
+            "Counts by status and hour, against DBOSClient → groupby",
+            f"{total:,}",
+            milliseconds(ours),
+            milliseconds(took),
+            f"{took / ours:.0f} ×",
+        )
+    )
+    client.destroy()
+
+
+def footprints(report: Report, url: str, rows: int) -> None:
+    """Measure peak memory of listing everything, and the time of an import."""
+    own, peak, rival = footprint.listing(url)
+    report.add(
+        Row(
+            "Peak memory of listing all (the frame itself: " + _megabytes(own) + ")",
+            f"{rows:,}",
+            _megabytes(peak),
+            _megabytes(rival),
+            f"{peak / own:.2f} × the frame",
+            "≤ 3 × the frame",
+            peak <= 3 * own,
+        )
+    )
+    ours, pandas = footprint.import_seconds("dbos_notebook"), footprint.import_seconds("pandas")
+    report.add(
+        Row(
+            "import dbos_notebook, against import pandas",
+            "",
+            milliseconds(ours),
+            milliseconds(pandas),
+            f"{ours / pandas:.2f}",
+            "≤ 1.3",
+            ours <= 1.3 * pandas,
+        )
+    )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
