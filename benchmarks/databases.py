@@ -7,6 +7,8 @@ its children and their children among the first rows.
 
 from __future__ import annotations
 
+import base64
+import pickle
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ class Shape:
 
 
 def _numbers_postgres(count: int) -> str:
-    return f"(SELECT i FROM generate_series(0, {count - 1}) AS g(i)) AS n"
+    return f"(SELECT i FROM generate_series(0::bigint, {count - 1}) AS g(i)) AS n"
 
 
 def _numbers_sqlite(count: int) -> str:
@@ -95,6 +97,11 @@ def fill_sqlite(path: Path, shape: Shape) -> str:
     return str(root)
 
 
+def _pickled(value: object) -> str:
+    """Write a value as DBOS does by default."""
+    return base64.b64encode(pickle.dumps(value)).decode()
+
+
 def _statements(
     shape: Shape,
     prefix: str,
@@ -116,8 +123,8 @@ def _statements(
     each = shape.grandchildren // shape.children
     parent = f"CASE WHEN n.i < {first} THEN 0 ELSE 1 + (n.i - {first}) / {each} END"
     in_tree = f"n.i BETWEEN 1 AND {shape.tree - 1}"
-    payload = "'gASVPAAAAAAAAAB9lCiMBGFyZ3OUjAZvcmRlci0' || n.i || 'lIWUjAZrd2FyZ3OUfZR1Lg=='"
-    trouble = "'gASVNAAAAAAAAACMCGJ1aWx0aW5zlIwKVmFsdWVFcnJvcpSTlIwObm8gY2FyZCBvbiBmaWxllIWUUpQu'"
+    payload = f"'{_pickled({'args': ('order', 7), 'kwargs': {}})}'"
+    trouble = f"'{_pickled(ValueError('no card on file'))}'"
     return [
         f"""INSERT INTO {prefix}workflow_status (
             workflow_uuid, status, name, class_name, config_name, authenticated_user,

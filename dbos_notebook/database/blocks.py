@@ -7,39 +7,48 @@ object is made for a value. What is NULL and what is the empty text differs by d
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-BLOCK_BYTES = 8 << 20
-"""Size of the pieces that rows travel in: big enough that per-piece work vanishes,
-small enough that a streamed result needs little memory."""
+FIRST_BYTES = 1 << 18
+LARGEST_BYTES = 2 << 20
+"""Rows travel in blocks. The first is small, so that parsing begins while the database still
+works, and each is twice the last, up to where per-block work vanishes and the block still fits
+a processor's cache."""
 AHEAD = 2
 """Blocks that may wait to be parsed while more are read; bounds memory."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a database writes rows: its quote, its NULL, and what ends a row."""
+    """How a database writes rows: its quote, and its NULL."""
 
     quote: str
     nulls: tuple[str, ...]
-    end: bytes
+
+
+class Block(NamedTuple):
+    """Rows as CSV lines, each with its newline, and the length of the longest."""
+
+    data: bytes | bytearray
+    longest: int
 
 
 def record_batches(
-    blocks: Iterator[Sequence[Any]], schema: pa.Schema, dialect: Dialect
-) -> Iterator[pa.RecordBatch]:
+    blocks: Generator[Block], schema: pa.Schema, dialect: Dialect
+) -> Generator[pa.RecordBatch]:
     """Parse blocks of rows while the next ones are read; at least one batch comes.
 
     Parameters
     ----------
     blocks
-        Lists of rows, each row the bytes of one CSV line.
+        The rows.
     schema
         Every column's type is given; nothing is guessed.
     dialect
@@ -48,7 +57,8 @@ def record_batches(
     parse = _Parser(schema, dialect)
     ahead: deque[Future[list[pa.RecordBatch]]] = deque()
     some = False
-    with ThreadPoolExecutor(1, thread_name_prefix="dbos_notebook") as pool:
+    # Whoever stops early must not leave the database working for nobody.
+    with closing(blocks), ThreadPoolExecutor(1, thread_name_prefix="dbos_notebook") as pool:
         for block in blocks:
             some = True
             ahead.append(pool.submit(parse, block))
@@ -64,7 +74,6 @@ def record_batches(
 class _Parser:
     def __init__(self, schema: pa.Schema, dialect: Dialect) -> None:
         self._names = schema.names
-        self._end = dialect.end
         self._parse = pa_csv.ParseOptions(newlines_in_values=True, quote_char=dialect.quote)
         self._convert = pa_csv.ConvertOptions(
             column_types={field.name: field.type for field in schema},
@@ -75,13 +84,14 @@ class _Parser:
             false_values=["f", "0"],
         )
 
-    def __call__(self, rows: Sequence[Any]) -> list[pa.RecordBatch]:
-        data = self._end.join(rows) + self._end
+    def __call__(self, block: Block) -> list[pa.RecordBatch]:
         read = pa_csv.ReadOptions(
             column_names=self._names,
-            # Two parts, for two threads; but a row must fit a part, and one row can be huge.
-            block_size=max(len(data) // 2, 2 * max(map(len, rows)), 1 << 20),
+            # In parts that fit the cache, but a row must fit a part, and one row can be huge.
+            block_size=max(1 << 20, 2 * block.longest),
+            # The rows come no faster than one thread parses; more would only disturb.
+            use_threads=False,
         )
-        table = pa_csv.read_csv(pa.py_buffer(data), read, self._parse, self._convert)
+        table = pa_csv.read_csv(pa.py_buffer(block.data), read, self._parse, self._convert)
         batches: list[pa.RecordBatch] = table.unify_dictionaries().combine_chunks().to_batches()
         return batches

@@ -6,15 +6,21 @@ Rows travel as COPY's CSV; docs/performance.md tells what that buys.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from dbos_notebook.database.blocks import BLOCK_BYTES, Dialect, record_batches
+from dbos_notebook.database.blocks import (
+    FIRST_BYTES,
+    LARGEST_BYTES,
+    Block,
+    Dialect,
+    record_batches,
+)
 from dbos_notebook.errors import (
     AuthenticationError,
     DatabaseConnectionError,
@@ -35,8 +41,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_SECONDS = 10
 KEPT_CONNECTIONS = 4
 _DIALECT: Any = cast(Any, PGDialect_psycopg)()
-# NULL is an unquoted empty field, the empty text a quoted one. Rows bring their own newline.
-_CSV = Dialect(quote='"', nulls=("",), end=b"")
+# NULL is an unquoted empty field, the empty text a quoted one.
+_CSV = Dialect(quote='"', nulls=("",))
 
 _TABLES = """
     SELECT c.relname AS table_name, a.attname AS column_name
@@ -74,7 +80,8 @@ class PostgresReader:
         """Open a REPEATABLE READ, READ ONLY transaction; roll it back at the end."""
         connection = self._take()
         try:
-            yield PostgresSession(connection)
+            with ExitStack() as streams:
+                yield PostgresSession(connection, streams)
         except psycopg.Error as error:
             raise self._translate(error) from None
         finally:
@@ -197,10 +204,15 @@ class PostgresReader:
 
 
 class PostgresSession:
-    """One snapshot on a connection that the reader lent."""
+    """One snapshot on a connection that the reader lent.
 
-    def __init__(self, connection: psycopg.Connection[dict[str, Any]]) -> None:
+    Streams that were not read to their end are closed by ``streams``: a COPY holds the
+    connection's lock, and the reader's rollback would wait for it for ever.
+    """
+
+    def __init__(self, connection: psycopg.Connection[dict[str, Any]], streams: ExitStack) -> None:
         self.connection = connection
+        self._streams = streams
 
     def rows(self, statement: sa.Executable) -> list[dict[str, Any]]:
         """Run a statement of few rows and return them as dictionaries."""
@@ -211,7 +223,8 @@ class PostgresSession:
     ) -> Iterator[pa.RecordBatch]:
         """Stream a statement's rows."""
         copy = b"COPY (" + self._sql(statement) + b") TO STDOUT (FORMAT csv)"
-        return record_batches(_copy_blocks(self.connection, copy), schema, _CSV)
+        blocks = _copy_blocks(self.connection, copy)
+        return self._streams.enter_context(closing(record_batches(blocks, schema, _CSV)))
 
     def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
         """Return EXPLAIN's text."""
@@ -227,18 +240,19 @@ class PostgresSession:
         return cursor.mogrify(str(compiled), compiled.params).encode()
 
 
-def _copy_blocks(connection: psycopg.Connection[Any], statement: bytes) -> Iterator[list[Any]]:
-    """Yield COPY's rows in lists of about BLOCK_BYTES.
+def _copy_blocks(connection: psycopg.Connection[Any], statement: bytes) -> Generator[Block]:
+    """Yield COPY's rows in blocks.
 
     ``Copy.read`` runs a generator for each row, which costs more than the row. libpq's
     own call takes the rows that have already arrived; ``Copy.read`` serves where one must wait,
     and so keeps psycopg's handling of interrupts. An exception in the block makes
-    psycopg cancel the query on the server.
+    psycopg cancel the query on the server. Each row is copied at once: a list of psycopg's
+    buffers would keep the garbage collector busier than the rows keep us.
     """
     get_copy_data = connection.pgconn.get_copy_data
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        rows: list[Any] = []
-        size = 0
+        wanted = FIRST_BYTES
+        data, longest = bytearray(), 0
         while True:
             row: Buffer
             count, row = get_copy_data(1)
@@ -250,13 +264,15 @@ def _copy_blocks(connection: psycopg.Connection[Any], statement: bytes) -> Itera
             elif count < 0:
                 _finish(connection)
                 break
-            rows.append(row)
-            size += count
-            if size >= BLOCK_BYTES:
-                yield rows
-                rows, size = [], 0
-        if rows:
-            yield rows
+            data += row
+            if count > longest:
+                longest = count
+            if len(data) >= wanted:
+                yield Block(data, longest)
+                data, longest = bytearray(), 0
+                wanted = min(2 * wanted, LARGEST_BYTES)
+        if data:
+            yield Block(data, longest)
 
 
 def _finish(connection: psycopg.Connection[Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
@@ -18,7 +18,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from dbos_notebook.database.blocks import Dialect, record_batches
+from dbos_notebook.database.blocks import Block, Dialect, record_batches
 from dbos_notebook.errors import (
     DatabaseConnectionError,
     DatabaseLockedError,
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_SECONDS = 3.0
 """How long a read waits for a writer of the application before it gives up."""
-BLOCK_ROWS = 8192
+FIRST_ROWS, MOST_ROWS = 1024, 16_384
 # Instructions of SQLite's virtual machine between two looks at the clock and at Ctrl-C.
 _WATCH_EVERY = 100_000
 _DIALECT: Any = cast(Any, SQLiteDialect_pysqlite)()
-_CSV = Dialect(quote="'", nulls=("", "NULL"), end=b"\n")
+_CSV = Dialect(quote="'", nulls=("", "NULL"))
 
 
 class SQLiteReader:
@@ -169,10 +169,13 @@ class SQLiteSession:
         lines = sa.select(sa.cast(line, sa.LargeBinary))
         return record_batches(self._blocks(lines), schema, _CSV)
 
-    def _blocks(self, lines: sa.Select[Any]) -> Iterator[Sequence[bytes]]:
+    def _blocks(self, lines: sa.Select[Any]) -> Generator[Block]:
         cursor = self._execute(lines)
-        while rows := cursor.fetchmany(BLOCK_ROWS):
-            yield [line for (line,) in rows]
+        wanted = FIRST_ROWS
+        while rows := cursor.fetchmany(wanted):
+            found = [line for (line,) in rows]
+            yield Block(b"\n".join(found) + b"\n", max(map(len, found)))
+            wanted = min(2 * wanted, MOST_ROWS)
 
     def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
         """Return EXPLAIN QUERY PLAN's text."""

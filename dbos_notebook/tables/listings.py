@@ -129,7 +129,7 @@ def tree(
     require_known(session, queries, roots)
     found = descendants(session, queries, roots, depth)
     columns, batches = workflow_batches(
-        session, queries, {"workflow_ids": list(found)}, newest_first=False
+        session, queries, {"workflow_ids": list(found)}, newest_first=None
     )
     frame = frames.to_frame(batches, columns)
     places = [found[workflow_id] for workflow_id in frame["workflow_id"]]

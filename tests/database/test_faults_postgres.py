@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
+import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 from servers import CORPUS, PASSWORD, PASSWORD_ROLE, PostgresServer
 
 import dbos_notebook as dn
@@ -322,6 +324,27 @@ def test_an_iteration_left_early_spares_the_client(fresh: tuple[PostgresServer, 
         del reader
         assert len(db.workflows()) > 3
         assert wait_until(lambda: not our_queries(server, database), 2)
+
+
+@pytest.mark.parametrize("rows", [10, 400_000])
+def test_a_stream_left_early_does_not_block_its_session(old_postgres: str, rows: int) -> None:
+    # A COPY holds the connection's lock, for which the session's rollback used to wait for ever.
+    reader = PostgresReader(locate(old_postgres), "dbos", 30.0)
+    numbers = sa.select(sa.func.generate_series(1, rows).label("n"))
+    schema = pa.schema([("n", pa.int64())])
+
+    def leave_early() -> None:
+        with reader.session() as session:
+            stream = session.batches(numbers, schema)
+            assert next(stream).num_rows > 0
+        with reader.session() as session:
+            assert session.rows(sa.select(sa.literal(1).label("one"))) == [{"one": 1}]
+
+    thread = threading.Thread(target=leave_early, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "the session waits for its own stream"
+    reader.close()
 
 
 def test_a_statement_timeout(fresh: tuple[PostgresServer, str]) -> None:
