@@ -99,7 +99,8 @@ class Reading:
             Rows returned and skipped. ``limit=None``: all. When rows were left out,
             ``df.attrs["truncated"]`` is true and a TruncatedWarning says so.
         sort_desc
-            Newest first; by ``created_at``, then by ID.
+            Newest first; by ``created_at``, then by ID (which Postgres is spared with
+            ``limit=None``).
         load_input, load_output
             Add ``serialization`` and ``input``, or ``output`` and ``error``, as stored.
         queues_only

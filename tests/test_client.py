@@ -289,12 +289,14 @@ def test_search_looks_in_ids_names_queues_and_errors(db: dn.Client) -> None:
     def found(text: str) -> set[str]:
         return set(db.workflows(search=text, limit=None)["workflow_id"])
 
-    everything = db.workflows(limit=None)
     assert found("CHECKOUT-1") >= {"checkout-1", "checkout-1-4"}
     assert found("long_sleep") == {"cancelled-1", "holder"}
     assert found("slow") >= {"holder", "queued-1", "queued-2"}
-    failed = set(everything.loc[everything["status"] == "ERROR", "workflow_id"])
-    assert found("declined") <= failed or found("Error") & failed
+    # In errors: a pickle's class and its argument, and a JSON message.
+    declined = {"fork-1", "parent-6-bad-1", "parent-6-bad", "checkout-5-bad"}
+    assert found("PaymentDeclined") == declined
+    assert found("order-6-bad") == {"parent-6-bad-1", "parent-6-bad"}
+    assert found("portable failure 13") == {"portable-13"}
     assert found("no such text anywhere") == set()
 
 

@@ -19,8 +19,8 @@ import pyarrow.csv as pa_csv
 FIRST_BYTES = 1 << 18
 LARGEST_BYTES = 2 << 20
 """Rows travel in blocks. The first is small, so that parsing begins while the database still
-works, and each is twice the last, up to where per-block work vanishes and the block still fits
-a processor's cache."""
+works, and each is half as big again as the last, up to where per-block work vanishes and the
+block still fits a processor's cache."""
 AHEAD = 2
 """Blocks that may wait to be parsed while more are read; bounds memory."""
 

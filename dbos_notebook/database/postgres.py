@@ -270,7 +270,7 @@ def _copy_blocks(connection: psycopg.Connection[Any], statement: bytes) -> Gener
             if len(data) >= wanted:
                 yield Block(data, longest)
                 data, longest = bytearray(), 0
-                wanted = min(2 * wanted, LARGEST_BYTES)
+                wanted = min(wanted * 3 // 2, LARGEST_BYTES)
         if data:
             yield Block(data, longest)
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.tables import frames, listings
+from dbos_notebook.tables.filters import as_timedelta
 from dbos_notebook.tables.queries import Queries
 from dbos_notebook.tables.vocabulary import (
     EXECUTOR,
@@ -53,7 +54,8 @@ def bucket_ms(bucket: Any) -> int:
     3600000
     """
     try:
-        width = int(pd.Timedelta(bucket).total_seconds() * 1000)
+        length = as_timedelta(bucket) if isinstance(bucket, str) else pd.Timedelta(bucket)
+        width = int(length.total_seconds() * 1000)
     except (ValueError, TypeError) as error:
         raise FilterError(
             f"bucket={bucket!r} is no width of time: {error}. Give '15min', '1h', '1d' or a "

@@ -200,8 +200,22 @@ def _from_text(text: str, now: dt.datetime) -> dt.datetime:
         # A bare number would be taken as nanoseconds.
         if not any(character.isalpha() for character in text):
             raise
+    return _ago(as_timedelta(text), now)
+
+
+def as_timedelta(text: str) -> dt.timedelta:
+    """Read a length of time as pandas does; raise ValueError where it cannot.
+
+    Examples
+    --------
+    >>> as_timedelta("7d")
+    datetime.timedelta(days=7)
+    """
     # pandas is giving up "d" for a day; people are not.
-    return _ago(pd.Timedelta(re.sub(r"d\b", "D", text)).to_pytimedelta(), now)
+    length = pd.Timedelta(re.sub(r"d\b", "D", text))
+    if length is pd.NaT:
+        raise ValueError("it says nothing")
+    return length.to_pytimedelta()
 
 
 def _ago(age: dt.timedelta, now: dt.datetime) -> dt.datetime:

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -98,6 +99,12 @@ def to_frame(batches: Iterable[pa.RecordBatch], columns: Sequence[Column]) -> pd
         The same dtypes whatever the rows, none included.
     """
     table = pa.Table.from_batches(list(batches)).unify_dictionaries()
+    parsed = {}
+    for place, column in enumerate(columns):
+        if column.kind == "status":
+            table = table.set_column(place, column.name, _as_status(table.column(place)))
+        elif column.kind == "json":
+            parsed[column.name] = _as_json(table.column(place))
     frame: pd.DataFrame = table.to_pandas(
         types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get,
         # Column by column, each freed once it is converted: the peak is one column over.
@@ -105,29 +112,28 @@ def to_frame(batches: Iterable[pa.RecordBatch], columns: Sequence[Column]) -> pd
         self_destruct=True,
     )
     del table
-    for column in columns:
-        if column.kind == "status":
-            frame[column.name] = _as_status(frame[column.name])
-        elif column.kind == "json":
-            frame[column.name] = _as_json(frame[column.name])
+    for name, values in parsed.items():
+        frame[name] = values
     return frame
 
 
-def _as_status(series: pd.Series) -> pd.Series:
-    known = series.cat.categories
+def _as_status(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    words = column.combine_chunks()
+    found = words.dictionary.to_pylist()
     # A status of a later DBOS is kept and stands last.
-    later = [word for word in known if word not in STATUSES]
-    return series.cat.set_categories([*STATUSES, *later], ordered=True)
+    order = [*STATUSES, *(word for word in found if word not in STATUSES)]
+    places = pa.array([order.index(word) for word in found], pa.int32())
+    codes = pc.take(places, words.indices)
+    return pa.DictionaryArray.from_arrays(codes, pa.array(order), ordered=True)
 
 
-def _as_json(series: pd.Series) -> pd.Series:
-    present = series.notna()
-    result = pd.Series(None, index=series.index, dtype=object, name=series.name)
-    if present.any():
-        texts = series[present].tolist()
-        # One document is parsed far faster than many; the database has checked each.
-        result[present] = json.loads(f"[{','.join(texts)}]")
-    return result
+def _as_json(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+    values = np.full(len(column), None, dtype=object)
+    # One document is parsed far faster than many; that each is one, the database has checked.
+    parsed = json.loads(f"[{','.join(column.drop_null().to_pylist())}]")
+    for place, value in zip(np.flatnonzero(column.is_valid()), parsed, strict=True):
+        values[place] = value
+    return values
 
 
 def cut(batches: Iterable[pa.RecordBatch], limit: int | None) -> tuple[list[pa.RecordBatch], bool]:

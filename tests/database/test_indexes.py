@@ -76,7 +76,9 @@ def test_postgres_finds_attributes_by_their_index(big_postgres: dn.Client) -> No
 @pytest.mark.parametrize("name", INDEXED)
 def test_sqlite_uses_an_index(big_sqlite: dn.Client, name: str) -> None:
     plan = big_sqlite.explain(**INDEXED[name])
-    scans = [line for line in plan.splitlines() if re.match(r"SCAN workflow_status(?! USING)", line)]
+    scans = [
+        line for line in plan.splitlines() if re.match(r"SCAN workflow_status(?! USING)", line)
+    ]
     assert "workflow_status" in plan
     assert not scans, plan
 
@@ -97,5 +99,5 @@ def test_both_databases_hold_what_the_benchmarks_say(
         counts = client.counts("status").set_index("status")["count"]
         assert int(counts.sum()) == BIG.workflows
         assert int(counts["ERROR"]) == BIG.workflows // 20
-        root = client.workflows(has_parent=False, sort_desc=False, limit=1)["workflow_id"].item()
+        root = client.workflows(limit=None)["workflow_id"].iloc[-1]
         assert len(client.tree(root)) == BIG.tree
