@@ -300,6 +300,11 @@ def test_search_looks_in_ids_names_queues_and_errors(db: dn.Client) -> None:
     assert found("no such text anywhere") == set()
 
 
+def test_counting_by_nothing_counts_all(db: dn.Client) -> None:
+    assert db.counts([])["count"].tolist() == [len(db.workflows(limit=None))]
+    assert db.counts([], status="ERROR")["count"].tolist() == [len(db.workflows(status="ERROR"))]
+
+
 def test_search_takes_wildcards_as_they_are(hostile: Path) -> None:
     with dn.connect(hostile) as db:
         assert db.workflows(search="50%_off")["workflow_id"].tolist() == ["50%_off"]

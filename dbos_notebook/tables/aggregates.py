@@ -96,7 +96,8 @@ def counts(
         keys.append((column // start * start).label(moment.name))
         columns.append(Column(moment.name, "instant", "Start of the bucket, UTC.", moment.source))
         conditions.append(source.is_not(None))
-    statement = sa.select(*keys, sa.func.count().label("count")).where(*conditions)
+    counted = sa.func.count().label("count")
+    statement = sa.select(*keys, counted).select_from(table).where(*conditions)
     if keys:
         # By place: a NULL standing for an absent column cannot be named in GROUP BY.
         statement = statement.group_by(*(sa.literal_column(str(i + 1)) for i in range(len(keys))))

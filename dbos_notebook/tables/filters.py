@@ -213,7 +213,7 @@ def as_timedelta(text: str) -> dt.timedelta:
     """
     # pandas is giving up "d" for a day; people are not.
     length = pd.Timedelta(re.sub(r"d\b", "D", text))
-    if length is pd.NaT:
+    if pd.isna(length):
         raise ValueError("it says nothing")
     return length.to_pytimedelta()
 
