@@ -17,7 +17,6 @@ from pathlib import Path
 from benchmarks import cases
 from benchmarks.databases import Shape, fill_postgres, fill_sqlite
 from benchmarks.measure import Report
-from dbos_notebook.errors import TruncatedWarning
 
 OUTPUT = Path("build/benchmarks.md")
 
@@ -52,7 +51,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("size", choices=SIZES, nargs="?", default="full")
     size = SIZES[parser.parse_args().size]
-    warnings.simplefilter("ignore", TruncatedWarning)
     report = Report()
     # Unix socket names are limited to 107 bytes, so not below the repository.
     with tempfile.TemporaryDirectory(prefix="dnb", ignore_cleanup_errors=True) as directory:

@@ -177,7 +177,8 @@ class Client(Reading):
             )
             kept, truncated = frames.cut(batches, limit)
             frame = frames.to_frame(kept, columns)
-        frames.note_truncation(frame, limit, truncated=truncated, what=what)
+        asked = limit != DEFAULT_LIMIT
+        frames.note_truncation(frame, truncated=truncated, asked=asked, what=what)
         return frame
 
     def events(

@@ -97,7 +97,8 @@ class Reading:
             local.
         limit, offset
             Rows returned and skipped. ``limit=None``: all. When rows were left out,
-            ``df.attrs["truncated"]`` is true and a TruncatedWarning says so.
+            ``df.attrs["truncated"]`` is true; at the default limit, which nobody asked for,
+            a TruncatedWarning says so too.
         sort_desc
             Newest first; by ``created_at``, then by ID (which Postgres is spared with
             ``limit=None``).
@@ -173,7 +174,8 @@ class Reading:
             )
             kept, truncated = frames.cut(batches, limit)
             frame = frames.to_frame(kept, columns)
-        frames.note_truncation(frame, limit, truncated=truncated, what="workflows")
+        asked = limit != DEFAULT_LIMIT
+        frames.note_truncation(frame, truncated=truncated, asked=asked, what="workflows")
         return frame
 
     def queued(

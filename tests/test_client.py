@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 import dbos_notebook as dn
+from benchmarks.databases import Shape, fill_sqlite
 from dbos_notebook.tables.filters import LISTS
 from dbos_notebook.tables.vocabulary import FRAMES, PAYLOAD, STATUSES, STEP, WORKFLOW, Column
 
@@ -51,15 +52,26 @@ def hostile(corpus_sqlite: Callable[[str], Path]) -> Path:
 # ---- listings ------------------------------------------------------------------------------------
 
 
-def test_newest_first_and_cut_at_the_limit_with_a_word(db: dn.Client) -> None:
+def test_newest_first_and_cut_at_the_limit(db: dn.Client) -> None:
     everything = db.workflows(limit=None)
     assert everything.attrs["truncated"] is False
-    with pytest.warns(dn.TruncatedWarning, match="limit=None") as caught:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # who asks for five rows need not be told
         some = db.workflows(limit=5)
-    assert caught[0].filename == __file__, "the warning points at the caller"
     assert some.attrs["truncated"] is True
     assert some["workflow_id"].tolist() == everything["workflow_id"].tolist()[:5]
     assert everything["created_at"].is_monotonic_decreasing
+
+
+def test_the_default_limit_says_that_it_cut(tmp_path: Path) -> None:
+    path = tmp_path / "many.sqlite"
+    fill_sqlite(path, Shape(1_500, 10, 100))
+    with dn.connect(path) as client:
+        with pytest.warns(dn.TruncatedWarning, match="Showing 1,000 workflows of more") as caught:
+            cut = client.workflows()
+        assert caught[0].filename == __file__, "the warning points at the caller"
+        assert (len(cut), cut.attrs["truncated"]) == (1_000, True)
+        assert len(client.workflows(limit=None)) == 1_500
 
 
 def test_no_word_when_nothing_was_left_out(db: dn.Client) -> None:
@@ -75,10 +87,8 @@ def test_no_word_when_nothing_was_left_out(db: dn.Client) -> None:
 def test_pages_cover_everything_once(db: dn.Client) -> None:
     everything = db.workflows(limit=None)["workflow_id"].tolist()
     pages: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dn.TruncatedWarning)
-        for offset in range(0, len(everything), 4):
-            pages += db.workflows(limit=4, offset=offset)["workflow_id"].tolist()
+    for offset in range(0, len(everything), 4):
+        pages += db.workflows(limit=4, offset=offset)["workflow_id"].tolist()
     assert pages == everything
     assert len(db.workflows(offset=10_000)) == 0
 

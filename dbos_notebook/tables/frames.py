@@ -149,12 +149,13 @@ def cut(batches: Iterable[pa.RecordBatch], limit: int | None) -> tuple[list[pa.R
     return kept, False
 
 
-def note_truncation(frame: pd.DataFrame, limit: int | None, *, truncated: bool, what: str) -> None:
-    """Write on the frame whether rows were left out, and say so in one line if they were."""
+def note_truncation(frame: pd.DataFrame, *, truncated: bool, asked: bool, what: str) -> None:
+    """Write on the frame whether rows were left out; say so if nobody asked for a limit."""
     frame.attrs["truncated"] = truncated
-    if truncated:
+    if truncated and not asked:
         warnings.warn(
-            f"Showing {limit:,} {what} of more. Pass limit=None for all, or narrow the filters.",
+            f"Showing {len(frame):,} {what} of more. "
+            "Pass limit=None for all, or narrow the filters.",
             TruncatedWarning,
             # The reader of the warning wrote the call to the Client's method.
             stacklevel=4,

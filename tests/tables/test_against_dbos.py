@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -234,13 +233,6 @@ def test_random_windows(pair: Pair, data: st.DataObject, limit: int, offset: int
     whole = by_id(pair.theirs(**for_dbos(filters)))
     assert all(row == whole[row["workflow_id"]] for row in our_records(ours, WORKFLOW_FIELDS))
     assert ours.attrs["truncated"] is (len(whole) > offset + len(ours)), filters
-
-
-def quietly(client: dn.Client, **filters: Any) -> pd.DataFrame:
-    """List workflows without the warning that rows were left out."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dn.TruncatedWarning)
-        return client.workflows(**filters)
 
 
 @few
