@@ -27,7 +27,7 @@ check: $(READY) ## Run lint, format and type checks
 
 lab: $(READY) ## Open JupyterLab on the notebooks, with the demo database where it is
 	$(if $(DBOS_SYSTEM_DATABASE_URL),,$(if $(wildcard build/demo.sqlite),DBOS_SYSTEM_DATABASE_URL=sqlite:///$(CURDIR)/build/demo.sqlite)) \
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 bench: $(READY) ## Measure against DBOSClient and raw COPY; SIZE=small for two minutes
 	$(BIN)/python -m benchmarks $(SIZE)

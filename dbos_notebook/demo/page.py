@@ -51,7 +51,11 @@ def _page() -> str:
     # Without the user's own kernels: a "python3" installed there may be another environment.
     specs = KernelSpecManager(kernel_dirs=[])
     manager = AsyncKernelManager(kernel_spec_manager=specs, kernel_name="python3")
-    NotebookClient(notebook, km=manager, timeout=300).execute()
+    if sys.platform != "win32":
+        manager.transport = "ipc"  # nothing listens on a port
+    client = NotebookClient(notebook, km=manager, timeout=300)
+    client.owns_km = True  # so that it ends the kernel
+    client.execute()
     body, _ = cast(Any, HTMLExporter)().from_notebook_node(notebook)
     return str(body)
 

@@ -313,6 +313,31 @@ def test_an_interrupt_ends_the_query_on_the_server_and_spares_the_client(
         assert len(db.steps("checkout-1")) > 0
 
 
+def test_an_interrupt_while_rows_arrive_ends_the_query_and_spares_the_client(
+    fresh: tuple[PostgresServer, str],
+) -> None:
+    server, database = fresh
+    reader = PostgresReader(locate(server.url(database)), "dbos", None)
+    endless = sa.select(sa.func.generate_series(1, 10**12).label("n"))
+    arrived = 0
+
+    def read() -> None:
+        nonlocal arrived
+        with reader.session() as session:
+            for batch in session.batches(endless, pa.schema([("n", pa.int64())])):
+                arrived += batch.num_rows
+
+    interrupter = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        read()
+    assert arrived > 0, "no row had come: the interrupt was not in the middle"
+    assert wait_until(lambda: not our_queries(server, database), 2)
+    with reader.session() as session:
+        assert session.rows(sa.select(sa.literal(1).label("one"))) == [{"one": 1}]
+    reader.close()
+
+
 def test_an_iteration_left_early_spares_the_client(fresh: tuple[PostgresServer, str]) -> None:
     server, database = fresh
     with dn.connect(server.url(database)) as db:
