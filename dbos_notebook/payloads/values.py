@@ -1,0 +1,191 @@
+"""What stands for a value that cannot come back as itself: inert records, with legible reprs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from reprlib import recursive_repr
+from typing import Any
+
+
+class Opaque:
+    """An object of a class that was not loaded: its type, and what was recorded of it.
+
+    Nothing of the class runs. Attributes that the record holds can be read:
+    ``order.total``; in a record without names, ``order.args``.
+
+    Attributes
+    ----------
+    type
+        The dotted name of the class or function.
+    args, kwargs
+        What it was to be made with.
+    state
+        What was recorded of its attributes: a dict where there were names.
+    items
+        What was added to it, of a subclass of list, dict or set.
+
+    Examples
+    --------
+    >>> order = Opaque("shop.Order", state={"id": 7, "total": 12.5})
+    >>> order
+    Order(id=7, total=12.5)
+    >>> order.total
+    12.5
+    """
+
+    __slots__ = ("args", "items", "kwargs", "state", "type")
+
+    def __init__(
+        self,
+        type: str,  # noqa: A002 - the word for it
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        state: Any = None,
+        items: list[Any] | None = None,
+    ) -> None:
+        self.type = type
+        self.args = args
+        self.kwargs = kwargs or {}
+        self.state = state
+        self.items = items
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Opaque.__slots__:  # not yet set: a copy or a debugger looks early
+            raise AttributeError(name)
+        state = self.state
+        if type(state) is dict and name in state:
+            return state[name]
+        if name in self.kwargs:
+            return self.kwargs[name]
+        raise AttributeError(f"no {name!r} was recorded of this {self.type}")
+
+    def __dir__(self) -> Iterator[str]:
+        yield from Opaque.__slots__
+        names = [*(self.state if type(self.state) is dict else ()), *self.kwargs]
+        yield from (name for name in names if type(name) is str and name.isidentifier())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Opaque):
+            return NotImplemented
+        return _parts(self) == _parts(other)
+
+    def __hash__(self) -> int:
+        # It may be a key: an enum's member, a frozen dataclass.
+        return hash(self.type)
+
+    @recursive_repr()
+    def __repr__(self) -> str:
+        shown = [repr(arg) for arg in self.args]
+        if type(self.state) is dict:
+            shown += [f"{name}={value!r}" for name, value in self.state.items()]
+        elif self.state is not None:
+            shown.append(f"state={self.state!r}")
+        shown += [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        if self.items:
+            shown.append(f"items={self.items!r}")
+        return f"{self.type.rpartition('.')[2]}({', '.join(shown)})"
+
+
+def _parts(value: Opaque) -> tuple[Any, ...]:
+    return value.type, tuple(value.args), value.kwargs, value.state, value.items
+
+
+class Reference(Opaque):
+    """A class or function that a payload names, not loaded.
+
+    Examples
+    --------
+    >>> Reference("shop.Order")
+    <shop.Order>
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{self.type}>"
+
+
+class RecordedError:
+    """An error as it was recorded; it is no exception and cannot be raised.
+
+    Examples
+    --------
+    >>> RecordedError("builtins.ValueError", ("no card",))
+    ValueError('no card')
+    >>> RecordedError("builtins.ValueError", ("no card",)).message
+    'no card'
+    """
+
+    __slots__ = ("args", "code", "data", "message", "notes", "state", "type")
+
+    def __init__(
+        self,
+        type: str,  # noqa: A002 - the word for it
+        args: Sequence[Any] = (),
+        *,
+        message: str | None = None,
+        state: Any = None,
+        code: Any = None,
+        data: Any = None,
+    ) -> None:
+        self.type = type
+        self.args = tuple(args)
+        self.state: dict[Any, Any] = {}
+        self.notes: list[Any] = []
+        self.take_state(state)
+        self.code = code
+        self.data = data
+        self.message = _message(self.args) if message is None else message
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RecordedError):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def take_state(self, state: Any) -> None:
+        """Take what was recorded of the error's attributes."""
+        if isinstance(state, dict):
+            self.state = state
+            notes = state.get("__notes__")
+            self.notes = notes if isinstance(notes, list) else []
+
+    @recursive_repr()
+    def __repr__(self) -> str:
+        shown = ", ".join(repr(arg) for arg in self.args) if self.args else repr(self.message)
+        return f"{self.type.rpartition('.')[2]}({shown if self.args or self.message else ''})"
+
+
+def _message(args: tuple[Any, ...]) -> str:
+    # As str(exception) does.
+    if not args:
+        return ""
+    shown = args[0] if len(args) == 1 else args
+    return shown if isinstance(shown, str) else repr(shown)
+
+
+class Undecoded:
+    """A payload that was not decoded: the reason, and the stored text.
+
+    Examples
+    --------
+    >>> Undecoded("it is no base64", "%%%")
+    <undecoded: it is no base64>
+    """
+
+    __slots__ = ("reason", "text")
+
+    def __init__(self, reason: str, text: str) -> None:
+        self.reason = reason
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Undecoded):
+            return NotImplemented
+        return (self.reason, self.text) == (other.reason, other.text)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<undecoded: {self.reason}>"

@@ -1,0 +1,230 @@
+"""What Python and TypeScript programs store comes back legible, by every protocol."""
+
+from __future__ import annotations
+
+import base64
+import collections
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import fractions
+import pathlib
+import pickle
+import uuid
+import zoneinfo
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dbos_notebook.payloads import Opaque, RecordedError, Undecoded, decode
+
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+
+
+@dataclasses.dataclass
+class Order:
+    id: int
+    name: str
+    total: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    id: int
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    id: int
+    name: str
+
+
+class Slots:
+    __slots__ = ("a", "b")
+
+    def __init__(self) -> None:
+        self.a, self.b = 1, [2]
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+class Stack(list[int]):
+    pass
+
+
+class Declined(Exception):
+    def __init__(self, order: str, code: int) -> None:
+        super().__init__(order, code)
+        self.retry = False
+
+
+class Pydantic2:
+    """Pickles as a pydantic 2 model does."""
+
+    def __reduce__(self) -> Any:
+        state = {"__dict__": {"id": 1, "tags": ["a"]}, "__pydantic_fields_set__": {"id"}}
+        return (_new, (Pydantic2,), state)
+
+
+class Pydantic1:
+    """Pickles as a pydantic 1 model does."""
+
+    def __reduce__(self) -> Any:
+        return (_new, (Pydantic1,), {"__dict__": {"id": 1}, "__fields_set__": {"id"}})
+
+
+def _new(kind: type) -> Any:
+    return kind.__new__(kind)
+
+
+def stored(value: Any, protocol: int = 4) -> str:
+    return base64.b64encode(pickle.dumps(value, protocol)).decode()
+
+
+def through(value: Any, protocol: int = 4) -> Any:
+    return decode(stored(value, protocol), "py_pickle")
+
+
+ITSELF = [
+    None, True, 0, -1, 255, 65_536, 2**31, -(2**63), 10**100, 1.5, float("inf"), 1 + 2j,
+    "", "naïve 🦜 \n '\"", b"", b"\x00\xff", bytearray(b"ab"),
+    [], [1, [2, [3]]], (), (1,), (1, 2, 3, 4), {}, {"a": {"b": None}}, {1: 2, None: 3, (1, "x"): 4},
+    set(), {1, "a"}, frozenset({1, (2, 3)}),
+    dt.date(2026, 11, 24), dt.time(3, 0, 1, 5), dt.datetime(2026, 11, 24, 3, 0),
+    dt.datetime(2026, 11, 24, tzinfo=dt.UTC), dt.timedelta(days=-1, seconds=3, microseconds=4),
+    dt.datetime(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=2), "X")),
+    decimal.Decimal("9.50"), fractions.Fraction(1, 3), uuid.UUID(int=7),
+    collections.OrderedDict(a=1), collections.Counter("aab"), collections.deque([1, 2], 3),
+    pathlib.PurePosixPath("/a/b"), pathlib.PureWindowsPath(r"c:\a"),
+    {"args": ("order", 7), "kwargs": {}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("value", ITSELF, ids=repr)
+def test_plain_values_come_back_as_themselves(value: Any, protocol: int) -> None:
+    back = through(value, protocol)
+    assert type(back) is type(value)
+    assert repr(back) == repr(value)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_objects_read_like_the_originals(protocol: int) -> None:
+    order = through(Order(7, "<b>widget</b>", 2.5), protocol)
+    assert type(order) is Opaque
+    assert repr(order) == repr(Order(7, "<b>widget</b>", 2.5))
+    assert (order.id, order.name, order.total) == (7, "<b>widget</b>", 2.5)
+    assert {"id", "name", "total"} <= set(dir(order))
+    with pytest.raises(AttributeError, match="colour"):
+        order.colour  # noqa: B018
+    assert repr(through(Color.RED, protocol)) == "Color('red')"
+    assert through({Color.RED: 1, Key(3): 2}, protocol) == {
+        Opaque(f"{__name__}.Color", ("red",)): 1,
+        Opaque(f"{__name__}.Key", state={"id": 3}): 2,
+    }
+    for model in (Pydantic1(), Pydantic2()):
+        assert through(model, protocol).id == 1
+    assert repr(through(Order, protocol)) == f"<{__name__}.Order>"
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_slots_tuples_and_subclasses(protocol: int) -> None:
+    assert through(Slots(), protocol).b == [2]
+    assert through(Slotted(1, "x"), protocol).name == "x"
+    assert through(Point(1, 2), protocol).args == (1, 2)
+    assert through(Stack([1, 2]), protocol).items == [1, 2]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_errors_keep_their_message_arguments_and_notes(protocol: int) -> None:
+    error = Declined("order-5", 402)
+    error.add_note("seen twice")
+    back = decode(stored(error, protocol), "py_pickle", error=True)
+    assert isinstance(back, RecordedError)
+    assert back.type == f"{__name__}.Declined"
+    assert back.args == ("order-5", 402)
+    assert back.message == str(error)
+    assert back.notes == ["seen twice"]
+    assert back.state["retry"] is False
+    nested = through({"cause": ValueError("inner")}, protocol)["cause"]
+    assert (nested.type, nested.message) == ("builtins.ValueError", "inner")
+    assert repr(nested) == "ValueError('inner')"
+
+
+def test_numpy_shows_shape_and_dtype() -> None:
+    for protocol in range(2, 6):
+        assert through(np.float64(2.5), protocol) == 2.5
+        assert through(np.int32(-3), protocol) == -3
+        array = through(np.zeros((2, 3), dtype="f4"), protocol)
+        assert (array.type, array.shape) == ("numpy.ndarray", (2, 3))
+        assert array.dtype.endswith("f4")
+
+
+def test_a_known_zone_comes_back_and_an_unknown_one_does_not() -> None:
+    when = dt.datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Rome"))
+    assert through(when) == when
+    assert "Nowhere/Land" in repr(decode(_with_zone("Nowhere/Land"), "py_pickle"))
+
+
+def _with_zone(name: str) -> str:
+    data = pickle.dumps(zoneinfo.ZoneInfo("Europe/Rome"), 0)
+    return base64.b64encode(data.replace(b"Europe/Rome", name.encode())).decode()
+
+
+def test_recursive_structures_end() -> None:
+    inner: list[Any] = [1]
+    inner.append(inner)
+    back = through(inner)
+    assert back[1] is back
+    assert repr(back) == "[1, [...]]"
+    order = Order(1, "x", 2.0)
+    order.name = order  # type: ignore[assignment]
+    assert repr(through(order)) == "Order(id=1, name=..., total=2.0)"
+
+
+def test_portable_errors_and_inputs() -> None:
+    text = '{"name": "Declined", "message": "no", "code": 402, "data": {"a": 1}}'
+    error = decode(text, "portable_json", error=True)
+    assert (error.type, error.message, error.code, error.data) == ("Declined", "no", 402, {"a": 1})
+    assert decode('{"positionalArgs": [1], "namedArgs": {}}', "portable_json") == {
+        "positionalArgs": [1],
+        "namedArgs": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("json", "values", "expected"),
+    [
+        ('"2026-01-02T00:00:00.000Z"', '["Date"]', dt.datetime(2026, 1, 2, tzinfo=dt.UTC)),
+        ('{"a": "12"}', '{"a": ["bigint"]}', {"a": 12}),
+        ('{"a": {"b": [1, 2]}}', '{"a.b": ["set"]}', {"a": {"b": {1, 2}}}),
+        (r'{"a.b": null}', r'{"a\\.b": ["undefined"]}', {"a.b": None}),
+        ('[["k", "1"]]', '["map", {"0.1": ["bigint"]}]', {"k": 1}),
+        ('{"x": 1}', '[["class", "Order"]]', Opaque("Order", state={"x": 1})),
+        ('"/a/g"', '["regexp"]', Opaque("RegExp", ("/a/g",))),
+        ('"-Infinity"', '["number"]', -float("inf")),
+        ('{"name": "E", "message": "m"}', '["Error"]', RecordedError("E", message="m")),
+    ],
+)
+def test_superjson(json: str, values: str, expected: Any) -> None:
+    text = f'{{"json": {json}, "meta": {{"values": {values}}}, "__dbos_serializer": "superjson"}}'
+    assert decode(text, "js_superjson") == expected
+    assert decode(text) == expected
+
+
+def test_what_is_missing_broken_or_foreign() -> None:
+    assert decode(None) is None
+    assert decode(float("nan")) is None
+    foreign = decode("secret", "my_serializer")
+    assert isinstance(foreign, Undecoded)
+    assert "my_serializer" in foreign.reason
+    assert foreign.text == "secret"
+    assert "secret" not in repr(foreign)
+    assert decode("%%%", "py_pickle") == Undecoded("it is no base64", "%%%")
