@@ -19,8 +19,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = {
     "errors": 0,
     "database": 1,
+    "payloads": 1,
     "tables": 2,
-    "payloads": 2,
     "graphs": 3,
     "control": 4,
     "fleet": 4,

@@ -8,23 +8,18 @@ by ``MAX_ITEMS``, memory thereby, integers by their length.
 
 from __future__ import annotations
 
-import codecs
 import struct
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from dbos_notebook.payloads import builders
+from dbos_notebook.payloads import builders, makers
 from dbos_notebook.payloads.machine import NESTING, Machine, PickleError
+from dbos_notebook.payloads.scalars import SCALARS
 from dbos_notebook.payloads.values import Opaque, Reference
-
-# Python loads this codec when it is first asked for; decoding is to import nothing.
-codecs.lookup("raw-unicode-escape")
 
 MAX_ITEMS = 1_000_000
 """Instructions that one pickle may have; each makes at most one object."""
-MAX_INTEGER_BYTES = 1_700
-"""Python refuses to print integers of over 4,300 digits, and so do we to make them."""
 
 
 def run(data: bytes) -> Machine:
@@ -65,13 +60,6 @@ def run(data: bytes) -> Machine:
     return m
 
 
-def _constant(*, value: Any) -> Callable[[Machine], None]:
-    def push(m: Machine) -> None:
-        m.stack.append(value)
-
-    return push
-
-
 def _mark(m: Machine) -> None:
     m.below.append(m.stack)
     m.stack = []
@@ -93,103 +81,6 @@ def _dup(m: Machine) -> None:
     if isinstance(value, NESTING):
         m.shared = True
     m.stack.append(value)
-
-
-def _skip(size: int) -> Callable[[Machine], None]:
-    def skip(m: Machine) -> None:
-        m.take(size)
-
-    return skip
-
-
-def _unsigned(size: int) -> Callable[[Machine], None]:
-    def push(m: Machine) -> None:
-        m.stack.append(m.number(size))
-
-    return push
-
-
-def _binint1(m: Machine) -> None:
-    m.stack.append(m.data[m.place])
-    m.place += 1
-
-
-def _binint(m: Machine) -> None:
-    m.stack.append(int.from_bytes(m.take(4), "little", signed=True))
-
-
-def _int_line(m: Machine) -> None:
-    text = m.line()
-    # Protocol 0 wrote booleans so.
-    m.stack.append({b"00": False, b"01": True}[text] if text in (b"00", b"01") else int(text))
-
-
-def _long_line(m: Machine) -> None:
-    m.stack.append(int(m.line().rstrip(b"L") or b"0"))
-
-
-def _long(size: int) -> Callable[[Machine], None]:
-    def push(m: Machine) -> None:
-        count = m.number(size)
-        if count > MAX_INTEGER_BYTES:
-            raise PickleError(f"it holds an integer of {count:,} bytes")
-        m.stack.append(int.from_bytes(m.take(count), "little", signed=True))
-
-    return push
-
-
-def _float_line(m: Machine) -> None:
-    m.stack.append(float(m.line()))
-
-
-def _binfloat(m: Machine) -> None:
-    m.stack.append(struct.unpack(">d", m.take(8))[0])
-
-
-def _string_line(m: Machine) -> None:
-    text = m.line()
-    if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
-        raise PickleError("it is broken: a text is not quoted")
-    m.stack.append(codecs.escape_decode(text[1:-1])[0].decode("latin-1"))
-
-
-def _unicode_line(m: Machine) -> None:
-    m.stack.append(m.line().decode("raw-unicode-escape"))
-
-
-def _text(size: int) -> Callable[[Machine], None]:
-    def push(m: Machine) -> None:
-        m.stack.append(m.take(m.number(size)).decode("utf-8", "surrogatepass"))
-
-    return push
-
-
-def _short_text(m: Machine) -> None:
-    # Most of what a pickle holds; so without the calls.
-    place = m.place + 1
-    end = place + m.data[m.place]
-    if end > len(m.data):
-        raise PickleError("it is cut short")
-    m.stack.append(m.data[place:end].decode("utf-8", "surrogatepass"))
-    m.place = end
-
-
-def _latin(size: int) -> Callable[[Machine], None]:
-    def push(m: Machine) -> None:
-        m.stack.append(m.take(m.number(size)).decode("latin-1"))
-
-    return push
-
-
-def _bytes(size: int) -> Callable[[Machine], None]:
-    def push(m: Machine) -> None:
-        m.stack.append(m.take(m.number(size)))
-
-    return push
-
-
-def _bytearray(m: Machine) -> None:
-    m.stack.append(bytearray(m.take(m.number(8))))
 
 
 def _empty(kind: Callable[[], Any]) -> Callable[[Machine], None]:
@@ -284,7 +175,7 @@ def _memoize(m: Machine) -> None:
 
 def _global(m: Machine) -> None:
     module = m.line().decode("utf-8")
-    m.stack.append(Reference(builders.dotted(module, m.line().decode("utf-8"))))
+    m.stack.append(Reference(makers.dotted(module, m.line().decode("utf-8"))))
 
 
 def _stack_global(m: Machine) -> None:
@@ -292,13 +183,13 @@ def _stack_global(m: Machine) -> None:
     module = m.stack.pop()
     if type(name) is not str or type(module) is not str:
         raise PickleError("it is broken: a name is no text")
-    m.stack.append(Reference(builders.dotted(module, name)))
+    m.stack.append(Reference(makers.dotted(module, name)))
 
 
 def _call(m: Machine, named: Any, args: Any, kwargs: Any = None) -> None:
     if type(args) is not tuple:
         raise PickleError("it is broken: a call has no arguments")
-    m.contain(builders.make(named, args, kwargs))
+    m.contain(makers.make(named, args, kwargs))
 
 
 def _reduce(m: Machine) -> None:
@@ -321,7 +212,7 @@ def _obj(m: Machine) -> None:
 
 def _inst(m: Machine) -> None:
     module = m.line().decode("utf-8")
-    named = Reference(builders.dotted(module, m.line().decode("utf-8")))
+    named = Reference(makers.dotted(module, m.line().decode("utf-8")))
     _call(m, named, tuple(m.since_mark()))
 
 
@@ -356,35 +247,11 @@ def _extension(size: int) -> Callable[[Machine], None]:
 
 
 _OPCODES: dict[bytes, Callable[[Machine], None]] = {
+    **SCALARS,
     b"(": _mark,
     b"0": _pop,
     b"1": _pop_mark,
     b"2": _dup,
-    b"\x80": _skip(1),  # PROTO
-    b"\x95": _skip(8),  # FRAME
-    b"N": _constant(value=None),
-    b"\x88": _constant(value=True),
-    b"\x89": _constant(value=False),
-    b"I": _int_line,
-    b"L": _long_line,
-    b"J": _binint,
-    b"K": _binint1,
-    b"M": _unsigned(2),
-    b"\x8a": _long(1),
-    b"\x8b": _long(4),
-    b"F": _float_line,
-    b"G": _binfloat,
-    b"S": _string_line,
-    b"T": _latin(4),
-    b"U": _latin(1),
-    b"V": _unicode_line,
-    b"X": _text(4),
-    b"\x8c": _short_text,
-    b"\x8d": _text(8),
-    b"B": _bytes(4),
-    b"C": _bytes(1),
-    b"\x8e": _bytes(8),
-    b"\x96": _bytearray,
     b"]": _empty(list),
     b"l": _marked_list,
     b")": _empty(tuple),

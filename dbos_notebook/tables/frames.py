@@ -13,7 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dbos_notebook.errors import TruncatedWarning
-from dbos_notebook.tables.vocabulary import STATUSES, Column
+from dbos_notebook.payloads import RecordedError, decode
+from dbos_notebook.tables.vocabulary import ERROR, RECORDED, STATUSES, Column
+
+MAX_MESSAGE = 10_000
+"""Characters of an error's message that a DataFrame shows."""
 
 _TERMINAL = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
@@ -34,13 +38,52 @@ def derive(batch: pa.RecordBatch, columns: Sequence[Column], now: dt.datetime) -
     Times travel as integers; giving them their type copies nothing.
     """
     arrays = []
+    errors: dict[str, pa.Array] = {}
     for column in columns:
-        if column.source is None:
+        if column in ERROR:
+            errors = errors or _errors(batch)
+            arrays.append(errors[column.name])
+        elif column.source is None:
             arrays.append(_DERIVED[column.name, "function_id" in batch.schema.names](batch, now))
         else:
             array = batch.column(column.name)
             arrays.append(array if array.type == column.arrow else array.cast(column.arrow))
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(columns))
+
+
+def _errors(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    """Decode the recorded errors, of the rows that have one and no others."""
+    texts, forms = (batch.column(column.name) for column in RECORDED)
+    failed = pc.is_valid(texts)
+    decoded: dict[tuple[str, str | None], tuple[str | None, str]] = {}
+    found = []
+    pairs = zip(texts.filter(failed).to_pylist(), forms.filter(failed).to_pylist(), strict=True)
+    for pair in pairs:
+        if pair not in decoded:
+            decoded[pair] = _error_words(decode(*pair, error=True))
+        found.append(decoded[pair])
+    # Each row's place among those found; missing where it has none.
+    place = pc.subtract(pc.cumulative_sum(failed.cast(pa.int64())), 1)
+    place = pc.if_else(failed, place, pa.scalar(None, pa.int64()))
+    kinds = pa.array([kind for kind, _ in found], pa.string()).dictionary_encode()
+    says = pa.array([message for _, message in found], pa.large_string())
+    return {
+        "error_type": pa.DictionaryArray.from_arrays(
+            pc.take(kinds.indices, place), kinds.dictionary
+        ),
+        "error_message": pc.take(says, place),
+    }
+
+
+def _error_words(error: object) -> tuple[str | None, str]:
+    if isinstance(error, RecordedError):
+        kind, message = error.type.removeprefix("builtins."), error.message
+    else:
+        kind, message = None, error if isinstance(error, str) else repr(error)
+    if len(message) > MAX_MESSAGE:
+        message = message[: MAX_MESSAGE - 1] + "…"
+    # A lone surrogate can be pickled, but is no text that a column can hold.
+    return kind, message.encode("utf-8", "replace").decode()
 
 
 def _step_duration(batch: pa.RecordBatch, now: dt.datetime) -> pa.Array:
@@ -105,6 +148,9 @@ def to_frame(batches: Iterable[pa.RecordBatch], columns: Sequence[Column]) -> pd
             table = table.set_column(place, column.name, _as_status(table.column(place)))
         elif column.kind == "json":
             parsed[column.name] = _as_json(table.column(place))
+        elif column.kind == "payload":
+            forms = table.column("serialization")
+            parsed[column.name] = _decoded(table.column(place), forms, error=column.name == "error")
     frame: pd.DataFrame = table.to_pandas(
         types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get,
         # Column by column, each freed once it is converted: the peak is one column over.
@@ -125,6 +171,17 @@ def _as_status(column: pa.ChunkedArray) -> pa.DictionaryArray:
     places = pa.array([order.index(word) for word in found], pa.int32())
     codes = pc.take(places, words.indices)
     return pa.DictionaryArray.from_arrays(codes, pa.array(order), ordered=True)
+
+
+def _decoded(
+    column: pa.ChunkedArray, forms: pa.ChunkedArray, *, error: bool
+) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+    values = np.full(len(column), None, dtype=object)
+    pairs = zip(column.to_pylist(), forms.to_pylist(), strict=True)
+    for place, (text, form) in enumerate(pairs):
+        if text is not None:
+            values[place] = decode(text, form, error=error)
+    return values
 
 
 def _as_json(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.object_]]:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from dbos_notebook.errors import WorkflowNotFoundError
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.queries import Queries
-from dbos_notebook.tables.vocabulary import FRAMES, PAYLOAD, STEP, TREE, WORKFLOW, Column
+from dbos_notebook.tables.vocabulary import FRAMES, PAYLOAD, RECORDED, STEP, TREE, WORKFLOW, Column
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
@@ -67,7 +67,7 @@ def _typed(
     # One moment for all rows, or a running workflow's age would differ between batches.
     now = dt.datetime.now(dt.UTC)
     # The statement's own order of columns, which need not be the frame's.
-    by_name = {column.name: column for column in columns}
+    by_name = {column.name: column for column in (*columns, *RECORDED)}
     schema = frames.transport_schema(by_name[c.name] for c in statement.selected_columns)
     for batch in session.batches(statement, schema):
         yield frames.derive(batch, columns, now)

@@ -16,7 +16,13 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.tables.filters import LISTS, TIMES
-from dbos_notebook.tables.vocabulary import QUEUED_STATUSES, Column
+from dbos_notebook.tables.vocabulary import (
+    ERROR,
+    FAILED_STATUSES,
+    QUEUED_STATUSES,
+    RECORDED,
+    Column,
+)
 
 if TYPE_CHECKING:
     from dbos_notebook.database.catalog import Catalog
@@ -77,7 +83,14 @@ class Queries:
         """Select workflows; ``newest_first=None`` leaves the order open."""
         table = self.workflows
         source: sa.FromClause = table
+        columns = tuple(columns)
         selected = self.select(table, columns)
+        if ERROR[0] in columns:
+            failed = _literally(table.c.status, FAILED_STATUSES)
+            for value, column in zip(
+                (self._workflow_error(), self.column(table, "serialization")), RECORDED, strict=True
+            ):
+                selected.append(sa.case((failed, value)).label(column.name))
         if load_input or load_output:
             selected.append(self.column(table, "serialization").label("serialization"))
         for wanted, name, stored in (
@@ -104,6 +117,16 @@ class Queries:
         if limit is not None:
             statement = statement.limit(limit)
         return statement.offset(offset) if offset else statement
+
+    def _workflow_error(self) -> sa.ColumnElement[Any]:
+        """Return the recorded error, by a lookup of its own: few workflows have one."""
+        table = self.workflows
+        error: sa.ColumnElement[Any] = self.column(table, "error")
+        if self.catalog.has("workflow_output", "error"):
+            apart = self.catalog.table("workflow_output")
+            own = sa.select(apart.c.error).where(apart.c.workflow_uuid == table.c.workflow_uuid)
+            error = sa.func.coalesce(own.correlate(table).scalar_subquery(), error)
+        return error
 
     def where(self, filters: Mapping[str, Any]) -> list[Condition]:
         """Return the conditions of checked filters on ``workflow_status``."""
@@ -207,8 +230,13 @@ class Queries:
             else:
                 value = self.column(table, column.source)
             selected.append(value.label(column.name))
+        # Before dbos 2.20 a step had no serialization of its own.
+        names = ("error", "serialization")
+        selected += [
+            self.column(table, name).label(hidden.name)
+            for name, hidden in zip(names, RECORDED, strict=True)
+        ]
         if load_output:
-            # Before dbos 2.20 a step had no serialization of its own: it was its workflow's.
             selected += [
                 self.column(table, name).label(name)
                 for name in ("serialization", "output", "error")

@@ -13,7 +13,16 @@ from typing import Literal
 import pyarrow as pa
 
 Kind = Literal[
-    "text", "category", "status", "instant", "duration", "integer", "number", "boolean", "json"
+    "text",
+    "category",
+    "status",
+    "instant",
+    "duration",
+    "integer",
+    "number",
+    "boolean",
+    "json",
+    "payload",
 ]
 
 STATUSES = (
@@ -42,6 +51,7 @@ _TRANSPORT: dict[Kind, pa.DataType] = {
     "number": pa.float64(),
     "boolean": pa.bool_(),
     "json": pa.large_string(),
+    "payload": pa.large_string(),
 }
 _ARROW: dict[Kind, pa.DataType] = _TRANSPORT | {
     "instant": pa.timestamp("ms", tz="UTC"),
@@ -57,6 +67,7 @@ DTYPES: dict[Kind, str] = {
     "number": "float64",
     "boolean": "boolean",
     "json": "object",
+    "payload": "object",
 }
 
 
@@ -100,6 +111,16 @@ class Column:
 def _column(name: str, kind: Kind, meaning: str, source: str | None = "") -> Column:
     return Column(name, kind, meaning, name if source == "" else source)
 
+
+ERROR = (
+    _column("error_type", "category", "The class of the recorded error.", None),
+    _column("error_message", "text", "What the recorded error says.", None),
+)
+RECORDED = (
+    _column("_error", "text", "The recorded error, for ERROR's columns.", "error"),
+    _column("_serialization", "category", "Its format.", "serialization"),
+)
+"""What ERROR's columns are derived from; it travels, and is not shown."""
 
 WORKFLOW = (
     _column("workflow_id", "text", "The workflow's ID.", "workflow_uuid"),
@@ -147,6 +168,7 @@ WORKFLOW = (
         "Created to dequeued; to now while it is ENQUEUED or DELAYED.",
         None,
     ),
+    *ERROR,
     _column("parent_workflow_id", "text", "The workflow that started it as a child."),
     _column("forked_from", "text", "The workflow that it was forked from."),
     _column("was_forked_from", "boolean", "Whether others were forked from it."),
@@ -161,9 +183,9 @@ WORKFLOW = (
 
 PAYLOAD = (
     _column("serialization", "category", "The format of the stored texts; missing: the default."),
-    _column("input", "text", "The inputs, as stored.", "inputs"),
-    _column("output", "text", "The result, as stored."),
-    _column("error", "text", "The error, as stored."),
+    _column("input", "payload", "The inputs, decoded.", "inputs"),
+    _column("output", "payload", "The result, decoded."),
+    _column("error", "payload", "The error, decoded."),
 )
 
 TREE = (
@@ -182,6 +204,7 @@ STEP = (
     _column("completed_at", "instant", "When its result was recorded.", "completed_at_epoch_ms"),
     _column("duration", "duration", "Began to recorded.", None),
     _column("child_workflow_id", "text", "The child that it started or awaited."),
+    *ERROR,
     _column("application_name", "category", "The application that ran it."),
 )
 
@@ -222,7 +245,7 @@ QUEUE_WORK = (
 EVENT = (
     _column("workflow_id", "text", "The workflow that set the event.", "workflow_uuid"),
     _column("key", "text", "The event's key."),
-    _column("value", "text", "Its latest value, as stored."),
+    _column("value", "payload", "Its latest value, decoded."),
     _column("serialization", "category", "The format of the stored text."),
 )
 
@@ -230,7 +253,7 @@ MESSAGE = (
     _column("workflow_id", "text", "The workflow that it was sent to.", "destination_uuid"),
     _column("message_id", "text", "The message's ID.", "message_uuid"),
     _column("topic", "category", "The topic; missing: none was given."),
-    _column("message", "text", "The message, as stored."),
+    _column("message", "payload", "The message, decoded."),
     _column("created_at", "instant", "When it was sent.", "created_at_epoch_ms"),
     _column("consumed", "boolean", "Whether it was received."),
     _column("consumed_by_function_id", "integer", "The step that received it."),
@@ -241,7 +264,7 @@ STREAM = (
     _column("workflow_id", "text", "The workflow that wrote it.", "workflow_uuid"),
     _column("key", "text", "The stream's key."),
     _column("offset", "integer", "Its place in the stream, from 0."),
-    _column("value", "text", "The value, as stored."),
+    _column("value", "payload", "The value, decoded."),
     _column("function_id", "integer", "The step that wrote it."),
     _column("serialization", "category", "The format of the stored text."),
 )
