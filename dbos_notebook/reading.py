@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT = 1000
 """Rows that a listing returns unless it is told otherwise; a frame that was cut says so."""
+MANY = 5_000
 
 
 class Reading:
@@ -160,6 +161,8 @@ class Reading:
         from dbos_notebook.tables.filters import check_window
 
         limit, offset = check_window(limit, offset)
+        # Errors of many workflows are cheaper by one query of their own than by a lookup for each.
+        many = limit is None or limit > MANY
         with self._reader.session() as session:
             columns, batches = listings.workflow_batches(
                 session,
@@ -167,12 +170,15 @@ class Reading:
                 self._check(filters),
                 load_input=load_input,
                 load_output=load_output,
+                load_errors=not many,
                 newest_first=sort_desc,
                 # One more than asked, to know whether there are more.
                 limit=None if limit is None else limit + 1,
                 offset=offset,
             )
             kept, truncated = frames.cut(batches, limit)
+            if many:
+                kept = listings.with_errors(session, self._queries, kept)
             frame = frames.to_frame(kept, columns)
         asked = limit != DEFAULT_LIMIT
         frames.note_truncation(frame, truncated=truncated, asked=asked, what="workflows")

@@ -14,7 +14,13 @@ import pyarrow.compute as pc
 
 from dbos_notebook.errors import TruncatedWarning
 from dbos_notebook.payloads import RecordedError, decode
-from dbos_notebook.tables.vocabulary import ERROR, RECORDED, STATUSES, Column
+from dbos_notebook.tables.vocabulary import (
+    ERROR,
+    FAILED_STATUSES,
+    RECORDED,
+    STATUSES,
+    Column,
+)
 
 MAX_MESSAGE = 10_000
 """Characters of an error's message that a DataFrame shows."""
@@ -53,26 +59,57 @@ def derive(batch: pa.RecordBatch, columns: Sequence[Column], now: dt.datetime) -
 
 def _errors(batch: pa.RecordBatch) -> dict[str, pa.Array]:
     """Decode the recorded errors, of the rows that have one and no others."""
+    if RECORDED[0].name not in batch.schema.names:
+        nothing = _words(pa.array([], pa.large_string()), pa.array([], pa.string()))
+        return _scattered(pa.nulls(len(batch), pa.int64()), nothing)
     texts, forms = (batch.column(column.name) for column in RECORDED)
     failed = pc.is_valid(texts)
-    decoded: dict[tuple[str, str | None], tuple[str | None, str]] = {}
-    found = []
-    pairs = zip(texts.filter(failed).to_pylist(), forms.filter(failed).to_pylist(), strict=True)
-    for pair in pairs:
-        if pair not in decoded:
-            decoded[pair] = _error_words(decode(*pair, error=True))
-        found.append(decoded[pair])
     # Each row's place among those found; missing where it has none.
     place = pc.subtract(pc.cumulative_sum(failed.cast(pa.int64())), 1)
     place = pc.if_else(failed, place, pa.scalar(None, pa.int64()))
+    return _scattered(place, _words(texts.filter(failed), forms.filter(failed)))
+
+
+def _words(texts: pa.Array, forms: pa.Array) -> tuple[pa.DictionaryArray, pa.Array]:
+    """Return the classes and the messages of recorded errors."""
+    decoded: dict[tuple[str, str | None], tuple[str | None, str]] = {}
+    found = []
+    for pair in zip(texts.to_pylist(), forms.to_pylist(), strict=True):
+        if pair not in decoded:
+            decoded[pair] = _error_words(decode(*pair, error=True))
+        found.append(decoded[pair])
     kinds = pa.array([kind for kind, _ in found], pa.string()).dictionary_encode()
-    says = pa.array([message for _, message in found], pa.large_string())
-    return {
-        "error_type": pa.DictionaryArray.from_arrays(
-            pc.take(kinds.indices, place), kinds.dictionary
-        ),
-        "error_message": pc.take(says, place),
-    }
+    return kinds, pa.array([message for _, message in found], pa.large_string())
+
+
+def _scattered(place: pa.Array, words: tuple[pa.DictionaryArray, pa.Array]) -> dict[str, pa.Array]:
+    """Give each row the words at its place; none where the place is missing."""
+    kinds, says = words
+    values = (
+        pa.DictionaryArray.from_arrays(pc.take(kinds.indices, place), kinds.dictionary),
+        pc.take(says, place),
+    )
+    return {column.name: value for column, value in zip(ERROR, values, strict=True)}
+
+
+def failed_ids(batch: pa.RecordBatch) -> pa.Array:
+    """Return the IDs of the workflows that failed."""
+    return batch.column("workflow_id").filter(_one_of(batch.column("status"), FAILED_STATUSES))
+
+
+def fill_errors(batches: Iterable[pa.RecordBatch], found: pa.Table) -> list[pa.RecordBatch]:
+    """Put recorded errors, found apart by ``workflow_id``, into their rows."""
+    ids = found.column("workflow_id").combine_chunks()
+    words = _words(*(found.column(column.name).combine_chunks() for column in RECORDED))
+    filled = []
+    for batch in batches:
+        failed = _one_of(batch.column("status"), FAILED_STATUSES)
+        asked = pc.if_else(failed, batch.column("workflow_id"), pa.scalar(None, pa.large_string()))
+        errors = _scattered(pc.index_in(asked, value_set=ids).cast(pa.int64()), words)
+        for name, values in errors.items():
+            batch = batch.set_column(batch.schema.names.index(name), name, values)
+        filled.append(batch)
+    return filled
 
 
 def _error_words(error: object) -> tuple[str | None, str]:

@@ -46,6 +46,20 @@ def workflow_batches(
     return columns, _typed(session, statement, columns)
 
 
+def with_errors(
+    session: Session, queries: Queries, batches: Sequence[pa.RecordBatch]
+) -> list[pa.RecordBatch]:
+    """Fill in the errors of a listing that was read without, with one more query."""
+    ids = [one for batch in batches for one in frames.failed_ids(batch).to_pylist()]
+    if not ids:
+        return list(batches)
+    schema = pa.schema(
+        [("workflow_id", pa.large_string()), *((c.name, c.transport) for c in RECORDED)]
+    )
+    found = pa.Table.from_batches(session.batches(queries.error_select(ids), schema), schema)
+    return frames.fill_errors(batches, found)
+
+
 def step_batches(
     session: Session,
     queries: Queries,

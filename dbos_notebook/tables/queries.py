@@ -76,16 +76,20 @@ class Queries:
         *,
         load_input: bool = False,
         load_output: bool = False,
+        load_errors: bool = True,
         newest_first: bool | None = True,
         limit: int | None = None,
         offset: int = 0,
     ) -> sa.Select[Any]:
-        """Select workflows; ``newest_first=None`` leaves the order open."""
+        """Select workflows; ``newest_first=None`` leaves the order open.
+
+        ``load_errors`` looks up each failed workflow's error; ``error_select`` is cheaper for many.
+        """
         table = self.workflows
         source: sa.FromClause = table
         columns = tuple(columns)
         selected = self.select(table, columns)
-        if ERROR[0] in columns:
+        if load_errors and ERROR[0] in columns:
             failed = _literally(table.c.status, FAILED_STATUSES)
             for value, column in zip(
                 (self._workflow_error(), self.column(table, "serialization")), RECORDED, strict=True
@@ -127,6 +131,27 @@ class Queries:
             own = sa.select(apart.c.error).where(apart.c.workflow_uuid == table.c.workflow_uuid)
             error = sa.func.coalesce(own.correlate(table).scalar_subquery(), error)
         return error
+
+    def error_select(self, ids: Sequence[str]) -> sa.Select[Any]:
+        """Select the recorded errors of failed workflows: of these or, if they are many, of all."""
+        table = self.workflows
+        source: sa.FromClause = table
+        error: sa.ColumnElement[Any] = self.column(table, "error")
+        if self.catalog.has("workflow_output", "error"):
+            apart = self.catalog.table("workflow_output")
+            # The few that hold one; joined to all, the join would be as long as the table.
+            own = sa.select(apart.c.workflow_uuid, apart.c.error).where(apart.c.error.is_not(None))
+            found = own.subquery("found")
+            source = table.outerjoin(found, found.c.workflow_uuid == table.c.workflow_uuid)
+            error = sa.func.coalesce(found.c.error, error)
+        values = (table.c.workflow_uuid, error, self.column(table, "serialization"))
+        names = ("workflow_id", *(column.name for column in RECORDED))
+        labelled = [value.label(name) for value, name in zip(values, names, strict=True)]
+        statement = sa.select(*labelled).select_from(source)
+        statement = statement.where(_literally(table.c.status, FAILED_STATUSES), error.is_not(None))
+        if len(ids) <= LOOKED_UP:
+            statement = statement.where(self.member(table.c.workflow_uuid, ids))
+        return statement
 
     def where(self, filters: Mapping[str, Any]) -> list[Condition]:
         """Return the conditions of checked filters on ``workflow_status``."""
