@@ -52,6 +52,7 @@ def main() -> int:
     parser.add_argument("size", choices=SIZES, nargs="?", default="full")
     size = SIZES[parser.parse_args().size]
     report = Report()
+    cases.decoding(report)
     # Unix socket names are limited to 107 bytes, so not below the repository.
     with tempfile.TemporaryDirectory(prefix="dnb", ignore_cleanup_errors=True) as directory:
         _sqlite(report, size, Path(directory))

@@ -63,6 +63,7 @@ class Reading:
         workflow_id_prefix: Texts | None = None,
         load_input: bool = False,
         load_output: bool = False,
+        load_errors: bool = True,
         executor_id: Texts | None = None,
         queues_only: bool | None = None,
         was_forked_from: bool | None = None,
@@ -104,7 +105,11 @@ class Reading:
             Newest first; by ``created_at``, then by ID (which Postgres is spared with
             ``limit=None``).
         load_input, load_output
-            Add ``serialization`` and ``input``, or ``output`` and ``error``, as stored.
+            Add ``serialization`` and ``input``, or ``output`` and ``error``, decoded without
+            running anything (``dbos_notebook.payloads``).
+        load_errors
+            Look up and decode the errors of failed workflows. Without, ``error_type`` and
+            ``error_message`` are missing, and a long listing takes a quarter less.
         queues_only
             Only what is on a queue and not finished.
         was_forked_from, is_fork, has_parent
@@ -136,7 +141,9 @@ class Reading:
         True
         """
         filters = locals() | unknown
-        for own in ("self", "unknown", "limit", "offset", "sort_desc", "load_input", "load_output"):
+        for own in ("self", "unknown", "limit", "offset", "sort_desc"):
+            del filters[own]
+        for own in ("load_input", "load_output", "load_errors"):
             del filters[own]
         return self._workflows(
             filters,
@@ -145,6 +152,7 @@ class Reading:
             sort_desc=sort_desc,
             load_input=load_input,
             load_output=load_output,
+            load_errors=load_errors,
         )
 
     def _workflows(
@@ -156,6 +164,7 @@ class Reading:
         sort_desc: bool,
         load_input: bool,
         load_output: bool,
+        load_errors: bool,
     ) -> pd.DataFrame:
         from dbos_notebook.tables import frames, listings
         from dbos_notebook.tables.filters import check_window
@@ -170,14 +179,14 @@ class Reading:
                 self._check(filters),
                 load_input=load_input,
                 load_output=load_output,
-                load_errors=not many,
+                load_errors=load_errors and not many,
                 newest_first=sort_desc,
                 # One more than asked, to know whether there are more.
                 limit=None if limit is None else limit + 1,
                 offset=offset,
             )
             kept, truncated = frames.cut(batches, limit)
-            if many:
+            if load_errors and many:
                 kept = listings.with_errors(session, self._queries, kept)
             frame = frames.to_frame(kept, columns)
         asked = limit != DEFAULT_LIMIT
@@ -193,6 +202,7 @@ class Reading:
         sort_desc: bool = True,
         load_input: bool = False,
         load_output: bool = False,
+        load_errors: bool = True,
         **filters: Any,
     ) -> pd.DataFrame:
         """List what is enqueued: on a queue, and DELAYED, ENQUEUED or PENDING.
@@ -213,6 +223,7 @@ class Reading:
             sort_desc=sort_desc,
             load_input=load_input,
             load_output=load_output,
+            load_errors=load_errors,
         )
 
     def iter_workflows(
@@ -221,6 +232,7 @@ class Reading:
         *,
         load_input: bool = False,
         load_output: bool = False,
+        load_errors: bool = True,
         **filters: Any,
     ) -> Iterator[pd.DataFrame]:
         """Stream workflows as DataFrames of ``chunksize`` rows, newest first, in one snapshot.
@@ -247,6 +259,7 @@ class Reading:
                     checked,
                     load_input=load_input,
                     load_output=load_output,
+                    load_errors=load_errors,
                 )
                 for group in frames.rechunk(batches, chunksize):
                     yield frames.to_frame(group, columns)
@@ -312,7 +325,7 @@ class Reading:
         children
             The steps of all workflows below them too.
         load_output
-            Add ``serialization``, ``output`` and ``error``, as stored.
+            Add ``serialization``, ``output`` and ``error``, decoded.
 
         Returns
         -------
