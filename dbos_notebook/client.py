@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dbos_notebook.database.catalog import Catalog
     from dbos_notebook.database.locate import Location
     from dbos_notebook.database.reader import Reader
+    from dbos_notebook.workflow import Workflow
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
     Time = str | dt.datetime | dt.date | dt.timedelta | pd.Timestamp | pd.Timedelta
@@ -147,6 +148,28 @@ class Client(Reading):
     def close(self) -> None:
         """Close the connections. Safe to call twice; later calls raise."""
         self._reader.close()
+
+    def workflow(self, workflow_id: str) -> Workflow:
+        """Look at one workflow: its input, result, steps, children, and where it came from.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID; the message names some that begin alike.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).workflow("checkout-1")
+        <Workflow 'checkout-1' checkout SUCCESS>
+        """
+        from dbos_notebook.tables import listings
+        from dbos_notebook.workflow import Workflow
+
+        found = self.workflows([workflow_id], load_input=True, load_output=True)
+        if found.empty:
+            with self._reader.session() as session:
+                listings.require_known(session, self._queries, [workflow_id])
+        return Workflow(self, found.iloc[0])
 
     def queues(self) -> pd.DataFrame:
         """List queues: limits, depth, running, and how long the oldest has waited.

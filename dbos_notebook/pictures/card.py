@@ -1,4 +1,4 @@
-"""The card that a client shows in a cell. Text becomes markup in its template alone."""
+"""The cards that a client and a workflow show. Text becomes markup in their templates alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from dbos_notebook.database.catalog import Catalog
+    from dbos_notebook.workflow import Workflow
 
 SHOWN = 8
+SHOWN_STEPS = 200
+SHOWN_CHARACTERS = 100
+MOST_CHARACTERS = 20_000
+"""What a card holds of a value when it is opened; more would bloat the notebook's file."""
 
 
 @cache
@@ -42,7 +47,7 @@ def age(span: Any) -> str:
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
 def client_card(location: str, catalog: Catalog, summary: dict[str, Any]) -> str:
@@ -90,3 +95,45 @@ def client_card(location: str, catalog: Catalog, summary: dict[str, Any]) -> str
             read_at=summary["read_at"].strftime("%Y-%m-%d %H:%M:%S UTC"),
         )
     )
+
+
+def workflow_card(workflow: Workflow) -> str:
+    """Return the HTML of a workflow's card: what, when, who, with what, and what came of it."""
+    payloads = {"input": workflow.input, "output": workflow.output, "error": workflow.error}
+    steps = workflow.steps
+    error = workflow.error
+    state = getattr(error, "state", None) or {}
+    return (
+        _templates()
+        .get_template("workflow.html.j2")
+        .render(
+            id=workflow.id,
+            name=workflow.name,
+            status=workflow.status,
+            facts=workflow.facts(),
+            payloads={n: _value(v) for n, v in payloads.items() if v is not None},
+            # Where an application, or a library of it, kept one with its error.
+            traceback=state.get("traceback") or state.get("__traceback__"),
+            steps=[
+                {
+                    "number": step["function_id"],
+                    "name": step["function_name"],
+                    "status": step["status"],
+                    "took": age(step["duration"]),
+                    "result": _value(
+                        step["error"] if step["status"] == "ERROR" else step["output"]
+                    ),
+                }
+                for step in steps.head(SHOWN_STEPS).to_dict("records")
+            ],
+            more_steps=max(0, len(steps) - SHOWN_STEPS),
+        )
+    )
+
+
+def _value(value: Any) -> dict[str, str]:
+    full = repr(value)
+    if len(full) > MOST_CHARACTERS:
+        full = full[: MOST_CHARACTERS - 1] + "…"
+    short = full if len(full) <= SHOWN_CHARACTERS else full[: SHOWN_CHARACTERS - 1] + "…"
+    return {"short": short, "full": full}

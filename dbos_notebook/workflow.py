@@ -1,0 +1,197 @@
+"""One workflow, loaded as it is looked at, and leading on to those around it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dbos_notebook.client import Client
+
+SHOWN_CHARACTERS = 200
+
+
+class Input(NamedTuple):
+    """What a workflow was called with."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Workflow:
+    """One workflow. Get it with :meth:`Client.workflow`.
+
+    What it has is read when it is first asked for, and then kept; ``Client.workflow`` again
+    gives it fresh. In a cell it shows a card, printed it gives the same as text. The columns of
+    :meth:`Client.workflows` are attributes: ``status``, ``created_at``, ``queue_name``, …
+
+    Examples
+    --------
+    >>> flow = dbos_notebook.connect(example_database).workflow("checkout-5-bad")
+    >>> flow.status, flow.error.type
+    ('ERROR', '__main__.PaymentDeclined')
+    >>> flow.input.args[0].id
+    'order-5-bad'
+    """
+
+    def __init__(self, client: Client, row: pd.Series[Any]) -> None:
+        self._client = client
+        self.row = row
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self.row.index:
+            return self.row[name]
+        raise AttributeError(f"A workflow has no {name!r}. See dir() for what it has.")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(name for name in self.row.index if name != "serialization")]
+
+    @property
+    def id(self) -> str:
+        """Its ID."""
+        return str(self.row["workflow_id"])
+
+    @cached_property
+    def input(self) -> Any:
+        """Its ``args`` and ``kwargs``, as an :class:`Input`; what else was stored, as it is."""
+        stored = self.row["input"]
+        for args, kwargs in (("args", "kwargs"), ("positionalArgs", "namedArgs")):
+            if isinstance(stored, dict) and args in stored:
+                return Input(tuple(stored[args]), stored.get(kwargs) or {})
+        return stored
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """Its steps with their results, as :meth:`Client.steps` gives them."""
+        return self._client.steps(self.id, load_output=True)
+
+    @cached_property
+    def children(self) -> pd.DataFrame:
+        """The workflows that it started, as :meth:`Client.workflows` gives them."""
+        tree = self._client.tree(self.id, depth=1)
+        return tree[tree["depth"] == 1].reset_index(drop=True)
+
+    @cached_property
+    def parent(self) -> Workflow | None:
+        """The workflow that started it; ``None``: it was started from outside."""
+        return self._other("parent_workflow_id")
+
+    @cached_property
+    def original(self) -> Workflow | None:
+        """The workflow that it was forked from; ``None``: it is no fork."""
+        return self._other("forked_from")
+
+    def _other(self, column: str) -> Workflow | None:
+        import pandas as pd
+
+        other = self.row[column]
+        return None if pd.isna(other) else self._client.workflow(other)
+
+    @cached_property
+    def forks(self) -> pd.DataFrame:
+        """The workflows that were forked from it."""
+        return self._client.workflows(forked_from=self.id, limit=None)
+
+    @cached_property
+    def events(self) -> dict[str, Any]:
+        """The events that it set: their latest values by key."""
+        frame = self._client.events(self.id, limit=None)
+        return dict(zip(frame["key"], frame["value"], strict=True))
+
+    @cached_property
+    def messages(self) -> pd.DataFrame:
+        """The messages that were sent to it."""
+        return self._client.messages(self.id, limit=None)
+
+    @cached_property
+    def streams(self) -> dict[str, list[Any]]:
+        """What it wrote to its streams, in order, by key."""
+        streams: dict[str, list[Any]] = {}
+        frame = self._client.streams(self.id, limit=None)
+        for key, value in zip(frame["key"], frame["value"], strict=True):
+            streams.setdefault(key, []).append(value)
+        return streams
+
+    @cached_property
+    def timeline_rows(self) -> pd.DataFrame:
+        """Itself and its steps as rows of a timeline: kind, name, status, begin, end, duration."""
+        import pandas as pd
+
+        columns = ["name", "status", "started_at", "completed_at", "duration"]
+        own = self.row.to_frame().T.assign(
+            started_at=[self.created_at if pd.isna(self.dequeued_at) else self.dequeued_at]
+        )
+        steps = self.steps.rename(columns={"function_name": "name"})
+        # Through text, because the statuses of steps and of workflows are different categories.
+        parts = {"workflow": own[columns], "step": steps[columns].astype({"status": "str"})}
+        rows = pd.concat(parts, names=["kind", None]).reset_index(level=0).reset_index(drop=True)
+        for column in ("started_at", "completed_at"):
+            rows[column] = pd.to_datetime(rows[column], utc=True).astype("datetime64[ms, UTC]")
+        rows["duration"] = pd.to_timedelta(rows["duration"]).astype("timedelta64[ms]")
+        return rows
+
+    def facts(self) -> dict[str, str]:
+        """Return what a card says first: when, where and who; what is missing is left out."""
+        import pandas as pd
+
+        names = {
+            "created_at": "created",
+            "dequeued_at": "dequeued",
+            "completed_at": "completed",
+            "duration": "took",
+            "queue_name": "queue",
+            "app_version": "version",
+            "executor_id": "executor",
+            "application_name": "application",
+            "authenticated_user": "user",
+            "parent_workflow_id": "parent",
+            "forked_from": "forked from",
+            "recovery_attempts": "attempts",
+        }
+        found = {}
+        for column, name in names.items():
+            value = self.row[column]
+            if pd.isna(value):
+                continue
+            if isinstance(value, pd.Timestamp):
+                value = f"{value:%Y-%m-%d %H:%M:%S} UTC"
+            elif isinstance(value, pd.Timedelta):
+                value = f"{value.total_seconds():,.3f} s"
+            found[name] = str(value)
+        return found
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self.id!r} {self.name} {self.status}>"
+
+    def __str__(self) -> str:
+        lines = [f"{self.name} {self.id} {self.status}"]
+        lines += [f"  {name}: {value}" for name, value in self.facts().items()]
+        for name, value in (("input", self.input), ("output", self.output), ("error", self.error)):
+            if value is not None:
+                lines.append(f"  {name}: {shortened(value)}")
+        for _, step in self.steps.iterrows():
+            result = step["error"] if step["status"] == "ERROR" else step["output"]
+            lines.append(
+                f"  {step['function_id']:>4} {step['function_name']} {step['status']} "
+                f"{shortened(result)}"
+            )
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from dbos_notebook.pictures.card import workflow_card
+
+        return workflow_card(self)
+
+
+def shortened(value: Any) -> str:
+    """Return a value's repr, cut where it is long.
+
+    Examples
+    --------
+    >>> len(shortened("x" * 1000))
+    200
+    """
+    shown = repr(value)
+    return shown if len(shown) <= SHOWN_CHARACTERS else shown[: SHOWN_CHARACTERS - 1] + "…"
