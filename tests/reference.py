@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+import dbos_notebook as dn
+
 # DBOS's field -> our column, where the names differ.
 RENAMED = {
     "workflow_deadline_epoch_ms": "workflow_deadline",
@@ -132,3 +134,27 @@ def dbos_reads_exactly(milliseconds: int) -> bool:
     Ours does not, so those are tested apart.
     """
     return int(instant(milliseconds).timestamp() * 1000) == milliseconds
+
+
+def read_everything(db: dn.Client) -> dict[str, pd.DataFrame]:
+    """Call every reading method once."""
+    workflows = db.workflows(limit=None)
+    return {
+        "workflows": workflows,
+        "payloads": db.workflows(limit=None, load_input=True, load_output=True),
+        "queued": db.queued(),
+        "steps": db.steps(workflows, load_output=True),
+        "tree": db.tree(workflows["workflow_id"].iloc[0]),
+        "queues": db.queues(),
+        "events": db.events(),
+        "messages": db.messages(),
+        "streams": db.streams(),
+        "schedules": db.schedules(),
+        "versions": db.versions(),
+        "executors": db.executors(),
+        "counts": db.counts(bucket="1h"),
+        "step_statistics": db.step_statistics(),
+        "chunks": pd.concat(list(db.iter_workflows(chunksize=7))),
+        # The schema alone: what pandas makes of a column of Arrow depends on its values.
+        "arrow": db.arrow("workflows").read_all().schema.empty_table().to_pandas(),
+    }

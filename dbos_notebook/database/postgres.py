@@ -220,7 +220,7 @@ class PostgresSession:
 
     def batches(
         self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch]:
         """Stream a statement's rows."""
         copy = b"COPY (" + self._sql(statement) + b") TO STDOUT (FORMAT csv)"
         blocks = _copy_blocks(self.connection, copy)
@@ -232,6 +232,9 @@ class PostgresSession:
         return "\n".join(row["QUERY PLAN"] for row in rows)
 
     def _sql(self, statement: sa.Executable) -> bytes:
+        if self.connection.lock.locked():
+            # It would wait for itself for ever.
+            raise RuntimeError("A stream of this session is still open: read or close it first.")
         compiled = cast(Any, statement).compile(
             dialect=_DIALECT, compile_kwargs={"render_postcompile": True}
         )

@@ -6,7 +6,7 @@ same moment. Rows come as Arrow record batches with the types that the caller na
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,8 +26,11 @@ class Session(Protocol):
 
     def batches(
         self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
-    ) -> Iterator[pa.RecordBatch]:
-        """Run a statement of any size and stream its rows in the given Arrow schema."""
+    ) -> Generator[pa.RecordBatch]:
+        """Run a statement of any size and stream its rows in the given Arrow schema.
+
+        One stream at a time: it must be read to its end, or closed, before the next statement.
+        """
         ...
 
     def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:

@@ -156,7 +156,7 @@ class SQLiteSession:
 
     def batches(
         self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch]:
         """Stream a statement's rows, each written by SQLite itself as one line of CSV.
 
         ``printf``'s ``%Q`` quotes a text with doubled quotes and writes NULL bare, which is just

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
 import pandas as pd
@@ -230,16 +231,17 @@ def _as_json(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.obje
     return values
 
 
-def cut(batches: Iterable[pa.RecordBatch], limit: int | None) -> tuple[list[pa.RecordBatch], bool]:
+def cut(batches: Generator[pa.RecordBatch], limit: int | None) -> tuple[list[pa.RecordBatch], bool]:
     """Keep ``limit`` rows of a result that was asked for one more; tell if it had more."""
     kept: list[pa.RecordBatch] = []
     rows = 0
-    for batch in batches:
-        if limit is not None and rows + batch.num_rows > limit:
-            kept.append(batch.slice(0, limit - rows))
-            return kept, True
-        rows += batch.num_rows
-        kept.append(batch)
+    with closing(batches):
+        for batch in batches:
+            if limit is not None and rows + batch.num_rows > limit:
+                kept.append(batch.slice(0, limit - rows))
+                return kept, True
+            rows += batch.num_rows
+            kept.append(batch)
     return kept, False
 
 

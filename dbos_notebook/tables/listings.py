@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -37,7 +38,7 @@ def workflow_batches(
     load_input: bool = False,
     load_output: bool = False,
     **order: Any,
-) -> tuple[tuple[Column, ...], Iterator[pa.RecordBatch]]:
+) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
     """Stream workflows with their derived columns."""
     columns = WORKFLOW + payload_columns(load_input=load_input, load_output=load_output)
     statement = queries.workflow_select(
@@ -66,7 +67,7 @@ def step_batches(
     ids: Sequence[str] | sa.Select[Any],
     *,
     load_output: bool = False,
-) -> tuple[tuple[Column, ...], Iterator[pa.RecordBatch]]:
+) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
     """Stream the steps of workflows, in order of workflow ID and function_id."""
     columns: tuple[Column, ...] = STEP
     if load_output:
@@ -77,14 +78,16 @@ def step_batches(
 
 def _typed(
     session: Session, statement: sa.Select[Any], columns: Sequence[Column]
-) -> Iterator[pa.RecordBatch]:
+) -> Generator[pa.RecordBatch]:
     # One moment for all rows, or a running workflow's age would differ between batches.
     now = dt.datetime.now(dt.UTC)
     # The statement's own order of columns, which need not be the frame's.
     by_name = {column.name: column for column in (*columns, *RECORDED)}
     schema = frames.transport_schema(by_name[c.name] for c in statement.selected_columns)
-    for batch in session.batches(statement, schema):
-        yield frames.derive(batch, columns, now)
+    # Closed here as soon as this is: the next statement must not wait for a stream left early.
+    with closing(session.batches(statement, schema)) as stream:
+        for batch in stream:
+            yield frames.derive(batch, columns, now)
 
 
 def descendants(
@@ -171,13 +174,13 @@ def stored(
     what: str,
     ids: Sequence[str] | None = None,
     limit: int | None = None,
-) -> tuple[tuple[Column, ...], Iterator[pa.RecordBatch]]:
+) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
     """Stream a table that is shown as it is; none where this database lacks it."""
     name, keys = _STORED[what]
     columns = FRAMES[what]
     table = queries.catalog.table(name)
     if not table.c:
-        return columns, iter([empty(columns)])
+        return columns, (batch for batch in [empty(columns)])
     statement = sa.select(*queries.select(table, columns)).order_by(
         *(table.c[key] for key in keys if key in table.c)
     )

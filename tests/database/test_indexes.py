@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,20 @@ def test_both_databases_hold_what_the_benchmarks_say(
         assert int(counts["ERROR"]) == BIG.workflows // 20
         root = client.workflows(limit=None)["workflow_id"].iloc[-1]
         assert len(client.tree(root)) == BIG.tree
+
+
+def test_a_long_listing_that_is_cut_has_its_errors(big_postgres: dn.Client) -> None:
+    # Its rows are left early, and its errors are asked for in the same session.
+    frames = []
+    reading = threading.Thread(
+        target=lambda: frames.append(big_postgres.workflows(limit=12_000)), daemon=True
+    )
+    reading.start()
+    reading.join(30)
+    assert not reading.is_alive(), "it waits for itself"
+    (frame,) = frames
+    assert frame.attrs["truncated"]
+    failed = frame[frame["status"] == "ERROR"]
+    assert len(failed) == 600
+    assert (failed["error_type"] == "ValueError").all()
+    assert (failed["error_message"] == "no card on file").all()

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reference import RENAMED, by_id, our_records
+from reference import RENAMED, by_id, our_records, read_everything
 from servers import CORPUS
 
 import dbos_notebook as dn
 
-# Held as repr() of Python values; payloads are not decoded by a listing.
+# Held as repr() of Python values, and compared apart.
 PAYLOADS = {"input", "output", "error"}
 # DBOS's steps on a sharded database only.
 NOT_OURS = {"child_shard_key"}
@@ -127,30 +127,6 @@ def test_payloads_are_what_dbos_says_on_every_version(
             same_error(mine["error"], step["error"])
             seen += 1
     assert seen > 20
-
-
-def read_everything(db: dn.Client) -> dict[str, pd.DataFrame]:
-    """Call every reading method once."""
-    workflows = db.workflows(limit=None)
-    return {
-        "workflows": workflows,
-        "payloads": db.workflows(limit=None, load_input=True, load_output=True),
-        "queued": db.queued(),
-        "steps": db.steps(workflows, load_output=True),
-        "tree": db.tree(workflows["workflow_id"].iloc[0]),
-        "queues": db.queues(),
-        "events": db.events(),
-        "messages": db.messages(),
-        "streams": db.streams(),
-        "schedules": db.schedules(),
-        "versions": db.versions(),
-        "executors": db.executors(),
-        "counts": db.counts(bucket="1h"),
-        "step_statistics": db.step_statistics(),
-        "chunks": pd.concat(list(db.iter_workflows(chunksize=7))),
-        # The schema alone: what pandas makes of a column of Arrow depends on its values.
-        "arrow": db.arrow("workflows").read_all().schema.empty_table().to_pandas(),
-    }
 
 
 def test_the_typescript_sdks_database_reads(corpus_postgres: Callable[[str], str]) -> None:
