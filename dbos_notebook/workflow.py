@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from dbos_notebook.client import Client
 
 SHOWN_CHARACTERS = 200
 
@@ -18,6 +16,18 @@ class Input(NamedTuple):
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+
+
+class Source(Protocol):
+    """What a workflow asks for more of itself: a Client, which lies above this room."""
+
+    def steps(self, workflows: str, /, *, load_output: bool) -> pd.DataFrame: ...  # noqa: D102
+    def tree(self, workflow: str, /, *, depth: int) -> pd.DataFrame: ...  # noqa: D102
+    def workflow(self, workflow_id: str, /) -> Workflow: ...  # noqa: D102
+    def workflows(self, *, forked_from: str, limit: None) -> pd.DataFrame: ...  # noqa: D102
+    def events(self, workflows: str, /, *, limit: None) -> pd.DataFrame: ...  # noqa: D102
+    def messages(self, workflows: str, /, *, limit: None) -> pd.DataFrame: ...  # noqa: D102
+    def streams(self, workflows: str, /, *, limit: None) -> pd.DataFrame: ...  # noqa: D102
 
 
 class Workflow:
@@ -36,7 +46,7 @@ class Workflow:
     'order-5-bad'
     """
 
-    def __init__(self, client: Client, row: pd.Series[Any]) -> None:
+    def __init__(self, client: Source, row: pd.Series[Any]) -> None:
         self._client = client
         self.row = row
 
@@ -182,7 +192,12 @@ class Workflow:
     def _repr_html_(self) -> str:
         from dbos_notebook.pictures.card import workflow_card
 
-        return workflow_card(self)
+        return workflow_card(
+            {"id": self.id, "name": self.name, "status": self.status},
+            self.facts(),
+            {"input": self.input, "output": self.output, "error": self.error},
+            self.steps,
+        )
 
 
 def shortened(value: Any) -> str:

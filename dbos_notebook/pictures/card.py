@@ -10,7 +10,6 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from dbos_notebook.database.catalog import Catalog
-    from dbos_notebook.workflow import Workflow
 
 SHOWN = 8
 SHOWN_STEPS = 200
@@ -97,20 +96,29 @@ def client_card(location: str, catalog: Catalog, summary: dict[str, Any]) -> str
     )
 
 
-def workflow_card(workflow: Workflow) -> str:
-    """Return the HTML of a workflow's card: what, when, who, with what, and what came of it."""
-    payloads = {"input": workflow.input, "output": workflow.output, "error": workflow.error}
-    steps = workflow.steps
-    error = workflow.error
-    state = getattr(error, "state", None) or {}
+def workflow_card(
+    identity: dict[str, Any], facts: dict[str, str], payloads: dict[str, Any], steps: pd.DataFrame
+) -> str:
+    """Return the HTML of a workflow's card.
+
+    Parameters
+    ----------
+    identity
+        ``id``, ``name``, ``status``.
+    facts
+        When, where and who, in the order to show.
+    payloads
+        ``input``, ``output``, ``error``; ``None`` is left out.
+    steps
+        Of ``Client.steps``, with outputs.
+    """
+    state = getattr(payloads["error"], "state", None) or {}
     return (
         _templates()
         .get_template("workflow.html.j2")
         .render(
-            id=workflow.id,
-            name=workflow.name,
-            status=workflow.status,
-            facts=workflow.facts(),
+            **identity,
+            facts=facts,
             payloads={n: _value(v) for n, v in payloads.items() if v is not None},
             # Where an application, or a library of it, kept one with its error.
             traceback=state.get("traceback") or state.get("__traceback__"),
