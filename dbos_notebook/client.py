@@ -76,6 +76,7 @@ def connect(
     from dbos_notebook.database import open_reader
     from dbos_notebook.database.catalog import read_catalog
     from dbos_notebook.database.locate import locate
+    from dbos_notebook.tables.vocabulary import expected_columns
 
     if statement_timeout is not None and not statement_timeout > 0:
         raise LocationError(
@@ -83,7 +84,7 @@ def connect(
         )
     reader = open_reader(locate(database), schema, statement_timeout)
     try:
-        catalog = read_catalog(reader)
+        catalog = read_catalog(reader, expected_columns())
     except BaseException:
         reader.close()
         raise

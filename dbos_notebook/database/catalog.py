@@ -6,7 +6,9 @@ gives the rest as missing values.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import importlib.metadata
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -14,7 +16,7 @@ import sqlalchemy as sa
 from dbos_notebook.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from dbos_notebook.database.reader import Reader
 
@@ -39,8 +41,34 @@ _WRITERS: Mapping[str, tuple[tuple[int, str], ...]] = {
     ),
 }
 
+# With dbos 3.4, cancel, resume, fork and delete work from this revision on, and nothing works on
+# those below: it reads a table of inputs that they lack (tests/database/test_control.py).
+_CONTROLLED_FROM = 109
+# The latest revision of the newest dbos that this package knows.
+_KNOWN_DBOS = (3, 4)
+_KNOWN_REVISION = 125
+
 
 @dataclass(frozen=True)
+class Control:
+    """Whether the installed dbos can cancel, resume and fork here, and if not, what can.
+
+    Attributes
+    ----------
+    possible
+        Whether control calls are let through.
+    reason
+        One sentence: both revisions, and what to install where it is impossible.
+    """
+
+    possible: bool
+    reason: str
+
+    def __bool__(self) -> bool:
+        return self.possible
+
+
+@dataclass(frozen=True, repr=False)
 class Catalog:
     """The tables of one system database, as they were when the client connected.
 
@@ -54,12 +82,63 @@ class Catalog:
         Highest migration that ran (``dbos_migrations.version``); ``None`` where unknown.
     tables
         Columns by table.
+    absent
+        Columns that dbos 3.4 has and this database lacks, by table; ``()`` where the whole table
+        is missing. What they would hold is missing in DataFrames.
     """
 
     dialect: str
     schema: str | None
     revision: int | None
     tables: Mapping[str, frozenset[str]]
+    absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        lines = [f"<Catalog {self.dialect}, revision {self.revision}, by {self.written_by}"]
+        lines += [
+            f"  {table} lacks {', '.join(columns)}" if columns else f"  no table {table}"
+            for table, columns in self.absent.items()
+        ]
+        return "\n".join([*lines, f"  {self.control.reason}>"])
+
+    @property
+    def control(self) -> Control:
+        """What control is possible with the dbos that is installed here.
+
+        Examples
+        --------
+        >>> Catalog("sqlite", None, 125, {}).control.possible
+        True
+        >>> print(Catalog("postgresql", "dbos", 35, {}).control.reason)
+        Revision 35 (written by dbos 2.20) is too old for the installed dbos ...
+        """
+        installed = importlib.metadata.version("dbos")
+        written = f"Revision {self.revision} (written by {self.written_by})"
+        if self.revision is None:
+            return Control(
+                possible=False,
+                reason="The revision of this database is unknown, because dbos_migrations cannot "
+                f"be read; so it is not known whether the installed dbos {installed} fits it.",
+            )
+        if self.revision < _CONTROLLED_FROM:
+            fits = [name for number, name in _WRITERS[self.dialect] if number >= self.revision]
+            return Control(
+                possible=False,
+                reason=f"{written} is too old for the installed dbos {installed}, which needs "
+                f"{_CONTROLLED_FROM} or later. Control it from an environment with "
+                f'pip install "dbos=={fits[0].split()[-1]}.*", or let the application upgrade it.',
+            )
+        parts = tuple(int(part) for part in installed.split(".")[:2])
+        if self.revision > _KNOWN_REVISION and parts <= _KNOWN_DBOS:
+            return Control(
+                possible=False,
+                reason=f"{written} is newer than the installed dbos {installed}, which knows "
+                f"revisions up to {_KNOWN_REVISION}. Run pip install --upgrade dbos.",
+            )
+        return Control(
+            possible=True,
+            reason=f"{written} can be controlled with the installed dbos {installed}.",
+        )
 
     @property
     def written_by(self) -> str:
@@ -102,10 +181,20 @@ class Catalog:
         return sa.table(name, *columns, schema=self.schema)
 
 
-def read_catalog(reader: Reader) -> Catalog:
-    """Read what a database holds; raises what ``reader.tables`` raises."""
+def read_catalog(reader: Reader, expected: Mapping[str, Iterable[str]]) -> Catalog:
+    """Read what a database holds; raises what ``reader.tables`` raises.
+
+    ``expected`` names the columns that may be looked for, by table.
+    """
     tables = reader.tables()
-    catalog = Catalog(reader.dialect, reader.schema, None, tables)
+    absent = {
+        table: tuple(column for column in columns if column not in tables.get(table, ()))
+        if table in tables
+        else ()
+        for table, columns in expected.items()
+        if not tables.get(table, frozenset()).issuperset(columns)
+    }
+    catalog = Catalog(reader.dialect, reader.schema, None, tables, absent)
     if not catalog.has("dbos_migrations", "version"):
         return catalog
     statement = sa.select(sa.func.max(catalog.table("dbos_migrations").c.version).label("version"))
@@ -115,4 +204,4 @@ def read_catalog(reader: Reader) -> Catalog:
     except PermissionDeniedError:
         # A role that may read the workflows but not this table loses only the number.
         revision = None
-    return Catalog(reader.dialect, reader.schema, revision, tables)
+    return dataclasses.replace(catalog, revision=revision)

@@ -316,3 +316,31 @@ FRAMES: dict[str, tuple[Column, ...]] = {
     "executors": EXECUTOR,
 }
 """The columns of each DataFrame, in order: the reference page is written from this."""
+
+SOURCES: dict[str, tuple[Column, ...]] = {
+    "workflow_status": (*WORKFLOW, *PAYLOAD[:1]),
+    "workflow_input": PAYLOAD[1:2],
+    "workflow_output": PAYLOAD[2:],
+    "operation_outputs": (*STEP, *PAYLOAD[:1], *PAYLOAD[2:]),
+    "queues": QUEUE,
+    "workflow_events": EVENT,
+    "notifications": MESSAGE,
+    "streams": STREAM,
+    "workflow_schedules": SCHEDULE,
+    "application_versions": VERSION,
+}
+"""The columns that are read of each table of the database."""
+
+
+def expected_columns() -> dict[str, list[str]]:
+    """Return the columns of dbos 3.4 that DataFrames are made of, by table.
+
+    Examples
+    --------
+    >>> expected_columns()["workflow_input"]
+    ['inputs']
+    """
+    return {
+        table: list(dict.fromkeys(column.source for column in columns if column.source))
+        for table, columns in SOURCES.items()
+    }
