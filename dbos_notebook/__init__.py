@@ -17,6 +17,7 @@ from dbos_notebook.errors import (
     ReadOnlyError,
     SchemaNotFoundError,
     TruncatedWarning,
+    TrustWarning,
     WorkflowNotFoundError,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "ReadOnlyError",
     "SchemaNotFoundError",
     "TruncatedWarning",
+    "TrustWarning",
     "WorkflowNotFoundError",
     "__version__",
     "connect",
