@@ -6,6 +6,10 @@ This file lists the public surface. It holds no code of its own.
 from dbos_notebook.client import Client, connect
 from dbos_notebook.errors import (
     AuthenticationError,
+    BrokenOffError,
+    ConfirmationError,
+    ControlError,
+    ControlInterrupt,
     DatabaseConnectionError,
     DatabaseLockedError,
     FilterError,
@@ -15,9 +19,13 @@ from dbos_notebook.errors import (
     PermissionDeniedError,
     QueryTimeoutError,
     ReadOnlyError,
+    RefusedError,
+    ScheduleNotFoundError,
     SchemaNotFoundError,
+    StepNotFoundError,
     TruncatedWarning,
     TrustWarning,
+    UnsupportedRevisionError,
     WorkflowNotFoundError,
 )
 
@@ -25,7 +33,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AuthenticationError",
+    "BrokenOffError",
     "Client",
+    "ConfirmationError",
+    "ControlError",
+    "ControlInterrupt",
     "DatabaseConnectionError",
     "DatabaseLockedError",
     "FilterError",
@@ -35,9 +47,13 @@ __all__ = [
     "PermissionDeniedError",
     "QueryTimeoutError",
     "ReadOnlyError",
+    "RefusedError",
+    "ScheduleNotFoundError",
     "SchemaNotFoundError",
+    "StepNotFoundError",
     "TruncatedWarning",
     "TrustWarning",
+    "UnsupportedRevisionError",
     "WorkflowNotFoundError",
     "__version__",
     "connect",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from dbos_notebook.errors import LocationError, TrustWarning
 from dbos_notebook.reading import DEFAULT_LIMIT, Reading
+from dbos_notebook.steering import Steering
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -115,7 +116,7 @@ def connect(
     return Client(reader, catalog, decoder, application_name=application_name, read_only=read_only)
 
 
-class Client(Reading):
+class Client(Reading, Steering):
     """A connection to one system database. Make it with :func:`connect`.
 
     It may be used from several threads and inside a running event loop, is a context manager, and
@@ -174,6 +175,7 @@ class Client(Reading):
 
     def close(self) -> None:
         """Close the connections. Safe to call twice; later calls raise."""
+        self._close_control()
         self._reader.close()
 
     def workflow(self, workflow_id: str) -> Workflow:

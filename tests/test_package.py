@@ -26,6 +26,7 @@ ORDER = {
     "fleet": 4,
     "pictures": 4,
     "reading": 5,
+    "steering": 5,
     "workflow": 5,
     "client": 6,
     "widgets": 7,
