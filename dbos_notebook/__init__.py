@@ -4,6 +4,8 @@ This file lists the public surface. It holds no code of its own.
 """
 
 from dbos_notebook.client import Client, connect
+from dbos_notebook.control.plan import Plan
+from dbos_notebook.control.receipt import Receipt
 from dbos_notebook.errors import (
     AuthenticationError,
     BrokenOffError,
@@ -45,8 +47,10 @@ __all__ = [
     "NotDBOSDatabaseError",
     "NotebookError",
     "PermissionDeniedError",
+    "Plan",
     "QueryTimeoutError",
     "ReadOnlyError",
+    "Receipt",
     "RefusedError",
     "ScheduleNotFoundError",
     "SchemaNotFoundError",

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from dbos_notebook.workflow import Workflow
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
-    Time = str | dt.datetime | dt.date | dt.timedelta | pd.Timestamp | pd.Timedelta
 
 
 def connect(
@@ -229,8 +228,7 @@ class Client(Reading, Steering):
             )
             kept, truncated = frames.cut(batches, limit)
             frame = frames.to_frame(kept, columns, self._decoder)
-        asked = limit != DEFAULT_LIMIT
-        frames.note_truncation(frame, truncated=truncated, asked=asked, what=what)
+        frames.note_truncation(frame, truncated=truncated, asked=limit != DEFAULT_LIMIT, what=what)
         return frame
 
     def events(

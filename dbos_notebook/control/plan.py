@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.control.sheet import Sheet
-from dbos_notebook.control.verbs import Item, Verb
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dbos_notebook.control.receipt import Receipt
+    from dbos_notebook.control.verbs import Item, Verb
 
 COLUMNS = (
     "workflow_id",

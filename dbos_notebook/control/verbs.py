@@ -144,7 +144,10 @@ class Cancel(Verb):
         if row.status == "CANCELLED":
             return "unchanged", "it is cancelled already"
         if row.status == "PENDING":
-            return "do", "stops at its next step" + _queue_lost(row)
+            return (
+                "do",
+                "stops at its next step; the one that runs now goes unrecorded" + _queue_lost(row),
+            )
         if row.active:
             return "do", "will not start" + _queue_lost(row)
         return "do", "becomes CANCELLED"
