@@ -1,8 +1,8 @@
 """A DBOS application for the tests of control: a process that runs until its input closes.
 
-``python app.py VERSION EXECUTOR`` with the URL in the environment. Each step writes a line to a file
-before it does anything: that is how side effects are counted. A line read from the input is a
-command (JSON), answered by a line of output.
+``python app.py VERSION EXECUTOR`` with the URL in the environment. Each step writes a line to a
+file before it does anything: that is how side effects are counted. A line read from the input is
+a command (JSON), answered by a line of output.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def command(asked: dict[str, Any]) -> Any:
             for workflow_id in asked["ids"]:
                 try:
                     DBOS.retrieve_workflow(workflow_id).get_result(polling_interval_sec=0.02)
-                except Exception:  # noqa: BLE001,S112 - those that are meant to fail
+                except Exception:  # noqa: BLE001 - those that are meant to fail
                     continue
     elif kind == "schedule":
         DBOS.create_schedule(
