@@ -161,7 +161,7 @@ class Fork(_FromStep):
         for item in items:
             if item.point is None or item.new_workflow_id is None:
                 raise RuntimeError(f"{item.workflow_id} was planned without a step")
-            replaced = self.replacement_children
+            replaced = item.replaced or self.replacement_children
             with SetWorkflowID(item.new_workflow_id):
                 client.fork_workflow(
                     item.workflow_id,

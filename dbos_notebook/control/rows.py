@@ -92,6 +92,11 @@ def workflows(session: Session, queries: Queries, ids: Iterable[str]) -> dict[st
     return _found(session, queries, {"workflow_ids": wanted}) if wanted else {}
 
 
+def failures(session: Session, queries: Queries) -> dict[str, Row]:
+    """Read the workflows that failed by themselves: not those that were cancelled."""
+    return _found(session, queries, {"status": ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]})
+
+
 def forks(session: Session, queries: Queries, originals: Sequence[str]) -> dict[str, Row]:
     """Read the workflows that were forked from any of these."""
     return _found(session, queries, {"forked_from": list(originals)}) if originals else {}

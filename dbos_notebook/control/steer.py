@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import os
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import sqlalchemy as sa
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from dbos_notebook.control import rows
 from dbos_notebook.control.alive import Prospects
-from dbos_notebook.control.calls import Door, not_allowed
+from dbos_notebook.control.calls import Door
 from dbos_notebook.control.course import Course, Unit
 from dbos_notebook.control.forks import Fork, _FromStep
+from dbos_notebook.control.guard import require_write
 from dbos_notebook.control.history import History
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.receipt import Line, Outcome, Receipt
@@ -31,24 +29,25 @@ from dbos_notebook.errors import (
     ConfirmationError,
     ControlInterrupt,
     NotebookError,
-    ReadOnlyError,
     RefusedError,
     ScheduleNotFoundError,
     StepNotFoundError,
-    UnsupportedRevisionError,
 )
 from dbos_notebook.tables import frames, listings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dbos_notebook.database.reader import Reader
+    from dbos_notebook.database.reader import Reader, Session
     from dbos_notebook.tables.queries import Queries
 
 MANY = 20
 """More than so many are changed without a plan only with ``confirm=True``."""
 READ_AGAIN_SECONDS = 5.0
 """How long a broken-off call tries to read what became of its workflows."""
+
+
+Look = Callable[["Session", "Queries", Sequence[str]], "pd.DataFrame"]
 
 
 class Steer:
@@ -98,18 +97,21 @@ class Steer:
             return self.plan(verb, ids)
         self.guard()
         made = self.plan(verb, ids)
-        self._require_sense(made)
-        count = made.counts["do"]
-        if count > MANY and not confirm:
-            raise ConfirmationError(
-                f"{verb.action} would change {count:,} workflows, and more than {MANY} ask for "
-                "confirm=True. Nothing was written; error.plan (or plan=True) shows what would be.",
-                plan=made,
-            )
+        self.require_sense(made, confirm=confirm)
         return self.apply(made, confirm)
 
-    def _require_sense(self, plan: Plan) -> None:
-        """Raise for what cannot be done, before anything is written."""
+    def require_sense(self, plan: Plan, *, confirm: bool) -> None:
+        """Raise for what cannot be done or must be confirmed, before anything is written."""
+        self._require_possible(plan)
+        count = plan.counts["do"]
+        if count > MANY and not confirm:
+            raise ConfirmationError(
+                f"{plan.action} would change {count:,} workflows, and more than {MANY} ask for "
+                "confirm=True. Nothing was written; error.plan (or plan=True) shows what would be.",
+                plan=plan,
+            )
+
+    def _require_possible(self, plan: Plan) -> None:
         missing = [item.workflow_id for item in plan.items if item.verdict == "not_found"]
         if missing and plan.verb.subject == "schedule_name":
             raise ScheduleNotFoundError(
@@ -135,33 +137,12 @@ class Steer:
 
     def guard(self) -> None:
         """Raise where this client may change nothing. Asked before each call that writes."""
-        if self.read_only:
-            raise ReadOnlyError(
-                f"This client of {self.reader.location} was opened with read_only=True. "
-                "connect(…) without it can control workflows."
-            )
-        catalog = self.queries.catalog
-        with self.reader.session() as session:
-            if catalog.has("dbos_migrations", "version"):
-                # The application may have been upgraded since this client connected.
-                table = catalog.table("dbos_migrations")
-                newest = sa.select(sa.func.max(table.c.version).label("version"))
-                revision = session.rows(newest)[0]["version"]
-                catalog = dataclasses.replace(catalog, revision=revision)
-            if not catalog.control:
-                raise UnsupportedRevisionError(
-                    f"{catalog.control.reason} Nothing was written.",
-                )
-            if catalog.dialect == "postgresql" and not session.rows(_may_write(catalog.schema)):
-                raise not_allowed(self.reader.location, "no UPDATE on workflow_status")
-        path = self.reader.location.path
-        if path and not os.access(path, os.W_OK):
-            raise not_allowed(self.reader.location, "the file is read-only")
+        require_write(self.reader, self.queries, read_only=self.read_only)
 
     # Applying
 
     def apply(self, plan: Plan, confirm: bool) -> Receipt:  # noqa: FBT001 - Plan's own callback
-        """Do what a plan says, as far as it still holds."""
+        """Do what a plan says, as far as it still holds, and keep it in the history."""
         self.guard()
         verb = plan.verb
         if isinstance(verb, Delete | DeleteSchedule) and not confirm:
@@ -171,6 +152,14 @@ class Steer:
                 plan=plan,
             )
         began = dt.datetime.now(dt.UTC)
+        receipt, course = self.carry(plan)
+        self.history.add(began, verb.action, verb.options(), receipt)
+        self.raise_broken(receipt, course)
+        return receipt
+
+    def carry(self, plan: Plan) -> tuple[Receipt, Course]:
+        """Do what a plan says, and tell how it went, also where it broke off."""
+        verb = plan.verb
         planned = {item.workflow_id: item for item in plan.items}
         with self.reader.session() as session:
             known = verb.look(session, self.queries, list(planned), planned)
@@ -193,9 +182,7 @@ class Steer:
             course.interrupted = True
             receipt = self._receipt(plan, items, units, course)
         plan.applied.update(one.workflow_id for one in receipt.lines if one.outcome == "done")
-        self.history.add(began, verb.action, verb.options(), receipt)
-        self._raise_broken(receipt, course)
-        return receipt
+        return receipt, course
 
     def _still(self, verb: Verb, item: Item, known: Known, plan: Plan) -> Item:
         """Judge a line of a plan again: only what it promised is done, if it still can be."""
@@ -210,7 +197,9 @@ class Steer:
         if item.verdict != "do" and now.verdict == "do":
             effect = f"the plan left it alone: {item.effect}{since}"
             return dataclasses.replace(now, verdict="unchanged", effect=effect, asked=item.asked)
-        return dataclasses.replace(now, will_run=item.will_run, asked=item.asked)
+        return dataclasses.replace(
+            now, will_run=item.will_run, asked=item.asked, replaced=item.replaced
+        )
 
     def _receipt(
         self, plan: Plan, items: Sequence[Item], units: Sequence[Unit], course: Course
@@ -326,7 +315,8 @@ class Steer:
             return "unknown", "still under way when the call was interrupted"
         return "failed", f"not done: {why}"
 
-    def _raise_broken(self, receipt: Receipt, course: Course) -> None:
+    def raise_broken(self, receipt: Receipt, course: Course) -> None:
+        """Raise, with the receipt, where a call was interrupted or broke off."""
         counts = ", ".join(f"{n:,} {word}" for word, n in receipt.counts.items() if n)
         if course.interrupted:
             raise ControlInterrupt(
@@ -363,6 +353,15 @@ class Steer:
         with self.reader.session() as session:
             return rows.workflows(session, self.queries, ids)
 
+    def read_status(self, look: Look, ids: Sequence[str] | None) -> pd.DataFrame:
+        """Make a frame in one snapshot; without IDs, of all that have failed by themselves."""
+        with self.reader.session() as session:
+            if ids is None:
+                ids = list(rows.failures(session, self.queries))
+            else:
+                listings.require_known(session, self.queries, ids)
+            return look(session, self.queries, ids)
+
     def _listed(self, ids: Sequence[str]) -> pd.DataFrame:
         with self.reader.session() as session:
             columns, batches = listings.workflow_batches(
@@ -376,18 +375,3 @@ class Steer:
     def close(self) -> None:
         """Close DBOS's client, if it was made."""
         self.door.close()
-
-
-def _may_write(schema: str | None) -> sa.Select[Any]:
-    """Select one row where the role may change workflows."""
-    classes = sa.table(
-        "pg_class", sa.column("oid"), sa.column("relname"), sa.column("relnamespace")
-    ).alias("c")
-    spaces = sa.table("pg_namespace", sa.column("oid"), sa.column("nspname")).alias("n")
-    joined = classes.join(spaces, spaces.c.oid == classes.c.relnamespace)
-    allowed = sa.func.has_table_privilege(classes.c.oid, sa.literal("UPDATE"))
-    return (
-        sa.select(classes.c.oid.label("oid"))
-        .select_from(joined)
-        .where(spaces.c.nspname == schema, classes.c.relname == "workflow_status", allowed)
-    )

@@ -40,6 +40,8 @@ class Item:
         What would happen, or why not.
     asked
         False for a child that comes along with its parent.
+    replaced
+        Which child a fork's copied steps refer to instead of which.
     """
 
     workflow_id: str
@@ -50,6 +52,7 @@ class Item:
     new_workflow_id: str | None = None
     will_run: str | None = None
     asked: bool = True
+    replaced: Mapping[str, str] | None = None
 
 
 @dataclass
@@ -63,6 +66,8 @@ class Known:
     # Where to fork from, or why that cannot be said.
     points: dict[str, ForkPoint | str] = field(default_factory=dict)
     new_ids: dict[str, str] = field(default_factory=dict)
+    # The best fork that each has, by the original's ID.
+    forks: dict[str, Row] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

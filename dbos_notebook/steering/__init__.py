@@ -5,12 +5,13 @@ All take an ID, many, a Series, or a DataFrame with ``workflow_id``; an empty on
 
 from __future__ import annotations
 
+from dbos_notebook.steering.repairs import Repairs
 from dbos_notebook.steering.schedules import Schedules
 from dbos_notebook.steering.watching import Watching
 from dbos_notebook.steering.workflows import Workflows
 
 
-class Steering(Workflows, Schedules, Watching):
+class Steering(Workflows, Schedules, Repairs, Watching):
     """What steers workflows. :class:`Client` is one.
 
     Every verb returns a ``Receipt``, or with ``plan=True`` a ``Plan`` of which nothing has been
