@@ -1,4 +1,4 @@
-"""Whether anything may be changed at all: asked before each call, and before anything is written."""
+"""Whether anything may be changed at all: asked before each call that writes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Repair of failed trees: the deepest failures are forked first, then those that awaited them.
 
 A fork of a parent runs again from the step that took its child's failure, and its copied steps
-refer to the child's fork (DBOS's ``replacement_children``). So what had succeeded is not done again.
+refer to the child's fork (DBOS's ``replacement_children``). What had succeeded is not done again.
 """
 
 from __future__ import annotations
