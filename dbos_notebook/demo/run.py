@@ -17,7 +17,7 @@ from dbos_notebook.database.locate import Location, locate
 from dbos_notebook.demo.plan import VERSIONS, first_id, plan
 from dbos_notebook.errors import NotDBOSDatabaseError, NotebookError
 
-_URL_VARIABLE = "DBOS_NOTEBOOK_DEMO_URL"
+URL_VARIABLE = "DBOS_NOTEBOOK_DEMO_URL"
 _APPLICATION = "demo-shop"
 
 
@@ -58,7 +58,7 @@ def run(
     _refuse_foreign(database, location, seed, force=force)
     if location.path:
         location.path.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, _URL_VARIABLE: location.url()}
+    environment = {**os.environ, URL_VARIABLE: location.url()}
     for version in VERSIONS:
         _process(version, workflows, seed, environment, location, progress)
 

@@ -187,7 +187,6 @@ def main() -> None:
             "system_database_url": os.environ["CONTROL_URL"],
             "application_version": version,
             "executor_id": executor,
-            "run_admin_server": False,
             "log_level": "CRITICAL",
             "notification_listener_polling_interval_sec": 0.05,
         }
