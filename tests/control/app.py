@@ -16,19 +16,21 @@ from typing import Any
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowAttributes, SetWorkflowID
 
-EFFECTS = Path(os.environ["CONTROL_EFFECTS"])
-GATES = EFFECTS.parent / "gates"
+
+def effects() -> Path:
+    """Return the file in which steps leave their traces."""
+    return Path(os.environ["CONTROL_EFFECTS"])
 
 
 def effect(step: str) -> None:
     """Leave a trace that a step of a workflow has begun."""
-    with EFFECTS.open("a") as file:
+    with effects().open("a") as file:
         file.write(f"{DBOS.workflow_id} {step} {DBOS.application_version}\n")
 
 
 def wait_for(gate: str) -> None:
     """Wait until a test opens a gate."""
-    while not (GATES / gate).exists():
+    while not (effects().parent / "gates" / gate).exists():
         time.sleep(0.02)
 
 

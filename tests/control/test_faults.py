@@ -16,7 +16,7 @@ from servers import PostgresServer
 
 import dbos_notebook as dn
 
-COUNT = 300
+COUNT = 150
 _COPY = """INSERT INTO {0}workflow_status (workflow_uuid, status, name, created_at, updated_at,
         application_version, serialization)
     SELECT 'many-' || i, {1}, 'checkout', 1, 1, 'v1', 'py_pickle' FROM {2}"""
