@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from dbos_notebook.tables.queries import Queries
 
 TIMEOUT_SECONDS = 600.0
-MOST_LEVELS = 100
 
 
 @dataclass(frozen=True)
@@ -140,9 +139,8 @@ class Repair:
     def _explore(self, session: Session, ids: Sequence[str]) -> _Tree:
         queries, tree = self._steer.queries, _Tree()
         level: list[str] = list(dict.fromkeys(ids))
-        for _ in range(MOST_LEVELS):
-            if not level:
-                break
+        # A cycle made by hand ends it, since what was looked at is not looked at again.
+        while level:
             tree.found |= rows.workflows(session, queries, level)
             failed = [
                 one
@@ -256,7 +254,9 @@ class _Run:
                 self._say(item, blocked)
                 continue
             replaced = {
-                child: str(self.lines[child].new_workflow_id) for child in self._children(item)
+                child: new
+                for child in self._children(item)
+                if (new := self.lines[child].new_workflow_id)
             }
             ready.append(dataclasses.replace(item, replaced=replaced or None))
         plan = Plan(self._verb, ready, self._steer.apply)
@@ -269,7 +269,7 @@ class _Run:
             self.course = course
 
     def _blocked(self, item: Item) -> str | None:
-        for child in self._children(item):
+        for child in self._children(item) & self._causes[item.workflow_id].required:
             new = self.lines[child].new_workflow_id
             if new is None:
                 return f"its child {child} was not repaired: {self.lines[child].detail}"

@@ -59,11 +59,11 @@ class Steer:
         queries: Queries,
         *,
         application_name: str | None,
-        read_only: bool,
+        read_only: Callable[[], bool],
     ) -> None:
         self.reader = reader
         self.queries = queries
-        self.read_only = read_only
+        self._read_only = read_only
         self.door = Door(reader.location, reader.schema, application_name)
         self.history = History(str(reader.location))
 
@@ -137,7 +137,7 @@ class Steer:
 
     def guard(self) -> None:
         """Raise where this client may change nothing. Asked before each call that writes."""
-        require_write(self.reader, self.queries, read_only=self.read_only)
+        require_write(self.reader, self.queries, read_only=self._read_only())
 
     # Applying
 
