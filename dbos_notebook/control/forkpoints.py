@@ -150,6 +150,5 @@ def _missing(workflow_id: str, what: str, steps: Sequence[Step]) -> StepNotFound
         listed += f", … ({len(steps)} in all)"
     have = f"Its steps: {listed}." if steps else "It has recorded no step; 'first' starts it anew."
     word = what.partition("'")[2].rstrip("'")
-    names = [step.function_name for step in steps]
     hint = nearest(word, [*names, *WORDS]) if word else ""
     return StepNotFoundError(f"Workflow {workflow_id!r} has no {what}.{hint} {have}")

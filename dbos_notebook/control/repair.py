@@ -269,7 +269,8 @@ class _Run:
             self.course = course
 
     def _blocked(self, item: Item) -> str | None:
-        for child in self._children(item) & self._causes[item.workflow_id].required:
+        cause = self._causes.get(item.workflow_id)
+        for child in self._children(item) & (cause.required if cause else frozenset()):
             new = self.lines[child].new_workflow_id
             if new is None:
                 return f"its child {child} was not repaired: {self.lines[child].detail}"

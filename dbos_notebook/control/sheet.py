@@ -92,7 +92,7 @@ class Sheet:
 
 
 def printable(text: str) -> str:
-    """Replace what would break a line or steer a terminal.
+    r"""Replace what would break a line or steer a terminal.
 
     Examples
     --------

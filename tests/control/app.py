@@ -133,6 +133,13 @@ def outer_hopeless() -> None:
 
 
 @DBOS.workflow()
+def careless(number: int) -> str:
+    """Start a child that always fails, and do not look back."""
+    DBOS.start_workflow(always_fails)
+    return fragile(f"careless{number}")
+
+
+@DBOS.workflow()
 def parent(gate: str) -> str:
     """A child that waits in a step."""
     work("p")
@@ -147,7 +154,7 @@ def scheduled(at: Any, context: Any) -> None:
 
 FUNCTIONS = {
     each.__name__: each
-    for each in (three, rich, leaf, middle, top, pair, body_fails, outer_hopeless, parent)
+    for each in (three, rich, leaf, middle, top, pair, body_fails, outer_hopeless, careless, parent)
 }
 
 

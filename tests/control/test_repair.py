@@ -96,6 +96,18 @@ def test_what_fails_again_stops_the_way_up_and_another_key_tries_anew(
     assert other.to_frame()["outcome"].tolist() == ["done", "unchanged"]
 
 
+def test_a_child_that_nobody_awaits_does_not_hold_up_its_parent(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("careless")
+    fail(live, "careless", [one], [1])
+    until(lambda: set(steered.tree(one)["status"]) == {"ERROR"}, "the child has failed too")
+    receipt = steered.repair(one, **V2, timeout=30)
+    assert receipt.to_frame()["outcome"].tolist() == ["done", "done"]
+    assert sorted(receipt.wait(timeout=30)["status"]) == ["ERROR", "SUCCESS"]
+    assert live.effects(str(receipt.lines[1].new_workflow_id)) == {"careless1": 1}
+
+
 def test_a_body_that_raised_keeps_all_its_steps(
     live: Live, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
