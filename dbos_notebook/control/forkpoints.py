@@ -143,9 +143,9 @@ def _number(workflow_id: str, start_step: Any, steps: Sequence[Step]) -> int:
 
 
 def _missing(workflow_id: str, what: str, steps: Sequence[Step]) -> StepNotFoundError:
-    listed = ", ".join(
-        f"{step.function_id} {printable(step.function_name)}" for step in steps[:SHOWN]
-    )
+    names = [printable(step.function_name) for step in steps]
+    pairs = zip(steps, names[:SHOWN], strict=False)
+    listed = ", ".join(f"{step.function_id} {name}" for step, name in pairs)
     if len(steps) > SHOWN:
         listed += f", … ({len(steps)} in all)"
     have = f"Its steps: {listed}." if steps else "It has recorded no step; 'first' starts it anew."

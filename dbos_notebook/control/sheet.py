@@ -96,7 +96,7 @@ def printable(text: str) -> str:
 
     Examples
     --------
-    >>> printable("a\\nb")
+    >>> printable("a\nb")
     'a·b'
     """
     return "".join(char if char.isprintable() else "·" for char in text)
