@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from live import Live, until
-from test_faults import interrupt_when
+from control_live import Live, until
+from test_control_faults import interrupt_when
 
 import dbos_notebook as dn
 
