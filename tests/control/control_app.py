@@ -1,8 +1,8 @@
 """A DBOS application for the tests of control: a process that runs until its input closes.
 
-``python control_app.py VERSION EXECUTOR`` with the URL in the environment. Each step writes a line to a
-file before it does anything: that is how side effects are counted. A line read from the input is
-a command (JSON), answered by a line of output.
+``python control_app.py VERSION EXECUTOR`` with the URL in the environment. Each step writes a
+line to a file before it does anything: that is how side effects are counted. A line read from the
+input is a command (JSON), answered by a line of output.
 """
 
 from __future__ import annotations
