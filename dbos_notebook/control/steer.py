@@ -16,7 +16,7 @@ from dbos_notebook.control import rows
 from dbos_notebook.control.alive import Prospects
 from dbos_notebook.control.calls import Door
 from dbos_notebook.control.course import Course, Unit
-from dbos_notebook.control.forks import Fork, _FromStep
+from dbos_notebook.control.forks import Fork, FromStep
 from dbos_notebook.control.guard import require_write
 from dbos_notebook.control.history import History
 from dbos_notebook.control.plan import Plan
@@ -127,7 +127,7 @@ class Steer:
             return
         first = refused[0]
         more = f" And {len(refused) - 1:,} more: error.plan." if len(refused) > 1 else ""
-        if isinstance(plan.verb, _FromStep) and first.point is None:
+        if isinstance(plan.verb, FromStep) and first.point is None:
             raise StepNotFoundError(f"{first.effect}{more}", plan=plan)
         raise RefusedError(
             f"{plan.action} of {first.workflow_id!r} is refused: {first.effect}. Nothing was "
@@ -191,9 +191,11 @@ class Steer:
 
     def _still(self, verb: Verb, item: Item, known: Known, plan: Plan) -> Item:
         """Judge a line of a plan again: only what it promised is done, if it still can be."""
-        if item.workflow_id in plan.applied:
-            return dataclasses.replace(item, verdict="unchanged", effect="this plan has done it")
         now = verb.judge(item.workflow_id, known, item)
+        if item.workflow_id in plan.applied:
+            return dataclasses.replace(
+                item, verdict="unchanged", effect="this plan has done it", row=now.row
+            )
         before = item.row.status if item.row else None
         status = now.row.status if now.row else None
         since = f" (when it was planned: {before})" if before not in (None, status) else ""
@@ -302,7 +304,7 @@ class Steer:
         new = known.rows.get(item.new_workflow_id or "")
         happened = verb.happened(item, after, new)
         if unit.ended and error is None:
-            if happened:
+            if happened or verb.certain:
                 return "done", verb.done(item)
             if after is None:
                 return "not_found", "it was deleted meanwhile"

@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psycopg
@@ -217,6 +217,30 @@ def test_what_is_deleted_in_between_does_not_stop_the_rest_of_its_batch(still: d
     receipt = plan.apply()
     assert receipt.counts["done"] == COUNT - 1
     assert [line.workflow_id for line in receipt.lines if line.outcome == "not_found"] == [gone]
+
+
+def test_a_fault_in_a_batch_that_was_taken_apart_is_told(still: dn.Client) -> None:
+    ids = fill(still, "CANCELLED")[:10]
+    plan = still.resume(ids, plan=True)
+    call, calls = plan.verb.call, []
+
+    def lose_then_fail(client: object, items: Sequence[object]) -> object:
+        calls.append(len(items))
+        if len(items) > 1:
+            client.delete_workflow(ids[3])  # type: ignore[attr-defined]
+        elif len(calls) > 6:
+            raise dn.DatabaseConnectionError("the line was cut")
+        return call(client, items)  # type: ignore[arg-type]
+
+    object.__setattr__(plan.verb, "call", lose_then_fail)
+    with pytest.raises(dn.BrokenOffError, match="the line was cut") as caught:
+        plan.apply()
+    outcomes = caught.value.receipt.to_frame()["outcome"].tolist()
+    assert outcomes == ["done"] * 3 + ["not_found"] + ["done"] + ["failed"] * 5
+    now = still.workflows(ids).set_index("workflow_id")["status"]
+    assert [now.get(one) for one in ids] == (
+        ["ENQUEUED"] * 3 + [None] + ["ENQUEUED"] + ["CANCELLED"] * 5
+    )
 
 
 def test_a_closed_client_controls_nothing(corpus_sqlite: Callable[[str], Path]) -> None:
