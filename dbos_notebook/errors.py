@@ -13,6 +13,7 @@ The tree::
     ├── DatabaseLockedError                         another process holds the SQLite file
     ├── FilterError              (ValueError)       a filter, value or column makes no sense
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
+    ├── MissingPackageError      (ImportError)      an extra of this package is not installed
     ├── ReadOnlyError            (PermissionError)  control was asked of a read-only client
     └── ControlError                                a control call wrote nothing, or not all
         ├── UnsupportedRevisionError                the installed dbos cannot control this database
@@ -78,6 +79,10 @@ class FilterError(NotebookError, ValueError):
 
 class WorkflowNotFoundError(NotebookError, LookupError):
     """No workflow of the database has the given ID."""
+
+
+class MissingPackageError(NotebookError, ImportError):
+    """What was asked for needs a package that an extra brings."""
 
 
 class ReadOnlyError(NotebookError, PermissionError):

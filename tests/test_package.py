@@ -25,6 +25,7 @@ ORDER = {
     "control": 4,
     "fleet": 4,
     "pictures": 4,
+    "counting": 5,
     "reading": 5,
     "steering": 5,
     "workflow": 5,
@@ -32,7 +33,7 @@ ORDER = {
     "widgets": 7,
 }
 # Not rooms of the chain: the public surface, the command line, and an application of its own.
-OUTSIDE = {"__init__", "__main__", "demo"}
+OUTSIDE = {"__init__", "__main__", "apps", "cli", "demo"}
 
 
 def room(path: Path) -> str:

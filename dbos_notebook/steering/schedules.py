@@ -93,6 +93,6 @@ class Schedules(Base):
                 f"No schedule is named {schedule!r}. Nothing was written; db.schedules() lists "
                 "those that are kept in the database."
             )
-        runs = room.runs(found, begin, finish, force=force)
+        runs = room.runs(self._queries, found, begin, finish, force=force)
         verb = room.Backfill(schedule, begin, finish, found.row.queue_name)
         return self._control(verb, runs, plan, confirm)
