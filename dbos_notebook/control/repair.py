@@ -264,7 +264,8 @@ class _Run:
         receipt, course = self._steer.carry(plan)
         for line in receipt.lines:
             self.lines[line.workflow_id] = line
-        self.notes += [note for note in receipt.notes if note not in self.notes]
+        # What is likely to run is waited for; what is not deserves a word.
+        self.notes += [note for note in receipt.notes if note.startswith("⚠")]
         if course.interrupted or course.fatal:
             self.course = course
 

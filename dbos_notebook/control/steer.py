@@ -236,6 +236,10 @@ class Steer:
         ]
         notes = [f"⚠ {len(idle):,} wait for an executor: {idle[0].will_run}."] if idle else []
 
+        told = {item.will_run for item in items if item.verdict == "do" and item.will_run}
+        if len(told) == 1 and not idle:
+            notes.append(f"Will it run? {told.pop()}.")
+
         def check() -> Receipt:
             return self._receipt(plan, items, units, course)
 
