@@ -153,6 +153,27 @@ def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
     assert len(forks(db, ids)) == COUNT
 
 
+def test_a_database_that_goes_away_while_a_repair_waits(
+    shut: tuple[dn.Client, Callable[[bool], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbos_notebook.control.waiting.PATIENCE_SECONDS", 0.5)
+    db, switch = shut
+    # Nobody runs v9, so the repair waits for the child's fork.
+    timer = threading.Timer(1.0, switch, [True])
+    timer.start()
+    with pytest.raises(dn.BrokenOffError, match="broke off") as caught:
+        db.repair("parent-6-bad", application_version="v9", timeout=60)
+    timer.join()
+    child, parent = caught.value.receipt.lines
+    assert (child.outcome, parent.outcome) == ("done", "unchanged")
+    assert parent.detail == "not begun: it broke off; the same call again goes on"
+    switch(False)
+    assert caught.value.receipt.check().counts["done"] == 1
+    assert forks(db, ["parent-6-bad-1", "parent-6-bad"]) == {
+        "parent-6-bad-1": child.new_workflow_id
+    }
+
+
 def test_an_interrupted_bulk_cancel_is_true_row_by_row(still: dn.Client) -> None:
     ids = fill(still, "ENQUEUED")
     plan = still.cancel(ids, plan=True)
