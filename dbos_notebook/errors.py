@@ -13,6 +13,7 @@ The tree::
     ├── DatabaseLockedError                         another process holds the SQLite file
     ├── FilterError              (ValueError)       a filter, value or column makes no sense
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
+    ├── GraphError               (ValueError)       the rows, or the names of groups, make no graph
     └── ReadOnlyError            (PermissionError)  control was asked of a read-only client
 
     TruncatedWarning             (UserWarning)      a listing left rows out
@@ -68,6 +69,10 @@ class FilterError(NotebookError, ValueError):
 
 class WorkflowNotFoundError(NotebookError, LookupError):
     """No workflow of the database has the given ID."""
+
+
+class GraphError(NotebookError, ValueError):
+    """The rows contradict each other, or an argument names nothing of a graph."""
 
 
 class ReadOnlyError(NotebookError, PermissionError):
