@@ -18,6 +18,7 @@ from dbos_notebook.errors import (
     ReadOnlyError,
     SchemaNotFoundError,
     TruncatedWarning,
+    TrustWarning,
     WorkflowNotFoundError,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "ReadOnlyError",
     "SchemaNotFoundError",
     "TruncatedWarning",
+    "TrustWarning",
     "WorkflowNotFoundError",
     "__version__",
     "connect",

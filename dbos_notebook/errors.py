@@ -17,6 +17,7 @@ The tree::
     └── ReadOnlyError            (PermissionError)  control was asked of a read-only client
 
     TruncatedWarning             (UserWarning)      a listing left rows out
+    TrustWarning                 (UserWarning)      payloads run code, or could not be run
 
 Each message says what happened, the value, and what to do. None ever holds a password.
 """
@@ -81,6 +82,10 @@ class ReadOnlyError(NotebookError, PermissionError):
 
 class TruncatedWarning(UserWarning):
     """A listing left rows out because of its ``limit``."""
+
+
+class TrustWarning(UserWarning):
+    """Payloads are trusted, and run what they hold; or one of them failed to."""
 
 
 def nearest(value: object, known: Iterable[str]) -> str:

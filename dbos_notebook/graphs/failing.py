@@ -45,7 +45,7 @@ def mark_failing_path(
             return
         failed["on_failing_path"] = True
         child = failed.get("child_workflow_id")
-        if child not in nodes or nodes[child]["status"] == "SUCCESS":
+        if child is None or child not in nodes or nodes[child]["status"] == "SUCCESS":
             return
         for starter in starters.get(child, ()):
             if nodes[starter]["workflow_id"] == workflow_id:

@@ -35,7 +35,7 @@ def message_edges(
     started = [start for start, _, _ in senders]
     # The latest end so far, to know when to stop looking back.
     reach = list(accumulate((end for _, end, _ in senders), max))
-    pairs = []
+    pairs: list[tuple[Hashable, Hashable]] = []
     for workflow_id, function_id, stored in zip(
         messages["workflow_id"],
         messages["consumed_by_function_id"],

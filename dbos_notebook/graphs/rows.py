@@ -66,15 +66,9 @@ def read(
     workflows = listings.tree(session, queries, roots, depth)
     ids = workflows["workflow_id"].tolist()
     columns, batches = listings.step_batches(session, queries, ids, load_output=load_output)
-    if load_output:
-        # The texts are enough to tell one result from another; decoding is left to who compares.
-        columns = tuple(
-            Column(column.name, "text", column.meaning, column.source)
-            if column.kind == "payload"
-            else column
-            for column in columns
-        )
     steps = frames.to_frame(batches, columns)
+    if load_output:
+        workflows = workflows.merge(_outputs(session, queries, ids), on="workflow_id", how="left")
     names = steps["function_name"]
     receivers = steps.loc[names == "DBOS.recv", "workflow_id"].unique().tolist()
     sleepers = steps.loc[names == "DBOS.sleep", "workflow_id"].unique().tolist()
@@ -86,6 +80,14 @@ def read(
         _wakes(session, queries, sleepers),
         read_at,
     )
+
+
+def _outputs(session: Session, queries: Queries, ids: Sequence[str]) -> pd.DataFrame:
+    columns, batches = listings.workflow_batches(
+        session, queries, {"workflow_ids": ids}, load_output=True, newest_first=None
+    )
+    frame = frames.to_frame(batches, columns)
+    return frame[["workflow_id", "output", "error"]]
 
 
 def _family(session: Session, queries: Queries, workflow_id: str) -> list[str]:
@@ -104,9 +106,7 @@ def _family(session: Session, queries: Queries, workflow_id: str) -> list[str]:
             )
             rows = session.rows(statement)
             level = list(
-                dict.fromkeys(
-                    row["workflow_id"] for row in rows if row["workflow_id"] not in found
-                )
+                dict.fromkeys(row["workflow_id"] for row in rows if row["workflow_id"] not in found)
             )
             found += level
     known = session.rows(sa.select(key.label("workflow_id")).where(queries.member(key, found[1:])))
