@@ -64,8 +64,7 @@ def connect(
     serializer
         The application's own (``DBOSConfig["serializer"]``), for ``trust_payloads=True``.
     statement_timeout
-        Seconds that one query may take; ``None``: no bound. On SQLite it is checked while rows
-        arrive.
+        Seconds that one query may take; ``None``: no bound. SQLite checks it as rows arrive.
 
     Returns
     -------

@@ -255,7 +255,7 @@ def _milliseconds(instant: pd.Timestamp | None) -> int | None:
 def _ended(step: Node) -> int | None:
     """Return when a step was over: a sleep when it wakes, whenever its row was completed."""
     completed = _milliseconds(step.get("completed_at"))
-    wakes = step.get("wakes_at")
+    wakes = _milliseconds(step.get("wakes_at"))
     if wakes is None or completed is None:
         return completed
-    return max(completed, round(wakes.timestamp() * 1000))
+    return max(completed, wakes)
