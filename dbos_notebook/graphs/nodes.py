@@ -144,6 +144,20 @@ def _digest(nodes: Sequence[Node], rows: pd.DataFrame) -> None:
         node["output_digest"] = hashlib.sha256(shown.encode("utf-8", "replace")).hexdigest()[:32]
 
 
+def spans(steps: pd.DataFrame) -> tuple[list[int | None], list[int | None]]:
+    """Return when steps started and were completed, in milliseconds."""
+    started, completed = (_milliseconds(steps[name]) for name in ("started_at", "completed_at"))
+    return started, completed
+
+
+def _milliseconds(instants: pd.Series[Any]) -> list[int | None]:
+    values = instants.dt.tz_localize(None).to_numpy("datetime64[ms]")
+    numbers: list[int | None] = values.astype("int64").tolist()
+    for place in np.flatnonzero(np.isnat(values)).tolist():
+        numbers[place] = None
+    return numbers
+
+
 def _wake(nodes: Mapping[Hashable, Node], wakes: pd.DataFrame) -> None:
     """Give sleeps their wake-up time; not the timeouts of recv and get_event, which look alike."""
     columns: Iterable[Any] = zip(
