@@ -65,7 +65,8 @@ def connect(
     serializer
         The application's own (``DBOSConfig["serializer"]``), for ``trust_payloads=True``.
     statement_timeout
-        Seconds that one query may take; ``None``: no bound. SQLite checks it as rows arrive.
+        Seconds that one query may take; ``None``: no bound. On SQLite it is checked while rows
+        arrive.
 
     Returns
     -------
