@@ -221,7 +221,7 @@ def test_no_sender_is_named_where_two_could_be() -> None:
 
 
 def test_a_sleep_lasts_until_it_wakes() -> None:
-    """Before dbos 3 a sleep's row was completed as it began."""
+    """In dbos 2.20 a sleep's row was completed as it began."""
     wakes = pd.DataFrame({"workflow_id": ["w"], "function_id": [1], "wakes_at": [at(1000)]})
     rows = [step("w", 1, 0, 1, "DBOS.sleep"), step("w", 2, 500, 600), step("w", 3, 1000, 1100)]
     graph = execution_graph(*frames([workflow("w")], rows), wakes=wakes)
