@@ -312,6 +312,6 @@ def test_long_and_deep_runs_are_quick() -> None:
         )
     deep = execution_graph(frame(workflows, "workflows"), frame(rows, "steps"))
     for graph in (long, deep):
-            path = critical_path(graph)
+        path = critical_path(graph)
         self_time(graph)
-            assert path["duration"].sum() == pd.Timedelta(10**6, unit="ms")
+        assert path["duration"].sum() == pd.Timedelta(10**6, unit="ms")
