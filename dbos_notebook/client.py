@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from dbos_notebook.counting import Counting
 from dbos_notebook.errors import LocationError, TrustWarning
+from dbos_notebook.picturing import Picturing
 from dbos_notebook.reading import DEFAULT_LIMIT, Reading
 from dbos_notebook.steering import Steering
 
@@ -115,7 +116,7 @@ def connect(
     return Client(reader, catalog, decoder, application_name=application_name, read_only=read_only)
 
 
-class Client(Reading, Counting, Steering):
+class Client(Reading, Counting, Picturing, Steering):
     """A connection to one system database. Make it with :func:`connect`.
 
     It may be used from several threads and inside a running event loop, is a context manager, and
