@@ -13,6 +13,8 @@ The tree::
     ├── DatabaseLockedError                         another process holds the SQLite file
     ├── FilterError              (ValueError)       a filter, value or column makes no sense
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
+    ├── PictureError                                a picture cannot be drawn or written
+    │   └── GraphvizNotFoundError                   nothing is installed that lays out graphs
     └── ReadOnlyError            (PermissionError)  control was asked of a read-only client
 
     TruncatedWarning             (UserWarning)      a listing left rows out
@@ -68,6 +70,14 @@ class FilterError(NotebookError, ValueError):
 
 class WorkflowNotFoundError(NotebookError, LookupError):
     """No workflow of the database has the given ID."""
+
+
+class PictureError(NotebookError):
+    """A picture cannot be drawn as asked, or not be written to that file."""
+
+
+class GraphvizNotFoundError(PictureError):
+    """Neither the program ``dot`` nor pygraphviz is there to lay out a graph."""
 
 
 class ReadOnlyError(NotebookError, PermissionError):
