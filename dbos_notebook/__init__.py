@@ -9,6 +9,7 @@ from dbos_notebook.errors import (
     DatabaseConnectionError,
     DatabaseLockedError,
     FilterError,
+    GraphError,
     GraphvizNotFoundError,
     LocationError,
     NotDBOSDatabaseError,
@@ -19,8 +20,10 @@ from dbos_notebook.errors import (
     ReadOnlyError,
     SchemaNotFoundError,
     TruncatedWarning,
+    TrustWarning,
     WorkflowNotFoundError,
 )
+from dbos_notebook.pictures.draw import draw
 
 __version__ = "0.1.0"
 
@@ -30,6 +33,7 @@ __all__ = [
     "DatabaseConnectionError",
     "DatabaseLockedError",
     "FilterError",
+    "GraphError",
     "GraphvizNotFoundError",
     "LocationError",
     "NotDBOSDatabaseError",
@@ -40,7 +44,9 @@ __all__ = [
     "ReadOnlyError",
     "SchemaNotFoundError",
     "TruncatedWarning",
+    "TrustWarning",
     "WorkflowNotFoundError",
     "__version__",
     "connect",
+    "draw",
 ]

@@ -15,9 +15,11 @@ The tree::
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
     ├── PictureError                                a picture cannot be drawn or written
     │   └── GraphvizNotFoundError                   nothing is installed that lays out graphs
+    ├── GraphError               (ValueError)       the rows, or the names of groups, make no graph
     └── ReadOnlyError            (PermissionError)  control was asked of a read-only client
 
     TruncatedWarning             (UserWarning)      a listing left rows out
+    TrustWarning                 (UserWarning)      payloads run code, or could not be run
 
 Each message says what happened, the value, and what to do. None ever holds a password.
 """
@@ -80,12 +82,20 @@ class GraphvizNotFoundError(PictureError):
     """Neither the program ``dot`` nor pygraphviz is there to lay out a graph."""
 
 
+class GraphError(NotebookError, ValueError):
+    """The rows contradict each other, or an argument names nothing of a graph."""
+
+
 class ReadOnlyError(NotebookError, PermissionError):
     """Control was asked of a client that was opened with ``read_only=True``."""
 
 
 class TruncatedWarning(UserWarning):
     """A listing left rows out because of its ``limit``."""
+
+
+class TrustWarning(UserWarning):
+    """Payloads are trusted, and run what they hold; or one of them failed to."""
 
 
 def nearest(value: object, known: Iterable[str]) -> str:

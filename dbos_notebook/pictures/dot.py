@@ -1,7 +1,7 @@
 """A scene as a graphviz.Digraph: for who wants to change it, or to draw it in another way.
 
 Every text is escaped: none is taken for an HTML-like label, and none of Graphviz's escapes
-(``\\\\N``, ``\\\\G``, ``\\\\l``) is left in it.
+(``\\N``, ``\\\\G``, ``\\\\l``) is left in it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ def quoted(text: str) -> str:
 
     Examples
     --------
-    >>> print(quoted("a<b>"), quoted("<b>"), quoted("\\\\N"))
-    a<b> &lt;b> &#92;N
+    >>> print(quoted("a<b>"), quoted("<b>"), quoted("\\\\N"), quoted("&lt;"))
+    a<b> &lt;b> \\\\N &amp;lt;
     """
-    # As entities, which Graphviz reads back in any string. An ampersand first, else a name
-    # that spells an entity would change.
-    text = text.replace("&", "&amp;").replace("\\", "&#92;").replace('"', "&quot;")
+    # Quotes and markup as entities, which Graphviz reads back; an ampersand first, else a name
+    # that spells an entity would change. A backslash doubled, because entities are read before
+    # the escapes are.
+    text = text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', "&quot;")
     return "&lt;" + text[1:] if text.startswith("<") else text
 
 

@@ -11,14 +11,17 @@ import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
-from dbos_notebook.errors import WorkflowNotFoundError
+from dbos_notebook.errors import FilterError, WorkflowNotFoundError
 from dbos_notebook.tables import frames
+from dbos_notebook.tables.flatten import flatten
 from dbos_notebook.tables.queries import Queries
 from dbos_notebook.tables.vocabulary import FRAMES, PAYLOAD, RECORDED, STEP, TREE, WORKFLOW, Column
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
+    from dbos_notebook.payloads.trusted import Decoder
 
+MANY = 5_000
 _PAYLOADS = {column.name: column for column in PAYLOAD}
 
 
@@ -45,6 +48,58 @@ def workflow_batches(
         WORKFLOW, filters, load_input=load_input, load_output=load_output, **order
     )
     return columns, _typed(session, statement, columns)
+
+
+def workflows(
+    session: Session,
+    queries: Queries,
+    filters: Mapping[str, Any],
+    limit: int | None,
+    offset: int | None,
+    decoder: Decoder,
+    *,
+    sort_desc: bool,
+    load_input: bool,
+    load_output: bool,
+    load_errors: bool,
+    normalize: bool,
+) -> tuple[pd.DataFrame, bool]:
+    """Return workflows as a DataFrame, and whether the limit left some out."""
+    if normalize:
+        require_loaded(load_input or load_output)
+    # Errors of many workflows are cheaper by one query of their own than by a lookup for each.
+    many = limit is None or limit > MANY
+    columns, batches = workflow_batches(
+        session,
+        queries,
+        filters,
+        load_input=load_input,
+        load_output=load_output,
+        load_errors=load_errors and not many,
+        newest_first=sort_desc,
+        # One more than asked, to know whether there are more.
+        limit=None if limit is None else limit + 1,
+        offset=offset,
+    )
+    kept, truncated = frames.cut(batches, limit)
+    if load_errors and many:
+        kept = with_errors(session, queries, kept)
+    frame = frames.to_frame(kept, columns, decoder)
+    return normalized(frame) if normalize else frame, truncated
+
+
+def require_loaded(loaded: bool) -> None:  # noqa: FBT001 - it is the question itself
+    """Raise FilterError where payloads shall be flattened and were not asked for."""
+    if not loaded:
+        raise FilterError(
+            "normalize=True flattens payloads that are loaded: "
+            "add load_output=True, or load_input=True for the inputs of workflows."
+        )
+
+
+def normalized(frame: pd.DataFrame) -> pd.DataFrame:
+    """Flatten the inputs and outputs that were loaded."""
+    return flatten(frame, [name for name in ("input", "output") if name in frame])
 
 
 def with_errors(
