@@ -22,6 +22,8 @@ BUDGET = 80
 """About how many nodes a person takes in."""
 MARGIN = 16.0
 NARROWEST = 420.0
+NOTEBOOK = 1_100.0
+"""What a notebook shows without making it smaller."""
 LINKS = {
     "first": "",
     "next": "",
@@ -31,8 +33,9 @@ LINKS = {
     "forked_from": "9 3 1.5 3",
 }
 """SVG's stroke-dasharray of a link."""
+CHILD = {"start_child": " a child", "get_result": " a child"}
 _THEMES = ("auto", "light", "dark")
-_DIRECTIONS = ("LR", "TB")
+_DIRECTIONS = ("auto", "LR", "TB")
 
 
 def draw(
@@ -41,7 +44,7 @@ def draw(
     fold: Literal["auto"] | int | None = "auto",
     open: Iterable[Any] = (),  # noqa: A002 - as graphs.fold
     hide: Iterable[str] = (),
-    direction: Literal["LR", "TB"] = "LR",
+    direction: Literal["auto", "LR", "TB"] = "auto",
     theme: ThemeName = "auto",
     critical_path: bool = False,
 ) -> Picture:
@@ -64,7 +67,8 @@ def draw(
     hide
         Operations that are not drawn, such as "set_event": see ``graphs.fold``.
     direction
-        "LR": time runs to the right; "TB": down.
+        "LR": time runs to the right; "TB": down; "auto": to the right, unless the picture would
+        be wider than a notebook and be read better the other way.
     theme
         "light", "dark", or "auto": what the reader prefers. A PNG is light then.
     critical_path
@@ -112,7 +116,8 @@ def draw(
     def dot() -> graphviz.Digraph:
         from dbos_notebook.pictures.dot import digraph
 
-        return digraph(scene(), direction, "dark" if theme == "dark" else "light")
+        run = "TB" if direction == "TB" else "LR"
+        return digraph(scene(), run, "dark" if theme == "dark" else "light")
 
     return Picture(drawing, text, dot)
 
@@ -182,7 +187,12 @@ def _render(
     from dbos_notebook.pictures.scene import BOOKKEEPING
 
     direction, theme, _ = options
-    wide, high = layout.arrange(scene, direction)
+    wide, high = layout.arrange(scene, "TB" if direction == "TB" else "LR")
+    if direction == "auto" and wide > NOTEBOOK:
+        sideways = wide
+        wide, high = layout.arrange(scene, "TB")
+        if wide > sideways:
+            wide, high = layout.arrange(scene, "LR")
     full = max(wide + 2 * MARGIN, NARROWEST)
     room = full - 2 * MARGIN
     legend = _legend(scene)
@@ -228,7 +238,7 @@ def _legend(scene: Scene) -> Legend:
             legend.add("status", status, SAID[status])
     for operation, (_, said) in OPERATIONS.items():
         if said and any(card.shape == operation for card in cards):
-            legend.add("shape", operation, said if said != "waits for" else "waits for a child")
+            legend.add("shape", operation, said + CHILD.get(operation, ""))
     kinds = {link.kind for link in scene.links}
     for kind, said in (
         ("returns", "returns"),

@@ -94,7 +94,7 @@ def _skeleton(scene: Scene, direction: str) -> str:
     """Write the DOT that says sizes and links only."""
     lines = [
         "digraph {",
-        f"rankdir={direction} compound=true nodesep=0.22 ranksep=0.38",
+        f"rankdir={direction} compound=true newrank=true nodesep=0.2 ranksep=0.3",
         'node [shape=box fixedsize=true label=""]',
         "edge [arrowsize=0.6]",
     ]
@@ -144,6 +144,7 @@ def _place(scene: Scene, laid_out: dict[str, Any]) -> tuple[float, float]:
             scene.junctions[name] = (scene.junctions[name][0], *point(thing["pos"]))
     for edge in laid_out.get("edges", []):
         link = scene.links[int(edge["id"])]
+        link.points, link.tip = [], None
         for each in edge["pos"].split():
             if each.startswith("e,"):
                 link.tip = point(each)

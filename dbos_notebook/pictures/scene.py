@@ -243,10 +243,8 @@ def _card(graph: nx.DiGraph[Any], key: Any, attributes: dict[str, Any], node_id:
         card.lines = [Line(f"running, {name}", SMALL, tone="status")]
     elif operation in BOOKKEEPING:
         card.shape, card.marked = operation, status != "SUCCESS"
-        said = _operation_words(graph, key, operation, name)
-        room = WIDEST - words.width(f" · {duration}", SMALL)
-        shown = words.fit(said, SMALL, room)
-        card.lines = [Line(f"{shown} · {duration}" if _worth(operation, duration) else shown)]
+        said = _said(graph, key, operation, name, duration)
+        card.lines = [Line(said)] if said else []
     else:
         card.shape = operation if operation == "other" else "step"
         card.lines = [
@@ -259,27 +257,22 @@ def _card(graph: nx.DiGraph[Any], key: Any, attributes: dict[str, Any], node_id:
     return card
 
 
-def _worth(operation: str, duration: str) -> bool:
-    # A start and a set event take no time worth a word.
-    return bool(duration) and operation in ("get_result", "sleep", "recv", "get_event")
-
-
 def _number(key: Any) -> str:
     return f"#{key[1]}" if isinstance(key, tuple) and isinstance(key[1], int) else ""
 
 
-def _operation_words(graph: nx.DiGraph[Any], key: Any, operation: str, name: str) -> str:
+def _said(graph: nx.DiGraph[Any], key: Any, operation: str, name: str, duration: str) -> str:
+    """Say of a bookkeeping step what its shape and the links do not say already."""
     said = OPERATIONS[operation][1]
     if operation == "start_child":
-        return f"{said} {name}"
+        linked = any(kind == "starts" for _, _, kind in graph.out_edges(key, data="kind"))
+        return "" if linked else words.fit(f"{said} {name}", SMALL, WIDEST)
     if operation == "get_result":
-        children = [
-            graph.nodes[tail].get("name")
-            for tail, _, kind in graph.in_edges(key, data="kind")
-            if kind == "returns"
-        ]
-        return f"{said} {words.clean(children[0] or '', 200)}" if children else f"{said} a workflow"
-    return said if operation != "other" else name
+        linked = any(kind == "returns" for _, _, kind in graph.in_edges(key, data="kind"))
+        said = "" if linked else f"{said} a child"
+    if operation in ("set_event", "stream"):
+        return ""
+    return " ".join(part for part in (said, duration) if part)
 
 
 def _workflow_lines(
@@ -380,6 +373,6 @@ def _measure(card: Card) -> None:
     wide = max((words.width(x.text, x.size, bold=x.bold) for x in card.lines), default=0)
     badge = words.width(card.badge, 10, bold=True) + 8 if card.badge else 0
     slant = 20 if card.shape in BOOKKEEPING else 12
-    card.width = max(56.0, mark + wide + slant + 10 + badge)
+    card.width = max(30.0, mark + wide + slant + (10 if wide else 0) + badge)
     bar = 8 if card.shares else 0
-    card.height = sum(line.size + 4 for line in card.lines) + bar + (10 if mark else 8)
+    card.height = max(23.0, sum(line.size + 4 for line in card.lines) + bar + 8 + (2 if mark else 0))
