@@ -34,7 +34,7 @@ LINKS = {
 }
 """SVG's stroke-dasharray of a link."""
 CHILD = {"start_child": " a child", "get_result": " a child"}
-_THEMES = ("auto", "light", "dark")
+THEMES = ("auto", "light", "dark")
 _DIRECTIONS = ("auto", "LR", "TB")
 
 
@@ -90,7 +90,7 @@ def draw(
     >>> sorted(picture._repr_mimebundle_()[0])
     ['image/png', 'image/svg+xml', 'text/plain']
     """
-    check_choice(theme, _THEMES, "theme")
+    check_choice(theme, THEMES, "theme")
     check_choice(direction, _DIRECTIONS, "direction")
     import graphviz
 

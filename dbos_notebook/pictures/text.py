@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.pictures import words
@@ -34,10 +35,11 @@ def tree(graph: nx.DiGraph[Any]) -> str:
     return "\n".join(lines)
 
 
-def walk(graph: nx.DiGraph[Any]) -> list[tuple[Any, int]]:
+def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, int]]:
     """Return each node once, with its depth: a workflow, its steps, and below a step the children.
 
-    Workflows that nothing shown has started, such as forks, come after the rest.
+    Workflows that nothing shown has started, such as forks, come after the rest. Nodes to skip
+    are left out, and what is below them moves up.
     """
     parts: dict[Any, list[Any]] = {}
     children: dict[Any, list[Any]] = {}
@@ -68,9 +70,11 @@ def walk(graph: nx.DiGraph[Any]) -> list[tuple[Any, int]]:
             if depth == 0 and owner != key and owner in graph and owner not in seen:
                 continue  # it comes with its workflow
             seen.add(key)
-            found.append((key, depth))
+            if key not in skip:
+                found.append((key, depth))
+                depth += 1
             below = parts.get(key, []) + children.get(key, [])
-            stack += [(each, depth + 1) for each in reversed(below)]
+            stack += [(each, depth) for each in reversed(below)]
     return found
 
 

@@ -1,0 +1,330 @@
+"""The rows of a timeline: what each workflow and step did when. Times are seconds since 1970."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from dbos_notebook.pictures import words
+from dbos_notebook.pictures.scene import short_id, tooltip
+from dbos_notebook.pictures.text import walk
+from dbos_notebook.pictures.theme import OPERATIONS, known
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+PARTS = {
+    "run": "running a step",
+    "own": "between steps",
+    "children": "waiting for children",
+    "sleep": "sleeping",
+    "message": "waiting for a message or an event",
+    "queue": "waiting in the queue",
+}
+"""What the parts of a bar mean."""
+_WAITS = {"get_result": "children", "sleep": "sleep", "recv": "message", "get_event": "message"}
+# Of what happened at once in a workflow, its own row shows the first of these.
+_FIRST = ("run", "children", "message", "sleep")
+_ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+_SECOND = 1.0
+
+
+class Span(NamedTuple):
+    """A part of a bar."""
+
+    start: float
+    end: float
+    part: str
+
+
+@dataclass
+class Row:
+    """A line of the timeline."""
+
+    id: str
+    key: Any
+    kind: str
+    status: str
+    name: str
+    depth: int
+    tooltip: str
+    spans: list[Span] = field(default_factory=list)
+    took: str = ""
+    error: str = ""
+    remark: str = ""
+    number: str = ""
+    failing: bool = False
+    running: bool = False
+    count: int = 0
+    members: list[tuple[float, float]] = field(default_factory=list)
+    critical: list[tuple[float, float]] = field(default_factory=list)
+
+
+class Times:
+    """When workflows began and ended, made out from what each database recorded.
+
+    SQLite keeps the times of workflows in whole seconds and those of steps in milliseconds: a
+    workflow then begins and ends with its steps, where they agree to the second.
+    """
+
+    def __init__(self, graph: nx.DiGraph[Any]) -> None:
+        self._graph = graph
+        self.now = _seconds(graph.graph.get("read_at")) or 0.0
+        self._steps: dict[Any, list[Any]] = {}
+        created = []
+        for key, attributes in graph.nodes(data=True):
+            if attributes.get("kind") == "step":
+                self._steps.setdefault(attributes.get("workflow_id"), []).append(key)
+            elif not words.missing(attributes.get("created_at")):
+                created.append(attributes["created_at"])
+        self.coarse = bool(created) and all(each.microsecond == 0 for each in created)
+        self._known: dict[Any, tuple[float | None, float | None, float | None]] = {}
+
+    def workflow(self, key: Any) -> tuple[float | None, float | None, float | None]:
+        """Return when a workflow was created, began and ended; ``None``: not yet, or not known."""
+        if key not in self._known:
+            self._known[key] = self._workflow(key)
+        return self._known[key]
+
+    def _workflow(self, key: Any) -> tuple[float | None, float | None, float | None]:
+        attributes = self._graph.nodes[key]
+        status = known(attributes.get("status"))
+        created = _seconds(attributes.get("created_at"))
+        began = _seconds(attributes.get("dequeued_at"))
+        if began is None and status not in ("ENQUEUED", "DELAYED"):
+            began = created
+        ended = _seconds(attributes.get("completed_at"))
+        steps = [self.step(step) for step in self._steps.get(key, ()) if not self.copied(step)]
+        ran = [span for span in steps if span is not None]
+        if began is not None and ran:
+            first, last = min(span[0] for span in ran), max(span[1] for span in ran)
+            if self.coarse:
+                if 0 < first - began < _SECOND:
+                    began = first
+                if ended is not None and 0 < last - ended < _SECOND:
+                    ended = last
+            if ended is None and status in _ENDED:
+                ended = last
+        elif ended is None and status in _ENDED:
+            ended = began
+        if self.coarse and created is not None and began is not None:
+            created = began if began - created < _SECOND else created
+        if began is not None and ended is not None and ended < began:
+            ended = began
+        return created, began, ended
+
+    def step(self, key: Any) -> tuple[float, float] | None:
+        """Return when a step began and ended; ``None``: not known."""
+        attributes = self._graph.nodes[key]
+        start = _seconds(attributes.get("started_at"))
+        end = _seconds(attributes.get("completed_at"))
+        if attributes.get("status") == "PENDING" and end is None and start is not None:
+            return start, max(self.now, start)
+        wakes = _seconds(attributes.get("wakes_at"))
+        if start is not None and wakes is not None:
+            end = max(end or start, min(wakes, self.now) if self.now else wakes)
+        if start is None or end is None:
+            return None
+        return start, max(start, end)
+
+    def copied(self, key: Any) -> bool:
+        """Tell whether a step of a fork is one that ran in the original."""
+        attributes = self._graph.nodes[key]
+        owner = attributes.get("workflow_id")
+        if owner not in self._graph or not self._graph.nodes[owner].get("forked_from"):
+            return False
+        end = _seconds(attributes.get("completed_at"))
+        created = _seconds(self._graph.nodes[owner].get("created_at"))
+        return end is not None and created is not None and end < created
+
+
+def _seconds(time: Any) -> float | None:
+    return None if words.missing(time) else float(pd.Timestamp(time).timestamp())
+
+
+def build(
+    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], critical: pd.DataFrame | None
+) -> tuple[list[Row], Times]:
+    """Make the rows.
+
+    Parameters
+    ----------
+    graph
+        The whole graph: times of what is folded come from it.
+    shown
+        The same, folded, or the very same.
+    critical
+        Of ``graphs.critical_path``.
+    """
+    times = Times(graph)
+    # The row of a child says all that the step that started it would.
+    merged = {
+        tail
+        for tail, head, kind in shown.edges(data="kind")
+        if kind == "starts" and shown.nodes[tail].get("operation") == "start_child"
+    }
+    rows = [
+        _row(graph, shown, times, key, depth)
+        for key, depth in walk(shown, skip=merged)
+    ]
+    if critical is not None:
+        _mark(rows, shown, critical)
+    return rows, times
+
+
+def _mark(rows: list[Row], shown: nx.DiGraph[Any], critical: pd.DataFrame) -> None:
+    by_key = {row.key: row for row in rows}
+    for row in rows:
+        for member in shown.nodes[row.key].get("members") or ():
+            by_key.setdefault(member, row)
+    for node, start, end in zip(
+        critical["node"], critical["start"], critical["end"], strict=True
+    ):
+        row = by_key.get(node)
+        if row is None and isinstance(node, tuple):
+            row = by_key.get(node[0])  # the step that started a child has no row of its own
+        begin, close = _seconds(start), _seconds(end)
+        if row is not None and begin is not None and close is not None and close > begin:
+            row.critical.append((begin, close))
+
+
+def _row(
+    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times, key: Any, depth: int
+) -> Row:
+    attributes = shown.nodes[key]
+    kind = str(attributes.get("kind", "step"))
+    row = Row(
+        short_id(key),
+        key,
+        kind,
+        known(attributes.get("status")),
+        words.clean(attributes.get("name") or kind, 200),
+        depth,
+        tooltip(key, attributes),
+        failing=bool(attributes.get("on_failing_path")),
+    )
+    error = attributes.get("error_type")
+    if not words.missing(error) and error:
+        row.error = words.clean(error, 300).rsplit(".", 1)[-1]
+    if kind == "workflow":
+        _workflow_row(graph, times, row, attributes)
+    elif kind == "group":
+        _group_row(graph, times, row, attributes)
+    else:
+        _step_row(shown, times, row, attributes)
+    return row
+
+
+def _workflow_row(
+    graph: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[str, Any]
+) -> None:
+    created, began, ended = times.workflow(row.key)
+    if created is None:
+        row.remark = "no times recorded"
+        return
+    row.running = ended is None
+    until = ended if ended is not None else max(times.now, began or created)
+    if began is None or began > created:
+        row.spans.append(Span(created, until if began is None else began, "queue"))
+    if began is not None:
+        row.spans += _shares(times, row.key, began, until)
+    row.took = words.took(pd.Timedelta(seconds=until - (began if began is not None else created)))
+    if began is None:
+        row.remark = "has waited"
+    told: dict[str, float] = {}
+    for span in row.spans:
+        told[span.part] = told.get(span.part, 0.0) + span.end - span.start
+    row.tooltip += "".join(
+        f"\n{said}: {words.took(pd.Timedelta(seconds=told[part]))}"
+        for part, said in PARTS.items()
+        if told.get(part)
+    )
+
+
+def _shares(times: Times, key: Any, began: float, until: float) -> list[Span]:
+    """Cut a workflow's time by what its steps did."""
+    moves: list[tuple[float, int, str]] = []
+    for step in times._steps.get(key, ()):  # noqa: SLF001 - the same module
+        attributes = times._graph.nodes[step]  # noqa: SLF001
+        span = times.step(step)
+        if span is None or times.copied(step) or step[-1] == "running":
+            continue
+        part = _WAITS.get(str(attributes.get("operation")), "run")
+        start, end = max(span[0], began), min(span[1], until)
+        if end > start:
+            moves += [(start, 1, part), (end, -1, part)]
+    moves.sort()
+    active = dict.fromkeys(_FIRST, 0)
+    spans: list[Span] = []
+    at = began
+    for time, change, part in [*moves, (until, 0, "run")]:
+        if time > at:
+            now = next((each for each in _FIRST if active[each]), "own")
+            if spans and spans[-1].part == now:
+                spans[-1] = Span(spans[-1].start, time, now)
+            else:
+                spans.append(Span(at, time, now))
+            at = time
+        active[part] += change
+    return spans or [Span(began, until, "own")]
+
+
+def _group_row(graph: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[str, Any]) -> None:
+    row.count = int(attributes.get("count", 0))
+    row.name = f"{row.count:,} × {row.name}"
+    for member in attributes.get("members") or ():
+        if member not in graph:
+            continue
+        if graph.nodes[member].get("kind") == "workflow":
+            created, began, ended = times.workflow(member)
+            start = began if began is not None else created
+            if start is not None:
+                row.members.append((start, ended if ended is not None else times.now))
+        elif not times.copied(member) and (span := times.step(member)):
+            row.members.append(span)
+    low, high = (words.took(attributes.get(f"duration_{each}")) for each in ("min", "max"))
+    row.took = low if low == high else f"{low} – {high}"
+    bad = sum(
+        int(n)
+        for status, n in (attributes.get("statuses") or {}).items()
+        if known(status) in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+    )
+    row.remark = f"{bad:,} failed" if bad else ""
+    if not row.members:
+        row.remark = row.remark or "no times recorded"
+
+
+def _step_row(shown: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[str, Any]) -> None:
+    operation = str(attributes.get("operation", "step"))
+    said = OPERATIONS.get(operation, ("", ""))[1]
+    row.number = f"#{row.key[1]}" if isinstance(row.key[1], int) else ""
+    if operation == "get_result":
+        owners = [
+            shown.nodes[tail].get("workflow_id", tail)
+            for tail, _, kind in shown.in_edges(row.key, data="kind")
+            if kind == "returns"
+        ]
+        child = shown.nodes[owners[0]].get("name") if owners and owners[0] in shown else None
+        row.name = words.clean(f"{said} {child or 'a child'}", 200)
+    elif operation == "start_child":
+        row.name = words.clean(f"{said} {row.name}", 200)
+    elif said:
+        row.name = said
+    if row.key[1] == "running":
+        row.name, row.running = f"running, {row.name}", True
+    if times.copied(row.key):
+        row.remark = "copied from the original"
+        row.took = words.took(attributes.get("duration"))
+        return
+    span = times.step(row.key)
+    if span is None:
+        row.remark = "no times recorded"
+        return
+    part = "own" if row.running else _WAITS.get(operation, "run")
+    row.spans = [Span(*span, part)]
+    row.took = words.took(pd.Timedelta(seconds=span[1] - span[0]))
+    duration = attributes.get("duration")
+    if not words.missing(duration) and duration < pd.Timedelta(0):
+        row.took, row.remark = words.took(duration), "ends before it begins: clocks differ"
