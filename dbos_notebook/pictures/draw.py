@@ -185,6 +185,7 @@ def _render(
     from dbos_notebook.pictures import layout, markup
     from dbos_notebook.pictures.headline import headline
     from dbos_notebook.pictures.scene import BOOKKEEPING
+    from dbos_notebook.pictures.times import Times
 
     direction, theme, _ = options
     wide, high = layout.arrange(scene, "TB" if direction == "TB" else "LR")
@@ -198,7 +199,7 @@ def _render(
     legend = _legend(scene)
     legend.arrange(room)
     notes = [f"{len(graph):,} nodes folded to {len(shown):,}"] if len(shown) < len(graph) else []
-    head = headline(graph, "Execution graph", notes).fitted(room)
+    head = headline(graph, Times(graph), "Execution graph", notes).fitted(room)
     top = 82.0 if head.reason else 64.0
     picture = picture_id("g", scene, head, options)
     svg = markup.render(

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.pictures import words
-from dbos_notebook.pictures.theme import SAID, known
+from dbos_notebook.pictures.theme import ENDED, SAID, known
+from dbos_notebook.pictures.times import Times
 
 if TYPE_CHECKING:
     import networkx as nx
-
-_ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,17 @@ class Headline:
         )
 
 
-def headline(graph: nx.DiGraph[Any], kind: str, notes: list[str] | None = None) -> Headline:
+def headline(
+    graph: nx.DiGraph[Any], times: Times, kind: str, notes: list[str] | None = None
+) -> Headline:
     """Say what a graph is of.
 
     Parameters
     ----------
     graph
         The whole graph, not folded.
+    times
+        Its times.
     kind
         What is drawn of it: "Execution graph" or "Timeline".
     notes
@@ -62,12 +65,15 @@ def headline(graph: nx.DiGraph[Any], kind: str, notes: list[str] | None = None) 
     name = words.clean(attributes.get("name") or "workflows", 200)
     key = words.clean(root, 200) if root is not None else ""
     outcome = SAID[status] if status else words.clean(attributes.get("status") or "", 40)
-    duration = words.took(attributes.get("duration"))
+    duration = times.took(root) if root in graph else ""
     if duration:
-        outcome += f" {'after' if status in _ENDED else 'for'} {duration}"
+        outcome += f" {'after' if status in ENDED else 'for'} {duration}"
     began = attributes.get("dequeued_at")
     began = attributes.get("created_at") if words.missing(began) else began
-    facts = [f"began {words.moment(began)}" if not words.missing(began) else "", *_counts(graph)]
+    when = words.moment(began)
+    when = when.replace(".000", "") if times.coarse else when
+    facts = [f"began {when}" if when else "", *_counts(graph)]
+    facts += ["workflows timed to the second (SQLite)"] if times.coarse else []
     why = reason(graph)
     said = "".join(f" · {fact}" for fact in [*facts, *(notes or [])] if fact)
     return Headline(

@@ -11,6 +11,7 @@ from dbos_notebook.pictures import words
 from dbos_notebook.pictures.scene import short_id, tooltip
 from dbos_notebook.pictures.text import walk
 from dbos_notebook.pictures.theme import OPERATIONS, known
+from dbos_notebook.pictures.times import Times, seconds
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -27,8 +28,6 @@ PARTS = {
 _WAITS = {"get_result": "children", "sleep": "sleep", "recv": "message", "get_event": "message"}
 # Of what happened at once in a workflow, its own row shows the first of these.
 _FIRST = ("run", "children", "message", "sleep")
-_ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
-_SECOND = 1.0
 
 
 class Span(NamedTuple):
@@ -60,88 +59,6 @@ class Row:
     count: int = 0
     members: list[tuple[float, float]] = field(default_factory=list)
     critical: list[tuple[float, float]] = field(default_factory=list)
-
-
-class Times:
-    """When workflows began and ended, made out from what each database recorded.
-
-    SQLite keeps the times of workflows in whole seconds and those of steps in milliseconds: a
-    workflow then begins and ends with its steps, where they agree to the second.
-    """
-
-    def __init__(self, graph: nx.DiGraph[Any]) -> None:
-        self._graph = graph
-        self.now = _seconds(graph.graph.get("read_at")) or 0.0
-        self._steps: dict[Any, list[Any]] = {}
-        created = []
-        for key, attributes in graph.nodes(data=True):
-            if attributes.get("kind") == "step":
-                self._steps.setdefault(attributes.get("workflow_id"), []).append(key)
-            elif not words.missing(attributes.get("created_at")):
-                created.append(attributes["created_at"])
-        self.coarse = bool(created) and all(each.microsecond == 0 for each in created)
-        self._known: dict[Any, tuple[float | None, float | None, float | None]] = {}
-
-    def workflow(self, key: Any) -> tuple[float | None, float | None, float | None]:
-        """Return when a workflow was created, began and ended; ``None``: not yet, or not known."""
-        if key not in self._known:
-            self._known[key] = self._workflow(key)
-        return self._known[key]
-
-    def _workflow(self, key: Any) -> tuple[float | None, float | None, float | None]:
-        attributes = self._graph.nodes[key]
-        status = known(attributes.get("status"))
-        created = _seconds(attributes.get("created_at"))
-        began = _seconds(attributes.get("dequeued_at"))
-        if began is None and status not in ("ENQUEUED", "DELAYED"):
-            began = created
-        ended = _seconds(attributes.get("completed_at"))
-        steps = [self.step(step) for step in self._steps.get(key, ()) if not self.copied(step)]
-        ran = [span for span in steps if span is not None]
-        if began is not None and ran:
-            first, last = min(span[0] for span in ran), max(span[1] for span in ran)
-            if self.coarse:
-                if 0 < first - began < _SECOND:
-                    began = first
-                if ended is not None and 0 < last - ended < _SECOND:
-                    ended = last
-            if ended is None and status in _ENDED:
-                ended = last
-        elif ended is None and status in _ENDED:
-            ended = began
-        if self.coarse and created is not None and began is not None:
-            created = began if began - created < _SECOND else created
-        if began is not None and ended is not None and ended < began:
-            ended = began
-        return created, began, ended
-
-    def step(self, key: Any) -> tuple[float, float] | None:
-        """Return when a step began and ended; ``None``: not known."""
-        attributes = self._graph.nodes[key]
-        start = _seconds(attributes.get("started_at"))
-        end = _seconds(attributes.get("completed_at"))
-        if attributes.get("status") == "PENDING" and end is None and start is not None:
-            return start, max(self.now, start)
-        wakes = _seconds(attributes.get("wakes_at"))
-        if start is not None and wakes is not None:
-            end = max(end or start, min(wakes, self.now) if self.now else wakes)
-        if start is None or end is None:
-            return None
-        return start, max(start, end)
-
-    def copied(self, key: Any) -> bool:
-        """Tell whether a step of a fork is one that ran in the original."""
-        attributes = self._graph.nodes[key]
-        owner = attributes.get("workflow_id")
-        if owner not in self._graph or not self._graph.nodes[owner].get("forked_from"):
-            return False
-        end = _seconds(attributes.get("completed_at"))
-        created = _seconds(self._graph.nodes[owner].get("created_at"))
-        return end is not None and created is not None and end < created
-
-
-def _seconds(time: Any) -> float | None:
-    return None if words.missing(time) else float(pd.Timestamp(time).timestamp())
 
 
 def build(
@@ -185,7 +102,7 @@ def _mark(rows: list[Row], shown: nx.DiGraph[Any], critical: pd.DataFrame) -> No
         row = by_key.get(node)
         if row is None and isinstance(node, tuple):
             row = by_key.get(node[0])  # the step that started a child has no row of its own
-        begin, close = _seconds(start), _seconds(end)
+        begin, close = seconds(start), seconds(end)
         if row is not None and begin is not None and close is not None and close > begin:
             row.critical.append((begin, close))
 
@@ -229,7 +146,7 @@ def _workflow_row(
     if began is None or began > created:
         row.spans.append(Span(created, until if began is None else began, "queue"))
     if began is not None:
-        row.spans += _shares(times, row.key, began, until)
+        row.spans += _shares(graph, times, row.key, began, until)
     row.took = words.took(pd.Timedelta(seconds=until - (began if began is not None else created)))
     if began is None:
         row.remark = "has waited"
@@ -243,11 +160,11 @@ def _workflow_row(
     )
 
 
-def _shares(times: Times, key: Any, began: float, until: float) -> list[Span]:
+def _shares(graph: nx.DiGraph[Any], times: Times, key: Any, began: float, until: float) -> list[Span]:
     """Cut a workflow's time by what its steps did."""
     moves: list[tuple[float, int, str]] = []
-    for step in times._steps.get(key, ()):  # noqa: SLF001 - the same module
-        attributes = times._graph.nodes[step]  # noqa: SLF001
+    for step in times.steps.get(key, ()):
+        attributes = graph.nodes[step]
         span = times.step(step)
         if span is None or times.copied(step) or step[-1] == "running":
             continue

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.pictures import words
-from dbos_notebook.pictures.theme import GRAVEST, OPERATIONS, SAID, known
+from dbos_notebook.pictures.theme import ENDED, GRAVEST, OPERATIONS, SAID, known
+from dbos_notebook.pictures.times import Times
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -120,6 +121,7 @@ def build(graph: nx.DiGraph[Any], critical: dict[Any, str] | None = None) -> Sce
     """
     critical = critical or {}
     ids = {key: short_id(key) for key in graph}
+    times = Times(graph)
     with_steps = {
         attributes.get("workflow_id")
         for _, attributes in graph.nodes(data=True)
@@ -132,7 +134,7 @@ def build(graph: nx.DiGraph[Any], critical: dict[Any, str] | None = None) -> Sce
         framed = owner in with_steps and (
             _inside(attributes) or attributes.get("kind") == "workflow"
         )
-        card = _card(graph, key, attributes, ids[key])
+        card = _card(graph, times, key, ids[key])
         card.critical = key in critical
         card.badge = critical.get(key, "") or card.badge
         cards[card.id] = card
@@ -225,7 +227,8 @@ def _joined(tail: str, head: str, links: list[Link]) -> Link:
     )
 
 
-def _card(graph: nx.DiGraph[Any], key: Any, attributes: dict[str, Any], node_id: str) -> Card:
+def _card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Card:
+    attributes = graph.nodes[key]
     kind = str(attributes.get("kind", "step"))
     status = known(attributes.get("status"))
     operation = str(attributes.get("operation", "step"))
@@ -235,7 +238,7 @@ def _card(graph: nx.DiGraph[Any], key: Any, attributes: dict[str, Any], node_id:
     name = words.clean(attributes.get("name") or "", 200)
     duration = words.took(attributes.get("duration"))
     if kind == "workflow":
-        _workflow_lines(card, name or "workflow", key, attributes, duration)
+        _workflow_lines(card, name or "workflow", key, attributes, times.took(key))
     elif kind == "group":
         _group_lines(card, name, attributes)
     elif isinstance(key, tuple) and key[-1:] == ("running",):
@@ -251,6 +254,8 @@ def _card(graph: nx.DiGraph[Any], key: Any, attributes: dict[str, Any], node_id:
             Line(words.fit(name or "step", TITLE, WIDEST, bold=True), TITLE, True, "ink"),
             Line(" · ".join(x for x in (_number(key), duration) if x)),
         ]
+        if times.copied(key):
+            card.lines.append(Line("copied from the original"))
     _error_line(card, attributes)
     if card.difference and card.difference != "same":
         card.lines.append(Line(card.difference, SMALL, bold=True, tone="ink"))
@@ -281,8 +286,7 @@ def _workflow_lines(
     card.shape = "workflow"
     said = SAID[card.status] if card.status else words.clean(attributes.get("status") or "", 40)
     if duration:
-        ended = card.status in ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
-        said += f" {'after' if ended else 'for'} {duration}"
+        said += f" {'after' if card.status in ENDED else 'for'} {duration}"
     card.lines = [
         Line(words.fit(name, TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"),
         Line(words.fit_ends(words.clean(key, 200), SMALL, WIDEST)),

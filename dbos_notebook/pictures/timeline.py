@@ -31,8 +31,8 @@ WIDE = 1_000.0
 _WIDEST_LABEL = 300.0
 _INDENT = 14.0
 _DEEPEST = 10
-_AFTER = 96.0
-"""Room for words behind the last bar."""
+_AFTER = (70.0, 220.0)
+"""Room for words behind the last bar: at least and at most."""
 _THINNEST = 2.0
 _BIN = 2.0
 """Pixels per value of the area that shows how many ran at once."""
@@ -116,15 +116,16 @@ def _render(
     ]
     spans += [(start, end, True) for row in rows for start, end in row.members]
     label = min(_WIDEST_LABEL, max((_label_width(row) for row in rows), default=0.0)) + 12
-    scale = Scale(spans, WIDE - 2 * MARGIN - label - _AFTER)
+    least, most = _AFTER
+    after = min(most, max([least, *(_said_width(row) for row in rows if row.spans)]))
+    scale = Scale(spans, WIDE - 2 * MARGIN - label - after)
     notes = [f"{len(graph):,} rows folded to {len(rows):,}"] if len(shown) < len(graph) else []
-    notes += ["workflow times to the second, as SQLite keeps them"] if times.coarse else []
-    head = headline(graph, "Timeline", notes).fitted(WIDE - 2 * MARGIN)
+    head = headline(graph, times, "Timeline", notes).fitted(WIDE - 2 * MARGIN)
     names = Counter(row.name for row in rows if row.kind == "workflow")
     drawn: list[Drawn] = []
     y = 0.0
     for row in rows:
-        each = _place(row, scale, y, label, again=names[row.name] > 1)
+        each = _place(row, scale, y, (label, after), again=names[row.name] > 1)
         y += each.high
         drawn.append(each)
     legend = _legend(drawn)
@@ -160,19 +161,29 @@ def _label_width(row: Row) -> float:
     return min(row.depth, _DEEPEST) * _INDENT + mark + wide + number
 
 
+def _said(row: Row) -> str:
+    return " · ".join(each for each in (row.took, row.remark) if each)
+
+
+def _said_width(row: Row) -> float:
+    error = words.fit(row.error, 11, _AFTER[1] / 2, bold=True)
+    return words.width(_said(row), 11) + words.width(f" {error}", 11, bold=True) + 16
+
+
 def _has_mark(row: Row) -> bool:
     return row.kind != "step" or row.status != "SUCCESS"
 
 
-def _place(row: Row, scale: Scale, y: float, label: float, *, again: bool) -> Drawn:
+def _place(row: Row, scale: Scale, y: float, room: tuple[float, float], *, again: bool) -> Drawn:
     high = 24.0 if row.kind == "workflow" else 34.0 if row.members else 19.0
     x = min(row.depth, _DEEPEST) * _INDENT
     size = 12 if row.kind == "workflow" else 11
-    room = label - 12 - x - (20 if _has_mark(row) else 4)
+    label, after = room
+    label -= 12 + x + (20 if _has_mark(row) else 4)
     number = words.width(row.number, 10) + 6 if row.number else 0
-    name = words.fit(row.name, size, room - number, bold=row.kind != "step")
+    name = words.fit(row.name, size, label - number, bold=row.kind != "step")
     also = row.number
-    left = room - words.width(name, size, bold=True) - 10
+    left = label - words.width(name, size, bold=True) - 10
     if again and left > 50:
         also = words.fit_ends(words.clean(row.key, 200), 10, left)
     drawn = Drawn(row, y, high, x, name, also)
@@ -187,7 +198,7 @@ def _place(row: Row, scale: Scale, y: float, label: float, *, again: bool) -> Dr
         row.remark = " · ".join(x for x in (row.remark, f"up to {most:,} at once") if x)
     elif not row.spans:
         drawn.point = 0.0
-    _words(drawn, scale)
+    _words(drawn, scale.wide + after)
     return drawn
 
 
@@ -220,22 +231,22 @@ def _area(drawn: Drawn, scale: Scale, high: float) -> int:
     return most
 
 
-def _words(drawn: Drawn, scale: Scale) -> None:
+def _words(drawn: Drawn, room: float) -> None:
     row = drawn.row
-    drawn.words = " · ".join(each for each in (row.took, row.remark) if each)
-    drawn.error = row.error
-    size = words.width(drawn.words, 11) + words.width(f" {row.error}", 11, bold=True) + 12
+    drawn.words = _said(row)
+    drawn.error = words.fit(row.error, 11, _AFTER[1] / 2, bold=True)
+    size = _said_width(row)
     begin = min((bar.x for bar in drawn.bars), default=0.0)
     end = max((bar.x + bar.wide for bar in drawn.bars), default=6.0)
     drawn.until = end
     if row.running:
         end += 10
-    if end + size <= scale.wide + _AFTER:
+    if end + size <= room:
         drawn.words_x = end + 6
     elif begin >= size:
         drawn.words_x, drawn.anchor = begin - 6, "end"
     else:  # over the bar: the template draws it on the ground's colour
-        drawn.words_x, drawn.anchor = scale.wide + _AFTER - 2, "end"
+        drawn.words_x, drawn.anchor = room - 2, "end"
 
 
 def _guides(drawn: list[Drawn]) -> list[tuple[float, float, float]]:
