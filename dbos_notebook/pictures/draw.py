@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BUDGET = 80
 """About how many nodes a person takes in."""
 MARGIN = 16.0
-NARROWEST = 420.0
+NARROWEST = 620.0
 NOTEBOOK = 1_100.0
 """What a notebook shows without making it smaller."""
 LINKS = {

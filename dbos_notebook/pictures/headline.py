@@ -72,7 +72,8 @@ def headline(
     began = attributes.get("created_at") if words.missing(began) else began
     when = words.moment(began)
     when = when.replace(".000", "") if times.coarse else when
-    facts = [f"began {when}" if when else "", *_counts(graph)]
+    verb = "created" if status in ("ENQUEUED", "DELAYED") else "began"
+    facts = [f"{verb} {when}" if when else "", *_counts(graph)]
     facts += ["workflows timed to the second (SQLite)"] if times.coarse else []
     why = reason(graph)
     said = "".join(f" · {fact}" for fact in [*facts, *(notes or [])] if fact)
@@ -126,7 +127,11 @@ def reason(graph: nx.DiGraph[Any]) -> str:
             [*_path(graph, owner), words.clean(attributes.get("name") or "", 80) + number]
         )
         return f"failed in {where}{_error(attributes)}"
-    workflows = [(k, a) for k, a in failing if a.get("kind") == "workflow"]
+    workflows = [
+        (key, attributes)
+        for key, attributes in failing
+        if attributes.get("kind") == "workflow" and attributes.get("status") == "ERROR"
+    ]
     if workflows:
         key, attributes = workflows[-1]
         where = " › ".join(_path(graph, key))

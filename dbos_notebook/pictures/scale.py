@@ -110,8 +110,9 @@ class Scale:
         drawn = self.wide - _SHORT * len(self.breaks)
         step = nice((self.end - self.start - whole) * _TICK / max(drawn, 1.0))
         for before, after in zip(cuts, cuts[1:], strict=False):
-            if before + 1 == after:
-                continue  # two breaks on end
+            if before + 1 == after:  # two breaks on end, or one at the very beginning
+                ticks += [Tick(0.0, 0.0, 0.0, major=True)] if before < 0 else []
+                continue
             begin, end = float(self._times[before + 1]), float(self._times[after])
             origin = self.start if before < 0 else begin
             for number in range(math.floor((end - begin) / step * 1.0001) + 1):
@@ -119,7 +120,7 @@ class Scale:
                 x = self(time)
                 if ticks and x - ticks[-1].x < _TICK / 2 and number:
                     continue
-                ticks.append(Tick(x, time - self.start, time - origin, number == 0))
+                ticks.append(Tick(x, time - self.start, time - origin, major=number == 0))
         return ticks
 
 

@@ -76,7 +76,7 @@ class Times:
             return words.took(duration)
         span = (ended if ended is not None else max(self.now, began)) - began
         # Both ends to the second, and no step to say more.
-        return words.took(pd.Timedelta(seconds=span)) if span else "under 1 s"
+        return words.took(pd.Timedelta(seconds=span)) if span else "< 1 s"
 
     def step(self, key: Any) -> tuple[float, float] | None:
         """Return when a step began and ended; ``None``: not known."""
