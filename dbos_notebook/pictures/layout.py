@@ -113,6 +113,8 @@ def _skeleton(scene: Scene, direction: str) -> str:
         attributes = [f"id={number}", f"weight={weights.get(link.kind, 1)}"]
         if link.from_frame:
             attributes.append(f"ltail=cluster_{link.from_frame}")
+        if link.head in scene.junctions:
+            attributes.append("arrowhead=none")
         if link.kind == "message":
             attributes.append("constraint=false")
         lines.append(f"{link.tail} -> {link.head} [{' '.join(attributes)}]")

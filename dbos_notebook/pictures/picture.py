@@ -90,16 +90,16 @@ class Picture:
     @cached_property
     def png(self) -> bytes:
         """The picture as PNG, at twice the size of the screen's where that is not too much."""
-        import vl_convert
+        from dbos_notebook.pictures.raster import convert
 
-        return bytes(vl_convert.svg_to_png(self.svg, scale=self._scale))
+        return convert(self.svg, "png", self._scale)
 
     @cached_property
     def pdf(self) -> bytes:
         """The picture as a PDF of one page."""
-        import vl_convert
+        from dbos_notebook.pictures.raster import convert
 
-        return bytes(vl_convert.svg_to_pdf(self.svg))
+        return convert(self.svg, "pdf")
 
     @property
     def size(self) -> tuple[int, int]:

@@ -164,7 +164,7 @@ def _inside(attributes: dict[str, Any]) -> bool:
 def _link(tail: Card, head: Card, attributes: dict[str, Any]) -> Link:
     kind = str(attributes.get("kind", "next"))
     link = Link(tail.id, head.id, kind)
-    link.failing = tail.failing and head.failing and kind in ("first", "next", "starts", "returns")
+    link.failing = tail.failing and head.failing and kind in ("starts", "returns")
     link.critical = tail.critical and head.critical
     if kind == "forked_from" and not words.missing(attributes.get("step")):
         link.tooltip = words.clean(f"forked from step {attributes['step']}")
