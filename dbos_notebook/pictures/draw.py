@@ -126,9 +126,7 @@ def check_choice(value: object, choices: tuple[str, ...], name: str) -> None:
     """Refuse a word that is none of the choices."""
     if value not in choices:
         known = ", ".join(map(repr, choices))
-        raise PictureError(
-            f"{name}={value!r} is not one of {known}.{nearest(value, choices)}"
-        )
+        raise PictureError(f"{name}={value!r} is not one of {known}.{nearest(value, choices)}")
 
 
 def folded(

@@ -144,8 +144,10 @@ def outline(shape: str, w: float, h: float) -> str:
             f"M{n(x - 7)} {n(-y)}V{n(-y + 7)}H{n(x)}"
         )
     if shape == "stream":
-        q = w / 4
-        return f"M{n(-x)} {n(-y)}H{n(x)}V{n(y - 2)}q{n(-q / 2)}-5 {n(-q)} 0t{n(-q)} 0t{n(-q)} 0t{n(-q)} 0Z"
+        wave = n(-w / 4)
+        return (
+            f"M{n(-x)} {n(-y)}H{n(x)}V{n(y - 2)}q{n(-w / 8)}-5 {wave} 0t{wave} 0t{wave} 0t{wave} 0Z"
+        )
     if shape == "other":
         return f"M{n(-x)}{n(-y)}H{n(x)}V{n(y)}H{n(-x)}Z"
     r = {"pill": y, "sleep": y, "workflow": 9.0}.get(shape, 5.0)

@@ -28,7 +28,7 @@ class Drawing(NamedTuple):
 
 
 class Picture:
-    """A graph or a timeline as a picture. Get it with :func:`draw` or ``Client.timeline``.
+    r"""A graph or a timeline as a picture. Get it with :func:`draw` or ``Client.timeline``.
 
     In a cell it shows itself: SVG, and PNG for pages that show no SVG. Printed, it is an
     indented tree of text. It is drawn when first looked at, and then kept.
@@ -37,7 +37,7 @@ class Picture:
     --------
     >>> picture = dbos_notebook.connect(example_database).timeline("checkout-1")
     >>> picture.svg[:4], picture.png[:4]
-    ('<svg', b'\\x89PNG')
+    ('<svg', b'\x89PNG')
     """
 
     def __init__(

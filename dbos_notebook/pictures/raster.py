@@ -14,14 +14,18 @@ from typing import Literal
 from dbos_notebook.errors import PictureError
 
 PATIENCE = 60.0
-# Latin, Greek, Cyrillic, punctuation, arrows and mathematical signs: in the fonts, and never joined.
-_PLAIN = re.compile("[\x09\x0a\x20-\u02af\u0370-\u0482\u048a-\u052f\u2010-\u2027\u2030-\u205e\u2190-\u21ff\u2212\u00d7]*")
-_JOINING = re.compile("[\u0300-\u036f\u200c\u200d\ufe00-\ufe0f\U000e0000-\U000e0fff\U0001f3fb-\U0001f3ff]")
+# Latin, Greek, Cyrillic, punctuation, arrows: in the fonts, and never joined.
+_PLAIN = re.compile(
+    "[\\t\\n\\x20-\\u02af\\u0370-\\u0482\\u048a-\\u052f\\u2010-\\u2027\\u2030-\\u205e\\u2190-\\u21ff\\u2212]*"
+)
+_JOINING = re.compile(
+    "[\\u0300-\\u036f\\u200c\\u200d\\ufe00-\\ufe0f\\U000e0000-\\U000e0fff\\U0001f3fb-\\U0001f3ff]"
+)
 _CHILD = (
     "import sys, vl_convert\n"
     "svg = sys.stdin.buffer.read().decode()\n"
-    "kind, scale = sys.argv[1], float(sys.argv[2])\n"
-    "done = vl_convert.svg_to_pdf(svg) if kind == 'pdf' else vl_convert.svg_to_png(svg, scale=scale)\n"
+    "pdf, scale = sys.argv[1] == 'pdf', float(sys.argv[2])\n"
+    "done = vl_convert.svg_to_pdf(svg) if pdf else vl_convert.svg_to_png(svg, scale=scale)\n"
     "sys.stdout.buffer.write(done)\n"
 )
 

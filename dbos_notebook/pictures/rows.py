@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from dbos_notebook.pictures import words
+from dbos_notebook.pictures.edges import of_kind, tails
 from dbos_notebook.pictures.scene import short_id, tooltip
 from dbos_notebook.pictures.text import walk
 from dbos_notebook.pictures.theme import OPERATIONS, known
@@ -27,7 +28,7 @@ PARTS = {
 """What the parts of a bar mean."""
 _WAITS = {"get_result": "children", "sleep": "sleep", "recv": "message", "get_event": "message"}
 # Of what happened at once in a workflow, its own row shows the first of these.
-_FIRST = ("run", "children", "message", "sleep")
+_FIRST = ("failed", "run", "children", "message", "sleep")
 
 
 class Span(NamedTuple):
@@ -36,6 +37,7 @@ class Span(NamedTuple):
     start: float
     end: float
     part: str
+    status: str
 
 
 @dataclass
@@ -79,13 +81,10 @@ def build(
     # The row of a child says all that the step that started it would.
     merged = {
         tail
-        for tail, head, kind in shown.edges(data="kind")
-        if kind == "starts" and shown.nodes[tail].get("operation") == "start_child"
+        for tail, _ in of_kind(shown, "starts")
+        if shown.nodes[tail].get("operation") == "start_child"
     }
-    rows = [
-        _row(graph, shown, times, key, depth)
-        for key, depth in walk(shown, skip=merged)
-    ]
+    rows = [_row(graph, shown, times, key, depth) for key, depth in walk(shown, skip=merged)]
     if critical is not None:
         _mark(rows, shown, critical)
     return rows, times
@@ -96,20 +95,15 @@ def _mark(rows: list[Row], shown: nx.DiGraph[Any], critical: pd.DataFrame) -> No
     for row in rows:
         for member in shown.nodes[row.key].get("members") or ():
             by_key.setdefault(member, row)
-    for node, start, end in zip(
-        critical["node"], critical["start"], critical["end"], strict=True
-    ):
-        row = by_key.get(node)
-        if row is None and isinstance(node, tuple):
-            row = by_key.get(node[0])  # the step that started a child has no row of its own
+    for node, start, end in zip(critical["node"], critical["start"], critical["end"], strict=True):
+        # The step that started a child has no row of its own.
+        found = by_key.get(node) or (by_key.get(node[0]) if isinstance(node, tuple) else None)
         begin, close = seconds(start), seconds(end)
-        if row is not None and begin is not None and close is not None and close > begin:
-            row.critical.append((begin, close))
+        if found is not None and begin is not None and close is not None and close > begin:
+            found.critical.append((begin, close))
 
 
-def _row(
-    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times, key: Any, depth: int
-) -> Row:
+def _row(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times, key: Any, depth: int) -> Row:
     attributes = shown.nodes[key]
     kind = str(attributes.get("kind", "step"))
     row = Row(
@@ -144,9 +138,9 @@ def _workflow_row(
     row.running = ended is None
     until = ended if ended is not None else max(times.now, began or created)
     if began is None or began > created:
-        row.spans.append(Span(created, until if began is None else began, "queue"))
+        row.spans.append(Span(created, until if began is None else began, "queue", row.status))
     if began is not None:
-        row.spans += _shares(graph, times, row.key, began, until)
+        row.spans += _shares(graph, times, row, began, until)
     row.took = words.took(pd.Timedelta(seconds=until - (began if began is not None else created)))
     if began is None:
         row.remark = "has waited"
@@ -160,15 +154,19 @@ def _workflow_row(
     )
 
 
-def _shares(graph: nx.DiGraph[Any], times: Times, key: Any, began: float, until: float) -> list[Span]:
+def _shares(
+    graph: nx.DiGraph[Any], times: Times, row: Row, began: float, until: float
+) -> list[Span]:
     """Cut a workflow's time by what its steps did."""
     moves: list[tuple[float, int, str]] = []
-    for step in times.steps.get(key, ()):
+    for step in times.steps.get(row.key, ()):
         attributes = graph.nodes[step]
         span = times.step(step)
         if span is None or times.copied(step) or step[-1] == "running":
             continue
         part = _WAITS.get(str(attributes.get("operation")), "run")
+        if part == "run" and attributes.get("status") == "ERROR":
+            part = "failed"
         start, end = max(span[0], began), min(span[1], until)
         if end > start:
             moves += [(start, 1, part), (end, -1, part)]
@@ -179,13 +177,16 @@ def _shares(graph: nx.DiGraph[Any], times: Times, key: Any, began: float, until:
     for time, change, part in [*moves, (until, 0, "run")]:
         if time > at:
             now = next((each for each in _FIRST if active[each]), "own")
-            if spans and spans[-1].part == now:
-                spans[-1] = Span(spans[-1].start, time, now)
+            # What ran shows how the step ended; the rest, how the workflow did.
+            status = {"failed": "ERROR", "run": "SUCCESS"}.get(now, row.status)
+            now = "run" if now == "failed" else now
+            if spans and spans[-1][2:] == (now, status):
+                spans[-1] = spans[-1]._replace(end=time)
             else:
-                spans.append(Span(at, time, now))
+                spans.append(Span(at, time, now, status))
             at = time
         active[part] += change
-    return spans or [Span(began, until, "own")]
+    return spans or [Span(began, until, "own", row.status)]
 
 
 def _group_row(graph: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[str, Any]) -> None:
@@ -219,9 +220,7 @@ def _step_row(shown: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[s
     row.number = f"#{row.key[1]}" if isinstance(row.key[1], int) else ""
     if operation == "get_result":
         owners = [
-            shown.nodes[tail].get("workflow_id", tail)
-            for tail, _, kind in shown.in_edges(row.key, data="kind")
-            if kind == "returns"
+            shown.nodes[tail].get("workflow_id", tail) for tail in tails(shown, row.key, "returns")
         ]
         child = shown.nodes[owners[0]].get("name") if owners and owners[0] in shown else None
         row.name = words.clean(f"{said} {child or 'a child'}", 200)
@@ -240,8 +239,8 @@ def _step_row(shown: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[s
         row.remark = "no times recorded"
         return
     part = "own" if row.running else _WAITS.get(operation, "run")
-    row.spans = [Span(*span, part)]
+    row.spans = [Span(*span, part, row.status)]
     row.took = words.took(pd.Timedelta(seconds=span[1] - span[0]))
-    duration = attributes.get("duration")
-    if not words.missing(duration) and duration < pd.Timedelta(0):
+    duration = attributes.get("duration", pd.NaT)
+    if duration < pd.Timedelta(0):  # false where it is not known
         row.took, row.remark = words.took(duration), "ends before it begins: clocks differ"

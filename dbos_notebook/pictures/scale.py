@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -81,7 +82,7 @@ class Scale:
 
     def many(self, seconds: np.ndarray) -> np.ndarray:
         """Return where times are on the axis."""
-        return np.interp(seconds, self._times, self._places)
+        return np.asarray(np.interp(seconds, self._times, self._places))
 
     @staticmethod
     def _long(
@@ -109,7 +110,7 @@ class Scale:
         whole = sum(each.seconds for each in self.breaks)
         drawn = self.wide - _SHORT * len(self.breaks)
         step = nice((self.end - self.start - whole) * _TICK / max(drawn, 1.0))
-        for before, after in zip(cuts, cuts[1:], strict=False):
+        for before, after in pairwise(cuts):
             if before + 1 == after:  # two breaks on end, or one at the very beginning
                 ticks += [Tick(0.0, 0.0, 0.0, major=True)] if before < 0 else []
                 continue

@@ -9,7 +9,10 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from dbos_notebook.pictures import words
+from dbos_notebook.pictures.edges import heads, tails
 from dbos_notebook.pictures.theme import ENDED, GRAVEST, OPERATIONS, SAID, known
 from dbos_notebook.pictures.times import Times
 
@@ -251,7 +254,7 @@ def _card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Card:
     else:
         card.shape = operation if operation == "other" else "step"
         card.lines = [
-            Line(words.fit(name or "step", TITLE, WIDEST, bold=True), TITLE, True, "ink"),
+            Line(words.fit(name or "step", TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"),
             Line(" · ".join(x for x in (_number(key), duration) if x)),
         ]
         if times.copied(key):
@@ -270,11 +273,9 @@ def _said(graph: nx.DiGraph[Any], key: Any, operation: str, name: str, duration:
     """Say of a bookkeeping step what its shape and the links do not say already."""
     said = OPERATIONS[operation][1]
     if operation == "start_child":
-        linked = any(kind == "starts" for _, _, kind in graph.out_edges(key, data="kind"))
-        return "" if linked else words.fit(f"{said} {name}", SMALL, WIDEST)
+        return "" if heads(graph, key, "starts") else words.fit(f"{said} {name}", SMALL, WIDEST)
     if operation == "get_result":
-        linked = any(kind == "returns" for _, _, kind in graph.in_edges(key, data="kind"))
-        said = "" if linked else f"{said} a child"
+        said = "" if tails(graph, key, "returns") else f"{said} a child"
     if operation in ("set_event", "stream"):
         return ""
     return " ".join(part for part in (said, duration) if part)
@@ -292,12 +293,10 @@ def _workflow_lines(
         Line(words.fit_ends(words.clean(key, 200), SMALL, WIDEST)),
         Line(said, SMALL, tone="status"),
     ]
-    created, dequeued = attributes.get("created_at"), attributes.get("dequeued_at")
+    created, dequeued = attributes.get("created_at", pd.NaT), attributes.get("dequeued_at", pd.NaT)
     queue = attributes.get("queue_name")
     if not words.missing(queue):
-        waited = ""
-        if not words.missing(created) and not words.missing(dequeued):
-            waited = words.took(dequeued - created)
+        waited = words.took(dequeued - created)
         place = words.fit(words.clean(queue, 60), SMALL, WIDEST - 90)
         card.lines.append(Line(f"waited {waited} on {place}" if waited else f"on queue {place}"))
 
@@ -379,4 +378,6 @@ def _measure(card: Card) -> None:
     slant = 20 if card.shape in BOOKKEEPING else 12
     card.width = max(30.0, mark + wide + slant + (10 if wide else 0) + badge)
     bar = 8 if card.shares else 0
-    card.height = max(23.0, sum(line.size + 4 for line in card.lines) + bar + 8 + (2 if mark else 0))
+    card.height = max(
+        23.0, sum(line.size + 4 for line in card.lines) + bar + 8 + (2 if mark else 0)
+    )

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.pictures import words
+from dbos_notebook.pictures.edges import of_kind
 from dbos_notebook.pictures.theme import SAID, known
 
 if TYPE_CHECKING:
@@ -49,9 +50,8 @@ def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, 
         owner = attributes.get("workflow_id")
         if attributes.get("of") != "workflow" and owner in graph:
             parts.setdefault(owner, []).append(key)
-    for tail, head, kind in graph.edges(data="kind"):
-        if kind == "starts":
-            children.setdefault(tail, []).append(head)
+    for tail, head in of_kind(graph, "starts"):
+        children.setdefault(tail, []).append(head)
     found: list[tuple[Any, int]] = []
     seen: set[Any] = set()
     root = graph.graph.get("root")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -45,6 +46,7 @@ class Bar:
     x: float
     wide: float
     part: str
+    status: str
 
 
 @dataclass
@@ -63,7 +65,8 @@ class Drawn:
     words: str = ""
     error: str = ""
     words_x: float = 0.0
-    anchor: str = "start"
+    error_x: float = 0.0
+    also_x: float = 0.0
     point: float | None = None
     until: float = 0.0
 
@@ -187,9 +190,11 @@ def _place(row: Row, scale: Scale, y: float, room: tuple[float, float], *, again
     if again and left > 50:
         also = words.fit_ends(words.clean(row.key, 200), 10, left)
     drawn = Drawn(row, y, high, x, name, also)
+    drawn.also_x = x + (20 if _has_mark(row) else 4) + 6
+    drawn.also_x += words.width(name, size, bold=row.kind != "step")
     for span in row.spans:
         start, end = scale(span.start), scale(span.end)
-        drawn.bars.append(Bar(start, max(end - start, _THINNEST), span.part))
+        drawn.bars.append(Bar(start, max(end - start, _THINNEST), span.part, span.status))
     drawn.critical = [
         (scale(start), max(scale(end), scale(start) + _THINNEST)) for start, end in row.critical
     ]
@@ -215,7 +220,7 @@ def _area(drawn: Drawn, scale: Scale, high: float) -> int:
     level = np.array(
         [
             np.searchsorted(starts, right, "left") - np.searchsorted(ends, left, "right")
-            for left, right in zip(bins, bins[1:], strict=False)
+            for left, right in pairwise(bins)
         ]
         or [1]
     )
@@ -227,7 +232,7 @@ def _area(drawn: Drawn, scale: Scale, high: float) -> int:
             parts.append(f"H{left:.1f}V{high - value:.1f}")
             last = float(value)
     drawn.area = "".join(parts) + f"H{end:.1f}V{high:.1f}Z"
-    drawn.bars.append(Bar(begin, end - begin, "area"))
+    drawn.bars.append(Bar(begin, end - begin, "area", drawn.row.status))
     return most
 
 
@@ -244,16 +249,18 @@ def _words(drawn: Drawn, room: float) -> None:
     if end + size <= room:
         drawn.words_x = end + 6
     elif begin >= size:
-        drawn.words_x, drawn.anchor = begin - 6, "end"
-    else:  # over the bar: the template draws it on the ground's colour
-        drawn.words_x, drawn.anchor = room - 2, "end"
+        drawn.words_x = begin - size + 10
+    else:  # over the bar: the template draws it with an edge of the ground's colour
+        drawn.words_x = room - size + 10
+    drawn.error_x = drawn.words_x + words.width(drawn.words, 11) + 5
 
 
 def _guides(drawn: list[Drawn]) -> list[tuple[float, float, float]]:
     """Return a line down from each workflow to the last row that belongs to it."""
     guides = []
     open_rows: list[Drawn] = []
-    for number, each in enumerate([*drawn, None]):
+    ends: list[Drawn | None] = [*drawn, None]
+    for number, each in enumerate(ends):
         depth = each.row.depth if each else 0
         while open_rows and open_rows[-1].row.depth >= depth:
             begun = open_rows.pop()

@@ -71,7 +71,7 @@ class Times:
     def took(self, key: Any) -> str:
         """Say how long a workflow ran, or has run; ``""`` where it is not known."""
         duration = self._graph.nodes[key].get("duration")
-        created, began, ended = self.workflow(key)
+        _, began, ended = self.workflow(key)
         if not self.coarse or began is None:
             return words.took(duration)
         span = (ended if ended is not None else max(self.now, began)) - began

@@ -39,11 +39,11 @@ _BOLD = 1.07
 
 
 def clean(text: object, longest: int = LONGEST_TOOLTIP) -> str:
-    """Return text as one line that any renderer draws, cut at ``longest`` characters.
+    r"""Return text as one line that any renderer draws, cut at ``longest`` characters.
 
     Examples
     --------
-    >>> clean("a\\nb\\x1b[31m")
+    >>> clean("a\nb\x1b[31m")
     'a b [31m'
     >>> clean("x" * 2000, 5)
     'xxxx…'
@@ -120,7 +120,7 @@ def fit_ends(text: str, size: float, room: float) -> str:
     Examples
     --------
     >>> fit_ends("0190aa12-77f1-4c55-9d0e-aa61b54ffe01", 10, 90)
-    '0190aa12…54ffe01'
+    '0190aa1…54ffe01'
     """
     if width(text, size) <= room:
         return text

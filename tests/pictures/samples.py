@@ -19,9 +19,7 @@ class Sample:
     """Builds a graph: workflows, then their steps."""
 
     def __init__(self, root: str) -> None:
-        self.graph: nx.DiGraph[Any] = nx.DiGraph(
-            root=root, database="sample", read_at=at(100_000)
-        )
+        self.graph: nx.DiGraph[Any] = nx.DiGraph(root=root, database="sample", read_at=at(100_000))
 
     def workflow(
         self,
@@ -195,7 +193,7 @@ HOSTILE = (
     "<script>window.__pwned=1</script>",
     "</title></svg><img src=x onerror='window.__pwned=1'>",
     "<b>bold</b>",
-    '"quoted" \'single\' `back`',
+    "\"quoted\" 'single' `back`",
     "back\\slash \\N \\G \\L \\n \\l",
     "two\nlines\tand\r\nmore",
     "\x00\x07\x1b[31mred\x1b[0m",
@@ -233,9 +231,7 @@ def hostile() -> nx.DiGraph[Any]:
             HOSTILE[0], number, text, number / 10, number / 10 + 0.05, after=last,
             status="ERROR", error_type=text, error_message=text, on_failing_path=True,
         )  # fmt: skip
-    start = sample.step(
-        HOSTILE[0], 99, HOSTILE[0], 4, 4.1, after=last, operation="start_child"
-    )
+    start = sample.step(HOSTILE[0], 99, HOSTILE[0], 4, 4.1, after=last, operation="start_child")
     for number, text in enumerate(HOSTILE[1:]):
         if text:
             sample.workflow(text, text, 5, 6, parent=HOSTILE[0])
