@@ -24,6 +24,7 @@ from dbos_notebook.errors import (
     WorkflowNotFoundError,
 )
 from dbos_notebook.pictures.draw import draw
+from dbos_notebook.pictures.picture import Picture
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "NotDBOSDatabaseError",
     "NotebookError",
     "PermissionDeniedError",
+    "Picture",
     "PictureError",
     "QueryTimeoutError",
     "ReadOnlyError",

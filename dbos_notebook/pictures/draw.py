@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbos_notebook.errors import PictureError, nearest
-from dbos_notebook.pictures import words
 from dbos_notebook.pictures.picture import Drawing, Picture
 from dbos_notebook.pictures.theme import GRAVEST, OPERATIONS, SAID, ThemeName
 
@@ -254,7 +253,7 @@ def _legend(scene: Scene) -> Legend:
 
 
 def _draw_dot(dot: graphviz.Digraph) -> Picture:
-    from dbos_notebook.pictures import layout
+    from dbos_notebook.pictures import layout, words
 
     def drawing() -> Drawing:
         svg = layout.render(dot.source, "svg").decode()
