@@ -5,6 +5,7 @@ says what nodes and edges mean.
 """
 
 from dbos_notebook.graphs.build import execution_graph
+from dbos_notebook.graphs.fold import fold
 from dbos_notebook.graphs.plain import plain
 
-__all__ = ["execution_graph", "plain"]
+__all__ = ["execution_graph", "fold", "plain"]

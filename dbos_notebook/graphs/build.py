@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +14,7 @@ from dbos_notebook.graphs.failing import mark_failing_path
 from dbos_notebook.graphs.messages import message_edges
 from dbos_notebook.graphs.nodes import Node, running_node, spans, step_nodes, workflow_nodes
 from dbos_notebook.graphs.order import in_sequence, in_time
+from dbos_notebook.graphs.pause import uncollected
 
 Key = Hashable
 Pair = tuple[Key, Key]
@@ -73,20 +72,8 @@ def execution_graph(
     >>> graph.nodes["checkout-1", 3]["name"], list(graph.successors(("checkout-1", 3)))
     ('charge', [('checkout-1', 4)])
     """
-    with _uncollected():
+    with uncollected():
         return _execution_graph(workflows, steps, root, messages, wakes, database, read_at)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Hold off the cycle collector: of a million objects made at once, none is garbage yet."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _execution_graph(
