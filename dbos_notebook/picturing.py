@@ -99,7 +99,7 @@ class Picturing:
         workflow_id: str,
         *,
         fold: Literal["auto"] | int | None = "auto",
-        open: Iterable[Any] = (),  # noqa: A002 - as graphs.fold
+        open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
         hide: Iterable[str] = (),
         theme: ThemeName = "auto",
         critical_path: bool = True,
@@ -121,7 +121,7 @@ class Picturing:
         open
             The groups to show unfolded: see ``graphs.fold``.
         hide
-            Operations that are not shown, such as "set_event".
+            Operations that are not shown, such as "set_event", or "bookkeeping".
         theme
             "light", "dark", or "auto": what the reader prefers. A PNG is light then.
         critical_path

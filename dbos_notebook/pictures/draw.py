@@ -41,7 +41,7 @@ def draw(
     graph: nx.DiGraph[Any] | graphviz.Digraph,
     *,
     fold: Literal["auto"] | int | None = "auto",
-    open: Iterable[Any] = (),  # noqa: A002 - as graphs.fold
+    open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
     hide: Iterable[str] = (),
     direction: Literal["auto", "LR", "TB"] = "auto",
     theme: ThemeName = "auto",
@@ -64,7 +64,8 @@ def draw(
     open
         The groups to draw unfolded: see ``graphs.fold``.
     hide
-        Operations that are not drawn, such as "set_event": see ``graphs.fold``.
+        Operations that are not drawn, such as "set_event", or "bookkeeping" for all of DBOS's
+        own: see ``graphs.fold``.
     direction
         "LR": time runs to the right; "TB": down; "auto": to the right, unless the picture would
         be wider than a notebook and be read better the other way.
@@ -81,6 +82,8 @@ def draw(
     ------
     PictureError
         The graph is too large for ``fold=None``, or an argument makes no sense.
+    GraphError
+        ``hide`` names no operation.
 
     Examples
     --------
@@ -131,16 +134,15 @@ def check_choice(value: object, choices: tuple[str, ...], name: str) -> None:
 def folded(
     graph: nx.DiGraph[Any],
     fold: Literal["auto"] | int | None,
-    open: Iterable[Any],  # noqa: A002
+    open: Iterable[str],  # noqa: A002
     hide: Iterable[str],
 ) -> nx.DiGraph[Any]:
     """Fold a graph as ``draw`` was asked to; raise where it would be too much."""
     from dbos_notebook import graphs
     from dbos_notebook.pictures.layout import MOST_PARTS
 
-    opened, hidden = tuple(open), tuple(hide)
-    for each in hidden:
-        check_choice(each, tuple(OPERATIONS), "hide")
+    opened = [open] if isinstance(open, str) else list(open)
+    hidden = [hide] if isinstance(hide, str) else list(hide)
     if fold is None:
         if len(graph) > MOST_PARTS:
             raise PictureError(

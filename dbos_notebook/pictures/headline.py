@@ -30,7 +30,7 @@ class Headline:
         """Cut what is drawn to the room there is."""
         name = words.fit(self.name, 16, room * 0.6, bold=True)
         left = room - words.width(name, 16, bold=True) - 8
-        facts = words.fit(self.facts, 12, room - 20 - words.width(self.outcome, 12, bold=True))
+        facts = words.fit(self.facts, 12, room - 30 - words.width(self.outcome, 12, bold=True))
         return Headline(
             name,
             words.fit_ends(self.key, 12, left),
@@ -76,22 +76,22 @@ def headline(
     facts = [f"{verb} {when}" if when else "", *_counts(graph)]
     facts += ["workflows timed to the second (SQLite)"] if times.coarse else []
     why = reason(graph)
-    said = "".join(f" · {fact}" for fact in [*facts, *(notes or [])] if fact)
+    said = " · ".join(fact for fact in [*facts, *(notes or [])] if fact)
     return Headline(
         name,
         key,
         status,
         outcome,
-        said if outcome else said.removeprefix(" · "),
+        said,
         why,
         words.clean(f"{kind} of {name} {key}"),
-        words.clean(f"{outcome}{said}. {why}"),
+        words.clean(f"{outcome} · {said}. {why}"),
     )
 
 
 def _counts(graph: nx.DiGraph[Any]) -> list[str]:
     workflows = steps = 0
-    for key, attributes in graph.nodes(data=True):
+    for _, attributes in graph.nodes(data=True):
         if attributes.get("kind") == "group":
             if attributes.get("of") == "workflow":
                 workflows += int(attributes.get("count", 0))
@@ -99,7 +99,7 @@ def _counts(graph: nx.DiGraph[Any]) -> list[str]:
                 steps += int(attributes.get("count", 0))
         elif attributes.get("kind") == "workflow":
             workflows += 1
-        elif not (isinstance(key, tuple) and key[-1:] == ("running",)):
+        elif "function_id" in attributes:
             steps += 1
     found = [words.count(workflows, "workflow")] if workflows > 1 else []
     return [*found, words.count(steps, "step")]

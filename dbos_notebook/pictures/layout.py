@@ -13,7 +13,7 @@ import threading
 from typing import Any
 
 from dbos_notebook.errors import GraphvizNotFoundError, PictureError
-from dbos_notebook.pictures.scene import Scene
+from dbos_notebook.pictures.scene import STACK, Scene
 
 MOST_PARTS = 3_000
 """Nodes and edges of one picture. dot's time grows faster than their number."""
@@ -124,7 +124,9 @@ def _skeleton(scene: Scene, direction: str) -> str:
 
 def _size(scene: Scene, card_id: str) -> str:
     card = scene.cards[card_id]
-    return f"{card_id} [width={card.width / 72:.3f} height={card.height / 72:.3f}]"
+    more = STACK if card.kind == "group" else 0
+    wide, high = (card.width + more) / 72, (card.height + more) / 72
+    return f"{card_id} [width={wide:.3f} height={high:.3f}]"
 
 
 def _place(scene: Scene, laid_out: dict[str, Any]) -> tuple[float, float]:
@@ -141,7 +143,10 @@ def _place(scene: Scene, laid_out: dict[str, Any]) -> tuple[float, float]:
             x0, y0, x1, y1 = (float(x) for x in thing["bb"].split(","))
             frames[name].box = (x0 - left, top - y1, x1 - x0, y1 - y0)
         elif name in scene.cards:
-            scene.cards[name].x, scene.cards[name].y = point(thing["pos"])
+            card = scene.cards[name]
+            card.x, card.y = point(thing["pos"])
+            if card.kind == "group":
+                card.x, card.y = card.x - STACK / 2, card.y - STACK / 2
         elif name in scene.junctions:
             scene.junctions[name] = (scene.junctions[name][0], *point(thing["pos"]))
     for edge in laid_out.get("edges", []):

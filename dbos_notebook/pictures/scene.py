@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 TITLE, SMALL = 13.0, 11.0
 WIDEST = 210.0
 """Room for the text of a card."""
+STACK = 6.0
+"""How far the cards behind a group's stick out."""
 BOOKKEEPING = frozenset(OPERATIONS) - {"step", "other"}
 """Operations of DBOS itself: drawn small, because they are seldom the reason."""
 
@@ -123,7 +125,8 @@ def build(graph: nx.DiGraph[Any], critical: dict[Any, str] | None = None) -> Sce
         The nodes on the critical path, with the share of time that each took.
     """
     critical = critical or {}
-    ids = {key: short_id(key) for key in graph}
+    joins = {key for key, kind in graph.nodes(data="kind") if kind == "join"}
+    ids = {key: ("j" if key in joins else "n") + short_id(key)[1:] for key in graph}
     times = Times(graph)
     with_steps = {
         attributes.get("workflow_id")
@@ -133,6 +136,8 @@ def build(graph: nx.DiGraph[Any], critical: dict[Any, str] | None = None) -> Sce
     cards: dict[str, Card] = {}
     frames: dict[Any, Frame] = {}
     for key, attributes in graph.nodes(data=True):
+        if key in joins:
+            continue
         owner = attributes.get("workflow_id", key)
         framed = owner in with_steps and (
             _inside(attributes) or attributes.get("kind") == "workflow"
@@ -148,10 +153,13 @@ def build(graph: nx.DiGraph[Any], critical: dict[Any, str] | None = None) -> Sce
             if attributes.get("kind") == "workflow":
                 frame.status, frame.failing = card.status, card.failing
     links = [
-        _link(cards[ids[tail]], cards[ids[head]], attributes)
+        _link(ids[tail], ids[head], cards, attributes)
         for tail, head, attributes in graph.edges(data=True)
     ]
     scene = Scene(cards, links, list(frames.values()))
+    for key in joins:
+        owner = graph.nodes[key].get("workflow_id")
+        scene.junctions[ids[key]] = (frames[owner].id if owner in frames else None, 0.0, 0.0)
     _return_from_the_end(scene)
     _join_crowds(scene)
     for card in cards.values():
@@ -164,11 +172,13 @@ def _inside(attributes: dict[str, Any]) -> bool:
     return kind == "step" or (kind == "group" and attributes.get("of") == "step")
 
 
-def _link(tail: Card, head: Card, attributes: dict[str, Any]) -> Link:
+def _link(tail: str, head: str, cards: dict[str, Card], attributes: dict[str, Any]) -> Link:
     kind = str(attributes.get("kind", "next"))
-    link = Link(tail.id, head.id, kind)
-    link.failing = tail.failing and head.failing and kind in ("starts", "returns")
-    link.critical = tail.critical and head.critical
+    link = Link(tail, head, kind)
+    if tail in cards and head in cards:
+        both = (cards[tail], cards[head])
+        link.failing = kind in ("starts", "returns") and all(card.failing for card in both)
+        link.critical = all(card.critical for card in both)
     if kind == "forked_from" and not words.missing(attributes.get("step")):
         link.tooltip = words.clean(f"forked from step {attributes['step']}")
     return link
@@ -179,8 +189,8 @@ def _return_from_the_end(scene: Scene) -> None:
     framed = {frame.id: frame for frame in scene.frames}
     followed = {link.tail for link in scene.links if link.kind in ("next", "first")}
     for link in scene.links:
-        tail = scene.cards[link.tail]
-        if link.kind == "returns" and tail.kind == "workflow" and tail.frame:
+        tail = scene.cards.get(link.tail)
+        if link.kind == "returns" and tail is not None and tail.kind == "workflow" and tail.frame:
             last = [each for each in framed[tail.frame].cards if each not in followed]
             if last:
                 link.tail, link.from_frame = last[-1], tail.frame
@@ -195,7 +205,7 @@ def _join_crowds(scene: Scene) -> None:
     heads: dict[str, list[str]] = {}
     by_pair: dict[tuple[str, str], Link] = {}
     for link in scene.links:
-        if link.kind == "next":
+        if link.kind == "next" and link.tail in scene.cards and link.head in scene.cards:
             heads.setdefault(link.tail, []).append(link.head)
             by_pair[link.tail, link.head] = link
     crowds: dict[tuple[str, ...], list[str]] = {}
@@ -215,9 +225,7 @@ def _join_crowds(scene: Scene) -> None:
         for head in into:
             mine = [link for link in pairs if link.head == head]
             scene.links.append(_joined(joint, head, mine))
-    scene.links = [
-        link for link in scene.links if link.kind != "next" or (link.tail, link.head) not in gone
-    ]
+    scene.links = [link for link in scene.links if (link.tail, link.head) not in gone]
 
 
 def _joined(tail: str, head: str, links: list[Link]) -> Link:
@@ -243,7 +251,7 @@ def _card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Card:
     if kind == "workflow":
         _workflow_lines(card, name or "workflow", key, attributes, times.took(key))
     elif kind == "group":
-        _group_lines(card, name, attributes)
+        _group_lines(card, group_name(name, attributes), attributes)
     elif isinstance(key, tuple) and key[-1:] == ("running",):
         card.shape, card.marked = "pill", True
         card.lines = [Line(f"running, {name}", SMALL, tone="status")]
@@ -301,6 +309,15 @@ def _workflow_lines(
         card.lines.append(Line(f"waited {waited} on {place}" if waited else f"on queue {place}"))
 
 
+def group_name(name: str, attributes: dict[str, Any]) -> str:
+    """Name what a group holds: of DBOS's own steps, what they do."""
+    operation = attributes.get("operation")
+    if attributes.get("of") != "step" or operation not in BOOKKEEPING:
+        return name
+    said = OPERATIONS[operation][1]
+    return {"start_child": f"{said} {name}", "get_result": f"{said} a child"}.get(operation, said)
+
+
 def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     card.shape = "group"
     count = int(attributes.get("count", 0))
@@ -315,6 +332,11 @@ def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     card.shares = [(known(each), statuses[each] / total) for each in order]
     said = " · ".join(f"{statuses[each]:,} {SAID[known(each)]}" for each in order)
     card.lines.append(Line(words.fit(said, SMALL, WIDEST), tone="status"))
+    inside = int(attributes.get("failures_inside") or 0)
+    if inside and not any(known(each) == "ERROR" for each in statuses):
+        card.lines.append(
+            Line(words.count(inside, "failure") + " inside", SMALL, bold=True, tone="ink")
+        )
     low, high = attributes.get("duration_min"), attributes.get("duration_max")
     if not words.missing(low) and not words.missing(high):
         both = (words.took(low), words.took(high))

@@ -42,20 +42,20 @@ def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, 
     Workflows that nothing shown has started, such as forks, come after the rest. Nodes to skip
     are left out, and what is below them moves up.
     """
+    started = {head for _, head in of_kind(graph, "starts")}
     parts: dict[Any, list[Any]] = {}
     children: dict[Any, list[Any]] = {}
     for key, attributes in graph.nodes(data=True):
-        if attributes.get("kind") == "workflow":
+        if attributes.get("kind") in ("workflow", "join"):
             continue
         owner = attributes.get("workflow_id")
-        if attributes.get("of") != "workflow" and owner in graph:
+        if owner in graph and not (attributes.get("of") == "workflow" and key in started):
             parts.setdefault(owner, []).append(key)
     for tail, head in of_kind(graph, "starts"):
         children.setdefault(tail, []).append(head)
     found: list[tuple[Any, int]] = []
     seen: set[Any] = set()
     root = graph.graph.get("root")
-    started = {head for heads in children.values() for head in heads}
     tops = [root] if root in graph else []
     tops += [key for key in graph if key not in started and key != root]
     # Last resort: where hand-edited data makes workflows start each other in a ring.
@@ -64,7 +64,7 @@ def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, 
         stack = [(top, 0)]
         while stack:
             key, depth = stack.pop()
-            if key in seen:
+            if key in seen or graph.nodes[key].get("kind") == "join":
                 continue
             owner = graph.nodes[key].get("workflow_id")
             if depth == 0 and owner != key and owner in graph and owner not in seen:

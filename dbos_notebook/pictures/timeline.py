@@ -36,7 +36,8 @@ _AFTER = (70.0, 220.0)
 """Room for words behind the last bar: at least and at most."""
 _THINNEST = 2.0
 _BIN = 2.0
-"""Pixels per value of the area that shows how many ran at once."""
+"""Pixels per value of what is shown in short: how many ran at once, bars of very many parts."""
+_MOST_PARTS = 300
 
 
 @dataclass
@@ -75,7 +76,7 @@ def timeline(
     graph: nx.DiGraph[Any],
     *,
     fold: Literal["auto"] | int | None = "auto",
-    open: Iterable[Any] = (),  # noqa: A002 - as graphs.fold
+    open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
     hide: Iterable[str] = (),
     theme: ThemeName = "auto",
     critical_path: bool = True,
@@ -192,9 +193,7 @@ def _place(row: Row, scale: Scale, y: float, room: tuple[float, float], *, again
     drawn = Drawn(row, y, high, x, name, also)
     drawn.also_x = x + (20 if _has_mark(row) else 4) + 6
     drawn.also_x += words.width(name, size, bold=row.kind != "step")
-    for span in row.spans:
-        start, end = scale(span.start), scale(span.end)
-        drawn.bars.append(Bar(start, max(end - start, _THINNEST), span.part, span.status))
+    drawn.bars = _bars(row, scale)
     drawn.critical = [
         (scale(start), max(scale(end), scale(start) + _THINNEST)) for start, end in row.critical
     ]
@@ -205,6 +204,37 @@ def _place(row: Row, scale: Scale, y: float, room: tuple[float, float], *, again
         drawn.point = 0.0
     _words(drawn, scale.wide + after)
     return drawn
+
+
+def _bars(row: Row, scale: Scale) -> list[Bar]:
+    """Place the parts of a bar; of more than can be seen, each place shows what is most of it."""
+    edges = scale.many(np.array([span[:2] for span in row.spans]).reshape(-1, 2))
+    if len(row.spans) <= _MOST_PARTS:
+        return [
+            Bar(float(start), max(float(end - start), _THINNEST), span.part, span.status)
+            for span, (start, end) in zip(row.spans, edges, strict=True)
+        ]
+    begin, end = float(edges.min()), float(edges.max())
+    count = max(int((end - begin) / _BIN), 1)
+    places = np.linspace(begin, end, count + 1)
+    looks = sorted({(span.part, span.status) for span in row.spans})
+    filled = np.zeros((len(looks), count))
+    for number, look in enumerate(looks):
+        mine = edges[[(span.part, span.status) == look for span in row.spans]]
+        # How much lies before each place; the difference is how much lies between two.
+        before = np.array(
+            [np.clip(place - mine[:, 0], 0, mine[:, 1] - mine[:, 0]).sum() for place in places]
+        )
+        filled[number] = np.diff(before)
+        if look == ("run", "ERROR"):  # never outvoted
+            filled[number][filled[number] > 0] = np.inf
+    most = filled.argmax(axis=0)
+    starts = np.flatnonzero(np.diff(most, prepend=-1))
+    ends = [*starts[1:].tolist(), count]
+    return [
+        Bar(float(places[one]), float(places[two] - places[one]), *looks[most[one]])
+        for one, two in zip(starts.tolist(), ends, strict=True)
+    ]
 
 
 def _area(drawn: Drawn, scale: Scale, high: float) -> int:

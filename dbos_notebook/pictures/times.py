@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import networkx as nx
 
 _SECOND = 1.0
+_ASKED = 100
+"""Workflows whose times are looked at to know whether all are in whole seconds."""
 
 
 class Times:
@@ -26,13 +28,13 @@ class Times:
         self._graph = graph
         self.now = seconds(graph.graph.get("read_at")) or 0.0
         self.steps: dict[Any, list[Any]] = {}
-        created = []
+        whole: list[bool] = []
         for key, attributes in graph.nodes(data=True):
-            if attributes.get("kind") == "step":
+            if "function_id" in attributes or attributes.get("kind") == "step":
                 self.steps.setdefault(attributes.get("workflow_id"), []).append(key)
-            elif not words.missing(attributes.get("created_at")):
-                created.append(attributes["created_at"])
-        self.coarse = bool(created) and all(each.microsecond == 0 for each in created)
+            elif len(whole) < _ASKED and not words.missing(attributes.get("created_at")):
+                whole.append(attributes["created_at"].microsecond == 0)
+        self.coarse = bool(whole) and all(whole)
         self._known: dict[Any, tuple[float | None, float | None, float | None]] = {}
 
     def workflow(self, key: Any) -> tuple[float | None, float | None, float | None]:
@@ -49,8 +51,10 @@ class Times:
         if began is None and status not in ("ENQUEUED", "DELAYED"):
             began = created
         ended = seconds(attributes.get("completed_at"))
-        steps = [self.step(step) for step in self.steps.get(key, ()) if not self.copied(step)]
-        ran = [span for span in steps if span is not None]
+        ran = []
+        if self.coarse or (ended is None and status in ENDED):
+            steps = [self.step(step) for step in self.steps.get(key, ()) if not self.copied(step)]
+            ran = [span for span in steps if span is not None]
         if began is not None and ran:
             first, last = min(span[0] for span in ran), max(span[1] for span in ran)
             if self.coarse:

@@ -144,7 +144,7 @@ def took(span: Any) -> str:
     >>> took(pd.Timedelta("-5ms")), took(pd.NaT), took(pd.Timedelta(0))
     ('−5 ms', '', '0 ms')
     """
-    if span is None or pd.isna(span):
+    if missing(span):
         return ""
     seconds = pd.Timedelta(span).total_seconds()
     if seconds < 0:  # a step that ends before it starts: clocks differ
@@ -169,7 +169,7 @@ def moment(time: Any) -> str:
     >>> moment(pd.Timestamp("2026-01-02T03:04:05.678Z"))
     '2026-01-02 03:04:05.678 UTC'
     """
-    if time is None or pd.isna(time):
+    if missing(time):
         return ""
     stamp = pd.Timestamp(time).tz_convert("UTC")
     return f"{stamp:%Y-%m-%d %H:%M:%S}.{stamp.microsecond // 1000:03d} UTC"
@@ -187,5 +187,8 @@ def count(number: int, word: str, words: str | None = None) -> str:
 
 
 def missing(value: Any) -> bool:
-    """Tell whether an attribute is absent, ``None`` or ``NaT``."""
-    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
+    """Tell whether an attribute is absent: ``None``, ``NaT``, ``NA`` or ``nan``."""
+    # Asked of each node of a large graph; pandas.isna takes ten times as long.
+    if value is None or value is pd.NaT or value is pd.NA:
+        return True
+    return isinstance(value, float) and math.isnan(value)

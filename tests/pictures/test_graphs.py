@@ -109,9 +109,7 @@ def test_a_workflow_whose_own_code_failed() -> None:
         on_failing_path=True,
     )  # fmt: skip
     sample.step("w", 1, "price", 0, 0.5)
-    assert "no step failed: the code of order did — KeyError: 'sku'" in texts(
-        dn.draw(sample.graph)
-    )
+    assert "no step failed: the code of order did — KeyError: 'sku'" in texts(dn.draw(sample.graph))
 
 
 @pytest.mark.parametrize("status", ["ENQUEUED", "DELAYED"])
@@ -172,7 +170,9 @@ def test_two_pictures_share_no_ids() -> None:
     one, two = dn.draw(samples.failing()), dn.draw(samples.failing(), theme="dark")
     ids = [{each.get("id") for each in parse(p).iter() if each.get("id")} for p in (one, two)]
     assert not ids[0] & ids[1]
-    marks = [{e.get("data-node") for e in parse(p).iter() if e.get("data-node")} for p in (one, two)]
+    marks = [
+        {e.get("data-node") for e in parse(p).iter() if e.get("data-node")} for p in (one, two)
+    ]
     assert marks[0] == marks[1]
 
 
