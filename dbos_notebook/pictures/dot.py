@@ -13,7 +13,8 @@ from dbos_notebook.pictures.theme import DARK, DOT_STYLES, LIGHT, OPERATIONS
 if TYPE_CHECKING:
     import graphviz
 
-    from dbos_notebook.pictures.scene import Card, Line, Scene
+    from dbos_notebook.pictures.nodes import Card, Line
+    from dbos_notebook.pictures.scene import Scene
 
 _EDGES = {
     "returns": {"style": "dashed", "constraint": "true"},
@@ -100,6 +101,6 @@ def digraph(scene: Scene, direction: str, theme: str) -> graphviz.Digraph:
 
 
 def _lines(card: Card) -> list[Line]:
-    from dbos_notebook.pictures.scene import Line
+    from dbos_notebook.pictures.nodes import Line
 
     return [*card.lines, Line(card.badge)] if card.badge else card.lines

@@ -183,7 +183,7 @@ def _render(
 ) -> Drawing:
     from dbos_notebook.pictures import layout, markup
     from dbos_notebook.pictures.headline import headline
-    from dbos_notebook.pictures.scene import BOOKKEEPING
+    from dbos_notebook.pictures.nodes import BOOKKEEPING
     from dbos_notebook.pictures.times import Times
 
     direction, theme, _ = options

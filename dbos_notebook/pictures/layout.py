@@ -13,7 +13,8 @@ import threading
 from typing import Any
 
 from dbos_notebook.errors import GraphvizNotFoundError, PictureError
-from dbos_notebook.pictures.scene import STACK, Scene
+from dbos_notebook.pictures.nodes import STACK
+from dbos_notebook.pictures.scene import Scene
 
 MOST_PARTS = 3_000
 """Nodes and edges of one picture. dot's time grows faster than their number."""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dbos_notebook.pictures import words
 from dbos_notebook.pictures.edges import of_kind, tails
-from dbos_notebook.pictures.scene import group_name, short_id, tooltip
+from dbos_notebook.pictures.nodes import group_name, short_id, tooltip
 from dbos_notebook.pictures.text import walk
 from dbos_notebook.pictures.theme import OPERATIONS, known
 from dbos_notebook.pictures.times import Times, seconds

@@ -15,6 +15,8 @@ _LONG = 0.08
 """The share of the time from which on a wait may be made short."""
 _WORTH = 0.25
 """Waits are made short where the rest would have less than this share of the axis."""
+_FINEST = 0.001
+"""Times are kept in milliseconds: less than one is nothing to make room for."""
 _SHORT = 46.0
 """How wide a wait that was made short is."""
 _TICK = 90.0
@@ -101,7 +103,7 @@ class Scale:
         if long.sum() > 8:  # so many that together they are the picture
             long &= lengths >= np.sort(lengths[long])[-8]
         rest = lengths[~long].sum()
-        return long if 0 < rest < _WORTH * total else np.zeros(len(lengths), dtype=bool)
+        return long if _FINEST <= rest < _WORTH * total else np.zeros(len(lengths), dtype=bool)
 
     def _ticks(self, long: np.ndarray) -> list[Tick]:
         ticks: list[Tick] = []

@@ -33,9 +33,9 @@ _WIDTHS = (
     333, 556, 556, 500, 556, 556, 278, 556, 556, 222, 222, 500, 222, 833, 556, 556,
     556, 556, 333, 500, 278, 556, 500, 722, 500, 500, 500, 334, 260, 334, 584,
 )  # fmt: skip
-_SLACK = 1.06
-"""Room for fonts that run wider than Helvetica."""
-_BOLD = 1.07
+_SLACK = 1.14
+"""Room for fonts that run wider than Helvetica, such as DejaVu Sans."""
+_BOLD = 1.1
 
 
 def clean(text: object, longest: int = LONGEST_TOOLTIP) -> str:
