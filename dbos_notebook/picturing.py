@@ -136,7 +136,8 @@ class Picturing:
         Examples
         --------
         >>> db = dbos_notebook.connect(example_database)
-        >>> print(db.timeline("checkout-5-bad", hide=["set_event"]))
+        >>> print(db.timeline("checkout-1", depth=0, hide="bookkeeping").text[:8])
+        checkout
         """
         from dbos_notebook.pictures.timeline import timeline
 

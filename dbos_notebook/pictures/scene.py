@@ -95,6 +95,7 @@ def build(graph: nx.DiGraph[Any], critical: dict[Any, str] | None = None) -> Sce
         _link(ids[tail], ids[head], cards, attributes)
         for tail, head, attributes in graph.edges(data=True)
     ]
+    _only_through_children(links)
     scene = Scene(cards, links, list(frames.values()))
     for key in joins:
         owner = graph.nodes[key].get("workflow_id")
@@ -104,6 +105,14 @@ def build(graph: nx.DiGraph[Any], critical: dict[Any, str] | None = None) -> Sce
     for card in cards.values():
         measure(card)
     return scene
+
+
+def _only_through_children(links: list[Link]) -> None:
+    """Lead the critical path through a child, not past it as well."""
+    into_child = {link.tail for link in links if link.critical and link.kind == "starts"}
+    for link in links:
+        if link.kind == "next" and link.tail in into_child:
+            link.critical = False
 
 
 def _inside(attributes: dict[str, Any]) -> bool:

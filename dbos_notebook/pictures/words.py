@@ -23,19 +23,18 @@ _UNDRAWABLE = re.compile(
 )
 _SPACES = re.compile(r"\s+")
 
-# Helvetica's advance widths (thousandths of the size) from " " to "~"; Arial and Liberation
-# Sans, with which PNG and PDF are drawn, have the same.
+# How wide characters from " " to "~" are, in thousandths of the size: of Helvetica (Arial and
+# Liberation Sans are the same) and DejaVu Sans, the wider, because any of them may be the
+# reader's font.
 _WIDTHS = (
-    278, 278, 355, 556, 556, 889, 667, 191, 333, 333, 389, 584, 278, 333, 278, 278,
-    556, 556, 556, 556, 556, 556, 556, 556, 556, 556, 278, 278, 584, 584, 584, 556,
-    1015, 667, 667, 722, 722, 667, 611, 778, 722, 278, 500, 667, 556, 833, 722, 778,
-    667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611, 278, 278, 278, 469, 556,
-    333, 556, 556, 500, 556, 556, 278, 556, 556, 222, 222, 500, 222, 833, 556, 556,
-    556, 556, 333, 500, 278, 556, 500, 722, 500, 500, 500, 334, 260, 334, 584,
+    318, 401, 460, 838, 636, 950, 780, 275, 390, 390, 500, 838, 318, 361, 318, 337,
+    636, 636, 636, 636, 636, 636, 636, 636, 636, 636, 337, 337, 838, 838, 838, 556,
+    1015, 684, 686, 722, 770, 667, 611, 778, 752, 295, 500, 667, 557, 863, 748, 787,
+    667, 787, 722, 667, 611, 732, 684, 989, 685, 667, 685, 390, 337, 390, 838, 556,
+    500, 613, 635, 550, 635, 615, 352, 635, 634, 278, 278, 579, 278, 974, 634, 612,
+    635, 635, 411, 521, 392, 634, 592, 818, 592, 592, 525, 636, 337, 636, 838,
 )  # fmt: skip
-_SLACK = 1.14
-"""Room for fonts that run wider than Helvetica, such as DejaVu Sans."""
-_BOLD = 1.1
+_BOLD = 1.12
 
 
 def clean(text: object, longest: int = LONGEST_TOOLTIP) -> str:
@@ -88,8 +87,8 @@ def width(text: str, size: float, *, bold: bool = False) -> float:
         elif unicodedata.east_asian_width(character) in "WF":
             total += 1250 if code > 0x1F000 else 1000
         else:
-            total += 667 if character.isupper() else 584
-    return total * size / 1000 * _SLACK * (_BOLD if bold else 1)
+            total += 700 if character.isupper() else 636
+    return total * size / 1000 * (_BOLD if bold else 1)
 
 
 def fit(text: str, size: float, room: float, *, bold: bool = False) -> str:

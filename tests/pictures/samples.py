@@ -123,19 +123,23 @@ def failing() -> nx.DiGraph[Any]:
     charge = sample.step("order-17", 2, "charge", 0.3, 1.2, after=price)
     start = sample.step(
         "order-17", 3, "fulfil", 1.2, 1.3, after=charge, operation="start_child",
+        child_workflow_id="order-17-3",
         on_failing_path=True,
     )  # fmt: skip
     wait = sample.step(
-        "order-17", 4, "DBOS.getResult", 1.3, 5.15, after=start, operation="get_result", **error
-    )
+        "order-17", 4, "DBOS.getResult", 1.3, 5.15, after=start, operation="get_result",
+        child_workflow_id="order-17-3", **error,
+    )  # fmt: skip
     reserve = sample.step("order-17-3", 1, "reserve", 1.9, 2.6)
     ship = sample.step(
         "order-17-3", 2, "ship", 2.6, 2.7, after=reserve, operation="start_child",
+        child_workflow_id="order-17-3-2",
         on_failing_path=True,
     )  # fmt: skip
     wait_ship = sample.step(
-        "order-17-3", 3, "DBOS.getResult", 2.7, 5.0, after=ship, operation="get_result", **error
-    )
+        "order-17-3", 3, "DBOS.getResult", 2.7, 5.0, after=ship, operation="get_result",
+        child_workflow_id="order-17-3-2", **error,
+    )  # fmt: skip
     pick = sample.step("order-17-3-2", 1, "pick_courier", 2.9, 3.4)
     nap = sample.step("order-17-3-2", 2, "DBOS.sleep", 3.4, 4.4, after=pick, operation="sleep")
     sample.step("order-17-3-2", 3, "book_courier", 4.4, 4.8, after=nap, **error)
@@ -177,13 +181,13 @@ def many(children: int, failed: int = 2) -> nx.DiGraph[Any]:
     for number, (begin, key) in enumerate(starts, start=1):
         last = sample.step(
             "batch", number, "import_one", begin - 0.06, begin - 0.055,
-            after=last, operation="start_child",
+            after=last, operation="start_child", child_workflow_id=key,
         )  # fmt: skip
         sample.graph.add_edge(last, key, kind="starts")
     for number, key in enumerate(ends, start=children + 1):
         last = sample.step(
             "batch", number, "DBOS.getResult", total - 0.5, total,
-            after=last, operation="get_result",
+            after=last, operation="get_result", child_workflow_id=key,
         )  # fmt: skip
         sample.graph.add_edge(key, last, kind="returns")
     return sample.graph
@@ -208,7 +212,6 @@ HOSTILE = (
     "Z" + "\u0301\u0302\u0303" * 200 + "algo",
     "A" * 100_000,
     "W" * 300,
-    "\ud800 half",
     "",
     "<",
     "<>",
@@ -229,9 +232,20 @@ def hostile() -> nx.DiGraph[Any]:
     for number, text in enumerate(HOSTILE, start=1):
         last = sample.step(
             HOSTILE[0], number, text, number / 10, number / 10 + 0.05, after=last,
-            status="ERROR", error_type=text, error_message=text, on_failing_path=True,
+            status="ERROR", error_type=text, on_failing_path=True,
+            # Half a character, which a pickled message may hold.
+            error_message=f"{text} \ud800",
         )  # fmt: skip
-    start = sample.step(HOSTILE[0], 99, HOSTILE[0], 4, 4.1, after=last, operation="start_child")
+    start = sample.step(
+        HOSTILE[0],
+        99,
+        HOSTILE[0],
+        4,
+        4.1,
+        after=last,
+        operation="start_child",
+        child_workflow_id="?",
+    )
     for number, text in enumerate(HOSTILE[1:]):
         if text:
             sample.workflow(text, text, 5, 6, parent=HOSTILE[0])

@@ -19,7 +19,8 @@ from dbos_notebook.pictures.layout import render
 
 SVG = "{http://www.w3.org/2000/svg}"
 ALLOWED = {
-    "svg", "title", "desc", "style", "g", "rect", "path", "text", "tspan", "circle", "defs", "pattern",
+    "svg", "title", "desc", "style", "g", "rect", "path", "text", "tspan", "circle", "defs",
+    "pattern",
 }  # fmt: skip
 """Every element that a picture is made of: none can run, load or lead anywhere."""
 
