@@ -10,8 +10,8 @@ from typing import Any
 import networkx as nx
 import pandas as pd
 import pytest
-import samples
-from test_graphs import SVG, parse, texts
+import runs
+from test_drawing import SVG, parse, texts
 
 import dbos_notebook as dn
 from dbos_notebook.pictures.rows import Row, build
@@ -26,7 +26,7 @@ def rows_of(graph: nx.DiGraph[Any]) -> dict[Any, Row]:
 
 
 def parts(row: Row) -> list[tuple[float, float, str]]:
-    begin = samples.START.timestamp()
+    begin = runs.START.timestamp()
     return [(round(s.start - begin, 3), round(s.end - begin, 3), s.part) for s in row.spans]
 
 
@@ -40,7 +40,7 @@ def test_every_row_is_bound_to_its_node(db: dn.Client) -> None:
 
 
 def test_a_workflows_bar_tells_its_waits_apart() -> None:
-    rows = rows_of(samples.failing())
+    rows = rows_of(runs.failing())
     assert parts(rows["order-17-3"]) == [
         (1.3, 1.9, "queue"),
         (1.9, 2.7, "run"),
@@ -57,7 +57,7 @@ def test_a_workflows_bar_tells_its_waits_apart() -> None:
 
 
 def test_parts_are_all_of_the_time() -> None:
-    for graph in (samples.failing(), samples.concurrent(), samples.many(20)):
+    for graph in (runs.failing(), runs.concurrent(), runs.many(20)):
         for row in rows_of(graph).values():
             if row.kind == "workflow":
                 assert row.spans[0].start == pytest.approx(
@@ -70,7 +70,7 @@ def test_parts_are_all_of_the_time() -> None:
 
 
 def test_children_stand_below_what_started_them() -> None:
-    rows = build(samples.failing(), samples.failing(), None)[0]
+    rows = build(runs.failing(), runs.failing(), None)[0]
     assert [(row.depth, row.name) for row in rows] == [
         (0, "order"),
         (1, "price"),
@@ -87,7 +87,7 @@ def test_children_stand_below_what_started_them() -> None:
 
 
 def test_bars_stand_at_their_times() -> None:
-    picture = timeline(samples.concurrent(), critical_path=False, theme="light")
+    picture = timeline(runs.concurrent(), critical_path=False, theme="light")
     nodes = {key: mark for mark, key in picture.nodes.items()}
     root = parse(picture)
 
@@ -107,7 +107,7 @@ def test_bars_stand_at_their_times() -> None:
 
 
 def test_a_long_wait_is_drawn_short_and_says_so() -> None:
-    sample = samples.Sample("w")
+    sample = runs.Sample("w")
     sample.workflow("w", "order", 0, 3610, queued=7200)
     first = sample.step("w", 1, "price", 0, 4)
     nap = sample.step("w", 2, "DBOS.sleep", 4, 3604, after=first, operation="sleep")
@@ -146,7 +146,7 @@ def test_what_still_runs_has_an_open_end(shop: dn.Client) -> None:
 
 
 def test_a_workflow_that_waits_to_begin() -> None:
-    sample = samples.Sample("w")
+    sample = runs.Sample("w")
     sample.workflow("w", "order", 0, None, "ENQUEUED", queue_name="mail")
     (row,) = rows_of(sample.graph).values()
     assert [span.part for span in row.spans] == ["queue"]
@@ -183,7 +183,7 @@ def test_steps_without_times(corpus_sqlite: Any) -> None:
 
 
 def test_clocks_that_differ() -> None:
-    sample = samples.Sample("w")
+    sample = runs.Sample("w")
     sample.workflow("w", "order", 0, 1)
     sample.step("w", 1, "price", 0.5, 0.4)
     assert "−100 ms · ends before it begins: clocks differ" in texts(
@@ -192,7 +192,7 @@ def test_clocks_that_differ() -> None:
 
 
 def test_thousands_of_rows_are_folded_and_counted() -> None:
-    graph = samples.many(2_000)
+    graph = runs.many(2_000)
     picture = timeline(graph, critical_path=False)
     said = texts(picture)
     assert any("12,001 rows folded to" in each for each in said)
@@ -204,7 +204,7 @@ def test_thousands_of_rows_are_folded_and_counted() -> None:
 
 def test_a_group_says_how_many_ran_at_once() -> None:
     """Against counting at each instant."""
-    graph = samples.many(300, failed=0)
+    graph = runs.many(300, failed=0)
     shown = dn.draw(graph)  # folds
     assert shown.nodes
     spans = [
@@ -217,7 +217,7 @@ def test_a_group_says_how_many_ran_at_once() -> None:
 
 
 def test_a_group_is_opened_by_name() -> None:
-    graph = samples.many(200, failed=0)
+    graph = runs.many(200, failed=0)
     folded = timeline(graph, critical_path=False)
     (group,) = (
         node
@@ -229,7 +229,7 @@ def test_a_group_is_opened_by_name() -> None:
 
 
 def test_very_many_steps_in_one_bar_stay_a_small_picture() -> None:
-    sample = samples.Sample("w")
+    sample = runs.Sample("w")
     sample.workflow("w", "order", 0, 1000)
     last: Any = None
     for number in range(1, 4001):
@@ -251,7 +251,7 @@ def test_very_many_steps_in_one_bar_stay_a_small_picture() -> None:
 
 @pytest.mark.parametrize("theme", ["auto", "dark"])
 def test_hostile_names_stay_text(theme: Any) -> None:
-    picture = timeline(samples.hostile(), fold=None, theme=theme, critical_path=False)
+    picture = timeline(runs.hostile(), fold=None, theme=theme, critical_path=False)
     said = texts(picture)
     assert any("<script>" in each for each in said)
     assert max(map(len, said)) < 400
@@ -259,22 +259,22 @@ def test_hostile_names_stay_text(theme: Any) -> None:
     assert picture.png.startswith(b"\x89PNG")
     assert picture.pdf.startswith(b"%PDF")
     # Nothing of it spoils the pictures that come after.
-    plain = timeline(samples.failing(), critical_path=False)
+    plain = timeline(runs.failing(), critical_path=False)
     assert plain.png.startswith(b"\x89PNG")
 
 
 def test_the_same_run_gives_the_same_picture() -> None:
-    assert timeline(samples.failing()).svg == timeline(samples.failing()).svg
+    assert timeline(runs.failing()).svg == timeline(runs.failing()).svg
 
 
 def test_a_timeline_is_not_dot() -> None:
     with pytest.raises(dn.PictureError, match=r"dn\.draw"):
-        _ = timeline(samples.failing()).dot
+        _ = timeline(runs.failing()).dot
 
 
 def test_too_many_rows_are_refused() -> None:
     with pytest.raises(dn.PictureError, match="5,401 rows"):
-        timeline(samples.many(900), fold=None)
+        timeline(runs.many(900), fold=None)
 
 
 def test_an_unknown_workflow(db: dn.Client) -> None:

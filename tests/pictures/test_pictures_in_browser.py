@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import samples
+import runs
 
 import dbos_notebook as dn
 from dbos_notebook.pictures.timeline import timeline
@@ -71,11 +71,11 @@ def watched(chromium: Browser, tmp_path: Path) -> Iterator[Watched]:
 
 
 def hostile_graph() -> dn.Picture:
-    return dn.draw(samples.hostile(), fold=None)
+    return dn.draw(runs.hostile(), fold=None)
 
 
 def hostile_timeline() -> dn.Picture:
-    return timeline(samples.hostile(), fold=None)
+    return timeline(runs.hostile(), fold=None)
 
 
 @pytest.mark.parametrize("make", [hostile_graph, hostile_timeline])
@@ -106,12 +106,12 @@ def test_a_saved_page_is_harmless_too(
 
 @pytest.mark.parametrize("direction", ["LR", "TB"])
 def test_no_text_leaves_its_card(watched: Watched, direction: Any) -> None:
-    watched.show(PAGE.format(dn.draw(samples.hostile(), fold=None, direction=direction).svg))
+    watched.show(PAGE.format(dn.draw(runs.hostile(), fold=None, direction=direction).svg))
     assert watched.page.evaluate(STICKING_OUT) == []
     assert watched.page.evaluate(OUTSIDE) == []
 
 
-@pytest.mark.parametrize("make", [samples.hostile, samples.failing, samples.concurrent])
+@pytest.mark.parametrize("make", [runs.hostile, runs.failing, runs.concurrent])
 def test_no_label_runs_into_the_bars(watched: Watched, make: Callable[[], Any]) -> None:
     watched.show(PAGE.format(timeline(make(), fold=None).svg))
     assert watched.page.evaluate(OVERLAPPING) == []
@@ -119,7 +119,7 @@ def test_no_label_runs_into_the_bars(watched: Watched, make: Callable[[], Any]) 
 
 
 def test_dark_where_the_reader_prefers_it(watched: Watched) -> None:
-    svg = dn.draw(samples.failing()).svg + timeline(samples.failing()).svg
+    svg = dn.draw(runs.failing()).svg + timeline(runs.failing()).svg
     ground = "() => getComputedStyle(document.querySelector('svg > rect')).fill"
     watched.page.emulate_media(color_scheme="light")
     watched.show(PAGE.format(svg))
@@ -129,8 +129,8 @@ def test_dark_where_the_reader_prefers_it(watched: Watched) -> None:
 
 
 def test_two_pictures_in_one_page_keep_apart(watched: Watched) -> None:
-    light, dark = (dn.draw(samples.failing(), theme=theme) for theme in ("light", "dark"))  # type: ignore[arg-type]
-    times = timeline(samples.failing())
+    light, dark = (dn.draw(runs.failing(), theme=theme) for theme in ("light", "dark"))  # type: ignore[arg-type]
+    times = timeline(runs.failing())
     watched.show(PAGE.format(light.svg + dark.svg + times.svg))
     found = watched.page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(found) == len(set(found))
@@ -142,7 +142,7 @@ def test_two_pictures_in_one_page_keep_apart(watched: Watched) -> None:
 
 
 def test_a_screen_reader_hears_what_it_is_of(watched: Watched) -> None:
-    watched.show(PAGE.format(dn.draw(samples.failing()).svg))
+    watched.show(PAGE.format(dn.draw(runs.failing()).svg))
     picture = watched.page.get_by_role("img")
     assert picture.count() == 1
     assert "Execution graph of order order-17" in picture.aria_snapshot()
