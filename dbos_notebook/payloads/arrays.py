@@ -6,6 +6,7 @@ TypeError or ValueError where it is not given what these libraries write.
 
 from __future__ import annotations
 
+import datetime as dt
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -68,7 +69,11 @@ def _unit(resolution: Any) -> Any:
 
 def _timestamp(value: Any, freq: Any, zone: Any, resolution: Any = 10) -> Any:
     when = pd.Timestamp(np.datetime64(_exact(value, int), _unit(resolution)))
-    return when if zone is None else when.tz_localize("UTC").tz_convert(zone)
+    if zone is None:
+        return when
+    if not isinstance(zone, dt.tzinfo):  # of a text pandas would open the file that it names
+        raise TypeError("it is no time zone")
+    return when.tz_localize("UTC").tz_convert(zone)
 
 
 def _timedelta(value: Any, resolution: Any = 10) -> Any:

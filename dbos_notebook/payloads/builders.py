@@ -45,7 +45,7 @@ def _known_state(kind: str, state: Any) -> dict[str, Any] | None:
         return arrays.array_state(state)
     try:
         return arrays.table_state(kind, state)
-    except (AttributeError, IndexError, TypeError, ValueError):
+    except (AttributeError, IndexError, OverflowError, TypeError, ValueError):
         # Another pandas writes it otherwise; what is recorded is shown as it is.
         return None
 

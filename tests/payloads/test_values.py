@@ -109,7 +109,7 @@ ITSELF = [
     None, True, 0, -1, 255, 65_536, 2**31, -(2**63), 10**100, 1.5, float("inf"), 1 + 2j,
     "", "naïve 🦜 \n '\"", b"", b"\x00\xff", bytearray(b"ab"),
     [], [1, [2, [3]]], (), (1,), (1, 2, 3, 4), {}, {"a": {"b": None}}, {1: 2, None: 3, (1, "x"): 4},
-    set(), {1, "a"}, frozenset({1, (2, 3)}),
+    set(), {1, 2}, {"a"}, frozenset({1, (2, 3)}),
     dt.date(2026, 11, 24), dt.time(3, 0, 1, 5), dt.datetime(2026, 11, 24, 3, 0),
     dt.datetime(2026, 11, 24, tzinfo=dt.UTC), dt.timedelta(days=-1, seconds=3, microseconds=4),
     dt.datetime(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=2), "X")),
