@@ -227,15 +227,16 @@ def picture_id(kind: str, *parts: object) -> str:
 
 
 def _legend(scene: Scene) -> Legend:
+    from dbos_notebook.pictures.differences import LOOKS
     from dbos_notebook.pictures.legend import Legend
 
     legend = Legend()
     cards = list(scene.cards.values())
-    statuses = {card.status for card in cards if card.marked or card.kind == "group"}
-    statuses |= {status for card in cards for status, _ in card.shares}
-    for status in GRAVEST:
-        if status in statuses:
-            legend.add("status", status, SAID[status])
+    marks = {card.mark for card in cards if card.marked or card.kind == "group"}
+    marks |= {status for card in cards for status, _ in card.shares}
+    for mark in (*GRAVEST, *LOOKS):
+        if mark in marks:
+            legend.add("status", mark, SAID.get(mark, mark))
     for operation, (_, said) in OPERATIONS.items():
         if said and any(card.shape == operation for card in cards):
             legend.add("shape", operation, said + CHILD.get(operation, ""))

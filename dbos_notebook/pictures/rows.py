@@ -162,7 +162,7 @@ def _shares(
     for step in times.steps.get(row.key, ()):
         attributes = graph.nodes[step]
         span = times.step(step)
-        if span is None or times.copied(step) or step[-1] == "running":
+        if span is None or times.copied(step) or "function_id" not in attributes:
             continue
         part = _WAITS.get(str(attributes.get("operation")), "run")
         if part == "run" and attributes.get("status") == "ERROR":
@@ -217,7 +217,7 @@ def _group_row(graph: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[
 def _step_row(shown: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[str, Any]) -> None:
     operation = str(attributes.get("operation", "step"))
     said = OPERATIONS.get(operation, ("", ""))[1]
-    row.number = f"#{row.key[1]}" if isinstance(row.key[1], int) else ""
+    row.number = f"#{attributes['function_id']}" if "function_id" in attributes else ""
     if operation == "get_result":
         owners = [
             shown.nodes[tail].get("workflow_id", tail) for tail in tails(shown, row.key, "returns")
@@ -228,7 +228,7 @@ def _step_row(shown: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[s
         row.name = words.clean(f"{said} {row.name}", 200)
     elif said:
         row.name = said
-    if row.key[1] == "running":
+    if not row.number and row.status == "PENDING":
         row.name, row.running = f"running, {row.name}", True
     if times.copied(row.key):
         row.remark = "copied from the original"

@@ -26,6 +26,7 @@ class Link:
     tooltip: str = ""
     failing: bool = False
     critical: bool = False
+    faint: bool = False
     from_frame: str | None = None
     points: list[tuple[float, float]] = field(default_factory=list)
     tip: tuple[float, float] | None = None
@@ -91,6 +92,8 @@ def build(graph: nx.DiGraph[Any], critical: dict[Any, str] | None = None) -> Sce
             card.frame = frame.id
             if attributes.get("kind") == "workflow":
                 frame.status, frame.failing = card.status, card.failing
+                if card.difference:
+                    frame.status, frame.failing = "", False
     links = [
         _link(ids[tail], ids[head], cards, attributes)
         for tail, head, attributes in graph.edges(data=True)
@@ -126,7 +129,9 @@ def _link(tail: str, head: str, cards: dict[str, Card], attributes: dict[str, An
     if tail in cards and head in cards:
         both = (cards[tail], cards[head])
         link.failing = kind in ("starts", "returns") and all(card.failing for card in both)
+        link.failing = link.failing and not both[0].difference
         link.critical = all(card.critical for card in both)
+    link.faint = attributes.get("difference") == "only in first"
     if kind == "forked_from" and not words.missing(attributes.get("step")):
         link.tooltip = words.clean(f"forked from step {attributes['step']}")
     return link

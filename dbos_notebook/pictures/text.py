@@ -94,8 +94,8 @@ def _line(key: Any, attributes: dict[str, Any]) -> str:
     else:
         if kind == "workflow":
             name = f"{name}  {words.clean(key, 80)}"
-        elif isinstance(key, tuple) and isinstance(key[1], int):
-            name = f"{key[1]} {name}"
+        elif "function_id" in attributes:
+            name = f"{attributes['function_id']} {name}"
         said = SAID[known(attributes.get("status"))]
         spans = words.took(attributes.get("duration"))
     error = ""
