@@ -54,20 +54,21 @@ class Scene:
     notes: list[str] = field(default_factory=list)
 
 
-def build(graph: nx.DiGraph[Any], critical: dict[Any, str] | None = None) -> Scene:
+def build(graph: nx.DiGraph[Any], times: Times, critical: dict[Any, str] | None = None) -> Scene:
     """Make the scene of an execution graph.
 
     Parameters
     ----------
     graph
         Of ``Client.graph``, folded or not, or of ``graphs.compare``.
+    times
+        Of the whole graph.
     critical
         The nodes on the critical path, with the share of time that each took.
     """
     critical = critical or {}
     joins = {key for key, node in graph.nodes(data=True) if node.get("kind") == "join"}
     ids = {key: ("j" if key in joins else "n") + short_id(key)[1:] for key in graph}
-    times = Times(graph)
     with_steps = {
         attributes.get("workflow_id")
         for _, attributes in graph.nodes(data=True)

@@ -18,6 +18,7 @@ from dbos_notebook.pictures.picture import Drawing, Picture
 from dbos_notebook.pictures.rows import PARTS, Row, build
 from dbos_notebook.pictures.scale import Scale, Tick
 from dbos_notebook.pictures.theme import GRAVEST, SAID, ThemeName
+from dbos_notebook.pictures.times import Times
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 BUDGET = 150
 """About how many rows a person scrolls through."""
 MOST_ROWS = 5_000
-WIDE = 1_000.0
+WIDE = 940.0
 """As wide as a notebook, a page of GitHub, or paper on its side shows well."""
 _WIDEST_LABEL = 300.0
 _INDENT = 14.0
@@ -91,28 +92,24 @@ def timeline(
     shown = folded(graph, BUDGET if fold == "auto" else fold, open, hide)
 
     def drawing() -> Drawing:
-        path = None
-        if critical_path:
-            from dbos_notebook import graphs
-
-            path = graphs.critical_path(graph)
-        return _render(graph, shown, path, theme)
+        return _render(graph, shown, theme, critical_path=critical_path)
 
     def text() -> str:
         from dbos_notebook.pictures.text import tree
 
-        return tree(shown)
+        return tree(shown, Times(graph))
 
     return Picture(drawing, text)
 
 
 def _render(
-    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], path: pd.DataFrame | None, theme: ThemeName
+    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], theme: ThemeName, *, critical_path: bool
 ) -> Drawing:
     from dbos_notebook.pictures import markup
     from dbos_notebook.pictures.headline import headline
 
-    rows, times = build(graph, shown, path)
+    times = Times(graph)
+    rows = build(graph, shown, times, times.critical_path(graph) if critical_path else [])
     spans = [
         (span.start, span.end, span.part == "run" and row.kind == "step")
         for row in rows

@@ -106,6 +106,27 @@ class Times:
         created = seconds(self._graph.nodes[owner].get("created_at"))
         return end is not None and created is not None and end < created
 
+    def critical_path(self, graph: nx.DiGraph[Any]) -> list[tuple[Any, float, float]]:
+        """Return (node, start, end) of ``graphs.critical_path``, within the time of the root.
+
+        With times in whole seconds the path begins and ends up to a second outside of it.
+        """
+        from dbos_notebook import graphs
+
+        root = graph.graph.get("root")
+        if root not in graph:
+            return []
+        created, _, ended = self.workflow(root)
+        first = created if created is not None else 0.0
+        last = ended if ended is not None else max(self.now, first)
+        path = graphs.critical_path(graph)
+        found = []
+        for node, start, end in zip(path["node"], path["start"], path["end"], strict=True):
+            begin, close = seconds(start), seconds(end)
+            if begin is not None and close is not None:
+                found.append((node, max(begin, first), min(close, last)))
+        return [(node, begin, close) for node, begin, close in found if close > begin]
+
 
 def seconds(time: Any) -> float | None:
     """Return an instant in seconds since 1970; ``None``: absent."""
