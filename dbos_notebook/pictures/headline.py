@@ -76,9 +76,10 @@ def headline(
     when = when.replace(".000", "") if times.coarse else when
     verb = "created" if status in ("ENQUEUED", "DELAYED") else "began"
     facts = [f"{verb} {when}" if when else "", *_counts(graph)]
+    facts += notes or []
     facts += ["workflows timed to the second (SQLite)"] if times.coarse else []
     why = reason(graph)
-    said = " · ".join(fact for fact in [*facts, *(notes or [])] if fact)
+    said = " · ".join(fact for fact in facts if fact)
     return Headline(
         name,
         key,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dbos_notebook.pictures import words
+from dbos_notebook.pictures.edges import tails
 from dbos_notebook.pictures.theme import ENDED, known
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Times:
         if began is not None and ran:
             first, last = min(span[0] for span in ran), max(span[1] for span in ran)
             if self.coarse:
-                if 0 < first - began < _SECOND:
+                if began == int(began) and first - began < _SECOND:
                     began = first
                 if ended is not None and 0 < last - ended < _SECOND:
                     ended = last
@@ -67,7 +68,13 @@ class Times:
         elif ended is None and status in ENDED:
             ended = began
         if self.coarse and created is not None and began is not None:
-            created = began if began - created < _SECOND else created
+            starts = [self.step(step) for step in tails(self._graph, key, "starts")]
+            known_since = [span[0] for span in starts if span is not None]
+            if known_since:  # no child is older than the step that started it
+                created = max(created, *known_since)
+                began = max(began, created)
+            elif began - created < _SECOND:  # whether it waited cannot be told
+                created = began
         if began is not None and ended is not None and ended < began:
             ended = began
         return created, began, ended
