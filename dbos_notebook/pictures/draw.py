@@ -226,7 +226,8 @@ def _render(
         LINKS=LINKS,
         BOOKKEEPING=BOOKKEEPING,
     )
-    return Drawing(svg, {f"{picture}-{card.id}": card.key for card in scene.cards.values()})
+    nodes = {f"{picture}-{card.id}": card.key for card in scene.cards.values()}
+    return Drawing(svg, nodes, head.title)
 
 
 def picture_id(kind: str, *parts: object) -> str:

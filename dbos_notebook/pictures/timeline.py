@@ -152,7 +152,7 @@ def _render(
         top=top,
         depth=y,
     )
-    return Drawing(svg, {f"{picture}-{row.id}": row.key for row in rows})
+    return Drawing(svg, {f"{picture}-{row.id}": row.key for row in rows}, head.title)
 
 
 def _label_width(row: Row) -> float:

@@ -217,7 +217,11 @@ def test_what_a_notebook_gets() -> None:
     picture = dn.draw(runs.failing())
     data, metadata = picture._repr_mimebundle_()
     assert set(data) == {"image/svg+xml", "image/png", "text/plain"}
-    assert metadata["image/png"] == dict(zip(("width", "height"), picture.size, strict=True))
+    assert metadata["image/png"] == {
+        "width": picture.size[0],
+        "height": picture.size[1],
+        "alt": "Execution graph of order order-17",
+    }
     assert set(picture._repr_mimebundle_(include={"text/plain"})[0]) == {"text/plain"}
     assert "image/png" not in picture._repr_mimebundle_(exclude={"image/png"})[0]
 
