@@ -16,10 +16,13 @@ from dbos_notebook.errors import GraphvizNotFoundError, PictureError
 from dbos_notebook.pictures.nodes import STACK
 from dbos_notebook.pictures.scene import Scene
 
-MOST_PARTS = 3_000
+MOST_PARTS = 2_000
 """Nodes and edges of one picture. dot's time grows faster than their number."""
-FEW_PARTS = 600
+FEW_PARTS = 300
 """So few that dot is done in a moment: run in this process, where it cannot be stopped."""
+MANY_PARTS = 600
+"""So many that dot would polish for minutes: it is told to draw straight lines and be content."""
+_CONTENT = "splines=line nslimit1=1 nslimit=1 mclimit=0.3"
 PATIENCE = 60.0
 """Seconds that dot may take."""
 
@@ -93,8 +96,10 @@ def _run(command: list[str], source: str) -> bytes:
 
 def _skeleton(scene: Scene, direction: str) -> str:
     """Write the DOT that says sizes and links only."""
+    many = len(scene.cards) + len(scene.links) > MANY_PARTS
     lines = [
         "digraph {",
+        _CONTENT if many else "",
         f"rankdir={direction} compound=true newrank=true nodesep=0.2 ranksep=0.3",
         'node [shape=box fixedsize=true label=""]',
         "edge [arrowsize=0.6]",
