@@ -219,8 +219,8 @@ def test_ten_thousand_children_are_compared_quickly() -> None:
         return execution_graph(frame(workflows, "workflows"), frame(rows, "steps"))
 
     first, second = big("a", -1), big("b", 500)
-    begun = time.perf_counter()
+    begun = time.process_time()
     comparison = compare(first, second)
-    assert time.perf_counter() - begun < 8
+    assert time.process_time() - begun < 8
     assert (comparison.frame["difference"] != "same").sum() >= 3
     assert len(comparison.frame) >= len(first)
