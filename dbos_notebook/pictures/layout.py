@@ -106,7 +106,9 @@ def _skeleton(scene: Scene, direction: str) -> str:
     ]
     for frame in scene.frames:
         lines.append(f"subgraph cluster_{frame.id} {{ margin=12")
-        lines += [_size(scene, card) for card in frame.cards]
+        # dot fills a column from below and a row from the left.
+        cards = frame.cards[::-1] if direction == "LR" else frame.cards
+        lines += [_size(scene, card) for card in cards]
         lines += [
             f"{joint} [width=0.02 height=0.02]"
             for joint, (owner, _, _) in scene.junctions.items()
@@ -115,7 +117,8 @@ def _skeleton(scene: Scene, direction: str) -> str:
         lines.append("}")
     lines += [_size(scene, card.id) for card in scene.cards.values() if card.frame is None]
     weights = {"next": 20, "first": 20, "starts": 3, "returns": 1, "message": 0, "forked_from": 1}
-    for number, link in enumerate(scene.links):
+    links = list(enumerate(scene.links))
+    for number, link in links[::-1] if direction == "LR" else links:
         attributes = [f"id={number}", f"weight={weights.get(link.kind, 1)}"]
         if link.from_frame:
             attributes.append(f"ltail=cluster_{link.from_frame}")

@@ -50,6 +50,7 @@ class Times:
         status = known(attributes.get("status"))
         created = seconds(attributes.get("created_at"))
         began = seconds(attributes.get("dequeued_at"))
+        queued = began is not None
         if began is None and status not in ("ENQUEUED", "DELAYED"):
             began = created
         ended = seconds(attributes.get("completed_at"))
@@ -73,7 +74,7 @@ class Times:
             known_since = [span[0] for span in starts if span is not None]
             if known_since:  # no child is older than the step that started it
                 created = max(created, *known_since)
-                began = max(began, created)
+                began = max(began, created) if queued else created
             elif began - created < _SECOND:  # whether it waited cannot be told
                 created = began
         if began is not None and ended is not None and ended < began:

@@ -84,6 +84,10 @@ def test_concurrent_steps_stand_side_by_side() -> None:
     assert len({y for _, y in fetches}) == 8
     assert max(x for x, _ in fetches) - min(x for x, _ in fetches) < 60
     assert middle[0] < middle[1]
+    for direction, axis in (("LR", 1), ("TB", 0)):  # and the first one first
+        places = boxes(dn.draw(runs.concurrent(), direction=direction))
+        order = [places["report-1", number][axis] for number in range(3, 11)]
+        assert order == sorted(order), direction
 
 
 def test_many_to_many_links_meet_in_one_point() -> None:

@@ -174,6 +174,15 @@ def test_no_workflow_is_drawn_shorter_than_its_steps(shop: dn.Client, key: str) 
             assert owner[-1].end >= row.spans[-1].end - 0.002
 
 
+def test_only_who_was_in_a_queue_has_waited_in_one(shop: dn.Client) -> None:
+    keys = shop.workflows(has_parent=False, status=["SUCCESS", "ERROR"], limit=None)
+    for key in keys.drop_duplicates(["name", "status"])["workflow_id"]:
+        graph = shop.graph(key)
+        for row in rows_of(graph).values():
+            if any(span.part == "queue" for span in row.spans):
+                assert "dequeued_at" in graph.nodes[row.key], row.key
+
+
 def test_steps_without_times(corpus_sqlite: Any) -> None:
     """Databases of dbos 2.0 have no times of steps."""
     with dn.connect(corpus_sqlite("2.0.0")) as db:
