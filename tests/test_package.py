@@ -28,6 +28,7 @@ ORDER = {
     "counting": 5,
     "reading": 5,
     "picturing": 5,
+    "steering": 5,
     "workflow": 5,
     "client": 6,
     "widgets": 7,

@@ -42,6 +42,28 @@ class Location:
     def __str__(self) -> str:
         return self.label
 
+    def url(self) -> str:
+        """Return the URL that SQLAlchemy takes. It holds the password: never show it."""
+        from sqlalchemy.engine import URL
+
+        if self.path:
+            return f"sqlite:///{self.path}"
+        parts = {name: str(value) for name, value in self.parameters.items() if value is not None}
+        url = URL.create(
+            "postgresql",
+            username=parts.pop("user", None),
+            password=parts.pop("password", None),
+            host=parts.pop("host", None),
+            port=int(parts.pop("port")) if "port" in parts else None,
+            # As libpq: the database of the user's name.
+            database=parts.pop("dbname", self.parameters.get("user")),
+            query=parts,
+        )
+        # A socket's directory cannot stand where a host name does.
+        if url.host and url.host.startswith("/"):
+            url = url.set(host="").update_query_dict({"host": url.host})
+        return url.render_as_string(hide_password=False)
+
     def address(self) -> str:
         """Return what :func:`locate` finds it by from anywhere, **with its secrets**.
 

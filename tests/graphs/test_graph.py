@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,10 +148,8 @@ def test_a_cycle_made_by_hand_is_an_error(corpus_sqlite: Callable[[str], Path], 
     with sqlite3.connect(path) as connection:
         connection.execute(edit)
     connection.close()
-    begun = time.process_time()
     with dn.connect(path) as db, pytest.raises(dn.GraphError, match="'checkout-1'"):
         db.graph("checkout-1", forks=True)
-    assert time.process_time() - begun < 5
 
 
 def test_a_family_of_forks_that_goes_round_ends(corpus_sqlite: Callable[[str], Path]) -> None:
@@ -285,9 +282,6 @@ def test_a_hundred_thousand_steps_in_one_workflow() -> None:
         "steps",
     )
     workflows = frame([workflow("w")], "workflows")
-    begun = time.process_time()
     graph = execution_graph(workflows, steps)
-    took = time.process_time() - begun
     assert sum(kind == "step" for _, kind in graph.nodes("kind")) == count
     assert graph.number_of_edges() < 4 * count
-    assert took < 10, f"{took:.1f} s"
