@@ -14,7 +14,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cases, control, graphs
+from benchmarks import cases, control, graphs, pictures
 from benchmarks.databases import Shape, fill_postgres, fill_sqlite
 from benchmarks.measure import Report
 
@@ -91,6 +91,7 @@ def _postgres(report: Report, size: Size, directory: Path) -> None:
         cases.lists(report, url, size.postgres_lists, target=6)
         cases.trees_and_steps(report, url, root, size.steps_of)
         graphs.making(report, url, root)
+        pictures.drawing(report, url, root)
         cases.counted(report, url)
         cases.footprints(report, url, size.postgres.workflows)
         control.bulk(report, url, size.controlled)

@@ -16,11 +16,13 @@ from dbos_notebook.errors import (
     DatabaseLockedError,
     FilterError,
     GraphError,
+    GraphvizNotFoundError,
     LocationError,
     MissingPackageError,
     NotDBOSDatabaseError,
     NotebookError,
     PermissionDeniedError,
+    PictureError,
     QueryTimeoutError,
     ReadOnlyError,
     RefusedError,
@@ -32,6 +34,8 @@ from dbos_notebook.errors import (
     UnsupportedRevisionError,
     WorkflowNotFoundError,
 )
+from dbos_notebook.pictures.draw import draw
+from dbos_notebook.pictures.picture import Picture
 
 __version__ = "0.1.0"
 
@@ -46,11 +50,14 @@ __all__ = [
     "DatabaseLockedError",
     "FilterError",
     "GraphError",
+    "GraphvizNotFoundError",
     "LocationError",
     "MissingPackageError",
     "NotDBOSDatabaseError",
     "NotebookError",
     "PermissionDeniedError",
+    "Picture",
+    "PictureError",
     "Plan",
     "QueryTimeoutError",
     "ReadOnlyError",
@@ -65,4 +72,5 @@ __all__ = [
     "WorkflowNotFoundError",
     "__version__",
     "connect",
+    "draw",
 ]

@@ -14,6 +14,8 @@ The tree::
     ├── FilterError              (ValueError)       a filter, value or column makes no sense
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
     ├── GraphError               (ValueError)       rows that make no graph; a wrong graph or word
+    ├── PictureError                                a picture cannot be drawn or written
+    │   └── GraphvizNotFoundError                   nothing is installed that lays out graphs
     ├── MissingPackageError      (ImportError)      an extra of this package is not installed
     ├── ReadOnlyError            (PermissionError)  control was asked of a read-only client
     └── ControlError                                a control call wrote nothing, or not all
@@ -80,6 +82,14 @@ class FilterError(NotebookError, ValueError):
 
 class WorkflowNotFoundError(NotebookError, LookupError):
     """No workflow of the database has the given ID."""
+
+
+class PictureError(NotebookError):
+    """A picture cannot be drawn as asked, or not be written to that file."""
+
+
+class GraphvizNotFoundError(PictureError):
+    """Neither the program ``dot`` nor pygraphviz is there to lay out a graph."""
 
 
 class GraphError(NotebookError, ValueError):
