@@ -13,7 +13,11 @@ from dbos_notebook.cli import main as command
 DATABASE = Path("build/demo.sqlite")
 NOTEBOOK = Path("notebooks/quickstart.ipynb")
 FOLDER = Path("build")
-PAGES = (NOTEBOOK, Path("notebooks/investigate_a_failure.ipynb"))
+PAGES = (
+    NOTEBOOK,
+    Path("notebooks/investigate_a_failure.ipynb"),
+    Path("notebooks/repair_an_incident.ipynb"),
+)
 
 
 def main() -> int:
