@@ -9,11 +9,14 @@ from dbos_notebook.errors import (
     DatabaseConnectionError,
     DatabaseLockedError,
     FilterError,
+    GraphError,
+    GraphvizNotFoundError,
     LocationError,
     MissingPackageError,
     NotDBOSDatabaseError,
     NotebookError,
     PermissionDeniedError,
+    PictureError,
     QueryTimeoutError,
     ReadOnlyError,
     SchemaNotFoundError,
@@ -21,6 +24,7 @@ from dbos_notebook.errors import (
     TrustWarning,
     WorkflowNotFoundError,
 )
+from dbos_notebook.pictures.draw import draw
 
 __version__ = "0.1.0"
 
@@ -30,11 +34,14 @@ __all__ = [
     "DatabaseConnectionError",
     "DatabaseLockedError",
     "FilterError",
+    "GraphError",
+    "GraphvizNotFoundError",
     "LocationError",
     "MissingPackageError",
     "NotDBOSDatabaseError",
     "NotebookError",
     "PermissionDeniedError",
+    "PictureError",
     "QueryTimeoutError",
     "ReadOnlyError",
     "SchemaNotFoundError",
@@ -43,4 +50,5 @@ __all__ = [
     "WorkflowNotFoundError",
     "__version__",
     "connect",
+    "draw",
 ]

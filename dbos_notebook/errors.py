@@ -14,6 +14,9 @@ The tree::
     ├── FilterError              (ValueError)       a filter, value or column makes no sense
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
     ├── MissingPackageError      (ImportError)      an extra of this package is not installed
+    ├── PictureError                                a picture cannot be drawn or written
+    │   └── GraphvizNotFoundError                   nothing is installed that lays out graphs
+    ├── GraphError               (ValueError)       the rows, or the names of groups, make no graph
     └── ReadOnlyError            (PermissionError)  control was asked of a read-only client
 
     TruncatedWarning             (UserWarning)      a listing left rows out
@@ -74,6 +77,16 @@ class WorkflowNotFoundError(NotebookError, LookupError):
 
 class MissingPackageError(NotebookError, ImportError):
     """What was asked for needs a package that an extra brings."""
+class PictureError(NotebookError):
+    """A picture cannot be drawn as asked, or not be written to that file."""
+
+
+class GraphvizNotFoundError(PictureError):
+    """Neither the program ``dot`` nor pygraphviz is there to lay out a graph."""
+
+
+class GraphError(NotebookError, ValueError):
+    """The rows contradict each other, or an argument names nothing of a graph."""
 
 
 class ReadOnlyError(NotebookError, PermissionError):

@@ -1,0 +1,10 @@
+"""Execution graphs as networkx graphs: making, folding, explaining and comparing them.
+
+Plain functions over ``networkx.DiGraph``. Nothing here draws; ``pictures`` does. docs/graphs.md
+says what nodes and edges mean.
+"""
+
+from dbos_notebook.graphs.build import execution_graph
+from dbos_notebook.graphs.plain import plain
+
+__all__ = ["execution_graph", "plain"]

@@ -1,0 +1,103 @@
+"""A graph as an indented tree of text: what a terminal and a log show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dbos_notebook.pictures import words
+from dbos_notebook.pictures.theme import SAID, known
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+MOST_LINES = 200
+
+
+def tree(graph: nx.DiGraph[Any]) -> str:
+    """Return a line per workflow, step and group, indented below what started it.
+
+    Examples
+    --------
+    >>> import networkx
+    >>> graph = networkx.DiGraph(root="w")
+    >>> graph.add_node("w", kind="workflow", name="order", status="SUCCESS")
+    >>> graph.add_node(("w", 1), kind="step", name="pay", status="SUCCESS", workflow_id="w")
+    >>> graph.add_edge("w", ("w", 1), kind="first")
+    >>> print(tree(graph))
+    order  w  succeeded
+      1 pay  succeeded
+    """
+    lines = [f"{'  ' * depth}{_line(key, graph.nodes[key])}" for key, depth in walk(graph)]
+    if len(lines) > MOST_LINES:
+        left = len(lines) - MOST_LINES
+        lines = [*lines[:MOST_LINES], f"… and {words.count(left, 'line')} more"]
+    return "\n".join(lines)
+
+
+def walk(graph: nx.DiGraph[Any]) -> list[tuple[Any, int]]:
+    """Return each node once, with its depth: a workflow, its steps, and below a step the children.
+
+    Workflows that nothing shown has started, such as forks, come after the rest.
+    """
+    parts: dict[Any, list[Any]] = {}
+    children: dict[Any, list[Any]] = {}
+    for key, attributes in graph.nodes(data=True):
+        if attributes.get("kind") == "workflow":
+            continue
+        owner = attributes.get("workflow_id")
+        if attributes.get("of") != "workflow" and owner in graph:
+            parts.setdefault(owner, []).append(key)
+    for tail, head, kind in graph.edges(data="kind"):
+        if kind == "starts":
+            children.setdefault(tail, []).append(head)
+    found: list[tuple[Any, int]] = []
+    seen: set[Any] = set()
+    root = graph.graph.get("root")
+    started = {head for heads in children.values() for head in heads}
+    tops = [root] if root in graph else []
+    tops += [key for key in graph if key not in started and key != root]
+    # Last resort: where hand-edited data makes workflows start each other in a ring.
+    tops += list(graph)
+    for top in tops:
+        stack = [(top, 0)]
+        while stack:
+            key, depth = stack.pop()
+            if key in seen:
+                continue
+            owner = graph.nodes[key].get("workflow_id")
+            if depth == 0 and owner != key and owner in graph and owner not in seen:
+                continue  # it comes with its workflow
+            seen.add(key)
+            found.append((key, depth))
+            below = parts.get(key, []) + children.get(key, [])
+            stack += [(each, depth + 1) for each in reversed(below)]
+    return found
+
+
+def _line(key: Any, attributes: dict[str, Any]) -> str:
+    name = words.clean(attributes.get("name") or "", 80)
+    kind = attributes.get("kind")
+    if kind == "group":
+        name = f"{int(attributes.get('count', 0)):,} × {name}"
+        said = ", ".join(
+            f"{n:,} {SAID[known(each)]}"
+            for each, n in (attributes.get("statuses") or {}).items()
+            if n
+        )
+        low = words.took(attributes.get("duration_min"))
+        high = words.took(attributes.get("duration_max"))
+        spans = low if low == high else f"{low} – {high}"
+    else:
+        if kind == "workflow":
+            name = f"{name}  {words.clean(key, 80)}"
+        elif isinstance(key, tuple) and isinstance(key[1], int):
+            name = f"{key[1]} {name}"
+        said = SAID[known(attributes.get("status"))]
+        spans = words.took(attributes.get("duration"))
+    error = ""
+    if attributes.get("error_type") and not words.missing(attributes["error_type"]):
+        error = words.clean(attributes["error_type"], 80).rsplit(".", 1)[-1]
+        message = attributes.get("error_message")
+        if not words.missing(message) and message:
+            error += f": {words.clean(message, 80)}"
+    return "  ".join(part for part in (name, said, spans, error) if part)

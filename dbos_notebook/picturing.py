@@ -1,0 +1,92 @@
+"""The methods of Client that make graphs and pictures. Each reads, and hands on to a room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+    from dbos_notebook.database.reader import Reader
+    from dbos_notebook.tables.queries import Queries
+
+
+class Picturing:
+    """What shows how workflows ran. :class:`Client` is one."""
+
+    _reader: Reader
+    _queries: Queries
+
+    def graph(
+        self,
+        workflow_id: str,
+        *,
+        children: bool = True,
+        depth: int | None = None,
+        forks: bool = False,
+        load_output: bool = False,
+    ) -> nx.DiGraph[Any]:
+        """Make the execution graph of a workflow: what ran, in which order, and what at once.
+
+        A workflow is a node by its ID, a step by ``(workflow_id, function_id)``. It is a plain
+        ``networkx.DiGraph``, and acyclic; docs/graphs.md lists the attributes.
+
+        Parameters
+        ----------
+        workflow_id
+            The workflow.
+        children
+            Its children too, and theirs.
+        depth
+            How many levels of children; ``None``: all.
+        forks
+            The workflows that it was forked from and those forked from any of these, with their
+            children.
+        load_output
+            Give each node a digest of its stored result, which ``graphs.compare`` needs to tell
+            a changed result.
+
+        Returns
+        -------
+        networkx.DiGraph
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID.
+        GraphError
+            The rows contradict each other: a workflow is its own ancestor.
+
+        Examples
+        --------
+        >>> graph = dbos_notebook.connect(example_database).graph("checkout-1")
+        >>> graph.nodes["checkout-1", 3]["name"]
+        'charge'
+        >>> graph.edges[("checkout-1", 4), "checkout-1-4"]["kind"]
+        'starts'
+        """
+        from dbos_notebook.graphs.build import execution_graph
+        from dbos_notebook.graphs.rows import read
+        from dbos_notebook.tables.filters import as_texts, check_window
+
+        (workflow_id,) = as_texts(workflow_id, "workflow_id")
+        if depth is not None:
+            depth = check_window(depth, None)[0]
+        with self._reader.session() as session:
+            rows = read(
+                session,
+                self._queries,
+                workflow_id,
+                depth=depth if children else 0,
+                forks=forks,
+                load_output=load_output,
+            )
+        return execution_graph(
+            rows.workflows,
+            rows.steps,
+            root=workflow_id,
+            messages=rows.messages,
+            wakes=rows.wakes,
+            database=str(self._reader.location),
+            read_at=rows.read_at,
+        )
