@@ -18,6 +18,7 @@ demo: $(READY) ## Run a real DBOS application on SQLite, then the quickstart not
 	$(BIN)/python -m dbos_notebook.demo.page
 
 test: check ## Run lint, types, and every test (doctests too)
+	$(BIN)/python scripts/browser.py
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(READY) ## Run lint, format and type checks

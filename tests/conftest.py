@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# Fixtures of the browser tests.
+from browser import chromium, jupyter, notebook  # noqa: F401
 from servers import CORPUS, PASSWORD, PASSWORD_ROLE, PostgresServer, start_postgres
 
 import dbos_notebook as dn
