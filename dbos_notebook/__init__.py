@@ -25,6 +25,7 @@ from dbos_notebook.errors import (
     WorkflowNotFoundError,
 )
 from dbos_notebook.pictures.draw import draw
+from dbos_notebook.pictures.picture import Picture
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ __all__ = [
     "NotDBOSDatabaseError",
     "NotebookError",
     "PermissionDeniedError",
+    "Picture",
     "PictureError",
     "QueryTimeoutError",
     "ReadOnlyError",

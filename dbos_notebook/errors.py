@@ -13,10 +13,10 @@ The tree::
     ├── DatabaseLockedError                         another process holds the SQLite file
     ├── FilterError              (ValueError)       a filter, value or column makes no sense
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
-    ├── MissingPackageError      (ImportError)      an extra of this package is not installed
+    ├── GraphError               (ValueError)       rows that make no graph; a wrong graph or word
     ├── PictureError                                a picture cannot be drawn or written
     │   └── GraphvizNotFoundError                   nothing is installed that lays out graphs
-    ├── GraphError               (ValueError)       the rows, or the names of groups, make no graph
+    ├── MissingPackageError      (ImportError)      an extra of this package is not installed
     └── ReadOnlyError            (PermissionError)  control was asked of a read-only client
 
     TruncatedWarning             (UserWarning)      a listing left rows out
@@ -75,8 +75,6 @@ class WorkflowNotFoundError(NotebookError, LookupError):
     """No workflow of the database has the given ID."""
 
 
-class MissingPackageError(NotebookError, ImportError):
-    """What was asked for needs a package that an extra brings."""
 class PictureError(NotebookError):
     """A picture cannot be drawn as asked, or not be written to that file."""
 
@@ -86,7 +84,11 @@ class GraphvizNotFoundError(PictureError):
 
 
 class GraphError(NotebookError, ValueError):
-    """The rows contradict each other, or an argument names nothing of a graph."""
+    """The rows contradict each other, or a function over graphs got what it cannot take."""
+
+
+class MissingPackageError(NotebookError, ImportError):
+    """What was asked for needs a package that an extra brings."""
 
 
 class ReadOnlyError(NotebookError, PermissionError):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import networkx as nx
 
     from dbos_notebook.database.reader import Reader
+    from dbos_notebook.pictures.picture import Picture
+    from dbos_notebook.pictures.theme import ThemeName
     from dbos_notebook.tables.queries import Queries
 
 
@@ -89,4 +92,56 @@ class Picturing:
             wakes=rows.wakes,
             database=str(self._reader.location),
             read_at=rows.read_at,
+        )
+
+    def timeline(
+        self,
+        workflow_id: str,
+        *,
+        fold: Literal["auto"] | int | None = "auto",
+        open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
+        hide: Iterable[str] = (),
+        theme: ThemeName = "auto",
+        critical_path: bool = True,
+        children: bool = True,
+        depth: int | None = None,
+    ) -> Picture:
+        """Draw when everything of a workflow ran: a row per workflow and step on one axis of time.
+
+        Running, sleeping, waiting in a queue, for children and for messages are told apart; what
+        runs still has an open end; a long wait is drawn short where the axis is broken.
+
+        Parameters
+        ----------
+        workflow_id
+            The workflow.
+        fold
+            "auto" folds alike rows where there are too many; a number says how many rows to show
+            about; ``None`` never folds.
+        open
+            The groups to show unfolded: see ``graphs.fold``.
+        hide
+            Operations that are not shown, such as "set_event", or "bookkeeping".
+        theme
+            "light", "dark", or "auto": what the reader prefers. A PNG is light then.
+        critical_path
+            Underline what the end waited for.
+        children, depth
+            As for :meth:`graph`.
+
+        Returns
+        -------
+        Picture
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> print(db.timeline("checkout-1", depth=0, hide="bookkeeping").text[:8])
+        checkout
+        """
+        from dbos_notebook.pictures.timeline import timeline
+
+        graph = self.graph(workflow_id, children=children, depth=depth)
+        return timeline(
+            graph, fold=fold, open=open, hide=hide, theme=theme, critical_path=critical_path
         )

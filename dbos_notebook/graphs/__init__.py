@@ -5,6 +5,17 @@ says what nodes and edges mean.
 """
 
 from dbos_notebook.graphs.build import execution_graph
+from dbos_notebook.graphs.compare import Comparison, compare
+from dbos_notebook.graphs.fold import fold
+from dbos_notebook.graphs.paths import critical_path, self_time
 from dbos_notebook.graphs.plain import plain
 
-__all__ = ["execution_graph", "plain"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "critical_path",
+    "execution_graph",
+    "fold",
+    "plain",
+    "self_time",
+]

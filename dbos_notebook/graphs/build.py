@@ -12,11 +12,13 @@ import pandas as pd
 from dbos_notebook.graphs import cycles
 from dbos_notebook.graphs.failing import mark_failing_path
 from dbos_notebook.graphs.messages import message_edges
-from dbos_notebook.graphs.nodes import Node, running_node, step_nodes, workflow_nodes
+from dbos_notebook.graphs.nodes import Node, running_node, spans, step_nodes, workflow_nodes
 from dbos_notebook.graphs.order import in_sequence, in_time
+from dbos_notebook.graphs.pause import uncollected
 
 Key = Hashable
 Pair = tuple[Key, Key]
+Times = tuple[Sequence[int | None], Sequence[int | None]]
 MANY_LAST = 64
 """A workflow of which more steps than this come last, and that is awaited, ends in a join."""
 _ACTIVE = ("DELAYED", "ENQUEUED", "PENDING")
@@ -70,6 +72,19 @@ def execution_graph(
     >>> graph.nodes["checkout-1", 3]["name"], list(graph.successors(("checkout-1", 3)))
     ('charge', [('checkout-1', 4)])
     """
+    with uncollected():
+        return _execution_graph(workflows, steps, root, messages, wakes, database, read_at)
+
+
+def _execution_graph(
+    workflows: pd.DataFrame,
+    steps: pd.DataFrame,
+    root: str | None,
+    messages: pd.DataFrame | None,
+    wakes: pd.DataFrame | None,
+    database: str | None,
+    read_at: pd.Timestamp | None,
+) -> nx.DiGraph[Any]:
     parts = _Parts(workflow_nodes(workflows))
     parts.add_steps(steps, wakes)
     if root is None:
@@ -102,6 +117,7 @@ class _Parts:
     nodes: dict[Key, Node] = field(default_factory=dict)
     keys_of: dict[str, Sequence[Key]] = field(default_factory=dict)
     steps_of: dict[str, Sequence[Node]] = field(default_factory=dict)
+    times_of: dict[str, Times] = field(default_factory=dict)
     starters: dict[str, list[Key]] = field(default_factory=dict)
     awaiters: dict[str, list[Key]] = field(default_factory=dict)
 
@@ -110,12 +126,19 @@ class _Parts:
         steps = steps.loc[steps["workflow_id"].isin(self.workflows)]
         steps = steps.sort_values(["workflow_id", "function_id"], kind="stable")
         keys, nodes = step_nodes(steps, wakes)
+        starts, ends = spans(steps)
+        for place, node in enumerate(nodes):
+            wakes_at, end = node.get("wakes_at"), ends[place]
+            if wakes_at is not None and end is not None:
+                # Whenever its row was completed, a sleep is over when it wakes.
+                ends[place] = max(end, round(wakes_at.timestamp() * 1000))
         begun = 0
         for place in range(1, len(keys) + 1):
             owner = keys[begun][0]
             if place == len(keys) or keys[place][0] != owner:
                 self.keys_of[owner] = keys[begun:place]
                 self.steps_of[owner] = nodes[begun:place]
+                self.times_of[owner] = starts[begun:place], ends[begun:place]
                 begun = place
         for workflow_id, workflow in self.workflows.items():
             self.nodes[workflow_id] = workflow
@@ -167,12 +190,7 @@ class _Parts:
         keys = self.keys_of.get(workflow_id, ())
         if not keys:
             return (workflow_id,)
-        if in_order:
-            order = in_sequence(len(keys))
-        else:
-            steps = self.steps_of[workflow_id]
-            starts = [_milliseconds(step.get("started_at")) for step in steps]
-            order = in_time(starts, [_ended(step) for step in steps])
+        order = in_sequence(len(keys)) if in_order else in_time(*self.times_of[workflow_id])
         if order.joins:
             keys = [*keys, *(edges.new_join(workflow_id) for _ in range(order.joins))]
         edges.next.extend((keys[one], keys[other]) for one, other in order.edges)
@@ -246,16 +264,3 @@ class _Edges:
         others = [(one, other, {"kind": "forked_from", **more}) for one, other, more in self.forked]
         others += [(one, other, {"kind": "message", "inferred": True}) for one, other in messages]
         graph.add_edges_from(edge for edge in others if not graph.has_edge(*edge[:2]))
-
-
-def _milliseconds(instant: pd.Timestamp | None) -> int | None:
-    return None if instant is None else round(instant.timestamp() * 1000)
-
-
-def _ended(step: Node) -> int | None:
-    """Return when a step was over: a sleep when it wakes, whenever its row was completed."""
-    completed = _milliseconds(step.get("completed_at"))
-    wakes = _milliseconds(step.get("wakes_at"))
-    if wakes is None or completed is None:
-        return completed
-    return max(completed, wakes)

@@ -37,9 +37,9 @@ def message_edges(
     reach = list(accumulate((end for _, end, _ in senders), max))
     pairs: list[tuple[Hashable, Hashable]] = []
     for workflow_id, function_id, stored in zip(
-        messages["workflow_id"],
-        messages["consumed_by_function_id"],
-        messages["created_at"],
+        messages["workflow_id"].tolist(),
+        messages["consumed_by_function_id"].tolist(),
+        messages["created_at"].tolist(),
         strict=True,
     ):
         receiver = (workflow_id, function_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,8 +87,7 @@ def step_nodes(
             node["operation"] = "start_child"
     _digest(nodes, steps)
     keys = list(zip(owners, numbers, strict=True))
-    if wakes is not None and len(wakes):
-        _wake(dict(zip(keys, nodes, strict=True)), wakes)
+    _mark_sleeps(dict(zip(keys, nodes, strict=True)), wakes)
     return keys, nodes
 
 
@@ -144,13 +143,34 @@ def _digest(nodes: Sequence[Node], rows: pd.DataFrame) -> None:
         node["output_digest"] = hashlib.sha256(shown.encode("utf-8", "replace")).hexdigest()[:32]
 
 
-def _wake(nodes: Mapping[Hashable, Node], wakes: pd.DataFrame) -> None:
-    """Give sleeps their wake-up time; not the timeouts of recv and get_event, which look alike."""
-    columns: Iterable[Any] = zip(
-        wakes["workflow_id"], wakes["function_id"], wakes["wakes_at"], strict=True
-    )
-    for workflow_id, function_id, instant in columns:
-        before = nodes.get((workflow_id, function_id - 1), {}).get("operation")
-        node = nodes.get((workflow_id, function_id))
-        if node is not None and before not in ("recv", "get_event"):
-            node["wakes_at"] = instant
+def spans(steps: pd.DataFrame) -> tuple[list[int | None], list[int | None]]:
+    """Return when steps started and were completed, in milliseconds."""
+    started, completed = (_milliseconds(steps[name]) for name in ("started_at", "completed_at"))
+    return started, completed
+
+
+def _milliseconds(instants: pd.Series[Any]) -> list[int | None]:
+    values = instants.dt.tz_localize(None).to_numpy("datetime64[ms]")
+    numbers: list[int | None] = values.astype("int64").tolist()
+    for place in np.flatnonzero(np.isnat(values)).tolist():
+        numbers[place] = None
+    return numbers
+
+
+def _mark_sleeps(nodes: Mapping[Hashable, Node], wakes: pd.DataFrame | None) -> None:
+    """Tell sleeps from the timeouts of recv and get_event, which DBOS records as sleeps too."""
+    known: dict[Hashable, pd.Timestamp] = {}
+    if wakes is not None:
+        names = ("workflow_id", "function_id", "wakes_at")
+        for workflow_id, function_id, instant in zip(
+            *(wakes[name].tolist() for name in names), strict=True
+        ):
+            known[workflow_id, function_id] = instant
+    for key, node in nodes.items():
+        if node["operation"] != "sleep":
+            continue
+        before = nodes.get((node["workflow_id"], node["function_id"] - 1), {})
+        if before.get("operation") in ("recv", "get_event"):
+            node["timeout_of"] = before["function_id"]
+        elif key in known:
+            node["wakes_at"] = known[key]

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-FEW_EDGES = 64
-"""A workflow may always have so many edges, or four for each step; beyond, joins stand in."""
+FEW_EDGES, EDGES_EACH = 64, 4
+"""A workflow may have so many edges, or so many for each step; beyond, joins stand in."""
 
 
 @dataclass
@@ -130,7 +130,7 @@ def _interval_order(starts: Sequence[int], ends: Sequence[int]) -> Order:
     )
     blocks = blocks[1:]
     direct = sum((high - low) * len(later) for low, high, later in blocks)
-    if direct <= max(FEW_EDGES, 4 * count):
+    if direct <= max(FEW_EDGES, EDGES_EACH * count):
         order.edges = [
             (by_end[earlier][1], place)
             for low, high, later in blocks

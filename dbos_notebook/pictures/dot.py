@@ -1,4 +1,4 @@
-"""A scene as a graphviz.Digraph: for who wants to change it, or to draw it in another way.
+r"""A scene as a graphviz.Digraph: for who wants to change it, or to draw it in another way.
 
 Every text is escaped: none is taken for an HTML-like label, and none of Graphviz's escapes
 (``\\N``, ``\\\\G``, ``\\\\l``) is left in it.
@@ -13,7 +13,8 @@ from dbos_notebook.pictures.theme import DARK, DOT_STYLES, LIGHT, OPERATIONS
 if TYPE_CHECKING:
     import graphviz
 
-    from dbos_notebook.pictures.scene import Card, Line, Scene
+    from dbos_notebook.pictures.nodes import Card, Line
+    from dbos_notebook.pictures.scene import Scene
 
 _EDGES = {
     "returns": {"style": "dashed", "constraint": "true"},
@@ -24,15 +25,15 @@ _EDGES = {
 
 
 def quoted(text: str) -> str:
-    """Return text as a value that Graphviz shows letter by letter.
+    r"""Return text as a value that Graphviz shows letter by letter.
 
     The graphviz package leaves ``<…>`` alone, as an HTML-like label, and backslashes, as
     escapes; both may stand in a name.
 
     Examples
     --------
-    >>> print(quoted("a<b>"), quoted("<b>"), quoted("\\\\N"), quoted("&lt;"))
-    a<b> &lt;b> \\\\N &amp;lt;
+    >>> print(quoted("a<b>"), quoted("<b>"), quoted("\\N"), quoted("&lt;"))
+    a<b> &lt;b> \\N &amp;lt;
     """
     # Quotes and markup as entities, which Graphviz reads back; an ampersand first, else a name
     # that spells an entity would change. A backslash doubled, because entities are read before
@@ -100,6 +101,6 @@ def digraph(scene: Scene, direction: str, theme: str) -> graphviz.Digraph:
 
 
 def _lines(card: Card) -> list[Line]:
-    from dbos_notebook.pictures.scene import Line
+    from dbos_notebook.pictures.nodes import Line
 
     return [*card.lines, Line(card.badge)] if card.badge else card.lines

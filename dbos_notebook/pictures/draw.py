@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbos_notebook.errors import PictureError, nearest
-from dbos_notebook.pictures import words
 from dbos_notebook.pictures.picture import Drawing, Picture
 from dbos_notebook.pictures.theme import GRAVEST, OPERATIONS, SAID, ThemeName
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 BUDGET = 80
 """About how many nodes a person takes in."""
 MARGIN = 16.0
-NARROWEST = 420.0
+NARROWEST = 620.0
 NOTEBOOK = 1_100.0
 """What a notebook shows without making it smaller."""
 LINKS = {
@@ -34,7 +33,7 @@ LINKS = {
 }
 """SVG's stroke-dasharray of a link."""
 CHILD = {"start_child": " a child", "get_result": " a child"}
-_THEMES = ("auto", "light", "dark")
+THEMES = ("auto", "light", "dark")
 _DIRECTIONS = ("auto", "LR", "TB")
 
 
@@ -42,7 +41,7 @@ def draw(
     graph: nx.DiGraph[Any] | graphviz.Digraph,
     *,
     fold: Literal["auto"] | int | None = "auto",
-    open: Iterable[Any] = (),  # noqa: A002 - as graphs.fold
+    open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
     hide: Iterable[str] = (),
     direction: Literal["auto", "LR", "TB"] = "auto",
     theme: ThemeName = "auto",
@@ -65,7 +64,8 @@ def draw(
     open
         The groups to draw unfolded: see ``graphs.fold``.
     hide
-        Operations that are not drawn, such as "set_event": see ``graphs.fold``.
+        Operations that are not drawn, such as "set_event", or "bookkeeping" for all of DBOS's
+        own: see ``graphs.fold``.
     direction
         "LR": time runs to the right; "TB": down; "auto": to the right, unless the picture would
         be wider than a notebook and be read better the other way.
@@ -82,6 +82,8 @@ def draw(
     ------
     PictureError
         The graph is too large for ``fold=None``, or an argument makes no sense.
+    GraphError
+        ``hide`` names no operation.
 
     Examples
     --------
@@ -90,7 +92,7 @@ def draw(
     >>> sorted(picture._repr_mimebundle_()[0])
     ['image/png', 'image/svg+xml', 'text/plain']
     """
-    check_choice(theme, _THEMES, "theme")
+    check_choice(theme, THEMES, "theme")
     check_choice(direction, _DIRECTIONS, "direction")
     import graphviz
 
@@ -126,24 +128,21 @@ def check_choice(value: object, choices: tuple[str, ...], name: str) -> None:
     """Refuse a word that is none of the choices."""
     if value not in choices:
         known = ", ".join(map(repr, choices))
-        raise PictureError(
-            f"{name}={value!r} is not one of {known}.{nearest(value, choices)}"
-        )
+        raise PictureError(f"{name}={value!r} is not one of {known}.{nearest(value, choices)}")
 
 
 def folded(
     graph: nx.DiGraph[Any],
     fold: Literal["auto"] | int | None,
-    open: Iterable[Any],  # noqa: A002
+    open: Iterable[str],  # noqa: A002
     hide: Iterable[str],
 ) -> nx.DiGraph[Any]:
     """Fold a graph as ``draw`` was asked to; raise where it would be too much."""
     from dbos_notebook import graphs
     from dbos_notebook.pictures.layout import MOST_PARTS
 
-    opened, hidden = tuple(open), tuple(hide)
-    for each in hidden:
-        check_choice(each, tuple(OPERATIONS), "hide")
+    opened = [open] if isinstance(open, str) else list(open)
+    hidden = [hide] if isinstance(hide, str) else list(hide)
     if fold is None:
         if len(graph) > MOST_PARTS:
             raise PictureError(
@@ -184,7 +183,8 @@ def _render(
 ) -> Drawing:
     from dbos_notebook.pictures import layout, markup
     from dbos_notebook.pictures.headline import headline
-    from dbos_notebook.pictures.scene import BOOKKEEPING
+    from dbos_notebook.pictures.nodes import BOOKKEEPING
+    from dbos_notebook.pictures.times import Times
 
     direction, theme, _ = options
     wide, high = layout.arrange(scene, "TB" if direction == "TB" else "LR")
@@ -198,7 +198,7 @@ def _render(
     legend = _legend(scene)
     legend.arrange(room)
     notes = [f"{len(graph):,} nodes folded to {len(shown):,}"] if len(shown) < len(graph) else []
-    head = headline(graph, "Execution graph", notes).fitted(room)
+    head = headline(graph, Times(graph), "Execution graph", notes).fitted(room)
     top = 82.0 if head.reason else 64.0
     picture = picture_id("g", scene, head, options)
     svg = markup.render(
@@ -255,7 +255,7 @@ def _legend(scene: Scene) -> Legend:
 
 
 def _draw_dot(dot: graphviz.Digraph) -> Picture:
-    from dbos_notebook.pictures import layout
+    from dbos_notebook.pictures import layout, words
 
     def drawing() -> Drawing:
         svg = layout.render(dot.source, "svg").decode()

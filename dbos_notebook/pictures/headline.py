@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.pictures import words
-from dbos_notebook.pictures.theme import SAID, known
+from dbos_notebook.pictures.theme import ENDED, SAID, known
+from dbos_notebook.pictures.times import Times
 
 if TYPE_CHECKING:
     import networkx as nx
-
-_ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Headline:
         """Cut what is drawn to the room there is."""
         name = words.fit(self.name, 16, room * 0.6, bold=True)
         left = room - words.width(name, 16, bold=True) - 8
-        facts = words.fit(self.facts, 12, room - 20 - words.width(self.outcome, 12, bold=True))
+        facts = words.fit(self.facts, 12, room - 30 - words.width(self.outcome, 12, bold=True))
         return Headline(
             name,
             words.fit_ends(self.key, 12, left),
@@ -44,13 +43,17 @@ class Headline:
         )
 
 
-def headline(graph: nx.DiGraph[Any], kind: str, notes: list[str] | None = None) -> Headline:
+def headline(
+    graph: nx.DiGraph[Any], times: Times, kind: str, notes: list[str] | None = None
+) -> Headline:
     """Say what a graph is of.
 
     Parameters
     ----------
     graph
         The whole graph, not folded.
+    times
+        Its times.
     kind
         What is drawn of it: "Execution graph" or "Timeline".
     notes
@@ -62,29 +65,33 @@ def headline(graph: nx.DiGraph[Any], kind: str, notes: list[str] | None = None) 
     name = words.clean(attributes.get("name") or "workflows", 200)
     key = words.clean(root, 200) if root is not None else ""
     outcome = SAID[status] if status else words.clean(attributes.get("status") or "", 40)
-    duration = words.took(attributes.get("duration"))
+    duration = times.took(root) if root in graph else ""
     if duration:
-        outcome += f" {'after' if status in _ENDED else 'for'} {duration}"
+        outcome += f" {'after' if status in ENDED else 'for'} {duration}"
     began = attributes.get("dequeued_at")
     began = attributes.get("created_at") if words.missing(began) else began
-    facts = [f"began {words.moment(began)}" if not words.missing(began) else "", *_counts(graph)]
+    when = words.moment(began)
+    when = when.replace(".000", "") if times.coarse else when
+    verb = "created" if status in ("ENQUEUED", "DELAYED") else "began"
+    facts = [f"{verb} {when}" if when else "", *_counts(graph)]
+    facts += ["workflows timed to the second (SQLite)"] if times.coarse else []
     why = reason(graph)
-    said = "".join(f" · {fact}" for fact in [*facts, *(notes or [])] if fact)
+    said = " · ".join(fact for fact in [*facts, *(notes or [])] if fact)
     return Headline(
         name,
         key,
         status,
         outcome,
-        said if outcome else said.removeprefix(" · "),
+        said,
         why,
         words.clean(f"{kind} of {name} {key}"),
-        words.clean(f"{outcome}{said}. {why}"),
+        words.clean(f"{outcome} · {said}. {why}"),
     )
 
 
 def _counts(graph: nx.DiGraph[Any]) -> list[str]:
     workflows = steps = 0
-    for key, attributes in graph.nodes(data=True):
+    for _, attributes in graph.nodes(data=True):
         if attributes.get("kind") == "group":
             if attributes.get("of") == "workflow":
                 workflows += int(attributes.get("count", 0))
@@ -92,7 +99,7 @@ def _counts(graph: nx.DiGraph[Any]) -> list[str]:
                 steps += int(attributes.get("count", 0))
         elif attributes.get("kind") == "workflow":
             workflows += 1
-        elif not (isinstance(key, tuple) and key[-1:] == ("running",)):
+        elif "function_id" in attributes:
             steps += 1
     found = [words.count(workflows, "workflow")] if workflows > 1 else []
     return [*found, words.count(steps, "step")]
@@ -120,7 +127,11 @@ def reason(graph: nx.DiGraph[Any]) -> str:
             [*_path(graph, owner), words.clean(attributes.get("name") or "", 80) + number]
         )
         return f"failed in {where}{_error(attributes)}"
-    workflows = [(k, a) for k, a in failing if a.get("kind") == "workflow"]
+    workflows = [
+        (key, attributes)
+        for key, attributes in failing
+        if attributes.get("kind") == "workflow" and attributes.get("status") == "ERROR"
+    ]
     if workflows:
         key, attributes = workflows[-1]
         where = " › ".join(_path(graph, key))

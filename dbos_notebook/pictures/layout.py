@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 from dbos_notebook.errors import GraphvizNotFoundError, PictureError
+from dbos_notebook.pictures.nodes import STACK
 from dbos_notebook.pictures.scene import Scene
 
 MOST_PARTS = 3_000
@@ -113,6 +114,8 @@ def _skeleton(scene: Scene, direction: str) -> str:
         attributes = [f"id={number}", f"weight={weights.get(link.kind, 1)}"]
         if link.from_frame:
             attributes.append(f"ltail=cluster_{link.from_frame}")
+        if link.head in scene.junctions:
+            attributes.append("arrowhead=none")
         if link.kind == "message":
             attributes.append("constraint=false")
         lines.append(f"{link.tail} -> {link.head} [{' '.join(attributes)}]")
@@ -122,7 +125,9 @@ def _skeleton(scene: Scene, direction: str) -> str:
 
 def _size(scene: Scene, card_id: str) -> str:
     card = scene.cards[card_id]
-    return f"{card_id} [width={card.width / 72:.3f} height={card.height / 72:.3f}]"
+    more = STACK if card.kind == "group" else 0
+    wide, high = (card.width + more) / 72, (card.height + more) / 72
+    return f"{card_id} [width={wide:.3f} height={high:.3f}]"
 
 
 def _place(scene: Scene, laid_out: dict[str, Any]) -> tuple[float, float]:
@@ -139,7 +144,10 @@ def _place(scene: Scene, laid_out: dict[str, Any]) -> tuple[float, float]:
             x0, y0, x1, y1 = (float(x) for x in thing["bb"].split(","))
             frames[name].box = (x0 - left, top - y1, x1 - x0, y1 - y0)
         elif name in scene.cards:
-            scene.cards[name].x, scene.cards[name].y = point(thing["pos"])
+            card = scene.cards[name]
+            card.x, card.y = point(thing["pos"])
+            if card.kind == "group":
+                card.x, card.y = card.x - STACK / 2, card.y - STACK / 2
         elif name in scene.junctions:
             scene.junctions[name] = (scene.junctions[name][0], *point(thing["pos"]))
     for edge in laid_out.get("edges", []):

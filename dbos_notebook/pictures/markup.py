@@ -28,9 +28,15 @@ _PLAIN = {
     "ground-line": "stroke",
     "ink-line": "stroke",
     "line-mark": "fill",
-    "faint-mark": "fill",
+    "frame-line": "stroke",
 }
-_OF_STATUS = {"line": "stroke", "fill": "fill", "text": "fill", "mark": "fill"}
+_OF_STATUS = {
+    "line": "stroke",
+    "fill": "fill",
+    "text": "fill",
+    "mark": "fill",
+    "fill-line": "stroke",
+}
 
 
 class Paint:
@@ -75,7 +81,8 @@ def _colour(palette: Palette, role: str) -> str:
         field = role.removesuffix("-line").removesuffix("-mark")
         return str(getattr(palette, field))
     status, part = role.rsplit(".", 1)
-    return str(getattr(palette.statuses[status], "line" if part == "mark" else part))
+    field = {"mark": "line", "fill-line": "fill"}.get(part, part)
+    return str(getattr(palette.statuses[status], field))
 
 
 def _number(value: float) -> str:
@@ -99,6 +106,7 @@ def _environment() -> jinja2.Environment:
         outline=outline,
         curve=curve,
         arrow=arrow,
+        zigzag=zigzag,
         width=words.width,
         DASHES=DASHES,
         SAID=SAID,
@@ -136,8 +144,10 @@ def outline(shape: str, w: float, h: float) -> str:
             f"M{n(x - 7)} {n(-y)}V{n(-y + 7)}H{n(x)}"
         )
     if shape == "stream":
-        q = w / 4
-        return f"M{n(-x)} {n(-y)}H{n(x)}V{n(y - 2)}q{n(-q / 2)}-5 {n(-q)} 0t{n(-q)} 0t{n(-q)} 0t{n(-q)} 0Z"
+        wave = n(-w / 4)
+        return (
+            f"M{n(-x)} {n(-y)}H{n(x)}V{n(y - 2)}q{n(-w / 8)}-5 {wave} 0t{wave} 0t{wave} 0t{wave} 0Z"
+        )
     if shape == "other":
         return f"M{n(-x)}{n(-y)}H{n(x)}V{n(y)}H{n(-x)}Z"
     r = {"pill": y, "sleep": y, "workflow": 9.0}.get(shape, 5.0)
@@ -164,6 +174,18 @@ def arrow(points: list[tuple[float, float]], tip: tuple[float, float], size: flo
     dx, dy = (y0 - y1) / length * size, (x1 - x0) / length * size
     n = _number
     return f"M{n(x0 + dx)} {n(y0 + dy)}L{n(x1)} {n(y1)}L{n(x0 - dx)} {n(y0 - dy)}Z"
+
+
+def zigzag(x: float, high: float) -> str:
+    """Return the path of a line down through a picture that says: here it is broken.
+
+    Examples
+    --------
+    >>> zigzag(10, 12)
+    'M10-4l3 6l-3 6l3 6'
+    """
+    teeth = round((high + 4) / 6)
+    return f"M{_number(x)}-4" + "".join(f"l{3 if n % 2 == 0 else -3} 6" for n in range(teeth))
 
 
 def page(svg: str) -> str:

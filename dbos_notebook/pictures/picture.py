@@ -28,7 +28,7 @@ class Drawing(NamedTuple):
 
 
 class Picture:
-    """A graph or a timeline as a picture. Get it with :func:`draw` or ``Client.timeline``.
+    r"""A graph or a timeline as a picture. Get it with :func:`draw` or ``Client.timeline``.
 
     In a cell it shows itself: SVG, and PNG for pages that show no SVG. Printed, it is an
     indented tree of text. It is drawn when first looked at, and then kept.
@@ -37,7 +37,7 @@ class Picture:
     --------
     >>> picture = dbos_notebook.connect(example_database).timeline("checkout-1")
     >>> picture.svg[:4], picture.png[:4]
-    ('<svg', b'\\x89PNG')
+    ('<svg', b'\x89PNG')
     """
 
     def __init__(
@@ -90,16 +90,16 @@ class Picture:
     @cached_property
     def png(self) -> bytes:
         """The picture as PNG, at twice the size of the screen's where that is not too much."""
-        import vl_convert
+        from dbos_notebook.pictures.raster import convert
 
-        return bytes(vl_convert.svg_to_png(self.svg, scale=self._scale))
+        return convert(self.svg, "png", self._scale)
 
     @cached_property
     def pdf(self) -> bytes:
         """The picture as a PDF of one page."""
-        import vl_convert
+        from dbos_notebook.pictures.raster import convert
 
-        return bytes(vl_convert.svg_to_pdf(self.svg))
+        return convert(self.svg, "pdf")
 
     @property
     def size(self) -> tuple[int, int]:

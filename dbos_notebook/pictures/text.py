@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.pictures import words
+from dbos_notebook.pictures.edges import of_kind
 from dbos_notebook.pictures.theme import SAID, known
 
 if TYPE_CHECKING:
@@ -34,26 +36,26 @@ def tree(graph: nx.DiGraph[Any]) -> str:
     return "\n".join(lines)
 
 
-def walk(graph: nx.DiGraph[Any]) -> list[tuple[Any, int]]:
+def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, int]]:
     """Return each node once, with its depth: a workflow, its steps, and below a step the children.
 
-    Workflows that nothing shown has started, such as forks, come after the rest.
+    Workflows that nothing shown has started, such as forks, come after the rest. Nodes to skip
+    are left out, and what is below them moves up.
     """
+    started = {head for _, head in of_kind(graph, "starts")}
     parts: dict[Any, list[Any]] = {}
     children: dict[Any, list[Any]] = {}
     for key, attributes in graph.nodes(data=True):
-        if attributes.get("kind") == "workflow":
+        if attributes.get("kind") in ("workflow", "join"):
             continue
         owner = attributes.get("workflow_id")
-        if attributes.get("of") != "workflow" and owner in graph:
+        if owner in graph and not (attributes.get("of") == "workflow" and key in started):
             parts.setdefault(owner, []).append(key)
-    for tail, head, kind in graph.edges(data="kind"):
-        if kind == "starts":
-            children.setdefault(tail, []).append(head)
+    for tail, head in of_kind(graph, "starts"):
+        children.setdefault(tail, []).append(head)
     found: list[tuple[Any, int]] = []
     seen: set[Any] = set()
     root = graph.graph.get("root")
-    started = {head for heads in children.values() for head in heads}
     tops = [root] if root in graph else []
     tops += [key for key in graph if key not in started and key != root]
     # Last resort: where hand-edited data makes workflows start each other in a ring.
@@ -62,15 +64,17 @@ def walk(graph: nx.DiGraph[Any]) -> list[tuple[Any, int]]:
         stack = [(top, 0)]
         while stack:
             key, depth = stack.pop()
-            if key in seen:
+            if key in seen or graph.nodes[key].get("kind") == "join":
                 continue
             owner = graph.nodes[key].get("workflow_id")
             if depth == 0 and owner != key and owner in graph and owner not in seen:
                 continue  # it comes with its workflow
             seen.add(key)
-            found.append((key, depth))
+            if key not in skip:
+                found.append((key, depth))
+                depth += 1
             below = parts.get(key, []) + children.get(key, [])
-            stack += [(each, depth + 1) for each in reversed(below)]
+            stack += [(each, depth) for each in reversed(below)]
     return found
 
 

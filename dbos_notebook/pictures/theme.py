@@ -89,6 +89,8 @@ DASHES = {
 
 DOT_STYLES = {"PENDING": "dashed", "ENQUEUED": "dotted", "DELAYED": "dotted", "CANCELLED": "dashed"}
 
+ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+
 SAID = {
     "SUCCESS": "succeeded",
     "ERROR": "failed",
