@@ -118,10 +118,9 @@ class Reading:
         attributes
             Workflows whose attributes contain all these (PostgreSQL's ``jsonb @>``).
         search
-            Text in the ID, name, user or queue, in any case; or in the recorded error, in the
-            same case (from 5 characters, where the error is a pickle).
+            Text in the ID, name, user or queue, in any case; or as ``error``.
         error
-            Text in the recorded error alone: its class, or what it says.
+            Text in the recorded error, in the same case (from 5 characters, if it is a pickle).
 
         Returns
         -------
@@ -144,10 +143,9 @@ class Reading:
         True
         """
         filters = locals() | unknown
-        for own in ("self", "unknown", "limit", "offset", "sort_desc"):
-            del filters[own]
-        for own in ("load_input", "load_output", "load_errors"):
-            del filters[own]
+        own = ("self", "unknown", "limit", "offset", "sort_desc")
+        for name in (*own, "load_input", "load_output", "load_errors"):
+            del filters[name]
         return self._workflows(
             filters,
             limit,

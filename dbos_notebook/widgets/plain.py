@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pprint
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dbos_notebook.payloads import RecordedError
+from dbos_notebook.payloads import Opaque, RecordedError
 
 if TYPE_CHECKING:
     from dbos_notebook.workflow import Input
@@ -22,8 +21,9 @@ if TYPE_CHECKING:
 MOST_CHARACTERS = 20_000
 """Of one value; who wants more has the value itself in Python."""
 SHORT_CHARACTERS = 300
-WIDE = 96
-"""Characters in a line of a value that is written on several."""
+WIDE = 72
+DEEP = 12
+"""A value wider than so many characters is written on several lines, down to that depth."""
 
 _TEXTS = (
     "name",
@@ -100,7 +100,9 @@ def workflow_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
         if record["was_forked_from"] is True:
             row["was_forked_from"] = True
         if record["attributes"]:
-            row["attributes"] = cut(json.dumps(record["attributes"], ensure_ascii=False), SHORT_CHARACTERS)
+            row["attributes"] = cut(
+                json.dumps(record["attributes"], ensure_ascii=False), SHORT_CHARACTERS
+            )
         rows.append({name: value for name, value in row.items() if value is not None})
     return rows
 
@@ -132,14 +134,43 @@ def written(value: Any) -> dict[str, Any]:
     {'text': "{'price': 9.5}"}
     >>> written("x" * 1_000_000)["left_out"]
     980003
+    >>> print(written({"cities": ["Berlin"] * 3, "note": "x" * 60})["text"])
+    {
+      'cities': ['Berlin', 'Berlin', 'Berlin'],
+      'note': 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx',
+    }
     """
     text = repr(value)
     if len(text) > MOST_CHARACTERS:
         return {"text": text[: MOST_CHARACTERS - 1] + "…", "left_out": len(text) - 19_999}
-    if len(text) > WIDE:
-        text = pprint.pformat(value, width=WIDE, compact=True, sort_dicts=False)
-        text = cut(text, 2 * MOST_CHARACTERS)
-    return {"text": _legible(text)}
+    return {"text": _legible(_spread(value, 0))}
+
+
+def _spread(value: Any, depth: int) -> str:
+    """Write a value on several lines where one is too long; a line for each part."""
+    text = repr(value)
+    if len(text) + 2 * depth <= WIDE or depth > DEEP:
+        return text
+    opening, closing, parts = _parts(value)
+    if not parts:
+        return text
+    edge = "  " * (depth + 1)
+    lines = (f"{edge}{name}{_spread(part, depth + 1)},\n" for name, part in parts)
+    return f"{opening}\n{''.join(lines)}{'  ' * depth}{closing}"
+
+
+def _parts(value: Any) -> tuple[str, str, list[tuple[str, Any]]]:
+    if type(value) is dict:
+        return "{", "}", [(f"{key!r}: ", part) for key, part in value.items()]
+    if type(value) is list:
+        return "[", "]", [("", part) for part in value]
+    if type(value) is tuple:
+        return "(", ")", [("", part) for part in value]
+    if type(value) is Opaque and type(value.state) is dict and not value.items:
+        parts = [("", part) for part in value.args]
+        parts += [(f"{name}=", part) for name, part in (value.state | value.kwargs).items()]
+        return f"{value.type.rpartition('.')[2]}(", ")", parts
+    return "", "", []
 
 
 def _legible(text: str) -> str:

@@ -11,7 +11,9 @@ function took(row, now) {
       span(now - begun(row)));
   }
   if (UNFINISHED.includes(row.status) || row.duration === undefined) return "";
-  return span(row.duration);
+  // SQLite keeps whole seconds, of which 0 says only that it was quick.
+  const whole = [begun(row), row.completed_at ?? row.updated_at].every((at) => at % 1000 === 0);
+  return row.duration === 0 && whole ? "< 1 s" : span(row.duration);
 }
 
 function waited(row, now) {
@@ -31,16 +33,19 @@ function position(row, now) {
 
 const text = (key) => (row) => row[key] === undefined ? "" : el("span", { title: row[key] }, row[key]);
 
-const queue = (row) => row.queue_name === undefined ? "" : el("span", { title: row.queue_name },
+const queue = (row) => row.queue_name === undefined ? "" : el("span",
+  { title: row.queue_name, class: row.queue_name.startsWith("_dbos_") ? "dn-quiet" : null },
   row.queue_name,
   row.queue_partition_key && el("span", { class: "dn-quiet" }, ` · ${row.queue_partition_key}`));
 
 const STATUS = { key: "status", label: "status", show: (row) => chip(row.status), rank: 0 };
 const CREATED = { key: "created_at", label: "created", rank: 1, time: true,
   show: (row, now) => when(row.created_at, now) };
-const QUEUE = { key: "queue_name", label: "queue", show: queue, rank: 2 };
-const VERSION = { key: "app_version", label: "version", show: text("app_version"), rank: 3 };
-const USER = { key: "authenticated_user", label: "user", show: text("authenticated_user"), rank: 4 };
+const QUEUE = { key: "queue_name", label: "queue", show: queue, rank: 2, optional: true };
+const VERSION = { key: "app_version", label: "version", show: text("app_version"), rank: 3,
+  optional: true };
+const USER = { key: "authenticated_user", label: "user", rank: 4,
+  optional: true, show: text("authenticated_user") };
 const NAME = { key: "name", label: "workflow", rank: 0, main: true };
 
 export const COLUMNS = {
@@ -54,7 +59,7 @@ export const COLUMNS = {
 };
 COLUMNS.tree = COLUMNS.flat;
 
-// What may be on a row besides its columns: its name, ID, relatives, and what went wrong.
+// What is on a row besides its columns: its name, ID and relatives; and what went wrong.
 export function identity(row, inTree) {
   const marks = [];
   if (row.forked_from) marks.push(mark("fork", `forked from ${row.forked_from}`));
@@ -68,12 +73,14 @@ export function identity(row, inTree) {
     el("span", { class: "dn-name", title: row.name }, row.name ?? "–"),
     el("code", { class: "dn-id", title: row.id }, row.id),
     marks,
-    row.error_type || row.error_message
-      ? el("span", { class: "dn-error", title: row.error_message },
-        row.error_type && el("b", {}, shortType(row.error_type)),
-        row.error_message && (row.error_type ? `: ${row.error_message}` : row.error_message))
-      : null,
   ];
+}
+
+export function trouble(row) {
+  if (!row.error_type && !row.error_message) return null;
+  return el("div", { class: "dn-error", title: row.error_message },
+    row.error_type && el("b", {}, shortType(row.error_type)),
+    row.error_message && (row.error_type ? `: ${row.error_message}` : row.error_message));
 }
 
 function mark(label, title) {

@@ -4,7 +4,7 @@ import { ago, count, exact, span } from "./format.js";
 import { Link } from "./link.js";
 import { details } from "./details.js";
 import { filterPanel, statusBar } from "./filters.js";
-import { COLUMNS, identity } from "./columns.js";
+import { COLUMNS, identity, trouble } from "./columns.js";
 
 const TYPING = 150;
 const LIVE = 2000;
@@ -117,6 +117,14 @@ class Explore {
     this.table.setAttribute("aria-multiselectable", "true");
   }
 
+  // A column in which no row has anything takes no room.
+  columns() {
+    const rows = [this.rows, ...[...this.kids.values()].map((below) => below.rows)].flat();
+    return COLUMNS[this.view.mode].filter(
+      (column) => !column.optional || rows.some((row) => row[column.key] !== undefined),
+    );
+  }
+
   sorted() {
     const queued = this.view.mode === "queued";
     const key = this.view.sort || (queued ? "queue_position" : "created_at");
@@ -127,7 +135,7 @@ class Explore {
     const [sorted, descending] = this.sorted();
     this.all = el("input", { type: "checkbox", "aria-label": "Select all on this page",
       on: { change: () => this.pickAll() } });
-    const headings = COLUMNS[this.view.mode].map((column) => {
+    const headings = this.columns().map((column) => {
       const on = column.key === sorted;
       const down = column.reversed ? !descending : descending;
       return el("th", {
@@ -150,6 +158,7 @@ class Explore {
   }
 
   showRows() {
+    this.showHead();
     const held = this.body.contains(this.root.getRootNode().activeElement) ? this.focused : null;
     const shown = [];
     const place = (rows, level) => {
@@ -176,7 +185,7 @@ class Explore {
   }
 
   note(text, level) {
-    const cell = el("td", { colspan: COLUMNS[this.view.mode].length + 1, class: "dn-none" }, text);
+    const cell = el("td", { colspan: this.columns().length + 1, class: "dn-none" }, text);
     cell.style.paddingLeft = `${2 + level}em`;
     return el("tr", {}, cell);
   }
@@ -187,7 +196,7 @@ class Explore {
     const opened = this.open.has(row.id);
     const parent = inTree && row.children;
     const unfolded = this.kids.has(row.id);
-    const cells = COLUMNS[this.view.mode].map((column) => {
+    const cells = this.columns().map((column) => {
       const attributes = { class: column.number ? "n" : null, "data-rank": column.rank };
       if (!column.main) return el("td", attributes, column.show(row, now));
       const toggle = el("button", { type: "button", tabindex: "-1", class: "dn-toggle",
@@ -199,8 +208,8 @@ class Explore {
           if (parent) this.unfold(row); else this.toggle(row.id);
         } } }, parent || !inTree ? icon(CHEVRON) : null);
       const cell = el("td", { class: "dn-main", "data-rank": 0 },
-        el("div", {}, toggle, identity(row, inTree)));
-      cell.firstChild.style.paddingLeft = `${(level - 1) * 1.4}em`;
+        el("div", { class: "dn-line" }, toggle, identity(row, inTree)), trouble(row));
+      cell.style.paddingLeft = `${10 + (level - 1) * 20}px`;
       return cell;
     });
     const picked = this.selected().includes(row.id);
@@ -228,7 +237,7 @@ class Explore {
 
   detailsElement(row, told) {
     told.node ??= el("tr", { class: "dn-opened" },
-      el("td", { colspan: COLUMNS[this.view.mode].length + 1 }, told.found
+      el("td", { colspan: this.columns().length + 1 }, told.found
         ? details(told.found, this.now(), {
           find: (id) => this.find(id),
           copy,
@@ -303,7 +312,6 @@ class Explore {
     }
     this.filters.update();
     this.statuses.update(this.counts);
-    this.showHead();
     return this.load().then(() => this.count());
   }
 
