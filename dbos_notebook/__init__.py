@@ -10,6 +10,7 @@ from dbos_notebook.errors import (
     DatabaseLockedError,
     FilterError,
     LocationError,
+    MissingPackageError,
     NotDBOSDatabaseError,
     NotebookError,
     PermissionDeniedError,
@@ -17,6 +18,7 @@ from dbos_notebook.errors import (
     ReadOnlyError,
     SchemaNotFoundError,
     TruncatedWarning,
+    TrustWarning,
     WorkflowNotFoundError,
 )
 
@@ -29,6 +31,7 @@ __all__ = [
     "DatabaseLockedError",
     "FilterError",
     "LocationError",
+    "MissingPackageError",
     "NotDBOSDatabaseError",
     "NotebookError",
     "PermissionDeniedError",
@@ -36,6 +39,7 @@ __all__ = [
     "ReadOnlyError",
     "SchemaNotFoundError",
     "TruncatedWarning",
+    "TrustWarning",
     "WorkflowNotFoundError",
     "__version__",
     "connect",

@@ -1,8 +1,8 @@
-"""``python -m dbos_notebook``: hand the command line on to the subcommand that it names."""
+"""``python -m dbos_notebook``."""
 
 import sys
 
-from dbos_notebook.demo.cli import main
+from dbos_notebook.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,10 +5,11 @@ Nothing heavy is imported before the first ``connect``: ``import dbos_notebook``
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from dbos_notebook.errors import LocationError
+from dbos_notebook.errors import LocationError, TrustWarning
 from dbos_notebook.exploring import Exploring
 from dbos_notebook.reading import DEFAULT_LIMIT, Reading
 
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     import os
 
     import pandas as pd
+    from dbos import Serializer
 
     from dbos_notebook.database.catalog import Catalog
     from dbos_notebook.database.locate import Location
     from dbos_notebook.database.reader import Reader
+    from dbos_notebook.payloads.trusted import Decoder
     from dbos_notebook.workflow import Workflow
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
@@ -33,6 +36,8 @@ def connect(
     schema: str = "dbos",
     application_name: str | None = None,
     read_only: bool = False,
+    trust_payloads: bool = False,
+    serializer: Serializer | None = None,
     statement_timeout: float | None = 30.0,
 ) -> Client:
     """Connect to a DBOS system database, now, and read what it holds.
@@ -51,6 +56,13 @@ def connect(
         otherwise; as ``DBOSClient(application_name=…)``.
     read_only
         Promise never to control workflows. Reading never writes in any case.
+    trust_payloads
+        Let DBOS itself deserialize inputs, outputs, errors and the like: they come back as objects
+        of the application's own classes, and **unpickling runs whatever they hold**. Only for a
+        database whose every writer you trust. ``error_type`` and ``error_message`` are decoded
+        inertly in any case.
+    serializer
+        The application's own (``DBOSConfig["serializer"]``), for ``trust_payloads=True``.
     statement_timeout
         Seconds that one query may take; ``None``: no bound. On SQLite it is checked while rows
         arrive.
@@ -62,7 +74,7 @@ def connect(
     Raises
     ------
     LocationError
-        The argument, or the surroundings, name no database.
+        The argument, or the surroundings, name no database; or another argument makes no sense.
     DatabaseConnectionError
         The server or the file cannot be reached (AuthenticationError: the login was refused).
     NotDBOSDatabaseError
@@ -77,19 +89,31 @@ def connect(
     from dbos_notebook.database import open_reader
     from dbos_notebook.database.catalog import read_catalog
     from dbos_notebook.database.locate import locate
+    from dbos_notebook.payloads.trusted import Trusted, inert
     from dbos_notebook.tables.vocabulary import expected_columns
 
     if statement_timeout is not None and not statement_timeout > 0:
         raise LocationError(
             f"statement_timeout={statement_timeout!r} must be above 0, or None for no bound."
         )
+    if serializer is not None and not trust_payloads:
+        raise LocationError(
+            f"serializer={serializer!r} would run; it needs trust_payloads=True as well."
+        )
+    decoder: Decoder = Trusted(serializer) if trust_payloads else inert
     reader = open_reader(locate(database), schema, statement_timeout)
     try:
         catalog = read_catalog(reader, expected_columns())
     except BaseException:
         reader.close()
         raise
-    return Client(reader, catalog, application_name=application_name, read_only=read_only)
+    if trust_payloads:
+        warnings.warn(
+            "trust_payloads=True: reading payloads runs whatever code they hold.",
+            TrustWarning,
+            stacklevel=2,
+        )
+    return Client(reader, catalog, decoder, application_name=application_name, read_only=read_only)
 
 
 class Client(Reading, Exploring):
@@ -109,6 +133,7 @@ class Client(Reading, Exploring):
         self,
         reader: Reader,
         catalog: Catalog,
+        decoder: Decoder,
         *,
         application_name: str | None = None,
         read_only: bool = False,
@@ -117,6 +142,7 @@ class Client(Reading, Exploring):
 
         self._reader = reader
         self._queries = Queries(catalog)
+        self._decoder = decoder
         self._application_name = application_name
         self.read_only = read_only
 
@@ -197,11 +223,10 @@ class Client(Reading, Exploring):
         ids = None if workflows is None else as_texts(workflows, "workflows")
         limit, _ = check_window(limit, None)
         with self._reader.session() as session:
-            columns, batches = listings.stored(
-                session, self._queries, what, ids, None if limit is None else limit + 1
-            )
+            most = None if limit is None else limit + 1
+            columns, batches = listings.stored(session, self._queries, what, ids, most)
             kept, truncated = frames.cut(batches, limit)
-            frame = frames.to_frame(kept, columns)
+            frame = frames.to_frame(kept, columns, self._decoder)
         asked = limit != DEFAULT_LIMIT
         frames.note_truncation(frame, truncated=truncated, asked=asked, what=what)
         return frame

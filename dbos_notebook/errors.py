@@ -13,9 +13,11 @@ The tree::
     ├── DatabaseLockedError                         another process holds the SQLite file
     ├── FilterError              (ValueError)       a filter, value or column makes no sense
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
+    ├── MissingPackageError      (ImportError)      an extra of this package is not installed
     └── ReadOnlyError            (PermissionError)  control was asked of a read-only client
 
     TruncatedWarning             (UserWarning)      a listing left rows out
+    TrustWarning                 (UserWarning)      payloads run code, or could not be run
 
 Each message says what happened, the value, and what to do. None ever holds a password.
 """
@@ -70,12 +72,20 @@ class WorkflowNotFoundError(NotebookError, LookupError):
     """No workflow of the database has the given ID."""
 
 
+class MissingPackageError(NotebookError, ImportError):
+    """What was asked for needs a package that an extra brings."""
+
+
 class ReadOnlyError(NotebookError, PermissionError):
     """Control was asked of a client that was opened with ``read_only=True``."""
 
 
 class TruncatedWarning(UserWarning):
     """A listing left rows out because of its ``limit``."""
+
+
+class TrustWarning(UserWarning):
+    """Payloads are trusted, and run what they hold; or one of them failed to."""
 
 
 def nearest(value: object, known: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dbos_notebook.database.reader import Reader
+    from dbos_notebook.payloads.trusted import Decoder
     from dbos_notebook.tables.queries import Queries
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT = 1000
 """Rows that a listing returns unless it is told otherwise; a frame that was cut says so."""
-MANY = 5_000
+_OPTIONS = ("sort_desc", "load_input", "load_output", "load_errors", "normalize")
 
 
 class Reading:
@@ -30,6 +31,7 @@ class Reading:
     _reader: Reader
     _queries: Queries
     _application_name: str | None
+    _decoder: Decoder
 
     def _check(self, filters: Mapping[str, Any]) -> dict[str, Any]:
         from dbos_notebook.tables.filters import check_filters
@@ -64,6 +66,7 @@ class Reading:
         load_input: bool = False,
         load_output: bool = False,
         load_errors: bool = True,
+        normalize: bool = False,
         executor_id: Texts | None = None,
         queues_only: bool | None = None,
         was_forked_from: bool | None = None,
@@ -111,6 +114,8 @@ class Reading:
         load_errors
             Look up and decode the errors of failed workflows. Without, ``error_type`` and
             ``error_message`` are missing, and a long listing takes a quarter less.
+        normalize
+            Flatten the loaded inputs and outputs into columns: ``input.0.sku``, ``output.total``.
         queues_only
             Only what is on a queue and not finished.
         was_forked_from, is_fork, has_parent
@@ -143,55 +148,22 @@ class Reading:
         True
         """
         filters = locals() | unknown
-        own = ("self", "unknown", "limit", "offset", "sort_desc")
-        for name in (*own, "load_input", "load_output", "load_errors"):
-            del filters[name]
-        return self._workflows(
-            filters,
-            limit,
-            offset,
-            sort_desc=sort_desc,
-            load_input=load_input,
-            load_output=load_output,
-            load_errors=load_errors,
-        )
+        del filters["self"], filters["unknown"]
+        return self._workflows(filters)
 
-    def _workflows(
-        self,
-        filters: Mapping[str, Any],
-        limit: int | None,
-        offset: int | None,
-        *,
-        sort_desc: bool,
-        load_input: bool,
-        load_output: bool,
-        load_errors: bool,
-    ) -> pd.DataFrame:
+    def _workflows(self, asked: dict[str, Any]) -> pd.DataFrame:
         from dbos_notebook.tables import frames, listings
         from dbos_notebook.tables.filters import check_window
 
-        limit, offset = check_window(limit, offset)
-        # Errors of many workflows are cheaper by one query of their own than by a lookup for each.
-        many = limit is None or limit > MANY
+        options = {name: asked.pop(name) for name in _OPTIONS}
+        limit, offset = check_window(asked.pop("limit"), asked.pop("offset"))
+        filters = self._check(asked)
         with self._reader.session() as session:
-            columns, batches = listings.workflow_batches(
-                session,
-                self._queries,
-                self._check(filters),
-                load_input=load_input,
-                load_output=load_output,
-                load_errors=load_errors and not many,
-                newest_first=sort_desc,
-                # One more than asked, to know whether there are more.
-                limit=None if limit is None else limit + 1,
-                offset=offset,
+            frame, truncated = listings.workflows(
+                session, self._queries, filters, limit, offset, self._decoder, **options
             )
-            kept, truncated = frames.cut(batches, limit)
-            if load_errors and many:
-                kept = listings.with_errors(session, self._queries, kept)
-            frame = frames.to_frame(kept, columns)
-        asked = limit != DEFAULT_LIMIT
-        frames.note_truncation(frame, truncated=truncated, asked=asked, what="workflows")
+        asked_for = limit != DEFAULT_LIMIT
+        frames.note_truncation(frame, truncated=truncated, asked=asked_for, what="workflows")
         return frame
 
     def queued(
@@ -204,6 +176,7 @@ class Reading:
         load_input: bool = False,
         load_output: bool = False,
         load_errors: bool = True,
+        normalize: bool = False,
         **filters: Any,
     ) -> pd.DataFrame:
         """List what is enqueued: on a queue, and DELAYED, ENQUEUED or PENDING.
@@ -216,16 +189,10 @@ class Reading:
         >>> dbos_notebook.connect(example_database).queued()["workflow_id"].tolist()
         ['queued-2', 'queued-1', 'holder']
         """
-        filters = {"workflow_ids": workflow_ids, **filters, "queues_only": True}
-        return self._workflows(
-            filters,
-            limit,
-            offset,
-            sort_desc=sort_desc,
-            load_input=load_input,
-            load_output=load_output,
-            load_errors=load_errors,
-        )
+        asked = locals()
+        asked |= asked.pop("filters")
+        del asked["self"]
+        return self._workflows({**asked, "queues_only": True})
 
     def iter_workflows(
         self,
@@ -263,7 +230,7 @@ class Reading:
                     load_errors=load_errors,
                 )
                 for group in frames.rechunk(batches, chunksize):
-                    yield frames.to_frame(group, columns)
+                    yield frames.to_frame(group, columns, self._decoder)
 
         return chunks()
 
@@ -313,7 +280,12 @@ class Reading:
         return self._queries.workflow_select(WORKFLOW[:1], checked, newest_first=None)
 
     def steps(
-        self, workflows: Texts, *, children: bool = False, load_output: bool = False
+        self,
+        workflows: Texts,
+        *,
+        children: bool = False,
+        load_output: bool = False,
+        normalize: bool = False,
     ) -> pd.DataFrame:
         """List the steps of one workflow or of many, in one query.
 
@@ -327,6 +299,8 @@ class Reading:
             The steps of all workflows below them too.
         load_output
             Add ``serialization``, ``output`` and ``error``, decoded.
+        normalize
+            Flatten the loaded outputs into columns: ``output.total``.
 
         Returns
         -------
@@ -348,6 +322,8 @@ class Reading:
         from dbos_notebook.tables.filters import as_texts
 
         ids = as_texts(workflows, "workflows")
+        if normalize:
+            listings.require_loaded(load_output)
         with self._reader.session() as session:
             if isinstance(workflows, str):
                 listings.require_known(session, self._queries, ids)
@@ -356,7 +332,8 @@ class Reading:
             columns, batches = listings.step_batches(
                 session, self._queries, ids, load_output=load_output
             )
-            return frames.to_frame(batches, columns)
+            frame = frames.to_frame(batches, columns, self._decoder)
+        return listings.normalized(frame) if normalize else frame
 
     def tree(self, workflow: Texts, *, depth: int | None = None) -> pd.DataFrame:
         """List a workflow and everything below it: its children, their children, and so on.

@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nbformat
 import pytest
 from servers import require
 
 from scripts.browser import ADVICE, find
 
 if TYPE_CHECKING:
+    import nbformat
     from playwright.sync_api import Browser, BrowserContext, Page
 
 ARGUMENTS = (
@@ -80,6 +80,8 @@ class Jupyter:
 
     def write(self, cells: tuple[str, ...]) -> str:
         """Write a notebook of these cells and return its name."""
+        import nbformat  # not among what the lowest versions are tested with
+
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
         notebook = nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
@@ -130,6 +132,8 @@ class Opened:
 
     def save(self) -> nbformat.NotebookNode:
         """Save the notebook and return what the file then holds."""
+        import nbformat
+
         self.command("docmanager:save")
         return nbformat.read(self.path, as_version=4)
 

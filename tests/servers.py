@@ -49,11 +49,11 @@ class PostgresServer:
         """Open an autocommitting superuser session."""
         return psycopg.connect(self.url(database), autocommit=True)
 
-    def create_database(self) -> str:
-        """Create an empty database and return its name."""
+    def create_database(self, like: str = "template1") -> str:
+        """Create a database, empty or a copy of another, and return its name."""
         name = f"t{next(self._numbers)}"
         with self.admin() as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {like}".encode())
         return name
 
     def restore(self, dump: Path) -> str:

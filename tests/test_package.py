@@ -32,7 +32,7 @@ ORDER = {
     "widgets": 7,
 }
 # Not rooms of the chain: the public surface, the command line, and an application of its own.
-OUTSIDE = {"__init__", "__main__", "demo"}
+OUTSIDE = {"__init__", "__main__", "apps", "cli", "demo"}
 
 
 def room(path: Path) -> str:

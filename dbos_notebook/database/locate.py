@@ -42,6 +42,20 @@ class Location:
     def __str__(self) -> str:
         return self.label
 
+    def address(self) -> str:
+        """Return what :func:`locate` finds it by from anywhere, **with its secrets**.
+
+        For the environment of a child process, and never to be shown.
+
+        Examples
+        --------
+        >>> locate("sqlite:////data/shop.sqlite").address()
+        '/data/shop.sqlite'
+        """
+        from psycopg.conninfo import make_conninfo
+
+        return str(self.path) if self.path else make_conninfo(**self.parameters)
+
     def redact(self, text: str) -> str:
         """Remove this location's secrets from a text, such as a driver's message."""
         for name in _SECRET_PARAMETERS:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dbos_notebook.payloads import arrays
 from dbos_notebook.payloads.values import Opaque, RecordedError, Reference
 
 MAX_ODD_KEYS = 1_000
@@ -21,29 +22,32 @@ _NUMBERS_ALIKE = (bool, int, float, complex, decimal.Decimal, fractions.Fraction
 _SCALARS = frozenset({type(None), str, bytes, uuid.UUID, *_NUMBERS_ALIKE, *_TIMES})
 
 
-def dtype_name(kind: Any) -> str:
-    """Return the name of a recorded numpy dtype; raises TypeError where it is none."""
-    if type(kind) is not Opaque or not kind.args or type(kind.args[0]) is not str:
-        raise TypeError("it is no dtype")
-    order = kind.state[1] if type(kind.state) is tuple and len(kind.state) > 1 else ""
-    return f"{order if order in ('<', '>') else ''}{kind.args[0]}"
-
-
 def with_state(made: Any, state: Any) -> Any:
     """Give a record its state; a plain value may come of it."""
     if isinstance(made, RecordedError):
         made.take_state(state)
     elif type(made) is Opaque:
-        if made.type == "uuid.UUID" and type(state) is dict and type(state.get("int")) is int:
-            if 0 <= state["int"] < 1 << 128:
-                return uuid.UUID(int=state["int"])
-        elif made.type == "numpy.ndarray" and type(state) is tuple and len(state) == 5:
-            made.state = {"shape": state[1], "dtype": dtype_name(state[2])}
-            return made
-        made.state = _attributes(state)
+        if made.type == "uuid.UUID" and (number := _uuid_number(state)) is not None:
+            return uuid.UUID(int=number)
+        made.state = _known_state(made.type, state) or _attributes(state)
     elif not isinstance(made, dict):  # an OrderedDict may have attributes; they are not shown
         raise ValueError(f"a {type(made).__name__} takes no state")
     return made
+
+
+def _uuid_number(state: Any) -> int | None:
+    number = state.get("int") if type(state) is dict else None
+    return number if type(number) is int and 0 <= number < 1 << 128 else None
+
+
+def _known_state(kind: str, state: Any) -> dict[str, Any] | None:
+    if kind == "numpy.ndarray":
+        return arrays.array_state(state)
+    try:
+        return arrays.table_state(kind, state)
+    except (AttributeError, IndexError, OverflowError, TypeError, ValueError):
+        # Another pandas writes it otherwise; what is recorded is shown as it is.
+        return None
 
 
 def _attributes(state: Any) -> Any:

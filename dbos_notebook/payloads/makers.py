@@ -18,7 +18,8 @@ import zoneinfo
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from dbos_notebook.payloads.builders import dtype_name, hashed, set_items
+from dbos_notebook.payloads import arrays
+from dbos_notebook.payloads.builders import hashed, set_items
 from dbos_notebook.payloads.values import Opaque, RecordedError, Reference
 
 MAX_NAME = 200
@@ -215,27 +216,6 @@ def _reconstructed(named: Any, base: Any, state: Any) -> Any:
     return Opaque(_exact(named, Reference).type, (state,))
 
 
-_NUMBERS = {"f8": "d", "f4": "f", "f2": "e", "b1": "?"} | {
-    f"{sign}{size}": code
-    for sign, codes in (("i", "bhiq"), ("u", "BHIQ"))
-    for size, code in zip((1, 2, 4, 8), codes, strict=True)
-}
-
-
-def _numpy_scalar(kind: Any, data: Any) -> Any:
-    code = dtype_name(kind)
-    order = ">" if code.startswith(">") else "<"
-    return struct.unpack(order + _NUMBERS.get(code.lstrip("<>|="), "x"), _exact(data, bytes))[0]
-
-
-def _numpy_from_buffer(data: Any, kind: Any, shape: Any, *order: Any) -> Any:
-    return Opaque("numpy.ndarray", state={"shape": shape, "dtype": dtype_name(kind)})
-
-
-def _numpy_empty(named: Any, shape: Any, kind: Any) -> Any:
-    return Opaque(_exact(named, Reference).type)
-
-
 _MAKERS: dict[str, Callable[..., Any]] = {
     "builtins.getattr": _named_within,
     "builtins.set": _collection(set),
@@ -270,13 +250,5 @@ _MAKERS: dict[str, Callable[..., Any]] = {
             ("PureWindowsPath", pathlib.PureWindowsPath),
         )
     },
-    **{
-        f"numpy.{core}.{name}": maker
-        for core in ("core", "_core")
-        for name, maker in (
-            ("multiarray.scalar", _numpy_scalar),
-            ("multiarray._reconstruct", _numpy_empty),
-            ("numeric._frombuffer", _numpy_from_buffer),
-        )
-    },
+    **arrays.MAKERS,
 }

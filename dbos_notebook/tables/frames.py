@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from dbos_notebook.errors import TruncatedWarning
 from dbos_notebook.payloads import RecordedError, decode
+from dbos_notebook.payloads.trusted import Decoder, inert
 from dbos_notebook.tables.vocabulary import (
     ERROR,
     FAILED_STATUSES,
@@ -164,7 +165,9 @@ _DERIVED = {
 }
 
 
-def to_frame(batches: Iterable[pa.RecordBatch], columns: Sequence[Column]) -> pd.DataFrame:
+def to_frame(
+    batches: Iterable[pa.RecordBatch], columns: Sequence[Column], decoder: Decoder = inert
+) -> pd.DataFrame:
     """Turn batches into one DataFrame with the dtypes of the vocabulary.
 
     Parameters
@@ -173,6 +176,8 @@ def to_frame(batches: Iterable[pa.RecordBatch], columns: Sequence[Column]) -> pd
         At least one batch, in the schema of ``arrow_schema(columns)``.
     columns
         The columns, in order.
+    decoder
+        What turns stored payloads into values.
 
     Returns
     -------
@@ -188,7 +193,7 @@ def to_frame(batches: Iterable[pa.RecordBatch], columns: Sequence[Column]) -> pd
             parsed[column.name] = _as_json(table.column(place))
         elif column.kind == "payload":
             forms = table.column("serialization")
-            parsed[column.name] = _decoded(table.column(place), forms, error=column.name == "error")
+            parsed[column.name] = _decoded(table.column(place), forms, column.name, decoder)
     frame: pd.DataFrame = table.to_pandas(
         types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get,
         # Column by column, each freed once it is converted: the peak is one column over.
@@ -212,13 +217,13 @@ def _as_status(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def _decoded(
-    column: pa.ChunkedArray, forms: pa.ChunkedArray, *, error: bool
+    column: pa.ChunkedArray, forms: pa.ChunkedArray, name: str, decoder: Decoder
 ) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
     values = np.full(len(column), None, dtype=object)
     pairs = zip(column.to_pylist(), forms.to_pylist(), strict=True)
     for place, (text, form) in enumerate(pairs):
         if text is not None:
-            values[place] = decode(text, form, error=error)
+            values[place] = decoder(text, form, name)
     return values
 
 

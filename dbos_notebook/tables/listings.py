@@ -11,14 +11,17 @@ import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
-from dbos_notebook.errors import WorkflowNotFoundError
+from dbos_notebook.errors import FilterError, WorkflowNotFoundError
 from dbos_notebook.tables import frames
+from dbos_notebook.tables.flatten import flatten
 from dbos_notebook.tables.queries import Queries
 from dbos_notebook.tables.vocabulary import FRAMES, PAYLOAD, RECORDED, STEP, TREE, WORKFLOW, Column
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
+    from dbos_notebook.payloads.trusted import Decoder
 
+MANY = 5_000
 _PAYLOADS = {column.name: column for column in PAYLOAD}
 
 
@@ -47,17 +50,76 @@ def workflow_batches(
     return columns, typed(session, statement, columns)
 
 
+def workflows(
+    session: Session,
+    queries: Queries,
+    filters: Mapping[str, Any],
+    limit: int | None,
+    offset: int | None,
+    decoder: Decoder,
+    *,
+    sort_desc: bool,
+    load_input: bool,
+    load_output: bool,
+    load_errors: bool,
+    normalize: bool,
+) -> tuple[pd.DataFrame, bool]:
+    """Return workflows as a DataFrame, and whether the limit left some out."""
+    if normalize:
+        require_loaded(load_input or load_output)
+    # Errors of many workflows are cheaper by one query of their own than by a lookup for each.
+    many = limit is None or limit > MANY
+    columns, batches = workflow_batches(
+        session,
+        queries,
+        filters,
+        load_input=load_input,
+        load_output=load_output,
+        load_errors=load_errors and not many,
+        newest_first=sort_desc,
+        # One more than asked, to know whether there are more.
+        limit=None if limit is None else limit + 1,
+        offset=offset,
+    )
+    kept, truncated = frames.cut(batches, limit)
+    if load_errors and many:
+        # Where all are listed, the filters find the failed ones faster than their IDs would.
+        kept = with_errors(session, queries, kept, filters, by_id=bool(truncated or offset))
+    frame = frames.to_frame(kept, columns, decoder)
+    return normalized(frame) if normalize else frame, truncated
+
+
+def require_loaded(loaded: bool) -> None:  # noqa: FBT001 - it is the question itself
+    """Raise FilterError where payloads shall be flattened and were not asked for."""
+    if not loaded:
+        raise FilterError(
+            "normalize=True flattens payloads that are loaded: "
+            "add load_output=True, or load_input=True for the inputs of workflows."
+        )
+
+
+def normalized(frame: pd.DataFrame) -> pd.DataFrame:
+    """Flatten the inputs and outputs that were loaded."""
+    return flatten(frame, [name for name in ("input", "output") if name in frame])
+
+
 def with_errors(
-    session: Session, queries: Queries, batches: Sequence[pa.RecordBatch]
+    session: Session,
+    queries: Queries,
+    batches: Sequence[pa.RecordBatch],
+    filters: Mapping[str, Any],
+    *,
+    by_id: bool,
 ) -> list[pa.RecordBatch]:
     """Fill in the errors of a listing that was read without, with one more query."""
     ids = [one for batch in batches for one in frames.failed_ids(batch).to_pylist()]
     if not ids:
         return list(batches)
+    statement = queries.error_select(filters, ids if by_id else None)
     schema = pa.schema(
         [("workflow_id", pa.large_string()), *((c.name, c.transport) for c in RECORDED)]
     )
-    found = pa.Table.from_batches(session.batches(queries.error_select(ids), schema), schema)
+    found = pa.Table.from_batches(session.batches(statement, schema), schema)
     return frames.fill_errors(batches, found)
 
 
@@ -79,6 +141,7 @@ def step_batches(
 def typed(
     session: Session, statement: sa.Select[Any], columns: Sequence[Column]
 ) -> Generator[pa.RecordBatch]:
+    """Run a statement on workflows or steps; stream its rows with their derived columns."""
     # One moment for all rows, or a running workflow's age would differ between batches.
     now = dt.datetime.now(dt.UTC)
     # The statement's own order of columns, which need not be the frame's.

@@ -22,6 +22,10 @@ from dbos_notebook.tables.vocabulary import STATUSES, STEP, WORKFLOW, Column, Ki
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
+    from dbos_notebook.payloads.trusted import Decoder
+
+Key = tuple[sa.ColumnElement[Any], Kind]
+"""What is sorted by, and how its value travels."""
 
 _TERMINAL = tuple(status for status in STATUSES if status not in ("DELAYED", "ENQUEUED", "PENDING"))
 _SORTED = {column.name: column for column in WORKFLOW if column.source and column.kind != "json"}
@@ -139,11 +143,11 @@ def _bound(session: Session, queries: Queries, order: Order, rows: int) -> int |
     return int(found[0]["created"]) if found else None
 
 
-def _keys(queries: Queries, order: Order, now: int) -> list[tuple[sa.ColumnElement[Any], Kind]]:
+def _keys(queries: Queries, order: Order, now: int) -> list[Key]:
     """Return what is sorted by, each never missing, the ID last; and how each travels."""
     table = queries.workflows
-    identity: tuple[sa.ColumnElement[Any], Kind] = (table.c.workflow_uuid, "text")
-    created: tuple[sa.ColumnElement[Any], Kind] = (table.c.created_at, "integer")
+    identity: Key = (table.c.workflow_uuid, "text")
+    created: Key = (table.c.created_at, "integer")
     if order.sort not in SORTS:
         raise FilterError(
             f"sort={order.sort!r} is no column that can be sorted by."
@@ -157,13 +161,15 @@ def _keys(queries: Queries, order: Order, now: int) -> list[tuple[sa.ColumnEleme
     if order.sort == "queue_position":
         # As DBOS dequeues: by priority, then the oldest.
         texts = ("queue_name", "queue_partition_key")
-        queue: list[tuple[sa.ColumnElement[Any], Kind]] = [
+        queue: list[Key] = [
             (sa.func.coalesce(queries.column(table, name), ""), "text") for name in texts
         ]
         waiting = sa.case((table.c.status == "PENDING", 0), (table.c.status == "ENQUEUED", 1))
         priority = sa.func.coalesce(queries.column(table, "priority"), 0)
         state = sa.func.coalesce(waiting, 2)
         return [*queue, (state, "integer"), (priority, "integer"), created, identity]
+    value: sa.ColumnElement[Any]
+    kind: Kind
     if order.sort == "duration":
         value, kind = _duration(queries, now), "integer"
     elif order.sort == "status":
@@ -175,8 +181,7 @@ def _keys(queries: Queries, order: Order, now: int) -> list[tuple[sa.ColumnEleme
         if isinstance(value, sa.sql.elements.Null):
             # Sorted by what this database lacks: all alike.
             return [created, identity]
-        kind = column.kind if column.kind in ("integer", "number") else "text"
-        kind = "integer" if pa.types.is_integer(column.transport) else kind
+        kind = "integer" if pa.types.is_integer(column.transport) else "text"
     # What is missing stands last in both directions.
     first, last = (0, 1) if not order.descending else (1, 0)
     missing = sa.case((value.is_(None), last), else_=first)
@@ -197,15 +202,17 @@ def _duration(queries: Queries, now: int) -> sa.ColumnElement[Any]:
     return sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())
 
 
-def _behind(
-    keys: Sequence[tuple[sa.ColumnElement[Any], Kind]], order: Order
-) -> list[sa.ColumnElement[bool]]:
+def _behind(keys: Sequence[Key], order: Order) -> list[sa.ColumnElement[bool]]:
     if len(order.after) != len(keys):
         raise FilterError(
             f"after={list(order.after)!r} is not where a page sorted by {order.sort!r} ended. "
             "Begin at the first page."
         )
-    types = {"integer": sa.BigInteger(), "number": sa.Double(), "text": sa.Text()}
+    types: dict[str, sa.types.TypeEngine[Any]] = {
+        "integer": sa.BigInteger(),
+        "number": sa.Double(),
+        "text": sa.Text(),
+    }
     values = [
         sa.literal(value, types[kind]) for value, (_, kind) in zip(order.after, keys, strict=True)
     ]
@@ -241,7 +248,7 @@ def queue_positions(
     group: list[Any] = [table.c.queue_name]
     group += [] if isinstance(partition, sa.sql.elements.Null) else [partition]
     priority = queries.column(table, "priority")
-    order = [table.c.created_at, table.c.workflow_uuid]
+    order: list[Any] = [table.c.created_at, table.c.workflow_uuid]
     order = order if isinstance(priority, sa.sql.elements.Null) else [priority, *order]
     served = (
         sa.select(
@@ -297,7 +304,12 @@ def choices(session: Session, queries: Queries, names: Sequence[str], most: int)
 
 
 def step_page(
-    session: Session, queries: Queries, workflow_id: str, after: int | None, limit: int
+    session: Session,
+    queries: Queries,
+    workflow_id: str,
+    after: int | None,
+    limit: int,
+    decoder: Decoder,
 ) -> Page:
     """Read some of a workflow's steps with their results, behind the step ``after``."""
     columns = (*STEP, *listings.payload_columns(load_input=False, load_output=True))
@@ -306,5 +318,5 @@ def step_page(
         statement = statement.where(queries.steps.c.function_id > after)
     batches = listings.typed(session, statement.limit(limit + 1), columns)
     kept, more = frames.cut(batches, limit)
-    frame = frames.to_frame(kept, columns)
+    frame = frames.to_frame(kept, columns, decoder)
     return Page(frame, more, [int(frame["function_id"].iloc[-1])] if len(frame) else [])

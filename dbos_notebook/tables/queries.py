@@ -132,8 +132,10 @@ class Queries:
             error = sa.func.coalesce(own.correlate(table).scalar_subquery(), error)
         return error
 
-    def error_select(self, ids: Sequence[str]) -> sa.Select[Any]:
-        """Select the recorded errors of failed workflows: of these or, if they are many, of all."""
+    def error_select(
+        self, filters: Mapping[str, Any], ids: Sequence[str] | None = None
+    ) -> sa.Select[Any]:
+        """Select the recorded errors of failed workflows, of some by ID unless they are many."""
         table = self.workflows
         source: sa.FromClause = table
         error: sa.ColumnElement[Any] = self.column(table, "error")
@@ -149,9 +151,9 @@ class Queries:
         labelled = [value.label(name) for value, name in zip(values, names, strict=True)]
         statement = sa.select(*labelled).select_from(source)
         statement = statement.where(_literally(table.c.status, FAILED_STATUSES), error.is_not(None))
-        if len(ids) <= LOOKED_UP:
-            statement = statement.where(self.member(table.c.workflow_uuid, ids))
-        return statement
+        if ids is not None and len(ids) <= LOOKED_UP:
+            return statement.where(self.member(table.c.workflow_uuid, ids))
+        return statement.where(*self.where(filters))
 
     def where(self, filters: Mapping[str, Any]) -> list[Condition]:
         """Return the conditions of checked filters on ``workflow_status``."""

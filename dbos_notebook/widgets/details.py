@@ -36,5 +36,5 @@ def of_workflow(client: Client, workflow_id: str) -> dict[str, Any]:
 def steps(client: Client, workflow_id: str, after: int | None) -> dict[str, Any]:
     """Return the steps behind ``after``, and whether there are more."""
     with client._reader.session() as session:
-        page = pages.step_page(session, client._queries, workflow_id, after, STEPS)
+        page = pages.step_page(session, client._queries, workflow_id, after, STEPS, client._decoder)
     return {"steps": plain.step_rows(page.frame), "more_steps": page.more}

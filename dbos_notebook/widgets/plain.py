@@ -168,7 +168,7 @@ def _parts(value: Any) -> tuple[str, str, list[tuple[str, Any]]]:
         return "(", ")", [("", part) for part in value]
     if type(value) is Opaque and type(value.state) is dict and not value.items:
         parts = [("", part) for part in value.args]
-        parts += [(f"{name}=", part) for name, part in (value.state | value.kwargs).items()]
+        parts += [(f"{name}=", part) for name, part in {**value.state, **value.kwargs}.items()]
         return f"{value.type.rpartition('.')[2]}(", ")", parts
     return "", "", []
 

@@ -1,5 +1,6 @@
-"""What every view is: a widget that answers its browser half, says what went wrong, and leaves
-something to read where no kernel runs.
+"""What every view is: a widget that answers its browser half and shows what went wrong.
+
+Where no kernel runs it leaves something to read.
 """
 
 from __future__ import annotations

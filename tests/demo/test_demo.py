@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dbos_notebook import demo
-from dbos_notebook.demo.cli import main
+from dbos_notebook.cli import main
 from dbos_notebook.demo.plan import plan
 
 SHAPE = """

@@ -36,11 +36,19 @@ def _laughs(depth: int, pair: bytes = b"h\x00h\x00\x86q\x00") -> bytes:
     return b"\x80\x02)q\x00" + pair * depth + b"."
 
 
+def _frame_of(axis: bytes) -> bytes:
+    """Return the instructions of a DataFrame without blocks, of this axis twice."""
+    index = b"cpandas.core.indexes.base\n_new_Index\n(cpandas\nRangeIndex\n" + axis + b"tR"
+    manager = b"cpandas.core.internals.managers\nBlockManager\n()](" + index * 2 + b"etR"
+    return b"cpandas\nDataFrame\n)\x81}\x8c\x04_mgr" + manager + b"sb."
+
+
 def harmful() -> dict[str, bytes]:
     """Return the known attacks by name."""
     text = lambda s: b"\x8c" + bytes([len(s)]) + s.encode()  # noqa: E731
     named = lambda m, n: text(m) + text(n) + b"\x93"  # noqa: E731
     call = lambda m, n, *args: named(m, n) + b"(" + b"".join(args) + b"tR."  # noqa: E731
+    integer = b"\x8a\x11" + b"\x7f" * 17
     shell = text("touch /tmp/dbos_notebook_was_here")
     found = {
         "os.system": b"\x80\x04" + call("os", "system", shell),
@@ -127,6 +135,30 @@ def harmful() -> dict[str, bytes]:
         "endless": b"N0" * 3_000_000 + b"N.",
         "zone": b"\x80\x04"
         + call("zoneinfo", "ZoneInfo._unpickle", text("../../../etc/passwd"), b"K\x01"),
+        "pandas zone": b"\x80\x04"
+        + call(
+            "pandas._libs.tslibs.timestamps",
+            "_unpickle_timestamp",
+            b"K\x00",
+            b"N",
+            text("dateutil//etc/passwd"),
+            b"K\n",
+        ),
+        "pandas instant": b"\x80\x04"
+        + call(
+            "pandas._libs.tslibs.timestamps", "_unpickle_timestamp", integer, b"N", b"N", b"K\n"
+        ),
+        "pandas range": b"\x80\x04"
+        + _frame_of(
+            b"}"
+            + text("start")
+            + b"K\x00s"
+            + text("stop")
+            + integer
+            + b"s"
+            + text("step")
+            + b"K\x01s"
+        ),
         "tuple in itself": b"(Nt" + b"q\x00" + b"h\x00\x86.",
         "a list in itself": b"]q\x00h\x00a.",
         "graph of cycles": b"("

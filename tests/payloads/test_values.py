@@ -15,7 +15,9 @@ import uuid
 import zoneinfo
 from typing import Any
 
+import attrs
 import numpy as np
+import pandas as pd
 import pytest
 
 from dbos_notebook.payloads import Opaque, RecordedError, Undecoded, decode
@@ -50,6 +52,17 @@ class Slots:
 
 class Color(enum.Enum):
     RED = "red"
+
+
+@attrs.define
+class Slim:
+    x: int
+    y: str
+
+
+@attrs.frozen(slots=False)
+class Wide:
+    x: int
 
 
 Point = collections.namedtuple("Point", "x y")
@@ -96,7 +109,7 @@ ITSELF = [
     None, True, 0, -1, 255, 65_536, 2**31, -(2**63), 10**100, 1.5, float("inf"), 1 + 2j,
     "", "naïve 🦜 \n '\"", b"", b"\x00\xff", bytearray(b"ab"),
     [], [1, [2, [3]]], (), (1,), (1, 2, 3, 4), {}, {"a": {"b": None}}, {1: 2, None: 3, (1, "x"): 4},
-    set(), {1, "a"}, frozenset({1, (2, 3)}),
+    set(), {1, 2}, {"a"}, frozenset({1, (2, 3)}),
     dt.date(2026, 11, 24), dt.time(3, 0, 1, 5), dt.datetime(2026, 11, 24, 3, 0),
     dt.datetime(2026, 11, 24, tzinfo=dt.UTC), dt.timedelta(days=-1, seconds=3, microseconds=4),
     dt.datetime(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=2), "X")),
@@ -165,6 +178,39 @@ def test_numpy_shows_shape_and_dtype() -> None:
         array = through(np.zeros((2, 3), dtype="f4"), protocol)
         assert (array.type, array.shape) == ("numpy.ndarray", (2, 3))
         assert array.dtype.endswith("f4")
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_pandas_shows_shape_and_dtypes(protocol: int) -> None:
+    numbers = pd.DataFrame({"a": [1, 2], "b": [0.5, 1.5], "when": pd.to_datetime(["2026"] * 2)})
+    back = through(numbers, protocol)
+    assert (back.type, back.shape) == ("pandas.DataFrame", (2, 3))
+    assert {"<i8", "<f8", "DatetimeArray"} <= set(back.dtypes)
+    named = through(numbers.set_index("a"), protocol)
+    assert named.shape == (2, 2)
+    texts = through(pd.DataFrame({"a": ["x", "y", "z"]}), protocol)
+    assert (texts.shape, texts.dtypes) == ((3, 1), ["ArrowStringArray"])
+    assert through(pd.DataFrame({"when": numbers["when"]}), protocol).shape == (2, 1)
+    assert through(numbers.set_index("when"), protocol).shape == (2, 2)
+    series = through(numbers["b"], protocol)
+    assert (series.shape, series.dtypes) == ((2,), ["<f8"])
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Rome"])
+def test_pandas_instants_come_back_as_themselves(unit: str, zone: str | None) -> None:
+    when = pd.Timestamp("2026-07-01 03:00:00", tz=zone).as_unit(unit)  # type: ignore[arg-type]
+    assert through(when) == when
+    assert through(when).unit == unit
+    took = pd.Timedelta(seconds=90).as_unit(unit)  # type: ignore[arg-type]
+    assert through(took) == took
+    assert through(pd.NaT) is pd.NaT
+
+
+def test_attrs_classes_read_like_the_originals() -> None:
+    assert repr(through(Slim(1, "x"))) == repr(Slim(1, "x"))
+    assert repr(through(Wide(2))) == repr(Wide(2))
+    assert through({Wide(2): 1}) == {Opaque(f"{__name__}.Wide", state={"x": 2}): 1}
 
 
 def test_a_known_zone_comes_back_and_an_unknown_one_does_not() -> None:

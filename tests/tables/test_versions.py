@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from reference import read_everything
-from servers import CORPUS
+from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn
 from dbos_notebook.tables.vocabulary import PAYLOAD, STATUSES, STEP, WORKFLOW
@@ -85,6 +85,43 @@ def test_without_one_column_the_others_are_as_before(
     with dn.connect(path) as client:
         assert not client.catalog.has(table, column)
         frames = read_everything(client)
+    assert_only_missing(frames, whole, table, column)
+
+
+@pytest.fixture(scope="module")
+def postgres_name(postgres_server: PostgresServer) -> str:
+    return postgres_server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")
+
+
+@pytest.fixture(scope="module")
+def whole_postgres(postgres_server: PostgresServer, postgres_name: str) -> dict[str, pd.DataFrame]:
+    with dn.connect(postgres_server.url(postgres_name)) as client:
+        return read_everything(client)
+
+
+@pytest.mark.parametrize(("table", "column"), optional_columns())
+def test_without_one_column_on_postgres(
+    postgres_server: PostgresServer,
+    postgres_name: str,
+    whole_postgres: dict[str, pd.DataFrame],
+    table: str,
+    column: str,
+) -> None:
+    name = postgres_server.create_database(like=postgres_name)
+    with postgres_server.admin(name) as connection:
+        connection.execute(f'ALTER TABLE dbos.{table} DROP COLUMN "{column}" CASCADE'.encode())
+    with dn.connect(postgres_server.url(name)) as client:
+        assert not client.catalog.has(table, column)
+        frames = read_everything(client)
+    assert_only_missing(frames, whole_postgres, table, column)
+    with postgres_server.admin() as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def assert_only_missing(
+    frames: dict[str, pd.DataFrame], whole: dict[str, pd.DataFrame], table: str, column: str
+) -> None:
+    """Compare with the whole database: one column is missing, and what is derived from it."""
     for name, frame in frames.items():
         assert list(frame.columns) == list(whole[name].columns), name
         assert frame.dtypes.map(kind).equals(whole[name].dtypes.map(kind)), name

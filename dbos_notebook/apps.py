@@ -1,0 +1,167 @@
+"""Programs that show a database to a person: JupyterLab, and the dashboard through Voilà.
+
+Both get the database by an environment variable, so that no password stands in a process list or
+in a notebook, and both listen on this machine alone, behind a token.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from dbos_notebook.database.locate import ENVIRONMENT_VARIABLE, locate
+from dbos_notebook.errors import MissingPackageError
+
+FOLDER = "dbos_notebooks"
+_HERE = Path(__file__).parent
+# In an installed package beside this file, in a source tree above it.
+_SHIPPED = next(
+    (path for path in (_HERE / "notebooks", _HERE.parent / "notebooks") if path.is_dir()), None
+)
+
+
+def lab(database: str | None = None, *, directory: str = ".", browser: bool = True) -> int:
+    """Open JupyterLab on copies of the notebooks, with the database connected.
+
+    Parameters
+    ----------
+    database
+        As :func:`dbos_notebook.connect` takes it.
+    directory
+        Where the folder ``dbos_notebooks`` is made; a notebook that is there already stays.
+    browser
+        Whether to open one.
+
+    Returns
+    -------
+    int
+        JupyterLab's exit status, when it ends.
+
+    Raises
+    ------
+    MissingPackageError
+        JupyterLab is not installed.
+    LocationError
+        Nothing names a database.
+    """
+    _require("jupyterlab", "lab")
+    environment = _environment(database)
+    folder = copy_notebooks(Path(directory))
+    options = [] if browser else ["--no-browser"]
+    return _run(["-m", "jupyterlab", str(folder), *options], environment)
+
+
+def copy_notebooks(directory: Path) -> Path:
+    """Copy the notebooks of this package into a folder; leave those that are there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = copy_notebooks(Path(tempfile.mkdtemp()))
+    >>> (folder / "quickstart.ipynb").exists()
+    True
+    """
+    folder = directory / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for notebook in sorted(_SHIPPED.glob("*.ipynb") if _SHIPPED else ()):
+        target = folder / notebook.name
+        if not target.exists():
+            shutil.copyfile(notebook, target)
+    return folder
+
+
+def dashboard(
+    database: str | None = None,
+    *,
+    schema: str = "dbos",
+    read_only: bool = False,
+    port: int = 8866,
+    browser: bool = True,
+) -> int:
+    """Serve the widgets as a web application, on this machine and behind a token.
+
+    Parameters
+    ----------
+    database, schema
+        As :func:`dbos_notebook.connect` takes them.
+    read_only
+        Leave out cancel, resume and fork.
+    port
+        Of 127.0.0.1; 0 for any free one.
+    browser
+        Whether to open one.
+
+    Returns
+    -------
+    int
+        Voilà's exit status, when it ends.
+
+    Raises
+    ------
+    MissingPackageError
+        Voilà is not installed.
+    NotebookError
+        The database cannot be read, as :func:`dbos_notebook.connect` tells it.
+    """
+    from dbos_notebook.client import connect
+
+    _require("voila", "dashboard")
+    connect(database, schema=schema).close()
+    with tempfile.TemporaryDirectory(prefix="dbos_notebook") as folder:
+        page = Path(folder) / "dashboard.ipynb"
+        page.write_text(_page(schema, read_only=read_only), encoding="utf-8")
+        options = [
+            f"--port={port}",
+            "--Voila.ip=127.0.0.1",
+            "--token",  # one of its own making, which it prints with the address
+            "--VoilaConfiguration.show_tracebacks=False",
+        ]
+        if not browser:
+            options.append("--no-browser")
+        return _run(["-m", "voila", str(page), *options], _environment(database))
+
+
+def _page(schema: str, *, read_only: bool) -> str:
+    from typing import Any, cast
+
+    import nbformat
+
+    made = cast(Any, nbformat).v4
+    opening = (
+        f"import dbos_notebook as dn\n\ndb = dn.connect(schema={schema!r}, read_only={read_only!r})"
+    )
+    cells = [made.new_code_cell(source) for source in (opening, "db.board()", "db.explore()")]
+    metadata = {
+        "title": "DBOS workflows",
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+    }
+    return cast(str, cast(Any, nbformat).writes(made.new_notebook(cells=cells, metadata=metadata)))
+
+
+def _require(package: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise MissingPackageError(
+            f"{package} is not installed. Run: pip install 'dbos-notebook[{extra}]'"
+        )
+
+
+def _environment(database: str | None) -> dict[str, str]:
+    """Return this process's environment with the database in it, wherever it was named."""
+    return {**os.environ, ENVIRONMENT_VARIABLE: locate(database).address()}
+
+
+def _run(arguments: list[str], environment: dict[str, str]) -> int:
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        arguments.append("--allow-root")
+    process = subprocess.Popen([sys.executable, *arguments], env=environment)  # noqa: S603
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # The same Ctrl-C reached the server, which asks or ends.
+            continue

@@ -1,0 +1,160 @@
+"""What numpy and pandas put in a pickle: scalars and instants, and the shape of the rest.
+
+Arrays and frames keep their shape and dtype; their data are not rebuilt. Each function raises
+TypeError or ValueError where it is not given what these libraries write.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dbos_notebook.payloads.values import Opaque, Reference
+
+_NUMBERS = {"f8": "d", "f4": "f", "f2": "e", "b1": "?"} | {
+    f"{sign}{size}": code
+    for sign, codes in (("i", "bhiq"), ("u", "BHIQ"))
+    for size, code in zip((1, 2, 4, 8), codes, strict=True)
+}
+# A payload may share its parts, so that looking at all of them from everywhere would take for ever.
+MAX_BLOCKS = 100
+MAX_PARTS = 8
+# pandas' NPY_DATETIMEUNIT.
+_UNITS = {7: "s", 8: "ms", 9: "us", 10: "ns"}
+
+
+def _exact(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"it is no {kind.__name__}")
+    return value
+
+
+def dtype_name(kind: Any) -> str:
+    """Return the name of a recorded numpy dtype; raises TypeError where it is none."""
+    if type(kind) is not Opaque or not kind.args or type(kind.args[0]) is not str:
+        raise TypeError("it is no dtype")
+    order = kind.state[1] if type(kind.state) is tuple and len(kind.state) > 1 else ""
+    return f"{order if order in ('<', '>') else ''}{kind.args[0]}"
+
+
+def array_state(state: Any) -> dict[str, Any] | None:
+    """Return what a numpy array's state says of it; ``None`` where it is no such state."""
+    if type(state) is tuple and len(state) == 5:
+        return {"shape": state[1], "dtype": dtype_name(state[2])}
+    return None
+
+
+def _scalar(kind: Any, data: Any) -> Any:
+    code = dtype_name(kind)
+    order = ">" if code.startswith(">") else "<"
+    return struct.unpack(order + _NUMBERS.get(code.lstrip("<>|="), "x"), _exact(data, bytes))[0]
+
+
+def _from_buffer(data: Any, kind: Any, shape: Any, *order: Any) -> Any:
+    return Opaque("numpy.ndarray", state={"shape": shape, "dtype": dtype_name(kind)})
+
+
+def _empty(named: Any, shape: Any, kind: Any) -> Any:
+    return Opaque(_exact(named, Reference).type)
+
+
+def _unit(resolution: Any) -> Any:
+    return _UNITS[_exact(resolution, int)] if resolution in _UNITS else _exact(None, int)
+
+
+def _timestamp(value: Any, freq: Any, zone: Any, resolution: Any = 10) -> Any:
+    when = pd.Timestamp(np.datetime64(_exact(value, int), _unit(resolution)))
+    if zone is None:
+        return when
+    if not isinstance(zone, dt.tzinfo):  # of a text pandas would open the file that it names
+        raise TypeError("it is no time zone")
+    return when.tz_localize("UTC").tz_convert(zone)
+
+
+def _timedelta(value: Any, resolution: Any = 10) -> Any:
+    return pd.Timedelta(np.timedelta64(_exact(value, int), _unit(resolution)))
+
+
+def _nat(_: Any = None) -> Any:
+    return pd.NaT
+
+
+MAKERS: Mapping[str, Callable[..., Any]] = {
+    f"numpy.{core}.{name}": maker
+    for core in ("core", "_core")
+    for name, maker in (
+        ("multiarray.scalar", _scalar),
+        ("multiarray._reconstruct", _empty),
+        ("numeric._frombuffer", _from_buffer),
+    )
+} | {
+    "pandas._libs.tslibs.timestamps._unpickle_timestamp": _timestamp,
+    "pandas._libs.tslibs.timedeltas._timedelta_unpickle": _timedelta,
+    "pandas._libs.tslibs.nattype._nat_unpickle": _nat,
+}
+
+
+def table_state(kind: str, state: Any) -> dict[str, Any] | None:
+    """Return the shape and dtypes of a pickled DataFrame or Series; ``None`` for another class.
+
+    The dtypes are those of pandas' blocks: columns of one dtype lie in one block.
+    """
+    if kind.rpartition(".")[2] not in ("DataFrame", "Series") or not kind.startswith("pandas."):
+        return None
+    manager = state.get("_mgr") if type(state) is dict else None
+    if type(manager) is not Opaque:
+        return None
+    if len(manager.args) == 2:  # BlockManager(blocks, axes)
+        blocks, axes = manager.args
+        values = [block.args[0] for block in blocks[:MAX_BLOCKS]]
+    else:  # SingleBlockManager, by its state: axes, values, …
+        axes, values = manager.state[:2]
+    if len(axes) > 2:
+        return None
+    # pandas keeps the axes the other way round than it shows them.
+    shape = tuple(_length(axis) for axis in reversed(axes))
+    return {"shape": shape, "dtypes": [_dtype(block) for block in values[:MAX_BLOCKS]]}
+
+
+def _length(axis: Any) -> int | None:
+    """Return how long a pickled index is; ``None`` where that is not seen."""
+    if type(axis) is not Opaque or len(axis.args) != 2 or type(axis.args[1]) is not dict:
+        return None
+    made = axis.args[1]
+    if "start" in made:
+        return len(range(*(_exact(made[part], int) for part in ("start", "stop", "step"))))
+    return _size(made.get("data"))
+
+
+def _size(data: Any, depth: int = 2) -> int | None:
+    if type(data) is not Opaque:
+        return None
+    state = data.state if type(data.state) is dict else {}
+    if type(state.get("shape")) is tuple and state["shape"]:
+        return state["shape"][-1]  # type: ignore[no-any-return]
+    restored = state.get("_pa_array")
+    if type(restored) is Opaque and restored.args and type(restored.args[0]) is tuple:
+        return restored.args[0][1]  # type: ignore[no-any-return]
+    if depth == 0:
+        return None
+    sizes = (_size(part, depth - 1) for part in _parts(data)[:MAX_PARTS])
+    return next((size for size in sizes if size is not None), None)
+
+
+def _dtype(block: Any) -> str:
+    if type(block) is not Opaque:
+        return type(block).__name__
+    state = block.state if type(block.state) is dict else {}
+    if type(state.get("dtype")) is str:
+        return str(state["dtype"])
+    shown: Opaque = block.args[0] if block.args and type(block.args[0]) is Reference else block
+    return shown.type.rpartition(".")[2]
+
+
+def _parts(value: Opaque) -> tuple[Any, ...]:
+    return (*value.args, *(value.state if type(value.state) is tuple else ()))
