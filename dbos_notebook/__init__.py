@@ -4,8 +4,14 @@ This file lists the public surface. It holds no code of its own.
 """
 
 from dbos_notebook.client import Client, connect
+from dbos_notebook.control.plan import Plan
+from dbos_notebook.control.receipt import Receipt
 from dbos_notebook.errors import (
     AuthenticationError,
+    BrokenOffError,
+    ConfirmationError,
+    ControlError,
+    ControlInterrupt,
     DatabaseConnectionError,
     DatabaseLockedError,
     FilterError,
@@ -16,9 +22,13 @@ from dbos_notebook.errors import (
     PermissionDeniedError,
     QueryTimeoutError,
     ReadOnlyError,
+    RefusedError,
+    ScheduleNotFoundError,
     SchemaNotFoundError,
+    StepNotFoundError,
     TruncatedWarning,
     TrustWarning,
+    UnsupportedRevisionError,
     WorkflowNotFoundError,
 )
 
@@ -26,7 +36,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AuthenticationError",
+    "BrokenOffError",
     "Client",
+    "ConfirmationError",
+    "ControlError",
+    "ControlInterrupt",
     "DatabaseConnectionError",
     "DatabaseLockedError",
     "FilterError",
@@ -35,11 +49,17 @@ __all__ = [
     "NotDBOSDatabaseError",
     "NotebookError",
     "PermissionDeniedError",
+    "Plan",
     "QueryTimeoutError",
     "ReadOnlyError",
+    "Receipt",
+    "RefusedError",
+    "ScheduleNotFoundError",
     "SchemaNotFoundError",
+    "StepNotFoundError",
     "TruncatedWarning",
     "TrustWarning",
+    "UnsupportedRevisionError",
     "WorkflowNotFoundError",
     "__version__",
     "connect",

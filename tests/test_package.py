@@ -27,6 +27,7 @@ ORDER = {
     "pictures": 4,
     "exploring": 5,
     "reading": 5,
+    "steering": 5,
     "workflow": 5,
     "client": 6,
     "widgets": 7,
