@@ -4,8 +4,14 @@ This file lists the public surface. It holds no code of its own.
 """
 
 from dbos_notebook.client import Client, connect
+from dbos_notebook.control.plan import Plan
+from dbos_notebook.control.receipt import Receipt
 from dbos_notebook.errors import (
     AuthenticationError,
+    BrokenOffError,
+    ConfirmationError,
+    ControlError,
+    ControlInterrupt,
     DatabaseConnectionError,
     DatabaseLockedError,
     FilterError,
@@ -19,9 +25,13 @@ from dbos_notebook.errors import (
     PictureError,
     QueryTimeoutError,
     ReadOnlyError,
+    RefusedError,
+    ScheduleNotFoundError,
     SchemaNotFoundError,
+    StepNotFoundError,
     TruncatedWarning,
     TrustWarning,
+    UnsupportedRevisionError,
     WorkflowNotFoundError,
 )
 from dbos_notebook.pictures.draw import draw
@@ -31,7 +41,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AuthenticationError",
+    "BrokenOffError",
     "Client",
+    "ConfirmationError",
+    "ControlError",
+    "ControlInterrupt",
     "DatabaseConnectionError",
     "DatabaseLockedError",
     "FilterError",
@@ -44,11 +58,17 @@ __all__ = [
     "PermissionDeniedError",
     "Picture",
     "PictureError",
+    "Plan",
     "QueryTimeoutError",
     "ReadOnlyError",
+    "Receipt",
+    "RefusedError",
+    "ScheduleNotFoundError",
     "SchemaNotFoundError",
+    "StepNotFoundError",
     "TruncatedWarning",
     "TrustWarning",
+    "UnsupportedRevisionError",
     "WorkflowNotFoundError",
     "__version__",
     "connect",

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from dbos_notebook.errors import LocationError, TrustWarning
+from dbos_notebook.exploring import Exploring
 from dbos_notebook.picturing import Picturing
 from dbos_notebook.reading import DEFAULT_LIMIT, Reading
+from dbos_notebook.steering import Steering
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from dbos_notebook.workflow import Workflow
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
-    Time = str | dt.datetime | dt.date | dt.timedelta | pd.Timestamp | pd.Timedelta
 
 
 def connect(
@@ -115,7 +116,7 @@ def connect(
     return Client(reader, catalog, decoder, application_name=application_name, read_only=read_only)
 
 
-class Client(Reading, Picturing):
+class Client(Reading, Picturing, Steering, Exploring):
     """A connection to one system database. Make it with :func:`connect`.
 
     It may be used from several threads and inside a running event loop, is a context manager, and
@@ -174,6 +175,7 @@ class Client(Reading, Picturing):
 
     def close(self) -> None:
         """Close the connections. Safe to call twice; later calls raise."""
+        self._close_control()
         self._reader.close()
 
     def workflow(self, workflow_id: str) -> Workflow:
@@ -222,13 +224,11 @@ class Client(Reading, Picturing):
         ids = None if workflows is None else as_texts(workflows, "workflows")
         limit, _ = check_window(limit, None)
         with self._reader.session() as session:
-            columns, batches = listings.stored(
-                session, self._queries, what, ids, None if limit is None else limit + 1
-            )
+            most = None if limit is None else limit + 1
+            columns, batches = listings.stored(session, self._queries, what, ids, most)
             kept, truncated = frames.cut(batches, limit)
             frame = frames.to_frame(kept, columns, self._decoder)
-        asked = limit != DEFAULT_LIMIT
-        frames.note_truncation(frame, truncated=truncated, asked=asked, what=what)
+        frames.note_truncation(frame, truncated=truncated, asked=limit != DEFAULT_LIMIT, what=what)
         return frame
 
     def events(

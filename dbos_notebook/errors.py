@@ -17,8 +17,16 @@ The tree::
     ├── PictureError                                a picture cannot be drawn or written
     │   └── GraphvizNotFoundError                   nothing is installed that lays out graphs
     ├── MissingPackageError      (ImportError)      an extra of this package is not installed
-    └── ReadOnlyError            (PermissionError)  control was asked of a read-only client
+    ├── ReadOnlyError            (PermissionError)  control was asked of a read-only client
+    └── ControlError                                a control call wrote nothing, or not all
+        ├── UnsupportedRevisionError                the installed dbos cannot control this database
+        ├── RefusedError         (ValueError)       it would do harm or can do nothing; ``plan``
+        │   └── StepNotFoundError (LookupError)     there is no such step to start from; ``plan``
+        ├── ScheduleNotFoundError (LookupError)     no schedule has that name
+        ├── ConfirmationError                       many workflows, or a deletion; ``plan``
+        └── BrokenOffError                          a fault ended it half way; ``receipt``
 
+    ControlInterrupt             (KeyboardInterrupt)  Ctrl-C ended control or waiting half way
     TruncatedWarning             (UserWarning)      a listing left rows out
     TrustWarning                 (UserWarning)      payloads run code, or could not be run
 
@@ -29,6 +37,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class NotebookError(Exception):
@@ -93,6 +102,64 @@ class MissingPackageError(NotebookError, ImportError):
 
 class ReadOnlyError(NotebookError, PermissionError):
     """Control was asked of a client that was opened with ``read_only=True``."""
+
+
+class ControlError(NotebookError):
+    """A control call wrote nothing, or not all that it should have.
+
+    Attributes
+    ----------
+    plan
+        What would have been done and what not (a ``Plan``), where the call was refused.
+    receipt
+        What was done (a ``Receipt``), where the call had begun.
+    """
+
+    def __init__(self, message: str, *, plan: Any = None, receipt: Any = None) -> None:
+        super().__init__(message)
+        self.plan = plan
+        self.receipt = receipt
+
+
+class UnsupportedRevisionError(ControlError):
+    """The installed dbos cannot control a database of this revision. Nothing was written."""
+
+
+class RefusedError(ControlError, ValueError):
+    """It would do harm, or can do nothing. Nothing was written; ``plan`` tells why for each."""
+
+
+class StepNotFoundError(RefusedError, LookupError):
+    """The workflow has no such step to start from. Nothing was written."""
+
+
+class ScheduleNotFoundError(ControlError, LookupError):
+    """No schedule of the database has the given name. Nothing was written."""
+
+
+class ConfirmationError(ControlError):
+    """The call changes many workflows, or deletes; ``confirm=True`` is asked for."""
+
+
+class BrokenOffError(ControlError):
+    """A fault ended the call half way. ``receipt`` tells what was done."""
+
+
+class ControlInterrupt(KeyboardInterrupt):
+    """Ctrl-C ended control or waiting half way.
+
+    Attributes
+    ----------
+    receipt
+        What control had done (a ``Receipt``); ``None`` where it only waited.
+    workflows
+        What waiting had seen last (a DataFrame); ``None`` where it did not wait.
+    """
+
+    def __init__(self, message: str, *, receipt: Any = None, workflows: Any = None) -> None:
+        super().__init__(message)
+        self.receipt = receipt
+        self.workflows = workflows
 
 
 class TruncatedWarning(UserWarning):

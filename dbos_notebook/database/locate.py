@@ -56,6 +56,28 @@ class Location:
 
         return str(self.path) if self.path else make_conninfo(**self.parameters)
 
+    def url(self) -> str:
+        """Return the URL that SQLAlchemy takes. It holds the password: never show it."""
+        from sqlalchemy.engine import URL
+
+        if self.path:
+            return f"sqlite:///{self.path}"
+        parts = {name: str(value) for name, value in self.parameters.items() if value is not None}
+        url = URL.create(
+            "postgresql",
+            username=parts.pop("user", None),
+            password=parts.pop("password", None),
+            host=parts.pop("host", None),
+            port=int(parts.pop("port")) if "port" in parts else None,
+            # As libpq: the database of the user's name.
+            database=parts.pop("dbname", self.parameters.get("user")),
+            query=parts,
+        )
+        # A socket's directory cannot stand where a host name does.
+        if url.host and url.host.startswith("/"):
+            url = url.set(host="").update_query_dict({"host": url.host})
+        return url.render_as_string(hide_password=False)
+
     def redact(self, text: str) -> str:
         """Remove this location's secrets from a text, such as a driver's message."""
         for name in _SECRET_PARAMETERS:

@@ -23,7 +23,7 @@ def main() -> int:
     if status := command(["demo", "--database", str(DATABASE)]):
         return status
     os.environ["DBOS_SYSTEM_DATABASE_URL"] = f"sqlite:///{DATABASE.absolute()}"
-    PAGE.write_text(_page(), encoding="utf-8")
+    PAGE.write_text(executed(NOTEBOOK), encoding="utf-8")
     print(PAGE.absolute())
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     seen = sys.stdout.isatty() and (display or sys.platform in ("darwin", "win32"))
@@ -36,8 +36,8 @@ def _scripts() -> str:
     return str(Path(sys.executable).parent)
 
 
-def _page() -> str:
-    """Run the notebook in a kernel of this very environment and return it as HTML."""
+def executed(path: Path) -> str:
+    """Run a notebook in a kernel of this very environment and return it as HTML."""
     from typing import Any, cast
 
     import nbformat
@@ -47,7 +47,7 @@ def _page() -> str:
     from nbconvert import HTMLExporter
 
     # These two come without types.
-    notebook = cast(Any, nbformat).read(NOTEBOOK, as_version=4)
+    notebook = cast(Any, nbformat).read(path, as_version=4)
     # Without the user's own kernels: a "python3" installed there may be another environment.
     specs = KernelSpecManager(kernel_dirs=[])
     manager = AsyncKernelManager(kernel_spec_manager=specs, kernel_name="python3")

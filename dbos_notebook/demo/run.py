@@ -12,14 +12,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy.engine import URL
-
 from dbos_notebook.client import connect
 from dbos_notebook.database.locate import Location, locate
 from dbos_notebook.demo.plan import VERSIONS, first_id, plan
 from dbos_notebook.errors import NotDBOSDatabaseError, NotebookError
 
-_URL_VARIABLE = "DBOS_NOTEBOOK_DEMO_URL"
+URL_VARIABLE = "DBOS_NOTEBOOK_DEMO_URL"
 _APPLICATION = "demo-shop"
 
 
@@ -60,7 +58,7 @@ def run(
     _refuse_foreign(database, location, seed, force=force)
     if location.path:
         location.path.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, _URL_VARIABLE: _url(location)}
+    environment = {**os.environ, URL_VARIABLE: location.url()}
     for version in VERSIONS:
         _process(version, workflows, seed, environment, location, progress)
 
@@ -87,25 +85,6 @@ def _refuse_foreign(
             f"{location} holds workflows of another application ({', '.join(others)}). "
             "The demo writes only to a database of its own, unless you say --force."
         )
-
-
-def _url(location: Location) -> str:
-    if location.path:
-        return f"sqlite:///{location.path.absolute()}"
-    parts = {name: str(value) for name, value in location.parameters.items() if value is not None}
-    url = URL.create(
-        "postgresql",
-        username=parts.pop("user", None),
-        password=parts.pop("password", None),
-        host=parts.pop("host", None),
-        port=int(parts.pop("port")) if "port" in parts else None,
-        database=parts.pop("dbname", None),
-        query=parts,
-    )
-    # A socket's directory cannot stand where a host name does.
-    if url.host and url.host.startswith("/"):
-        url = url.set(host="").update_query_dict({"host": url.host})
-    return url.render_as_string(hide_password=False)
 
 
 def _process(

@@ -30,20 +30,36 @@ URL_VARIABLE = "DBOS_NOTEBOOK_DEMO_URL"
 APPLICATION = "demo-shop"
 DELAY = timedelta(days=30)
 PATIENCE = 120.0
+READY = "ready"
 
 
-def main(version: str, workflows: int, seed: int) -> None:
-    """Run one version's share of the plan, then end without tidying up."""
+def launch(version: str, executor: str) -> None:
+    """Start DBOS in this process, as an executor of a version of the shop."""
     config: DBOSConfig = {
         "name": APPLICATION,
         "system_database_url": os.environ[URL_VARIABLE],
         "application_version": version,
-        "executor_id": f"shop-{version}",
+        "executor_id": executor,
         "log_level": "CRITICAL",
         "notification_listener_polling_interval_sec": 0.1,
     }
     DBOS(config=config)
     DBOS.launch()
+
+
+def serve(version: str) -> None:
+    """Take what is enqueued for a version, until the input ends: its owner has stopped or died."""
+    # An ID of its own: a process with an ID that was used before takes up what that one left.
+    launch(version, f"shop-{version}-{os.getpid()}")
+    print(READY, flush=True)
+    sys.stdin.read()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def main(version: str, workflows: int, seed: int) -> None:
+    """Run one version's share of the plan, then end without tidying up."""
+    launch(version, f"shop-{version}")
     DBOS.register_queue("ledger", global_concurrency=1, polling_interval_sec=0.05)
     DBOS.register_queue("returns", global_concurrency=1, polling_interval_sec=0.05)
     DBOS.register_queue("mail", limiter={"limit": 100, "period": 1.0}, polling_interval_sec=0.1)
@@ -158,4 +174,6 @@ def _left_open(tasks: list[Task], *, last: bool) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2])
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,152 @@
+"""From what a person says of a step ("failed", 3, "charge") to the number DBOS forks from.
+
+``function_id`` counts from 1 in Python and from 0 in TypeScript. A fork from step n copies the
+steps below n and runs again from n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dbos_notebook.control.rows import Step
+from dbos_notebook.errors import FilterError, StepNotFoundError, nearest
+
+WORDS = ("first", "last", "failed")
+SHOWN = 30
+
+
+@dataclass(frozen=True)
+class ForkPoint:
+    """Where a fork starts.
+
+    Attributes
+    ----------
+    start_step
+        The number of the first step that runs again.
+    step_name
+        Its name; ``None`` where it was never recorded.
+    repeated
+        Names of steps that had succeeded and run again.
+    awaited
+        The workflow whose result this step took, if it failed doing so.
+    """
+
+    start_step: int
+    step_name: str | None
+    repeated: tuple[str, ...] = ()
+    awaited: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How a person names it."""
+        return f"step {self.start_step}" + (f" ({self.step_name})" if self.step_name else "")
+
+
+def check(start_step: Any) -> Any:
+    """Return a start step that can be looked up: a number, a word or name, or a plain mapping.
+
+    Examples
+    --------
+    >>> check({"order-1": 3})
+    {'order-1': 3}
+    """
+    import pandas as pd
+
+    if isinstance(start_step, pd.Series):
+        start_step = start_step.to_dict()
+    if isinstance(start_step, Mapping):
+        return {str(key): check(value) for key, value in start_step.items()}
+    if isinstance(start_step, str):
+        return start_step
+    if not isinstance(start_step, bool) and hasattr(start_step, "__index__"):
+        return int(start_step)
+    raise FilterError(
+        f"start_step takes a step's number, 'first', 'last', 'failed', a step's name, or a mapping "
+        f"from workflow IDs to those, not {start_step!r}."
+    )
+
+
+def resolve(workflow_id: str, start_step: Any, steps: Sequence[Step]) -> ForkPoint:
+    """Find the step of one workflow; raise StepNotFoundError with its steps where there is none.
+
+    Examples
+    --------
+    >>> steps = [Step(1, "pay", False, None, 0, 1), Step(2, "ship", True, None, 1, 2)]
+    >>> resolve("order-1", "failed", steps).label
+    'step 2 (ship)'
+    >>> resolve("order-1", "pay", steps).repeated
+    ('pay',)
+    >>> resolve("order-1", 7, steps)
+    Traceback (most recent call last):
+    dbos_notebook.errors.StepNotFoundError: Workflow 'order-1' has no step 7. Its steps: 1 pay, ...
+    """
+    if isinstance(start_step, Mapping):
+        if workflow_id not in start_step:
+            raise StepNotFoundError(f"start_step names no step for workflow {workflow_id!r}.")
+        start_step = start_step[workflow_id]
+    number = _number(workflow_id, start_step, steps)
+    by_number = {step.function_id: step for step in steps}
+    if steps and steps[0].function_id == 0 and number == 1:
+        # DBOS for Python copies steps only where start_step > 1.
+        raise StepNotFoundError(
+            f"Workflow {workflow_id!r} counts its steps from 0, and dbos for Python cannot keep "
+            "step 0 alone: it would run again. Start from 0 ('first') or from 2."
+        )
+    step = by_number.get(number)
+    return ForkPoint(
+        number,
+        step.function_name if step else None,
+        tuple(
+            step.function_name
+            for step in steps
+            if step.function_id >= number and not step.failed and not step.bookkeeping
+        ),
+        step.awaits if step and step.failed else None,
+    )
+
+
+def _number(workflow_id: str, start_step: Any, steps: Sequence[Step]) -> int:
+    first = steps[0].function_id if steps and steps[0].function_id == 0 else 1
+    if start_step == "first":
+        return first
+    if isinstance(start_step, int):
+        # The step after the last recorded one is where a cancelled run would have gone on.
+        following = steps[-1].function_id + 1 if steps else first
+        if start_step in {step.function_id for step in steps} | {first, following}:
+            return start_step
+        raise _missing(workflow_id, f"step {start_step}", steps)
+    if start_step == "last":
+        if not steps:
+            raise _missing(workflow_id, "last step", steps)
+        return steps[-1].function_id
+    if start_step == "failed":
+        failed = [step for step in steps if step.failed]
+        own = [step for step in steps if not step.bookkeeping]
+        # A body that raises by itself leaves no failed step.
+        if not (failed or own or steps):
+            return first
+        return (failed or own or list(steps))[-1].function_id
+    named = [step for step in steps if step.function_name == start_step]
+    failed = [step for step in named if step.failed]
+    if not named:
+        raise _missing(workflow_id, f"step named {start_step!r}", steps)
+    if len(named) > 1 and len(failed) != 1:
+        numbers = ", ".join(str(step.function_id) for step in named[:SHOWN])
+        raise StepNotFoundError(
+            f"Workflow {workflow_id!r} has {len(named)} steps named {start_step!r}: {numbers}. "
+            "Give the number."
+        )
+    return (failed if len(named) > 1 else named)[0].function_id
+
+
+def _missing(workflow_id: str, what: str, steps: Sequence[Step]) -> StepNotFoundError:
+    listed = ", ".join(f"{step.function_id} {step.function_name}" for step in steps[:SHOWN])
+    if len(steps) > SHOWN:
+        listed += f", … ({len(steps)} in all)"
+    have = f"Its steps: {listed}." if steps else "It has recorded no step; 'first' starts it anew."
+    word = what.partition("'")[2].rstrip("'")
+    names = [step.function_name for step in steps]
+    hint = nearest(word, [*names, *WORDS]) if word else ""
+    return StepNotFoundError(f"Workflow {workflow_id!r} has no {what}.{hint} {have}")

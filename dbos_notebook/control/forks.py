@@ -1,0 +1,240 @@
+"""Fork and rewind: the verbs that start from a step."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dbos_notebook.control import rows
+from dbos_notebook.control.forkpoints import ForkPoint, resolve
+from dbos_notebook.control.rows import Row
+from dbos_notebook.control.verbs import Item, Known, Verb, _changed
+from dbos_notebook.errors import StepNotFoundError
+
+if TYPE_CHECKING:
+    from dbos import DBOSClient
+
+    from dbos_notebook.database.reader import Session
+    from dbos_notebook.tables.queries import Queries
+
+_NAMESPACE = uuid.UUID("6f0d1c1e-6f5b-5d3c-9a55-0d805b07eb00")
+_LEGIBLE = 40
+
+
+def fork_id(key: str | None, workflow_id: str, start_step: int) -> str:
+    """Return the ID of a fork: always the same for a key, a workflow and a step.
+
+    Without a key it is new each time.
+
+    Examples
+    --------
+    >>> fork_id("incident 42", "order-1", 3)
+    'incident-42-...'
+    >>> fork_id("incident 42", "order-1", 3) == fork_id("incident 42", "order-1", 3)
+    True
+    >>> fork_id(None, "order-1", 3) == fork_id(None, "order-1", 3)
+    False
+    """
+    if key is None:
+        return str(uuid.uuid4())
+    # The readable part may be cut or alike for two keys; the other part tells them apart.
+    legible = re.sub(r"[^A-Za-z0-9_.]+", "-", key).strip("-")[:_LEGIBLE] or "fork"
+    name = json.dumps([key, workflow_id, start_step], ensure_ascii=False)
+    return f"{legible}-{uuid.uuid5(_NAMESPACE, name)}"
+
+
+@dataclass(frozen=True)
+class _FromStep(Verb):
+    enqueues: ClassVar[bool] = True
+    start_step: Any = None
+    application_version: str | None = None
+    queue_name: str | None = None
+    queue_partition_key: str | None = None
+
+    def _points(
+        self, session: Session, queries: Queries, known: Known, before: Mapping[str, Item]
+    ) -> None:
+        """Find the steps of those that exist; those of an earlier plan stay as they were."""
+        new = [one for one in known.rows if one not in before]
+        known.points = {one: item.point for one, item in before.items() if item.point}
+        known.steps = rows.steps(session, queries, new)
+        for workflow_id in new:
+            try:
+                point = resolve(workflow_id, self.start_step, known.steps[workflow_id])
+                known.points[workflow_id] = point
+            except StepNotFoundError as error:
+                known.points[workflow_id] = str(error)
+
+    def _from(self, client_options: dict[str, Any]) -> dict[str, Any]:
+        return client_options | {
+            "application_version": self.application_version,
+            "queue_name": self.queue_name,
+            "queue_partition_key": self.queue_partition_key,
+        }
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that are not at their defaults."""
+        found = super().options()
+        if isinstance(self.start_step, dict):
+            found["start_step"] = "a mapping"
+        return found
+
+
+@dataclass(frozen=True)
+class Fork(_FromStep):
+    """Fork: a new workflow that copies the steps before one, and runs from there."""
+
+    action: ClassVar[str] = "fork"
+    timeout: float | None = None
+    key: str | None = None
+    replacement_children: Mapping[str, str] | None = None
+    force: bool = False
+
+    def look(
+        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+    ) -> Known:
+        """Read the originals, their steps, and the forks that may be there already."""
+        known = Known(rows.workflows(session, queries, ids))
+        self._points(session, queries, known, before)
+        for workflow_id, point in known.points.items():
+            planned = before[workflow_id].new_workflow_id if workflow_id in before else None
+            if planned:
+                known.new_ids[workflow_id] = planned
+            elif isinstance(point, ForkPoint):
+                known.new_ids[workflow_id] = fork_id(self.key, workflow_id, point.start_step)
+        replacements = (self.replacement_children or {}).values()
+        others = [*known.new_ids.values(), *replacements]
+        known.rows |= rows.workflows(session, queries, others)
+        return known
+
+    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+        """Say what would happen to one workflow."""
+        row = known.rows.get(workflow_id)
+        if row is None:
+            return Item(workflow_id, "not_found", "no workflow has this ID")
+        point = known.points.get(workflow_id)
+        if not isinstance(point, ForkPoint):
+            return Item(workflow_id, "refused", point or (before.effect if before else ""), row)
+        new_id = known.new_ids[workflow_id]
+        existing = known.rows.get(new_id)
+        if existing is not None and existing.forked_from == workflow_id:
+            effect = f"already forked as {new_id}, which is {existing.status}"
+            if self.application_version not in (None, existing.app_version):
+                effect += f" under version {existing.app_version or 'of any name'}"
+            return Item(workflow_id, "unchanged", effect, row, point, new_id)
+        if existing is not None:
+            effect = f"the fork's ID {new_id} is taken by a workflow that is no fork of this one"
+            return Item(workflow_id, "refused", effect, row, point)
+        if row.active and not self.force:
+            effect = (
+                f"it is {row.status}: the fork would do its work a second time. Cancel it first, "
+                "or force=True"
+            )
+            return Item(workflow_id, "refused", effect, row, point)
+        unknown = [
+            new for new in (self.replacement_children or {}).values() if new not in known.rows
+        ]
+        if unknown:
+            effect = f"no workflow has the ID {unknown[0]!r}, given in replacement_children"
+            return Item(workflow_id, "refused", effect, row, point)
+        return Item(workflow_id, "do", self._effect(point, known), row, point, new_id)
+
+    def _effect(self, point: ForkPoint, known: Known) -> str:
+        effect = f"runs again from {point.label}"
+        if point.repeated:
+            effect += f"; repeats what had succeeded: {_listed(point.repeated)}"
+        if point.awaited and point.awaited not in (self.replacement_children or {}):
+            effect += (
+                f"; but that step awaits {point.awaited}, whose failure is recorded, and fails "
+                "again: db.repair forks both"
+            )
+        return effect
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+        """Fork one by one: DBOS has no public call for many."""
+        from dbos import SetWorkflowID
+
+        for item in items:
+            if item.point is None or item.new_workflow_id is None:
+                raise RuntimeError(f"{item.workflow_id} was planned without a step")
+            replaced = item.replaced or self.replacement_children
+            with SetWorkflowID(item.new_workflow_id):
+                client.fork_workflow(
+                    item.workflow_id,
+                    item.point.start_step,
+                    **self._from(
+                        {
+                            "replacement_children": dict(replaced) if replaced else None,
+                            "timeout_seconds": self.timeout,
+                        }
+                    ),
+                )
+
+    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+        """Tell whether the fork is there."""
+        return new is not None and new.forked_from == item.workflow_id
+
+    def target(self, item: Item) -> tuple[str | None, str | None]:
+        """Return the version and queue of the fork."""
+        return self.application_version, self.queue_name
+
+
+@dataclass(frozen=True)
+class Rewind(_FromStep):
+    """Rewind: the same workflow, its steps from one on discarded, enqueued again."""
+
+    action: ClassVar[str] = "rewind"
+
+    def look(
+        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+    ) -> Known:
+        """Read the workflows and their steps."""
+        known = Known(rows.workflows(session, queries, ids))
+        self._points(session, queries, known, before)
+        return known
+
+    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+        """Say what would happen to one workflow."""
+        row = known.rows.get(workflow_id)
+        if row is None:
+            return Item(workflow_id, "not_found", "no workflow has this ID")
+        point = known.points.get(workflow_id)
+        if not isinstance(point, ForkPoint):
+            return Item(workflow_id, "refused", point or (before.effect if before else ""), row)
+        if row.active:
+            effect = f"it is {row.status}, and DBOS rewinds only what has ended: cancel it first"
+            return Item(workflow_id, "refused", effect, row, point)
+        if point.start_step < 1:
+            effect = "dbos for Python rewinds to step 1 at the earliest, and its steps begin at 0"
+            return Item(workflow_id, "refused", effect, row, point)
+        effect = f"forgets {point.label} and what came after, its result and later messages"
+        if point.repeated:
+            effect += f"; repeats what had succeeded: {_listed(point.repeated)}"
+        return Item(workflow_id, "do", effect, row, point)
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+        """Rewind one by one, as DBOS does."""
+        for item in items:
+            if item.point is None:
+                raise RuntimeError(f"{item.workflow_id} was planned without a step")
+            client.rewind_workflow(
+                item.workflow_id, start_step=item.point.start_step, **self._from({})
+            )
+
+    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+        """Tell whether its row has changed."""
+        return after is not None and _changed(item.row, after)
+
+    def target(self, item: Item) -> tuple[str | None, str | None]:
+        """Return its own version unless told otherwise."""
+        own = item.row.app_version if item.row else None
+        return self.application_version or own, self.queue_name
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -1,0 +1,55 @@
+"""Whether anything may be changed at all: asked before each call that writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from dbos_notebook.control.calls import not_allowed
+from dbos_notebook.errors import ReadOnlyError, UnsupportedRevisionError
+
+if TYPE_CHECKING:
+    from dbos_notebook.database.reader import Reader
+    from dbos_notebook.tables.queries import Queries
+
+
+def require_write(reader: Reader, queries: Queries, *, read_only: bool) -> None:
+    """Raise for a read-only client or role, and for a revision that dbos cannot control."""
+    if read_only:
+        raise ReadOnlyError(
+            f"This client of {reader.location} was opened with read_only=True. "
+            "connect(…) without it can control workflows."
+        )
+    catalog = queries.catalog
+    with reader.session() as session:
+        if catalog.has("dbos_migrations", "version"):
+            # The application may have been upgraded since this client connected.
+            table = catalog.table("dbos_migrations")
+            newest = sa.select(sa.func.max(table.c.version).label("version"))
+            revision = session.rows(newest)[0]["version"]
+            catalog = dataclasses.replace(catalog, revision=revision)
+        if not catalog.control:
+            raise UnsupportedRevisionError(f"{catalog.control.reason} Nothing was written.")
+        if catalog.dialect == "postgresql" and not session.rows(_may_write(catalog.schema)):
+            raise not_allowed(reader.location, "no UPDATE on workflow_status")
+    path = reader.location.path
+    if path and not os.access(path, os.W_OK):
+        raise not_allowed(reader.location, "the file is read-only")
+
+
+def _may_write(schema: str | None) -> sa.Select[Any]:
+    """Select one row where the role may change workflows."""
+    classes = sa.table(
+        "pg_class", sa.column("oid"), sa.column("relname"), sa.column("relnamespace")
+    ).alias("c")
+    spaces = sa.table("pg_namespace", sa.column("oid"), sa.column("nspname")).alias("n")
+    joined = classes.join(spaces, spaces.c.oid == classes.c.relnamespace)
+    allowed = sa.func.has_table_privilege(classes.c.oid, sa.literal("UPDATE"))
+    return (
+        sa.select(classes.c.oid.label("oid"))
+        .select_from(joined)
+        .where(spaces.c.nspname == schema, classes.c.relname == "workflow_status", allowed)
+    )

@@ -1,0 +1,135 @@
+"""The plan: what a control call would do to each workflow, and what it would not, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dbos_notebook.control.sheet import Sheet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dbos_notebook.control.receipt import Receipt
+    from dbos_notebook.control.verbs import Item, Verb
+
+COLUMNS = (
+    "workflow_id",
+    "name",
+    "status",
+    "action",
+    "verdict",
+    "effect",
+    "start_step",
+    "step_name",
+    "new_workflow_id",
+    "app_version",
+    "queue_name",
+    "will_run",
+)
+
+
+class Plan:
+    """What a control call would do. Nothing has been written; :meth:`apply` does it.
+
+    In a cell it is a table: each workflow with its status, whether it would be changed
+    (``verdict``: ``do``, ``unchanged``, ``refused``, ``not_found``), what would happen or why
+    not (``effect``), and whether an executor is likely to take the work (``will_run``).
+
+    Examples
+    --------
+    >>> db = dbos_notebook.connect(example_database)
+    >>> plan = db.cancel(["queued-1", "checkout-1"], plan=True)
+    >>> plan.to_frame()[["workflow_id", "verdict", "effect"]]
+      workflow_id    verdict                              effect
+    0    queued-1         do  will not start; leaves queue 'slow'
+    1  checkout-1  unchanged            it has finished: SUCCESS
+    """
+
+    def __init__(
+        self, verb: Verb, items: Sequence[Item], apply: Callable[[Plan, bool], Receipt]
+    ) -> None:
+        self.verb = verb
+        self.items = list(items)
+        self._apply = apply
+        # What an earlier apply of this very plan has done: it is not done twice.
+        self.applied: set[str] = set()
+
+    @property
+    def action(self) -> str:
+        """The verb: "cancel", "fork", …."""
+        return self.verb.action
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many workflows per verdict."""
+        found = Counter(item.verdict for item in self.items)
+        return {word: found[word] for word in ("do", "unchanged", "refused", "not_found")}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def apply(self, *, confirm: bool = False) -> Receipt:
+        """Do what the plan says, and return the receipt.
+
+        Statuses are read again first: what has changed since so that the plan no longer holds is
+        left alone, and the receipt says so. What was refused or not found is left alone as well.
+        Applying again does nothing that has been done.
+
+        Parameters
+        ----------
+        confirm
+            Deleting asks for ``confirm=True`` here too.
+        """
+        return self._apply(self, confirm)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the plan as a DataFrame: a row per workflow."""
+        import pandas as pd
+
+        rows = []
+        for item in self.items:
+            version, queue = self.verb.target(item)
+            enqueued = self.verb.enqueues and item.verdict == "do"
+            rows.append(
+                (
+                    item.workflow_id,
+                    item.row.name if item.row else None,
+                    item.row.status if item.row else None,
+                    self.action,
+                    item.verdict,
+                    item.effect,
+                    item.point.start_step if item.point else None,
+                    item.point.step_name if item.point else None,
+                    item.new_workflow_id,
+                    version if enqueued else None,
+                    queue if enqueued else None,
+                    item.will_run,
+                )
+            )
+        frame = pd.DataFrame(rows, columns=list(COLUMNS))
+        texts = {name: "str" for name in COLUMNS if name != "start_step"}
+        return frame.astype(texts | {"start_step": "Int64"})
+
+    def _sheet(self) -> Sheet:
+        options = ", ".join(f"{name}={value!r}" for name, value in self.verb.options().items())
+        title = f"Plan: {self.action} {_many(self.items)}{' with ' + options if options else ''}"
+        notes = []
+        idle = [item for item in self.items if item.will_run and "unlikely" in item.will_run]
+        if idle:
+            notes.append(f"{len(idle):,} would wait for an executor that does not seem to live.")
+        if self.counts["do"]:
+            notes.append("Nothing has been written. plan.apply() does it.")
+        shown = [name for name in COLUMNS if name not in ("action", "start_step", "step_name")]
+        return Sheet(title, self.counts, notes, self.to_frame(), shown, "plan.to_frame()")
+
+    def __repr__(self) -> str:
+        return self._sheet().text()
+
+    def _repr_html_(self) -> str:
+        return self._sheet().html()
+
+
+def _many(items: Sequence[Any]) -> str:
+    return f"{len(items):,} workflow{'' if len(items) == 1 else 's'}"

@@ -1,0 +1,301 @@
+"""Repair of failed trees: the deepest failures are forked first, then those that awaited them.
+
+A fork of a parent runs again from the step that took its child's failure, and its copied steps
+refer to the child's fork (DBOS's ``replacement_children``). What had succeeded is not done again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from dbos_notebook.control import causes, rows
+from dbos_notebook.control.alive import Prospects
+from dbos_notebook.control.causes import Cause
+from dbos_notebook.control.course import Course
+from dbos_notebook.control.forks import Fork
+from dbos_notebook.control.plan import Plan
+from dbos_notebook.control.receipt import Line, Receipt
+from dbos_notebook.control.rows import Row
+from dbos_notebook.control.verbs import Item, Known
+from dbos_notebook.control.waiting import watch
+from dbos_notebook.tables.vocabulary import FAILED_STATUSES
+
+if TYPE_CHECKING:
+    from dbos_notebook.control.steer import Steer
+    from dbos_notebook.database.reader import Session
+    from dbos_notebook.tables.queries import Queries
+
+TIMEOUT_SECONDS = 600.0
+MOST_LEVELS = 100
+
+
+@dataclass(frozen=True)
+class RepairFork(Fork):
+    """A fork of one workflow of a failed tree."""
+
+    action: ClassVar[str] = "repair"
+    wait: bool = True
+    timeout_waiting: float = TIMEOUT_SECONDS
+
+    def look(
+        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+    ) -> Known:
+        """Read what a fork needs, and the forks that there are, whoever made them."""
+        known = super().look(session, queries, ids, before)
+        for fork in rows.forks(session, queries, ids).values():
+            best = known.forks.get(fork.forked_from or "")
+            if best is None or _rank(fork) > _rank(best):
+                known.forks[fork.forked_from or ""] = fork
+        return known
+
+    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+        """Say what would happen to one workflow: nothing where a fork of it lives or is done."""
+        row, best = known.rows.get(workflow_id), known.forks.get(workflow_id)
+        if row is not None and row.status not in FAILED_STATUSES:
+            return Item(workflow_id, "unchanged", f"it has not failed: it is {row.status}", row)
+        if best is not None and not self.force and best.status not in FAILED_STATUSES:
+            effect = f"already forked as {best.workflow_id}, which is {best.status}"
+            point = known.points.get(workflow_id)
+            return Item(
+                workflow_id,
+                "unchanged",
+                effect,
+                row,
+                None if isinstance(point, str) else point,
+                best.workflow_id,
+            )
+        item = super().judge(workflow_id, known, before)
+        if item.verdict == "unchanged":
+            again = f"{item.effect}: it failed again. Another key=… tries anew"
+            return dataclasses.replace(item, effect=again)
+        return item
+
+    def options(self) -> dict[str, object]:
+        """Return the options that are not at their defaults."""
+        found = super().options()
+        found.pop("start_step", None)
+        return found
+
+
+def _rank(fork: Row) -> tuple[bool, bool, int]:
+    return fork.status == "SUCCESS", fork.active, fork.created_at or 0
+
+
+@dataclass
+class _Tree:
+    """The failed workflows of what was asked for, and what is to be done about each."""
+
+    found: dict[str, Row] = field(default_factory=dict)
+    causes: dict[str, Cause] = field(default_factory=dict)
+    heights: dict[str, int] = field(default_factory=dict)
+
+    def height(self, workflow_id: str) -> int:
+        """Return 0 for a failure without failed children, else one more than the highest."""
+        if workflow_id not in self.heights:
+            self.heights[workflow_id] = 0  # a cycle made by hand ends here
+            below = [self.height(child) for child in self.causes[workflow_id].children]
+            self.heights[workflow_id] = 1 + max(below) if below else 0
+        return self.heights[workflow_id]
+
+
+class Repair:
+    """Plans and applies the repair of failed trees."""
+
+    def __init__(self, steer: Steer) -> None:
+        self._steer = steer
+
+    def plan(self, verb: RepairFork, ids: Sequence[str]) -> Plan:
+        """Find the failures, deepest first, and say what would be forked from where."""
+        steer = self._steer
+        with steer.reader.session() as session:
+            tree = self._explore(session, ids)
+            order = sorted(tree.causes, key=tree.height)
+            verb = dataclasses.replace(
+                verb, start_step={one: c.point.start_step for one, c in tree.causes.items()}
+            )
+            rest = [one for one in ids if one not in tree.causes]
+            known = verb.look(session, steer.queries, [*order, *rest], {})
+            # Where each starts was found with its causes; the step's own rule is another.
+            for one, cause in tree.causes.items():
+                if not isinstance(known.points[one], str):
+                    known.points[one] = cause.point
+            prospects = Prospects(session, steer.queries)
+            items = []
+            for one in [*order, *rest]:
+                item = self._item(verb, one, known, tree.causes.get(one))
+                if item.verdict == "do" and item.row is not None:
+                    told = prospects.of(
+                        verb.application_version, item.row.application_name, verb.queue_name
+                    )
+                    item = dataclasses.replace(item, will_run=told)
+                items.append(dataclasses.replace(item, asked=one in ids))
+        causes_ = dict(tree.causes)
+        return Plan(verb, items, lambda plan, _: self._apply(plan, causes_))
+
+    def _explore(self, session: Session, ids: Sequence[str]) -> _Tree:
+        queries, tree = self._steer.queries, _Tree()
+        level: list[str] = list(dict.fromkeys(ids))
+        for _ in range(MOST_LEVELS):
+            if not level:
+                break
+            tree.found |= rows.workflows(session, queries, level)
+            failed = [
+                one
+                for one in level
+                if one in tree.found and tree.found[one].status in FAILED_STATUSES
+            ]
+            steps = rows.steps(session, queries, failed)
+            wanted = {
+                one: causes.awaited(steps[one]) for one in failed
+            }  # fmt: skip
+            children = rows.workflows(
+                session, queries, [c for some in wanted.values() for c in some]
+            )
+            for one in failed:
+                tree.causes[one] = causes.find(tree.found[one], steps[one], children)
+            below = [child for one in failed for child in tree.causes[one].children]
+            level = [child for child in dict.fromkeys(below) if child not in tree.causes]
+        for one in tree.causes:
+            tree.height(one)
+        return tree
+
+    def _item(self, verb: RepairFork, one: str, known: Known, cause: Cause | None) -> Item:
+        if cause is None:
+            row = known.rows.get(one)
+            if row is None:
+                return Item(one, "not_found", "no workflow has this ID")
+            return Item(one, "unchanged", f"it has not failed: it is {row.status}", row)
+        item = verb.judge(one, known, None)
+        if item.verdict != "do":
+            return item
+        if cause.problem:
+            return dataclasses.replace(item, verdict="refused", effect=cause.problem)
+        effect = f"runs again from {cause.point.label}"
+        if cause.children:
+            effect += f", once {', '.join(cause.children[:5])} {_has(cause.children)} been repaired"
+        if cause.point.repeated:
+            effect += f"; repeats what had succeeded: {', '.join(cause.point.repeated[:5])}"
+        return dataclasses.replace(item, effect=effect)
+
+    def _apply(self, plan: Plan, found: Mapping[str, Cause]) -> Receipt:
+        """Fork level by level, and wait for each before the next."""
+        steer, verb = self._steer, plan.verb
+        if not isinstance(verb, RepairFork):
+            raise TypeError("A repair's plan has a repair's verb.")
+        steer.guard()
+        began = dt.datetime.now(dt.UTC)
+        run = _Run(steer, plan, verb, found)
+        run.go()
+        receipt = Receipt(
+            verb.action,
+            [run.lines[item.workflow_id] for item in plan.items],
+            wait=steer.wait,
+            notes=run.notes,
+        )
+        steer.history.add(began, verb.action, verb.options(), receipt)
+        if run.course is not None:
+            steer.raise_broken(receipt, run.course)
+        return receipt
+
+
+class _Run:
+    """One application of a repair's plan."""
+
+    def __init__(
+        self, steer: Steer, plan: Plan, verb: RepairFork, found: Mapping[str, Cause]
+    ) -> None:
+        self._steer = steer
+        self._plan = plan
+        self._verb = verb
+        self._causes = found
+        self._deadline = time.monotonic() + verb.timeout_waiting
+        self.lines: dict[str, Line] = {}
+        self.notes: list[str] = []
+        # The course that broke off, if one did.
+        self.course: Course | None = None
+        self._states: dict[str, str] = {}
+
+    def go(self) -> None:
+        """Go up the levels until all is done or something ends it."""
+        left = list(self._plan.items)
+        try:
+            while left and self.course is None:
+                done = set(self.lines)
+                level = [item for item in left if self._children(item) <= done]
+                if not level:
+                    break
+                self._level(level)
+                left = [item for item in left if item.workflow_id not in self.lines]
+                above = {child for item in left for child in self._children(item)}
+                if self.course is None and self._verb.wait:
+                    self._wait([line for one, line in self.lines.items() if one in above])
+        except KeyboardInterrupt:
+            self.course = Course(self._steer.door, self._verb.call)
+            self.course.interrupted = True
+        for item in left:
+            if item.workflow_id not in self.lines:
+                why = "interrupted" if self.course and self.course.interrupted else "it broke off"
+                self._say(item, f"not begun: {why}; the same call again goes on")
+
+    def _children(self, item: Item) -> set[str]:
+        cause = self._causes.get(item.workflow_id)
+        return set(cause.children) if cause and item.verdict == "do" else set()
+
+    def _level(self, level: Sequence[Item]) -> None:
+        """Fork those whose children have been forked, and if wanted have succeeded."""
+        ready = []
+        for item in level:
+            blocked = self._blocked(item)
+            if blocked:
+                self._say(item, blocked)
+                continue
+            replaced = {
+                child: str(self.lines[child].new_workflow_id) for child in self._children(item)
+            }
+            ready.append(dataclasses.replace(item, replaced=replaced or None))
+        plan = Plan(self._verb, ready, self._steer.apply)
+        plan.applied = self._plan.applied
+        receipt, course = self._steer.carry(plan)
+        for line in receipt.lines:
+            self.lines[line.workflow_id] = line
+        self.notes += [note for note in receipt.notes if note not in self.notes]
+        if course.interrupted or course.fatal:
+            self.course = course
+
+    def _blocked(self, item: Item) -> str | None:
+        for child in self._children(item):
+            new = self.lines[child].new_workflow_id
+            if new is None:
+                return f"its child {child} was not repaired: {self.lines[child].detail}"
+            state = self._states.get(new)
+            if self._verb.wait and state != "SUCCESS":
+                if state in (None, *rows.ACTIVE):
+                    return (
+                        f"not begun: {new}, the fork of its child {child}, had not finished after "
+                        f"{self._verb.timeout_waiting:g} s ({state}); the same call again goes on"
+                    )
+                return f"its child {child} failed again: {new} is {state}"
+        return None
+
+    def _wait(self, lines: Sequence[Line]) -> None:
+        new = [line.new_workflow_id for line in lines if line.new_workflow_id]
+        new = [one for one in new if self._states.get(one) != "SUCCESS"]
+        if new:
+            left = max(0.0, self._deadline - time.monotonic())
+            seen = watch(self._steer.read, new, left, f"Repair: waiting for {len(new):,} children")
+            self._states |= {one: row.status for one, row in seen.items()}
+
+    def _say(self, item: Item, why: str) -> None:
+        status = item.row.status if item.row else None
+        self.lines[item.workflow_id] = Line(
+            item.workflow_id, self._verb.action, "unchanged", status, status, None, why
+        )
+
+
+def _has(children: Sequence[str]) -> str:
+    return "has" if len(children) == 1 else "have"

@@ -1,0 +1,327 @@
+"""The verbs of schedules: pause, resume, delete, trigger, backfill.
+
+A schedule is a ``Row`` like a workflow: its name stands for the ID, its status is ACTIVE or PAUSED.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import pickletools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import sqlalchemy as sa
+
+from dbos_notebook.control import rows
+from dbos_notebook.control.rows import Row
+from dbos_notebook.control.verbs import Item, Known, Verb, Verdict
+from dbos_notebook.errors import FilterError, RefusedError
+
+if TYPE_CHECKING:
+    from dbos import DBOSClient
+
+    from dbos_notebook.database.reader import Session
+    from dbos_notebook.tables.queries import Queries
+
+MOST_RUNS = 10_000
+# What lets a pickle name a class or a function; without one of these it can call nothing.
+_NAMING = {
+    "GLOBAL",
+    "STACK_GLOBAL",
+    "INST",
+    "EXT1",
+    "EXT2",
+    "EXT4",
+    "PERSID",
+    "BINPERSID",
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is kept of a schedule."""
+
+    row: Row
+    cron: str
+    timezone: str | None
+    context: str | None
+
+
+def read(session: Session, queries: Queries, names: Sequence[str]) -> dict[str, Schedule]:
+    """Read schedules by name."""
+    table, column = queries.catalog.table("workflow_schedules"), queries.column
+    if not table.c or not names:
+        return {}
+    wanted = (
+        "schedule_name",
+        "status",
+        "workflow_name",
+        "schedule",
+        "cron_timezone",
+        "context",
+        "queue_name",
+        "application_name",
+    )
+    statement = sa.select(*(column(table, name).label(name) for name in wanted))
+    found = session.rows(statement.where(queries.member(table.c.schedule_name, list(names))))
+    return {each["schedule_name"]: _schedule(each) for each in found}
+
+
+def _schedule(found: Mapping[str, str | None]) -> Schedule:
+    row = Row(
+        workflow_id=found["schedule_name"] or "",
+        status=found["status"] or "ACTIVE",
+        name=found["workflow_name"],
+        app_version=None,
+        application_name=found["application_name"],
+        executor_id=None,
+        queue_name=found["queue_name"],
+        queue_partition_key=None,
+        parent_workflow_id=None,
+        forked_from=None,
+        created_at=None,
+        updated_at=None,
+        delay_until=None,
+        attributes=None,
+    )
+    return Schedule(row, found["schedule"] or "", found["cron_timezone"], found["context"])
+
+
+def harmless(context: str | None) -> bool:
+    """Tell whether unpickling a schedule's context can run nothing.
+
+    To trigger a schedule, DBOS unpickles its context here. Without an instruction that names a
+    class or a function, a pickle can only make plain values.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> harmless(base64.b64encode(pickle.dumps({"retries": 3})).decode())
+    True
+    >>> harmless(base64.b64encode(pickle.dumps(print)).decode())
+    False
+    """
+    if context is None:
+        return True
+    try:
+        data = base64.b64decode(context, validate=True)
+        return not any(code.name in _NAMING for code, _, _ in pickletools.genops(data))
+    except (ValueError, TypeError):
+        # No pickle: DBOS will say that it cannot be read.
+        return False
+
+
+@dataclass(frozen=True)
+class _ScheduleVerb(Verb):
+    subject: ClassVar[str] = "schedule_name"
+
+    def look(
+        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+    ) -> Known:
+        """Read the schedules."""
+        return Known({name: found.row for name, found in read(session, queries, ids).items()})
+
+    def again(self, session: Session, queries: Queries, items: Sequence[Item]) -> Known:
+        """Read the schedules after the call."""
+        return self.look(session, queries, [item.workflow_id for item in items], {})
+
+    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+        """Say what would happen to one schedule."""
+        item = super().judge(workflow_id, known, before)
+        if item.verdict != "not_found":
+            return item
+        return Item(workflow_id, "not_found", "no schedule has this name")
+
+
+@dataclass(frozen=True)
+class _SetStatus(_ScheduleVerb):
+    status: ClassVar[str]
+    means: ClassVar[str]
+
+    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+        if row.status == self.status:
+            return "unchanged", f"it is {self.status} already"
+        return "do", self.means
+
+    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+        """Tell whether it has the status."""
+        return after is not None and after.status == self.status
+
+
+@dataclass(frozen=True)
+class PauseSchedule(_SetStatus):
+    """Pause a schedule."""
+
+    action: ClassVar[str] = "pause_schedule"
+    status: ClassVar[str] = "PAUSED"
+    means: ClassVar[str] = "fires no more"
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+        """Pause."""
+        for item in items:
+            client.pause_schedule(item.workflow_id)
+
+
+@dataclass(frozen=True)
+class ResumeSchedule(_SetStatus):
+    """Let a paused schedule fire again."""
+
+    action: ClassVar[str] = "resume_schedule"
+    status: ClassVar[str] = "ACTIVE"
+    means: ClassVar[str] = "fires again"
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+        """Resume."""
+        for item in items:
+            client.resume_schedule(item.workflow_id)
+
+
+@dataclass(frozen=True)
+class DeleteSchedule(_ScheduleVerb):
+    """Delete a schedule; the workflows that it started stay."""
+
+    action: ClassVar[str] = "delete_schedule"
+
+    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+        return "do", "goes for good; the workflows that it started stay"
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+        """Delete."""
+        for item in items:
+            client.delete_schedule(item.workflow_id)
+
+    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+        """Tell whether it is gone."""
+        return after is None
+
+
+_PICKLED = (
+    "its context names classes, and DBOS would unpickle it here, which runs code; trigger it from "
+    "the application, or force=True where you trust who wrote it"
+)
+
+
+@dataclass(frozen=True)
+class TriggerSchedule(_ScheduleVerb):
+    """Enqueue a schedule's workflow once, now."""
+
+    action: ClassVar[str] = "trigger_schedule"
+    enqueues: ClassVar[bool] = True
+    force: bool = False
+
+    def look(
+        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+    ) -> Known:
+        """Read the schedules and whether their contexts can be unpickled."""
+        found = read(session, queries, ids)
+        known = Known({name: schedule.row for name, schedule in found.items()})
+        known.points = {n: _PICKLED for n, each in found.items() if not harmless(each.context)}
+        return known
+
+    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+        """Say what would happen to one schedule."""
+        item = super().judge(workflow_id, known, before)
+        if item.verdict == "do" and workflow_id in known.points and not self.force:
+            return Item(workflow_id, "refused", _PICKLED, item.row)
+        return item
+
+    def again(self, session: Session, queries: Queries, items: Sequence[Item]) -> Known:
+        """Read the schedules, and the workflows that were made."""
+        known = super().again(session, queries, items)
+        made = [item.new_workflow_id for item in items if item.new_workflow_id]
+        known.rows |= rows.workflows(session, queries, made)
+        return known
+
+    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+        stays = "; the schedule stays PAUSED" if row.status == "PAUSED" else ""
+        return "do", f"enqueues {row.name} once, now{stays}"
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> dict[str, str]:
+        """Trigger; DBOS chooses the workflow's ID by the moment."""
+        return {
+            item.workflow_id: client.trigger_schedule(item.workflow_id).get_workflow_id()
+            for item in items
+        }
+
+    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+        """Tell whether the workflow is there."""
+        return new is not None
+
+    def target(self, item: Item) -> tuple[str | None, str | None]:
+        """Return the latest version, and the schedule's queue."""
+        return None, item.row.queue_name if item.row else None
+
+
+@dataclass(frozen=True)
+class Backfill(Verb):
+    """Enqueue the runs of a schedule that a time has missed: a line for each run."""
+
+    action: ClassVar[str] = "backfill_schedule"
+    enqueues: ClassVar[bool] = True
+    schedule_name: str = ""
+    start: dt.datetime = dt.datetime.min
+    end: dt.datetime = dt.datetime.max
+    queue_name: str | None = None
+
+    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+        """Say whether one run would be enqueued."""
+        row = known.rows.get(workflow_id)
+        if row is not None:
+            return Item(workflow_id, "unchanged", f"this run exists: {row.status}", row)
+        return Item(workflow_id, "do", f"enqueues the run of {self._moment(workflow_id)}")
+
+    def _moment(self, workflow_id: str) -> dt.datetime:
+        return dt.datetime.fromisoformat(workflow_id.removeprefix(f"sched-{self.schedule_name}-"))
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+        """Enqueue run by run, so that it can be stopped and told apart."""
+        for item in items:
+            moment = self._moment(item.workflow_id)
+            # Both ends are exclusive, and no two runs are less than a second apart.
+            client.backfill_schedule(
+                self.schedule_name,
+                moment - dt.timedelta(seconds=1),
+                moment + dt.timedelta(microseconds=1),
+            )
+
+    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+        """Tell whether the run is there."""
+        return after is not None
+
+    def target(self, item: Item) -> tuple[str | None, str | None]:
+        """Return the latest version, and the schedule's queue."""
+        return None, self.queue_name
+
+
+def runs(schedule: Schedule, start: dt.datetime, end: dt.datetime, *, force: bool) -> list[str]:
+    """Return the IDs of a schedule's runs between two moments, both exclusive, as DBOS names them.
+
+    Raises
+    ------
+    RefusedError
+        There are more than 10,000, or the context cannot be unpickled safely.
+    FilterError
+        The end is not after the start.
+    """
+    from zoneinfo import ZoneInfo
+
+    from croniter import croniter
+
+    if end <= start:
+        raise FilterError(f"end={end} is not after start={start}.")
+    if not force and not harmless(schedule.context):
+        raise RefusedError(f"Backfill of {schedule.row.workflow_id!r} is refused: {_PICKLED}.")
+    zone = ZoneInfo(schedule.timezone) if schedule.timezone else dt.UTC
+    # As DBOS's own backfill counts: seconds stand first where there are six fields.
+    times = croniter(schedule.cron, start.astimezone(zone), second_at_beginning=True)
+    found: list[str] = []
+    while (moment := times.get_next(dt.datetime)) < end:
+        found.append(f"sched-{schedule.row.workflow_id}-{moment.isoformat()}")
+        if len(found) > MOST_RUNS:
+            raise RefusedError(
+                f"Schedule {schedule.row.workflow_id!r} has over {MOST_RUNS:,} runs between "
+                f"{start} and {end}. Backfill a shorter time."
+            )
+    return found

@@ -1,0 +1,114 @@
+"""How plans and receipts look: a table as text, and as HTML from a template that escapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jinja2
+    import pandas as pd
+
+SHOWN = 50
+"""Rows that a cell shows; ``to_frame()`` has all."""
+SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A title, how many of what, notes, and a table.
+
+    Attributes
+    ----------
+    counts
+        How many lines per word, with the word's class in the style.
+    notes
+        Sentences that stand above the table.
+    columns
+        Which of the frame's columns are shown; those without a value go.
+    """
+
+    title: str
+    counts: Mapping[str, int]
+    notes: Sequence[str]
+    frame: pd.DataFrame
+    columns: Sequence[str]
+    whole: str = ".to_frame()"
+
+    def _table(self) -> tuple[list[str], list[list[str]], int]:
+        import pandas as pd
+
+        shown = self.frame.head(SHOWN)
+        columns = [name for name in self.columns if shown[name].notna().any()]
+        rows = []
+        for values in shown[columns].itertuples(index=False):
+            texts = ["" if pd.isna(value) else str(value) for value in values]
+            rows.append([t if len(t) <= SHOWN_CHARACTERS else t[:199] + "…" for t in texts])
+        return columns, rows, len(self.frame) - len(shown)
+
+    def text(self) -> str:
+        """Return it as plain text."""
+        columns, rows, more = self._table()
+        counts = ", ".join(f"{count:,} {word}" for word, count in self.counts.items() if count)
+        lines = [f"{self.title}: {counts or 'nothing'}", *(f"  ! {note}" for note in self.notes)]
+        # A line of the table must stay one line whatever a workflow is called.
+        rows = [[_visible(cell) for cell in row] for row in rows]
+        widths = [
+            min(60, max(len(cell) for cell in column))
+            for column in zip(columns, *rows, strict=True)
+        ]
+        for row in [columns, *rows] if rows else []:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            lines.append("  " + "  ".join(cells).rstrip())
+        if more:
+            lines.append(f"  … and {more:,} more: {self.whole}")
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        """Return it as HTML."""
+        columns, rows, more = self._table()
+        return (
+            _templates()
+            .get_template("sheet.html.j2")
+            .render(
+                title=self.title,
+                counts={word: count for word, count in self.counts.items() if count},
+                notes=self.notes,
+                columns=[name.replace("_", " ") for name in columns],
+                names=columns,
+                rows=rows,
+                more=more,
+                whole=self.whole,
+            )
+        )
+
+
+def _visible(text: str) -> str:
+    return "".join(char if char.isprintable() else "·" for char in text)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    import jinja2
+
+    return jinja2.Environment(
+        # The style is that of all cards, and stands in one place.
+        loader=jinja2.ChoiceLoader(
+            [
+                jinja2.PackageLoader("dbos_notebook", "control/templates"),
+                jinja2.PackageLoader("dbos_notebook", "pictures/templates"),
+            ]
+        ),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def progress(title: str, counts: Mapping[str, Any], lines: Sequence[Sequence[str]]) -> str:
+    """Return the HTML of a live table: counts, and what is still under way."""
+    template = _templates().get_template("progress.html.j2")
+    return template.render(title=title, counts=counts, lines=lines)

@@ -1,0 +1,339 @@
+"""What each verb would do to a workflow, why not, how DBOS is called, and whether it happened.
+
+Verbs know rows and DBOS; they do not read, run, or show anything. Fork and rewind, which also know
+steps, are in ``forks``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from dbos_notebook.control import rows
+from dbos_notebook.control.rows import FINAL, Row, Step
+
+if TYPE_CHECKING:
+    from dbos import DBOSClient
+
+    from dbos_notebook.control.forkpoints import ForkPoint
+    from dbos_notebook.database.reader import Session
+    from dbos_notebook.tables.queries import Queries
+
+Verdict = Literal["do", "unchanged", "refused", "not_found"]
+BATCH = 200
+"""Workflows in one bulk call, which is one transaction: short enough not to hold anybody up."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One workflow of a plan.
+
+    Attributes
+    ----------
+    verdict
+        ``do``; ``unchanged`` where the call would change nothing; ``refused`` where it would do
+        harm; ``not_found``.
+    effect
+        What would happen, or why not.
+    asked
+        False for a child that comes along with its parent.
+    replaced
+        Which child a fork's copied steps refer to instead of which.
+    """
+
+    workflow_id: str
+    verdict: Verdict
+    effect: str
+    row: Row | None = None
+    point: ForkPoint | None = None
+    new_workflow_id: str | None = None
+    will_run: str | None = None
+    asked: bool = True
+    replaced: Mapping[str, str] | None = None
+
+
+@dataclass
+class Known:
+    """What was read for a verb: in one snapshot, before it acts or after."""
+
+    rows: dict[str, Row]
+    # Workflows that came along with those asked for.
+    children: list[str] = field(default_factory=list)
+    steps: dict[str, list[Step]] = field(default_factory=dict)
+    # Where to fork from, or why that cannot be said.
+    points: dict[str, ForkPoint | str] = field(default_factory=dict)
+    new_ids: dict[str, str] = field(default_factory=dict)
+    # The best fork that each has, by the original's ID.
+    forks: dict[str, Row] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One control call with its options. Subclasses are the verbs."""
+
+    action: ClassVar[str]
+    enqueues: ClassVar[bool] = False
+    """Whether an executor must come and take the work."""
+    batch: ClassVar[int] = 1
+    subject: ClassVar[str] = "workflow_id"
+
+    def look(
+        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+    ) -> Known:
+        """Read what judging and settling need; ``before`` are the lines of an earlier plan."""
+        return Known(rows.workflows(session, queries, ids))
+
+    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+        """Say what would happen to one workflow."""
+        row = known.rows.get(workflow_id)
+        if row is None:
+            return Item(workflow_id, "not_found", "no workflow has this ID")
+        verdict, effect = self._verdict(row)
+        return Item(workflow_id, verdict, effect, row)
+
+    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+        raise NotImplementedError
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> dict[str, str] | None:
+        """Call DBOS for one batch; return new workflows' IDs where only DBOS chooses them."""
+        raise NotImplementedError
+
+    def again(self, session: Session, queries: Queries, items: Sequence[Item]) -> Known:
+        """Read what the rows are after the call."""
+        new = [item.new_workflow_id for item in items if item.new_workflow_id]
+        ids = [item.workflow_id for item in items]
+        return Known(rows.workflows(session, queries, [*ids, *new]))
+
+    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+        """Tell from the rows whether it has been done."""
+        raise NotImplementedError
+
+    def done(self, item: Item) -> str:
+        """Say what a person should know once it is done."""
+        return item.effect
+
+    def target(self, item: Item) -> tuple[str | None, str | None]:
+        """Return the application version and the queue of the work that is enqueued."""
+        return (item.row.app_version if item.row else None), None
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that are not at their defaults, for titles and the log."""
+        return {
+            each.name: value
+            for each in dataclasses.fields(self)
+            if (value := getattr(self, each.name)) != each.default
+        }
+
+
+@dataclass(frozen=True)
+class Cancel(Verb):
+    """Cancel: off its queue, or stopped at its next step."""
+
+    action: ClassVar[str] = "cancel"
+    batch: ClassVar[int] = BATCH
+    cancel_children: bool = False
+
+    def look(
+        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+    ) -> Known:
+        """Read the workflows, and their children where those are cancelled too."""
+        below = rows.children(session, queries, ids) if self.cancel_children else []
+        return Known(rows.workflows(session, queries, [*ids, *below]), below)
+
+    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+        if row.status in FINAL:
+            return "unchanged", f"it has finished: {row.status}"
+        if row.status == "CANCELLED":
+            return "unchanged", "it is cancelled already"
+        if row.status == "PENDING":
+            return (
+                "do",
+                "stops at its next step; the one that runs now goes unrecorded" + _queue_lost(row),
+            )
+        if row.active:
+            return "do", "will not start" + _queue_lost(row)
+        return "do", "becomes CANCELLED"
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+        """Cancel a batch; DBOS also finds children that were started meanwhile."""
+        ids = [item.workflow_id for item in items]
+        client.cancel_workflows(ids, cancel_children=self.cancel_children)
+
+    def again(self, session: Session, queries: Queries, items: Sequence[Item]) -> Known:
+        """Read the workflows, and children that were started meanwhile."""
+        asked = [item.workflow_id for item in items if item.asked]
+        below = rows.children(session, queries, asked) if self.cancel_children else []
+        ids = [item.workflow_id for item in items]
+        return Known(rows.workflows(session, queries, [*ids, *below]), below)
+
+    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+        """Tell whether it is CANCELLED."""
+        return after is not None and after.status == "CANCELLED"
+
+
+def _queue_lost(row: Row) -> str:
+    # DBOS forgets the queue of what is cancelled, so the receipt keeps it.
+    if row.queue_name in (None, rows.INTERNAL_QUEUE):
+        return ""
+    return f"; leaves queue {row.queue_name!r}"
+
+
+@dataclass(frozen=True)
+class Resume(Verb):
+    """Resume: enqueued again, to go on after its last recorded step."""
+
+    action: ClassVar[str] = "resume"
+    enqueues: ClassVar[bool] = True
+    batch: ClassVar[int] = BATCH
+    queue_name: str | None = None
+    force: bool = False
+
+    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+        if row.status == "SUCCESS":
+            return "unchanged", "it has succeeded"
+        if row.status == "ERROR":
+            return "unchanged", "it has failed, and DBOS resumes no failed workflow: fork it"
+        if row.status == "PENDING" and not self.force:
+            return "refused", (
+                "it is PENDING: if an executor still runs it, it would run twice at once. "
+                "force=True where none does"
+            )
+        if row.status in ("ENQUEUED", "DELAYED"):
+            return "do", f"waits no longer{_moved(row, self.queue_name)}"
+        return "do", "goes on after its last recorded step, without a deadline"
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+        """Resume a batch."""
+        ids = [item.workflow_id for item in items]
+        client.resume_workflows(ids, queue_name=self.queue_name)
+
+    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+        """Tell whether its row has changed."""
+        return after is not None and _changed(item.row, after)
+
+    def target(self, item: Item) -> tuple[str | None, str | None]:
+        """Return its own version."""
+        return (item.row.app_version if item.row else None), self.queue_name
+
+
+def _moved(row: Row, queue_name: str | None) -> str:
+    queue = queue_name or rows.INTERNAL_QUEUE
+    if row.queue_name in (None, queue):
+        return ""
+    return f": moves from queue {row.queue_name!r} to {queue!r}"
+
+
+def _changed(before: Row | None, after: Row) -> bool:
+    return (
+        before is None
+        or (before.status, before.queue_name, before.updated_at)
+        != (after.status, after.queue_name, after.updated_at)
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Delete(Verb):
+    """Delete: its row, steps, events, messages and streams."""
+
+    action: ClassVar[str] = "delete"
+    batch: ClassVar[int] = BATCH
+    delete_children: bool = False
+    force: bool = False
+
+    def look(
+        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+    ) -> Known:
+        """Read the workflows, and their children where those are deleted too."""
+        below = rows.children(session, queries, ids) if self.delete_children else []
+        return Known(rows.workflows(session, queries, [*ids, *below]), below)
+
+    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+        if row.status == "PENDING" and not self.force:
+            return "refused", "it is PENDING: cancel it first, or force=True"
+        return "do", f"a workflow that is {row.status} goes for good"
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+        """Delete a batch."""
+        ids = [item.workflow_id for item in items]
+        client.delete_workflows(ids, delete_children=self.delete_children)
+
+    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+        """Tell whether its row is gone."""
+        return after is None
+
+
+@dataclass(frozen=True)
+class SetDelay(Verb):
+    """Move the moment before which a DELAYED workflow does not start."""
+
+    action: ClassVar[str] = "set_delay"
+    # Milliseconds since 1970: a moment, so that applying twice does the same.
+    until: int = 0
+
+    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+        if row.status != "DELAYED":
+            return "unchanged", f"only a DELAYED workflow has a delay; it is {row.status}"
+        if row.delay_until == self.until:
+            return "unchanged", "it waits until then already"
+        return "do", f"waits until {_moment(self.until)}, not {_moment(row.delay_until)}"
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+        """Set the moment, one workflow at a time as DBOS does."""
+        for item in items:
+            client.set_workflow_delay(item.workflow_id, delay_until_epoch_ms=self.until)
+
+    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+        """Tell whether it waits until then."""
+        return after is not None and after.delay_until == self.until
+
+
+def _moment(milliseconds: int | None) -> str:
+    import pandas as pd
+
+    if milliseconds is None:
+        return "any"
+    return f"{pd.Timestamp(milliseconds, unit='ms', tz='UTC'):%Y-%m-%d %H:%M:%S} UTC"
+
+
+@dataclass(frozen=True)
+class SetAttributes(Verb):
+    """Replace a workflow's attributes, or merge into them."""
+
+    action: ClassVar[str] = "set_attributes"
+    attributes: Mapping[str, Any] | None = None
+    merge: bool = False
+
+    def _wanted(self, row: Row) -> Any:
+        if not self.merge:
+            return self.attributes
+        old = json.loads(row.attributes) if row.attributes else None
+        return {**(old if isinstance(old, dict) else {}), **(self.attributes or {})}
+
+    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+        old = json.loads(row.attributes) if row.attributes else None
+        wanted = self._wanted(row)
+        if old == wanted:
+            return "unchanged", "it has these attributes already"
+        shown = json.dumps(wanted, ensure_ascii=False)
+        lost = sorted(set(old) - set(wanted or ())) if isinstance(old, dict) else []
+        return "do", f"becomes {shown}" + (f"; loses {', '.join(lost)}" if lost else "")
+
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+        """Set the attributes, one workflow at a time as DBOS does."""
+        attributes = None if self.attributes is None else dict(self.attributes)
+        for item in items:
+            client.update_workflow_attributes(item.workflow_id, attributes, merge=self.merge)
+
+    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+        """Tell whether it has them."""
+        if after is None or item.row is None:
+            return False
+        has = json.loads(after.attributes) if after.attributes else None
+        if self.merge:
+            # Somebody else may have merged other keys at the same moment.
+            wanted = dict(self.attributes or {})
+            return isinstance(has, dict) and {k: has.get(k) for k in wanted} == wanted
+        return bool(has == self.attributes)

@@ -1,0 +1,265 @@
+"""The verbs: cancel, resume, fork, rewind, delete, and setting delays and attributes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dbos_notebook.errors import FilterError
+from dbos_notebook.steering.base import Base, as_key, as_seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dbos_notebook.control.plan import Plan
+    from dbos_notebook.control.receipt import Receipt
+
+    Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
+    Time = str | dt.datetime | dt.date | dt.timedelta | pd.Timestamp | pd.Timedelta
+    Step = int | str | Mapping[str, int | str] | pd.Series[Any]
+
+
+class Workflows(Base):
+    """What changes workflows."""
+
+    def cancel(
+        self,
+        workflows: Texts,
+        *,
+        cancel_children: bool = False,
+        plan: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Cancel workflows: off their queue, or stopped at their next step.
+
+        What has finished stays as it is, and the receipt says so. DBOS clears the queue of what
+        it cancels; the receipt keeps it.
+
+        Parameters
+        ----------
+        cancel_children
+            Also the workflows that they started, and those that these started.
+        plan
+            Return what would happen, and do nothing.
+        confirm
+            More than 20 workflows are meant.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.cancel("queued-1", plan=True).items[0].effect
+        "will not start; leaves queue 'slow'"
+        """
+        from dbos_notebook.control.verbs import Cancel
+
+        return self._control(Cancel(cancel_children=cancel_children), workflows, plan, confirm)
+
+    def resume(
+        self,
+        workflows: Texts,
+        *,
+        queue_name: str | None = None,
+        plan: bool = False,
+        force: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Resume cancelled workflows after their last recorded step; start waiting ones at once.
+
+        Parameters
+        ----------
+        queue_name
+            The queue to put them on; ``None``: DBOS's own.
+        plan, confirm
+            As in :meth:`cancel`.
+        force
+            Also what is PENDING, which may run twice at once if its executor still lives.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.resume("checkout-5-bad", plan=True).items[0].effect
+        'it has failed, and DBOS resumes no failed workflow: fork it'
+        """
+        from dbos_notebook.control.verbs import Resume
+
+        return self._control(Resume(queue_name, force), workflows, plan, confirm)
+
+    def fork(
+        self,
+        workflows: Texts,
+        start_step: Step,
+        *,
+        application_version: str | None = None,
+        queue_name: str | None = None,
+        queue_partition_key: str | None = None,
+        timeout: float | dt.timedelta | None = None,
+        key: str | None = None,
+        replacement_children: Mapping[str, str] | None = None,
+        plan: bool = False,
+        force: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Fork workflows: new ones that copy the steps before one, and run from there.
+
+        Parameters
+        ----------
+        start_step
+            The first step that runs again: its ``function_id``; ``"first"``; ``"last"``;
+            ``"failed"``, the last step with an error or, where none has one, the last that is
+            not DBOS's own; a step's name; or a mapping from workflow IDs to those.
+        application_version
+            The version to run under; ``None``: the latest.
+        queue_name, queue_partition_key
+            Where to enqueue; ``None``: DBOS's own queue.
+        timeout
+            Seconds, or a timedelta, that each fork may take.
+        key
+            Makes the call repeatable: with the same key, a workflow is forked from a step once,
+            however often and by however many the call is made.
+        replacement_children
+            Which child each copied step is to refer to instead of which.
+        plan, confirm
+            As in :meth:`cancel`.
+        force
+            Also what has not finished, whose work then happens twice.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> plan = db.fork("checkout-5-bad", "failed", key="incident-7", plan=True)
+        >>> plan.items[0].point.label
+        'step 3 (charge)'
+        """
+        from dbos_notebook.control import forkpoints
+        from dbos_notebook.control.forks import Fork
+
+        verb = Fork(
+            forkpoints.check(start_step),
+            application_version,
+            queue_name,
+            queue_partition_key,
+            timeout=as_seconds(timeout, "timeout"),
+            key=as_key(key),
+            replacement_children=dict(replacement_children) if replacement_children else None,
+            force=force,
+        )
+        return self._control(verb, workflows, plan, confirm)
+
+    def rewind(
+        self,
+        workflows: Texts,
+        start_step: Step = "first",
+        *,
+        application_version: str | None = None,
+        queue_name: str | None = None,
+        queue_partition_key: str | None = None,
+        plan: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Rewind workflows that have ended: the same ones run again from a step.
+
+        Unlike a fork's, their later steps, events, messages and results are lost. A second call
+        rewinds a second time. Checkpoints in an application's own database are not rewound: only
+        the application can do that (``DBOS.rewind_workflow``).
+
+        Parameters
+        ----------
+        start_step, application_version, queue_name, queue_partition_key
+            As in :meth:`fork`; without a version they keep theirs.
+        plan, confirm
+            As in :meth:`cancel`.
+        """
+        from dbos_notebook.control import forkpoints
+        from dbos_notebook.control.forks import Rewind
+
+        verb = Rewind(
+            forkpoints.check(start_step), application_version, queue_name, queue_partition_key
+        )
+        return self._control(verb, workflows, plan, confirm)
+
+    def delete(
+        self,
+        workflows: Texts,
+        *,
+        delete_children: bool = False,
+        plan: bool = False,
+        force: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Delete workflows and all that is recorded of them. It always asks for ``confirm=True``.
+
+        Parameters
+        ----------
+        delete_children
+            Also the workflows that they started, and those that these started.
+        plan
+            As in :meth:`cancel`; ``apply(confirm=True)`` then deletes.
+        force
+            Also what is PENDING.
+        """
+        from dbos_notebook.control.verbs import Delete
+
+        return self._control(Delete(delete_children, force), workflows, plan, confirm)
+
+    def set_delay(
+        self,
+        workflows: Texts,
+        delay: float | dt.timedelta | None = None,
+        *,
+        until: Time | None = None,
+        plan: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Set when DELAYED workflows become ready.
+
+        Parameters
+        ----------
+        delay
+            Seconds from now, or a timedelta.
+        until
+            Or the moment itself.
+        plan, confirm
+            As in :meth:`cancel`.
+        """
+        from dbos_notebook.control.verbs import SetDelay
+        from dbos_notebook.tables.filters import as_epoch_ms
+
+        now = dt.datetime.now(dt.UTC)
+        if (delay is None) == (until is None):
+            raise FilterError("set_delay takes a delay or a moment (until=…), one of them.")
+        if until is not None:
+            moment = as_epoch_ms(until, "until", now)
+        else:
+            seconds = as_seconds(delay, "delay", least=0) or 0
+            moment = int((now.timestamp() + seconds) * 1000)
+        return self._control(SetDelay(moment), workflows, plan, confirm)
+
+    def set_attributes(
+        self,
+        workflows: Texts,
+        attributes: Mapping[str, Any] | None,
+        *,
+        merge: bool = False,
+        plan: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Replace the attributes of workflows, or merge into them.
+
+        Parameters
+        ----------
+        attributes
+            A dict with text keys and JSON values; ``None`` clears.
+        merge
+            Keep the keys that are not named.
+        plan, confirm
+            As in :meth:`cancel`.
+        """
+        from dbos_notebook.control.verbs import SetAttributes
+        from dbos_notebook.tables.filters import check_filters
+
+        if attributes is None and merge:
+            raise FilterError("attributes=None cannot be merged; without merge it clears them.")
+        if attributes is not None:
+            attributes = check_filters({"attributes": attributes})["attributes"]
+        return self._control(SetAttributes(attributes, merge), workflows, plan, confirm)

@@ -1,0 +1,65 @@
+"""A live application on SQLite and on Postgres, with executors of two versions."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import dbos_notebook as dn
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from live import Live
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def live(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Live]:
+    """The application in versions v1 (in which some steps fail) and v2, both running."""
+    directory = tmp_path_factory.mktemp(f"live-{request.param}")
+    if request.param == "sqlite":
+        url = f"sqlite:///{directory / 'live.sqlite'}"
+    else:
+        server = request.getfixturevalue("postgres_server")
+        url = server.url(server.create_database())
+    live = Live(url, directory)
+    try:
+        live.start("v1")
+        # SQLite keeps whole seconds, and the latest version is the one of the latest.
+        time.sleep(1)
+        live.start("v2")
+        yield live
+    finally:
+        live.stop()
+
+
+@pytest.fixture
+def steered(live: Live) -> Iterator[dn.Client]:
+    """A client that may control the live application's workflows."""
+    with dn.connect(live.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def fresh() -> Callable[[str], str]:
+    """Make IDs that no other test uses."""
+    numbers = itertools.count(1)
+    return lambda name: f"{name}-{next(numbers)}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def still(
+    request: pytest.FixtureRequest,
+    corpus_sqlite: Callable[[str], Path],
+    corpus_postgres: Callable[[str], str],
+) -> Iterator[dn.Client]:
+    """A client on a database of its own of which no executor lives: the corpus's of dbos 3.4.0."""
+    restore = corpus_sqlite if request.param == "sqlite" else corpus_postgres
+    with dn.connect(restore("3.4.0")) as client:
+        yield client

@@ -1,0 +1,93 @@
+"""Which step and which children a failure comes from, on recorded steps of every shape."""
+
+from __future__ import annotations
+
+import pytest
+
+from dbos_notebook.control.causes import find
+from dbos_notebook.control.rows import Row, Step
+
+
+def row(workflow_id: str, status: str) -> Row:
+    missing = dict.fromkeys(Row.__slots__)
+    return Row(**{**missing, "workflow_id": workflow_id, "status": status})  # type: ignore[arg-type]
+
+
+def step(
+    number: int,
+    name: str,
+    child: str | None = None,
+    *,
+    bad: bool = False,
+    at: int = -1,
+    took: int = 1,
+) -> Step:
+    begun = 10 * number if at < 0 else at
+    return Step(number, name, bad, child, begun, begun + took)
+
+
+CHILDREN = {"a": row("a", "ERROR"), "b": row("b", "ERROR"), "ok": row("ok", "SUCCESS")}
+CASES = {
+    "its own step": ([step(1, "x"), step(2, "y", bad=True)], 2, ()),
+    "the body, no step": ([step(1, "x"), step(2, "y")], 3, ()),
+    "nothing recorded": ([], 1, ()),
+    "a child": ([step(1, "c", "a"), step(2, "DBOS.getResult", "a", bad=True)], 2, ("a",)),
+    "two children awaited together": (
+        [
+            step(1, "c", "a"),
+            step(2, "c", "b"),
+            step(3, "DBOS.getResult", "a", bad=True, at=30, took=50),
+            step(4, "DBOS.getResult", "b", bad=True, at=31, took=60),
+        ],
+        3,
+        ("a", "b"),
+    ),
+    "two steps that ran together": (
+        [step(1, "x", bad=True, at=10, took=50), step(2, "y", bad=True, at=11, took=20)],
+        1,
+        (),
+    ),
+    "a failure that was survived before": (
+        [
+            step(1, "c", "a"),
+            step(2, "DBOS.getResult", "a", bad=True),
+            step(3, "y", bad=True),
+        ],
+        3,
+        (),
+    ),
+    "a second failed child, not awaited yet": (
+        [step(1, "c", "a"), step(2, "c", "b"), step(3, "DBOS.getResult", "a", bad=True)],
+        3,
+        ("a", "b"),
+    ),
+    "a child that has succeeded meanwhile": (
+        [step(1, "c", "ok"), step(2, "DBOS.getResult", "ok", bad=True)],
+        2,
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_causes(name: str) -> None:
+    steps, start, children = CASES[name]
+    cause = find(row("w", "ERROR"), steps, CHILDREN)
+    assert (cause.point.start_step, cause.children, cause.problem) == (start, children, None)
+
+
+def test_a_run_that_was_awaited_by_its_id_cannot_be_replaced() -> None:
+    cause = find(row("w", "ERROR"), [step(1, "DBOS.getResult", "a", bad=True)], CHILDREN)
+    assert "awaits a by its ID" in str(cause.problem)
+    assert "db.rewind('a', …)" in str(cause.problem)
+
+
+def test_a_child_that_was_deleted_cannot_be_forked() -> None:
+    steps = [step(1, "c", "gone"), step(2, "DBOS.getResult", "gone", bad=True)]
+    assert find(row("w", "ERROR"), steps, {}).problem == "its failed child gone has been deleted"
+
+
+def test_what_was_stopped_keeps_all_its_steps() -> None:
+    steps = [step(1, "x"), step(2, "y", bad=True)]
+    for status in ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
+        assert find(row("w", status), steps, {}).point.start_step == 3

@@ -1,0 +1,252 @@
+"""What goes wrong half way: afterwards the receipt is exactly true, row by row."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from servers import PostgresServer
+
+import dbos_notebook as dn
+
+COUNT = 300
+_COPY = """INSERT INTO {0}workflow_status (workflow_uuid, status, name, created_at, updated_at,
+        application_version, serialization)
+    SELECT 'many-' || i, {1}, 'checkout', 1, 1, 'v1', 'py_pickle' FROM {2}"""
+
+
+def fill(db: dn.Client, status: str) -> list[str]:
+    """Add many workflows of a status, and return their IDs."""
+    state = f"'{status}'"
+    if db.location.path:
+        numbers = (
+            "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) "
+            "SELECT i FROM n)"
+        )
+        with sqlite3.connect(db.location.path) as connection:
+            connection.execute(_COPY.format("", state, numbers.format(COUNT)))
+        connection.close()
+    else:
+        with psycopg.connect(db.location.url()) as server:
+            source = f"generate_series(1, {COUNT}) AS g(i)"
+            server.execute(_COPY.format("dbos.", state, source).encode())
+    return [f"many-{number}" for number in range(1, COUNT + 1)]
+
+
+def forks(db: dn.Client, ids: list[str]) -> dict[str, str]:
+    found = db.workflows(forked_from=ids, limit=None, load_errors=False)
+    return dict(zip(found["forked_from"], found["workflow_id"], strict=True))
+
+
+def assert_true_of_forks(db: dn.Client, receipt: dn.Receipt, ids: list[str]) -> None:
+    """Hold every line of a fork's receipt against the database."""
+    made = forks(db, ids)
+    assert [line.workflow_id for line in receipt.lines] == ids
+    for line in receipt.lines:
+        assert (line.outcome == "done") == (line.workflow_id in made), line
+        if line.outcome == "done":
+            assert line.new_workflow_id == made[line.workflow_id]
+        else:
+            assert line.outcome in ("unchanged", "failed"), line
+    assert receipt.counts["done"] == len(made)
+
+
+def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
+    """Send this process Ctrl-C as soon as something is true."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not condition():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_an_interrupted_bulk_fork_tells_what_was_done_and_can_go_on(still: dn.Client) -> None:
+    ids = fill(still, "ERROR")
+    with dn.connect(still.location.path or still.location.url()) as other:
+        thread = interrupt_when(lambda: len(forks(other, ids)) > 20)
+        with pytest.raises(dn.ControlInterrupt, match="interrupted") as caught:
+            still.fork(ids, "first", key="go on", confirm=True)
+        thread.join()
+    receipt = caught.value.receipt
+    assert 20 < receipt.counts["done"] < COUNT
+    assert_true_of_forks(still, receipt, ids)
+    assert "not begun: interrupted" in set(receipt.to_frame()["detail"])
+    assert still.last_receipt is receipt
+    # The same call goes on where it was stopped, and makes none twice.
+    rest = still.fork(ids, "first", key="go on", confirm=True)
+    assert rest.counts["unchanged"] == receipt.counts["done"]
+    assert rest.counts["done"] == COUNT - receipt.counts["done"]
+    assert len(still.workflows(forked_from=ids, limit=None)) == COUNT
+
+
+@pytest.fixture
+def shut(
+    corpus_postgres: Callable[[str], str], postgres_server: PostgresServer
+) -> Iterator[tuple[dn.Client, Callable[[bool], None]]]:
+    """A Postgres database, and what shuts it off and opens it again."""
+    from sqlalchemy.engine import make_url
+
+    url = corpus_postgres("3.4.0")
+    name = str(make_url(url).database)
+
+    def switch(off: bool) -> None:
+        with postgres_server.admin() as admin:
+            admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {not off}".encode())
+            if off:
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                    [name],
+                )
+
+    with dn.connect(url) as client:
+        yield client, switch
+    switch(False)
+
+
+def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
+    shut: tuple[dn.Client, Callable[[bool], None]],
+) -> None:
+    db, switch = shut
+    ids = fill(db, "ERROR")
+    with dn.connect(db.location.url()) as other:
+
+        def watch() -> None:
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline and len(forks(other, ids)) <= 20:
+                time.sleep(0.005)
+            switch(True)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        with pytest.raises(dn.BrokenOffError, match="broke off") as caught:
+            db.fork(ids, "first", key="gone", confirm=True)
+        thread.join()
+    receipt = caught.value.receipt
+    counts = receipt.counts
+    assert counts["done"] > 20
+    assert counts["unchanged"] > 0
+    assert counts["unknown"] <= 2 * db._steer.door.width
+    assert counts["failed"] == 0
+    if counts["unknown"]:
+        assert "receipt.check()" in repr(receipt)
+    switch(False)
+    settled = receipt.check()
+    assert settled.counts["unknown"] == 0
+    assert_true_of_forks(db, settled, ids)
+    # What was said before the database was back was true, too.
+    for early, late in zip(receipt.lines, settled.lines, strict=True):
+        assert early.outcome in (late.outcome, "unknown")
+    rest = db.fork(ids, "first", key="gone", confirm=True)
+    assert rest.ok
+    assert len(forks(db, ids)) == COUNT
+
+
+def test_an_interrupted_bulk_cancel_is_true_row_by_row(still: dn.Client) -> None:
+    ids = fill(still, "ENQUEUED")
+    plan = still.cancel(ids, plan=True)
+    still._steer.door.submit(lambda: time.sleep(0.2))  # keeps SQLite's one thread busy a little
+    with dn.connect(still.location.path or still.location.url()) as other:
+
+        def begun() -> bool:
+            return not other.workflows(ids, status="CANCELLED", limit=1).empty
+
+        thread = interrupt_when(begun)
+        try:
+            receipt = plan.apply()
+        except dn.ControlInterrupt as error:
+            receipt = error.receipt
+        except KeyboardInterrupt:
+            receipt = still.last_receipt
+        try:
+            thread.join()
+            time.sleep(0.05)
+        except KeyboardInterrupt:
+            # It had finished before the signal came.
+            thread.join()
+    now = still.workflows(ids, limit=None, load_errors=False).set_index("workflow_id")["status"]
+    for line in receipt.lines:
+        assert line.status_after == now[line.workflow_id]
+        assert (line.outcome == "done") == (now[line.workflow_id] == "CANCELLED")
+    assert receipt.counts["done"] > 0
+
+
+def test_ctrl_c_while_waiting_stops_the_watching_alone(still: dn.Client) -> None:
+    begun = time.monotonic()
+    thread = interrupt_when(lambda: time.monotonic() > begun + 0.5)
+    with pytest.raises(dn.ControlInterrupt, match="the workflows go on") as caught:
+        still.wait(["queued-1", "checkout-1"])
+    thread.join()
+    assert caught.value.workflows["status"].tolist() == ["ENQUEUED", "SUCCESS"]
+    assert still.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
+
+
+def test_what_is_deleted_in_between_does_not_stop_the_rest_of_its_batch(still: dn.Client) -> None:
+    ids = fill(still, "CANCELLED")
+    plan = still.resume(ids, plan=True)
+    look, gone = plan.verb.look, ids[7]
+    looked = []
+
+    def look_then_lose(*arguments: object) -> object:
+        # Between the plan's last look and the call, somebody deletes one.
+        known = look(*arguments)  # type: ignore[arg-type]
+        looked.append(gone)
+        return known
+
+    object.__setattr__(plan.verb, "look", look_then_lose)
+    call = plan.verb.call
+
+    def lose_then_call(client: object, items: object) -> object:
+        if looked:
+            looked.clear()
+            client.delete_workflow(gone)  # type: ignore[attr-defined]
+        return call(client, items)  # type: ignore[arg-type]
+
+    object.__setattr__(plan.verb, "call", lose_then_call)
+    receipt = plan.apply()
+    assert receipt.counts["done"] == COUNT - 1
+    assert [line.workflow_id for line in receipt.lines if line.outcome == "not_found"] == [gone]
+
+
+def test_a_closed_client_controls_nothing(corpus_sqlite: Callable[[str], Path]) -> None:
+    db = dn.connect(corpus_sqlite("3.4.0"))
+    plan = db.cancel("queued-1", plan=True)
+    db.close()
+    with pytest.raises(dn.DatabaseConnectionError, match="closed"):
+        plan.apply()
+
+
+def test_no_thread_and_no_connection_is_left_behind(
+    corpus_postgres: Callable[[str], str], postgres_server: PostgresServer
+) -> None:
+    from sqlalchemy.engine import make_url
+
+    url = corpus_postgres("3.4.0")
+    with dn.connect(url) as db:
+        db.cancel("queued-1")
+
+    def left() -> int:
+        with postgres_server.admin() as admin:
+            row = admin.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s",
+                [make_url(url).database],
+            ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    deadline = time.monotonic() + 5
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left() == 0
+    assert not [t for t in threading.enumerate() if t.name.startswith("dbos_control")]

@@ -1,0 +1,320 @@
+"""The verbs on workflows that really run, in another process: what is done, and done once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from collections.abc import Callable
+
+import pytest
+from live import Live, until
+
+import dbos_notebook as dn
+
+
+def status(db: dn.Client, workflow_id: str) -> str:
+    found = db.workflows([workflow_id], load_errors=False)
+    return str(found["status"].iloc[0]) if len(found) else "none"
+
+
+def only(receipt: dn.Receipt) -> dict[str, str]:
+    """Return the one row of a receipt."""
+    (row,) = receipt.to_frame().to_dict("records")
+    return row
+
+
+def test_cancel_stops_a_run_at_its_next_step_and_resume_goes_on_after_the_last(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("three")
+    live._processes["v1"].ask("start", name="three", ids=[one], args=[one])
+    until(lambda: live.effects(one)[f"held-{one}"], "the second step runs")
+    row = only(steered.cancel(one))
+    assert (row["outcome"], row["status_before"], row["status_after"]) == (
+        "done",
+        "PENDING",
+        "CANCELLED",
+    )
+    live.open(one)
+    row = only(steered.resume(one))
+    assert row["outcome"] == "done"
+    assert steered.wait(one, timeout=20)["status"].tolist() == ["SUCCESS"]
+    # DBOS records nothing of what it has cancelled: the step that ran then runs again, and only it.
+    assert live.effects(one) == {"a": 1, f"held-{one}": 2, "b": 1, "c": 1}
+
+
+def test_cancel_takes_work_off_its_queue_and_the_receipt_keeps_the_queue(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    holder, waiting, delayed = fresh("holder"), fresh("waiting"), fresh("delayed")
+    live._processes["v1"].ask("enqueue", name="three", ids=[holder], args=[holder], queue="busy")
+    until(lambda: live.effects(holder)[f"held-{holder}"], "the queue is held")
+    live._processes["v1"].ask("enqueue", name="three", ids=[waiting], queue="busy")
+    live._processes["v1"].ask("delay", name="three", ids=[delayed], queue="busy")
+    receipt = steered.cancel([waiting, delayed])
+    frame = receipt.to_frame()
+    assert frame["outcome"].tolist() == ["done", "done"]
+    assert frame["status_before"].tolist() == ["ENQUEUED", "DELAYED"]
+    assert frame["detail"].str.contains("leaves queue 'busy'").all()
+    live.open(holder)
+    steered.wait(holder, timeout=20)
+    assert not live.effects(waiting)
+    # Again: nothing to do, and it says so.
+    assert set(steered.cancel([waiting, delayed]).to_frame()["outcome"]) == {"unchanged"}
+    assert only(steered.cancel(holder))["detail"] == "it has finished: SUCCESS"
+
+
+def test_resume_starts_a_waiting_workflow_at_once(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    holder, waiting, delayed = fresh("holder"), fresh("waiting"), fresh("delayed")
+    app = live._processes["v2"]
+    app.ask("enqueue", name="three", ids=[holder], args=[holder], queue="busy")
+    until(lambda: live.effects(holder)[f"held-{holder}"], "the queue is held")
+    app.ask("enqueue", name="three", ids=[waiting], queue="busy")
+    app.ask("delay", name="three", ids=[delayed], queue="busy")
+    receipt = steered.resume([waiting, delayed])
+    assert receipt.ok
+    assert set(receipt.wait(timeout=20)["status"]) == {"SUCCESS"}
+    assert status(steered, holder) == "PENDING"
+    live.open(holder)
+    steered.wait(holder, timeout=20)
+
+
+def test_a_cancelled_tree_says_which_children_went_with_it(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("parent")
+    live._processes["v1"].ask("start", name="parent", ids=[one], args=[one])
+    until(lambda: live.effects(f"{one}-2")[f"held-{one}"], "the child runs")
+    plan = steered.cancel(one, cancel_children=True, plan=True)
+    assert plan.to_frame()["workflow_id"].tolist() == [one, f"{one}-2"]
+    receipt = plan.apply()
+    assert receipt.counts["done"] == 2
+    assert {status(steered, one), status(steered, f"{one}-2")} == {"CANCELLED"}
+    live.open(one)
+
+
+def test_a_fork_copies_what_came_before_and_runs_from_its_step_on_the_chosen_version(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("rich")
+    live._processes["v1"].ask("run", name="rich", ids=[one])
+    receipt = steered.fork(one, "failed", application_version="v2", key="rich again")
+    new = only(receipt)["new_workflow_id"]
+    assert new.startswith("rich-again-")
+    (row,) = receipt.wait(timeout=20).to_dict("records")
+    assert (row["status"], row["app_version"], row["forked_from"]) == ("SUCCESS", "v2", one)
+    assert live.effects(new) == {"b": 1, "c": 1}
+    assert set(live.versions(new).values()) == {"v2"}
+    old, forked = steered.steps(one), steered.steps(new)
+    assert forked["function_name"].tolist()[:3] == old["function_name"].tolist()[:3]
+    assert (forked["started_at"][:3] == old["started_at"][:3]).all()
+    assert steered.events(new)["value"].tolist() == ["two"]
+    assert steered.streams(new)["value"].tolist()[:2] == ["first", "second"]
+    assert steered.events(one)["value"].tolist() == ["one"]
+
+
+def test_a_cell_that_runs_twice_makes_one_fork(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("rich")
+    live._processes["v1"].ask("run", name="rich", ids=[one])
+    for number in range(3):
+        row = only(steered.fork(one, "failed", application_version="v2", key="twice"))
+        assert row["outcome"] == ("unchanged" if number else "done")
+    assert row["detail"].startswith(f"already forked as {row['new_workflow_id']}, which is ")
+    assert len(steered.workflows(forked_from=one)) == 1
+    # Another key, or another step, is another fork.
+    other = only(steered.fork(one, "first", application_version="v2", key="twice"))
+    assert other["outcome"] == "done"
+    assert len(steered.workflows(forked_from=one)) == 2
+
+
+def test_twenty_who_apply_the_same_at_once_make_one_fork_each(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    ids = [fresh("leaf") for _ in range(5)]
+    live._processes["v1"].ask("run", name="leaf", ids=ids, args=[1])
+    plan = steered.fork(ids, "failed", application_version="v2", plan=True)
+    clients = [dn.connect(live.url) for _ in range(4)]
+    receipts: list[dn.Receipt] = []
+    start = threading.Barrier(20)
+
+    def same_plan() -> None:
+        start.wait()
+        receipts.append(plan.apply())
+
+    def same_key(client: dn.Client) -> None:
+        start.wait()
+        receipt = client.fork(ids, "failed", application_version="v2", key=plan_key)
+        assert isinstance(receipt, dn.Receipt)
+        keyed.append(receipt)
+
+    plan_key, keyed = fresh("key"), []
+    threads = [threading.Thread(target=same_plan) for _ in range(10)]
+    threads += [threading.Thread(target=same_key, args=[clients[i % 4]]) for i in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for client in clients:
+        client.close()
+    for group in (receipts, keyed):
+        assert len(group) == 10
+        rows = [row for receipt in group for row in receipt.to_frame().to_dict("records")]
+        assert {row["outcome"] for row in rows} == {"done", "unchanged"}
+        for one in ids:
+            mine = [row for row in rows if row["workflow_id"] == one]
+            assert [row["outcome"] for row in mine].count("done") == 1
+            assert len({row["new_workflow_id"] for row in mine}) == 1
+    assert len(steered.workflows(forked_from=ids)) == 2 * len(ids)
+
+
+def test_a_plan_that_has_gone_stale_is_not_carried_out(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one, two = fresh("three"), fresh("leaf")
+    live._processes["v1"].ask("start", name="three", ids=[one], args=[one])
+    live._processes["v1"].ask("run", name="leaf", ids=[two], args=[1])
+    until(lambda: live.effects(one)[f"held-{one}"], "it runs")
+    cancel = steered.cancel(one, plan=True)
+    assert cancel.items[0].verdict == "do"
+    live.open(one)
+    steered.wait(one, timeout=20)
+    row = only(cancel.apply())
+    assert row["outcome"] == "unchanged"
+    assert row["detail"] == "it has finished: SUCCESS (when it was planned: PENDING)"
+    # And one that has been deleted meanwhile.
+    fork = steered.fork(two, "failed", plan=True)
+    steered.delete(two, confirm=True)
+    assert only(fork.apply())["outcome"] == "not_found"
+
+
+def test_rewind_runs_the_same_workflow_again(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("rich")
+    live._processes["v1"].ask("run", name="rich", ids=[one])
+    receipt = steered.rewind(one, "fragile", application_version="v2")
+    assert only(receipt)["outcome"] == "done"
+    assert receipt.wait(timeout=20)["status"].tolist() == ["SUCCESS"]
+    assert live.effects(one) == {"a": 1, "b": 2, "c": 1}
+    assert steered.events(one)["value"].tolist() == ["two"]
+
+
+def test_delays_attributes_and_deletion(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one, done = fresh("delayed"), fresh("three")
+    app = live._processes["v2"]
+    app.ask("delay", name="three", ids=[one], queue="free", attributes={"tenant": "a", "tier": 1})
+    app.ask("run", name="three", ids=[done])
+    row = only(steered.set_delay(one, until="2035-01-01T00:00:00Z"))
+    assert row["outcome"] == "done"
+    assert str(steered.workflows(one)["delay_until"].iloc[0]) == "2035-01-01 00:00:00+00:00"
+    assert only(steered.set_delay(one, until="2035-01-01T00:00:00Z"))["outcome"] == "unchanged"
+    assert only(steered.set_delay(done, 5))["detail"].startswith("only a DELAYED workflow")
+    assert only(steered.set_attributes(one, {"tier": 2}, merge=True))["outcome"] == "done"
+    assert steered.workflows(one)["attributes"].iloc[0] == {"tenant": "a", "tier": 2}
+    assert "loses tenant" in only(steered.set_attributes(one, {"tier": 3}))["detail"]
+    assert steered.workflows(one)["attributes"].iloc[0] == {"tier": 3}
+    with pytest.raises(dn.ConfirmationError, match="delete would remove 1"):
+        steered.delete(one)
+    assert only(steered.delete(one, confirm=True))["outcome"] == "done"
+    assert status(steered, one) == "none"
+    assert steered.steps([one]).empty
+
+
+def test_what_a_delay_of_nothing_starts_runs(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("delayed")
+    live._processes["v2"].ask("delay", name="three", ids=[one], queue="free")
+    assert only(steered.set_delay(one, 0))["outcome"] == "done"
+    assert steered.wait(one, timeout=20)["status"].tolist() == ["SUCCESS"]
+
+
+def test_schedules(live: Live, steered: dn.Client, fresh: Callable[[str], str]) -> None:
+    name = fresh("yearly")
+    live._processes["v2"].ask("schedule", name=name, cron="0 0 1 1 *", context={"a": 1})
+    schedule = lambda: steered.schedules().set_index("schedule_name").loc[name, "status"]  # noqa: E731
+    assert only(steered.pause_schedule(name))["outcome"] == "done"
+    assert schedule() == "PAUSED"
+    assert only(steered.pause_schedule(name))["detail"] == "it is PAUSED already"
+    triggered = steered.trigger_schedule(name)
+    assert only(triggered)["detail"].startswith("enqueues scheduled once, now; the schedule stays")
+    assert triggered.wait(timeout=20)["status"].tolist() == ["SUCCESS"]
+    assert only(steered.resume_schedule(name))["outcome"] == "done"
+    assert schedule() == "ACTIVE"
+    years = ("2021-06-01T00:00:00Z", "2024-06-01T00:00:00Z")
+    filled = steered.backfill_schedule(name, *years)
+    runs = [f"sched-{name}-{year}-01-01T00:00:00+00:00" for year in (2022, 2023, 2024)]
+    assert filled.to_frame()["workflow_id"].tolist() == runs
+    assert filled.counts["done"] == 3
+    assert set(filled.wait(timeout=20)["status"]) == {"SUCCESS"}
+    assert steered.backfill_schedule(name, *years).counts["unchanged"] == 3
+    with pytest.raises(dn.ConfirmationError):
+        steered.delete_schedule(name)
+    assert only(steered.delete_schedule(name, confirm=True))["outcome"] == "done"
+    with pytest.raises(dn.ScheduleNotFoundError):
+        steered.pause_schedule(name)
+
+
+def test_a_schedule_whose_context_would_run_code_is_not_triggered(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    name = fresh("opaque")
+    live._processes["v2"].ask("schedule", name=name, cron="0 0 1 1 *", context="object")
+    with pytest.raises(dn.RefusedError, match="unpickle"):
+        steered.trigger_schedule(name)
+    with pytest.raises(dn.RefusedError, match="unpickle"):
+        steered.backfill_schedule(name, "2021-06-01T00:00:00Z")
+    assert steered.trigger_schedule(name, force=True).ok
+    steered.delete_schedule(name, confirm=True)
+
+
+def test_control_inside_an_event_loop_and_on_a_thread_warns_of_nothing(
+    live: Live,
+    steered: dn.Client,
+    fresh: Callable[[str], str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ids = [fresh("delayed") for _ in range(3)]
+    live._processes["v2"].ask("delay", name="three", ids=ids, queue="free")
+    receipts = []
+
+    async def cell() -> None:
+        receipts.append(steered.cancel(ids[0]))
+        receipts.append(await asyncio.to_thread(steered.cancel, ids[1]))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asyncio.run(cell())
+        receipts.append(steered.cancel(ids[2]))
+    assert [only(receipt)["outcome"] for receipt in receipts] == ["done"] * 3
+    assert [r.name for r in caplog.records if r.levelname != "INFO"] == []
+
+
+def test_will_it_run_tells_the_living_from_the_dead(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("leaf")
+    live._processes["v1"].ask("run", name="leaf", ids=[one], args=[1])
+    live._processes["v2"].ask("run", name="three", ids=[fresh("three")])
+
+    def told(**options: str) -> str:
+        return str(steered.fork(one, "failed", plan=True, **options).items[0].will_run)
+
+    assert told(application_version="v2").startswith("likely: version v2 last did something")
+    assert told().startswith("likely: version v2 (the latest)")
+    assert told(application_version="v9") == (
+        "unlikely: nothing was run by version v9 in the last day"
+    )
+    assert "runs 1 at a time" in told(queue_name="busy")
+    assert told(queue_name="nowhere").startswith("uncertain")
+    receipt = steered.fork(one, "failed", application_version="v9")
+    assert "unlikely" in only(receipt)["detail"]
+    assert "wait for an executor" in repr(receipt)
+    steered.cancel(only(receipt)["new_workflow_id"])

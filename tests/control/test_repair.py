@@ -1,0 +1,212 @@
+"""Repair of trees that a bad version failed: nothing that had succeeded is done again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from live import Live, until
+from test_faults import interrupt_when
+
+import dbos_notebook as dn
+
+
+def fail(live: Live, name: str, ids: list[str], args: list[object] | None = None) -> None:
+    """Run workflows under v1, in which they fail."""
+    live._processes["v1"].ask("run", name=name, ids=ids, args=args or [])
+
+
+def test_failed_trees_of_three_levels_are_repaired_and_nothing_is_repeated(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    ids = [fresh("top") for _ in range(3)]
+    for number, one in enumerate(ids):
+        fail(live, "top", [one], [number])
+    failed = steered.tree(ids)
+    assert len(failed) == 9
+    assert set(failed["status"]) == {"ERROR"}
+    before = live.effects()
+    plan = steered.repair(ids, application_version="v2", plan=True)
+    assert plan.counts["do"] == 9
+    names = plan.to_frame()["name"].tolist()
+    assert names == ["leaf"] * 3 + ["middle"] * 3 + ["top"] * 3
+    assert not plan.to_frame()["effect"].str.contains("repeats").any()
+    assert live.effects() == before, "a plan runs nothing"
+
+    receipt = plan.apply()
+    assert receipt.counts["done"] == 9
+    assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
+    did = live.effects() - before
+    new = receipt.to_frame().set_index("workflow_id")["new_workflow_id"]
+    # Under v2 each tree does just what was missing: the step that failed, and what follows it.
+    assert set(did.values()) == {1}
+    wanted = set()
+    for number, one in enumerate(ids):
+        middle, leaf = f"{one}-2", f"{one}-2-2"
+        wanted |= {
+            f"{new[leaf]} leaf{number}-b",
+            f"{new[middle]} middle{number}-did",
+            f"{new[one]} top{number}-did",
+        }
+    assert set(did) == wanted
+    status = steered.repair_status(ids)
+    assert status["state"].tolist() == ["repaired"] * 3
+    assert status["latest_fork"].tolist() == new[ids].tolist()
+    # Again: everything is there, and says so.
+    again = steered.repair(ids, application_version="v2")
+    assert again.counts["unchanged"] == 9
+    assert live.effects() - before == did
+
+
+def test_only_the_child_that_failed_is_repaired(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("pair")
+    fail(live, "pair", [one], [7])
+    before = live.effects()
+    receipt = steered.repair(one, application_version="v2")
+    assert receipt.to_frame()["workflow_id"].tolist() == [f"{one}-2", one]
+    assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
+    assert sum((live.effects() - before).values()) == 1
+    new = receipt.to_frame()["new_workflow_id"].iloc[1]
+    assert steered.workflow(new).output == ["did c", "did leaf7-b"]
+
+
+def test_what_fails_again_stops_the_way_up_and_another_key_tries_anew(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("hopeless")
+    fail(live, "outer_hopeless", [one])
+    receipt = steered.repair(one, application_version="v2", timeout=30)
+    child, parent = receipt.to_frame().to_dict("records")
+    assert child["outcome"] == "done"
+    assert parent["outcome"] == "unchanged"
+    assert parent["detail"].startswith(f"its child {one}-2 failed again: ")
+    status = steered.repair_status([one, f"{one}-2"])
+    assert status["state"].tolist() == ["unaddressed", "failed again"]
+    again = steered.repair(one, application_version="v2", timeout=30)
+    assert "it failed again. Another key=… tries anew" in again.to_frame()["detail"].iloc[0]
+    other = steered.repair(one, application_version="v2", key="second try", timeout=30)
+    assert other.to_frame()["outcome"].tolist() == ["done", "unchanged"]
+
+
+def test_a_body_that_raised_keeps_all_its_steps(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("body")
+    fail(live, "body_fails", [one])
+    receipt = steered.repair(one, application_version="v2")
+    assert receipt.wait(timeout=30)["status"].tolist() == ["SUCCESS"]
+    assert not live.effects(receipt.lines[0].new_workflow_id)
+
+
+def test_what_somebody_else_has_repaired_is_not_forked_again(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one, two = fresh("leaf"), fresh("top")
+    fail(live, "leaf", [one], [1])
+    fail(live, "top", [two], [2])
+    by_hand = [
+        steered.fork(which, "failed", application_version="v2").lines[0].new_workflow_id
+        for which in (one, f"{two}-2-2")
+    ]
+    steered.wait(by_hand, timeout=30)
+    receipt = steered.repair([one, two], application_version="v2")
+    lines = {line.workflow_id: line for line in receipt.lines}
+    assert lines[one].outcome == lines[f"{two}-2-2"].outcome == "unchanged"
+    assert lines[one].new_workflow_id == by_hand[0]
+    # The tree's own parents take the fork that was there.
+    assert lines[two].outcome == lines[f"{two}-2"].outcome == "done"
+    assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
+
+
+def test_waiting_for_children_is_bounded_interruptible_and_goes_on(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("top")
+    fail(live, "top", [one], [5])
+    # Nobody runs v3 yet, so the deepest fork waits.
+    receipt = steered.repair(one, application_version="v3", timeout=0.3)
+    assert receipt.to_frame()["outcome"].tolist() == ["done", "unchanged", "unchanged"]
+    assert "had not finished after 0.3 s" in receipt.lines[1].detail
+    assert "unlikely" in receipt.lines[0].detail
+    assert steered.repair_status([f"{one}-2-2"])["state"].tolist() == ["in progress"]
+    begun = time.monotonic()
+    thread = interrupt_when(lambda: time.monotonic() > begun + 1.5)
+    with pytest.raises(dn.ControlInterrupt, match="goes on") as caught:
+        steered.repair(one, application_version="v3")
+    thread.join()
+    assert [line.outcome for line in caught.value.receipt.lines] == ["unchanged"] * 3
+    live.start("v3")
+    try:
+        receipt = steered.repair(one, application_version="v3", timeout=30)
+        assert receipt.counts["done"] == 2
+        assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
+    finally:
+        live.stop("v3")
+
+
+def test_without_waiting_parents_wait_themselves(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("top")
+    fail(live, "top", [one], [6])
+    receipt = steered.repair(one, application_version="v2", wait=False)
+    assert receipt.counts["done"] == 3
+    assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
+
+
+def test_a_repaired_parent_covers_the_failures_below_it(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("top")
+    fail(live, "top", [one], [8])
+    forked = steered.fork(one, "first", application_version="v2")
+    forked.wait(timeout=30)
+    status = steered.repair_status([one, f"{one}-2", f"{one}-2-2"])
+    assert status["state"].tolist() == ["repaired", "covered", "covered"]
+    assert status["covered_by"].iloc[2] == forked.lines[0].new_workflow_id
+    everything = steered.repair_status()
+    assert one in set(everything["workflow_id"])
+
+
+def test_two_people_repair_at_once(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("top")
+    fail(live, "top", [one], [9])
+    before = live.effects()
+    receipts: list[dn.Receipt] = []
+    clients = [dn.connect(live.url) for _ in range(3)]
+    threads = [
+        threading.Thread(
+            target=lambda db=db: receipts.append(
+                db.repair(one, application_version="v2", timeout=30)
+            )
+        )
+        for db in clients
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for client in clients:
+        client.close()
+    assert len(receipts) == 3
+    ids = [line.new_workflow_id for line in receipts[0].lines]
+    assert all([line.new_workflow_id for line in r.lines] == ids for r in receipts)
+    done = [line for receipt in receipts for line in receipt.lines if line.outcome == "done"]
+    assert len(done) == 3
+    until(lambda: set(steered.workflows(ids)["status"]) == {"SUCCESS"}, "all forks succeed")
+    assert sum((live.effects() - before).values()) == 3
+
+
+def test_what_cannot_be_repaired_says_so(steered: dn.Client, fresh: Callable[[str], str]) -> None:
+    with pytest.raises(dn.WorkflowNotFoundError):
+        steered.repair("nobody")
+    done = steered.workflows(status="SUCCESS", limit=1)
+    if not done.empty:
+        (line,) = steered.repair(done).lines
+        assert (line.outcome, line.detail) == ("unchanged", "it has not failed: it is SUCCESS")

@@ -1,0 +1,425 @@
+"""Plans and refusals, on databases where nothing moves by itself: what is not done, and why."""
+
+from __future__ import annotations
+
+import datetime as dt
+import html
+import json
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import psycopg
+import pytest
+from servers import PASSWORD, PASSWORD_ROLE, PostgresServer
+
+import dbos_notebook as dn
+
+
+def dump(db: dn.Client) -> dict[str, list[str]]:
+    """Return every row of every table of DBOS, and the tables' columns."""
+    if db.location.path:
+        connection = sqlite3.connect(db.location.path)
+        names = [r[0] for r in connection.execute("SELECT name FROM sqlite_master ORDER BY 1")]
+        tables = [name for name in names if name in db.catalog.tables]
+        found = {
+            name: sorted(map(repr, connection.execute(f'SELECT * FROM "{name}"')))
+            for name in tables
+        }
+        found["schema"] = [repr(r) for r in connection.execute("SELECT sql FROM sqlite_master")]
+        connection.close()
+        return found
+    with psycopg.connect(db.location.url()) as server:
+        listed = server.execute(
+            "SELECT table_name, column_name, data_type FROM information_schema.columns "
+            "WHERE table_schema = 'dbos' ORDER BY 1, 2"
+        ).fetchall()
+        found = {
+            name: sorted(map(repr, server.execute(f'SELECT * FROM dbos."{name}"'.encode())))
+            for name in sorted({row[0] for row in listed})
+        }
+    found["schema"] = list(map(repr, listed))
+    return found
+
+
+def verdicts(plan: object) -> dict[str, str]:
+    assert isinstance(plan, dn.Plan)
+    return {item.workflow_id: item.verdict for item in plan.items}
+
+
+def test_a_plan_writes_nothing_and_tells_each_what(still: dn.Client) -> None:
+    before = dump(still)
+    plan = still.cancel(["queued-1", "holder", "checkout-1", "cancelled-1", "nobody"], plan=True)
+    assert verdicts(plan) == {
+        "queued-1": "do",
+        "holder": "do",
+        "checkout-1": "unchanged",
+        "cancelled-1": "unchanged",
+        "nobody": "not_found",
+    }
+    plan = still.resume(["cancelled-1", "holder", "checkout-5-bad", "queued-1"], plan=True)
+    assert list(verdicts(plan).values()) == ["do", "refused", "unchanged", "do"]
+    plan = still.fork(["checkout-1", "holder", "queued-1"], "first", plan=True)
+    assert list(verdicts(plan).values()) == ["do", "refused", "refused"]
+    plan = still.rewind(["checkout-1", "holder"], plan=True)
+    assert list(verdicts(plan).values()) == ["do", "refused"]
+    plan = still.delete(["checkout-1", "holder"], delete_children=True, plan=True)
+    assert list(verdicts(plan)) == ["checkout-1", "holder", "checkout-1-4", "checkout-1-4-1"]
+    assert dump(still) == before
+
+
+def test_frames_have_the_same_columns_and_types_also_when_empty(still: dn.Client) -> None:
+    full, none = still.fork("checkout-1", 2, plan=True), still.fork([], 2, plan=True)
+    assert isinstance(full, dn.Plan)
+    assert isinstance(none, dn.Plan)
+    assert full.to_frame().dtypes.equals(none.to_frame().dtypes)
+    receipt = still.cancel(pd.DataFrame({"workflow_id": []}))
+    assert isinstance(receipt, dn.Receipt)
+    assert receipt.to_frame().empty
+    assert list(receipt.to_frame().columns) == [
+        "workflow_id",
+        "action",
+        "outcome",
+        "status_before",
+        "status_after",
+        "new_workflow_id",
+        "detail",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda db: db.cancel("checkout-99"), dn.WorkflowNotFoundError, "IDs that begin alike"),
+        (lambda db: db.resume("holder"), dn.RefusedError, "it would run twice at once"),
+        (lambda db: db.fork("holder", "first"), dn.RefusedError, "a second time"),
+        (lambda db: db.rewind("holder"), dn.RefusedError, "cancel it first"),
+        (lambda db: db.fork("checkout-1", 9), dn.StepNotFoundError, "1 DBOS.setEvent, 2 validate"),
+        (lambda db: db.fork("checkout-1", "chrge"), dn.StepNotFoundError, "mean 'charge'"),
+        (lambda db: db.fork("checkout-1", "DBOS.setEvent"), dn.StepNotFoundError, "1, 6"),
+        (lambda db: db.fork("checkout-1", {"other": 1}), dn.StepNotFoundError, "names no step"),
+        (lambda db: db.fork("checkout-1", True), dn.FilterError, "start_step"),
+        (lambda db: db.fork("checkout-1", 1, timeout=-1), dn.FilterError, "above 0"),
+        (lambda db: db.fork("checkout-1", 1, key=" "), dn.FilterError, "key"),
+        (
+            lambda db: db.fork("parent-6-bad", 2, replacement_children={"parent-6-bad-1": "x"}),
+            dn.RefusedError,
+            "no workflow has the ID 'x'",
+        ),
+        (lambda db: db.delete("checkout-1"), dn.ConfirmationError, "confirm=True"),
+        (lambda db: db.delete("holder", confirm=True), dn.RefusedError, "cancel it first"),
+        (lambda db: db.set_delay("holder"), dn.FilterError, "one of them"),
+        (lambda db: db.set_attributes("holder", {"a": object()}), dn.FilterError, "JSON"),
+        (lambda db: db.set_attributes("holder", None, merge=True), dn.FilterError, "merged"),
+        (lambda db: db.pause_schedule("none"), dn.ScheduleNotFoundError, "db.schedules()"),
+    ],
+)  # fmt: skip
+def test_refusals_come_before_anything_is_written(
+    still: dn.Client,
+    call: Callable[[dn.Client], object],
+    error: type[Exception],
+    says: str,
+) -> None:
+    before = dump(still)
+    with pytest.raises(error) as caught:
+        call(still)
+    assert says in str(caught.value)
+    assert dump(still) == before
+    assert still.history().empty
+
+
+def test_more_than_twenty_ask_for_a_confirmation(still: dn.Client) -> None:
+    everything = still.workflows()
+    ended = everything[~everything["status"].isin(["PENDING", "ENQUEUED"])]
+    assert len(ended) > 20
+    before = dump(still)
+    with pytest.raises(dn.ConfirmationError, match=r"fork would change \d+ workflows") as caught:
+        still.fork(ended, "first")
+    assert caught.value.plan.counts["do"] == len(ended)
+    assert dump(still) == before
+    receipt = still.fork(ended, "first", confirm=True)
+    assert isinstance(receipt, dn.Receipt)
+    assert receipt.counts["done"] == len(ended)
+    assert len(still.workflows(forked_from=ended)) == len(ended) + 1  # and the corpus's own
+
+
+@pytest.mark.parametrize(
+    ("workflow", "asked", "number"),
+    [
+        ("checkout-1", 1, 1),
+        ("checkout-1", 6, 6),
+        ("checkout-1", 7, 7),  # after the last
+        ("checkout-1", "first", 1),
+        ("checkout-1", "last", 6),
+        ("checkout-1", "charge", 3),
+        ("checkout-1", "failed", 3),  # none failed: the last that is not DBOS's own
+        ("checkout-5-bad", "failed", 3),
+        ("parent-6-bad", "failed", 2),
+        ("cancelled-1", "failed", 1),
+        ("queued-1", "first", 1),  # it has no steps
+        ("checkout-1", {"checkout-1": "charge"}, 3),
+        ("checkout-1", pd.Series({"checkout-1": 2}), 2),
+    ],
+)
+def test_fork_points(old_sqlite: Path, workflow: str, asked: object, number: int) -> None:
+    with dn.connect(old_sqlite, read_only=True) as db:
+        plan = db.fork(workflow, asked, force=True, plan=True)  # type: ignore[arg-type]
+        assert isinstance(plan, dn.Plan)
+        point = plan.items[0].point
+        assert point is not None
+        assert point.start_step == number
+
+
+def test_a_plan_warns_of_repeated_steps_and_of_failures_that_would_come_again(
+    still: dn.Client,
+) -> None:
+    effects = [
+        still.fork(one, step, plan=True).to_frame()["effect"].iloc[0]
+        for one, step in (("checkout-1", "validate"), ("parent-6-bad", "failed"))
+    ]
+    assert effects[0].endswith("repeats what had succeeded: validate, charge")
+    assert "awaits parent-6-bad-1, whose failure is recorded" in effects[1]
+
+
+def test_typescript_counts_steps_from_zero(postgres_server: PostgresServer) -> None:
+    from servers import CORPUS
+
+    url = postgres_server.url(postgres_server.restore(CORPUS / "dbos-ts-5.3.0.pg.sql.gz"))
+    with dn.connect(url) as db:
+        steps = db.steps(db.workflows(status="SUCCESS"))
+        zero = steps[steps["function_id"] == 0]["workflow_id"].iloc[0]
+        count = len(steps[steps["workflow_id"] == zero])
+        assert count > 2
+        plan = db.fork(zero, "first", plan=True)
+        assert plan.items[0].point.start_step == 0
+        with pytest.raises(dn.StepNotFoundError, match="cannot keep step 0 alone"):
+            db.fork(zero, 1)
+        (line,) = db.fork(zero, 2, key="ts").lines
+        assert line.outcome == "done"
+        assert db.steps(line.new_workflow_id)["function_id"].tolist() == [0, 1]
+        with pytest.raises(dn.RefusedError, match="at the earliest"):
+            db.rewind(zero)
+
+
+def test_a_read_only_client_plans_and_changes_nothing(corpus_sqlite: Callable[[str], Path]) -> None:
+    with dn.connect(corpus_sqlite("3.4.0"), read_only=True) as db:
+        before = dump(db)
+        plan = db.cancel("queued-1", plan=True)
+        with pytest.raises(dn.ReadOnlyError, match="read_only=True"):
+            plan.apply()
+        with pytest.raises(dn.ReadOnlyError):
+            db.cancel("queued-1")
+        assert dump(db) == before
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "2.20.0"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_database_of_an_old_revision_is_refused_before_any_write(
+    request: pytest.FixtureRequest, kind: str, version: str
+) -> None:
+    with dn.connect(request.getfixturevalue(f"corpus_{kind}")(version)) as db:
+        before = dump(db)
+        one = db.workflows(status="ERROR")["workflow_id"].iloc[0]
+        for call in (
+            lambda: db.cancel(one),
+            lambda: db.fork(one, "failed", plan=True).apply(),
+            lambda: db.delete(one, confirm=True),
+        ):
+            with pytest.raises(dn.UnsupportedRevisionError, match="pip install"):
+                call()
+        assert dump(db) == before
+
+
+def test_an_upgrade_while_connected_is_noticed(still: dn.Client) -> None:
+    plan = still.cancel("queued-1", plan=True)
+    statement = "UPDATE {}dbos_migrations SET version = 999"
+    if still.location.path:
+        with sqlite3.connect(still.location.path) as connection:
+            connection.execute(statement.format(""))
+    else:
+        with psycopg.connect(still.location.url()) as server:
+            server.execute(statement.format("dbos.").encode())
+    with pytest.raises(dn.UnsupportedRevisionError, match="pip install --upgrade dbos"):
+        plan.apply()
+    assert still.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
+
+
+def test_control_makes_no_tables_and_no_file(still: dn.Client) -> None:
+    schema = dump(still)["schema"]
+    for call in (
+        lambda: still.cancel("queued-1"),
+        lambda: still.resume("cancelled-1"),
+        lambda: still.fork("checkout-1", 3),
+        lambda: still.rewind("checkout-2"),
+        lambda: still.set_attributes("checkout-3", {"a": 1}),
+        lambda: still.delete("checkout-3", confirm=True),
+    ):
+        assert call().counts["done"] == 1
+    assert dump(still)["schema"] == schema
+    path = still.location.path
+    if path:
+        with dn.connect(path) as other:
+            path.unlink()
+            with pytest.raises(dn.DatabaseConnectionError, match="There is no file"):
+                other.cancel("queued-2")
+            door = other._steer.door
+            with pytest.raises(Exception, match="unable to open database file"):
+                door.submit(lambda: door.client().cancel_workflow("queued-2")).result()
+        assert not path.exists()
+
+
+def test_a_role_that_may_only_read_is_told_what_it_needs(
+    corpus_postgres: Callable[[str], str], postgres_server: PostgresServer
+) -> None:
+    from sqlalchemy.engine import make_url
+
+    url = make_url(corpus_postgres("3.4.0"))
+    with postgres_server.admin(str(url.database)) as admin:
+        for statement in (
+            "CREATE ROLE looks_only LOGIN",
+            "GRANT USAGE ON SCHEMA dbos TO looks_only",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA dbos TO looks_only",
+            "CREATE ROLE cancels_only LOGIN IN ROLE looks_only",
+            "GRANT UPDATE ON dbos.workflow_status TO cancels_only",
+        ):
+            admin.execute(statement.encode())
+    reader = url.set(username="looks_only").render_as_string(hide_password=False)
+    with dn.connect(reader) as db:
+        before = dump(db)
+        assert db.cancel("queued-1", plan=True).counts["do"] == 1
+        with pytest.raises(dn.PermissionDeniedError, match="GRANT SELECT, INSERT, UPDATE, DELETE"):
+            db.cancel("queued-1")
+        assert dump(db) == before
+    canceller = url.set(username="cancels_only").render_as_string(hide_password=False)
+    with dn.connect(canceller) as db:
+        assert db.cancel("queued-1").counts["done"] == 1
+        before = dump(db)
+        with pytest.raises(dn.BrokenOffError, match="permission denied") as caught:
+            db.fork(["checkout-1", "checkout-2"], "first")
+        receipt = caught.value.receipt
+        assert receipt.counts["done"] == 0
+        assert set(receipt.to_frame()["outcome"]) <= {"failed", "unchanged"}
+        assert db.last_receipt is receipt
+        assert dump(db) == before
+
+
+def test_no_password_is_shown(
+    corpus_postgres: Callable[[str], str],
+    postgres_server: PostgresServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from sqlalchemy.engine import make_url
+
+    caplog.set_level(logging.DEBUG)
+    url = make_url(corpus_postgres("3.4.0"))
+    with postgres_server.admin(str(url.database)) as admin:
+        admin.execute(f"GRANT USAGE ON SCHEMA dbos TO {PASSWORD_ROLE}".encode())
+        admin.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA dbos TO {PASSWORD_ROLE}".encode())
+        admin.execute(f"REVOKE INSERT ON dbos.workflow_input FROM {PASSWORD_ROLE}".encode())
+    login = url.set(username=PASSWORD_ROLE, password=PASSWORD)
+    with dn.connect(login.render_as_string(hide_password=False)) as db:
+        plan = db.fork("checkout-1", "first", plan=True)
+        with pytest.raises(dn.BrokenOffError) as caught:
+            plan.apply()
+        error = caught.value
+        shown = [repr(error), str(error), repr(error.__cause__), repr(plan), caplog.text]
+        shown += [repr(error.receipt), error.receipt._repr_html_(), repr(db._steer.door.__dict__)]
+        assert not any(PASSWORD in text for text in shown)
+
+
+def test_history_and_the_log_tell_who_did_what(
+    still: dn.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="dbos_notebook.control")
+    still.cancel(["queued-1", "checkout-1"])
+    still.fork("checkout-1", 3, key="audit")
+    history = still.history()
+    assert history["action"].tolist() == ["cancel", "fork"]
+    assert history[["done", "unchanged"]].values.tolist() == [[1, 1], [1, 0]]
+    assert history["options"].iloc[1] == "start_step=3, key='audit'"
+    assert str(history["called_at"].dtype) == "datetime64[ms, UTC]"
+    assert (history["user"].str.contains("@")).all()
+    assert "cancel 'queued-1': done (ENQUEUED → CANCELLED)" in caplog.text
+    assert "fork 'checkout-1': done (SUCCESS → SUCCESS) as 'audit-" in caplog.text
+
+
+def test_hostile_names_stay_text(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    evil = "<img src=x onerror=alert(1)>\n'\"&"
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "INSERT INTO workflow_status (workflow_uuid, status, name, queue_name, created_at, "
+            "updated_at) VALUES (?, 'ENQUEUED', ?, ?, 1, 1)",
+            [evil, evil, evil],
+        )
+    with dn.connect(path) as db:
+        plan = db.cancel(evil, plan=True)
+        receipt = plan.apply()
+        for shown in (plan._repr_html_(), receipt._repr_html_()):
+            assert "<img" not in shown
+            assert html.escape("<img src=x") in shown
+        assert len(repr(receipt).splitlines()) == 3
+        assert receipt.to_frame()["workflow_id"].tolist() == [evil]
+        keyed = db.fork(evil, "first", key=evil, force=True)
+        assert keyed.counts["done"] == 1
+
+
+def test_a_plan_applied_twice_does_nothing_twice(still: dn.Client) -> None:
+    rewind = still.rewind("checkout-1", plan=True)
+    fork = still.fork(["checkout-2", "checkout-3"], "last", plan=True)
+    for number in range(2):
+        outcome = "unchanged" if number else "done"
+        assert set(rewind.apply().to_frame()["outcome"]) == {outcome}
+        assert set(fork.apply().to_frame()["outcome"]) == {outcome}
+    assert len(still.workflows(forked_from=["checkout-2", "checkout-3"])) == 2
+
+
+def test_two_people_rewind_at_once(still: dn.Client) -> None:
+    with dn.connect(still.location.path or still.location.url()) as other:
+        plans = [client.rewind("checkout-1", plan=True) for client in (still, other)]
+        start, receipts = threading.Barrier(2), []
+
+        def apply(plan: dn.Plan) -> None:
+            start.wait()
+            receipts.append(plan.apply())
+
+        threads = [threading.Thread(target=apply, args=[plan]) for plan in plans]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    outcomes = sorted(receipt.to_frame()["outcome"].iloc[0] for receipt in receipts)
+    assert outcomes in (["done", "unchanged"], ["done", "failed"])
+
+
+def test_set_delay_takes_what_people_write(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE workflow_status SET status = 'DELAYED', delay_until_epoch_ms = 5"
+                           " WHERE workflow_uuid = 'queued-1'")  # fmt: skip
+    with dn.connect(path) as db:
+        soon = dt.datetime.now(dt.UTC) + dt.timedelta(hours=2)
+        for given in ({"delay": 7200}, {"delay": dt.timedelta(hours=2)}, {"until": soon}):
+            assert db.set_delay("queued-1", **given).ok
+            until = db.workflows("queued-1")["delay_until"].iloc[0]
+            assert abs((until - soon).total_seconds()) < 5
+
+
+def test_waiting_for_what_has_ended_returns_at_once_in_the_order_asked(still: dn.Client) -> None:
+    frame = still.wait(["checkout-5-bad", "checkout-1"])
+    assert frame["workflow_id"].tolist() == ["checkout-5-bad", "checkout-1"]
+    assert still.wait(["queued-1"], timeout=0.3)["status"].tolist() == ["ENQUEUED"]
+    with pytest.raises(dn.WorkflowNotFoundError):
+        still.wait("nobody")
+    assert still.wait([]).empty
+
+
+def test_json_of_attributes_is_compared_by_meaning(still: dn.Client) -> None:
+    same = json.loads('{"tier": 1, "customer": "acme"}')
+    (line,) = still.set_attributes("attributed", same).lines
+    assert line.outcome == "unchanged"
+    assert still.set_attributes("attributed", None).ok
+    assert still.workflows("attributed")["attributes"].iloc[0] is None
