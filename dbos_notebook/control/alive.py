@@ -69,7 +69,10 @@ class Prospects:
             return f"unlikely: nothing was run by {what} in the last day{limits}"
         last = max(seen, key=lambda row: row["last"])
         age = max(0.0, (self._now - last["last"]) / 1000)
-        when = f"{what} last did something {_age(age)} ago (executor {last['executor']}){limits}"
+        when = f"{what} last did something {_age(age)} ago (executor {last['executor']})"
+        if self._connections:
+            when += f", and {self._connections} connections of DBOS processes are open"
+        when += limits
         if age > RECENT_SECONDS or "no queue" in limits:
             return f"uncertain: {when}"
         return f"likely: {when}"

@@ -197,6 +197,7 @@ class Repair:
             wait=steer.wait,
             notes=run.notes,
         )
+        receipt.called_at = began
         steer.history.add(began, verb.action, verb.options(), receipt)
         if run.course is not None:
             steer.raise_broken(receipt, run.course)

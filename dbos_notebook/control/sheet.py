@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 SHOWN = 50
 """Rows that a cell shows; ``to_frame()`` has all."""
 SHOWN_CHARACTERS = 200
+WIDE = ("workflow_id", "new_workflow_id", "effect", "detail", "will_run")
+"""Columns whose texts may be broken into lines; the others are short."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Sheet:
                 notes=self.notes,
                 columns=[name.replace("_", " ") for name in columns],
                 names=columns,
+                wide=WIDE,
                 rows=rows,
                 more=more,
                 whole=self.whole,

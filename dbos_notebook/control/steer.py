@@ -153,6 +153,7 @@ class Steer:
             )
         began = dt.datetime.now(dt.UTC)
         receipt, course = self.carry(plan)
+        receipt.called_at = began
         self.history.add(began, verb.action, verb.options(), receipt)
         self.raise_broken(receipt, course)
         return receipt
@@ -163,7 +164,11 @@ class Steer:
         planned = {item.workflow_id: item for item in plan.items}
         with self.reader.session() as session:
             known = verb.look(session, self.queries, list(planned), planned)
-        items = [self._still(verb, item, known, plan) for item in plan.items]
+            items = [self._still(verb, item, known, plan) for item in plan.items]
+            if verb.enqueues:
+                # An executor may have been started, or have died, since the plan.
+                prospects = Prospects(session, self.queries)
+                items = [self._with_prospect(verb, item, prospects) for item in items]
         doing = [item for item in items if item.verdict == "do"]
         units = [Unit(doing[i : i + verb.batch]) for i in range(0, len(doing), verb.batch)]
         course = Course(self.door, verb.call)
@@ -197,9 +202,7 @@ class Steer:
         if item.verdict != "do" and now.verdict == "do":
             effect = f"the plan left it alone: {item.effect}{since}"
             return dataclasses.replace(now, verdict="unchanged", effect=effect, asked=item.asked)
-        return dataclasses.replace(
-            now, will_run=item.will_run, asked=item.asked, replaced=item.replaced
-        )
+        return dataclasses.replace(now, asked=item.asked, replaced=item.replaced)
 
     def _receipt(
         self, plan: Plan, items: Sequence[Item], units: Sequence[Unit], course: Course
@@ -225,7 +228,9 @@ class Steer:
                 if one not in known and after.rows[one].status == "CANCELLED"
             ]
         idle = [
-            item for item in items if item.verdict == "do" and "unlikely" in (item.will_run or "")
+            item
+            for item in items
+            if item.verdict == "do" and (item.will_run or "").startswith("unlikely")
         ]
         notes = [f"{len(idle):,} wait for an executor: {idle[0].will_run}."] if idle else []
 
@@ -260,7 +265,7 @@ class Steer:
         after, new = found.get(item.workflow_id), found.get(item.new_workflow_id or "")
         outcome, detail = self._outcome(verb, item, attempt, known, course)
         if outcome == "done" and item.will_run and not item.will_run.startswith("likely"):
-            detail += f"; to run: {item.will_run}"
+            detail += f". Will it run? {item.will_run}"
         there = new is not None and new.forked_from == item.workflow_id
         return Line(
             item.workflow_id,
