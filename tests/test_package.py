@@ -25,6 +25,7 @@ ORDER = {
     "control": 4,
     "fleet": 4,
     "pictures": 4,
+    "counting": 5,
     "exploring": 5,
     "reading": 5,
     "picturing": 5,
