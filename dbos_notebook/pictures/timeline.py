@@ -103,7 +103,7 @@ def timeline(
 
         return tree(shown)
 
-    return Picture(drawing, text)
+    return Picture(drawing, text, shown=shown)
 
 
 def _render(
