@@ -129,7 +129,7 @@ def code(view: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
     sort, descending = order(view)
     if list(filters.get("status", ())) == list(STATUSES):
         del filters["status"]
-    arguments = [f"{name}={_literal(value)}" for name, value in filters.items()]
+    arguments = [f"{name}={literal(value)}" for name, value in filters.items()]
     if sort in ("created_at", "queue_position"):
         if not descending:
             arguments.append("sort_desc=False")
@@ -139,21 +139,28 @@ def code(view: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
     else:
         # The database would sort before it cuts; a DataFrame is sorted after.
         arguments.append("limit=None")
-        ending = f".sort_values({_literal(sort)}, ascending={not descending})"
+        ending = f".sort_values({literal(sort)}, ascending={not descending})"
     call = ", ".join(arguments)
     if len(call) > 80:
         call = "\n    " + ",\n    ".join(arguments) + ",\n"
     return f"db.{method}({call}){ending}"
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """Write a plain value as Python, a list of one as the one.
+
+    Examples
+    --------
+    >>> literal(["order"]), literal({"tier": [1, 2]})
+    ('"order"', '{"tier": [1, 2]}')
+    """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, str):
         # As the rest of the documentation quotes; JSON's escapes are Python's too.
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
-        return f"[{', '.join(map(_literal, value))}]"
+        return f"[{', '.join(map(literal, value))}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_literal(k)}: {_literal(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
     return repr(value)

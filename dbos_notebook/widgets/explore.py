@@ -11,12 +11,14 @@ import traitlets
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import listings, pages
 from dbos_notebook.widgets import asking, assets, details, plain, static
+from dbos_notebook.widgets.actions import Actions
 from dbos_notebook.widgets.view import View
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dbos_notebook.client import Client
+    from dbos_notebook.control.receipt import Receipt
 
 LOOK_THROUGH = 80_000
 """Rows that one message looks through for a text: some 0.15 s, so that typing is never held up."""
@@ -81,6 +83,8 @@ class Explore(View):
             "has_attributes": catalog.has("workflow_status", "attributes"),
             "location": str(client.location),
         }
+        self._actions = Actions(client)
+        start["forbidden"] = self._actions.forbidden()
         super().__init__(client, live=live, _start=start)
         self._answers = {
             "page": self._page_answer,
@@ -90,6 +94,7 @@ class Explore(View):
             "counts": self._counts,
             "choices": self._choices,
             "code": self._code,
+            **self._actions.answers,
         }
 
     @staticmethod
@@ -121,6 +126,11 @@ class Explore(View):
     def code(self) -> str:
         """The Python that gives all rows of the view, where the client is called ``db``."""
         return asking.code(self._view, self._fixed)
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """The receipt of the last action that was confirmed here; ``None``: there was none."""
+        return self._actions.receipt
 
     def _read(self, view: Mapping[str, Any], after: Any, limit: int | None = None) -> pages.Page:
         filters = self._client._check(asking.as_filters(view) | self._fixed)
@@ -207,7 +217,7 @@ class Explore(View):
 
     def _code(self, message: dict[str, Any]) -> dict[str, Any]:
         if message.get("selection"):
-            ids = ", ".join(map(asking._literal, self.selected))
+            ids = ", ".join(map(asking.literal, self.selected))
             return {"text": f"db.workflows([{ids}])"}
         return {"text": asking.code(message.get("view") or {}, self._fixed)}
 

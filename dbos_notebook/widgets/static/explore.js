@@ -2,6 +2,7 @@
 import { copy, el, followTheme, icon, put, replace } from "./dom.js";
 import { ago, count, exact, span } from "./format.js";
 import { Link } from "./link.js";
+import { Actions } from "./actions.js";
 import { details } from "./details.js";
 import { filterPanel, statusBar } from "./filters.js";
 import { COLUMNS, identity, trouble } from "./columns.js";
@@ -67,6 +68,9 @@ class Explore {
     this.codeBox = el("div", { class: "dn-code", hidden: true });
     this.picked = el("div", { class: "dn-picked", hidden: true, role: "group",
       "aria-label": "Selected workflows" });
+    this.actions = new Actions(this.start.forbidden,
+      (kind, question) => this.try(this.link.ask(kind, question)),
+      () => this.refresh(true), (id) => this.find(id));
     this.head = el("thead");
     this.body = el("tbody", { on: { keydown: (event) => this.key(event) } });
     this.table = el("table", { class: "dn-list" }, this.head, this.body);
@@ -84,7 +88,7 @@ class Explore {
         this.button("Refresh", "Ask again now", () => this.refresh(true)),
         this.button("Code", "Show and copy the Python that gives these rows", () => this.code())),
       this.statuses.node, this.filters.panel, this.filters.chips, this.banner, this.codeBox,
-      this.picked,
+      this.picked, this.actions.panel,
       el("div", { class: "dn-scroll" }, this.table),
       el("div", { class: "dn-foot" }, this.newer, this.said, this.older, this.sizes,
         el("span", { class: "dn-space" }), this.state));
@@ -489,7 +493,11 @@ class Explore {
     this.all.checked = here > 0 && here === this.rows.length;
     this.all.indeterminate = here > 0 && here < this.rows.length;
     this.picked.hidden = !ids.size;
-    replace(this.picked, el("b", {}, `${count(ids.size)} selected`),
+    // Whether an action is possible changes with what is shown of the selected ones.
+    const statuses = this.rows.map((row) => ids.has(row.id) && row.status).join();
+    this.actions.about([...ids], statuses);
+    replace(this.picked, el("b", {}, `${count(ids.size)} selected`), this.actions.bar,
+      el("span", { class: "dn-space" }),
       this.button("Code", "Show and copy the Python that gives the selected rows",
         () => this.code(true)),
       this.button("Clear", "Select nothing", () => this.select([])));
