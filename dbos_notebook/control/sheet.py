@@ -54,7 +54,7 @@ class Sheet:
         """Return it as plain text."""
         columns, rows, more = self._table()
         counts = ", ".join(f"{count:,} {word}" for word, count in self.counts.items() if count)
-        lines = [f"{self.title}: {counts or 'nothing'}", *(f"  ! {note}" for note in self.notes)]
+        lines = [f"{self.title}: {counts or 'nothing'}", *(f"  {note}" for note in self.notes)]
         # A line of the table must stay one line whatever a workflow is called.
         rows = [[_visible(cell) for cell in row] for row in rows]
         widths = [

@@ -232,7 +232,7 @@ class Steer:
             for item in items
             if item.verdict == "do" and (item.will_run or "").startswith("unlikely")
         ]
-        notes = [f"{len(idle):,} wait for an executor: {idle[0].will_run}."] if idle else []
+        notes = [f"⚠ {len(idle):,} wait for an executor: {idle[0].will_run}."] if idle else []
 
         def check() -> Receipt:
             return self._receipt(plan, items, units, course)
