@@ -17,6 +17,11 @@ MOST_FORKS = 50
 
 def of_workflow(client: Client, workflow_id: str) -> dict[str, Any]:
     """Return all that an opened row shows; raises WorkflowNotFoundError."""
+    return {**itself(client, workflow_id), **steps(client, workflow_id, None)}
+
+
+def itself(client: Client, workflow_id: str) -> dict[str, Any]:
+    """Return what is told of a workflow without its steps; raises WorkflowNotFoundError."""
     workflow = client.workflow(workflow_id)
     found: dict[str, Any] = {"row": plain.workflow_rows(workflow.row.to_frame().T)[0]}
     if workflow.input is not None:
@@ -30,7 +35,7 @@ def of_workflow(client: Client, workflow_id: str) -> dict[str, Any]:
         {"id": workflow_id, "status": status}
         for workflow_id, status in zip(forks["workflow_id"], forks["status"], strict=True)
     ]
-    return {**found, **steps(client, workflow_id, None)}
+    return found
 
 
 def steps(client: Client, workflow_id: str, after: int | None) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dbos_notebook.pictures.draw import draw, folded
+from dbos_notebook.pictures.draw import draw
 from dbos_notebook.pictures.nodes import short_id
-from dbos_notebook.pictures.timeline import BUDGET as MOST_ROWS
 from dbos_notebook.pictures.timeline import timeline
 from dbos_notebook.widgets import plain
 
@@ -141,31 +140,23 @@ class Run:
 
     def failures(self) -> Iterator[dict[str, Any]]:
         """Yield where it failed: what made the whole fail first, then the others by their time."""
+        nodes = self.graph.nodes
+        explained: set[Any] = set()
         found = []
-        of_failed_steps = set()
-        for key, node in self.graph.nodes.items():
-            if node.get("status") in FAILED and node["kind"] == "step":
-                if node.get("operation") in ECHOES and node.get("child_workflow_id") in self.graph:
-                    # An awaited child that succeeded says nothing: then it is this step's own.
-                    child = self.graph.nodes[node["child_workflow_id"]]
-                    if child.get("status") != "SUCCESS":
-                        continue
+        for key, node in nodes.items():
+            if node["kind"] != "step" or node.get("status") not in FAILED:
+                continue
+            explained.add(node["workflow_id"])
+            child = nodes.get(node.get("child_workflow_id"), {})
+            if node.get("operation") not in ECHOES or child.get("status", "SUCCESS") == "SUCCESS":
                 found.append(key)
-                of_failed_steps.add(node["workflow_id"])
-        echoed = {
-            node["workflow_id"]
-            for node in self.graph.nodes.values()
-            if node.get("status") in FAILED and node.get("operation") in ECHOES
-        }
         found += [
             key
-            for key, node in self.graph.nodes.items()
+            for key, node in nodes.items()
             if node["kind"] == "workflow"
             and node.get("status") in FAILED
-            and key not in of_failed_steps
-            and key not in echoed
+            and key not in explained
         ]
-        nodes = self.graph.nodes
         never = pd.Timestamp.max.tz_localize("UTC")
         found.sort(
             key=lambda key: (
@@ -173,7 +164,7 @@ class Run:
                 nodes[key].get("completed_at", never),
             )
         )
-        return (self.told(key) for key in found)
+        yield from map(self.told, found)
 
     def told(self, key: Any) -> dict[str, Any]:
         """Return a node in short."""
@@ -252,7 +243,7 @@ def node_in_short(key: Any, node: Mapping[str, Any]) -> dict[str, Any]:
         "ref": short_id(key),
         "key": as_plain(key),
         "kind": node["kind"],
-        "name": plain.legible(str(node.get("name") or ""), plain.SHORT_CHARACTERS),
+        "name": plain.cut(str(node.get("name") or ""), plain.SHORT_CHARACTERS),
         "status": str(node.get("status") or ""),
         "workflow_id": as_plain(node.get("workflow_id")),
     }
@@ -262,10 +253,13 @@ def node_in_short(key: Any, node: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("group", "of", "count", "difference"):
         if name in node:
             told[name] = node[name]
+    for name in ("first", "second"):
+        if f"node_{name}" in node:
+            told[name] = as_plain(node[f"node_{name}"])
     if node.get("error_type"):
-        told["error"] = plain.legible(str(node["error_type"]), plain.SHORT_CHARACTERS)
+        told["error"] = plain.cut(str(node["error_type"]), plain.SHORT_CHARACTERS)
         message = str(node.get("error_message") or "")
-        told["error_message"] = plain.legible(message, plain.SHORT_CHARACTERS)
+        told["error_message"] = plain.cut(message, plain.SHORT_CHARACTERS)
     duration = node.get("duration", node.get("duration_total"))
     if duration is not None and not (node["kind"] != "group" and node.get("status") in ACTIVE):
         told["duration"] = plain.milliseconds(duration)
@@ -279,18 +273,19 @@ def drawn(picture: Picture) -> dict[str, Any]:
     if shown is None:
         return {"svg": picture.svg, "nodes": [], "edges": []}
     nodes = [node_in_short(key, shown.nodes[key]) for key in keys]
-    edges = [
-        [short_id(a), short_id(b), str(shown.edges[a, b].get("kind", ""))]
-        for a, b in _direct(shown, set(keys))
-    ]
+    edges = [[short_id(a), short_id(b)] for a, b in _direct(shown)]
     return {"svg": picture.svg, "nodes": nodes, "edges": edges}
 
 
-def _direct(graph: nx.DiGraph[Any], keys: set[Any]) -> Iterator[tuple[Any, Any]]:
-    # A point where lines join is no node to go to: what leads in leads to what it leads out to.
+def _direct(graph: nx.DiGraph[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield which node leads to which; what leads to a join leads to what the join leads to."""
     for a, b in graph.edges:
-        if a in keys and b in keys:
+        if graph.nodes[a]["kind"] == "join":
+            continue
+        if graph.nodes[b]["kind"] != "join":
             yield a, b
+            continue
+        yield from ((a, further) for further in list(graph.successors(b))[:MOST_FORKS])
 
 
 def group_members(shown: nx.DiGraph[Any] | None, key: Any, most: int) -> list[Any]:
@@ -300,5 +295,3 @@ def group_members(shown: nx.DiGraph[Any] | None, key: Any, most: int) -> list[An
     members: Iterable[Any] = shown.nodes[key].get("members") or ()
     return list(members)[:most]
 
-
-__all__ = ["Run", "as_key", "as_plain", "drawn", "folded", "group_members", "node_in_short"]

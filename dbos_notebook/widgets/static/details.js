@@ -40,7 +40,7 @@ export function details(found, now, doing) {
   return body;
 }
 
-function facts(row, found, now, doing) {
+export function facts(row, found, now, doing) {
   const list = el("dl", { class: "dn-facts" });
   const fact = (name, ...value) => put(list, el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   fact("id", el("code", {}, row.id), copyButton(row.id, doing));
@@ -59,7 +59,7 @@ function facts(row, found, now, doing) {
   return list;
 }
 
-function idLink(id, doing) {
+export function idLink(id, doing) {
   return el(
     "button",
     { type: "button", class: "dn-link", title: `Find ${id}`, on: { click: () => doing.find(id) } },
@@ -67,7 +67,7 @@ function idLink(id, doing) {
   );
 }
 
-function copyButton(text, doing) {
+export function copyButton(text, doing) {
   const button = el("button", { type: "button", class: "dn-quiet", title: "Copy the ID" }, "copy");
   button.addEventListener("click", async () => {
     button.textContent = (await doing.copy(text)) ? "copied" : "select it, and copy";
@@ -76,7 +76,7 @@ function copyButton(text, doing) {
   return button;
 }
 
-function payload(name, value) {
+export function payload(name, value) {
   return el("section", {}, el("h4", {}, name), written(value));
 }
 
@@ -88,7 +88,7 @@ function written(value) {
   ];
 }
 
-function failure(error) {
+export function failure(error) {
   const section = el("section", { class: "dn-failure" }, el("h4", {}, "error"));
   if (!error.type) return put(section, written(error));
   put(section, el("pre", { tabindex: "0" }, el("b", {}, shortType(error.type)), `: ${error.message}`));
