@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.tables import pages
 from dbos_notebook.widgets import plain
+from dbos_notebook.workflow import Workflow
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dbos_notebook.client import Client
 
 STEPS = 100
@@ -22,7 +26,22 @@ def of_workflow(client: Client, workflow_id: str) -> dict[str, Any]:
 
 def itself(client: Client, workflow_id: str) -> dict[str, Any]:
     """Return what is told of a workflow without its steps; raises WorkflowNotFoundError."""
-    workflow = client.workflow(workflow_id)
+    found = _told(client.workflow(workflow_id))
+    forks = client.workflows(forked_from=workflow_id, limit=MOST_FORKS)
+    found["forks"] = [
+        {"id": workflow_id, "status": status}
+        for workflow_id, status in zip(forks["workflow_id"], forks["status"], strict=True)
+    ]
+    return found
+
+
+def many(client: Client, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield what is told of each workflow of a frame with payloads, without steps and forks."""
+    for _, row in frame.iterrows():
+        yield _told(Workflow(client, row))
+
+
+def _told(workflow: Workflow) -> dict[str, Any]:
     found: dict[str, Any] = {"row": plain.workflow_rows(workflow.row.to_frame().T)[0]}
     if workflow.input is not None:
         found["input"] = plain.call(workflow.input)
@@ -30,11 +49,6 @@ def itself(client: Client, workflow_id: str) -> dict[str, Any]:
         found["output"] = plain.written(workflow.output)
     if workflow.error is not None:
         found["error"] = plain.failure(workflow.error)
-    forks = client.workflows(forked_from=workflow_id, limit=MOST_FORKS)
-    found["forks"] = [
-        {"id": workflow_id, "status": status}
-        for workflow_id, status in zip(forks["workflow_id"], forks["status"], strict=True)
-    ]
     return found
 
 

@@ -56,7 +56,7 @@ class Inspect(View):
 
     workflow_id = traitlets.Unicode().tag(sync=True)
     live = traitlets.Bool(default_value=True).tag(sync=True)
-    _selected = traitlets.List().tag(sync=True)
+    _selected: traitlets.List[Any] = traitlets.List().tag(sync=True)
     _start = traitlets.Dict().tag(sync=True)
 
     def __init__(
@@ -181,7 +181,7 @@ class Inspect(View):
         return offline.fallback(self._client, self._run(self.workflow_id))
 
     def _page(self) -> str:
-        return offline.page(self._client, self._run(self.workflow_id, anew=True))
+        return offline.page(self._client, self._run(self.workflow_id, anew=True), self._css)
 
     def __repr__(self) -> str:
         return f"<Inspect {self.workflow_id!r} {self._client.location}>"

@@ -11,7 +11,9 @@ from dbos_notebook.widgets import details, plain
 from dbos_notebook.widgets.run import Run, as_plain, node_in_short
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    import pandas as pd
 
     from dbos_notebook.client import Client
     from dbos_notebook.payloads.trusted import Decoder
@@ -28,26 +30,30 @@ def of_node(client: Client, run: Run, key: Any, view: Mapping[str, Any]) -> dict
     if shown is not None and key in shown and shown.nodes[key]["kind"] == "group":
         return _group(run, shown.nodes[key], key)
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
-        return {"kind": "step", **of_step(client, *key)}
+        return of_step(client, *key)
     node = run.graph.nodes.get(key, {})
     return {"kind": "running", "workflow_id": node.get("workflow_id"), "name": node.get("name")}
 
 
 def of_step(client: Client, workflow_id: str, number: int) -> dict[str, Any]:
     """Return a step with its result."""
-    record = _step(client, workflow_id, number, client._decoder)
-    frame = record.to_frame().T
-    (row,) = plain.step_rows(frame)
-    failed = row["status"] == "ERROR"
-    found: dict[str, Any] = {"step": {**row, "workflow_id": workflow_id}}
-    if failed:
-        found["error"] = plain.failure(record["error"])
-        if (attempts := attempts_of(record["error"])) is not None:
-            found["attempts"] = attempts
-    else:
-        found["output"] = row.pop("result")
-    found["step"].pop("result", None)
-    return found
+    page = _page(client, workflow_id, number, client._decoder)
+    return next(found for _, _, found in many_steps(page))
+
+
+def many_steps(frame: pd.DataFrame) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Yield workflow, number and what is told of each step of a frame with results."""
+    rows = plain.step_rows(frame)
+    for row, workflow_id, error in zip(rows, frame["workflow_id"], frame["error"], strict=True):
+        result = row.pop("result", None)
+        found: dict[str, Any] = {"kind": "step", "step": {**row, "workflow_id": workflow_id}}
+        if row["status"] == "ERROR":
+            found["error"] = plain.failure(error)
+            if (attempts := attempts_of(error)) is not None:
+                found["attempts"] = attempts
+        elif result is not None:
+            found["output"] = result
+        yield workflow_id, row["number"], found
 
 
 def attempts_of(error: Any) -> int | None:
@@ -66,12 +72,12 @@ def attempts_of(error: Any) -> int | None:
     return told if isinstance(told, int) else None
 
 
-def _step(client: Client, workflow_id: str, number: int, decoder: Decoder) -> Any:
+def _page(client: Client, workflow_id: str, number: int, decoder: Decoder) -> pd.DataFrame:
     with client._reader.session() as session:
         page = pages.step_page(session, client._queries, workflow_id, number - 1, 1, decoder)
     if page.frame.empty or int(page.frame["function_id"].iloc[0]) != number:
         raise StepNotFoundError(f"Workflow {workflow_id!r} has no step {number} any more.")
-    return page.frame.iloc[0]
+    return page.frame
 
 
 def _group(run: Run, node: Mapping[str, Any], key: Any) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def raw(client: Client, key: Any) -> list[dict[str, Any]]:
     if isinstance(key, str):
         record = as_stored.workflow(key).row
     else:
-        record = _step(as_stored, key[0], key[1], as_stored._decoder)
+        record = _page(as_stored, key[0], key[1], as_stored._decoder).iloc[0]
     found = []
     for name in _PAYLOADS:
         stored = record.get(name)

@@ -81,7 +81,9 @@ class Run:
         (row,) = plain.workflow_rows(client.workflows([workflow_id]))
         forks = client.workflows(forked_from=workflow_id, limit=MOST_FORKS)
         pairs = zip(forks["workflow_id"], forks["status"], strict=True)
-        return cls(workflow_id, graph, row, [{"id": each, "status": status} for each, status in pairs])
+        return cls(
+            workflow_id, graph, row, [{"id": each, "status": status} for each, status in pairs]
+        )
 
     @cached_property
     def stamp(self) -> str:
@@ -89,7 +91,9 @@ class Run:
         digest = hashlib.blake2b(digest_size=10)
         told = ("status", "completed_at", "dequeued_at", "queue_name", "app_version")
         for key, node in self.graph.nodes.items():
-            digest.update(repr((key, *(node.get(name) for name in told))).encode("utf-8", "replace"))
+            digest.update(
+                repr((key, *(node.get(name) for name in told))).encode("utf-8", "replace")
+            )
         digest.update(repr((self.row, self.forks)).encode("utf-8", "replace"))
         return digest.hexdigest()
 
@@ -153,9 +157,7 @@ class Run:
         found += [
             key
             for key, node in nodes.items()
-            if node["kind"] == "workflow"
-            and node.get("status") in FAILED
-            and key not in explained
+            if node["kind"] == "workflow" and node.get("status") in FAILED and key not in explained
         ]
         never = pd.Timestamp.max.tz_localize("UTC")
         found.sort(
@@ -219,7 +221,7 @@ class Run:
 
     def listed(self) -> dict[str, Any]:
         """Return all workflows and steps as rows of a table, in the order of the tree."""
-        rows = []
+        rows: list[dict[str, Any]] = []
         for key, node in self.graph.nodes.items():
             if node["kind"] == "join":
                 continue
@@ -294,4 +296,3 @@ def group_members(shown: nx.DiGraph[Any] | None, key: Any, most: int) -> list[An
         return []
     members: Iterable[Any] = shown.nodes[key].get("members") or ()
     return list(members)[:most]
-
