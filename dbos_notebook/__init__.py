@@ -15,11 +15,14 @@ from dbos_notebook.errors import (
     DatabaseConnectionError,
     DatabaseLockedError,
     FilterError,
+    GraphError,
+    GraphvizNotFoundError,
     LocationError,
     MissingPackageError,
     NotDBOSDatabaseError,
     NotebookError,
     PermissionDeniedError,
+    PictureError,
     QueryTimeoutError,
     ReadOnlyError,
     RefusedError,
@@ -31,6 +34,8 @@ from dbos_notebook.errors import (
     UnsupportedRevisionError,
     WorkflowNotFoundError,
 )
+from dbos_notebook.pictures.draw import draw
+from dbos_notebook.pictures.picture import Picture
 
 __version__ = "0.1.0"
 
@@ -44,11 +49,15 @@ __all__ = [
     "DatabaseConnectionError",
     "DatabaseLockedError",
     "FilterError",
+    "GraphError",
+    "GraphvizNotFoundError",
     "LocationError",
     "MissingPackageError",
     "NotDBOSDatabaseError",
     "NotebookError",
     "PermissionDeniedError",
+    "Picture",
+    "PictureError",
     "Plan",
     "QueryTimeoutError",
     "ReadOnlyError",
@@ -63,4 +72,5 @@ __all__ = [
     "WorkflowNotFoundError",
     "__version__",
     "connect",
+    "draw",
 ]

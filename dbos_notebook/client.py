@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from dbos_notebook.errors import LocationError, TrustWarning
 from dbos_notebook.exploring import Exploring
+from dbos_notebook.picturing import Picturing
 from dbos_notebook.reading import DEFAULT_LIMIT, Reading
 from dbos_notebook.steering import Steering
 
@@ -64,8 +65,7 @@ def connect(
     serializer
         The application's own (``DBOSConfig["serializer"]``), for ``trust_payloads=True``.
     statement_timeout
-        Seconds that one query may take; ``None``: no bound. On SQLite it is checked while rows
-        arrive.
+        Seconds that one query may take; ``None``: no bound. SQLite checks it as rows arrive.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def connect(
     return Client(reader, catalog, decoder, application_name=application_name, read_only=read_only)
 
 
-class Client(Reading, Steering, Exploring):
+class Client(Reading, Steering, Picturing, Exploring):
     """A connection to one system database. Make it with :func:`connect`.
 
     It may be used from several threads and inside a running event loop, is a context manager, and

@@ -13,6 +13,9 @@ The tree::
     ├── DatabaseLockedError                         another process holds the SQLite file
     ├── FilterError              (ValueError)       a filter, value or column makes no sense
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
+    ├── GraphError               (ValueError)       rows that make no graph; a wrong graph or word
+    ├── PictureError                                a picture cannot be drawn or written
+    │   └── GraphvizNotFoundError                   nothing is installed that lays out graphs
     ├── MissingPackageError      (ImportError)      an extra of this package is not installed
     ├── ReadOnlyError            (PermissionError)  control was asked of a read-only client
     └── ControlError                                a control call wrote nothing, or not all
@@ -79,6 +82,18 @@ class FilterError(NotebookError, ValueError):
 
 class WorkflowNotFoundError(NotebookError, LookupError):
     """No workflow of the database has the given ID."""
+
+
+class PictureError(NotebookError):
+    """A picture cannot be drawn as asked, or not be written to that file."""
+
+
+class GraphvizNotFoundError(PictureError):
+    """Neither the program ``dot`` nor pygraphviz is there to lay out a graph."""
+
+
+class GraphError(NotebookError, ValueError):
+    """The rows contradict each other, or a function over graphs got what it cannot take."""
 
 
 class MissingPackageError(NotebookError, ImportError):

@@ -28,6 +28,7 @@ ORDER = {
     "exploring": 5,
     "reading": 5,
     "steering": 5,
+    "picturing": 5,
     "workflow": 5,
     "client": 6,
     "widgets": 7,
@@ -128,7 +129,15 @@ def test_every_public_method_is_documented() -> None:
 
 
 def test_importing_loads_no_database_library() -> None:
-    heavy = ["sqlalchemy", "psycopg", "dbos", "pyarrow.csv", "IPython", "adbc_driver_sqlite"]
+    heavy = [
+        "sqlalchemy",
+        "psycopg",
+        "dbos",
+        "pyarrow.csv",
+        "IPython",
+        "adbc_driver_sqlite",
+        "networkx",
+    ]
     code = (
         "import sys, dbos_notebook\n"
         f"print(','.join(name for name in {heavy!r} if name in sys.modules))"

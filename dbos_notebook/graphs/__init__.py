@@ -1,0 +1,21 @@
+"""Execution graphs as networkx graphs: making, folding, explaining and comparing them.
+
+Plain functions over ``networkx.DiGraph``. Nothing here draws; ``pictures`` does. docs/graphs.md
+says what nodes and edges mean.
+"""
+
+from dbos_notebook.graphs.build import execution_graph
+from dbos_notebook.graphs.compare import Comparison, compare
+from dbos_notebook.graphs.fold import fold
+from dbos_notebook.graphs.paths import critical_path, self_time
+from dbos_notebook.graphs.plain import plain
+
+__all__ = [
+    "Comparison",
+    "compare",
+    "critical_path",
+    "execution_graph",
+    "fold",
+    "plain",
+    "self_time",
+]

@@ -1,0 +1,261 @@
+"""Two runs side by side: a fork and its original, a good run and a bad one, two versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+
+from dbos_notebook.errors import GraphError
+from dbos_notebook.graphs.align import Pair, pairs
+from dbos_notebook.graphs.cycles import knots
+from dbos_notebook.graphs.shapes import FAILED, Key, Source
+
+DIFFERENCES = (
+    "same",
+    "faster",
+    "slower",
+    "changed result",
+    "changed error",
+    "only in first",
+    "only in second",
+)
+Node = Mapping[str, Any]
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """How two runs differ. Get it with :func:`compare`.
+
+    Attributes
+    ----------
+    frame
+        A row per workflow and step, those of both runs paired, in order from the roots down.
+    graph
+        Both runs as one graph; every node and edge has a ``difference``.
+    results
+        Whether results were compared: both graphs were read with ``load_output=True``.
+    """
+
+    frame: pd.DataFrame
+    graph: nx.DiGraph[Any]
+    results: bool
+
+    @property
+    def differences(self) -> pd.DataFrame:
+        """The rows that are not the same."""
+        return self.frame.loc[self.frame["difference"] != "same"]
+
+    def __repr__(self) -> str:
+        counts = self.frame["difference"].value_counts(sort=False)
+        said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        roots = f"{self.graph.graph['root']!r} with {self.graph.graph['root_second']!r}"
+        unread = "" if self.results else "; results were not loaded"
+        return f"<Comparison of {roots}: {said}{unread}>"
+
+
+def compare(
+    first: nx.DiGraph[Any],
+    second: nx.DiGraph[Any],
+    *,
+    tolerance: float = 0.5,
+    at_least: str | pd.Timedelta = "10ms",
+) -> Comparison:
+    """Align two runs step by step, with all below their roots, and say what differs.
+
+    Steps are paired in order by name, so that a step which another version of the code has put
+    between them stands alone; children by the steps that started them.
+
+    Parameters
+    ----------
+    first, second
+        Execution graphs, not folded. Results are compared where both were read with
+        ``load_output=True``.
+    tolerance
+        A step is slower if it took that much longer, as a part of what the first took; faster if
+        the first took that much longer than it.
+    at_least
+        A smaller difference of durations never counts.
+
+    Returns
+    -------
+    Comparison
+        ``difference`` is the gravest that holds: "only in first", "only in second", "changed
+        error" (an error came, went or is another), "changed result", "slower", "faster", "same".
+
+    Raises
+    ------
+    GraphError
+        A graph is folded, or has no root.
+
+    Examples
+    --------
+    >>> db = dbos_notebook.connect(example_database)
+    >>> good, bad = (db.graph(each, load_output=True) for each in ("checkout-2", "checkout-5-bad"))
+    >>> compare(good, bad).frame[["name", "difference"]].values.tolist()[1:4]
+    [['DBOS.setEvent', 'same'], ['validate', 'same'], ['charge', 'changed error']]
+    """
+    sources = []
+    for graph in (first, second):
+        source = Source.of(graph)
+        if any(node["kind"] == "group" for node in source.nodes.values()):
+            raise GraphError("This graph is folded. Pass those that db.graph(...) gave.")
+        if source.root not in source.nodes:
+            raise GraphError(f"The graph has no root: {source.root!r} is none of its nodes.")
+        sources.append(source)
+    one, other = sources
+    smallest = pd.Timedelta(at_least)
+    found = list(pairs(one, other))
+    words = [
+        _difference(
+            one.nodes[pair.first] if pair.first is not None else None,
+            other.nodes[pair.second] if pair.second is not None else None,
+            tolerance,
+            smallest,
+        )
+        for pair in found
+    ]
+    results = all("output_digest" in source.nodes[source.root] for source in sources if source.root)
+    graph = _merged(first, second, found, words)
+    return Comparison(_framed(one, other, found, words), graph, results)
+
+
+def _difference(
+    one: Node | None, other: Node | None, tolerance: float, at_least: pd.Timedelta
+) -> str:
+    if other is None:
+        return "only in first"
+    if one is None:
+        return "only in second"
+    if _error(one) != _error(other):
+        return "changed error"
+    digests = one.get("output_digest"), other.get("output_digest")
+    if one["status"] != other["status"] or (None not in digests and digests[0] != digests[1]):
+        return "changed result"
+    before, after = one.get("duration"), other.get("duration")
+    if before is None or after is None or abs(after - before) < at_least:
+        return "same"
+    if after > before * (1 + tolerance):
+        return "slower"
+    return "faster" if before > after * (1 + tolerance) else "same"
+
+
+def _error(node: Node) -> tuple[Any, ...] | None:
+    if node["status"] not in FAILED:
+        return None
+    return node["status"], node.get("error_type"), node.get("error_message")
+
+
+def _framed(
+    one: Source, other: Source, found: Sequence[Pair], words: Sequence[str]
+) -> pd.DataFrame:
+    """Return the rows of a comparison."""
+    absent: Node = {}
+    firsts = [absent if pair.first is None else one.nodes[pair.first] for pair in found]
+    seconds = [absent if pair.second is None else other.nodes[pair.second] for pair in found]
+    known = [mine or theirs for mine, theirs in zip(firsts, seconds, strict=True)]
+    columns: dict[str, Any] = {
+        "depth": pd.Series([pair.depth for pair in found], dtype="Int64"),
+        "kind": pd.Series([node["kind"] for node in known], dtype="str"),
+        "name": pd.Series([node.get("name") for node in known], dtype="str"),
+        "difference": pd.Series(words, dtype="str").astype(pd.CategoricalDtype(list(DIFFERENCES))),
+    }
+    sides = (("first", firsts), ("second", seconds))
+    for name, dtype in (
+        ("workflow_id", "str"),
+        ("function_id", "Int64"),
+        ("status", "str"),
+        ("error_type", "str"),
+        ("duration", "timedelta64[ms]"),
+    ):
+        for side, nodes in sides:
+            values = [node.get(name) for node in nodes]
+            columns[f"{name}_{side}"] = pd.Series(values, dtype=dtype)
+    columns["duration_difference"] = columns["duration_second"] - columns["duration_first"]
+    for side, place in (("first", 0), ("second", 1)):
+        keys = np.empty(len(found), dtype=object)
+        for row, pair in enumerate(found):
+            keys[row] = pair[place]  # a tuple would be taken apart
+        columns[f"node_{side}"] = keys
+    return pd.DataFrame(columns)
+
+
+def _merged(
+    first: nx.DiGraph[Any], second: nx.DiGraph[Any], found: Sequence[Pair], words: Sequence[str]
+) -> nx.DiGraph[Any]:
+    """Return both runs as one graph: by the first's keys, and by the second's for what it adds."""
+    mine: dict[Key | None, Key] = {}
+    theirs: dict[Key | None, Key] = {}
+    for pair in found:
+        if pair.first is not None:
+            mine[pair.first] = pair.first
+        if pair.second is not None:
+            theirs[pair.second] = _free(pair.second, first) if pair.first is None else pair.first
+    for graph, keys in ((first, mine), (second, theirs)):
+        for key, node in graph.nodes.items():
+            if node["kind"] == "join" and node["workflow_id"] in keys:
+                keys[key] = key if graph is first else _free(key, first)
+    merged: nx.DiGraph[Any] = nx.DiGraph(**first.graph)
+    merged.graph["root_second"] = second.graph["root"]
+    for pair, word in zip(found, words, strict=True):
+        _add_node(merged, first, second, pair, word, theirs)
+    for graph, keys in ((first, mine), (second, theirs)):
+        for key, node in graph.nodes.items():
+            if node["kind"] == "join" and key in keys:
+                merged.add_node(keys[key], **{**node, "workflow_id": keys[node["workflow_id"]]})
+    edges = {
+        (mine[a], mine[b]): values for a, b, values in first.edges.data() if a in mine and b in mine
+    }
+    added = {
+        (theirs[a], theirs[b]): values
+        for a, b, values in second.edges.data()
+        if a in theirs and b in theirs
+    }
+    for pair_of, values in edges.items():
+        word = "same" if pair_of in added else "only in first"
+        merged.add_edge(*pair_of, **{**values, "difference": word})
+    for pair_of, values in added.items():
+        if pair_of not in edges:
+            merged.add_edge(*pair_of, **{**values, "difference": "only in second"})
+    for knot in knots(merged):
+        # What ran in one order in one run, and in the other in the other: the first's is kept.
+        inner = [(a, b) for a, b in merged.edges(knot) if b in knot]
+        merged.remove_edges_from(
+            edge for edge in inner if merged.edges[edge]["difference"] == "only in second"
+        )
+    return merged
+
+
+def _free(key: Key, taken: nx.DiGraph[Any]) -> Key:
+    """Return a key that the first graph does not use."""
+    return ("second", key) if key in taken else key
+
+
+def _add_node(
+    merged: nx.DiGraph[Any],
+    first: nx.DiGraph[Any],
+    second: nx.DiGraph[Any],
+    pair: Pair,
+    word: str,
+    theirs: Mapping[Key | None, Key],
+) -> None:
+    if pair.first is not None:
+        key, values = pair.first, dict(first.nodes[pair.first])
+        values["node_first"] = pair.first
+    else:
+        key, values = theirs[pair.second], dict(second.nodes[pair.second])
+        for name in ("workflow_id", "parent"):
+            if name in values:
+                values[name] = theirs.get(values[name], values[name])
+    if pair.second is not None:
+        values["node_second"] = pair.second
+        if pair.first is not None:
+            other = second.nodes[pair.second]
+            for name in ("status", "duration", "error_type", "error_message"):
+                if name in other:
+                    values[f"{name}_second"] = other[name]
+    merged.add_node(key, **values, difference=word)

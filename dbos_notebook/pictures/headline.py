@@ -1,0 +1,172 @@
+"""What a picture says in words: which run, how it ended, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbos_notebook.pictures import differences, words
+from dbos_notebook.pictures.theme import ENDED, SAID, known
+from dbos_notebook.pictures.times import Times
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The words above a picture, and those that a screen reader says instead of it."""
+
+    name: str
+    key: str
+    status: str
+    outcome: str
+    facts: str
+    reason: str
+    title: str
+    desc: str
+
+    def fitted(self, room: float) -> Headline:
+        """Cut what is drawn to the room there is."""
+        name = words.fit(self.name, 16, room * 0.6, bold=True)
+        left = room - words.width(name, 16, bold=True) - 8
+        facts = words.fit(self.facts, 12, room - 30 - words.width(self.outcome, 12, bold=True))
+        return Headline(
+            name,
+            words.fit_ends(self.key, 12, left),
+            self.status,
+            self.outcome,
+            facts,
+            words.fit(self.reason, 12, room - 20),
+            self.title,
+            self.desc,
+        )
+
+
+def headline(
+    graph: nx.DiGraph[Any], times: Times, kind: str, notes: list[str] | None = None
+) -> Headline:
+    """Say what a graph is of.
+
+    Parameters
+    ----------
+    graph
+        The whole graph, not folded.
+    times
+        Its times.
+    kind
+        What is drawn of it: "Execution graph" or "Timeline".
+    notes
+        What else to say, such as that parts are folded.
+    """
+    root = graph.graph.get("root")
+    attributes = graph.nodes[root] if root in graph else {}
+    status = known(attributes.get("status"))
+    name = words.clean(attributes.get("name") or "workflows", 200)
+    key = words.clean(root, 200) if root is not None else ""
+    outcome = SAID[status] if status else words.clean(attributes.get("status") or "", 40)
+    if "root_second" in graph.graph:
+        return _of_two(graph, name, key)
+    duration = times.took(root) if root in graph else ""
+    if duration:
+        outcome += f" {'after' if status in ENDED else 'for'} {duration}"
+    began = attributes.get("dequeued_at")
+    began = attributes.get("created_at") if words.missing(began) else began
+    when = words.moment(began)
+    when = when.replace(".000", "") if times.coarse else when
+    verb = "created" if status in ("ENQUEUED", "DELAYED") else "began"
+    facts = [f"{verb} {when}" if when else "", *_counts(graph)]
+    facts += notes or []
+    facts += ["workflows timed to the second (SQLite)"] if times.coarse else []
+    why = reason(graph)
+    said = " · ".join(fact for fact in facts if fact)
+    return Headline(
+        name,
+        key,
+        status,
+        outcome,
+        said,
+        why,
+        words.clean(f"{kind} of {name} {key}"),
+        words.clean(f"{outcome} · {said}. {why}"),
+    )
+
+
+def _of_two(graph: nx.DiGraph[Any], name: str, key: str) -> Headline:
+    both = f"{key} → {words.clean(graph.graph['root_second'], 200)}"
+    counted = differences.counted(graph)
+    title = words.clean(f"Comparison of {name} {both}")
+    return Headline(name, both, "", "compared", counted, "", title, words.clean(counted))
+
+
+def _counts(graph: nx.DiGraph[Any]) -> list[str]:
+    workflows = steps = 0
+    for _, attributes in graph.nodes(data=True):
+        if attributes.get("kind") == "group":
+            if attributes.get("of") == "workflow":
+                workflows += int(attributes.get("count", 0))
+            else:
+                steps += int(attributes.get("count", 0))
+        elif attributes.get("kind") == "workflow":
+            workflows += 1
+        elif "function_id" in attributes:
+            steps += 1
+    found = [words.count(workflows, "workflow")] if workflows > 1 else []
+    return [*found, words.count(steps, "step")]
+
+
+def reason(graph: nx.DiGraph[Any]) -> str:
+    """Say in one line which step failed, on which path from the root, and with what."""
+    failing = [
+        (key, attributes)
+        for key, attributes in graph.nodes(data=True)
+        if attributes.get("on_failing_path")
+    ]
+    steps = [
+        (key, attributes)
+        for key, attributes in failing
+        if attributes.get("kind") == "step"
+        and attributes.get("status") == "ERROR"
+        and attributes.get("operation") not in ("get_result", "start_child")
+    ]
+    if steps:
+        _, attributes = steps[-1]
+        owner = attributes.get("workflow_id")
+        number = f" #{attributes['function_id']}" if "function_id" in attributes else ""
+        where = " › ".join(
+            [*_path(graph, owner), words.clean(attributes.get("name") or "", 80) + number]
+        )
+        return f"failed in {where}{_error(attributes)}"
+    workflows = [
+        (key, attributes)
+        for key, attributes in failing
+        if attributes.get("kind") == "workflow" and attributes.get("status") == "ERROR"
+    ]
+    if workflows:
+        key, attributes = workflows[-1]
+        where = " › ".join(_path(graph, key))
+        return f"no step failed: the code of {where} did{_error(attributes)}"
+    return ""
+
+
+def _path(graph: nx.DiGraph[Any], workflow: Any) -> list[str]:
+    """Name the workflows from the root down to one."""
+    names: list[str] = []
+    seen = set()
+    while workflow in graph and workflow not in seen:
+        seen.add(workflow)
+        attributes = graph.nodes[workflow]
+        names.append(words.clean(attributes.get("name") or workflow, 60))
+        if workflow == graph.graph.get("root"):
+            break
+        workflow = attributes.get("parent")
+    return names[::-1]
+
+
+def _error(attributes: dict[str, Any]) -> str:
+    kind = attributes.get("error_type")
+    if words.missing(kind) or not kind:
+        return ""
+    said = " — " + words.clean(kind, 300).rsplit(".", 1)[-1]
+    message = attributes.get("error_message")
+    return said if words.missing(message) or not message else f"{said}: {words.clean(message, 300)}"

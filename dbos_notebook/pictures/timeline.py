@@ -1,0 +1,340 @@
+"""The timeline of a run: a row per workflow and step, on one axis of time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from dbos_notebook.errors import PictureError
+from dbos_notebook.pictures import words
+from dbos_notebook.pictures.draw import MARGIN, THEMES, check_choice, folded, picture_id
+from dbos_notebook.pictures.picture import Drawing, Picture
+from dbos_notebook.pictures.rows import PARTS, Row, build
+from dbos_notebook.pictures.scale import Scale, Tick
+from dbos_notebook.pictures.theme import GRAVEST, SAID, ThemeName
+from dbos_notebook.pictures.times import Times
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+    from dbos_notebook.pictures.legend import Legend
+
+BUDGET = 150
+"""About how many rows a person scrolls through."""
+MOST_ROWS = 5_000
+WIDE = 940.0
+"""As wide as a notebook, a page of GitHub, or paper on its side shows well."""
+_WIDEST_LABEL = 300.0
+_INDENT = 14.0
+_DEEPEST = 10
+_AFTER = (70.0, 220.0)
+"""Room for words behind the last bar: at least and at most."""
+_THINNEST = 2.0
+_BIN = 2.0
+"""Pixels per value of what is shown in short: how many ran at once, bars of very many parts."""
+_MOST_PARTS = 300
+_AT_ONCE = "up to {:,} at once"
+
+
+@dataclass
+class Bar:
+    """A part of a row as it is drawn."""
+
+    x: float
+    wide: float
+    part: str
+    status: str
+
+
+@dataclass
+class Drawn:
+    """A row with its positions."""
+
+    row: Row
+    y: float
+    high: float
+    x: float
+    label: str
+    also: str
+    bars: list[Bar] = field(default_factory=list)
+    critical: list[tuple[float, float]] = field(default_factory=list)
+    area: str = ""
+    words: str = ""
+    error: str = ""
+    words_x: float = 0.0
+    error_x: float = 0.0
+    also_x: float = 0.0
+    point: float | None = None
+    until: float = 0.0
+
+
+def timeline(
+    graph: nx.DiGraph[Any],
+    *,
+    fold: Literal["auto"] | int | None = "auto",
+    open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
+    hide: Iterable[str] = (),
+    theme: ThemeName = "auto",
+    critical_path: bool = True,
+) -> Picture:
+    """Draw the timeline of an execution graph. ``Client.timeline`` says what its arguments are."""
+    check_choice(theme, THEMES, "theme")
+    if fold is None and len(graph) > MOST_ROWS:
+        raise PictureError(
+            f"{len(graph):,} rows are more than a timeline can hold ({MOST_ROWS:,}). "
+            "Leave fold at 'auto', and open the groups to look into."
+        )
+    shown = folded(graph, BUDGET if fold == "auto" else fold, open, hide)
+
+    def drawing() -> Drawing:
+        return _render(graph, shown, theme, critical_path=critical_path)
+
+    def text() -> str:
+        from dbos_notebook.pictures.text import tree
+
+        return tree(shown, Times(graph))
+
+    return Picture(drawing, text)
+
+
+def _render(
+    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], theme: ThemeName, *, critical_path: bool
+) -> Drawing:
+    from dbos_notebook.pictures import markup
+    from dbos_notebook.pictures.headline import headline
+
+    times = Times(graph)
+    rows = build(graph, shown, times, times.critical_path(graph) if critical_path else [])
+    spans = [
+        (span.start, span.end, span.part == "run" and row.kind == "step")
+        for row in rows
+        for span in row.spans
+    ]
+    spans += [(start, end, True) for row in rows for start, end in row.members]
+    label = min(_WIDEST_LABEL, max((_label_width(row) for row in rows), default=0.0)) + 12
+    least, most = _AFTER
+    after = min(most, max([least, *(_said_width(row) for row in rows if row.spans or row.members)]))
+    scale = Scale(spans, WIDE - 2 * MARGIN - label - after)
+    notes = [f"{len(graph):,} rows folded to {len(rows):,}"] if len(shown) < len(graph) else []
+    head = headline(graph, times, "Timeline", notes).fitted(WIDE - 2 * MARGIN)
+    names = Counter(row.name for row in rows if row.kind == "workflow")
+    drawn: list[Drawn] = []
+    y = 0.0
+    for row in rows:
+        each = _place(row, scale, y, (label, after), again=names[row.name] > 1)
+        y += each.high
+        drawn.append(each)
+    legend = _legend(drawn)
+    legend.arrange(WIDE - 2 * MARGIN)
+    picture = picture_id("t", [vars(row) for row in rows], head, theme)
+    top = 106.0 if head.reason else 88.0
+    svg = markup.render(
+        "timeline.svg.j2",
+        theme,
+        picture,
+        headline=head,
+        rows=drawn,
+        guides=_guides(drawn),
+        scale=scale,
+        tick_label=_tick,
+        took=lambda seconds: words.took(pd.Timedelta(seconds=seconds)),
+        legend=legend,
+        wide=WIDE,
+        high=top + y + 26 + legend.high,
+        left=MARGIN,
+        axis=MARGIN + label,
+        top=top,
+        depth=y,
+    )
+    return Drawing(svg, {f"{picture}-{row.id}": row.key for row in rows}, head.title)
+
+
+def _label_width(row: Row) -> float:
+    size = 12 if row.kind == "workflow" else 11
+    mark = 20 if _has_mark(row) else 4
+    number = words.width(row.number, 10) + 6 if row.number else 0
+    wide = words.width(row.name, size, bold=row.kind != "step")
+    return min(row.depth, _DEEPEST) * _INDENT + mark + wide + number
+
+
+def _said(row: Row) -> str:
+    return " · ".join(each for each in (row.took, row.remark) if each)
+
+
+def _said_width(row: Row) -> float:
+    error = words.fit(row.error, 11, _AFTER[1] / 2, bold=True)
+    said = _said(row)
+    if row.members and "at once" not in row.remark:  # it is said when the area is drawn
+        said += f" · {_AT_ONCE.format(len(row.members))}"
+    return words.width(said, 11) + words.width(f" {error}", 11, bold=True) + 16
+
+
+def _has_mark(row: Row) -> bool:
+    return row.kind != "step" or row.status != "SUCCESS"
+
+
+def _place(row: Row, scale: Scale, y: float, room: tuple[float, float], *, again: bool) -> Drawn:
+    high = 24.0 if row.kind == "workflow" else 34.0 if row.members else 19.0
+    x = min(row.depth, _DEEPEST) * _INDENT
+    size = 12 if row.kind == "workflow" else 11
+    label, after = room
+    label -= 12 + x + (20 if _has_mark(row) else 4)
+    number = words.width(row.number, 10) + 6 if row.number else 0
+    name = words.fit(row.name, size, label - number, bold=row.kind != "step")
+    also = row.number
+    left = label - words.width(name, size, bold=True) - 10
+    if again and left > 50:
+        also = words.fit_ends(words.clean(row.key, 200), 10, left)
+    drawn = Drawn(row, y, high, x, name, also)
+    drawn.also_x = x + (20 if _has_mark(row) else 4) + 6
+    drawn.also_x += words.width(name, size, bold=row.kind != "step")
+    drawn.bars = _bars(row, scale)
+    drawn.critical = _joined([(scale(start), scale(end)) for start, end in row.critical])
+    if row.members:
+        most = _area(drawn, scale, high - 8)
+        row.remark = " · ".join(x for x in (row.remark, _AT_ONCE.format(most)) if x)
+    elif not row.spans:
+        drawn.point = 0.0
+    _words(drawn, scale.wide + after)
+    return drawn
+
+
+def _joined(lines: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Draw lines as one where no gap between them can be seen."""
+    joined: list[tuple[float, float]] = []
+    for start, end in sorted(lines):
+        if joined and start - joined[-1][1] < 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, max(end, start + _THINNEST)))
+    return joined
+
+
+def _bars(row: Row, scale: Scale) -> list[Bar]:
+    """Place the parts of a bar; of more than can be seen, each place shows what is most of it."""
+    edges = scale.many(np.array([span[:2] for span in row.spans]).reshape(-1, 2))
+    if len(row.spans) <= _MOST_PARTS:
+        return [
+            Bar(float(start), max(float(end - start), _THINNEST), span.part, span.status)
+            for span, (start, end) in zip(row.spans, edges, strict=True)
+        ]
+    begin, end = float(edges.min()), float(edges.max())
+    count = max(int((end - begin) / _BIN), 1)
+    places = np.linspace(begin, end, count + 1)
+    looks = sorted({(span.part, span.status) for span in row.spans})
+    filled = np.zeros((len(looks), count))
+    for number, look in enumerate(looks):
+        mine = edges[[(span.part, span.status) == look for span in row.spans]]
+        # How much lies before each place; the difference is how much lies between two.
+        before = np.array(
+            [np.clip(place - mine[:, 0], 0, mine[:, 1] - mine[:, 0]).sum() for place in places]
+        )
+        filled[number] = np.diff(before)
+        if look == ("run", "ERROR"):  # never outvoted
+            filled[number][filled[number] > 0] = np.inf
+    most = filled.argmax(axis=0)
+    starts = np.flatnonzero(np.diff(most, prepend=-1))
+    ends = [*starts[1:].tolist(), count]
+    return [
+        Bar(float(places[one]), float(places[two] - places[one]), *looks[most[one]])
+        for one, two in zip(starts.tolist(), ends, strict=True)
+    ]
+
+
+def _area(drawn: Drawn, scale: Scale, high: float) -> int:
+    """Draw how many ran at once; return the most."""
+    spans = np.array(drawn.row.members)
+    starts, ends = np.sort(scale.many(spans[:, 0])), np.sort(scale.many(spans[:, 1]))
+    edges = np.unique(np.concatenate([starts, ends]))
+    # Exactly how many: those begun less those ended, between any two edges.
+    exact = np.searchsorted(starts, edges, "right") - np.searchsorted(ends, edges, "right")
+    most = max(int(exact.max(initial=0)), 1)
+    begin, end = float(starts[0]), max(float(ends[-1]), float(starts[0]) + _THINNEST)
+    bins = np.arange(begin, end + _BIN, _BIN)
+    level = np.array(
+        [
+            np.searchsorted(starts, right, "left") - np.searchsorted(ends, left, "right")
+            for left, right in pairwise(bins)
+        ]
+        or [1]
+    )
+    tall = np.maximum(np.minimum(level, most) / most * high, 1.0)
+    parts = [f"M{begin:.1f} {high:.1f}"]
+    last = -1.0
+    for left, value in zip(bins, tall, strict=False):
+        if value != last:
+            parts.append(f"H{left:.1f}V{high - value:.1f}")
+            last = float(value)
+    drawn.area = "".join(parts) + f"H{end:.1f}V{high:.1f}Z"
+    drawn.bars.append(Bar(begin, end - begin, "area", drawn.row.status))
+    return most
+
+
+def _words(drawn: Drawn, room: float) -> None:
+    row = drawn.row
+    drawn.words = _said(row)
+    drawn.error = words.fit(row.error, 11, _AFTER[1] / 2, bold=True)
+    size = _said_width(row)
+    begin = min((bar.x for bar in drawn.bars), default=0.0)
+    end = max((bar.x + bar.wide for bar in drawn.bars), default=6.0)
+    drawn.until = end
+    if row.running:
+        end += 10
+    if end + size <= room:
+        drawn.words_x = end + 6
+    elif begin >= size:
+        drawn.words_x = begin - size + 10
+    else:  # over the bar: the template draws it with an edge of the ground's colour
+        drawn.words_x = room - size + 10
+    drawn.error_x = drawn.words_x + words.width(drawn.words, 11) + 5
+
+
+def _guides(drawn: list[Drawn]) -> list[tuple[float, float, float]]:
+    """Return a line down from each workflow to the last row that belongs to it."""
+    guides = []
+    open_rows: list[Drawn] = []
+    ends: list[Drawn | None] = [*drawn, None]
+    for number, each in enumerate(ends):
+        depth = each.row.depth if each else 0
+        while open_rows and open_rows[-1].row.depth >= depth:
+            begun = open_rows.pop()
+            last = drawn[number - 1]
+            if last is not begun:
+                guides.append((begun.x + 7, begun.y + begun.high - 3, last.y + last.high - 4))
+        if each is not None and each.row.kind == "workflow" and each.row.depth < _DEEPEST:
+            open_rows.append(each)
+    return guides
+
+
+def _tick(tick: Tick) -> str:
+    if not tick.seconds:
+        return "0"
+    if tick.major:  # after a break: how long since the beginning
+        return words.took(pd.Timedelta(seconds=tick.seconds))
+    sign = "+" if tick.since != tick.seconds else ""
+    return sign + words.took(pd.Timedelta(seconds=tick.since))
+
+
+def _legend(drawn: list[Drawn]) -> Legend:
+    from dbos_notebook.pictures.legend import Legend
+
+    legend = Legend()
+    statuses = {each.row.status for each in drawn}
+    for status in GRAVEST:
+        if status in statuses:
+            legend.add("status", status, SAID[status])
+    parts = {bar.part for each in drawn for bar in each.bars}
+    for part, said in PARTS.items():
+        if part in parts:
+            legend.add("part", part, said)
+    if "area" in parts:
+        legend.add("area", "", "how many ran at once")
+    if any(each.critical for each in drawn):
+        legend.add("critical", "", "critical path: what the end waited for")
+    return legend
