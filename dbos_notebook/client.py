@@ -17,7 +17,6 @@ from dbos_notebook.reading import DEFAULT_LIMIT, Reading
 from dbos_notebook.steering import Steering
 
 if TYPE_CHECKING:
-    import datetime as dt
     import os
 
     import pandas as pd
