@@ -14,7 +14,11 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+<<<<<<< HEAD
 from benchmarks import cases, control
+=======
+from benchmarks import cases, graphs, pictures
+>>>>>>> widgets
 from benchmarks.databases import Shape, fill_postgres, fill_sqlite
 from benchmarks.measure import Report
 
@@ -90,6 +94,8 @@ def _postgres(report: Report, size: Size, directory: Path) -> None:
         cases.first_pages(report, url)
         cases.lists(report, url, size.postgres_lists, target=6)
         cases.trees_and_steps(report, url, root, size.steps_of)
+        graphs.making(report, url, root)
+        pictures.drawing(report, url, root)
         cases.counted(report, url)
         cases.footprints(report, url, size.postgres.workflows)
         control.bulk(report, url, size.controlled)
@@ -114,7 +120,7 @@ class _Telling:
 def _machine() -> str:
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}"
-        for name in ("dbos", "pandas", "pyarrow", "psycopg")
+        for name in ("dbos", "pandas", "pyarrow", "psycopg", "networkx")
     )
     return f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions}."
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
+from dbos_notebook.errors import FilterError
+
 if TYPE_CHECKING:
     import networkx as nx
 
@@ -55,6 +57,8 @@ class Picturing:
 
         Raises
         ------
+        FilterError
+            Several workflows were given, or none.
         WorkflowNotFoundError
             No workflow has this ID.
         GraphError
@@ -72,14 +76,16 @@ class Picturing:
         from dbos_notebook.graphs.rows import read
         from dbos_notebook.tables.filters import as_texts, check_window
 
-        (workflow_id,) = as_texts(workflow_id, "workflow_id")
+        ids = as_texts(workflow_id, "workflow_id")
+        if len(ids) != 1:
+            raise FilterError(f"graph takes one workflow, not {len(ids)}. Call it for each.")
         if depth is not None:
             depth = check_window(depth, None)[0]
         with self._reader.session() as session:
             rows = read(
                 session,
                 self._queries,
-                workflow_id,
+                ids[0],
                 depth=depth if children else 0,
                 forks=forks,
                 load_output=load_output,
@@ -87,7 +93,7 @@ class Picturing:
         return execution_graph(
             rows.workflows,
             rows.steps,
-            root=workflow_id,
+            root=ids[0],
             messages=rows.messages,
             wakes=rows.wakes,
             database=str(self._reader.location),

@@ -1,4 +1,4 @@
-"""``make demo``: the shop on SQLite, the quickstart notebook run on it, and its HTML page."""
+"""``make demo``: the shop on SQLite, the notebooks run on it, and their HTML pages."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from dbos_notebook.cli import main as command
 
 DATABASE = Path("build/demo.sqlite")
 NOTEBOOK = Path("notebooks/quickstart.ipynb")
-PAGE = Path("build/quickstart.html")
+FOLDER = Path("build")
+PAGES = (NOTEBOOK, Path("notebooks/investigate_a_failure.ipynb"))
 
 
 def main() -> int:
-    """Make the page; on a terminal with a display, open JupyterLab. Return the exit status."""
-    PAGE.parent.mkdir(exist_ok=True)
+    """Make the pages; on a terminal with a display, open JupyterLab. Return the exit status."""
+    FOLDER.mkdir(exist_ok=True)
     for suffix in ("", "-wal", "-shm"):
         DATABASE.with_name(DATABASE.name + suffix).unlink(missing_ok=True)
     if status := command(["demo", "--database", str(DATABASE)]):
         return status
     os.environ["DBOS_SYSTEM_DATABASE_URL"] = f"sqlite:///{DATABASE.absolute()}"
-    PAGE.write_text(executed(NOTEBOOK), encoding="utf-8")
-    print(PAGE.absolute())
+    for notebook in PAGES:
+        page = FOLDER / notebook.with_suffix(".html").name
+        page.write_text(as_page(notebook), encoding="utf-8")
+        print(page.absolute())
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     seen = sys.stdout.isatty() and (display or sys.platform in ("darwin", "win32"))
     if seen and not os.environ.get("CI") and shutil.which("jupyter-lab", path=_scripts()):
@@ -36,7 +39,7 @@ def _scripts() -> str:
     return str(Path(sys.executable).parent)
 
 
-def executed(path: Path) -> str:
+def as_page(path: Path) -> str:
     """Run a notebook in a kernel of this very environment and return it as HTML."""
     from typing import Any, cast
 

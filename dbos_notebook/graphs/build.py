@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import networkx as nx
@@ -13,7 +14,7 @@ from dbos_notebook.graphs import cycles
 from dbos_notebook.graphs.failing import mark_failing_path
 from dbos_notebook.graphs.messages import message_edges
 from dbos_notebook.graphs.nodes import Node, running_node, spans, step_nodes, workflow_nodes
-from dbos_notebook.graphs.order import in_sequence, in_time
+from dbos_notebook.graphs.order import in_time, is_sequence
 from dbos_notebook.graphs.pause import uncollected
 
 Key = Hashable
@@ -190,7 +191,13 @@ class _Parts:
         keys = self.keys_of.get(workflow_id, ())
         if not keys:
             return (workflow_id,)
-        order = in_sequence(len(keys)) if in_order else in_time(*self.times_of[workflow_id])
+        times = self.times_of[workflow_id]
+        if in_order or is_sequence(*times):
+            # As in_sequence has it, and twice as fast: most workflows are so.
+            edges.next.extend(pairwise(keys))
+            edges.first.append((workflow_id, keys[0]))
+            return keys[-1:]
+        order = in_time(*times)
         if order.joins:
             keys = [*keys, *(edges.new_join(workflow_id) for _ in range(order.joins))]
         edges.next.extend((keys[one], keys[other]) for one, other in order.edges)

@@ -9,25 +9,33 @@ import networkx as nx
 
 from dbos_notebook.errors import GraphError
 
+Key = Hashable
 SHOWN = 5
 
 
-def knots(graph: nx.DiGraph[Any]) -> list[set[Hashable]]:
+def in_order(graph: nx.DiGraph[Any]) -> list[Key]:
+    """Return the nodes so that each follows all that lead to it; those on cycles are left out.
+
+    ``networkx.topological_sort`` gives the same, and takes three times as long: it looks at each
+    node through views.
+    """
+    following = dict(graph.adjacency())
+    waiting = dict.fromkeys(following, 0)
+    for after in following.values():
+        for node in after:
+            waiting[node] += 1
+    order = [node for node, count in waiting.items() if not count]
+    for node in order:  # which grows meanwhile
+        for after in following[node]:
+            waiting[after] -= 1
+            if not waiting[after]:
+                order.append(after)
+    return order
+
+
+def knots(graph: nx.DiGraph[Any]) -> list[set[Key]]:
     """Return the sets of nodes that lie on cycles; none of a graph that is acyclic."""
-    waiting = {node: degree for node, degree in graph.in_degree if degree}
-    ready = [node for node in graph if node not in waiting]
-    done = len(ready)
-    successors = graph.succ
-    while ready:
-        following = []
-        for node in ready:
-            for after in successors[node]:
-                waiting[after] -= 1
-                if not waiting[after]:
-                    following.append(after)
-        done += len(following)
-        ready = following
-    if done == len(graph):
+    if len(in_order(graph)) == len(graph):
         return []
     return [
         part
@@ -37,15 +45,13 @@ def knots(graph: nx.DiGraph[Any]) -> list[set[Hashable]]:
 
 
 def workflows_of(
-    parts: Iterable[Iterable[Hashable]], nodes: Mapping[Hashable, Mapping[str, Any]]
+    parts: Iterable[Iterable[Key]], nodes: Mapping[Key, Mapping[str, Any]]
 ) -> list[str]:
     """Return the IDs of the workflows that these nodes belong to."""
     return sorted({nodes[node]["workflow_id"] for part in parts for node in part})
 
 
-def refuse(
-    parts: Iterable[Iterable[Hashable]], nodes: Mapping[Hashable, Mapping[str, Any]]
-) -> GraphError:
+def refuse(parts: Iterable[Iterable[Key]], nodes: Mapping[Key, Mapping[str, Any]]) -> GraphError:
     """Make the error that names the workflows of a cycle."""
     found = workflows_of(parts, nodes)
     named = ", ".join(map(repr, found[:SHOWN])) + (", …" if len(found) > SHOWN else "")

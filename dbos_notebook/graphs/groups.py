@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import networkx as nx
@@ -129,15 +129,16 @@ class Plan:
 
     def _steps(self, workflow_id: str) -> dict[Key, int]:
         """Add units for a workflow's steps; say which part each step belongs to."""
-        parts = list(self._parts(workflow_id))
-        if self.level.stretches:
-            parts = self._stretched(parts)
-        for part in parts:
+        part_of: dict[Key, int] = {}
+        for part in self._stretched(workflow_id):
+            part_of.update(dict.fromkeys(part.members, part.number))
             if part.kind == "alone" or len(part.members) < self.level.run:
                 self.units.extend(Unit([member]) for member in part.members)
             else:
                 self._show(part.members, workflow_id, part.repeats)
-        return {member: part.number for part in parts for member in part.members}
+            if self.excessive:
+                break
+        return part_of
 
     def _parts(self, workflow_id: str) -> Iterator[_Part]:
         """Split a workflow's steps into runs, and set failures apart."""
@@ -164,8 +165,18 @@ class Plan:
             if alone:
                 yield _Part(alone, "alone", None, number)
 
-    def _stretched(self, parts: Iterable[_Part]) -> list[_Part]:
-        """Put parts together that follow each other, or all of a kind."""
+    def _stretched(self, workflow_id: str) -> Iterable[_Part]:
+        """Put parts together that follow each other, or all of a kind, where the level does."""
+        level = self.level
+        if not level.stretches:
+            return self._parts(workflow_id)
+        kept = workflow_id, level.run, level.patterns, level.stretches
+        if kept not in self.source.stretches:
+            self.source.stretches[kept] = self._joined(self._parts(workflow_id))
+        found: list[_Part] = self.source.stretches[kept]
+        return found
+
+    def _joined(self, parts: Iterable[_Part]) -> list[_Part]:
         joined: list[_Part] = []
         everywhere = self.level.stretches == "all"
         last: dict[str, _Part] = {}
@@ -183,8 +194,8 @@ class Plan:
                 joined.append(before)
                 last[kind] = before
             else:
-                members = before.members + part.members
-                before = _Part(members, kind, None, before.number)
+                before.members.extend(part.members)
+                before = replace(before, repeats=None)
                 joined[before.number] = last[kind] = before
         return joined
 

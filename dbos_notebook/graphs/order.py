@@ -50,6 +50,18 @@ def in_sequence(count: int) -> Order:
     return Order([(one, one + 1) for one in range(count - 1)], 0, (0,), (count - 1,))
 
 
+def is_sequence(starts: Sequence[int | None], ends: Sequence[int | None]) -> bool:
+    """Whether each step has times and ended before the next one started."""
+    reached = None
+    for start, end in zip(starts, ends, strict=True):
+        if start is None or end is None or end < start:
+            return False
+        if reached is not None and start < reached:
+            return False
+        reached = end
+    return True
+
+
 def in_time(starts: Sequence[int | None], ends: Sequence[int | None]) -> Order:
     """Order steps by when they started and were completed.
 
@@ -80,6 +92,8 @@ def in_time(starts: Sequence[int | None], ends: Sequence[int | None]) -> Order:
     >>> order.edges, order.first, order.last
     ([(0, 2), (1, 2)], (0, 1), (2,))
     """
+    if is_sequence(starts, ends):
+        return in_sequence(len(starts))
     count = len(starts)
     whole = Order()
     begun = 0  # where the run of steps with times began
@@ -117,9 +131,9 @@ def _append(whole: Order, part: Order, offset: int, count: int, total: int) -> N
 
 
 def _interval_order(starts: Sequence[int], ends: Sequence[int]) -> Order:
+    if is_sequence(starts, ends):
+        return in_sequence(len(starts))
     count = len(starts)
-    if all(ends[one] <= starts[one + 1] for one in range(count - 1)):
-        return in_sequence(count)
     # The function_id breaks ties, so no two steps precede each other.
     by_end = sorted((end, place) for place, end in enumerate(ends))
     by_start = sorted((start, place) for place, start in enumerate(starts))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dbos_notebook.errors import GraphError
-from dbos_notebook.graphs.spans import Spans, Step, spans
+from dbos_notebook.graphs.spans import Spans, Step
 
 Key = Hashable
 _PARTS = {
@@ -72,9 +72,9 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
     >>> path.loc[path["duration"] > "100ms", ["name", "part"]].values.tolist()
     [['checkout', 'between'], ['ship', 'queued'], ['ship', 'between'], ['DBOS.getResult', 'result']]
     """
-    walk = _Walk(spans(graph))
+    walk = _Walk(Spans(graph))
     root: Any = graph.graph.get("root")
-    span = walk.spans.workflows.get(root)
+    span = walk.spans.workflow(root)
     if span is None:
         raise GraphError(
             f"The root {root!r} of the graph has no times, so it has no critical path."
@@ -165,9 +165,7 @@ class _Walk:
         starter: Step | None = None,
         awaiter: Step | None = None,
     ) -> None:
-        steps = sorted(
-            self.spans.steps_of.get(workflow_id, ()), key=lambda step: (step.end, step.function_id)
-        )
+        steps = sorted(self.spans.steps(workflow_id), key=lambda step: (step.end, step.function_id))
         self._stack.append(_Frame(workflow_id, steps, begun, created, starter, awaiter))
 
     def _finish(self, frame: _Frame) -> None:
@@ -205,13 +203,13 @@ class _Walk:
         """Walk through the workflow that a step awaited, if it was still at work then."""
         node = self.spans.nodes[step.key]
         child = node.get("child_workflow_id", "")
-        span = self.spans.workflows.get(child)
+        span = self.spans.workflow(child)
         if node["operation"] != "get_result" or span is None or span.ended <= step.start:
             return False
         if any(each.workflow_id == child for each in self._stack):
             return False  # it awaits what awaits it; rows made by hand
         self.back_to(max(span.ended, step.start), step.key, "result", passed=True)
-        starter = self.spans.starters.get((frame.workflow_id, child))
+        starter = self.spans.starter(frame.workflow_id, child)
         if starter is not None and starter.function_id < step.function_id:
             floor = max(starter.start, frame.begun)
             created = max(span.created, floor)
@@ -262,18 +260,21 @@ def self_time(graph: nx.DiGraph[Any]) -> pd.DataFrame:
     >>> times.set_index("name").loc["charge", ["children", "self"]].map(str).tolist()
     ['0 days 00:00:00', '0 days 00:00:00.021000']
     """
-    times = spans(graph)
+    times = Spans(graph)
     rows: list[tuple[Key, int, int]] = []
-    for workflow_id, span in times.workflows.items():
-        if span.ended > span.begun or times.nodes[workflow_id]["status"] not in _WAITING:
-            steps = times.steps_of.get(workflow_id, ())
+    for workflow_id, node in times.nodes.items():
+        if node["kind"] != "workflow" or not isinstance(workflow_id, str):
+            continue
+        span = times.workflow(workflow_id)
+        steps = times.steps(workflow_id)
+        if span is not None and node["status"] not in _WAITING:
             inside = _covered([(step.start, step.end) for step in steps], span.begun, span.ended)
             rows.append((workflow_id, span.ended - span.begun, inside))
-        for step in times.steps_of.get(workflow_id, ()):
-            node = times.nodes[step.key]
-            child = times.workflows.get(node.get("child_workflow_id", ""))
+        for step in steps:
+            awaited = times.nodes[step.key]
+            child = times.workflow(awaited.get("child_workflow_id"))
             inside = 0
-            if node["operation"] == "get_result" and child is not None:
+            if awaited["operation"] == "get_result" and child is not None:
                 inside = _covered([(child.created, child.ended)], step.start, step.end)
             rows.append((step.key, step.end - step.start, inside))
     rows.sort(key=lambda row: row[2] - row[1])

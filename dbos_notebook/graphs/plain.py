@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -10,11 +11,13 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
+_UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
 
 def plain(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
     r"""Copy a graph with texts as node keys, and attributes that any format can hold.
 
-    A workflow's key stays its ID where no other key is written alike; every other key becomes a
+    A workflow's key stays its ID, unless that begins as JSON does; every other key becomes a
     JSON array. Instants become ISO 8601 texts, durations seconds, containers JSON texts; what is
     missing is left out, and characters that XML cannot hold become ``\ufffd`` in attributes.
 
@@ -31,7 +34,7 @@ def plain(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
     --------
     >>> import networkx as nx
     >>> graph = plain(dbos_notebook.connect(example_database).graph("checkout-1"))
-    >>> again = nx.node_link_graph(nx.node_link_data(graph))
+    >>> again = nx.node_link_graph(nx.node_link_data(graph, edges="edges"), edges="edges")
     >>> again.nodes['["checkout-1", 3]']["name"]
     'charge'
     """
@@ -46,9 +49,9 @@ def plain(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
 
 
 def _key(node: Hashable) -> str:
-    if isinstance(node, str) and not node.startswith("["):
-        return _legible(node) if node == _legible(node) else json.dumps(node)
-    return json.dumps(node)
+    if isinstance(node, str) and not node.startswith(("[", '"')) and node == _legible(node):
+        return node
+    return json.dumps(node)  # which escapes what XML cannot hold
 
 
 def _attributes(values: dict[Any, Any]) -> dict[str, Any]:
@@ -75,13 +78,4 @@ def _value(value: Any) -> Any:
 
 def _legible(text: str) -> str:
     """Replace what XML 1.0 has no way to write."""
-    return "".join(letter if _writable(letter) else "\ufffd" for letter in text)
-
-
-def _writable(letter: str) -> bool:
-    return (
-        letter in "\t\n\r"
-        or " " <= letter <= "\ud7ff"
-        or "\ue000" <= letter <= "\ufffd"
-        or letter >= "\U00010000"
-    )
+    return _UNWRITABLE.sub("\ufffd", text)

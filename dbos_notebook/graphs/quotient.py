@@ -7,6 +7,8 @@ from typing import Any
 
 import networkx as nx
 
+from dbos_notebook.graphs.cycles import in_order
+
 Key = Hashable
 MOST_BRIDGES = 64
 """A node between so many others is not taken out, but stays as a join."""
@@ -64,7 +66,7 @@ def put_together(
         The result's nodes and their attributes.
     """
     begun: dict[Key, int] = {}
-    for place, key in enumerate(nx.topological_sort(graph)):
+    for place, key in enumerate(in_order(graph)):
         begun.setdefault(group_of[key], place)
     result: nx.DiGraph[Any] = nx.DiGraph(**graph.graph)
     result.add_nodes_from(sorted(shown, key=lambda node: begun[node[0]]))

@@ -39,6 +39,8 @@ class Source:
         The step that started a workflow.
     root
         The workflow that the graph is of.
+    stretches
+        What levels of folding have in common, kept from one to the next.
     """
 
     nodes: Mapping[Key, Mapping[str, Any]]
@@ -46,6 +48,7 @@ class Source:
     children_of: dict[str | None, list[str]] = field(default_factory=dict)
     starter: dict[str, Key] = field(default_factory=dict)
     root: str | None = None
+    stretches: dict[Hashable, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: nx.DiGraph[Any]) -> Source:
@@ -87,11 +90,16 @@ class Source:
     def runs(self, workflow_id: str, *, shortest: int, patterns: bool) -> Iterator[Run]:
         """Split a workflow's steps into runs; a step that nothing repeats is a run of one."""
         steps = self.steps_of.get(workflow_id, [])
-        likes = [self.like(step) for step in steps]
+        # As numbers, which are compared faster than names.
+        numbers: dict[Hashable, int] = {}
+        likes = [numbers.setdefault(self.like(step), len(numbers)) for step in steps]
+        longest = LONGEST_PATTERN if patterns else 1
         place = 0
         while place < len(steps):
             period, covered = 1, 1
-            for length in range(1, LONGEST_PATTERN + 1 if patterns else 2):
+            for length in range(1, min(longest, (len(steps) - place) // 2) + 1):
+                if likes[place] != likes[place + length]:
+                    continue
                 reach = _repeats(likes, place, length)
                 if reach >= max(2 * length, shortest) and reach > covered:
                     period, covered = length, reach

@@ -8,7 +8,6 @@ have none; the times of the workflow that they start or await stand in.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -37,121 +36,119 @@ class Span(NamedTuple):
     ended: int
 
 
-@dataclass
 class Spans:
-    """The times of all workflows and steps of an execution graph.
+    """The times of the workflows and steps of an execution graph, worked out when asked for.
 
     Attributes
     ----------
     nodes
         The attributes of all nodes.
-    steps_of
-        The steps of each workflow that have times, by function_id.
-    workflows
-        The workflows that have times.
-    starters
-        The first step of a workflow that started a child, by both their IDs.
+
+    Raises
+    ------
+    GraphError
+        The graph is folded.
     """
 
-    nodes: Mapping[Key, Node]
-    steps_of: dict[str, list[Step]]
-    workflows: dict[str, Span]
-    starters: dict[tuple[str, str], Step]
+    def __init__(self, graph: nx.DiGraph[Any]) -> None:
+        self.nodes: Mapping[Key, Node] = dict(graph.nodes.items())
+        self._now: pd.Timestamp | None = graph.graph.get("read_at")
+        self._keys: dict[str, list[Key]] = {}
+        self._steps: dict[str, list[Step]] = {}
+        self._starters: dict[str, dict[str, Step]] = {}
+        for key, node in self.nodes.items():
+            if node["kind"] == "group":
+                raise GraphError("This graph is folded. Pass the one that db.graph(...) gave.")
+            if "function_id" in node and "timeout_of" not in node:
+                self._keys.setdefault(node["workflow_id"], []).append(key)
+
+    def steps(self, workflow_id: str) -> list[Step]:
+        """Return the steps of a workflow that have times, by function_id."""
+        if workflow_id not in self._steps:
+            keys = self._keys.get(workflow_id, ())
+            self._steps[workflow_id] = self._with_times(keys, self._recorded(workflow_id))
+        return self._steps[workflow_id]
+
+    def starter(self, workflow_id: str, child: str) -> Step | None:
+        """Return the first step of a workflow that started a child."""
+        if workflow_id not in self._starters:
+            found = self._starters[workflow_id] = {}
+            for step in self.steps(workflow_id):
+                node = self.nodes[step.key]
+                if node["operation"] == "start_child":
+                    found.setdefault(node["child_workflow_id"], step)
+        return self._starters[workflow_id].get(child)
+
+    def workflow(self, workflow_id: str | None) -> Span | None:
+        """Return the times of a workflow; ``None`` where it is not in the graph or has none.
+
+        One that was completed in a whole second holds the steps of that second.
+        """
+        span = self._recorded(workflow_id)
+        if span is None or workflow_id is None:
+            return None
+        node = self.nodes[workflow_id]
+        if "completed_at" not in node and node["status"] == "PENDING":
+            return span
+        ended = node.get("completed_at")
+        second = span.ended if ended is None else milliseconds(ended)
+        if span.created % 1000 or second % 1000:
+            return span
+        ends = (step.end for step in self.steps(workflow_id))
+        within = [end for end in ends if span.ended < end < second + 1000]
+        return span._replace(ended=max(within, default=span.ended))
+
+    def _recorded(self, workflow_id: str | None) -> Span | None:
+        """Return a workflow's times as the database has them."""
+        node = self.nodes.get(workflow_id, {})
+        created = node.get("created_at")
+        if created is None:
+            return None
+        first = milliseconds(created)
+        if node["status"] in ("DELAYED", "ENQUEUED"):
+            last = first if self._now is None else max(first, milliseconds(self._now))
+            return Span(first, last, last)
+        begun = milliseconds(node.get("dequeued_at", created))
+        if "completed_at" in node:
+            ended = milliseconds(node["completed_at"])
+        elif "duration" in node:
+            ended = begun + round(node["duration"].total_seconds() * 1000)
+        else:
+            return None
+        return Span(min(first, begun), begun, max(begun, ended))
+
+    def _with_times(self, keys: Sequence[Key], own: Span | None) -> list[Step]:
+        timed = [_timed(key, self.nodes[key]) for key in keys]
+        # What follows each step at the earliest.
+        bounds: list[int | None] = []
+        later = None if own is None else own.ended
+        for step in reversed(timed):
+            bounds.append(later)
+            if step is not None:
+                later = step.start if later is None else min(step.start, later)
+        bounds.reverse()
+        earlier = None if own is None else own.begun
+        found: list[Step] = []
+        for key, step, bound in zip(keys, timed, bounds, strict=True):
+            if step is None:
+                step = self._stand_in(key, earlier, bound)
+            if step is not None:
+                found.append(step)
+                earlier = step.end if earlier is None else max(step.end, earlier)
+        return found
+
+    def _stand_in(self, key: Key, earlier: int | None, later: int | None) -> Step | None:
+        node = self.nodes[key]
+        child = self._recorded(node.get("child_workflow_id"))
+        if child is None or earlier is None or later is None or later < earlier:
+            return None
+        moment = child.ended if node["operation"] == "get_result" else child.created
+        return Step(key, node["function_id"], earlier, max(earlier, min(moment, later)))
 
 
 def milliseconds(instant: pd.Timestamp) -> int:
     """Return the milliseconds since 1970."""
     return round(instant.timestamp() * 1000)
-
-
-def spans(graph: nx.DiGraph[Any]) -> Spans:
-    """Work out the times of an execution graph.
-
-    Raises
-    ------
-    GraphError
-        It was folded.
-    """
-    nodes: dict[Key, Node] = dict(graph.nodes.items())
-    if any(node["kind"] == "group" for node in nodes.values()):
-        raise GraphError("This graph is folded. Pass the one that db.graph(...) gave.")
-    now = graph.graph.get("read_at")
-    mine: dict[str, list[Key]] = {}
-    for key, node in nodes.items():
-        if "function_id" in node and "timeout_of" not in node:
-            mine.setdefault(node["workflow_id"], []).append(key)
-    recorded = {
-        node["workflow_id"]: span
-        for node in nodes.values()
-        if node["kind"] == "workflow" and (span := _recorded(node, now)) is not None
-    }
-    steps_of = {
-        workflow_id: _with_times(keys, nodes, recorded, recorded.get(workflow_id))
-        for workflow_id, keys in mine.items()
-    }
-    widened = {
-        workflow_id: _widened(span, nodes[workflow_id], steps_of.get(workflow_id, ()))
-        for workflow_id, span in recorded.items()
-    }
-    starters: dict[tuple[str, str], Step] = {}
-    for workflow_id, steps in steps_of.items():
-        for step in steps:
-            node = nodes[step.key]
-            if node["operation"] == "start_child":
-                starters.setdefault((workflow_id, node["child_workflow_id"]), step)
-    return Spans(nodes, steps_of, widened, starters)
-
-
-def _recorded(node: Node, now: pd.Timestamp | None) -> Span | None:
-    created = node.get("created_at")
-    if created is None:
-        return None
-    first = milliseconds(created)
-    if node["status"] in ("DELAYED", "ENQUEUED"):
-        last = first if now is None else max(first, milliseconds(now))
-        return Span(first, last, last)
-    begun = milliseconds(node.get("dequeued_at", created))
-    if "completed_at" in node:
-        ended = milliseconds(node["completed_at"])
-    elif "duration" in node:
-        ended = begun + round(node["duration"].total_seconds() * 1000)
-    else:
-        return None
-    return Span(min(first, begun), begun, max(begun, ended))
-
-
-def _widened(span: Span, node: Node, steps: Sequence[Step]) -> Span:
-    """Let a workflow that was completed in a whole second hold the steps of that second."""
-    if "completed_at" not in node and node["status"] == "PENDING":
-        return span
-    ended = node.get("completed_at")
-    second = span.ended if ended is None else milliseconds(ended)
-    if span.created % 1000 or second % 1000:
-        return span
-    ends = [step.end for step in steps if span.ended < step.end < second + 1000]
-    return span._replace(ended=max(ends, default=span.ended))
-
-
-def _with_times(
-    keys: Sequence[Key], nodes: Mapping[Key, Node], recorded: Mapping[str, Span], own: Span | None
-) -> list[Step]:
-    timed = [_timed(key, nodes[key]) for key in keys]
-    # What follows each step at the earliest.
-    bounds: list[int | None] = []
-    later = None if own is None else own.ended
-    for step in reversed(timed):
-        bounds.append(later)
-        later = later if step is None else min(step.start, later or step.start)
-    bounds.reverse()
-    earlier = None if own is None else own.begun
-    found: list[Step] = []
-    for key, step, bound in zip(keys, timed, bounds, strict=True):
-        if step is None:
-            step = _stand_in(key, nodes[key], recorded, earlier, bound)
-        if step is not None:
-            found.append(step)
-            earlier = max(step.end, earlier or step.end)
-    return found
 
 
 def _timed(key: Key, node: Node) -> Step | None:
@@ -161,18 +158,3 @@ def _timed(key: Key, node: Node) -> Step | None:
     if "wakes_at" in node:
         end = max(end, milliseconds(node["wakes_at"]))
     return Step(key, node["function_id"], start, max(start, end))
-
-
-def _stand_in(
-    key: Key, node: Node, recorded: Mapping[str, Span], earlier: int | None, later: int | None
-) -> Step | None:
-    child = recorded.get(node.get("child_workflow_id", ""))
-    if child is None or earlier is None or later is None or later < earlier:
-        return None
-
-    def within(moment: int) -> int:
-        return max(earlier, min(moment, later))
-
-    if node["operation"] == "get_result":
-        return Step(key, node["function_id"], earlier, within(child.ended))
-    return Step(key, node["function_id"], earlier, within(child.created))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbos_notebook.pictures.theme import DARK, DOT_STYLES, LIGHT, OPERATIONS
+from dbos_notebook.pictures.theme import DARK, LIGHT, OPERATIONS
 
 if TYPE_CHECKING:
     import graphviz
@@ -54,8 +54,8 @@ def digraph(scene: Scene, direction: str, theme: str) -> graphviz.Digraph:
     dot.attr("edge", color=palette.line, fontname="Helvetica", fontsize="10", arrowsize="0.6")
 
     def node(into: graphviz.Digraph, card: Card) -> None:
-        ink = palette.statuses[card.status]
-        style = ["filled", DOT_STYLES.get(card.status, "")]
+        ink = palette.statuses[card.look]
+        style = ["filled", "dashed" if card.dash else ""]
         if card.shape in ("step", "workflow", "pill", "sleep"):
             style.append("rounded")
         into.node(
@@ -67,7 +67,7 @@ def digraph(scene: Scene, direction: str, theme: str) -> graphviz.Digraph:
             fillcolor=ink.fill,
             color=ink.line,
             fontcolor=palette.ink,
-            penwidth="2.6" if card.status == "ERROR" or card.critical else "1.1",
+            penwidth="2.6" if card.strong or card.critical else "1.1",
             peripheries="2" if card.kind == "group" else "1",
         )
 

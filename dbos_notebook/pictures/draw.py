@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbos_notebook.errors import PictureError, nearest
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 
     from dbos_notebook.pictures.legend import Legend
     from dbos_notebook.pictures.scene import Scene
+    from dbos_notebook.pictures.times import Times
 
 BUDGET = 80
 """About how many nodes a person takes in."""
 MARGIN = 16.0
 NARROWEST = 620.0
-NOTEBOOK = 1_100.0
+NOTEBOOK = 960.0
 """What a notebook shows without making it smaller."""
 LINKS = {
     "first": "",
@@ -99,21 +101,27 @@ def draw(
     if isinstance(graph, graphviz.Digraph):
         return _draw_dot(graph)
     shown = folded(graph, fold, open, hide)
-    critical = critical_shares(graph, shown) if critical_path else {}
     options = (direction, theme, critical_path)
+
+    @cache
+    def times() -> Times:
+        from dbos_notebook.pictures.times import Times
+
+        return Times(graph)
 
     def scene() -> Scene:
         from dbos_notebook.pictures.scene import build
 
-        return build(shown, critical)
+        critical = critical_shares(graph, shown, times()) if critical_path else {}
+        return build(shown, times(), critical)
 
     def drawing() -> Drawing:
-        return _render(graph, shown, scene(), options)
+        return _render(graph, shown, scene(), times(), options)
 
     def text() -> str:
         from dbos_notebook.pictures.text import tree
 
-        return tree(shown)
+        return tree(shown, times())
 
     def dot() -> graphviz.Digraph:
         from dbos_notebook.pictures.dot import digraph
@@ -158,33 +166,36 @@ def folded(
     return graphs.fold(graph, budget=budget, open=opened, hide=hidden)
 
 
-def critical_shares(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any]) -> dict[Any, str]:
+def critical_shares(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times) -> dict[Any, str]:
     """Say of each drawn node on the critical path what share of the time was its own."""
-    from dbos_notebook import graphs
-
-    path = graphs.critical_path(graph)
-    total = path["duration"].sum()
     group_of = {
         member: key
         for key, attributes in shown.nodes(data=True)
         for member in attributes.get("members") or ()
     }
     shares: dict[Any, float] = {}
-    for node, part in path.groupby("node", sort=False)["duration"].sum().items():
+    total = 0.0
+    for node, start, end in times.critical_path(graph):
+        total += end - start
         drawn = node if node in shown else group_of.get(node)
         if drawn is not None:
-            share = part / total if total else 0.0
-            shares[drawn] = shares.get(drawn, 0.0) + float(share)
-    return {node: f"{share:.0%}" if share >= 0.005 else "" for node, share in shares.items()}
+            shares[drawn] = shares.get(drawn, 0.0) + end - start
+    return {
+        node: f"{own / total:.0%}" if total and own / total >= 0.005 else ""
+        for node, own in shares.items()
+    }
 
 
 def _render(
-    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], scene: Scene, options: tuple[Any, ...]
+    graph: nx.DiGraph[Any],
+    shown: nx.DiGraph[Any],
+    scene: Scene,
+    times: Times,
+    options: tuple[Any, ...],
 ) -> Drawing:
     from dbos_notebook.pictures import layout, markup
     from dbos_notebook.pictures.headline import headline
     from dbos_notebook.pictures.nodes import BOOKKEEPING
-    from dbos_notebook.pictures.times import Times
 
     direction, theme, _ = options
     wide, high = layout.arrange(scene, "TB" if direction == "TB" else "LR")
@@ -198,7 +209,7 @@ def _render(
     legend = _legend(scene)
     legend.arrange(room)
     notes = [f"{len(graph):,} nodes folded to {len(shown):,}"] if len(shown) < len(graph) else []
-    head = headline(graph, Times(graph), "Execution graph", notes).fitted(room)
+    head = headline(graph, times, "Execution graph", notes).fitted(room)
     top = 82.0 if head.reason else 64.0
     picture = picture_id("g", scene, head, options)
     svg = markup.render(
@@ -215,7 +226,8 @@ def _render(
         LINKS=LINKS,
         BOOKKEEPING=BOOKKEEPING,
     )
-    return Drawing(svg, {f"{picture}-{card.id}": card.key for card in scene.cards.values()})
+    nodes = {f"{picture}-{card.id}": card.key for card in scene.cards.values()}
+    return Drawing(svg, nodes, head.title)
 
 
 def picture_id(kind: str, *parts: object) -> str:
@@ -227,15 +239,16 @@ def picture_id(kind: str, *parts: object) -> str:
 
 
 def _legend(scene: Scene) -> Legend:
+    from dbos_notebook.pictures.differences import LOOKS
     from dbos_notebook.pictures.legend import Legend
 
     legend = Legend()
     cards = list(scene.cards.values())
-    statuses = {card.status for card in cards if card.marked or card.kind == "group"}
-    statuses |= {status for card in cards for status, _ in card.shares}
-    for status in GRAVEST:
-        if status in statuses:
-            legend.add("status", status, SAID[status])
+    marks = {card.mark for card in cards if card.marked or card.kind == "group"}
+    marks |= {status for card in cards for status, _ in card.shares}
+    for mark in (*GRAVEST, *LOOKS):
+        if mark in marks:
+            legend.add("status", mark, SAID.get(mark, mark))
     for operation, (_, said) in OPERATIONS.items():
         if said and any(card.shape == operation for card in cards):
             legend.add("shape", operation, said + CHILD.get(operation, ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.pictures import words
+from dbos_notebook.pictures import differences, words
 from dbos_notebook.pictures.theme import ENDED, SAID, known
 from dbos_notebook.pictures.times import Times
 
@@ -65,6 +65,8 @@ def headline(
     name = words.clean(attributes.get("name") or "workflows", 200)
     key = words.clean(root, 200) if root is not None else ""
     outcome = SAID[status] if status else words.clean(attributes.get("status") or "", 40)
+    if "root_second" in graph.graph:
+        return _of_two(graph, name, key)
     duration = times.took(root) if root in graph else ""
     if duration:
         outcome += f" {'after' if status in ENDED else 'for'} {duration}"
@@ -74,9 +76,10 @@ def headline(
     when = when.replace(".000", "") if times.coarse else when
     verb = "created" if status in ("ENQUEUED", "DELAYED") else "began"
     facts = [f"{verb} {when}" if when else "", *_counts(graph)]
+    facts += notes or []
     facts += ["workflows timed to the second (SQLite)"] if times.coarse else []
     why = reason(graph)
-    said = " · ".join(fact for fact in [*facts, *(notes or [])] if fact)
+    said = " · ".join(fact for fact in facts if fact)
     return Headline(
         name,
         key,
@@ -87,6 +90,13 @@ def headline(
         words.clean(f"{kind} of {name} {key}"),
         words.clean(f"{outcome} · {said}. {why}"),
     )
+
+
+def _of_two(graph: nx.DiGraph[Any], name: str, key: str) -> Headline:
+    both = f"{key} → {words.clean(graph.graph['root_second'], 200)}"
+    counted = differences.counted(graph)
+    title = words.clean(f"Comparison of {name} {both}")
+    return Headline(name, both, "", "compared", counted, "", title, words.clean(counted))
 
 
 def _counts(graph: nx.DiGraph[Any]) -> list[str]:
@@ -120,9 +130,9 @@ def reason(graph: nx.DiGraph[Any]) -> str:
         and attributes.get("operation") not in ("get_result", "start_child")
     ]
     if steps:
-        key, attributes = steps[-1]
+        _, attributes = steps[-1]
         owner = attributes.get("workflow_id")
-        number = f" #{key[1]}" if isinstance(key, tuple) else ""
+        number = f" #{attributes['function_id']}" if "function_id" in attributes else ""
         where = " › ".join(
             [*_path(graph, owner), words.clean(attributes.get("name") or "", 80) + number]
         )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dbos_notebook.pictures import words
+from dbos_notebook.pictures import differences, words
 from dbos_notebook.pictures.edges import heads, tails
-from dbos_notebook.pictures.theme import ENDED, GRAVEST, OPERATIONS, SAID, known
+from dbos_notebook.pictures.theme import DASHES, ENDED, GRAVEST, OPERATIONS, SAID, known
 from dbos_notebook.pictures.times import Times
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Line:
 
 @dataclass
 class Card:
-    """A node as it is drawn."""
+    """A node as it is drawn. ``look`` is the status that its colours are of."""
 
     id: str
     key: Any
@@ -54,6 +54,10 @@ class Card:
     critical: bool = False
     badge: str = ""
     difference: str = ""
+    look: str = ""
+    mark: str = ""
+    dash: str = ""
+    strong: bool = False
     shares: list[tuple[str, float]] = field(default_factory=list)
     x: float = 0.0
     y: float = 0.0
@@ -82,36 +86,43 @@ def card_of(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Car
     operation = str(attributes.get("operation", "step"))
     card = Card(node_id, key, kind, status, "box", [], tooltip(key, attributes), None)
     card.failing = bool(attributes.get("on_failing_path"))
-    card.difference = words.clean(attributes.get("difference") or "", 40)
+    card.look = card.mark = status
+    card.dash, card.strong = DASHES[status], status == "ERROR"
+    differences.apply(card, attributes)
     name = words.clean(attributes.get("name") or "", 200)
     duration = words.took(attributes.get("duration"))
     if kind == "workflow":
         _workflow_lines(card, name or "workflow", key, attributes, times.took(key))
     elif kind == "group":
         _group_lines(card, group_name(name, attributes), attributes)
-    elif isinstance(key, tuple) and key[-1:] == ("running",):
+    elif "function_id" not in attributes and status == "PENDING":
         card.shape, card.marked = "pill", True
         card.lines = [Line(f"running, {name}", SMALL, tone="status")]
     elif operation in BOOKKEEPING:
-        card.shape, card.marked = operation, status != "SUCCESS"
+        card.shape = operation
+        card.marked = (card.difference or "same") != "same" or status != "SUCCESS"
         said = _said(graph, key, operation, name, duration)
+        said = f"{said} copied".strip() if times.copied(key) else said
         card.lines = [Line(said)] if said else []
     else:
         card.shape = operation if operation == "other" else "step"
         card.lines = [
             Line(words.fit(name or "step", TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"),
-            Line(" · ".join(x for x in (_number(key), duration) if x)),
+            Line(" · ".join(x for x in (_number(attributes), duration) if x)),
         ]
         if times.copied(key):
             card.lines.append(Line("copied from the original"))
-    _error_line(card, attributes)
-    if card.difference and card.difference != "same":
-        card.lines.append(Line(card.difference, SMALL, bold=True, tone="ink"))
+    if changed := differences.said(attributes):
+        fitted = words.fit(changed, SMALL, WIDEST, bold=True)
+        card.lines.append(Line(fitted, bold=True, tone="status"))
+    else:
+        _error_line(card, attributes)
     return card
 
 
-def _number(key: Any) -> str:
-    return f"#{key[1]}" if isinstance(key, tuple) and isinstance(key[1], int) else ""
+def _number(attributes: dict[str, Any]) -> str:
+    number = attributes.get("function_id")
+    return "" if number is None else f"#{number}"
 
 
 def _said(graph: nx.DiGraph[Any], key: Any, operation: str, name: str, duration: str) -> str:
@@ -201,8 +212,8 @@ def tooltip(key: Any, attributes: dict[str, Any]) -> str:
         lines += [f"{total} in all"] if total else []
     else:
         lines.append(f"workflow {words.clean(workflow, 300)}")
-        if isinstance(key, tuple) and isinstance(key[1], int):
-            lines.append(f"step {key[1]}")
+        if "function_id" in attributes:
+            lines.append(f"step {attributes['function_id']}")
     for column, said in (
         ("status", "status"),
         ("duration", "took"),

@@ -26,6 +26,7 @@ class Drawing(NamedTuple):
 
     svg: str
     nodes: dict[str, Any]
+    title: str = ""
 
 
 class Picture:
@@ -183,8 +184,9 @@ class Picture:
                 bundle["image/svg+xml"] = self.svg
             if "image/png" in wanted:
                 bundle["image/png"] = self.png
-                # Else it would be shown at twice the size.
-                metadata["image/png"] = dict(zip(_SIDES, self.size, strict=True))
+                # Else it would be shown at twice the size, and to a screen reader as nothing.
+                sizes = dict(zip(_SIDES, self.size, strict=True))
+                metadata["image/png"] = {**sizes, "alt": self._drawing.title}
         except GraphvizNotFoundError as error:
             # The tree of text still tells; what is missing is said above it.
             return {"text/plain": f"{error}\n\n{self.text}"}, {}

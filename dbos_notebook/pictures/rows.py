@@ -12,7 +12,7 @@ from dbos_notebook.pictures.edges import of_kind, tails
 from dbos_notebook.pictures.nodes import group_name, short_id, tooltip
 from dbos_notebook.pictures.text import walk
 from dbos_notebook.pictures.theme import OPERATIONS, known
-from dbos_notebook.pictures.times import Times, seconds
+from dbos_notebook.pictures.times import Times
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -64,8 +64,11 @@ class Row:
 
 
 def build(
-    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], critical: pd.DataFrame | None
-) -> tuple[list[Row], Times]:
+    graph: nx.DiGraph[Any],
+    shown: nx.DiGraph[Any],
+    times: Times,
+    critical: list[tuple[Any, float, float]],
+) -> list[Row]:
     """Make the rows.
 
     Parameters
@@ -74,10 +77,11 @@ def build(
         The whole graph: times of what is folded come from it.
     shown
         The same, folded, or the very same.
+    times
+        Of the whole graph.
     critical
-        Of ``graphs.critical_path``.
+        Of ``Times.critical_path``.
     """
-    times = Times(graph)
     # The row of a child says all that the step that started it would.
     merged = {
         tail
@@ -85,21 +89,22 @@ def build(
         if shown.nodes[tail].get("operation") == "start_child"
     }
     rows = [_row(graph, shown, times, key, depth) for key, depth in walk(shown, skip=merged)]
-    if critical is not None:
+    if critical:
         _mark(rows, shown, critical)
-    return rows, times
+    return rows
 
 
-def _mark(rows: list[Row], shown: nx.DiGraph[Any], critical: pd.DataFrame) -> None:
+def _mark(
+    rows: list[Row], shown: nx.DiGraph[Any], critical: list[tuple[Any, float, float]]
+) -> None:
     by_key = {row.key: row for row in rows}
     for row in rows:
         for member in shown.nodes[row.key].get("members") or ():
             by_key.setdefault(member, row)
-    for node, start, end in zip(critical["node"], critical["start"], critical["end"], strict=True):
+    for node, begin, close in critical:
         # The step that started a child has no row of its own.
         found = by_key.get(node) or (by_key.get(node[0]) if isinstance(node, tuple) else None)
-        begin, close = seconds(start), seconds(end)
-        if found is not None and begin is not None and close is not None and close > begin:
+        if found is not None:
             found.critical.append((begin, close))
 
 
@@ -162,7 +167,7 @@ def _shares(
     for step in times.steps.get(row.key, ()):
         attributes = graph.nodes[step]
         span = times.step(step)
-        if span is None or times.copied(step) or step[-1] == "running":
+        if span is None or times.copied(step) or "function_id" not in attributes:
             continue
         part = _WAITS.get(str(attributes.get("operation")), "run")
         if part == "run" and attributes.get("status") == "ERROR":
@@ -217,7 +222,7 @@ def _group_row(graph: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[
 def _step_row(shown: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[str, Any]) -> None:
     operation = str(attributes.get("operation", "step"))
     said = OPERATIONS.get(operation, ("", ""))[1]
-    row.number = f"#{row.key[1]}" if isinstance(row.key[1], int) else ""
+    row.number = f"#{attributes['function_id']}" if "function_id" in attributes else ""
     if operation == "get_result":
         owners = [
             shown.nodes[tail].get("workflow_id", tail) for tail in tails(shown, row.key, "returns")
@@ -228,7 +233,7 @@ def _step_row(shown: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[s
         row.name = words.clean(f"{said} {row.name}", 200)
     elif said:
         row.name = said
-    if row.key[1] == "running":
+    if not row.number and row.status == "PENDING":
         row.name, row.running = f"running, {row.name}", True
     if times.copied(row.key):
         row.remark = "copied from the original"

@@ -26,6 +26,7 @@ class Link:
     tooltip: str = ""
     failing: bool = False
     critical: bool = False
+    faint: bool = False
     from_frame: str | None = None
     points: list[tuple[float, float]] = field(default_factory=list)
     tip: tuple[float, float] | None = None
@@ -53,20 +54,21 @@ class Scene:
     notes: list[str] = field(default_factory=list)
 
 
-def build(graph: nx.DiGraph[Any], critical: dict[Any, str] | None = None) -> Scene:
+def build(graph: nx.DiGraph[Any], times: Times, critical: dict[Any, str] | None = None) -> Scene:
     """Make the scene of an execution graph.
 
     Parameters
     ----------
     graph
         Of ``Client.graph``, folded or not, or of ``graphs.compare``.
+    times
+        Of the whole graph.
     critical
         The nodes on the critical path, with the share of time that each took.
     """
     critical = critical or {}
     joins = {key for key, node in graph.nodes(data=True) if node.get("kind") == "join"}
     ids = {key: ("j" if key in joins else "n") + short_id(key)[1:] for key in graph}
-    times = Times(graph)
     with_steps = {
         attributes.get("workflow_id")
         for _, attributes in graph.nodes(data=True)
@@ -91,6 +93,8 @@ def build(graph: nx.DiGraph[Any], critical: dict[Any, str] | None = None) -> Sce
             card.frame = frame.id
             if attributes.get("kind") == "workflow":
                 frame.status, frame.failing = card.status, card.failing
+                if card.difference:
+                    frame.status, frame.failing = "", False
     links = [
         _link(ids[tail], ids[head], cards, attributes)
         for tail, head, attributes in graph.edges(data=True)
@@ -126,7 +130,9 @@ def _link(tail: str, head: str, cards: dict[str, Card], attributes: dict[str, An
     if tail in cards and head in cards:
         both = (cards[tail], cards[head])
         link.failing = kind in ("starts", "returns") and all(card.failing for card in both)
+        link.failing = link.failing and not both[0].difference
         link.critical = all(card.critical for card in both)
+    link.faint = attributes.get("difference") == "only in first"
     if kind == "forked_from" and not words.missing(attributes.get("step")):
         link.tooltip = words.clean(f"forked from step {attributes['step']}")
     return link

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dbos_notebook.pictures import words
 from dbos_notebook.pictures.edges import of_kind
 from dbos_notebook.pictures.theme import SAID, known
+from dbos_notebook.pictures.times import Times
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -15,21 +16,24 @@ if TYPE_CHECKING:
 MOST_LINES = 200
 
 
-def tree(graph: nx.DiGraph[Any]) -> str:
+def tree(graph: nx.DiGraph[Any], times: Times | None = None) -> str:
     """Return a line per workflow, step and group, indented below what started it.
+
+    ``times`` are of the whole graph, where this is a folded one.
 
     Examples
     --------
     >>> import networkx
     >>> graph = networkx.DiGraph(root="w")
     >>> graph.add_node("w", kind="workflow", name="order", status="SUCCESS")
-    >>> graph.add_node(("w", 1), kind="step", name="pay", status="SUCCESS", workflow_id="w")
+    >>> graph.add_node(("w", 1), kind="step", name="pay", workflow_id="w", function_id=1)
     >>> graph.add_edge("w", ("w", 1), kind="first")
     >>> print(tree(graph))
     order  w  succeeded
-      1 pay  succeeded
+      1 pay  not known
     """
-    lines = [f"{'  ' * depth}{_line(key, graph.nodes[key])}" for key, depth in walk(graph)]
+    times = times or Times(graph)
+    lines = [f"{'  ' * depth}{_line(key, graph.nodes[key], times)}" for key, depth in walk(graph)]
     if len(lines) > MOST_LINES:
         left = len(lines) - MOST_LINES
         lines = [*lines[:MOST_LINES], f"… and {words.count(left, 'line')} more"]
@@ -78,7 +82,7 @@ def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, 
     return found
 
 
-def _line(key: Any, attributes: dict[str, Any]) -> str:
+def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
     name = words.clean(attributes.get("name") or "", 80)
     kind = attributes.get("kind")
     if kind == "group":
@@ -94,10 +98,10 @@ def _line(key: Any, attributes: dict[str, Any]) -> str:
     else:
         if kind == "workflow":
             name = f"{name}  {words.clean(key, 80)}"
-        elif isinstance(key, tuple) and isinstance(key[1], int):
-            name = f"{key[1]} {name}"
+        elif "function_id" in attributes:
+            name = f"{attributes['function_id']} {name}"
         said = SAID[known(attributes.get("status"))]
-        spans = words.took(attributes.get("duration"))
+        spans = times.took(key) if kind == "workflow" else words.took(attributes.get("duration"))
     error = ""
     if attributes.get("error_type") and not words.missing(attributes["error_type"]):
         error = words.clean(attributes["error_type"], 80).rsplit(".", 1)[-1]

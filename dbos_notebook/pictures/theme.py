@@ -87,8 +87,6 @@ DASHES = {
 }
 """SVG's stroke-dasharray of a status's outline."""
 
-DOT_STYLES = {"PENDING": "dashed", "ENQUEUED": "dotted", "DELAYED": "dotted", "CANCELLED": "dashed"}
-
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 SAID = {

@@ -18,6 +18,7 @@ from dbos_notebook.pictures.picture import Drawing, Picture
 from dbos_notebook.pictures.rows import PARTS, Row, build
 from dbos_notebook.pictures.scale import Scale, Tick
 from dbos_notebook.pictures.theme import GRAVEST, SAID, ThemeName
+from dbos_notebook.pictures.times import Times
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 BUDGET = 150
 """About how many rows a person scrolls through."""
 MOST_ROWS = 5_000
-WIDE = 1_000.0
+WIDE = 940.0
 """As wide as a notebook, a page of GitHub, or paper on its side shows well."""
 _WIDEST_LABEL = 300.0
 _INDENT = 14.0
@@ -38,6 +39,7 @@ _THINNEST = 2.0
 _BIN = 2.0
 """Pixels per value of what is shown in short: how many ran at once, bars of very many parts."""
 _MOST_PARTS = 300
+_AT_ONCE = "up to {:,} at once"
 
 
 @dataclass
@@ -91,28 +93,24 @@ def timeline(
     shown = folded(graph, BUDGET if fold == "auto" else fold, open, hide)
 
     def drawing() -> Drawing:
-        path = None
-        if critical_path:
-            from dbos_notebook import graphs
-
-            path = graphs.critical_path(graph)
-        return _render(graph, shown, path, theme)
+        return _render(graph, shown, theme, critical_path=critical_path)
 
     def text() -> str:
         from dbos_notebook.pictures.text import tree
 
-        return tree(shown)
+        return tree(shown, Times(graph))
 
     return Picture(drawing, text, shown=shown)
 
 
 def _render(
-    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], path: pd.DataFrame | None, theme: ThemeName
+    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], theme: ThemeName, *, critical_path: bool
 ) -> Drawing:
     from dbos_notebook.pictures import markup
     from dbos_notebook.pictures.headline import headline
 
-    rows, times = build(graph, shown, path)
+    times = Times(graph)
+    rows = build(graph, shown, times, times.critical_path(graph) if critical_path else [])
     spans = [
         (span.start, span.end, span.part == "run" and row.kind == "step")
         for row in rows
@@ -121,7 +119,7 @@ def _render(
     spans += [(start, end, True) for row in rows for start, end in row.members]
     label = min(_WIDEST_LABEL, max((_label_width(row) for row in rows), default=0.0)) + 12
     least, most = _AFTER
-    after = min(most, max([least, *(_said_width(row) for row in rows if row.spans)]))
+    after = min(most, max([least, *(_said_width(row) for row in rows if row.spans or row.members)]))
     scale = Scale(spans, WIDE - 2 * MARGIN - label - after)
     notes = [f"{len(graph):,} rows folded to {len(rows):,}"] if len(shown) < len(graph) else []
     head = headline(graph, times, "Timeline", notes).fitted(WIDE - 2 * MARGIN)
@@ -154,7 +152,7 @@ def _render(
         top=top,
         depth=y,
     )
-    return Drawing(svg, {f"{picture}-{row.id}": row.key for row in rows})
+    return Drawing(svg, {f"{picture}-{row.id}": row.key for row in rows}, head.title)
 
 
 def _label_width(row: Row) -> float:
@@ -171,7 +169,10 @@ def _said(row: Row) -> str:
 
 def _said_width(row: Row) -> float:
     error = words.fit(row.error, 11, _AFTER[1] / 2, bold=True)
-    return words.width(_said(row), 11) + words.width(f" {error}", 11, bold=True) + 16
+    said = _said(row)
+    if row.members and "at once" not in row.remark:  # it is said when the area is drawn
+        said += f" · {_AT_ONCE.format(len(row.members))}"
+    return words.width(said, 11) + words.width(f" {error}", 11, bold=True) + 16
 
 
 def _has_mark(row: Row) -> bool:
@@ -194,16 +195,25 @@ def _place(row: Row, scale: Scale, y: float, room: tuple[float, float], *, again
     drawn.also_x = x + (20 if _has_mark(row) else 4) + 6
     drawn.also_x += words.width(name, size, bold=row.kind != "step")
     drawn.bars = _bars(row, scale)
-    drawn.critical = [
-        (scale(start), max(scale(end), scale(start) + _THINNEST)) for start, end in row.critical
-    ]
+    drawn.critical = _joined([(scale(start), scale(end)) for start, end in row.critical])
     if row.members:
         most = _area(drawn, scale, high - 8)
-        row.remark = " · ".join(x for x in (row.remark, f"up to {most:,} at once") if x)
+        row.remark = " · ".join(x for x in (row.remark, _AT_ONCE.format(most)) if x)
     elif not row.spans:
         drawn.point = 0.0
     _words(drawn, scale.wide + after)
     return drawn
+
+
+def _joined(lines: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Draw lines as one where no gap between them can be seen."""
+    joined: list[tuple[float, float]] = []
+    for start, end in sorted(lines):
+        if joined and start - joined[-1][1] < 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, max(end, start + _THINNEST)))
+    return joined
 
 
 def _bars(row: Row, scale: Scale) -> list[Bar]:

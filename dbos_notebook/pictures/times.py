@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dbos_notebook.pictures import words
+from dbos_notebook.pictures.edges import tails
 from dbos_notebook.pictures.theme import ENDED, known
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Times:
         if began is not None and ran:
             first, last = min(span[0] for span in ran), max(span[1] for span in ran)
             if self.coarse:
-                if 0 < first - began < _SECOND:
+                if began == int(began) and first - began < _SECOND:
                     began = first
                 if ended is not None and 0 < last - ended < _SECOND:
                     ended = last
@@ -67,7 +68,13 @@ class Times:
         elif ended is None and status in ENDED:
             ended = began
         if self.coarse and created is not None and began is not None:
-            created = began if began - created < _SECOND else created
+            starts = [self.step(step) for step in tails(self._graph, key, "starts")]
+            known_since = [span[0] for span in starts if span is not None]
+            if known_since:  # no child is older than the step that started it
+                created = max(created, *known_since)
+                began = max(began, created)
+            elif began - created < _SECOND:  # whether it waited cannot be told
+                created = began
         if began is not None and ended is not None and ended < began:
             ended = began
         return created, began, ended
@@ -105,6 +112,27 @@ class Times:
         end = seconds(attributes.get("completed_at"))
         created = seconds(self._graph.nodes[owner].get("created_at"))
         return end is not None and created is not None and end < created
+
+    def critical_path(self, graph: nx.DiGraph[Any]) -> list[tuple[Any, float, float]]:
+        """Return (node, start, end) of ``graphs.critical_path``, within the time of the root.
+
+        With times in whole seconds the path begins and ends up to a second outside of it.
+        """
+        from dbos_notebook import graphs
+
+        root = graph.graph.get("root")
+        if root not in graph:
+            return []
+        created, _, ended = self.workflow(root)
+        first = created if created is not None else 0.0
+        last = ended if ended is not None else max(self.now, first)
+        path = graphs.critical_path(graph)
+        found = []
+        for node, start, end in zip(path["node"], path["start"], path["end"], strict=True):
+            begin, close = seconds(start), seconds(end)
+            if begin is not None and close is not None:
+                found.append((node, max(begin, first), min(close, last)))
+        return [(node, begin, close) for node, begin, close in found if close > begin]
 
 
 def seconds(time: Any) -> float | None:

@@ -95,7 +95,7 @@ def page(
         conditions.append(_without_matching_parent(queries, filters))
     bound = None
     if look_through is not None and order.sort == "created_at":
-        bound = _bound(session, queries, order, look_through)
+        bound = _bound(session, queries, keys, order, look_through)
     if bound is not None:
         created = table.c.created_at
         conditions.append(created >= bound if order.descending else created <= bound)
@@ -131,13 +131,15 @@ def page(
     return Page(frame, True, [bound if order.descending else bound + 1, ""], bound)  # noqa: FBT003
 
 
-def _bound(session: Session, queries: Queries, order: Order, rows: int) -> int | None:
+def _bound(
+    session: Session, queries: Queries, keys: Sequence[Key], order: Order, rows: int
+) -> int | None:
     """Return when the row so many places on was created; ``None``: there are fewer."""
     created = queries.workflows.c.created_at
     statement = sa.select(created.label("created"))
     if order.after:
-        start = sa.literal(order.after[0], sa.BigInteger())
-        statement = statement.where(created <= start if order.descending else created >= start)
+        # Behind the row and not only the moment, or many of one moment would be met for ever.
+        statement = statement.where(*_behind(keys, order))
     direction = created.desc() if order.descending else created.asc()
     found = session.rows(statement.order_by(direction).offset(rows).limit(1))
     return int(found[0]["created"]) if found else None

@@ -7,15 +7,18 @@ that to open a group or to change the picture asks the database nothing.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from dbos_notebook.pictures import words
 from dbos_notebook.pictures.draw import draw
 from dbos_notebook.pictures.nodes import short_id
 from dbos_notebook.pictures.timeline import timeline
+from dbos_notebook.pictures.times import Times
 from dbos_notebook.widgets import plain
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ ECHOES = ("get_result", "start_child")
 MOST_FAILURES = 500
 MOST_FOUND = 50
 MOST_FORKS = 50
-MOST_LISTED = 2_000
+MOST_LISTED = 5_000
 PICTURES = ("graph", "timeline")
 DIRECTIONS = ("auto", "LR", "TB")
 
@@ -138,9 +141,17 @@ class Run:
             "forks": self.forks,
             "failures": failures[:MOST_FAILURES],
             "more_failures": max(0, len(failures) - MOST_FAILURES),
-            "total": len(self.graph),
+            "counts": self._counts(),
+            "took": Times(self.graph).took(self.workflow_id),
             "active": self.active,
         }
+
+    def _counts(self) -> str:
+        kinds = Counter(
+            "step" if "function_id" in node else node["kind"] for node in self.graph.nodes.values()
+        )
+        said = [words.count(kinds["workflow"], "workflow")] if kinds["workflow"] > 1 else []
+        return ", ".join([*said, words.count(kinds["step"], "step")])
 
     def failures(self) -> Iterator[dict[str, Any]]:
         """Yield where it failed: what made the whole fail first, then the others by their time."""
@@ -222,17 +233,43 @@ class Run:
     def listed(self) -> dict[str, Any]:
         """Return all workflows and steps as rows of a table, in the order of the tree."""
         rows: list[dict[str, Any]] = []
-        for key, node in self.graph.nodes.items():
-            if node["kind"] == "join":
-                continue
-            if len(rows) == MOST_LISTED:
-                break
-            told = self.told(key)
+        order = self._in_order()
+        for key, depth in order[:MOST_LISTED]:
+            node = self.graph.nodes[key]
+            told = {**self.told(key), "depth": depth}
             for name in ("started_at", "completed_at", "created_at"):
                 if name in node:
                     told[name] = plain.milliseconds(node[name])
             rows.append(told)
-        return {"rows": rows, "left_out": max(0, len(self.graph) - MOST_LISTED)}
+        return {"rows": rows, "left_out": max(0, len(order) - MOST_LISTED)}
+
+    def _in_order(self) -> list[tuple[Any, int]]:
+        """Return every node with its depth, a child after the step that started it."""
+        steps: dict[Any, list[Any]] = {}
+        below: dict[Any, list[Any]] = {}
+        for key, node in self.graph.nodes.items():
+            if node["kind"] == "step":
+                steps.setdefault(node["workflow_id"], []).append(key)
+            elif node["kind"] == "workflow" and node.get("parent") in self.graph:
+                below.setdefault(node["parent"], []).append(key)
+        found: list[tuple[Any, int]] = []
+        placed: set[Any] = set()
+        tops = [k for k, n in self.graph.nodes.items() if n["kind"] == "workflow"]
+        for top in [self.workflow_id, *tops]:
+            waiting = [(top, 0)]
+            while waiting:
+                key, depth = waiting.pop()
+                if key in placed or key not in self.graph:
+                    continue
+                placed.add(key)
+                found.append((key, depth))
+                if self.graph.nodes[key]["kind"] == "workflow":
+                    inner = [*steps.get(key, ()), *below.get(key, ())]
+                    waiting += [(each, depth + 1) for each in reversed(inner)]
+                elif self.graph.nodes[key].get("operation") == "start_child":
+                    waiting.append((self.graph.nodes[key].get("child_workflow_id"), depth + 1))
+        return found
+
 
     def drawn(self, view: Mapping[str, Any]) -> dict[str, Any]:
         """Return the picture, and which part of it is which node."""

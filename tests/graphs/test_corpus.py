@@ -101,6 +101,21 @@ def test_a_failure_is_followed_from_the_step_to_the_root(client: dn.Client) -> N
     assert graph.nodes[path[-1]]["error_type"]
 
 
+def test_sleeps_say_when_they_wake(client: dn.Client, every_graph: dict[str, nx.DiGraph]) -> None:
+    """Seconds in Python and milliseconds in TypeScript; completed as it began before dbos 3."""
+    seen = 0
+    for graph in every_graph.values():
+        for node in graph.nodes.values():
+            if node.get("operation") == "sleep" and "timeout_of" not in node:
+                if "completed_at" in node:
+                    assert node["wakes_at"] >= node["completed_at"]
+                    assert node["wakes_at"] - node["started_at"] < pd.Timedelta("1min")
+                seen += 1
+    assert seen >= 2
+    if "waits" in every_graph:
+        assert every_graph["waits"].nodes["waits", 2]["timeout_of"] == 1
+
+
 def test_written_and_read_again(every_graph: dict[str, nx.DiGraph]) -> None:
     for root, graph in every_graph.items():
         flat = graphs.plain(graph)

@@ -179,6 +179,17 @@ def test_ten_thousand_children_fold_within_a_second() -> None:
     check(graph, folded)
 
 
+def test_a_long_run_without_a_pattern_folds_quickly() -> None:
+    chance = random.Random(3)
+    rows = [a_step("w", place, place, place, chance.choice("abcdefgh")) for place in range(30_000)]
+    graph = execution_graph(frame([workflow("w")], "workflows"), frame(rows, "steps"))
+    begun = time.perf_counter()
+    folded = fold(graph)
+    took = time.perf_counter() - begun
+    assert took < 4, f"{took:.2f} s"
+    check(graph, folded)
+
+
 @pytest.mark.parametrize("shape", ["unlike steps", "deep", "wide blocks", "all fail differently"])
 def test_whatever_it_is_it_is_brought_to_the_budget(shape: str) -> None:
     workflows, rows = [workflow("w0")], []

@@ -125,6 +125,9 @@ def test_unknown_ids_are_told() -> None:
             db.graph("checkout-99")
         with pytest.raises(dn.FilterError):
             db.graph("checkout-1", depth=-1)
+        with pytest.raises(dn.FilterError, match="one workflow, not 26"):
+            db.graph(db.workflows())  # type: ignore[arg-type]
+        assert db.graph(["checkout-1"]).graph["root"] == "checkout-1"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +253,12 @@ HOSTILE = [
 ]
 
 
+def test_keys_stay_apart_when_they_become_texts() -> None:
+    hostile = ["w", '["w", 1]', '"[\\"w\\", 1]"', '"w"', "\x01", "\x02", "\ufffd"]
+    graph = execution_graph(*frames(list(map(workflow, hostile)), [step("w", 1, 0, 1)]))
+    assert len(plain(graph)) == len(graph) == 8
+
+
 def test_hostile_names_are_kept_and_can_be_written(tmp_path: Path) -> None:
     workflows = [workflow(f"{name}{place}", name=name) for place, name in enumerate(HOSTILE)]
     steps = [
@@ -260,6 +269,7 @@ def test_hostile_names_are_kept_and_can_be_written(tmp_path: Path) -> None:
     assert [name for _, name in graph.nodes("name")][::2] == HOSTILE
     flat = plain(graph)
     assert len(flat) == len(graph) == 2 * len(HOSTILE)
+    assert next(name for _, name in flat.nodes("name")) == HOSTILE[0]
     nx.write_graphml(flat, tmp_path / "graph.xml")
     assert nx.is_isomorphic(nx.read_graphml(tmp_path / "graph.xml"), flat)
 

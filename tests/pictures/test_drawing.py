@@ -14,6 +14,8 @@ import pytest
 import runs
 
 import dbos_notebook as dn
+from dbos_notebook import graphs
+from dbos_notebook.graphs.compare import DIFFERENCES
 from dbos_notebook.pictures import layout
 from dbos_notebook.pictures.layout import render
 
@@ -215,7 +217,11 @@ def test_what_a_notebook_gets() -> None:
     picture = dn.draw(runs.failing())
     data, metadata = picture._repr_mimebundle_()
     assert set(data) == {"image/svg+xml", "image/png", "text/plain"}
-    assert metadata["image/png"] == dict(zip(("width", "height"), picture.size, strict=True))
+    assert metadata["image/png"] == {
+        "width": picture.size[0],
+        "height": picture.size[1],
+        "alt": "Execution graph of order order-17",
+    }
     assert set(picture._repr_mimebundle_(include={"text/plain"})[0]) == {"text/plain"}
     assert "image/png" not in picture._repr_mimebundle_(exclude={"image/png"})[0]
 
@@ -339,3 +345,46 @@ def test_text_and_marks_stand_out() -> None:
             assert contrast(ink.text, ink.fill) >= 4.5
             assert contrast(palette.ink, ink.fill) >= 7
             assert contrast(palette.muted, ink.fill) >= 4.5
+
+
+def test_a_copied_step_of_a_fork_says_so(shop: dn.Client) -> None:
+    said = texts(dn.draw(shop.graph("fork-of-order-1-1.0-0006")))
+    assert "copied" in said
+
+
+def test_a_comparison_shows_what_changed(shop: dn.Client) -> None:
+    original, fork = "order-1-1.0-0006", "fork-of-order-1-1.0-0006"
+    compared = graphs.compare(*(shop.graph(each, load_output=True) for each in (original, fork)))
+    picture = dn.draw(compared.graph)
+    said = texts(picture)
+    assert "CouponError → succeeded" in said
+    assert f"{original} → {fork}" in said
+    counts = compared.frame["difference"].value_counts()
+    assert any(f"{counts['only in second']} only in second" in each for each in said)
+    marks = {each.get("id"): each for each in parse(picture).iter() if each.get("data-node")}
+    assert len(marks) == len(compared.frame)
+
+
+def test_every_difference_has_a_mark_of_its_own() -> None:
+    forms = set()
+    for difference in DIFFERENCES:
+        sample = runs.Sample("w")
+        sample.graph.graph["root_second"] = "v"
+        sample.workflow("w", "order", 0, 1, difference=difference)
+        root = parse(dn.draw(sample.graph, theme="light"))
+        (card,) = (e for e in root.iter(f"{SVG}g") if e.get("data-node"))
+        mark = next(e for e in card.iter(f"{SVG}g") if e is not card)
+        forms.add("".join(str(e.get("d") or e.get("r")) for e in mark))
+    assert len(forms) == len(DIFFERENCES)
+
+
+def test_the_critical_path_goes_through_children() -> None:
+    picture = dn.draw(runs.failing(), critical_path=True)
+    said = texts(picture)
+    shares = [int(each[:-1]) for each in said if each.endswith("%") and each[:-1].isdigit()]
+    assert len(shares) > 5
+    assert sum(shares) == pytest.approx(100, abs=len(shares))
+    black = [e for e in parse(picture).iter(f"{SVG}path") if e.get("opacity") == ".28"]
+    path = graphs.critical_path(runs.failing())
+    # Not past a child as well: neither of the two edges from a start to its wait.
+    assert len(black) == len(dict.fromkeys(path["node"])) - 1

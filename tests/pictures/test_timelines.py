@@ -17,12 +17,13 @@ import dbos_notebook as dn
 from dbos_notebook.pictures.rows import Row, build
 from dbos_notebook.pictures.scale import Scale
 from dbos_notebook.pictures.timeline import timeline
+from dbos_notebook.pictures.times import Times
 
 FORK = "fork-of-order-1-1.0-0006"
 
 
 def rows_of(graph: nx.DiGraph[Any]) -> dict[Any, Row]:
-    return {row.key: row for row in build(graph, graph, None)[0]}
+    return {row.key: row for row in build(graph, graph, Times(graph), [])}
 
 
 def parts(row: Row) -> list[tuple[float, float, str]]:
@@ -70,7 +71,7 @@ def test_parts_are_all_of_the_time() -> None:
 
 
 def test_children_stand_below_what_started_them() -> None:
-    rows = build(runs.failing(), runs.failing(), None)[0]
+    rows = list(rows_of(runs.failing()).values())
     assert [(row.depth, row.name) for row in rows] == [
         (0, "order"),
         (1, "price"),

@@ -13,7 +13,8 @@ const ATTRIBUTES = new Set(["class", "d", "x", "y", "dx", "dy", "width", "height
 const LOCAL = /^url\(#([\w-]+)\)$/;
 const SMALLEST = 0.08;
 const LARGEST = 4;
-const READABLE = 0.62;
+const READABLE = 0.8;
+const NARROW = 0.62;
 const PADDING = 10;
 const PANNED = 4;
 
@@ -60,7 +61,9 @@ export class Canvas {
 
   // --- the picture ---------------------------------------------------------------------------
 
-  show(picture, label) {
+  // Of rows, where the one side belongs to the other, more is made smaller than of a graph.
+  show(picture, label, rows = false) {
+    this.rows = rows;
     const held = this.frame.contains(this.frame.getRootNode().activeElement);
     const made = parsed(picture.svg, this.prefix);
     const parts = Object.fromEntries([...made.querySelectorAll("[data-part]")]
@@ -132,7 +135,8 @@ export class Canvas {
 
   // As wide as there is room, where that can be read.
   wanted() {
-    return Math.min(1, Math.max(READABLE, this.width / this.box[2]));
+    const least = this.rows ? NARROW : READABLE;
+    return Math.min(1, Math.max(least, this.width / this.box[2]));
   }
 
   resize(scale) {
@@ -200,11 +204,13 @@ export class Canvas {
   lookAt(part) {
     const own = part.getBoundingClientRect();
     const frame = this.frame.getBoundingClientRect();
-    const inside = own.left >= frame.left && own.right <= frame.right
-      && own.top >= frame.top && own.bottom <= frame.bottom;
+    const across = own.width > frame.width * 0.8
+      || (own.left >= frame.left && own.right <= frame.right);
+    const inside = across && own.top >= frame.top && own.bottom <= frame.bottom;
     if (inside) return;
     this.frame.scrollBy({
-      left: own.left + own.width / 2 - frame.left - frame.width / 2,
+      left: own.width > frame.width * 0.8 ? 0
+        : own.left + own.width / 2 - frame.left - frame.width / 2,
       top: own.top + own.height / 2 - frame.top - frame.height / 2,
     });
   }

@@ -2,6 +2,9 @@
 // as a text node or as the value of a named attribute: nothing here, and nothing that uses it,
 // parses markup.
 
+// Where the focus can be. JupyterLab's shortcuts stay away from an element that says so, and ask the
+// focused one alone: without this, two d's pressed on a row would delete the cell.
+const FOCUSABLE = ["BUTTON", "INPUT", "SELECT", "SUMMARY"];
 const SVG = "http://www.w3.org/2000/svg";
 
 // el("td", {class: "n", title: text, on: {click: f}}, "text", child, null, [more])
@@ -23,6 +26,9 @@ function fill(node, attributes, children) {
     } else {
       node.setAttribute(name, value === true ? "" : String(value));
     }
+  }
+  if (FOCUSABLE.includes(node.tagName) || "tabindex" in attributes) {
+    node.setAttribute("data-lm-suppress-shortcuts", "true");
   }
   put(node, ...children);
   return node;

@@ -654,8 +654,7 @@ class Explore {
 }
 
 function render({ model, el: host }) {
-  // JupyterLab's own shortcuts stay out of what is typed and walked through here.
-  const root = el("div", { class: "dn-explore", "data-lm-suppress-shortcuts": "true" });
+  const root = el("div", { class: "dn-explore" });
   host.append(root);
   const explore = new Explore(model, root);
   return () => explore.close();

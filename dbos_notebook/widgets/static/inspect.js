@@ -58,6 +58,7 @@ class Inspect {
     this.found = el("ul", { class: "dn-found", hidden: true, "aria-label": "Found" });
     this.failures = el("span", { class: "dn-group dn-failures", hidden: true, role: "group",
       "aria-label": "Failures" });
+    this.sizes = this.canvas.buttons();
     this.tools = el("span", { class: "dn-group", role: "group", "aria-label": "Picture" });
     this.banner = el("div", { class: "dn-banner", role: "alert", hidden: true });
     this.strip = el("div", { class: "dn-strip", hidden: true });
@@ -80,7 +81,7 @@ class Inspect {
       this.banner, this.actions.panel, this.nodeActions.panel, this.strip,
       el("div", { class: "dn-bar2" }, this.tabs, this.failures,
         el("span", { class: "dn-finder" }, this.search, this.found),
-        el("span", { class: "dn-space" }), this.tools, this.canvas.buttons()),
+        el("span", { class: "dn-space" }), this.tools, this.sizes),
       el("div", { class: "dn-body" }, this.picture, this.listing, this.panel),
       el("div", { class: "dn-end" }, this.state, el("span", { class: "dn-space" }), this.hint));
     this.listen();
@@ -106,6 +107,7 @@ class Inspect {
     this.picture.setAttribute("aria-label", TABS.find(([name]) => name === this.tab)[1]);
     this.listing.hidden = pictured;
     this.tools.hidden = !pictured;
+    this.sizes.hidden = !pictured;
     this.hint.hidden = !pictured;
     this.root.dataset.tab = this.tab;
   }
@@ -119,9 +121,9 @@ class Inspect {
       this.options.open.length > 0 && this.button("Fold all", "Fold what was opened",
         () => this.change({ open: [] })),
       toggle("critical", "Critical path", "Mark what determined the end", true, false),
-      toggle("hide", "Own steps", "Hide DBOS's bookkeeping: events, sleeps, results", true, false),
+      toggle("hide", "Bookkeeping", "Show DBOS's own steps: events, sleeps, results", false, true),
       this.tab === "graph" && !this.pair
-        && toggle("direction", "Downwards", "Let time run down", "TB", "auto"));
+        && toggle("direction", "↓", "Let time run down", "TB", "auto"));
   }
 
   showLive() {
@@ -140,7 +142,7 @@ class Inspect {
     const took = UNFINISHED.includes(row.status)
       ? row.status === "PENDING" && el("span", { class: "dn-running", "data-since": begun },
         span(now - begun))
-      : row.duration !== undefined && `took ${span(row.duration)}`;
+      : this.facts.took && `took ${this.facts.took}`;
     const fact = (...parts) => el("span", {}, parts);
     const copyId = el("button", { type: "button", class: "dn-button dn-tool", title: "Copy the ID",
       "aria-label": "Copy the ID", on: { click: async () => {
@@ -169,7 +171,7 @@ class Inspect {
           forks.slice(0, 6).map((fork) => el("span", { class: "dn-fork" }, statusIcon(fork.status),
             this.runLink(fork.id), this.compareButton(row.id, fork.id))),
           forks.length > 6 && " …"),
-        this.facts.total > 1 && fact(`${count(this.facts.total)} nodes`)),
+        fact(this.facts.counts)),
       row.error_type && el("p", { class: "dn-why" }, el("b", {}, shortType(row.error_type)),
         row.error_message && `: ${row.error_message}`),
       !this.start.read_only && !this.offline && el("div", { class: "dn-act-line" },
@@ -285,7 +287,8 @@ class Inspect {
     if (this.pair) return;
     this.drawn = picture;
     this.canvas.show(picture, `${this.tab === "timeline" ? "Timeline" : "Graph"} of `
-      + `${this.facts.row.name ?? "the workflow"}; arrow keys walk, Enter opens`);
+      + `${this.facts.row.name ?? "the workflow"}; arrow keys walk, Enter opens`,
+    this.tab === "timeline");
     this.canvas.select(this.selectedRef());
     this.showTools();
     this.fade();

@@ -35,6 +35,8 @@ export function stepTable(found, doing) {
 function line(node, doing) {
   const flow = node.kind === "workflow";
   const choose = () => doing.choose(node);
+  const step = el("td", { class: "dn-step" }, node.name);
+  step.style.paddingLeft = `${10 + 14 * Math.min(node.depth, 8)}px`;
   return el("tr", {
     tabindex: "0",
     "data-kind": node.kind,
@@ -57,7 +59,7 @@ function line(node, doing) {
   },
   el("td", {}, statusIcon(node.status)),
   el("td", { class: "n" }, node.number),
-  el("td", { class: "dn-step" }, node.name),
+  step,
   el("td", {}, el("code", {}, flow || node.workflow_id !== doing.root ? node.workflow_id : "")),
   el("td", {}, node.started_at ?? node.created_at
     ? exact(node.started_at ?? node.created_at).slice(11, 23) : ""),
