@@ -116,11 +116,7 @@ def connect(
     return Client(reader, catalog, decoder, application_name=application_name, read_only=read_only)
 
 
-<<<<<<< HEAD
-class Client(Reading, Counting, Picturing, Steering, Exploring):
-=======
 class Client(Reading, Counting, Steering, Picturing, Exploring):
->>>>>>> widgets
     """A connection to one system database. Make it with :func:`connect`.
 
     It may be used from several threads and inside a running event loop, is a context manager, and

@@ -25,19 +25,11 @@ ORDER = {
     "control": 4,
     "fleet": 4,
     "pictures": 4,
-<<<<<<< HEAD
-    "counting": 5,
-    "exploring": 5,
-    "reading": 5,
-    "picturing": 5,
-    "steering": 5,
-=======
     "exploring": 5,
     "counting": 5,
     "reading": 5,
     "steering": 5,
     "picturing": 5,
->>>>>>> widgets
     "workflow": 5,
     "client": 6,
     "widgets": 7,

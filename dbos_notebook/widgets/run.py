@@ -270,7 +270,6 @@ class Run:
                     waiting.append((self.graph.nodes[key].get("child_workflow_id"), depth + 1))
         return found
 
-
     def drawn(self, view: Mapping[str, Any]) -> dict[str, Any]:
         """Return the picture, and which part of it is which node."""
         return drawn(self.picture(view))
