@@ -26,23 +26,26 @@ def of_workflow(client: Client, workflow_id: str) -> dict[str, Any]:
 
 def itself(client: Client, workflow_id: str) -> dict[str, Any]:
     """Return what is told of a workflow without its steps; raises WorkflowNotFoundError."""
-    found = _told(client.workflow(workflow_id))
+    workflow = client.workflow(workflow_id)
+    (row,) = plain.workflow_rows(workflow.row.to_frame().T)
     forks = client.workflows(forked_from=workflow_id, limit=MOST_FORKS)
-    found["forks"] = [
-        {"id": workflow_id, "status": status}
-        for workflow_id, status in zip(forks["workflow_id"], forks["status"], strict=True)
-    ]
-    return found
+    return {
+        **_told(workflow, row),
+        "forks": [
+            {"id": workflow_id, "status": status}
+            for workflow_id, status in zip(forks["workflow_id"], forks["status"], strict=True)
+        ],
+    }
 
 
 def many(client: Client, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield what is told of each workflow of a frame with payloads, without steps and forks."""
-    for _, row in frame.iterrows():
-        yield _told(Workflow(client, row))
+    for row, (_, record) in zip(plain.workflow_rows(frame), frame.iterrows(), strict=True):
+        yield _told(Workflow(client, record), row)
 
 
-def _told(workflow: Workflow) -> dict[str, Any]:
-    found: dict[str, Any] = {"row": plain.workflow_rows(workflow.row.to_frame().T)[0]}
+def _told(workflow: Workflow, row: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"row": row}
     if workflow.input is not None:
         found["input"] = plain.call(workflow.input)
     if workflow.output is not None or workflow.status == "SUCCESS":
