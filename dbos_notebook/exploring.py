@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dbos_notebook.client import Client
+    from dbos_notebook.widgets.controls import Controls
     from dbos_notebook.widgets.explore import Explore
+    from dbos_notebook.widgets.inspect import Inspect
+
+    Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
 
 
 class Exploring:
@@ -46,3 +52,43 @@ class Exploring:
 
         given: Mapping[str, Any] = filters
         return Explore(cast("Client", self), given, live=live, tree=tree, page_size=page_size)
+
+    def inspect(self, workflow_id: str) -> Inspect:
+        """Show one workflow: its graph and timeline, what each step did, and what can be done.
+
+        A click on a step shows its details and forks from it; a click on a folded group opens it.
+        While the workflow runs, the view follows it.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).inspect("checkout-1").workflow_id
+        'checkout-1'
+        """
+        from dbos_notebook.widgets.inspect import Inspect
+
+        return Inspect(cast("Client", self), workflow_id)
+
+    def controls(self, workflows: Texts) -> Controls:
+        """Show buttons that cancel, resume, fork and repair these workflows.
+
+        A button is on where DBOS would act. It shows the plan, asks once, and then shows the
+        receipt, which is ``.receipt`` in the next cell.
+
+        Parameters
+        ----------
+        workflows
+            An ID, many, a Series, or a DataFrame with ``workflow_id``.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).controls("queued-1")
+        <Controls sqlite:...: 1 workflow>
+        """
+        from dbos_notebook.widgets.controls import Controls
+
+        return Controls(cast("Client", self), workflows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dbos_notebook.client import Client
+    from dbos_notebook.pictures.picture import Picture
 
 FALLBACK_ROWS = 20
+LARGEST_SVG = 300_000
 
 
 @cache
@@ -56,9 +60,34 @@ def listing(client: Client, frame: pd.DataFrame, code: str) -> str:
 
 def listing_page(client: Client, frame: pd.DataFrame, code: str) -> str:
     """Return a whole page of a listing, each row with its details."""
-    opened = {i: details.of_workflow(client, i) for i in frame["workflow_id"]}
-    body = _render(client, frame, code, 0, opened)
-    return _templates().get_template("page.html.j2").render(title="Workflows", body=body)
+    return page("Workflows", [opened(client, frame, code)])
+
+
+def opened(client: Client, frame: pd.DataFrame, code: str) -> str:
+    """Return a table of workflows, each with its details."""
+    told = {i: details.of_workflow(client, i) for i in frame["workflow_id"]}
+    return _render(client, frame, code, 0, told)
+
+
+def pictures(client: Client, drawn: Sequence[tuple[str, Picture]]) -> str:
+    """Return pictures under one another; one that would swell a notebook is its text."""
+    shown = [
+        {"title": title, "svg": picture.svg if len(picture.svg) <= LARGEST_SVG else None}
+        | {"text": "" if len(picture.svg) <= LARGEST_SVG else picture.text}
+        for title, picture in drawn
+    ]
+    template = _templates().get_template("pictures.html.j2")
+    return template.render(
+        pictures=shown,
+        location=str(client.location),
+        style=assets.style("static"),
+        read_at=_instant(round(time.time() * 1000)),
+    )
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """Return a whole HTML page of parts that templates made."""
+    return _templates().get_template("page.html.j2").render(title=title, parts=parts)
 
 
 def _render(
