@@ -145,7 +145,10 @@ class Inspect(View):
         return details.steps(self._client, str(message["id"]), int(message["after"]))
 
     def static_html(self) -> str:
-        """Return the graph as HTML that needs no kernel; without inputs and results."""
+        """Return the graph as HTML that needs no kernel; without inputs and results.
+
+        An error's text is in the picture.
+        """
         graph = self._client.graph(self.workflow_id)
         return static.pictures(self._client, [("Graph", self._drawn(graph, "graph", "auto", []))])
 
