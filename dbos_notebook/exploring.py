@@ -97,12 +97,12 @@ class Exploring:
         Returns
         -------
         Controls
-            A widget. ``.receipt`` is that of the last action.
+            A widget. ``.frame`` are the workflows now, ``.receipt`` is that of the last action.
 
         Examples
         --------
-        >>> dbos_notebook.connect(example_database).controls("queued-1").workflow_ids
-        ['queued-1']
+        >>> dbos_notebook.connect(example_database).controls("queued-1")
+        <Controls sqlite:...: 1 workflow>
         """
         from dbos_notebook.widgets.controls import Controls
 

@@ -11,6 +11,7 @@ import traitlets
 
 from dbos_notebook.errors import FilterError
 from dbos_notebook.pictures import markup
+from dbos_notebook.tables.filters import as_texts
 from dbos_notebook.widgets import assets, nodes, offline
 from dbos_notebook.widgets.actions import Actions
 from dbos_notebook.widgets.compared import Compared
@@ -20,6 +21,7 @@ from dbos_notebook.widgets.view import View
 if TYPE_CHECKING:
     from dbos_notebook.client import Client
     from dbos_notebook.control.receipt import Receipt
+    from dbos_notebook.workflow import Workflow
 
 TABS = ("graph", "timeline", "steps")
 KEPT = 3
@@ -68,15 +70,18 @@ class Inspect(View):
         self._compared: Compared | None = None
         self._actions = Actions(client)
         self._client = client
+        ids = as_texts(workflow_id, "workflow_id")
+        if len(ids) != 1:
+            raise FilterError(f"inspect takes one workflow, not {len(ids)}. Call it for each.")
         # Before anything is shown, so that a wrong ID fails in the caller's cell.
-        self._run(workflow_id)
+        self._run(ids[0])
         start = {
             "tab": tab,
             "read_only": client.read_only,
             "forbidden": self._actions.forbidden(),
             "location": str(client.location),
         }
-        super().__init__(client, workflow_id=workflow_id, live=live, _start=start)
+        super().__init__(client, workflow_id=ids[0], live=live, _start=start)
         self._answers = {
             "show": self._show,
             "node": self._node,
@@ -108,6 +113,11 @@ class Inspect(View):
     def receipt(self) -> Receipt | None:
         """The receipt of the last action that was confirmed here; ``None``: there was none."""
         return self._actions.receipt
+
+    @property
+    def workflow(self) -> Workflow:
+        """The workflow that is shown, as it is in the database now."""
+        return self._client.workflow(self.workflow_id)
 
     @property
     def graph(self) -> Any:

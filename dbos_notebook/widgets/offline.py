@@ -9,7 +9,6 @@ import base64
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.errors import GraphvizNotFoundError
@@ -50,16 +49,6 @@ def fallback(client: Client, run: Run) -> str:
         code=nodes.code(run, None),
         read_at=_now(),
     )
-
-
-def note(client: Client, ids: Sequence[str]) -> str:
-    """Return in a line which workflows buttons are about."""
-    return _render("note.html.j2", client, ids=list(ids))
-
-
-def wrapped(title: str, body: str) -> str:
-    """Return a page around what a view shows without a kernel."""
-    return static._templates().get_template("page.html.j2").render(title=title, body=body)
 
 
 def _render(template: str, client: Client, **values: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +57,18 @@ def listing(client: Client, frame: pd.DataFrame, code: str) -> str:
 
 def listing_page(client: Client, frame: pd.DataFrame, code: str) -> str:
     """Return a whole page of a listing, each row with its details."""
-    opened = {i: details.of_workflow(client, i) for i in frame["workflow_id"]}
-    body = _render(client, frame, code, 0, opened)
-    return _templates().get_template("page.html.j2").render(title="Workflows", body=body)
+    return page("Workflows", [opened(client, frame, code)])
+
+
+def opened(client: Client, frame: pd.DataFrame, code: str) -> str:
+    """Return a table of workflows, each with its details."""
+    told = {i: details.of_workflow(client, i) for i in frame["workflow_id"]}
+    return _render(client, frame, code, 0, told)
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """Return a whole HTML page of parts that templates made."""
+    return _templates().get_template("page.html.j2").render(title=title, parts=parts)
 
 
 def _render(

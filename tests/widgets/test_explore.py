@@ -11,18 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking_widgets import ask
 
 import dbos_notebook as dn
 from dbos_notebook.widgets import asking
 from dbos_notebook.widgets.explore import Explore
-
-
-def ask(widget: Explore, kind: str, **question: Any) -> dict[str, Any]:
-    """Ask as the browser does; what comes back must be able to travel."""
-    answer = widget.answer({"kind": kind, "request": "r1", **question})
-    assert answer["request"] == "r1"
-    json.dumps(answer, allow_nan=False)
-    return answer
 
 
 def pages(widget: Explore, **view: Any) -> Iterator[list[str]]:

@@ -362,14 +362,3 @@ def test_a_read_only_client_has_no_buttons(notebook: Callable[..., Opened], live
     expect(side(page)).to_contain_text("fragile")
     for name in ("Cancel", "Resume", "Fork", "Repair", "Fork from here"):
         assert page.get_by_role("button", name=name, exact=True).count() == 0
-
-
-def test_the_buttons_alone(notebook: Callable[..., Opened], live: Live) -> None:
-    opened = notebook(opening(live.url, "db.controls(db.workflows('broken'))"), width=1300)
-    page = opened.page
-    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_disabled()
-    page.get_by_role("button", name="Fork", exact=True).click()
-    expect(page.get_by_role("group", name="Plan: fork")).to_contain_text("broken")
-    page.get_by_role("button", name="Do nothing").click()
-    expect(page.get_by_role("group", name="Plan: fork")).to_be_hidden()
-    assert opened.errors == []

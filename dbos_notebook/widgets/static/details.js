@@ -105,9 +105,15 @@ export function shortType(type) {
   return type.slice(type.lastIndexOf(".") + 1);
 }
 
-// The steps' share of the workflow's time; before the first and after the last is left as it was.
+// A fork's first steps are the original's, with the original's times.
+function copied(step, row) {
+  return row.forked_from !== undefined && step.completed_at + 1000 < row.created_at;
+}
+
+// The time from the first of what this run did to the last.
 function scale(found, now) {
-  const times = found.steps.flatMap((step) => [step.started_at, step.completed_at]);
+  const own = found.steps.filter((step) => !copied(step, found.row));
+  const times = own.flatMap((step) => [step.started_at, step.completed_at]);
   const row = found.row;
   times.push(row.dequeued_at ?? row.created_at, row.completed_at);
   if (UNFINISHED.includes(row.status)) times.push(now);
@@ -130,7 +136,7 @@ function steps(found, now, doing) {
       el("th", { scope: "col", class: "n" }, "took"),
       el("th", { scope: "col" }, "result"))),
     body);
-  const add = (rows) => put(body, rows.map((step) => stepRow(step, from, long, doing)));
+  const add = (rows) => put(body, rows.map((step) => stepRow(step, found.row, from, long, doing)));
   add(found.steps);
   put(section, table);
   if (found.more_steps) {
@@ -154,14 +160,15 @@ function steps(found, now, doing) {
   return section;
 }
 
-function stepRow(step, from, long, doing) {
+function stepRow(step, row, from, long, doing) {
   const took = step.completed_at !== undefined && step.started_at !== undefined
     ? step.completed_at - step.started_at : undefined;
   return el("tr", { "data-status": step.status },
     el("td", { class: "n" }, step.number),
     el("td", {}, statusIcon(step.status)),
     el("td", { class: "dn-step" }, step.name, step.child && [" ", idLink(step.child, doing)]),
-    el("td", { class: "dn-when" }, took === undefined ? "" : bar(step, from, long)),
+    el("td", { class: "dn-when" }, copied(step, row)
+      ? el("span", { class: "dn-quiet" }, "copied") : took === undefined ? "" : bar(step, from, long)),
     el("td", { class: "n" }, span(took)),
     el("td", { class: "dn-result" }, result(step.result)));
 }
@@ -175,8 +182,9 @@ function bar(step, from, long) {
   return el("span", { class: "dn-bar", title: exact(step.started_at) }, drawn);
 }
 
-function result(value) {
+export function result(value, whole = false) {
   if (!value || value.text === "None") return el("span", { class: "dn-quiet" }, "None");
+  if (whole) return written(value);
   const line = value.text.split("\n").join(" ");
   if (line.length <= SHORT && !value.text.includes("\n")) return el("code", {}, line);
   return el("details", {},

@@ -269,7 +269,7 @@ class Inspect {
     this.showHead();
     this.showPicture(answer.picture);
     this.showFailures();
-    this.actions.about([id], `${answer.facts.row.status} ${answer.facts.forks.length} ${this.stamp}`);
+    if (!this.offline) this.actions.about([id], `${answer.facts.row.status} ${answer.facts.forks.length} ${this.stamp}`);
     if (this.tab === "steps") this.list();
     const selected = this.selected();
     if (selected && (first || anew)) this.tell(selected, { quiet: !first, look: first });
