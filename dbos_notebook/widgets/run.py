@@ -36,6 +36,8 @@ MOST_FOUND = 50
 MOST_FORKS = 50
 MOST_LISTED = 5_000
 PICTURES = ("graph", "timeline")
+MOST_PICTURES = 12
+NEARLY = 1.2
 DIRECTIONS = ("auto", "LR", "TB")
 
 
@@ -111,27 +113,47 @@ class Run:
         opened = tuple(str(name) for name in view.get("open") or ())
         hide = ("bookkeeping",) if view.get("hide") else ()
         direction = view.get("direction") if view.get("direction") in DIRECTIONS else "auto"
-        critical = bool(view.get("critical"))
-        asked = (kind, opened, hide, direction, critical)
-        if asked not in self._pictures:
-            if len(self._pictures) > 8:
-                self._pictures.clear()
-            # Light, because the view's style gives every part the colours of its host's theme.
-            if kind == "timeline":
-                drawn = timeline(
-                    self.graph, open=opened, hide=hide, theme="light", critical_path=critical
-                )
-            else:
-                drawn = draw(
-                    self.graph,
-                    open=opened,
-                    hide=hide,
-                    direction=direction,  # type: ignore[arg-type]
-                    theme="light",
-                    critical_path=critical,
-                )
-            self._pictures[asked] = drawn
-        return self._pictures[asked]
+        room = int(view.get("room") or 0)
+        return self._kept(
+            kind, opened, hide, str(direction), room, critical=bool(view.get("critical"))
+        )
+
+    def _kept(
+        self,
+        kind: str,
+        opened: tuple[str, ...],
+        hide: tuple[str, ...],
+        direction: str,
+        room: int,
+        *,
+        critical: bool,
+    ) -> Picture:
+        asked = (kind, opened, hide, direction, room if kind == "graph" else 0, critical)
+        if asked in self._pictures:
+            return self._pictures[asked]
+        # Light, because the view's style gives every part the colours of its host's theme.
+        if kind == "timeline":
+            drawn = timeline(
+                self.graph, open=opened, hide=hide, theme="light", critical_path=critical
+            )
+        elif direction == "auto" and room:
+            # Time runs to the right wherever the view has room for that, or nearly.
+            drawn = self._kept(kind, opened, hide, "LR", 0, critical=critical)
+            if drawn.size[0] > room * NEARLY:
+                drawn = self._kept(kind, opened, hide, "auto", 0, critical=critical)
+        else:
+            drawn = draw(
+                self.graph,
+                open=opened,
+                hide=hide,
+                direction=direction,  # type: ignore[arg-type]
+                theme="light",
+                critical_path=critical,
+            )
+        if len(self._pictures) > MOST_PICTURES:
+            self._pictures.clear()
+        self._pictures[asked] = drawn
+        return drawn
 
     def facts(self) -> dict[str, Any]:
         """Return what stands above the picture: the workflow, its relatives, its failures."""

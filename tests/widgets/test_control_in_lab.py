@@ -1,4 +1,4 @@
-"""Buttons in a real JupyterLab on a live application: cancel, resume, fork, and follow the fork."""
+"""Buttons in a real JupyterLab on a live application: of the list, and alone."""
 
 from __future__ import annotations
 

@@ -248,7 +248,8 @@ class Inspect {
   // --- asking --------------------------------------------------------------------------------
 
   view() {
-    return { ...this.options, picture: this.tab === "timeline" ? "timeline" : "graph" };
+    return { ...this.options, picture: this.tab === "timeline" ? "timeline" : "graph",
+      room: Math.round(this.root.clientWidth / 100) * 100 };
   }
 
   async load({ anew = false, first = false, stamp = null } = {}) {
