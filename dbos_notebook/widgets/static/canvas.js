@@ -21,10 +21,10 @@ const PANNED = 4;
 export function parsed(text, prefix) {
   const root = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
   if (root.localName !== "svg") throw new Error("The picture is no SVG.");
-  return copied(root, prefix);
+  return rebuilt(root, prefix);
 }
 
-function copied(node, prefix) {
+function rebuilt(node, prefix) {
   const made = document.createElementNS(NAMESPACE, node.localName);
   for (const { name, value } of node.attributes) {
     if (!ATTRIBUTES.has(name)) continue;
@@ -39,7 +39,7 @@ function copied(node, prefix) {
   for (const child of node.childNodes) {
     if (child.nodeType === Node.TEXT_NODE) made.append(child.data);
     else if (child.nodeType === Node.ELEMENT_NODE && ELEMENTS.has(child.localName)) {
-      made.append(copied(child, prefix));
+      made.append(rebuilt(child, prefix));
     }
   }
   return made;
