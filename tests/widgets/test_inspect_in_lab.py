@@ -265,6 +265,43 @@ def test_hostile_names_and_payloads_run_nothing(
     assert opened.beyond_the_server() == []
 
 
+def test_live_asks_while_it_is_seen_and_stops_with_its_cell(
+    notebook: Callable[..., Opened], old_sqlite: Path, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked"
+    asked.touch()
+    counting = (
+        "answer = widget.answer\n"
+        "def counted(message):\n"
+        f"    with open({str(asked)!r}, 'a') as file:\n"
+        "        file.write('.')\n"
+        "    return answer(message)\n"
+        "widget.answer = counted\nwidget"
+    )
+    opened = notebook(opening(str(old_sqlite), "db.inspect('queued-1')"), counting)
+    page = opened.page
+    page.locator(".dn-inspect [data-node]").last.wait_for()
+
+    def in_seconds(seconds: float) -> int:
+        before = asked.stat().st_size
+        page.wait_for_timeout(seconds * 1000)
+        return asked.stat().st_size - before
+
+    page.wait_for_timeout(1500)
+    # Two views of one model, each at most once a second.
+    assert 2 <= in_seconds(4) <= 10
+    page.get_by_role("switch", name="Live").first.click()
+    page.wait_for_timeout(500)
+    assert in_seconds(2.5) == 0
+    page.get_by_role("switch", name="Live").first.click()
+    page.wait_for_timeout(1200)
+    assert in_seconds(2.5) > 0
+    opened.command("editmenu:clear-all")
+    page.wait_for_timeout(500)
+    assert in_seconds(2.5) == 0
+    assert opened.errors == []
+
+
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """A DBOS application in version v1, in which steps fail, and v2, in which they do not."""

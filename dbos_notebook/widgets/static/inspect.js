@@ -454,14 +454,14 @@ class Inspect {
     };
   }
 
-  closePanel() {
+  closePanel(focus = true) {
     const ref = this.selectedRef();
     this.panel.hidden = true;
     this.panel.replaceChildren();
     this.remember(null);
     this.canvas.select(null);
     this.showFailures();
-    this.canvas.parts.get(ref)?.focus({ preventScroll: true });
+    if (focus) this.canvas.parts.get(ref)?.focus({ preventScroll: true });
   }
 
   openRun(id) {
@@ -482,7 +482,7 @@ class Inspect {
     this.rows = null;
     this.calm = 0;
     this.touched = Date.now();
-    this.closePanel();
+    this.closePanel(false);
     this.actions.close();
     this.nodeActions.close();
     this.closeFound();
