@@ -14,6 +14,7 @@ from control.live import Live, until
 from playwright.sync_api import Locator, Page, expect
 
 import dbos_notebook as dn
+from dbos_notebook.pictures.theme import DARK, LIGHT
 
 expect.set_options(timeout=WAIT_SECONDS * 1000)
 
@@ -154,17 +155,11 @@ def test_search_leads_to_a_step(page: Page) -> None:
 
 
 def test_dark_and_light_follow_the_host(opened: Opened, page: Page) -> None:
-    def fill() -> str:
-        text = page.locator(".dn-picture text.ink").first
-        return str(text.evaluate("text => getComputedStyle(text).fill"))
-
-    light = fill()
-    opened.set_dark(dark=True)
-    page.locator(".dn-inspect[data-theme=dark]").wait_for()
-    assert fill() != light
-    opened.set_dark(dark=False)
-    page.locator(".dn-inspect[data-theme=light]").wait_for()
-    assert fill() == light
+    name = page.locator(".dn-picture text.ink").first
+    for dark, palette in ((True, DARK), (False, LIGHT)):
+        opened.set_dark(dark=dark)
+        red, green, blue = (int(palette.ink[at : at + 2], 16) for at in (1, 3, 5))
+        expect(name).to_have_css("fill", f"rgb({red}, {green}, {blue})")
 
 
 def test_the_saved_notebook_has_a_picture_and_no_payload(opened: Opened, page: Page) -> None:

@@ -303,6 +303,7 @@ class Inspect {
   }
 
   turnTo(tab) {
+    if (tab === this.tab && !this.pair) return null;
     if (this.pair) this.endComparison(false);
     this.tab = tab;
     this.canvas.scale = null;
