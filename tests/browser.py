@@ -129,6 +129,8 @@ class Opened:
         self.command("apputils:change-theme", {"theme": theme})
         attribute = str(not dark).lower()
         self.page.wait_for_selector(f'body[data-jp-theme-light="{attribute}"]', state="attached")
+        # JupyterLab removes its curtain twice, the second time in vain, where two changes meet.
+        self.page.wait_for_selector("#jupyterlab-splash", state="detached")
 
     def save(self) -> nbformat.NotebookNode:
         """Save the notebook and return what the file then holds."""
