@@ -102,9 +102,9 @@ def test_fork_a_failed_step_onto_the_fixed_version_and_see_it_succeed(
         assert page.inner_text(".dn-title code") == fork
         assert client.workflow(fork).app_version == "v2"
     page.get_by_role("tab", name="Against the original").click()
-    page.wait_for_selector(".dn-picture svg >> text=changed error")
+    page.wait_for_selector(".dn-picture svg text:has-text('changed error')")
     page.get_by_role("tab", name="Timeline").click()
-    page.wait_for_selector(".dn-picture svg >> text=copied from the original")
+    page.wait_for_selector(".dn-picture svg text:has-text('copied from the original')")
     page.get_by_label("Back to the workflow before").click()
     page.wait_for_selector(".dn-title .dn-chip[data-status=ERROR]")
     assert opened.errors == []
