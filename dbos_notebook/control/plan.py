@@ -116,12 +116,18 @@ class Plan:
         options = ", ".join(f"{name}={value!r}" for name, value in self.verb.options().items())
         title = f"Plan: {self.action} {_many(self.items)}{' with ' + options if options else ''}"
         notes = []
-        idle = [item for item in self.items if item.will_run and "unlikely" in item.will_run]
+        told = {item.will_run for item in self.items if item.will_run}
+        hidden = ["action", "start_step", "step_name"]
+        if len(told) == 1:
+            # The same for all: said once.
+            notes.append(f"Will it run? {told.pop()}.")
+            hidden.append("will_run")
+        idle = [item for item in self.items if (item.will_run or "").startswith("unlikely")]
         if idle:
-            notes.append(f"{len(idle):,} would wait for an executor that does not seem to live.")
+            notes.append(f"⚠ {len(idle):,} would wait for an executor that does not seem to live.")
         if self.counts["do"]:
             notes.append("Nothing has been written. plan.apply() does it.")
-        shown = [name for name in COLUMNS if name not in ("action", "start_step", "step_name")]
+        shown = [name for name in COLUMNS if name not in hidden]
         return Sheet(title, self.counts, notes, self.to_frame(), shown, "plan.to_frame()")
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,8 +43,14 @@ class Line:
 class Receipt:
     """What a control call did, one row per workflow. In a cell it is a table.
 
-    Its columns: ``workflow_id``, ``action``, ``outcome`` (``done``, ``unchanged``, ``not_found``,
+    The columns: ``workflow_id``, ``action``, ``outcome`` (``done``, ``unchanged``, ``not_found``,
     ``failed``, ``unknown``), ``status_before``, ``status_after``, ``new_workflow_id``, ``detail``.
+    ``called_at`` is when the call began.
+
+    Examples
+    --------
+    >>> dbos_notebook.connect(example_database).cancel([])
+    Receipt: cancel 0 workflows: nothing
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class Receipt:
         self.action = action
         self.lines = list(lines)
         self.notes = list(notes)
+        self.called_at = dt.datetime.now(dt.UTC)
         self._wait = wait
         self._check = check
         self._subject = subject
@@ -112,7 +120,8 @@ class Receipt:
         if self.counts["unknown"]:
             notes.append("Some outcomes are unknown. receipt.check() asks the database again.")
         frame = self.to_frame()
-        return Sheet(title, self.counts, notes, frame, list(frame.columns), "receipt.to_frame()")
+        shown = [name for name in frame.columns if name != "action"]
+        return Sheet(title, self.counts, notes, frame, shown, "receipt.to_frame()")
 
     def __repr__(self) -> str:
         return self._sheet().text()

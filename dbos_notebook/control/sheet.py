@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 SHOWN = 50
 """Rows that a cell shows; ``to_frame()`` has all."""
 SHOWN_CHARACTERS = 200
+WIDE = ("workflow_id", "new_workflow_id", "effect", "detail", "will_run")
+"""Columns whose texts may be broken into lines; the others are short."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,12 @@ class Sheet:
         """Return it as plain text."""
         columns, rows, more = self._table()
         counts = ", ".join(f"{count:,} {word}" for word, count in self.counts.items() if count)
-        lines = [f"{self.title}: {counts or 'nothing'}", *(f"  ! {note}" for note in self.notes)]
+        lines = [
+            f"{printable(self.title)}: {counts or 'nothing'}",
+            *(f"  {printable(note)}" for note in self.notes),
+        ]
         # A line of the table must stay one line whatever a workflow is called.
-        rows = [[_visible(cell) for cell in row] for row in rows]
+        rows = [[printable(cell) for cell in row] for row in rows]
         widths = [
             min(60, max(len(cell) for cell in column))
             for column in zip(columns, *rows, strict=True)
@@ -78,6 +83,7 @@ class Sheet:
                 notes=self.notes,
                 columns=[name.replace("_", " ") for name in columns],
                 names=columns,
+                wide=WIDE,
                 rows=rows,
                 more=more,
                 whole=self.whole,
@@ -85,7 +91,14 @@ class Sheet:
         )
 
 
-def _visible(text: str) -> str:
+def printable(text: str) -> str:
+    r"""Replace what would break a line or steer a terminal.
+
+    Examples
+    --------
+    >>> printable("a\nb")
+    'a·b'
+    """
     return "".join(char if char.isprintable() else "·" for char in text)
 
 

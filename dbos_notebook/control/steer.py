@@ -16,7 +16,7 @@ from dbos_notebook.control import rows
 from dbos_notebook.control.alive import Prospects
 from dbos_notebook.control.calls import Door
 from dbos_notebook.control.course import Course, Unit
-from dbos_notebook.control.forks import Fork, _FromStep
+from dbos_notebook.control.forks import Fork, FromStep
 from dbos_notebook.control.guard import require_write
 from dbos_notebook.control.history import History
 from dbos_notebook.control.plan import Plan
@@ -59,11 +59,11 @@ class Steer:
         queries: Queries,
         *,
         application_name: str | None,
-        read_only: bool,
+        read_only: Callable[[], bool],
     ) -> None:
         self.reader = reader
         self.queries = queries
-        self.read_only = read_only
+        self._read_only = read_only
         self.door = Door(reader.location, reader.schema, application_name)
         self.history = History(str(reader.location))
 
@@ -127,7 +127,7 @@ class Steer:
             return
         first = refused[0]
         more = f" And {len(refused) - 1:,} more: error.plan." if len(refused) > 1 else ""
-        if isinstance(plan.verb, _FromStep) and first.point is None:
+        if isinstance(plan.verb, FromStep) and first.point is None:
             raise StepNotFoundError(f"{first.effect}{more}", plan=plan)
         raise RefusedError(
             f"{plan.action} of {first.workflow_id!r} is refused: {first.effect}. Nothing was "
@@ -137,7 +137,7 @@ class Steer:
 
     def guard(self) -> None:
         """Raise where this client may change nothing. Asked before each call that writes."""
-        require_write(self.reader, self.queries, read_only=self.read_only)
+        require_write(self.reader, self.queries, read_only=self._read_only())
 
     # Applying
 
@@ -153,6 +153,7 @@ class Steer:
             )
         began = dt.datetime.now(dt.UTC)
         receipt, course = self.carry(plan)
+        receipt.called_at = began
         self.history.add(began, verb.action, verb.options(), receipt)
         self.raise_broken(receipt, course)
         return receipt
@@ -163,7 +164,11 @@ class Steer:
         planned = {item.workflow_id: item for item in plan.items}
         with self.reader.session() as session:
             known = verb.look(session, self.queries, list(planned), planned)
-        items = [self._still(verb, item, known, plan) for item in plan.items]
+            items = [self._still(verb, item, known, plan) for item in plan.items]
+            if verb.enqueues:
+                # An executor may have been started, or have died, since the plan.
+                prospects = Prospects(session, self.queries)
+                items = [self._with_prospect(verb, item, prospects) for item in items]
         doing = [item for item in items if item.verdict == "do"]
         units = [Unit(doing[i : i + verb.batch]) for i in range(0, len(doing), verb.batch)]
         course = Course(self.door, verb.call)
@@ -186,9 +191,11 @@ class Steer:
 
     def _still(self, verb: Verb, item: Item, known: Known, plan: Plan) -> Item:
         """Judge a line of a plan again: only what it promised is done, if it still can be."""
-        if item.workflow_id in plan.applied:
-            return dataclasses.replace(item, verdict="unchanged", effect="this plan has done it")
         now = verb.judge(item.workflow_id, known, item)
+        if item.workflow_id in plan.applied:
+            return dataclasses.replace(
+                item, verdict="unchanged", effect="this plan has done it", row=now.row
+            )
         before = item.row.status if item.row else None
         status = now.row.status if now.row else None
         since = f" (when it was planned: {before})" if before not in (None, status) else ""
@@ -197,9 +204,7 @@ class Steer:
         if item.verdict != "do" and now.verdict == "do":
             effect = f"the plan left it alone: {item.effect}{since}"
             return dataclasses.replace(now, verdict="unchanged", effect=effect, asked=item.asked)
-        return dataclasses.replace(
-            now, will_run=item.will_run, asked=item.asked, replaced=item.replaced
-        )
+        return dataclasses.replace(now, asked=item.asked, replaced=item.replaced)
 
     def _receipt(
         self, plan: Plan, items: Sequence[Item], units: Sequence[Unit], course: Course
@@ -225,9 +230,15 @@ class Steer:
                 if one not in known and after.rows[one].status == "CANCELLED"
             ]
         idle = [
-            item for item in items if item.verdict == "do" and "unlikely" in (item.will_run or "")
+            item
+            for item in items
+            if item.verdict == "do" and (item.will_run or "").startswith("unlikely")
         ]
-        notes = [f"{len(idle):,} wait for an executor: {idle[0].will_run}."] if idle else []
+        notes = [f"⚠ {len(idle):,} wait for an executor: {idle[0].will_run}."] if idle else []
+
+        told = {item.will_run for item in items if item.verdict == "do" and item.will_run}
+        if len(told) == 1 and not idle:
+            notes.append(f"Will it run? {told.pop()}.")
 
         def check() -> Receipt:
             return self._receipt(plan, items, units, course)
@@ -260,7 +271,7 @@ class Steer:
         after, new = found.get(item.workflow_id), found.get(item.new_workflow_id or "")
         outcome, detail = self._outcome(verb, item, attempt, known, course)
         if outcome == "done" and item.will_run and not item.will_run.startswith("likely"):
-            detail += f"; to run: {item.will_run}"
+            detail += f". Will it run? {item.will_run}"
         there = new is not None and new.forked_from == item.workflow_id
         return Line(
             item.workflow_id,
@@ -297,7 +308,7 @@ class Steer:
         new = known.rows.get(item.new_workflow_id or "")
         happened = verb.happened(item, after, new)
         if unit.ended and error is None:
-            if happened:
+            if happened or verb.certain:
                 return "done", verb.done(item)
             if after is None:
                 return "not_found", "it was deleted meanwhile"
