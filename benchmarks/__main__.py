@@ -14,7 +14,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cases, graphs, pictures
+from benchmarks import cases, control, graphs, pictures
 from benchmarks.databases import Shape, fill_postgres, fill_sqlite
 from benchmarks.measure import Report
 
@@ -30,17 +30,24 @@ class Size:
     sqlite: Shape
     sqlite_lists: tuple[int, ...]
     steps_of: int
+    controlled: int
 
 
 SIZES = {
     "small": Size(
-        Shape(50_000, 10, 1_000), (1_000, 10_000, 50_000), Shape(20_000, 10, 100), (20_000,), 1_000
+        Shape(50_000, 10, 1_000),
+        (1_000, 10_000, 50_000),
+        Shape(20_000, 10, 100),
+        (20_000,),
+        1_000,
+        2_000,
     ),
     "full": Size(
         Shape(1_000_000, 100, 10_000),
         (10_000, 100_000, 1_000_000),
         Shape(200_000, 100, 10_000),
         (10_000, 200_000),
+        10_000,
         10_000,
     ),
 }
@@ -87,6 +94,8 @@ def _postgres(report: Report, size: Size, directory: Path) -> None:
         pictures.drawing(report, url, root)
         cases.counted(report, url)
         cases.footprints(report, url, size.postgres.workflows)
+        control.bulk(report, url, size.controlled)
+        control.felt_by_the_application(report, url, size.controlled)
     finally:
         server.cleanup()
         shutil.rmtree(home, ignore_errors=True)

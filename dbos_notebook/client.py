@@ -65,7 +65,8 @@ def connect(
     serializer
         The application's own (``DBOSConfig["serializer"]``), for ``trust_payloads=True``.
     statement_timeout
-        Seconds that one query may take; ``None``: no bound. SQLite checks it as rows arrive.
+        Seconds that one query may take; ``None``: no bound. On SQLite it is checked while rows
+        arrive.
 
     Returns
     -------
@@ -116,7 +117,7 @@ def connect(
     return Client(reader, catalog, decoder, application_name=application_name, read_only=read_only)
 
 
-class Client(Reading, Counting, Steering, Picturing, Exploring):
+class Client(Reading, Counting, Picturing, Steering, Exploring):
     """A connection to one system database. Make it with :func:`connect`.
 
     It may be used from several threads and inside a running event loop, is a context manager, and

@@ -42,7 +42,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 START_SECONDS = 60.0
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 45.0
 """For anything in the browser; far more than anything takes."""
 READY = """() => {
     const context = window.jupyterapp?.shell.currentWidget?.sessionContext;

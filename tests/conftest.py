@@ -29,6 +29,9 @@ def postgres_server() -> Iterator[PostgresServer]:
     hba.write_text(rule + hba.read_text())
     with server.admin() as connection:
         connection.execute(f"CREATE ROLE {PASSWORD_ROLE} LOGIN PASSWORD '{PASSWORD}'".encode())
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            # Nothing of it outlives the tests; waiting for the disk would be most of their time.
+            connection.execute(f"ALTER SYSTEM SET {setting} = off".encode())
         connection.execute("SELECT pg_reload_conf()")
     yield server
     server.server.cleanup()

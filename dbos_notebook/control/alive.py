@@ -112,47 +112,35 @@ class Prospects:
         self._queues = self._queue_settings()
 
     def _activity(self) -> list[dict[str, Any]]:
-        """Find the last deed of each executor, among what is recent or runs."""
+        """Find the last deeds of each executor within a day, each by an index of DBOS's."""
         table, column = self._queries.workflows, self._queries.column
-        version = column(table, "application_version")
         recent = self._now - LOOKED_BACK_SECONDS * 1000
         who = (
             column(table, "executor_id").label("executor"),
-            version.label("version"),
+            column(table, "application_version").label("version"),
             column(table, "application_name").label("application"),
         )
         groups: list[Any] = [sa.literal_column(str(number + 1)) for number in range(len(who))]
-        ran = column(table, "started_at_epoch_ms")
-        # What was run, not what was only enqueued, cancelled or resumed from outside.
-        ended = sa.case((table.c.status.in_(("SUCCESS", "ERROR")), table.c.updated_at))
-        deeds = [
-            sa.select(*who, sa.func.max(sa.func.coalesce(ended, ran, table.c.created_at)))
-            .where(who[0].is_not(None), table.c.created_at >= recent)
-            .where(table.c.status.in_(("SUCCESS", "ERROR", "PENDING")))
-            .group_by(*groups)
+        ended, began = column(table, "completed_at"), column(table, "started_at_epoch_ms")
+        # What executors did: not what was enqueued or cancelled from outside.
+        deeds: list[tuple[Any, sa.FromClause, Any]] = [
+            (ended, table, table.c.status.in_(("SUCCESS", "ERROR"))),
+            (began, table, sa.true()),
+            (table.c.created_at, table, table.c.status == "PENDING"),
         ]
         steps = self._queries.steps
         if "completed_at_epoch_ms" in steps.c:
             joined = table.join(steps, steps.c.workflow_uuid == table.c.workflow_uuid)
-            deeds.append(
-                sa.select(*who, sa.func.max(steps.c.completed_at_epoch_ms))
-                .select_from(joined)
-                .where(who[0].is_not(None), table.c.status == "PENDING")
+            deeds.append((steps.c.completed_at_epoch_ms, joined, table.c.status == "PENDING"))
+        found: list[dict[str, Any]] = []
+        for moment, source, condition in deeds:
+            statement = (
+                sa.select(*who, sa.func.max(moment).label("last"))
+                .select_from(source)
+                .where(who[0].is_not(None), moment >= recent, condition)
                 .group_by(*groups)
             )
-        found = []
-        for statement in deeds:
-            for row in self._session.rows(statement):
-                executor, version_, application, last = row.values()
-                if last is not None and last >= recent:
-                    found.append(
-                        {
-                            "executor": executor,
-                            "version": version_,
-                            "application": application,
-                            "last": int(last),
-                        }
-                    )
+            found += self._session.rows(statement)
         return found
 
     def _connected(self) -> int:

@@ -19,13 +19,16 @@ class Cause:
     point
         Where its fork starts.
     children
-        The failed children whose forks it must be given.
+        The failed children whose forks it is given.
+    required
+        Those of them whose failure made it fail: without them no fork can help.
     problem
         Why no fork of it can help; ``None`` where one can.
     """
 
     point: ForkPoint
     children: tuple[str, ...] = ()
+    required: frozenset[str] = frozenset()
     problem: str | None = None
 
 
@@ -85,11 +88,12 @@ def find(row: Row, steps: Sequence[Step], children: Mapping[str, Row]) -> Cause:
                 f"step {start} awaits {child} by its ID, not as a child that it started, so a fork "
                 f"awaits the same failed run. db.rewind({child!r}, …) repairs that one in place"
             )
-            return Cause(point, (), problem)
+            return Cause(point, problem=problem)
     gone = [s.awaits for s in together if s.awaits in begun and s.awaits not in children]
     if gone:
-        return Cause(point, (), f"its failed child {gone[0]} has been deleted")
-    return Cause(point, tuple(bad))
+        return Cause(point, problem=f"its failed child {gone[0]} has been deleted")
+    taken = {step.awaits for step in together}
+    return Cause(point, tuple(bad), frozenset(child for child in bad if child in taken))
 
 
 def _overlap(one: Step, other: Step) -> bool:

@@ -87,17 +87,13 @@ class Course:
 
         try:
             client = self._door.client()
-            unit.made = self._call(client, unit.items) or {}
-        except dbos_error.DBOSNonExistentWorkflowError as error:
-            if len(unit.items) == 1:
-                unit.error = error
-                return
-            # One of the batch has gone since it was read, and DBOS did none of them.
-            for number, item in enumerate(unit.items):
-                try:
-                    self._call(client, [item])
-                except dbos_error.DBOSNonExistentWorkflowError as gone:
-                    unit.errors[number] = gone
+            try:
+                unit.made = self._call(client, unit.items) or {}
+            except dbos_error.DBOSNonExistentWorkflowError:
+                if len(unit.items) == 1:
+                    raise
+                # One of the batch has gone since it was read, and DBOS did none of them.
+                self._one_by_one(client, unit, dbos_error.DBOSNonExistentWorkflowError)
         except Exception as error:  # noqa: BLE001 - whatever it is, the receipt tells it
             unit.error = error
             fatal = self._door.fatal(error)
@@ -105,6 +101,13 @@ class Course:
                 with self._lock:
                     self._stopped = True
                     self.fatal = self.fatal or fatal
+
+    def _one_by_one(self, client: Any, unit: Unit, gone: type[Exception]) -> None:
+        for number, item in enumerate(unit.items):
+            try:
+                self._call(client, [item])
+            except gone as error:
+                unit.errors[number] = error
 
     def _drain(self, units: Sequence[Unit]) -> None:
         """Let nothing more begin, and wait a little for what has begun."""

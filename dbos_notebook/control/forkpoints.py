@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbos_notebook.control.rows import Step
+from dbos_notebook.control.sheet import printable
 from dbos_notebook.errors import FilterError, StepNotFoundError, nearest
 
 WORDS = ("first", "last", "failed")
@@ -142,11 +143,12 @@ def _number(workflow_id: str, start_step: Any, steps: Sequence[Step]) -> int:
 
 
 def _missing(workflow_id: str, what: str, steps: Sequence[Step]) -> StepNotFoundError:
-    listed = ", ".join(f"{step.function_id} {step.function_name}" for step in steps[:SHOWN])
+    names = [printable(step.function_name) for step in steps]
+    pairs = zip(steps, names[:SHOWN], strict=False)
+    listed = ", ".join(f"{step.function_id} {name}" for step, name in pairs)
     if len(steps) > SHOWN:
         listed += f", … ({len(steps)} in all)"
     have = f"Its steps: {listed}." if steps else "It has recorded no step; 'first' starts it anew."
     word = what.partition("'")[2].rstrip("'")
-    names = [step.function_name for step in steps]
     hint = nearest(word, [*names, *WORDS]) if word else ""
     return StepNotFoundError(f"Workflow {workflow_id!r} has no {what}.{hint} {have}")

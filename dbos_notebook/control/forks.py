@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dbos_notebook.control import rows
 from dbos_notebook.control.forkpoints import ForkPoint, resolve
 from dbos_notebook.control.rows import Row
-from dbos_notebook.control.verbs import Item, Known, Verb, _changed
+from dbos_notebook.control.verbs import Item, Known, Verb, changed
 from dbos_notebook.errors import StepNotFoundError
 
 if TYPE_CHECKING:
@@ -48,8 +48,11 @@ def fork_id(key: str | None, workflow_id: str, start_step: int) -> str:
 
 
 @dataclass(frozen=True)
-class _FromStep(Verb):
+class FromStep(Verb):
+    """A verb that starts from a step, and what fork and rewind share."""
+
     enqueues: ClassVar[bool] = True
+    certain: ClassVar[bool] = True
     start_step: Any = None
     application_version: str | None = None
     queue_name: str | None = None
@@ -85,7 +88,7 @@ class _FromStep(Verb):
 
 
 @dataclass(frozen=True)
-class Fork(_FromStep):
+class Fork(FromStep):
     """Fork: a new workflow that copies the steps before one, and runs from there."""
 
     action: ClassVar[str] = "fork"
@@ -184,7 +187,7 @@ class Fork(_FromStep):
 
 
 @dataclass(frozen=True)
-class Rewind(_FromStep):
+class Rewind(FromStep):
     """Rewind: the same workflow, its steps from one on discarded, enqueued again."""
 
     action: ClassVar[str] = "rewind"
@@ -227,7 +230,7 @@ class Rewind(_FromStep):
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
         """Tell whether its row has changed."""
-        return after is not None and _changed(item.row, after)
+        return after is not None and changed(item.row, after)
 
     def target(self, item: Item) -> tuple[str | None, str | None]:
         """Return its own version unless told otherwise."""

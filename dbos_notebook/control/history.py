@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dbos_notebook.control.sheet import printable
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -88,7 +90,7 @@ class History:
                 line.status_before,
                 line.status_after,
                 f" as {line.new_workflow_id!r}" if line.new_workflow_id else "",
-                f": {line.detail}" if line.detail else "",
+                f": {printable(line.detail)}" if line.detail else "",
             )
 
     @property

@@ -46,6 +46,11 @@ class Receipt:
     The columns: ``workflow_id``, ``action``, ``outcome`` (``done``, ``unchanged``, ``not_found``,
     ``failed``, ``unknown``), ``status_before``, ``status_after``, ``new_workflow_id``, ``detail``.
     ``called_at`` is when the call began.
+
+    Examples
+    --------
+    >>> dbos_notebook.connect(example_database).cancel([])
+    Receipt: cancel 0 workflows: nothing
     """
 
     def __init__(

@@ -23,6 +23,7 @@ from dbos_notebook.control.receipt import Line, Receipt
 from dbos_notebook.control.rows import Row
 from dbos_notebook.control.verbs import Item, Known
 from dbos_notebook.control.waiting import watch
+from dbos_notebook.errors import NotebookError
 from dbos_notebook.tables.vocabulary import FAILED_STATUSES
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from dbos_notebook.tables.queries import Queries
 
 TIMEOUT_SECONDS = 600.0
-MOST_LEVELS = 100
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,8 @@ class Repair:
     def _explore(self, session: Session, ids: Sequence[str]) -> _Tree:
         queries, tree = self._steer.queries, _Tree()
         level: list[str] = list(dict.fromkeys(ids))
-        for _ in range(MOST_LEVELS):
-            if not level:
-                break
+        # A cycle made by hand ends it, since what was looked at is not looked at again.
+        while level:
             tree.found |= rows.workflows(session, queries, level)
             failed = [
                 one
@@ -150,12 +149,8 @@ class Repair:
                 if one in tree.found and tree.found[one].status in FAILED_STATUSES
             ]
             steps = rows.steps(session, queries, failed)
-            wanted = {
-                one: causes.awaited(steps[one]) for one in failed
-            }  # fmt: skip
-            children = rows.workflows(
-                session, queries, [c for some in wanted.values() for c in some]
-            )
+            wanted = [child for one in failed for child in causes.awaited(steps[one])]
+            children = rows.workflows(session, queries, wanted)
             for one in failed:
                 tree.causes[one] = causes.find(tree.found[one], steps[one], children)
             below = [child for one in failed for child in tree.causes[one].children]
@@ -191,12 +186,7 @@ class Repair:
         began = dt.datetime.now(dt.UTC)
         run = _Run(steer, plan, verb, found)
         run.go()
-        receipt = Receipt(
-            verb.action,
-            [run.lines[item.workflow_id] for item in plan.items],
-            wait=steer.wait,
-            notes=run.notes,
-        )
+        receipt = run.receipt()
         receipt.called_at = began
         steer.history.add(began, verb.action, verb.options(), receipt)
         if run.course is not None:
@@ -216,7 +206,8 @@ class _Run:
         self._causes = found
         self._deadline = time.monotonic() + verb.timeout_waiting
         self.lines: dict[str, Line] = {}
-        self.notes: list[str] = []
+        self._notes: list[str] = []
+        self._receipts: list[Receipt] = []
         # The course that broke off, if one did.
         self.course: Course | None = None
         self._states: dict[str, str] = {}
@@ -238,10 +229,29 @@ class _Run:
         except KeyboardInterrupt:
             self.course = Course(self._steer.door, self._verb.call)
             self.course.interrupted = True
+        except NotebookError as error:
+            # Reading failed, between the levels or while it waited.
+            self.course = Course(self._steer.door, self._verb.call)
+            self.course.fatal = error
         for item in left:
             if item.workflow_id not in self.lines:
                 why = "interrupted" if self.course and self.course.interrupted else "it broke off"
                 self._say(item, f"not begun: {why}; the same call again goes on")
+
+    def receipt(self) -> Receipt:
+        """Return the receipt of the whole."""
+
+        def check() -> Receipt:
+            for number, level in enumerate(self._receipts):
+                self._receipts[number] = level.check()
+                for line in self._receipts[number].lines:
+                    self.lines[line.workflow_id] = line
+            return self.receipt()
+
+        lines = [self.lines[item.workflow_id] for item in self._plan.items]
+        return Receipt(
+            self._verb.action, lines, wait=self._steer.wait, check=check, notes=self._notes
+        )
 
     def _children(self, item: Item) -> set[str]:
         cause = self._causes.get(item.workflow_id)
@@ -256,7 +266,9 @@ class _Run:
                 self._say(item, blocked)
                 continue
             replaced = {
-                child: str(self.lines[child].new_workflow_id) for child in self._children(item)
+                child: new
+                for child in self._children(item)
+                if (new := self.lines[child].new_workflow_id)
             }
             ready.append(dataclasses.replace(item, replaced=replaced or None))
         plan = Plan(self._verb, ready, self._steer.apply)
@@ -264,12 +276,15 @@ class _Run:
         receipt, course = self._steer.carry(plan)
         for line in receipt.lines:
             self.lines[line.workflow_id] = line
-        self.notes += [note for note in receipt.notes if note not in self.notes]
+        # What is likely to run is waited for; what is not deserves a word.
+        self._receipts.append(receipt)
+        self._notes += [note for note in receipt.notes if note.startswith("⚠")]
         if course.interrupted or course.fatal:
             self.course = course
 
     def _blocked(self, item: Item) -> str | None:
-        for child in self._children(item):
+        cause = self._causes.get(item.workflow_id)
+        for child in self._children(item) & (cause.required if cause else frozenset()):
             new = self.lines[child].new_workflow_id
             if new is None:
                 return f"its child {child} was not repaired: {self.lines[child].detail}"

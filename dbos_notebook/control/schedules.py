@@ -89,6 +89,11 @@ def _schedule(found: Mapping[str, str | None]) -> Schedule:
     return Schedule(row, found["schedule"] or "", found["cron_timezone"], found["context"])
 
 
+def can_enqueue(queries: Queries) -> bool:
+    """Tell whether the database has the column that dbos 3.4 writes when it enqueues."""
+    return queries.catalog.has("workflow_status", "creator_xid")
+
+
 def harmless(context: str | None) -> bool:
     """Tell whether unpickling a schedule's context can run nothing.
 
@@ -197,6 +202,10 @@ class DeleteSchedule(_ScheduleVerb):
         return after is None
 
 
+_TOO_OLD = (
+    "dbos 3.4 cannot enqueue here: the database lacks workflow_status.creator_xid, which came with "
+    "revision 123. Let the application upgrade it"
+)
 _PICKLED = (
     "its context names classes, and DBOS would unpickle it here, which runs code; trigger it from "
     "the application, or force=True where you trust who wrote it"
@@ -217,14 +226,18 @@ class TriggerSchedule(_ScheduleVerb):
         """Read the schedules and whether their contexts can be unpickled."""
         found = read(session, queries, ids)
         known = Known({name: schedule.row for name, schedule in found.items()})
-        known.points = {n: _PICKLED for n, each in found.items() if not harmless(each.context)}
+        if not can_enqueue(queries):
+            known.points = dict.fromkeys(found, _TOO_OLD)
+        elif not self.force:
+            known.points = {n: _PICKLED for n, each in found.items() if not harmless(each.context)}
         return known
 
     def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
         """Say what would happen to one schedule."""
         item = super().judge(workflow_id, known, before)
-        if item.verdict == "do" and workflow_id in known.points and not self.force:
-            return Item(workflow_id, "refused", _PICKLED, item.row)
+        reason = known.points.get(workflow_id)
+        if item.verdict == "do" and isinstance(reason, str):
+            return Item(workflow_id, "refused", reason, item.row)
         return item
 
     def again(self, session: Session, queries: Queries, items: Sequence[Item]) -> Known:
@@ -295,7 +308,9 @@ class Backfill(Verb):
         return None, self.queue_name
 
 
-def runs(schedule: Schedule, start: dt.datetime, end: dt.datetime, *, force: bool) -> list[str]:
+def runs(
+    queries: Queries, schedule: Schedule, start: dt.datetime, end: dt.datetime, *, force: bool
+) -> list[str]:
     """Return the IDs of a schedule's runs between two moments, both exclusive, as DBOS names them.
 
     Raises
@@ -311,6 +326,8 @@ def runs(schedule: Schedule, start: dt.datetime, end: dt.datetime, *, force: boo
 
     if end <= start:
         raise FilterError(f"end={end} is not after start={start}.")
+    if not can_enqueue(queries):
+        raise RefusedError(f"Backfill of {schedule.row.workflow_id!r} is refused: {_TOO_OLD}.")
     if not force and not harmless(schedule.context):
         raise RefusedError(f"Backfill of {schedule.row.workflow_id!r} is refused: {_PICKLED}.")
     zone = ZoneInfo(schedule.timezone) if schedule.timezone else dt.UTC

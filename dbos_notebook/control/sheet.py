@@ -54,9 +54,12 @@ class Sheet:
         """Return it as plain text."""
         columns, rows, more = self._table()
         counts = ", ".join(f"{count:,} {word}" for word, count in self.counts.items() if count)
-        lines = [f"{self.title}: {counts or 'nothing'}", *(f"  {note}" for note in self.notes)]
+        lines = [
+            f"{printable(self.title)}: {counts or 'nothing'}",
+            *(f"  {printable(note)}" for note in self.notes),
+        ]
         # A line of the table must stay one line whatever a workflow is called.
-        rows = [[_visible(cell) for cell in row] for row in rows]
+        rows = [[printable(cell) for cell in row] for row in rows]
         widths = [
             min(60, max(len(cell) for cell in column))
             for column in zip(columns, *rows, strict=True)
@@ -88,7 +91,14 @@ class Sheet:
         )
 
 
-def _visible(text: str) -> str:
+def printable(text: str) -> str:
+    r"""Replace what would break a line or steer a terminal.
+
+    Examples
+    --------
+    >>> printable("a\nb")
+    'a·b'
+    """
     return "".join(char if char.isprintable() else "·" for char in text)
 
 

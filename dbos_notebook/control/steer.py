@@ -16,7 +16,7 @@ from dbos_notebook.control import rows
 from dbos_notebook.control.alive import Prospects
 from dbos_notebook.control.calls import Door
 from dbos_notebook.control.course import Course, Unit
-from dbos_notebook.control.forks import Fork, _FromStep
+from dbos_notebook.control.forks import Fork, FromStep
 from dbos_notebook.control.guard import require_write
 from dbos_notebook.control.history import History
 from dbos_notebook.control.plan import Plan
@@ -59,11 +59,11 @@ class Steer:
         queries: Queries,
         *,
         application_name: str | None,
-        read_only: bool,
+        read_only: Callable[[], bool],
     ) -> None:
         self.reader = reader
         self.queries = queries
-        self.read_only = read_only
+        self._read_only = read_only
         self.door = Door(reader.location, reader.schema, application_name)
         self.history = History(str(reader.location))
 
@@ -127,7 +127,7 @@ class Steer:
             return
         first = refused[0]
         more = f" And {len(refused) - 1:,} more: error.plan." if len(refused) > 1 else ""
-        if isinstance(plan.verb, _FromStep) and first.point is None:
+        if isinstance(plan.verb, FromStep) and first.point is None:
             raise StepNotFoundError(f"{first.effect}{more}", plan=plan)
         raise RefusedError(
             f"{plan.action} of {first.workflow_id!r} is refused: {first.effect}. Nothing was "
@@ -137,7 +137,7 @@ class Steer:
 
     def guard(self) -> None:
         """Raise where this client may change nothing. Asked before each call that writes."""
-        require_write(self.reader, self.queries, read_only=self.read_only)
+        require_write(self.reader, self.queries, read_only=self._read_only())
 
     # Applying
 
@@ -191,9 +191,11 @@ class Steer:
 
     def _still(self, verb: Verb, item: Item, known: Known, plan: Plan) -> Item:
         """Judge a line of a plan again: only what it promised is done, if it still can be."""
-        if item.workflow_id in plan.applied:
-            return dataclasses.replace(item, verdict="unchanged", effect="this plan has done it")
         now = verb.judge(item.workflow_id, known, item)
+        if item.workflow_id in plan.applied:
+            return dataclasses.replace(
+                item, verdict="unchanged", effect="this plan has done it", row=now.row
+            )
         before = item.row.status if item.row else None
         status = now.row.status if now.row else None
         since = f" (when it was planned: {before})" if before not in (None, status) else ""
@@ -233,6 +235,10 @@ class Steer:
             if item.verdict == "do" and (item.will_run or "").startswith("unlikely")
         ]
         notes = [f"⚠ {len(idle):,} wait for an executor: {idle[0].will_run}."] if idle else []
+
+        told = {item.will_run for item in items if item.verdict == "do" and item.will_run}
+        if len(told) == 1 and not idle:
+            notes.append(f"Will it run? {told.pop()}.")
 
         def check() -> Receipt:
             return self._receipt(plan, items, units, course)
@@ -302,7 +308,7 @@ class Steer:
         new = known.rows.get(item.new_workflow_id or "")
         happened = verb.happened(item, after, new)
         if unit.ended and error is None:
-            if happened:
+            if happened or verb.certain:
                 return "done", verb.done(item)
             if after is None:
                 return "not_found", "it was deleted meanwhile"

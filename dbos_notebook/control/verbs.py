@@ -77,6 +77,8 @@ class Verb:
     action: ClassVar[str]
     enqueues: ClassVar[bool] = False
     """Whether an executor must come and take the work."""
+    certain: ClassVar[bool] = False
+    """Whether DBOS raises where it does nothing, so that a call that returns has done it."""
     batch: ClassVar[int] = 1
     subject: ClassVar[str] = "workflow_id"
 
@@ -212,7 +214,7 @@ class Resume(Verb):
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
         """Tell whether its row has changed."""
-        return after is not None and _changed(item.row, after)
+        return after is not None and changed(item.row, after)
 
     def target(self, item: Item) -> tuple[str | None, str | None]:
         """Return its own version."""
@@ -226,7 +228,8 @@ def _moved(row: Row, queue_name: str | None) -> str:
     return f": moves from queue {row.queue_name!r} to {queue!r}"
 
 
-def _changed(before: Row | None, after: Row) -> bool:
+def changed(before: Row | None, after: Row) -> bool:
+    """Tell whether a row is no longer as it was."""
     return (
         before is None
         or (before.status, before.queue_name, before.updated_at)

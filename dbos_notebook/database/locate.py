@@ -42,20 +42,6 @@ class Location:
     def __str__(self) -> str:
         return self.label
 
-    def address(self) -> str:
-        """Return what :func:`locate` finds it by from anywhere, **with its secrets**.
-
-        For the environment of a child process, and never to be shown.
-
-        Examples
-        --------
-        >>> locate("sqlite:////data/shop.sqlite").address()
-        '/data/shop.sqlite'
-        """
-        from psycopg.conninfo import make_conninfo
-
-        return str(self.path) if self.path else make_conninfo(**self.parameters)
-
     def url(self) -> str:
         """Return the URL that SQLAlchemy takes. It holds the password: never show it."""
         from sqlalchemy.engine import URL
@@ -77,6 +63,20 @@ class Location:
         if url.host and url.host.startswith("/"):
             url = url.set(host="").update_query_dict({"host": url.host})
         return url.render_as_string(hide_password=False)
+
+    def address(self) -> str:
+        """Return what :func:`locate` finds it by from anywhere, **with its secrets**.
+
+        For the environment of a child process, and never to be shown.
+
+        Examples
+        --------
+        >>> locate("sqlite:////data/shop.sqlite").address()
+        '/data/shop.sqlite'
+        """
+        from psycopg.conninfo import make_conninfo
+
+        return str(self.path) if self.path else make_conninfo(**self.parameters)
 
     def redact(self, text: str) -> str:
         """Remove this location's secrets from a text, such as a driver's message."""

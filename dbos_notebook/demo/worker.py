@@ -140,11 +140,16 @@ def _start(task: Task) -> WorkflowHandle[Any]:
 
 
 def _await_stage(workflow_id: str, stage: str) -> None:
-    """Wait until a workflow says it has come this far: what follows it is then always alike."""
+    """Wait until a workflow says it has come this far, and waits: its steps are then the same ever.
+
+    A wait with a timeout is a step of its own, a sleep, which DBOS records as it begins.
+    """
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if DBOS.get_event(workflow_id, "stage", timeout_seconds=1) == stage:
-            return
+            steps = DBOS.list_workflow_steps(workflow_id)
+            if steps and steps[-1]["function_name"] == "DBOS.sleep":
+                return
         time.sleep(0.02)
     raise TimeoutError(f"{workflow_id} did not reach {stage!r} in {PATIENCE:.0f} s")
 

@@ -128,7 +128,7 @@ def _messages(session: Session, queries: Queries, receivers: Sequence[str]) -> p
 
 
 def _wakes(session: Session, queries: Queries, sleepers: Sequence[str]) -> pd.DataFrame:
-    """Read when sleeps end: before dbos 3 a sleep's row was completed as it began."""
+    """Read when sleeps end: still in dbos 2.20 a sleep's row was completed as it began."""
     names = ["workflow_id", "function_id", "wakes_at"]
     if not sleepers:
         return pd.DataFrame({name: [] for name in names})

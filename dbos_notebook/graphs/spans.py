@@ -1,7 +1,7 @@
 """When each part of a run began and ended, in milliseconds; gaps in what was recorded are closed.
 
 Workflows: on SQLite DBOS keeps their times in whole seconds, and before dbos 2.31 no completion.
-Steps: before dbos 2.10 they have no times, and before dbos 3 those that start or await a workflow
+Steps: before dbos 2.10 they have no times, and still in 2.20 those that start or await a workflow
 have none; the times of the workflow that they start or await stand in.
 """
 

@@ -43,7 +43,7 @@ class Base:
                     self._reader,
                     self._queries,
                     application_name=self._application_name,
-                    read_only=self.read_only,
+                    read_only=lambda: self.read_only,
                 )
             return self._made_steer
 

@@ -23,13 +23,27 @@ class Schedules(Base):
     """What changes schedules, by their names. Receipts have ``schedule_name`` for the ID."""
 
     def pause_schedule(self, schedules: Texts, *, plan: bool = False) -> Receipt | Plan:
-        """Pause schedules: they fire no more until they are resumed."""
+        """Pause schedules: they fire no more until they are resumed.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.pause_schedule("nightly", plan=True).items[0].effect
+        'no schedule has this name'
+        """
         from dbos_notebook.control.schedules import PauseSchedule
 
         return self._control(PauseSchedule(), schedules, plan, confirm=False)
 
     def resume_schedule(self, schedules: Texts, *, plan: bool = False) -> Receipt | Plan:
-        """Let paused schedules fire again."""
+        """Let paused schedules fire again.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.resume_schedule("nightly", plan=True).items[0].effect
+        'no schedule has this name'
+        """
         from dbos_notebook.control.schedules import ResumeSchedule
 
         return self._control(ResumeSchedule(), schedules, plan, confirm=False)
@@ -37,7 +51,14 @@ class Schedules(Base):
     def delete_schedule(
         self, schedules: Texts, *, plan: bool = False, confirm: bool = False
     ) -> Receipt | Plan:
-        """Delete schedules; it asks for ``confirm=True``. What they started stays."""
+        """Delete schedules; it asks for ``confirm=True``. What they started stays.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.delete_schedule("nightly", plan=True).items[0].effect
+        'no schedule has this name'
+        """
         from dbos_notebook.control.schedules import DeleteSchedule
 
         return self._control(DeleteSchedule(), schedules, plan, confirm)
@@ -49,6 +70,12 @@ class Schedules(Base):
 
         DBOS unpickles a schedule's context to do so. A context that names classes is therefore
         refused; ``force=True`` trusts who wrote it.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.trigger_schedule("nightly", plan=True).items[0].effect
+        'no schedule has this name'
         """
         from dbos_notebook.control.schedules import TriggerSchedule
 
@@ -78,6 +105,13 @@ class Schedules(Base):
             As in :meth:`cancel`.
         force
             As in :meth:`trigger_schedule`.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.backfill_schedule("nightly", "7d")
+        Traceback (most recent call last):
+        dbos_notebook.errors.ScheduleNotFoundError: No schedule is named 'nightly'. ...
         """
         from dbos_notebook.control import schedules as room
         from dbos_notebook.tables.filters import as_epoch_ms
@@ -93,6 +127,6 @@ class Schedules(Base):
                 f"No schedule is named {schedule!r}. Nothing was written; db.schedules() lists "
                 "those that are kept in the database."
             )
-        runs = room.runs(found, begin, finish, force=force)
+        runs = room.runs(self._queries, found, begin, finish, force=force)
         verb = room.Backfill(schedule, begin, finish, found.row.queue_name)
         return self._control(verb, runs, plan, confirm)

@@ -169,6 +169,12 @@ class Workflows(Base):
             As in :meth:`fork`; without a version they keep theirs.
         plan, confirm
             As in :meth:`cancel`.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.rewind("checkout-1", "charge", plan=True).items[0].effect
+        'forgets step 3 (charge) and what came after, ...; repeats what had succeeded: charge'
         """
         from dbos_notebook.control import forkpoints
         from dbos_notebook.control.forks import Rewind
@@ -197,6 +203,12 @@ class Workflows(Base):
             As in :meth:`cancel`; ``apply(confirm=True)`` then deletes.
         force
             Also what is PENDING.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> len(db.delete("checkout-1", delete_children=True, plan=True))
+        3
         """
         from dbos_notebook.control.verbs import Delete
 
@@ -221,6 +233,12 @@ class Workflows(Base):
             Or the moment itself.
         plan, confirm
             As in :meth:`cancel`.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.set_delay("queued-1", 60, plan=True).items[0].effect
+        'only a DELAYED workflow has a delay; it is ENQUEUED'
         """
         from dbos_notebook.control.verbs import SetDelay
         from dbos_notebook.tables.filters import as_epoch_ms
@@ -254,6 +272,12 @@ class Workflows(Base):
             Keep the keys that are not named.
         plan, confirm
             As in :meth:`cancel`.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.set_attributes("attributed", {"tier": 2}, merge=True, plan=True).items[0].effect
+        'becomes {"customer": "acme", "tier": 2}'
         """
         from dbos_notebook.control.verbs import SetAttributes
         from dbos_notebook.tables.filters import check_filters

@@ -61,7 +61,7 @@ def attempts_of(error: Any) -> int | None:
 
     Examples
     --------
-    >>> attempts_of(RecordedError("dbos._error.DBOSMaxStepRetriesExceeded", "", ("charge", 3, [])))
+    >>> attempts_of(RecordedError("dbos._error.DBOSMaxStepRetriesExceeded", ("charge", 3, [])))
     3
     """
     if not isinstance(error, RecordedError) or not error.type.endswith("MaxStepRetriesExceeded"):

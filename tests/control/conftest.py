@@ -14,7 +14,7 @@ import dbos_notebook as dn
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from live import Live
+from control_live import Live
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])

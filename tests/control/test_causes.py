@@ -76,6 +76,15 @@ def test_causes(name: str) -> None:
     assert (cause.point.start_step, cause.children, cause.problem) == (start, children, None)
 
 
+def test_only_children_whose_failure_was_taken_are_required() -> None:
+    steps = [step(1, "c", "a"), step(2, "c", "b"), step(3, "DBOS.getResult", "a", bad=True)]
+    assert find(row("w", "ERROR"), steps, CHILDREN).required == {"a"}
+    # Nobody awaited it: it is repaired too, but nothing depends on it.
+    steps = [step(1, "c", "a"), step(2, "y", bad=True)]
+    cause = find(row("w", "ERROR"), steps, CHILDREN)
+    assert (cause.children, cause.required) == (("a",), frozenset())
+
+
 def test_a_run_that_was_awaited_by_its_id_cannot_be_replaced() -> None:
     cause = find(row("w", "ERROR"), [step(1, "DBOS.getResult", "a", bad=True)], CHILDREN)
     assert "awaits a by its ID" in str(cause.problem)

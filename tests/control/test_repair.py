@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from live import Live, until
-from test_faults import interrupt_when
+from control_live import Live, until
+from test_control_faults import interrupt_when
 
 import dbos_notebook as dn
+
+# A queue that is looked at often: DBOS looks at its own once a second.
+V2: dict[str, Any] = {"application_version": "v2", "queue_name": "free"}
 
 
 def fail(live: Live, name: str, ids: list[str], args: list[object] | None = None) -> None:
@@ -28,7 +32,7 @@ def test_failed_trees_of_three_levels_are_repaired_and_nothing_is_repeated(
     assert len(failed) == 9
     assert set(failed["status"]) == {"ERROR"}
     before = live.effects()
-    plan = steered.repair(ids, application_version="v2", plan=True)
+    plan = steered.repair(ids, **V2, plan=True)
     assert plan.counts["do"] == 9
     names = plan.to_frame()["name"].tolist()
     assert names == ["leaf"] * 3 + ["middle"] * 3 + ["top"] * 3
@@ -55,7 +59,7 @@ def test_failed_trees_of_three_levels_are_repaired_and_nothing_is_repeated(
     assert status["state"].tolist() == ["repaired"] * 3
     assert status["latest_fork"].tolist() == new[ids].tolist()
     # Again: everything is there, and says so.
-    again = steered.repair(ids, application_version="v2")
+    again = steered.repair(ids, **V2)
     assert again.counts["unchanged"] == 9
     assert live.effects() - before == did
 
@@ -66,7 +70,7 @@ def test_only_the_child_that_failed_is_repaired(
     one = fresh("pair")
     fail(live, "pair", [one], [7])
     before = live.effects()
-    receipt = steered.repair(one, application_version="v2")
+    receipt = steered.repair(one, **V2)
     assert receipt.to_frame()["workflow_id"].tolist() == [f"{one}-2", one]
     assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
     assert sum((live.effects() - before).values()) == 1
@@ -79,17 +83,29 @@ def test_what_fails_again_stops_the_way_up_and_another_key_tries_anew(
 ) -> None:
     one = fresh("hopeless")
     fail(live, "outer_hopeless", [one])
-    receipt = steered.repair(one, application_version="v2", timeout=30)
+    receipt = steered.repair(one, **V2, timeout=30)
     child, parent = receipt.to_frame().to_dict("records")
     assert child["outcome"] == "done"
     assert parent["outcome"] == "unchanged"
     assert parent["detail"].startswith(f"its child {one}-2 failed again: ")
     status = steered.repair_status([one, f"{one}-2"])
     assert status["state"].tolist() == ["unaddressed", "failed again"]
-    again = steered.repair(one, application_version="v2", timeout=30)
+    again = steered.repair(one, **V2, timeout=30)
     assert "it failed again. Another key=… tries anew" in again.to_frame()["detail"].iloc[0]
-    other = steered.repair(one, application_version="v2", key="second try", timeout=30)
+    other = steered.repair(one, **V2, key="second try", timeout=30)
     assert other.to_frame()["outcome"].tolist() == ["done", "unchanged"]
+
+
+def test_a_child_that_nobody_awaits_does_not_hold_up_its_parent(
+    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
+    one = fresh("careless")
+    fail(live, "careless", [one], [1])
+    until(lambda: set(steered.tree(one)["status"]) == {"ERROR"}, "the child has failed too")
+    receipt = steered.repair(one, **V2, timeout=30)
+    assert receipt.to_frame()["outcome"].tolist() == ["done", "done"]
+    assert sorted(receipt.wait(timeout=30)["status"]) == ["ERROR", "SUCCESS"]
+    assert live.effects(str(receipt.lines[1].new_workflow_id)) == {"careless1": 1}
 
 
 def test_a_body_that_raised_keeps_all_its_steps(
@@ -97,7 +113,7 @@ def test_a_body_that_raised_keeps_all_its_steps(
 ) -> None:
     one = fresh("body")
     fail(live, "body_fails", [one])
-    receipt = steered.repair(one, application_version="v2")
+    receipt = steered.repair(one, **V2)
     assert receipt.wait(timeout=30)["status"].tolist() == ["SUCCESS"]
     assert not live.effects(receipt.lines[0].new_workflow_id)
 
@@ -109,11 +125,11 @@ def test_what_somebody_else_has_repaired_is_not_forked_again(
     fail(live, "leaf", [one], [1])
     fail(live, "top", [two], [2])
     by_hand = [
-        steered.fork(which, "failed", application_version="v2").lines[0].new_workflow_id
+        steered.fork(which, "failed", **V2).lines[0].new_workflow_id
         for which in (one, f"{two}-2-2")
     ]
     steered.wait(by_hand, timeout=30)
-    receipt = steered.repair([one, two], application_version="v2")
+    receipt = steered.repair([one, two], **V2)
     lines = {line.workflow_id: line for line in receipt.lines}
     assert lines[one].outcome == lines[f"{two}-2-2"].outcome == "unchanged"
     assert lines[one].new_workflow_id == by_hand[0]
@@ -128,7 +144,7 @@ def test_waiting_for_children_is_bounded_interruptible_and_goes_on(
     one = fresh("top")
     fail(live, "top", [one], [5])
     # Nobody runs v3 yet, so the deepest fork waits.
-    receipt = steered.repair(one, application_version="v3", timeout=0.3)
+    receipt = steered.repair(one, application_version="v3", queue_name="free", timeout=0.3)
     assert receipt.to_frame()["outcome"].tolist() == ["done", "unchanged", "unchanged"]
     assert "had not finished after 0.3 s" in receipt.lines[1].detail
     assert "unlikely" in receipt.lines[0].detail
@@ -136,12 +152,12 @@ def test_waiting_for_children_is_bounded_interruptible_and_goes_on(
     begun = time.monotonic()
     thread = interrupt_when(lambda: time.monotonic() > begun + 1.5)
     with pytest.raises(dn.ControlInterrupt, match="goes on") as caught:
-        steered.repair(one, application_version="v3")
+        steered.repair(one, application_version="v3", queue_name="free")
     thread.join()
     assert [line.outcome for line in caught.value.receipt.lines] == ["unchanged"] * 3
     live.start("v3")
     try:
-        receipt = steered.repair(one, application_version="v3", timeout=30)
+        receipt = steered.repair(one, application_version="v3", queue_name="free", timeout=30)
         assert receipt.counts["done"] == 2
         assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
     finally:
@@ -153,7 +169,7 @@ def test_without_waiting_parents_wait_themselves(
 ) -> None:
     one = fresh("top")
     fail(live, "top", [one], [6])
-    receipt = steered.repair(one, application_version="v2", wait=False)
+    receipt = steered.repair(one, **V2, wait=False)
     assert receipt.counts["done"] == 3
     assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
 
@@ -163,7 +179,7 @@ def test_a_repaired_parent_covers_the_failures_below_it(
 ) -> None:
     one = fresh("top")
     fail(live, "top", [one], [8])
-    forked = steered.fork(one, "first", application_version="v2")
+    forked = steered.fork(one, "first", **V2)
     forked.wait(timeout=30)
     status = steered.repair_status([one, f"{one}-2", f"{one}-2-2"])
     assert status["state"].tolist() == ["repaired", "covered", "covered"]
@@ -181,11 +197,7 @@ def test_two_people_repair_at_once(
     receipts: list[dn.Receipt] = []
     clients = [dn.connect(live.url) for _ in range(3)]
     threads = [
-        threading.Thread(
-            target=lambda db=db: receipts.append(
-                db.repair(one, application_version="v2", timeout=30)
-            )
-        )
+        threading.Thread(target=lambda db=db: receipts.append(db.repair(one, **V2, timeout=30)))
         for db in clients
     ]
     for thread in threads:

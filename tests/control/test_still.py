@@ -247,6 +247,30 @@ def test_an_upgrade_while_connected_is_noticed(still: dn.Client) -> None:
     assert still.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
 
 
+def test_a_schedule_is_not_triggered_where_dbos_could_not_enqueue(tmp_path: Path) -> None:
+    from dbos._migration import sqlite_migrations
+
+    path = tmp_path / "at-120.sqlite"
+    connection = sqlite3.connect(path)
+    for statements in sqlite_migrations[:120]:
+        connection.executescript(statements)
+    connection.executescript(
+        "CREATE TABLE IF NOT EXISTS dbos_migrations (version INTEGER);"
+        "INSERT INTO dbos_migrations VALUES (120);"
+        "INSERT INTO workflow_schedules (schedule_id, schedule_name, workflow_name, schedule, "
+        "status, context) VALUES ('i', 'daily', 'tidy', '0 0 * * *', 'ACTIVE', 'gAROLg==')"
+    )
+    connection.close()
+    with dn.connect(path) as db:
+        assert db.catalog.control
+        with pytest.raises(dn.RefusedError, match="lacks workflow_status"):
+            db.trigger_schedule("daily")
+        with pytest.raises(dn.RefusedError, match="lacks workflow_status"):
+            db.backfill_schedule("daily", "2d")
+        assert db.workflows().empty
+        assert db.pause_schedule("daily").ok
+
+
 def test_control_makes_no_tables_and_no_file(still: dn.Client) -> None:
     schema = dump(still)["schema"]
     for call in (

@@ -24,9 +24,9 @@ def workflow(workflow_id: str, created: int | None = 0, **values: Any) -> dict[s
         "workflow_id": workflow_id,
         "name": "sample",
         "status": "SUCCESS",
-        "created_at": at(created),
-        "dequeued_at": at(dequeued),
-        "completed_at": at(completed),
+        "created_at": created,
+        "dequeued_at": dequeued,
+        "completed_at": completed,
         "duration": lasted,
         **values,
     }
@@ -46,8 +46,8 @@ def step(
         "function_id": function_id,
         "function_name": name,
         "status": "SUCCESS",
-        "started_at": at(start),
-        "completed_at": at(end),
+        "started_at": start,
+        "completed_at": end,
         "duration": None if start is None or end is None else end - start,
         **values,
     }
@@ -59,11 +59,8 @@ _DTYPES = {
     "status": "category",
     "name": "category",
     "function_name": "category",
-    "created_at": "datetime64[ms, UTC]",
-    "dequeued_at": "datetime64[ms, UTC]",
-    "started_at": "datetime64[ms, UTC]",
-    "completed_at": "datetime64[ms, UTC]",
 }
+_TIMES = ("created_at", "dequeued_at", "started_at", "completed_at")
 _TEXTS = (
     "error_type",
     "error_message",
@@ -88,6 +85,9 @@ def frame(rows: Sequence[Mapping[str, Any]], own: str) -> pd.DataFrame:
     made = pd.DataFrame(rows, columns=[*columns, *extra])
     made["duration"] = pd.to_timedelta(made["duration"], unit="ms").astype("timedelta64[ms]")
     for name in columns:
+        if name in _TIMES:
+            lapsed = pd.to_timedelta(pd.to_numeric(made[name]), unit="ms")
+            made[name] = (EPOCH + lapsed).astype("datetime64[ms, UTC]")
         if name in _DTYPES:
             made[name] = made[name].astype(_DTYPES[name])
     return made

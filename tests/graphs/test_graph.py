@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,10 +148,8 @@ def test_a_cycle_made_by_hand_is_an_error(corpus_sqlite: Callable[[str], Path], 
     with sqlite3.connect(path) as connection:
         connection.execute(edit)
     connection.close()
-    begun = time.perf_counter()
     with dn.connect(path) as db, pytest.raises(dn.GraphError, match="'checkout-1'"):
         db.graph("checkout-1", forks=True)
-    assert time.perf_counter() - begun < 5
 
 
 def test_a_family_of_forks_that_goes_round_ends(corpus_sqlite: Callable[[str], Path]) -> None:
@@ -221,7 +218,7 @@ def test_no_sender_is_named_where_two_could_be() -> None:
 
 
 def test_a_sleep_lasts_until_it_wakes() -> None:
-    """Before dbos 3 a sleep's row was completed as it began."""
+    """In dbos 2.20 a sleep's row was completed as it began."""
     wakes = pd.DataFrame({"workflow_id": ["w"], "function_id": [1], "wakes_at": [at(1000)]})
     rows = [step("w", 1, 0, 1, "DBOS.sleep"), step("w", 2, 500, 600), step("w", 3, 1000, 1100)]
     graph = execution_graph(*frames([workflow("w")], rows), wakes=wakes)
@@ -285,9 +282,6 @@ def test_a_hundred_thousand_steps_in_one_workflow() -> None:
         "steps",
     )
     workflows = frame([workflow("w")], "workflows")
-    begun = time.perf_counter()
     graph = execution_graph(workflows, steps)
-    took = time.perf_counter() - begun
     assert sum(kind == "step" for _, kind in graph.nodes("kind")) == count
     assert graph.number_of_edges() < 4 * count
-    assert took < 10, f"{took:.1f} s"

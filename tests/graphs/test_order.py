@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import networkx as nx
 import pytest
 from hypothesis import given
@@ -106,9 +104,6 @@ def test_the_number_of_edges_is_bounded(shape: str) -> None:
     else:
         starts, lasts = [place * 7 for place in range(count)], [5] * count
     ends = [start + last for start, last in zip(starts, lasts, strict=True)]
-    begun = time.perf_counter()
     order = in_time(starts, ends)
-    took = time.perf_counter() - begun
     assert len(order.edges) < 4 * count
-    assert took < 3, f"{took:.1f} s"
     assert nx.is_directed_acyclic_graph(drawn(order, count))

@@ -1,4 +1,4 @@
-"""Buttons in a real JupyterLab on a live application: of the list, and alone."""
+"""Buttons in a real JupyterLab on a live application: cancel, resume, fork, and follow the fork."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 // Cancel, resume, fork, repair: buttons that are on where DBOS would act, the plan of a click, one
 // confirmation, the receipt.
-import { copy, el, put, replace } from "./dom.js";
+import { copy, el, onEntered, put, replace } from "./dom.js";
 import { count, statusIcon } from "./format.js";
 
 const NAMES = ["cancel", "resume", "fork", "repair"];
@@ -128,7 +128,9 @@ export class Actions {
       const input = el("input", { type: "text", list: id, spellcheck: "false", autocomplete: "off",
         value: this.options[key] ?? "",
         placeholder: { steps: "failed", versions: "latest", queues: "DBOS's own" }[kind] });
-      input.addEventListener("change", () => this.set(key, input.value.trim()));
+      onEntered(input, () => {
+        if (input.value.trim() !== (this.options[key] ?? "")) this.set(key, input.value.trim());
+      });
       return el("label", { class: "dn-option" }, label, input,
         el("datalist", { id }, values.map((value) => el("option", { value }))));
     });

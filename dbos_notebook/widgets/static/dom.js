@@ -56,6 +56,14 @@ export function icon(path, name = "") {
   );
 }
 
+// What was typed is meant when the field is left, a suggestion was taken, or Enter was pressed; a
+// browser that shows suggestions keeps Enter to itself.
+export function onEntered(input, act) {
+  input.addEventListener("change", act);
+  input.addEventListener("keydown", (event) => event.key === "Enter" && act());
+  return input;
+}
+
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);

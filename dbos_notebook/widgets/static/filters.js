@@ -1,5 +1,5 @@
 // What the list is narrowed by: statuses with their counts, chosen values, times, texts.
-import { el, replace } from "./dom.js";
+import { el, onEntered, replace } from "./dom.js";
 import { STATUSES, chip, count } from "./format.js";
 
 const FIELDS = [
@@ -59,7 +59,7 @@ export function filterPanel(start, view, change, loadChoices, name) {
     const list = el("datalist", { id });
     const input = el("input", { type: "text", list: id, placeholder: hint, autocomplete: "off",
       spellcheck: "false" });
-    input.addEventListener("change", () => {
+    onEntered(input, () => {
       const value = input.value.trim();
       input.value = "";
       if (value) change({ [key]: [...new Set([...(view[key] ?? []), value])] });
@@ -70,7 +70,9 @@ export function filterPanel(start, view, change, loadChoices, name) {
   const texts = TEXTS.filter(([key]) => key !== "attributes" || start.has_attributes).map(
     ([key, label, hint]) => {
       const input = el("input", { type: "text", placeholder: hint, spellcheck: "false" });
-      input.addEventListener("change", () => change({ [key]: input.value.trim() }));
+      onEntered(input, () => {
+        if (input.value.trim() !== (view[key] ?? "")) change({ [key]: input.value.trim() });
+      });
       return { key, input, node: el("label", {}, el("span", {}, label), input) };
     },
   );

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 
 import pytest
-from live import Live, until
+from control_live import Live, until
 
 import dbos_notebook as dn
 

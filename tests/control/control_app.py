@@ -1,8 +1,8 @@
 """A DBOS application for the tests of control: a process that runs until its input closes.
 
-``python app.py VERSION EXECUTOR`` with the URL in the environment. Each step writes a line to a
-file before it does anything: that is how side effects are counted. A line read from the input is
-a command (JSON), answered by a line of output.
+``python control_app.py VERSION EXECUTOR`` with the URL in the environment. Each step writes a
+line to a file before it does anything: that is how side effects are counted. A line read from the
+input is a command (JSON), answered by a line of output.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from typing import Any
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowAttributes, SetWorkflowID
 
-EFFECTS = Path(os.environ["CONTROL_EFFECTS"])
-GATES = EFFECTS.parent / "gates"
+
+def effects() -> Path:
+    """Return the file in which steps leave their traces."""
+    return Path(os.environ["CONTROL_EFFECTS"])
 
 
 def effect(step: str) -> None:
     """Leave a trace that a step of a workflow has begun."""
-    with EFFECTS.open("a") as file:
+    with effects().open("a") as file:
         file.write(f"{DBOS.workflow_id} {step} {DBOS.application_version}\n")
 
 
 def wait_for(gate: str) -> None:
     """Wait until a test opens a gate."""
-    while not (GATES / gate).exists():
+    while not (effects().parent / "gates" / gate).exists():
         time.sleep(0.02)
 
 
@@ -131,6 +133,13 @@ def outer_hopeless() -> None:
 
 
 @DBOS.workflow()
+def careless(number: int) -> str:
+    """Start a child that always fails, and do not look back."""
+    DBOS.start_workflow(always_fails)
+    return fragile(f"careless{number}")
+
+
+@DBOS.workflow()
 def parent(gate: str) -> str:
     """A child that waits in a step."""
     work("p")
@@ -145,7 +154,7 @@ def scheduled(at: Any, context: Any) -> None:
 
 FUNCTIONS = {
     each.__name__: each
-    for each in (three, rich, leaf, middle, top, pair, body_fails, outer_hopeless, parent)
+    for each in (three, rich, leaf, middle, top, pair, body_fails, outer_hopeless, careless, parent)
 }
 
 

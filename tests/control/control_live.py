@@ -1,4 +1,4 @@
-"""Starting the application of ``app`` in processes of its own, and counting what it did."""
+"""Starting the application of ``control_app`` in processes of its own, and counting what it did."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-APP = Path(__file__).parent / "app.py"
+APP = Path(__file__).parent / "control_app.py"
 
 
 class Process:

@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psycopg
@@ -16,7 +16,7 @@ from servers import PostgresServer
 
 import dbos_notebook as dn
 
-COUNT = 300
+COUNT = 150
 _COPY = """INSERT INTO {0}workflow_status (workflow_uuid, status, name, created_at, updated_at,
         application_version, serialization)
     SELECT 'many-' || i, {1}, 'checkout', 1, 1, 'v1', 'py_pickle' FROM {2}"""
@@ -153,6 +153,27 @@ def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
     assert len(forks(db, ids)) == COUNT
 
 
+def test_a_database_that_goes_away_while_a_repair_waits(
+    shut: tuple[dn.Client, Callable[[bool], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbos_notebook.control.waiting.PATIENCE_SECONDS", 0.5)
+    db, switch = shut
+    # Nobody runs v9, so the repair waits for the child's fork.
+    timer = threading.Timer(1.0, switch, [True])
+    timer.start()
+    with pytest.raises(dn.BrokenOffError, match="broke off") as caught:
+        db.repair("parent-6-bad", application_version="v9", timeout=60)
+    timer.join()
+    child, parent = caught.value.receipt.lines
+    assert (child.outcome, parent.outcome) == ("done", "unchanged")
+    assert parent.detail == "not begun: it broke off; the same call again goes on"
+    switch(False)
+    assert caught.value.receipt.check().counts["done"] == 1
+    assert forks(db, ["parent-6-bad-1", "parent-6-bad"]) == {
+        "parent-6-bad-1": child.new_workflow_id
+    }
+
+
 def test_an_interrupted_bulk_cancel_is_true_row_by_row(still: dn.Client) -> None:
     ids = fill(still, "ENQUEUED")
     plan = still.cancel(ids, plan=True)
@@ -217,6 +238,30 @@ def test_what_is_deleted_in_between_does_not_stop_the_rest_of_its_batch(still: d
     receipt = plan.apply()
     assert receipt.counts["done"] == COUNT - 1
     assert [line.workflow_id for line in receipt.lines if line.outcome == "not_found"] == [gone]
+
+
+def test_a_fault_in_a_batch_that_was_taken_apart_is_told(still: dn.Client) -> None:
+    ids = fill(still, "CANCELLED")[:10]
+    plan = still.resume(ids, plan=True)
+    call, calls = plan.verb.call, []
+
+    def lose_then_fail(client: object, items: Sequence[object]) -> object:
+        calls.append(len(items))
+        if len(items) > 1:
+            client.delete_workflow(ids[3])  # type: ignore[attr-defined]
+        elif len(calls) > 6:
+            raise dn.DatabaseConnectionError("the line was cut")
+        return call(client, items)  # type: ignore[arg-type]
+
+    object.__setattr__(plan.verb, "call", lose_then_fail)
+    with pytest.raises(dn.BrokenOffError, match="the line was cut") as caught:
+        plan.apply()
+    outcomes = caught.value.receipt.to_frame()["outcome"].tolist()
+    assert outcomes == ["done"] * 3 + ["not_found"] + ["done"] + ["failed"] * 5
+    now = still.workflows(ids).set_index("workflow_id")["status"]
+    assert [now.get(one) for one in ids] == (
+        ["ENQUEUED"] * 3 + [None] + ["ENQUEUED"] + ["CANCELLED"] * 5
+    )
 
 
 def test_a_closed_client_controls_nothing(corpus_sqlite: Callable[[str], Path]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -41,6 +43,21 @@ def test_the_notebook_repairs_the_incident(database: Path, monkeypatch: pytest.M
     assert "Plan: repair" in page
     assert "Receipt: repair" in page
     assert "Traceback" not in page
+
+
+def test_waiting_shows_one_live_table(database: Path, tmp_path: Path) -> None:
+    code = f"""
+import dbos_notebook as dn
+with dn.connect({str(database)!r}) as db:
+    print(db.wait(["unpaid-0-1.0-0001", "cancelled-0-1.0-0002"], timeout=1.5)["status"].tolist())
+"""
+    cell = nbformat.v4.new_code_cell(code)
+    path = tmp_path / "wait.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    page = executed(path)
+    assert page.count("1 of 2 have finished") == 1
+    assert "PENDING <strong>1</strong>" in page
+    assert "['PENDING', 'CANCELLED']" in html.unescape(page)
 
 
 def test_an_executor_of_a_version_that_does_not_exist_is_refused(database: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_failure_is_followed_from_the_step_to_the_root(client: dn.Client) -> N
 
 
 def test_sleeps_say_when_they_wake(client: dn.Client, every_graph: dict[str, nx.DiGraph]) -> None:
-    """Seconds in Python and milliseconds in TypeScript; completed as it began before dbos 3."""
+    """Seconds in Python and milliseconds in TypeScript; completed as it began in dbos 2.20."""
     seen = 0
     for graph in every_graph.values():
         for node in graph.nodes.values():
