@@ -260,6 +260,40 @@ def test_hostile_names_and_payloads_run_nothing(
     assert opened.beyond_the_server() == []
 
 
+def test_a_picture_is_cleaned_whoever_drew_it(
+    notebook: Callable[..., Opened], old_sqlite: Path
+) -> None:
+    evil = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" onload="window.ran=1">'
+        "<script>window.ran=1</script><g onclick='window.ran=1'><rect width='5' height='5' "
+        "fill='url(http://127.0.0.2:1/x)' style='background:url(//127.0.0.2/z)'/></g>"
+        "<foreignObject><img xmlns='http://www.w3.org/1999/xhtml' src='x' onerror='ran=1'/>"
+        "</foreignObject><a href='javascript:ran=1'><text>t</text></a>"
+        "<image href='http://127.0.0.2:1/y'/><style>* {background: url(//127.0.0.2)}</style>"
+        "<use href='http://127.0.0.2:1/w'/><animate onbegin='ran=1' begin='0s'/></svg>"
+    )
+    opened = notebook(
+        opening(str(old_sqlite), f"db.inspect({FAILED!r})").removesuffix("widget")
+        + "answer = widget.answer\n"
+        "def changed(message):\n"
+        "    found = answer(message)\n"
+        "    if 'picture' in found:\n"
+        f"        found['picture']['svg'] = {evil!r}\n"
+        "    return found\n"
+        "widget.answer = changed\nwidget"
+    )
+    page = opened.page
+    page.wait_for_selector(".dn-picture svg rect", state="attached")
+    kept = page.inner_html(".dn-picture")
+    for word in ("script", "onload", "onclick", "foreignObject", "href", "127.0.0.2", "<style"):
+        assert word not in kept
+    page.locator(".dn-picture > .dn-canvas").click()
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.ran") is None
+    assert opened.errors == []
+    assert opened.beyond_the_server() == []
+
+
 def test_live_asks_while_it_is_seen_and_stops_with_its_cell(
     notebook: Callable[..., Opened], old_sqlite: Path, tmp_path: Path
 ) -> None:
