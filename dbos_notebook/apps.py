@@ -1,13 +1,14 @@
-"""Programs that show a database to a person: JupyterLab, and the dashboard through Voilà.
+"""Programs that show a database to a person: JupyterLab, the dashboard through Voilà, a report.
 
-Both get the database by an environment variable, so that no password stands in a process list or
-in a notebook, and both listen on this machine alone, behind a token.
+The servers get the database by an environment variable, so that no password stands in a process
+list or in a notebook, and both listen on this machine alone, behind a token.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from dbos_notebook.database.locate import ENVIRONMENT_VARIABLE, locate
-from dbos_notebook.errors import MissingPackageError
+from dbos_notebook.errors import MissingPackageError, OutputError
 
 FOLDER = "dbos_notebooks"
 _HERE = Path(__file__).parent
@@ -124,6 +125,66 @@ def dashboard(
         if not browser:
             options.append("--no-browser")
         return _run(["-m", "voila", str(page), *options], _environment(database))
+
+
+def report(
+    workflow_id: str,
+    database: str | None = None,
+    *,
+    schema: str = "dbos",
+    output: str | os.PathLike[str] | None = None,
+    force: bool = False,
+) -> Path:
+    """Write one workflow as one HTML file: graph, timeline, steps and what each of them did.
+
+    It opens anywhere, without a kernel and without a network. It holds inputs, outputs and
+    errors: think of who will read it.
+
+    Parameters
+    ----------
+    workflow_id
+        The workflow.
+    database, schema
+        As :func:`dbos_notebook.connect` takes them.
+    output
+        The file; ``None``: named after the workflow, in the working directory.
+    force
+        Replace a file that exists.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    OutputError
+        The file exists, or cannot be written.
+    WorkflowNotFoundError
+        No workflow has this ID.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "checkout.html"
+    >>> report("checkout-1", str(example_database), output=target).name
+    'checkout.html'
+    """
+    from dbos_notebook.client import connect
+
+    # An ID may hold whatever it likes; a file's name may not.
+    name = re.sub(r"[^\w.-]+", "_", workflow_id).strip("._")[:100] or "workflow"
+    target = Path(output).expanduser() if output else Path(f"{name}.html")
+    if target.exists() and not force:
+        raise OutputError(f"{target} exists. Give another --output, or --force to replace it.")
+    with connect(database, schema=schema, read_only=True) as db:
+        view = db.inspect(workflow_id)
+        try:
+            return view.save_html(target)
+        except OSError as error:
+            raise OutputError(f"{target} cannot be written: {error.strerror}.") from None
+        finally:
+            view.close()
 
 
 def _page(schema: str, *, read_only: bool) -> str:

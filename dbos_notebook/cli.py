@@ -64,6 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     dashboard.add_argument("--port", type=int, default=8866, help="%(default)s; 0: a free one")
     dashboard.add_argument("--no-browser", action="store_true", help="only print the address")
     dashboard.set_defaults(run=_dashboard)
+
+    report = commands.add_parser("report", help="write one workflow as a page that needs no kernel")
+    report.add_argument("workflow_id")
+    report.add_argument("--database", help=DATABASE_HELP)
+    report.add_argument("--schema", default="dbos", help="of DBOS's tables (%(default)s)")
+    report.add_argument("--output", help="the file (the workflow's ID with .html)")
+    report.add_argument("--force", action="store_true", help="replace a file that exists")
+    report.set_defaults(run=_report)
     return parser
 
 
@@ -89,3 +97,18 @@ def _dashboard(chosen: argparse.Namespace) -> int:
         port=chosen.port,
         browser=not chosen.no_browser,
     )
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    from dbos_notebook.apps import report
+
+    print(
+        report(
+            chosen.workflow_id,
+            chosen.database,
+            schema=chosen.schema,
+            output=chosen.output,
+            force=chosen.force,
+        )
+    )
+    return 0

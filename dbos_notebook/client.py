@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from dbos_notebook.counting import Counting
 from dbos_notebook.errors import LocationError, TrustWarning
+from dbos_notebook.exploring import Exploring
 from dbos_notebook.picturing import Picturing
 from dbos_notebook.reading import DEFAULT_LIMIT, Reading
 from dbos_notebook.steering import Steering
@@ -116,7 +117,7 @@ def connect(
     return Client(reader, catalog, decoder, application_name=application_name, read_only=read_only)
 
 
-class Client(Reading, Counting, Picturing, Steering):
+class Client(Reading, Counting, Picturing, Steering, Exploring):
     """A connection to one system database. Make it with :func:`connect`.
 
     It may be used from several threads and inside a running event loop, is a context manager, and
@@ -207,9 +208,8 @@ class Client(Reading, Counting, Picturing, Steering):
         ids = None if workflows is None else as_texts(workflows, "workflows")
         limit, _ = check_window(limit, None)
         with self._reader.session() as session:
-            columns, batches = listings.stored(
-                session, self._queries, what, ids, None if limit is None else limit + 1
-            )
+            most = None if limit is None else limit + 1
+            columns, batches = listings.stored(session, self._queries, what, ids, most)
             kept, truncated = frames.cut(batches, limit)
             frame = frames.to_frame(kept, columns, self._decoder)
         frames.note_truncation(frame, truncated=truncated, asked=limit != DEFAULT_LIMIT, what=what)

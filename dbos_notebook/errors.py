@@ -17,6 +17,7 @@ The tree::
     ├── PictureError                                a picture cannot be drawn or written
     │   └── GraphvizNotFoundError                   nothing is installed that lays out graphs
     ├── MissingPackageError      (ImportError)      an extra of this package is not installed
+    ├── OutputError              (OSError)          a file exists already, or cannot be written
     ├── ReadOnlyError            (PermissionError)  control was asked of a read-only client
     └── ControlError                                a control call wrote nothing, or not all
         ├── UnsupportedRevisionError                the installed dbos cannot control this database
@@ -98,6 +99,10 @@ class GraphError(NotebookError, ValueError):
 
 class MissingPackageError(NotebookError, ImportError):
     """What was asked for needs a package that an extra brings."""
+
+
+class OutputError(NotebookError, OSError):
+    """A file that was to be written exists already, or cannot be written."""
 
 
 class ReadOnlyError(NotebookError, PermissionError):

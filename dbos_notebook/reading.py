@@ -76,6 +76,7 @@ class Reading:
         schedule_name: Texts | None = None,
         application_name: Texts | None = None,
         search: str | None = None,
+        error: str | None = None,
         **unknown: Any,
     ) -> pd.DataFrame:
         """List workflows, newest first.
@@ -122,8 +123,9 @@ class Reading:
         attributes
             Workflows whose attributes contain all these (PostgreSQL's ``jsonb @>``).
         search
-            Text in the ID, name, user or queue, in any case; or in the recorded error, in the
-            same case (from 5 characters, where the error is a pickle).
+            Text in the ID, name, user or queue, in any case; or as ``error``.
+        error
+            Text in the recorded error, in the same case (from 5 characters, if it is a pickle).
 
         Returns
         -------

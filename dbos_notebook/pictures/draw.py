@@ -129,7 +129,7 @@ def draw(
         run = "TB" if direction == "TB" else "LR"
         return digraph(scene(), run, "dark" if theme == "dark" else "light")
 
-    return Picture(drawing, text, dot)
+    return Picture(drawing, text, dot, shown)
 
 
 def check_choice(value: object, choices: tuple[str, ...], name: str) -> None:

@@ -69,6 +69,25 @@ class Paint:
         return Markup(f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>")  # noqa: S704 - likewise
 
 
+def rules(scope: str, theme: ThemeName) -> str:
+    """Return the style that gives every picture within ``scope`` the colours of a theme.
+
+    For a view whose host chooses between light and dark.
+
+    Examples
+    --------
+    >>> ".view .ink{fill:#e6edf3}" in rules(".view", "dark")
+    True
+    """
+    palette = DARK if theme == "dark" else LIGHT
+    roles = [*_PLAIN, *(f"{status}.{part}" for status in _STATUSES for part in _OF_STATUS)]
+    return "".join(
+        f"{scope} .{name}{{{attribute}:{_colour(palette, role)}}}"
+        for role in roles
+        for name, attribute in [_class(role)]
+    )
+
+
 def _class(role: str) -> tuple[str, str]:
     if role in _PLAIN:
         return role, _PLAIN[role]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import os
 
     import graphviz
+    import networkx as nx
 
 MOST_PIXELS = 24_000_000
 LONGEST_SIDE = 12_000
@@ -35,6 +36,11 @@ class Picture:
     In a cell it shows itself: SVG, and PNG for pages that show no SVG. Printed, it is an
     indented tree of text. It is drawn when first looked at, and then kept.
 
+    Attributes
+    ----------
+    shown
+        The graph as it is drawn: groups stand for what is folded. ``None``: drawn from DOT.
+
     Examples
     --------
     >>> picture = dbos_notebook.connect(example_database).timeline("checkout-1")
@@ -47,10 +53,12 @@ class Picture:
         drawing: Callable[[], Drawing],
         text: Callable[[], str],
         dot: Callable[[], graphviz.Digraph] | None = None,
+        shown: nx.DiGraph[Any] | None = None,
     ) -> None:
         self._draw = drawing
         self._text = text
         self._dot = dot
+        self.shown = shown
 
     @cached_property
     def _drawing(self) -> Drawing:

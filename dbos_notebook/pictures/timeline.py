@@ -100,7 +100,7 @@ def timeline(
 
         return tree(shown, Times(graph))
 
-    return Picture(drawing, text)
+    return Picture(drawing, text, shown=shown)
 
 
 def _render(

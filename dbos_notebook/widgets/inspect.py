@@ -1,0 +1,205 @@
+"""One workflow: its graph and timeline, what each step did, and what can be done. Python half."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from dbos_notebook.errors import FilterError
+from dbos_notebook.pictures import markup
+from dbos_notebook.tables.filters import as_texts
+from dbos_notebook.widgets import assets, nodes, offline
+from dbos_notebook.widgets.actions import Actions
+from dbos_notebook.widgets.compared import Compared
+from dbos_notebook.widgets.run import Run, as_key, as_plain
+from dbos_notebook.widgets.view import View
+
+if TYPE_CHECKING:
+    from dbos_notebook.client import Client
+    from dbos_notebook.control.receipt import Receipt
+    from dbos_notebook.workflow import Workflow
+
+TABS = ("graph", "timeline", "steps")
+KEPT = 3
+"""Runs whose last reading is kept: the one that is seen, its original, its fork."""
+
+
+def style() -> str:
+    """Return the view's style, with the colours of pictures in light and in dark."""
+    light = markup.rules(".dn-inspect .dn-canvas", "light")
+    dark = markup.rules('.dn-inspect[data-theme="dark"] .dn-canvas', "dark")
+    return "\n".join([assets.style("base"), light, dark, assets.style("inspect")])
+
+
+class Inspect(View):
+    """One workflow with all below it. Make it with ``Client.inspect``.
+
+    Attributes
+    ----------
+    workflow_id
+        The workflow that is shown; may be set.
+    live
+        Whether the browser asks again while the workflow is active and seen; may be set.
+
+    Examples
+    --------
+    >>> widget = dbos_notebook.connect(example_database).inspect("checkout-5-bad")
+    >>> widget.selection = ("checkout-5-bad", 3)
+    >>> widget.code
+    'db.steps("checkout-5-bad", load_output=True).set_index("function_id").loc[3]'
+    """
+
+    _esm = assets.module("inspect")
+    _css = style()
+
+    workflow_id = traitlets.Unicode().tag(sync=True)
+    live = traitlets.Bool(default_value=True).tag(sync=True)
+    _selected: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    _start = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self, client: Client, workflow_id: str, *, live: bool = True, tab: str = "graph"
+    ) -> None:
+        if tab not in TABS:
+            raise FilterError(f"tab={tab!r} is none. Use one of {TABS}.")
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._compared: Compared | None = None
+        self._actions = Actions(client)
+        self._client = client
+        ids = as_texts(workflow_id, "workflow_id")
+        if len(ids) != 1:
+            raise FilterError(f"inspect takes one workflow, not {len(ids)}. Call it for each.")
+        # Before anything is shown, so that a wrong ID fails in the caller's cell.
+        self._run(ids[0])
+        start = {
+            "tab": tab,
+            "read_only": client.read_only,
+            "forbidden": self._actions.forbidden(),
+            "location": str(client.location),
+        }
+        super().__init__(client, workflow_id=ids[0], live=live, _start=start)
+        self._answers = {
+            "show": self._show,
+            "node": self._node,
+            "reveal": self._reveal,
+            "search": self._search,
+            "list": self._list,
+            "raw": self._raw,
+            "compare": self._compare,
+            "code": self._code,
+            **self._actions.answers,
+        }
+
+    @property
+    def selection(self) -> Any:
+        """The key of the node that was clicked, as in ``Client.graph``; ``None``: none is.
+
+        A workflow's is its ID, a step's ``(workflow_id, function_id)``. May be set.
+        """
+        if not self._selected:
+            return None
+        return as_key(self._selected[0] if len(self._selected) == 1 else self._selected)
+
+    @selection.setter
+    def selection(self, key: Any) -> None:
+        plain_key = as_plain(key)
+        self._selected = plain_key if isinstance(plain_key, list) else [plain_key] if key else []
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """The receipt of the last action that was confirmed here; ``None``: there was none."""
+        return self._actions.receipt
+
+    @property
+    def workflow(self) -> Workflow:
+        """The workflow that is shown, as it is in the database now."""
+        return self._client.workflow(self.workflow_id)
+
+    @property
+    def graph(self) -> Any:
+        """The execution graph that is shown: a ``networkx.DiGraph``, as last read."""
+        return self._run(self.workflow_id).graph
+
+    @property
+    def code(self) -> str:
+        """The Python that gives what is selected, where the client is called ``db``."""
+        return nodes.code(self._run(self.workflow_id), self.selection)
+
+    def _run(self, workflow_id: str, *, anew: bool = False) -> Run:
+        found = None if anew else self._runs.get(workflow_id)
+        if found is None:
+            found = Run.read(self._client, workflow_id)
+            before = self._runs.get(workflow_id)
+            # What was drawn of it is as good as before.
+            if before is not None and before.stamp == found.stamp:
+                found = before
+        self._runs[workflow_id] = found
+        self._runs.move_to_end(workflow_id)
+        while len(self._runs) > KEPT:
+            self._runs.popitem(last=False)
+        return found
+
+    def _show(self, message: dict[str, Any]) -> dict[str, Any]:
+        begun = time.perf_counter()
+        run = self._run(_id(message), anew=bool(message.get("anew")))
+        state = {"stamp": run.stamp, "now": round(time.time() * 1000), "active": run.active}
+        if message.get("stamp") == run.stamp:
+            return {"same": True, **state, "took": _since(begun)}
+        view = message.get("view") or {}
+        return {**self._shown(run, view), **state, "took": _since(begun)}
+
+    def _shown(self, run: Run, view: Mapping[str, Any]) -> dict[str, Any]:
+        return {"facts": run.facts(), "picture": run.drawn(view), "open": view.get("open") or []}
+
+    def _reveal(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Open the groups that hide a node, and draw that."""
+        run = self._run(_id(message))
+        view = dict(message.get("view") or {})
+        view["open"] = run.opened_for(as_key(message["key"]), view)
+        return {"picture": run.drawn(view), "open": view["open"], "stamp": run.stamp}
+
+    def _node(self, message: dict[str, Any]) -> dict[str, Any]:
+        run = self._run(_id(message))
+        key = as_key(message["key"])
+        return {"key": message["key"], **nodes.of_node(self._client, run, key, message["view"])}
+
+    def _search(self, message: dict[str, Any]) -> dict[str, Any]:
+        return self._run(_id(message)).search(str(message.get("text") or ""))
+
+    def _list(self, message: dict[str, Any]) -> dict[str, Any]:
+        return self._run(_id(message)).listed()
+
+    def _raw(self, message: dict[str, Any]) -> dict[str, Any]:
+        return {"payloads": nodes.raw(self._client, as_key(message["key"]))}
+
+    def _compare(self, message: dict[str, Any]) -> dict[str, Any]:
+        first, second = str(message["first"]), str(message["second"])
+        if self._compared is None or self._compared.ids != (first, second) or message.get("anew"):
+            self._compared = Compared.read(self._client, first, second)
+        return self._compared.told(message.get("view") or {})
+
+    def _code(self, message: dict[str, Any]) -> dict[str, Any]:
+        key = message.get("key")
+        return {"text": nodes.code(self._run(_id(message)), as_key(key) if key else None)}
+
+    def static_html(self) -> str:
+        """Return the picture and the facts as HTML that needs no kernel."""
+        return offline.fallback(self._client, self._run(self.workflow_id))
+
+    def _page(self) -> str:
+        return offline.page(self._client, self._run(self.workflow_id, anew=True), self._css)
+
+    def __repr__(self) -> str:
+        return f"<Inspect {self.workflow_id!r} {self._client.location}>"
+
+
+def _id(message: Mapping[str, Any]) -> str:
+    return str(message["id"])
+
+
+def _since(begun: float) -> int:
+    return round((time.perf_counter() - begun) * 1000)

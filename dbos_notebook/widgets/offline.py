@@ -1,0 +1,158 @@
+"""The view of one workflow without a kernel: what a notebook's file keeps, and a whole page.
+
+The page runs the browser half of the live view; what the kernel would answer is recorded in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from dbos_notebook.errors import GraphvizNotFoundError
+from dbos_notebook.pictures.draw import draw
+from dbos_notebook.widgets import assets, details, nodes, plain, static
+from dbos_notebook.widgets.run import MOST_LISTED, PICTURES, Run, as_plain
+
+if TYPE_CHECKING:
+    from dbos_notebook.client import Client
+
+MOST_GROUPS = 12
+"""Groups that a page has opened, one at a time."""
+MOST_PAYLOADS = 6_000_000
+"""Characters of results in one page; what is beyond them says where it is found."""
+MOST_TEXT = 20_000
+
+
+def fallback(client: Client, run: Run) -> str:
+    """Return the graph as an image with the facts, to stand in a notebook's file.
+
+    An image, because in it nothing could run; it follows the reader's light or dark by itself.
+    """
+    picture = draw(run.graph, theme="auto")
+    try:
+        encoded = base64.b64encode(picture.svg.encode()).decode()
+        image = f"data:image/svg+xml;base64,{encoded}"
+    except GraphvizNotFoundError:
+        # The tree of text still tells.
+        image = ""
+    return _render(
+        "run.html.j2",
+        client,
+        row=run.row,
+        forks=run.forks,
+        image=image,
+        alt=f"Execution graph of {run.workflow_id}",
+        text=plain.cut(picture.text, MOST_TEXT),
+        code=nodes.code(run, None),
+        read_at=_now(),
+    )
+
+
+def _render(template: str, client: Client, **values: Any) -> str:
+    made = static._templates().get_template(template)
+    return made.render(location=str(client.location), style=assets.style("static"), **values)
+
+
+def _now() -> str:
+    return f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def page(client: Client, run: Run, style: str) -> str:
+    """Return one file with the graph, the timeline, the table of steps, and what each one did."""
+    script = assets.module("offline")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # "</script>" within a text would end the script's element.
+    recorded = json.dumps(record(client, run), ensure_ascii=False).replace("<", "\\u003c")
+    name = run.row.get("name", "workflow")
+    return (
+        static._templates()
+        .get_template("inspect.html.j2")
+        .render(
+            title=f"{name} {run.workflow_id}",
+            script=script,
+            script_hash=f"sha256-{digest}",
+            style=style,
+            recorded=recorded,
+            fallback=fallback(client, run),
+            note=f"{client.location} · read {_now()} · made by dbos_notebook; it needs no network.",
+        )
+    )
+
+
+def record(client: Client, run: Run) -> dict[str, Any]:
+    """Return all that the browser half may ask of a run."""
+    pictures: dict[str, Any] = {}
+    groups: dict[str, Any] = {}
+    for kind in PICTURES:
+        view: dict[str, Any] = {"picture": kind, "open": [], "critical": kind == "timeline"}
+        shown = run.picture(view).shown
+        pictures[json.dumps([kind], separators=(",", ":"))] = run.drawn(view)
+        found = [] if shown is None else [k for k, n in shown.nodes.items() if n["kind"] == "group"]
+        for key in found[:MOST_GROUPS]:
+            name = shown.nodes[key]["group"] if shown is not None else ""
+            told = nodes.of_node(client, run, key, view)
+            groups[_text(key)] = {"key": as_plain(key), **told}
+            named = json.dumps([kind, name], separators=(",", ":"), ensure_ascii=False)
+            pictures[named] = run.drawn({**view, "open": [name]})
+    return {
+        "start": {"tab": "graph", "offline": True, "read_only": True, "forbidden": None},
+        "workflow_id": run.workflow_id,
+        "state": {
+            "facts": run.facts(),
+            "stamp": run.stamp,
+            "active": False,
+            "now": round(dt.datetime.now(dt.UTC).timestamp() * 1000),
+            "took": 0,
+        },
+        "pictures": pictures,
+        "groups": groups,
+        "nodes": _told(client, run),
+        "list": run.listed(),
+    }
+
+
+def _text(key: Any) -> str:
+    # As JavaScript's JSON.stringify writes it: so the page finds it.
+    return json.dumps(as_plain(key), separators=(",", ":"), ensure_ascii=False)
+
+
+def _told(client: Client, run: Run) -> dict[str, Any]:
+    """Return what each workflow and step tells, the root first, within the bound of payloads."""
+    ids = [key for key, node in run.graph.nodes.items() if node["kind"] == "workflow"]
+    ids = [run.workflow_id, *(each for each in ids if each != run.workflow_id)][:MOST_LISTED]
+    told: dict[str, Any] = {}
+    room = MOST_PAYLOADS
+    flows = client.workflows(ids, load_input=True, load_output=True, limit=None)
+    for one in details.many(client, flows):
+        found = {"kind": "workflow", "key": one["row"]["id"], **one, "forks": []}
+        if one["row"]["id"] == run.workflow_id:
+            found["forks"] = list(run.forks)
+        room = _bounded(found, room)
+        told[_text(one["row"]["id"])] = found
+    frame = client.steps(ids, load_output=True).head(MOST_LISTED)
+    for workflow_id, number, found in nodes.many_steps(frame):
+        room = _bounded(found, room)
+        told[_text((workflow_id, number))] = {"key": [workflow_id, number], **found}
+    for key, node in run.graph.nodes.items():
+        if isinstance(key, tuple) and key[-1:] == ("running",):
+            name = {"name": node.get("name"), "workflow_id": node.get("workflow_id")}
+            told[_text(key)] = {"kind": "running", "key": as_plain(key), **name}
+    return told
+
+
+def _bounded(found: dict[str, Any], room: int) -> int:
+    """Take from the room what a node's payloads need; leave them out where there is none."""
+    for name in ("input", "output", "error"):
+        if name not in found:
+            continue
+        size = len(json.dumps(found[name]))
+        if size > room:
+            found[name] = {
+                "text": "left out of this page, which would be too large: see the database"
+            }
+        else:
+            room -= size
+    return room

@@ -1,0 +1,50 @@
+// The buttons alone, for workflows that a cell has already found.
+import { el, followTheme, put, replace } from "./dom.js";
+import { Actions } from "./actions.js";
+import { chip, count } from "./format.js";
+import { Link } from "./link.js";
+
+function render({ model, el: host }) {
+  const { ids, forbidden } = model.get("_start");
+  const root = el("div", { class: "dn-explore" });
+  host.append(root);
+  const state = el("span", { class: "dn-state" });
+  const banner = el("div", { class: "dn-banner", role: "alert", hidden: true });
+  const link = new Link(model, (busy) => (state.textContent = busy ? "the kernel is busy …" : ""));
+  const ask = async (kind, question) => {
+    try {
+      const answer = await link.ask(kind, question);
+      banner.hidden = true;
+      return answer;
+    } catch (error) {
+      replace(banner, el("b", {}, error.type ?? "Error"), el("span", {}, error.message));
+      banner.hidden = false;
+      return null;
+    }
+  };
+  const title = el("span", { class: "dn-title" });
+  const show = async () => {
+    const answer = await ask("rows", {});
+    if (!answer) return;
+    const [row] = answer.rows;
+    replace(title, ids.length === 1 && row
+      ? [chip(row.status), el("b", {}, row.name ?? ""), el("code", {}, row.id)]
+      : [el("b", {}, `${count(ids.length)} workflows`),
+        Object.entries(answer.counts).map(([status, number]) =>
+          el("span", { class: "dn-status" }, chip(status), el("b", {}, count(number))))]);
+    await actions.about(ids, JSON.stringify(answer.counts));
+  };
+  const actions = new Actions(forbidden, ask, show, () => {});
+  const refresh = el("button", { type: "button", class: "dn-button", title: "Ask again now",
+    on: { click: show } }, "Refresh");
+  put(root, el("div", { class: "dn-top" }, title, actions.bar, el("span", { class: "dn-space" }),
+    state, refresh), banner, actions.panel);
+  const end = followTheme(root);
+  show();
+  return () => {
+    link.close();
+    end();
+  };
+}
+
+export default { render };

@@ -1,0 +1,16 @@
+"""Asking a view's Python half as its browser half does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dbos_notebook.widgets.view import View
+
+
+def ask(widget: View, kind: str, **question: Any) -> dict[str, Any]:
+    """Ask, and see to it that the answer could travel."""
+    answer = widget.answer({"kind": kind, "request": "r1", **question})
+    assert answer["request"] == "r1"
+    json.dumps(answer, allow_nan=False)
+    return answer

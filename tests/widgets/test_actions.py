@@ -1,0 +1,133 @@
+"""Actions by a click: what is offered, planned and done; in the Python half, on real databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from asking_widgets import ask
+
+import dbos_notebook as dn
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def still(
+    request: pytest.FixtureRequest,
+    corpus_sqlite: Callable[[str], Path],
+    corpus_postgres: Callable[[str], str],
+) -> Iterator[dn.Client]:
+    """A client on a copy of the corpus of its own, which no application runs."""
+    copy = corpus_sqlite if request.param == "sqlite" else corpus_postgres
+    with dn.connect(copy("3.4.0")) as client:
+        yield client
+
+
+def test_a_button_is_on_where_dbos_would_act(still: dn.Client) -> None:
+    widget = still.explore()
+    for status, offered in {
+        "SUCCESS": {"fork"},
+        "ERROR": {"fork", "repair"},
+        "ENQUEUED": {"cancel", "resume"},
+        "PENDING": {"cancel"},
+    }.items():
+        one = still.workflows(status=status)["workflow_id"].iloc[0]
+        possible = ask(widget, "possible", ids=[one])["possible"]
+        assert {name for name, found in possible.items() if found["count"]} == offered, status
+        for name, found in possible.items():
+            if name != "repair":
+                arguments = ("failed",) if name == "fork" else ()
+                plan = getattr(still, name)(one, *arguments, plan=True)
+                assert found["count"] == plan.counts["do"]
+                assert found["why"] or found["count"]
+    many = ask(widget, "possible", ids=["queued-1", "queued-2", "checkout-1"])["possible"]
+    assert many["cancel"]["count"] == 2
+
+
+def test_a_plan_writes_nothing_and_its_confirmation_does_it_once(still: dn.Client) -> None:
+    widget = still.explore()
+    plan = ask(widget, "plan", action="cancel", ids=["queued-1", "checkout-1"], key="click-1")
+    assert plan["counts"] == {"do": 1, "unchanged": 1, "refused": 0, "not_found": 0}
+    assert plan["code"] == 'db.cancel(["queued-1", "checkout-1"])'
+    assert still.workflow("queued-1").status == "ENQUEUED"
+    assert widget.receipt is None
+    receipt = ask(widget, "apply", key="click-1")
+    assert receipt["counts"]["done"] == 1
+    assert still.workflow("queued-1").status == "CANCELLED"
+    still.resume("queued-1")
+    # The same click once more: the first receipt, and nothing is done again.
+    assert ask(widget, "apply", key="click-1")["rows"] == receipt["rows"]
+    assert still.workflow("queued-1").status == "ENQUEUED"
+    assert widget.receipt is not None
+    assert widget.receipt.to_frame()["outcome"].tolist() == ["done", "unchanged"]
+
+
+def test_a_click_makes_one_fork(still: dn.Client) -> None:
+    widget = still.inspect("checkout-5-bad")
+    asked = {
+        "action": "fork",
+        "ids": ["checkout-5-bad"],
+        "key": "click-ab",
+        "options": {"start_step": "3", "application_version": "v2", "queue_name": ""},
+    }
+    (row,) = ask(widget, "plan", **asked)["rows"]
+    assert "step 3 (charge)" in row["effect"]
+    assert ask(widget, "plan", **asked)["code"] == (
+        'db.fork("checkout-5-bad", 3, application_version="v2")'
+    )
+    (done,) = ask(widget, "apply", key="click-ab")["rows"]
+    assert done["new_workflow_id"] == row["new_workflow_id"]
+    # A second kernel that gets the same click finds the fork.
+    other = still.inspect("checkout-5-bad")
+    ask(other, "plan", **asked)
+    (again,) = ask(other, "apply", key="click-ab")["rows"]
+    assert (again["outcome"], again["new_workflow_id"]) == ("unchanged", done["new_workflow_id"])
+    forks = still.workflows(forked_from="checkout-5-bad")["workflow_id"].tolist()
+    assert sorted(forks) == sorted(["fork-1", done["new_workflow_id"]])
+    assert still.workflow(done["new_workflow_id"]).app_version == "v2"
+
+
+def test_fifty_at_once(shop_sqlite: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "shop.sqlite"
+    copy.write_bytes(shop_sqlite.read_bytes())
+    with dn.connect(copy) as client:
+        ids = client.workflows(status="SUCCESS", limit=50)["workflow_id"].tolist()
+        assert len(ids) == 50
+        widget = client.controls(ids)
+        plan = ask(widget, "plan", action="fork", ids=ids, key="k", options={"start_step": "first"})
+        assert plan["counts"]["do"] == 50
+        receipt = ask(widget, "apply", key="k")
+        assert receipt["counts"]["done"] == 50
+        assert len(client.workflows(is_fork=True, status="ENQUEUED", limit=None)) == 50
+
+
+def test_what_cannot_be_is_said(still: dn.Client) -> None:
+    widget = still.controls("checkout-1")
+    assert "not kept any more" in ask(widget, "apply", key="never")["text"]
+    assert ask(widget, "plan", action="destroy", ids=[], key="x")["type"] == "FilterError"
+    plan = ask(
+        widget, "plan", action="fork", ids=["checkout-1"], key="y", options={"start_step": "99"}
+    )
+    assert plan["counts"]["refused"] == 1
+    with pytest.raises(dn.WorkflowNotFoundError):
+        still.controls(["nobody"])
+
+
+def test_old_plans_go(still: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbos_notebook.widgets.actions.KEPT", 2)
+    widget = still.explore()
+    for number in range(4):
+        ask(widget, "plan", action="cancel", ids=["queued-1"], key=f"k{number}")
+    assert ask(widget, "apply", key="k0")["kind"] == "error"
+    assert ask(widget, "apply", key="k3")["counts"]["done"] == 1
+
+
+def test_a_read_only_client_offers_nothing(corpus_sqlite: Callable[[str], Path]) -> None:
+    with dn.connect(corpus_sqlite("3.4.0"), read_only=True) as client:
+        widget = client.explore()
+        assert "read-only" in widget._start["forbidden"]
+        possible = ask(widget, "possible", ids=["queued-1"])["possible"]
+        assert not any(found["count"] for found in possible.values())
+        ask(widget, "plan", action="cancel", ids=["queued-1"], key="k")
+        assert ask(widget, "apply", key="k")["type"] == "ReadOnlyError"
+        assert client.workflow("queued-1").status == "ENQUEUED"

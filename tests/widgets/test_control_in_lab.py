@@ -1,0 +1,92 @@
+"""Buttons in a real JupyterLab on a live application: cancel, resume, fork, and follow the fork."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from browser import Opened
+
+import dbos_notebook as dn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "control"))
+
+from control_live import Live, until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CONNECT = "import dbos_notebook as dn\ndb = dn.connect({!r})"
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """The application in versions v1 (in which some steps fail) and v2, both running."""
+    directory = tmp_path_factory.mktemp("live")
+    live = Live(f"sqlite:///{directory / 'live.sqlite'}", directory)
+    try:
+        live.start("v1")
+        # SQLite keeps whole seconds, and the latest version is the one of the latest.
+        time.sleep(1)
+        live.start("v2")
+        yield live
+    finally:
+        live.stop()
+
+
+def confirm(page: Page) -> None:
+    page.locator(".dn-plan .dn-confirm:enabled").click()
+    page.wait_for_selector(".dn-plan[aria-label^=Receipt]")
+
+
+def test_cancel_a_running_one_see_it_stop_and_resume_it(
+    notebook: Callable[..., Opened], live: Live
+) -> None:
+    live._processes["v1"].ask("start", name="three", ids=["runs"], args=["gate"])
+    until(lambda: live.effects("runs")["held-gate"], "the second step runs")
+    opened = notebook(CONNECT.format(live.url), "db.explore(live=True)")
+    page = opened.page
+    row = page.locator(".dn-row[data-id=runs]")
+    row.locator("input").check()
+    actions = page.locator(".dn-actions")
+    cancel, resume = (actions.get_by_text(word, exact=True) for word in ("Cancel", "Resume"))
+    page.wait_for_selector(".dn-actions button:enabled")
+    assert (cancel.is_enabled(), resume.is_enabled()) == (True, False)
+    cancel.click()
+    page.wait_for_selector("text=stops at its next step")
+    with dn.connect(live.url) as client:
+        assert client.workflow("runs").status == "PENDING"
+        confirm(page)
+        page.locator(".dn-row[data-id=runs][data-status=CANCELLED]").wait_for()
+        live.open("gate")
+        page.wait_for_selector(".dn-actions button:enabled:has-text('Resume')")
+        assert not cancel.is_enabled()
+        resume.click()
+        confirm(page)
+        # The live list shows by itself how it goes on.
+        page.locator(".dn-row[data-id=runs][data-status=SUCCESS]").wait_for()
+        assert client.workflow("runs").output == "did c"
+    assert opened.errors == []
+
+
+def test_the_buttons_alone(notebook: Callable[..., Opened], live: Live) -> None:
+    live._processes["v1"].ask("run", name="rich", ids=["alone-1", "alone-2"])
+    opened = notebook(
+        CONNECT.format(live.url),
+        "widget = db.controls(['alone-1', 'alone-2'])\nwidget",
+        "print('receipt', widget.receipt)",
+    )
+    page = opened.page
+    page.wait_for_selector(".dn-title:has-text('2 workflows')")
+    page.locator(".dn-actions button:enabled", has_text="Fork 2").click()
+    confirm(page)
+    assert page.locator(".dn-plan tbody tr").count() == 2
+    last = page.locator(".jp-CodeCell").last
+    last.locator(".cm-content").click()
+    opened.command("notebook:run-cell")
+    last.locator(".jp-OutputArea-output", has_text="Receipt: fork 2 workflows").wait_for()
+    assert opened.errors == []

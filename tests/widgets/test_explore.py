@@ -1,0 +1,369 @@
+"""The list's Python half, asked with the browser's messages: no browser, real databases."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking_widgets import ask
+
+import dbos_notebook as dn
+from dbos_notebook.widgets import asking
+from dbos_notebook.widgets.explore import Explore
+
+
+def pages(widget: Explore, **view: Any) -> Iterator[list[str]]:
+    """Give the IDs of every page, as the browser turns them."""
+    after: list[Any] = []
+    while True:
+        answer = ask(widget, "page", view={"size": 25, **view}, after=after)
+        assert answer["kind"] == "page", answer
+        yield [row["id"] for row in answer["rows"]]
+        if not answer["more"]:
+            return
+        after = answer["last"]
+
+
+@pytest.mark.parametrize("descending", [True, False])
+@pytest.mark.parametrize(
+    "sort",
+    [
+        "created_at",
+        "workflow_id",
+        "name",
+        "status",
+        "duration",
+        "completed_at",
+        "queue_name",
+        "queue_position",
+        "priority",
+        "authenticated_user",
+    ],
+)
+def test_pages_hold_every_row_once_and_in_order(
+    shop: dn.Client, sort: str, descending: bool
+) -> None:
+    found = list(pages(shop.explore(), sort=sort, descending=descending))
+    ids = [one for page in found for one in page]
+    everything = shop.workflows(limit=None).set_index("workflow_id")
+    assert len(found) > 2
+    assert len(ids) == len(set(ids)) == len(everything)
+    if sort in everything and sort != "queue_position":
+        values = everything.loc[ids, sort]
+        known = values.dropna()
+        # What is missing stands last in both directions.
+        assert values.iloc[: len(known)].notna().all()
+        if sort not in ("name", "queue_name", "authenticated_user"):  # a server's own order
+            assert known.is_monotonic_decreasing if descending else known.is_monotonic_increasing
+
+
+def test_a_page_is_what_the_client_lists(db: dn.Client) -> None:
+    widget = db.explore(status="ERROR")
+    answer = ask(widget, "page", view=widget._view)
+    assert [row["id"] for row in answer["rows"]] == widget.frame["workflow_id"].tolist()
+    assert (
+        widget.frame["workflow_id"].tolist() == db.workflows(status="ERROR")["workflow_id"].tolist()
+    )
+    row = next(row for row in answer["rows"] if row["id"] == "checkout-5-bad")
+    assert (row["status"], row["name"]) == ("ERROR", "checkout")
+    assert row["error_type"] == "__main__.PaymentDeclined"
+    assert "input" not in row
+
+
+def test_filters_become_the_clients(db: dn.Client) -> None:
+    widget = db.explore()
+    view = {
+        "search": " Checkout ",
+        "status": ["SUCCESS", "ERROR"],
+        "name": ["checkout"],
+        "start_time": "3650d",
+        "end_time": "2100-01-01T00:00:00.000Z",
+        "attributes": "",
+    }
+    ids = [row["id"] for row in ask(widget, "page", view=view)["rows"]]
+    assert widget.filters == {
+        "search": "Checkout",
+        "status": ["SUCCESS", "ERROR"],
+        "name": ["checkout"],
+        "start_time": "3650d",
+        "end_time": "2100-01-01T00:00:00.000Z",
+    }
+    assert ids == db.workflows(**widget.filters)["workflow_id"].tolist()
+    # And the code is that very call.
+    assert eval(widget.code, {"db": db})["workflow_id"].tolist() == ids
+
+
+def test_what_was_asked_for_stays_and_can_be_changed(db: dn.Client) -> None:
+    widget = db.explore(status="error", has_parent=False, start_time="3650d")
+    assert widget._start["view"]["status"] == ["ERROR"]
+    assert widget._start["view"]["start_time"] == "3650d"
+    assert widget._start["fixed"] == ["has_parent=False"]
+    everything = ask(widget, "page", view={"status": []})["rows"]
+    assert {row["id"] for row in everything} == set(
+        db.workflows(has_parent=False, limit=None)["workflow_id"]
+    )
+    with pytest.raises(dn.FilterError, match="Did you mean 'status'"):
+        db.explore(statsu="ERROR")
+    with pytest.raises(dn.FilterError, match="page_size=10 "):
+        db.explore(page_size=10)
+
+
+def test_the_error_filter_reads_errors_alone(db: dn.Client) -> None:
+    rows = ask(db.explore(), "page", view={"error": "PaymentDeclined"})["rows"]
+    assert {row["id"] for row in rows} == set(
+        db.workflows(limit=None).query("error_type == '__main__.PaymentDeclined'")["workflow_id"]
+    )
+    assert db.workflows(error="checkout-5").empty
+    assert not db.workflows(search="checkout-5").empty
+
+
+def test_a_text_is_looked_for_in_parts(shop: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbos_notebook.widgets.explore.LOOK_THROUGH", 7)
+    for descending in (True, False):
+        widget = shop.explore()
+        view = {"search": "ship", "descending": descending, "size": 25}
+        answer = ask(widget, "page", view=view)
+        found = answer["rows"]
+        parts = 1
+        while answer["searched_to"] and len(found) < 25:
+            answer = ask(widget, "page", view=view, after=answer["last"], limit=25 - len(found))
+            found += answer["rows"]
+            parts += 1
+        expected = shop.workflows(search="ship", sort_desc=descending, limit=25)
+        assert [row["id"] for row in found] == expected["workflow_id"].tolist()
+        assert parts > 2
+        assert widget.frame["workflow_id"].tolist() == expected["workflow_id"].tolist()
+
+
+def test_the_tree_has_roots_and_their_children(shop: dn.Client) -> None:
+    widget = shop.explore(tree=True)
+    roots = [one for page in pages(widget, mode="tree") for one in page]
+    assert set(roots) == set(shop.workflows(has_parent=False, limit=None)["workflow_id"])
+    answer = ask(widget, "page", view={"mode": "tree", "size": 200})
+    parent = next(row for row in answer["rows"] if row.get("children"))
+    below = ask(widget, "children", id=parent["id"])["rows"]
+    assert len(below) == parent["children"]
+    assert {row["id"] for row in below} == set(shop.workflow(parent["id"]).children["workflow_id"])
+    # A failure below a root that did not fail is found all the same.
+    failed = [one for page in pages(widget, mode="tree", status=["ERROR"]) for one in page]
+    errors = shop.workflows(status="ERROR", limit=None).set_index("workflow_id")
+    topmost = errors[~errors["parent_workflow_id"].isin(errors.index)]
+    assert set(failed) == set(topmost.index)
+
+
+def test_the_enqueued_have_a_place(db: dn.Client) -> None:
+    widget = db.explore(queues_only=True)
+    rows = ask(widget, "page", view=widget._view)["rows"]
+    places = {row["id"]: (row.get("position"), row.get("queue_length")) for row in rows}
+    assert places["queued-1"] == (1, 2)
+    assert places["queued-2"] == (2, 2)
+    assert places["holder"] == (None, None)
+    assert widget.code == "db.queued(sort_desc=False)"
+    assert set(eval(widget.code, {"db": db})["workflow_id"]) == set(places)
+
+
+def test_an_opened_row_tells_all(db: dn.Client) -> None:
+    told = ask(db.explore(), "details", id="checkout-5-bad")
+    assert "order-5-bad" in told["input"]["text"]
+    assert told["error"]["type"] == "__main__.PaymentDeclined"
+    assert [step["name"] for step in told["steps"]] == db.steps("checkout-5-bad")[
+        "function_name"
+    ].tolist()
+    assert told["steps"][-1]["status"] == "ERROR"
+    assert told["forks"] == [{"id": "fork-1", "status": db.workflow("fork-1").status}]
+    assert ask(db.explore(), "details", id="checkout-5-bad", stamp=told["stamp"])["same"] is True
+    lost = ask(db.explore(), "details", id="nobody")
+    assert (lost["kind"], lost["type"]) == ("error", "WorkflowNotFoundError")
+
+
+def test_many_steps_come_in_parts(
+    corpus_sqlite: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbos_notebook.widgets.details.STEPS", 2)
+    with dn.connect(corpus_sqlite("3.4.0")) as client:
+        widget = client.explore()
+        told = ask(widget, "details", id="checkout-1")
+        numbers = [step["number"] for step in told["steps"]]
+        while told["more_steps"]:
+            told = ask(widget, "steps", id="checkout-1", after=numbers[-1])
+            numbers += [step["number"] for step in told["steps"]]
+        assert numbers == client.steps("checkout-1")["function_id"].tolist()
+        assert len(numbers) > 4
+
+
+def test_long_values_are_cut_and_say_so(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(
+            "UPDATE workflow_output SET output = ?, error = NULL", ['"' + "x" * 1_000_000 + '"']
+        )
+        connection.execute("UPDATE workflow_status SET serialization = 'portable_json'")
+    connection.close()
+    with dn.connect(path) as client:
+        told = ask(client.explore(), "details", id="checkout-1")
+        assert told["output"]["left_out"] > 900_000
+        assert len(json.dumps(told)) < 100_000
+
+
+def test_nothing_is_sent_when_nothing_changed(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    with dn.connect(path) as client:
+        widget = client.explore(live=True)
+        first = ask(widget, "page", view={})
+        again = ask(widget, "page", view={}, stamp=first["stamp"])
+        assert again["same"] is True
+        assert "rows" not in again
+        connection = sqlite3.connect(path)
+        with connection:
+            connection.execute(
+                "UPDATE workflow_status SET status = 'CANCELLED' WHERE workflow_uuid = 'queued-1'"
+            )
+        connection.close()
+        changed = ask(widget, "page", view={}, stamp=first["stamp"])
+        row = next(row for row in changed["rows"] if row["id"] == "queued-1")
+        assert row["status"] == "CANCELLED"
+
+
+def test_counts_and_choices(db: dn.Client) -> None:
+    widget = db.explore()
+    counts = ask(widget, "counts", view={"name": ["checkout"], "status": ["ERROR"]})["counts"]
+    assert counts == {"SUCCESS": 5, "ERROR": 3}
+    choices = ask(widget, "choices")["choices"]
+    assert set(choices) == set(asking.CHOSEN)
+    assert choices["name"][0] in db.workflows(limit=None)["name"].unique()
+    assert "slow" in choices["queue_name"]
+
+
+def test_the_selection_is_a_frame(db: dn.Client) -> None:
+    widget = db.explore()
+    assert widget.selection.empty
+    widget.selected = ["queued-1", "checkout-1", "queued-1"]
+    assert widget.selected == ["queued-1", "checkout-1"]
+    assert set(widget.selection["workflow_id"]) == {"queued-1", "checkout-1"}
+    code = ask(widget, "code", view={}, selection=True)["text"]
+    assert set(eval(code, {"db": db})["workflow_id"]) == {"queued-1", "checkout-1"}
+
+
+def test_an_error_is_an_answer_and_the_next_question_works(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
+    path = corpus_sqlite("3.4.0")
+    client = dn.connect(path)
+    widget = client.explore()
+    away = path.with_suffix(".away")
+    os.rename(path, away)
+    answer = ask(widget, "page", view={})
+    assert (answer["kind"], answer["type"]) == ("error", "DatabaseConnectionError")
+    assert "There is no file" in answer["text"]
+    assert isinstance(widget.last_error, dn.DatabaseConnectionError)
+    # To show it does not fail either: the browser will say it.
+    data, _ = widget._repr_mimebundle_()
+    assert "text/plain" in data
+    os.rename(away, path)
+    assert len(ask(widget, "page", view={})["rows"]) == 26
+    broken = ask(widget, "page", view={"attributes": "{no json"})
+    assert broken["type"] == "FilterError"
+    assert ask(widget, "page", view={"size": "x", "sort": "priority; DROP"})["kind"] == "error"
+    assert widget.answer({"kind": "page", "after": ["x"], "request": 1})["type"] == "FilterError"
+
+
+def test_a_message_of_no_kind_is_no_question(
+    db: dn.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widget = db.explore()
+    sent: list[Any] = []
+    monkeypatch.setattr(widget, "send", sent.append)
+    for content in ("text", None, {}, {"kind": "close"}, {"kind": "__init__"}):
+        widget._receive(widget, content, [])
+    assert sent == []
+    widget._receive(widget, {"kind": "page", "view": {}, "request": 7}, [])
+    assert sent[0]["request"] == 7
+
+
+def test_fifty_reruns_leak_no_thread_and_no_connection(db: dn.Client) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+    def rerun() -> None:
+        widget = db.explore(live=True)
+        widget._repr_mimebundle_()
+        answer = ask(widget, "page", view={})
+        ask(widget, "details", id=answer["rows"][0]["id"])
+        ask(widget, "counts", view={})
+
+    rerun()
+    threads, files = threading.active_count(), open_files()
+    for _ in range(50):
+        rerun()
+    assert threading.active_count() <= threads
+    assert open_files() <= files + 1
+
+
+def test_no_row_is_in_the_state_that_a_notebook_keeps(db: dn.Client) -> None:
+    widget = db.explore()
+    ask(widget, "page", view={})
+    ask(widget, "details", id="checkout-5-bad")
+    state = {name: value for name, value in widget.get_state().items() if name[:4] != "_esm"}
+    kept = json.dumps({n: v for n, v in state.items() if n != "_css"}, default=str)
+    assert "checkout" not in kept
+    assert len(kept) < 3_000
+    assert len(widget._esm) + len(widget._css) < 150_000
+
+
+@pytest.fixture
+def hostile(corpus_sqlite: Callable[[str], Path]) -> Iterator[dn.Client]:
+    path = corpus_sqlite("3.4.0")
+    evil = "<img src=x onerror='window.ran=1'></style><script>window.ran=1</script>"
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE workflow_status SET name = ?, queue_name = ?", [evil, evil])
+        connection.execute("UPDATE workflow_status SET authenticated_user = ?", [evil])
+        connection.execute("UPDATE operation_outputs SET function_name = ?", [evil])
+        connection.execute("UPDATE workflow_status SET serialization = 'portable_json'")
+        connection.execute("UPDATE workflow_output SET output = ?", [json.dumps(evil)])
+    connection.close()
+    with dn.connect(path) as client:
+        yield client
+
+
+def test_static_html_holds_no_markup_of_the_database(hostile: dn.Client, tmp_path: Path) -> None:
+    widget = hostile.explore()
+    data, _ = widget._repr_mimebundle_()
+    page = widget.save_html(tmp_path / "page.html").read_text()
+    for html in (data["text/html"], page):
+        assert "<img" not in html
+        assert "<script" not in html
+        assert "&lt;img" in html
+    assert page.count("</style>") == 2
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+    assert "checkout-5-bad" in page
+
+
+def test_the_fallback_is_bounded_and_tells_no_payload(shop: dn.Client) -> None:
+    data, _ = shop.explore(page_size=200)._repr_mimebundle_()
+    assert set(data) >= {"text/html", "text/plain", "application/vnd.jupyter.widget-view+json"}
+    assert data["text/html"].count("<tr>") <= 22
+    assert len(data["text/html"]) < 20_000
+    assert "Ada Lovelace" not in data["text/html"]
+    assert data["text/plain"].startswith("<Explore ")
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "2.20.0"])
+def test_databases_of_old_versions(corpus_sqlite: Callable[[str], Path], version: str) -> None:
+    with dn.connect(corpus_sqlite(version)) as client:
+        widget = client.explore()
+        ids = [one for page in pages(widget, sort="queue_name") for one in page]
+        assert set(ids) == set(client.workflows(limit=None)["workflow_id"])
+        assert ask(widget, "details", id=ids[0])["row"]["id"] == ids[0]
+        assert ask(widget, "choices")["kind"] == "choices"
+        assert ask(widget, "page", view={"mode": "queued"})["kind"] == "page"
+        possible = ask(widget, "possible", ids=ids)["possible"]
+        assert possible["cancel"]["count"] == 0
+        assert "too old" in possible["cancel"]["why"]

@@ -1,0 +1,279 @@
+"""The list in a real JupyterLab: seen, typed into, walked through, clicked."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from browser import Opened
+
+import dbos_notebook as dn
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+CONNECT = "import dbos_notebook as dn\ndb = dn.connect({!r})"
+
+
+@pytest.fixture(scope="module")
+def opened(notebook: Callable[..., Opened], shop_sqlite: Path) -> Opened:
+    """One notebook with the list; each test begins at a fresh one."""
+    return notebook(
+        CONNECT.format(str(shop_sqlite)),
+        "widget = db.explore(page_size=25)\nwidget",
+        "print(sorted(widget.selected), len(widget.frame), widget.code)",
+    )
+
+
+@pytest.fixture
+def page(opened: Opened) -> Iterator[Page]:
+    opened.command("notebook:clear-all-cell-outputs")
+    opened.run()
+    opened.page.wait_for_function("document.querySelectorAll('.dn-row').length === 25")
+    yield opened.page
+    assert opened.errors == []
+    assert opened.beyond_the_server() == []
+
+
+@pytest.fixture
+def client(shop_sqlite: Path) -> Iterator[dn.Client]:
+    with dn.connect(shop_sqlite) as found:
+        yield found
+
+
+def rows(page: Page) -> Locator:
+    return page.locator(".dn-explore .dn-row")
+
+
+def ids(page: Page) -> list[str]:
+    return page.evaluate("[...document.querySelectorAll('.dn-row')].map((row) => row.dataset.id)")
+
+
+def until_ids(page: Page, wanted: list[str]) -> None:
+    """Wait until the list shows exactly these."""
+    page.wait_for_function(
+        "(wanted) => JSON.stringify([...document.querySelectorAll('.dn-row')]"
+        ".map((row) => row.dataset.id)) === JSON.stringify(wanted)",
+        arg=wanted,
+    )
+
+
+def test_search_finds_as_it_is_typed(page: Page, client: dn.Client) -> None:
+    search = page.get_by_label("Search", exact=True)
+    search.type("coup", delay=20)
+    until_ids(page, client.workflows(search="coup")["workflow_id"].tolist())
+    search.fill("nothing is called so")
+    page.wait_for_selector("text=No workflow matches.")
+    search.press("Escape")
+    page.wait_for_function("document.querySelectorAll('.dn-row').length === 25")
+
+
+def test_pages_turn_and_turn_back(page: Page, client: dn.Client) -> None:
+    everything = client.workflows(limit=None)["workflow_id"].tolist()
+    until_ids(page, everything[:25])
+    page.wait_for_selector(f"text=1–25 of {len(everything)}")
+    page.get_by_label("Next page").click()
+    until_ids(page, everything[25:50])
+    page.get_by_label("Next page").click()
+    until_ids(page, everything[50:75])
+    assert page.get_by_label("Next page").is_disabled()
+    page.get_by_label("Page before").click()
+    until_ids(page, everything[25:50])
+
+
+def test_statuses_and_headings_narrow_and_sort(page: Page, client: dn.Client) -> None:
+    page.locator(".dn-status", has_text="ERROR").click()
+    failed = client.workflows(status="ERROR", limit=None)
+    until_ids(page, failed["workflow_id"].tolist())
+    page.locator("thead button", has_text="workflow").click()
+    page.wait_for_selector("th[aria-sort=ascending]")
+    names = page.locator(".dn-row .dn-name").all_inner_texts()
+    assert names == sorted(names)
+    assert len(names) == len(failed)
+
+
+def test_a_row_opens_and_its_steps_are_told(page: Page, client: dn.Client) -> None:
+    failed = client.workflows(status="ERROR", error="CouponError")["workflow_id"].iloc[0]
+    page.get_by_label("Search", exact=True).fill(failed)
+    until_ids(page, client.workflows(search=failed)["workflow_id"].tolist())
+    row = page.locator(f".dn-row[data-id='{failed}']")
+    row.locator(".dn-name").click()
+    details = page.locator(".dn-details").first
+    details.wait_for()
+    text = details.inner_text()
+    assert "CouponError" in text
+    assert "Order(" in text
+    steps = client.steps(failed)
+    assert details.locator(".dn-steps tbody tr").count() == len(steps)
+    row.locator(".dn-name").click()
+    details.wait_for(state="detached")
+
+
+def test_by_keyboard_alone(page: Page) -> None:
+    page.get_by_label("Search", exact=True).focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    focused = "document.activeElement.dataset.id"
+    second = ids(page)[1]
+    assert page.evaluate(focused) == second
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".dn-details")
+    assert page.evaluate(focused) == second
+    page.keyboard.press(" ")
+    page.wait_for_selector("text=1 selected")
+    # JupyterLab's own shortcuts stay out: two d's would delete the cell.
+    page.keyboard.press("d")
+    page.keyboard.press("d")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_selector(".dn-details", state="detached")
+    page.keyboard.press("End")
+    assert page.evaluate(focused) == ids(page)[-1]
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.type") == "search"
+    assert page.locator(".jp-Notebook .jp-CodeCell").count() == 3
+
+
+def test_children_nest(page: Page, client: dn.Client) -> None:
+    page.get_by_role("button", name="Tree", exact=True).click()
+    until_ids(page, client.workflows(has_parent=False, limit=25)["workflow_id"].tolist())
+    assert page.locator("table[role=treegrid]").count() == 1
+    parent = page.locator(".dn-row", has=page.locator(".dn-toggle .dn-icon")).first
+    workflow_id = parent.get_attribute("data-id")
+    parent.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(".dn-row[aria-level='2']")
+    below = [row.get_attribute("data-id") for row in page.locator(".dn-row[aria-level='2']").all()]
+    assert set(below) == set(client.workflow(str(workflow_id)).children["workflow_id"])
+
+
+def test_what_is_ticked_reaches_python(opened: Opened, page: Page) -> None:
+    wanted = sorted(ids(page)[1:3])
+    for one in wanted:
+        page.get_by_label(f"Select {one}", exact=True).check()
+    page.wait_for_selector("text=2 selected")
+    page.locator(".dn-status", has_text="SUCCESS").click()
+    page.wait_for_function(
+        "[...document.querySelectorAll('.dn-row')].every((row) => row.dataset.status === 'SUCCESS')"
+    )
+    opened.command("notebook:move-cursor-down")
+    last = page.locator(".jp-CodeCell").last
+    last.locator(".cm-content").click()
+    opened.command("notebook:run-cell")
+    expected = f'{wanted!r} 25 db.workflows(status="SUCCESS")'
+    last.locator(".jp-OutputArea-output", has_text=expected).wait_for()
+
+
+def test_dark_and_light_follow_the_host(opened: Opened, page: Page) -> None:
+    for dark in (True, False):
+        opened.set_dark(dark=dark)
+        page.wait_for_selector(f".dn-explore[data-theme={'dark' if dark else 'light'}]")
+        colour = page.evaluate("getComputedStyle(document.querySelector('.dn-name')).color")
+        lightness = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+        assert lightness > 150 if dark else lightness < 110
+        ground = page.evaluate("getComputedStyle(document.querySelector('.dn-explore')).background")
+        assert "rgba(0, 0, 0, 0)" in ground
+
+
+def test_a_narrow_cell_keeps_what_matters(page: Page) -> None:
+    page.set_viewport_size({"width": 520, "height": 800})
+    page.wait_for_timeout(300)
+    assert rows(page).first.locator(".dn-name").is_visible()
+    assert not page.locator("th[data-rank='3']").is_visible()
+    page.set_viewport_size({"width": 1100, "height": 900})
+
+
+def test_the_saved_notebook_holds_no_row_and_a_fallback(opened: Opened, page: Page) -> None:
+    rows(page).first.locator(".dn-name").click()
+    page.wait_for_selector(".dn-details")
+    saved = opened.save()
+    output = saved["cells"][1]["outputs"][0]["data"]
+    assert "dn-static" in output["text/html"]
+    assert "Ada Lovelace" not in json.dumps(saved)
+
+
+def test_live_shows_what_changes_and_stops_with_its_cell(
+    notebook: Callable[..., Opened], corpus_sqlite: Callable[[str], Path]
+) -> None:
+    path = corpus_sqlite("3.4.0")
+    opened = notebook(
+        CONNECT.format(str(path)),
+        "asked = []\n"
+        "widget = db.explore(live=True)\n"
+        "answer = widget.answer\n"
+        "widget.answer = lambda message: (asked.append(message['kind']), answer(message))[1]\n"
+        "widget",
+        "print('asked', asked.count('page'))",
+    )
+    page = opened.page
+    queued = page.locator(".dn-row[data-id='queued-1']")
+    queued.wait_for()
+    assert queued.get_attribute("data-status") == "ENQUEUED"
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(
+            "UPDATE workflow_status SET status = 'CANCELLED' WHERE workflow_uuid = 'queued-1'"
+        )
+    connection.close()
+    page.locator(".dn-row[data-id='queued-1'][data-status='CANCELLED']").wait_for(timeout=6000)
+    # The database goes away: the list says so, keeps its rows, and recovers by itself.
+    away = path.rename(path.with_suffix(".away"))
+    page.wait_for_selector(".dn-banner:has-text('There is no file')", timeout=6000)
+    assert rows(page).count() == 26
+    away.rename(path)
+    page.wait_for_selector(".dn-banner", state="hidden", timeout=6000)
+    # Without its output nobody asks any more.
+    opened.command("notebook:clear-all-cell-outputs")
+    last = page.locator(".jp-CodeCell").last
+    counts = []
+    for _ in range(2):
+        last.locator(".cm-content").click()
+        opened.command("notebook:run-cell")
+        shown = last.locator(".jp-OutputArea-output", has_text="asked")
+        shown.wait_for()
+        counts.append(shown.inner_text())
+        page.wait_for_timeout(2600)
+    assert counts[0] == counts[1]
+    assert opened.errors == []
+
+
+def test_hostile_names_run_nothing(
+    notebook: Callable[..., Opened], corpus_sqlite: Callable[[str], Path]
+) -> None:
+    path = corpus_sqlite("3.4.0")
+    evil = "\"'><img src=x onerror='window.ran=1'><script>window.ran=1</script><svg onload=ran=1>"
+    connection = sqlite3.connect(path)
+    with connection:
+        for column in ("name", "queue_name", "authenticated_user", "application_version"):
+            connection.execute(f"UPDATE workflow_status SET {column} = ?", [evil])
+        connection.execute("UPDATE operation_outputs SET function_name = ?", [evil])
+        connection.execute("UPDATE workflow_status SET serialization = 'portable_json'")
+        connection.execute("UPDATE workflow_output SET output = ?", [json.dumps(evil)])
+        connection.execute(
+            "UPDATE workflow_status SET workflow_uuid = ? WHERE workflow_uuid = 'queued-1'", [evil]
+        )
+    connection.close()
+    opened = notebook(CONNECT.format(str(path)), "db.explore()", width=900)
+    page = opened.page
+    page.locator(".dn-row[data-id='checkout-1']").locator(".dn-name").click()
+    page.wait_for_selector(".dn-details")
+    page.get_by_label("More filters").click()
+    page.wait_for_function("document.querySelectorAll('.dn-panel datalist option').length > 2")
+    page.get_by_role("button", name="Enqueued", exact=True).click()
+    page.wait_for_function("document.querySelectorAll('.dn-row').length < 20")
+    page.locator(".dn-row input").first.check()
+    page.get_by_label("Show and copy the Python that gives the selected rows").click()
+    page.wait_for_selector(".dn-code pre")
+    assert page.locator(".dn-explore img, .dn-explore script").count() == 0
+    assert page.evaluate("window.ran") is None
+    # No name, however long, makes the list wider than its cell.
+    assert page.evaluate(
+        "document.querySelector('.dn-explore').scrollWidth"
+        " <= document.querySelector('.dn-explore').clientWidth"
+    )
+    assert opened.errors == []
+    assert opened.beyond_the_server() == []

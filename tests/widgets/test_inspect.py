@@ -1,0 +1,339 @@
+"""The view of one workflow: its Python half, asked with the browser's messages; the page."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import sqlite3
+import threading
+import weakref
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from asking_widgets import ask
+
+import dbos_notebook as dn
+from dbos_notebook.apps import report
+from dbos_notebook.cli import main
+from dbos_notebook.pictures.nodes import short_id
+from dbos_notebook.widgets import assets
+from dbos_notebook.widgets.inspect import Inspect
+from dbos_notebook.widgets.run import as_key
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+def show(widget: Inspect, **view: Any) -> dict[str, Any]:
+    return ask(widget, "show", id=widget.workflow_id, view=view)
+
+
+@pytest.fixture
+def polished(corpus_sqlite: Callable[[str], Path]) -> Path:
+    """A database in which checkout-1 has hundreds of alike steps, one of which failed."""
+    path = corpus_sqlite("3.4.0")
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(
+            "INSERT INTO operation_outputs (workflow_uuid, function_id, function_name, output,"
+            " started_at_epoch_ms, completed_at_epoch_ms, retention_timestamp)"
+            " WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 400)"
+            " SELECT 'checkout-1', i, 'polish', NULL, 1790000000000 + i, 1790000000001 + i, 0"
+            " FROM n"
+        )
+    connection.close()
+    return path
+
+
+@pytest.mark.parametrize("what", ["graph", "timeline"])
+def test_every_part_of_a_picture_is_a_node(db: dn.Client, what: str) -> None:
+    widget = db.inspect("checkout-1")
+    answer = show(widget, picture=what)["picture"]
+    parts = {element.get("data-node") for element in ET.fromstring(answer["svg"]).iter()} - {None}
+    assert parts == {node["ref"] for node in answer["nodes"]}
+    graph = widget.graph
+    for node in answer["nodes"]:
+        key = as_key(node["key"])
+        assert node["ref"] == short_id(key)
+        assert (node["name"], node["status"]) == (
+            graph.nodes[key]["name"],
+            graph.nodes[key]["status"],
+        )
+    refs = {node["ref"]: as_key(node["key"]) for node in answer["nodes"]}
+    if what == "graph":
+        drawn = {(refs[a], refs[b]) for a, b in answer["edges"]}
+        assert drawn == set(graph.edges)
+    # The host's theme colours it, not what the reader prefers elsewhere.
+    assert "prefers-color-scheme" not in answer["svg"]
+
+
+def test_what_has_not_changed_is_not_sent_again(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    with dn.connect(path) as db:
+        widget = db.inspect("queued-1")
+        first = show(widget)
+        assert first["active"] is True
+        asked = {"id": "queued-1", "view": {}, "anew": True, "stamp": first["stamp"]}
+        again = ask(widget, "show", **asked)
+        assert again["same"] is True
+        assert "picture" not in again
+        connection = sqlite3.connect(path)
+        with connection:
+            connection.execute(
+                "UPDATE workflow_status SET status = 'CANCELLED' WHERE workflow_uuid = 'queued-1'"
+            )
+        connection.close()
+        changed = ask(widget, "show", **asked)
+        assert changed["active"] is False
+        assert changed["facts"]["row"]["status"] == "CANCELLED"
+        assert changed["stamp"] != first["stamp"]
+
+
+def test_a_step_tells_what_it_gave_or_why_it_failed(db: dn.Client) -> None:
+    widget = db.inspect("checkout-5-bad")
+    steps = db.steps("checkout-5-bad", load_output=True)
+    for step in steps.to_dict("records"):
+        key = ["checkout-5-bad", step["function_id"]]
+        told = ask(widget, "node", id="checkout-5-bad", key=key, view={})
+        assert told["kind"] == "step"
+        assert told["step"]["name"] == step["function_name"]
+        if step["status"] == "ERROR":
+            assert told["error"]["type"] == step["error"].type
+            assert told["error"]["message"] == step["error"].message
+        else:
+            assert told["output"]["text"] == repr(step["output"])
+    whole = ask(widget, "node", id="checkout-5-bad", key="checkout-5-bad", view={})
+    assert whole["kind"] == "workflow"
+    assert "order-5-bad" in whole["input"]["text"]
+
+
+def test_what_is_stored_is_told_as_it_is_stored(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
+    path = corpus_sqlite("3.4.0")
+    query = "SELECT error FROM operation_outputs WHERE workflow_uuid = ? AND error IS NOT NULL"
+    ((stored,),) = sqlite3.connect(path).execute(query, ["checkout-5-bad"]).fetchall()
+    with dn.connect(path) as db:
+        widget = db.inspect("checkout-5-bad")
+        (payload,) = ask(widget, "raw", key=["checkout-5-bad", 3])["payloads"]
+        assert payload["text"] == stored
+        assert (payload["name"], payload["format"]) == ("error", "py_pickle")
+        names = [one["name"] for one in ask(widget, "raw", key="checkout-5-bad")["payloads"]]
+        assert names == ["input", "error"]
+
+
+def test_failures_are_where_they_began(db: dn.Client) -> None:
+    facts = show(db.inspect("parent-6-bad"))["facts"]
+    # The parent and its getResult failed because the child's step did.
+    assert [failure["key"] for failure in facts["failures"]] == [["parent-6-bad-1", 3]]
+    # No step of it failed: its own code did.
+    (only,) = show(db.inspect("portable-13"))["facts"]["failures"]
+    assert only["key"] == "portable-13"
+    assert show(db.inspect("checkout-1"))["facts"]["failures"] == []
+
+
+def test_search_finds_names_numbers_ids_and_errors(db: dn.Client) -> None:
+    widget = db.inspect("parent-6-bad")
+
+    def found(text: str) -> list[Any]:
+        answer = ask(widget, "search", id="parent-6-bad", text=text)
+        assert answer["count"] == len(answer["found"])
+        return [node["key"] for node in answer["found"]]
+
+    assert found("CHARGE") == [["parent-6-bad-1", 3]]
+    assert ["parent-6-bad-1", 3] in found("#3")
+    assert "parent-6-bad-1" in found("parent-6-bad-1")
+    assert ["parent-6-bad-1", 3] in found("PaymentDeclined")
+    assert found("no such thing") == found("") == []
+
+
+def test_a_group_opens_and_a_node_in_it_is_reached(polished: Path) -> None:
+    with dn.connect(polished) as db:
+        widget = db.inspect("checkout-1")
+        folded = show(widget)["picture"]
+        (group,) = (node for node in folded["nodes"] if node["kind"] == "group")
+        told = ask(widget, "node", id="checkout-1", key=group["key"], view={})
+        assert told["count"] == len(told["members"]) + told["left_out"] == 301
+        opened = show(widget, open=[group["group"]])["picture"]
+        assert len(opened["nodes"]) > len(folded["nodes"])
+        hidden = ["checkout-1", 250]
+        assert hidden not in [node["key"] for node in opened["nodes"] + folded["nodes"]]
+        for picture in ("graph", "timeline"):
+            reached = ask(
+                widget, "reveal", id="checkout-1", key=hidden, view={"picture": picture, "open": []}
+            )
+            assert hidden in [node["key"] for node in reached["picture"]["nodes"]]
+            assert reached["open"][0] == group["group"]
+
+
+def test_all_steps_are_listed_in_the_order_of_the_tree(db: dn.Client) -> None:
+    rows = ask(db.inspect("parent-6-bad"), "list", id="parent-6-bad")["rows"]
+    assert [(row["key"], row["depth"]) for row in rows] == [
+        ("parent-6-bad", 0),
+        (["parent-6-bad", 1], 1),
+        ("parent-6-bad-1", 2),
+        (["parent-6-bad-1", 1], 3),
+        (["parent-6-bad-1", 2], 3),
+        (["parent-6-bad-1", 3], 3),
+        (["parent-6-bad", 2], 1),
+    ]
+
+
+def test_a_fork_is_compared_with_its_original(db: dn.Client) -> None:
+    original = db.workflow("fork-1").forked_from
+    widget = db.inspect("fork-1")
+    answer = ask(widget, "compare", first=original, second="fork-1", view={})
+    from dbos_notebook import graphs
+
+    frame = graphs.compare(*(db.graph(i, load_output=True) for i in (original, "fork-1"))).frame
+    counted = frame["difference"].value_counts()
+    assert answer["counts"] == {word: n for word, n in counted.items() if n}
+    assert len(answer["rows"]) == (frame["difference"] != "same").sum()
+    assert any("first" in node or "second" in node for node in answer["picture"]["nodes"])
+
+
+def test_the_selection_is_a_key_of_the_graph(db: dn.Client) -> None:
+    widget = db.inspect("checkout-1")
+    assert widget.selection is None
+    assert widget.code == 'db.inspect("checkout-1")'
+    for key in ("checkout-1", ("checkout-1", 3)):
+        widget._selected = [key] if isinstance(key, str) else list(key)
+        assert widget.selection == key
+        assert widget.selection in widget.graph
+        widget.selection = None
+        widget.selection = key
+        assert widget.selection == key
+    assert eval(widget.code, {"db": db})["function_name"] == "charge"
+
+
+def test_wrong_arguments_fail_in_the_callers_cell(db: dn.Client) -> None:
+    with pytest.raises(dn.WorkflowNotFoundError, match="checkout-99"):
+        db.inspect("checkout-99")
+    with pytest.raises(dn.FilterError, match="one workflow"):
+        db.inspect(["checkout-1", "checkout-2"])  # type: ignore[arg-type]
+    with pytest.raises(dn.FilterError, match="tab='pie'"):
+        db.inspect("checkout-1", tab="pie")
+    widget = db.inspect("checkout-1")
+    gone = ask(widget, "node", id="checkout-1", key=["checkout-1", 99], view={})
+    assert (gone["kind"], gone["type"]) == ("error", "StepNotFoundError")
+    assert isinstance(widget.last_error, dn.StepNotFoundError)
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "2.20.0"])
+def test_databases_of_old_versions(corpus_sqlite: Callable[[str], Path], version: str) -> None:
+    with dn.connect(corpus_sqlite(version)) as db:
+        for workflow_id in db.workflows()["workflow_id"]:
+            widget = db.inspect(workflow_id)
+            assert show(widget, picture="timeline")["picture"]["nodes"]
+            assert ask(widget, "node", id=workflow_id, key=workflow_id, view={})["kind"] != "error"
+
+
+def test_the_state_that_a_notebook_keeps_is_small(db: dn.Client) -> None:
+    widget = db.inspect("checkout-5-bad")
+    show(widget)
+    state = {n: v for n, v in widget.get_state().items() if n not in ("_esm", "_css")}
+    assert len(json.dumps(state, default=str)) < 3_000
+    assert "PaymentDeclined" not in str(state)
+    scripts = (files("dbos_notebook.widgets") / "static").iterdir()
+    assert sum(len(each.read_bytes()) for each in scripts if each.name.endswith(".js")) < 150_000
+    assert "import " not in assets.module("inspect")
+
+
+def test_a_notebook_without_a_kernel_shows_the_graph(db: dn.Client) -> None:
+    data, _ = db.inspect("checkout-5-bad")._repr_mimebundle_()
+    html = data["text/html"]
+    assert "data:image/svg+xml;base64," in html
+    assert "PaymentDeclined" in html
+    assert "Order(" not in html
+    assert data["text/plain"].startswith("<Inspect 'checkout-5-bad' ")
+
+
+def recorded(page: Path) -> dict[str, Any]:
+    text = page.read_text()
+    (data,) = re.findall(
+        r'<script type="application/json" id="recorded">(.*?)</script>', text, re.S
+    )
+    return dict(json.loads(data))
+
+
+def test_a_page_holds_what_the_browser_asks_for(polished: Path, tmp_path: Path) -> None:
+    with dn.connect(polished) as db:
+        page = db.inspect("checkout-1").save_html(tmp_path / "one.html")
+        told = recorded(page)
+        keys = {json.dumps(row["key"], separators=(",", ":")) for row in told["list"]["rows"]}
+        assert keys == set(told["nodes"])
+        (group,) = (
+            node for node in told["pictures"]['["graph"]']["nodes"] if node["kind"] == "group"
+        )
+        opened = told["pictures"][json.dumps(["graph", group["group"]], separators=(",", ":"))]
+        assert len(opened["nodes"]) > len(told["pictures"]['["graph"]']["nodes"])
+    text = page.read_text()
+    assert "default-src 'none'" in text
+    assert "http://" not in text.replace("http://www.w3.org/", "")
+
+
+def test_nothing_of_the_database_becomes_markup_in_a_page(
+    corpus_sqlite: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = corpus_sqlite("3.4.0")
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE workflow_status SET name = ?", [HOSTILE])
+        connection.execute("UPDATE operation_outputs SET function_name = ?", [HOSTILE])
+    connection.close()
+    with dn.connect(path) as db:
+        widget = db.inspect("parent-6-bad")
+        page = widget.save_html(tmp_path / "hostile.html")
+        fallback = widget.static_html()
+    assert recorded(page)["list"]["rows"][0]["name"] == HOSTILE
+    for text in (page.read_text(), fallback):
+        assert "<img src=x" not in text
+
+
+def test_fifty_reruns_leak_no_thread_no_connection_and_no_view(db: dn.Client) -> None:
+    widget = db.inspect("checkout-1")
+    show(widget)
+    widget.close()
+    process = psutil.Process()
+    before = threading.active_count(), process.num_fds()
+    views = []
+    for _ in range(50):
+        widget = db.inspect("checkout-1")
+        show(widget)
+        views.append(weakref.ref(widget))
+        widget.close()
+    del widget
+    gc.collect()
+    assert (threading.active_count(), process.num_fds()) <= before
+    assert sum(view() is not None for view in views) == 0
+
+
+def test_the_report_of_the_command_line(
+    old_sqlite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "report.html"
+    arguments = ["report", "parent-6-bad", "--database", str(old_sqlite), "--output", str(target)]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"{target}\n"
+    assert recorded(target)["workflow_id"] == "parent-6-bad"
+    assert main(arguments) == 1
+    assert "--force" in capsys.readouterr().err
+    assert main([*arguments, "--force"]) == 0
+    with pytest.raises(dn.OutputError, match="cannot be written"):
+        report("parent-6-bad", str(old_sqlite), output=tmp_path / "no" / "folder.html")
+    with pytest.raises(dn.WorkflowNotFoundError):
+        report("nothing", str(old_sqlite), output=tmp_path / "nothing.html")
+
+
+@pytest.mark.parametrize("view", ["controls", "explore", "inspect", "offline"])
+def test_no_two_names_of_a_script_are_the_same(view: str) -> None:
+    # Its modules share one scope, in which a second declaration would be a syntax error.
+    declared = re.compile(r"^(?:async )?(?:function|class|const|let) (\w+)", re.MULTILINE)
+    names = declared.findall(assets.module(view))
+    assert len(names) > 5
+    assert sorted(names) == sorted(set(names))

@@ -1,0 +1,430 @@
+"""``db.inspect()`` and ``db.controls()`` as a person uses them: JupyterLab, Chromium, live DBOS."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from browser import WAIT_SECONDS, Opened
+from control.control_live import Live, until
+from playwright.sync_api import Locator, Page, expect
+
+import dbos_notebook as dn
+from dbos_notebook.pictures.theme import DARK, LIGHT
+
+expect.set_options(timeout=WAIT_SECONDS * 1000)
+
+FAILED = "parent-6-bad"
+"""A run of the corpus that failed because a step of its child did."""
+HOSTILE = "<img src=x onerror='window.ran = 1'><script>window.ran = 2</script>"
+
+
+def opening(database: str, call: str) -> str:
+    return f"import dbos_notebook as dn\ndb = dn.connect({database!r})\nwidget = {call}\nwidget"
+
+
+@pytest.fixture(scope="module")
+def opened(notebook: Callable[..., Opened], old_sqlite: Path) -> Opened:
+    cells = opening(str(old_sqlite), f"db.inspect({FAILED!r})"), "print(widget.selection)"
+    return notebook(*cells, width=1300, height=1000)
+
+
+@pytest.fixture
+def page(opened: Opened) -> Iterator[Page]:
+    """The view of the failed run, as at the beginning; at the end nothing may have gone wrong."""
+    page = opened.page
+    view = page.locator(".dn-inspect")
+    view.locator("[data-node]").first.wait_for()
+    yield page
+    for _ in range(3):
+        page.keyboard.press("Escape")
+    view.get_by_role("tab", name="Graph").click()
+    assert opened.errors == []
+    assert opened.beyond_the_server() == []
+
+
+def node(page: Page, name: str) -> Locator:
+    return page.locator(f".dn-inspect [data-node][aria-label^='{name}']").first
+
+
+def side(page: Page) -> Locator:
+    return page.locator(".dn-inspect .dn-side")
+
+
+def test_a_failed_step_tells_why(opened: Opened, page: Page, old_sqlite: Path) -> None:
+    page.get_by_role("button", name="1 failure").click()
+    told = side(page)
+    expect(told).to_be_visible()
+    with dn.connect(old_sqlite) as db:
+        tree = db.tree(page.locator(".dn-run-id").inner_text())
+        steps = db.steps(tree, load_output=True)
+        failed = steps[(steps["status"] == "ERROR") & steps["child_workflow_id"].isna()].iloc[0]
+    expect(told.locator("h3")).to_have_text(failed["function_name"])
+    expect(told.locator(".dn-failure pre")).to_contain_text(failed["error_message"])
+    expect(told).to_contain_text("Fork from here")
+    told.get_by_text("as stored").click()
+    with dn.connect(old_sqlite) as db:
+        (stored,) = sqlite3.connect(old_sqlite).execute(
+            "SELECT error FROM operation_outputs WHERE workflow_uuid = ? AND function_id = ?",
+            [failed["workflow_id"], int(failed["function_id"])],
+        )
+    expect(told.locator(".dn-raw pre")).to_have_text(stored[0].strip())
+    # The next cell knows what was clicked.
+    opened.command("notebook:move-cursor-down")
+    page.locator(".jp-CodeCell").nth(1).locator(".jp-InputArea-editor").click()
+    opened.command("notebook:run-cell")
+    key = (failed["workflow_id"], int(failed["function_id"]))
+    expect(page.locator(".jp-OutputArea-output pre", has_text=str(key))).to_be_visible()
+
+
+def test_steps_are_walked_by_keyboard(page: Page) -> None:
+    node(page, "checkout, ERROR").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(node(page, "validate")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(side(page).locator("h3")).to_have_text("validate")
+    expect(node(page, "validate")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Escape")
+    expect(side(page)).to_be_hidden()
+    expect(node(page, "validate")).to_be_focused()
+    page.keyboard.press("f")
+    expect(side(page)).to_be_visible()
+
+
+def test_the_picture_is_moved_and_enlarged(page: Page) -> None:
+    picture = page.locator(".dn-picture > .dn-canvas > svg")
+    frame = page.locator(".dn-picture > .dn-canvas")
+    before = picture.bounding_box()
+    assert before is not None
+    frame.hover()
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -400)
+    page.keyboard.up("Control")
+    page.wait_for_function(
+        "wide => document.querySelector('.dn-picture > .dn-canvas > svg')"
+        ".getBoundingClientRect().width > wide * 2",
+        arg=before["width"],
+    )
+    left = frame.evaluate("frame => frame.scrollLeft")
+    box = frame.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 - 120, box["y"] + box["height"] / 2, steps=4)
+    page.mouse.up()
+    assert frame.evaluate("frame => frame.scrollLeft") == pytest.approx(left + 120, abs=3)
+    # To let go after moving opens nothing.
+    expect(side(page)).to_be_hidden()
+    page.get_by_role("button", name="Show all of it").click()
+    whole = picture.bounding_box()
+    assert whole is not None
+    assert whole["width"] <= box["width"]
+    page.get_by_role("button", name="As large as it reads well").click()
+
+
+def test_timeline_and_steps_show_the_same_nodes(page: Page, old_sqlite: Path) -> None:
+    page.get_by_role("button", name="1 failure").click()
+    name = side(page).locator("h3").inner_text()
+    page.get_by_role("tab", name="Timeline").click()
+    expect(page.locator(".dn-inspect svg[aria-label^=Timeline]")).to_be_visible()
+    expect(page.locator("[data-node][aria-pressed=true]")).to_have_count(1)
+    page.get_by_role("tab", name="Steps").click()
+    expect(page.locator(".dn-steplist tr[aria-selected=true] .dn-step")).to_have_text(name)
+    rows = page.locator(".dn-steplist tbody tr")
+    with dn.connect(old_sqlite) as db:
+        tree = db.tree(page.locator(".dn-run-id").inner_text())
+        expect(rows).to_have_count(len(tree) + len(db.steps(tree)))
+    page.get_by_role("combobox", name="Find in this run").fill(name)
+    expect(rows).to_have_count(1)
+    page.get_by_role("combobox", name="Find in this run").fill("")
+
+
+def test_search_leads_to_a_step(page: Page) -> None:
+    find = page.get_by_role("combobox", name="Find in this run")
+    find.fill("charge")
+    expect(page.locator(".dn-found button")).to_have_count(1)
+    expect(node(page, "charge")).to_have_attribute("data-hit", "")
+    find.press("Enter")
+    expect(side(page).locator("h3")).to_have_text("charge")
+    find.fill("")
+
+
+def test_dark_and_light_follow_the_host(opened: Opened, page: Page) -> None:
+    name = page.locator(".dn-picture text.ink").first
+    for dark, palette in ((True, DARK), (False, LIGHT)):
+        opened.set_dark(dark=dark)
+        red, green, blue = (int(palette.ink[at : at + 2], 16) for at in (1, 3, 5))
+        expect(name).to_have_css("fill", f"rgb({red}, {green}, {blue})")
+
+
+def test_the_saved_notebook_has_a_picture_and_no_payload(opened: Opened, page: Page) -> None:
+    saved = opened.save()
+    state = str(saved["metadata"].get("widgets", {}))
+    assert "<svg" not in state
+    assert "PaymentDeclined" not in state
+    html = saved["cells"][0]["outputs"][0]["data"]["text/html"]
+    assert "data:image/svg+xml;base64," in html
+
+
+def test_a_thousand_children_are_folded_and_opened(
+    notebook: Callable[..., Opened], old_sqlite: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "many.sqlite"
+    shutil.copyfile(old_sqlite, path)
+    _many(path, 1000)
+    opened = notebook(opening(str(path), "db.inspect('many')"), width=1300)
+    page = opened.page
+    groups = page.locator(".dn-inspect [data-node]", has_text="×")
+    expect(groups.first).to_be_visible()
+    before = page.locator(".dn-inspect [data-node]").count()
+    assert before < 100
+    page.locator(".dn-inspect [data-node]", has_text="failed").last.click()
+    expect(side(page).locator(".dn-members li").first).to_be_visible()
+    expect(page.get_by_role("button", name="Fold all")).to_be_visible()
+    page.wait_for_function(
+        "n => document.querySelectorAll('.dn-inspect [data-node]').length > n", arg=before
+    )
+    # To a failure that is folded away: what hides it is opened.
+    page.get_by_role("button", name="Fold all").click()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Next failure").click()
+    expect(side(page).locator("h3")).to_have_text("parse")
+    expect(page.locator("[data-node][aria-pressed=true]")).to_have_count(1)
+    assert opened.errors == []
+
+
+def _many(path: Path, children: int) -> None:
+    connection = sqlite3.connect(path)
+    flow = (
+        "INSERT INTO workflow_status (workflow_uuid, name, status, created_at, updated_at, "
+        "completed_at, parent_workflow_id, priority, serialization) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, 0, 'portable_json')"
+    )
+    step = (
+        "INSERT INTO operation_outputs (workflow_uuid, function_id, function_name, output, error, "
+        "child_workflow_id, started_at_epoch_ms, completed_at_epoch_ms, serialization) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'portable_json')"
+    )
+    begin = 1_785_000_000_000
+    connection.execute(flow, ("many", "batch", "SUCCESS", begin, begin, begin + 60_000, None))
+    for number in range(1, children + 1):
+        at, child, bad = begin + 20 * number, f"many-{number}", number % 97 == 5
+        error = '{"name": "ValueError", "message": "broken"}' if bad else None
+        status = "ERROR" if bad else "SUCCESS"
+        connection.execute(step, ("many", number, "part", None, None, child, at, at + 5))
+        connection.execute(flow, (child, "part", status, at, at, at + 3000, "many"))
+        connection.execute(step, (child, 1, "load", "1", None, None, at + 10, at + 900))
+        result = None if bad else "1"
+        connection.execute(step, (child, 2, "parse", result, error, None, at + 1000, at + 2500))
+    connection.commit()
+    connection.close()
+
+
+def test_hostile_names_and_payloads_run_nothing(
+    notebook: Callable[..., Opened], old_sqlite: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "hostile.sqlite"
+    shutil.copyfile(old_sqlite, path)
+    connection = sqlite3.connect(path)
+    for statement in (
+        "UPDATE workflow_status SET name = ?",
+        "UPDATE operation_outputs SET function_name = ? WHERE child_workflow_id IS NULL",
+    ):
+        connection.execute(statement, [HOSTILE])
+    payload = '{"name": "%s", "message": "%s"}' % (HOSTILE, HOSTILE)  # noqa: UP031
+    connection.execute(
+        "UPDATE operation_outputs SET error = ?, serialization = 'portable_json' "
+        "WHERE error IS NOT NULL",
+        [payload],
+    )
+    connection.commit()
+    connection.close()
+    opened = notebook(opening(str(path), f"db.inspect({FAILED!r})"), width=1300)
+    page = opened.page
+    page.get_by_role("button", name="Next failure").click()
+    expect(side(page).locator("h3")).to_have_text(HOSTILE)
+    expect(side(page).locator(".dn-failure pre")).to_contain_text("<script>")
+    for tab in ("Timeline", "Steps", "Graph"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(200)
+    assert page.evaluate("window.ran") is None
+    assert (
+        page.locator(".dn-inspect img, .dn-inspect script, .dn-inspect foreignObject").count() == 0
+    )
+    assert opened.errors == []
+    assert opened.beyond_the_server() == []
+
+
+def test_a_picture_is_cleaned_whoever_drew_it(
+    notebook: Callable[..., Opened], old_sqlite: Path
+) -> None:
+    evil = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" onload="window.ran=1">'
+        "<script>window.ran=1</script><g onclick='window.ran=1'><rect width='5' height='5' "
+        "fill='url(http://127.0.0.2:1/x)' style='background:url(//127.0.0.2/z)'/></g>"
+        "<foreignObject><img xmlns='http://www.w3.org/1999/xhtml' src='x' onerror='ran=1'/>"
+        "</foreignObject><a href='javascript:ran=1'><text>t</text></a>"
+        "<image href='http://127.0.0.2:1/y'/><style>* {background: url(//127.0.0.2)}</style>"
+        "<use href='http://127.0.0.2:1/w'/><animate onbegin='ran=1' begin='0s'/></svg>"
+    )
+    opened = notebook(
+        opening(str(old_sqlite), f"db.inspect({FAILED!r})").removesuffix("widget")
+        + "answer = widget.answer\n"
+        "def changed(message):\n"
+        "    found = answer(message)\n"
+        "    if 'picture' in found:\n"
+        f"        found['picture']['svg'] = {evil!r}\n"
+        "    return found\n"
+        "widget.answer = changed\nwidget"
+    )
+    page = opened.page
+    page.wait_for_selector(".dn-picture svg rect", state="attached")
+    kept = page.inner_html(".dn-picture")
+    for word in ("script", "onload", "onclick", "foreignObject", "href", "127.0.0.2", "<style"):
+        assert word not in kept
+    page.locator(".dn-picture > .dn-canvas").click()
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.ran") is None
+    assert opened.errors == []
+    assert opened.beyond_the_server() == []
+
+
+def test_live_asks_while_it_is_seen_and_stops_with_its_cell(
+    notebook: Callable[..., Opened], old_sqlite: Path, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked"
+    asked.touch()
+    counting = (
+        "answer = widget.answer\n"
+        "def counted(message):\n"
+        f"    with open({str(asked)!r}, 'a') as file:\n"
+        "        file.write('.')\n"
+        "    return answer(message)\n"
+        "widget.answer = counted\nwidget"
+    )
+    opened = notebook(opening(str(old_sqlite), "db.inspect('queued-1')"), counting)
+    page = opened.page
+    page.locator(".dn-inspect [data-node]").last.wait_for()
+
+    def in_seconds(seconds: float) -> int:
+        before = asked.stat().st_size
+        page.wait_for_timeout(seconds * 1000)
+        return asked.stat().st_size - before
+
+    page.wait_for_timeout(1500)
+    # Two views of one model, each at most once a second.
+    assert 2 <= in_seconds(4) <= 10
+    page.get_by_role("switch", name="Live").first.click()
+    page.wait_for_timeout(500)
+    assert in_seconds(2.5) == 0
+    page.get_by_role("switch", name="Live").first.click()
+    page.wait_for_timeout(1200)
+    assert in_seconds(2.5) > 0
+    opened.command("editmenu:clear-all")
+    page.wait_for_timeout(500)
+    assert in_seconds(2.5) == 0
+    assert opened.errors == []
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A DBOS application in version v1, in which steps fail, and v2, in which they do not."""
+    directory = tmp_path_factory.mktemp("inspected")
+    live = Live(f"sqlite:///{directory / 'live.sqlite'}", directory)
+    try:
+        first = live.start("v1")
+        first.ask("run", name="rich", ids=["broken"])
+        first.ask("start", name="three", ids=["long"], args=["gate"])
+        time.sleep(1)  # SQLite keeps whole seconds, and the latest version is the latest's
+        live.start("v2")
+        yield live
+    finally:
+        live.stop()
+
+
+def test_cancel_and_resume_by_a_click(notebook: Callable[..., Opened], live: Live) -> None:
+    opened = notebook(opening(live.url, "db.inspect('long')"), width=1300)
+    page = opened.page
+    head = page.locator(".dn-run")
+    expect(head).to_contain_text("PENDING")
+    resume = page.get_by_role("button", name="Resume", exact=True)
+    cancel = page.get_by_role("button", name="Cancel", exact=True)
+    expect(cancel).to_be_enabled()
+    expect(resume).to_be_disabled()
+    # The reason is said where nothing would be done.
+    assert resume.get_attribute("title")
+    cancel.click()
+    plan = page.get_by_role("group", name="Plan: cancel")
+    expect(plan).to_contain_text("long")
+    plan.get_by_role("button", name="Cancel 1 workflow").click()
+    expect(page.get_by_role("group", name="Receipt: cancel")).to_contain_text("done")
+    expect(head).to_contain_text("CANCELLED")
+    expect(resume).to_be_enabled()
+    expect(cancel).to_be_disabled()
+    with dn.connect(live.url) as db:
+        assert db.workflow("long").status == "CANCELLED"
+        live.open("gate")
+        time.sleep(0.5)
+        # It has stopped: the step that ran ended, and the next has not begun.
+        assert "b" not in live.effects("long")
+        page.get_by_role("group", name="Receipt: cancel").get_by_role(
+            "button", name="Close"
+        ).click()
+        resume.click()
+        page.get_by_role("button", name="Resume 1 workflow").click()
+        # It is seen to run to its end, and nobody asks for it.
+        expect(head).to_contain_text("SUCCESS")
+        expect(page.locator(".dn-inspect [data-node][aria-label^='work']")).to_have_count(3)
+        assert db.workflow("long").status == "SUCCESS"
+    assert opened.errors == []
+
+
+def test_a_failed_step_is_forked_onto_the_fixed_version(
+    notebook: Callable[..., Opened], live: Live
+) -> None:
+    cells = opening(live.url, "db.inspect('broken')"), "print(widget.receipt)"
+    opened = notebook(*cells, width=1300, height=1100)
+    page = opened.page
+    page.locator(".dn-inspect [data-node][aria-label^='fragile']").click()
+    expect(side(page)).to_contain_text("fragile")
+    side(page).get_by_role("button", name="Fork from here").click()
+    plan = page.get_by_role("group", name="Plan: fork")
+    expect(plan).to_contain_text("broken")
+    version = plan.get_by_role("combobox", name="version")
+    version.fill("v2")
+    version.press("Tab")
+    expect(plan).to_contain_text("v2")
+    plan.get_by_role("button", name="Fork 1 workflow").click()
+    # The new run opens in place, and is watched until it has succeeded.
+    head = page.locator(".dn-run")
+    expect(head).to_contain_text("fork of broken")
+    expect(head).to_contain_text("SUCCESS")
+    new = page.locator(".dn-run-id").inner_text()
+    with dn.connect(live.url) as db:
+        (fork,) = db.workflows(forked_from="broken")["workflow_id"]
+        assert fork == new
+        until(lambda: db.workflow(new).status == "SUCCESS", "the fork succeeds")
+    assert live.versions(new)["b"] == "v2"
+    assert "a" not in live.effects(new)
+    head.get_by_role("button", name="compare").click()
+    expect(side(page)).to_contain_text("What differs")
+    expect(side(page)).to_contain_text("changed error")
+    page.get_by_role("button", name="End", exact=True).click()
+    page.get_by_role("button", name="Back").click()
+    expect(page.locator(".dn-run-id")).to_have_text("broken")
+    expect(head).to_contain_text("forked as")
+    assert opened.errors == []
+
+
+def test_a_read_only_client_has_no_buttons(notebook: Callable[..., Opened], live: Live) -> None:
+    code = opening(live.url, "db.inspect('broken')").replace(")", ", read_only=True)", 1)
+    page = notebook(code, width=1300).page
+    page.locator(".dn-inspect [data-node][aria-label^='fragile']").click()
+    expect(side(page)).to_contain_text("fragile")
+    for name in ("Cancel", "Resume", "Fork", "Repair", "Fork from here"):
+        assert page.get_by_role("button", name=name, exact=True).count() == 0
