@@ -9,7 +9,7 @@ SIZE ?= full
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab bench docs check lowest clean
+.PHONY: help demo test lab bench docs check screenshots lowest clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,10 @@ docs: $(READY) ## Build the documentation into build/docs
 	$(BIN)/python scripts/reference.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "build/docs/index.html"
+
+screenshots: $(READY) ## Take the widgets' pictures in docs/screenshots, in a real JupyterLab
+	$(BIN)/python scripts/browser.py
+	$(BIN)/python scripts/screenshots.py
 
 lowest: $(READY) ## Run the reading tests on the lowest versions that pyproject.toml allows
 	$(BIN)/python scripts/lowest.py

@@ -138,6 +138,8 @@ def test_importing_loads_no_database_library() -> None:
         "IPython",
         "adbc_driver_sqlite",
         "networkx",
+        "anywidget",
+        "ipywidgets",
     ]
     code = (
         "import sys, dbos_notebook\n"

@@ -1,0 +1,104 @@
+"""Write docs/screenshots: the widgets in a real JupyterLab, on the demo's database."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from browser import Opened, notebooks, running_chromium, running_jupyter  # noqa: E402
+
+import dbos_notebook as dn  # noqa: E402
+from dbos_notebook import demo  # noqa: E402
+from scripts.browser import ADVICE, find  # noqa: E402
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+FOLDER = ROOT / "docs" / "screenshots"
+COLOURS = 220
+WIDTH = 1060
+
+
+def main() -> int:
+    """Take the pictures; return the exit status."""
+    browser = find()
+    if browser is None:
+        print(f"Not found: {ADVICE}.")
+        return 1
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        database = home / "shop.sqlite"
+        demo.run(database, workflows=60)
+        with dn.connect(database) as client:
+            failed = client.workflows(status="ERROR", error="CouponError", limit=1)
+            tree = client.workflows(status="ERROR", error="OutOfStock", has_parent=False, limit=1)
+        connect = f"import dbos_notebook as dn\ndb = dn.connect({str(database)!r})"
+        with (
+            running_jupyter(home) as jupyter,
+            running_chromium(browser) as chromium,
+            notebooks(jupyter, chromium) as open_notebook,
+        ):
+
+            def opened(cell: str, **options: Any) -> Opened:
+                return open_notebook(connect, cell, width=WIDTH, height=1600, **options)
+
+            _list(opened("db.explore(page_size=25)"))
+            _one(opened(f"db.inspect({tree['workflow_id'].iloc[0]!r})"))
+            _fork(opened(f"db.inspect({failed['workflow_id'].iloc[0]!r})"))
+    return 0
+
+
+def _list(opened: Opened) -> None:
+    page = opened.page
+    page.wait_for_selector(".dn-row")
+    page.wait_for_selector(".dn-status b")
+    _save(page, "explore")
+    page.locator(".dn-status", has_text="ERROR").click()
+    page.locator(".dn-status", has_text="PENDING").click()
+    page.wait_for_function("document.querySelectorAll('.dn-row').length < 12")
+    page.locator(".dn-row[data-status=ERROR] .dn-name").first.click()
+    page.wait_for_selector(".dn-steps tbody tr")
+    opened.set_dark(dark=True)
+    _save(page, "explore-opened-dark")
+
+
+def _one(opened: Opened) -> None:
+    page = opened.page
+    page.wait_for_selector(".dn-picture svg .dn-node")
+    opened.set_dark(dark=False)
+    page.get_by_role("tab", name="Timeline").click()
+    page.wait_for_selector(".dn-picture svg text:has-text('critical path')")
+    _save(page, "inspect-timeline")
+
+
+def _fork(opened: Opened) -> None:
+    page = opened.page
+    page.wait_for_selector(".dn-picture svg .dn-node")
+    page.locator(".dn-picture .dn-node", has_text="price").first.click()
+    page.get_by_role("button", name="Fork from here").click()
+    page.wait_for_selector(".dn-plan tbody tr")
+    opened.set_dark(dark=True)
+    _save(page, "inspect-fork-dark")
+
+
+def _save(page: Page, name: str) -> None:
+    from PIL import Image
+
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(900)  # a theme's colours fade in
+    path = FOLDER / f"{name}.png"
+    page.locator(".jp-OutputArea-output", has=page.locator(".dn-explore")).screenshot(path=path)
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=0)
+    small.save(path, optimize=True)
+    print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
