@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from dbos_notebook.errors import LocationError, TrustWarning
+from dbos_notebook.exploring import Exploring
 from dbos_notebook.reading import DEFAULT_LIMIT, Reading
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def connect(
     return Client(reader, catalog, decoder, application_name=application_name, read_only=read_only)
 
 
-class Client(Reading):
+class Client(Reading, Exploring):
     """A connection to one system database. Make it with :func:`connect`.
 
     It may be used from several threads and inside a running event loop, is a context manager, and

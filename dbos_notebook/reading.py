@@ -76,6 +76,7 @@ class Reading:
         schedule_name: Texts | None = None,
         application_name: Texts | None = None,
         search: str | None = None,
+        error: str | None = None,
         **unknown: Any,
     ) -> pd.DataFrame:
         """List workflows, newest first.
@@ -124,6 +125,8 @@ class Reading:
         search
             Text in the ID, name, user or queue, in any case; or in the recorded error, in the
             same case (from 5 characters, where the error is a pickle).
+        error
+            Text in the recorded error alone: its class, or what it says.
 
         Returns
         -------

@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,10 +143,9 @@ class Opened:
         return [address for address in self.requests if not address.startswith(mine)]
 
 
-@pytest.fixture(scope="session")
-def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
-    """A running JupyterLab, without the settings and extensions of whoever runs the tests."""
-    home = tmp_path_factory.mktemp("jupyter")
+@contextmanager
+def running_jupyter(home: Path) -> Iterator[Jupyter]:
+    """Run JupyterLab, without the settings and extensions of whoever calls."""
     root = home / "notebooks"
     settings = home / "config" / "labconfig"
     for directory in (root, settings):
@@ -193,22 +193,15 @@ def _wait(server: Jupyter, process: subprocess.Popen[bytes], log: Path) -> None:
             server.call("GET", "api/status")
         except (urllib.error.URLError, ConnectionError):
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+                raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}") from None
             time.sleep(0.1)
         else:
             return
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """A running Chromium.
-
-    A module's, because Playwright keeps an event loop running in this thread, in which other
-    modules' tests could not start one of their own.
-    """
-    path = find()
-    if path is None:
-        require(ADVICE)
+@contextmanager
+def running_chromium(path: str) -> Iterator[Browser]:
+    """Run Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -217,14 +210,17 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def notebook(jupyter: Jupyter, chromium: Browser) -> Iterator[Callable[..., Opened]]:
-    """Open a notebook of the given cells in JupyterLab and run it; what is opened is closed."""
+@contextmanager
+def notebooks(jupyter: Jupyter, chromium: Browser) -> Iterator[Callable[..., Opened]]:
+    """Give what opens a notebook of cells and runs it; what was opened is closed at the end."""
     contexts: list[BrowserContext] = []
 
-    def open_notebook(*cells: str, width: int = 1100, height: int = 900) -> Opened:
+    def open_notebook(
+        *cells: str, width: int = 1100, height: int = 900, scale: float = 1
+    ) -> Opened:
         context = chromium.new_context(
             viewport={"width": width, "height": height},
+            device_scale_factor=scale,
             permissions=["clipboard-read", "clipboard-write"],
         )
         contexts.append(context)
@@ -250,3 +246,31 @@ def notebook(jupyter: Jupyter, chromium: Browser) -> Iterator[Callable[..., Open
     for context in contexts:
         context.close()
     jupyter.end_kernels()
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
+    """A running JupyterLab."""
+    with running_jupyter(tmp_path_factory.mktemp("jupyter")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A running Chromium.
+
+    A module's, because Playwright keeps an event loop running in this thread, in which other
+    modules' tests could not start one of their own.
+    """
+    path = find()
+    if path is None:
+        require(ADVICE)
+    with running_chromium(str(path)) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def notebook(jupyter: Jupyter, chromium: Browser) -> Iterator[Callable[..., Opened]]:
+    """Open a notebook of the given cells in JupyterLab, and run it."""
+    with notebooks(jupyter, chromium) as open_notebook:
+        yield open_notebook

@@ -42,7 +42,7 @@ TIMES: Mapping[str, tuple[str, str]] = {
     "dequeued_before": ("started_at_epoch_ms", "<="),
 }
 FLAGS = ("was_forked_from", "is_fork", "has_parent")
-OTHERS = ("attributes", "queues_only", "search")
+OTHERS = ("attributes", "error", "queues_only", "search")
 NAMES = (*LISTS, *TIMES, *FLAGS, *OTHERS)
 
 _PAIRS = (
@@ -245,10 +245,10 @@ def _other(name: str, value: Any) -> Any:
             raise FilterError(f"attributes={value!r} holds a NUL: no text in a database does.")
         check_storable(stored, "attributes")
         return dict(value)
-    if name == "search":
+    if name in ("search", "error"):
         if not isinstance(value, str):
-            raise FilterError(f"search takes a text, not {value!r}.")
-        check_storable(value, "search")
+            raise FilterError(f"{name} takes a text, not {value!r}.")
+        check_storable(value, name)
         return value.strip()
     if not isinstance(value, bool):
         raise FilterError(f"{name} takes True, False or None, not {value!r}.")

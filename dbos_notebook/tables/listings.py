@@ -47,7 +47,7 @@ def workflow_batches(
     statement = queries.workflow_select(
         WORKFLOW, filters, load_input=load_input, load_output=load_output, **order
     )
-    return columns, _typed(session, statement, columns)
+    return columns, typed(session, statement, columns)
 
 
 def workflows(
@@ -135,10 +135,10 @@ def step_batches(
     if load_output:
         columns += tuple(_PAYLOADS[name] for name in ("serialization", "output", "error"))
     statement = queries.step_select(STEP, ids, load_output=load_output)
-    return columns, _typed(session, statement, columns)
+    return columns, typed(session, statement, columns)
 
 
-def _typed(
+def typed(
     session: Session, statement: sa.Select[Any], columns: Sequence[Column]
 ) -> Generator[pa.RecordBatch]:
     # One moment for all rows, or a running workflow's age would differ between batches.
@@ -249,7 +249,7 @@ def stored(
     if ids is not None:
         owner = columns[0].source
         statement = statement.where(queries.member(table.c[owner or ""], ids))
-    return columns, _typed(session, statement.limit(limit), columns)
+    return columns, typed(session, statement.limit(limit), columns)
 
 
 def empty(columns: Sequence[Column]) -> pa.RecordBatch:

@@ -202,6 +202,8 @@ class Queries:
             return [self._contains(self.column(table, "attributes"), value)]
         if name == "search" and value:
             return [self._found(value)]
+        if name == "error" and value:
+            return [self._failed_with(value)]
         return []
 
     def _prefixed(self, column: sa.ColumnElement[Any], prefixes: Sequence[str]) -> Condition:
@@ -226,6 +228,11 @@ class Queries:
             for name in ("workflow_uuid", "name", "authenticated_user", "queue_name")
             if name in table.c
         ]
+        return sa.or_(*places, self._failed_with(text))
+
+    def _failed_with(self, text: str) -> Condition:
+        """``text`` stands in the recorded error."""
+        table = self.workflows
         needles = error_needles(text)
         errors = [self.column(table, "error")]
         if self.catalog.has("workflow_output", "error"):
@@ -236,7 +243,7 @@ class Queries:
             errors.append(recorded.correlate(table).scalar_subquery())
         # Only failed rows have an error, and few are failed.
         hit = [error.contains(n, autoescape=True) for error in errors for n in needles]
-        return sa.or_(*places, sa.and_(table.c.status == "ERROR", sa.or_(sa.false(), *hit)))
+        return sa.and_(table.c.status == "ERROR", sa.or_(sa.false(), *hit))
 
     def step_select(
         self,

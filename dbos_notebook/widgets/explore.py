@@ -1,0 +1,231 @@
+"""The list of workflows: its Python half. Pages, details and choices are read as they are asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from dbos_notebook.errors import FilterError
+from dbos_notebook.tables import listings, pages
+from dbos_notebook.widgets import asking, assets, details, plain, static
+from dbos_notebook.widgets.view import View
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dbos_notebook.client import Client
+
+LOOK_THROUGH = 80_000
+"""Rows that one message looks through for a text: some 0.15 s, so that typing is never held up."""
+MOST_CHOICES = 100
+MOST_CHILDREN = 500
+_COLUMNS = {"user": "authenticated_user"}
+
+
+class Explore(View):
+    """A searchable, sortable, expandable list of workflows. Make it with ``Client.explore``.
+
+    Attributes
+    ----------
+    selected
+        IDs of the rows that are ticked; may be set.
+    live
+        Whether the browser asks again every two seconds while it shows the list; may be set.
+
+    Examples
+    --------
+    >>> widget = dbos_notebook.connect(example_database).explore(status="ERROR")
+    >>> print(widget.code)
+    db.workflows(status="ERROR")
+    >>> widget.frame["status"].unique().tolist()
+    ['ERROR']
+    """
+
+    _esm = assets.module("explore")
+    _css = assets.style("base", "explore")
+
+    selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    live = traitlets.Bool(default_value=False).tag(sync=True)
+    _start = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self,
+        client: Client,
+        filters: Mapping[str, Any],
+        *,
+        live: bool = False,
+        tree: bool = False,
+        page_size: int = asking.SIZES[1],
+    ) -> None:
+        if page_size not in asking.SIZES:
+            raise FilterError(f"page_size={page_size!r} is not offered. Use one of {asking.SIZES}.")
+        # Before anything is shown, so that a wrong filter fails in the caller's cell.
+        checked = client._check(filters)
+        # An age stays an age: the list goes on showing the last day.
+        given = {name: filters[name] if name in asking.TIMES else checked[name] for name in checked}
+        given = {name: self._storable(value) for name, value in given.items()}
+        shown, self._fixed = asking.first(given)
+        queued = bool(self._fixed.pop("queues_only", False))
+        mode = "queued" if queued else "tree" if tree else "flat"
+        self._view: dict[str, Any] = {**shown, "mode": mode, "size": page_size}
+        self._frame: pd.DataFrame | None = None
+        catalog = client.catalog
+        start = {
+            "view": self._view,
+            "fixed": [f"{name}={value!r}"[:100] for name, value in self._fixed.items()],
+            "sizes": list(asking.SIZES),
+            "has_parents": catalog.has("workflow_status", "parent_workflow_id"),
+            "has_attributes": catalog.has("workflow_status", "attributes"),
+            "location": str(client.location),
+        }
+        super().__init__(client, live=live, _start=start)
+        self._answers = {
+            "page": self._page_answer,
+            "children": self._children,
+            "details": self._details,
+            "steps": self._more_steps,
+            "counts": self._counts,
+            "choices": self._choices,
+            "code": self._code,
+        }
+
+    @staticmethod
+    def _storable(value: Any) -> Any:
+        return value.isoformat() if hasattr(value, "isoformat") else value
+
+    @traitlets.validate("selected")
+    def _bounded(self, proposal: Any) -> list[str]:
+        return list(dict.fromkeys(proposal["value"]))[: asking.MOST_SELECTED]
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """The filters now set: ``db.workflows(**widget.filters)`` gives all rows that match."""
+        return asking.as_filters(self._view) | self._fixed
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The rows now shown, in their order, with the columns of ``Client.workflows``."""
+        if self._frame is None:
+            self._frame = self._read(self._view, ()).frame
+        return self._frame
+
+    @property
+    def selection(self) -> pd.DataFrame:
+        """The rows that are ticked, as they are in the database now."""
+        return self._client.workflows(list(self.selected), limit=None)
+
+    @property
+    def code(self) -> str:
+        """The Python that gives all rows of the view, where the client is called ``db``."""
+        return asking.code(self._view, self._fixed)
+
+    def _read(self, view: Mapping[str, Any], after: Any, limit: int | None = None) -> pages.Page:
+        filters = self._client._check(asking.as_filters(view) | self._fixed)
+        sort, descending = asking.order(view)
+        queries = self._client._queries
+        with self._client._reader.session() as session:
+            return pages.page(
+                session,
+                queries,
+                filters,
+                pages.Order(sort, descending, tuple(after or ())),
+                min(limit or asking.SIZES[-1], asking.size(view)),
+                topmost=view.get("mode") == "tree",
+                look_through=LOOK_THROUGH if "search" in filters else None,
+            )
+
+    def _page_answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        view = message.get("view") or {}
+        begun = time.perf_counter()
+        page = self._read(view, message.get("after"), message.get("limit"))
+        self._view = dict(view)
+        part = bool(message.get("limit"))
+        # A search comes in parts, which together are the page.
+        self._frame = _joined(self._frame, page.frame) if part else page.frame
+        answer = {
+            "rows": self._rows(page.frame),
+            "more": page.more,
+            "last": page.last,
+            "searched_to": page.searched_to,
+        }
+        stamp = plain.stamp(answer)
+        took = round((time.perf_counter() - begun) * 1000)
+        state = {"stamp": stamp, "took": took, "now": round(time.time() * 1000)}
+        if message.get("stamp") == stamp:
+            return {"same": True, **state}
+        return {**answer, **state}
+
+    def _rows(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
+        rows = plain.workflow_rows(frame)
+        queries = self._client._queries
+        with self._client._reader.session() as session:
+            children = pages.child_counts(session, queries, frame["workflow_id"].tolist())
+            positions = pages.queue_positions(session, queries, frame)
+        for row in rows:
+            if found := children.get(row["id"]):
+                row["children"] = found
+            if place := positions.get(row["id"]):
+                row["position"], row["queue_length"] = place
+        return rows
+
+    def _children(self, message: dict[str, Any]) -> dict[str, Any]:
+        queries = self._client._queries
+        with self._client._reader.session() as session:
+            found = listings.descendants(session, queries, [str(message["id"])], 1)
+        ids = [workflow_id for workflow_id, (_, depth) in found.items() if depth]
+        frame = self._client.workflows(ids, limit=MOST_CHILDREN, sort_desc=False)
+        return {"rows": self._rows(frame), "left_out": max(0, len(ids) - MOST_CHILDREN)}
+
+    def _details(self, message: dict[str, Any]) -> dict[str, Any]:
+        answer = details.of_workflow(self._client, str(message["id"]))
+        answer["stamp"] = plain.stamp(answer)
+        answer["now"] = round(time.time() * 1000)
+        return {"same": True} if message.get("stamp") == answer["stamp"] else answer
+
+    def _more_steps(self, message: dict[str, Any]) -> dict[str, Any]:
+        return details.steps(self._client, str(message["id"]), int(message["after"]))
+
+    def _counts(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Count by status under the view's other filters."""
+        filters = asking.as_filters(message.get("view") or {}) | self._fixed
+        filters.pop("status", None)
+        begun = time.perf_counter()
+        counted = self._client.counts("status", **filters)
+        counts = dict(zip(counted["status"].astype(str), map(int, counted["count"]), strict=True))
+        return {"counts": counts, "took": round((time.perf_counter() - begun) * 1000)}
+
+    def _choices(self, _: dict[str, Any]) -> dict[str, Any]:
+        columns = {name: _COLUMNS.get(name, name) for name in asking.CHOSEN}
+        with self._client._reader.session() as session:
+            found = pages.choices(
+                session, self._client._queries, list(columns.values()), MOST_CHOICES
+            )
+        return {"choices": {name: found[column] for name, column in columns.items()}}
+
+    def _code(self, message: dict[str, Any]) -> dict[str, Any]:
+        if message.get("selection"):
+            ids = ", ".join(map(asking._literal, self.selected))
+            return {"text": f"db.workflows([{ids}])"}
+        return {"text": asking.code(message.get("view") or {}, self._fixed)}
+
+    def static_html(self) -> str:
+        """Return the first rows as a table that needs no kernel; without errors' texts."""
+        return static.listing(self._client, self.frame, self.code)
+
+    def _page(self) -> str:
+        return static.listing_page(self._client, self.frame, self.code)
+
+    def __repr__(self) -> str:
+        return f"<Explore {self._client.location}: {self.code}>"
+
+
+
+def _joined(frame: pd.DataFrame | None, further: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    if frame is None or frame.empty:
+        return further
+    return frame if further.empty else pd.concat([frame, further], ignore_index=True)

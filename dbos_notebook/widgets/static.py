@@ -1,0 +1,81 @@
+"""Views as HTML that needs no kernel: for GitHub, nbconvert, a mail. Made by jinja2, which escapes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from dbos_notebook.widgets import assets, details, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dbos_notebook.client import Client
+
+FALLBACK_ROWS = 20
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("dbos_notebook", "widgets/templates"),
+        # Everything from a database is text, never markup.
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["instant"] = _instant
+    found.filters["span"] = _span
+    return found
+
+
+def _instant(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return "–"
+    moment = dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _span(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return "–"
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000)):
+        if milliseconds >= size:
+            return f"{milliseconds / size:.1f} {unit}"
+    return f"{milliseconds} ms"
+
+
+def listing(client: Client, frame: pd.DataFrame, code: str) -> str:
+    """Return a short table of a listing, to stand in a notebook's file."""
+    return _render(client, frame.head(FALLBACK_ROWS), code, len(frame) - FALLBACK_ROWS, {})
+
+
+def listing_page(client: Client, frame: pd.DataFrame, code: str) -> str:
+    """Return a whole page of a listing, each row with its details."""
+    opened = {i: details.of_workflow(client, i) for i in frame["workflow_id"]}
+    body = _render(client, frame, code, 0, opened)
+    return _templates().get_template("page.html.j2").render(title="Workflows", body=body)
+
+
+def _render(
+    client: Client, frame: pd.DataFrame, code: str, left_out: int, opened: dict[str, Any]
+) -> str:
+    html = (
+        _templates()
+        .get_template("listing.html.j2")
+        .render(
+            location=str(client.location),
+            code=code,
+            rows=plain.workflow_rows(frame),
+            opened=opened,
+            left_out=max(0, left_out),
+            read_at=f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC",
+            style=assets.style("static"),
+        )
+    )
+    # Markup that templates made, for a template that would escape it otherwise.
+    return jinja2.utils.markupsafe.Markup(html)  # noqa: S704

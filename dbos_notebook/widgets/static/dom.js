@@ -1,0 +1,80 @@
+// Elements out of plain values. This is the one place where a text reaches the page, and it goes in
+// as a text node or as the value of a named attribute: nothing here, and nothing that uses it,
+// parses markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+// el("td", {class: "n", title: text, on: {click: f}}, "text", child, null, [more])
+export function el(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === "on") {
+      for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
+    } else if (name === "value" || name === "checked" || name === "disabled") {
+      node[name] = value;
+    } else {
+      node.setAttribute(name, value === true ? "" : String(value));
+    }
+  }
+  put(node, ...children);
+  return node;
+}
+
+export function put(node, ...children) {
+  for (const child of children.flat(Infinity)) {
+    if (child === null || child === undefined || child === false) continue;
+    node.append(child instanceof Node ? child : document.createTextNode(String(child)));
+  }
+  return node;
+}
+
+export function replace(node, ...children) {
+  node.replaceChildren();
+  return put(node, ...children);
+}
+
+// An icon of 16 × 16 from path data; drawn with the colour of the text around it.
+export function icon(path, name = "") {
+  return svg(
+    "svg",
+    { viewBox: "0 0 16 16", class: `dn-icon ${name}`, "aria-hidden": "true" },
+    svg("path", { d: path }),
+  );
+}
+
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false; // a frame without the permission: the text stands there to be copied by hand
+  }
+}
+
+// Dark or light, told from the colour of the text that the host gives, whatever host it is.
+export function followTheme(root) {
+  const look = () => {
+    const parts = getComputedStyle(root).color.match(/[\d.]+/g)?.map(Number) ?? [0, 0, 0];
+    const [r, g, b] = parts;
+    root.dataset.theme = 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "dark" : "light";
+  };
+  const watch = new MutationObserver(look);
+  for (const node of [document.documentElement, document.body]) {
+    watch.observe(node, { attributes: true });
+  }
+  // A theme's style sheet may come after its name.
+  const later = setTimeout(look, 400);
+  look();
+  return () => {
+    watch.disconnect();
+    clearTimeout(later);
+  };
+}

@@ -1,0 +1,648 @@
+// The list of workflows: what is asked, the rows that came, and what is done with them.
+import { copy, el, followTheme, icon, put, replace } from "./dom.js";
+import { ago, count, exact, span } from "./format.js";
+import { Link } from "./link.js";
+import { details } from "./details.js";
+import { filterPanel, statusBar } from "./filters.js";
+import { COLUMNS, identity } from "./columns.js";
+
+const TYPING = 150;
+const LIVE = 2000;
+const CLOCK = 5000;
+const IDLE = 30 * 60 * 1000;
+const COUNTS = 15000;
+const CHEVRON = "M6 3.5L10.5 8L6 12.5";
+const MODES = [
+  ["flat", "List", "Every workflow that matches"],
+  ["tree", "Tree", "Children below their parents"],
+  ["queued", "Enqueued", "What waits or runs on queues, in the order it will be served"],
+];
+
+class Explore {
+  constructor(model, root) {
+    this.model = model;
+    this.root = root;
+    this.start = model.get("_start");
+    this.view = structuredClone(this.start.view);
+    this.link = new Link(model, (busy) => this.busy(busy));
+    this.rows = [];
+    this.kids = new Map(); // of rows that are opened in the tree
+    this.open = new Map(); // what is told of opened rows, and its element
+    this.before = []; // where the pages before this one began
+    this.after = [];
+    this.page = { more: false, last: [] };
+    this.skew = 0;
+    this.focused = null;
+    this.touched = Date.now();
+    this.seen = true;
+    this.timers = new Set();
+    this.build();
+    this.endings = [followTheme(root), this.watch()];
+    this.load().then(() => this.count());
+  }
+
+  now() {
+    return Date.now() + this.skew;
+  }
+
+  // --- what stands there ---------------------------------------------------------------------
+
+  build() {
+    const id = `dn-${Math.random().toString(36).slice(2, 9)}`;
+    this.search = el("input", { type: "search", class: "dn-search", spellcheck: "false",
+      placeholder: "Search ID, name, user, queue, error", "aria-label": "Search",
+      value: this.view.search ?? "" });
+    this.search.addEventListener("input", () => this.typed());
+    this.modes = el("div", { class: "dn-segments", role: "group", "aria-label": "View" });
+    this.statuses = statusBar(this.view, (part) => this.change(part));
+    this.filters = filterPanel(this.start, this.view, (part) => this.change(part),
+      () => this.choices(), id);
+    this.filterButton = this.button("Filter", "More filters", () => this.toggleFilters());
+    this.filterButton.setAttribute("aria-expanded", "false");
+    this.live = el("button", { type: "button", class: "dn-live", role: "switch",
+      title: "Ask again every two seconds while this is seen",
+      on: { click: () => this.setLive(!this.model.get("live")) } },
+      el("i", { "aria-hidden": "true" }), "Live");
+    this.banner = el("div", { class: "dn-banner", role: "alert", hidden: true });
+    this.codeBox = el("div", { class: "dn-code", hidden: true });
+    this.picked = el("div", { class: "dn-picked", hidden: true, role: "group",
+      "aria-label": "Selected workflows" });
+    this.head = el("thead");
+    this.body = el("tbody", { on: { keydown: (event) => this.key(event) } });
+    this.table = el("table", { class: "dn-list" }, this.head, this.body);
+    this.said = el("span", { class: "dn-said", role: "status" });
+    this.state = el("span", { class: "dn-state" });
+    this.newer = this.button("‹", "Page before", () => this.turn(-1));
+    this.older = this.button("›", "Next page", () => this.turn(1));
+    this.sizes = el("select", { class: "dn-select", "aria-label": "Rows on a page" },
+      this.start.sizes.map((size) => el("option", { value: size }, size)));
+    this.sizes.value = this.view.size;
+    this.sizes.addEventListener("change", () => this.change({ size: Number(this.sizes.value) }));
+    put(this.root,
+      el("div", { class: "dn-top" }, this.search, this.filters.ages, this.filterButton, this.modes,
+        el("span", { class: "dn-space" }), this.live,
+        this.button("Refresh", "Ask again now", () => this.refresh(true)),
+        this.button("Code", "Show and copy the Python that gives these rows", () => this.code())),
+      this.statuses.node, this.filters.panel, this.filters.chips, this.banner, this.codeBox,
+      this.picked,
+      el("div", { class: "dn-scroll" }, this.table),
+      el("div", { class: "dn-foot" }, this.newer, this.said, this.older, this.sizes,
+        el("span", { class: "dn-space" }), this.state));
+    this.root.addEventListener("keydown", (event) => this.shortcut(event));
+    for (const event of ["pointerdown", "keydown", "wheel"]) {
+      this.root.addEventListener(event, () => (this.touched = Date.now()), { passive: true });
+    }
+    this.showMode();
+    this.showHead();
+    this.showLive();
+    this.showPicked();
+  }
+
+  button(label, title, act) {
+    return el("button", { type: "button", class: "dn-button", title, "aria-label": title,
+      on: { click: act } }, label);
+  }
+
+  showMode() {
+    replace(this.modes, MODES.map(([mode, label, title]) => el("button", {
+      type: "button",
+      title: mode === "tree" && !this.start.has_parents
+        ? "This database does not record parents" : title,
+      disabled: mode === "tree" && !this.start.has_parents,
+      "aria-pressed": String(this.view.mode === mode),
+      on: { click: () => this.change({ mode, sort: "", descending: null }) },
+    }, label)));
+    this.table.setAttribute("role", this.view.mode === "tree" ? "treegrid" : "grid");
+    this.table.setAttribute("aria-label", "Workflows");
+    this.table.setAttribute("aria-multiselectable", "true");
+  }
+
+  sorted() {
+    const queued = this.view.mode === "queued";
+    const key = this.view.sort || (queued ? "queue_position" : "created_at");
+    return [key, this.view.descending ?? (key === "created_at" && !queued)];
+  }
+
+  showHead() {
+    const [sorted, descending] = this.sorted();
+    this.all = el("input", { type: "checkbox", "aria-label": "Select all on this page",
+      on: { change: () => this.pickAll() } });
+    const headings = COLUMNS[this.view.mode].map((column) => {
+      const on = column.key === sorted;
+      const down = column.reversed ? !descending : descending;
+      return el("th", {
+        scope: "col",
+        class: column.number ? "n" : null,
+        "data-rank": column.rank,
+        "aria-sort": on ? (down ? "descending" : "ascending") : null,
+      }, el("button", { type: "button", title: `Sort by ${column.label}`,
+        on: { click: () => this.sort(column) } }, column.label,
+        el("span", { "aria-hidden": "true" }, on ? (down ? " ↓" : " ↑") : "")));
+    });
+    replace(this.head, el("tr", {}, el("th", { class: "dn-check" }, this.all), headings));
+  }
+
+  sort(column) {
+    const [sorted, descending] = this.sorted();
+    const largestFirst = column.key === "created_at" || column.key === "duration";
+    const first = column.reversed ? false : largestFirst;
+    this.change({ sort: column.key, descending: sorted === column.key ? !descending : first });
+  }
+
+  showRows() {
+    const held = this.body.contains(this.root.getRootNode().activeElement) ? this.focused : null;
+    const shown = [];
+    const place = (rows, level) => {
+      for (const row of rows) {
+        shown.push(this.rowElement(row, level));
+        const told = this.open.get(row.id);
+        if (told) shown.push(this.detailsElement(row, told));
+        const below = this.kids.get(row.id);
+        if (below) place(below.rows, level + 1);
+        if (below?.left_out) shown.push(this.note(`… and ${count(below.left_out)} more`, level + 1));
+      }
+    };
+    place(this.rows, 1);
+    if (!shown.length) shown.push(this.note(this.emptyText(), 1));
+    replace(this.body, shown);
+    this.rove(held ?? this.focused, held !== null);
+    this.showSaid();
+    this.showPicked();
+  }
+
+  emptyText() {
+    if (this.page.searched_to) return "Searching older workflows …";
+    return this.loaded ? "No workflow matches." : "Reading …";
+  }
+
+  note(text, level) {
+    const cell = el("td", { colspan: COLUMNS[this.view.mode].length + 1, class: "dn-none" }, text);
+    cell.style.paddingLeft = `${2 + level}em`;
+    return el("tr", {}, cell);
+  }
+
+  rowElement(row, level) {
+    const now = this.now();
+    const inTree = this.view.mode === "tree";
+    const opened = this.open.has(row.id);
+    const parent = inTree && row.children;
+    const unfolded = this.kids.has(row.id);
+    const cells = COLUMNS[this.view.mode].map((column) => {
+      const attributes = { class: column.number ? "n" : null, "data-rank": column.rank };
+      if (!column.main) return el("td", attributes, column.show(row, now));
+      const toggle = el("button", { type: "button", tabindex: "-1", class: "dn-toggle",
+        "aria-label": parent ? "Show children" : "Show details",
+        "data-open": parent ? unfolded : opened,
+        on: { click: (event) => {
+          event.stopPropagation();
+          this.focused = row.id;
+          if (parent) this.unfold(row); else this.toggle(row.id);
+        } } }, parent || !inTree ? icon(CHEVRON) : null);
+      const cell = el("td", { class: "dn-main", "data-rank": 0 },
+        el("div", {}, toggle, identity(row, inTree)));
+      cell.firstChild.style.paddingLeft = `${(level - 1) * 1.4}em`;
+      return cell;
+    });
+    const picked = this.selected().includes(row.id);
+    const tick = el("input", { type: "checkbox", tabindex: "-1", checked: picked,
+      "aria-label": `Select ${row.id}`, on: { change: () => this.pick(row.id) } });
+    return el("tr", {
+      class: "dn-row",
+      tabindex: "-1",
+      "data-id": row.id,
+      "data-status": row.status,
+      "aria-selected": String(picked),
+      "aria-expanded": String(parent ? unfolded : opened),
+      "aria-level": inTree ? level : null,
+      on: {
+        click: (event) => {
+          if (event.target.closest("button, input")) return;
+          this.focused = row.id;
+          // To mark a text with the pointer is no click.
+          if (!String(document.getSelection?.() ?? "")) this.toggle(row.id);
+        },
+        focus: () => this.rove(row.id, false),
+      },
+    }, el("td", { class: "dn-check" }, tick), cells);
+  }
+
+  detailsElement(row, told) {
+    told.node ??= el("tr", { class: "dn-opened" },
+      el("td", { colspan: COLUMNS[this.view.mode].length + 1 }, told.found
+        ? details(told.found, this.now(), {
+          find: (id) => this.find(id),
+          copy,
+          moreSteps: (after) => this.try(this.link.ask("steps", { id: row.id, after }, `s${row.id}`)),
+        })
+        : el("p", { class: "dn-note" }, told.failed ?? "Reading …")));
+    return told.node;
+  }
+
+  showSaid() {
+    const [sorted] = this.sorted();
+    const begin = this.before.length * this.view.size + 1;
+    const end = begin + this.rows.length - 1;
+    const total = this.total();
+    let said = this.rows.length ? `${count(begin)}–${count(end)}` : "none";
+    if (total !== null && this.rows.length) said += ` of ${count(total)}`;
+    else if (this.page.more && this.rows.length) said += " of more";
+    if (this.page.searched_to) said += ` · searched back to ${exact(this.page.searched_to).slice(0, 10)}`;
+    if (this.said.textContent !== said) this.said.textContent = said;
+    this.newer.disabled = !this.before.length;
+    this.older.disabled = !this.page.more || !this.rows.length;
+    this.table.setAttribute("aria-rowcount", total ?? -1);
+    this.table.dataset.sorted = sorted;
+  }
+
+  total() {
+    if (!this.counts || this.view.mode === "tree") return null;
+    const wanted = this.view.status?.length ? this.view.status : Object.keys(this.counts);
+    return wanted.reduce((sum, status) => sum + (this.counts[status] ?? 0), 0);
+  }
+
+  showState() {
+    if (!this.readAt) return;
+    const text = this.isBusy ? "the kernel is busy …" : `read ${ago(this.readAt, this.now())}`;
+    this.state.textContent = text;
+    this.state.title = this.took === undefined ? "" : `${exact(this.readAt)}, in ${span(this.took)}`;
+  }
+
+  busy(busy) {
+    this.isBusy = busy;
+    this.root.toggleAttribute("data-busy", busy);
+    this.readAt ??= this.now();
+    this.showState();
+  }
+
+  failed(error) {
+    replace(this.banner, el("b", {}, error.type ?? "Error"), el("span", {}, error.message),
+      this.button("Try again", "Ask again now", () => this.refresh(true)));
+    this.banner.hidden = false;
+  }
+
+  async try(answer) {
+    try {
+      const found = await answer;
+      return found;
+    } catch (error) {
+      this.failed(error);
+      return null;
+    }
+  }
+
+  // --- asking --------------------------------------------------------------------------------
+
+  change(part) {
+    Object.assign(this.view, part);
+    this.before = [];
+    this.after = [];
+    if ("mode" in part) {
+      this.showMode();
+      this.kids.clear();
+      this.open.clear();
+    }
+    this.filters.update();
+    this.statuses.update(this.counts);
+    this.showHead();
+    return this.load().then(() => this.count());
+  }
+
+  typed() {
+    this.later("typing", TYPING, () => this.change({ search: this.search.value.trim() }));
+  }
+
+  find(id) {
+    this.search.value = id;
+    this.open.clear();
+    this.change({ search: id, status: [], mode: this.view.mode === "queued" ? "flat" : this.view.mode });
+  }
+
+  question() {
+    return { view: this.view, after: this.after };
+  }
+
+  async load(stamp = null) {
+    const page = await this.try(this.link.ask("page", { ...this.question(), stamp }));
+    if (!page) return;
+    this.banner.hidden = true;
+    this.arrived(page);
+    if (page.same) return;
+    this.stamp = page.stamp;
+    this.loaded = true;
+    this.page = page;
+    this.rows = page.rows;
+    this.showRows();
+    await this.searchOn();
+  }
+
+  // A text is looked for in parts, each short, until the page is full or all was looked through.
+  async searchOn() {
+    while (this.page.searched_to && this.rows.length < this.view.size) {
+      const page = await this.try(this.link.ask("page",
+        { view: this.view, after: this.page.last, limit: this.view.size - this.rows.length }));
+      if (!page) return;
+      this.arrived(page);
+      this.page = page;
+      this.rows = this.rows.concat(page.rows);
+      this.showRows();
+    }
+  }
+
+  arrived(page) {
+    this.skew = page.now - Date.now();
+    this.took = page.took;
+    this.readAt = page.now;
+    this.showState();
+  }
+
+  turn(by) {
+    if (by > 0) {
+      this.before.push(this.after);
+      this.after = this.page.last;
+    } else {
+      this.after = this.before.pop() ?? [];
+    }
+    this.focused = null;
+    return this.load();
+  }
+
+  async count() {
+    // To count what a text is in would read every row.
+    if (this.view.search || this.view.error || this.view.attributes) {
+      this.counts = null;
+    } else {
+      const view = { ...this.view, status: [] };
+      const answer = await this.try(this.link.ask("counts", { view }));
+      if (!answer) return;
+      this.counts = answer.counts;
+      this.counted = Date.now();
+      this.countTook = answer.took;
+    }
+    this.statuses.update(this.counts);
+    this.showSaid();
+  }
+
+  async choices() {
+    const answer = await this.try(this.link.ask("choices"));
+    return answer?.choices;
+  }
+
+  async toggleFilters() {
+    const shown = await this.filters.toggle();
+    this.filterButton.setAttribute("aria-expanded", String(shown));
+  }
+
+  async refresh(all = false) {
+    this.touched = Date.now();
+    // A search that came in parts is not asked again by itself.
+    if (all || !this.view.search) await this.load(all ? null : this.stamp);
+    for (const [id, told] of this.open) {
+      const row = this.shownRow(id);
+      if (all || !row || told.status !== row.status || row.status === "PENDING") await this.tell(id);
+    }
+    const due = Math.max(COUNTS, 50 * (this.countTook ?? 0));
+    if (all || Date.now() - (this.counted ?? 0) > due) await this.count();
+  }
+
+  shownRow(id) {
+    for (const rows of [this.rows, ...[...this.kids.values()].map((below) => below.rows)]) {
+      const found = rows.find((row) => row.id === id);
+      if (found) return found;
+    }
+    return null;
+  }
+
+  // --- opening -------------------------------------------------------------------------------
+
+  toggle(id) {
+    if (this.open.delete(id)) {
+      this.showRows();
+      return;
+    }
+    this.open.set(id, {});
+    this.tell(id);
+    this.showRows();
+  }
+
+  async tell(id) {
+    const told = this.open.get(id);
+    try {
+      const found = await this.link.ask("details", { id, stamp: told?.found?.stamp }, `d${id}`);
+      if (!found || found.same || !this.open.has(id)) return;
+      this.open.set(id, { found, status: found.row.status });
+    } catch (error) {
+      this.open.set(id, { failed: error.message });
+    }
+    this.showRows();
+  }
+
+  async unfold(row) {
+    if (this.kids.delete(row.id)) {
+      this.showRows();
+      return;
+    }
+    const answer = await this.try(this.link.ask("children", { id: row.id }, `c${row.id}`));
+    if (!answer) return;
+    this.kids.set(row.id, answer);
+    this.showRows();
+  }
+
+  // --- selecting -----------------------------------------------------------------------------
+
+  selected() {
+    return this.model.get("selected");
+  }
+
+  select(ids) {
+    this.model.set("selected", ids);
+    this.model.save_changes();
+    this.showPicked();
+  }
+
+  pick(id) {
+    const ids = this.selected();
+    this.select(ids.includes(id) ? ids.filter((one) => one !== id) : [...ids, id]);
+  }
+
+  pickAll() {
+    const here = this.rows.map((row) => row.id);
+    const others = this.selected().filter((id) => !here.includes(id));
+    this.select(this.all.checked ? [...others, ...here] : others);
+  }
+
+  showPicked() {
+    const ids = new Set(this.selected());
+    for (const row of this.body.querySelectorAll("tr.dn-row")) {
+      const on = ids.has(row.dataset.id);
+      row.setAttribute("aria-selected", String(on));
+      row.querySelector(".dn-check input").checked = on;
+    }
+    const here = this.rows.filter((row) => ids.has(row.id)).length;
+    this.all.checked = here > 0 && here === this.rows.length;
+    this.all.indeterminate = here > 0 && here < this.rows.length;
+    this.picked.hidden = !ids.size;
+    replace(this.picked, el("b", {}, `${count(ids.size)} selected`),
+      this.button("Code", "Show and copy the Python that gives the selected rows",
+        () => this.code(true)),
+      this.button("Clear", "Select nothing", () => this.select([])));
+  }
+
+  async code(selection = false) {
+    const answer = await this.try(this.link.ask("code", { view: this.view, selection }));
+    if (!answer) return;
+    const copied = await copy(answer.text);
+    replace(this.codeBox, el("pre", { tabindex: "0" }, answer.text),
+      el("span", { class: "dn-note" }, copied ? "copied" : "select it, and copy"),
+      this.button("×", "Close", () => (this.codeBox.hidden = true)));
+    this.codeBox.hidden = false;
+  }
+
+  // --- by keyboard ---------------------------------------------------------------------------
+
+  shortcut(event) {
+    const typing = event.target.closest?.("input, select, textarea");
+    if (event.key === "/" && !typing) {
+      this.search.focus();
+      event.preventDefault();
+    } else if (event.key === "Escape" && event.target === this.search && this.search.value) {
+      this.search.value = "";
+      this.typed();
+    } else if (event.key === "ArrowDown" && event.target === this.search) {
+      this.rove(this.rows[0]?.id, true);
+      event.preventDefault();
+    }
+  }
+
+  rowElements() {
+    return [...this.body.querySelectorAll("tr.dn-row")];
+  }
+
+  rove(id, focus) {
+    const rows = this.rowElements();
+    const target = rows.find((row) => row.dataset.id === id) ?? rows[0];
+    for (const row of rows) row.tabIndex = row === target ? 0 : -1;
+    this.focused = target?.dataset.id ?? null;
+    if (focus) target?.focus();
+  }
+
+  key(event) {
+    const at = event.target;
+    if (!at.classList?.contains("dn-row")) return;
+    const rows = this.rowElements();
+    const place = rows.indexOf(at);
+    const id = at.dataset.id;
+    const row = this.shownRow(id);
+    const tree = this.view.mode === "tree" && row?.children;
+    const opened = tree ? this.kids.has(id) : this.open.has(id);
+    const go = (to) => this.rove(rows[Math.max(0, Math.min(rows.length - 1, to))].dataset.id, true);
+    const keys = {
+      ArrowDown: () => go(place + 1),
+      ArrowUp: () => go(place - 1),
+      Home: () => go(0),
+      End: () => go(rows.length - 1),
+      Enter: () => this.toggle(id),
+      " ": () => this.pick(id),
+      ArrowRight: () => !opened && (tree ? this.unfold(row) : this.toggle(id)),
+      ArrowLeft: () => opened && (tree ? this.unfold(row) : this.toggle(id)),
+      PageDown: () => !this.older.disabled && this.turn(1).then(() => this.rove(null, true)),
+      PageUp: () => !this.newer.disabled && this.turn(-1).then(() => this.rove(null, true)),
+    };
+    if (!(event.key in keys) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    this.focused = id;
+    keys[event.key]();
+  }
+
+  // --- along the time ------------------------------------------------------------------------
+
+  later(name, ms, act) {
+    clearTimeout(this[name]);
+    this.timers.delete(this[name]);
+    this[name] = setTimeout(() => {
+      this.timers.delete(this[name]);
+      act();
+    }, ms);
+    this.timers.add(this[name]);
+  }
+
+  setLive(on) {
+    this.model.set("live", on);
+    this.model.save_changes();
+  }
+
+  showLive() {
+    this.live.setAttribute("aria-checked", String(this.model.get("live")));
+  }
+
+  isSeen() {
+    return this.seen && document.visibilityState === "visible" && this.root.isConnected;
+  }
+
+  // Everything that goes on by itself: clocks, and asking again where that is switched on. It
+  // stops where nobody sees it, and where nobody has touched the list for half an hour.
+  watch() {
+    const tick = () => {
+      if (this.isSeen()) this.showTimes();
+      this.later("clock", CLOCK, tick);
+    };
+    const poll = async () => {
+      if (!this.model.get("live")) return;
+      if (Date.now() - this.touched > IDLE) {
+        this.setLive(false);
+        return;
+      }
+      const touched = this.touched;
+      if (this.isSeen() && this.link.idle("page")) {
+        await this.refresh();
+        this.touched = touched;
+      }
+      if (!this.closed) this.later("polling", Math.max(LIVE, 20 * (this.took ?? 0)), poll);
+    };
+    const live = () => {
+      this.touched = Date.now();
+      this.showLive();
+      this.later("polling", 50, poll);
+    };
+    const picked = () => this.showPicked();
+    this.model.on("change:live", live);
+    this.model.on("change:selected", picked);
+    const seen = new IntersectionObserver((entries) => (this.seen = entries.at(-1).isIntersecting));
+    seen.observe(this.root);
+    tick();
+    if (this.model.get("live")) live();
+    return () => {
+      this.closed = true;
+      this.model.off("change:live", live);
+      this.model.off("change:selected", picked);
+      seen.disconnect();
+      for (const timer of this.timers) clearTimeout(timer);
+    };
+  }
+
+  showTimes() {
+    const now = this.now();
+    for (const time of this.root.querySelectorAll("time[data-ms]")) {
+      const text = ago(Number(time.dataset.ms), now);
+      if (time.textContent !== text) time.textContent = text;
+    }
+    for (const running of this.root.querySelectorAll("[data-since]")) {
+      running.textContent = span(now - Number(running.dataset.since));
+    }
+    this.showState();
+  }
+
+  close() {
+    this.link.close();
+    for (const end of this.endings) end();
+  }
+}
+
+function render({ model, el: host }) {
+  // JupyterLab's own shortcuts stay out of what is typed and walked through here.
+  const root = el("div", { class: "dn-explore", "data-lm-suppress-shortcuts": "true" });
+  host.append(root);
+  const explore = new Explore(model, root);
+  return () => explore.close();
+}
+
+export default { render };

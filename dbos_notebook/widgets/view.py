@@ -1,0 +1,101 @@
+"""What every view is: a widget that answers its browser half, says what went wrong, and leaves
+something to read where no kernel runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+
+from dbos_notebook.errors import NotebookError
+
+if TYPE_CHECKING:
+    from dbos_notebook.client import Client
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class View(anywidget.AnyWidget):
+    """A widget on one client's database.
+
+    The browser asks with messages ``{"kind": …, "request": number, …}``, and each is answered by
+    one of the same kind and number, or by one of kind ``"error"``. Nothing is sent unasked, so
+    a view that is hidden, closed or forgotten costs nothing.
+
+    Attributes
+    ----------
+    last_error
+        What last went wrong while the browser was answered; it was shown there.
+    """
+
+    last_error: Exception | None = None
+
+    def __init__(self, client: Client, **traits: Any) -> None:
+        self._client = client
+        self._answers: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+        super().__init__(**traits)
+        self.on_msg(self._receive)
+
+    def _receive(self, _: Any, content: Any, __: Any) -> None:
+        if not isinstance(content, dict) or content.get("kind") not in self._answers:
+            return
+        self.send(self.answer(content))
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to a message of the browser's half; an error is an answer too."""
+        try:
+            answer = {"kind": message["kind"], **self._answers[message["kind"]](message)}
+        # Whatever it is: raised here it would vanish in the kernel's log.
+        except Exception as error:  # noqa: BLE001
+            self.last_error = error
+            answer = {"kind": "error", "text": self._said(error), "type": type(error).__name__}
+        return {**answer, "request": message.get("request")}
+
+    def _said(self, error: Exception) -> str:
+        text = str(error) if isinstance(error, NotebookError) else f"{type(error).__name__}: {error}"
+        return self._client.location.redact(text)
+
+    def static_html(self) -> str:
+        """Return the view as HTML that needs no kernel: what GitHub and nbconvert show."""
+        raise NotImplementedError
+
+    def _page(self) -> str:
+        """Return a whole HTML page that needs no kernel and no network."""
+        raise NotImplementedError
+
+    def save_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write what is shown as one HTML file, which opens anywhere without a kernel.
+
+        It holds inputs, outputs and errors: think of who will read it.
+
+        Parameters
+        ----------
+        path
+            Where; an existing file is replaced.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+        """
+        target = Path(path).expanduser()
+        target.write_text(self._page(), encoding="utf-8")
+        return target
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**options)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        data["text/plain"] = repr(self)
+        try:
+            data["text/html"] = self.static_html()
+        except NotebookError as error:
+            # The live view will say it, and go on when the database is back.
+            self.last_error = error
+        return data, metadata
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._client.location}>"
