@@ -193,7 +193,9 @@ def _wait(server: Jupyter, process: subprocess.Popen[bytes], log: Path) -> None:
             server.call("GET", "api/status")
         except (urllib.error.URLError, ConnectionError):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}") from None
+                raise RuntimeError(
+                    f"JupyterLab did not start:\n{log.read_text()[-3000:]}"
+                ) from None
             time.sleep(0.1)
         else:
             return

@@ -222,7 +222,6 @@ class Explore(View):
         return f"<Explore {self._client.location}: {self.code}>"
 
 
-
 def _joined(frame: pd.DataFrame | None, further: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 

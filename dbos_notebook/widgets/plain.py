@@ -100,7 +100,9 @@ def workflow_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
         if record["was_forked_from"] is True:
             row["was_forked_from"] = True
         if record["attributes"]:
-            row["attributes"] = cut(json.dumps(record["attributes"], ensure_ascii=False), SHORT_CHARACTERS)
+            row["attributes"] = cut(
+                json.dumps(record["attributes"], ensure_ascii=False), SHORT_CHARACTERS
+            )
         rows.append({name: value for name, value in row.items() if value is not None})
     return rows
 

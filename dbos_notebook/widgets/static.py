@@ -57,8 +57,30 @@ def listing(client: Client, frame: pd.DataFrame, code: str) -> str:
 def listing_page(client: Client, frame: pd.DataFrame, code: str) -> str:
     """Return a whole page of a listing, each row with its details."""
     opened = {i: details.of_workflow(client, i) for i in frame["workflow_id"]}
-    body = _render(client, frame, code, 0, opened)
-    return _templates().get_template("page.html.j2").render(title="Workflows", body=body)
+    return page("Workflows", _render(client, frame, code, 0, opened))
+
+
+def page(title: str, body: str) -> str:
+    """Return a whole page around a view's own markup."""
+    return _templates().get_template("page.html.j2").render(title=title, body=body)
+
+
+def board(location: str, facts: dict[str, Any], window: str) -> str:
+    """Return a board as tables."""
+    html = (
+        _templates()
+        .get_template("board.html.j2")
+        .render(
+            **facts,
+            location=location,
+            window=window,
+            ended={status: sum(bars) for status, bars in sorted(facts["series"].items())},
+            now=round(dt.datetime.now(dt.UTC).timestamp() * 1000),
+            read_at=f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC",
+            style=assets.style("static"),
+        )
+    )
+    return jinja2.utils.markupsafe.Markup(html)  # noqa: S704 - the template escaped it
 
 
 def _render(

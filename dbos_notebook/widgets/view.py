@@ -56,7 +56,9 @@ class View(anywidget.AnyWidget):
         return {**answer, "request": message.get("request")}
 
     def _said(self, error: Exception) -> str:
-        text = str(error) if isinstance(error, NotebookError) else f"{type(error).__name__}: {error}"
+        text = (
+            str(error) if isinstance(error, NotebookError) else f"{type(error).__name__}: {error}"
+        )
         return self._client.location.redact(text)
 
     def static_html(self) -> str:
