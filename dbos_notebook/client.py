@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from dbos_notebook.counting import Counting
 from dbos_notebook.errors import LocationError, TrustWarning
 from dbos_notebook.exploring import Exploring
 from dbos_notebook.reading import DEFAULT_LIMIT, Reading
@@ -116,7 +117,7 @@ def connect(
     return Client(reader, catalog, decoder, application_name=application_name, read_only=read_only)
 
 
-class Client(Reading, Exploring):
+class Client(Reading, Counting, Exploring):
     """A connection to one system database. Make it with :func:`connect`.
 
     It may be used from several threads and inside a running event loop, is a context manager, and
@@ -199,23 +200,6 @@ class Client(Reading, Exploring):
                 listings.require_known(session, self._queries, [workflow_id])
         return Workflow(self, found.iloc[0])
 
-    def queues(self) -> pd.DataFrame:
-        """List queues: limits, depth, running, and how long the oldest has waited.
-
-        A row per queue, or per partition that holds work. A queue that holds work is listed even
-        where its limits are in the application's code and not in the database.
-
-        Examples
-        --------
-        >>> queues = dbos_notebook.connect(example_database).queues()
-        >>> queues.loc[queues["enqueued"] > 0, ["queue_name", "enqueued"]].values.tolist()
-        [['slow', 2]]
-        """
-        from dbos_notebook.tables import aggregates
-
-        with self._reader.session() as session:
-            return aggregates.queues(session, self._queries)
-
     def _stored(self, what: str, workflows: Texts | None, limit: int | None = None) -> pd.DataFrame:
         from dbos_notebook.tables import frames, listings
         from dbos_notebook.tables.filters import as_texts, check_window
@@ -287,90 +271,6 @@ class Client(Reading, Exploring):
         ['v1']
         """
         return self._stored("versions", None)
-
-    def executors(self) -> pd.DataFrame:
-        """List who ran workflows, the latest activity first. DBOS records no heartbeat.
-
-        Examples
-        --------
-        >>> dbos_notebook.connect(example_database).executors()["executor_id"].tolist()
-        ['local']
-        """
-        from dbos_notebook.tables import aggregates
-
-        with self._reader.session() as session:
-            return aggregates.executors(session, self._queries)
-
-    def counts(
-        self,
-        by: str | Iterable[str] = "status",
-        *,
-        bucket: str | dt.timedelta | None = None,
-        time: str = "created_at",
-        **filters: Any,
-    ) -> pd.DataFrame:
-        """Count workflows by columns and by time, in the database.
-
-        Parameters
-        ----------
-        by
-            Columns of :meth:`workflows`; ``[]`` for none.
-        bucket
-            Width of the time buckets ("15min", "1h", "1d"), which begin at multiples of it since
-            1970 in UTC. ``None``: not by time.
-        time
-            The column that is bucketed; workflows without it are not counted.
-        **filters
-            The filters of :meth:`workflows`.
-
-        Returns
-        -------
-        pandas.DataFrame
-            The columns of ``by``, the bucket's start under the name of ``time``, and ``count``.
-
-        Examples
-        --------
-        >>> dbos_notebook.connect(example_database).counts("status", name="checkout")
-             status  count
-        0   SUCCESS      5
-        1     ERROR      3
-        """
-        from dbos_notebook.tables import aggregates
-
-        checked = self._check(filters)
-        with self._reader.session() as session:
-            return aggregates.counts(session, self._queries, by, bucket, time, checked)
-
-    def step_statistics(
-        self, by: str | Iterable[str] = "function_name", **filters: Any
-    ) -> pd.DataFrame:
-        """Summarise the steps of workflows: how many, how many failed, how long they took.
-
-        Parameters
-        ----------
-        by
-            ``function_name``, ``application_name``, or a workflow's ``name``, ``app_version``,
-            ``queue_name``, ``executor_id``, ``class_name``.
-        **filters
-            The filters of :meth:`workflows`.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``by``, ``count``, ``errors`` (Int64), ``total``, ``mean``, ``p50``, ``p95``, ``max``
-            (timedelta64[ms]); most total time first.
-
-        Examples
-        --------
-        >>> statistics = dbos_notebook.connect(example_database).step_statistics()
-        >>> int(statistics.set_index("function_name").loc["charge", "count"])
-        8
-        """
-        from dbos_notebook.tables import aggregates
-
-        checked = self._check(filters)
-        with self._reader.session() as session:
-            return aggregates.step_statistics(session, self._queries, by, checked)
 
     def explain(
         self,

@@ -26,6 +26,7 @@ ORDER = {
     "fleet": 4,
     "pictures": 4,
     "exploring": 5,
+    "counting": 5,
     "reading": 5,
     "workflow": 5,
     "client": 6,

@@ -115,11 +115,11 @@ def facts(found: Health) -> dict[str, Any]:
     last = plain.milliseconds(pd.Timestamp(found.read_at)) or 0
     begin = (last // width - BUCKETS + 1) * width
     series: dict[str, list[int]] = {}
-    for row in found.ended.itertuples():
-        place = ((plain.milliseconds(row.completed_at) or 0) - begin) // width
+    for row in found.ended.to_dict("records"):
+        place = ((plain.milliseconds(row["completed_at"]) or 0) - begin) // width
         if 0 <= place < BUCKETS:
-            bars = series.setdefault(str(row.status), [0] * BUCKETS)
-            bars[place] += int(row.count)
+            bars = series.setdefault(str(row["status"]), [0] * BUCKETS)
+            bars[place] += int(row["count"])
     return {
         "begin": begin,
         "width": width,
