@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from dbos_notebook.payloads.trusted import Decoder
     from dbos_notebook.tables.queries import Queries
 
-BUCKETS = 48
-"""In a window: bars that are wide enough to point at."""
 MOST_FAILURES = 500
 """Failed workflows whose errors are looked up, the newest: more would not be read by anyone."""
 
@@ -32,6 +30,8 @@ class Health:
         The end of the window.
     window
         Its length.
+    bucket
+        The width of a bar.
     active
         How many workflows are DELAYED, ENQUEUED, PENDING now, by status.
     ended
@@ -47,22 +47,19 @@ class Health:
 
     read_at: dt.datetime
     window: dt.timedelta
+    bucket: dt.timedelta
     active: dict[str, int]
     ended: pd.DataFrame
     queues: pd.DataFrame
     failures: pd.DataFrame
     cut: bool
 
-    @property
-    def bucket(self) -> dt.timedelta:
-        """The width of a bar."""
-        return self.window / BUCKETS
-
 
 def health(
     session: Session,
     queries: Queries,
     window: dt.timedelta,
+    bucket: dt.timedelta,
     decoder: Decoder,
     application: list[str] | None,
 ) -> Health:
@@ -81,7 +78,7 @@ def health(
     statuses = ["SUCCESS", *FAILED_STATUSES]
     after = {"completed_after": since} if recorded else {"start_time": since}
     ended = aggregates.counts(
-        session, queries, "status", window / BUCKETS, moment, own | {"status": statuses} | after
+        session, queries, "status", bucket, moment, own | {"status": statuses} | after
     )
     failed, cut = listings.workflows(
         session,
@@ -99,6 +96,7 @@ def health(
     return Health(
         now,
         window,
+        bucket,
         dict(zip(active["status"].astype(str), map(int, active["count"]), strict=True)),
         ended.rename(columns={moment: "completed_at"}),
         aggregates.queues(session, queries),

@@ -9,19 +9,20 @@ import pandas as pd
 import traitlets
 
 from dbos_notebook.errors import FilterError
-from dbos_notebook.tables.health import BUCKETS, Health, health
+from dbos_notebook.tables.health import Health, health
 from dbos_notebook.widgets import assets, plain, static
 from dbos_notebook.widgets.view import View
 
 if TYPE_CHECKING:
     from dbos_notebook.client import Client
 
+# How far back, and the width of a bar: some fifty or sixty, of a length that people count in.
 WINDOWS = {
-    "1h": dt.timedelta(hours=1),
-    "6h": dt.timedelta(hours=6),
-    "24h": dt.timedelta(days=1),
-    "7d": dt.timedelta(days=7),
-    "30d": dt.timedelta(days=30),
+    "1h": (dt.timedelta(hours=1), dt.timedelta(minutes=1)),
+    "6h": (dt.timedelta(hours=6), dt.timedelta(minutes=6)),
+    "24h": (dt.timedelta(days=1), dt.timedelta(minutes=30)),
+    "7d": (dt.timedelta(days=7), dt.timedelta(hours=3)),
+    "30d": (dt.timedelta(days=30), dt.timedelta(hours=12)),
 }
 SHOWN = 12
 """Lines of a table on the board; the DataFrames have all."""
@@ -71,7 +72,7 @@ class Board(View):
             return health(
                 session,
                 client._queries,
-                WINDOWS[self.window],
+                *WINDOWS[self.window],
                 client._decoder,
                 [name] if name else None,
             )
@@ -113,16 +114,18 @@ def facts(found: Health) -> dict[str, Any]:
     """
     width = round(found.bucket.total_seconds() * 1000)
     last = plain.milliseconds(pd.Timestamp(found.read_at)) or 0
-    begin = (last // width - BUCKETS + 1) * width
+    bars = found.window // found.bucket
+    begin = (last // width - bars + 1) * width
     series: dict[str, list[int]] = {}
     for row in found.ended.to_dict("records"):
         place = ((plain.milliseconds(row["completed_at"]) or 0) - begin) // width
-        if 0 <= place < BUCKETS:
-            bars = series.setdefault(str(row["status"]), [0] * BUCKETS)
-            bars[place] += int(row["count"])
+        if 0 <= place < bars:
+            counts = series.setdefault(str(row["status"]), [0] * bars)
+            counts[place] += int(row["count"])
     return {
         "begin": begin,
         "width": width,
+        "bars": bars,
         "active": found.active,
         "series": series,
         "queues": _queues(found.queues)[:SHOWN],

@@ -136,8 +136,8 @@ class Board {
   }
 
   showChart(ended, all) {
-    const { begin, width, series } = this.found;
-    const places = [...Array(48).keys()];
+    const { begin, width, bars: number, series } = this.found;
+    const places = [...Array(number).keys()];
     const known = [...ENDED.filter((status) => series[status]),
       ...Object.keys(series).filter((status) => !ENDED.includes(status))];
     const tops = places.map((place) => known.reduce((sum, one) => sum + series[one][place], 0));
@@ -156,7 +156,7 @@ class Board {
       const told = known.filter((one) => series[one][place])
         .map((one) => `${count(series[one][place])} ${WORDS[one] ?? one}`).join(", ");
       const hover = svg("rect", { x: place * step, y: 0, width: step, height: HIGH, class: "dn-hover" },
-        svg("title", {}, `${exact(at).replace(/\.\d+ /, " ")}, ${span(width)}: ${told || "nothing ended"}`));
+        svg("title", {}, `${exact(at).replace(/\.\d+ /, " ")}, ${span(width).replace(".0", "")}: ${told || "nothing ended"}`));
       return svg("g", {}, parts, hover);
     });
     const end = begin + places.length * width;
@@ -166,7 +166,7 @@ class Board {
     });
     replace(this.chart,
       el("figcaption", {}, el("b", {}, "Ended workflows"), el("span", { class: "dn-quiet" },
-        all ? ` per ${span(width)}, at most ${count(most)}` : " — none in this window")),
+        all ? ` per ${span(width).replace(".0", "")}, at most ${count(most)}` : " — none in this window")),
       svg("svg", { viewBox: `0 -1 ${WIDE} ${HIGH + 1}`, preserveAspectRatio: "none", role: "img",
         "aria-label": `Ended workflows over time: ${said || "none"}` }, bars),
       el("div", { class: "dn-axis", "aria-hidden": "true" }, marks));
