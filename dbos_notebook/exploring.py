@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from dbos_notebook.client import Client, Texts
+    from dbos_notebook.widgets.board import Board
     from dbos_notebook.widgets.controls import Controls
     from dbos_notebook.widgets.explore import Explore
     from dbos_notebook.widgets.inspect import Inspect
@@ -107,3 +108,32 @@ class Exploring:
         from dbos_notebook.widgets.controls import Controls
 
         return Controls(cast("Client", self), workflows)
+
+    def board(self, *, window: str = "24h", live: bool = False) -> Board:
+        """Show queues, what ended and what failed at a glance.
+
+        Parameters
+        ----------
+        window
+            How far back: ``"1h"``, ``"6h"``, ``"24h"``, ``"7d"``, ``"30d"``.
+        live
+            Begin with live refresh: every five seconds while the board is seen.
+
+        Returns
+        -------
+        Board
+            A widget. ``.queues`` and ``.failures`` are DataFrames of what it shows.
+
+        Raises
+        ------
+        FilterError
+            Another window.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).board(window="7d").window
+        '7d'
+        """
+        from dbos_notebook.widgets.board import Board
+
+        return Board(cast("Client", self), window=window, live=live)

@@ -71,6 +71,24 @@ def page(title: str, parts: Sequence[str]) -> str:
     return _templates().get_template("page.html.j2").render(title=title, parts=parts)
 
 
+def board(location: str, facts: dict[str, Any], window: str) -> str:
+    """Return a board as tables."""
+    now = dt.datetime.now(dt.UTC)
+    return (
+        _templates()
+        .get_template("board.html.j2")
+        .render(
+            **facts,
+            location=location,
+            window=window,
+            ended={status: sum(bars) for status, bars in sorted(facts["series"].items())},
+            now=round(now.timestamp() * 1000),
+            read_at=f"{now:%Y-%m-%d %H:%M:%S} UTC",
+            style=assets.style("static"),
+        )
+    )
+
+
 def _render(
     client: Client, frame: pd.DataFrame, code: str, left_out: int, opened: dict[str, Any]
 ) -> str:

@@ -1,0 +1,131 @@
+"""``db.board()``: what it counts, what it says when something is wrong, and how it looks alive."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Opened
+
+import dbos_notebook as dn
+from dbos_notebook.widgets.board import WINDOWS, Board, facts
+
+
+def ask(board: Board, **question: Any) -> dict[str, Any]:
+    return board.answer({"kind": "board", "request": 1, **question})
+
+
+def test_it_counts_what_the_listing_has(shop: dn.Client) -> None:
+    board = shop.board(window="1h")
+    told = ask(board)
+    frame = shop.workflows(limit=None)
+    counts = frame["status"].astype(str).value_counts().to_dict()
+    active = {name: counts[name] for name in ("DELAYED", "ENQUEUED", "PENDING")}
+    assert told["active"] == active
+    ended = {status: sum(bars) for status, bars in told["series"].items()}
+    assert ended == {name: number for name, number in counts.items() if name not in active}
+    assert {len(bars) for bars in told["series"].values()} == {told["bars"]} == {60}
+    failed = frame[frame["status"] == "ERROR"]
+    kinds = failed.groupby(["name", "error_type"], observed=True).size()
+    shown = board.failures.set_index(["name", "error_type"])["count"]
+    assert shown.to_dict() == kinds.to_dict()
+    assert shown.is_monotonic_decreasing
+    assert sum(row["count"] for row in told["failures"]) == len(failed)
+    deepest = board.queues.nlargest(1, "enqueued")["queue_name"].item()
+    assert told["queues"][0]["name"] == deepest
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "2.20.0", "3.4.0"])
+def test_every_version_has_a_board(corpus_sqlite: Callable[[str], Path], version: str) -> None:
+    with dn.connect(corpus_sqlite(version)) as db:
+        board = db.board(window="30d")
+        told = ask(board)
+        assert sum(told["active"].values()) > 0
+        assert "running kernel" in board.static_html()
+
+
+def test_a_reading_without_a_change_travels_as_one_word(shop_sqlite: Path) -> None:
+    with dn.connect(shop_sqlite) as db:
+        board = db.board(window="30d")
+        first = ask(board)
+        again = ask(board, stamp=first["stamp"])
+    assert again["same"] is True
+    assert "queues" not in again
+
+
+def test_another_window_is_refused(db: dn.Client) -> None:
+    with pytest.raises(dn.FilterError, match="'2h' is not offered"):
+        db.board(window="2h")
+    board = db.board()
+    for window in WINDOWS:
+        board.window = window
+        assert facts(board.read())["width"] * facts(board.read())["bars"] == int(
+            WINDOWS[window][0].total_seconds() * 1000
+        )
+
+
+def test_an_error_is_an_answer(tmp_path: Path, shop_sqlite: Path) -> None:
+    path = tmp_path / "gone.sqlite"
+    shutil.copyfile(shop_sqlite, path)
+    with dn.connect(path) as db:
+        board = db.board()
+        connection = sqlite3.connect(path)
+        connection.execute("DROP TABLE workflow_status")
+        connection.commit()
+        connection.close()
+        told = ask(board)
+    assert told["kind"] == "error"
+    assert board.last_error is not None
+    assert "workflow_status" in told["text"]
+
+
+def test_hostile_names_stay_text(tmp_path: Path, old_sqlite: Path) -> None:
+    path = tmp_path / "hostile.sqlite"
+    shutil.copyfile(old_sqlite, path)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE workflow_status SET name = '<img src=x onerror=alert(1)>'")
+    connection.commit()
+    connection.close()
+    with dn.connect(path) as db:
+        html = db.board(window="30d").static_html()
+    assert "<img" not in html
+
+
+def test_it_is_alive_in_jupyterlab(
+    notebook: Callable[..., Opened], shop_sqlite: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "live.sqlite"
+    shutil.copyfile(shop_sqlite, path)
+    connection = sqlite3.connect(path)
+    hostile = "<img src=x onerror='window.ran = true'>"
+    connection.execute("UPDATE workflow_status SET name = ? WHERE status = 'ERROR'", [hostile])
+    connection.commit()
+    opened = notebook(
+        f"import dbos_notebook as dn\ndb = dn.connect({str(path)!r})",
+        "board = db.board(window='1h', live=True)\nboard",
+    )
+    page = opened.page
+    failures = page.locator(".dn-board section[aria-label=Failures]")
+    failures.get_by_text(hostile).first.wait_for()
+    assert page.evaluate("window.ran") is None
+    queued = page.locator(".dn-tile", has_text="ENQUEUED").locator("b")
+    before = int(queued.inner_text())
+    assert before > 0
+    connection.execute("UPDATE workflow_status SET status = 'CANCELLED' WHERE status = 'ENQUEUED'")
+    connection.commit()
+    connection.close()
+    # Live: nobody asked.
+    page.locator(".dn-tile", has_text="ENQUEUED").locator(
+        "b", has_text=re.compile("^0$")
+    ).wait_for()
+    page.get_by_role("button", name="7d").click()
+    page.get_by_text("per 3 h").wait_for()
+    saved = opened.save()
+    assert hostile not in str(saved["metadata"].get("widgets"))
+    assert opened.errors == []
+    assert opened.beyond_the_server() == []
