@@ -13,7 +13,11 @@ from dbos_notebook.cli import main as command
 DATABASE = Path("build/demo.sqlite")
 NOTEBOOK = Path("notebooks/quickstart.ipynb")
 FOLDER = Path("build")
-PAGES = (NOTEBOOK, Path("notebooks/investigate_a_failure.ipynb"))
+PAGES = (
+    NOTEBOOK,
+    Path("notebooks/investigate_a_failure.ipynb"),
+    Path("notebooks/repair_an_incident.ipynb"),
+)
 
 
 def main() -> int:
@@ -26,7 +30,7 @@ def main() -> int:
     os.environ["DBOS_SYSTEM_DATABASE_URL"] = f"sqlite:///{DATABASE.absolute()}"
     for notebook in PAGES:
         page = FOLDER / notebook.with_suffix(".html").name
-        page.write_text(as_page(notebook), encoding="utf-8")
+        page.write_text(executed(notebook), encoding="utf-8")
         print(page.absolute())
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     seen = sys.stdout.isatty() and (display or sys.platform in ("darwin", "win32"))
@@ -39,7 +43,7 @@ def _scripts() -> str:
     return str(Path(sys.executable).parent)
 
 
-def as_page(path: Path) -> str:
+def executed(path: Path) -> str:
     """Run a notebook in a kernel of this very environment and return it as HTML."""
     from typing import Any, cast
 

@@ -211,7 +211,7 @@ def _render(
     notes = [f"{len(graph):,} nodes folded to {len(shown):,}"] if len(shown) < len(graph) else []
     head = headline(graph, times, "Execution graph", notes).fitted(room)
     top = 82.0 if head.reason else 64.0
-    picture = picture_id("g", scene, head, options)
+    picture = picture_id("g", graph, list(scene.cards), head, options)
     svg = markup.render(
         "graph.svg.j2",
         theme,
@@ -230,10 +230,11 @@ def _render(
     return Drawing(svg, nodes, head.title)
 
 
-def picture_id(kind: str, *parts: object) -> str:
-    """Name a picture by what is in it, so that no two in a page have the same ids."""
+def picture_id(kind: str, graph: nx.DiGraph[Any], *parts: object) -> str:
+    """Name a picture by what it is of, so that no two in a page have the same ids."""
+    read = [graph.graph.get(name) for name in ("database", "read_at", "root", "root_second")]
     digest = hashlib.blake2b(
-        repr(parts).encode("utf-8", "backslashreplace"), digest_size=5
+        repr([*read, *parts]).encode("utf-8", "backslashreplace"), digest_size=5
     ).hexdigest()
     return f"{kind}{digest}"
 

@@ -16,10 +16,13 @@ from dbos_notebook.errors import GraphvizNotFoundError, PictureError
 from dbos_notebook.pictures.nodes import STACK
 from dbos_notebook.pictures.scene import Scene
 
-MOST_PARTS = 3_000
+MOST_PARTS = 2_000
 """Nodes and edges of one picture. dot's time grows faster than their number."""
-FEW_PARTS = 600
+FEW_PARTS = 300
 """So few that dot is done in a moment: run in this process, where it cannot be stopped."""
+MANY_PARTS = 600
+"""So many that dot would polish for minutes: it is told to draw straight lines and be content."""
+_CONTENT = "splines=line nslimit1=1 nslimit=1 mclimit=0.3"
 PATIENCE = 60.0
 """Seconds that dot may take."""
 
@@ -93,15 +96,19 @@ def _run(command: list[str], source: str) -> bytes:
 
 def _skeleton(scene: Scene, direction: str) -> str:
     """Write the DOT that says sizes and links only."""
+    many = len(scene.cards) + len(scene.links) > MANY_PARTS
     lines = [
         "digraph {",
+        _CONTENT if many else "",
         f"rankdir={direction} compound=true newrank=true nodesep=0.2 ranksep=0.3",
         'node [shape=box fixedsize=true label=""]',
         "edge [arrowsize=0.6]",
     ]
     for frame in scene.frames:
         lines.append(f"subgraph cluster_{frame.id} {{ margin=12")
-        lines += [_size(scene, card) for card in frame.cards]
+        # dot fills a column from below and a row from the left.
+        cards = frame.cards[::-1] if direction == "LR" else frame.cards
+        lines += [_size(scene, card) for card in cards]
         lines += [
             f"{joint} [width=0.02 height=0.02]"
             for joint, (owner, _, _) in scene.junctions.items()
@@ -110,7 +117,8 @@ def _skeleton(scene: Scene, direction: str) -> str:
         lines.append("}")
     lines += [_size(scene, card.id) for card in scene.cards.values() if card.frame is None]
     weights = {"next": 20, "first": 20, "starts": 3, "returns": 1, "message": 0, "forked_from": 1}
-    for number, link in enumerate(scene.links):
+    links = list(enumerate(scene.links))
+    for number, link in links[::-1] if direction == "LR" else links:
         attributes = [f"id={number}", f"weight={weights.get(link.kind, 1)}"]
         if link.from_frame:
             attributes.append(f"ltail=cluster_{link.from_frame}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -182,6 +183,10 @@ class Picture:
         except GraphvizNotFoundError as error:
             # The tree of text still tells; what is missing is said above it.
             return {"text/plain": f"{error}\n\n{self.text}"}, {}
+        except PictureError as error:
+            if "image/svg+xml" not in bundle:
+                raise
+            warnings.warn(str(error), stacklevel=2)  # of the PNG; the SVG is there
         return {kind: bundle[kind] for kind in bundle if kind in wanted}, metadata
 
 

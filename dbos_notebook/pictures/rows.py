@@ -146,9 +146,11 @@ def _workflow_row(
         row.spans.append(Span(created, until if began is None else began, "queue", row.status))
     if began is not None:
         row.spans += _shares(graph, times, row, began, until)
-    row.took = words.took(pd.Timedelta(seconds=until - (began if began is not None else created)))
     if began is None:
+        row.took = words.took(pd.Timedelta(seconds=until - created))
         row.remark = "has waited"
+    else:
+        row.took = times.took(row.key)
     told: dict[str, float] = {}
     for span in row.spans:
         told[span.part] = told.get(span.part, 0.0) + span.end - span.start

@@ -132,7 +132,7 @@ def _render(
         drawn.append(each)
     legend = _legend(drawn)
     legend.arrange(WIDE - 2 * MARGIN)
-    picture = picture_id("t", [vars(row) for row in rows], head, theme)
+    picture = picture_id("t", graph, [row.id for row in rows], head, theme, critical_path)
     top = 106.0 if head.reason else 88.0
     svg = markup.render(
         "timeline.svg.j2",
@@ -195,7 +195,7 @@ def _place(row: Row, scale: Scale, y: float, room: tuple[float, float], *, again
     drawn.also_x = x + (20 if _has_mark(row) else 4) + 6
     drawn.also_x += words.width(name, size, bold=row.kind != "step")
     drawn.bars = _bars(row, scale)
-    drawn.critical = _joined([(scale(start), scale(end)) for start, end in row.critical])
+    drawn.critical = _joined(scale.many(np.array(row.critical).reshape(-1, 2)).tolist())
     if row.members:
         most = _area(drawn, scale, high - 8)
         row.remark = " · ".join(x for x in (row.remark, _AT_ONCE.format(most)) if x)
@@ -205,7 +205,7 @@ def _place(row: Row, scale: Scale, y: float, room: tuple[float, float], *, again
     return drawn
 
 
-def _joined(lines: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _joined(lines: list[list[float]]) -> list[tuple[float, float]]:
     """Draw lines as one where no gap between them can be seen."""
     joined: list[tuple[float, float]] = []
     for start, end in sorted(lines):
@@ -231,11 +231,9 @@ def _bars(row: Row, scale: Scale) -> list[Bar]:
     filled = np.zeros((len(looks), count))
     for number, look in enumerate(looks):
         mine = edges[[(span.part, span.status) == look for span in row.spans]]
-        # How much lies before each place; the difference is how much lies between two.
-        before = np.array(
-            [np.clip(place - mine[:, 0], 0, mine[:, 1] - mine[:, 0]).sum() for place in places]
-        )
-        filled[number] = np.diff(before)
+        # How much of it lies before each place; the difference is how much lies between two.
+        length = np.repeat(np.cumsum(mine[:, 1] - mine[:, 0]), 2)[:-1]
+        filled[number] = np.diff(np.interp(places, mine.ravel(), np.concatenate([[0.0], length])))
         if look == ("run", "ERROR"):  # never outvoted
             filled[number][filled[number] > 0] = np.inf
     most = filled.argmax(axis=0)

@@ -36,6 +36,7 @@ class Times:
             elif len(whole) < _ASKED and not words.missing(attributes.get("created_at")):
                 whole.append(attributes["created_at"].microsecond == 0)
         self.coarse = bool(whole) and all(whole)
+        self._spans: dict[Any, tuple[float, float] | None] = {}
         self._known: dict[Any, tuple[float | None, float | None, float | None]] = {}
 
     def workflow(self, key: Any) -> tuple[float | None, float | None, float | None]:
@@ -49,6 +50,7 @@ class Times:
         status = known(attributes.get("status"))
         created = seconds(attributes.get("created_at"))
         began = seconds(attributes.get("dequeued_at"))
+        queued = began is not None
         if began is None and status not in ("ENQUEUED", "DELAYED"):
             began = created
         ended = seconds(attributes.get("completed_at"))
@@ -72,7 +74,7 @@ class Times:
             known_since = [span[0] for span in starts if span is not None]
             if known_since:  # no child is older than the step that started it
                 created = max(created, *known_since)
-                began = max(began, created)
+                began = max(began, created) if queued else created
             elif began - created < _SECOND:  # whether it waited cannot be told
                 created = began
         if began is not None and ended is not None and ended < began:
@@ -91,6 +93,11 @@ class Times:
 
     def step(self, key: Any) -> tuple[float, float] | None:
         """Return when a step began and ended; ``None``: not known."""
+        if key not in self._spans:
+            self._spans[key] = self._step(key)
+        return self._spans[key]
+
+    def _step(self, key: Any) -> tuple[float, float] | None:
         attributes = self._graph.nodes[key]
         start = seconds(attributes.get("started_at"))
         end = seconds(attributes.get("completed_at"))
@@ -126,15 +133,16 @@ class Times:
         created, _, ended = self.workflow(root)
         first = created if created is not None else 0.0
         last = ended if ended is not None else max(self.now, first)
-        path = graphs.critical_path(graph)
-        found = []
-        for node, start, end in zip(path["node"], path["start"], path["end"], strict=True):
-            begin, close = seconds(start), seconds(end)
-            if begin is not None and close is not None:
-                found.append((node, max(begin, first), min(close, last)))
-        return [(node, begin, close) for node, begin, close in found if close > begin]
+        path = graphs.critical_path(graph).dropna(subset=["start", "end"])
+        starts, ends = (
+            path[name].to_numpy("datetime64[ns]").astype("int64") / 1e9 for name in ("start", "end")
+        )
+        inside = zip(
+            path["node"], starts.clip(min=first).tolist(), ends.clip(max=last).tolist(), strict=True
+        )
+        return [(node, begin, close) for node, begin, close in inside if close > begin]
 
 
 def seconds(time: Any) -> float | None:
     """Return an instant in seconds since 1970; ``None``: absent."""
-    return None if words.missing(time) else float(pd.Timestamp(time).timestamp())
+    return None if words.missing(time) else float(time.timestamp())

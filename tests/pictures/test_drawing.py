@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -82,6 +84,10 @@ def test_concurrent_steps_stand_side_by_side() -> None:
     assert len({y for _, y in fetches}) == 8
     assert max(x for x, _ in fetches) - min(x for x, _ in fetches) < 60
     assert middle[0] < middle[1]
+    for direction, axis in (("LR", 1), ("TB", 0)):  # and the first one first
+        places = boxes(dn.draw(runs.concurrent(), direction=direction))
+        order = [places["report-1", number][axis] for number in range(3, 11)]
+        assert order == sorted(order), direction
 
 
 def test_many_to_many_links_meet_in_one_point() -> None:
@@ -388,3 +394,58 @@ def test_the_critical_path_goes_through_children() -> None:
     path = graphs.critical_path(runs.failing())
     # Not past a child as well: neither of the two edges from a start to its wait.
     assert len(black) == len(dict.fromkeys(path["node"])) - 1
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "2.20.0", "3.4.0"])
+def test_every_kind_of_workflow_of_every_version_draws(
+    corpus_sqlite: Callable[[str], Path], version: str
+) -> None:
+    with dn.connect(corpus_sqlite(version)) as db:
+        for key in db.workflows(limit=None).drop_duplicates(["name", "status"])["workflow_id"]:
+            graph = db.graph(key, forks=True)
+            picture = dn.draw(graph, critical_path=True)
+            assert picture.text.count("\n") == len(graph) - 1
+            for each in (picture, db.timeline(key)):
+                parse(each)
+            render(dn.draw(graph).dot.source, "json0")
+
+
+def test_steps_numbered_from_0_as_typescripts_are(corpus_postgres: Callable[[str], str]) -> None:
+    with dn.connect(corpus_postgres("ts-5.3.0")) as db:
+        steps = db.steps(db.workflows(limit=None))
+        first = steps[steps["function_id"] == 0].iloc[0]
+        said = texts(db.timeline(first["workflow_id"]))
+        assert "#0" in said
+
+
+def test_a_large_layout_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    graph = runs.many(50)
+    picture = dn.draw(graph, fold=None)
+    assert set(picture.nodes.values()) == set(graph)
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "PATIENCE", 0.01)
+        with pytest.raises(dn.PictureError, match="stopped after"):
+            _ = dn.draw(graph, fold=None).svg
+
+
+def test_pictures_drawn_by_several_threads_at_once() -> None:
+    graphs_of = [runs.failing() for _ in range(24)]
+    alone = dn.draw(runs.failing()).svg
+    with ThreadPoolExecutor(8) as pool:
+        drawn = list(pool.map(lambda graph: dn.draw(graph).svg, graphs_of))
+    assert set(drawn) == {alone}
+
+
+def test_a_png_that_fails_leaves_the_svg_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dbos_notebook.pictures import raster
+
+    monkeypatch.setattr(raster, "_CHILD", "import sys; sys.exit('no memory')")
+    sample = runs.Sample("w")
+    sample.workflow("w", "山田", 0, 1)
+    picture = dn.draw(sample.graph)
+    with pytest.warns(UserWarning, match="no memory"):
+        data, _ = picture._repr_mimebundle_()
+    assert set(data) == {"image/svg+xml", "text/plain"}
+    with pytest.raises(dn.PictureError, match=r"picture\.save\('picture\.svg'\)"):
+        _ = picture.png

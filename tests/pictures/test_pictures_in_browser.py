@@ -13,6 +13,7 @@ import dbos_notebook as dn
 from dbos_notebook.pictures.timeline import timeline
 
 if TYPE_CHECKING:
+    from browser import Opened
     from playwright.sync_api import Browser, Page
 
 # No policy forbids anything here: the pictures are harmless by themselves.
@@ -146,3 +147,25 @@ def test_a_screen_reader_hears_what_it_is_of(watched: Watched) -> None:
     picture = watched.page.get_by_role("img")
     assert picture.count() == 1
     assert "Execution graph of order order-17" in picture.aria_snapshot()
+
+
+def test_jupyterlab_shows_both(notebook: Callable[..., Opened], old_sqlite: Path) -> None:
+    opened = notebook(
+        f"import dbos_notebook as dn\ndb = dn.connect({str(old_sqlite)!r})",
+        "dn.draw(db.graph('checkout-5-bad'))",
+        "db.timeline('checkout-5-bad')",
+    )
+    shown = opened.page.locator(".jp-RenderedSVG img, .jp-RenderedSVG svg")
+    shown.nth(1).wait_for()
+    for number in range(2):
+        box = shown.nth(number).bounding_box()
+        assert box is not None
+        assert box["width"] > 300
+        assert box["height"] > 100
+    assert opened.page.evaluate("window.__pwned") is None
+    assert opened.errors == []
+    assert opened.beyond_the_server() == []
+    saved = opened.save()
+    for cell in saved.cells[1:]:
+        assert set(cell.outputs[0].data) == {"image/svg+xml", "image/png", "text/plain"}
+        assert "<script>alert" not in cell.outputs[0].data["image/svg+xml"]

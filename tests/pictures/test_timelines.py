@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -175,6 +174,15 @@ def test_no_workflow_is_drawn_shorter_than_its_steps(shop: dn.Client, key: str) 
             assert owner[-1].end >= row.spans[-1].end - 0.002
 
 
+def test_only_who_was_in_a_queue_has_waited_in_one(shop: dn.Client) -> None:
+    keys = shop.workflows(has_parent=False, status=["SUCCESS", "ERROR"], limit=None)
+    for key in keys.drop_duplicates(["name", "status"])["workflow_id"]:
+        graph = shop.graph(key)
+        for row in rows_of(graph).values():
+            if any(span.part == "queue" for span in row.spans):
+                assert "dequeued_at" in graph.nodes[row.key], row.key
+
+
 def test_steps_without_times(corpus_sqlite: Any) -> None:
     """Databases of dbos 2.0 have no times of steps."""
     with dn.connect(corpus_sqlite("2.0.0")) as db:
@@ -283,14 +291,13 @@ def test_an_unknown_workflow(db: dn.Client) -> None:
         db.timeline("checkout-0")
 
 
-def durations() -> Iterator[tuple[str, str]]:
-    yield from (
-        ("0.9996s", "1.0 s"), ("59.94s", "59.9 s"), ("59.96s", "1 m"), ("3599.6s", "1 h"),
-        ("86400s", "1 d"), ("90061s", "1 d 1 h"), ("0.4ms", "0 ms"), ("-2s", "−2.0 s"),
-    )  # fmt: skip
+DURATIONS = [
+    ("0.9996s", "1.0 s"), ("59.94s", "59.9 s"), ("59.96s", "1 m"), ("3599.6s", "1 h"),
+    ("86400s", "1 d"), ("90061s", "1 d 1 h"), ("0.4ms", "0 ms"), ("-2s", "−2.0 s"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("span", "said"), durations())
+@pytest.mark.parametrize(("span", "said"), DURATIONS)
 def test_durations_in_words(span: str, said: str) -> None:
     from dbos_notebook.pictures.words import took
 
