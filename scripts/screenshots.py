@@ -93,7 +93,7 @@ def _save(page: Page, name: str) -> None:
     page.mouse.move(0, 0)
     page.wait_for_timeout(900)  # a theme's colours fade in
     path = FOLDER / f"{name}.png"
-    page.locator(".jp-OutputArea-output", has=page.locator(".dn-explore")).screenshot(path=path)
+    page.locator(".jp-OutputArea-output", has=page.locator(".dn-view")).screenshot(path=path)
     with Image.open(path) as image:
         small = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=0)
     small.save(path, optimize=True)

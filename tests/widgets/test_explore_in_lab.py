@@ -47,7 +47,7 @@ def client(shop_sqlite: Path) -> Iterator[dn.Client]:
 
 
 def rows(page: Page) -> Locator:
-    return page.locator(".dn-explore .dn-row")
+    return page.locator(".dn-view .dn-row")
 
 
 def ids(page: Page) -> list[str]:
@@ -171,11 +171,11 @@ def test_what_is_ticked_reaches_python(opened: Opened, page: Page) -> None:
 def test_dark_and_light_follow_the_host(opened: Opened, page: Page) -> None:
     for dark in (True, False):
         opened.set_dark(dark=dark)
-        page.wait_for_selector(f".dn-explore[data-theme={'dark' if dark else 'light'}]")
+        page.wait_for_selector(f".dn-view[data-theme={'dark' if dark else 'light'}]")
         colour = page.evaluate("getComputedStyle(document.querySelector('.dn-name')).color")
         lightness = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
         assert lightness > 150 if dark else lightness < 110
-        ground = page.evaluate("getComputedStyle(document.querySelector('.dn-explore')).background")
+        ground = page.evaluate("getComputedStyle(document.querySelector('.dn-view')).background")
         assert "rgba(0, 0, 0, 0)" in ground
 
 
@@ -268,12 +268,12 @@ def test_hostile_names_run_nothing(
     page.locator(".dn-row input").first.check()
     page.get_by_label("Show and copy the Python that gives the selected rows").click()
     page.wait_for_selector(".dn-code pre")
-    assert page.locator(".dn-explore img, .dn-explore script").count() == 0
+    assert page.locator(".dn-view img, .dn-view script").count() == 0
     assert page.evaluate("window.ran") is None
     # No name, however long, makes the list wider than its cell.
     assert page.evaluate(
-        "document.querySelector('.dn-explore').scrollWidth"
-        " <= document.querySelector('.dn-explore').clientWidth"
+        "document.querySelector('.dn-view').scrollWidth"
+        " <= document.querySelector('.dn-view').clientWidth"
     )
     assert opened.errors == []
     assert opened.beyond_the_server() == []

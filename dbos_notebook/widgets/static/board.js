@@ -302,7 +302,7 @@ async function copied(button, text) {
 }
 
 function render({ model, el: host }) {
-  const root = el("div", { class: "dn-explore dn-board", "data-lm-suppress-shortcuts": "true" });
+  const root = el("div", { class: "dn-view dn-board", "data-lm-suppress-shortcuts": "true" });
   host.append(root);
   const board = new Board(model, root);
   return () => board.close();

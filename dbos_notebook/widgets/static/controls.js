@@ -6,7 +6,7 @@ import { Link } from "./link.js";
 
 function render({ model, el: host }) {
   const { ids, forbidden } = model.get("_start");
-  const root = el("div", { class: "dn-explore" });
+  const root = el("div", { class: "dn-view" });
   host.append(root);
   const state = el("span", { class: "dn-state" });
   const banner = el("div", { class: "dn-banner", role: "alert", hidden: true });

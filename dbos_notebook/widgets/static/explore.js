@@ -654,7 +654,7 @@ class Explore {
 }
 
 function render({ model, el: host }) {
-  const root = el("div", { class: "dn-explore" });
+  const root = el("div", { class: "dn-view" });
   host.append(root);
   const explore = new Explore(model, root);
   return () => explore.close();

@@ -786,7 +786,7 @@ class Inspect {
 
 export function render({ model, el: host }) {
   // JupyterLab's own shortcuts stay out of what is typed and walked through here.
-  const root = el("div", { class: "dn-explore dn-inspect", "data-lm-suppress-shortcuts": "true" });
+  const root = el("div", { class: "dn-view dn-inspect", "data-lm-suppress-shortcuts": "true" });
   host.append(root);
   const inspect = new Inspect(model, root);
   return () => inspect.close();
