@@ -54,6 +54,8 @@ def lab(database: str | None = None, *, directory: str = ".", browser: bool = Tr
     environment = _environment(database)
     folder = copy_notebooks(Path(directory))
     options = [] if browser else ["--no-browser"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        options.append("--allow-root")
     return _run(["-m", "jupyterlab", str(folder), *options], environment)
 
 
@@ -217,8 +219,6 @@ def _environment(database: str | None) -> dict[str, str]:
 
 
 def _run(arguments: list[str], environment: dict[str, str]) -> int:
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        arguments.append("--allow-root")
     process = subprocess.Popen([sys.executable, *arguments], env=environment)  # noqa: S603
     while True:
         try:
