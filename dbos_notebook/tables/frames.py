@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -254,7 +255,7 @@ def _decoded(
 
 def _as_json(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
     values = np.full(len(column), None, dtype=object)
-    found: dict[str, tuple[object, bool]] = {}
+    found: dict[str, tuple[Any, bool]] = {}
     for place, text in enumerate(column.to_pylist()):
         if text is None:
             continue
@@ -276,7 +277,7 @@ def _as_json(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.obje
     return values
 
 
-def _document(text: str) -> object:
+def _document(text: str) -> Any:
     """Parse one JSON document; what is none is an Undecoded, with the text."""
     if text.count("[") + text.count("{") > _MAX_BRACKETS:
         # It may be nested deeper than anything could print.
