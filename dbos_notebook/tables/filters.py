@@ -45,8 +45,9 @@ FLAGS = ("was_forked_from", "is_fork", "has_parent")
 OTHERS = ("attributes", "queues_only", "search")
 NAMES = (*LISTS, *TIMES, *FLAGS, *OTHERS)
 
-MAX_LEVELS = 20
-"""So deep may ``attributes`` be nested: SQLite is asked with a subquery for each level."""
+MAX_LEVELS = 6
+"""So deep may ``attributes`` be nested: for each level SQLite is asked with a subquery inside the
+last, and its parser takes seven."""
 
 _PAIRS = (
     ("start_time", "end_time"),

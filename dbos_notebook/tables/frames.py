@@ -256,9 +256,8 @@ def _decoded(
 def _as_json(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
     values = np.full(len(column), None, dtype=object)
     found: dict[str, tuple[Any, bool]] = {}
-    for place, text in enumerate(column.to_pylist()):
-        if text is None:
-            continue
+    texts = column.drop_null().to_pylist()
+    for place, text in zip(np.flatnonzero(column.is_valid()), texts, strict=True):
         if text not in found:
             value = _document(text)
             parts = value.values() if isinstance(value, dict) else value

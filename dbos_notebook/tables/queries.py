@@ -374,7 +374,9 @@ def _json_matches(item: sa.FromClause, wanted: Any) -> Condition:
         return item.c.type == ("true" if wanted else "false")
     if isinstance(wanted, int) and not -(1 << 63) <= wanted < 1 << 63:
         # SQLite keeps such a number as a float, and beyond those as infinity.
-        wanted = float(wanted) if abs(wanted) < 1 << 1023 else math.copysign(math.inf, wanted)
+        wanted = (
+            float(wanted) if abs(wanted) < 1 << 1023 else (math.inf if wanted > 0 else -math.inf)
+        )
     if isinstance(wanted, int | float):
         return sa.and_(item.c.type.in_(("integer", "real")), item.c.atom == wanted)
     if isinstance(wanted, str):
