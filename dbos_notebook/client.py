@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from dbos_notebook.counting import Counting
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from dbos_notebook.workflow import Workflow
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
+
+
+LONGEST_TIMEOUT = 2_147_483
+"""Seconds; what Postgres takes."""
 
 
 def connect(
@@ -89,20 +94,31 @@ def connect(
     """
     from dbos_notebook.database import open_reader
     from dbos_notebook.database.catalog import read_catalog
-    from dbos_notebook.database.locate import locate
+    from dbos_notebook.database.locate import check_name, locate
     from dbos_notebook.payloads.trusted import Trusted, inert
     from dbos_notebook.tables.vocabulary import expected_columns
 
-    if statement_timeout is not None and not statement_timeout > 0:
+    try:
+        location = locate(database)
+    finally:
+        # Some tools show the variables of a traceback, and this one may hold the password.
+        del database
+    check_name("schema", schema)
+    if application_name is not None:
+        check_name("application_name", application_name)
+    if statement_timeout is not None and not (
+        isinstance(statement_timeout, Real) and 0 < statement_timeout <= LONGEST_TIMEOUT
+    ):
         raise LocationError(
-            f"statement_timeout={statement_timeout!r} must be above 0, or None for no bound."
+            f"statement_timeout={statement_timeout!r} must be a number of seconds above 0 and up "
+            f"to {LONGEST_TIMEOUT:,}, or None for no bound."
         )
     if serializer is not None and not trust_payloads:
         raise LocationError(
             f"serializer={serializer!r} would run; it needs trust_payloads=True as well."
         )
     decoder: Decoder = Trusted(serializer) if trust_payloads else inert
-    reader = open_reader(locate(database), schema, statement_timeout)
+    reader = open_reader(location, schema, statement_timeout)
     try:
         catalog = read_catalog(reader, expected_columns())
     except BaseException:

@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 
 class NotebookError(Exception):
@@ -173,6 +173,18 @@ class TruncatedWarning(UserWarning):
 
 class TrustWarning(UserWarning):
     """Payloads are trusted, and run what they hold; or one of them failed to."""
+
+
+def raise_alone(error: NotebookError) -> NoReturn:
+    """Raise an error in the place of a driver's, and let go of that one.
+
+    ``from None`` hides the other from a traceback and keeps it at ``__context__``, where it holds
+    the connection, and that the password.
+    """
+    try:
+        raise error
+    finally:
+        error.__context__ = None
 
 
 def nearest(value: object, known: Iterable[str]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from dbos_notebook.printable import printable
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -68,8 +70,11 @@ class Workflow:
         """Its ``args`` and ``kwargs``, as an :class:`Input`; what else was stored, as it is."""
         stored = self.row["input"]
         for args, kwargs in (("args", "kwargs"), ("positionalArgs", "namedArgs")):
-            if isinstance(stored, dict) and args in stored:
-                return Input(tuple(stored[args]), stored.get(kwargs) or {})
+            if not isinstance(stored, dict) or args not in stored:
+                continue
+            positional, named = stored[args] or (), stored.get(kwargs) or {}
+            if isinstance(positional, list | tuple) and isinstance(named, dict):
+                return Input(tuple(positional), named)
         return stored
 
     @cached_property
@@ -169,14 +174,17 @@ class Workflow:
                 value = f"{value:%Y-%m-%d %H:%M:%S} UTC"
             elif isinstance(value, pd.Timedelta):
                 value = f"{value.total_seconds():,.3f} s"
-            found[name] = str(value)
+            found[name] = printable(value)
         return found
 
+    def _identity(self) -> dict[str, str]:
+        return {name: printable(getattr(self, name)) for name in ("id", "name", "status")}
+
     def __repr__(self) -> str:
-        return f"<Workflow {self.id!r} {self.name} {self.status}>"
+        return "<Workflow {id!r} {name} {status}>".format(**self._identity())
 
     def __str__(self) -> str:
-        lines = [f"{self.name} {self.id} {self.status}"]
+        lines = ["{name} {id} {status}".format(**self._identity())]
         lines += [f"  {name}: {value}" for name, value in self.facts().items()]
         for name, value in (("input", self.input), ("output", self.output), ("error", self.error)):
             if value is not None:
@@ -184,7 +192,7 @@ class Workflow:
         for _, step in self.steps.iterrows():
             result = step["error"] if step["status"] == "ERROR" else step["output"]
             lines.append(
-                f"  {step['function_id']:>4} {step['function_name']} {step['status']} "
+                f"  {step['function_id']:>4} {printable(step['function_name'])} {step['status']} "
                 f"{shortened(result)}"
             )
         return "\n".join(lines)
@@ -193,7 +201,7 @@ class Workflow:
         from dbos_notebook.pictures.card import workflow_card
 
         return workflow_card(
-            {"id": self.id, "name": self.name, "status": self.status},
+            self._identity(),
             self.facts(),
             {"input": self.input, "output": self.output, "error": self.error},
             self.steps,
@@ -201,12 +209,11 @@ class Workflow:
 
 
 def shortened(value: Any) -> str:
-    """Return a value's repr, cut where it is long.
+    """Return a value's repr on one line, cut where it is long.
 
     Examples
     --------
     >>> len(shortened("x" * 1000))
     200
     """
-    shown = repr(value)
-    return shown if len(shown) <= SHOWN_CHARACTERS else shown[: SHOWN_CHARACTERS - 1] + "…"
+    return printable(repr(value), SHOWN_CHARACTERS)

@@ -18,6 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Lower rooms first. A room imports from rooms of lower numbers, and from itself.
 ORDER = {
     "errors": 0,
+    "printable": 0,
     "database": 1,
     "payloads": 1,
     "tables": 2,

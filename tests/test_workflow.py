@@ -152,3 +152,39 @@ def test_the_typescript_sdk_counts_steps_from_0(
         assert steps["function_id"].min() == 0
         for workflow_id in frame["workflow_id"]:
             assert "undecoded" not in str(client.workflow(workflow_id))
+
+
+def test_a_name_forges_no_line_and_obeys_no_terminal(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
+    path = corpus_sqlite("3.4.0")
+    forged = "pay\x1b[2J SUCCESS\n  output: 'paid'\u202e"
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(
+            "UPDATE workflow_status SET name = ?, workflow_uuid = ?, queue_name = ? "
+            "WHERE workflow_uuid = 'queued-1'",
+            [forged, "a\x1b]0;t\x07b", forged],
+        )
+        connection.execute(
+            "UPDATE workflow_status SET name = ?1 WHERE name = 'checkout'", ["N" * 10**6]
+        )
+        connection.execute("UPDATE operation_outputs SET function_name = ?", [forged])
+    connection.close()
+    with dn.connect(path) as client:
+        flow = client.workflow("a\x1b]0;t\x07b")
+        for text in (repr(flow), str(flow), flow._repr_html_(), client._repr_html_()):
+            assert not {"\x1b", "\x07", "\u202e"} & set(text)
+        assert "\n  output" not in str(flow)
+        long = client.workflow("checkout-1")
+        assert "\x1b" not in str(long) + long._repr_html_()
+        assert len(repr(long)) < 300
+        assert len(long._repr_html_()) < 50_000
+
+
+def test_a_long_traceback_is_cut() -> None:
+    from dbos_notebook.pictures.card import MOST_CHARACTERS, lines
+
+    shown = lines("first\n" + "\x1b" + "T" * 5_000_000)
+    assert shown.startswith("first\n\\x1bTTT")
+    assert len(shown) < MOST_CHARACTERS + 10

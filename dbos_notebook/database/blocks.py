@@ -6,6 +6,7 @@ object is made for a value. What is NULL and what is the empty text differs by d
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -73,25 +74,76 @@ def record_batches(
 
 class _Parser:
     def __init__(self, schema: pa.Schema, dialect: Dialect) -> None:
-        self._names = schema.names
+        self._schema = schema
         self._parse = pa_csv.ParseOptions(newlines_in_values=True, quote_char=dialect.quote)
+        nulls = list(dialect.nulls)
         self._convert = pa_csv.ConvertOptions(
             column_types={field.name: field.type for field in schema},
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
-            null_values=list(dialect.nulls),
+            null_values=nulls,
             true_values=["t", "1"],
             false_values=["f", "0"],
         )
+        self._convert_nothing = pa_csv.ConvertOptions(
+            column_types={name: pa.large_binary() for name in schema.names},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=nulls,
+        )
 
     def __call__(self, block: Block) -> list[pa.RecordBatch]:
+        try:
+            table = self._read(block, self._convert)
+        except pa.ArrowInvalid:
+            # A value that is not of its column's type: SQLite takes any. It must not hide the
+            # rest, so this block is taken value by value.
+            raw = self._read(block, self._convert_nothing)
+            columns = [
+                _fitting(column.to_pylist(), field.type)
+                for column, field in zip(raw.columns, self._schema, strict=True)
+            ]
+            return [pa.RecordBatch.from_arrays(columns, schema=self._schema)]
+        batches: list[pa.RecordBatch] = table.unify_dictionaries().combine_chunks().to_batches()
+        return batches
+
+    def _read(self, block: Block, convert: pa_csv.ConvertOptions) -> pa.Table:
         read = pa_csv.ReadOptions(
-            column_names=self._names,
+            column_names=self._schema.names,
             # In parts that fit the cache, but a row must fit a part, and one row can be huge.
             block_size=max(1 << 20, 2 * block.longest),
             # The rows come no faster than one thread parses; more would only disturb.
             use_threads=False,
         )
-        table = pa_csv.read_csv(pa.py_buffer(block.data), read, self._parse, self._convert)
-        batches: list[pa.RecordBatch] = table.unify_dictionaries().combine_chunks().to_batches()
-        return batches
+        return pa_csv.read_csv(pa.py_buffer(block.data), read, self._parse, convert)
+
+
+def _fitting(values: list[bytes | None], kind: pa.DataType) -> pa.Array:
+    """Give values a type; one that is none of it is missing, and broken UTF-8 is replaced."""
+    if pa.types.is_integer(kind):
+        return pa.array([None if value is None else _whole(value) for value in values], kind)
+    if pa.types.is_floating(kind):
+        return pa.array([None if value is None else _number(value) for value in values], kind)
+    if pa.types.is_boolean(kind):
+        flags = {b"t": True, b"1": True, b"f": False, b"0": False}
+        return pa.array([None if value is None else flags.get(value) for value in values], kind)
+    texts = [None if value is None else value.decode(errors="replace") for value in values]
+    if pa.types.is_dictionary(kind):
+        return pa.array(texts, kind.value_type).dictionary_encode()
+    return pa.array(texts, kind)
+
+
+def _whole(value: bytes) -> int | None:
+    try:
+        number = int(value) if len(value) < 30 else 1 << 63
+    except ValueError:
+        found = _number(value)
+        number = int(found) if found is not None and math.isfinite(found) else 1 << 63
+    return number if -(1 << 63) <= number < 1 << 63 else None
+
+
+def _number(value: bytes) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from dbos_notebook.errors import PermissionDeniedError
+from dbos_notebook.errors import NotDBOSDatabaseError, PermissionDeniedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,6 +44,8 @@ _WRITERS: Mapping[str, tuple[tuple[int, str], ...]] = {
 # With dbos 3.4, cancel, resume, fork and delete work from this revision on, and nothing works on
 # those below: it reads a table of inputs that they lack (tests/database/test_control.py).
 _CONTROLLED_FROM = 109
+# What is read of every database; everything else may be missing.
+_ALWAYS = ("workflow_uuid", "status", "created_at", "updated_at")
 # The latest revision of the newest dbos that this package knows.
 _KNOWN_DBOS = (3, 4)
 _KNOWN_REVISION = 125
@@ -166,6 +168,14 @@ class Catalog:
         columns = self.tables.get(table)
         return columns is not None and (column is None or column in columns)
 
+    def require(self, table: str, columns: Iterable[str]) -> None:
+        """Raise NotDBOSDatabaseError for a table, or columns of it, that DBOS always makes."""
+        if missing := [column for column in columns if not self.has(table, column)]:
+            raise NotDBOSDatabaseError(
+                f"The table {table} lacks {', '.join(missing)}, which DBOS has had in every "
+                "version. Look whether it is a view, or another application's table."
+            )
+
     def table(self, name: str) -> sa.TableClause:
         """Return a table with the columns that it really has, to compose SQL from.
 
@@ -187,6 +197,10 @@ def read_catalog(reader: Reader, expected: Mapping[str, Iterable[str]]) -> Catal
     ``expected`` names the columns that may be looked for, by table.
     """
     tables = reader.tables()
+    for name in ("workflow_input", "workflow_output"):
+        if "workflow_uuid" not in tables.get(name, ()):
+            # Whose its rows are cannot be known.
+            tables.pop(name, None)
     absent = {
         table: tuple(column for column in columns if column not in tables.get(table, ()))
         if table in tables
@@ -195,6 +209,7 @@ def read_catalog(reader: Reader, expected: Mapping[str, Iterable[str]]) -> Catal
         if not tables.get(table, frozenset()).issuperset(columns)
     }
     catalog = Catalog(reader.dialect, reader.schema, None, tables, absent)
+    catalog.require("workflow_status", _ALWAYS)
     if not catalog.has("dbos_migrations", "version"):
         return catalog
     statement = sa.select(sa.func.max(catalog.table("dbos_migrations").c.version).label("version"))
@@ -204,4 +219,5 @@ def read_catalog(reader: Reader, expected: Mapping[str, Iterable[str]]) -> Catal
     except PermissionDeniedError:
         # A role that may read the workflows but not this table loses only the number.
         revision = None
-    return dataclasses.replace(catalog, revision=revision)
+    # SQLite keeps a text in any column, and a view may give one.
+    return dataclasses.replace(catalog, revision=revision if type(revision) is int else None)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dbos_notebook.errors import LocationError
+from dbos_notebook.printable import printable
 
 ENVIRONMENT_VARIABLE = "DBOS_SYSTEM_DATABASE_URL"
 CONFIG_FILE = "dbos-config.yaml"
@@ -23,7 +24,20 @@ FORMS = (
 _POSTGRES_SCHEME = re.compile(r"^(postgres(?:ql)?|cockroachdb)(\+\w+)?://", re.IGNORECASE)
 _SQLITE_SCHEME = re.compile(r"^sqlite(\+\w+)?://", re.IGNORECASE)
 _KEY_VALUE = re.compile(r"^\s*\w+\s*=")
-_SECRET_PARAMETERS = ("password", "sslpassword", "oauth_client_secret")
+_SECRET_PARAMETERS = (
+    "password",
+    "sslpassword",
+    "oauth_client_secret",
+    "scram_client_key",
+    "scram_server_key",
+)
+_SHORTEST_SECRET = 4
+_QUOTES = ("''", '""', "``", "“”", "‘’", "<>")
+# What a URL or a libpq string that was mistaken for the name of a file looks like; not C:/.
+_ADDRESS = re.compile(r"://|^[\w+.-]{2,}:/|:.*@|(pass|pwd|secret|token)\w*\s*[=:]", re.I | re.S)
+_HOST = re.compile(r"[\w.:%-]*|[/@][^@=;]*")
+_PORT = re.compile(r"[\d,]*")
+_PARAMETER = re.compile(r"://|[;,&\s]\s*\w+\s*=|^\w*pass\w*\s*=", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -81,9 +95,13 @@ class Location:
     def redact(self, text: str) -> str:
         """Remove this location's secrets from a text, such as a driver's message."""
         for name in _SECRET_PARAMETERS:
-            secret = self.parameters.get(name)
-            if secret:
-                text = text.replace(str(secret), "***")
+            secret = str(self.parameters.get(name) or "")
+            # Stars in the place of a word that is known to stand there would tell the password.
+            if not secret or secret not in text or secret in self.label:
+                continue
+            if len(secret) < _SHORTEST_SECRET:
+                return "(what it said is left out, for the password might show in it)"
+            text = text.replace(secret, "***")
         return text
 
 
@@ -114,8 +132,36 @@ def locate(database: str | os.PathLike[str] | None = None) -> Location:
     >>> locate("sqlite:///shop.sqlite").path.name
     'shop.sqlite'
     """
+    try:
+        return _located(database)
+    except LocationError as error:
+        # Without the frames, whose variables hold the text and its password, and without the
+        # driver's own error, which quotes it.
+        problem = error.with_traceback(None)
+    del database
+    problem.__context__ = None
+    raise problem
+
+
+def check_name(name: str, value: object) -> None:
+    """Raise LocationError where ``value`` is no text that names something in a database."""
+    if not isinstance(value, str) or not value:
+        raise LocationError(f"{name}={value!r} must be a text, and not an empty one.")
+    if "\0" in value or not _encodable(value):
+        raise LocationError(f"{name}={value!r} holds a character that no name can have.")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _located(database: Any) -> Location:
     if database is not None:
-        return _parse(os.fspath(database), "argument")
+        return _given(database)
     if url := os.environ.get(ENVIRONMENT_VARIABLE):
         return _parse(url, f"${ENVIRONMENT_VARIABLE}")
     config = Path(CONFIG_FILE)
@@ -127,26 +173,45 @@ def locate(database: str | os.PathLike[str] | None = None) -> Location:
     )
 
 
+def _given(database: Any) -> Location:
+    if isinstance(database, str):
+        return _parse(database, "argument")
+    path = os.fspath(database) if isinstance(database, os.PathLike) else None
+    if not isinstance(path, str):
+        raise LocationError(f"The database must be a text or a path, not {type(database)}. {FORMS}")
+    return _sqlite(path, "argument")
+
+
 def _from_config(config: Path) -> str:
     import yaml
 
     def variable(match: re.Match[str]) -> str:
         return os.environ.get(match.group(1), "")
 
-    text = re.sub(r"\$\{([^}]+)\}", variable, config.read_text(encoding="utf-8"))
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        text = config.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise LocationError(f"{config} is not UTF-8. Save it as UTF-8.") from None
+    except OSError as error:
+        raise LocationError(f"{config} cannot be read: {error.strerror}.") from None
+    try:
+        data = yaml.safe_load(re.sub(r"\$\{([^}]+)\}", variable, text))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" near line {mark.line + 1}" if mark else ""
         # The parser quotes the line it stumbled on, which may hold the password.
         raise LocationError(f"{config} is not valid YAML{where}.") from None
     if not isinstance(data, dict):
         raise LocationError(f"{config} must hold a mapping, not a {type(data).__name__}.")
-    if url := data.get("system_database_url"):
-        return str(url)
+    url = data.get("system_database_url")
+    if url and not isinstance(url, str):
+        raise LocationError(
+            f"system_database_url in {config} must be a text, not a {type(url).__name__}."
+        )
+    if url:
+        return url
     name = data.get("name")
-    if not name:
+    if not name or not isinstance(name, str | int):
         raise LocationError(f"{config} has neither system_database_url nor name.")
     # As DBOS's own default: the application's name, made into a file name.
     file = str(name).replace("-", "_").replace(" ", "_").lower()
@@ -154,7 +219,11 @@ def _from_config(config: Path) -> str:
 
 
 def _parse(text: str, source: str) -> Location:
-    if not text.strip():
+    text = text.strip()
+    # As they are copied from a configuration or a chat.
+    while len(text) > 1 and text[0] + text[-1] in _QUOTES:
+        text = text[1:-1].strip()
+    if not text:
         raise LocationError(f"The database from {source} is an empty text. {FORMS}")
     if "\0" in text:
         raise LocationError(f"The database from {source} holds a NUL character. {FORMS}")
@@ -162,30 +231,59 @@ def _parse(text: str, source: str) -> Location:
         return _postgres(_POSTGRES_SCHEME.sub("postgresql://", text), source)
     if _SQLITE_SCHEME.match(text):
         return _sqlite(_sqlite_path(text), source)
-    if scheme := re.match(r"^([\w+.-]+)://", text):
+    if scheme := re.match(r"^([\w+.-]{1,40})://", text):
         raise LocationError(
-            f"{scheme.group(1)}:// is not a database that DBOS keeps workflows in. {FORMS}"
+            f"{printable(scheme.group(1))}:// is not a database that DBOS keeps workflows in. "
+            f"{FORMS}"
         )
-    if _KEY_VALUE.match(text) and not Path(text).expanduser().exists():
+    if _KEY_VALUE.match(text) and not _is_there(text):
         return _postgres(text, source)
     return _sqlite(text, source)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        # A name too long, a home of nobody, half a character: no file has it.
+        return False
 
 
 def _sqlite_path(url: str) -> str:
     import sqlalchemy as sa
 
-    database = sa.make_url(url).database
-    if not database or database == ":memory:":
+    try:
+        parts = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        parts = None
+    if parts is None or parts.host or parts.username or parts.password or parts.port:
+        raise LocationError(
+            "A SQLite URL has three slashes and then the path: sqlite:///app.sqlite, or "
+            "sqlite:////data/app.sqlite for /data/app.sqlite. This one is something else."
+        )
+    if not parts.database or parts.database == ":memory:":
         raise LocationError(
             "An in-memory SQLite database lives inside the application and cannot be read "
             "from here. Give the path of a file: sqlite:///app.sqlite"
         )
-    return database
+    return parts.database
 
 
 def _sqlite(path: str, source: str) -> Location:
-    file = Path(path).expanduser().absolute()
-    return Location("sqlite", f"sqlite:///{file}", path=file, source=source)
+    if _ADDRESS.search(path) and not _is_there(path):
+        # Its text is not shown: it may hold a password.
+        raise LocationError(
+            f"The database from {source} is no file that exists, and is not written as a "
+            f"database's address either. {FORMS}"
+        )
+    try:
+        file = Path(path).expanduser().absolute()
+        file.exists()
+        os.fsencode(file)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no file can have this name"
+        raise LocationError(f"The path from {source} cannot be looked at: {reason}.") from None
+    return Location("sqlite", printable(f"sqlite:///{file}", 1000), path=file, source=source)
 
 
 def _postgres(text: str, source: str) -> Location:
@@ -193,15 +291,36 @@ def _postgres(text: str, source: str) -> Location:
     from psycopg.conninfo import conninfo_to_dict
 
     try:
-        parameters = conninfo_to_dict(text)
+        parameters = conninfo_to_dict(text) if _encodable(text) else {}
     except psycopg.Error:
         # libpq's message may quote the part it could not read, password and all.
+        parameters = {}
+    if not parameters or _misread(text, parameters):
         raise LocationError(
             f"The Postgres address from {source} cannot be read. Characters such as "
             "@ : / % in a user or password are written percent-encoded "
             f"(urllib.parse.quote). {FORMS}"
-        ) from None
+        )
     return Location("postgres", _postgres_label(parameters), parameters, source=source)
+
+
+def _misread(text: str, parameters: Mapping[str, Any]) -> bool:
+    """Tell whether libpq may have taken a part of the password for something else.
+
+    A password with a bare ``@`` or ``/`` in a URL moves into the host, port or database, and
+    parameters that are parted by other than spaces are one long value.
+    """
+    if text.startswith("postgresql://"):
+        address = text.removeprefix("postgresql://").partition("?")[0]
+        login, at, _ = address.rpartition("@")
+        if at and ("@" in login or "/" in login):
+            return True
+    given = {name: str(parameters.get(name) or "") for name in ("host", "port", "user", "dbname")}
+    return (
+        not all(_HOST.fullmatch(host) for host in given["host"].split(","))
+        or not _PORT.fullmatch(given["port"])
+        or any(_PARAMETER.search(value) for value in given.values())
+    )
 
 
 def _postgres_label(parameters: Mapping[str, Any]) -> str:
@@ -210,5 +329,6 @@ def _postgres_label(parameters: Mapping[str, Any]) -> str:
     host = str(parameters.get("host") or "")
     database = parameters.get("dbname") or parameters.get("user") or ""
     if host.startswith("/"):
-        return f"postgresql://{user}/{database}?host={host}{'&port=' + port[1:] if port else ''}"
-    return f"postgresql://{user}{host or 'localhost'}{port}/{database}"
+        port = f"&port={port[1:]}" if port else ""
+        return printable(f"postgresql://{user}/{database}?host={host}{port}", 1000)
+    return printable(f"postgresql://{user}{host or 'localhost'}{port}/{database}", 1000)

@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
+import pyarrow as pa
 from psycopg.rows import dict_row
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -29,10 +30,11 @@ from dbos_notebook.errors import (
     PermissionDeniedError,
     QueryTimeoutError,
     SchemaNotFoundError,
+    raise_alone,
 )
+from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import sqlalchemy as sa
     from psycopg.abc import Buffer
 
@@ -82,8 +84,8 @@ class PostgresReader:
         try:
             with ExitStack() as streams:
                 yield PostgresSession(connection, streams)
-        except psycopg.Error as error:
-            raise self._translate(error) from None
+        except (psycopg.Error, pa.ArrowException) as error:
+            raise_alone(self._translate(error))
         finally:
             self._give_back(connection)
 
@@ -107,7 +109,7 @@ class PostgresReader:
                 f"No DBOS tables in {where}. Schemas of this database that have them: {names}. "
                 f"Use connect(…, schema={schemas[0]!r})."
             )
-        have = ", ".join(found[:10]) if found else "no tables"
+        have = ", ".join(map(printable, found[:10])) if found else "no tables"
         raise NotDBOSDatabaseError(
             f"Not a DBOS system database: looked for the table workflow_status in {where} and "
             f"found {have}. DBOS keeps its tables in the database that its configuration "
@@ -154,29 +156,37 @@ class PostgresReader:
         connection.close()
 
     def _connect(self) -> psycopg.Connection[dict[str, Any]]:
-        parameters = {
-            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            "application_name": "dbos_notebook",
-            **self.location.parameters,
-            "client_encoding": "utf8",
-        }
         try:
-            connection = psycopg.connect(**parameters, row_factory=dict_row, prepare_threshold=None)
+            # Not in a variable: some tools show those of a traceback, and one has the password.
+            connection = psycopg.connect(
+                **{
+                    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                    "application_name": "dbos_notebook",
+                    **self.location.parameters,
+                    "client_encoding": "utf8",
+                },
+                row_factory=dict_row,
+                prepare_threshold=None,
+            )
         except psycopg.Error as error:
-            raise self._translate(error, connecting=True) from None
-        # SET, not the startup packet: connection poolers refuse its options. Both settings hold
-        # for the session, so even SQL smuggled past us could not write.
-        connection.autocommit = True
-        connection.execute("SET default_transaction_read_only = on")
-        connection.execute(f"SET statement_timeout = {self._timeout_ms}".encode())
-        connection.autocommit = False
-        connection.read_only = True
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            raise_alone(self._translate(error, connecting=True))
+        try:
+            # SET, not the startup packet: connection poolers refuse its options. Both settings
+            # hold for the session, so even SQL smuggled past us could not write.
+            connection.autocommit = True
+            connection.execute("SET default_transaction_read_only = on")
+            connection.execute(f"SET statement_timeout = {self._timeout_ms}".encode())
+            connection.autocommit = False
+            connection.read_only = True
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        except psycopg.Error as error:
+            connection.close()
+            raise_alone(self._translate(error, connecting=True))
         return connection
 
-    def _translate(self, error: psycopg.Error, *, connecting: bool = False) -> NotebookError:
+    def _translate(self, error: Exception, *, connecting: bool = False) -> NotebookError:
         reason = self.location.redact(str(error)).strip()
-        state = error.sqlstate or ""
+        state = getattr(error, "sqlstate", None) or ""
         if state.startswith("28") or "authentication failed" in reason:
             return AuthenticationError(
                 f"The server refused the login to {self.location}: {reason}. Check the user and "

@@ -7,6 +7,7 @@ not see the first one's locks, and could drop those under which DBOS writes
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Generator, Iterator
@@ -25,7 +26,9 @@ from dbos_notebook.errors import (
     NotDBOSDatabaseError,
     NotebookError,
     QueryTimeoutError,
+    raise_alone,
 )
+from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
     from dbos_notebook.database.locate import Location
@@ -63,7 +66,7 @@ class SQLiteReader:
             if str(error) == "interrupted" and not watch.late:
                 # Ctrl-C came while SQLite ran: the watch could only stop the statement.
                 raise KeyboardInterrupt from None
-            raise self._translate(error, watch) from None
+            raise_alone(self._translate(error, watch))
 
     def _connect(self) -> sqlite3.Connection:
         path = self.location.path
@@ -71,14 +74,20 @@ class SQLiteReader:
             raise DatabaseConnectionError(
                 f"This client is closed ({self.location}). Call connect() again."
             )
-        if path is None or not path.is_file():
+        try:
+            there = path is not None and path.is_file()
+        except OSError as error:
             raise DatabaseConnectionError(
-                f"There is no file {path}. Reading never creates one: check the path, or start "
-                "the application that writes it."
+                f"{self.location} cannot be looked at: {error.strerror}."
+            ) from None
+        if not there:
+            raise DatabaseConnectionError(
+                f"There is no file {printable(path, 1000)}. Reading never creates one: check the "
+                "path, or start the application that writes it."
             )
         return sqlite3.connect(
             # The file: form is what carries mode=ro, so the name must be quoted.
-            f"file:{quote(str(path))}?mode=ro",
+            f"file:{quote(os.fsencode(str(path)))}?mode=ro",
             uri=True,
             isolation_level=None,
             timeout=BUSY_TIMEOUT_SECONDS,
@@ -97,7 +106,7 @@ class SQLiteReader:
             for row in session.rows(statement):
                 found.setdefault(row["table_name"], set()).add(row["column_name"])
         if "workflow_status" not in found:
-            have = ", ".join(sorted(found)[:10]) or "no tables"
+            have = ", ".join(map(printable, sorted(found)[:10])) or "no tables"
             raise NotDBOSDatabaseError(
                 f"Not a DBOS system database: looked for the table workflow_status in "
                 f"{self.location} and found {have}."
@@ -159,12 +168,12 @@ class SQLiteSession:
     ) -> Generator[pa.RecordBatch]:
         """Stream a statement's rows, each written by SQLite itself as one line of CSV.
 
-        ``printf``'s ``%Q`` quotes a text with doubled quotes and writes NULL bare, which is just
-        what a CSV reader needs to tell NULL from the text 'NULL' and from the empty text.
+        ``printf``'s ``%Q`` quotes a value with doubled quotes and writes NULL bare, which is just
+        what a CSV reader needs to tell NULL from the text 'NULL' and from the empty text. Numbers
+        are quoted too: a column of integers may hold a text, which bare could pass for whole rows.
         """
         inner = statement.subquery("result")
-        forms = ("%Q" if _is_text(field.type) else "%s" for field in schema)
-        line = sa.func.printf(",".join(forms), *inner.c)
+        line = sa.func.printf(",".join(["%Q"] * len(schema)), *inner.c)
         # As a blob the line stays bytes, and is not decoded only to be encoded again.
         lines = sa.select(sa.cast(line, sa.LargeBinary))
         return record_batches(self._blocks(lines), schema, _CSV)
@@ -188,9 +197,3 @@ class SQLiteSession:
         self._watch.begin()
         values = [compiled.params[name] for name in compiled.positiontup or ()]
         return self._connection.execute(prefix + str(compiled), values)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
-    )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import pandas as pd
 
+from dbos_notebook.printable import printable
+
 if TYPE_CHECKING:
     from dbos_notebook.database.catalog import Catalog
 
@@ -66,10 +68,10 @@ def client_card(location: str, catalog: Catalog, summary: dict[str, Any]) -> str
     busy = busy[(busy["enqueued"] > 0) | (busy["running"] > 0) | (busy["delayed"] > 0)]
     queues = [
         {
-            "name": row["queue_name"],
+            "name": printable(row["queue_name"]),
             "partition": None
             if pd.isna(row["queue_partition_key"])
-            else row["queue_partition_key"],
+            else printable(row["queue_partition_key"]),
             "enqueued": row["enqueued"],
             "running": row["running"],
             "delayed": row["delayed"],
@@ -82,12 +84,15 @@ def client_card(location: str, catalog: Catalog, summary: dict[str, Any]) -> str
         .get_template("client.html.j2")
         .render(
             location=location,
-            schema=catalog.schema,
+            schema=None if catalog.schema is None else printable(catalog.schema),
             revision=catalog.revision,
             written_by=catalog.written_by,
-            counts=summary["counts"],
+            counts={printable(status): count for status, count in summary["counts"].items()},
             total=sum(summary["counts"].values()),
-            failures=summary["failures"][:SHOWN],
+            failures=[
+                {"name": printable(row["name"]), "count": row["count"]}
+                for row in summary["failures"][:SHOWN]
+            ],
             failed=sum(row["count"] for row in summary["failures"]),
             queues=queues[:SHOWN],
             more_queues=max(0, len(queues) - SHOWN),
@@ -121,11 +126,11 @@ def workflow_card(
             facts=facts,
             payloads={n: _value(v) for n, v in payloads.items() if v is not None},
             # Where an application, or a library of it, kept one with its error.
-            traceback=state.get("traceback") or state.get("__traceback__"),
+            traceback=lines(state.get("traceback") or state.get("__traceback__") or ""),
             steps=[
                 {
                     "number": step["function_id"],
-                    "name": step["function_name"],
+                    "name": printable(step["function_name"]),
                     "status": step["status"],
                     "took": age(step["duration"]),
                     "result": _value(
@@ -139,9 +144,21 @@ def workflow_card(
     )
 
 
+def lines(text: object) -> str:
+    r"""Return a text of many lines, each of them printable, cut where it is long.
+
+    Examples
+    --------
+    >>> lines("Traceback:\n  \x1b[1mpay")
+    'Traceback:\n  \\x1b[1mpay'
+    """
+    whole = text if isinstance(text, str) else repr(text)
+    kept = whole[:MOST_CHARACTERS].split("\n")
+    shown = "\n".join(printable(line, MOST_CHARACTERS) for line in kept)
+    return shown if len(whole) <= MOST_CHARACTERS else shown + "…"
+
+
 def _value(value: Any) -> dict[str, str]:
-    full = repr(value)
-    if len(full) > MOST_CHARACTERS:
-        full = full[: MOST_CHARACTERS - 1] + "…"
-    short = full if len(full) <= SHOWN_CHARACTERS else full[: SHOWN_CHARACTERS - 1] + "…"
-    return {"short": short, "full": full}
+    # Arrays and frames are shown on many lines.
+    full = lines(repr(value))
+    return {"short": printable(full, SHOWN_CHARACTERS), "full": full}

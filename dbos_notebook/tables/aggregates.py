@@ -88,7 +88,7 @@ def counts(
     if bucket is not None:
         (moment,) = _pick(time, _TIMES, "time")
         width = bucket_ms(bucket)
-        source = queries.column(table, moment.source or "")
+        source = queries.moment(table, moment.source or "")
         # Whole-number division in both dialects; a parameter would make the two uses differ.
         start = sa.literal_column(f"({width})", sa.BigInteger())
         column = sa.cast(source, sa.BigInteger())
@@ -128,7 +128,7 @@ def queues(session: Session, queries: Queries) -> pd.DataFrame:
 def _queue_work(session: Session, queries: Queries) -> pd.DataFrame:
     table = queries.workflows
     name, partition = (queries.column(table, c) for c in ("queue_name", "queue_partition_key"))
-    status, created = table.c.status, table.c.created_at
+    status, created = table.c.status, queries.moment(table, "created_at")
 
     def count(of: str) -> Any:
         return sa.func.sum(sa.case((status == of, 1), else_=0))
@@ -176,8 +176,8 @@ def executors(session: Session, queries: Queries) -> pd.DataFrame:
             sa.func.count().label("workflows"),
             count("PENDING").label("running"),
             count("ERROR").label("failed"),
-            sa.func.min(table.c.created_at).label("first_seen"),
-            sa.func.max(table.c.updated_at).label("last_seen"),
+            sa.func.min(queries.moment(table, "created_at")).label("first_seen"),
+            sa.func.max(queries.moment(table, "updated_at")).label("last_seen"),
         )
         .where(keys[0].is_not(None))
         .group_by(*(sa.literal_column(str(i + 1)) for i in range(len(who))))
@@ -203,6 +203,7 @@ def step_statistics(
     columns = _pick(by, known | of_workflow, "by")
     if not columns:
         raise FilterError("by=[] names no column to group by. Use by='function_name'.")
+    queries.catalog.require("operation_outputs", ("workflow_uuid",))
     steps, workflows = queries.steps, queries.workflows
     keys = [
         queries.column(steps if column.name in known else workflows, column.source or "").label(
@@ -212,7 +213,7 @@ def step_statistics(
     ]
     joined = steps.join(workflows, workflows.c.workflow_uuid == steps.c.workflow_uuid)
     begun, ended = (
-        queries.column(steps, f"{word}_at_epoch_ms") for word in ("started", "completed")
+        queries.moment(steps, f"{word}_at_epoch_ms") for word in ("started", "completed")
     )
     took = (sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())).label("took")
     failed = sa.case((queries.column(steps, "error").is_not(None), 1), else_=0).label("failed")

@@ -45,6 +45,10 @@ FLAGS = ("was_forked_from", "is_fork", "has_parent")
 OTHERS = ("attributes", "error", "queues_only", "search")
 NAMES = (*LISTS, *TIMES, *FLAGS, *OTHERS)
 
+MAX_LEVELS = 6
+"""So deep may ``attributes`` be nested: for each level SQLite is asked with a subquery inside the
+last, and its parser takes seven."""
+
 _PAIRS = (
     ("start_time", "end_time"),
     ("completed_after", "completed_before"),
@@ -241,6 +245,10 @@ def _other(name: str, value: Any) -> Any:
             stored = json.dumps(value, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise FilterError(f"attributes={value!r} is not JSON: {error}.") from None
+        except RecursionError:
+            stored = ""
+        if not stored or not _within(MAX_LEVELS, value):
+            raise FilterError(f"attributes are nested more than {MAX_LEVELS} deep.")
         if "\\u0000" in stored:
             raise FilterError(f"attributes={value!r} holds a NUL: no text in a database does.")
         check_storable(stored, "attributes")
@@ -253,6 +261,15 @@ def _other(name: str, value: Any) -> Any:
     if not isinstance(value, bool):
         raise FilterError(f"{name} takes True, False or None, not {value!r}.")
     return value
+
+
+def _within(levels: int, value: Any) -> bool:
+    """Tell whether a JSON value is nested no deeper than so many levels."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, list | tuple):
+        return True
+    return levels > 0 and all(_within(levels - 1, part) for part in value)
 
 
 def check_window(limit: Any, offset: Any) -> tuple[int | None, int]:
@@ -270,4 +287,6 @@ def check_window(limit: Any, offset: Any) -> tuple[int | None, int]:
             raise FilterError(f"{name} takes a whole number or None, not {value!r}.")
         if value < 0:
             raise FilterError(f"{name}={value!r} is negative. {name} counts rows.")
-    return (None if limit is None else int(limit)), int(offset or 0)
+    # More than any table has, and one more is still a number to a database.
+    most = 1 << 62
+    return (None if limit is None else min(int(limit), most)), min(int(offset or 0), most)

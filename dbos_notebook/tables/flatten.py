@@ -9,10 +9,13 @@ import pandas as pd
 
 from dbos_notebook.errors import FilterError
 from dbos_notebook.payloads import Opaque, RecordedError
+from dbos_notebook.printable import printable
 
 MAX_LEVELS = 8
 """Deeper parts stay whole; a value may also contain itself."""
 MAX_COLUMNS = 1_000
+MAX_NAME = 100
+"""Characters of a key that a column's name shows."""
 
 # By what pandas infers of the values that are there; anything else stays an object.
 _DTYPES = {"boolean": "boolean", "integer": "Int64", "floating": "float64", "string": "str"}
@@ -83,7 +86,7 @@ def _parts(name: str, value: Any, levels: int) -> Iterator[tuple[str, Any]]:
             yield name, value
         return
     for key, part in named.items():
-        yield from _parts(f"{name}.{key}", part, levels - 1)
+        yield from _parts(f"{name}.{printable(key, MAX_NAME)}", part, levels - 1)
 
 
 def _named(value: Any) -> Mapping[Any, Any] | None:

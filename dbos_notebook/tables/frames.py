@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dbos_notebook.errors import TruncatedWarning
-from dbos_notebook.payloads import RecordedError, decode
+from dbos_notebook.payloads import RecordedError, Undecoded, decode
 from dbos_notebook.payloads.trusted import Decoder, inert
 from dbos_notebook.tables.vocabulary import (
     ERROR,
     FAILED_STATUSES,
+    FIRST_MS,
+    LAST_MS,
     RECORDED,
     STATUSES,
     Column,
@@ -26,6 +29,9 @@ from dbos_notebook.tables.vocabulary import (
 
 MAX_MESSAGE = 10_000
 """Characters of an error's message that a DataFrame shows."""
+
+_BOUNDS = {"instant": (FIRST_MS, LAST_MS), "duration": (FIRST_MS - LAST_MS, LAST_MS - FIRST_MS)}
+_MAX_BRACKETS = 200
 
 _TERMINAL = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
@@ -45,6 +51,7 @@ def derive(batch: pa.RecordBatch, columns: Sequence[Column], now: dt.datetime) -
 
     Times travel as integers; giving them their type copies nothing.
     """
+    batch = _within_the_calendar(batch, columns)
     arrays = []
     errors: dict[str, pa.Array] = {}
     for column in columns:
@@ -57,6 +64,25 @@ def derive(batch: pa.RecordBatch, columns: Sequence[Column], now: dt.datetime) -
             array = batch.column(column.name)
             arrays.append(array if array.type == column.arrow else array.cast(column.arrow))
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(columns))
+
+
+def _within_the_calendar(batch: pa.RecordBatch, columns: Sequence[Column]) -> pa.RecordBatch:
+    """Make times missing that no calendar has: pandas could hold and not show them."""
+    for column in columns:
+        if column.source is None or column.kind not in _BOUNDS:
+            continue
+        first, last = _BOUNDS[column.kind]
+        values = batch.column(column.name)
+        found = pc.min_max(values)
+        # Nearly always nothing is to be done, and nothing is copied.
+        if (
+            found["min"].is_valid
+            and not first <= found["min"].as_py() <= found["max"].as_py() <= last
+        ):
+            inside = pc.and_(pc.greater_equal(values, first), pc.less_equal(values, last))
+            kept = pc.if_else(inside, values, pa.scalar(None, values.type))
+            batch = batch.set_column(batch.schema.names.index(column.name), column.name, kept)
+    return batch
 
 
 def _errors(batch: pa.RecordBatch) -> dict[str, pa.Array]:
@@ -229,11 +255,41 @@ def _decoded(
 
 def _as_json(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
     values = np.full(len(column), None, dtype=object)
-    # One document is parsed far faster than many; that each is one, the database has checked.
-    parsed = json.loads(f"[{','.join(column.drop_null().to_pylist())}]")
-    for place, value in zip(np.flatnonzero(column.is_valid()), parsed, strict=True):
+    found: dict[str, tuple[Any, bool]] = {}
+    texts = column.drop_null().to_pylist()
+    for place, text in zip(np.flatnonzero(column.is_valid()), texts, strict=True):
+        if text not in found:
+            value = _document(text)
+            parts = value.values() if isinstance(value, dict) else value
+            simple = isinstance(value, dict | list) and not any(
+                isinstance(part, dict | list) for part in parts
+            )
+            found[text] = value, simple
+        else:
+            # Each row has its own: whoever changes one must not change another.
+            value, simple = found[text]
+            if simple:
+                value = value.copy()
+            elif isinstance(value, dict | list):
+                value = _document(text)
         values[place] = value
     return values
+
+
+def _document(text: str) -> Any:
+    """Parse one JSON document; what is none is an Undecoded, with the text."""
+    if text.count("[") + text.count("{") > _MAX_BRACKETS:
+        # It may be nested deeper than anything could print.
+        return decode(text, "java_jackson")
+    try:
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            # Half a surrogate pair can be written in JSON, but is no text that could be shown.
+            whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+            value = json.loads(whole)
+    except ValueError as problem:
+        return Undecoded(f"it is no JSON: {problem}", text)
+    return value
 
 
 def cut(batches: Generator[pa.RecordBatch], limit: int | None) -> tuple[list[pa.RecordBatch], bool]:

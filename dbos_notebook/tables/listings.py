@@ -248,8 +248,8 @@ def stored(
         *(table.c[key] for key in keys if key in table.c)
     )
     if ids is not None:
-        owner = columns[0].source
-        statement = statement.where(queries.member(table.c[owner or ""], ids))
+        owner = queries.column(table, columns[0].source or "")
+        statement = statement.where(queries.member(owner, ids))
     return columns, typed(session, statement.limit(limit), columns)
 
 

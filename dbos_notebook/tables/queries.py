@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from dbos_notebook.tables.filters import LISTS, TIMES
 from dbos_notebook.tables.vocabulary import (
     ERROR,
     FAILED_STATUSES,
+    FIRST_MS,
+    LAST_MS,
     QUEUED_STATUSES,
     RECORDED,
     Column,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from dbos_notebook.database.catalog import Catalog
 
 Condition = sa.ColumnElement[bool]
+_STEP_KEYS = ("workflow_uuid", "function_id", "function_name")
 LOOKED_UP = 20_000
 """So many values are looked up one by one on Postgres; for more, its planner decides."""
 
@@ -44,6 +48,14 @@ class Queries:
         """Return a table's column, or NULL where this database has none."""
         found = table.c.get(name)
         return sa.null() if found is None else found
+
+    def moment(self, table: sa.FromClause, name: str) -> sa.ColumnElement[Any]:
+        """Return a column of times, in which those that no calendar has are missing."""
+        found = self.column(table, name)
+        if isinstance(found, Null):
+            return found
+        first, last = (sa.literal_column(str(end), sa.BigInteger()) for end in (FIRST_MS, LAST_MS))
+        return sa.case((found.between(first, last), found))
 
     def select(self, table: sa.FromClause, columns: Iterable[Column]) -> list[Any]:
         """Return labelled expressions for the columns that come from the database."""
@@ -253,6 +265,7 @@ class Queries:
         load_output: bool = False,
     ) -> sa.Select[Any]:
         """Select the steps of workflows, given by ID or by a select of IDs."""
+        self.catalog.require("operation_outputs", _STEP_KEYS)
         table = self.steps
         selected = []
         for column in columns:
@@ -287,7 +300,7 @@ class Queries:
         """
         steps, workflows = self.steps, self.workflows
         selects = []
-        if "child_workflow_id" in steps.c:
+        if "child_workflow_id" in steps.c and set(_STEP_KEYS) <= set(steps.c.keys()):
             child = steps.c.child_workflow_id
             selects.append(
                 sa.select(steps.c.workflow_uuid.label("parent"), child.label("child")).where(
@@ -366,6 +379,11 @@ def _json_matches(item: sa.FromClause, wanted: Any) -> Condition:
         return item.c.type == "null"
     if isinstance(wanted, bool):
         return item.c.type == ("true" if wanted else "false")
+    if isinstance(wanted, int) and not -(1 << 63) <= wanted < 1 << 63:
+        # SQLite keeps such a number as a float, and beyond those as infinity.
+        wanted = (
+            float(wanted) if abs(wanted) < 1 << 1023 else (math.inf if wanted > 0 else -math.inf)
+        )
     if isinstance(wanted, int | float):
         return sa.and_(item.c.type.in_(("integer", "real")), item.c.atom == wanted)
     if isinstance(wanted, str):

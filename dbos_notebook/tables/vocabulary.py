@@ -41,6 +41,9 @@ QUEUED_STATUSES = ("DELAYED", "ENQUEUED", "PENDING")
 
 FAILED_STATUSES = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
+FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The years 1 to 9999, in milliseconds since 1970: what pandas and Python can show."""
+
 _TRANSPORT: dict[Kind, pa.DataType] = {
     "text": pa.large_string(),
     "category": pa.dictionary(pa.int32(), pa.string()),

@@ -102,3 +102,11 @@ def test_payloads_that_were_not_loaded_are_asked_for(db: dn.Client) -> None:
         db.workflows(normalize=True)
     with pytest.raises(dn.FilterError, match="add load_output=True"):
         db.steps("checkout-1", normalize=True)
+
+
+def test_long_and_unprintable_keys_make_short_names() -> None:
+    frame = flat({"k" * 10**6: {"a": 1, "b": 2}, "\ud800\x1b": 3})
+    assert max(map(len, frame.columns)) < 120
+    assert frame.columns[-1] == "output.\\ud800\\x1b"
+    assert frame.iloc[0].tolist() == [1, 2, 3]
+    repr(frame).encode()

@@ -1,0 +1,42 @@
+"""Text from a database, on one line of ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from dbos_notebook.printable import printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("order-7", "order-7"),
+        ("Zürich · 東京 🙂", "Zürich · 東京 🙂"),
+        ("👩\u200d🔬", "👩\u200d🔬"),
+        ("\x1b]0;owned\x07", "\\x1b]0;owned\\x07"),
+        ("a\r\nSUCCESS\u2028b\x85c", "a\\r\\nSUCCESS\\u2028b\\x85c"),
+        ("invoice\u202efdp.exe\u2066", "invoice\\u202efdp.exe\\u2066"),
+        ("\ud800\udfff", "\\ud800\\udfff"),
+        ("a\u200bb\ufeff\U000e0041", "a\\u200bb\\ufeff\\U000e0041"),
+        (None, "None"),
+        (12.5, "12.5"),
+    ],
+)
+def test_what_is_obeyed_or_hidden_is_shown(text: object, shown: str) -> None:
+    assert printable(text) == shown
+    printable(text).encode()
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 10])
+def test_no_longer_than_asked(length: int) -> None:
+    for text in ("x" * 10, "\x1b" * 10, "x" * 9 + "\x1b", "x" * 10_000_000):
+        assert len(printable(text, length)) <= length
+    assert printable("x" * 10, 10) == "x" * 10
+    assert printable("x" * 11, 10) == "x" * 9 + "…"
+
+
+def test_all_of_unicode_can_be_encoded() -> None:
+    for start in range(0, 0x110000, 4096):
+        shown = printable("".join(map(chr, range(start, start + 4096))), 60_000)
+        assert shown.encode().decode() == shown
+        assert len(shown.splitlines()) == 1
