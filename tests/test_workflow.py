@@ -133,7 +133,7 @@ def test_errors_of_long_and_short_listings_are_the_same(shop: dn.Client) -> None
     # A long one has its errors from a query of their own.
     short = shop.workflows(limit=1_000)[["workflow_id", "error_type", "error_message"]]
     long = shop.workflows(limit=None)[["workflow_id", "error_type", "error_message"]]
-    assert short["error_type"].notna().sum() > 3
+    assert short["error_type"].notna().sum() > 0
     ordered = [frame.sort_values("workflow_id", ignore_index=True) for frame in (short, long)]
     pd.testing.assert_frame_equal(*ordered, check_categorical=False)
     without = shop.workflows(limit=None, load_errors=False)
