@@ -128,7 +128,7 @@ def harmful() -> dict[str, bytes]:
             b"\x8a\x0a" + ((i << 61) - i + 1).to_bytes(10, "little") + b"N" for i in range(50_000)
         )
         + b"u.",
-        "alike records": b"}("
+        "many records as keys": b"}("
         + b"".join(b"cx\ny\n(J" + struct.pack("<i", i) + b"tRN" for i in range(20_000))
         + b"u.",
         "many dicts": b"}0" * 400_000 + b"N.",
