@@ -42,14 +42,13 @@ MAX_SECONDS = 4.0
 class Work:
     """What decoding one payload may still cost, beyond looking at each of its bytes once."""
 
-    __slots__ = ("alike", "deadline", "left")
+    __slots__ = ("alike", "deadline", "left", "recorded")
 
     def __init__(self, recorded: int) -> None:
-        self.left = ALWAYS_WORK + min(4 * recorded, MAX_WORK)
-        self.alike: dict[int, list[Any]] = {}  # unlike keys by their hash: see keys.py
-        # The bounds above are the rule; the clock (of this thread's own work) is the net under
-        # them, many times over what any payload of that size needs.
-        self.deadline = thread_time() + 1 + min(SECONDS_PER_BYTE * recorded, MAX_SECONDS)
+        self.recorded = recorded
+        self.left = ALWAYS_WORK + (4 * recorded if recorded < MAX_WORK >> 2 else MAX_WORK)
+        self.alike: dict[int, list[Any]] | None = None  # unlike keys by their hash: see keys.py
+        self.deadline = 0.0
 
     def spend(self, units: int) -> None:
         """Note work done on parts that may be used many times; raises PickleError past the bound.
@@ -67,8 +66,15 @@ class Work:
             raise PickleError("it has its parts copied over and over")
 
     def look_at_the_clock(self) -> None:
-        """Raise PickleError where decoding takes far longer than it should."""
-        if thread_time() > self.deadline:
+        """Raise PickleError where decoding takes far longer than it should.
+
+        The bounds above are the rule. The clock, of this thread's own work, is the net under them:
+        many times over what any payload of that size needs.
+        """
+        if not self.deadline:
+            allowed = min(SECONDS_PER_BYTE * self.recorded, MAX_SECONDS)
+            self.deadline = thread_time() + 1 + allowed
+        elif thread_time() > self.deadline:
             raise PickleError("it takes too long")
 
 

@@ -32,13 +32,13 @@ def _uuid_number(state: Any) -> int | None:
 
 
 def _known_state(work: Work, kind: str, state: Any) -> dict[str, Any] | None:
+    if not kind.startswith(("numpy.", "pandas.")):
+        return None
     try:
         if kind == "numpy.ndarray":
             return arrays.array_state(state)
-        if kind.startswith("pandas."):
-            work.spend(arrays.LOOKS)
-            return arrays.table_state(kind, state)
-        return None
+        work.spend(arrays.LOOKS)
+        return arrays.table_state(kind, state)
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
         # Another pandas writes it otherwise; what is recorded is shown as it is.
         return None
@@ -78,7 +78,7 @@ def set_items(work: Work, made: Any, flat: list[Any]) -> None:
             raise ValueError("a Counter takes no keys")
         for place in range(0, len(flat), 2):
             made[key(work, flat[place])] = flat[place + 1]
-            if not place & 0xFFF:
+            if place & 0xFFF == 0xFFE:
                 work.look_at_the_clock()
     elif type(made) is Opaque:
         _more(made, list(zip(flat[::2], flat[1::2], strict=True)))
@@ -91,7 +91,7 @@ def add(work: Work, made: Any, items: Iterable[Any]) -> None:
     if type(made) is set:
         for place, item in enumerate(items):
             made.add(key(work, item))
-            if not place & 0xFFF:
+            if place & 0xFFF == 0xFFE:
                 work.look_at_the_clock()
     elif type(made) is Opaque:
         _more(made, list(items))

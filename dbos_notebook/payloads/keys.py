@@ -40,6 +40,8 @@ def key(work: Work, value: Any) -> Any:
     if (kind is int and -_HASH_MODULUS < value < _HASH_MODULUS) or kind is bool or value is None:
         return value
     leaves = MAX_LEAVES - _left(value, MAX_LEAVES)
+    if work.alike is None:
+        work.alike = {}
     alike = work.alike.setdefault(hash(value), [])
     work.spend(leaves * (1 + len(alike)))
     if not any(value is other or value == other for other in alike):

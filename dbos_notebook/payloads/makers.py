@@ -42,7 +42,8 @@ class _DeclinedError(Exception):
 def dotted(module: str, name: str) -> str:
     """Return the name of a global, fit to be shown."""
     # Cut first: a name of megabytes may be used many times.
-    module, name = module[:MAX_NAME], name[:MAX_NAME]
+    if len(module) + len(name) > MAX_NAME:
+        module, name = module[:MAX_NAME], name[:MAX_NAME]
     full = f"{_RENAMED.get(module, module)}.{name}"
     if not full.isprintable():
         full = full.encode("unicode_escape").decode("ascii")
@@ -61,8 +62,10 @@ def make(
     maker = _MAKERS.get(named.type)
     if maker is not None and not kwargs:
         # What is made of something big copies it, or at least reads it.
-        work.spend(len(args))
-        work.spend(sum(map(units, args)))
+        if len(args) > 100:
+            work.spend(len(args))
+        for arg in args:
+            work.spend(units(arg))
         try:
             return maker(work, *args) if maker in _WORKING else maker(*args)
         # What is wrong with the arguments is for their reader to see, in the record.

@@ -21,6 +21,9 @@ from dbos_notebook.payloads.values import Opaque, Reference
 MAX_ITEMS = 1_000_000
 """Instructions that one pickle may have; each makes at most one object."""
 
+BETWEEN_LOOKS = 10_000
+"""Instructions between looks at the clock."""
+
 
 def run(data: bytes) -> Machine:
     r"""Run a pickle to its STOP; the value is ``machine.stack[-1]``.
@@ -38,14 +41,16 @@ def run(data: bytes) -> Machine:
     m = Machine(data)
     table = _TABLE
     left = MAX_ITEMS
+    pause = MAX_ITEMS - BETWEEN_LOOKS
     try:
         while (code := data[m.place]) != _STOP:
             m.place += 1
             left -= 1
-            if left < 0:
-                raise PickleError(f"it has over {MAX_ITEMS:,} instructions")
-            if not left & 0x3FFF:
+            if left < pause:
+                if left < 0:
+                    raise PickleError(f"it has over {MAX_ITEMS:,} instructions")
                 m.work.look_at_the_clock()
+                pause = max(0, pause - BETWEEN_LOOKS)
             instruction = table[code]
             if instruction is None:
                 raise PickleError(f"byte {code} is no instruction that is allowed")
