@@ -91,8 +91,9 @@ def _from_pickle(text: str) -> Any:
     value = machine.stack[-1]
     # Without sharing a value is no bigger than its record.
     # … and its texts no longer, nor copied often by the reprs of what they are in.
-    used_again = machine.shared or machine.repeated > ALWAYS_CHARACTERS + 2 * min(
-        len(data), 1 << 22
+    used_again = machine.shared or (
+        machine.repeated > ALWAYS_CHARACTERS
+        and machine.repeated > ALWAYS_CHARACTERS + 2 * min(len(data), 1 << 22)
     )
     deep = machine.containers > (MAX_DEPTH if len(data) < 1 << 20 else 32)
     if used_again or deep:

@@ -35,8 +35,8 @@ ALWAYS_WORK = 100_000
 MAX_WORK = 3_000_000
 """Items, or 16 characters or bytes, that may be copied or compared beside those recorded."""
 
-SECONDS_PER_BYTE = 4e-6
-MAX_SECONDS = 4.0
+SECONDS_PER_BYTE = 2e-6
+MAX_SECONDS = 2.0
 
 
 class Work:
