@@ -11,6 +11,7 @@ import decimal
 import fractions
 import pathlib
 import uuid
+import zoneinfo
 from typing import Any
 
 from dbos_notebook.payloads.bounds import Work
@@ -23,7 +24,7 @@ MAX_ALIKE = 32
 """Unlike keys of one hash, in a whole payload."""
 
 _HASH_MODULUS = (1 << 61) - 1
-_TIMES = (dt.date, dt.time, dt.timedelta, dt.datetime)
+_TIMES = (dt.date, dt.time, dt.timedelta, dt.datetime, dt.timezone, zoneinfo.ZoneInfo)
 _SCALARS = frozenset({type(None), bool, float, complex, uuid.UUID, *_TIMES})
 
 

@@ -253,12 +253,12 @@ def main(count: int, seed: int) -> None:
     modules = set(sys.modules)
     for name, data in corpus.items():
         text = base64.b64encode(data).decode()
-        begun = time.perf_counter()
+        begun = time.process_time()
         watching = True
         value = decode(text, "py_pickle")
         shown = repr(value)
         watching = False
-        took = time.perf_counter() - begun
+        took = time.process_time() - begun
         if took > SECONDS_EACH:
             slow[name] = took
         kind = type(value).__name__ if type(value).__name__ == "Undecoded" else "value"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import struct
 
@@ -22,6 +23,7 @@ def _instant(value: int, unit: int, zone: bytes = b"N") -> bytes:
     return b"\x80\x04" + maker + seconds + b"N" + zone + b"K" + bytes([unit]) + b"tR."
 
 
+@functools.cache
 def costly() -> dict[str, bytes]:
     """Return small pickles that use their parts many times, or in ways that cost much."""
     big, whole = b"a" * (8 << 20), b"\x8b" + struct.pack("<I", 1_700)
@@ -167,11 +169,11 @@ def costly() -> dict[str, bytes]:
 
 def chained_integers() -> bytes:
     """Return keys of which each is looked for in all the places of a dict where another is."""
-    mask, filled, at = (1 << 20) - 1, 349_526, 0
-    place, chain = np.full(mask + 1, -1, np.int64), np.empty(filled, np.int64)
-    for n in range(filled):
-        chain[n], place[at] = at, n
-        at = (5 * at + 1) & mask
+    mask, filled, walk = (1 << 20) - 1, 349_526, [0]
+    while len(walk) < filled:
+        walk.append((5 * walk[-1] + 1) & mask)
+    chain, place = np.array(walk), np.full(mask + 1, -1)
+    place[chain] = np.arange(filled)
     late: list[int] = []
     for high in range(1, 1 << 10):
         number = chain | (high << 20)
