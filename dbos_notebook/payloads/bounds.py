@@ -28,7 +28,7 @@ MAX_GROWTH = 10
 """A value may be written out as so many items for each of its record's."""
 
 MAX_CHARACTERS_MORE = 8_000_000
-ALWAYS_CHARACTERS = 1_000_000
+ALWAYS_CHARACTERS = 4_000_000
 """Characters of texts that are used more than once; up to that many they are not counted."""
 
 ALWAYS_WORK = 100_000
@@ -104,7 +104,7 @@ def excess(value: Any, recorded: int, characters: int = 0) -> str | None:
     >>> excess(laughs, 60)
     'it stands for over 10,000 items'
     >>> excess(["ha" * 100_000] * 30, 60)
-    'it stands for over 1,000,000 characters'
+    'it stands for over 4,000,000 characters'
     >>> excess([1, [2]], 3) is None
     True
     """
