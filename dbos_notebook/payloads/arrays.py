@@ -88,7 +88,7 @@ def _timestamp(value: Any, freq: Any, zone: Any, resolution: Any = 10) -> Any:
             raise TypeError("it is no time zone")
         if when is not pd.NaT:
             _shown(when)
-        when = when.tz_localize("UTC").tz_convert(zone)
+        when = when.tz_localize(dt.UTC).tz_convert(zone)
     return when if when is pd.NaT else _shown(when)
 
 

@@ -42,6 +42,7 @@ def test_the_watch_sees_what_it_watches(tmp_path: Path) -> None:
     )
     program = program.replace("{**harmful(), **", "{'x': harmful()['open'], **")
     careless.write_text(program)
+    (tmp_path / "costly.py").write_text(PROGRAM.with_name("costly.py").read_text())
     done = subprocess.run(
         [sys.executable, str(careless), "0", "1"], capture_output=True, text=True, check=False
     )
