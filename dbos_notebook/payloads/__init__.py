@@ -11,15 +11,18 @@ import math
 from typing import Any
 
 from dbos_notebook.payloads import documents
-from dbos_notebook.payloads.bounds import MAX_DEPTH, excess
-from dbos_notebook.payloads.machine import PickleError
+from dbos_notebook.payloads.bounds import ALWAYS_CHARACTERS, MAX_DEPTH, PickleError, Work, excess
 from dbos_notebook.payloads.opcodes import run
 from dbos_notebook.payloads.values import Opaque, RecordedError, Reference, Undecoded
+from dbos_notebook.printable import printable
 
 __all__ = ["Opaque", "RecordedError", "Reference", "Undecoded", "decode"]
 
 MAX_CHARACTERS = 32 << 20
 """Longer payloads stay text."""
+
+# What Python raises of values that it does not like.
+_BROKEN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def decode(text: Any, serialization: str | None = None, *, error: bool = False) -> Any:
@@ -66,15 +69,17 @@ def decode(text: Any, serialization: str | None = None, *, error: bool = False) 
         elif kind in ("json", "portable_json", "js_superjson", "java_jackson"):
             value = _from_json(text, kind)
         else:
-            return Undecoded(f"it was written by the serializer {kind!r}", text)
+            return Undecoded(f"it was written by the serializer {printable(kind)!r}", text)
+        return _as_error(value) if error else value
     except PickleError as problem:
-        return Undecoded(str(problem), text)
-    except (ValueError, TypeError, RecursionError) as problem:
+        return Undecoded(printable(problem), text)
+    except MemoryError:
+        return Undecoded("it needs more memory than there is", text)
+    except _BROKEN as problem:
         if serialization is None and kind == "json":
             # A pickle of protocol 0 or 1, which only a very old program writes.
             return decode(text, "py_pickle", error=error)
-        return Undecoded(f"it is broken: {problem}", text)
-    return _as_error(value) if error else value
+        return Undecoded(printable(f"it is broken: {problem}"), text)
 
 
 def _from_pickle(text: str) -> Any:
@@ -85,8 +90,14 @@ def _from_pickle(text: str) -> Any:
     machine = run(data)
     value = machine.stack[-1]
     # Without sharing a value is no bigger than its record.
-    if machine.shared or machine.containers > MAX_DEPTH:
-        _refuse_excess(value, machine.instructions)
+    # … and its texts no longer, nor copied often by the reprs of what they are in.
+    used_again = machine.shared or (
+        machine.repeated > ALWAYS_CHARACTERS
+        and machine.repeated > ALWAYS_CHARACTERS + 2 * min(len(data), 1 << 22)
+    )
+    deep = machine.containers > (MAX_DEPTH if len(data) < 1 << 20 else 32)
+    if used_again or deep:
+        _refuse_excess(value, machine.instructions, len(data))
     return value
 
 
@@ -95,14 +106,14 @@ def _from_json(text: str, kind: str) -> Any:
     if kind == "js_superjson" or (
         isinstance(value, dict) and value.get("__dbos_serializer") == "superjson"
     ):
-        value = documents.superjson(value)
-    if text.count("[") + text.count("{") > MAX_DEPTH:
-        _refuse_excess(value, len(text))
+        value = documents.superjson(value, Work(len(text)))
+    if text.count("[") + text.count("{") > (MAX_DEPTH if len(text) < 1 << 20 else 32):
+        _refuse_excess(value, len(text), len(text))
     return value
 
 
-def _refuse_excess(value: Any, recorded: int) -> None:
-    if reason := excess(value, recorded):
+def _refuse_excess(value: Any, recorded: int, characters: int) -> None:
+    if reason := excess(value, recorded, characters):
         raise PickleError(reason)
 
 

@@ -7,8 +7,9 @@ TypeError or ValueError where it is not given what these libraries write.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ _NUMBERS = {"f8": "d", "f4": "f", "f2": "e", "b1": "?"} | {
 # A payload may share its parts, so that looking at all of them from everywhere would take for ever.
 MAX_BLOCKS = 100
 MAX_PARTS = 8
+LOOKS = MAX_BLOCKS + 2 * MAX_PARTS**2
+"""How many parts are looked at, at most, for the shape and dtypes of a frame."""
+MAX_DTYPE = 50
 # pandas' NPY_DATETIMEUNIT.
 _UNITS = {7: "s", 8: "ms", 9: "us", 10: "ns"}
 
@@ -38,6 +42,8 @@ def dtype_name(kind: Any) -> str:
     """Return the name of a recorded numpy dtype; raises TypeError where it is none."""
     if type(kind) is not Opaque or not kind.args or type(kind.args[0]) is not str:
         raise TypeError("it is no dtype")
+    if len(kind.args[0]) > MAX_DTYPE:
+        raise ValueError("it is no dtype's name")
     order = kind.state[1] if type(kind.state) is tuple and len(kind.state) > 1 else ""
     return f"{order if order in ('<', '>') else ''}{kind.args[0]}"
 
@@ -52,7 +58,15 @@ def array_state(state: Any) -> dict[str, Any] | None:
 def _scalar(kind: Any, data: Any) -> Any:
     code = dtype_name(kind)
     order = ">" if code.startswith(">") else "<"
-    return struct.unpack(order + _NUMBERS.get(code.lstrip("<>|="), "x"), _exact(data, bytes))[0]
+    plain = code.lstrip("<>|=")
+    if plain.startswith("S"):  # as the text below, numpy pads it with zeros
+        return bytes(_exact(data, bytes)).rstrip(b"\0")
+    if plain.startswith("U"):
+        encoding = "utf-32-be" if order == ">" else "utf-32-le"
+        return _exact(data, bytes).decode(encoding, "surrogatepass").rstrip("\0")
+    if plain not in _NUMBERS:
+        raise TypeError(f"no plain value is of dtype {plain}")
+    return struct.unpack(order + _NUMBERS[plain], _exact(data, bytes))[0]
 
 
 def _from_buffer(data: Any, kind: Any, shape: Any, *order: Any) -> Any:
@@ -68,12 +82,26 @@ def _unit(resolution: Any) -> Any:
 
 
 def _timestamp(value: Any, freq: Any, zone: Any, resolution: Any = 10) -> Any:
-    when = pd.Timestamp(np.datetime64(_exact(value, int), _unit(resolution)))
-    if zone is None:
-        return when
-    if not isinstance(zone, dt.tzinfo):  # of a text pandas would open the file that it names
-        raise TypeError("it is no time zone")
-    return when.tz_localize("UTC").tz_convert(zone)
+    when: Any = pd.Timestamp(np.datetime64(_exact(value, int), _unit(resolution)))
+    if zone is not None:
+        if not isinstance(zone, dt.tzinfo):  # of a text pandas would open the file that it names
+            raise TypeError("it is no time zone")
+        if when is not pd.NaT:
+            _shown(when)
+        when = when.tz_localize(dt.UTC).tz_convert(zone)
+    return when if when is pd.NaT else _shown(when)
+
+
+def _shown(when: Any) -> Any:
+    # pandas makes instants of any year, and fails when one is shown or compared.
+    if not dt.MINYEAR <= when.year <= dt.MAXYEAR:
+        raise ValueError("it is of a year that has no calendar")
+    try:
+        repr(when)
+        hash(when)
+    except (ArithmeticError, RuntimeError) as error:  # NotImplementedError is one of these
+        raise ValueError("it cannot be shown") from error
+    return when
 
 
 def _timedelta(value: Any, resolution: Any = 10) -> Any:
@@ -142,7 +170,7 @@ def _size(data: Any, depth: int = 2) -> int | None:
         return restored.args[0][1]  # type: ignore[no-any-return]
     if depth == 0:
         return None
-    sizes = (_size(part, depth - 1) for part in _parts(data)[:MAX_PARTS])
+    sizes = (_size(part, depth - 1) for part in itertools.islice(_parts(data), MAX_PARTS))
     return next((size for size in sizes if size is not None), None)
 
 
@@ -156,5 +184,5 @@ def _dtype(block: Any) -> str:
     return shown.type.rpartition(".")[2]
 
 
-def _parts(value: Opaque) -> tuple[Any, ...]:
-    return (*value.args, *(value.state if type(value.state) is tuple else ()))
+def _parts(value: Opaque) -> Iterator[Any]:
+    return itertools.chain(value.args, value.state if type(value.state) is tuple else ())

@@ -1,16 +1,25 @@
-"""How big and how deep a value would be if it were written out.
+"""What a payload may cost: the work of decoding it, and how big its value is when written out.
 
-A pickle may use one container many times, so a short one can stand for a value without end
-("billion laughs"); and a value may be nested deeper than Python can show.
+A pickle may use one part many times, so a short one can stand for a value without end ("billion
+laughs"), or have one part copied over and over; a value may be nested deeper than Python can show.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import collections
+import decimal
+import fractions
+import pathlib
 from collections.abc import Iterable, Iterator
+from time import thread_time
 from typing import Any, cast
 
-from dbos_notebook.payloads.values import Opaque, RecordedError
+from dbos_notebook.payloads.values import Opaque, RecordedError, Reference
+
+
+class PickleError(Exception):
+    """A payload that cannot, or should not, be decoded; the text says why."""
+
 
 MAX_DEPTH = 200
 MAX_WRITTEN = 2_000_000
@@ -18,9 +27,74 @@ ALWAYS_WRITTEN = 10_000
 MAX_GROWTH = 10
 """A value may be written out as so many items for each of its record's."""
 
+MAX_CHARACTERS_MORE = 8_000_000
+ALWAYS_CHARACTERS = 4_000_000
+"""Characters of texts that are used more than once; up to that many they are not counted."""
 
-def excess(value: Any, recorded: int) -> str | None:
-    """Say what is too much about a value recorded in so many items; ``None``: nothing.
+ALWAYS_WORK = 100_000
+MAX_WORK = 3_000_000
+"""Items, or 16 characters or bytes, that may be copied or compared beside those recorded."""
+
+SECONDS_PER_BYTE = 2e-6
+MAX_SECONDS = 2.0
+
+
+class Work:
+    """What decoding one payload may still cost, beyond looking at each of its bytes once."""
+
+    __slots__ = ("alike", "deadline", "left", "recorded")
+
+    def __init__(self, recorded: int) -> None:
+        self.recorded = recorded
+        self.left = ALWAYS_WORK + (4 * recorded if recorded < MAX_WORK >> 2 else MAX_WORK)
+        self.alike: dict[int, list[Any]] | None = None  # unlike keys by their hash: see keys.py
+        self.deadline = 0.0
+
+    def spend(self, units: int) -> None:
+        """Note work done on parts that may be used many times; raises PickleError past the bound.
+
+        Examples
+        --------
+        >>> work = Work(10)
+        >>> work.spend(99_000)
+        >>> work.spend(99_000)
+        Traceback (most recent call last):
+        dbos_notebook.payloads.bounds.PickleError: it has its parts copied over and over
+        """
+        self.left -= units
+        if self.left < 0:
+            raise PickleError("it has its parts copied over and over")
+
+    def look_at_the_clock(self) -> None:
+        """Raise PickleError where decoding takes far longer than it should.
+
+        The bounds above are the rule. The clock, of this thread's own work, is the net under them:
+        many times over what any payload of that size needs.
+        """
+        if not self.deadline:
+            allowed = min(SECONDS_PER_BYTE * self.recorded, MAX_SECONDS)
+            self.deadline = thread_time() + 1 + allowed
+        elif thread_time() > self.deadline:
+            raise PickleError("it takes too long")
+
+
+def units(value: Any) -> int:
+    """Return what it costs to copy or read a value once, in the units of ``Work``."""
+    kind: type = type(value)
+    if kind in (str, bytes, bytearray):
+        return 1 + (len(value) >> 4)
+    if kind is int:
+        return 1 + int(value.bit_length() >> 6)
+    return 1 + len(value) if kind in COPIED else 1
+
+
+COPIED = frozenset({list, tuple, dict, set, frozenset, collections.deque})
+
+
+def excess(value: Any, recorded: int, characters: int = 0) -> str | None:
+    """Say what is too much about a value recorded in so many items and characters.
+
+    Returns ``None`` where nothing is.
 
     Examples
     --------
@@ -29,40 +103,82 @@ def excess(value: Any, recorded: int) -> str | None:
     ...     laughs = [laughs, laughs]
     >>> excess(laughs, 60)
     'it stands for over 10,000 items'
+    >>> excess(["ha" * 100_000] * 30, 60)
+    'it stands for over 4,000,000 characters'
     >>> excess([1, [2]], 3) is None
     True
     """
     allowed = min(max(ALWAYS_WRITTEN, MAX_GROWTH * recorded), MAX_WRITTEN)
-    left = allowed
+    readable = ALWAYS_CHARACTERS + 2 * characters + min(8 * characters, MAX_CHARACTERS_MORE)
+    left, legible = allowed, readable
     # Where one is inside a container, it is not entered again: a repr shows "..." there.
-    inside = {id(value)}
-    way: list[tuple[Any, Iterator[Any]]] = [(value, iter(_parts(value)))]
+    inside: set[int] = set()
+    way: list[tuple[Any, Iterator[Any]]] = [((value,), iter((value,)))]
     while way:
         container, parts = way[-1]
         for part in parts:
             left -= 1
-            if left < 0:
-                return f"it stands for over {allowed:,} items"
-            if isinstance(part, _CONTAINERS) and id(part) not in inside:
-                if len(way) >= MAX_DEPTH:
+            kind = type(part)
+            if kind in _SMALL:
+                continue
+            if kind not in _CONTAINERS:
+                # What is deep inside is copied by the repr of everything that it is in.
+                legible -= _written(part) * (1 + (len(way) >> 5))
+            elif id(part) not in inside:
+                if kind is Opaque:
+                    legible -= len(part.type)
+                if len(way) > MAX_DEPTH:
                     return f"it is nested over {MAX_DEPTH} deep"
                 inside.add(id(part))
                 way.append((part, iter(_parts(part))))
                 break
+            if left < 0 or legible < 0:
+                break
         else:
             way.pop()
             inside.discard(id(container))
+        if left < 0:
+            return f"it stands for over {allowed:,} items"
+        if legible < 0:
+            return f"it stands for over {readable:,} characters"
     return None
 
 
-_CONTAINERS = (list, dict, tuple, set, frozenset, deque, Opaque, RecordedError)
+_SMALL_DECIMAL = decimal.Decimal(1).__sizeof__()
+_SMALL = frozenset({type(None), bool, float, complex})
+_CONTAINERS: frozenset[type] = COPIED | {
+    *(collections.OrderedDict, collections.Counter, collections.defaultdict, Opaque, RecordedError)
+}
+
+
+def _written(value: Any) -> int:
+    """Return about how many characters a value without parts is written in, or what takes as long.
+
+    A repr has up to four for a character or byte, and up to ten for one beyond Latin.
+    """
+    kind = type(value)
+    if kind is str:
+        return len(value) if value.isascii() else 3 * len(value)
+    if kind in (bytes, bytearray):
+        return len(value)
+    if kind is int:
+        return 1 + int(value.bit_length() >> 3)
+    if kind is decimal.Decimal:
+        return 4 + int(value.__sizeof__()) - _SMALL_DECIMAL
+    if kind is fractions.Fraction:
+        return 4 + int(value.numerator.bit_length() + value.denominator.bit_length() >> 3)
+    if kind is Reference:
+        return len(value.type)
+    if isinstance(value, pathlib.PurePath):
+        return 4 + len(str(value))
+    return 20  # times, UUIDs
 
 
 def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return (part for pair in value.items() for part in pair)
-    if isinstance(value, Opaque):
+    if type(value) is Opaque:
         return (value.args, value.kwargs, value.state, value.items)
-    if isinstance(value, RecordedError):
-        return (value.args, value.state, value.data, value.code)
-    return cast(Iterable[Any], value) if isinstance(value, _CONTAINERS) else ()
+    if type(value) is RecordedError:
+        return (value.args, value.state, value.data, value.code, value.recorded_message)
+    return cast(Iterable[Any], value)

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import collections
-import datetime as dt
-import decimal
-import fractions
-import pathlib
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from dbos_notebook.payloads import arrays
-from dbos_notebook.payloads.values import Opaque, RecordedError, Reference
-
-MAX_ODD_KEYS = 1_000
-"""Keys whose hashes a payload could choose to be alike; more would make a dict slow."""
-_HASH_MODULUS = (1 << 61) - 1
-_TIMES = (dt.date, dt.time, dt.timedelta, dt.datetime)
-_NUMBERS_ALIKE = (bool, int, float, complex, decimal.Decimal, fractions.Fraction)
-_SCALARS = frozenset({type(None), str, bytes, uuid.UUID, *_NUMBERS_ALIKE, *_TIMES})
+from dbos_notebook.payloads.bounds import Work
+from dbos_notebook.payloads.keys import key
+from dbos_notebook.payloads.values import Opaque, RecordedError
 
 
-def with_state(made: Any, state: Any) -> Any:
+def with_state(work: Work, made: Any, state: Any) -> Any:
     """Give a record its state; a plain value may come of it."""
     if isinstance(made, RecordedError):
         made.take_state(state)
     elif type(made) is Opaque:
         if made.type == "uuid.UUID" and (number := _uuid_number(state)) is not None:
             return uuid.UUID(int=number)
-        made.state = _known_state(made.type, state) or _attributes(state)
+        made.state = _known_state(work, made.type, state) or _attributes(work, state)
     elif not isinstance(made, dict):  # an OrderedDict may have attributes; they are not shown
         raise ValueError(f"a {type(made).__name__} takes no state")
     return made
@@ -40,22 +31,26 @@ def _uuid_number(state: Any) -> int | None:
     return number if type(number) is int and 0 <= number < 1 << 128 else None
 
 
-def _known_state(kind: str, state: Any) -> dict[str, Any] | None:
-    if kind == "numpy.ndarray":
-        return arrays.array_state(state)
+def _known_state(work: Work, kind: str, state: Any) -> dict[str, Any] | None:
+    if not kind.startswith(("numpy.", "pandas.")):
+        return None
     try:
+        if kind == "numpy.ndarray":
+            return arrays.array_state(state)
+        work.spend(arrays.LOOKS)
         return arrays.table_state(kind, state)
-    except (AttributeError, IndexError, OverflowError, TypeError, ValueError):
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
         # Another pandas writes it otherwise; what is recorded is shown as it is.
         return None
 
 
-def _attributes(state: Any) -> Any:
+def _attributes(work: Work, state: Any) -> Any:
     if (
         type(state) is tuple
         and len(state) == 2
         and all(type(s) in (dict, type(None)) for s in state)
     ):
+        work.spend(len(state[0] or ()) + len(state[1] or ()))
         # Of a class with __slots__: what its __dict__ held, and its slots.
         return {**(state[0] or {}), **(state[1] or {})}
     if type(state) is dict and type(state.get("__dict__")) is dict:
@@ -74,35 +69,40 @@ def extend(made: Any, items: list[Any]) -> None:
         raise ValueError(f"a {type(made).__name__} takes no items")
 
 
-def set_items(made: Any, flat: list[Any]) -> None:
+def set_items(work: Work, made: Any, flat: list[Any]) -> None:
     """Set ``[key, value, key, value, …]`` in a dict, or in the record of a subclass of it."""
     if len(flat) % 2:
         raise ValueError("a key has no value")
     if isinstance(made, dict):
+        if type(made) is collections.Counter:  # its repr compares what it holds
+            raise ValueError("a Counter takes no keys")
         for place in range(0, len(flat), 2):
-            made[_key(flat[place], made)] = flat[place + 1]
+            made[key(work, flat[place])] = flat[place + 1]
+            if place & 0xFFF == 0xFFE:
+                work.look_at_the_clock()
     elif type(made) is Opaque:
         _more(made, list(zip(flat[::2], flat[1::2], strict=True)))
     else:
         raise ValueError(f"a {type(made).__name__} takes no keys")
 
 
-def add(made: Any, items: list[Any]) -> None:
+def add(work: Work, made: Any, items: Iterable[Any]) -> None:
     """Add items to a set, or to the record of a subclass of it."""
     if type(made) is set:
-        for item in items:
-            made.add(_key(item, made))
+        for place, item in enumerate(items):
+            made.add(key(work, item))
+            if place & 0xFFF == 0xFFE:
+                work.look_at_the_clock()
     elif type(made) is Opaque:
-        _more(made, items)
+        _more(made, list(items))
     else:
         raise ValueError(f"a {type(made).__name__} takes no members")
 
 
-def hashed(kind: Callable[[Iterable[Any]], Any], items: Iterable[Any]) -> Any:
+def hashed(work: Work, kind: Callable[[Iterable[Any]], Any], items: Iterable[Any]) -> Any:
     """Make a set or frozenset whose members cannot make it slow."""
     members: set[Any] = set()
-    for item in items:
-        members.add(_key(item, members))
+    add(work, members, items)
     return kind(members)
 
 
@@ -110,36 +110,3 @@ def _more(made: Opaque, items: list[Any]) -> None:
     if made.items is None:
         made.items = []
     made.items.extend(items)
-
-
-def _key(key: Any, container: Any) -> Any:
-    """Return a key, if hashing and comparing it is cheap whatever else the container holds."""
-    kind = type(key)
-    # Their hashes are salted, or their own value.
-    if kind in (str, bytes, bool, type(None)):
-        return key
-    if kind is int and -_HASH_MODULUS < key < _HASH_MODULUS:
-        return key
-    if len(container) >= MAX_ODD_KEYS:
-        raise ValueError(f"over {MAX_ODD_KEYS:,} keys of a {kind.__name__}")
-    if not _plain(key, 3):
-        raise ValueError(f"a key is a {kind.__name__} that holds more than plain values")
-    return key
-
-
-def _plain(value: Any, depth: int) -> bool:
-    kind = type(value)
-    if kind in _SCALARS or isinstance(value, pathlib.PurePath):
-        return True
-    if depth == 0:
-        return False
-    if kind in (tuple, frozenset):
-        return len(value) <= 100 and all(_plain(each, depth - 1) for each in value)
-    if kind is Opaque:
-        state = value.state if value.state is not None else {}
-        if type(state) is not dict or len(state) > 100 or value.items or value.kwargs:
-            return False
-        return _plain(tuple(value.args), depth) and all(
-            _plain(each, depth - 1) for each in state.values()
-        )
-    return kind is Reference

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import re
 from typing import Any
 
 from dbos_notebook.payloads import builders
+from dbos_notebook.payloads.bounds import MAX_DEPTH, PickleError, Work
 from dbos_notebook.payloads.values import Opaque, RecordedError
+from dbos_notebook.printable import printable
 
 MAX_DIGITS = 4_000
+MAX_VALUES = 1_000_000
+"""Values that a document may hold."""
+# To its end, where it has no closing quote: so that no text makes it look twice at a place.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_BIGINT = re.compile(r"-?[0-9]+")
 
 
 def parse(text: str) -> Any:
-    """Parse JSON; raises ValueError or RecursionError."""
+    """Parse JSON; raises ValueError, RecursionError, or PickleError where it holds too much."""
+    if _values(text) > MAX_VALUES and _values(_STRING.sub("", text)) > MAX_VALUES:
+        raise PickleError(f"it has over {MAX_VALUES:,} values")
     return json.loads(text)
+
+
+def _values(text: str) -> int:
+    return text.count("[") + text.count("{") + text.count(",")
 
 
 def portable_error(value: Any) -> Any:
@@ -27,30 +41,33 @@ def portable_error(value: Any) -> Any:
     ValueError('no card')
     """
     if isinstance(value, dict) and isinstance(value.get("name"), str) and "message" in value:
+        message = value["message"]
+        plain = isinstance(message, str)
         return RecordedError(
-            value["name"],
-            message=str(value["message"]),
+            printable(value["name"]),
+            () if plain else (message,),
+            message=message if plain else None,
             code=value.get("code"),
             data=value.get("data"),
         )
     return value
 
 
-def superjson(document: Any) -> Any:
+def superjson(document: Any, work: Work) -> Any:
     """Give a superjson document (``{"json": …, "meta": {"values": …}}``) its types back.
 
     Examples
     --------
-    >>> superjson({"json": {"n": "12"}, "meta": {"values": {"n": ["bigint"]}}})
+    >>> superjson({"json": {"n": "12"}, "meta": {"values": {"n": ["bigint"]}}}, Work(60))
     {'n': 12}
     """
     if not isinstance(document, dict) or "json" not in document:
         return document
     meta = document.get("meta")
-    return _apply(document["json"], meta.get("values") if isinstance(meta, dict) else None)
+    return _apply(document["json"], meta.get("values") if isinstance(meta, dict) else None, work)
 
 
-def _apply(value: Any, tree: Any) -> Any:
+def _apply(value: Any, tree: Any, work: Work) -> Any:
     """Apply a tree of annotations: ``[type]``, ``[type, {path: tree}]`` or ``{path: tree}``."""
     if isinstance(tree, dict):
         own, below = None, tree
@@ -60,46 +77,69 @@ def _apply(value: Any, tree: Any) -> Any:
     else:
         return value
     for path, subtree in below.items():
-        keys = [key.replace(r"\.", ".") for key in re.split(r"(?<!\\)\.", path)]
-        value = _at(value, keys, subtree)
-    return value if own is None else _typed(value, own)
+        keys = re.split(r"(?<!\\)\.", path, maxsplit=MAX_DEPTH)
+        if len(keys) <= MAX_DEPTH:  # nothing deeper will be shown
+            value = _at(value, [key.replace(r"\.", ".") for key in keys], 0, subtree, work)
+    return value if own is None else _typed(value, own, work)
 
 
-def _at(value: Any, keys: list[str], tree: Any) -> Any:
-    if not keys:
-        return _apply(value, tree)
-    key, *rest = keys
+def _at(value: Any, keys: list[str], place: int, tree: Any, work: Work) -> Any:
+    if place == len(keys):
+        return _apply(value, tree, work)
+    key = keys[place]
     if isinstance(value, dict) and key in value:
-        value[key] = _at(value[key], rest, tree)
+        value[key] = _at(value[key], keys, place + 1, tree, work)
     elif isinstance(value, list) and key.isdecimal() and len(key) < 10 and int(key) < len(value):
-        value[int(key)] = _at(value[int(key)], rest, tree)
+        value[int(key)] = _at(value[int(key)], keys, place + 1, tree, work)
     return value
 
 
-def _typed(value: Any, kind: Any) -> Any:
+def _typed(value: Any, kind: Any, work: Work) -> Any:
     # ["class", name], ["custom", name], ["symbol", name], ["typed-array", name]
     kind, name = kind if isinstance(kind, list) and len(kind) == 2 else (kind, None)
+    if not isinstance(kind, str):
+        return value
     if kind in ("class", "custom") and name is not None:
-        return Opaque(str(name), state=value)
+        return Opaque(printable(name), state=value)
     if kind == "undefined":
         return None
-    if kind == "bigint" and isinstance(value, str) and len(value) <= MAX_DIGITS:
-        return int(value)
-    if kind == "Date" and isinstance(value, str):
-        return dt.datetime.fromisoformat(value)
-    if kind == "number":
-        return {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": -float("inf")}.get(
-            str(value), -0.0 if value == "-0" else value
-        )
+    if isinstance(value, str):
+        return _of_text(value, kind)
     if kind == "set" and isinstance(value, list):
-        return builders.hashed(set, value)
+        return _set(value, work)
     if kind == "map" and isinstance(value, list):
-        made: dict[Any, Any] = {}
-        for key, item in value:
-            builders.set_items(made, [key, item])
-        return made
-    if kind == "Error":
-        return portable_error(value)
-    if kind == "regexp":
-        return Opaque("RegExp", (value,))
-    return value
+        return _map(value, work)
+    return portable_error(value) if kind == "Error" else value
+
+
+def _of_text(text: str, kind: str) -> Any:
+    if kind == "bigint" and len(text) <= MAX_DIGITS and _BIGINT.fullmatch(text):
+        return int(text)
+    if kind == "Date":
+        try:
+            return dt.datetime.fromisoformat(text)
+        except ValueError:  # a Date may be of a year over 9999
+            return Opaque("Date", (text,))
+    if kind == "number":
+        special = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf, "-0": -0.0}
+        return special.get(text, text)
+    return Opaque("RegExp", (text,)) if kind == "regexp" else text
+
+
+def _set(members: list[Any], work: Work) -> Any:
+    try:
+        made: set[Any] = builders.hashed(work, set, members)
+    except (TypeError, ValueError):  # JavaScript's may hold objects
+        return Opaque("Set", (members,))
+    # … and tells 1 from true.
+    return made if len(made) == len(members) else Opaque("Set", (members,))
+
+
+def _map(pairs: list[Any], work: Work) -> Any:
+    made: dict[Any, Any] = {}
+    try:
+        for key, item in pairs:
+            builders.set_items(work, made, [key, item])
+    except (TypeError, ValueError):
+        return Opaque("Map", (pairs,))
+    return made if len(made) == len(pairs) else Opaque("Map", (pairs,))

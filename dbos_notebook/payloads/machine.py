@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from dbos_notebook.payloads.values import Opaque
+from dbos_notebook.payloads.bounds import PickleError, Work
+from dbos_notebook.payloads.values import Reference
 
-
-class PickleError(Exception):
-    """A pickle that cannot be decoded; the text says why."""
-
-
-NESTING = (list, dict, tuple, set, frozenset, Opaque)
+_PLAIN = (type(None), bool, float)
+MAX_PLACES = 1_000_000
+"""Places of the memo; a number beyond them is no pickler's, and could be chosen to be slow."""
 
 
 class Machine:
@@ -23,11 +21,18 @@ class Machine:
         How many were run.
     containers
         How many containers were made: a bound on how deep the value is.
+    repeated
+        How many characters of texts and bytes were used again.
     shared
-        Whether a container was used twice, so that the value may be bigger than its record.
+        Whether anything else was used twice, so that the value may be bigger than its record.
+    work
+        What it may still cost.
     """
 
-    __slots__ = ("below", "containers", "data", "instructions", "memo", "place", "shared", "stack")
+    __slots__ = (
+        *("below", "containers", "data", "instructions", "memo", "place", "repeated", "shared"),
+        *("stack", "work"),
+    )
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -37,7 +42,9 @@ class Machine:
         self.memo: dict[int, Any] = {}
         self.instructions = 0
         self.containers = 0
+        self.repeated = 0
         self.shared = False
+        self.work = Work(len(data))
 
     def take(self, count: int) -> bytes:
         """Return the next bytes."""
@@ -72,9 +79,23 @@ class Machine:
         self.containers += 1
         self.stack.append(value)
 
-    def get(self, key: int) -> None:
-        """Push what was memorised."""
-        value = self.memo[key]
-        if isinstance(value, NESTING):
+    def push_again(self, value: Any) -> None:
+        """Push what was pushed before."""
+        kind = type(value)
+        if kind is str or kind is bytes:
+            self.repeated += len(value)
+        elif kind is Reference:
+            self.repeated += len(value.type)
+        elif kind not in _PLAIN:
             self.shared = True
         self.stack.append(value)
+
+    def get(self, place: int) -> None:
+        """Push what was memorised."""
+        self.push_again(self.memo[place])
+
+    def put(self, place: int) -> None:
+        """Memorise what is on top."""
+        if not 0 <= place < MAX_PLACES:
+            raise PickleError(f"it numbers its parts beyond {MAX_PLACES:,}")
+        self.memo[place] = self.stack[-1]

@@ -16,14 +16,17 @@ import pathlib
 import struct
 import zoneinfo
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from dbos_notebook.payloads import arrays
+from dbos_notebook.payloads.bounds import Work, units
 from dbos_notebook.payloads.builders import hashed, set_items
 from dbos_notebook.payloads.values import Opaque, RecordedError, Reference
 
 MAX_NAME = 200
 MAX_TEXT_ARGUMENT = 10_000
+MAX_FRACTION_TEXT = 2_001
+MAX_ZONE_NAME = 50
 _RENAMED = {"__builtin__": "builtins", "exceptions": "builtins", "copy_reg": "copyreg"}
 _EXCEPTIONS = frozenset(
     f"builtins.{name}"
@@ -38,24 +41,43 @@ class _DeclinedError(Exception):
 
 def dotted(module: str, name: str) -> str:
     """Return the name of a global, fit to be shown."""
+    # Cut first: a name of megabytes may be used many times.
+    if len(module) + len(name) > MAX_NAME:
+        module, name = module[:MAX_NAME], name[:MAX_NAME]
     full = f"{_RENAMED.get(module, module)}.{name}"
     if not full.isprintable():
         full = full.encode("unicode_escape").decode("ascii")
     return full if len(full) <= MAX_NAME else full[: MAX_NAME - 1] + "…"
 
 
-def make(named: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Any:
+def make(
+    work: Work, named: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> Any:
     """Return what a payload's call of ``named`` would give: a plain value, or a record of it."""
     if type(named) is not Reference:
+        work.spend(len(args))
         return Opaque("call", (named, *args), kwargs)
     if named.type in _EXCEPTIONS:
         return RecordedError(named.type, args)
     maker = _MAKERS.get(named.type)
     if maker is not None and not kwargs:
+        # What is made of something big copies it, or at least reads it.
+        if len(args) > 100:
+            work.spend(len(args))
+        for arg in args:
+            work.spend(units(arg))
         try:
-            return maker(*args)
+            return maker(work, *args) if maker in _WORKING else maker(*args)
         # What is wrong with the arguments is for their reader to see, in the record.
-        except (_DeclinedError, TypeError, ValueError, ArithmeticError, struct.error):
+        except (
+            _DeclinedError,
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            struct.error,
+        ):
             return Opaque(named.type, args)
     return Opaque(named.type, args, kwargs)
 
@@ -67,36 +89,45 @@ def _exact(value: Any, *kinds: type) -> Any:
 
 
 def _collection(kind: Callable[[Iterable[Any]], Any]) -> Callable[..., Any]:
-    def maker(items: Any = ()) -> Any:
-        return hashed(kind, _exact(items, list, tuple, set, frozenset))
+    def maker(work: Work, items: Any = ()) -> Any:
+        return hashed(work, kind, _exact(items, list, tuple, set, frozenset))
 
     return maker
+
+
+_set = _collection(set)
+_frozenset = _collection(frozenset)
 
 
 def _list(items: Any = ()) -> Any:
     return list(_exact(items, list, tuple))
 
 
-def _dict(items: Any = ()) -> Any:
+def _dict(work: Work, items: Any = ()) -> Any:
     made: dict[Any, Any] = {}
     if type(items) is dict:
         return dict(items)
     for key, value in _exact(items, list, tuple):
-        set_items(made, [key, value])
+        set_items(work, made, [key, value])
     return made
 
 
-def _ordered(items: Any = ()) -> Any:
-    return collections.OrderedDict(_dict(items))
+def _ordered(work: Work, items: Any = ()) -> Any:
+    return collections.OrderedDict(_dict(work, items))
 
 
 def _counter(items: Any = ()) -> Any:
-    return collections.Counter(_exact(items, dict))
+    # Its repr compares the counts: they must be such that can be, and cheaply.
+    kinds = {type(count) for count in _exact(items, dict).values()}
+    decimals = kinds == {decimal.Decimal} and all(count.is_finite() for count in items.values())
+    if not decimals and not kinds <= {int, float, bool}:
+        raise _DeclinedError
+    return collections.Counter(items)
 
 
-def _defaultdict(factory: Any = None, items: Any = ()) -> Any:
+def _defaultdict(work: Work, factory: Any = None, items: Any = ()) -> Any:
     # What made its missing values is not called here.
-    return collections.defaultdict(None, _dict(items))
+    return collections.defaultdict(None, _dict(work, items))
 
 
 def _deque(items: Any = (), size: Any = None) -> Any:
@@ -127,21 +158,20 @@ def _complex(real: Any, imaginary: Any) -> Any:
 def _decimal(text: Any) -> Any:
     if len(_exact(text, str)) > MAX_TEXT_ARGUMENT:
         raise _DeclinedError
-    return decimal.Decimal(text)
+    made = decimal.Decimal(text)
+    if made.is_snan():  # comparing it raises
+        raise _DeclinedError
+    return made
 
 
 def _fraction(*args: Any) -> Any:
     # One text before Python 3.12, a numerator and a denominator since.
     if len(args) == 1:
-        numerator, denominator = _exact(args[0], str).split("/")
-        args = (_small(numerator), _small(denominator))
+        if len(_exact(args[0], str)) > MAX_FRACTION_TEXT:
+            raise _DeclinedError
+        numerator, denominator = args[0].split("/")
+        args = (int(numerator), int(denominator))
     return fractions.Fraction(*(_exact(arg, int) for arg in args))
-
-
-def _small(text: str) -> int:
-    if len(text) > 1_000:
-        raise _DeclinedError
-    return int(text)
 
 
 def _zone(zone: Any) -> Any:
@@ -158,18 +188,35 @@ def _state_of_time(state: Any, length: int) -> bytes:
     return bytes(data)
 
 
+# The fields are given one by one: of a packed state Python takes the year 0 and the hour 99, and
+# fails later.
+
+
 def _datetime(state: Any, zone: Any = None) -> Any:
     data = _state_of_time(state, 10)
-    return cast(Any, dt.datetime)(data, *(() if zone is None else (_zone(zone),)))
+    month, fold = _month(data[2])
+    when = (data[0] << 8 | data[1], month, data[3], data[4], data[5], data[6])
+    return dt.datetime(*when, _microsecond(data[7:]), _zone(zone), fold=fold)
 
 
 def _date(state: Any) -> Any:
-    return cast(Any, dt.date)(_state_of_time(state, 4))
+    data = _state_of_time(state, 4)
+    return dt.date(data[0] << 8 | data[1], data[2], data[3])
 
 
 def _time(state: Any, zone: Any = None) -> Any:
     data = _state_of_time(state, 6)
-    return cast(Any, dt.time)(data, *(() if zone is None else (_zone(zone),)))
+    hour, fold = _month(data[0])
+    return dt.time(hour, data[1], data[2], _microsecond(data[3:]), _zone(zone), fold=fold)
+
+
+def _month(byte: int) -> tuple[int, int]:
+    """Return a month (of a time: the hour), and the fold, which is its first bit."""
+    return byte & 0x7F, byte >> 7
+
+
+def _microsecond(data: bytes) -> int:
+    return int.from_bytes(data, "big")
 
 
 def _timedelta(*parts: Any) -> Any:
@@ -177,7 +224,9 @@ def _timedelta(*parts: Any) -> Any:
 
 
 def _timezone(offset: Any, *name: Any) -> Any:
-    return dt.timezone(_exact(offset, dt.timedelta), *(_exact(n, str) for n in name))
+    if name and len(_exact(name[0], str)) > MAX_ZONE_NAME:
+        raise _DeclinedError
+    return dt.timezone(_exact(offset, dt.timedelta), *name)
 
 
 @functools.cache
@@ -189,19 +238,27 @@ def _zoneinfo(key: Any, from_cache: Any = True) -> Any:  # noqa: FBT002 - as pic
     # Asked for a name it does not know, zoneinfo goes looking for a package of that name.
     if _exact(key, str) not in _known_zones():
         raise _DeclinedError
+    return _known_zone(key)
+
+
+@functools.cache
+def _known_zone(key: str) -> zoneinfo.ZoneInfo:
+    # Kept, since Python keeps eight, and reads the file again for a ninth.
     return zoneinfo.ZoneInfo(key)
 
 
 def _path(kind: type[pathlib.PurePath]) -> Callable[..., Any]:
     def maker(*parts: Any) -> Any:
-        return kind(*(_exact(part, str) for part in parts))
+        if sum(len(_exact(part, str)) for part in parts) > MAX_TEXT_ARGUMENT:
+            raise _DeclinedError
+        return kind(*parts)
 
     return maker
 
 
-def _instance(named: Any, *args: Any) -> Any:
+def _instance(work: Work, named: Any, *args: Any) -> Any:
     # copyreg.__newobj__(class, *args)
-    return make(_exact(named, Reference), args)
+    return make(work, _exact(named, Reference), args)
 
 
 def _named_within(named: Any, name: Any) -> Any:
@@ -209,17 +266,17 @@ def _named_within(named: Any, name: Any) -> Any:
     return Reference(dotted(_exact(named, Reference).type, _exact(name, str)))
 
 
-def _reconstructed(named: Any, base: Any, state: Any) -> Any:
+def _reconstructed(work: Work, named: Any, base: Any, state: Any) -> Any:
     # copyreg._reconstructor(class, base, state): how protocols 0 and 1 make an instance.
     if _exact(base, Reference).type == "builtins.object":
-        return make(_exact(named, Reference), ())
+        return make(work, _exact(named, Reference), ())
     return Opaque(_exact(named, Reference).type, (state,))
 
 
 _MAKERS: dict[str, Callable[..., Any]] = {
     "builtins.getattr": _named_within,
-    "builtins.set": _collection(set),
-    "builtins.frozenset": _collection(frozenset),
+    "builtins.set": _set,
+    "builtins.frozenset": _frozenset,
     "builtins.list": _list,
     "builtins.dict": _dict,
     "builtins.bytearray": _bytearray,
@@ -252,3 +309,5 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     },
     **arrays.MAKERS,
 }
+# Those that make dicts and sets, or call others, are given the Work that is left.
+_WORKING = frozenset({_set, _frozenset, _dict, _ordered, _defaultdict, _instance, _reconstructed})

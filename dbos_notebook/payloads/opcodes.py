@@ -3,23 +3,26 @@
 They are those of https://docs.python.org/3/library/pickletools.html. Where pickle would import a
 name and call it, these ask ``builders`` for a plain value or make an ``Opaque``. Nothing is
 imported, looked up or called that a payload names. What a payload can cost is bounded: objects
-by ``MAX_ITEMS``, memory thereby, integers by their length.
+by ``MAX_ITEMS``, memory thereby, integers by their length, copies and comparisons by ``Work``.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
 
 from dbos_notebook.payloads import builders, makers
-from dbos_notebook.payloads.machine import NESTING, Machine, PickleError
+from dbos_notebook.payloads.bounds import PickleError
+from dbos_notebook.payloads.machine import Machine
 from dbos_notebook.payloads.scalars import SCALARS
 from dbos_notebook.payloads.values import Opaque, Reference
 
 MAX_ITEMS = 1_000_000
 """Instructions that one pickle may have; each makes at most one object."""
+
+BETWEEN_LOOKS = 10_000
+"""Instructions between looks at the clock."""
 
 
 def run(data: bytes) -> Machine:
@@ -38,12 +41,16 @@ def run(data: bytes) -> Machine:
     m = Machine(data)
     table = _TABLE
     left = MAX_ITEMS
+    pause = MAX_ITEMS - BETWEEN_LOOKS
     try:
         while (code := data[m.place]) != _STOP:
             m.place += 1
             left -= 1
-            if left < 0:
-                raise PickleError(f"it has over {MAX_ITEMS:,} instructions")
+            if left < pause:
+                if left < 0:
+                    raise PickleError(f"it has over {MAX_ITEMS:,} instructions")
+                m.work.look_at_the_clock()
+                pause = max(0, pause - BETWEEN_LOOKS)
             instruction = table[code]
             if instruction is None:
                 raise PickleError(f"byte {code} is no instruction that is allowed")
@@ -55,7 +62,7 @@ def run(data: bytes) -> Machine:
         raise PickleError("it is cut short or broken") from None
     except KeyError as error:
         raise PickleError(f"it uses place {error} before it was filled") from None
-    except (ValueError, TypeError, OverflowError, struct.error) as error:
+    except (ValueError, TypeError, ArithmeticError, struct.error) as error:
         raise PickleError(f"it is broken: {error}") from None
     return m
 
@@ -77,10 +84,7 @@ def _pop_mark(m: Machine) -> None:
 
 
 def _dup(m: Machine) -> None:
-    value = m.stack[-1]
-    if isinstance(value, NESTING):
-        m.shared = True
-    m.stack.append(value)
+    m.push_again(m.stack[-1])
 
 
 def _empty(kind: Callable[[], Any]) -> Callable[[Machine], None]:
@@ -113,7 +117,7 @@ def _tuple(count: int) -> Callable[[Machine], None]:
 def _marked_dict(m: Machine) -> None:
     m.contain({})
     made = m.stack.pop()
-    builders.set_items(made, m.since_mark())
+    builders.set_items(m.work, made, m.since_mark())
     m.stack.append(made)
 
 
@@ -130,21 +134,21 @@ def _appends(m: Machine) -> None:
 def _set_item(m: Machine) -> None:
     value = m.stack.pop()
     key = m.stack.pop()
-    builders.set_items(m.stack[-1], [key, value])
+    builders.set_items(m.work, m.stack[-1], [key, value])
 
 
 def _set_items(m: Machine) -> None:
     items = m.since_mark()
-    builders.set_items(m.stack[-1], items)
+    builders.set_items(m.work, m.stack[-1], items)
 
 
 def _add_items(m: Machine) -> None:
     items = m.since_mark()
-    builders.add(m.stack[-1], items)
+    builders.add(m.work, m.stack[-1], items)
 
 
 def _frozenset(m: Machine) -> None:
-    m.contain(builders.hashed(frozenset, m.since_mark()))
+    m.contain(builders.hashed(m.work, frozenset, m.since_mark()))
 
 
 def _get_line(m: Machine) -> None:
@@ -159,12 +163,12 @@ def _get(size: int) -> Callable[[Machine], None]:
 
 
 def _put_line(m: Machine) -> None:
-    m.memo[int(m.line())] = m.stack[-1]
+    m.put(int(m.line()))
 
 
 def _put(size: int) -> Callable[[Machine], None]:
     def put(m: Machine) -> None:
-        m.memo[m.number(size)] = m.stack[-1]
+        m.put(m.number(size))
 
     return put
 
@@ -189,7 +193,7 @@ def _stack_global(m: Machine) -> None:
 def _call(m: Machine, named: Any, args: Any, kwargs: Any = None) -> None:
     if type(args) is not tuple:
         raise PickleError("it is broken: a call has no arguments")
-    m.contain(makers.make(named, args, kwargs))
+    m.contain(makers.make(m.work, named, args, kwargs))
 
 
 def _reduce(m: Machine) -> None:
@@ -219,15 +223,16 @@ def _inst(m: Machine) -> None:
 def _build(m: Machine) -> None:
     state = m.stack.pop()
     before = m.stack[-1]
-    after = builders.with_state(before, state)
+    after = builders.with_state(m.work, before, state)
     if after is not before:
         m.stack[-1] = after
-        # It was memorised a moment ago, before its state was; look no further, or many such
-        # in one pickle would take for ever.
-        for key in islice(reversed(m.memo), 32):
-            if m.memo[key] is before:
-                m.memo[key] = after
+        # It was memorised before its state was known: a moment ago, by every pickler.
+        for looked, place in enumerate(reversed(m.memo)):
+            if m.memo[place] is before:
+                m.memo[place] = after
                 break
+            if looked > 32:
+                m.work.spend(1)
 
 
 def _persistent_line(m: Machine) -> None:

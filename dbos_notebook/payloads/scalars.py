@@ -7,7 +7,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from dbos_notebook.payloads.machine import Machine, PickleError
+from dbos_notebook.payloads.bounds import PickleError
+from dbos_notebook.payloads.machine import Machine
 
 # Python loads this codec when it is first asked for; decoding is to import nothing.
 codecs.lookup("raw-unicode-escape")

@@ -6,12 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from reprlib import recursive_repr
 from typing import Any
 
+from dbos_notebook.printable import printable
+
+# Python, numpy and notebooks look these up on any object, and obey what they find.
+_ASKED_BY_MACHINES = ("__", "_repr_", "_ipython_")
+
 
 class Opaque:
     """An object of a class that was not loaded: its type, and what was recorded of it.
 
     Nothing of the class runs. Attributes that the record holds can be read:
-    ``order.total``; in a record without names, ``order.args``.
+    ``order.total``; in a record without names, ``order.args``. Those whose names mean something
+    to Python or a notebook (``__array_interface__``, ``_repr_html_``) only by ``order.state``.
 
     Attributes
     ----------
@@ -50,7 +56,8 @@ class Opaque:
         self.items = items
 
     def __getattr__(self, name: str) -> Any:
-        if name in Opaque.__slots__:  # not yet set: a copy or a debugger looks early
+        # A slot is asked for here while it is not yet set: by a copy, or a debugger.
+        if name in Opaque.__slots__ or name.startswith(_ASKED_BY_MACHINES):
             raise AttributeError(name)
         state = self.state
         if type(state) is dict and name in state:
@@ -62,7 +69,14 @@ class Opaque:
     def __dir__(self) -> Iterator[str]:
         yield from Opaque.__slots__
         names = [*(self.state if type(self.state) is dict else ()), *self.kwargs]
-        yield from (name for name in names if type(name) is str and name.isidentifier())
+        yield from (
+            name
+            for name in names
+            if type(name) is str
+            and len(name) <= 200
+            and name.isidentifier()
+            and not name.startswith(_ASKED_BY_MACHINES)
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Opaque):
@@ -71,19 +85,24 @@ class Opaque:
 
     def __hash__(self) -> int:
         # It may be a key: an enum's member, a frozen dataclass.
-        return hash(self.type)
+        state = frozenset(self.state.items()) if type(self.state) is dict else ()
+        return hash((self.type, tuple(self.args), state))
 
     @recursive_repr()
     def __repr__(self) -> str:
         shown = [repr(arg) for arg in self.args]
         if type(self.state) is dict:
-            shown += [f"{name}={value!r}" for name, value in self.state.items()]
+            shown += [f"{_name(name)}={value!r}" for name, value in self.state.items()]
         elif self.state is not None:
             shown.append(f"state={self.state!r}")
-        shown += [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        shown += [f"{_name(name)}={value!r}" for name, value in self.kwargs.items()]
         if self.items:
             shown.append(f"items={self.items!r}")
         return f"{self.type.rpartition('.')[2]}({', '.join(shown)})"
+
+
+def _name(name: Any) -> str:
+    return printable(name if type(name) is str else repr(name))
 
 
 def _parts(value: Opaque) -> tuple[Any, ...]:
@@ -116,7 +135,7 @@ class RecordedError:
     'no card'
     """
 
-    __slots__ = ("args", "code", "data", "message", "notes", "state", "type")
+    __slots__ = ("args", "code", "data", "notes", "recorded_message", "state", "type")
 
     def __init__(
         self,
@@ -135,12 +154,20 @@ class RecordedError:
         self.take_state(state)
         self.code = code
         self.data = data
-        self.message = _message(self.args) if message is None else message
+        self.recorded_message = message
+
+    @property
+    def message(self) -> str:
+        """What ``str()`` of the error would give."""
+        # Made when it is asked for: the arguments may stand for far more than was recorded, which
+        # is seen when all is decoded.
+        return _message(self.args) if self.recorded_message is None else self.recorded_message
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RecordedError):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        names = ("type", "args", "message", "state", "notes", "code", "data")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
     __hash__ = None  # type: ignore[assignment]
 

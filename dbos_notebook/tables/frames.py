@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from dbos_notebook.errors import TruncatedWarning
 from dbos_notebook.payloads import RecordedError, Undecoded, decode
 from dbos_notebook.payloads.trusted import Decoder, inert
+from dbos_notebook.printable import printable
 from dbos_notebook.tables.vocabulary import (
     ERROR,
     FAILED_STATUSES,
@@ -142,7 +143,7 @@ def fill_errors(batches: Iterable[pa.RecordBatch], found: pa.Table) -> list[pa.R
 
 def _error_words(error: object) -> tuple[str | None, str]:
     if isinstance(error, RecordedError):
-        kind, message = error.type.removeprefix("builtins."), error.message
+        kind, message = printable(error.type.removeprefix("builtins.")), error.message
     else:
         kind, message = None, error if isinstance(error, str) else repr(error)
     if len(message) > MAX_MESSAGE:
