@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -119,6 +120,7 @@ def dashboard(
         page = Path(folder) / "dashboard.ipynb"
         page.write_text(_page(schema, read_only=read_only), encoding="utf-8")
         options = [
+            f"--template={_template(Path(folder))}",
             f"--port={port}",
             "--Voila.ip=127.0.0.1",
             "--token",  # one of its own making, which it prints with the address
@@ -126,7 +128,10 @@ def dashboard(
         ]
         if not browser:
             options.append("--no-browser")
-        return _run(["-m", "voila", str(page), *options], _environment(database))
+        environment = _environment(database)
+        paths = [folder, environment.get("JUPYTER_PATH", "")]
+        environment["JUPYTER_PATH"] = os.pathsep.join(filter(None, paths))
+        return _run(["-m", "voila", str(page), *options], environment)
 
 
 def report(
@@ -206,6 +211,20 @@ def _page(schema: str, *, read_only: bool) -> str:
     return cast(str, cast(Any, nbformat).writes(made.new_notebook(cells=cells, metadata=metadata)))
 
 
+def _template(folder: Path) -> str:
+    """Write a template for Voilà: its own without the icons that it fetches from elsewhere."""
+    name = "dbos_notebook"
+    template = folder / "voila" / "templates" / name
+    template.mkdir(parents=True)
+    (template / "conf.json").write_text('{"base_template": "lab"}')
+    (template / "index.html.j2").write_text(
+        '{%- extends "lab/index.html.j2" -%}'
+        "{%- block notebook_css -%}{{ super.super() }}"
+        "<style>#rendered_cells { padding: 0 1rem; }</style>{%- endblock notebook_css -%}"
+    )
+    return name
+
+
 def _require(package: str, extra: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise MissingPackageError(
@@ -220,6 +239,8 @@ def _environment(database: str | None) -> dict[str, str]:
 
 def _run(arguments: list[str], environment: dict[str, str]) -> int:
     process = subprocess.Popen([sys.executable, *arguments], env=environment)  # noqa: S603
+    # Who ends this program ends the server with it.
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         try:
             return process.wait()

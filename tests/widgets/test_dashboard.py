@@ -1,0 +1,75 @@
+"""``dbos-notebook dashboard``: the widgets through a real Voilà, behind a token, offline."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+def listens(port: int) -> bool:
+    with closing(socket.socket()) as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def dashboard(shop_sqlite: Path, tmp_path: Path) -> Iterator[str]:
+    """The address, with its token; what serves it ends with the command that started it."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "dbos_notebook", "dashboard", "--no-browser", "--read-only"]
+    command += ["--database", str(shop_sqlite), f"--port={port}"]
+    with log.open("w") as written:
+        process = subprocess.Popen(
+            command, stdout=written, stderr=subprocess.STDOUT, env={**os.environ}
+        )
+    try:
+        deadline = time.monotonic() + 60
+        address = None
+        while address is None and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.2)
+            address = re.search(rf"http://127\.0\.0\.1:{port}/\?token=\w+", log.read_text())
+        assert address, log.read_text()
+        yield address[0]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    deadline = time.monotonic() + 10
+    while listens(port) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not listens(port), "the server outlived its command"
+
+
+def test_it_shows_board_and_list_to_who_has_the_token(dashboard: str, chromium: Browser) -> None:
+    server = dashboard.partition("?")[0]
+    with urllib.request.urlopen(server, timeout=20) as refused:
+        assert refused.url.startswith(f"{server}login")
+    page = chromium.new_page()
+    asked: list[str] = []
+    wrong: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.goto(dashboard)
+    page.locator(".dn-tile", has_text="ENQUEUED").wait_for(timeout=60_000)
+    page.locator(".dn-row").first.wait_for(timeout=60_000)
+    page.locator(".dn-row input[type=checkbox]").first.check()
+    assert page.get_by_role("button", name=re.compile("^Cancel")).count() == 0
+    assert [url for url in asked if not url.startswith((server, "data:", "blob:"))] == []
+    assert wrong == []
+    page.close()
