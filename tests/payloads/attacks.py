@@ -237,7 +237,7 @@ def main(count: int, seed: int) -> None:
     corpus = {**harmful(), **{f"mutation {n}": d for n, d in enumerate(mutations(count, seed))}}
     # What Python and pandas load when it is first needed, the list of time zones and the zone UTC,
     # is loaded now.
-    for first in (*harmless(), harmful()["zone"], harmful()["pandas' first second there"]):
+    for first in (*harmless(), harmful()["zone"], harmful()["pandas' last second of 9999 there"]):
         decode(base64.b64encode(first).decode(), "py_pickle")
     repr(decode(base64.b64encode(harmful()["bad name"]).decode()))
     events: list[str] = []
