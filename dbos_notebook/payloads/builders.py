@@ -78,7 +78,7 @@ def set_items(work: Work, made: Any, flat: list[Any]) -> None:
             raise ValueError("a Counter takes no keys")
         for place in range(0, len(flat), 2):
             made[key(work, flat[place])] = flat[place + 1]
-            if place & 0xFFF == 0xFFE:
+            if place & 0xFF == 0xFE:
                 work.look_at_the_clock()
     elif type(made) is Opaque:
         _more(made, list(zip(flat[::2], flat[1::2], strict=True)))
@@ -91,7 +91,7 @@ def add(work: Work, made: Any, items: Iterable[Any]) -> None:
     if type(made) is set:
         for place, item in enumerate(items):
             made.add(key(work, item))
-            if place & 0xFFF == 0xFFE:
+            if place & 0xFF == 0xFE:
                 work.look_at_the_clock()
     elif type(made) is Opaque:
         _more(made, list(items))

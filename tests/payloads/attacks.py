@@ -235,8 +235,9 @@ def main(count: int, seed: int) -> None:
     from dbos_notebook.payloads import decode
 
     corpus = {**harmful(), **{f"mutation {n}": d for n, d in enumerate(mutations(count, seed))}}
-    # What Python loads when it is first needed, such as its list of time zones, is loaded now.
-    for first in (*harmless(), harmful()["zone"]):
+    # What Python and pandas load when it is first needed, the list of time zones and the zone UTC,
+    # is loaded now.
+    for first in (*harmless(), harmful()["zone"], harmful()["pandas' last second of 9999 there"]):
         decode(base64.b64encode(first).decode(), "py_pickle")
     repr(decode(base64.b64encode(harmful()["bad name"]).decode()))
     events: list[str] = []
