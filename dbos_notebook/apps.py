@@ -20,6 +20,21 @@ from dbos_notebook.database.locate import ENVIRONMENT_VARIABLE, locate
 from dbos_notebook.errors import MissingPackageError, OutputError
 
 FOLDER = "dbos_notebooks"
+# Voilà's own page, but for the icons that it would fetch from elsewhere.
+_TEMPLATE = """\
+{%- extends "lab/index.html.j2" -%}
+{% import "spinner.macro.html.j2" as spinner %}
+{%- block notebook_css -%}
+{{ resources.include_js("static/voila-style.js") }}
+{{ spinner.css() }}
+{{ super.super() }}
+<style>
+.jp-mod-noOutputs.jp-mod-noInput { display: none; }
+html, body { height: auto; overflow: auto; contain: none; }
+#rendered_cells { padding: 0 1rem; }
+</style>
+{%- endblock notebook_css -%}
+"""
 _HERE = Path(__file__).parent
 # In an installed package beside this file, in a source tree above it.
 _SHIPPED = next(
@@ -217,11 +232,7 @@ def _template(folder: Path) -> str:
     template = folder / "voila" / "templates" / name
     template.mkdir(parents=True)
     (template / "conf.json").write_text('{"base_template": "lab"}')
-    (template / "index.html.j2").write_text(
-        '{%- extends "lab/index.html.j2" -%}'
-        "{%- block notebook_css -%}{{ super.super() }}"
-        "<style>#rendered_cells { padding: 0 1rem; }</style>{%- endblock notebook_css -%}"
-    )
+    (template / "index.html.j2").write_text(_TEMPLATE)
     return name
 
 

@@ -85,6 +85,7 @@ class Explore(View):
         }
         self._actions = Actions(client)
         start["forbidden"] = self._actions.forbidden()
+        start["read_only"] = client.read_only
         super().__init__(client, live=live, _start=start)
         self._answers = {
             "page": self._page_answer,

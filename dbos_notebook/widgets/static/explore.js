@@ -71,6 +71,7 @@ class Explore {
     this.actions = new Actions(this.start.forbidden,
       (kind, question) => this.try(this.link.ask(kind, question)),
       () => this.refresh(true), (id) => this.find(id));
+    this.actions.bar.hidden = Boolean(this.start.read_only);
     this.head = el("thead");
     this.body = el("tbody", { on: { keydown: (event) => this.key(event) } });
     this.table = el("table", { class: "dn-list" }, this.head, this.body);
