@@ -34,7 +34,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         database = home / "shop.sqlite"
-        demo.run(database, workflows=60)
+        demo.run(database, workflows=200)
         with dn.connect(database) as client:
             failed = client.workflows(status="ERROR", error="CouponError", limit=1)
             tree = client.workflows(status="ERROR", error="OutOfStock", has_parent=False, limit=1)
@@ -49,6 +49,7 @@ def main() -> int:
                 return open_notebook(connect, cell, width=WIDTH, height=1600, **options)
 
             _list(opened("db.explore(page_size=25)"))
+            _board(opened("db.board(window='1h')"))
             _one(opened(f"db.inspect({tree['workflow_id'].iloc[0]!r})"))
             _fork(opened(f"db.inspect({failed['workflow_id'].iloc[0]!r})"))
     return 0
@@ -60,27 +61,36 @@ def _list(opened: Opened) -> None:
     page.wait_for_selector(".dn-status b")
     _save(page, "explore")
     page.locator(".dn-status", has_text="ERROR").click()
-    page.locator(".dn-status", has_text="PENDING").click()
-    page.wait_for_function("document.querySelectorAll('.dn-row').length < 12")
+    page.wait_for_selector(".dn-row[data-status=SUCCESS]", state="detached")
     page.locator(".dn-row[data-status=ERROR] .dn-name").first.click()
     page.wait_for_selector(".dn-steps tbody tr")
     opened.set_dark(dark=True)
     _save(page, "explore-opened-dark")
 
 
+def _board(opened: Opened) -> None:
+    opened.page.wait_for_selector(".dn-tile")
+    opened.set_dark(dark=False)
+    _save(opened.page, "board")
+
+
 def _one(opened: Opened) -> None:
     page = opened.page
-    page.wait_for_selector(".dn-picture svg .dn-node")
+    page.wait_for_selector(".dn-picture [data-node]")
     opened.set_dark(dark=False)
+    page.get_by_role("button", name="1 failure").click()
+    page.wait_for_selector(".dn-side h3")
+    page.get_by_role("button", name="Show all of it").click()
+    _save(page, "inspect")
     page.get_by_role("tab", name="Timeline").click()
-    page.wait_for_selector(".dn-picture svg text:has-text('critical path')")
+    page.wait_for_selector("svg[aria-label^=Timeline]")
     _save(page, "inspect-timeline")
 
 
 def _fork(opened: Opened) -> None:
     page = opened.page
-    page.wait_for_selector(".dn-picture svg .dn-node")
-    page.locator(".dn-picture .dn-node", has_text="price").first.click()
+    page.wait_for_selector(".dn-picture [data-node]")
+    page.get_by_role("button", name="1 failure").click()
     page.get_by_role("button", name="Fork from here").click()
     page.wait_for_selector(".dn-plan tbody tr")
     opened.set_dark(dark=True)
