@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,6 +24,8 @@ block still fits a processor's cache."""
 AHEAD = 2
 """Blocks that may wait to be parsed while more are read; bounds memory."""
 
+Each = Callable[[pa.RecordBatch], pa.RecordBatch]
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -35,14 +36,15 @@ class Dialect:
 
 
 class Block(NamedTuple):
-    """Rows as CSV lines, each with its newline, and the length of the longest."""
+    """Rows as CSV lines, each with its newline, the longest's length, and if it is the last."""
 
     data: bytes | bytearray
     longest: int
+    last: bool
 
 
 def record_batches(
-    blocks: Generator[Block], schema: pa.Schema, dialect: Dialect
+    blocks: Generator[Block], schema: pa.Schema, dialect: Dialect, each: Each | None = None
 ) -> Generator[pa.RecordBatch]:
     """Parse blocks of rows while the next ones are read; at least one batch comes.
 
@@ -54,27 +56,39 @@ def record_batches(
         Every column's type is given; nothing is guessed.
     dialect
         How the rows are written.
+    each
+        What is made of each batch, while the next ones are read.
     """
-    parse = _Parser(schema, dialect)
+    parse = _Parser(schema, dialect, each)
     ahead: deque[Future[list[pa.RecordBatch]]] = deque()
-    some = False
-    # Whoever stops early must not leave the database working for nobody.
-    with closing(blocks), ThreadPoolExecutor(1, thread_name_prefix="dbos_notebook") as pool:
+    pool: ThreadPoolExecutor | None = None
+    try:
+        ending: list[pa.RecordBatch] = []
         for block in blocks:
-            some = True
+            if block.last:
+                # Here, beside the thread's; and a result of one block, as most are, needs none.
+                ending = parse(block)
+                break
+            pool = pool or ThreadPoolExecutor(1, thread_name_prefix="dbos_notebook")
             ahead.append(pool.submit(parse, block))
             while len(ahead) > AHEAD or (ahead and ahead[0].done()):
                 yield from ahead.popleft().result()
+        if not ending and pool is None:
+            ending = [parse.nothing()]
         while ahead:
             yield from ahead.popleft().result()
-    if not some:
-        nothing = [pa.array([], type=field.type) for field in schema]
-        yield pa.RecordBatch.from_arrays(nothing, schema=schema)
+        yield from ending
+    finally:
+        # Whoever stops early must not leave the database working for nobody.
+        blocks.close()
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
 
 
 class _Parser:
-    def __init__(self, schema: pa.Schema, dialect: Dialect) -> None:
+    def __init__(self, schema: pa.Schema, dialect: Dialect, each: Each | None) -> None:
         self._schema = schema
+        self._each = each
         self._parse = pa_csv.ParseOptions(newlines_in_values=True, quote_char=dialect.quote)
         nulls = list(dialect.nulls)
         self._convert = pa_csv.ConvertOptions(
@@ -93,6 +107,16 @@ class _Parser:
         )
 
     def __call__(self, block: Block) -> list[pa.RecordBatch]:
+        batches = self._batches(block)
+        return batches if self._each is None else [self._each(batch) for batch in batches]
+
+    def nothing(self) -> pa.RecordBatch:
+        """Return a batch of no rows."""
+        columns = [pa.array([], type=field.type) for field in self._schema]
+        batch = pa.RecordBatch.from_arrays(columns, schema=self._schema)
+        return batch if self._each is None else self._each(batch)
+
+    def _batches(self, block: Block) -> list[pa.RecordBatch]:
         try:
             table = self._read(block, self._convert)
         except pa.ArrowInvalid:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from psycopg.abc import Buffer
 
+    from dbos_notebook.database.blocks import Each
     from dbos_notebook.database.locate import Location
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -229,12 +230,15 @@ class PostgresSession:
         return self.connection.execute(self._sql(statement)).fetchall()
 
     def batches(
-        self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
+        self,
+        statement: sa.Select[Any] | sa.CompoundSelect[Any],
+        schema: pa.Schema,
+        each: Each | None = None,
     ) -> Generator[pa.RecordBatch]:
         """Stream a statement's rows."""
         copy = b"COPY (" + self._sql(statement) + b") TO STDOUT (FORMAT csv)"
         blocks = _copy_blocks(self.connection, copy)
-        return self._streams.enter_context(closing(record_batches(blocks, schema, _CSV)))
+        return self._streams.enter_context(closing(record_batches(blocks, schema, _CSV, each)))
 
     def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
         """Return EXPLAIN's text."""
@@ -281,11 +285,11 @@ def _copy_blocks(connection: psycopg.Connection[Any], statement: bytes) -> Gener
             if count > longest:
                 longest = count
             if len(data) >= wanted:
-                yield Block(data, longest)
+                yield Block(data, longest, last=False)
                 data, longest = bytearray(), 0
                 wanted = min(wanted * 3 // 2, LARGEST_BYTES)
-        if data:
-            yield Block(data, longest)
+    if data:
+        yield Block(data, longest, last=True)
 
 
 def _finish(connection: psycopg.Connection[Any]) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import sqlalchemy as sa
 
+    from dbos_notebook.database.blocks import Each
     from dbos_notebook.database.locate import Location
 
 
@@ -25,10 +26,14 @@ class Session(Protocol):
         ...
 
     def batches(
-        self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
+        self,
+        statement: sa.Select[Any] | sa.CompoundSelect[Any],
+        schema: pa.Schema,
+        each: Each | None = None,
     ) -> Generator[pa.RecordBatch]:
         """Run a statement of any size and stream its rows in the given Arrow schema.
 
+        What ``each`` makes of a batch is made while the next rows come, on another thread.
         One stream at a time: it must be read to its end, or closed, before the next statement.
         """
         ...

@@ -31,6 +31,7 @@ from dbos_notebook.errors import (
 from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
+    from dbos_notebook.database.blocks import Each
     from dbos_notebook.database.locate import Location
 
 BUSY_TIMEOUT_SECONDS = 3.0
@@ -164,7 +165,10 @@ class SQLiteSession:
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def batches(
-        self, statement: sa.Select[Any] | sa.CompoundSelect[Any], schema: pa.Schema
+        self,
+        statement: sa.Select[Any] | sa.CompoundSelect[Any],
+        schema: pa.Schema,
+        each: Each | None = None,
     ) -> Generator[pa.RecordBatch]:
         """Stream a statement's rows, each written by SQLite itself as one line of CSV.
 
@@ -176,14 +180,14 @@ class SQLiteSession:
         line = sa.func.printf(",".join(["%Q"] * len(schema)), *inner.c)
         # As a blob the line stays bytes, and is not decoded only to be encoded again.
         lines = sa.select(sa.cast(line, sa.LargeBinary))
-        return record_batches(self._blocks(lines), schema, _CSV)
+        return record_batches(self._blocks(lines), schema, _CSV, each)
 
     def _blocks(self, lines: sa.Select[Any]) -> Generator[Block]:
         cursor = self._execute(lines)
         wanted = FIRST_ROWS
         while rows := cursor.fetchmany(wanted):
             found = [line for (line,) in rows]
-            yield Block(b"\n".join(found) + b"\n", max(map(len, found)))
+            yield Block(b"\n".join(found) + b"\n", max(map(len, found)), len(rows) < wanted)
             wanted = min(2 * wanted, MOST_ROWS)
 
     def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:

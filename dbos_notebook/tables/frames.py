@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ MAX_MESSAGE = 10_000
 
 _BOUNDS = {"instant": (FIRST_MS, LAST_MS), "duration": (FIRST_MS - LAST_MS, LAST_MS - FIRST_MS)}
 _MAX_BRACKETS = 200
+_FEW = 1_000
 
 _TERMINAL = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
@@ -222,7 +224,7 @@ def to_frame(
             forms = table.column("serialization")
             parsed[column.name] = _decoded(table.column(place), forms, column.name, decoder)
     frame: pd.DataFrame = table.to_pandas(
-        types_mapper={pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get,
+        types_mapper=_pandas_type,
         # Column by column, each freed once it is converted: the peak is one column over.
         split_blocks=True,
         self_destruct=True,
@@ -231,6 +233,35 @@ def to_frame(
     for name, values in parsed.items():
         frame[name] = values
     return frame
+
+
+class _Categories:
+    """Makes a categorical of a dictionary column, by pandas' protocol for extension types.
+
+    Arrow's own way builds and checks an index of the categories for every column of every frame,
+    which is most of the time of a small one.
+    """
+
+    def __from_arrow__(self, column: pa.ChunkedArray) -> pd.Categorical:
+        words = column.combine_chunks()
+        codes = words.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        found = words.dictionary.to_pylist()
+        of = _dtype if len(found) <= _FEW else _dtype.__wrapped__
+        return pd.Categorical.from_codes(
+            codes, dtype=of(tuple(found), words.type.ordered), validate=False
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _dtype(words: tuple[str, ...], ordered: bool) -> pd.CategoricalDtype:  # noqa: FBT001
+    return pd.CategoricalDtype(pd.Index(words, dtype="str"), ordered=ordered)
+
+
+_PANDAS = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+
+
+def _pandas_type(kind: pa.DataType) -> Any:
+    return _Categories() if pa.types.is_dictionary(kind) else _PANDAS.get(kind)
 
 
 def _as_status(column: pa.ChunkedArray) -> pa.DictionaryArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -148,9 +149,9 @@ def typed(
     by_name = {column.name: column for column in (*columns, *RECORDED)}
     schema = frames.transport_schema(by_name[c.name] for c in statement.selected_columns)
     # Closed here as soon as this is: the next statement must not wait for a stream left early.
-    with closing(session.batches(statement, schema)) as stream:
-        for batch in stream:
-            yield frames.derive(batch, columns, now)
+    each = partial(frames.derive, columns=columns, now=now)
+    with closing(session.batches(statement, schema, each)) as stream:
+        yield from stream
 
 
 def descendants(
