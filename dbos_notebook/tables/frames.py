@@ -324,6 +324,19 @@ def _document(text: str) -> Any:
     return value
 
 
+def joined(first: pd.DataFrame, further: pd.DataFrame) -> pd.DataFrame:
+    """Put rows of the same columns below others; what is categorical stays so."""
+    if first.empty or further.empty:
+        return further if first.empty else first
+    parts = [first.copy(deep=False), further.copy(deep=False)]
+    for name in first.columns[first.dtypes == "category"]:
+        known, also = (part[name].cat.categories for part in parts)
+        words = known.append(also[~also.isin(known)])
+        for part in parts:
+            part[name] = part[name].cat.set_categories(words)
+    return pd.concat(parts, ignore_index=True)
+
+
 def cut(batches: Generator[pa.RecordBatch], limit: int | None) -> tuple[list[pa.RecordBatch], bool]:
     """Keep ``limit`` rows of a result that was asked for one more; tell if it had more."""
     kept: list[pa.RecordBatch] = []

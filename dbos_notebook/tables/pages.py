@@ -83,18 +83,41 @@ def page(
         Leave out a workflow whose parent matches too, for a tree that is opened downwards.
     look_through
         Look through so many rows at most for those that match, where they are sorted by time.
-        A text is found by reading rows, and a million take seconds.
+        A text is found by reading rows, and a million take seconds. So the workflow whose ID is
+        the very text that is searched comes first, however old.
     """
+    table = queries.workflows
+    conditions = queries.where(filters)
+    if topmost:
+        conditions.append(_without_matching_parent(queries, filters))
+    if look_through is None or order.sort != "created_at":
+        return _read(session, queries, conditions, order, limit, None)
+    exactly = table.c.workflow_uuid == filters["search"]
+    others = [*conditions, ~exactly]
+    if order.after:
+        return _read(session, queries, others, order, limit, look_through)
+    named = _read(session, queries, [*conditions, exactly], order, 1, None).frame
+    found = _read(session, queries, others, order, limit - len(named), look_through)
+    found.frame = frames.joined(named, found.frame)
+    return found
+
+
+def _read(
+    session: Session,
+    queries: Queries,
+    conditions: Sequence[sa.ColumnElement[bool]],
+    order: Order,
+    limit: int,
+    look_through: int | None,
+) -> Page:
     now = dt.datetime.now(dt.UTC)
     table = queries.workflows
     keys = _keys(queries, order, int(now.timestamp() * 1000))
     names = [f"_key_{place}" for place in range(len(keys))]
     columns = [Column(name, kind, "", name) for name, (_, kind) in zip(names, keys, strict=True)]
-    conditions = [*queries.where(filters), *(_behind(keys, order) if order.after else ())]
-    if topmost:
-        conditions.append(_without_matching_parent(queries, filters))
+    conditions = [*conditions, *(_behind(keys, order) if order.after else ())]
     bound = None
-    if look_through is not None and order.sort == "created_at":
+    if look_through is not None:
         bound = _bound(session, queries, keys, order, look_through)
     if bound is not None:
         created = table.c.created_at

@@ -123,22 +123,59 @@ def test_the_error_filter_reads_errors_alone(db: dn.Client) -> None:
     assert not db.workflows(search="checkout-5").empty
 
 
-def test_a_text_is_looked_for_in_parts(shop: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def searched(widget: Explore, **view: Any) -> tuple[list[str], int]:
+    """Give the IDs that a search finds, as the browser asks for its parts, and their number."""
+    view = {"size": 25, **view}
+    answer = ask(widget, "page", view=view)
+    found = answer["rows"]
+    part = 0
+    while answer["searched_to"] and len(found) < 25:
+        part += 1
+        asked = {"after": answer["last"], "limit": 25 - len(found), "part": part}
+        answer = ask(widget, "page", view=view, **asked)
+        found += answer["rows"]
+    return [row["id"] for row in found], part + 1
+
+
+def test_a_text_is_looked_for_in_parts_that_grow(
+    shop: dn.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dbos_notebook.widgets.explore.LOOK_THROUGH", 7)
-    for descending in (True, False):
-        widget = shop.explore()
-        view = {"search": "ship", "descending": descending, "size": 25}
-        answer = ask(widget, "page", view=view)
-        found = answer["rows"]
-        parts = 1
-        while answer["searched_to"] and len(found) < 25:
-            answer = ask(widget, "page", view=view, after=answer["last"], limit=25 - len(found))
-            found += answer["rows"]
-            parts += 1
-        expected = shop.workflows(search="ship", sort_desc=descending, limit=25)
-        assert [row["id"] for row in found] == expected["workflow_id"].tolist()
-        assert parts > 2
-        assert widget.frame["workflow_id"].tolist() == expected["workflow_id"].tolist()
+    counted = []
+    for first in (7, 2):
+        monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_LOOK", first)
+        for descending in (True, False):
+            widget = shop.explore()
+            found, parts = searched(widget, search="ship", descending=descending)
+            expected = shop.workflows(search="ship", sort_desc=descending, limit=25)
+            assert found == expected["workflow_id"].tolist()
+            assert widget.frame["workflow_id"].tolist() == found
+            assert widget.frame.dtypes.astype(str).tolist() == expected.dtypes.astype(str).tolist()
+            counted.append(parts)
+    assert counted[0] > 2
+    # The first part is small, the second as large as any: a text needs one part more, not many.
+    assert counted[0] <= counted[2] <= counted[0] + 1
+
+
+def test_the_workflow_of_a_pasted_id_comes_first_and_once(
+    shop: dn.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents = shop.workflows(has_parent=False, limit=None)
+    oldest = next(
+        one
+        for one in reversed(parents["workflow_id"])
+        if len(shop.workflows(search=one, limit=None)) > 1
+    )
+    expected = shop.workflows(search=oldest, limit=None)["workflow_id"].tolist()
+    assert expected[0] != oldest, "its children are newer, and their IDs hold its own"
+    monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_LOOK", 2)
+    widget = shop.explore()
+    assert ask(widget, "page", view={"search": oldest})["rows"][0]["id"] == oldest
+    found, _ = searched(widget, search=oldest)
+    assert found == [oldest, *(one for one in expected if one != oldest)]
+    # In no view that its other filters keep it out of.
+    assert oldest not in searched(widget, search=oldest, status=["DELAYED"])[0]
+    assert searched(widget, search=oldest, mode="tree")[0][0] == oldest
 
 
 def test_the_tree_has_roots_and_their_children(shop: dn.Client) -> None:

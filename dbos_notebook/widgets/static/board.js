@@ -1,11 +1,11 @@
 // The board: what waits and runs, what ended in a window of time, and what failed.
 import { copy, el, followTheme, put, replace, svg } from "./dom.js";
-import { ago, chip, count, exact, span, when } from "./format.js";
+import { chip, count, exact, span, when } from "./format.js";
 import { Link } from "./link.js";
+import { Live } from "./live.js";
+import { State } from "./state.js";
 
-const LIVE = 5000;
-const CLOCK = 5000;
-const IDLE = 30 * 60 * 1000;
+const ASKING = 5000;
 const WIDE = 720;
 const HIGH = 96;
 // From the bottom up; a failure is at the foot, where one in a thousand is still seen.
@@ -20,96 +20,69 @@ class Board {
     this.model = model;
     this.root = root;
     this.start = model.get("_start");
-    this.link = new Link(model, (busy) => this.busy(busy));
-    this.skew = 0;
-    this.timers = new Map();
-    this.seen = true;
-    this.touched = Date.now();
+    this.state = new State(() => this.load());
+    this.link = new Link(model, this.state);
+    this.live = new Live(root, model, {
+      now: () => this.now(),
+      clock: ASKING,
+      wait: () => ASKING,
+      ready: () => this.link.idle("board"),
+      ask: () => this.load(this.stamp),
+      shown: () => this.state.show(),
+    });
+    this.live.button.title = "Ask again every five seconds while this is seen";
     this.build();
-    this.endings = [followTheme(root), this.watch()];
+    this.window = () => {
+      this.showWindows();
+      this.load();
+    };
+    model.on("change:window", this.window);
+    this.unfollow = followTheme(root);
     this.load();
   }
 
   now() {
-    return Date.now() + this.skew;
+    return this.state.now();
   }
 
   build() {
     this.windows = el("div", { class: "dn-segments", role: "group", "aria-label": "Window" });
-    this.live = el("button", { type: "button", class: "dn-live", role: "switch",
-      title: "Ask again every five seconds while this is seen",
-      on: { click: () => this.set("live", !this.model.get("live")) } },
-      el("i", { "aria-hidden": "true" }), "Live");
-    this.state = el("span", { class: "dn-state dn-quiet", role: "status" });
-    this.banner = el("div", { class: "dn-banner", role: "alert", hidden: true });
     this.tiles = el("div", { class: "dn-tiles" });
     this.chart = el("figure", { class: "dn-chart" });
     this.failures = el("section", { "aria-label": "Failures" });
     this.queues = el("section", { "aria-label": "Queues" });
     put(this.root,
       el("div", { class: "dn-top" }, el("b", { class: "dn-title", title: this.start.location },
-        this.start.location), el("span", { class: "dn-space" }), this.windows, this.live,
+        this.start.location), el("span", { class: "dn-space" }), this.windows, this.live.button,
       el("button", { type: "button", class: "dn-button", on: { click: () => this.load() } },
         "Refresh")),
-      this.banner, this.tiles, this.chart,
-      el("div", { class: "dn-halves" }, this.failures, this.queues), this.state);
-    for (const event of ["pointerdown", "keydown", "wheel"]) {
-      this.root.addEventListener(event, () => (this.touched = Date.now()), { passive: true });
-    }
-    this.showControls();
+      this.state.banner, this.tiles, this.chart,
+      el("div", { class: "dn-halves" }, this.failures, this.queues), this.state.line);
+    this.showWindows();
   }
 
-  showControls() {
+  showWindows() {
     const current = this.model.get("window");
     replace(this.windows, this.start.windows.map((name) => el("button", { type: "button",
       "aria-pressed": String(name === current), title: `What ended in the last ${name}`,
-      on: { click: () => this.set("window", name) } }, name)));
-    this.live.setAttribute("aria-checked", String(this.model.get("live")));
+      on: { click: () => this.choose(name) } }, name)));
   }
 
-  set(name, value) {
-    this.model.set(name, value);
+  choose(window) {
+    this.model.set("window", window);
     this.model.save_changes();
   }
 
   // --- asking --------------------------------------------------------------------------------
 
   async load(stamp = null) {
-    let answer;
-    try {
-      answer = await this.link.ask("board", { stamp });
-    } catch (error) {
-      this.failed(error);
-      return;
-    }
-    if (!answer || this.closed) return;
-    this.banner.hidden = true;
-    this.skew = answer.now - Date.now();
-    this.readAt = answer.now;
-    this.showState();
+    const answer = await this.state.try(this.link.ask("board", { stamp }));
+    if (!answer) return;
+    this.state.read(answer);
     if (answer.same) return;
     this.stamp = answer.stamp;
     this.found = answer;
     this.show();
-  }
-
-  failed(error) {
-    replace(this.banner, el("b", {}, error.type ?? "Error"), el("span", {}, error.message),
-      el("button", { type: "button", class: "dn-button", on: { click: () => this.load() } },
-        "Try again"));
-    this.banner.hidden = false;
-  }
-
-  busy(busy) {
-    this.isBusy = busy;
-    this.showState();
-  }
-
-  showState() {
-    if (!this.readAt) return;
-    const text = this.isBusy ? "the kernel is busy …" : `read ${ago(this.readAt, this.now())}`;
-    if (this.state.textContent !== text) this.state.textContent = text;
-    this.state.title = exact(this.readAt);
   }
 
   // --- showing -------------------------------------------------------------------------------
@@ -222,60 +195,12 @@ class Board {
       more ? el("p", { class: "dn-note" }, `… and ${count(more)} more: .queues`) : null);
   }
 
-  // --- time ----------------------------------------------------------------------------------
-
-  later(name, ms, act) {
-    clearTimeout(this.timers.get(name));
-    this.timers.set(name, setTimeout(act, ms));
-  }
-
-  watch() {
-    const poll = async () => {
-      if (this.closed || !this.model.get("live")) return;
-      if (Date.now() - this.touched > IDLE) {
-        this.set("live", false);
-        return;
-      }
-      if (this.seen && !document.hidden && this.link.idle("board")) await this.load(this.stamp);
-      if (!this.closed) this.later("poll", LIVE, poll);
-    };
-    const tick = () => {
-      for (const time of this.root.querySelectorAll("time[data-ms]")) {
-        time.textContent = ago(Number(time.dataset.ms), this.now());
-      }
-      for (const waiting of this.root.querySelectorAll("[data-since]")) {
-        waiting.textContent = span(this.now() - Number(waiting.dataset.since));
-      }
-      this.showState();
-      this.later("clock", CLOCK, tick);
-    };
-    const live = () => {
-      this.touched = Date.now();
-      this.showControls();
-      this.later("poll", 50, poll);
-    };
-    const window = () => {
-      this.showControls();
-      this.load();
-    };
-    this.model.on("change:live", live);
-    this.model.on("change:window", window);
-    const seen = new IntersectionObserver((entries) => (this.seen = entries.at(-1).isIntersecting));
-    seen.observe(this.root);
-    tick();
-    if (this.model.get("live")) live();
-    return () => {
-      this.closed = true;
-      this.model.off("change:live", live);
-      this.model.off("change:window", window);
-      seen.disconnect();
-      for (const timer of this.timers.values()) clearTimeout(timer);
-    };
-  }
-
   close() {
+    this.model.off("change:window", this.window);
     this.link.close();
-    for (const end of this.endings) end();
+    this.live.close();
+    this.state.close();
+    this.unfollow();
   }
 }
 

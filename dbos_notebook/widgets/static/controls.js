@@ -3,24 +3,18 @@ import { el, followTheme, put, replace } from "./dom.js";
 import { Actions } from "./actions.js";
 import { chip, count } from "./format.js";
 import { Link } from "./link.js";
+import { State } from "./state.js";
 
 function render({ model, el: host }) {
   const { ids, forbidden } = model.get("_start");
   const root = el("div", { class: "dn-view" });
   host.append(root);
-  const state = el("span", { class: "dn-state" });
-  const banner = el("div", { class: "dn-banner", role: "alert", hidden: true });
-  const link = new Link(model, (busy) => (state.textContent = busy ? "the kernel is busy …" : ""));
+  const state = new State(() => show(), () => "");
+  const link = new Link(model, state);
   const ask = async (kind, question) => {
-    try {
-      const answer = await link.ask(kind, question);
-      banner.hidden = true;
-      return answer;
-    } catch (error) {
-      replace(banner, el("b", {}, error.type ?? "Error"), el("span", {}, error.message));
-      banner.hidden = false;
-      return null;
-    }
+    const answer = await state.try(link.ask(kind, question));
+    if (answer) state.banner.hidden = true;
+    return answer;
   };
   const title = el("span", { class: "dn-title" });
   const show = async () => {
@@ -38,11 +32,12 @@ function render({ model, el: host }) {
   const refresh = el("button", { type: "button", class: "dn-button", title: "Ask again now",
     on: { click: show } }, "Refresh");
   put(root, el("div", { class: "dn-top" }, title, actions.bar, el("span", { class: "dn-space" }),
-    state, refresh), banner, actions.panel);
+    state.line, refresh), state.banner, actions.panel);
   const end = followTheme(root);
   show();
   return () => {
     link.close();
+    state.close();
     end();
   };
 }

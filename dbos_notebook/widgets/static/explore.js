@@ -1,16 +1,18 @@
 // The list of workflows: what is asked, the rows that came, and what is done with them.
 import { copy, el, followTheme, icon, put, replace } from "./dom.js";
-import { ago, count, exact, span } from "./format.js";
+import { count, exact } from "./format.js";
 import { Link } from "./link.js";
+import { Live } from "./live.js";
+import { State } from "./state.js";
 import { Actions } from "./actions.js";
 import { details } from "./details.js";
 import { filterPanel, statusBar } from "./filters.js";
 import { COLUMNS, identity, trouble } from "./columns.js";
 
-const TYPING = 150;
-const LIVE = 2000;
+const TYPING = 90;
+const BETWEEN = 250; // so that no more than four questions a second come of typing
+const ASKING = 2000;
 const CLOCK = 5000;
-const IDLE = 30 * 60 * 1000;
 const COUNTS = 15000;
 const CHEVRON = "M6 3.5L10.5 8L6 12.5";
 const MODES = [
@@ -25,25 +27,37 @@ class Explore {
     this.root = root;
     this.start = model.get("_start");
     this.view = structuredClone(this.start.view);
-    this.link = new Link(model, (busy) => this.busy(busy));
+    this.state = new State(() => this.refresh());
+    this.link = new Link(model, this.state);
+    this.live = new Live(root, model, {
+      now: () => this.now(),
+      clock: CLOCK,
+      wait: () => Math.max(ASKING, 20 * (this.state.took ?? 0)),
+      ready: () => this.link.idle("page"),
+      ask: () => this.askAgain(false),
+      shown: () => this.state.show(),
+    });
+    this.live.button.title = "Ask again every two seconds while this is seen";
     this.rows = [];
     this.kids = new Map(); // of rows that are opened in the tree
     this.open = new Map(); // what is told of opened rows, and its element
     this.before = []; // where the pages before this one began
     this.after = [];
     this.page = { more: false, last: [] };
-    this.skew = 0;
     this.focused = null;
-    this.touched = Date.now();
-    this.seen = true;
-    this.timers = new Set();
     this.build();
-    this.endings = [followTheme(root), this.watch()];
+    this.ticked = () => this.showPicked();
+    model.on("change:selected", this.ticked);
+    this.unfollow = followTheme(root);
     this.load().then(() => this.count());
   }
 
   now() {
-    return Date.now() + this.skew;
+    return this.state.now();
+  }
+
+  try(answer) {
+    return this.state.try(answer);
   }
 
   // --- what stands there ---------------------------------------------------------------------
@@ -60,23 +74,17 @@ class Explore {
       () => this.choices(), id);
     this.filterButton = this.button("Filter", "More filters", () => this.toggleFilters());
     this.filterButton.setAttribute("aria-expanded", "false");
-    this.live = el("button", { type: "button", class: "dn-live", role: "switch",
-      title: "Ask again every two seconds while this is seen",
-      on: { click: () => this.setLive(!this.model.get("live")) } },
-      el("i", { "aria-hidden": "true" }), "Live");
-    this.banner = el("div", { class: "dn-banner", role: "alert", hidden: true });
     this.codeBox = el("div", { class: "dn-code", hidden: true });
     this.picked = el("div", { class: "dn-picked", hidden: true, role: "group",
       "aria-label": "Selected workflows" });
     this.actions = new Actions(this.start.forbidden,
       (kind, question) => this.try(this.link.ask(kind, question)),
-      () => this.refresh(true), (id) => this.find(id));
+      () => this.refresh(), (id) => this.find(id));
     this.actions.bar.hidden = Boolean(this.start.read_only);
     this.head = el("thead");
     this.body = el("tbody", { on: { keydown: (event) => this.key(event) } });
     this.table = el("table", { class: "dn-list" }, this.head, this.body);
     this.said = el("span", { class: "dn-said", role: "status" });
-    this.state = el("span", { class: "dn-state" });
     this.newer = this.button("‹", "Page before", () => this.turn(-1));
     this.older = this.button("›", "Next page", () => this.turn(1));
     this.sizes = el("select", { class: "dn-select", "aria-label": "Rows on a page" },
@@ -85,21 +93,18 @@ class Explore {
     this.sizes.addEventListener("change", () => this.change({ size: Number(this.sizes.value) }));
     put(this.root,
       el("div", { class: "dn-top" }, this.search, this.filters.ages, this.filterButton, this.modes,
-        el("span", { class: "dn-space" }), this.live,
-        this.button("Refresh", "Ask again now", () => this.refresh(true)),
+        el("span", { class: "dn-space" }), this.live.button,
+        this.button("Refresh", "Ask again now", () => this.refresh()),
         this.button("Code", "Show and copy the Python that gives these rows", () => this.code())),
-      this.statuses.node, this.filters.panel, this.filters.chips, this.banner, this.codeBox,
+      this.statuses.node, this.filters.panel, this.filters.chips, this.state.banner,
+      this.codeBox,
       this.picked, this.actions.panel,
       el("div", { class: "dn-scroll" }, this.table),
       el("div", { class: "dn-foot" }, this.newer, this.said, this.older, this.sizes,
-        el("span", { class: "dn-space" }), this.state));
+        el("span", { class: "dn-space" }), this.state.line));
     this.root.addEventListener("keydown", (event) => this.shortcut(event));
-    for (const event of ["pointerdown", "keydown", "wheel"]) {
-      this.root.addEventListener(event, () => (this.touched = Date.now()), { passive: true });
-    }
     this.showMode();
     this.showHead();
-    this.showLive();
     this.showPicked();
   }
 
@@ -274,36 +279,6 @@ class Explore {
     return wanted.reduce((sum, status) => sum + (this.counts[status] ?? 0), 0);
   }
 
-  showState() {
-    if (!this.readAt) return;
-    const text = this.isBusy ? "the kernel is busy …" : `read ${ago(this.readAt, this.now())}`;
-    this.state.textContent = text;
-    this.state.title = this.took === undefined ? "" : `${exact(this.readAt)}, in ${span(this.took)}`;
-  }
-
-  busy(busy) {
-    this.isBusy = busy;
-    this.root.toggleAttribute("data-busy", busy);
-    this.readAt ??= this.now();
-    this.showState();
-  }
-
-  failed(error) {
-    replace(this.banner, el("b", {}, error.type ?? "Error"), el("span", {}, error.message),
-      this.button("Try again", "Ask again now", () => this.refresh(true)));
-    this.banner.hidden = false;
-  }
-
-  async try(answer) {
-    try {
-      const found = await answer;
-      return found;
-    } catch (error) {
-      this.failed(error);
-      return null;
-    }
-  }
-
   // --- asking --------------------------------------------------------------------------------
 
   change(part) {
@@ -321,7 +296,11 @@ class Explore {
   }
 
   typed() {
-    this.later("typing", TYPING, () => this.change({ search: this.search.value.trim() }));
+    const since = Date.now() - (this.asked ?? 0);
+    this.live.later("typing", Math.max(TYPING, BETWEEN - since), () => {
+      this.asked = Date.now();
+      this.change({ search: this.search.value.trim() });
+    });
   }
 
   find(id) {
@@ -337,8 +316,7 @@ class Explore {
   async load(stamp = null) {
     const page = await this.try(this.link.ask("page", { ...this.question(), stamp }));
     if (!page) return;
-    this.banner.hidden = true;
-    this.arrived(page);
+    this.state.read(page);
     if (page.same) return;
     this.stamp = page.stamp;
     this.loaded = true;
@@ -350,22 +328,15 @@ class Explore {
 
   // A text is looked for in parts, each short, until the page is full or all was looked through.
   async searchOn() {
-    while (this.page.searched_to && this.rows.length < this.view.size) {
+    for (let part = 1; this.page.searched_to && this.rows.length < this.view.size; part += 1) {
       const page = await this.try(this.link.ask("page",
-        { view: this.view, after: this.page.last, limit: this.view.size - this.rows.length }));
+        { view: this.view, after: this.page.last, limit: this.view.size - this.rows.length, part }));
       if (!page) return;
-      this.arrived(page);
+      this.state.read(page);
       this.page = page;
       this.rows = this.rows.concat(page.rows);
       this.showRows();
     }
-  }
-
-  arrived(page) {
-    this.skew = page.now - Date.now();
-    this.took = page.took;
-    this.readAt = page.now;
-    this.showState();
   }
 
   turn(by) {
@@ -405,8 +376,12 @@ class Explore {
     this.filterButton.setAttribute("aria-expanded", String(shown));
   }
 
-  async refresh(all = false) {
-    this.touched = Date.now();
+  refresh() {
+    this.live.touch();
+    return this.askAgain(true);
+  }
+
+  async askAgain(all) {
     // A search that came in parts is not asked again by itself.
     if (all || !this.view.search) await this.load(all ? null : this.stamp);
     for (const [id, told] of this.open) {
@@ -570,87 +545,12 @@ class Explore {
     keys[event.key]();
   }
 
-  // --- along the time ------------------------------------------------------------------------
-
-  later(name, ms, act) {
-    clearTimeout(this[name]);
-    this.timers.delete(this[name]);
-    this[name] = setTimeout(() => {
-      this.timers.delete(this[name]);
-      act();
-    }, ms);
-    this.timers.add(this[name]);
-  }
-
-  setLive(on) {
-    this.model.set("live", on);
-    this.model.save_changes();
-  }
-
-  showLive() {
-    this.live.setAttribute("aria-checked", String(this.model.get("live")));
-  }
-
-  isSeen() {
-    return this.seen && document.visibilityState === "visible" && this.root.isConnected;
-  }
-
-  // Everything that goes on by itself: clocks, and asking again where that is switched on. It
-  // stops where nobody sees it, and where nobody has touched the list for half an hour.
-  watch() {
-    const tick = () => {
-      if (this.isSeen()) this.showTimes();
-      this.later("clock", CLOCK, tick);
-    };
-    const poll = async () => {
-      if (!this.model.get("live")) return;
-      if (Date.now() - this.touched > IDLE) {
-        this.setLive(false);
-        return;
-      }
-      const touched = this.touched;
-      if (this.isSeen() && this.link.idle("page")) {
-        await this.refresh();
-        this.touched = touched;
-      }
-      if (!this.closed) this.later("polling", Math.max(LIVE, 20 * (this.took ?? 0)), poll);
-    };
-    const live = () => {
-      this.touched = Date.now();
-      this.showLive();
-      this.later("polling", 50, poll);
-    };
-    const picked = () => this.showPicked();
-    this.model.on("change:live", live);
-    this.model.on("change:selected", picked);
-    const seen = new IntersectionObserver((entries) => (this.seen = entries.at(-1).isIntersecting));
-    seen.observe(this.root);
-    tick();
-    if (this.model.get("live")) live();
-    return () => {
-      this.closed = true;
-      this.model.off("change:live", live);
-      this.model.off("change:selected", picked);
-      seen.disconnect();
-      for (const timer of this.timers) clearTimeout(timer);
-    };
-  }
-
-  showTimes() {
-    const now = this.now();
-    for (const time of this.root.querySelectorAll("time[data-ms]")) {
-      const text = ago(Number(time.dataset.ms), now);
-      if (time.textContent !== text) time.textContent = text;
-    }
-    for (const running of this.root.querySelectorAll("[data-since]")) {
-      running.textContent = span(now - Number(running.dataset.since));
-    }
-    this.showState();
-  }
-
   close() {
+    this.model.off("change:selected", this.ticked);
     this.link.close();
-    for (const end of this.endings) end();
+    this.live.close();
+    this.state.close();
+    this.unfollow();
   }
 }
 

@@ -1,20 +1,23 @@
 // One workflow: what it is, its graph and timeline, what each step did, and what can be done.
-import { copy, el, followTheme, icon, put, replace } from "./dom.js";
-import { ago, chip, count, exact, span, statusIcon, UNFINISHED, when } from "./format.js";
+import { copy, el, followTheme, put, replace } from "./dom.js";
+import { count, exact, span } from "./format.js";
 import { Link } from "./link.js";
+import { Live } from "./live.js";
+import { State } from "./state.js";
 import { Actions } from "./actions.js";
 import { Canvas } from "./canvas.js";
+import { Finder } from "./finder.js";
 import { comparisonPanel, nodePanel } from "./nodepanel.js";
+import { button, otherRun, runHead } from "./runhead.js";
 import { shortType } from "./details.js";
 import { stepTable } from "./steptable.js";
 
 const LOOK = 1000;
 const CALM = 5000;
 const BUSY_SHARE = 12;
-const UNTOUCHED = 30 * 60 * 1000;
+const CLOCK = 1000;
 const TYPED = 150;
 const TABS = [["graph", "Graph"], ["timeline", "Timeline"], ["steps", "Steps"]];
-const COPY = "M5.5 5.5h8v8h-8zM3 10.5H2.5v-8h8V3";
 
 class Inspect {
   constructor(model, root) {
@@ -22,24 +25,44 @@ class Inspect {
     this.root = root;
     this.start = model.get("_start");
     this.offline = Boolean(this.start.offline);
-    this.link = new Link(model, (busy) => this.busy(busy));
+    this.state = new State(() => this.refresh(), () => this.said());
+    this.link = new Link(model, this.state);
     this.id = model.get("workflow_id");
     this.tab = this.start.tab;
     this.options = { open: [], hide: false, critical: false, direction: "auto" };
     this.trail = [];
     this.pair = null; // what is compared
-    this.skew = 0;
-    this.touched = Date.now();
     this.calm = 0;
-    this.seen = true;
-    this.timers = new Map();
+    this.live = new Live(root, model, {
+      now: () => this.now(),
+      clock: CLOCK,
+      wait: () => this.pause(),
+      ready: () => this.link.idle("show") && !this.pair,
+      // What has all ended changes no more, unless something is done to it.
+      ended: () => !this.active && this.facts !== undefined,
+      ask: () => this.askAgain(),
+      shown: () => this.showLive(),
+    });
+    this.finder = new Finder({
+      id: () => this.id,
+      later: (act) => this.live.later("typing", TYPED, act),
+      ask: (text) => this.try(this.link.ask("search", { id: this.id, text })),
+      go: (key) => this.go(key),
+      mark: (nodes) => this.canvas.mark((nodes ?? []).map((node) => node.ref)),
+      isSelected: (node) => node.ref === this.selectedRef(),
+      filter: () => this.tab === "steps" && (this.showList(), true),
+    });
     this.build();
-    this.endings = [followTheme(root), this.watch()];
+    this.endings = [followTheme(root), this.follow()];
     this.load({ first: true });
   }
 
   now() {
-    return Date.now() + this.skew;
+    return this.state.now();
+  }
+
+  try(answer) {
+    return this.state.try(answer);
   }
 
   // --- what stands there ---------------------------------------------------------------------
@@ -52,24 +75,15 @@ class Inspect {
         node.error && shortType(node.error), span(node.duration)].filter(Boolean).join(", "),
     });
     this.tabs = el("div", { class: "dn-tabs", role: "tablist", "aria-label": "View" });
-    this.search = el("input", { type: "search", class: "dn-search", spellcheck: "false",
-      placeholder: "Find a step, ID or error", "aria-label": "Find in this run",
-      role: "combobox", "aria-expanded": "false" });
-    this.found = el("ul", { class: "dn-found", hidden: true, "aria-label": "Found" });
     this.failures = el("span", { class: "dn-group dn-failures", hidden: true, role: "group",
       "aria-label": "Failures" });
     this.sizes = this.canvas.buttons();
     this.tools = el("span", { class: "dn-group", role: "group", "aria-label": "Picture" });
-    this.banner = el("div", { class: "dn-banner", role: "alert", hidden: true });
     this.strip = el("div", { class: "dn-strip", hidden: true });
     this.panel = el("aside", { class: "dn-side", hidden: true, "aria-label": "Details" });
     this.listing = el("div", { class: "dn-listing", hidden: true });
-    this.state = el("span", { class: "dn-state", role: "status" });
     this.hint = el("span", { class: "dn-quiet dn-hint" },
       "drag to move · Ctrl + wheel to zoom · arrows walk along the lines");
-    this.live = el("button", { type: "button", class: "dn-live", role: "switch",
-      on: { click: () => this.set("live", !this.model.get("live")) } },
-      el("i", { "aria-hidden": "true" }), "Live");
     const ask = (kind, question) => this.try(this.link.ask(kind, question));
     const made = () => new Actions(this.start.forbidden, ask, (receipt) => this.acted(receipt),
       (id) => this.openRun(id));
@@ -78,22 +92,15 @@ class Inspect {
     this.picture = el("div", { class: "dn-picture", role: "tabpanel" }, this.canvas.frame,
       el("div", { class: "dn-under" }, this.canvas.legend));
     put(this.root, this.head,
-      this.banner, this.actions.panel, this.nodeActions.panel, this.strip,
-      el("div", { class: "dn-bar2" }, this.tabs, this.failures,
-        el("span", { class: "dn-finder" }, this.search, this.found),
+      this.state.banner, this.actions.panel, this.nodeActions.panel, this.strip,
+      el("div", { class: "dn-bar2" }, this.tabs, this.failures, this.finder.node,
         el("span", { class: "dn-space" }), this.tools, this.sizes),
       el("div", { class: "dn-body" }, this.picture, this.listing, this.panel),
-      el("div", { class: "dn-end" }, this.state, el("span", { class: "dn-space" }), this.hint));
+      el("div", { class: "dn-end" }, this.state.line, el("span", { class: "dn-space" }), this.hint));
     this.listen();
     this.showTabs();
     this.showTools();
     this.showLive();
-    if (this.offline) this.live.hidden = true;
-  }
-
-  button(label, title, act, more = {}) {
-    return el("button", { type: "button", class: "dn-button", title, on: { click: act }, ...more },
-      label);
   }
 
   showTabs() {
@@ -118,7 +125,7 @@ class Inspect {
       class: "dn-button", title, "aria-pressed": String(this.options[key] === on),
       on: { click: () => this.change({ [key]: this.options[key] === on ? off : on }) } }, label);
     replace(this.tools,
-      this.options.open.length > 0 && this.button("Fold all", "Fold what was opened",
+      this.options.open.length > 0 && button("Fold all", "Fold what was opened",
         () => this.change({ open: [] })),
       toggle("critical", "Critical path", "Mark what determined the end", true, false),
       toggle("hide", "Bookkeeping", "Show DBOS's own steps: events, sleeps, results", false, true),
@@ -127,68 +134,36 @@ class Inspect {
   }
 
   showLive() {
-    const on = this.model.get("live");
-    this.live.setAttribute("aria-checked", String(on));
-    this.live.title = !this.active
+    const { button: live } = this.live;
+    live.title = !this.active
       ? "All of it has ended: there is nothing to wait for"
-      : on ? "It is asked for changes while this is seen" : "Ask for changes while this is seen";
-    this.live.toggleAttribute("data-idle", !this.active);
+      : this.live.on() ? "It is asked for changes while this is seen"
+        : "Ask for changes while this is seen";
+    live.toggleAttribute("data-idle", !this.active);
+    this.state.show();
+  }
+
+  // What stands where else it says when it was read.
+  said() {
+    if (this.offline) return `as of ${exact(this.state.at)}`;
+    return this.active && this.live.on() ? "live" : null;
   }
 
   showHead() {
-    const { row, forks } = this.facts;
-    const now = this.now();
-    const begun = row.dequeued_at ?? row.created_at;
-    const took = UNFINISHED.includes(row.status)
-      ? row.status === "PENDING" && el("span", { class: "dn-running", "data-since": begun },
-        span(now - begun))
-      : this.facts.took && `took ${this.facts.took}`;
-    const fact = (...parts) => el("span", {}, parts);
-    const copyId = el("button", { type: "button", class: "dn-button dn-tool", title: "Copy the ID",
-      "aria-label": "Copy the ID", on: { click: async () => {
-        copyId.toggleAttribute("data-done", await copy(row.id));
-      } } }, icon(COPY));
-    replace(this.head,
-      el("div", { class: "dn-name-line" },
-        this.trail.length > 0 && this.button("‹ Back", `Back to ${this.trail.at(-1)}`,
-          () => this.back()),
-        chip(row.status), el("h2", {}, row.name ?? "workflow"),
-        el("code", { class: "dn-run-id", title: row.id }, row.id), copyId,
-        el("span", { class: "dn-space" }), this.live,
-        !this.offline && this.button("Refresh", "Ask again now", () => this.refresh()),
-        !this.offline && this.button("Code", "Copy the Python that shows this", () => this.copyCode())),
-      el("div", { class: "dn-fact-line" },
-        took && fact(took),
-        fact(row.status === "ENQUEUED" || row.status === "DELAYED" ? "created " : "began ",
-          when(begun, now)),
-        row.queue_name && fact("queue ", el("b", {}, row.queue_name)),
-        row.app_version && fact("version ", el("b", {}, row.app_version)),
-        row.recovery_attempts > 1 && fact("attempts ", el("b", {}, row.recovery_attempts)),
-        row.parent_workflow_id && fact("child of ", this.runLink(row.parent_workflow_id)),
-        row.forked_from && fact("fork of ", this.runLink(row.forked_from),
-          this.compareButton(row.forked_from, row.id)),
-        forks.length > 0 && fact(forks.length === 1 ? "forked as " : `${forks.length} forks: `,
-          forks.slice(0, 6).map((fork) => el("span", { class: "dn-fork" }, statusIcon(fork.status),
-            this.runLink(fork.id), this.compareButton(row.id, fork.id))),
-          forks.length > 6 && " …"),
-        fact(this.facts.counts)),
-      row.error_type && el("p", { class: "dn-why" }, el("b", {}, shortType(row.error_type)),
-        row.error_message && `: ${row.error_message}`),
-      !this.start.read_only && !this.offline && el("div", { class: "dn-act-line" },
-        this.actions.bar,
-        this.start.forbidden && el("span", { class: "dn-note" }, this.start.forbidden)));
-  }
-
-  runLink(id) {
-    if (this.offline) return el("code", {}, id);
-    return el("button", { type: "button", class: "dn-link dn-cut", title: `Show ${id} here`,
-      on: { click: () => this.openRun(id) } }, id);
-  }
-
-  compareButton(first, second) {
-    if (this.offline) return null;
-    return el("button", { type: "button", class: "dn-quiet", title: "Compare the two runs",
-      on: { click: () => this.compare(first, second) } }, "compare");
+    const acting = !this.start.read_only && !this.offline;
+    replace(this.head, runHead(this.facts, {
+      now: () => this.now(),
+      before: this.trail.at(-1),
+      offline: this.offline,
+      live: this.live.button,
+      actions: acting ? this.actions.bar : null,
+      forbidden: this.start.forbidden,
+      back: () => this.back(),
+      refresh: () => this.refresh(),
+      copyCode: () => this.copyCode(),
+      openRun: (id) => this.openRun(id),
+      compare: (first, second) => this.compare(first, second),
+    }));
   }
 
   showFailures() {
@@ -197,11 +172,11 @@ class Inspect {
     const total = failures.length + more;
     const at = failures.findIndex((node) => node.ref === this.selectedRef());
     replace(this.failures,
-      this.button("‹", "Failure before (Shift + F)", () => this.step(-1), { "aria-label": "Failure before" }),
+      button("‹", "Failure before (Shift + F)", () => this.step(-1), { "aria-label": "Failure before" }),
       el("button", { type: "button", class: "dn-button dn-bad", title: "Show it (F)",
         on: { click: () => (at < 0 ? this.step(1) : this.go(failures[at].key)) } },
       at < 0 ? `${count(total)} ${total === 1 ? "failure" : "failures"}` : `${at + 1} of ${count(total)}`),
-      this.button("›", "Next failure (F)", () => this.step(1), { "aria-label": "Next failure" }));
+      button("›", "Next failure (F)", () => this.step(1), { "aria-label": "Next failure" }));
   }
 
   step(by) {
@@ -211,38 +186,6 @@ class Inspect {
     const next = at < 0 ? (by > 0 ? 0 : failures.length - 1)
       : (at + by + failures.length) % failures.length;
     this.go(failures[next].key);
-  }
-
-  showState() {
-    if (!this.readAt) return;
-    let text = this.isBusy ? "the kernel is busy …" : `read ${ago(this.readAt, this.now())}`;
-    if (this.offline) text = `as of ${exact(this.readAt)}`;
-    else if (this.active && this.model.get("live")) text = this.isBusy ? text : "live";
-    if (this.state.textContent !== text) this.state.textContent = text;
-    this.state.title = this.took === undefined ? "" : `${exact(this.readAt)}, in ${span(this.took)}`;
-  }
-
-  busy(busy) {
-    this.isBusy = busy;
-    this.readAt ??= this.now();
-    this.showState();
-  }
-
-  failed(error) {
-    replace(this.banner, el("b", {}, error.type ?? "Error"), el("span", {}, error.message),
-      this.button("Try again", "Ask again now", () => this.refresh()),
-      this.button("×", "Close", () => (this.banner.hidden = true), { "aria-label": "Close" }));
-    this.banner.hidden = false;
-  }
-
-  async try(answer) {
-    try {
-      const found = await answer;
-      return this.closed ? null : found;
-    } catch (error) {
-      if (!this.closed) this.failed(error);
-      return null;
-    }
   }
 
   // --- asking --------------------------------------------------------------------------------
@@ -256,14 +199,9 @@ class Inspect {
     const id = this.id;
     const answer = await this.try(this.link.ask("show", { id, view: this.view(), anew, stamp }));
     if (!answer || id !== this.id) return null;
-    this.banner.hidden = true;
-    this.skew = answer.now - Date.now();
-    this.readAt = answer.now;
-    this.took = answer.took;
-    const active = this.active;
     this.active = answer.active;
-    if (active !== this.active) this.showLive();
-    this.showState();
+    this.state.read(answer);
+    this.showLive();
     if (answer.same) return answer;
     this.stamp = answer.stamp;
     this.facts = answer.facts;
@@ -315,7 +253,7 @@ class Inspect {
   }
 
   async refresh() {
-    this.touched = Date.now();
+    this.live.touch();
     this.calm = 0;
     if (this.pair) return this.compare(...this.pair, true);
     return this.load({ anew: true });
@@ -331,7 +269,7 @@ class Inspect {
   showList() {
     if (!this.rows) return;
     replace(this.listing, stepTable(this.rows, {
-      text: this.search.value, root: this.id, selected: this.selectedRef(),
+      text: this.finder.text, root: this.id, selected: this.selectedRef(),
       choose: (node) => this.choose(node),
     }));
   }
@@ -347,7 +285,7 @@ class Inspect {
     const key = JSON.stringify(this.selected());
     if (key === "null") return null;
     const all = [...(this.drawn?.nodes ?? []), ...(this.facts?.failures ?? []),
-      ...(this.rows?.rows ?? []), ...(this.heard ?? [])];
+      ...(this.rows?.rows ?? []), ...(this.finder.heard ?? [])];
     return all.find((node) => JSON.stringify(node.key) === key)?.ref ?? null;
   }
 
@@ -482,16 +420,16 @@ class Inspect {
     this.stamp = null;
     this.rows = null;
     this.calm = 0;
-    this.touched = Date.now();
+    this.live.touch();
     this.closePanel(false);
     this.actions.close();
     this.nodeActions.close();
-    this.closeFound();
+    this.finder.close();
     this.own = true;
     this.set("workflow_id", id);
     this.own = false;
     const answer = await this.load({ anew: true, first: true });
-    if (answer) this.again();
+    if (answer) this.live.again();
   }
 
   // After something was written: what it did is seen here.
@@ -501,7 +439,7 @@ class Inspect {
       && (row.outcome === "done" || row.outcome === "unchanged"));
     if (made) await this.followFork(made);
     else await this.load({ anew: true });
-    this.again();
+    this.live.again();
   }
 
   async followFork(made) {
@@ -520,7 +458,7 @@ class Inspect {
     replace(this.strip, el("code", {}, answer.text),
       el("span", { class: "dn-note" }, copied ? "copied" : "select it, and copy"),
       el("span", { class: "dn-space" }),
-      this.button("×", "Close", () => (this.strip.hidden = true), { "aria-label": "Close" }));
+      button("×", "Close", () => (this.strip.hidden = true), { "aria-label": "Close" }));
     this.strip.hidden = false;
   }
 
@@ -539,9 +477,9 @@ class Inspect {
     this.canvas.show(answer.picture, `Comparison of ${first} and ${second}`);
     this.fade();
     this.showTools();
-    replace(this.strip, el("b", {}, "Comparison"), el("span", {}, "original ", this.runLink(first)),
-      el("span", {}, "fork ", this.runLink(second)), el("span", { class: "dn-space" }),
-      this.button("End", "Show the run alone", () => this.endComparison()));
+    replace(this.strip, el("b", {}, "Comparison"), el("span", {}, "original ", otherRun(first, this)),
+      el("span", {}, "fork ", otherRun(second, this)), el("span", { class: "dn-space" }),
+      button("End", "Show the run alone", () => this.endComparison()));
     this.strip.hidden = false;
     this.showComparison();
   }
@@ -565,7 +503,7 @@ class Inspect {
       JSON.stringify(other.first) === JSON.stringify(node.first)
       && JSON.stringify(other.second) === JSON.stringify(node.second))?.ref;
     if (ref) this.canvas.select(ref, true);
-    const parts = [this.button("‹ What differs", "Back to the list", () => this.showComparison())];
+    const parts = [button("‹ What differs", "Back to the list", () => this.showComparison())];
     for (const key of keys) {
       const found = await this.try(this.link.ask("node", { id: this.pair[0], key, view: {} },
         `node${JSON.stringify(key)}`));
@@ -591,69 +529,9 @@ class Inspect {
     return null;
   }
 
-  // --- finding ---------------------------------------------------------------------------------
-
-  typed() {
-    this.later("typing", TYPED, async () => {
-      const text = this.search.value.trim();
-      if (this.tab === "steps") {
-        this.showList();
-        return;
-      }
-      if (!text) {
-        this.closeFound();
-        return;
-      }
-      const answer = await this.try(this.link.ask("search", { id: this.id, text }));
-      if (!answer || this.search.value.trim() !== text) return;
-      this.heard = answer.found;
-      this.canvas.mark(answer.found.map((node) => node.ref));
-      replace(this.found, answer.found.slice(0, 12).map((node) => el("li", {}, el("button", {
-        type: "button", on: { click: () => {
-          this.go(node.key);
-          this.found.hidden = true;
-        } },
-      }, statusIcon(node.status), el("b", {}, node.name || "workflow"),
-      el("span", { class: "dn-quiet" }, node.kind === "workflow" ? node.workflow_id
-        : `#${node.number ?? ""} ${node.workflow_id === this.id ? "" : node.workflow_id}`),
-      node.error && el("span", { class: "dn-why" }, shortType(node.error))))),
-      el("li", { class: "dn-note", role: "status" }, answer.count ? `${count(answer.count)} found`
-        : "Nothing of this run holds that."));
-      this.found.hidden = false;
-      this.search.setAttribute("aria-expanded", "true");
-    });
-  }
-
-  closeFound() {
-    this.found.hidden = true;
-    this.search.setAttribute("aria-expanded", "false");
-    this.heard = null;
-    this.canvas.mark([]);
-  }
-
   // --- by keyboard and along the time ------------------------------------------------------------
 
   listen() {
-    this.search.addEventListener("input", () => this.typed());
-    this.search.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && this.heard?.length) {
-        const at = this.heard.findIndex((node) => node.ref === this.selectedRef());
-        const by = event.shiftKey ? -1 : 1;
-        this.go(this.heard[(at + by + this.heard.length) % this.heard.length].key);
-        event.preventDefault();
-      } else if (event.key === "ArrowDown") {
-        this.found.querySelector("button")?.focus();
-        event.preventDefault();
-      }
-    });
-    this.found.addEventListener("keydown", (event) => {
-      const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-      if (!by) return;
-      const buttons = [...this.found.querySelectorAll("button")];
-      const at = buttons.indexOf(event.target) + by;
-      (buttons[at] ?? this.search).focus();
-      event.preventDefault();
-    });
     this.tabs.addEventListener("keydown", (event) => {
       const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!by) return;
@@ -664,78 +542,39 @@ class Inspect {
     this.root.addEventListener("keydown", (event) => {
       const typing = event.target.closest?.("input, select, textarea");
       if (event.key === "Escape") {
-        if (!this.found.hidden) this.closeFound();
+        if (this.finder.isOpen) this.finder.close();
         else if (this.pair) this.endComparison();
         else if (!this.panel.hidden) this.closePanel();
         else return;
         event.preventDefault();
       } else if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
       else if (event.key === "/") {
-        this.search.focus();
+        this.finder.input.focus();
         event.preventDefault();
       } else if (event.key === "f" || event.key === "F") {
         this.step(event.shiftKey ? -1 : 1);
         event.preventDefault();
       }
     });
-    this.root.addEventListener("focusout", (event) => {
-      if (!this.found.hidden && !this.found.parentNode.contains(event.relatedTarget)) {
-        this.found.hidden = true;
-        this.search.setAttribute("aria-expanded", "false");
-      }
-    });
-    for (const event of ["pointerdown", "keydown", "wheel"]) {
-      this.root.addEventListener(event, () => (this.touched = Date.now()), { passive: true });
-    }
   }
 
   fade() {
-    if (this.heard) this.canvas.mark(this.heard.map((node) => node.ref));
+    if (this.finder.heard) this.canvas.mark(this.finder.heard.map((node) => node.ref));
   }
 
-  later(name, ms, act) {
-    clearTimeout(this.timers.get(name));
-    if (this.closed) return;
-    this.timers.set(name, setTimeout(act, ms));
+  // At most once a second; the longer nothing has changed, the less often.
+  pause() {
+    return Math.max(this.calm > 30 ? CALM : LOOK, BUSY_SHARE * (this.state.took ?? 0));
   }
 
-  isSeen() {
-    return this.seen && document.visibilityState === "visible" && this.root.isConnected;
+  async askAgain() {
+    const before = this.stamp;
+    await this.load({ anew: true, stamp: before });
+    this.calm = before === this.stamp ? this.calm + 1 : 0;
   }
 
-  // Asks again, at most once a second, while there is something to wait for and someone sees it.
-  async poll() {
-    if (this.closed || !this.model.get("live") || !this.active) return;
-    if (Date.now() - this.touched > UNTOUCHED) {
-      this.set("live", false);
-      return;
-    }
-    if (this.isSeen() && this.link.idle("show") && !this.pair) {
-      const before = this.stamp;
-      await this.load({ anew: true, stamp: this.stamp });
-      this.calm = before === this.stamp ? this.calm + 1 : 0;
-    }
-    this.again();
-  }
-
-  // The longer nothing has changed, the less often.
-  again() {
-    const calm = this.calm > 30 ? CALM : LOOK;
-    this.later("polling", Math.max(calm, BUSY_SHARE * (this.took ?? 0)), () => this.poll());
-  }
-
-  watch() {
-    const tick = () => {
-      if (this.isSeen()) this.showTimes();
-      this.later("clock", 1000, tick);
-    };
-    const live = () => {
-      this.touched = Date.now();
-      this.calm = 0;
-      this.showLive();
-      this.showState();
-      this.again();
-    };
+  // What Python changes is followed.
+  follow() {
     const chosen = () => {
       if (this.own) return;
       const key = this.selected();
@@ -748,37 +587,19 @@ class Inspect {
         this.show(this.model.get("workflow_id"));
       }
     };
-    this.model.on("change:live", live);
-    this.model.on("change:_selected", chosen);
-    this.model.on("change:workflow_id", moved);
-    const sight = new IntersectionObserver((entries) => (this.seen = entries.at(-1).isIntersecting));
-    sight.observe(this.root);
-    tick();
-    this.later("polling", LOOK, () => this.poll());
+    const switched = () => (this.calm = 0);
+    const heard = { "change:_selected": chosen, "change:workflow_id": moved,
+      "change:live": switched };
+    for (const [event, act] of Object.entries(heard)) this.model.on(event, act);
     return () => {
-      this.closed = true;
-      this.model.off("change:live", live);
-      this.model.off("change:_selected", chosen);
-      this.model.off("change:workflow_id", moved);
-      sight.disconnect();
-      for (const timer of this.timers.values()) clearTimeout(timer);
+      for (const [event, act] of Object.entries(heard)) this.model.off(event, act);
     };
-  }
-
-  showTimes() {
-    const now = this.now();
-    for (const time of this.root.querySelectorAll("time[data-ms]")) {
-      const text = ago(Number(time.dataset.ms), now);
-      if (time.textContent !== text) time.textContent = text;
-    }
-    for (const running of this.root.querySelectorAll("[data-since]")) {
-      running.textContent = span(now - Number(running.dataset.since));
-    }
-    this.showState();
   }
 
   close() {
     this.link.close();
+    this.live.close();
+    this.state.close();
     this.canvas.close();
     for (const end of this.endings) end();
   }

@@ -2,34 +2,55 @@
 // meanwhile only the latest is sent, so that typing fast floods nothing.
 
 const SLOW = 1200;
+const KERNEL_ENDED = "The kernel that made this view has ended. What stands here was read before; run the "
+  + "cell again for more.";
 
 export class Link {
-  constructor(model, onBusy) {
+  constructor(model, state) {
     this.model = model;
-    this.onBusy = onBusy;
+    this.onBusy = (busy) => state.busy(busy);
+    this.onEnded = (failure) => state.failed(failure);
     this.number = 0;
     this.waiting = new Map();
     this.underWay = new Map();
     this.next = new Map();
     this.receive = (message) => this.answered(message);
     model.on("msg:custom", this.receive);
+    // Hosts of Jupyter's own tell so when the kernel restarts; nobody would answer any more.
+    this.end = () => this.ended();
+    model.on("comm_live_update", this.end);
   }
 
   // Resolves with the answer; with null where a later question of the same lane took its place.
   ask(kind, question = {}, lane = kind) {
     return new Promise((resolve, reject) => {
       const asked = { kind, question, lane, resolve, reject };
-      if (!this.underWay.has(lane)) {
+      if (this.dead) {
+        reject(new Failure({ type: "KernelEnded", text: KERNEL_ENDED }));
+      } else if (!this.underWay.has(lane)) {
         this.send(asked);
-        return;
+      } else {
+        this.next.get(lane)?.resolve(null);
+        this.next.set(lane, asked);
       }
-      this.next.get(lane)?.resolve(null);
-      this.next.set(lane, asked);
     });
   }
 
   idle(lane) {
-    return !this.underWay.has(lane);
+    return !this.dead && !this.underWay.has(lane);
+  }
+
+  ended() {
+    this.dead = true;
+    const left = [...this.waiting.values(), ...this.next.values()];
+    this.waiting.clear();
+    this.next.clear();
+    this.onBusy(false);
+    for (const asked of left) {
+      clearTimeout(asked.timer);
+      asked.reject(new Failure({ type: "KernelEnded", text: KERNEL_ENDED }));
+    }
+    this.onEnded(new Failure({ type: "KernelEnded", text: KERNEL_ENDED }));
   }
 
   send(asked) {
@@ -64,6 +85,7 @@ export class Link {
 
   close() {
     this.model.off("msg:custom", this.receive);
+    this.model.off("comm_live_update", this.end);
     for (const asked of this.waiting.values()) clearTimeout(asked.timer);
   }
 }
