@@ -30,7 +30,8 @@ lab: $(READY) ## Open JupyterLab on the notebooks, with the demo database where 
 	$(if $(DBOS_SYSTEM_DATABASE_URL),,$(if $(wildcard build/demo.sqlite),DBOS_SYSTEM_DATABASE_URL=sqlite:///$(CURDIR)/build/demo.sqlite)) \
 	$(BIN)/jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
-bench: $(READY) ## Measure against DBOSClient and raw COPY; SIZE=small for two minutes
+bench: $(READY) ## Measure against DBOSClient and raw COPY; SIZE=small for a few minutes
+	$(BIN)/python scripts/browser.py
 	$(BIN)/python -m benchmarks $(SIZE)
 
 docs: $(READY) ## Build the documentation into build/docs

@@ -14,7 +14,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cases, control, graphs, pictures
+from benchmarks import browser, cases, control, graphs, pictures
 from benchmarks.databases import Shape, fill_postgres, fill_sqlite
 from benchmarks.measure import Report
 
@@ -94,6 +94,7 @@ def _postgres(report: Report, size: Size, directory: Path) -> None:
         pictures.drawing(report, url, root)
         cases.counted(report, url)
         cases.footprints(report, url, size.postgres.workflows)
+        browser.views(report, url, size.postgres.workflows)
         control.bulk(report, url, size.controlled)
         control.felt_by_the_application(report, url, size.controlled)
     finally:

@@ -34,11 +34,17 @@ T = TypeVar("T")
 class Door:
     """Calls DBOS's own client, and tells its errors in ours."""
 
-    def __init__(self, location: Location, schema: str | None, application_name: str | None):
+    def __init__(
+        self,
+        location: Location,
+        schema: str | None,
+        application_name: str | None,
+        width: int = POSTGRES_CONNECTIONS,
+    ) -> None:
         self.location = location
-        self.width = 1 if location.path else POSTGRES_CONNECTIONS
-        self._schema = schema
-        self._application_name = application_name
+        self.width = 1 if location.path else width
+        self.schema = schema
+        self.application_name = application_name
         self._lock = threading.Lock()
         self._client: DBOSClient | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -63,9 +69,9 @@ class Door:
             if self._client is None:
                 self._client = DBOSClient(
                     system_database_url=self._url(),
-                    dbos_system_schema=self._schema,
+                    dbos_system_schema=self.schema,
                     system_database_pool_size=self.width,
-                    application_name=self._application_name,
+                    application_name=self.application_name,
                     # Connecting is left to the first call, and a cell must not hang on a database
                     # that is gone.
                     lazy=True,

@@ -18,6 +18,7 @@ from dbos_notebook.control.calls import Door
 from dbos_notebook.control.course import Course, Unit
 from dbos_notebook.control.forks import Fork, FromStep
 from dbos_notebook.control.guard import require_write
+from dbos_notebook.control.hands import hands
 from dbos_notebook.control.history import History
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.receipt import Line, Outcome, Receipt
@@ -170,8 +171,9 @@ class Steer:
                 prospects = Prospects(session, self.queries)
                 items = [self._with_prospect(verb, item, prospects) for item in items]
         doing = [item for item in items if item.verdict == "do"]
+        forks = isinstance(verb, Fork)
         units = [Unit(doing[i : i + verb.batch]) for i in range(0, len(doing), verb.batch)]
-        course = Course(self.door, verb.call)
+        course = Course(self.door, verb.call, hands(self.door, len(doing)) if forks else None)
         course.run(units, f"{verb.action} {len(doing):,} workflows")
         made = {one: new for unit in units for one, new in unit.made.items()}
         items = [
