@@ -46,7 +46,7 @@ def main() -> int:
         ):
 
             def opened(cell: str, **options: Any) -> Opened:
-                return open_notebook(connect, cell, width=WIDTH, height=1600, **options)
+                return open_notebook(connect, cell, width=WIDTH, height=2400, **options)
 
             _list(opened("db.explore(page_size=25)"))
             _board(opened("db.board(window='1h')"))
