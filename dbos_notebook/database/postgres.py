@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_SECONDS = 10
 KEPT_CONNECTIONS = 4
 _DIALECT: Any = cast(Any, PGDialect_psycopg)()
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # NULL is an unquoted empty field, the empty text a quoted one.
 _CSV = Dialect(quote='"', nulls=("",))
 
@@ -134,10 +135,10 @@ class PostgresReader:
                     )
                 connection = self._kept.pop() if self._kept else None
             if connection is None:
-                return self._connect()
+                return self._begun()
             try:
-                # Starts the snapshot, and shows whether the server is still there.
-                connection.execute("SELECT 1")
+                # Shows too whether the server is still there.
+                connection.execute(_BEGIN)
             except psycopg.Error:
                 connection.close()
             else:
@@ -156,7 +157,7 @@ class PostgresReader:
                 return
         connection.close()
 
-    def _connect(self) -> psycopg.Connection[dict[str, Any]]:
+    def _begun(self) -> psycopg.Connection[dict[str, Any]]:
         try:
             # Not in a variable: some tools show those of a traceback, and one has the password.
             connection = psycopg.connect(
@@ -168,18 +169,20 @@ class PostgresReader:
                 },
                 row_factory=dict_row,
                 prepare_threshold=None,
+                # The transaction is begun by one statement of ours, not by two of psycopg's: each
+                # goes to the server and back, which may be far.
+                autocommit=True,
             )
         except psycopg.Error as error:
             raise_alone(self._translate(error, connecting=True))
         try:
             # SET, not the startup packet: connection poolers refuse its options. Both settings
             # hold for the session, so even SQL smuggled past us could not write.
-            connection.autocommit = True
-            connection.execute("SET default_transaction_read_only = on")
-            connection.execute(f"SET statement_timeout = {self._timeout_ms}".encode())
-            connection.autocommit = False
-            connection.read_only = True
-            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.execute(
+                b"SET default_transaction_read_only = on; SET statement_timeout = %d"
+                % self._timeout_ms
+            )
+            connection.execute(_BEGIN)
         except psycopg.Error as error:
             connection.close()
             raise_alone(self._translate(error, connecting=True))
