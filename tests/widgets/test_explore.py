@@ -99,6 +99,26 @@ def test_filters_become_the_clients(db: dn.Client) -> None:
     assert eval(widget.code, {"db": db})["workflow_id"].tolist() == ids
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\"'\\ \n\r\t\x00\x1b\x7f\x85\u2028\u2029{}%",
+        "exe\u202etxt.\u2066\u200b\ufeff",
+        "half a character: \ud800",
+        ["one", "two"],
+        {"tags": ["x"], "deep": [[1], [None, True, 1.5]]},
+    ],
+)
+def test_a_value_written_as_code_is_the_same_value(value: Any) -> None:
+    written = asking.literal(value)
+    assert eval(written) == value
+    # Nothing hidden: what is pasted is what was seen.
+    assert written.isprintable()
+    assert eval(asking.code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
+        "name": str(value)
+    }
+
+
 def test_what_was_asked_for_stays_and_can_be_changed(db: dn.Client) -> None:
     widget = db.explore(status="error", has_parent=False, start_time="3650d")
     assert widget._start["view"]["status"] == ["ERROR"]
