@@ -231,7 +231,7 @@ def to_frame(
     )
     del table
     for name, values in parsed.items():
-        # Said, or texts alone would become a column of texts: None a NaN, half a character an error.
+        # Said, or texts alone would be a column of texts: None a NaN, half a character an error.
         frame[name] = pd.Series(values, index=frame.index, dtype=object)
     return frame
 

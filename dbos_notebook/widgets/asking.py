@@ -110,7 +110,7 @@ def order(view: Mapping[str, Any]) -> tuple[str, bool]:
 def size(view: Mapping[str, Any]) -> int:
     """Return how many rows a page has: one of the sizes that are offered."""
     wanted = view.get("size")
-    return wanted if wanted in SIZES else SIZES[1]
+    return wanted if isinstance(wanted, int) and wanted in SIZES else SIZES[1]
 
 
 def code(view: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
