@@ -28,8 +28,19 @@ def printable(text: object, most: int = 200) -> str:
     """
     # Cut first: of a text of megabytes only its beginning is looked at.
     whole = text if isinstance(text, str) else str(text)
-    shown = _UNFIT.sub(_escaped, whole[:most])
+    shown = escaped(whole[:most])
     return shown if len(whole) <= most and len(shown) <= most else shown[: most - 1] + "…"
+
+
+def escaped(text: str) -> str:
+    r"""Return a text in which nothing is obeyed or hidden, whole.
+
+    Examples
+    --------
+    >>> escaped("pay\u202e\ud800")
+    'pay\\u202e\\ud800'
+    """
+    return _UNFIT.sub(_escaped, text)
 
 
 def _escaped(found: re.Match[str]) -> str:

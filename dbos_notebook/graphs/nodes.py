@@ -53,7 +53,8 @@ _STEP = (
 def workflow_nodes(workflows: pd.DataFrame) -> dict[str, Node]:
     """Return the attributes of workflows by ID, in the rows' order."""
     ids = workflows["workflow_id"].tolist()
-    nodes: list[Node] = [{"kind": "workflow", "workflow_id": each} for each in ids]
+    # A column may hold nothing; what has no status has an empty one.
+    nodes: list[Node] = [{"kind": "workflow", "workflow_id": each, "status": ""} for each in ids]
     for name in _WORKFLOW:
         _fill(nodes, name, workflows[name])
     _digest(nodes, workflows)

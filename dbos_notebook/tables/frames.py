@@ -231,7 +231,8 @@ def to_frame(
     )
     del table
     for name, values in parsed.items():
-        frame[name] = values
+        # Said, or texts alone would be a column of texts: None a NaN, half a character an error.
+        frame[name] = pd.Series(values, index=frame.index, dtype=object)
     return frame
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, cast
 
-from dbos_notebook.errors import FilterError
+from dbos_notebook.errors import BrokenOffError, ControlInterrupt, FilterError
 from dbos_notebook.tables.pages import choices
 from dbos_notebook.widgets import asking, plain
 
@@ -119,7 +119,11 @@ class Actions:
             plan = self._plans.get(key)
             if plan is None:
                 raise FilterError("This plan is not kept any more. Click the action again.")
-            receipt = plan.apply()
+            try:
+                receipt = plan.apply()
+            except (BrokenOffError, ControlInterrupt) as error:
+                self.receipt = error.receipt
+                raise
             _keep(self._receipts, key, receipt)
             self.receipt = receipt
         frame = receipt.to_frame()

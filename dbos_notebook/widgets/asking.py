@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dbos_notebook.errors import FilterError
+from dbos_notebook.printable import escaped
 from dbos_notebook.tables.pages import SORTS
 from dbos_notebook.tables.vocabulary import STATUSES
 
@@ -109,7 +110,7 @@ def order(view: Mapping[str, Any]) -> tuple[str, bool]:
 def size(view: Mapping[str, Any]) -> int:
     """Return how many rows a page has: one of the sizes that are offered."""
     wanted = view.get("size")
-    return wanted if wanted in SIZES else SIZES[1]
+    return wanted if isinstance(wanted, int) and wanted in SIZES else SIZES[1]
 
 
 def code(view: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
@@ -151,16 +152,19 @@ def literal(value: Any) -> str:
 
     Examples
     --------
-    >>> literal(["order"]), literal({"tier": [1, 2]})
-    ('"order"', '{"tier": [1, 2]}')
+    >>> literal(["order"]), literal({"tier": [1, 2], "tags": ["x"]})
+    ('"order"', '{"tier": [1, 2], "tags": ["x"]}')
     """
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
+    return _literal(value[0] if isinstance(value, list) and len(value) == 1 else value)
+
+
+def _literal(value: Any) -> str:
     if isinstance(value, str):
-        # As the rest of the documentation quotes; JSON's escapes are Python's too.
-        return json.dumps(value, ensure_ascii=False)
+        # As the rest of the documentation quotes; JSON's escapes are Python's too. What would be
+        # obeyed or hidden where the code is shown or pasted is escaped as well.
+        return escaped(json.dumps(value, ensure_ascii=False))
     if isinstance(value, list):
-        return f"[{', '.join(map(literal, value))}]"
+        return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_literal(k)}: {_literal(v)}" for k, v in value.items()) + "}"
     return repr(value)

@@ -31,10 +31,7 @@ def itself(client: Client, workflow_id: str) -> dict[str, Any]:
     forks = client.workflows(forked_from=workflow_id, limit=MOST_FORKS)
     return {
         **_told(workflow, row),
-        "forks": [
-            {"id": workflow_id, "status": status}
-            for workflow_id, status in zip(forks["workflow_id"], forks["status"], strict=True)
-        ],
+        "forks": plain.forks(forks),
     }
 
 

@@ -147,7 +147,7 @@ class Explore(View):
                 self._client._queries,
                 filters,
                 pages.Order(sort, descending, tuple(after or ())),
-                min(limit or asking.SIZES[-1], asking.size(view)),
+                max(1, min(limit or asking.SIZES[-1], asking.size(view))),
                 topmost=view.get("mode") == "tree",
                 look_through=looked if "search" in filters else None,
             )

@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.errors import GraphvizNotFoundError
+from dbos_notebook.graphs.spans import Spans
 from dbos_notebook.pictures.draw import draw
 from dbos_notebook.widgets import assets, details, nodes, plain, static
 from dbos_notebook.widgets.run import MOST_LISTED, PICTURES, Run, as_plain
@@ -86,8 +87,11 @@ def record(client: Client, run: Run) -> dict[str, Any]:
     """Return all that the browser half may ask of a run."""
     pictures: dict[str, Any] = {}
     groups: dict[str, Any] = {}
+    # Rows of an unknown status or without times have no path through them.
+    timed = Spans(run.graph).workflow(run.workflow_id) is not None
     for kind in PICTURES:
-        view: dict[str, Any] = {"picture": kind, "open": [], "critical": kind == "timeline"}
+        critical = timed and kind == "timeline"
+        view: dict[str, Any] = {"picture": kind, "open": [], "critical": critical}
         shown = run.picture(view).shown
         pictures[json.dumps([kind], separators=(",", ":"))] = run.drawn(view)
         found = [] if shown is None else [k for k, n in shown.nodes.items() if n["kind"] == "group"]

@@ -85,7 +85,7 @@ def workflow_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """
     rows = []
     for record in frame.to_dict("records"):
-        row: dict[str, Any] = {"id": record["workflow_id"], "status": record["status"]}
+        row: dict[str, Any] = {"id": record["workflow_id"], "status": _status(record["status"])}
         row |= {name: cut(str(record[name]), SHORT_CHARACTERS) for name in _TEXTS}
         row |= {name: record[name] for name in _IDS}
         row |= {name: int(record[name]) for name in _NUMBERS if not pd.isna(record[name])}
@@ -105,6 +105,17 @@ def workflow_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
             )
         rows.append({name: value for name, value in row.items() if value is not None})
     return rows
+
+
+def _status(value: Any) -> str:
+    # A column may hold nothing; a view has no place for that.
+    return "" if pd.isna(value) else str(value)
+
+
+def forks(frame: pd.DataFrame) -> list[dict[str, str]]:
+    """Return IDs and statuses of the workflows of a frame."""
+    pairs = zip(frame["workflow_id"], frame["status"], strict=True)
+    return [{"id": workflow_id, "status": _status(status)} for workflow_id, status in pairs]
 
 
 def step_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -219,6 +230,19 @@ def failure(error: Any) -> dict[str, Any]:
     if trace:
         found["traceback"] = cut(_legible(str(trace)), MOST_CHARACTERS)
     return found
+
+
+def sendable(answer: dict[str, Any]) -> dict[str, Any]:
+    r"""Return an answer that can travel: one with half a character in it could not be sent.
+
+    Examples
+    --------
+    >>> sendable({"text": "a\ud800"}), sendable({"text": "é"})
+    ({'text': 'a?'}, {'text': 'é'})
+    """
+    text = json.dumps(answer, ensure_ascii=False)
+    legible = _legible(text)
+    return answer if legible == text else dict(json.loads(legible))
 
 
 def stamp(answer: Mapping[str, Any]) -> str:

@@ -85,10 +85,7 @@ class Run:
         graph = client.graph(workflow_id, load_output=results)
         (row,) = plain.workflow_rows(client.workflows([workflow_id]))
         forks = client.workflows(forked_from=workflow_id, limit=MOST_FORKS)
-        pairs = zip(forks["workflow_id"], forks["status"], strict=True)
-        return cls(
-            workflow_id, graph, row, [{"id": each, "status": status} for each, status in pairs]
-        )
+        return cls(workflow_id, graph, row, plain.forks(forks))
 
     @cached_property
     def stamp(self) -> str:

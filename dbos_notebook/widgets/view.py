@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import anywidget
 
-from dbos_notebook.errors import NotebookError
+from dbos_notebook.errors import ControlInterrupt, NotebookError
+from dbos_notebook.widgets import plain
 
 if TYPE_CHECKING:
     from dbos_notebook.client import Client
@@ -33,7 +34,7 @@ class View(anywidget.AnyWidget):
         What last went wrong while the browser was answered; it was shown there.
     """
 
-    last_error: Exception | None = None
+    last_error: Exception | KeyboardInterrupt | None = None
 
     def __init__(self, client: Client, **traits: Any) -> None:
         self._client = client
@@ -42,7 +43,7 @@ class View(anywidget.AnyWidget):
         self.on_msg(self._receive)
 
     def _receive(self, _: Any, content: Any, __: Any) -> None:
-        if not isinstance(content, dict) or content.get("kind") not in self._answers:
+        if not isinstance(content, dict) or str(content.get("kind")) not in self._answers:
             return
         self.send(self.answer(content))
 
@@ -50,16 +51,20 @@ class View(anywidget.AnyWidget):
         """Return the answer to a message of the browser's half; an error is an answer too."""
         try:
             answer = {"kind": message["kind"], **self._answers[message["kind"]](message)}
-        # Whatever it is: raised here it would vanish in the kernel's log.
-        except Exception as error:  # noqa: BLE001
+        # Whatever it is: raised here it would vanish in the kernel's log, and a question without
+        # an answer is waited for. An interrupt too: what it should end has ended.
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
             self.last_error = error
             answer = {"kind": "error", "text": self._said(error), "type": type(error).__name__}
-        return {**answer, "request": message.get("request")}
+        return plain.sendable({**answer, "request": message.get("request")})
 
-    def _said(self, error: Exception) -> str:
-        text = (
-            str(error) if isinstance(error, NotebookError) else f"{type(error).__name__}: {error}"
-        )
+    def _said(self, error: Exception | KeyboardInterrupt) -> str:
+        if isinstance(error, NotebookError | ControlInterrupt):
+            text = str(error)
+        elif isinstance(error, KeyboardInterrupt):
+            text = "The kernel was interrupted before it had answered."
+        else:
+            text = f"{type(error).__name__}: {error}"
         return self._client.location.redact(text)
 
     def static_html(self) -> str:
@@ -95,7 +100,7 @@ class View(anywidget.AnyWidget):
         data["text/plain"] = repr(self)
         try:
             data["text/html"] = self.static_html()
-        except NotebookError as error:
+        except Exception as error:  # noqa: BLE001
             # The live view will say it, and go on when the database is back.
             self.last_error = error
         return data, metadata

@@ -12,5 +12,5 @@ def ask(widget: View, kind: str, **question: Any) -> dict[str, Any]:
     """Ask, and see to it that the answer could travel."""
     answer = widget.answer({"kind": kind, "request": "r1", **question})
     assert answer["request"] == "r1"
-    json.dumps(answer, allow_nan=False)
+    json.dumps(answer, allow_nan=False, ensure_ascii=False).encode()
     return answer

@@ -99,6 +99,26 @@ def test_filters_become_the_clients(db: dn.Client) -> None:
     assert eval(widget.code, {"db": db})["workflow_id"].tolist() == ids
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\"'\\ \n\r\t\x00\x1b\x7f\x85\u2028\u2029{}%",
+        "exe\u202etxt.\u2066\u200b\ufeff",
+        "half a character: \ud800",
+        ["one", "two"],
+        {"tags": ["x"], "deep": [[1], [None, True, 1.5]]},
+    ],
+)
+def test_a_value_written_as_code_is_the_same_value(value: Any) -> None:
+    written = asking.literal(value)
+    assert eval(written) == value
+    # Nothing hidden: what is pasted is what was seen.
+    assert written.isprintable()
+    assert eval(asking.code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
+        "name": str(value)
+    }
+
+
 def test_what_was_asked_for_stays_and_can_be_changed(db: dn.Client) -> None:
     widget = db.explore(status="error", has_parent=False, start_time="3650d")
     assert widget._start["view"]["status"] == ["ERROR"]
@@ -311,13 +331,58 @@ def test_an_error_is_an_answer_and_the_next_question_works(
     assert widget.answer({"kind": "page", "after": ["x"], "request": 1})["type"] == "FilterError"
 
 
+def test_half_a_character_is_answered_and_so_is_an_interrupt(
+    db: dn.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widget = db.explore()
+    told = ask(widget, "plan", action="cancel", ids=["queued-1"], key="half \ud800")
+    assert told["key"] == "half ?"
+    assert ask(widget, "details", id="half \ud800")["type"] == "FilterError"
+    assert ask(widget, "page", view={}, limit=-7)["rows"]
+    assert ask(widget, "page", view={"size": 50.0})["rows"]
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    # Without an answer the browser would wait for ever, and ask nothing more of this kind.
+    monkeypatch.setattr("dbos_notebook.tables.pages.page", interrupted)
+    answer = ask(widget, "page", view={})
+    assert (answer["kind"], answer["type"]) == ("error", "KeyboardInterrupt")
+    assert isinstance(widget.last_error, KeyboardInterrupt)
+
+
+def test_a_status_of_nothing_or_of_any_word_is_shown(
+    corpus_sqlite: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = corpus_sqlite("3.4.0")
+    connection = sqlite3.connect(path)
+    query = "UPDATE workflow_status SET status = ?, name = NULL WHERE workflow_uuid = ?"
+    statuses = {"checkout-1": None, "checkout-2": "constructor", "queued-1": "__proto__"}
+    with connection:
+        connection.executemany(query, [(status, one) for one, status in statuses.items()])
+    connection.close()
+    with dn.connect(path) as client:
+        widget = client.explore()
+        rows = {row["id"]: row for row in ask(widget, "page", view={})["rows"]}
+        for workflow_id, status in statuses.items():
+            assert rows[workflow_id]["status"] == (status or "")
+            assert ask(widget, "details", id=workflow_id)["kind"] == "details"
+            single = client.inspect(workflow_id)
+            assert ask(single, "show", id=workflow_id, view={})["kind"] == "show"
+            assert ask(single, "list", id=workflow_id)["kind"] == "list"
+            single.save_html(tmp_path / "one.html")
+            assert "text/html" in single._repr_mimebundle_()[0]
+        widget.save_html(tmp_path / "all.html")
+        assert ask(client.board(window="30d"), "board")["kind"] == "board"
+
+
 def test_a_message_of_no_kind_is_no_question(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widget = db.explore()
     sent: list[Any] = []
     monkeypatch.setattr(widget, "send", sent.append)
-    for content in ("text", None, {}, {"kind": "close"}, {"kind": "__init__"}):
+    for content in ("text", None, {}, {"kind": "close"}, {"kind": "__init__"}, {"kind": []}):
         widget._receive(widget, content, [])
     assert sent == []
     widget._receive(widget, {"kind": "page", "view": {}, "request": 7}, [])

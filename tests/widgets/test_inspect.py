@@ -127,6 +127,27 @@ def test_what_is_stored_is_told_as_it_is_stored(
         assert names == ["input", "error"]
 
 
+def test_a_text_with_half_a_character_is_told(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(
+            "UPDATE operation_outputs SET output = ?, serialization = 'portable_json'"
+            " WHERE workflow_uuid = 'checkout-1'",
+            [r'"half: \ud800"'],
+        )
+        connection.execute("UPDATE operation_outputs SET output = NULL WHERE function_id = 1")
+    connection.close()
+    with dn.connect(path) as db:
+        widget = db.inspect("checkout-1")
+        answer = ask(widget, "node", id="checkout-1", key=["checkout-1", 3], view={})
+        assert answer["output"]["text"].startswith("'half: ")
+        outputs = db.steps("checkout-1", load_output=True)["output"]
+        assert outputs.dtype == object
+        assert outputs.tolist()[:2] == [None, "half: \ud800"]
+        assert "half: " in widget.save_html(path.with_suffix(".html")).read_text()
+
+
 def test_failures_are_where_they_began(db: dn.Client) -> None:
     facts = show(db.inspect("parent-6-bad"))["facts"]
     # The parent and its getResult failed because the child's step did.

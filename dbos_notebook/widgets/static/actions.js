@@ -25,7 +25,8 @@ export class Actions {
   // ask(kind, question) → answer or null; done(receipt) after something was written;
   // find(id) shows a workflow.
   constructor(forbidden, ask, done, find) {
-    this.ask = ask;
+    // In lanes of its own: another's buttons beside these must not take their answers.
+    this.ask = (kind, question) => ask(kind, question, `${kind} ${this.lists}`);
     this.done = done;
     this.find = find;
     this.forbidden = forbidden;
@@ -38,8 +39,9 @@ export class Actions {
 
   // The workflows that the buttons are about.
   async about(ids, statuses = "") {
-    const same = ids.join("\n") + statuses === this.known;
-    this.known = ids.join("\n") + statuses;
+    const known = ids.join("\n") + statuses;
+    const same = known === this.known;
+    this.known = known;
     this.ids = ids;
     if (same) return;
     if (!ids.length) {
@@ -50,6 +52,8 @@ export class Actions {
     if (this.forbidden) return;
     const answer = await this.ask("possible", { ids });
     if (answer) this.showButtons(answer.possible);
+    // What was not answered is asked again.
+    else if (this.known === known) this.known = null;
   }
 
   showButtons(possible) {
@@ -77,14 +81,19 @@ export class Actions {
   }
 
   async plan() {
+    // Only a plan that is seen is confirmed: neither the one before, nor one that is under way.
+    if (this.confirm) this.confirm.disabled = true;
+    const turn = this.turn = (this.turn ?? 0) + 1;
     const asked = { action: this.action, ids: this.ids, options: this.options, key: this.key };
     const answer = await this.ask("plan", asked);
     if (!answer) return;
     this.targets ??= await this.ask("targets", {});
+    if (turn !== this.turn) return;
     const { counts } = answer;
     const confirm = el("button", { type: "button", class: "dn-button dn-confirm",
-      disabled: !counts.do, on: { click: () => this.apply(confirm) } },
+      disabled: !counts.do, on: { click: () => this.apply(confirm, answer.key) } },
       `${this.title()} ${count(counts.do)} ${counts.do === 1 ? "workflow" : "workflows"}`);
+    this.confirm = confirm;
     const code = el("code", { class: "dn-quiet" }, answer.code.slice(0, 300));
     replace(this.panel,
       el("div", { class: "dn-plan-head" },
@@ -159,10 +168,10 @@ export class Actions {
       leftOut > 0 && el("p", { class: "dn-note" }, `… and ${count(leftOut)} more`));
   }
 
-  async apply(button) {
+  async apply(button, key) {
     button.disabled = true;
     button.textContent = "…";
-    const receipt = await this.ask("apply", { key: this.key });
+    const receipt = await this.ask("apply", { key });
     if (!receipt) {
       this.close();
       return;
@@ -195,6 +204,7 @@ export class Actions {
   }
 
   close() {
+    this.turn = (this.turn ?? 0) + 1;
     this.panel.hidden = true;
     replace(this.panel);
   }

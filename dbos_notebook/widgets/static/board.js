@@ -116,7 +116,7 @@ class Board {
     const tops = places.map((place) => known.reduce((sum, one) => sum + series[one][place], 0));
     const most = Math.max(1, ...tops);
     const step = WIDE / places.length;
-    const said = known.map((one) => `${count(ended[one])} ${WORDS[one] ?? one}`).join(", ");
+    const said = known.map((one) => `${count(ended[one])} ${word(one)}`).join(", ");
     const bars = places.map((place) => {
       let y = HIGH;
       const at = begin + place * width;
@@ -127,7 +127,7 @@ class Board {
         return svg("rect", { x: place * step + 1, y, width: step - 2, height, "data-status": one });
       });
       const told = known.filter((one) => series[one][place])
-        .map((one) => `${count(series[one][place])} ${WORDS[one] ?? one}`).join(", ");
+        .map((one) => `${count(series[one][place])} ${word(one)}`).join(", ");
       const hover = svg("rect", { x: place * step, y: 0, width: step, height: HIGH, class: "dn-hover" },
         svg("title", {}, `${exact(at).replace(/\.\d+ /, " ")}, ${span(width).replace(".0", "")}: ${told || "nothing ended"}`));
       return svg("g", {}, parts, hover);
@@ -202,6 +202,10 @@ class Board {
     this.state.close();
     this.unfollow();
   }
+}
+
+function word(status) {
+  return Object.hasOwn(WORDS, status) ? WORDS[status] : status;
 }
 
 function heading(text, number = false) {

@@ -11,8 +11,8 @@ function render({ model, el: host }) {
   host.append(root);
   const state = new State(() => show(), () => "");
   const link = new Link(model, state);
-  const ask = async (kind, question) => {
-    const answer = await state.try(link.ask(kind, question));
+  const ask = async (kind, question, lane) => {
+    const answer = await state.try(link.ask(kind, question, lane));
     if (answer) state.banner.hidden = true;
     return answer;
   };

@@ -42,9 +42,22 @@ export function put(node, ...children) {
   return node;
 }
 
+// What had the focus has it again: itself, or what has its name among the new, or its place.
 export function replace(node, ...children) {
+  const held = node.getRootNode().activeElement;
+  const alike = () => [...node.querySelectorAll(held.tagName)];
+  const place = held && held !== node && node.contains(held) ? alike().indexOf(held) : -1;
   node.replaceChildren();
-  return put(node, ...children);
+  put(node, ...children);
+  if (place < 0) return node;
+  const again = node.contains(held) ? held : FOCUSABLE.includes(held.tagName)
+    && (alike().find((one) => nameOf(one) === nameOf(held)) ?? alike()[place]);
+  if (again) again.focus({ preventScroll: true });
+  return node;
+}
+
+function nameOf(node) {
+  return node.getAttribute("aria-label") ?? (node.title || node.textContent);
 }
 
 // An icon of 16 × 16 from path data; drawn with the colour of the text around it.

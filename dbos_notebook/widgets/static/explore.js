@@ -78,7 +78,7 @@ class Explore {
     this.picked = el("div", { class: "dn-picked", hidden: true, role: "group",
       "aria-label": "Selected workflows" });
     this.actions = new Actions(this.start.forbidden,
-      (kind, question) => this.try(this.link.ask(kind, question)),
+      (kind, question, lane) => this.try(this.link.ask(kind, question, lane)),
       () => this.refresh(), (id) => this.find(id));
     this.actions.bar.hidden = Boolean(this.start.read_only);
     this.head = el("thead");
@@ -169,7 +169,8 @@ class Explore {
 
   showRows() {
     this.showHead();
-    const held = this.body.contains(this.root.getRootNode().activeElement) ? this.focused : null;
+    const at = this.root.getRootNode().activeElement;
+    const held = this.body.contains(at) && !at.closest(".dn-opened") ? this.focused : null;
     const shown = [];
     const place = (rows, level) => {
       for (const row of rows) {
@@ -419,6 +420,7 @@ class Explore {
       if (!found || found.same || !this.open.has(id)) return;
       this.open.set(id, { found, status: found.row.status });
     } catch (error) {
+      if (!this.open.has(id)) return;
       this.open.set(id, { failed: error.message });
     }
     this.showRows();

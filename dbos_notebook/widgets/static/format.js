@@ -22,13 +22,18 @@ export const STATUSES = {
 };
 export const UNFINISHED = ["PENDING", "ENQUEUED", "DELAYED"];
 
+// A database may hold any word, also one that every object has.
+function shapeOf(status) {
+  return Object.hasOwn(STATUSES, status) ? STATUSES[status] : [status, RING];
+}
+
 export function chip(status) {
-  const [label, path] = STATUSES[status] ?? [status, RING];
+  const [label, path] = shapeOf(status);
   return el("span", { class: "dn-chip", "data-status": status, title: status }, icon(path), label);
 }
 
 export function statusIcon(status) {
-  const [, path] = STATUSES[status] ?? [status, RING];
+  const [, path] = shapeOf(status);
   const found = el("span", { class: "dn-chip", "data-status": status, title: status }, icon(path));
   found.setAttribute("role", "img");
   found.setAttribute("aria-label", status);
@@ -40,7 +45,7 @@ export function count(number) {
 }
 
 export function span(ms) {
-  if (ms === null || ms === undefined) return "";
+  if (ms === null || ms === undefined || Number.isNaN(ms)) return "";
   for (const [unit, size] of UNITS) {
     if (ms >= size) {
       const value = ms / size;
@@ -62,6 +67,7 @@ const pad = (number, width = 2) => String(number).padStart(width, "0");
 
 // In the reader's own zone, which is named.
 export function exact(ms) {
+  if (ms === null || ms === undefined) return "an unknown time";
   const at = new Date(ms);
   const day = `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())}`;
   const time = `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}`;

@@ -84,7 +84,7 @@ class Inspect {
     this.listing = el("div", { class: "dn-listing", hidden: true });
     this.hint = el("span", { class: "dn-quiet dn-hint" },
       "drag to move · Ctrl + wheel to zoom · arrows walk along the lines");
-    const ask = (kind, question) => this.try(this.link.ask(kind, question));
+    const ask = (kind, question, lane) => this.try(this.link.ask(kind, question, lane));
     const made = () => new Actions(this.start.forbidden, ask, (receipt) => this.acted(receipt),
       (id) => this.openRun(id));
     this.actions = made();
@@ -410,7 +410,7 @@ class Inspect {
   }
 
   back() {
-    return this.show(this.trail.pop());
+    return this.trail.length ? this.show(this.trail.pop()) : null;
   }
 
   async show(id) {

@@ -1,0 +1,255 @@
+"""The browser's half of each view in a bare page, asked and answered by its Python half.
+
+Without a notebook between them the tests can hold answers back, and fail them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import dbos_notebook as dn
+from dbos_notebook.widgets.view import View
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+MODEL = """
+    class Model {
+      constructor(traits) {
+        Object.assign(this, { traits, heard: [], held: [], holding: null, sent: [] });
+      }
+      get(name) { return this.traits[name]; }
+      set(name, value) {
+        this.traits[name] = value;
+        this.tell(`change:${name}`);
+      }
+      save_changes() {}
+      on(event, act) { this.heard.push([event, act]); }
+      off(event, act) { this.heard = this.heard.filter(([e, a]) => e !== event || a !== act); }
+      tell(event, ...told) {
+        for (const [e, act] of [...this.heard]) if (e === event) act(...told);
+      }
+      async send(message) {
+        this.sent.push(message);
+        if (message.kind === this.failing) {
+          setTimeout(() => this.tell("msg:custom", { kind: "error", type: "Failed", text: "failed",
+            request: message.request }));
+          return;
+        }
+        const answer = await window.answered(message);
+        if (message.kind === this.holding) this.held.push(answer);
+        else this.tell("msg:custom", answer);
+      }
+      release() {
+        this.holding = null;
+        for (const answer of this.held.splice(0)) this.tell("msg:custom", answer);
+      }
+    }
+    const blob = new Blob([code], { type: "text/javascript" });
+    const { default: view } = await import(URL.createObjectURL(blob));
+    window.model = new Model(traits);
+    window.close = view.render({ model: window.model, el: document.body });
+"""
+
+
+@pytest.fixture
+def shown(chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """Show a widget in a page of its own; at the end no script may have failed."""
+    pages: list[Page] = []
+    wrong: list[str] = []
+
+    def show(widget: View, *, width: int = 1000) -> Page:
+        page = chromium.new_page(viewport={"width": width, "height": 900})
+        pages.append(page)
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.set_content(f"<!doctype html><style>{widget._css}</style><body></body>")
+        page.expose_function("answered", lambda message: widget.answer(message))
+        state = widget.get_state()
+        code = state.pop("_esm")
+        traits = {k: v for k, v in state.items() if k not in ("_css", "layout", "tabbable")}
+        traits = json.loads(json.dumps(traits, default=str))
+        page.evaluate(f"async ([code, traits]) => {{{MODEL}}}", [code, traits])
+        return page
+
+    yield show
+    for page in pages:
+        page.close()
+    assert wrong == []
+
+
+@pytest.fixture
+def copied(old_sqlite: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copyfile(old_sqlite, tmp_path / "copy.sqlite"))
+
+
+def focused(page: Page) -> Any:
+    return page.evaluate("(document.activeElement.title || document.activeElement.textContent)")
+
+
+def test_any_word_may_be_a_status(copied: Path, shown: Callable[..., Page]) -> None:
+    connection = sqlite3.connect(copied)
+    statuses = ["constructor", "__proto__", "toString", None]
+    names = ["checkout-1", "checkout-2", "checkout-3", "checkout-4"]
+    with connection:
+        connection.executemany(
+            "UPDATE workflow_status SET status = ? WHERE workflow_uuid = ?",
+            list(zip(statuses, names, strict=True)),
+        )
+    connection.close()
+    with dn.connect(copied) as db:
+        page = shown(db.explore())
+        for name in names:
+            row = page.locator(f".dn-row[data-id='{name}']")
+            row.press("Enter")
+            page.locator(".dn-opened .dn-facts").first.wait_for()
+            row.press("Enter")
+        shown(db.board(window="30d")).locator(".dn-tile").first.wait_for()
+        for name in names:
+            page = shown(db.inspect(name))
+            page.locator("[data-node]").first.wait_for()
+            page.get_by_role("tab", name="Steps").click()
+            page.locator(".dn-steplist tr").first.wait_for()
+
+
+def test_the_focus_stays_where_it_was(db: dn.Client, shown: Callable[..., Page]) -> None:
+    page = shown(db.explore())
+    page.locator(".dn-row").first.wait_for()
+    for press in (
+        page.locator(".dn-status", has_text="ERROR"),
+        page.get_by_title("Sort by workflow"),
+        page.get_by_role("button", name="Tree"),
+        page.get_by_role("button", name="List"),
+    ):
+        press.focus()
+        before = focused(page)
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(400)
+        assert focused(page).rstrip(" ↑↓0123456789") == before.rstrip(" ↑↓0123456789")
+    # Within an opened row too, when the list is read again.
+    page.locator(".dn-row").first.press("Enter")
+    page.locator(".dn-opened .dn-facts button").first.focus()
+    assert focused(page) == "Copy the ID"
+    page.evaluate("document.querySelector('[title=\"Sort by took\"]').click()")
+    page.wait_for_timeout(400)
+    assert focused(page) == "Copy the ID"
+    board = shown(db.board(window="30d"))
+    board.get_by_role("button", name="7d").press("Enter")
+    assert focused(board) == "What ended in the last 7d"
+
+
+def test_a_plan_that_is_not_seen_is_not_confirmed(copied: Path, shown: Callable[..., Page]) -> None:
+    with dn.connect(copied) as db:
+        page = shown(db.controls(["queued-1", "queued-2"]))
+        page.get_by_role("button", name="Cancel 2").click()
+        confirm = page.locator(".dn-confirm")
+        confirm.wait_for()
+        assert confirm.is_enabled()
+        # Another plan is under way: what stands there is not what would be done.
+        page.evaluate("window.model.holding = 'plan'")
+        page.get_by_label("children too").check()
+        page.wait_for_function("window.model.held.length === 1")
+        assert confirm.is_disabled()
+        page.evaluate("document.querySelector('.dn-confirm').click()")
+        assert "apply" not in page.evaluate("window.model.sent.map((one) => one.kind)")
+        page.evaluate("window.model.release()")
+        page.wait_for_function("!document.querySelector('.dn-confirm').disabled")
+        # A plan that arrives after all was dropped is not shown.
+        page.evaluate("window.model.holding = 'plan'")
+        page.get_by_label("children too").uncheck()
+        page.wait_for_function("window.model.held.length === 1")
+        page.get_by_role("button", name="Do nothing").click()
+        page.evaluate("window.model.release()")
+        page.wait_for_timeout(100)
+        assert page.locator(".dn-plan").is_hidden()
+        # Confirmed twice at once, done once.
+        page.get_by_role("button", name="Cancel 2").click()
+        confirm.wait_for()
+        page.evaluate("() => [1, 2].forEach(() => document.querySelector('.dn-confirm').click())")
+        page.locator(".dn-plan[aria-label^=Receipt]").wait_for()
+        sent = page.evaluate("window.model.sent.filter((one) => one.kind === 'apply').length")
+        assert sent == 1
+        assert db.workflow("queued-1").status == "CANCELLED"
+
+
+def test_what_buttons_can_do_is_asked_again_after_a_failure(
+    db: dn.Client, shown: Callable[..., Page]
+) -> None:
+    page = shown(db.controls(["queued-1"]))
+    page.locator(".dn-actions button:enabled").first.wait_for()
+    widget = db.explore()
+    page = shown(widget)
+    page.locator(".dn-row[data-id='queued-1']").wait_for()
+    page.evaluate("window.model.failing = 'possible'")
+    page.locator(".dn-row[data-id='queued-1'] input").check()
+    page.locator(".dn-banner", has_text="failed").wait_for()
+    page.evaluate("window.model.failing = null")
+    page.get_by_role("button", name="Ask again now").first.click()
+    page.locator(".dn-actions button:enabled").first.wait_for()
+
+
+def test_back_twice_at_once_goes_back_once(db: dn.Client, shown: Callable[..., Page]) -> None:
+    page = shown(db.inspect("parent-6-bad-1"))
+    page.get_by_role("button", name="parent-6-bad", exact=True).first.click()
+    page.locator(".dn-run-id", has_text="parent-6-bad").wait_for()
+    back = page.get_by_role("button", name="‹ Back")
+    back.wait_for()
+    back.evaluate("(button) => [1, 2].forEach(() => button.click())")
+    page.wait_for_function("document.querySelector('.dn-run-id').textContent === 'parent-6-bad-1'")
+    assert page.evaluate("window.model.get('workflow_id')") == "parent-6-bad-1"
+    assert page.locator(".dn-banner").is_hidden()
+
+
+NAMELESS = """() => [...document.querySelectorAll(
+    "button, input, select, summary, [role=button], [role=tab], [role=grid], [role=group], svg")]
+  .filter((one) => one.getClientRects().length && !one.closest("[aria-hidden=true]"))
+  .filter((one) => !(one.getAttribute("aria-label") || one.title || one.textContent.trim()
+    || one.closest("label")?.textContent.trim() || one.labels?.length))
+  .map((one) => one.outerHTML.slice(0, 200))"""
+WIDE = """() => [document.scrollingElement.scrollWidth, window.innerWidth]"""
+
+
+@pytest.mark.parametrize("view", ["explore", "board", "inspect", "controls"])
+def test_long_names_fit_a_narrow_page_and_all_has_a_name(
+    copied: Path, shown: Callable[..., Page], view: str
+) -> None:
+    connection = sqlite3.connect(copied)
+    long = "\u05d0\u05d1\U0001f680</script>" + "w" * 10_000
+    with connection:
+        connection.execute("UPDATE workflow_status SET name = ?, queue_name = ?", [long, long])
+        connection.execute("UPDATE operation_outputs SET function_name = ?", [long])
+    connection.close()
+    with dn.connect(copied) as db:
+        made: dict[str, Callable[[], View]] = {
+            "explore": db.explore,
+            "board": lambda: db.board(window="30d"),
+            "inspect": lambda: db.inspect("checkout-5-bad"),
+            "controls": lambda: db.controls("queued-1"),
+        }
+        page = shown(made[view](), width=300)
+        page.wait_for_function("document.body.textContent.length > 299")
+        if view == "explore":
+            page.locator(".dn-row").first.press("Enter")
+            page.locator(".dn-opened .dn-facts").wait_for()
+            page.locator(".dn-row input").first.check()
+            page.get_by_title("More filters").click()
+        if view == "inspect":
+            page.locator("[data-node]").nth(2).press("Enter")
+            page.locator(".dn-side header").wait_for()
+        if view == "controls":
+            page.get_by_role("button", name="Cancel").click()
+            page.locator(".dn-confirm").wait_for()
+        page.wait_for_timeout(300)
+        assert page.evaluate(NAMELESS) == []
+        wide, width = page.evaluate(WIDE)
+        assert wide <= width
+        # What was rendered and closed hears nothing more.
+        page.evaluate("window.close()")
+        assert page.evaluate("window.model.heard.length") == 0
