@@ -127,6 +127,13 @@ class Opened:
         """Run all cells and wait until the last is done."""
         self.command("notebook:run-all-cells")
 
+    def restart(self) -> None:
+        """Restart the kernel, without the question whether it is meant, and wait for the new one."""
+        self.page.evaluate(
+            "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
+        )
+        self.page.wait_for_function(READY)
+
     def set_dark(self, *, dark: bool) -> None:
         """Change the theme; Notebook 7 has the same two."""
         theme = "JupyterLab Dark" if dark else "JupyterLab Light"
