@@ -128,7 +128,7 @@ class Opened:
         self.command("notebook:run-all-cells")
 
     def restart(self) -> None:
-        """Restart the kernel, without the question whether it is meant, and wait for the new one."""
+        """Restart the kernel without being asked whether it is meant; wait for the new one."""
         self.page.evaluate(
             "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
         )

@@ -28,7 +28,7 @@ CONNECT = "import dbos_notebook as dn\ndb = dn.connect({!r})"
 # A plugin of Notebook 7.6's own asks for settings before they are read; it says so of a notebook
 # without us too.
 NOT_OURS = "Cannot read properties of undefined (reading 'schema')"
-MARIMO = '''\
+MARIMO = """\
 # /// script
 # [tool.marimo.display]
 # theme = "system"
@@ -80,7 +80,7 @@ def _(chosen, mo):
 
 if __name__ == "__main__":
     app.run()
-'''
+"""
 
 
 @dataclass
@@ -192,9 +192,7 @@ def shown(request: pytest.FixtureRequest) -> Iterator[Shown]:
     """The views in one host, then the other; at the end nothing may have gone wrong."""
     found: Shown = request.getfixturevalue(f"in_{request.param}")
     yield found
-    ours = [
-        error for error in found.errors if request.param == "marimo" or error != NOT_OURS
-    ]
+    ours = [error for error in found.errors if request.param == "marimo" or error != NOT_OURS]
     assert ours == []
     assert found.beyond_the_server() == []
 
