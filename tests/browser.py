@@ -1,7 +1,8 @@
-"""A real JupyterLab and a real Chromium: start both, open a notebook, run it, look at it.
+"""A real Jupyter server and a real Chromium: start both, open a notebook, run it, look at it.
 
-``notebook("import dbos_notebook as dn", "dn.connect(…)")`` runs the cells and gives what a person
-then sees. Where Chromium is missing the tests are skipped with the reason, or fail when
+``notebook("import dbos_notebook as dn", "dn.connect(…)")`` runs the cells in JupyterLab and gives
+what a person then sees; ``notebook(…, host="notebook")`` does so in Notebook 7, which the same
+server serves. Where Chromium is missing the tests are skipped with the reason, or fail when
 ``DBOS_NOTEBOOK_REQUIRE_ALL`` is set.
 """
 
@@ -48,6 +49,8 @@ READY = """() => {
     const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
     return context?.isReady && context.session?.kernel?.status === "idle";
 }"""
+HOSTS = {"lab": "doc/tree", "notebook": "notebooks"}
+"""Where the server shows a notebook, by host."""
 # What JupyterLab would fetch from elsewhere on its own is turned off, so that a request beyond the
 # server is ours.
 _OPTIONS = (
@@ -56,6 +59,7 @@ _OPTIONS = (
     "--ServerApp.ip=127.0.0.1",
     "--ServerApp.port_retries=0",
     "--LabApp.expose_app_in_browser=True",
+    "--JupyterNotebookApp.expose_app_in_browser=True",
     "--LabApp.news_url=",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
 )
@@ -123,8 +127,15 @@ class Opened:
         """Run all cells and wait until the last is done."""
         self.command("notebook:run-all-cells")
 
+    def restart(self) -> None:
+        """Restart the kernel without being asked whether it is meant; wait for the new one."""
+        self.page.evaluate(
+            "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
+        )
+        self.page.wait_for_function(READY)
+
     def set_dark(self, *, dark: bool) -> None:
-        """Change JupyterLab's theme."""
+        """Change the theme; Notebook 7 has the same two."""
         theme = "JupyterLab Dark" if dark else "JupyterLab Light"
         self.command("apputils:change-theme", {"theme": theme})
         attribute = str(not dark).lower()
@@ -141,8 +152,22 @@ class Opened:
 
     def beyond_the_server(self) -> list[str]:
         """Return the addresses that are not the server's."""
-        mine = (self.jupyter.url, self.jupyter.url.replace("http", "ws", 1), "data:", "blob:")
-        return [address for address in self.requests if not address.startswith(mine)]
+        return beyond(self.jupyter.url, self.requests)
+
+
+def listen(page: Page, errors: list[str], requests: list[str]) -> None:
+    """Note what a page's console says is wrong, and every address that the page asks for."""
+    page.set_default_timeout(WAIT_SECONDS * 1000)
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("websocket", lambda socket: requests.append(socket.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+
+
+def beyond(server: str, requests: list[str]) -> list[str]:
+    """Return the addresses that are not a server's."""
+    mine = (server, server.replace("http", "ws", 1), "data:", "blob:")
+    return [address for address in requests if not address.startswith(mine)]
 
 
 @contextmanager
@@ -220,7 +245,7 @@ def notebooks(jupyter: Jupyter, chromium: Browser) -> Iterator[Callable[..., Ope
     contexts: list[BrowserContext] = []
 
     def open_notebook(
-        *cells: str, width: int = 1100, height: int = 900, scale: float = 1
+        *cells: str, width: int = 1100, height: int = 900, scale: float = 1, host: str = "lab"
     ) -> Opened:
         context = chromium.new_context(
             viewport={"width": width, "height": height},
@@ -231,15 +256,8 @@ def notebooks(jupyter: Jupyter, chromium: Browser) -> Iterator[Callable[..., Ope
         page = context.new_page()
         name = jupyter.write(cells)
         opened = Opened(page, jupyter.root / name, jupyter)
-        page.on("request", lambda request: opened.requests.append(request.url))
-        page.on("websocket", lambda socket: opened.requests.append(socket.url))
-        page.on("pageerror", lambda error: opened.errors.append(str(error)))
-        page.on(
-            "console",
-            lambda said: opened.errors.append(said.text) if said.type == "error" else None,
-        )
-        page.set_default_timeout(WAIT_SECONDS * 1000)
-        page.goto(f"{jupyter.url}/doc/tree/{name}?token={jupyter.token}")
+        listen(page, opened.errors, opened.requests)
+        page.goto(f"{jupyter.url}/{HOSTS[host]}/{name}?token={jupyter.token}")
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         # To run cells earlier would ask which kernel to take.
         page.wait_for_function(READY)

@@ -90,3 +90,60 @@ def test_the_buttons_alone(notebook: Callable[..., Opened], live: Live) -> None:
     opened.command("notebook:run-cell")
     last.locator(".jp-OutputArea-output", has_text="Receipt: fork 2 workflows").wait_for()
     assert opened.errors == []
+
+
+def pick_all(opened: Opened, number: int) -> Page:
+    """Tick the whole page, and wait for its buttons."""
+    page = opened.page
+    page.wait_for_function(f"document.querySelectorAll('.dn-row').length === {number}")
+    page.get_by_label("Select all on this page").check()
+    page.wait_for_selector(f"text={number} selected")
+    page.wait_for_selector(".dn-actions button:enabled")
+    return page
+
+
+def test_fifty_are_forked_at_once(notebook: Callable[..., Opened], live: Live) -> None:
+    ids = [f"fifty-{number}" for number in range(50)]
+    live._processes["v1"].ask("run", name="rich", ids=ids, attributes={"lot": 50})
+    opened = notebook(
+        CONNECT.format(live.url), "db.explore(status='ERROR', attributes={'lot': 50}, page_size=50)"
+    )
+    page = pick_all(opened, 50)
+    page.locator(".dn-actions button:enabled", has_text="Fork 50").click()
+    page.wait_for_selector(".dn-plan .dn-quiet:has-text('50 do')")
+    confirm(page)
+    assert "50 done" in page.inner_text(".dn-plan-head")
+    assert page.locator(".dn-plan tbody tr").count() == 50
+    with dn.connect(live.url) as client:
+
+        def ended() -> bool:
+            forks = client.workflows(forked_from=ids, limit=None)
+            # One of each, and in the version in which the step is mended.
+            return sorted(forks["forked_from"]) == sorted(ids) and (
+                forks["status"].eq("SUCCESS").all()
+            )
+
+        until(ended, "fifty forks succeed", 60)
+    assert opened.errors == []
+
+
+def test_fifty_are_taken_off_their_queue(notebook: Callable[..., Opened], live: Live) -> None:
+    # Of this queue one runs at a time.
+    live._processes["v1"].ask("enqueue", name="three", queue="busy", ids=["cork"], args=["uncork"])
+    until(lambda: live.effects("cork")["held-uncork"], "the first runs")
+    ids = [f"waits-{number}" for number in range(50)]
+    live._processes["v1"].ask("enqueue", name="three", queue="busy", ids=ids)
+    opened = notebook(
+        CONNECT.format(live.url), "db.explore(status='ENQUEUED', queue_name='busy', page_size=50)"
+    )
+    page = pick_all(opened, 50)
+    page.locator(".dn-actions button:enabled", has_text="Cancel 50").click()
+    confirm(page)
+    assert "50 done" in page.inner_text(".dn-plan-head")
+    page.wait_for_selector("text=No workflow matches.")
+    live.open("uncork")
+    with dn.connect(live.url) as client:
+        until(lambda: client.workflow("cork").status == "SUCCESS", "the first ends")
+        assert set(client.workflows(ids, limit=None)["status"]) == {"CANCELLED"}
+    assert not any(live.effects(one) for one in ids)
+    assert opened.errors == []

@@ -6,6 +6,7 @@
 // focused one alone: without this, two d's pressed on a row would delete the cell.
 const FOCUSABLE = ["BUTTON", "INPUT", "SELECT", "SUMMARY"];
 const SVG = "http://www.w3.org/2000/svg";
+const CLEAR = /(^rgba\(.*,|\/) 0\)$/;
 
 // el("td", {class: "n", title: text, on: {click: f}}, "text", child, null, [more])
 export function el(tag, attributes = {}, ...children) {
@@ -88,20 +89,42 @@ export async function copy(text) {
 
 // Dark or light, told from the colour of the text that the host gives, whatever host it is.
 export function followTheme(root) {
+  let later;
   const look = () => {
-    const parts = getComputedStyle(root).color.match(/[\d.]+/g)?.map(Number) ?? [0, 0, 0];
-    const [r, g, b] = parts;
-    root.dataset.theme = 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "dark" : "light";
+    root.dataset.theme = lightness(getComputedStyle(root).color) > 0.55 ? "dark" : "light";
+    // For what must cover what it lies on, where the host has no name for its ground.
+    root.style.setProperty("--dn-behind", ground(root));
   };
-  const watch = new MutationObserver(look);
+  const looked = () => {
+    look();
+    // A theme's style sheet may come after its name.
+    clearTimeout(later);
+    later = setTimeout(look, 400);
+  };
+  const watch = new MutationObserver(looked);
   for (const node of [document.documentElement, document.body]) {
     watch.observe(node, { attributes: true });
   }
-  // A theme's style sheet may come after its name.
-  const later = setTimeout(look, 400);
-  look();
+  looked();
   return () => {
     watch.disconnect();
     clearTimeout(later);
   };
+}
+
+// From 0 to 1. A computed colour is of whatever form the host's style sheet gave it.
+function lightness(colour) {
+  const [, form, values] = colour.match(/^([a-z]+)\((?:[a-z][\w-]* )?(.*)\)$/) ?? [null, "rgb", ""];
+  const [first = 0, second = 0, third = 0] = values.match(/-?[\d.]+(e-?\d+)?/g)?.map(Number) ?? [];
+  if (form.startsWith("ok")) return first;
+  if (form.startsWith("l")) return first / 100;
+  return (0.299 * first + 0.587 * second + 0.114 * third) / (form === "color" ? 1 : 255);
+}
+
+function ground(root) {
+  for (let node = root; node; node = node.parentNode ?? node.host) {
+    const colour = node instanceof Element ? getComputedStyle(node).backgroundColor : "";
+    if (colour && !CLEAR.test(colour)) return colour;
+  }
+  return "Canvas";
 }

@@ -1,0 +1,310 @@
+"""The views in hosts other than JupyterLab: Notebook 7 and marimo; and a kernel that ends."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from browser import START_SECONDS, WAIT_SECONDS, Opened, beyond, listen
+from playwright.sync_api import Browser, Page, expect
+from servers import require
+
+import dbos_notebook as dn
+
+expect.set_options(timeout=WAIT_SECONDS * 1000)
+
+CONNECT = "import dbos_notebook as dn\ndb = dn.connect({!r})"
+# A plugin of Notebook 7.6's own asks for settings before they are read; it says so of a notebook
+# without us too.
+NOT_OURS = "Cannot read properties of undefined (reading 'schema')"
+MARIMO = """\
+# /// script
+# [tool.marimo.display]
+# theme = "system"
+# ///
+import marimo
+
+app = marimo.App(width="medium")
+
+
+@app.cell
+def _():
+    import marimo as mo
+    import dbos_notebook as dn
+
+    db = dn.connect({database!r})
+    return db, mo
+
+
+@app.cell
+def _(db):
+    db.explore(page_size=25)
+    return
+
+
+@app.cell
+def _(db):
+    db.inspect({failed!r})
+    return
+
+
+@app.cell
+def _(db):
+    db.board(window="1h")
+    return
+
+
+@app.cell
+def _(db, mo):
+    chosen = mo.ui.anywidget(db.explore(status="ERROR"))
+    chosen
+    return (chosen,)
+
+
+@app.cell
+def _(chosen, mo):
+    mo.md("ticked: " + ", ".join(chosen.value["selected"]))
+    return
+
+
+if __name__ == "__main__":
+    app.run()
+"""
+
+
+@dataclass
+class Shown:
+    """The list, one run and the board on one page of a host."""
+
+    page: Page
+    errors: list[str]
+    beyond_the_server: Callable[[], list[str]]
+    set_dark: Callable[[bool], None]
+
+
+@pytest.fixture(scope="module")
+def client(shop_sqlite: Path) -> Iterator[dn.Client]:
+    with dn.connect(shop_sqlite) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def failed(client: dn.Client) -> str:
+    """The run of the demo in which one step failed."""
+    found: str = client.workflows(status="ERROR", error="CouponError")["workflow_id"].iloc[0]
+    return found
+
+
+@pytest.fixture(scope="module")
+def in_notebook(notebook: Callable[..., Opened], shop_sqlite: Path, failed: str) -> Shown:
+    """The views in Notebook 7."""
+    if importlib.util.find_spec("notebook") is None:
+        require("Notebook 7 (pip install notebook)")
+    opened = notebook(
+        CONNECT.format(str(shop_sqlite)),
+        "db.explore(page_size=25)",
+        f"db.inspect({failed!r})",
+        "db.board(window='1h')",
+        host="notebook",
+    )
+    return Shown(
+        opened.page,
+        opened.errors,
+        opened.beyond_the_server,
+        lambda dark: opened.set_dark(dark=dark),
+    )
+
+
+@pytest.fixture(scope="module")
+def in_marimo(
+    chromium: Browser, tmp_path_factory: pytest.TempPathFactory, shop_sqlite: Path, failed: str
+) -> Iterator[Shown]:
+    """The views in marimo, each a cell's last expression as users write it."""
+    if importlib.util.find_spec("marimo") is None:
+        require("marimo (pip install marimo)")
+    home = tmp_path_factory.mktemp("marimo")
+    app = home / "app.py"
+    app.write_text(MARIMO.format(database=str(shop_sqlite), failed=failed))
+    with running_marimo(app) as server:
+        page = chromium.new_page(viewport={"width": 1100, "height": 900})
+        errors: list[str] = []
+        requests: list[str] = []
+        listen(page, errors, requests)
+        page.goto(server)
+        yield Shown(
+            page,
+            errors,
+            lambda: beyond(server, requests),
+            lambda dark: page.emulate_media(color_scheme="dark" if dark else "light"),
+        )
+        page.close()
+
+
+@contextmanager
+def running_marimo(app: Path) -> Iterator[str]:
+    """Serve an application of marimo; give its address."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = app.with_suffix(".log")
+    command = [sys.executable, "-m", "marimo", "--quiet", "run", str(app), "--headless"]
+    command += ["--no-token", "--no-sandbox", "--host=127.0.0.1", f"--port={port}"]
+    # Without the settings of whoever calls.
+    environment = os.environ | {"XDG_CONFIG_HOME": str(app.parent), "HOME": str(app.parent)}
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            command, cwd=app.parent, env=environment, stdout=written, stderr=subprocess.STDOUT
+        )
+    server = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"{server}/health", timeout=5).close()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(params=["notebook", "marimo"])
+def shown(request: pytest.FixtureRequest) -> Iterator[Shown]:
+    """The views in one host, then the other; at the end nothing may have gone wrong."""
+    found: Shown = request.getfixturevalue(f"in_{request.param}")
+    yield found
+    ours = [error for error in found.errors if request.param == "marimo" or error != NOT_OURS]
+    assert ours == []
+    assert found.beyond_the_server() == []
+
+
+def test_the_list_is_searched_and_a_row_opens(shown: Shown, client: dn.Client, failed: str) -> None:
+    view = shown.page.locator(".dn-view", has=shown.page.get_by_label("Page before")).first
+    rows = view.locator(".dn-row")
+    expect(rows).to_have_count(25)
+    search = view.get_by_label("Search", exact=True)
+    search.press_sequentially("coup", delay=20)
+    expect(rows).to_have_count(len(client.workflows(search="coup")))
+    search.fill(failed)
+    row = view.locator(f".dn-row[data-id='{failed}']")
+    row.locator(".dn-name").click()
+    details = view.locator(".dn-details")
+    expect(details).to_contain_text("CouponError")
+    expect(details).to_contain_text("Order(")
+    expect(details.locator(".dn-steps tbody tr")).to_have_count(len(client.steps(failed)))
+    row.locator(".dn-name").click()
+    expect(details).to_have_count(0)
+    search.fill("")
+    expect(rows).to_have_count(25)
+
+
+def test_a_graph_is_drawn_and_a_step_told(shown: Shown, client: dn.Client, failed: str) -> None:
+    steps = client.steps(failed, load_output=True)
+    step = steps[steps["status"] == "ERROR"].iloc[0]
+    view = shown.page.locator(".dn-inspect")
+    view.locator(f"[data-node][aria-label^='{step['function_name']}']").click()
+    told = view.locator(".dn-side")
+    expect(told.locator("h3")).to_have_text(step["function_name"])
+    expect(told.locator(".dn-failure pre")).to_contain_text(step["error_message"])
+    view.get_by_role("tab", name="Timeline").click()
+    expect(view.locator("svg[aria-label^=Timeline]")).to_be_visible()
+    view.get_by_role("tab", name="Graph").click()
+    shown.page.keyboard.press("Escape")
+    expect(told).to_be_hidden()
+
+
+def test_the_board_counts(shown: Shown, client: dn.Client) -> None:
+    board = shown.page.locator(".dn-board")
+    counts = client.counts("status").set_index("status")["count"]
+    for status in ("ENQUEUED", "ERROR"):
+        tile = board.locator(".dn-tile", has_text=status).locator("b")
+        expect(tile).to_have_text(str(counts[status]))
+    expect(board.locator("section[aria-label=Failures]")).to_contain_text("CouponError")
+
+
+def test_dark_and_light_follow_the_host(shown: Shown) -> None:
+    views = shown.page.locator(".dn-view")
+    expect(views.nth(2)).to_be_attached()
+    for dark in (True, False):
+        shown.set_dark(dark)
+        for view in views.all():
+            expect(view).to_have_attribute("data-theme", "dark" if dark else "light")
+        # What lies on something has the host's ground, and not the browser's.
+        grounds = shown.page.locator(".dn-inspect .dn-canvas .card, .dn-inspect .dn-canvas .ground")
+        red = grounds.first.evaluate(LIGHTNESS)
+        assert red < 0.3 if dark else red > 0.9
+
+
+LIGHTNESS = """(node) => {
+    const paint = new OffscreenCanvas(1, 1).getContext("2d");
+    paint.fillStyle = getComputedStyle(node).fill;
+    paint.fillRect(0, 0, 1, 1);
+    return paint.getImageData(0, 0, 1, 1).data[0] / 255;
+}"""
+
+
+def test_cells_of_marimo_follow_what_is_ticked(in_marimo: Shown, failed: str) -> None:
+    page = in_marimo.page
+    # The second list; the first has them all.
+    page.locator(".dn-view", has=page.get_by_label("Page before")).nth(1).get_by_label(
+        f"Select {failed}", exact=True
+    ).check()
+    expect(page.get_by_text(f"ticked: {failed}")).to_be_visible()
+    assert in_marimo.errors == []
+
+
+def test_a_kernel_that_ended_is_told(
+    notebook: Callable[..., Opened], shop_sqlite: Path, failed: str
+) -> None:
+    opened = notebook(
+        CONNECT.format(str(shop_sqlite)),
+        "db.explore(page_size=25, live=True)",
+        f"db.inspect({failed!r})",
+    )
+    page = opened.page
+    rows = page.locator(".dn-row")
+    nodes = page.locator(".dn-inspect [data-node]")
+    expect(rows).to_have_count(25)
+    expect(nodes.first).to_be_visible()
+    drawn = nodes.count()
+    opened.restart()
+    banners = page.locator(".dn-banner:visible")
+    expect(banners).to_have_count(2)
+    for banner in banners.all():
+        expect(banner).to_contain_text("The kernel that made this view has ended")
+    assert (rows.count(), nodes.count()) == (25, drawn)
+    # To ask says so again, and does not wait for ever.
+    banners.first.get_by_label("Close").click()
+    expect(banners).to_have_count(1)
+    page.locator(".dn-view .dn-button", has_text="Refresh").first.click()
+    expect(banners).to_have_count(2)
+    assert rows.count() == 25
+    saved = opened.save()
+    for cell, word in ((1, "dn-static"), (2, "data:image/svg+xml;base64,")):
+        assert word in saved["cells"][cell]["outputs"][0]["data"]["text/html"]
+    opened.run()
+    expect(banners).to_have_count(0)
+    expect(rows).to_have_count(25)
+    page.get_by_label("Next page").click()
+    page.wait_for_selector("text=26–50")
+    assert opened.errors == []
+    assert opened.beyond_the_server() == []
