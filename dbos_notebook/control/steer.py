@@ -204,6 +204,13 @@ class Steer:
         if item.verdict != "do" and now.verdict == "do":
             effect = f"the plan left it alone: {item.effect}{since}"
             return dataclasses.replace(now, verdict="unchanged", effect=effect, asked=item.asked)
+        if item.verdict == "do" and item.row and now.row:
+            outdated = verb.outdated(item.row, now.row)
+            if outdated:
+                effect = f"left alone: {outdated}{since}"
+                return dataclasses.replace(
+                    now, verdict="unchanged", effect=effect, asked=item.asked
+                )
         return dataclasses.replace(now, asked=item.asked, replaced=item.replaced)
 
     def _receipt(

@@ -99,6 +99,14 @@ class Verb:
     def _verdict(self, row: Row) -> tuple[Verdict, str]:
         raise NotImplementedError
 
+    def outdated(self, before: Row, now: Row) -> str | None:
+        """Say why a plan made of one row no longer holds for another, though DBOS would do it."""
+        if _liveliness(now) > _liveliness(before):
+            return f"it is {now.status} now"
+        if before.completed_at is not None and now.completed_at != before.completed_at:
+            return "it has run again since the plan"
+        return None
+
     def call(self, client: DBOSClient, items: Sequence[Item]) -> dict[str, str] | None:
         """Call DBOS for one batch; return new workflows' IDs where only DBOS chooses them."""
         raise NotImplementedError
@@ -130,6 +138,10 @@ class Verb:
         }
 
 
+def _liveliness(row: Row) -> int:
+    return 2 if row.status == "PENDING" else int(row.active)
+
+
 @dataclass(frozen=True)
 class Cancel(Verb):
     """Cancel: off its queue, or stopped at its next step."""
@@ -144,6 +156,10 @@ class Cancel(Verb):
         """Read the workflows, and their children where those are cancelled too."""
         below = rows.children(session, queries, ids) if self.cancel_children else []
         return Known(rows.workflows(session, queries, [*ids, *below]), below)
+
+    def outdated(self, before: Row, now: Row) -> str | None:
+        """Hold whatever it does now: it is to end."""
+        return None
 
     def _verdict(self, row: Row) -> tuple[Verdict, str]:
         if row.status in FINAL:
@@ -259,9 +275,8 @@ class Delete(Verb):
         return "do", f"a workflow that is {row.status} goes for good"
 
     def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
-        """Delete a batch."""
-        ids = [item.workflow_id for item in items]
-        client.delete_workflows(ids, delete_children=self.delete_children)
+        """Delete a batch. Children have lines of their own, and DBOS would not spare any."""
+        client.delete_workflows([item.workflow_id for item in items], delete_children=False)
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
         """Tell whether its row is gone."""
@@ -308,6 +323,10 @@ class SetAttributes(Verb):
     action: ClassVar[str] = "set_attributes"
     attributes: Mapping[str, Any] | None = None
     merge: bool = False
+
+    def outdated(self, before: Row, now: Row) -> str | None:
+        """Hold whatever it does now: attributes do not concern the run."""
+        return None
 
     def _wanted(self, row: Row) -> Any:
         if not self.merge:
