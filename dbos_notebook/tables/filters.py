@@ -146,6 +146,25 @@ def as_texts(value: Any, name: str) -> list[str]:
     return list(texts)
 
 
+def as_name(value: Any, name: str) -> str:
+    """Check one text that a database can hold and a person can see.
+
+    Examples
+    --------
+    >>> as_name("2.0", "application_version")
+    '2.0'
+    >>> as_name(2.0, "application_version")
+    Traceback (most recent call last):
+    dbos_notebook.errors.FilterError: application_version takes a text, not 2.0 (float).
+    """
+    if not isinstance(value, str):
+        raise FilterError(f"{name} takes a text, not {value!r} ({type(value).__name__}).")
+    check_storable(value, name)
+    if not value.strip():
+        raise FilterError(f"{name} takes a text, and {value!r} is empty.")
+    return value
+
+
 def check_storable(text: str, name: str) -> None:
     """Raise FilterError for a text that no database can hold."""
     if "\0" in text:
