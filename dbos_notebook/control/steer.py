@@ -279,7 +279,9 @@ class Steer:
         outcome, detail = self._outcome(verb, item, attempt, known, course)
         if outcome == "done" and item.will_run and not item.will_run.startswith("likely"):
             detail += f". Will it run? {item.will_run}"
-        there = new is not None and new.forked_from == item.workflow_id
+        there = new is not None and (
+            item.verdict == "unchanged" or new.forked_from == item.workflow_id
+        )
         return Line(
             item.workflow_id,
             verb.action,
