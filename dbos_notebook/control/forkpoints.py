@@ -16,6 +16,7 @@ from dbos_notebook.errors import FilterError, StepNotFoundError, nearest
 
 WORDS = ("first", "last", "failed")
 SHOWN = 30
+MOST = 2**63
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,16 @@ def check(start_step: Any) -> Any:
     if isinstance(start_step, pd.Series):
         start_step = start_step.to_dict()
     if isinstance(start_step, Mapping):
-        return {str(key): check(value) for key, value in start_step.items()}
+        return {str(key): _one(value) for key, value in start_step.items()}
+    return _one(start_step)
+
+
+def _one(start_step: Any) -> int | str:
     if isinstance(start_step, str):
         return start_step
     if not isinstance(start_step, bool) and hasattr(start_step, "__index__"):
+        if abs(int(start_step)) > MOST:
+            raise FilterError("start_step is a number that no step can have.")
         return int(start_step)
     raise FilterError(
         f"start_step takes a step's number, 'first', 'last', 'failed', a step's name, or a mapping "

@@ -7,6 +7,7 @@ steps, are in ``forks``.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -309,11 +310,14 @@ class SetDelay(Verb):
 
 
 def _moment(milliseconds: int | None) -> str:
-    import pandas as pd
-
     if milliseconds is None:
         return "any"
-    return f"{pd.Timestamp(milliseconds, unit='ms', tz='UTC'):%Y-%m-%d %H:%M:%S} UTC"
+    try:
+        moment = dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        # A column of integers holds some that are no time.
+        return f"{milliseconds} ms after 1970"
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True)
@@ -328,19 +332,35 @@ class SetAttributes(Verb):
         """Hold whatever it does now: attributes do not concern the run."""
         return None
 
-    def _wanted(self, row: Row) -> Any:
-        if not self.merge:
-            return self.attributes
-        old = json.loads(row.attributes) if row.attributes else None
-        return {**(old if isinstance(old, dict) else {}), **(self.attributes or {})}
+    def look(
+        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+    ) -> Known:
+        """Read the workflows, and whether DBOS can name the keys that are merged."""
+        known = super().look(session, queries, ids, before)
+        if self.merge and queries.catalog.dialect == "sqlite":
+            # DBOS writes a key into a path of SQLite's as JSON does, and SQLite reads no escapes.
+            lost = [key for key in self.attributes or {} if json.dumps(key) != f'"{key}"']
+            if lost:
+                effect = f"dbos cannot merge the key {lost[0]!r} on SQLite; without merge it can"
+                known.points = dict.fromkeys(known.rows, effect)
+        return known
+
+    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+        """Say what would happen to one workflow."""
+        item, problem = super().judge(workflow_id, known, before), known.points.get(workflow_id)
+        if item.verdict == "do" and isinstance(problem, str):
+            return dataclasses.replace(item, verdict="refused", effect=problem)
+        return item
 
     def _verdict(self, row: Row) -> tuple[Verdict, str]:
-        old = json.loads(row.attributes) if row.attributes else None
-        wanted = self._wanted(row)
-        if old == wanted:
+        old, wanted = _loaded(row.attributes), self.attributes
+        kept = old if isinstance(old, dict) else {}
+        if self.merge:
+            wanted = {**kept, **(wanted or {})}
+        if _same(old, wanted):
             return "unchanged", "it has these attributes already"
         shown = json.dumps(wanted, ensure_ascii=False)
-        lost = sorted(set(old) - set(wanted or ())) if isinstance(old, dict) else []
+        lost = sorted(set(kept) - set(wanted or ()))
         return "do", f"becomes {shown}" + (f"; loses {', '.join(lost)}" if lost else "")
 
     def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
@@ -353,9 +373,29 @@ class SetAttributes(Verb):
         """Tell whether it has them."""
         if after is None or item.row is None:
             return False
-        has = json.loads(after.attributes) if after.attributes else None
+        has = _loaded(after.attributes)
         if self.merge:
             # Somebody else may have merged other keys at the same moment.
             wanted = dict(self.attributes or {})
-            return isinstance(has, dict) and {k: has.get(k) for k in wanted} == wanted
-        return bool(has == self.attributes)
+            return isinstance(has, dict) and _same({k: has.get(k) for k in wanted}, wanted)
+        return _same(has, self.attributes)
+
+
+def _loaded(stored: str | None) -> Any:
+    try:
+        return json.loads(stored) if stored else None
+    except (ValueError, RecursionError):
+        # SQLite keeps any text.
+        return _UNREADABLE
+
+
+_UNREADABLE = object()
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Compare as JSON does: 1 is 1.0, and no truth."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

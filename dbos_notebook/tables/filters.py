@@ -130,7 +130,10 @@ def as_texts(value: Any, name: str) -> list[str]:
                 f"{name} got a DataFrame without a workflow_id column; it has "
                 f"{', '.join(map(str, value.columns[:8]))}. Pass the column you mean."
             )
-        values = value["workflow_id"].dropna().tolist()
+        column = value["workflow_id"]
+        if isinstance(column, pd.DataFrame):
+            raise FilterError(f"{name} got a DataFrame with {column.shape[1]} workflow_id columns.")
+        values = column.dropna().tolist()
     elif isinstance(value, pd.Series | pd.Index):
         values = value.dropna().tolist()
     elif isinstance(value, bytes) or not isinstance(value, Iterable):
