@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbos_notebook.control.rows import Step
-from dbos_notebook.control.sheet import printable
 from dbos_notebook.errors import FilterError, StepNotFoundError, nearest
+from dbos_notebook.printable import printable
 
 WORDS = ("first", "last", "failed")
 SHOWN = 30

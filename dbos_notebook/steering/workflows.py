@@ -251,7 +251,7 @@ class Workflows(Base):
         >>> db.set_delay("queued-1", 60, plan=True).items[0].effect
         'only a DELAYED workflow has a delay; it is ENQUEUED'
         """
-        from dbos_notebook.control.verbs import SetDelay
+        from dbos_notebook.control.settings import SetDelay
         from dbos_notebook.tables.filters import as_epoch_ms
 
         now = dt.datetime.now(dt.UTC)
@@ -292,7 +292,7 @@ class Workflows(Base):
         >>> db.set_attributes("attributed", {"tier": 2}, merge=True, plan=True).items[0].effect
         'becomes {"customer": "acme", "tier": 2}'
         """
-        from dbos_notebook.control.verbs import SetAttributes
+        from dbos_notebook.control.settings import SetAttributes
         from dbos_notebook.tables.filters import check_filters
 
         if attributes is None and merge:
