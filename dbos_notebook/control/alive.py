@@ -91,7 +91,9 @@ class Prospects:
         if found["concurrency"] is not None:
             parts.append(f"runs {found['concurrency']} at a time")
         if found["rate"] is not None:
-            parts.append(f"starts {found['rate']} per {found['period']:g} s")
+            period = found["period"]
+            told = f"{period:g}" if isinstance(period, int | float) else period
+            parts.append(f"starts {found['rate']} per {told} s")
         parts += [f"{found[word]} {word}" for word in ("running", "waiting") if found[word]]
         return f"; queue {queue!r}: {', '.join(parts)}" if parts else ""
 
@@ -140,7 +142,9 @@ class Prospects:
                 .where(who[0].is_not(None), moment >= recent, condition)
                 .group_by(*groups)
             )
-            found += self._session.rows(statement)
+            rows = self._session.rows(statement)
+            # SQLite keeps texts in columns of numbers, too.
+            found += [row for row in rows if isinstance(row["last"], int | float)]
         return found
 
     def _connected(self) -> int:

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
+from dbos_notebook.control import contexts
 from dbos_notebook.errors import (
     DatabaseConnectionError,
     DatabaseLockedError,
@@ -72,6 +73,7 @@ class Door:
                     dbos_system_schema=self.schema,
                     system_database_pool_size=self.width,
                     application_name=self.application_name,
+                    serializer=contexts.serializer(),
                     # Connecting is left to the first call, and a cell must not hang on a database
                     # that is gone.
                     lazy=True,

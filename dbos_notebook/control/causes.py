@@ -89,9 +89,15 @@ def find(row: Row, steps: Sequence[Step], children: Mapping[str, Row]) -> Cause:
                 f"awaits the same failed run. db.rewind({child!r}, …) repairs that one in place"
             )
             return Cause(point, problem=problem)
-    gone = [s.awaits for s in together if s.awaits in begun and s.awaits not in children]
+    lost = set(awaited(steps)) - children.keys()
+    gone = [step.awaits for step in together if step.awaits in lost]
     if gone:
-        return Cause(point, problem=f"its failed child {gone[0]} has been deleted")
+        one = gone[0]
+        there = f"its failed child {one} has been deleted"
+        return Cause(
+            point,
+            problem=there if one in begun else f"step {start} awaits {one}, which does not exist",
+        )
     taken = {step.awaits for step in together}
     return Cause(point, tuple(bad), frozenset(child for child in bad if child in taken))
 

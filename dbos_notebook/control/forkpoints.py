@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbos_notebook.control.rows import Step
-from dbos_notebook.control.sheet import printable
 from dbos_notebook.errors import FilterError, StepNotFoundError, nearest
+from dbos_notebook.printable import printable
 
 WORDS = ("first", "last", "failed")
 SHOWN = 30
+MOST = 2**63
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,16 @@ def check(start_step: Any) -> Any:
     if isinstance(start_step, pd.Series):
         start_step = start_step.to_dict()
     if isinstance(start_step, Mapping):
-        return {str(key): check(value) for key, value in start_step.items()}
+        return {str(key): _one(value) for key, value in start_step.items()}
+    return _one(start_step)
+
+
+def _one(start_step: Any) -> int | str:
     if isinstance(start_step, str):
         return start_step
     if not isinstance(start_step, bool) and hasattr(start_step, "__index__"):
+        if abs(int(start_step)) > MOST:
+            raise FilterError("start_step is a number that no step can have.")
         return int(start_step)
     raise FilterError(
         f"start_step takes a step's number, 'first', 'last', 'failed', a step's name, or a mapping "

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.control.sheet import printable
+from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,10 +87,10 @@ class History:
                 action,
                 line.workflow_id,
                 line.outcome,
-                line.status_before,
-                line.status_after,
+                printable(line.status_before),
+                printable(line.status_after),
                 f" as {line.new_workflow_id!r}" if line.new_workflow_id else "",
-                f": {printable(line.detail)}" if line.detail else "",
+                f": {printable(line.detail, 2_000)}" if line.detail else "",
             )
 
     @property

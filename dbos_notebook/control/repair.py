@@ -21,6 +21,7 @@ from dbos_notebook.control.forks import Fork
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.receipt import Line, Receipt
 from dbos_notebook.control.rows import Row
+from dbos_notebook.control.status import descent
 from dbos_notebook.control.verbs import Item, Known
 from dbos_notebook.control.waiting import watch
 from dbos_notebook.errors import NotebookError
@@ -47,10 +48,9 @@ class RepairFork(Fork):
     ) -> Known:
         """Read what a fork needs, and the forks that there are, whoever made them."""
         known = super().look(session, queries, ids, before)
-        for fork in rows.forks(session, queries, ids).values():
-            best = known.forks.get(fork.forked_from or "")
-            if best is None or _rank(fork) > _rank(best):
-                known.forks[fork.forked_from or ""] = fork
+        # A fork of a fork as well: it has done the same work.
+        for original, forks in descent(session, queries, ids).items():
+            known.forks[original] = max(forks, key=_rank)
         return known
 
     def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
@@ -71,7 +71,9 @@ class RepairFork(Fork):
             )
         item = super().judge(workflow_id, known, before)
         if item.verdict == "unchanged":
-            again = f"{item.effect}: it failed again. Another key=… tries anew"
+            made = known.rows[item.new_workflow_id or ""]
+            failed = ": it failed again" if made.status in FAILED_STATUSES else ""
+            again = f"{item.effect}{failed}. Another key=… tries anew"
             return dataclasses.replace(item, effect=again)
         return item
 
@@ -94,13 +96,20 @@ class _Tree:
     causes: dict[str, Cause] = field(default_factory=dict)
     heights: dict[str, int] = field(default_factory=dict)
 
-    def height(self, workflow_id: str) -> int:
-        """Return 0 for a failure without failed children, else one more than the highest."""
-        if workflow_id not in self.heights:
-            self.heights[workflow_id] = 0  # a cycle made by hand ends here
-            below = [self.height(child) for child in self.causes[workflow_id].children]
-            self.heights[workflow_id] = 1 + max(below) if below else 0
-        return self.heights[workflow_id]
+    def measure(self) -> None:
+        """Give a failure without failed children the height 0, others one more than the highest."""
+        left, height = list(self.causes), 0
+        while left:
+            level = [one for one in left if self.heights.keys() >= set(self.causes[one].children)]
+            if not level:
+                # Made by hand: no run can wait for itself.
+                for one in left:
+                    problem = "its failed children await each other in a circle"
+                    self.causes[one] = dataclasses.replace(self.causes[one], problem=problem)
+                level = left
+            self.heights |= dict.fromkeys(level, height)
+            left = [one for one in left if one not in self.heights]
+            height += 1
 
 
 class Repair:
@@ -114,7 +123,7 @@ class Repair:
         steer = self._steer
         with steer.reader.session() as session:
             tree = self._explore(session, ids)
-            order = sorted(tree.causes, key=tree.height)
+            order = sorted(tree.causes, key=tree.heights.__getitem__)
             verb = dataclasses.replace(
                 verb, start_step={one: c.point.start_step for one, c in tree.causes.items()}
             )
@@ -125,7 +134,7 @@ class Repair:
                 if not isinstance(known.points[one], str):
                     known.points[one] = cause.point
             prospects = Prospects(session, steer.queries)
-            items = []
+            items, asked = [], set(ids)
             for one in [*order, *rest]:
                 item = self._item(verb, one, known, tree.causes.get(one))
                 if item.verdict == "do" and item.row is not None:
@@ -133,7 +142,7 @@ class Repair:
                         verb.application_version, item.row.application_name, verb.queue_name
                     )
                     item = dataclasses.replace(item, will_run=told)
-                items.append(dataclasses.replace(item, asked=one in ids))
+                items.append(dataclasses.replace(item, asked=one in asked))
         causes_ = dict(tree.causes)
         return Plan(verb, items, lambda plan, _: self._apply(plan, causes_))
 
@@ -155,8 +164,7 @@ class Repair:
                 tree.causes[one] = causes.find(tree.found[one], steps[one], children)
             below = [child for one in failed for child in tree.causes[one].children]
             level = [child for child in dict.fromkeys(below) if child not in tree.causes]
-        for one in tree.causes:
-            tree.height(one)
+        tree.measure()
         return tree
 
     def _item(self, verb: RepairFork, one: str, known: Known, cause: Cause | None) -> Item:

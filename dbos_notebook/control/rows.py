@@ -45,6 +45,7 @@ class Row:
     updated_at: int | None
     delay_until: int | None
     attributes: str | None
+    completed_at: int | None = None
 
     @property
     def active(self) -> bool:

@@ -5,9 +5,7 @@ A schedule is a ``Row`` like a workflow: its name stands for the ID, its status 
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
-import pickletools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import sqlalchemy as sa
 
 from dbos_notebook.control import rows
+from dbos_notebook.control.contexts import PICKLED, harmless, trusted
 from dbos_notebook.control.rows import Row
 from dbos_notebook.control.verbs import Item, Known, Verb, Verdict
 from dbos_notebook.errors import FilterError, RefusedError
@@ -26,17 +25,7 @@ if TYPE_CHECKING:
     from dbos_notebook.tables.queries import Queries
 
 MOST_RUNS = 10_000
-# What lets a pickle name a class or a function; without one of these it can call nothing.
-_NAMING = {
-    "GLOBAL",
-    "STACK_GLOBAL",
-    "INST",
-    "EXT1",
-    "EXT2",
-    "EXT4",
-    "PERSID",
-    "BINPERSID",
-}
+_GONE = "no schedule has this name"
 
 
 @dataclass(frozen=True)
@@ -94,30 +83,6 @@ def can_enqueue(queries: Queries) -> bool:
     return queries.catalog.has("workflow_status", "creator_xid")
 
 
-def harmless(context: str | None) -> bool:
-    """Tell whether unpickling a schedule's context can run nothing.
-
-    To trigger a schedule, DBOS unpickles its context here. Without an instruction that names a
-    class or a function, a pickle can only make plain values.
-
-    Examples
-    --------
-    >>> import pickle
-    >>> harmless(base64.b64encode(pickle.dumps({"retries": 3})).decode())
-    True
-    >>> harmless(base64.b64encode(pickle.dumps(print)).decode())
-    False
-    """
-    if context is None:
-        return True
-    try:
-        data = base64.b64decode(context, validate=True)
-        return not any(code.name in _NAMING for code, _, _ in pickletools.genops(data))
-    except (ValueError, TypeError):
-        # No pickle: DBOS will say that it cannot be read.
-        return False
-
-
 @dataclass(frozen=True)
 class _ScheduleVerb(Verb):
     subject: ClassVar[str] = "schedule_name"
@@ -137,7 +102,7 @@ class _ScheduleVerb(Verb):
         item = super().judge(workflow_id, known, before)
         if item.verdict != "not_found":
             return item
-        return Item(workflow_id, "not_found", "no schedule has this name")
+        return Item(workflow_id, "not_found", _GONE)
 
 
 @dataclass(frozen=True)
@@ -206,10 +171,6 @@ _TOO_OLD = (
     "dbos 3.4 cannot enqueue here: the database lacks workflow_status.creator_xid, which came with "
     "revision 123. Let the application upgrade it"
 )
-_PICKLED = (
-    "its context names classes, and DBOS would unpickle it here, which runs code; trigger it from "
-    "the application, or force=True where you trust who wrote it"
-)
 
 
 @dataclass(frozen=True)
@@ -229,7 +190,7 @@ class TriggerSchedule(_ScheduleVerb):
         if not can_enqueue(queries):
             known.points = dict.fromkeys(found, _TOO_OLD)
         elif not self.force:
-            known.points = {n: _PICKLED for n, each in found.items() if not harmless(each.context)}
+            known.points = {n: PICKLED for n, each in found.items() if not harmless(each.context)}
         return known
 
     def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
@@ -253,10 +214,11 @@ class TriggerSchedule(_ScheduleVerb):
 
     def call(self, client: DBOSClient, items: Sequence[Item]) -> dict[str, str]:
         """Trigger; DBOS chooses the workflow's ID by the moment."""
-        return {
-            item.workflow_id: client.trigger_schedule(item.workflow_id).get_workflow_id()
-            for item in items
-        }
+        with trusted(self.force):
+            return {
+                item.workflow_id: client.trigger_schedule(item.workflow_id).get_workflow_id()
+                for item in items
+            }
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
         """Tell whether the workflow is there."""
@@ -277,12 +239,34 @@ class Backfill(Verb):
     start: dt.datetime = dt.datetime.min
     end: dt.datetime = dt.datetime.max
     queue_name: str | None = None
+    cron: str = ""
+    timezone: str | None = None
+    force: bool = False
+
+    def look(
+        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+    ) -> Known:
+        """Read the runs that exist, and whether the schedule still is what they came from."""
+        known = Known(rows.workflows(session, queries, ids))
+        schedule = read(session, queries, [self.schedule_name]).get(self.schedule_name)
+        problem = None
+        if schedule is None:
+            problem = _GONE
+        elif (schedule.cron, schedule.timezone) != (self.cron, self.timezone):
+            problem = "the schedule has changed since the plan"
+        elif not self.force and not harmless(schedule.context):
+            problem = PICKLED
+        if problem:
+            known.points = dict.fromkeys(ids, problem)
+        return known
 
     def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
         """Say whether one run would be enqueued."""
-        row = known.rows.get(workflow_id)
+        row, problem = known.rows.get(workflow_id), known.points.get(workflow_id)
         if row is not None:
             return Item(workflow_id, "unchanged", f"this run exists: {row.status}", row)
+        if isinstance(problem, str):
+            return Item(workflow_id, "not_found" if problem == _GONE else "refused", problem)
         return Item(workflow_id, "do", f"enqueues the run of {self._moment(workflow_id)}")
 
     def _moment(self, workflow_id: str) -> dt.datetime:
@@ -293,11 +277,12 @@ class Backfill(Verb):
         for item in items:
             moment = self._moment(item.workflow_id)
             # Both ends are exclusive, and no two runs are less than a second apart.
-            client.backfill_schedule(
-                self.schedule_name,
-                moment - dt.timedelta(seconds=1),
-                moment + dt.timedelta(microseconds=1),
-            )
+            with trusted(self.force):
+                client.backfill_schedule(
+                    self.schedule_name,
+                    moment - dt.timedelta(seconds=1),
+                    moment + dt.timedelta(microseconds=1),
+                )
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
         """Tell whether the run is there."""
@@ -320,7 +305,7 @@ def runs(
     FilterError
         The end is not after the start.
     """
-    from zoneinfo import ZoneInfo
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     from croniter import croniter
 
@@ -329,16 +314,23 @@ def runs(
     if not can_enqueue(queries):
         raise RefusedError(f"Backfill of {schedule.row.workflow_id!r} is refused: {_TOO_OLD}.")
     if not force and not harmless(schedule.context):
-        raise RefusedError(f"Backfill of {schedule.row.workflow_id!r} is refused: {_PICKLED}.")
-    zone = ZoneInfo(schedule.timezone) if schedule.timezone else dt.UTC
-    # As DBOS's own backfill counts: seconds stand first where there are six fields.
-    times = croniter(schedule.cron, start.astimezone(zone), second_at_beginning=True)
+        raise RefusedError(f"Backfill of {schedule.row.workflow_id!r} is refused: {PICKLED}.")
     found: list[str] = []
-    while (moment := times.get_next(dt.datetime)) < end:
-        found.append(f"sched-{schedule.row.workflow_id}-{moment.isoformat()}")
-        if len(found) > MOST_RUNS:
-            raise RefusedError(
-                f"Schedule {schedule.row.workflow_id!r} has over {MOST_RUNS:,} runs between "
-                f"{start} and {end}. Backfill a shorter time."
-            )
+    try:
+        zone = ZoneInfo(schedule.timezone) if schedule.timezone else dt.UTC
+        # As DBOS's own backfill counts: seconds stand first where there are six fields.
+        times = croniter(schedule.cron, start.astimezone(zone), second_at_beginning=True)
+        while (moment := times.get_next(dt.datetime)) < end and len(found) <= MOST_RUNS:
+            found.append(f"sched-{schedule.row.workflow_id}-{moment.isoformat()}")
+    except (ValueError, OverflowError, OSError, ZoneInfoNotFoundError) as error:
+        # Whoever writes rows can write any text as a cron or a time zone.
+        raise RefusedError(
+            f"Backfill of {schedule.row.workflow_id!r} is refused: its runs cannot be reckoned "
+            f"from {schedule.cron!r} in the time zone {schedule.timezone!r} ({error})."
+        ) from None
+    if len(found) > MOST_RUNS:
+        raise RefusedError(
+            f"Schedule {schedule.row.workflow_id!r} has over {MOST_RUNS:,} runs between "
+            f"{start} and {end}. Backfill a shorter time."
+        )
     return found

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from dbos_notebook.printable import printable
+
 if TYPE_CHECKING:
     import jinja2
     import pandas as pd
 
 SHOWN = 50
 """Rows that a cell shows; ``to_frame()`` has all."""
-SHOWN_CHARACTERS = 200
+SHOWN_CHARACTERS = 500
+"""Of a title and a note; a cell has fewer."""
 WIDE = ("workflow_id", "new_workflow_id", "effect", "detail", "will_run")
 """Columns whose texts may be broken into lines; the others are short."""
 
@@ -44,10 +47,11 @@ class Sheet:
 
         shown = self.frame.head(SHOWN)
         columns = [name for name in self.columns if shown[name].notna().any()]
-        rows = []
-        for values in shown[columns].itertuples(index=False):
-            texts = ["" if pd.isna(value) else str(value) for value in values]
-            rows.append([t if len(t) <= SHOWN_CHARACTERS else t[:199] + "…" for t in texts])
+        # A line of the table stays one line, whatever a workflow is called.
+        rows = [
+            ["" if pd.isna(value) else printable(value) for value in values]
+            for values in shown[columns].itertuples(index=False)
+        ]
         return columns, rows, len(self.frame) - len(shown)
 
     def text(self) -> str:
@@ -55,11 +59,9 @@ class Sheet:
         columns, rows, more = self._table()
         counts = ", ".join(f"{count:,} {word}" for word, count in self.counts.items() if count)
         lines = [
-            f"{printable(self.title)}: {counts or 'nothing'}",
-            *(f"  {printable(note)}" for note in self.notes),
+            f"{printable(self.title, SHOWN_CHARACTERS)}: {counts or 'nothing'}",
+            *(f"  {printable(note, SHOWN_CHARACTERS)}" for note in self.notes),
         ]
-        # A line of the table must stay one line whatever a workflow is called.
-        rows = [[printable(cell) for cell in row] for row in rows]
         widths = [
             min(60, max(len(cell) for cell in column))
             for column in zip(columns, *rows, strict=True)
@@ -78,9 +80,9 @@ class Sheet:
             _templates()
             .get_template("sheet.html.j2")
             .render(
-                title=self.title,
+                title=printable(self.title, SHOWN_CHARACTERS),
                 counts={word: count for word, count in self.counts.items() if count},
-                notes=self.notes,
+                notes=[printable(note, SHOWN_CHARACTERS) for note in self.notes],
                 columns=[name.replace("_", " ") for name in columns],
                 names=columns,
                 wide=WIDE,
@@ -89,17 +91,6 @@ class Sheet:
                 whole=self.whole,
             )
         )
-
-
-def printable(text: str) -> str:
-    r"""Replace what would break a line or steer a terminal.
-
-    Examples
-    --------
-    >>> printable("a\nb")
-    'a·b'
-    """
-    return "".join(char if char.isprintable() else "·" for char in text)
 
 
 @cache
@@ -124,4 +115,5 @@ def _templates() -> jinja2.Environment:
 def progress(title: str, counts: Mapping[str, Any], lines: Sequence[Sequence[str]]) -> str:
     """Return the HTML of a live table: counts, and what is still under way."""
     template = _templates().get_template("progress.html.j2")
-    return template.render(title=title, counts=counts, lines=lines)
+    shown = [[printable(cell) for cell in line] for line in lines]
+    return template.render(title=title, counts=counts, lines=shown)

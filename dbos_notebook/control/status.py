@@ -37,15 +37,15 @@ def repair_status(session: Session, queries: Queries, ids: Sequence[str]) -> pd.
     found = rows.workflows(session, queries, ids)
     parents = _ancestors(session, queries, found)
     everything = found | parents
-    descent = _descent(session, queries, list(everything))
+    forked = descent(session, queries, list(everything))
     table = []
     for one in ids:
         row = found.get(one)
         if row is None:
             continue
-        forks = descent.get(one, [])
+        forks = forked.get(one, [])
         latest = max(forks, key=lambda fork: (fork.created_at or 0, fork.workflow_id), default=None)
-        covered = _covered(row, everything, descent)
+        covered = _covered(row, everything, forked)
         table.append(
             (
                 one,
@@ -88,31 +88,38 @@ def _ancestors(session: Session, queries: Queries, found: dict[str, Row]) -> dic
     return known
 
 
-def _descent(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, list[Row]]:
+def descent(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, list[Row]]:
     """Find the forks of each workflow, and the forks of those."""
-    origin = {one: one for one in ids}
-    descent: dict[str, list[Row]] = {}
-    level = list(ids)
+    made: dict[str, list[Row]] = {}
+    level, seen = list(ids), set(ids)
     while level:
         following = rows.forks(session, queries, level)
-        level = []
         for fork in following.values():
-            root = origin.get(fork.forked_from or "")
-            if root is not None:
-                descent.setdefault(root, []).append(fork)
-                if fork.workflow_id not in origin:
-                    origin[fork.workflow_id] = root
-                    level.append(fork.workflow_id)
-    return descent
+            made.setdefault(fork.forked_from or "", []).append(fork)
+        level = [one for one in following if one not in seen]
+        seen.update(level)
+    return {one: below for one in ids if (below := _below(one, made))}
 
 
-def _covered(row: Row, known: dict[str, Row], descent: dict[str, list[Row]]) -> str | None:
+def _below(one: str, made: dict[str, list[Row]]) -> list[Row]:
+    found: dict[str, Row] = {}
+    left = [one]
+    while left:
+        for fork in made.get(left.pop(), ()):
+            # Forks in a circle were made by hand.
+            if fork.workflow_id not in found and fork.workflow_id != one:
+                found[fork.workflow_id] = fork
+                left.append(fork.workflow_id)
+    return list(found.values())
+
+
+def _covered(row: Row, known: dict[str, Row], forked: dict[str, list[Row]]) -> str | None:
     """Return the fork of an ancestor that has succeeded: the failure below it no longer matters."""
     seen: set[str] = set()
     parent = row.parent_workflow_id
     while parent and parent not in seen:
         seen.add(parent)
-        for fork in descent.get(parent, ()):
+        for fork in forked.get(parent, ()):
             if fork.status == "SUCCESS":
                 return fork.workflow_id
         above = known.get(parent)

@@ -206,6 +206,13 @@ class Steer:
         if item.verdict != "do" and now.verdict == "do":
             effect = f"the plan left it alone: {item.effect}{since}"
             return dataclasses.replace(now, verdict="unchanged", effect=effect, asked=item.asked)
+        if item.verdict == "do" and item.row and now.row:
+            outdated = verb.outdated(item.row, now.row)
+            if outdated:
+                effect = f"left alone: {outdated}{since}"
+                return dataclasses.replace(
+                    now, verdict="unchanged", effect=effect, asked=item.asked
+                )
         return dataclasses.replace(now, asked=item.asked, replaced=item.replaced)
 
     def _receipt(
@@ -274,7 +281,9 @@ class Steer:
         outcome, detail = self._outcome(verb, item, attempt, known, course)
         if outcome == "done" and item.will_run and not item.will_run.startswith("likely"):
             detail += f". Will it run? {item.will_run}"
-        there = new is not None and new.forked_from == item.workflow_id
+        there = new is not None and (
+            item.verdict == "unchanged" or new.forked_from == item.workflow_id
+        )
         return Line(
             item.workflow_id,
             verb.action,

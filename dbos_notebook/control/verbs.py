@@ -1,13 +1,12 @@
 """What each verb would do to a workflow, why not, how DBOS is called, and whether it happened.
 
 Verbs know rows and DBOS; they do not read, run, or show anything. Fork and rewind, which also know
-steps, are in ``forks``.
+steps, are in ``forks``; what sets a value is in ``settings``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -99,6 +98,14 @@ class Verb:
     def _verdict(self, row: Row) -> tuple[Verdict, str]:
         raise NotImplementedError
 
+    def outdated(self, before: Row, now: Row) -> str | None:
+        """Say why a plan made of one row no longer holds for another, though DBOS would do it."""
+        if _liveliness(now) > _liveliness(before):
+            return f"it is {now.status} now"
+        if before.completed_at is not None and now.completed_at != before.completed_at:
+            return "it has run again since the plan"
+        return None
+
     def call(self, client: DBOSClient, items: Sequence[Item]) -> dict[str, str] | None:
         """Call DBOS for one batch; return new workflows' IDs where only DBOS chooses them."""
         raise NotImplementedError
@@ -130,6 +137,10 @@ class Verb:
         }
 
 
+def _liveliness(row: Row) -> int:
+    return 2 if row.status == "PENDING" else int(row.active)
+
+
 @dataclass(frozen=True)
 class Cancel(Verb):
     """Cancel: off its queue, or stopped at its next step."""
@@ -144,6 +155,10 @@ class Cancel(Verb):
         """Read the workflows, and their children where those are cancelled too."""
         below = rows.children(session, queries, ids) if self.cancel_children else []
         return Known(rows.workflows(session, queries, [*ids, *below]), below)
+
+    def outdated(self, before: Row, now: Row) -> str | None:
+        """Hold whatever it does now: it is to end."""
+        return None
 
     def _verdict(self, row: Row) -> tuple[Verdict, str]:
         if row.status in FINAL:
@@ -259,84 +274,9 @@ class Delete(Verb):
         return "do", f"a workflow that is {row.status} goes for good"
 
     def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
-        """Delete a batch."""
-        ids = [item.workflow_id for item in items]
-        client.delete_workflows(ids, delete_children=self.delete_children)
+        """Delete a batch. Children have lines of their own, and DBOS would not spare any."""
+        client.delete_workflows([item.workflow_id for item in items], delete_children=False)
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
         """Tell whether its row is gone."""
         return after is None
-
-
-@dataclass(frozen=True)
-class SetDelay(Verb):
-    """Move the moment before which a DELAYED workflow does not start."""
-
-    action: ClassVar[str] = "set_delay"
-    # Milliseconds since 1970: a moment, so that applying twice does the same.
-    until: int = 0
-
-    def _verdict(self, row: Row) -> tuple[Verdict, str]:
-        if row.status != "DELAYED":
-            return "unchanged", f"only a DELAYED workflow has a delay; it is {row.status}"
-        if row.delay_until == self.until:
-            return "unchanged", "it waits until then already"
-        return "do", f"waits until {_moment(self.until)}, not {_moment(row.delay_until)}"
-
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
-        """Set the moment, one workflow at a time as DBOS does."""
-        for item in items:
-            client.set_workflow_delay(item.workflow_id, delay_until_epoch_ms=self.until)
-
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
-        """Tell whether it waits until then."""
-        return after is not None and after.delay_until == self.until
-
-
-def _moment(milliseconds: int | None) -> str:
-    import pandas as pd
-
-    if milliseconds is None:
-        return "any"
-    return f"{pd.Timestamp(milliseconds, unit='ms', tz='UTC'):%Y-%m-%d %H:%M:%S} UTC"
-
-
-@dataclass(frozen=True)
-class SetAttributes(Verb):
-    """Replace a workflow's attributes, or merge into them."""
-
-    action: ClassVar[str] = "set_attributes"
-    attributes: Mapping[str, Any] | None = None
-    merge: bool = False
-
-    def _wanted(self, row: Row) -> Any:
-        if not self.merge:
-            return self.attributes
-        old = json.loads(row.attributes) if row.attributes else None
-        return {**(old if isinstance(old, dict) else {}), **(self.attributes or {})}
-
-    def _verdict(self, row: Row) -> tuple[Verdict, str]:
-        old = json.loads(row.attributes) if row.attributes else None
-        wanted = self._wanted(row)
-        if old == wanted:
-            return "unchanged", "it has these attributes already"
-        shown = json.dumps(wanted, ensure_ascii=False)
-        lost = sorted(set(old) - set(wanted or ())) if isinstance(old, dict) else []
-        return "do", f"becomes {shown}" + (f"; loses {', '.join(lost)}" if lost else "")
-
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
-        """Set the attributes, one workflow at a time as DBOS does."""
-        attributes = None if self.attributes is None else dict(self.attributes)
-        for item in items:
-            client.update_workflow_attributes(item.workflow_id, attributes, merge=self.merge)
-
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
-        """Tell whether it has them."""
-        if after is None or item.row is None:
-            return False
-        has = json.loads(after.attributes) if after.attributes else None
-        if self.merge:
-            # Somebody else may have merged other keys at the same moment.
-            wanted = dict(self.attributes or {})
-            return isinstance(has, dict) and {k: has.get(k) for k in wanted} == wanted
-        return bool(has == self.attributes)

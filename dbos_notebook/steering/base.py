@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import numbers
 import threading
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.errors import FilterError
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
 
 _MAKING = threading.Lock()
+LEAST_SECONDS = 0.001
+"""DBOS counts in milliseconds."""
+MOST_SECONDS = 1e9
+"""Some thirty years: nobody waits for longer, and DBOS's columns hold it."""
 
 
 class Base:
@@ -59,20 +65,52 @@ class Base:
 
 
 def as_seconds(value: Any, name: str, least: float | None = None) -> float | None:
-    """Read a length of time: above 0, or at least ``least``."""
+    """Read a length of time: above 0, or at least ``least``, and no more than any clock tells."""
     if value is None:
         return None
-    seconds = value.total_seconds() if isinstance(value, dt.timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+    seconds: Any = value.total_seconds() if isinstance(value, dt.timedelta) else value
+    real = isinstance(seconds, numbers.Real)  # numpy's too
+    if isinstance(seconds, bool) or not real:
         raise FilterError(f"{name} takes seconds or a timedelta, not {value!r}.")
+    bound = "above 0" if least is None else f"at least {least:g}"
     # What is not a number compares as False.
-    if not (seconds > 0 if least is None else seconds >= least) or seconds == float("inf"):
-        raise FilterError(f"{name}={value!r} must be {'above' if least is None else 'at least'} 0.")
-    return float(seconds)
+    if not (seconds > 0 if least is None else seconds >= least) or not seconds <= MOST_SECONDS:
+        raise FilterError(f"{name}={value!r} must be {bound}, and at most {MOST_SECONDS:g} s.")
+    return max(float(seconds), LEAST_SECONDS) if least is None else float(seconds)
 
 
 def as_key(key: Any) -> str | None:
-    """Read the key of a call that can be repeated."""
-    if key is None or (isinstance(key, str) and key.strip()):
-        return key
-    raise FilterError(f"key takes a text that names the occasion ('incident-42'), not {key!r}.")
+    """Read the key of a call that can be repeated; what looks alike is alike.
+
+    Examples
+    --------
+    >>> as_key("cafe" + chr(0x301)) == as_key("caf" + chr(0xe9))
+    True
+    """
+    from dbos_notebook.tables.filters import check_storable
+
+    if key is None:
+        return None
+    if not isinstance(key, str) or not key.strip():
+        raise FilterError(f"key takes a text that names the occasion ('incident-42'), not {key!r}.")
+    check_storable(key, "key")
+    return unicodedata.normalize("NFC", key)
+
+
+def as_optional_name(value: Any, name: str) -> str | None:
+    """Read the name of a queue or a version, if one is given."""
+    from dbos_notebook.tables.filters import as_name
+
+    return None if value is None else as_name(value, name)
+
+
+def as_replacements(value: Any) -> dict[str, str] | None:
+    """Read which child is to be taken for which."""
+    from dbos_notebook.tables.filters import as_name
+
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise FilterError(f"replacement_children takes a mapping of IDs, not {value!r}.")
+    told = "replacement_children"
+    return {as_name(old, told): as_name(new, told) for old, new in value.items()} or None

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dbos_notebook.steering.base import Base, as_key, as_seconds
+from dbos_notebook.steering.base import Base, as_key, as_optional_name, as_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,8 +74,8 @@ class Repairs(Base):
         from dbos_notebook.tables.filters import as_texts
 
         verb = RepairFork(
-            application_version=application_version,
-            queue_name=queue_name,
+            application_version=as_optional_name(application_version, "application_version"),
+            queue_name=as_optional_name(queue_name, "queue_name"),
             key=as_key(key) or f"repair-{application_version or 'latest'}",
             force=force,
             wait=wait,

@@ -114,8 +114,9 @@ class Schedules(Base):
         dbos_notebook.errors.ScheduleNotFoundError: No schedule is named 'nightly'. ...
         """
         from dbos_notebook.control import schedules as room
-        from dbos_notebook.tables.filters import as_epoch_ms
+        from dbos_notebook.tables.filters import as_epoch_ms, as_name
 
+        schedule = as_name(schedule, "schedule")
         now = dt.datetime.now(dt.UTC)
         first = as_epoch_ms(start, "start", now)
         last = now.timestamp() * 1000 if end is None else as_epoch_ms(end, "end", now)
@@ -128,5 +129,13 @@ class Schedules(Base):
                 "those that are kept in the database."
             )
         runs = room.runs(self._queries, found, begin, finish, force=force)
-        verb = room.Backfill(schedule, begin, finish, found.row.queue_name)
+        verb = room.Backfill(
+            schedule,
+            begin,
+            finish,
+            found.row.queue_name,
+            found.cron,
+            found.timezone,
+            force,
+        )
         return self._control(verb, runs, plan, confirm)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.errors import FilterError
-from dbos_notebook.steering.base import Base, as_key, as_seconds
+from dbos_notebook.steering.base import (
+    Base,
+    as_key,
+    as_optional_name,
+    as_replacements,
+    as_seconds,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +90,8 @@ class Workflows(Base):
         """
         from dbos_notebook.control.verbs import Resume
 
-        return self._control(Resume(queue_name, force), workflows, plan, confirm)
+        verb = Resume(as_optional_name(queue_name, "queue_name"), force)
+        return self._control(verb, workflows, plan, confirm)
 
     def fork(
         self,
@@ -136,12 +144,12 @@ class Workflows(Base):
 
         verb = Fork(
             forkpoints.check(start_step),
-            application_version,
-            queue_name,
-            queue_partition_key,
+            as_optional_name(application_version, "application_version"),
+            as_optional_name(queue_name, "queue_name"),
+            as_optional_name(queue_partition_key, "queue_partition_key"),
             timeout=as_seconds(timeout, "timeout"),
             key=as_key(key),
-            replacement_children=dict(replacement_children) if replacement_children else None,
+            replacement_children=as_replacements(replacement_children),
             force=force,
         )
         return self._control(verb, workflows, plan, confirm)
@@ -180,7 +188,10 @@ class Workflows(Base):
         from dbos_notebook.control.forks import Rewind
 
         verb = Rewind(
-            forkpoints.check(start_step), application_version, queue_name, queue_partition_key
+            forkpoints.check(start_step),
+            as_optional_name(application_version, "application_version"),
+            as_optional_name(queue_name, "queue_name"),
+            as_optional_name(queue_partition_key, "queue_partition_key"),
         )
         return self._control(verb, workflows, plan, confirm)
 
@@ -240,7 +251,7 @@ class Workflows(Base):
         >>> db.set_delay("queued-1", 60, plan=True).items[0].effect
         'only a DELAYED workflow has a delay; it is ENQUEUED'
         """
-        from dbos_notebook.control.verbs import SetDelay
+        from dbos_notebook.control.settings import SetDelay
         from dbos_notebook.tables.filters import as_epoch_ms
 
         now = dt.datetime.now(dt.UTC)
@@ -248,6 +259,8 @@ class Workflows(Base):
             raise FilterError("set_delay takes a delay or a moment (until=…), one of them.")
         if until is not None:
             moment = as_epoch_ms(until, "until", now)
+            if moment < 0:
+                raise FilterError(f"until={until!r} is before 1970, where DBOS's clock begins.")
         else:
             seconds = as_seconds(delay, "delay", least=0) or 0
             moment = int((now.timestamp() + seconds) * 1000)
@@ -279,11 +292,13 @@ class Workflows(Base):
         >>> db.set_attributes("attributed", {"tier": 2}, merge=True, plan=True).items[0].effect
         'becomes {"customer": "acme", "tier": 2}'
         """
-        from dbos_notebook.control.verbs import SetAttributes
+        from dbos_notebook.control.settings import SetAttributes
         from dbos_notebook.tables.filters import check_filters
 
         if attributes is None and merge:
             raise FilterError("attributes=None cannot be merged; without merge it clears them.")
         if attributes is not None:
             attributes = check_filters({"attributes": attributes})["attributes"]
+            # As the database will have it: a tuple becomes a list, a number as a key a text.
+            attributes = json.loads(json.dumps(attributes))
         return self._control(SetAttributes(attributes, merge), workflows, plan, confirm)

@@ -130,7 +130,10 @@ def as_texts(value: Any, name: str) -> list[str]:
                 f"{name} got a DataFrame without a workflow_id column; it has "
                 f"{', '.join(map(str, value.columns[:8]))}. Pass the column you mean."
             )
-        values = value["workflow_id"].dropna().tolist()
+        column = value["workflow_id"]
+        if isinstance(column, pd.DataFrame):
+            raise FilterError(f"{name} got a DataFrame with {column.shape[1]} workflow_id columns.")
+        values = column.dropna().tolist()
     elif isinstance(value, pd.Series | pd.Index):
         values = value.dropna().tolist()
     elif isinstance(value, bytes) or not isinstance(value, Iterable):
@@ -144,6 +147,25 @@ def as_texts(value: Any, name: str) -> list[str]:
         check_storable(text, name)
         texts[text] = None
     return list(texts)
+
+
+def as_name(value: Any, name: str) -> str:
+    """Check one text that a database can hold and a person can see.
+
+    Examples
+    --------
+    >>> as_name("2.0", "application_version")
+    '2.0'
+    >>> as_name(2.0, "application_version")
+    Traceback (most recent call last):
+    dbos_notebook.errors.FilterError: application_version takes a text, not 2.0 (float).
+    """
+    if not isinstance(value, str):
+        raise FilterError(f"{name} takes a text, not {value!r} ({type(value).__name__}).")
+    check_storable(value, name)
+    if not value.strip():
+        raise FilterError(f"{name} takes a text, and {value!r} is empty.")
+    return value
 
 
 def check_storable(text: str, name: str) -> None:
