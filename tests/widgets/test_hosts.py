@@ -260,7 +260,7 @@ CHANGED_BY_OTHERS = """() => {
         "text-decoration-line", "overflow-x", "overflow-y", "max-width", "min-width", "padding-top",
         "padding-left", "padding-bottom", "padding-right", "border-top-width", "border-top-color",
         "border-top-left-radius", "flex-grow", "flex-shrink", "flex-basis", "flex-wrap",
-        "column-gap", "row-gap", "align-items", "cursor", "margin-top", "margin-left", "vertical-align"];
+        "column-gap", "row-gap", "align-items", "cursor", "margin-top", "vertical-align"];
     const looks = (nodes) => nodes.map((node) => {
         const style = getComputedStyle(node);
         return names.map((name) => style.getPropertyValue(name));
