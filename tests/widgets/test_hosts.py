@@ -254,6 +254,45 @@ def test_dark_and_light_follow_the_host(shown: Shown) -> None:
         assert red < 0.3 if dark else red > 0.9
 
 
+CHANGED_BY_OTHERS = """() => {
+    const names = ["color", "background-color", "opacity", "display", "position", "white-space",
+        "font-size", "font-weight", "font-family", "line-height", "text-align", "text-overflow",
+        "text-decoration-line", "overflow-x", "overflow-y", "max-width", "min-width", "padding-top",
+        "padding-left", "padding-bottom", "padding-right", "border-top-width", "border-top-color",
+        "border-top-left-radius", "flex-grow", "flex-shrink", "flex-basis", "flex-wrap",
+        "column-gap", "row-gap", "align-items", "cursor", "margin-top", "vertical-align"];
+    const looks = (nodes) => nodes.map((node) => {
+        const style = getComputedStyle(node);
+        return names.map((name) => style.getPropertyValue(name));
+    });
+    const sheets = [...document.styleSheets].filter(
+        (sheet) => sheet.ownerNode.textContent.includes(".dn-view {"));
+    const changed = new Set();
+    const views = [[".dn-board", ".dn-tiles"], [".dn-inspect", ".dn-steplist"],
+        [":has(.dn-list)", ".dn-panel {"]];
+    for (const [view, word] of views) {
+        const nodes = [...document.querySelectorAll(`.dn-view${view} *`)];
+        const together = looks(nodes);
+        for (const sheet of sheets) sheet.disabled = !sheet.ownerNode.textContent.includes(word);
+        looks(nodes).forEach((alone, at) => alone.forEach((value, n) => {
+            if (together[at][n] === value) return;
+            changed.add(`${view} ${nodes[at].tagName} ${nodes[at].className}: ${names[n]}`);
+        }));
+        for (const sheet of sheets) sheet.disabled = false;
+    }
+    return [sheets.length, [...changed]];
+}"""
+
+
+def test_views_on_one_page_leave_each_other_s_look_alone(in_notebook: Shown) -> None:
+    page = in_notebook.page
+    page.locator(".dn-row .dn-name").first.click()
+    page.wait_for_selector(".dn-details .dn-steps")
+    page.get_by_role("button", name="1 failure").click()
+    page.wait_for_selector(".dn-side h3")
+    assert page.evaluate(CHANGED_BY_OTHERS) == [3, []]
+
+
 LIGHTNESS = """(node) => {
     const paint = new OffscreenCanvas(1, 1).getContext("2d");
     paint.fillStyle = getComputedStyle(node).fill;
@@ -291,6 +330,7 @@ def test_a_kernel_that_ended_is_told(
     expect(banners).to_have_count(2)
     for banner in banners.all():
         expect(banner).to_contain_text("The kernel that made this view has ended")
+        expect(banner).not_to_contain_text("Try again")
     assert (rows.count(), nodes.count()) == (25, drawn)
     # To ask says so again, and does not wait for ever.
     banners.first.get_by_label("Close").click()

@@ -7,7 +7,7 @@ import { State } from "./state.js";
 
 function render({ model, el: host }) {
   const { ids, forbidden } = model.get("_start");
-  const root = el("div", { class: "dn-view" });
+  const root = el("div", { class: "dn-view dn-controls" });
   host.append(root);
   const state = new State(() => show(), () => "");
   const link = new Link(model, state);

@@ -2,8 +2,8 @@
 // meanwhile only the latest is sent, so that typing fast floods nothing.
 
 const SLOW = 1200;
-const KERNEL_ENDED = "The kernel that made this view has ended. What stands here was read before; run the "
-  + "cell again for more.";
+const KERNEL_ENDED = { type: "KernelEnded", final: true, text: "The kernel that made this view has ended. "
+  + "What stands here was read before; run the cell again for more." };
 
 export class Link {
   constructor(model, state) {
@@ -26,7 +26,7 @@ export class Link {
     return new Promise((resolve, reject) => {
       const asked = { kind, question, lane, resolve, reject };
       if (this.dead) {
-        reject(new Failure({ type: "KernelEnded", text: KERNEL_ENDED }));
+        reject(new Failure(KERNEL_ENDED));
       } else if (!this.underWay.has(lane)) {
         this.send(asked);
       } else {
@@ -48,9 +48,9 @@ export class Link {
     this.onBusy(false);
     for (const asked of left) {
       clearTimeout(asked.timer);
-      asked.reject(new Failure({ type: "KernelEnded", text: KERNEL_ENDED }));
+      asked.reject(new Failure(KERNEL_ENDED));
     }
-    this.onEnded(new Failure({ type: "KernelEnded", text: KERNEL_ENDED }));
+    this.onEnded(new Failure(KERNEL_ENDED));
   }
 
   send(asked) {
@@ -94,5 +94,6 @@ export class Failure extends Error {
   constructor(message) {
     super(message.text);
     this.type = message.type;
+    this.final = message.final; // to ask again would not help
   }
 }

@@ -45,7 +45,7 @@ export class State {
     const button = (label, title, act) => el("button", { type: "button", class: "dn-button", title,
       "aria-label": title, on: { click: act } }, label);
     replace(this.banner, el("b", {}, error.type ?? "Error"), el("span", {}, error.message),
-      button("Try again", "Ask again now", () => this.retry()),
+      !error.final && button("Try again", "Ask again now", () => this.retry()),
       button("×", "Close", () => (this.banner.hidden = true)));
     this.banner.hidden = false;
   }
