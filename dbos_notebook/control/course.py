@@ -18,6 +18,7 @@ from dbos_notebook.errors import NotebookError
 
 if TYPE_CHECKING:
     from dbos_notebook.control.calls import Door
+    from dbos_notebook.control.presses import Presses
 
 GRACE_SECONDS = 10.0
 """How long an interrupted call waits for what is under way, to know how it ended."""
@@ -43,8 +44,9 @@ class Unit:
 class Course:
     """Runs units until they are done, one is fatal, or Ctrl-C comes."""
 
-    def __init__(self, door: Door, call: Call) -> None:
+    def __init__(self, door: Door, call: Call, presses: Presses) -> None:
         self._door = door
+        self._presses = presses
         self._call = call
         self._lock = threading.Lock()
         self._stopped = False
@@ -58,11 +60,11 @@ class Course:
         total = sum(len(unit.items) for unit in units)
         try:
             with Progress(title, total) as progress:
-                while (waiting or under_way) and not self._stopped:
+                while (waiting or under_way) and not self._stopped and not self._presses.count:
                     while waiting and len(under_way) < 2 * self._door.width:
                         unit = waiting.pop()
                         under_way.add(self._door.submit(partial(self._work, unit)))
-                    # In turns, because an endless wait lets no Ctrl-C in on Windows.
+                    # In turns, to look for Ctrl-C.
                     _, under_way = wait(under_way, 0.2, FIRST_COMPLETED)
                     progress.show(sum(len(unit.items) for unit in units if unit.ended))
         except KeyboardInterrupt:
@@ -113,13 +115,14 @@ class Course:
         """Let nothing more begin, and wait a little for what has begun."""
         with self._lock:
             self._stopped = True
+        self.interrupted = self.interrupted or self._presses.count > 0
         deadline = time.monotonic() + GRACE_SECONDS
         while any(unit.begun and not unit.ended for unit in units):
             try:
-                if time.monotonic() > deadline:
+                # Pressed again: whoever does not want to wait gets "unknown" for the rest.
+                if time.monotonic() > deadline or self._presses.count > 1:
                     return
                 time.sleep(0.02)
             except KeyboardInterrupt:
-                # Pressed again: whoever does not want to wait gets "unknown" for the rest.
                 self.interrupted = True
                 return
