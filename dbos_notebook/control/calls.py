@@ -79,7 +79,24 @@ class Door:
                     lazy=True,
                     retry_connection_errors=False,
                 )
+                if self.location.path:
+                    self._do_not_wait(self._client)
             return self._client
+
+    def _do_not_wait(self, client: DBOSClient) -> None:
+        """End a call that waited for a lock of SQLite's: DBOS would try again for ever."""
+        import sqlalchemy as sa
+
+        def locked(context: sa.engine.ExceptionContext) -> None:
+            if "database is locked" in str(context.original_exception):
+                raise self._locked()
+
+        sa.event.listen(client._sys_db.engine, "handle_error", locked)
+
+    def _locked(self) -> DatabaseLockedError:
+        return DatabaseLockedError(
+            f"{self.location} stayed locked by another process. Try again when its write is done."
+        )
 
     def _url(self) -> str:
         import sqlalchemy as sa
@@ -127,10 +144,7 @@ class Door:
         if isinstance(original, psycopg.errors.InsufficientPrivilege) or "readonly" in reason:
             return not_allowed(self.location, reason)
         if "database is locked" in reason:
-            return DatabaseLockedError(
-                f"{self.location} stayed locked by another process. Try again when its write is "
-                "done."
-            )
+            return self._locked()
         lost = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
         if lost or error.connection_invalidated:
             return DatabaseConnectionError(f"The connection to {self.location} was lost: {reason}.")

@@ -20,6 +20,7 @@ from dbos_notebook.errors import NotebookError
 if TYPE_CHECKING:
     from dbos_notebook.control.calls import Door
     from dbos_notebook.control.hands import Hands
+    from dbos_notebook.control.presses import Presses
 
 GRACE_SECONDS = 10.0
 """How long an interrupted call waits for what is under way, to know how it ended."""
@@ -46,9 +47,14 @@ class Course:
     """Runs units until they are done, one is fatal, or Ctrl-C comes."""
 
     def __init__(
-        self, door: Door, call: Call, hands: AbstractContextManager[Hands | None] | None = None
+        self,
+        door: Door,
+        call: Call,
+        presses: Presses,
+        hands: AbstractContextManager[Hands | None] | None = None,
     ) -> None:
         self._door = door
+        self._presses = presses
         self._call = call
         # What is called in the place of DBOS's client, if they give something.
         self._hands = hands or nullcontext()
@@ -68,11 +74,11 @@ class Course:
             try:
                 with Progress(title, total) as progress:
                     self._client = ending.enter_context(self._hands)
-                    while (waiting or under_way) and not self._stopped:
+                    while (waiting or under_way) and not self._stopped and not self._presses.count:
                         while waiting and len(under_way) < 2 * self._door.width:
                             unit = waiting.pop()
                             under_way.add(self._door.submit(partial(self._work, unit)))
-                        # In turns, because an endless wait lets no Ctrl-C in on Windows.
+                        # In turns, to look for Ctrl-C.
                         _, under_way = wait(under_way, 0.2, FIRST_COMPLETED)
                         progress.show(sum(len(unit.items) for unit in units if unit.ended))
             except KeyboardInterrupt:
@@ -123,13 +129,14 @@ class Course:
         """Let nothing more begin, and wait a little for what has begun."""
         with self._lock:
             self._stopped = True
+        self.interrupted = self.interrupted or self._presses.count > 0
         deadline = time.monotonic() + GRACE_SECONDS
         while any(unit.begun and not unit.ended for unit in units):
             try:
-                if time.monotonic() > deadline:
+                # Pressed again: whoever does not want to wait gets "unknown" for the rest.
+                if time.monotonic() > deadline or self._presses.count > 1:
                     return
                 time.sleep(0.02)
             except KeyboardInterrupt:
-                # Pressed again: whoever does not want to wait gets "unknown" for the rest.
                 self.interrupted = True
                 return

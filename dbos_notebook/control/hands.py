@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MANY = 400
 """Forks from which on the seconds are repaid that processes take to start."""
 MOST_PROCESSES = 4
-ENDING_SECONDS = 2.0
+STARTING_SECONDS, ENDING_SECONDS = 30.0, 2.0
 
 
 class ForkFailedError(Exception):
@@ -147,8 +147,8 @@ class _Hand:
 
     def answers(self, message: dict[str, Any]) -> bool:
         try:
-            return "text" not in self.ask(message).result()
-        except errors.NotebookError:
+            return "text" not in self.ask(message).result(STARTING_SECONDS)
+        except (errors.NotebookError, TimeoutError):
             return False
 
     def ask(self, message: dict[str, Any]) -> Future[dict[str, Any]]:

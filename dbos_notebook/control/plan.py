@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ class Plan:
         self._apply = apply
         # What an earlier apply of this very plan has done: it is not done twice.
         self.applied: set[str] = set()
+        self._one_at_a_time = threading.Lock()
 
     @property
     def action(self) -> str:
@@ -82,7 +84,8 @@ class Plan:
         confirm
             Deleting asks for ``confirm=True`` here too.
         """
-        return self._apply(self, confirm)
+        with self._one_at_a_time:
+            return self._apply(self, confirm)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the plan as a DataFrame: a row per workflow."""

@@ -19,6 +19,7 @@ from dbos_notebook.control.causes import Cause
 from dbos_notebook.control.course import Course
 from dbos_notebook.control.forks import Fork
 from dbos_notebook.control.plan import Plan
+from dbos_notebook.control.presses import Presses
 from dbos_notebook.control.receipt import Line, Receipt
 from dbos_notebook.control.rows import Row
 from dbos_notebook.control.status import descent
@@ -194,9 +195,12 @@ class Repair:
         began = dt.datetime.now(dt.UTC)
         run = _Run(steer, plan, verb, found)
         run.go()
-        receipt = run.receipt()
-        receipt.called_at = began
-        steer.history.add(began, verb.action, verb.options(), receipt)
+        with Presses() as presses:
+            receipt = run.receipt()
+            receipt.called_at = began
+            steer.history.add(began, verb.action, verb.options(), receipt)
+        if presses.count and run.course is None:
+            run.end().interrupted = True
         if run.course is not None:
             steer.raise_broken(receipt, run.course)
         return receipt
@@ -235,16 +239,19 @@ class _Run:
                 if self.course is None and self._verb.wait:
                     self._wait([line for one, line in self.lines.items() if one in above])
         except KeyboardInterrupt:
-            self.course = Course(self._steer.door, self._verb.call)
-            self.course.interrupted = True
+            self.end().interrupted = True
         except NotebookError as error:
             # Reading failed, between the levels or while it waited.
-            self.course = Course(self._steer.door, self._verb.call)
-            self.course.fatal = error
+            self.end().fatal = error
         for item in left:
             if item.workflow_id not in self.lines:
                 why = "interrupted" if self.course and self.course.interrupted else "it broke off"
                 self._say(item, f"not begun: {why}; the same call again goes on")
+
+    def end(self) -> Course:
+        """End it between two levels; the course that is returned says why."""
+        self.course = Course(self._steer.door, self._verb.call, Presses())
+        return self.course
 
     def receipt(self) -> Receipt:
         """Return the receipt of the whole."""
@@ -281,11 +288,12 @@ class _Run:
             ready.append(dataclasses.replace(item, replaced=replaced or None))
         plan = Plan(self._verb, ready, self._steer.apply)
         plan.applied = self._plan.applied
-        receipt, course = self._steer.carry(plan)
-        for line in receipt.lines:
-            self.lines[line.workflow_id] = line
+        with Presses() as presses:
+            receipt, course = self._steer.carry(plan, presses)
+            for line in receipt.lines:
+                self.lines[line.workflow_id] = line
+            self._receipts.append(receipt)
         # What is likely to run is waited for; what is not deserves a word.
-        self._receipts.append(receipt)
         self._notes += [note for note in receipt.notes if note.startswith("⚠")]
         if course.interrupted or course.fatal:
             self.course = course

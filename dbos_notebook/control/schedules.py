@@ -179,6 +179,7 @@ class TriggerSchedule(_ScheduleVerb):
 
     action: ClassVar[str] = "trigger_schedule"
     enqueues: ClassVar[bool] = True
+    traceable: ClassVar[bool] = False
     force: bool = False
 
     def look(

@@ -16,12 +16,14 @@ from dbos_notebook.control import rows
 from dbos_notebook.control.alive import Prospects
 from dbos_notebook.control.calls import Door
 from dbos_notebook.control.course import Course, Unit
-from dbos_notebook.control.forks import Fork, FromStep
+from dbos_notebook.control.forks import FromStep
 from dbos_notebook.control.guard import require_write
 from dbos_notebook.control.hands import hands
 from dbos_notebook.control.history import History
+from dbos_notebook.control.outcomes import tell
 from dbos_notebook.control.plan import Plan
-from dbos_notebook.control.receipt import Line, Outcome, Receipt
+from dbos_notebook.control.presses import Presses
+from dbos_notebook.control.receipt import Line, Receipt
 from dbos_notebook.control.schedules import DeleteSchedule
 from dbos_notebook.control.verbs import Cancel, Delete, Item, Known, Verb
 from dbos_notebook.control.waiting import watch
@@ -46,6 +48,9 @@ MANY = 20
 """More than so many are changed without a plan only with ``confirm=True``."""
 READ_AGAIN_SECONDS = 5.0
 """How long a broken-off call tries to read what became of its workflows."""
+
+
+DONE_BEFORE = {True: "this plan has done it", False: "this plan has done it, or may have"}
 
 
 Look = Callable[["Session", "Queries", Sequence[str]], "pd.DataFrame"]
@@ -153,13 +158,16 @@ class Steer:
                 plan=plan,
             )
         began = dt.datetime.now(dt.UTC)
-        receipt, course = self.carry(plan)
-        receipt.called_at = began
-        self.history.add(began, verb.action, verb.options(), receipt)
+        with Presses() as presses:
+            receipt, course = self.carry(plan, presses)
+            receipt.called_at = began
+            self.history.add(began, verb.action, verb.options(), receipt)
+        # All may have been called before Ctrl-C came; the notebook stops all the same.
+        course.interrupted = course.interrupted or presses.count > 0
         self.raise_broken(receipt, course)
         return receipt
 
-    def carry(self, plan: Plan) -> tuple[Receipt, Course]:
+    def carry(self, plan: Plan, presses: Presses) -> tuple[Receipt, Course]:
         """Do what a plan says, and tell how it went, also where it broke off."""
         verb = plan.verb
         planned = {item.workflow_id: item for item in plan.items}
@@ -173,7 +181,9 @@ class Steer:
         doing = [item for item in items if item.verdict == "do"]
         forks = isinstance(verb, Fork)
         units = [Unit(doing[i : i + verb.batch]) for i in range(0, len(doing), verb.batch)]
-        course = Course(self.door, verb.call, hands(self.door, len(doing)) if forks else None)
+        course = Course(
+            self.door, verb.call, presses, hands(self.door, len(doing)) if forks else None
+        )
         course.run(units, f"{verb.action} {len(doing):,} workflows")
         made = {one: new for unit in units for one, new in unit.made.items()}
         items = [
@@ -182,13 +192,10 @@ class Steer:
             )
             for item in items
         ]
-        try:
-            receipt = self._receipt(plan, items, units, course)
-        except KeyboardInterrupt:
-            # All has been called; only the receipt was not written yet.
-            course.interrupted = True
-            receipt = self._receipt(plan, items, units, course)
-        plan.applied.update(one.workflow_id for one in receipt.lines if one.outcome == "done")
+        receipt = self._receipt(plan, items, units, course)
+        course.interrupted = course.interrupted or presses.count > 0
+        over = ("done",) if verb.traceable else ("done", "unknown")
+        plan.applied.update(one.workflow_id for one in receipt.lines if one.outcome in over)
         return receipt, course
 
     def _still(self, verb: Verb, item: Item, known: Known, plan: Plan) -> Item:
@@ -196,7 +203,7 @@ class Steer:
         now = verb.judge(item.workflow_id, known, item)
         if item.workflow_id in plan.applied:
             return dataclasses.replace(
-                item, verdict="unchanged", effect="this plan has done it", row=now.row
+                item, verdict="unchanged", effect=DONE_BEFORE[verb.traceable], row=now.row
             )
         before = item.row.status if item.row else None
         status = now.row.status if now.row else None
@@ -228,7 +235,8 @@ class Steer:
         patient = course.fatal is not None or course.interrupted
         after = self._read_after(verb, items, patient=patient)
         lines = [
-            self._line(verb, item, attempts.get(item.workflow_id), after, course) for item in items
+            tell(verb, item, attempts.get(item.workflow_id), after, course, self.door)
+            for item in items
         ]
         if isinstance(verb, Cancel) and after is not None:
             # Children that were started between the plan and the call: DBOS found them.
@@ -267,75 +275,6 @@ class Steer:
                 if time.monotonic() > deadline:
                     return None
                 time.sleep(0.5)
-
-    def _line(
-        self,
-        verb: Verb,
-        item: Item,
-        attempt: tuple[Unit, BaseException | None] | None,
-        known: Known | None,
-        course: Course,
-    ) -> Line:
-        found = known.rows if known else {}
-        after, new = found.get(item.workflow_id), found.get(item.new_workflow_id or "")
-        outcome, detail = self._outcome(verb, item, attempt, known, course)
-        if outcome == "done" and item.will_run and not item.will_run.startswith("likely"):
-            detail += f". Will it run? {item.will_run}"
-        there = new is not None and (
-            item.verdict == "unchanged" or new.forked_from == item.workflow_id
-        )
-        return Line(
-            item.workflow_id,
-            verb.action,
-            outcome,
-            item.row.status if item.row else None,
-            after.status if after else None,
-            item.new_workflow_id if outcome == "done" or there else None,
-            detail,
-        )
-
-    def _outcome(
-        self,
-        verb: Verb,
-        item: Item,
-        attempt: tuple[Unit, BaseException | None] | None,
-        known: Known | None,
-        course: Course,
-    ) -> tuple[Outcome, str]:
-        if attempt is None:
-            if item.verdict == "not_found":
-                return "not_found", item.effect
-            refused = "refused: " if item.verdict == "refused" else ""
-            return "unchanged", f"{refused}{item.effect}"
-        unit, error = attempt
-        why = "interrupted" if course.interrupted else str(course.fatal or "the call ended")
-        if not unit.begun:
-            return "unchanged", f"not begun: {why}"
-        if known is None:
-            if unit.ended and error is None:
-                return "done", f"{verb.done(item)} (its row could not be read again)"
-            return "unknown", f"begun, and then: {why}"
-        after = known.rows.get(item.workflow_id)
-        new = known.rows.get(item.new_workflow_id or "")
-        happened = verb.happened(item, after, new)
-        if unit.ended and error is None:
-            if happened or verb.certain:
-                return "done", verb.done(item)
-            if after is None:
-                return "not_found", "it was deleted meanwhile"
-            return "unchanged", f"it was {after.status} when the call came"
-        if error is not None and not self.door.fatal(error):
-            if isinstance(verb, Fork) and happened and new is not None:
-                # Another call with the same key, or of the same plan, was first.
-                return "unchanged", f"already forked as {new.workflow_id}, which is {new.status}"
-            if after is None:
-                return "not_found", "it was deleted meanwhile"
-            return "failed", self.door.reason(error)
-        if happened:
-            return "done", f"{verb.done(item)} (though: {why})"
-        if not unit.ended:
-            return "unknown", "still under way when the call was interrupted"
-        return "failed", f"not done: {why}"
 
     def raise_broken(self, receipt: Receipt, course: Course) -> None:
         """Raise, with the receipt, where a call was interrupted or broke off."""

@@ -78,6 +78,8 @@ class Verb:
     """Whether an executor must come and take the work."""
     certain: ClassVar[bool] = False
     """Whether DBOS raises where it does nothing, so that a call that returns has done it."""
+    traceable: ClassVar[bool] = True
+    """Whether a row shows that this call did it, also where the call did not return."""
     batch: ClassVar[int] = 1
     subject: ClassVar[str] = "workflow_id"
 
