@@ -16,7 +16,7 @@ from dbos_notebook.control import rows
 from dbos_notebook.control.alive import Prospects
 from dbos_notebook.control.calls import Door
 from dbos_notebook.control.course import Course, Unit
-from dbos_notebook.control.forks import FromStep
+from dbos_notebook.control.forks import Fork, FromStep
 from dbos_notebook.control.guard import require_write
 from dbos_notebook.control.hands import hands
 from dbos_notebook.control.history import History
