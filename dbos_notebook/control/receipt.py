@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from dbos_notebook.control.lengths import as_seconds
 from dbos_notebook.control.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -94,20 +95,21 @@ class Receipt:
         frame = pd.DataFrame(rows, columns=names).astype("str")
         return frame.rename(columns={"workflow_id": self._subject})
 
-    def wait(self, timeout: float | None = None) -> pd.DataFrame:
+    def wait(self, timeout: float | dt.timedelta | None = None) -> pd.DataFrame:
         """Watch what this call started or changed until it has finished; see ``Client.wait``.
 
         For forks that is the new workflows, those that had been there before included.
         """
+        # Of what was deleted there is nothing to wait for.
+        there = ("unchanged",) if self.action == "delete" else ("done", "unchanged")
         ids = [
             line.new_workflow_id or line.workflow_id
             for line in self.lines
-            if line.new_workflow_id
-            or (line.outcome in ("done", "unchanged") and self._subject == "workflow_id")
+            if line.new_workflow_id or (line.outcome in there and self._subject == "workflow_id")
         ]
         if self._wait is None:
             raise RuntimeError("A receipt without a client cannot wait.")
-        return self._wait(ids, timeout)
+        return self._wait(ids, as_seconds(timeout, "timeout", least=0))
 
     def check(self) -> Receipt:
         """Read the rows again, and return a receipt in which what was unknown is settled."""

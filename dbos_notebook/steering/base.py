@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import numbers
 import threading
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -24,10 +22,6 @@ if TYPE_CHECKING:
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
 
 _MAKING = threading.Lock()
-LEAST_SECONDS = 0.001
-"""DBOS counts in milliseconds."""
-MOST_SECONDS = 1e9
-"""Some thirty years: nobody waits for longer, and DBOS's columns hold it."""
 
 
 class Base:
@@ -62,21 +56,6 @@ class Base:
 
         ids = as_texts(workflows, "workflows")
         return self._steer.do(verb, ids, plan=plan, confirm=confirm)
-
-
-def as_seconds(value: Any, name: str, least: float | None = None) -> float | None:
-    """Read a length of time: above 0, or at least ``least``, and no more than any clock tells."""
-    if value is None:
-        return None
-    seconds: Any = value.total_seconds() if isinstance(value, dt.timedelta) else value
-    real = isinstance(seconds, numbers.Real)  # numpy's too
-    if isinstance(seconds, bool) or not real:
-        raise FilterError(f"{name} takes seconds or a timedelta, not {value!r}.")
-    bound = "above 0" if least is None else f"at least {least:g}"
-    # What is not a number compares as False.
-    if not (seconds > 0 if least is None else seconds >= least) or not seconds <= MOST_SECONDS:
-        raise FilterError(f"{name}={value!r} must be {bound}, and at most {MOST_SECONDS:g} s.")
-    return max(float(seconds), LEAST_SECONDS) if least is None else float(seconds)
 
 
 def as_key(key: Any) -> str | None:

@@ -6,7 +6,8 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dbos_notebook.steering.base import Base, as_key, as_optional_name, as_seconds
+from dbos_notebook.control.lengths import as_seconds
+from dbos_notebook.steering.base import Base, as_key, as_optional_name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dbos_notebook.steering.base import Base, as_seconds
+from dbos_notebook.control.lengths import as_seconds
+from dbos_notebook.steering.base import Base
 
 if TYPE_CHECKING:
     import pandas as pd

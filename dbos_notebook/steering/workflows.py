@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from dbos_notebook.control.lengths import as_seconds
 from dbos_notebook.errors import FilterError
 from dbos_notebook.steering.base import (
     Base,
     as_key,
     as_optional_name,
     as_replacements,
-    as_seconds,
 )
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,3 +124,12 @@ def test_attributes_that_cannot_be_read_can_be_replaced(db: dn.Client, stored: s
         db, "SELECT attributes FROM {}workflow_status WHERE workflow_uuid = 'checkout-1'"
     )
     assert json.loads(now) == {"a": 1}
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "soon", True])
+def test_a_receipt_waits_as_a_client_does(db: dn.Client, timeout: object) -> None:
+    receipt = db.cancel("checkout-1")
+    with pytest.raises(dn.FilterError, match="timeout"):
+        receipt.wait(timeout)
+    assert len(receipt.wait(dt.timedelta(seconds=1))) == 1
+    assert db.delete("checkout-1", confirm=True).wait(1).empty
