@@ -146,7 +146,11 @@ def _read(
     last: list[Any] = []
     if len(frame):
         ends = frame[names].iloc[-1]
-        last = [value if isinstance(value, str) else int(value) for value in ends]
+        # Behind a value that is not of its column's type, as SQLite keeps any, no page can begin.
+        if ends.isna().any():
+            more = False
+        else:
+            last = [value if isinstance(value, str) else int(value) for value in ends]
     frame = frame.drop(columns=names)
     if bound is None or more:
         return Page(frame, more, last)

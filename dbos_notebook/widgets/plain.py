@@ -190,13 +190,13 @@ def _legible(text: str) -> str:
 
 
 def call(value: Any) -> dict[str, Any]:
-    """Write a workflow's input as the arguments of a call.
+    r"""Write a workflow's input as the arguments of a call.
 
     Examples
     --------
     >>> from dbos_notebook.workflow import Input
-    >>> call(Input(("order", 7), {"coupon": None}))
-    {'text': "'order', 7, coupon=None"}
+    >>> call(Input(("order", 7), {"coupon": None, "half\ud800": 1}))
+    {'text': "'order', 7, coupon=None, half?=1"}
     """
     if not hasattr(value, "kwargs") or not isinstance(value, tuple):
         return written(value)
@@ -212,7 +212,7 @@ def call(value: Any) -> dict[str, Any]:
     left_out = sum(part.get("left_out", 0) for part in parts)
     if len(text) > MOST_CHARACTERS:
         left_out += len(text) - MOST_CHARACTERS + 1
-    found: dict[str, Any] = {"text": cut(text, MOST_CHARACTERS)}
+    found: dict[str, Any] = {"text": _legible(cut(text, MOST_CHARACTERS))}
     return {**found, "left_out": left_out} if left_out else found
 
 

@@ -376,6 +376,20 @@ def test_a_status_of_nothing_or_of_any_word_is_shown(
         assert ask(client.board(window="30d"), "board")["kind"] == "board"
 
 
+def test_a_page_that_ends_at_a_time_which_is_none(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(
+            "UPDATE workflow_status SET created_at = 'then' WHERE workflow_uuid = 'checkout-1'"
+        )
+    connection.close()
+    with dn.connect(path) as client:
+        answer = ask(client.explore(), "page", view={"descending": False})
+        assert len(answer["rows"]) == 26
+        assert (answer["more"], answer["last"]) == (False, [])
+
+
 def test_a_message_of_no_kind_is_no_question(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

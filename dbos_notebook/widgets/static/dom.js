@@ -43,18 +43,24 @@ export function put(node, ...children) {
   return node;
 }
 
-// What had the focus has it again: itself, or what has its name among the new, or its place.
+// What had the focus has it again: itself, or what has its name among the new. Its place too, where
+// as many came as went; else another button would stand there, and be pressed.
 export function replace(node, ...children) {
   const held = node.getRootNode().activeElement;
   const alike = () => [...node.querySelectorAll(held.tagName)];
-  const place = held && held !== node && node.contains(held) ? alike().indexOf(held) : -1;
+  const before = held && held !== node && node.contains(held) ? alike() : null;
   node.replaceChildren();
   put(node, ...children);
-  if (place < 0) return node;
-  const again = node.contains(held) ? held : FOCUSABLE.includes(held.tagName)
-    && (alike().find((one) => nameOf(one) === nameOf(held)) ?? alike()[place]);
+  if (!before) return node;
+  const again = node.contains(held) ? held : FOCUSABLE.includes(held.tagName) && heir(held, before,
+    alike());
   if (again) again.focus({ preventScroll: true });
   return node;
+}
+
+function heir(held, before, after) {
+  return after.find((one) => nameOf(one) === nameOf(held))
+    ?? (before.length === after.length ? after[before.indexOf(held)] : null);
 }
 
 function nameOf(node) {
