@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dbos_notebook.control.lengths import as_seconds
+from dbos_notebook.control.lengths import MOST_SECONDS, as_seconds
 from dbos_notebook.steering.base import Base, as_key, as_optional_name
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Repairs(Base):
         queue_name: str | None = None,
         key: str | None = None,
         wait: bool = True,
-        timeout: float | dt.timedelta = 600.0,
+        timeout: float | dt.timedelta | None = 600.0,
         plan: bool = False,
         force: bool = False,
         confirm: bool = False,
@@ -57,7 +57,7 @@ class Repairs(Base):
             Fork a parent only when its children's forks have succeeded. ``False`` forks all at
             once: parents then wait in an executor, and fail if their children fail again.
         timeout
-            Seconds, or a timedelta, to wait for children in all.
+            Seconds, or a timedelta, to wait for children in all; ``None``: as long as it takes.
         plan, confirm
             As in :meth:`cancel`.
         force
@@ -74,13 +74,14 @@ class Repairs(Base):
         from dbos_notebook.control.repair import Repair, RepairFork
         from dbos_notebook.tables.filters import as_texts
 
+        waited = as_seconds(timeout, "timeout", least=0)
         verb = RepairFork(
             application_version=as_optional_name(application_version, "application_version"),
             queue_name=as_optional_name(queue_name, "queue_name"),
             key=as_key(key) or f"repair-{application_version or 'latest'}",
             force=force,
             wait=wait,
-            timeout_waiting=as_seconds(timeout, "timeout", least=0) or 0.0,
+            timeout_waiting=MOST_SECONDS if waited is None else waited,
         )
         made = Repair(self._steer).plan(verb, as_texts(workflows, "workflows"))
         if plan:

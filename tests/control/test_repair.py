@@ -32,7 +32,7 @@ def test_failed_trees_of_three_levels_are_repaired_and_nothing_is_repeated(
     assert len(failed) == 9
     assert set(failed["status"]) == {"ERROR"}
     before = live.effects()
-    plan = steered.repair(ids, **V2, plan=True)
+    plan = steered.repair(ids, **V2, plan=True, timeout=None)
     assert plan.counts["do"] == 9
     names = plan.to_frame()["name"].tolist()
     assert names == ["leaf"] * 3 + ["middle"] * 3 + ["top"] * 3
