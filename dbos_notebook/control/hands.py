@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook import errors
@@ -190,7 +190,9 @@ class _Hand:
         with self._lock:
             busy = bool(self._waiting)
             if process.stdin is not None:
-                process.stdin.close()
+                # One that has ended left unread what was last written to it.
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
         if busy:
             process.kill()
         try:
