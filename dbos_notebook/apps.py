@@ -140,6 +140,8 @@ def dashboard(
             "--Voila.ip=127.0.0.1",
             "--token",  # one of its own making, which it prints with the address
             "--VoilaConfiguration.show_tracebacks=False",
+            # Voilà would load it where Notebook is installed, and it fails there.
+            "--VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension",
         ]
         if not browser:
             options.append("--no-browser")

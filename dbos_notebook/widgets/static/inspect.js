@@ -237,7 +237,8 @@ class Inspect {
     Object.assign(this.options, part);
     this.showTools();
     if (this.pair) return this.compare(...this.pair);
-    return this.load();
+    this.changing = this.load();
+    return this.changing;
   }
 
   turnTo(tab) {
@@ -325,6 +326,8 @@ class Inspect {
   // To a node, wherever it is: what hides it is opened.
   async go(key) {
     if (this.pair) this.endComparison(false);
+    // Whether it is hidden is told by the picture that was asked for, and not by the one before.
+    await this.changing;
     this.remember(key);
     let ref = this.selectedRef();
     if (this.tab !== "steps" && !(ref && this.canvas.has(ref))) {
