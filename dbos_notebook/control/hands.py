@@ -55,9 +55,10 @@ def fork(
 def hands(door: Door, count: int) -> Iterator[Hands | None]:
     """Give hands for so many forks; ``None`` where they are not worth it, or cannot be had.
 
-    One core, or SQLite, which has one writer, gains nothing.
+    SQLite, which has one writer, gains nothing. One core is left to whatever else runs here: with
+    none, an application beside it was measured to feel them, and they were no faster.
     """
-    number = min(os.cpu_count() or 1, MOST_PROCESSES, door.width)
+    number = min((os.cpu_count() or 1) - 1, MOST_PROCESSES, door.width)
     if count < MANY or number < 2:
         yield None
         return

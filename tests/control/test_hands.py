@@ -46,7 +46,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[Hands]:
         return ready(self)
 
     monkeypatch.setattr(hands, "MANY", 100)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
     monkeypatch.setattr(Hands, "ready", noted)
     return found
 
