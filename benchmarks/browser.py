@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -153,18 +154,8 @@ def _first_pages(report: Report, opened: Opened, rows: int) -> None:
         ("again", again, 1.5),
     )
     for what, taken, bound in told:
-        took = statistics.median(taken)
-        report.add(
-            Row(
-                f"explore(): from the cell's start to 50 rows seen, {what}",
-                f"{rows:,}",
-                milliseconds(took),
-                "",
-                f"{milliseconds(min(taken))} to {milliseconds(max(taken))}",
-                "" if bound is None else f"≤ {bound:g} s",
-                None if bound is None else took <= bound,
-            )
-        )
+        what = f"explore(): from the cell's start to 50 rows seen, {what}"
+        _tell(report, what, f"{rows:,}", taken, bound)
 
 
 def _typing(report: Report, opened: Opened, url: str, rows: int) -> None:
@@ -191,18 +182,8 @@ def _typing(report: Report, opened: Opened, url: str, rows: int) -> None:
                 search.press_sequentially(text, delay=80)
             found: float = page.evaluate("window.dnTyped")
             taken.append(found / 1000)
-        took = statistics.median(taken)
-        report.add(
-            Row(
-                f"explore(): from the last key to what was found: {what}",
-                f"{rows:,}",
-                milliseconds(took),
-                "",
-                f"{milliseconds(min(taken))} to {milliseconds(max(taken))}",
-                "" if bound is None else f"≤ {milliseconds(bound)}",
-                None if bound is None else took <= bound,
-            )
-        )
+        what = f"explore(): from the last key to what was found: {what}"
+        _tell(report, what, f"{rows:,}", taken, bound)
 
 
 def _inspect(report: Report, opened: Opened) -> None:
@@ -210,18 +191,19 @@ def _inspect(report: Report, opened: Opened) -> None:
     for _ in range(ROUNDS):
         opened.command("notebook:clear-all-cell-outputs")
         taken.append(_run(opened, 3, ".dn-picture [data-node]"))
+    what = "inspect(): from the cell's start to the graph seen"
+    _tell(report, what, f"{1 + CHILDREN * (STEPS + 2):,} nodes", taken, 2)
+
+
+def _tell(
+    report: Report, what: str, size: str, taken: Sequence[float], bound: float | None
+) -> None:
+    """Add the median, with the fastest and the slowest where others have their ratio."""
     took = statistics.median(taken)
-    report.add(
-        Row(
-            "inspect(): from the cell's start to the graph seen",
-            f"{1 + CHILDREN * (STEPS + 2):,} nodes",
-            milliseconds(took),
-            "",
-            f"{milliseconds(min(taken))} to {milliseconds(max(taken))}",
-            "≤ 2 s",
-            took <= 2,
-        )
-    )
+    spread = f"{milliseconds(min(taken))} to {milliseconds(max(taken))}"
+    target = "" if bound is None else f"≤ {milliseconds(bound)}"
+    met = None if bound is None else took <= bound
+    report.add(Row(what, size, milliseconds(took), "", spread, target, met))
 
 
 def _wide(url: str) -> None:

@@ -63,6 +63,21 @@ def gone(pid: int) -> bool:
     return False
 
 
+def after_twenty(db: dn.Client, ids: list[str], act: Callable[[], object]) -> threading.Thread:
+    """Do something as soon as more than twenty are forked."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 30
+        with dn.connect(db.location.url()) as other:
+            while time.monotonic() < deadline and len(forks(other, ids)) <= 20:
+                time.sleep(0.005)
+        act()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
 def test_they_make_the_same_forks_and_end(postgres: dn.Client, used: list[Hands]) -> None:
     ids = fill(postgres, "ERROR")
     few = postgres.fork(ids[:30], "first", key="k", application_version="v7", confirm=True)
@@ -117,16 +132,7 @@ def test_an_interrupt_ends_them_and_tells_what_was_done(
 
 def test_one_that_is_killed_breaks_the_call_off(postgres: dn.Client, used: list[Hands]) -> None:
     ids = fill(postgres, "ERROR")
-
-    def kill() -> None:
-        deadline = time.monotonic() + 30
-        with dn.connect(postgres.location.url()) as other:
-            while time.monotonic() < deadline and len(forks(other, ids)) <= 20:
-                time.sleep(0.005)
-        os.kill(processes(used)[0], signal.SIGKILL)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
+    thread = after_twenty(postgres, ids, lambda: os.kill(processes(used)[0], signal.SIGKILL))
     with pytest.raises(dn.BrokenOffError, match="ended by itself") as caught:
         postgres.fork(ids, "first", key="killed", confirm=True)
     thread.join()
@@ -143,16 +149,7 @@ def test_a_database_that_goes_away_breaks_the_call_off(
 ) -> None:
     db, switch = shut
     ids = fill(db, "ERROR")
-
-    def watch() -> None:
-        deadline = time.monotonic() + 30
-        with dn.connect(db.location.url()) as other:
-            while time.monotonic() < deadline and len(forks(other, ids)) <= 20:
-                time.sleep(0.005)
-        switch(True)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
+    thread = after_twenty(db, ids, lambda: switch(True))
     with pytest.raises(dn.BrokenOffError, match="broke off") as caught:
         db.fork(ids, "first", key="gone", confirm=True)
     thread.join()
