@@ -130,17 +130,16 @@ def failed_ids(batch: pa.RecordBatch) -> pa.Array:
 
 def fill_errors(batches: Iterable[pa.RecordBatch], found: pa.Table) -> list[pa.RecordBatch]:
     """Put recorded errors, found apart by ``workflow_id``, into their rows."""
-    # All at once: what is looked up in is hashed for each call.
-    table = pa.Table.from_batches(batches).unify_dictionaries()
-    failed = _one_of(table.column("status").combine_chunks(), FAILED_STATUSES).fill_null(False)  # noqa: FBT003
     ids = found.column("workflow_id").combine_chunks()
-    asked = table.column("workflow_id").filter(failed).combine_chunks()
-    place = np.full(len(table), -1)
-    place[failed.to_numpy(zero_copy_only=False)] = pc.index_in(asked, value_set=ids).fill_null(-1)
     words = _words(*(found.column(column.name).combine_chunks() for column in RECORDED))
-    for name, values in _scattered(pa.array(place, mask=place < 0), words).items():
-        table = table.set_column(table.schema.names.index(name), name, values)
-    filled: list[pa.RecordBatch] = table.to_batches()
+    filled = []
+    for batch in batches:
+        failed = _one_of(batch.column("status"), FAILED_STATUSES)
+        asked = pc.if_else(failed, batch.column("workflow_id"), pa.scalar(None, pa.large_string()))
+        errors = _scattered(pc.index_in(asked, value_set=ids).cast(pa.int64()), words)
+        for name, values in errors.items():
+            batch = batch.set_column(batch.schema.names.index(name), name, values)
+        filled.append(batch)
     return filled
 
 
