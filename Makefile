@@ -30,7 +30,7 @@ lab: $(READY) ## Open JupyterLab on the notebooks, with the demo database where 
 	$(if $(DBOS_SYSTEM_DATABASE_URL),,$(if $(wildcard build/demo.sqlite),DBOS_SYSTEM_DATABASE_URL=sqlite:///$(CURDIR)/build/demo.sqlite)) \
 	$(BIN)/jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
-bench: $(READY) ## Measure against DBOSClient and raw COPY; SIZE=small in two minutes, without the browser
+bench: $(READY) ## Measure against DBOSClient and raw COPY; SIZE=small in two minutes, without browser and application
 	$(BIN)/python scripts/browser.py
 	$(BIN)/python -m benchmarks $(SIZE)
 

@@ -54,7 +54,7 @@ def listing(url: str) -> tuple[int, int, int]:
     return own, peak, rival
 
 
-def import_seconds(module: str, rounds: int = 7) -> float:
+def import_seconds(module: str, rounds: int = 5) -> float:
     """Return the median time of a process that imports ``module``, less one that does not."""
 
     def once(program: str) -> float:
