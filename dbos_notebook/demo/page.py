@@ -13,7 +13,6 @@ from dbos_notebook.cli import main as command
 DATABASE = Path("build/demo.sqlite")
 NOTEBOOK = Path("notebooks/quickstart.ipynb")
 FOLDER = Path("build")
-WIDGET = "application/vnd.jupyter.widget-view+json"
 PAGES = (
     NOTEBOOK,
     Path("notebooks/investigate_a_failure.ipynb"),
@@ -67,8 +66,6 @@ def executed(path: Path) -> str:
     client.execute()
     # A page has no kernel: each widget shows what it left to be read without one.
     notebook.metadata.pop("widgets", None)
-    for output in (one for cell in notebook.cells for one in cell.get("outputs", ())):
-        output.get("data", {}).pop(WIDGET, None)
     body, _ = cast(Any, HTMLExporter)().from_notebook_node(notebook)
     return str(body)
 

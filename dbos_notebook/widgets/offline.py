@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dbos_notebook.errors import GraphvizNotFoundError
 from dbos_notebook.graphs.spans import Spans
 from dbos_notebook.pictures.draw import draw
+from dbos_notebook.pictures.times import Times
 from dbos_notebook.widgets import assets, details, nodes, plain, static
 from dbos_notebook.widgets.run import MOST_LISTED, PICTURES, Run, as_plain
 
@@ -43,6 +44,7 @@ def fallback(client: Client, run: Run) -> str:
         "run.html.j2",
         client,
         row=run.row,
+        took=Times(run.graph).took(run.workflow_id),
         forks=run.forks,
         image=image,
         alt=f"Execution graph of {run.workflow_id}",

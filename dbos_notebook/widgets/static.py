@@ -8,12 +8,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import pandas as pd
 
+from dbos_notebook.pictures import words
 from dbos_notebook.widgets import assets, details, plain
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from dbos_notebook.client import Client
 
 FALLBACK_ROWS = 20
@@ -31,6 +31,7 @@ def _templates() -> jinja2.Environment:
     )
     found.filters["instant"] = _instant
     found.filters["span"] = _span
+    found.filters["took"] = _took
     return found
 
 
@@ -42,12 +43,16 @@ def _instant(milliseconds: int | None) -> str:
 
 
 def _span(milliseconds: int | None) -> str:
-    if milliseconds is None:
-        return "–"
-    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000)):
-        if milliseconds >= size:
-            return f"{milliseconds / size:.1f} {unit}"
-    return f"{milliseconds} ms"
+    return "–" if milliseconds is None else words.took(pd.Timedelta(milliseconds, "ms"))
+
+
+def _took(row: dict[str, Any]) -> str:
+    begun = row.get("dequeued_at", row.get("created_at", 0))
+    ended = row.get("completed_at", row.get("updated_at", 0))
+    # SQLite keeps whole seconds, of which 0 says only that it was quick.
+    if row.get("duration") == 0 and begun % 1000 == ended % 1000 == 0:
+        return "< 1 s"
+    return _span(row.get("duration"))
 
 
 def listing(client: Client, frame: pd.DataFrame, code: str) -> str:

@@ -6,19 +6,20 @@ Where no kernel runs it leaves something to read.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anywidget
+import traitlets
+from IPython.display import publish_display_data
 
 from dbos_notebook.errors import ControlInterrupt, NotebookError
-from dbos_notebook.widgets import plain
+from dbos_notebook.widgets import assets, plain
 
 if TYPE_CHECKING:
     from dbos_notebook.client import Client
-
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class View(anywidget.AnyWidget):
@@ -36,10 +37,12 @@ class View(anywidget.AnyWidget):
 
     last_error: Exception | KeyboardInterrupt | None = None
 
+    _token = traitlets.Unicode().tag(sync=True)
+
     def __init__(self, client: Client, **traits: Any) -> None:
         self._client = client
         self._answers: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-        super().__init__(**traits)
+        super().__init__(_token=secrets.token_hex(8), **traits)
         self.on_msg(self._receive)
 
     def _receive(self, _: Any, content: Any, __: Any) -> None:
@@ -104,6 +107,24 @@ class View(anywidget.AnyWidget):
             # The live view will say it, and go on when the database is back.
             self.last_error = error
         return data, metadata
+
+    def _ipython_display_(self) -> None:
+        """Show the live view and, as an output of its own, the HTML that needs no kernel.
+
+        In one output JupyterLab and nbconvert would choose the live view, and say "model not found"
+        or nothing where its kernel has ended. Of two, the page shows the one that there is: while
+        the live view stands, it hides the other (``fallback.js``).
+        """
+        data, metadata = self._repr_mimebundle_()
+        outputs = [(data, metadata)]
+        if html := data.pop("text/html", None):
+            style = assets.style("fallback")
+            whole = f'<div data-dn-fallback="{self._token}"><style>{style}</style>{html}</div>'
+            outputs.append(({"text/html": whole, "text/plain": data["text/plain"]}, {}))
+            data["text/plain"] = ""
+        publish: Any = publish_display_data
+        for output in outputs:
+            publish(*output)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._client.location}>"

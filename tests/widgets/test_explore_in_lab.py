@@ -193,8 +193,11 @@ def test_the_saved_notebook_holds_no_row_and_a_fallback(opened: Opened, page: Pa
     rows(page).first.locator(".dn-name").click()
     page.wait_for_selector(".dn-details")
     saved = opened.save()
-    output = saved["cells"][1]["outputs"][0]["data"]
-    assert "dn-static" in output["text/html"]
+    view, fallback = (output["data"] for output in saved["cells"][1]["outputs"])
+    assert "application/vnd.jupyter.widget-view+json" in view
+    assert "text/html" not in view
+    assert "dn-static" in fallback["text/html"]
+    assert fallback["text/plain"].startswith("<Explore ")
     assert "Ada Lovelace" not in json.dumps(saved)
 
 
@@ -221,13 +224,13 @@ def test_live_shows_what_changes_and_stops_with_its_cell(
             "UPDATE workflow_status SET status = 'CANCELLED' WHERE workflow_uuid = 'queued-1'"
         )
     connection.close()
-    page.locator(".dn-row[data-id='queued-1'][data-status='CANCELLED']").wait_for(timeout=6000)
+    page.locator(".dn-row[data-id='queued-1'][data-status='CANCELLED']").wait_for()
     # The database goes away: the list says so, keeps its rows, and recovers by itself.
     away = path.rename(path.with_suffix(".away"))
-    page.wait_for_selector(".dn-banner:has-text('There is no file')", timeout=6000)
+    page.wait_for_selector(".dn-banner:has-text('There is no file')")
     assert rows(page).count() == 26
     away.rename(path)
-    page.wait_for_selector(".dn-banner", state="hidden", timeout=6000)
+    page.wait_for_selector(".dn-banner", state="hidden")
     # Without its output nobody asks any more.
     opened.command("notebook:clear-all-cell-outputs")
     last = page.locator(".jp-CodeCell").last

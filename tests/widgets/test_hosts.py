@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from browser import START_SECONDS, WAIT_SECONDS, Opened, beyond, listen
+from browser import HOSTS, READY, START_SECONDS, WAIT_SECONDS, Opened, beyond, listen
 from playwright.sync_api import Browser, Page, expect
 from servers import require
 
@@ -344,7 +344,7 @@ def test_a_kernel_that_ended_is_told(
     assert rows.count() == 25
     saved = opened.save()
     for cell, word in ((1, "dn-static"), (2, "data:image/svg+xml;base64,")):
-        assert word in saved["cells"][cell]["outputs"][0]["data"]["text/html"]
+        assert word in saved["cells"][cell]["outputs"][1]["data"]["text/html"]
     opened.run()
     expect(banners).to_have_count(0)
     expect(rows).to_have_count(25)
@@ -352,3 +352,54 @@ def test_a_kernel_that_ended_is_told(
     page.wait_for_selector("text=26–50")
     assert opened.errors == []
     assert opened.beyond_the_server() == []
+
+
+@pytest.mark.parametrize("host", ["lab", "notebook"])
+def test_a_page_that_finds_no_kernel_shows_what_was_left(
+    notebook: Callable[..., Opened], shop_sqlite: Path, failed: str, host: str
+) -> None:
+    opened = notebook(
+        CONNECT.format(str(shop_sqlite)),
+        "db.explore(page_size=25)",
+        f"db.inspect({failed!r})",
+        "db.board()",
+        f"db.controls({failed!r})",
+        host=host,
+    )
+    page = opened.page
+    left = page.locator(".dn-static")
+    views = page.locator(".dn-view")
+
+    def expect_live() -> None:
+        expect(page.locator(".dn-row")).to_have_count(25)
+        expect(page.locator(".dn-inspect [data-node]").first).to_be_visible()
+        expect(views).to_have_count(4)
+        expect(left).to_have_count(4)
+        for one in left.all():
+            expect(one).to_be_hidden()
+
+    def expect_left() -> None:
+        expect(left.filter(visible=True)).to_have_count(4)
+        expect(views).to_have_count(0)
+        expect(left.nth(0)).to_contain_text("run its cell")
+        expect(left.nth(1).locator("img")).to_have_js_property("complete", True)
+        expect(page.get_by_text("model not found").filter(visible=True)).to_have_count(0)
+
+    expect_live()
+    opened.save()
+    page.reload()
+    page.wait_for_function(READY)
+    expect_live()
+    opened.restart()
+    opened.save()
+    page.reload()
+    page.wait_for_function(READY)
+    expect_left()
+    opened.run()
+    expect_live()
+    # A file that somebody else has made is not trusted: no view, no style, no script of it.
+    theirs = opened.path.with_name(f"theirs-{host}.ipynb")
+    theirs.write_text(opened.path.read_text().replace("page_size=25", "page_size=50"))
+    page.goto(f"{opened.jupyter.url}/{HOSTS[host]}/{theirs.name}?token={opened.jupyter.token}")
+    page.wait_for_function(READY)
+    expect_left()

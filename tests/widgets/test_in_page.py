@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MODEL = """
     class Model {
       constructor(traits) {
-        Object.assign(this, { traits, heard: [], held: [], holding: null, sent: [] });
+        Object.assign(this, { traits, heard: [], held: [], holding: window.holding, sent: [] });
       }
       get(name) { return this.traits[name]; }
       set(name, value) {
@@ -55,7 +55,8 @@ MODEL = """
     const blob = new Blob([code], { type: "text/javascript" });
     const { default: view } = await import(URL.createObjectURL(blob));
     window.model = new Model(traits);
-    window.close = view.render({ model: window.model, el: document.body });
+    window.close = view.render({ model: window.model,
+      el: document.querySelector("#here") ?? document.body });
 """
 
 
@@ -65,17 +66,18 @@ def shown(chromium: Browser) -> Iterator[Callable[..., Page]]:
     pages: list[Page] = []
     wrong: list[str] = []
 
-    def show(widget: View, *, width: int = 1000) -> Page:
+    def show(widget: View, *, width: int = 1000, body: str = "", holding: str = "") -> Page:
         page = chromium.new_page(viewport={"width": width, "height": 900})
         pages.append(page)
         page.set_default_timeout(15_000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.set_content(f"<!doctype html><style>{widget._css}</style><body></body>")
+        page.set_content(f"<!doctype html><style>{widget._css}</style><body>{body}</body>")
         page.expose_function("answered", lambda message: widget.answer(message))
         state = widget.get_state()
         code = state.pop("_esm")
         traits = {k: v for k, v in state.items() if k not in ("_css", "layout", "tabbable")}
         traits = json.loads(json.dumps(traits, default=str))
+        page.evaluate("(kind) => { window.holding = kind; }", holding)
         page.evaluate(f"async ([code, traits]) => {{{MODEL}}}", [code, traits])
         return page
 
@@ -253,3 +255,32 @@ def test_long_names_fit_a_narrow_page_and_all_has_a_name(
         # What was rendered and closed hears nothing more.
         page.evaluate("window.close()")
         assert page.evaluate("window.model.heard.length") == 0
+
+
+def test_without_a_kernel_the_fallback_is_seen_and_with_one_the_view(
+    db: dn.Client, shown: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs: list[dict[str, str]] = []
+    monkeypatch.setattr(
+        "dbos_notebook.widgets.view.publish_display_data", lambda data, _: outputs.append(data)
+    )
+    widget = db.controls("checkout-5-bad")
+    widget._ipython_display_()
+    # As Voilà and nbconvert write it. What nbconvert fetches from the network draws the view, but
+    # no kernel answers it.
+    as_written = f"""
+        <div class="jp-OutputArea-child"><div class="jupyter-widgets jp-OutputArea-output">
+          <script type="application/vnd.jupyter.widget-view+json">{{}}</script>
+          <div id="here"></div></div></div>
+        <div class="jp-OutputArea-child"><div class="jp-RenderedHTML jp-OutputArea-output">
+          {outputs[1]["text/html"]}</div></div>"""
+    page = shown(widget, body=as_written, holding="rows")
+    view, left = page.locator(".dn-view"), page.locator("[data-dn-fallback]")
+    page.wait_for_function("window.model.held.length")
+    assert view.count() == 1
+    assert (view.is_visible(), left.is_visible()) == (False, True)
+    page.evaluate("window.model.release()")
+    page.locator(".dn-controls code").wait_for()
+    assert (view.is_visible(), left.is_visible()) == (True, False)
+    page.evaluate("window.close()")
+    assert page.evaluate("window.model.heard.length") == 0

@@ -1,5 +1,6 @@
 // The board: what waits and runs, what ended in a window of time, and what failed.
 import { copy, el, followTheme, put, replace, svg } from "./dom.js";
+import { place } from "./fallback.js";
 import { chip, count, exact, span, when } from "./format.js";
 import { Link } from "./link.js";
 import { Live } from "./live.js";
@@ -232,9 +233,12 @@ async function copied(button, text) {
 
 function render({ model, el: host }) {
   const root = el("div", { class: "dn-view dn-board", "data-lm-suppress-shortcuts": "true" });
-  host.append(root);
+  const end = place(root, host, model);
   const board = new Board(model, root);
-  return () => board.close();
+  return () => {
+    end();
+    board.close();
+  };
 }
 
 export default { render };

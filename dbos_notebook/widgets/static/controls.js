@@ -1,5 +1,6 @@
 // The buttons alone, for workflows that a cell has already found.
 import { el, followTheme, put, replace } from "./dom.js";
+import { place } from "./fallback.js";
 import { Actions } from "./actions.js";
 import { chip, count } from "./format.js";
 import { Link } from "./link.js";
@@ -8,7 +9,7 @@ import { State } from "./state.js";
 function render({ model, el: host }) {
   const { ids, forbidden } = model.get("_start");
   const root = el("div", { class: "dn-view dn-controls" });
-  host.append(root);
+  const end = place(root, host, model);
   const state = new State(() => show(), () => "");
   const link = new Link(model, state);
   const ask = async (kind, question, lane) => {
@@ -33,12 +34,13 @@ function render({ model, el: host }) {
     on: { click: show } }, "Refresh");
   put(root, el("div", { class: "dn-top" }, title, actions.bar, el("span", { class: "dn-space" }),
     state.line, refresh), state.banner, actions.panel);
-  const end = followTheme(root);
+  const unfollow = followTheme(root);
   show();
   return () => {
+    end();
     link.close();
     state.close();
-    end();
+    unfollow();
   };
 }
 

@@ -1,5 +1,6 @@
 // The list of workflows: what is asked, the rows that came, and what is done with them.
 import { copy, el, followTheme, icon, put, replace } from "./dom.js";
+import { place } from "./fallback.js";
 import { count, exact } from "./format.js";
 import { Link } from "./link.js";
 import { Live } from "./live.js";
@@ -558,9 +559,12 @@ class Explore {
 
 function render({ model, el: host }) {
   const root = el("div", { class: "dn-view" });
-  host.append(root);
+  const end = place(root, host, model);
   const explore = new Explore(model, root);
-  return () => explore.close();
+  return () => {
+    end();
+    explore.close();
+  };
 }
 
 export default { render };

@@ -1,5 +1,6 @@
 // One workflow: what it is, its graph and timeline, what each step did, and what can be done.
 import { copy, el, followTheme, put, replace } from "./dom.js";
+import { place } from "./fallback.js";
 import { count, exact, span } from "./format.js";
 import { Link } from "./link.js";
 import { Live } from "./live.js";
@@ -611,9 +612,12 @@ class Inspect {
 export function render({ model, el: host }) {
   // JupyterLab's own shortcuts stay out of what is typed and walked through here.
   const root = el("div", { class: "dn-view dn-inspect", "data-lm-suppress-shortcuts": "true" });
-  host.append(root);
+  const end = place(root, host, model);
   const inspect = new Inspect(model, root);
-  return () => inspect.close();
+  return () => {
+    end();
+    inspect.close();
+  };
 }
 
 export default { render };
