@@ -8,6 +8,7 @@ Postgres is missing, its tests are skipped with a reason, or fail when
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from browser import chromium, jupyter, notebook  # noqa: F401
 from servers import CORPUS, PASSWORD, PASSWORD_ROLE, PostgresServer, start_postgres
 
 import dbos_notebook as dn
+
+# Some tests press Ctrl-C, which a process that a shell started in the background ignores.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ const CALM = 5000;
 const BUSY_SHARE = 12;
 const CLOCK = 1000;
 const TYPED = 150;
+const FITTING = 120;
 const TABS = [["graph", "Graph"], ["timeline", "Timeline"], ["steps", "Steps"]];
 
 class Inspect {
@@ -54,7 +55,9 @@ class Inspect {
       filter: () => this.tab === "steps" && (this.showList(), true),
     });
     this.build();
-    this.endings = [followTheme(root), this.follow()];
+    const sight = new ResizeObserver(() => this.fitted());
+    sight.observe(this.picture);
+    this.endings = [followTheme(root), this.follow(), () => sight.disconnect()];
     this.load({ first: true });
   }
 
@@ -193,7 +196,14 @@ class Inspect {
 
   view() {
     return { ...this.options, picture: this.tab === "timeline" ? "timeline" : "graph",
-      room: Math.round(this.root.clientWidth / 100) * 100 };
+      room: this.room() };
+  }
+
+  // In which a timeline is drawn; a graph only takes its direction from it.
+  room() {
+    const [wide, by] = this.tab === "timeline" ? [this.picture.clientWidth, 20]
+      : [this.root.clientWidth, 100];
+    return Math.round(wide / by) * by;
   }
 
   async load({ anew = false, first = false, stamp = null } = {}) {
@@ -226,6 +236,7 @@ class Inspect {
   showPicture(picture) {
     if (this.pair) return;
     this.drawn = picture;
+    this.drawnIn = this.room();
     this.canvas.show(picture, `${this.tab === "timeline" ? "Timeline" : "Graph"} of `
       + `${this.facts.row.name ?? "the workflow"}; arrow keys walk, Enter opens`,
     this.tab === "timeline");
@@ -242,16 +253,16 @@ class Inspect {
     return this.changing;
   }
 
-  turnTo(tab) {
-    if (tab === this.tab && !this.pair) return null;
+  async turnTo(tab) {
+    if (tab === this.tab && !this.pair) return;
     if (this.pair) this.endComparison(false);
     this.tab = tab;
     this.canvas.scale = null;
     this.showTabs();
     this.showTools();
     this.tabs.querySelector("[aria-selected=true]").focus();
-    if (tab === "steps") return this.list();
-    return this.load();
+    await (tab === "steps" ? this.list() : this.load());
+    this.canvas.select(this.selectedRef(), true);
   }
 
   async refresh() {
@@ -439,7 +450,7 @@ class Inspect {
   // After something was written: what it did is seen here.
   async acted(receipt) {
     this.calm = 0;
-    const made = receipt.rows.find((row) => row.new_workflow_id
+    const made = receipt?.rows.find((row) => row.new_workflow_id
       && (row.outcome === "done" || row.outcome === "unchanged"));
     if (made) await this.followFork(made);
     else await this.load({ anew: true });
@@ -560,6 +571,13 @@ class Inspect {
         event.preventDefault();
       }
     });
+  }
+
+  // A timeline is drawn anew where there is more or less room for it than there was.
+  fitted() {
+    const fits = () => this.tab !== "timeline" || this.pair || this.offline || !this.drawn
+      || !this.picture.clientWidth || this.drawnIn === this.room();
+    if (!fits()) this.live.later("fitting", FITTING, () => fits() || this.change({}));
   }
 
   fade() {
