@@ -30,11 +30,12 @@ BUDGET = 150
 MOST_ROWS = 5_000
 WIDE = 940.0
 """As wide as a notebook, a page of GitHub, or paper on its side shows well."""
-_WIDEST_LABEL = 300.0
+_LABEL = (300.0, 0.32)
+"""Room for names before the bars: at most, and of the whole width."""
 _INDENT = 14.0
 _DEEPEST = 10
-_AFTER = (70.0, 220.0)
-"""Room for words behind the last bar: at least and at most."""
+_AFTER = (70.0, 220.0, 0.36)
+"""Room for words behind the last bar: at least, at most, and at most of the whole width."""
 _THINNEST = 2.0
 _BIN = 2.0
 """Pixels per value of what is shown in short: how many ran at once, bars of very many parts."""
@@ -82,8 +83,12 @@ def timeline(
     hide: Iterable[str] = (),
     theme: ThemeName = "auto",
     critical_path: bool = True,
+    width: float = WIDE,
 ) -> Picture:
-    """Draw the timeline of an execution graph. ``Client.timeline`` says what its arguments are."""
+    """Draw the timeline of an execution graph, ``width`` pixels wide.
+
+    ``Client.timeline`` says what the other arguments are.
+    """
     check_choice(theme, THEMES, "theme")
     if fold is None and len(graph) > MOST_ROWS:
         raise PictureError(
@@ -93,7 +98,7 @@ def timeline(
     shown = folded(graph, BUDGET if fold == "auto" else fold, open, hide)
 
     def drawing() -> Drawing:
-        return _render(graph, shown, theme, critical_path=critical_path)
+        return _render(graph, shown, theme, width, critical_path=critical_path)
 
     def text() -> str:
         from dbos_notebook.pictures.text import tree
@@ -104,7 +109,12 @@ def timeline(
 
 
 def _render(
-    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], theme: ThemeName, *, critical_path: bool
+    graph: nx.DiGraph[Any],
+    shown: nx.DiGraph[Any],
+    theme: ThemeName,
+    wide: float,
+    *,
+    critical_path: bool,
 ) -> Drawing:
     from dbos_notebook.pictures import markup
     from dbos_notebook.pictures.headline import headline
@@ -117,12 +127,15 @@ def _render(
         for span in row.spans
     ]
     spans += [(start, end, True) for row in rows for start, end in row.members]
-    label = min(_WIDEST_LABEL, max((_label_width(row) for row in rows), default=0.0)) + 12
-    least, most = _AFTER
+    most, share = _LABEL
+    most = min(most, share * wide)
+    label = min(most, max((_label_width(row) for row in rows), default=0.0)) + 12
+    least, most, share = _AFTER
+    most = min(most, share * wide)
     after = min(most, max([least, *(_said_width(row) for row in rows if row.spans or row.members)]))
-    scale = Scale(spans, WIDE - 2 * MARGIN - label - after)
+    scale = Scale(spans, wide - 2 * MARGIN - label - after)
     notes = [f"{len(graph):,} rows folded to {len(rows):,}"] if len(shown) < len(graph) else []
-    head = headline(graph, times, "Timeline", notes).fitted(WIDE - 2 * MARGIN)
+    head = headline(graph, times, "Timeline", notes).fitted(wide - 2 * MARGIN)
     names = Counter(row.name for row in rows if row.kind == "workflow")
     drawn: list[Drawn] = []
     y = 0.0
@@ -131,7 +144,7 @@ def _render(
         y += each.high
         drawn.append(each)
     legend = _legend(drawn)
-    legend.arrange(WIDE - 2 * MARGIN)
+    legend.arrange(wide - 2 * MARGIN)
     picture = picture_id("t", graph, [row.id for row in rows], head, theme, critical_path)
     top = 106.0 if head.reason else 88.0
     svg = markup.render(
@@ -145,7 +158,7 @@ def _render(
         tick_label=_tick,
         took=lambda seconds: words.took(pd.Timedelta(seconds=seconds)),
         legend=legend,
-        wide=WIDE,
+        wide=wide,
         high=top + y + 26 + legend.high,
         left=MARGIN,
         axis=MARGIN + label,
@@ -284,7 +297,7 @@ def _words(drawn: Drawn, room: float) -> None:
     drawn.until = end
     if row.running:
         end += 10
-    if end + size <= room:
+    if end + size <= room + 0.1:
         drawn.words_x = end + 6
     elif begin >= size:
         drawn.words_x = begin - size + 10

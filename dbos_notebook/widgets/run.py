@@ -17,7 +17,7 @@ import pandas as pd
 from dbos_notebook.pictures import words
 from dbos_notebook.pictures.draw import draw
 from dbos_notebook.pictures.nodes import short_id
-from dbos_notebook.pictures.timeline import timeline
+from dbos_notebook.pictures.timeline import WIDE, timeline
 from dbos_notebook.pictures.times import Times
 from dbos_notebook.widgets import plain
 
@@ -38,6 +38,8 @@ MOST_LISTED = 5_000
 PICTURES = ("graph", "timeline")
 MOST_PICTURES = 12
 NEARLY = 1.2
+TIMELINE = (420, 1600)
+"""Pixels of a timeline: at least and at most, whatever room there is."""
 DIRECTIONS = ("auto", "LR", "TB")
 
 
@@ -125,13 +127,18 @@ class Run:
         *,
         critical: bool,
     ) -> Picture:
-        asked = (kind, opened, hide, direction, room if kind == "graph" else 0, critical)
+        asked = (kind, opened, hide, direction, room, critical)
         if asked in self._pictures:
             return self._pictures[asked]
         # Light, because the view's style gives every part the colours of its host's theme.
         if kind == "timeline":
             drawn = timeline(
-                self.graph, open=opened, hide=hide, theme="light", critical_path=critical
+                self.graph,
+                open=opened,
+                hide=hide,
+                theme="light",
+                critical_path=critical,
+                width=min(max(room, TIMELINE[0]), TIMELINE[1]) if room else WIDE,
             )
         elif direction == "auto" and room:
             # Time runs to the right wherever the view has room for that, or nearly.

@@ -197,6 +197,71 @@ def test_what_buttons_can_do_is_asked_again_after_a_failure(
     page.locator(".dn-actions button:enabled").first.wait_for()
 
 
+def test_after_a_failed_action_the_list_tells_what_is_and_the_error_stays(
+    copied: Path, shown: Callable[..., Page]
+) -> None:
+    with dn.connect(copied) as db:
+        page = shown(db.explore())
+        page.locator(".dn-row[data-id='queued-1'] input").check()
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        page.locator(".dn-confirm").wait_for()
+        page.evaluate("window.model.failing = 'apply'")
+        db.cancel("queued-1")  # the part that was done before it failed
+        page.locator(".dn-confirm").click()
+        banner = page.locator(".dn-banner")
+        banner.wait_for()
+        page.locator(".dn-row[data-id='queued-1'][data-status='CANCELLED']").wait_for()
+        page.get_by_role("button", name="Cancel", exact=True, disabled=True).wait_for()
+        page.get_by_role("button", name="Ask again now").click()
+        page.wait_for_function("window.model.sent.at(-1).kind === 'counts'")
+        assert "failed" in banner.inner_text()
+        assert "Try again" not in banner.inner_text()
+        banner.get_by_label("Close").click()
+        assert banner.is_hidden()
+
+
+def test_a_timeline_is_drawn_for_the_room_that_it_has(
+    db: dn.Client, shown: Callable[..., Page]
+) -> None:
+    page = shown(db.inspect("checkout-5-bad"), width=1200)
+    page.get_by_role("tab", name="Timeline").click()
+
+    def drawn() -> tuple[float, float]:
+        """How wide it is, and how much larger than it was drawn."""
+        page.wait_for_timeout(500)
+        found = page.locator(".dn-picture > .dn-canvas > svg").evaluate(
+            "(svg) => [svg.clientWidth, svg.clientWidth / svg.viewBox.baseVal.width]"
+        )
+        return found[0], found[1]
+
+    alone, scale = drawn()
+    assert alone > 1050
+    assert scale > 0.95
+    page.get_by_role("button", name="1 failure").click()
+    page.locator(".dn-side h3").wait_for()
+    beside, scale = drawn()
+    assert beside < 900
+    assert scale > 0.95
+    page.get_by_label("Close the details").click()
+    assert drawn()[0] == alone
+
+
+def test_a_tab_shows_the_step_that_was_chosen_in_another(
+    db: dn.Client, shown: Callable[..., Page]
+) -> None:
+    page = shown(db.inspect("checkout-4"), width=420)
+    page.get_by_role("tab", name="Steps").click()
+    page.locator(".dn-steplist tr").last.click()
+    page.locator(".dn-side h3").wait_for()
+    page.get_by_role("tab", name="Graph").click()
+    page.wait_for_function("""() => {
+        const frame = document.querySelector(".dn-picture > .dn-canvas").getBoundingClientRect();
+        const halo = document.querySelector(".dn-halo")?.getBoundingClientRect();
+        return halo && halo.bottom > frame.top && halo.top < frame.bottom
+          && halo.right > frame.left && halo.left < frame.right;
+    }""")
+
+
 def test_back_twice_at_once_goes_back_once(db: dn.Client, shown: Callable[..., Page]) -> None:
     page = shown(db.inspect("parent-6-bad-1"))
     page.get_by_role("button", name="parent-6-bad", exact=True).first.click()
@@ -246,7 +311,7 @@ def test_long_names_fit_a_narrow_page_and_all_has_a_name(
             page.locator("[data-node]").nth(2).press("Enter")
             page.locator(".dn-side header").wait_for()
         if view == "controls":
-            page.get_by_role("button", name="Cancel").click()
+            page.get_by_role("button", name="Cancel", exact=True).click()
             page.locator(".dn-confirm").wait_for()
         page.wait_for_timeout(300)
         assert page.evaluate(NAMELESS) == []

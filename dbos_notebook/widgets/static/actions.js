@@ -174,6 +174,8 @@ export class Actions {
     const receipt = await this.ask("apply", { key });
     if (!receipt) {
       this.close();
+      this.known = null;
+      this.done(null);
       return;
     }
     const rows = receipt.rows.map((row) => el("tr", {},

@@ -14,7 +14,7 @@ function render({ model, el: host }) {
   const link = new Link(model, state);
   const ask = async (kind, question, lane) => {
     const answer = await state.try(link.ask(kind, question, lane));
-    if (answer) state.banner.hidden = true;
+    if (answer) state.answered();
     return answer;
   };
   const title = el("span", { class: "dn-title" });

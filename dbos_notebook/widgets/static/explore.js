@@ -1,5 +1,5 @@
 // The list of workflows: what is asked, the rows that came, and what is done with them.
-import { copy, el, followTheme, icon, put, replace } from "./dom.js";
+import { copy, el, followTheme, put, replace } from "./dom.js";
 import { place } from "./fallback.js";
 import { count, exact } from "./format.js";
 import { Link } from "./link.js";
@@ -8,14 +8,13 @@ import { State } from "./state.js";
 import { Actions } from "./actions.js";
 import { details } from "./details.js";
 import { filterPanel, statusBar } from "./filters.js";
-import { COLUMNS, identity, trouble } from "./columns.js";
+import { Grid } from "./grid.js";
 
 const TYPING = 90;
 const BETWEEN = 250; // so that no more than four questions a second come of typing
 const ASKING = 2000;
 const CLOCK = 5000;
 const COUNTS = 15000;
-const CHEVRON = "M6 3.5L10.5 8L6 12.5";
 const MODES = [
   ["flat", "List", "Every workflow that matches"],
   ["tree", "Tree", "Children below their parents"],
@@ -40,12 +39,24 @@ class Explore {
     });
     this.live.button.title = "Ask again every two seconds while this is seen";
     this.rows = [];
-    this.kids = new Map(); // of rows that are opened in the tree
     this.open = new Map(); // what is told of opened rows, and its element
     this.before = []; // where the pages before this one began
     this.after = [];
     this.page = { more: false, last: [] };
-    this.focused = null;
+    this.grid = new Grid({
+      now: () => this.now(),
+      mode: () => this.view.mode,
+      sorted: () => this.sorted(),
+      sort: (column) => this.sort(column),
+      toggle: (id) => this.toggle(id),
+      unfold: (row) => this.unfold(row),
+      pick: (id) => this.pick(id),
+      pickAll: (checked) => this.pickAll(checked),
+      selected: () => this.selected(),
+      opened: (row, columns) => this.opened(row, columns),
+      isOpen: (id) => this.open.has(id),
+      turn: (by) => ((by > 0 ? this.older : this.newer).disabled ? null : this.turn(by)),
+    });
     this.build();
     this.ticked = () => this.showPicked();
     model.on("change:selected", this.ticked);
@@ -82,9 +93,6 @@ class Explore {
       (kind, question, lane) => this.try(this.link.ask(kind, question, lane)),
       () => this.refresh(), (id) => this.find(id));
     this.actions.bar.hidden = Boolean(this.start.read_only);
-    this.head = el("thead");
-    this.body = el("tbody", { on: { keydown: (event) => this.key(event) } });
-    this.table = el("table", { class: "dn-list" }, this.head, this.body);
     this.said = el("span", { class: "dn-said", role: "status" });
     this.newer = this.button("‹", "Page before", () => this.turn(-1));
     this.older = this.button("›", "Next page", () => this.turn(1));
@@ -100,12 +108,12 @@ class Explore {
       this.statuses.node, this.filters.panel, this.filters.chips, this.state.banner,
       this.codeBox,
       this.picked, this.actions.panel,
-      el("div", { class: "dn-scroll" }, this.table),
+      el("div", { class: "dn-scroll" }, this.grid.node),
       el("div", { class: "dn-foot" }, this.newer, this.said, this.older, this.sizes,
         el("span", { class: "dn-space" }), this.state.line));
     this.root.addEventListener("keydown", (event) => this.shortcut(event));
     this.showMode();
-    this.showHead();
+    this.grid.show([], this.emptyText());
     this.showPicked();
   }
 
@@ -123,42 +131,12 @@ class Explore {
       "aria-pressed": String(this.view.mode === mode),
       on: { click: () => this.change({ mode, sort: "", descending: null }) },
     }, label)));
-    this.table.setAttribute("role", this.view.mode === "tree" ? "treegrid" : "grid");
-    this.table.setAttribute("aria-label", "Workflows");
-    this.table.setAttribute("aria-multiselectable", "true");
-  }
-
-  // A column in which no row has anything takes no room.
-  columns() {
-    const rows = [this.rows, ...[...this.kids.values()].map((below) => below.rows)].flat();
-    return COLUMNS[this.view.mode].filter(
-      (column) => !column.optional || rows.some((row) => row[column.key] !== undefined),
-    );
   }
 
   sorted() {
     const queued = this.view.mode === "queued";
     const key = this.view.sort || (queued ? "queue_position" : "created_at");
     return [key, this.view.descending ?? (key === "created_at" && !queued)];
-  }
-
-  showHead() {
-    const [sorted, descending] = this.sorted();
-    this.all = el("input", { type: "checkbox", "aria-label": "Select all on this page",
-      on: { change: () => this.pickAll() } });
-    const headings = this.columns().map((column) => {
-      const on = column.key === sorted;
-      const down = column.reversed ? !descending : descending;
-      return el("th", {
-        scope: "col",
-        class: column.number ? "n" : null,
-        "data-rank": column.rank,
-        "aria-sort": on ? (down ? "descending" : "ascending") : null,
-      }, el("button", { type: "button", title: `Sort by ${column.label}`,
-        on: { click: () => this.sort(column) } }, column.label,
-        el("span", { "aria-hidden": "true" }, on ? (down ? " ↓" : " ↑") : "")));
-    });
-    replace(this.head, el("tr", {}, el("th", { class: "dn-check" }, this.all), headings));
   }
 
   sort(column) {
@@ -169,24 +147,7 @@ class Explore {
   }
 
   showRows() {
-    this.showHead();
-    const at = this.root.getRootNode().activeElement;
-    const held = this.body.contains(at) && !at.closest(".dn-opened") ? this.focused : null;
-    const shown = [];
-    const place = (rows, level) => {
-      for (const row of rows) {
-        shown.push(this.rowElement(row, level));
-        const told = this.open.get(row.id);
-        if (told) shown.push(this.detailsElement(row, told));
-        const below = this.kids.get(row.id);
-        if (below) place(below.rows, level + 1);
-        if (below?.left_out) shown.push(this.note(`… and ${count(below.left_out)} more`, level + 1));
-      }
-    };
-    place(this.rows, 1);
-    if (!shown.length) shown.push(this.note(this.emptyText(), 1));
-    replace(this.body, shown);
-    this.rove(held ?? this.focused, held !== null);
+    this.grid.show(this.rows, this.emptyText());
     this.showSaid();
     this.showPicked();
   }
@@ -196,71 +157,20 @@ class Explore {
     return this.loaded ? "No workflow matches." : "Reading …";
   }
 
-  note(text, level) {
-    const cell = el("td", { colspan: this.columns().length + 1, class: "dn-none" }, text);
-    cell.style.paddingLeft = `${2 + level}em`;
-    return el("tr", {}, cell);
-  }
-
-  rowElement(row, level) {
-    const now = this.now();
-    const inTree = this.view.mode === "tree";
-    const opened = this.open.has(row.id);
-    const parent = inTree && row.children;
-    const unfolded = this.kids.has(row.id);
-    const cells = this.columns().map((column) => {
-      const attributes = { class: column.number ? "n" : null, "data-rank": column.rank };
-      if (!column.main) return el("td", attributes, column.show(row, now));
-      const toggle = el("button", { type: "button", tabindex: "-1", class: "dn-toggle",
-        "aria-label": parent ? "Show children" : "Show details",
-        "data-open": parent ? unfolded : opened,
-        on: { click: (event) => {
-          event.stopPropagation();
-          this.focused = row.id;
-          if (parent) this.unfold(row); else this.toggle(row.id);
-        } } }, parent || !inTree ? icon(CHEVRON) : null);
-      const cell = el("td", { class: "dn-main", "data-rank": 0 },
-        el("div", { class: "dn-line" }, toggle, identity(row, inTree)), trouble(row));
-      cell.style.paddingLeft = `${10 + (level - 1) * 20}px`;
-      return cell;
-    });
-    const picked = this.selected().includes(row.id);
-    const tick = el("input", { type: "checkbox", tabindex: "-1", checked: picked,
-      "aria-label": `Select ${row.id}`, on: { change: () => this.pick(row.id) } });
-    return el("tr", {
-      class: "dn-row",
-      tabindex: "-1",
-      "data-id": row.id,
-      "data-status": row.status,
-      "aria-selected": String(picked),
-      "aria-expanded": String(parent ? unfolded : opened),
-      "aria-level": inTree ? level : null,
-      on: {
-        click: (event) => {
-          if (event.target.closest("button, input")) return;
-          this.focused = row.id;
-          // To mark a text with the pointer is no click.
-          if (!String(document.getSelection?.() ?? "")) this.toggle(row.id);
-        },
-        focus: () => this.rove(row.id, false),
-      },
-    }, el("td", { class: "dn-check" }, tick), cells);
-  }
-
-  detailsElement(row, told) {
-    told.node ??= el("tr", { class: "dn-opened" },
-      el("td", { colspan: this.columns().length + 1 }, told.found
-        ? details(told.found, this.now(), {
-          find: (id) => this.find(id),
-          copy,
-          moreSteps: (after) => this.try(this.link.ask("steps", { id: row.id, after }, `s${row.id}`)),
-        })
-        : el("p", { class: "dn-note" }, told.failed ?? "Reading …")));
+  opened(row, columns) {
+    const told = this.open.get(row.id);
+    if (!told) return null;
+    told.node ??= el("tr", { class: "dn-opened" }, el("td", { colspan: columns }, told.found
+      ? details(told.found, this.now(), {
+        find: (id) => this.find(id),
+        copy,
+        moreSteps: (after) => this.try(this.link.ask("steps", { id: row.id, after }, `s${row.id}`)),
+      })
+      : el("p", { class: "dn-note" }, told.failed ?? "Reading …")));
     return told.node;
   }
 
   showSaid() {
-    const [sorted] = this.sorted();
     const begin = this.before.length * this.view.size + 1;
     const end = begin + this.rows.length - 1;
     const total = this.total();
@@ -271,8 +181,7 @@ class Explore {
     if (this.said.textContent !== said) this.said.textContent = said;
     this.newer.disabled = !this.before.length;
     this.older.disabled = !this.page.more || !this.rows.length;
-    this.table.setAttribute("aria-rowcount", total ?? -1);
-    this.table.dataset.sorted = sorted;
+    this.grid.node.setAttribute("aria-rowcount", total ?? -1);
   }
 
   total() {
@@ -289,7 +198,7 @@ class Explore {
     this.after = [];
     if ("mode" in part) {
       this.showMode();
-      this.kids.clear();
+      this.grid.kids.clear();
       this.open.clear();
     }
     this.filters.update();
@@ -348,7 +257,7 @@ class Explore {
     } else {
       this.after = this.before.pop() ?? [];
     }
-    this.focused = null;
+    this.grid.focused = null;
     return this.load();
   }
 
@@ -387,19 +296,11 @@ class Explore {
     // A search that came in parts is not asked again by itself.
     if (all || !this.view.search) await this.load(all ? null : this.stamp);
     for (const [id, told] of this.open) {
-      const row = this.shownRow(id);
+      const row = this.grid.row(id);
       if (all || !row || told.status !== row.status || row.status === "PENDING") await this.tell(id);
     }
     const due = Math.max(COUNTS, 50 * (this.countTook ?? 0));
     if (all || Date.now() - (this.counted ?? 0) > due) await this.count();
-  }
-
-  shownRow(id) {
-    for (const rows of [this.rows, ...[...this.kids.values()].map((below) => below.rows)]) {
-      const found = rows.find((row) => row.id === id);
-      if (found) return found;
-    }
-    return null;
   }
 
   // --- opening -------------------------------------------------------------------------------
@@ -428,13 +329,13 @@ class Explore {
   }
 
   async unfold(row) {
-    if (this.kids.delete(row.id)) {
+    if (this.grid.kids.delete(row.id)) {
       this.showRows();
       return;
     }
     const answer = await this.try(this.link.ask("children", { id: row.id }, `c${row.id}`));
     if (!answer) return;
-    this.kids.set(row.id, answer);
+    this.grid.kids.set(row.id, answer);
     this.showRows();
   }
 
@@ -455,22 +356,15 @@ class Explore {
     this.select(ids.includes(id) ? ids.filter((one) => one !== id) : [...ids, id]);
   }
 
-  pickAll() {
+  pickAll(checked) {
     const here = this.rows.map((row) => row.id);
     const others = this.selected().filter((id) => !here.includes(id));
-    this.select(this.all.checked ? [...others, ...here] : others);
+    this.select(checked ? [...others, ...here] : others);
   }
 
   showPicked() {
     const ids = new Set(this.selected());
-    for (const row of this.body.querySelectorAll("tr.dn-row")) {
-      const on = ids.has(row.dataset.id);
-      row.setAttribute("aria-selected", String(on));
-      row.querySelector(".dn-check input").checked = on;
-    }
-    const here = this.rows.filter((row) => ids.has(row.id)).length;
-    this.all.checked = here > 0 && here === this.rows.length;
-    this.all.indeterminate = here > 0 && here < this.rows.length;
+    this.grid.showPicked();
     this.picked.hidden = !ids.size;
     // Whether an action is possible changes with what is shown of the selected ones.
     const statuses = this.rows.map((row) => ids.has(row.id) && row.status).join();
@@ -503,49 +397,9 @@ class Explore {
       this.search.value = "";
       this.typed();
     } else if (event.key === "ArrowDown" && event.target === this.search) {
-      this.rove(this.rows[0]?.id, true);
+      this.grid.rove(this.rows[0]?.id, true);
       event.preventDefault();
     }
-  }
-
-  rowElements() {
-    return [...this.body.querySelectorAll("tr.dn-row")];
-  }
-
-  rove(id, focus) {
-    const rows = this.rowElements();
-    const target = rows.find((row) => row.dataset.id === id) ?? rows[0];
-    for (const row of rows) row.tabIndex = row === target ? 0 : -1;
-    this.focused = target?.dataset.id ?? null;
-    if (focus) target?.focus();
-  }
-
-  key(event) {
-    const at = event.target;
-    if (!at.classList?.contains("dn-row")) return;
-    const rows = this.rowElements();
-    const place = rows.indexOf(at);
-    const id = at.dataset.id;
-    const row = this.shownRow(id);
-    const tree = this.view.mode === "tree" && row?.children;
-    const opened = tree ? this.kids.has(id) : this.open.has(id);
-    const go = (to) => this.rove(rows[Math.max(0, Math.min(rows.length - 1, to))].dataset.id, true);
-    const keys = {
-      ArrowDown: () => go(place + 1),
-      ArrowUp: () => go(place - 1),
-      Home: () => go(0),
-      End: () => go(rows.length - 1),
-      Enter: () => this.toggle(id),
-      " ": () => this.pick(id),
-      ArrowRight: () => !opened && (tree ? this.unfold(row) : this.toggle(id)),
-      ArrowLeft: () => opened && (tree ? this.unfold(row) : this.toggle(id)),
-      PageDown: () => !this.older.disabled && this.turn(1).then(() => this.rove(null, true)),
-      PageUp: () => !this.newer.disabled && this.turn(-1).then(() => this.rove(null, true)),
-    };
-    if (!(event.key in keys) || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    this.focused = id;
-    keys[event.key]();
   }
 
   close() {

@@ -8,8 +8,9 @@ import { State } from "./state.js";
 import { Actions } from "./actions.js";
 import { Canvas } from "./canvas.js";
 import { Finder } from "./finder.js";
-import { comparisonPanel, nodePanel } from "./nodepanel.js";
-import { button, otherRun, runHead } from "./runhead.js";
+import { Comparison } from "./comparison.js";
+import { nodePanel } from "./nodepanel.js";
+import { button, runHead } from "./runhead.js";
 import { shortType } from "./details.js";
 import { stepTable } from "./steptable.js";
 
@@ -18,6 +19,7 @@ const CALM = 5000;
 const BUSY_SHARE = 12;
 const CLOCK = 1000;
 const TYPED = 150;
+const FITTING = 120;
 const TABS = [["graph", "Graph"], ["timeline", "Timeline"], ["steps", "Steps"]];
 
 class Inspect {
@@ -32,13 +34,13 @@ class Inspect {
     this.tab = this.start.tab;
     this.options = { open: [], hide: false, critical: false, direction: "auto" };
     this.trail = [];
-    this.pair = null; // what is compared
+    this.comparison = new Comparison(this);
     this.calm = 0;
     this.live = new Live(root, model, {
       now: () => this.now(),
       clock: CLOCK,
       wait: () => this.pause(),
-      ready: () => this.link.idle("show") && !this.pair,
+      ready: () => this.link.idle("show") && !this.comparison.pair,
       // What has all ended changes no more, unless something is done to it.
       ended: () => !this.active && this.facts !== undefined,
       ask: () => this.askAgain(),
@@ -54,7 +56,9 @@ class Inspect {
       filter: () => this.tab === "steps" && (this.showList(), true),
     });
     this.build();
-    this.endings = [followTheme(root), this.follow()];
+    const sight = new ResizeObserver(() => this.fitted());
+    sight.observe(this.picture);
+    this.endings = [followTheme(root), this.follow(), () => sight.disconnect()];
     this.load({ first: true });
   }
 
@@ -130,7 +134,7 @@ class Inspect {
         () => this.change({ open: [] })),
       toggle("critical", "Critical path", "Mark what determined the end", true, false),
       toggle("hide", "Bookkeeping", "Show DBOS's own steps: events, sleeps, results", false, true),
-      this.tab === "graph" && !this.pair
+      this.tab === "graph" && !this.comparison.pair
         && toggle("direction", "↓", "Let time run down", "TB", "auto"));
   }
 
@@ -163,7 +167,7 @@ class Inspect {
       refresh: () => this.refresh(),
       copyCode: () => this.copyCode(),
       openRun: (id) => this.openRun(id),
-      compare: (first, second) => this.compare(first, second),
+      compare: (first, second) => this.comparison.show(first, second),
     }));
   }
 
@@ -193,7 +197,14 @@ class Inspect {
 
   view() {
     return { ...this.options, picture: this.tab === "timeline" ? "timeline" : "graph",
-      room: Math.round(this.root.clientWidth / 100) * 100 };
+      room: this.room() };
+  }
+
+  // In which a timeline is drawn; a graph only takes its direction from it.
+  room() {
+    const [wide, by] = this.tab === "timeline" ? [this.picture.clientWidth, 20]
+      : [this.root.clientWidth, 100];
+    return Math.round(wide / by) * by;
   }
 
   async load({ anew = false, first = false, stamp = null } = {}) {
@@ -224,8 +235,9 @@ class Inspect {
   }
 
   showPicture(picture) {
-    if (this.pair) return;
+    if (this.comparison.pair) return;
     this.drawn = picture;
+    this.drawnIn = this.room();
     this.canvas.show(picture, `${this.tab === "timeline" ? "Timeline" : "Graph"} of `
       + `${this.facts.row.name ?? "the workflow"}; arrow keys walk, Enter opens`,
     this.tab === "timeline");
@@ -237,27 +249,27 @@ class Inspect {
   change(part) {
     Object.assign(this.options, part);
     this.showTools();
-    if (this.pair) return this.compare(...this.pair);
+    if (this.comparison.pair) return this.comparison.again();
     this.changing = this.load();
     return this.changing;
   }
 
-  turnTo(tab) {
-    if (tab === this.tab && !this.pair) return null;
-    if (this.pair) this.endComparison(false);
+  async turnTo(tab) {
+    if (tab === this.tab && !this.comparison.pair) return;
+    if (this.comparison.pair) this.comparison.end(false);
     this.tab = tab;
     this.canvas.scale = null;
     this.showTabs();
     this.showTools();
     this.tabs.querySelector("[aria-selected=true]").focus();
-    if (tab === "steps") return this.list();
-    return this.load();
+    await (tab === "steps" ? this.list() : this.load());
+    this.canvas.select(this.selectedRef(), true);
   }
 
   async refresh() {
     this.live.touch();
     this.calm = 0;
-    if (this.pair) return this.compare(...this.pair, true);
+    if (this.comparison.pair) return this.comparison.again(true);
     return this.load({ anew: true });
   }
 
@@ -306,7 +318,7 @@ class Inspect {
 
   // A click on a node.
   choose(node) {
-    if (this.pair) return this.goCompared(node);
+    if (this.comparison.pair) return this.comparison.go(node);
     this.remember(node.key);
     this.canvas.select(node.ref);
     this.showFailures();
@@ -326,7 +338,7 @@ class Inspect {
 
   // To a node, wherever it is: what hides it is opened.
   async go(key) {
-    if (this.pair) this.endComparison(false);
+    if (this.comparison.pair) this.comparison.end(false);
     // Whether it is hidden is told by the picture that was asked for, and not by the one before.
     await this.changing;
     this.remember(key);
@@ -408,7 +420,7 @@ class Inspect {
   }
 
   openRun(id) {
-    if (id === this.id) return this.pair ? this.endComparison() : null;
+    if (id === this.id) return this.comparison.pair ? this.comparison.end() : null;
     this.trail.push(this.id);
     return this.show(id);
   }
@@ -419,7 +431,7 @@ class Inspect {
 
   async show(id) {
     this.id = id;
-    if (this.pair) this.endComparison(false);
+    if (this.comparison.pair) this.comparison.end(false);
     this.options.open = [];
     this.stamp = null;
     this.rows = null;
@@ -439,7 +451,7 @@ class Inspect {
   // After something was written: what it did is seen here.
   async acted(receipt) {
     this.calm = 0;
-    const made = receipt.rows.find((row) => row.new_workflow_id
+    const made = receipt?.rows.find((row) => row.new_workflow_id
       && (row.outcome === "done" || row.outcome === "unchanged"));
     if (made) await this.followFork(made);
     else await this.load({ anew: true });
@@ -466,73 +478,6 @@ class Inspect {
     this.strip.hidden = false;
   }
 
-  // --- comparing -------------------------------------------------------------------------------
-
-  async compare(first, second, anew = false) {
-    const answer = await this.try(this.link.ask("compare",
-      { first, second, anew, view: { ...this.view(), picture: "graph" } }));
-    if (!answer) return;
-    if (this.tab !== "graph") {
-      this.tab = "graph";
-      this.showTabs();
-    }
-    this.pair = [first, second];
-    this.compared = answer;
-    this.canvas.show(answer.picture, `Comparison of ${first} and ${second}`);
-    this.fade();
-    this.showTools();
-    replace(this.strip, el("b", {}, "Comparison"), el("span", {}, "original ", otherRun(first, this)),
-      el("span", {}, "fork ", otherRun(second, this)), el("span", { class: "dn-space" }),
-      button("End", "Show the run alone", () => this.endComparison()));
-    this.strip.hidden = false;
-    this.showComparison();
-  }
-
-  showComparison() {
-    replace(this.panel, comparisonPanel(this.compared, {
-      goCompared: (row) => this.goCompared(row),
-      endComparison: () => this.endComparison(),
-    }));
-    this.panel.hidden = false;
-  }
-
-  // What the two runs did at one place, one below the other.
-  async goCompared(node) {
-    if (node.kind === "group") {
-      await this.change({ open: [...this.options.open, node.group] });
-      return;
-    }
-    const keys = [node.first, node.second].filter((key) => key !== undefined);
-    const ref = node.ref ?? this.compared.picture.nodes.find((other) =>
-      JSON.stringify(other.first) === JSON.stringify(node.first)
-      && JSON.stringify(other.second) === JSON.stringify(node.second))?.ref;
-    if (ref) this.canvas.select(ref, true);
-    const parts = [button("‹ What differs", "Back to the list", () => this.showComparison())];
-    for (const key of keys) {
-      const found = await this.try(this.link.ask("node", { id: this.pair[0], key, view: {} },
-        `node${JSON.stringify(key)}`));
-      if (!found || !this.pair) return;
-      const said = JSON.stringify(key) === JSON.stringify(node.first) ? "original" : "fork";
-      parts.push(el("h4", {}, said), nodePanel(found, { ...this.doing(found),
-        mayFork: false, actions: null, close: () => this.showComparison() }));
-    }
-    replace(this.panel, el("div", { class: "dn-two" }, parts));
-    this.panel.hidden = false;
-  }
-
-  endComparison(load = true) {
-    this.pair = null;
-    this.compared = null;
-    this.strip.hidden = true;
-    this.options.open = [];
-    this.panel.hidden = true;
-    this.panel.replaceChildren();
-    this.canvas.scale = null;
-    this.stamp = null;
-    if (load) return this.load();
-    return null;
-  }
-
   // --- by keyboard and along the time ------------------------------------------------------------
 
   listen() {
@@ -547,7 +492,7 @@ class Inspect {
       const typing = event.target.closest?.("input, select, textarea");
       if (event.key === "Escape") {
         if (this.finder.isOpen) this.finder.close();
-        else if (this.pair) this.endComparison();
+        else if (this.comparison.pair) this.comparison.end();
         else if (!this.panel.hidden) this.closePanel();
         else return;
         event.preventDefault();
@@ -560,6 +505,13 @@ class Inspect {
         event.preventDefault();
       }
     });
+  }
+
+  // A timeline is drawn anew where there is more or less room for it than there was.
+  fitted() {
+    const fits = () => this.tab !== "timeline" || this.comparison.pair || this.offline || !this.drawn
+      || !this.picture.clientWidth || this.drawnIn === this.room();
+    if (!fits()) this.live.later("fitting", FITTING, () => fits() || this.change({}));
   }
 
   fade() {

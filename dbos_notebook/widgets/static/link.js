@@ -78,7 +78,9 @@ export class Link {
     const following = this.next.get(asked.lane);
     this.next.delete(asked.lane);
     if (following) this.send(following);
-    if (message.kind === "error") asked.reject(new Failure(message));
+    // What was to be written may have been, in part: that is not forgotten with the next answer.
+    const lasting = asked.kind === "apply";
+    if (message.kind === "error") asked.reject(new Failure({ ...message, lasting }));
     // What was asked anew meanwhile is no answer any more.
     else asked.resolve(following ? null : message);
   }
@@ -95,5 +97,6 @@ export class Failure extends Error {
     super(message.text);
     this.type = message.type;
     this.final = message.final; // to ask again would not help
+    this.lasting = message.lasting; // stays until it is closed
   }
 }

@@ -17,9 +17,13 @@ export class State {
     return Date.now() + this.skew;
   }
 
-  // An answer came.
+  answered() {
+    if (!this.lasting) this.banner.hidden = true;
+  }
+
+  // An answer came with what is shown.
   read(answer) {
-    this.banner.hidden = true;
+    this.answered();
     this.skew = answer.now - Date.now();
     this.at = answer.now;
     this.took = answer.took;
@@ -42,12 +46,19 @@ export class State {
   }
 
   failed(error) {
+    if (this.lasting && !error.lasting && !error.final) return;
     const button = (label, title, act) => el("button", { type: "button", class: "dn-button", title,
       "aria-label": title, on: { click: act } }, label);
     replace(this.banner, el("b", {}, error.type ?? "Error"), el("span", {}, error.message),
-      !error.final && button("Try again", "Ask again now", () => this.retry()),
-      button("×", "Close", () => (this.banner.hidden = true)));
+      !error.final && !error.lasting && button("Try again", "Ask again now", () => this.retry()),
+      button("×", "Close", () => this.closeBanner()));
     this.banner.hidden = false;
+    this.lasting = error.lasting;
+  }
+
+  closeBanner() {
+    this.banner.hidden = true;
+    this.lasting = false;
   }
 
   // The answer; null where there is none any more, or where it went wrong, which is then shown.
