@@ -48,6 +48,7 @@ class Door:
         self.application_name = application_name
         self._lock = threading.Lock()
         self._client: DBOSClient | None = None
+        self._file: tuple[int, int] | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
 
@@ -67,7 +68,12 @@ class Door:
         from dbos import DBOSClient
 
         with self._lock:
+            file = self._which_file()
+            if self._client is not None and file != self._file:
+                self._client.destroy()
+                self._client = None
             if self._client is None:
+                self._file = file
                 self._client = DBOSClient(
                     system_database_url=self._url(),
                     dbos_system_schema=self.schema,
@@ -82,6 +88,19 @@ class Door:
                 if self.location.path:
                     self._do_not_wait(self._client)
             return self._client
+
+    def _which_file(self) -> tuple[int, int] | None:
+        """Tell a SQLite file from another one of the same name.
+
+        Who begins anew puts one in its place; DBOS's client would go on with the one that is gone.
+        """
+        if not self.location.path:
+            return None
+        try:
+            found = self.location.path.stat()
+        except OSError:  # the call says what is wrong
+            return self._file
+        return found.st_dev, found.st_ino
 
     def _do_not_wait(self, client: DBOSClient) -> None:
         """End a call that waited for a lock of SQLite's: DBOS would try again for ever."""

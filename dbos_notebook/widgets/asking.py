@@ -6,6 +6,7 @@ And back: as the Python that gives the same rows.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,10 +71,21 @@ def as_filters(view: Mapping[str, Any]) -> dict[str, Any]:
     return filters
 
 
+def _json(text: str) -> Any:
+    return json.loads(text, parse_float=_number, parse_constant=_number)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):  # no database compares with it, and no Python is written so
+        raise ValueError(f"{text} is no number of JSON")
+    return number
+
+
 def _attributes(text: str) -> dict[str, Any]:
     if text.startswith("{"):
         try:
-            parsed = json.loads(text)
+            parsed = _json(text)
         except ValueError as error:
             raise FilterError(f"attributes {text!r} is no JSON object: {error}.") from None
         return dict(parsed)
@@ -85,7 +97,7 @@ def _attributes(text: str) -> dict[str, Any]:
                 f"attributes {text!r} cannot be read. Write key=value, key=value or a JSON object."
             )
         try:
-            found[key.strip()] = json.loads(value)
+            found[key.strip()] = _json(value)
         except ValueError:
             found[key.strip()] = value.strip()
     return found

@@ -264,6 +264,21 @@ def test_a_fault_in_a_batch_that_was_taken_apart_is_told(still: dn.Client) -> No
     )
 
 
+def test_a_file_that_was_replaced_is_controlled_as_it_is_now(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
+    path, another = corpus_sqlite("3.4.0"), corpus_sqlite("3.4.0")
+    with dn.connect(path) as db:
+        assert db.cancel("queued-1").counts["done"] == 1
+        another.replace(path)
+        assert db.workflow("queued-1").status == "ENQUEUED"
+        assert db.cancel("queued-1").counts["done"] == 1
+        assert db.workflow("queued-1").status == "CANCELLED"
+        path.unlink()
+        with pytest.raises(dn.DatabaseConnectionError, match="no file"):
+            db.cancel("queued-2")
+
+
 def test_a_closed_client_controls_nothing(corpus_sqlite: Callable[[str], Path]) -> None:
     db = dn.connect(corpus_sqlite("3.4.0"))
     plan = db.cancel("queued-1", plan=True)

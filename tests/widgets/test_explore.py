@@ -119,6 +119,14 @@ def test_a_value_written_as_code_is_the_same_value(value: Any) -> None:
     }
 
 
+def test_what_is_no_number_of_json_is_a_text_or_refused() -> None:
+    assert asking.as_filters({"attributes": "a=NaN, b=1e400, c=-1.5e2"}) == {
+        "attributes": {"a": "NaN", "b": "1e400", "c": -150.0}
+    }
+    with pytest.raises(dn.FilterError, match="1e400 is no number of JSON"):
+        asking.as_filters({"attributes": '{"a": 1e400}'})
+
+
 def test_what_was_asked_for_stays_and_can_be_changed(db: dn.Client) -> None:
     widget = db.explore(status="error", has_parent=False, start_time="3650d")
     assert widget._start["view"]["status"] == ["ERROR"]

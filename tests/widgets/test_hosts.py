@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -98,8 +99,14 @@ class Shown:
 
 
 @pytest.fixture(scope="module")
-def client(shop_sqlite: Path) -> Iterator[dn.Client]:
-    with dn.connect(shop_sqlite) as found:
+def database(shop_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shop's, in which runs are forked."""
+    return Path(shutil.copyfile(shop_sqlite, tmp_path_factory.mktemp("hosts") / "shop.sqlite"))
+
+
+@pytest.fixture(scope="module")
+def client(database: Path) -> Iterator[dn.Client]:
+    with dn.connect(database) as found:
         yield found
 
 
@@ -111,12 +118,12 @@ def failed(client: dn.Client) -> str:
 
 
 @pytest.fixture(scope="module")
-def in_notebook(notebook: Callable[..., Opened], shop_sqlite: Path, failed: str) -> Shown:
+def in_notebook(notebook: Callable[..., Opened], database: Path, failed: str) -> Shown:
     """The views in Notebook 7."""
     if importlib.util.find_spec("notebook") is None:
         require("Notebook 7 (pip install notebook)")
     opened = notebook(
-        CONNECT.format(str(shop_sqlite)),
+        CONNECT.format(str(database)),
         "db.explore(page_size=25)",
         f"db.inspect({failed!r})",
         "db.board(window='1h')",
@@ -132,14 +139,14 @@ def in_notebook(notebook: Callable[..., Opened], shop_sqlite: Path, failed: str)
 
 @pytest.fixture(scope="module")
 def in_marimo(
-    chromium: Browser, tmp_path_factory: pytest.TempPathFactory, shop_sqlite: Path, failed: str
+    chromium: Browser, tmp_path_factory: pytest.TempPathFactory, database: Path, failed: str
 ) -> Iterator[Shown]:
     """The views in marimo, each a cell's last expression as users write it."""
     if importlib.util.find_spec("marimo") is None:
         require("marimo (pip install marimo)")
     home = tmp_path_factory.mktemp("marimo")
     app = home / "app.py"
-    app.write_text(MARIMO.format(database=str(shop_sqlite), failed=failed))
+    app.write_text(MARIMO.format(database=str(database), failed=failed))
     with running_marimo(app) as server:
         page = chromium.new_page(viewport={"width": 1100, "height": 900})
         errors: list[str] = []
@@ -313,6 +320,31 @@ def test_cells_of_marimo_follow_what_is_ticked(in_marimo: Shown, failed: str) ->
     ).check()
     expect(page.get_by_text(f"ticked: {failed}")).to_be_visible()
     assert in_marimo.errors == []
+
+
+def test_a_step_is_forked_by_a_click_and_the_fork_cancelled(
+    shown: Shown, client: dn.Client, failed: str
+) -> None:
+    before = client.workflows(forked_from=failed)["workflow_id"].tolist()
+    step = client.steps(failed).query("status == 'ERROR'").iloc[0]
+    view = shown.page.locator(".dn-inspect")
+    view.locator(f"[data-node][aria-label^='{step['function_name']}']").click()
+    view.get_by_role("button", name="Fork from here").click()
+    view.get_by_role("button", name="Fork 1 workflow").click()
+    # The new run opens in place.
+    expect(view.locator("[aria-label='Receipt: fork']")).to_contain_text("done")
+    expect(view.locator(".dn-run-id")).not_to_have_text(failed)
+    made = client.workflows(forked_from=failed).set_index("workflow_id").drop(index=before)
+    assert made["status"].tolist() == ["ENQUEUED"]
+    assert view.locator(".dn-run-id").inner_text() == made.index[0]
+    assert len(client.steps(made.index[0])) == step["function_id"] - 1
+    view.get_by_role("button", name="Cancel", exact=True).click()
+    view.get_by_role("button", name="Cancel 1 workflow").click()
+    expect(view.locator("[aria-label='Receipt: cancel']")).to_contain_text("done")
+    expect(view.locator("header.dn-run")).to_contain_text("CANCELLED")
+    assert client.workflow(made.index[0]).status == "CANCELLED"
+    view.get_by_role("button", name="‹ Back").click()
+    expect(view.locator(".dn-run-id")).to_have_text(failed)
 
 
 def test_a_kernel_that_ended_is_told(
