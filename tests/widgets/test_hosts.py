@@ -347,64 +347,28 @@ def test_a_step_is_forked_by_a_click_and_the_fork_cancelled(
     expect(view.locator(".dn-run-id")).to_have_text(failed)
 
 
-def test_a_kernel_that_ended_is_told(
-    notebook: Callable[..., Opened], shop_sqlite: Path, failed: str
-) -> None:
-    opened = notebook(
-        CONNECT.format(str(shop_sqlite)),
-        "db.explore(page_size=25, live=True)",
-        f"db.inspect({failed!r})",
-    )
-    page = opened.page
-    rows = page.locator(".dn-row")
-    nodes = page.locator(".dn-inspect [data-node]")
-    expect(rows).to_have_count(25)
-    expect(nodes.first).to_be_visible()
-    drawn = nodes.count()
-    opened.restart()
-    banners = page.locator(".dn-banner:visible")
-    expect(banners).to_have_count(2)
-    for banner in banners.all():
-        expect(banner).to_contain_text("The kernel that made this view has ended")
-        expect(banner).not_to_contain_text("Try again")
-    assert (rows.count(), nodes.count()) == (25, drawn)
-    # To ask says so again, and does not wait for ever.
-    banners.first.get_by_label("Close").click()
-    expect(banners).to_have_count(1)
-    page.locator(".dn-view .dn-button", has_text="Refresh").first.click()
-    expect(banners).to_have_count(2)
-    assert rows.count() == 25
-    saved = opened.save()
-    for cell, word in ((1, "dn-static"), (2, "data:image/svg+xml;base64,")):
-        assert word in saved["cells"][cell]["outputs"][1]["data"]["text/html"]
-    opened.run()
-    expect(banners).to_have_count(0)
-    expect(rows).to_have_count(25)
-    page.get_by_label("Next page").click()
-    page.wait_for_selector("text=26–50")
-    assert opened.errors == []
-    assert opened.beyond_the_server() == []
-
-
 @pytest.mark.parametrize("host", ["lab", "notebook"])
-def test_a_page_that_finds_no_kernel_shows_what_was_left(
+def test_a_kernel_that_ended_is_told_and_what_was_left_is_shown(
     notebook: Callable[..., Opened], shop_sqlite: Path, failed: str, host: str
 ) -> None:
     opened = notebook(
         CONNECT.format(str(shop_sqlite)),
-        "db.explore(page_size=25)",
+        "db.explore(page_size=25, live=True)",
         f"db.inspect({failed!r})",
         "db.board()",
         f"db.controls({failed!r})",
         host=host,
     )
     page = opened.page
-    left = page.locator(".dn-static")
+    rows = page.locator(".dn-row")
+    nodes = page.locator(".dn-inspect [data-node]")
+    banners = page.locator(".dn-banner:visible")
     views = page.locator(".dn-view")
+    left = page.locator(".dn-static")
 
     def expect_live() -> None:
-        expect(page.locator(".dn-row")).to_have_count(25)
-        expect(page.locator(".dn-inspect [data-node]").first).to_be_visible()
+        expect(rows).to_have_count(25)
+        expect(nodes.first).to_be_visible()
         expect(views).to_have_count(4)
         expect(left).to_have_count(4)
         for one in left.all():
@@ -418,17 +382,37 @@ def test_a_page_that_finds_no_kernel_shows_what_was_left(
         expect(page.get_by_text("model not found").filter(visible=True)).to_have_count(0)
 
     expect_live()
-    opened.save()
-    page.reload()
-    page.wait_for_function(READY)
-    expect_live()
+    drawn = nodes.count()
     opened.restart()
-    opened.save()
+    expect(banners).to_have_count(4)
+    for banner in banners.all():
+        expect(banner).to_contain_text("The kernel that made this view has ended")
+        expect(banner).not_to_contain_text("Try again")
+    assert (rows.count(), nodes.count()) == (25, drawn)
+    # To ask says so again, and does not wait for ever.
+    banners.first.get_by_label("Close").click()
+    expect(banners).to_have_count(3)
+    page.locator(".dn-view .dn-button", has_text="Refresh").first.click()
+    expect(banners).to_have_count(4)
+    assert rows.count() == 25
+    assert [error for error in opened.errors if error not in NOT_OURS] == []
+    saved = opened.save()
+    for cell, word in ((1, "dn-static"), (2, "data:image/svg+xml;base64,")):
+        assert word in saved["cells"][cell]["outputs"][1]["data"]["text/html"]
+    # What finds no kernel any more shows what it left.
     page.reload()
     page.wait_for_function(READY)
     expect_left()
     opened.run()
     expect_live()
+    # What finds it is as live as before.
+    opened.save()
+    page.reload()
+    page.wait_for_function(READY)
+    expect_live()
+    page.get_by_label("Next page").click()
+    page.wait_for_selector("text=26–50")
+    assert opened.beyond_the_server() == []
     # A file that somebody else has made is not trusted: no view, no style, no script of it.
     theirs = opened.path.with_name(f"theirs-{host}.ipynb")
     theirs.write_text(opened.path.read_text().replace("page_size=25", "page_size=50"))
