@@ -178,7 +178,10 @@ def running_jupyter(home: Path) -> Iterator[Jupyter]:
     for directory in (root, settings):
         directory.mkdir(parents=True)
     disabled = {"@jupyterlab/apputils-extension:announcements": True}
-    (settings / "page_config.json").write_text(json.dumps({"disabledExtensions": disabled}))
+    # To look whether it should be built anew, it would run Node for seconds at every page.
+    unbuilt = {"buildAvailable": False, "buildCheck": False}
+    page_config = {"disabledExtensions": disabled, **unbuilt}
+    (settings / "page_config.json").write_text(json.dumps(page_config))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

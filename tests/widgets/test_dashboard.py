@@ -66,8 +66,8 @@ def test_it_shows_board_and_list_to_who_has_the_token(dashboard: str, chromium: 
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
     page.goto(dashboard)
-    page.locator(".dn-tile", has_text="ENQUEUED").wait_for(timeout=60_000)
-    page.locator(".dn-row").first.wait_for(timeout=60_000)
+    page.locator(".dn-tile", has_text="ENQUEUED").wait_for(timeout=120_000)
+    page.locator(".dn-row").first.wait_for(timeout=120_000)
     page.locator(".dn-row input[type=checkbox]").first.check()
     assert page.get_by_role("button", name=re.compile("^Cancel")).count() == 0
     assert [url for url in asked if not url.startswith((server, "data:", "blob:"))] == []
