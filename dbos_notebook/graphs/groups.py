@@ -335,7 +335,7 @@ def _times(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if durations:
         found["duration_min"] = min(durations)
         found["duration_max"] = max(durations)
-        found["duration_total"] = sum(durations, pd.Timedelta(0))
+        found["duration_total"] = sum(durations, pd.Timedelta(0).as_unit("ms"))
     # A step's start, a workflow's last leave of its queue, or its creation where it had none.
     names = ("started_at", "dequeued_at", "created_at")
     starts = [next((node[name] for name in names if name in node), None) for node in nodes]
