@@ -309,6 +309,9 @@ def _words(drawn: Drawn, room: float) -> None:
         drawn.words_x = begin - size + 10
     else:  # over the bar: the template draws it with an edge of the ground's colour
         drawn.words_x = room - size + 10
+        if drawn.words_x < 0:  # nor over the name before the bar: cut
+            drawn.words_x = 0.0
+            drawn.words = words.fit(drawn.words, 11, room - size + words.width(drawn.words, 11))
     drawn.error_x = drawn.words_x + words.width(drawn.words, 11) + 5
 
 
