@@ -12,6 +12,7 @@ import pandas as pd
 
 from dbos_notebook.graphs import cycles
 from dbos_notebook.graphs.failing import mark_failing_path
+from dbos_notebook.graphs.given import check_rows
 from dbos_notebook.graphs.messages import message_edges
 from dbos_notebook.graphs.nodes import Node, running_node, spans, step_nodes, workflow_nodes
 from dbos_notebook.graphs.order import in_time, is_sequence
@@ -64,7 +65,8 @@ def execution_graph(
     Raises
     ------
     GraphError
-        The rows contradict each other: a workflow is its own ancestor.
+        The rows contradict each other: a workflow is its own ancestor, or has two rows. ``root``
+        is none of them.
 
     Examples
     --------
@@ -86,6 +88,7 @@ def _execution_graph(
     database: str | None,
     read_at: pd.Timestamp | None,
 ) -> nx.DiGraph[Any]:
+    check_rows(workflows, steps, root)
     parts = _Parts(workflow_nodes(workflows))
     parts.add_steps(steps, wakes)
     if root is None:
@@ -131,7 +134,9 @@ class _Parts:
 
     def add_steps(self, steps: pd.DataFrame, wakes: pd.DataFrame | None) -> None:
         """Make nodes of the steps, each workflow's together and by function_id."""
-        steps = steps.loc[steps["workflow_id"].isin(self.workflows)]
+        known = steps["workflow_id"].isin(self.workflows)
+        # SQLite lets anything into a column of numbers; a step without one has no place.
+        steps = steps.loc[known & steps["function_id"].notna()]
         steps = steps.sort_values(["workflow_id", "function_id"], kind="stable")
         keys, nodes = step_nodes(steps, wakes)
         starts, ends = spans(steps)

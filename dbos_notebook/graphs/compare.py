@@ -13,6 +13,7 @@ import pandas as pd
 from dbos_notebook.errors import GraphError
 from dbos_notebook.graphs.align import Pair, pairs
 from dbos_notebook.graphs.cycles import knots
+from dbos_notebook.graphs.given import check_graph, share, span
 from dbos_notebook.graphs.shapes import FAILED, Key, Source
 
 DIFFERENCES = (
@@ -90,7 +91,7 @@ def compare(
     Raises
     ------
     GraphError
-        A graph is folded, or has no root.
+        A graph is folded, is a comparison, or has no root; or an argument makes no sense.
 
     Examples
     --------
@@ -99,8 +100,13 @@ def compare(
     >>> compare(good, bad).frame[["name", "difference"]].values.tolist()[1:4]
     [['DBOS.setEvent', 'same'], ['validate', 'same'], ['charge', 'changed error']]
     """
+    share(tolerance, "tolerance")
+    smallest = span(at_least, "at_least")
     sources = []
     for graph in (first, second):
+        check_graph(graph)
+        if "root_second" in graph.graph:
+            raise GraphError("This graph is a comparison. Pass those that db.graph(...) gave.")
         source = Source.of(graph)
         if any(node["kind"] == "group" for node in source.nodes.values()):
             raise GraphError("This graph is folded. Pass those that db.graph(...) gave.")
@@ -108,7 +114,6 @@ def compare(
             raise GraphError(f"The graph has no root: {source.root!r} is none of its nodes.")
         sources.append(source)
     one, other = sources
-    smallest = pd.Timedelta(at_least)
     found = list(pairs(one, other))
     words = [
         _difference(

@@ -121,6 +121,9 @@ class Plan:
             self.units.append(Unit([workflow_id]))
             children = self.source.children_of.get(workflow_id, [])
             waiting += self._siblings(workflow_id, children, self._steps(workflow_id))
+        for workflow_id in self.source.steps_of:
+            if workflow_id not in self.source.nodes:  # a part of a graph may lack the workflow
+                self._steps(workflow_id)
 
     @property
     def excessive(self) -> bool:
@@ -271,7 +274,8 @@ class Plan:
         for key, node in graph.nodes.items():
             if node["kind"] == "join":
                 workflow = node["workflow_id"]
-                found[key] = key if found[workflow] == workflow else found[workflow]
+                shown = found.get(workflow, workflow)
+                found[key] = key if shown == workflow else shown
         return found
 
     def shown(self, graph: nx.DiGraph[Any]) -> Iterator[tuple[Key, dict[str, Any]]]:
@@ -283,7 +287,9 @@ class Plan:
             else:
                 yield unit.key, self._described(unit)
         for key, node in graph.nodes.items():
-            if node["kind"] == "join" and node["workflow_id"] in whole:
+            workflow = node["workflow_id"]
+            lone = workflow not in self.source.nodes
+            if node["kind"] == "join" and (workflow in whole or lone):
                 yield key, dict(node)
 
     def _described(self, unit: Unit) -> dict[str, Any]:
