@@ -187,7 +187,7 @@ def _framed(
         keys = np.empty(len(found), dtype=object)
         for row, pair in enumerate(found):
             keys[row] = pair[place]  # a tuple would be taken apart
-        columns[f"node_{side}"] = keys
+        columns[f"node_{side}"] = pd.Series(keys, dtype=object)  # texts alone would become "str"
     return pd.DataFrame(columns)
 
 

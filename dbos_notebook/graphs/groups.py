@@ -249,7 +249,7 @@ class Plan:
             self.units.append(Unit(members, group, within, repeats))
             return []
         if len(members) <= self.budget or len(members) == 1:
-            if isinstance(members[0], str):
+            if self._is_workflow(members[0]):
                 return list(members)
             self.units.extend(Unit([member]) for member in members)
             return []
@@ -262,12 +262,16 @@ class Plan:
             shown += self._open(some, name, within, None)
         return shown
 
+    def _is_workflow(self, member: Any) -> bool:
+        # By its kind: in a comparison not every workflow's key is a text.
+        return bool(self.source.nodes[member]["kind"] == "workflow")
+
     def group_of(self, graph: nx.DiGraph[Any]) -> dict[Key, Key]:
         """Return for each node of the graph the node that it becomes."""
         found: dict[Key, Key] = {}
         for unit in self.units:
             for member in unit.members:
-                if unit.group is not None and isinstance(member, str):
+                if unit.group is not None and self._is_workflow(member):
                     found.update(dict.fromkeys(self.source.within(member), unit.key))
                 else:
                     found[member] = unit.key
@@ -316,7 +320,7 @@ class Plan:
         if said["of"] == "step":
             said.setdefault("operation", "other")
         else:
-            inside = (self.source.inside_failures(str(member)) for member in unit.members)
+            inside = (self.source.inside_failures(member) for member in unit.members)
             said["failures_inside"] = sum(inside)
         said.update(_times(nodes))
         return said
