@@ -45,7 +45,10 @@ def _within(
     mine, theirs = _children(first, one), _children(second, other)
     for step, match in aligned(_steps(first, one), _steps(second, other)):
         yield Pair(step, match, depth + 1)
-        for child, twin in zip_longest(mine.pop(step, ()), theirs.pop(match, ())):
+        # Those under None were started by no step, also not by one that the other run lacks.
+        started = mine.pop(step, ()) if step is not None else ()
+        others = theirs.pop(match, ()) if match is not None else ()
+        for child, twin in zip_longest(started, others):
             yield child, twin, depth + 1
     for child, twin in aligned(_named(first, mine), _named(second, theirs)):
         yield child, twin, depth + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 
 from dbos_notebook.graphs import cycles
 from dbos_notebook.graphs.failing import mark_failing_path
+from dbos_notebook.graphs.given import check_rows
 from dbos_notebook.graphs.messages import message_edges
 from dbos_notebook.graphs.nodes import Node, running_node, spans, step_nodes, workflow_nodes
 from dbos_notebook.graphs.order import in_time, is_sequence
@@ -64,7 +65,8 @@ def execution_graph(
     Raises
     ------
     GraphError
-        The rows contradict each other: a workflow is its own ancestor.
+        The rows contradict each other: a workflow is its own ancestor, or has two rows. ``root``
+        is none of them.
 
     Examples
     --------
@@ -86,6 +88,7 @@ def _execution_graph(
     database: str | None,
     read_at: pd.Timestamp | None,
 ) -> nx.DiGraph[Any]:
+    check_rows(workflows, steps, root)
     parts = _Parts(workflow_nodes(workflows))
     parts.add_steps(steps, wakes)
     if root is None:
@@ -104,7 +107,14 @@ def _execution_graph(
         # message whose sender was guessed from times. Do without both where the knots are.
         tied = set().union(*knots)
         pairs = [pair for pair in pairs if not tied.issuperset(pair)]
-        parts.connect(graph, pairs, frozenset(cycles.workflows_of(knots, graph.nodes)))
+        sequential = frozenset(cycles.workflows_of(knots, graph.nodes))
+        parts.connect(graph, pairs, sequential)
+        if knots := cycles.knots(graph):
+            # Or by a step that started by its ID a workflow that was there already: DBOS gives its
+            # handle, and writes the same row as if it had been started.
+            knotted = frozenset(cycles.workflows_of(knots, graph.nodes))
+            parts.keep_first_starts(workflows, knotted)
+            parts.connect(graph, pairs, sequential | knotted)
         if knots := cycles.knots(graph):
             raise cycles.refuse(knots, graph.nodes)
     return graph
@@ -124,7 +134,9 @@ class _Parts:
 
     def add_steps(self, steps: pd.DataFrame, wakes: pd.DataFrame | None) -> None:
         """Make nodes of the steps, each workflow's together and by function_id."""
-        steps = steps.loc[steps["workflow_id"].isin(self.workflows)]
+        known = steps["workflow_id"].isin(self.workflows)
+        # SQLite lets anything into a column of numbers; a step without one has no place.
+        steps = steps.loc[known & steps["function_id"].notna()]
         steps = steps.sort_values(["workflow_id", "function_id"], kind="stable")
         keys, nodes = step_nodes(steps, wakes)
         starts, ends = spans(steps)
@@ -164,6 +176,30 @@ class _Parts:
                 self.workflows[workflow_id]["parent"] = parent
             elif candidates:
                 self.workflows[workflow_id]["parent"] = candidates[0]
+
+    def keep_first_starts(self, workflows: pd.DataFrame, among: Collection[str]) -> None:
+        """Of the steps that start these workflows, keep those that can have brought them about.
+
+        That is the first of the parent that the row names, or else of a fork of it, which has the
+        copy.
+        """
+        named = workflows["parent_workflow_id"]
+        for workflow_id, parent in zip(self.workflows, named.tolist(), strict=True):
+            if workflow_id not in among:
+                continue
+            workflow = self.workflows[workflow_id]
+            workflow.pop("parent", None)
+            if not isinstance(parent, str):
+                self.starters.pop(workflow_id, None)
+                continue
+            owned: dict[str, Key] = {}
+            for key in self.starters.pop(workflow_id, ()):
+                owned.setdefault(self.nodes[key]["workflow_id"], key)
+            forks = [one for one in owned if self.workflows[one].get("forked_from") == parent]
+            owner = next(iter(forks), parent) if parent not in owned else parent
+            workflow["parent"] = owner
+            if owner in owned:
+                self.starters[workflow_id] = [owned[owner]]
 
     def connect(
         self, graph: nx.DiGraph[Any], messages: Iterable[Pair], sequential: frozenset[str]

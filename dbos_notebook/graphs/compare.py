@@ -13,6 +13,7 @@ import pandas as pd
 from dbos_notebook.errors import GraphError
 from dbos_notebook.graphs.align import Pair, pairs
 from dbos_notebook.graphs.cycles import knots
+from dbos_notebook.graphs.given import check_graph, share, span
 from dbos_notebook.graphs.shapes import FAILED, Key, Source
 
 DIFFERENCES = (
@@ -90,7 +91,7 @@ def compare(
     Raises
     ------
     GraphError
-        A graph is folded, or has no root.
+        A graph is folded, is a comparison, or has no root; or an argument makes no sense.
 
     Examples
     --------
@@ -99,8 +100,13 @@ def compare(
     >>> compare(good, bad).frame[["name", "difference"]].values.tolist()[1:4]
     [['DBOS.setEvent', 'same'], ['validate', 'same'], ['charge', 'changed error']]
     """
+    share(tolerance, "tolerance")
+    smallest = span(at_least, "at_least")
     sources = []
     for graph in (first, second):
+        check_graph(graph)
+        if "root_second" in graph.graph:
+            raise GraphError("This graph is a comparison. Pass those that db.graph(...) gave.")
         source = Source.of(graph)
         if any(node["kind"] == "group" for node in source.nodes.values()):
             raise GraphError("This graph is folded. Pass those that db.graph(...) gave.")
@@ -108,7 +114,6 @@ def compare(
             raise GraphError(f"The graph has no root: {source.root!r} is none of its nodes.")
         sources.append(source)
     one, other = sources
-    smallest = pd.Timedelta(at_least)
     found = list(pairs(one, other))
     words = [
         _difference(
@@ -139,9 +144,11 @@ def _difference(
     before, after = one.get("duration"), other.get("duration")
     if before is None or after is None or abs(after - before) < at_least:
         return "same"
-    if after > before * (1 + tolerance):
+    # As numbers: a span of centuries, made longer, is one that no Timedelta holds.
+    took, takes = before.total_seconds(), after.total_seconds()
+    if takes > took * (1 + tolerance):
         return "slower"
-    return "faster" if before > after * (1 + tolerance) else "same"
+    return "faster" if took > takes * (1 + tolerance) else "same"
 
 
 def _error(node: Node) -> tuple[Any, ...] | None:
@@ -180,7 +187,7 @@ def _framed(
         keys = np.empty(len(found), dtype=object)
         for row, pair in enumerate(found):
             keys[row] = pair[place]  # a tuple would be taken apart
-        columns[f"node_{side}"] = keys
+        columns[f"node_{side}"] = pd.Series(keys, dtype=object)  # texts alone would become "str"
     return pd.DataFrame(columns)
 
 

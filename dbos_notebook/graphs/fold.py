@@ -8,6 +8,7 @@ from typing import Any
 import networkx as nx
 
 from dbos_notebook.errors import GraphError, nearest
+from dbos_notebook.graphs.given import check_graph, is_folded, texts
 from dbos_notebook.graphs.groups import LEVELS, Plan
 from dbos_notebook.graphs.pause import uncollected
 from dbos_notebook.graphs.quotient import put_together, without, without_joins
@@ -58,7 +59,7 @@ def fold(
     Raises
     ------
     GraphError
-        ``budget`` is below 1, or ``hide`` names no operation.
+        ``budget`` is below 1, ``hide`` names no operation, or the graph is folded already.
 
     Examples
     --------
@@ -70,22 +71,26 @@ def fold(
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise GraphError(f"budget takes a whole number above 0, not {budget!r}.")
-    graph = without(graph, _hidden(graph, hide))
+    check_graph(graph)
+    opened = frozenset(texts(open, "open"))
+    graph = without(graph, _hidden(graph, texts(hide, "hide")))
     if len(graph) <= budget:
         return graph.copy()
+    if is_folded(graph):
+        raise GraphError("This graph is folded. Pass the one that db.graph(...) gave.")
     with uncollected():
         source = Source.of(graph)
         level = next(
             (each for each in LEVELS if not Plan(source, each, budget).excessive), LEVELS[-1]
         )
-        plan = Plan(source, level, budget, frozenset([open] if isinstance(open, str) else open))
+        plan = Plan(source, level, budget, opened)
         folded = put_together(graph, plan.group_of(graph), plan.shown(graph))
         without_joins(folded)
     return folded
 
 
 def _hidden(graph: nx.DiGraph[Any], hide: Iterable[str]) -> list[Key]:
-    wanted = {hide} if isinstance(hide, str) else set(hide)
+    wanted = set(hide)
     known = sorted(OPERATIONS | {"bookkeeping"})
     if unknown := wanted.difference(known):
         word = min(unknown, key=str)

@@ -121,6 +121,9 @@ class Plan:
             self.units.append(Unit([workflow_id]))
             children = self.source.children_of.get(workflow_id, [])
             waiting += self._siblings(workflow_id, children, self._steps(workflow_id))
+        for workflow_id in self.source.steps_of:
+            if workflow_id not in self.source.nodes:  # a part of a graph may lack the workflow
+                self._steps(workflow_id)
 
     @property
     def excessive(self) -> bool:
@@ -246,7 +249,7 @@ class Plan:
             self.units.append(Unit(members, group, within, repeats))
             return []
         if len(members) <= self.budget or len(members) == 1:
-            if isinstance(members[0], str):
+            if self._is_workflow(members[0]):
                 return list(members)
             self.units.extend(Unit([member]) for member in members)
             return []
@@ -259,19 +262,24 @@ class Plan:
             shown += self._open(some, name, within, None)
         return shown
 
+    def _is_workflow(self, member: Any) -> bool:
+        # By its kind: in a comparison not every workflow's key is a text.
+        return bool(self.source.nodes[member]["kind"] == "workflow")
+
     def group_of(self, graph: nx.DiGraph[Any]) -> dict[Key, Key]:
         """Return for each node of the graph the node that it becomes."""
         found: dict[Key, Key] = {}
         for unit in self.units:
             for member in unit.members:
-                if unit.group is not None and isinstance(member, str):
+                if unit.group is not None and self._is_workflow(member):
                     found.update(dict.fromkeys(self.source.within(member), unit.key))
                 else:
                     found[member] = unit.key
         for key, node in graph.nodes.items():
             if node["kind"] == "join":
                 workflow = node["workflow_id"]
-                found[key] = key if found[workflow] == workflow else found[workflow]
+                shown = found.get(workflow, workflow)
+                found[key] = key if shown == workflow else shown
         return found
 
     def shown(self, graph: nx.DiGraph[Any]) -> Iterator[tuple[Key, dict[str, Any]]]:
@@ -283,7 +291,9 @@ class Plan:
             else:
                 yield unit.key, self._described(unit)
         for key, node in graph.nodes.items():
-            if node["kind"] == "join" and node["workflow_id"] in whole:
+            workflow = node["workflow_id"]
+            lone = workflow not in self.source.nodes
+            if node["kind"] == "join" and (workflow in whole or lone):
                 yield key, dict(node)
 
     def _described(self, unit: Unit) -> dict[str, Any]:
@@ -310,7 +320,7 @@ class Plan:
         if said["of"] == "step":
             said.setdefault("operation", "other")
         else:
-            inside = (self.source.inside_failures(str(member)) for member in unit.members)
+            inside = (self.source.inside_failures(member) for member in unit.members)
             said["failures_inside"] = sum(inside)
         said.update(_times(nodes))
         return said
@@ -335,7 +345,7 @@ def _times(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if durations:
         found["duration_min"] = min(durations)
         found["duration_max"] = max(durations)
-        found["duration_total"] = sum(durations, pd.Timedelta(0))
+        found["duration_total"] = sum(durations, pd.Timedelta(0).as_unit("ms"))
     # A step's start, a workflow's last leave of its queue, or its creation where it had none.
     names = ("started_at", "dequeued_at", "created_at")
     starts = [next((node[name] for name in names if name in node), None) for node in nodes]

@@ -150,14 +150,15 @@ class Source:
         """Whether a workflow has steps or children to show."""
         return bool(self.steps_of.get(workflow_id) or self.children_of.get(workflow_id))
 
-    def inside_failures(self, workflow_id: str) -> int:
+    def inside_failures(self, workflow_id: Key) -> int:
         """Count what failed below a workflow."""
         inside = (key for key in self.within(workflow_id) if key != workflow_id)
         return sum(self.nodes[key]["status"] in FAILED for key in inside)
 
-    def within(self, workflow_id: str) -> Iterator[Key]:
+    def within(self, workflow_id: Key) -> Iterator[Key]:
         """Give a workflow, its shown steps, and all below it."""
-        waiting = [workflow_id]
+        # In a comparison not every workflow's key is a text.
+        waiting: list[Any] = [workflow_id]
         while waiting:
             one = waiting.pop()
             yield one

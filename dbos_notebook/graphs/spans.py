@@ -14,6 +14,7 @@ import networkx as nx
 import pandas as pd
 
 from dbos_notebook.errors import GraphError
+from dbos_notebook.graphs.given import check_graph
 
 Key = Hashable
 Node = Mapping[str, Any]
@@ -51,6 +52,7 @@ class Spans:
     """
 
     def __init__(self, graph: nx.DiGraph[Any]) -> None:
+        check_graph(graph)
         self.nodes: Mapping[Key, Node] = dict(graph.nodes.items())
         self._now: pd.Timestamp | None = graph.graph.get("read_at")
         self._keys: dict[str, list[Key]] = {}

@@ -85,7 +85,7 @@ def draw(
     PictureError
         The graph is too large for ``fold=None``, or an argument makes no sense.
     GraphError
-        ``hide`` names no operation.
+        It is none of these graphs, or ``hide`` names no operation.
 
     Examples
     --------
@@ -147,11 +147,13 @@ def folded(
 ) -> nx.DiGraph[Any]:
     """Fold a graph as ``draw`` was asked to; raise where it would be too much."""
     from dbos_notebook import graphs
+    from dbos_notebook.graphs.given import check_graph, is_folded, texts
     from dbos_notebook.pictures.layout import MOST_PARTS
 
-    opened = [open] if isinstance(open, str) else list(open)
-    hidden = [hide] if isinstance(hide, str) else list(hide)
-    if fold is None:
+    check_graph(graph)
+    opened, hidden = texts(open, "open"), texts(hide, "hide")
+    # One that was folded before is as small as it was asked to be.
+    if fold is None or (fold == "auto" and is_folded(graph)):
         if len(graph) > MOST_PARTS:
             raise PictureError(
                 f"{len(graph):,} nodes are more than a picture can hold ({MOST_PARTS:,}). "

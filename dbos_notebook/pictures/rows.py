@@ -147,7 +147,7 @@ def _workflow_row(
     if began is not None:
         row.spans += _shares(graph, times, row, began, until)
     if began is None:
-        row.took = words.took(pd.Timedelta(seconds=until - created))
+        row.took = words.lasted(until - created)
         row.remark = "has waited"
     else:
         row.took = times.took(row.key)
@@ -155,9 +155,7 @@ def _workflow_row(
     for span in row.spans:
         told[span.part] = told.get(span.part, 0.0) + span.end - span.start
     row.tooltip += "".join(
-        f"\n{said}: {words.took(pd.Timedelta(seconds=told[part]))}"
-        for part, said in PARTS.items()
-        if told.get(part)
+        f"\n{said}: {words.lasted(told[part])}" for part, said in PARTS.items() if told.get(part)
     )
 
 
@@ -247,7 +245,7 @@ def _step_row(shown: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[s
         return
     part = "own" if row.running else _WAITS.get(operation, "run")
     row.spans = [Span(*span, part, row.status)]
-    row.took = words.took(pd.Timedelta(seconds=span[1] - span[0]))
+    row.took = words.lasted(span[1] - span[0])
     duration = attributes.get("duration", pd.NaT)
     if duration < pd.Timedelta(0):  # false where it is not known
         row.took, row.remark = words.took(duration), "ends before it begins: clocks differ"

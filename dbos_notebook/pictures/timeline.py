@@ -9,9 +9,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
-from dbos_notebook.errors import PictureError
+from dbos_notebook.errors import GraphError, PictureError
 from dbos_notebook.pictures import words
 from dbos_notebook.pictures.draw import MARGIN, THEMES, check_choice, folded, picture_id
 from dbos_notebook.pictures.picture import Drawing, Picture
@@ -120,7 +119,7 @@ def _render(
     from dbos_notebook.pictures.headline import headline
 
     times = Times(graph)
-    rows = build(graph, shown, times, times.critical_path(graph) if critical_path else [])
+    rows = build(graph, shown, times, _critical(graph, times) if critical_path else [])
     spans = [
         (span.start, span.end, span.part == "run" and row.kind == "step")
         for row in rows
@@ -156,7 +155,7 @@ def _render(
         guides=_guides(drawn),
         scale=scale,
         tick_label=_tick,
-        took=lambda seconds: words.took(pd.Timedelta(seconds=seconds)),
+        took=words.lasted,
         legend=legend,
         wide=wide,
         high=top + y + 26 + legend.high,
@@ -166,6 +165,13 @@ def _render(
         depth=y,
     )
     return Drawing(svg, {f"{picture}-{row.id}": row.key for row in rows}, head.title)
+
+
+def _critical(graph: nx.DiGraph[Any], times: Times) -> list[tuple[Any, float, float]]:
+    try:
+        return times.critical_path(graph)
+    except GraphError:
+        return []  # the root has no end, or no times: the rows are worth showing all the same
 
 
 def _label_width(row: Row) -> float:
@@ -303,6 +309,9 @@ def _words(drawn: Drawn, room: float) -> None:
         drawn.words_x = begin - size + 10
     else:  # over the bar: the template draws it with an edge of the ground's colour
         drawn.words_x = room - size + 10
+        if drawn.words_x < 0:  # nor over the name before the bar: cut
+            drawn.words_x = 0.0
+            drawn.words = words.fit(drawn.words, 11, room - size + words.width(drawn.words, 11))
     drawn.error_x = drawn.words_x + words.width(drawn.words, 11) + 5
 
 
@@ -327,9 +336,9 @@ def _tick(tick: Tick) -> str:
     if not tick.seconds:
         return "0"
     if tick.major:  # after a break: how long since the beginning
-        return words.took(pd.Timedelta(seconds=tick.seconds))
+        return words.lasted(tick.seconds)
     sign = "+" if tick.since != tick.seconds else ""
-    return sign + words.took(pd.Timedelta(seconds=tick.since))
+    return sign + words.lasted(tick.since)
 
 
 def _legend(drawn: list[Drawn]) -> Legend:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from dbos_notebook.pictures import words
 from dbos_notebook.pictures.edges import tails
 from dbos_notebook.pictures.theme import ENDED, known
@@ -89,7 +87,7 @@ class Times:
             return words.took(duration)
         span = (ended if ended is not None else max(self.now, began)) - began
         # Both ends to the second, and no step to say more.
-        return words.took(pd.Timedelta(seconds=span)) if span else "< 1 s"
+        return words.lasted(span) if span else "< 1 s"
 
     def step(self, key: Any) -> tuple[float, float] | None:
         """Return when a step began and ended; ``None``: not known."""

@@ -143,11 +143,19 @@ def took(span: Any) -> str:
     >>> took(pd.Timedelta("-5ms")), took(pd.NaT), took(pd.Timedelta(0))
     ('−5 ms', '', '0 ms')
     """
-    if missing(span):
-        return ""
-    seconds = pd.Timedelta(span).total_seconds()
+    return "" if missing(span) else lasted(pd.Timedelta(span).total_seconds())
+
+
+def lasted(seconds: float) -> str:
+    """Say a number of seconds as ``took`` says a span: also of centuries, which no Timedelta holds.
+
+    Examples
+    --------
+    >>> lasted(1.23), lasted(10**10)
+    ('1.2 s', '115740 d 17 h')
+    """
     if seconds < 0:  # a step that ends before it starts: clocks differ
-        return f"−{took(-pd.Timedelta(span))}"
+        return f"−{lasted(-seconds)}"
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:

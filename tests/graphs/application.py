@@ -1,6 +1,7 @@
 """A small DBOS application whose runs have what the corpus lacks; ``python application.py URL``.
 
-A parent that starts a receiver and a sender, a fan of concurrent steps, and nine children at once.
+A parent that starts a receiver and a sender, a fan of concurrent steps, nine children at once, and
+workflows that start one by its ID that is there already.
 """
 
 from __future__ import annotations
@@ -69,6 +70,39 @@ def batch() -> int:
     return failed
 
 
+def start_once(workflow_id: str) -> None:
+    with SetWorkflowID(workflow_id):
+        handle = DBOS.start_workflow(task, 2)
+    handle.get_result()
+
+
+@DBOS.workflow()
+def twice() -> None:
+    """Start the same child again when it is done: DBOS gives its handle, and nothing starts."""
+    start_once("once")
+    start_once("once")
+
+
+@DBOS.workflow()
+def starts_first() -> None:
+    start_once("shared")
+
+
+@DBOS.workflow()
+def starts_after() -> None:
+    """Start a child that a child of this one has started, when both are done."""
+    with SetWorkflowID("starts-first"):
+        DBOS.start_workflow(starts_first).get_result()
+    start_once("shared")
+
+
+@DBOS.workflow()
+def asks_first() -> None:
+    """Await a workflow that another one has started, and then start it."""
+    DBOS.retrieve_workflow("once").get_result()
+    start_once("once")
+
+
 def main(url: str) -> None:
     DBOS(
         config={
@@ -80,7 +114,13 @@ def main(url: str) -> None:
         }
     )
     DBOS.launch()
-    for workflow_id, function in (("talk", conversation), ("batch", batch)):
+    for workflow_id, function in (
+        ("talk", conversation),
+        ("batch", batch),
+        ("twice", twice),
+        ("starts-after", starts_after),
+        ("asks-first", asks_first),
+    ):
         with SetWorkflowID(workflow_id):
             DBOS.start_workflow(function).get_result()
 

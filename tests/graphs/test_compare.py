@@ -221,3 +221,45 @@ def test_ten_thousand_children_are_compared() -> None:
     comparison = compare(first, second)
     assert (comparison.frame["difference"] != "same").sum() >= 3
     assert len(comparison.frame) >= len(first)
+
+
+def parent(root: str, names: str, *children: tuple[str, int | None]) -> nx.DiGraph:
+    """A workflow with a step of each name; its children are (ID, the step that started each)."""
+    started = {number: child for child, number in children if number is not None}
+    rows = [
+        step(root, place, place, place, name, child_workflow_id=started.get(place))
+        for place, name in enumerate(names, 1)
+    ]
+    flows = [workflow(child, name=child, parent_workflow_id=root) for child, _ in children]
+    return execution_graph(*frames([workflow(root), *flows], rows))
+
+
+def test_children_that_no_step_started_are_not_those_of_a_step_that_was_added() -> None:
+    """One enqueued from outside is no twin of what a step that the other run lacks has started."""
+    first = parent("p", "xy", ("outside", None))
+    second = parent("q", "xby", ("inside", 2))
+    for one, other in ((first, second), (second, first)):
+        frame = compare(one, other).frame
+        flows = frame.loc[frame["kind"] == "workflow"].iloc[1:]
+        assert set(flows["difference"]) == {"only in first", "only in second"}
+
+
+def test_nodes_of_a_comparison_are_missing_as_none() -> None:
+    """Also where the nodes that there are are all of workflows, whose keys are texts."""
+    frame = compare(parent("p", "xy"), parent("q", "")).frame
+    assert frame["node_second"].tolist() == ["q", None, None]
+    assert frame["node_second"].dtype == object
+
+
+def test_a_comparison_of_runs_with_the_same_ids_is_folded_and_drawn() -> None:
+    """The same IDs in two databases: what only the second has needs a key of its own."""
+    first = parent("p", "xa", ("c", 2), ("d", None))
+    second = parent("p", "xb", ("d", 2), ("c", None))
+    graph = compare(first, second).graph
+    assert ("second", "d") in graph
+    for budget in range(1, len(graph)):
+        folded = fold(graph, budget=budget)
+        assert nx.is_directed_acyclic_graph(folded)
+        assert dn.draw(graph, fold=budget).text
+        for group in [node["group"] for node in folded.nodes.values() if node["kind"] == "group"]:
+            assert len(fold(graph, budget=budget, open=[group])) > len(folded)

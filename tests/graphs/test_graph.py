@@ -14,6 +14,7 @@ from dbos import DBOSClient, SetWorkflowID
 from samples import at, frame, frames, step, workflow
 
 import dbos_notebook as dn
+from dbos_notebook import graphs
 from dbos_notebook.graphs import execution_graph, plain
 
 
@@ -130,14 +131,77 @@ def test_unknown_ids_are_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("root", "child", "starters", "awaited", "parent"),
+    [
+        ("twice", "once", {("twice", 1)}, {("twice", 2), ("twice", 4)}, "twice"),
+        (
+            "starts-after",
+            "shared",
+            {("starts-first", 1)},
+            {("starts-first", 2), ("starts-after", 4)},
+            "starts-first",
+        ),
+        ("asks-first", "once", set(), {("asks-first", 2), ("asks-first", 4)}, "twice"),
+    ],
+)
+def test_a_start_of_what_is_there_already_starts_nothing(
+    talk: dn.Client,
+    root: str,
+    child: str,
+    starters: set[object],
+    awaited: set[object],
+    parent: str,
+) -> None:
+    """DBOS writes the same row for it; as an edge it would lead from the child's end to its start.
+
+    Such a run is one of an ID that makes a start idempotent, and nothing is wrong with it.
+    """
+    graph = talk.graph(root)
+    assert nx.is_directed_acyclic_graph(graph)
+    assert {one for one, other in kinds(graph, "starts") if other == child} == starters
+    assert kinds(graph, "returns") >= {((child, 2), one) for one in awaited}
+    assert graph.nodes[child]["parent"] == parent
+    assert set(dn.draw(graph).nodes.values()) == set(graph)
+    path = graphs.critical_path(graph)
+    assert path["duration"].sum() == path["end"].iloc[-1] - path["start"].iloc[0]
+    assert len(graphs.fold(graph, budget=3)) < len(graph)
+
+
+def test_a_child_that_starts_its_own_root_by_its_id() -> None:
+    """The row says who was there first: the root has no parent."""
+    graph = execution_graph(
+        *frames(
+            [workflow("p"), workflow("c", parent_workflow_id="p")],
+            [
+                step("p", 1, 0, 1, "c", child_workflow_id="c"),
+                step("c", 1, 2, 3, child_workflow_id="p"),
+            ],
+        )
+    )
+    assert kinds(graph, "starts") == {(("p", 1), "c")}
+    assert "parent" not in graph.nodes["p"]
+
+
+def test_a_fork_keeps_the_start_that_it_copied() -> None:
+    """Its child's row names the original, which may not be in the graph."""
+    again = [
+        step("f", 1, 0, 1, "c", child_workflow_id="c"),
+        step("f", 2, 2, 9, "DBOS.getResult", child_workflow_id="c"),
+        step("f", 3, 10, 11, "c", child_workflow_id="c"),
+    ]
+    rows = [workflow("f", forked_from="p"), workflow("c", parent_workflow_id="p")]
+    graph = execution_graph(*frames(rows, again))
+    assert kinds(graph, "starts") == {(("f", 1), "c")}
+    assert graph.nodes["c"]["parent"] == "f"
+
+
+@pytest.mark.parametrize(
     "edit",
     [
         "UPDATE workflow_status SET parent_workflow_id = workflow_uuid"
         " WHERE workflow_uuid = 'checkout-1'",
         "UPDATE workflow_status SET parent_workflow_id = 'checkout-1-4-1'"
         " WHERE workflow_uuid = 'checkout-1'",
-        "UPDATE operation_outputs SET child_workflow_id = 'checkout-1'"
-        " WHERE workflow_uuid = 'checkout-1-4' AND function_id = 1",
         "UPDATE workflow_status SET forked_from = 'checkout-1-4'"
         " WHERE workflow_uuid = 'checkout-1'",
         "UPDATE workflow_status SET forked_from = workflow_uuid WHERE workflow_uuid = 'checkout-1'",

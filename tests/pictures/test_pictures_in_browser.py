@@ -41,6 +41,16 @@ OVERLAPPING = """() => [...document.querySelectorAll('[data-node]')].filter((nod
     });
 }).map((node) => node.textContent)"""
 
+COVERED = """() => {
+    const texts = [...document.querySelectorAll('svg text')].filter((text) => text.textContent);
+    const boxes = texts.map((text) => text.getBoundingClientRect());
+    const over = (one, two) => Math.min(one.right, two.right) - Math.max(one.left, two.left);
+    const beside = (one, two) => Math.min(one.bottom, two.bottom) - Math.max(one.top, two.top);
+    return texts.flatMap((text, n) => boxes.slice(0, n)
+        .filter((box) => over(box, boxes[n]) > 1 && beside(box, boxes[n]) > 4)
+        .map(() => text.textContent));
+}"""
+
 
 class Watched:
     """A page, and whatever it did that it should not."""
@@ -116,6 +126,27 @@ def test_no_text_leaves_its_card(watched: Watched, direction: Any) -> None:
 def test_no_label_runs_into_the_bars(watched: Watched, make: Callable[[], Any]) -> None:
     watched.show(PAGE.format(timeline(make(), fold=None).svg))
     assert watched.page.evaluate(OVERLAPPING) == []
+    assert watched.page.evaluate(OUTSIDE) == []
+
+
+def backwards() -> Any:
+    """Steps of which there is more to say than a narrow timeline has room for."""
+    sample = runs.Sample("w")
+    sample.workflow("w", "order", 0, 100)
+    for number, (begin, end) in enumerate([(0, 100), (90, 80), (99, 98), (50, 40)]):
+        error = {"status": "ERROR", "error_type": "SomethingVeryLong"} if number % 2 else {}
+        sample.step("w", number, "a_step_with_a_long_name", begin, end, **error)
+    return sample.graph
+
+
+@pytest.mark.parametrize("width", [420, 560, 940, 1600])
+@pytest.mark.parametrize(
+    "make", [backwards, runs.hostile, runs.failing, lambda: runs.many(300, failed=9)]
+)
+def test_no_text_covers_another(watched: Watched, make: Callable[[], Any], width: int) -> None:
+    watched.page.set_viewport_size({"width": 1700, "height": 900})
+    watched.show(PAGE.format(timeline(make(), width=width).svg))
+    assert watched.page.evaluate(COVERED) == []
     assert watched.page.evaluate(OUTSIDE) == []
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -13,6 +17,7 @@ import runs
 from test_drawing import SVG, parse, texts
 
 import dbos_notebook as dn
+from dbos_notebook import graphs
 from dbos_notebook.pictures.rows import Row, build
 from dbos_notebook.pictures.scale import Scale
 from dbos_notebook.pictures.timeline import timeline
@@ -270,6 +275,51 @@ def test_hostile_names_stay_text(theme: Any) -> None:
     # Nothing of it spoils the pictures that come after.
     plain = timeline(runs.failing(), critical_path=False)
     assert plain.png.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("status", ["SUCCESS", "CANCELLED", "PAUSED"])
+def test_a_root_whose_end_was_not_recorded(
+    corpus_sqlite: Callable[[str], Path], status: str
+) -> None:
+    """An older dbos recorded none, and a later one may know a status that we do not."""
+    path = corpus_sqlite("3.4.0")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "UPDATE workflow_status SET completed_at = NULL, status = ?"
+            " WHERE workflow_uuid = 'checkout-1'",
+            [status],
+        )
+    with dn.connect(path) as db:
+        picture = db.timeline("checkout-1")
+        assert "validate" in texts(picture)
+        assert "critical path: what the end waited for" not in texts(picture)
+        # Who asks for the path, and for nothing else, is told.
+        with pytest.raises(dn.GraphError, match="no times"):
+            graphs.critical_path(db.graph("checkout-1"))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE operation_outputs SET started_at_epoch_ms = -62135596800000",
+        "UPDATE operation_outputs SET completed_at_epoch_ms = 253402300799999",
+        "UPDATE workflow_status SET created_at = -62135596800000",
+        "UPDATE workflow_status SET created_at = 253402300799999",
+    ],
+)
+def test_times_that_are_centuries_apart(corpus_sqlite: Callable[[str], Path], edit: str) -> None:
+    """A clock that was wrong, or a row edited by hand; pandas' usual spans end at 292 years."""
+    path = corpus_sqlite("3.4.0")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(edit)
+    with dn.connect(path) as db:
+        graph, other = db.graph("checkout-1"), db.graph("checkout-2")
+        timeline_of_it = db.timeline("checkout-1")
+    for picture in (timeline_of_it, dn.draw(graph), dn.draw(graph, fold=3)):
+        parse(picture)
+        assert picture.text
+    compared = graphs.compare(other, graph, tolerance=1e6)
+    parse(dn.draw(compared.graph))
 
 
 def test_the_same_run_gives_the_same_picture() -> None:
