@@ -151,7 +151,7 @@ class Inspect {
   // What stands where else it says when it was read.
   said() {
     if (this.offline) return `as of ${exact(this.state.at)}`;
-    return this.active && this.live.on() ? "live" : null;
+    return this.active && this.live.on() && !this.comparison.pair ? "live" : null;
   }
 
   showHead() {
@@ -459,12 +459,14 @@ class Inspect {
   }
 
   async followFork(made) {
-    const told = this.nodeActions.panel.hidden ? this.actions.panel : this.nodeActions.panel;
-    const kept = [...told.childNodes];
+    const told = this.nodeActions.panel.hidden ? this.actions : this.nodeActions;
+    const kept = [...told.panel.childNodes];
+    const held = told.isHeld();
     await this.openRun(made.new_workflow_id);
     // The receipt stays until it is closed.
-    put(told, kept);
-    told.hidden = false;
+    put(told.panel, kept);
+    told.panel.hidden = false;
+    if (held) told.read();
   }
 
   async copyCode() {
