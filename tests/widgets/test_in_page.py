@@ -347,6 +347,25 @@ def test_a_timeline_is_drawn_for_the_room_that_it_has(
     assert drawn()[0] == alone
 
 
+def test_the_timeline_of_what_still_waits_grows_by_itself_and_by_a_click(
+    copied: Path, shown: Callable[..., Page]
+) -> None:
+    said = "document.querySelector('.dn-picture > .dn-canvas > svg').textContent"
+    with dn.connect(copied) as db:
+        receipt = db.fork("checkout-5-bad", "failed")
+        widget = db.inspect(receipt.to_frame()["new_workflow_id"].item())
+        page = shown(widget)
+        page.get_by_role("tab", name="Timeline").click()
+        page.wait_for_function(f"{said}.includes('has waited')")
+        first = page.evaluate(said)
+        page.wait_for_function(f"(first) => {said} !== first", arg=first)
+        page.get_by_role("switch", name="Live").click()
+        second = page.evaluate(said)
+        page.wait_for_timeout(1100)  # so that another second is told
+        page.get_by_role("button", name="Refresh").click()
+        page.wait_for_function(f"(second) => {said} !== second", arg=second)
+
+
 def test_what_marks_a_row_lies_on_no_other(db: dn.Client, shown: Callable[..., Page]) -> None:
     page = shown(db.inspect("checkout-5-bad"))
     page.get_by_role("tab", name="Timeline").click()

@@ -20,6 +20,7 @@ const BUSY_SHARE = 12;
 const CLOCK = 1000;
 const TYPED = 150;
 const FITTING = 120;
+const GROWN = 5000; // a timeline of what still runs is drawn anew after this, though nothing else changed
 const TABS = [["graph", "Graph"], ["timeline", "Timeline"], ["steps", "Steps"]];
 
 class Inspect {
@@ -238,6 +239,7 @@ class Inspect {
     if (this.comparison.pair) return;
     this.drawn = picture;
     this.drawnIn = this.room();
+    this.drawnAt = this.now();
     this.canvas.show(picture, `${this.tab === "timeline" ? "Timeline" : "Graph"} of `
       + `${this.facts.row.name ?? "the workflow"}; arrow keys walk, Enter opens`,
     this.tab === "timeline");
@@ -527,7 +529,8 @@ class Inspect {
 
   async askAgain() {
     const before = this.stamp;
-    await this.load({ anew: true, stamp: before });
+    const grown = this.tab === "timeline" && this.now() - this.drawnAt > GROWN;
+    await this.load({ anew: true, stamp: grown ? null : before });
     this.calm = before === this.stamp ? this.calm + 1 : 0;
   }
 
