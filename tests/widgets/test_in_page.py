@@ -411,6 +411,20 @@ def test_a_long_id_leaves_the_buttons_beside_each_other(
             assert len(set(tops)) == 1
 
 
+def test_the_steps_and_the_picture_say_how_long_a_workflow_took(
+    shop_sqlite: Path, shown: Callable[..., Page]
+) -> None:
+    with dn.connect(shop_sqlite) as shop:
+        root = shop.workflows(name="order", status="SUCCESS", has_parent=False)["workflow_id"][0]
+        page = shown(shop.inspect(root))
+        took = page.locator(".dn-fact-line", has_text="took").locator("span").first.inner_text()
+        label = page.locator("[data-node][aria-label^='order']").first.get_attribute("aria-label")
+        assert label == f"order, SUCCESS, {took.removeprefix('took ')}"
+        page.get_by_role("tab", name="Steps").click()
+        row = page.locator(".dn-steplist tr[data-kind=workflow]").first
+        row.get_by_text(took.removeprefix("took "), exact=True).wait_for()
+
+
 def test_a_tab_shows_the_step_that_was_chosen_in_another(
     db: dn.Client, shown: Callable[..., Page]
 ) -> None:

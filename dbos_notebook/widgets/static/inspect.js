@@ -78,7 +78,7 @@ class Inspect {
     this.canvas = new Canvas({
       choose: (node) => this.choose(node),
       label: (node) => [node.count && `${count(node.count)} times`, node.name, node.status,
-        node.error && shortType(node.error), span(node.duration)].filter(Boolean).join(", "),
+        node.error && shortType(node.error), node.took ?? span(node.duration)].filter(Boolean).join(", "),
     });
     this.tabs = el("div", { class: "dn-tabs", role: "tablist", "aria-label": "View" });
     this.failures = el("span", { class: "dn-group dn-failures", hidden: true, role: "group",
