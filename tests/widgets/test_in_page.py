@@ -396,6 +396,39 @@ def test_a_comparison_is_not_called_live(copied: Path, shown: Callable[..., Page
         page.wait_for_function("document.querySelector('.dn-state').textContent === 'live'")
 
 
+def test_a_comparison_that_was_ended_or_left_does_not_come_back(
+    db: dn.Client, shown: Callable[..., Page]
+) -> None:
+    page = shown(db.inspect("fork-1"))
+    compare = page.get_by_role("button", name="compare", exact=True)
+    compare.click()
+    page.locator(".dn-side", has_text="What differs").wait_for()
+
+    def held() -> None:
+        page.wait_for_function("window.model.held.length === 1")
+
+    def released() -> None:
+        """Let the answer come; what is asked after it has been answered shows that it came."""
+        page.evaluate("window.model.release()")
+        page.get_by_label("Find in this run").fill("charge")
+        page.locator(".dn-found", has_text="charge").wait_for()
+        assert page.locator(".dn-strip").is_hidden()
+        assert page.locator(".dn-side").is_hidden()
+        page.get_by_label("Find in this run").press("Escape")
+
+    page.evaluate("window.model.holding = 'compare'")
+    page.get_by_role("button", name="Critical path").click()
+    held()
+    page.get_by_role("button", name="End", exact=True).click()
+    released()
+    page.evaluate("window.model.holding = 'compare'")
+    compare.click()
+    held()
+    page.locator(".dn-fact-line").get_by_role("button", name="checkout-5-bad").click()
+    page.wait_for_function("document.querySelector('.dn-run-id').textContent === 'checkout-5-bad'")
+    released()
+
+
 def test_a_long_id_leaves_the_buttons_beside_each_other(
     copied: Path, shown: Callable[..., Page]
 ) -> None:
