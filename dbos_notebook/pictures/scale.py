@@ -16,7 +16,7 @@ _LONG = 0.08
 _WORTH = 0.25
 """Waits are made short where the rest would have less than this share of the axis."""
 _FINEST = 0.001
-"""Times are kept in milliseconds: less than one is nothing to make room for."""
+"""Times are kept in milliseconds: less than one is nothing to make room for, or to count in."""
 _SHORT = 46.0
 """How wide a wait that was made short is."""
 _TICK = 90.0
@@ -111,7 +111,7 @@ class Scale:
         # One step for the whole axis, so that equal distances are equal times.
         whole = sum(each.seconds for each in self.breaks)
         drawn = self.wide - _SHORT * len(self.breaks)
-        step = nice((self.end - self.start - whole) * _TICK / max(drawn, 1.0))
+        step = max(nice((self.end - self.start - whole) * _TICK / max(drawn, 1.0)), _FINEST)
         for before, after in pairwise(cuts):
             if before + 1 == after:  # two breaks on end, or one at the very beginning
                 ticks += [Tick(0.0, 0.0, 0.0, major=True)] if before < 0 else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -128,7 +129,8 @@ def _render(
     spans += [(start, end, True) for row in rows for start, end in row.members]
     most, share = _LABEL
     most = min(most, share * wide)
-    label = min(most, max((_label_width(row) for row in rows), default=0.0)) + 12
+    # Whole, so that what it was measured for fits in what is left of it when it is drawn.
+    label = min(most, math.ceil(max((_label_width(row) for row in rows), default=0.0))) + 12
     least, most, share = _AFTER
     most = min(most, share * wide)
     after = min(most, max([least, *(_said_width(row) for row in rows if row.spans or row.members)]))

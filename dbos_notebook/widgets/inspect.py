@@ -134,8 +134,8 @@ class Inspect(View):
         if found is None:
             found = Run.read(self._client, workflow_id)
             before = self._runs.get(workflow_id)
-            # What was drawn of it is as good as before.
-            if before is not None and before.stamp == found.stamp:
+            # What was drawn of it is as good as before; of what still runs, a bar is longer now.
+            if before is not None and before.stamp == found.stamp and not found.active:
                 found = before
         self._runs[workflow_id] = found
         self._runs.move_to_end(workflow_id)

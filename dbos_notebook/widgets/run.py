@@ -168,7 +168,7 @@ class Run:
             "failures": failures[:MOST_FAILURES],
             "more_failures": max(0, len(failures) - MOST_FAILURES),
             "counts": self._counts(),
-            "took": Times(self.graph).took(self.workflow_id),
+            "took": self._times.took(self.workflow_id),
             "active": self.active,
         }
 
@@ -207,8 +207,17 @@ class Run:
 
     def told(self, key: Any) -> dict[str, Any]:
         """Return a node in short."""
-        node = self.graph.nodes[key]
-        return node_in_short(key, node)
+        return self._timed(node_in_short(key, self.graph.nodes[key]))
+
+    @cached_property
+    def _times(self) -> Times:
+        return Times(self.graph)
+
+    def _timed(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Add how long a workflow took as its picture says it: SQLite keeps whole seconds."""
+        if told["kind"] == "workflow" and "duration" in told and told["key"] in self.graph:
+            told["took"] = self._times.took(told["key"])
+        return told
 
     def search(self, text: str) -> dict[str, Any]:
         """Find the nodes that hold a text in their name, ID, number or error."""
@@ -298,7 +307,8 @@ class Run:
 
     def drawn(self, view: Mapping[str, Any]) -> dict[str, Any]:
         """Return the picture, and which part of it is which node."""
-        return drawn(self.picture(view))
+        found = drawn(self.picture(view))
+        return {**found, "nodes": [self._timed(node) for node in found["nodes"]]}
 
 
 def node_in_short(key: Any, node: Mapping[str, Any]) -> dict[str, Any]:

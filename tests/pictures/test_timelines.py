@@ -20,7 +20,7 @@ import dbos_notebook as dn
 from dbos_notebook import graphs
 from dbos_notebook.pictures.rows import Row, build
 from dbos_notebook.pictures.scale import Scale
-from dbos_notebook.pictures.timeline import timeline
+from dbos_notebook.pictures.timeline import _tick, timeline
 from dbos_notebook.pictures.times import Times
 
 FORK = "fork-of-order-1-1.0-0006"
@@ -141,6 +141,22 @@ def test_ticks_are_apart_and_within() -> None:
             assert all(0 <= x <= 600.001 for x in places)
             assert all(b - a > 40 for a, b in pairwise(places)), end
             assert 2 <= len(places) <= 14, (end, len(places))
+
+
+def test_every_tick_says_another_time() -> None:
+    for end in (0.001, 0.002, 0.003, 0.013, 0.9, 1.2, 61, 4000):
+        for wide in (300, 1000, 1900):
+            said = [_tick(tick) for tick in Scale([(0, end, True)], wide).ticks]
+            assert len(set(said)) == len(said), said
+
+
+def test_the_longest_name_has_the_room_that_it_was_measured_for() -> None:
+    for name in ("price", "reserve", "set event", "waits for fulfil", "charge_card", "a", "iiimmm"):
+        for number in (1, 7, 23):
+            sample = runs.Sample("w")
+            sample.workflow("w", "o", 0, 1)
+            sample.step("w", number, name, 0.1, 0.9)
+            assert name in texts(timeline(sample.graph, width=1200)), name
 
 
 def test_what_still_runs_has_an_open_end(shop: dn.Client) -> None:

@@ -6,6 +6,7 @@ Without a notebook between them the tests can hold answers back, and fail them.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -121,6 +122,29 @@ def test_any_word_may_be_a_status(copied: Path, shown: Callable[..., Page]) -> N
             page.locator(".dn-steplist tr").first.wait_for()
 
 
+@pytest.mark.parametrize("view", ["explore", "board", "inspect", "controls"])
+def test_a_kernel_that_takes_no_question_is_told_of(
+    copied: Path, shown: Callable[..., Page], view: str
+) -> None:
+    with dn.connect(copied) as db:
+        made: dict[str, Callable[[], View]] = {
+            "explore": db.explore,
+            "board": db.board,
+            "inspect": lambda: db.inspect("checkout-4"),
+            "controls": lambda: db.controls("queued-1"),
+        }
+        page = shown(made[view]())
+        page.locator(".dn-row, .dn-tile, [data-node], .dn-title code").first.wait_for()
+        # As JupyterLab does where a kernel was shut down.
+        page.evaluate("() => { window.model.send = () => { throw new Error('Cannot send'); }; }")
+        for _ in range(2):
+            page.get_by_role("button", name=re.compile("Refresh|Ask again now")).first.click()
+            banner = page.locator(".dn-banner", has_text="KernelEnded")
+            banner.wait_for()
+            assert "Try again" not in banner.inner_text()
+            banner.get_by_label("Close").click()
+
+
 def test_the_focus_stays_where_it_was(db: dn.Client, shown: Callable[..., Page]) -> None:
     page = shown(db.explore())
     page.locator(".dn-row").first.wait_for()
@@ -179,6 +203,83 @@ def test_a_plan_that_is_not_seen_is_not_confirmed(copied: Path, shown: Callable[
         sent = page.evaluate("window.model.sent.filter((one) => one.kind === 'apply').length")
         assert sent == 1
         assert db.workflow("queued-1").status == "CANCELLED"
+
+
+def test_what_is_pressed_twice_neither_confirms_a_plan_nor_closes_a_receipt(
+    copied: Path, shown: Callable[..., Page]
+) -> None:
+    with dn.connect(copied) as db:
+        page = shown(db.controls("queued-1"))
+        press = page.get_by_role("button", name="Cancel", exact=True, disabled=False)
+        press.press("Enter")
+        confirm = page.locator(".dn-confirm")
+        confirm.wait_for()
+        page.keyboard.press("Enter")
+        assert "apply" not in page.evaluate("window.model.sent.map((one) => one.kind)")
+        # From what is to be read, the confirmation is the next stop.
+        page.keyboard.press("Tab")
+        assert focused(page) == confirm.inner_text()
+        page.get_by_role("button", name="Do nothing").press("Enter")
+        assert focused(page) == press.get_attribute("title")
+        press.press("Enter")
+        confirm.wait_for()
+        where = confirm.bounding_box()
+        assert where is not None
+        confirm.press("Enter")
+        receipt = page.locator(".dn-plan[aria-label^=Receipt]")
+        receipt.wait_for()
+        page.keyboard.press("Enter")
+        page.mouse.click(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
+        assert receipt.is_visible()
+        page.locator(".dn-actions button:enabled", has_text="Resume").wait_for()
+        receipt.get_by_role("button", name="Close").press("Enter")
+        assert receipt.is_hidden()
+        assert page.evaluate("document.activeElement.closest('.dn-actions') !== null")
+
+
+def test_a_plan_is_read_without_scrolling_sideways_in_a_narrow_cell(
+    copied: Path, shown: Callable[..., Page]
+) -> None:
+    with dn.connect(copied) as db:
+        page = shown(db.controls("checkout-5-bad"), width=380)
+        page.get_by_role("button", name="Fork", exact=True, disabled=False).click()
+        rows = page.locator(".dn-plan-rows")
+        rows.wait_for()
+        assert rows.evaluate("(rows) => rows.scrollWidth <= rows.clientWidth")
+        assert rows.locator("tr", has_text="runs again from step").is_visible()
+        page.locator(".dn-confirm").click()
+        receipt = page.locator(".dn-plan[aria-label^=Receipt]")
+        receipt.wait_for()
+        assert rows.evaluate("(rows) => rows.scrollWidth <= rows.clientWidth")
+        # Here is nowhere to show the new run.
+        assert receipt.get_by_title("click-").count() == 1
+        assert receipt.locator(".dn-link").count() == 0
+
+
+def test_the_list_of_what_waits_fits_a_narrow_cell(
+    copied: Path, shown: Callable[..., Page]
+) -> None:
+    with dn.connect(copied) as db:
+        page = shown(db.explore(queues_only=True), width=380)
+        page.locator(".dn-row").first.wait_for()
+        assert page.locator(".dn-scroll").evaluate("(one) => one.scrollWidth <= one.clientWidth")
+
+
+def test_the_fields_of_time_hold_what_the_list_is_narrowed_by(
+    db: dn.Client, shown: Callable[..., Page]
+) -> None:
+    page = shown(db.explore(end_time="2100-01-01T00:00:00.000Z"))
+    page.get_by_title("More filters").click()
+    begin, end = page.get_by_label("Created from"), page.get_by_label("Created until")
+    assert end.input_value().startswith("2100-01-01T00:00")
+    begin.fill("2020-02-03T04:05:06")
+    chip = page.locator(".dn-filter", has_text="from 2020-02-03 04:05:06")
+    chip.get_by_role("button").click()
+    assert begin.input_value() == ""
+    begin.fill("2020-02-03T04:05:06")
+    chip.wait_for()
+    page.get_by_label("Created", exact=True).select_option("last 24 hours")
+    assert begin.input_value() == ""
 
 
 def test_what_buttons_can_do_is_asked_again_after_a_failure(
@@ -244,6 +345,117 @@ def test_a_timeline_is_drawn_for_the_room_that_it_has(
     assert scale > 0.95
     page.get_by_label("Close the details").click()
     assert drawn()[0] == alone
+
+
+def test_the_timeline_of_what_still_waits_grows_by_itself_and_by_a_click(
+    copied: Path, shown: Callable[..., Page]
+) -> None:
+    said = "document.querySelector('.dn-picture > .dn-canvas > svg').textContent"
+    with dn.connect(copied) as db:
+        receipt = db.fork("checkout-5-bad", "failed")
+        widget = db.inspect(receipt.to_frame()["new_workflow_id"].item())
+        page = shown(widget)
+        page.get_by_role("tab", name="Timeline").click()
+        page.wait_for_function(f"{said}.includes('has waited')")
+        first = page.evaluate(said)
+        page.wait_for_function(f"(first) => {said} !== first", arg=first)
+        page.get_by_role("switch", name="Live").click()
+        second = page.evaluate(said)
+        page.wait_for_timeout(1100)  # so that another second is told
+        page.get_by_role("button", name="Refresh").click()
+        page.wait_for_function(f"(second) => {said} !== second", arg=second)
+
+
+def test_what_marks_a_row_lies_on_no_other(db: dn.Client, shown: Callable[..., Page]) -> None:
+    page = shown(db.inspect("checkout-5-bad"))
+    page.get_by_role("tab", name="Timeline").click()
+    page.get_by_role("button", name="1 failure").click()
+    page.locator(".dn-side h3").wait_for()
+    over = page.evaluate("""() => {
+        const halo = document.querySelector(".dn-halo");
+        const { top, bottom } = halo.getBoundingClientRect();
+        return [...document.querySelectorAll(".dn-picture [data-node]")]
+          .filter((one) => !one.contains(halo)).map((one) => one.getBoundingClientRect())
+          .map((one) => Math.min(bottom, one.bottom) - Math.max(top, one.top));
+    }""")
+    assert over
+    assert max(over) <= 2
+
+
+def test_a_comparison_is_not_called_live(copied: Path, shown: Callable[..., Page]) -> None:
+    with dn.connect(copied) as db:
+        receipt = db.fork("checkout-5-bad", "failed")
+        page = shown(db.inspect(receipt.to_frame()["new_workflow_id"].item()))
+        line = page.locator(".dn-end .dn-state")
+        page.wait_for_function("document.querySelector('.dn-state').textContent === 'live'")
+        page.get_by_role("button", name="compare", exact=True).first.click()
+        page.locator(".dn-pairs").wait_for()
+        page.wait_for_function("document.querySelector('.dn-state').textContent !== 'live'")
+        assert line.inner_text().startswith("read ")
+        page.get_by_role("button", name="End", exact=True).click()
+        page.wait_for_function("document.querySelector('.dn-state').textContent === 'live'")
+
+
+def test_a_comparison_that_was_ended_or_left_does_not_come_back(
+    db: dn.Client, shown: Callable[..., Page]
+) -> None:
+    page = shown(db.inspect("fork-1"))
+    compare = page.get_by_role("button", name="compare", exact=True)
+    compare.click()
+    page.locator(".dn-side", has_text="What differs").wait_for()
+
+    def held() -> None:
+        page.wait_for_function("window.model.held.length === 1")
+
+    def released() -> None:
+        """Let the answer come; what is asked after it has been answered shows that it came."""
+        page.evaluate("window.model.release()")
+        page.get_by_label("Find in this run").fill("charge")
+        page.locator(".dn-found", has_text="charge").wait_for()
+        assert page.locator(".dn-strip").is_hidden()
+        assert page.locator(".dn-side").is_hidden()
+        page.get_by_label("Find in this run").press("Escape")
+
+    page.evaluate("window.model.holding = 'compare'")
+    page.get_by_role("button", name="Critical path").click()
+    held()
+    page.get_by_role("button", name="End", exact=True).click()
+    released()
+    page.evaluate("window.model.holding = 'compare'")
+    compare.click()
+    held()
+    page.locator(".dn-fact-line").get_by_role("button", name="checkout-5-bad").click()
+    page.wait_for_function("document.querySelector('.dn-run-id').textContent === 'checkout-5-bad'")
+    released()
+
+
+def test_a_long_id_leaves_the_buttons_beside_each_other(
+    copied: Path, shown: Callable[..., Page]
+) -> None:
+    with dn.connect(copied) as db:
+        receipt = db.fork("checkout-5-bad", "failed")
+        for width in (380, 700, 760):
+            page = shown(db.inspect(receipt.to_frame()["new_workflow_id"].item()), width=width)
+            page.locator(".dn-name-line .dn-live").wait_for()
+            tops = page.locator(".dn-name-line .dn-group > *").evaluate_all(
+                "(all) => all.map((one) => one.getBoundingClientRect().top)"
+            )
+            assert len(tops) == 3
+            assert len(set(tops)) == 1
+
+
+def test_the_steps_and_the_picture_say_how_long_a_workflow_took(
+    shop_sqlite: Path, shown: Callable[..., Page]
+) -> None:
+    with dn.connect(shop_sqlite) as shop:
+        root = shop.workflows(name="order", status="SUCCESS", has_parent=False)["workflow_id"][0]
+        page = shown(shop.inspect(root))
+        took = page.locator(".dn-fact-line", has_text="took").locator("span").first.inner_text()
+        label = page.locator("[data-node][aria-label^='order']").first.get_attribute("aria-label")
+        assert label == f"order, SUCCESS, {took.removeprefix('took ')}"
+        page.get_by_role("tab", name="Steps").click()
+        row = page.locator(".dn-steplist tr[data-kind=workflow]").first
+        row.get_by_text(took.removeprefix("took "), exact=True).wait_for()
 
 
 def test_a_tab_shows_the_step_that_was_chosen_in_another(
@@ -320,6 +532,21 @@ def test_long_names_fit_a_narrow_page_and_all_has_a_name(
         # What was rendered and closed hears nothing more.
         page.evaluate("window.close()")
         assert page.evaluate("window.model.heard.length") == 0
+
+
+def test_the_fallbacks_columns_are_as_wide_as_what_is_in_them(
+    db: dn.Client, chromium: Browser
+) -> None:
+    host = ".jp-RenderedHTMLCommon table { table-layout: fixed; width: auto; }"
+    html = db.explore(status="ERROR").static_html()
+    page = chromium.new_page(viewport={"width": 800, "height": 900})
+    page.set_content(f"<style>{host}</style><div class=jp-RenderedHTMLCommon>{html}</div>")
+    lines = page.locator("td span.ERROR").evaluate_all(
+        "(all) => all.map((one) => one.getClientRects().length)"
+    )
+    page.close()
+    assert lines
+    assert set(lines) == {1}
 
 
 def test_without_a_kernel_the_fallback_is_seen_and_with_one_the_view(

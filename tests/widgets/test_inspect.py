@@ -94,6 +94,19 @@ def test_what_has_not_changed_is_not_sent_again(corpus_sqlite: Callable[[str], P
         assert changed["stamp"] != first["stamp"]
 
 
+def test_the_table_says_how_long_a_workflow_took_as_the_picture_does(shop_sqlite: Path) -> None:
+    with dn.connect(shop_sqlite) as shop:
+        root = shop.workflows(name="order", status="SUCCESS", has_parent=False)["workflow_id"][0]
+        widget = shop.inspect(root)
+        picture = show(widget)["picture"]
+        listed = ask(widget, "list", id=root)["rows"]
+    drawn = [node for node in picture["nodes"] if node["kind"] == "workflow"]
+    assert drawn
+    for node in drawn:
+        assert f"succeeded after {node['took']}<" in picture["svg"].replace("&lt;", "<")
+        assert [row["took"] for row in listed if row["key"] == node["key"]] == [node["took"]]
+
+
 def test_a_step_tells_what_it_gave_or_why_it_failed(db: dn.Client) -> None:
     widget = db.inspect("checkout-5-bad")
     steps = db.steps("checkout-5-bad", load_output=True)

@@ -23,7 +23,7 @@ const OUTCOMES = { do: "SUCCESS", done: "SUCCESS", unchanged: "CANCELLED", refus
 
 export class Actions {
   // ask(kind, question) → answer or null; done(receipt) after something was written;
-  // find(id) shows a workflow.
+  // find(id) shows a workflow, where there is a place for that.
   constructor(forbidden, ask, done, find) {
     // In lanes of its own: another's buttons beside these must not take their answers.
     this.ask = (kind, question) => ask(kind, question, `${kind} ${this.lists}`);
@@ -74,6 +74,7 @@ export class Actions {
   begin(name, options = {}) {
     this.action = name;
     this.options = options;
+    this.pressed = this.panel.getRootNode().activeElement;
     // Of this click alone: whatever is sent twice is done once.
     const random = crypto.getRandomValues(new Uint8Array(6));
     this.key = `click-${[...random].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
@@ -112,7 +113,7 @@ export class Actions {
     this.panel.setAttribute("aria-label", `Plan: ${this.action}`);
     this.panel.hidden = false;
     this.panel.scrollIntoView({ block: "nearest" });
-    if (!this.panel.contains(this.panel.getRootNode().activeElement)) confirm.focus();
+    if (!this.isHeld()) this.read();
   }
 
   title() {
@@ -183,9 +184,7 @@ export class Actions {
       el("td", {}, el("code", {}, row.workflow_id)),
       el("td", {}, row.status_before, row.status_after !== row.status_before
         && ` → ${row.status_after ?? ""}`),
-      el("td", {}, row.new_workflow_id && el("button", { type: "button", class: "dn-link dn-cut",
-        title: `Show the new run ${row.new_workflow_id}`, on: { click: () => this.find(row.new_workflow_id) } },
-        row.new_workflow_id)),
+      el("td", {}, row.new_workflow_id && this.newRun(row.new_workflow_id)),
       el("td", { class: "dn-effect" }, row.detail)));
     replace(this.panel,
       el("div", { class: "dn-plan-head" }, el("b", {}, `Receipt: ${receipt.action}`),
@@ -195,19 +194,39 @@ export class Actions {
         el("thead", {}, el("tr", {}, ["outcome", "workflow", "status", "new run", ""]
           .map((label) => el("th", { scope: "col" }, label)))),
         el("tbody", {}, rows)), receipt.left_out));
-    const close = el("button", { type: "button", class: "dn-button",
-      on: { click: () => this.close() } }, "Close");
-    put(this.panel, el("div", { class: "dn-plan-foot" }, close,
-      el("span", { class: "dn-note" }, "widget.receipt holds it")));
+    // Where the confirmation stood is nothing that its second click would press.
+    put(this.panel, el("div", { class: "dn-plan-foot" },
+      el("span", { class: "dn-note" }, "widget.receipt holds it"), el("span", { class: "dn-space" }),
+      el("button", { type: "button", class: "dn-button", on: { click: () => this.close() } },
+        "Close")));
     this.panel.setAttribute("aria-label", `Receipt: ${receipt.action}`);
-    close.focus();
+    this.read();
     this.known = null;
     this.done(receipt);
   }
 
+  newRun(id) {
+    if (!this.find) return el("code", { title: id }, id);
+    return el("button", { type: "button", class: "dn-link dn-cut", title: `Show the new run ${id}`,
+      on: { click: () => this.find(id) } }, id);
+  }
+
+  isHeld() {
+    return this.panel.contains(this.panel.getRootNode().activeElement);
+  }
+
+  // The focus goes to what is to be read: Enter pressed twice, or held, neither confirms nor closes.
+  read() {
+    this.panel.querySelector(".dn-plan-rows").focus({ preventScroll: true });
+  }
+
   close() {
+    const held = this.isHeld();
     this.turn = (this.turn ?? 0) + 1;
     this.panel.hidden = true;
     replace(this.panel);
+    if (!held) return;
+    const back = this.pressed?.isConnected ? this.pressed : this.bar.querySelector("button:enabled");
+    back?.focus({ preventScroll: true });
   }
 }

@@ -192,9 +192,11 @@ export class Canvas {
     if (!part) return;
     const box = part.getBBox();
     const halo = document.createElementNS(NAMESPACE, "rect");
+    // A row lies at the next, whose words must not be struck through.
+    const out = this.rows ? 1 : 4;
     for (const [name, value] of Object.entries({
-      class: "dn-halo", x: box.x - 4, y: box.y - 4, width: box.width + 8, height: box.height + 8,
-      rx: 8, "pointer-events": "none",
+      class: "dn-halo", x: box.x - out, y: box.y - out, width: box.width + 2 * out,
+      height: box.height + 2 * out, rx: out + 4, "pointer-events": "none",
     })) halo.setAttribute(name, value);
     part.append(halo);
     this.rove(ref);

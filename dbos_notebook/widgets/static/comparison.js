@@ -8,13 +8,17 @@ export class Comparison {
   constructor(view) {
     this.view = view;
     this.pair = null;
+    this.turn = 0;
   }
 
   async show(first, second, anew = false) {
     const { view } = this;
+    const { id } = view;
+    const turn = this.turn += 1;
     const answer = await view.try(view.link.ask("compare",
       { first, second, anew, view: { ...view.view(), picture: "graph" } }));
-    if (!answer) return;
+    // What was ended or left meanwhile does not come back.
+    if (!answer || turn !== this.turn || id !== view.id) return;
     if (view.tab !== "graph") {
       view.tab = "graph";
       view.showTabs();
@@ -72,6 +76,7 @@ export class Comparison {
 
   end(load = true) {
     const { view } = this;
+    this.turn += 1;
     this.pair = null;
     this.found = null;
     view.strip.hidden = true;

@@ -29,7 +29,7 @@ function render({ model, el: host }) {
           el("span", { class: "dn-status" }, chip(status), el("b", {}, count(number))))]);
     await actions.about(ids, JSON.stringify(answer.counts));
   };
-  const actions = new Actions(forbidden, ask, show, () => {});
+  const actions = new Actions(forbidden, ask, show);
   const refresh = el("button", { type: "button", class: "dn-button", title: "Ask again now",
     on: { click: show } }, "Refresh");
   put(root, el("div", { class: "dn-top" }, title, actions.bar, el("span", { class: "dn-space" }),

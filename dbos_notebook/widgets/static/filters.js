@@ -1,6 +1,6 @@
 // What the list is narrowed by: statuses with their counts, chosen values, times, texts.
 import { el, onEntered, replace } from "./dom.js";
-import { STATUSES, chip, count } from "./format.js";
+import { STATUSES, chip, count, exact } from "./format.js";
 
 const FIELDS = [
   ["name", "Workflow", "a workflow function"],
@@ -22,6 +22,15 @@ const AGES = [
   ["7d", "last 7 days"],
   ["30d", "last 30 days"],
 ];
+
+const MOMENT = /^\d{4}-.*T.*(Z|[+-]\d\d:\d\d)$/;
+
+// A moment as a field of the page holds it: in the reader's own zone.
+function local(value) {
+  if (!MOMENT.test(value)) return "";
+  const at = new Date(value);
+  return new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 19);
+}
 
 // The row of statuses: each a switch.
 export function statusBar(view, change) {
@@ -83,10 +92,10 @@ export function filterPanel(start, view, change, loadChoices, name) {
         // With its zone: the kernel may live in another.
         change({ [key]: input.value ? new Date(input.value).toISOString() : "" });
       });
-      return el("label", {}, el("span", {}, label), input);
+      return { key, input, node: el("label", {}, el("span", {}, label), input) };
     },
   );
-  replace(panel, fields.map((field) => field.node), texts.map((text) => text.node), moments);
+  replace(panel, [...fields, ...texts, ...moments].map((field) => field.node));
 
   const ages = el("select", { "aria-label": "Created", class: "dn-select" },
     AGES.map(([value, label]) => el("option", { value }, label)));
@@ -110,12 +119,18 @@ export function filterPanel(start, view, change, loadChoices, name) {
     for (const [key, word] of [["start_time", "from"], ["end_time", "until"]]) {
       const value = view[key];
       if (value && !AGES.some(([age]) => age === value)) {
-        set.push(removable(key, `${word} ${value}`, ""));
+        const said = MOMENT.test(value) ? exact(Date.parse(value)) : value;
+        set.push(removable(key, `${word} ${said}`, ""));
       }
     }
     for (const fixed of start.fixed) set.push(el("span", { class: "dn-filter" }, fixed));
     replace(chips, set);
     for (const { key, input } of texts) input.value = view[key] ?? "";
+    for (const { key, input } of moments) {
+      const value = local(view[key]);
+      // What is being typed into stays as it is; a browser leaves out seconds that are none.
+      if (input.value.padEnd(value.length, ":00") !== value) input.value = value;
+    }
     const age = view.start_time ?? "";
     ages.querySelector("[data-other]")?.remove();
     if (!AGES.some(([value]) => value === age)) {

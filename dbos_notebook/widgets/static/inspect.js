@@ -20,6 +20,7 @@ const BUSY_SHARE = 12;
 const CLOCK = 1000;
 const TYPED = 150;
 const FITTING = 120;
+const GROWN = 5000; // a timeline of what still runs is drawn anew after this, though nothing else changed
 const TABS = [["graph", "Graph"], ["timeline", "Timeline"], ["steps", "Steps"]];
 
 class Inspect {
@@ -77,7 +78,7 @@ class Inspect {
     this.canvas = new Canvas({
       choose: (node) => this.choose(node),
       label: (node) => [node.count && `${count(node.count)} times`, node.name, node.status,
-        node.error && shortType(node.error), span(node.duration)].filter(Boolean).join(", "),
+        node.error && shortType(node.error), node.took ?? span(node.duration)].filter(Boolean).join(", "),
     });
     this.tabs = el("div", { class: "dn-tabs", role: "tablist", "aria-label": "View" });
     this.failures = el("span", { class: "dn-group dn-failures", hidden: true, role: "group",
@@ -151,7 +152,7 @@ class Inspect {
   // What stands where else it says when it was read.
   said() {
     if (this.offline) return `as of ${exact(this.state.at)}`;
-    return this.active && this.live.on() ? "live" : null;
+    return this.active && this.live.on() && !this.comparison.pair ? "live" : null;
   }
 
   showHead() {
@@ -238,6 +239,7 @@ class Inspect {
     if (this.comparison.pair) return;
     this.drawn = picture;
     this.drawnIn = this.room();
+    this.drawnAt = this.now();
     this.canvas.show(picture, `${this.tab === "timeline" ? "Timeline" : "Graph"} of `
       + `${this.facts.row.name ?? "the workflow"}; arrow keys walk, Enter opens`,
     this.tab === "timeline");
@@ -459,12 +461,14 @@ class Inspect {
   }
 
   async followFork(made) {
-    const told = this.nodeActions.panel.hidden ? this.actions.panel : this.nodeActions.panel;
-    const kept = [...told.childNodes];
+    const told = this.nodeActions.panel.hidden ? this.actions : this.nodeActions;
+    const kept = [...told.panel.childNodes];
+    const held = told.isHeld();
     await this.openRun(made.new_workflow_id);
     // The receipt stays until it is closed.
-    put(told, kept);
-    told.hidden = false;
+    put(told.panel, kept);
+    told.panel.hidden = false;
+    if (held) told.read();
   }
 
   async copyCode() {
@@ -525,7 +529,8 @@ class Inspect {
 
   async askAgain() {
     const before = this.stamp;
-    await this.load({ anew: true, stamp: before });
+    const grown = this.tab === "timeline" && this.now() - this.drawnAt > GROWN;
+    await this.load({ anew: true, stamp: grown ? null : before });
     this.calm = before === this.stamp ? this.calm + 1 : 0;
   }
 

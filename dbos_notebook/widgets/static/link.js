@@ -60,7 +60,11 @@ export class Link {
     this.waiting.set(request, asked);
     this.underWay.set(asked.lane, request);
     asked.timer = setTimeout(() => this.onBusy(true), SLOW);
-    this.model.send({ ...asked.question, kind: asked.kind, request });
+    try {
+      this.model.send({ ...asked.question, kind: asked.kind, request });
+    } catch {
+      this.ended(); // a kernel that was shut down takes nothing, and tells no host
+    }
   }
 
   prefix() {

@@ -100,7 +100,7 @@ function groupPanel(found, doing) {
   parts.push(el("ul", { class: "dn-members" }, found.members.map((member) => el("li", {},
     statusIcon(member.status), nodeLink(member, doing),
     member.error && el("b", {}, shortType(member.error)),
-    el("span", { class: "dn-quiet" }, span(member.duration))))));
+    el("span", { class: "dn-quiet" }, member.took ?? span(member.duration))))));
   if (found.left_out) parts.push(el("p", { class: "dn-note" }, `… and ${count(found.left_out)} more`));
   return parts;
 }

@@ -45,9 +45,9 @@ function nameLine(row, doing) {
     chip(row.status), el("h2", {}, row.name ?? "workflow"),
     el("code", { class: "dn-run-id", title: row.id }, row.id), copyId,
     el("span", { class: "dn-space" }),
-    !doing.offline && [doing.live,
+    !doing.offline && el("span", { class: "dn-group" }, doing.live,
       button("Refresh", "Ask again now", () => doing.refresh()),
-      button("Code", "Copy the Python that shows this", () => doing.copyCode())]);
+      button("Code", "Copy the Python that shows this", () => doing.copyCode())));
 }
 
 function factLine({ row, forks, took, counts }, doing) {

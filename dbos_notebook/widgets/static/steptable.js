@@ -63,7 +63,7 @@ function line(node, doing) {
   el("td", {}, el("code", {}, flow || node.workflow_id !== doing.root ? node.workflow_id : "")),
   el("td", {}, node.started_at ?? node.created_at
     ? exact(node.started_at ?? node.created_at).slice(11, 23) : ""),
-  el("td", { class: "n" }, span(node.duration)),
+  el("td", { class: "n" }, node.took ?? span(node.duration)),
   el("td", { class: "dn-why" }, node.error && [el("b", {}, shortType(node.error)),
     node.error_message && ` ${node.error_message}`]));
 }
