@@ -6,8 +6,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 READY := .venv/.ready
 SIZE ?= full
-# The browser's tests wait more than they compute: one worker more than the two cores of CI.
-JOBS ?= 3
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lab bench docs check screenshots lowest clean

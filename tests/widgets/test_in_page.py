@@ -576,3 +576,38 @@ def test_without_a_kernel_the_fallback_is_seen_and_with_one_the_view(
     assert (view.is_visible(), left.is_visible()) == (True, False)
     page.evaluate("window.close()")
     assert page.evaluate("window.model.heard.length") == 0
+
+
+def test_an_empty_list_says_whether_anything_was_asked_for(
+    copied: Path, shown: Callable[..., Page]
+) -> None:
+    connection = sqlite3.connect(copied)
+    with connection:
+        connection.execute("DELETE FROM workflow_status")
+    connection.close()
+    with dn.connect(copied) as db:
+        page = shown(db.explore())
+        none = page.locator(".dn-none")
+        none.get_by_text("There is no workflow yet.").wait_for()
+        page.get_by_role("button", name="Enqueued").first.click()
+        none.get_by_text("Nothing waits or runs on a queue.").wait_for()
+        page.get_by_label("Search", exact=True).fill("order")
+        none.get_by_text("No workflow matches.").wait_for()
+
+
+def test_a_comparison_speaks_of_the_original_and_the_fork(
+    copied: Path, shown: Callable[..., Page]
+) -> None:
+    connection = sqlite3.connect(copied)
+    with connection:
+        gone = "DELETE FROM operation_outputs WHERE workflow_uuid = ? AND function_id = ?"
+        connection.executemany(gone, [("fork-1", 3), ("checkout-5-bad", 2)])
+    connection.close()
+    with dn.connect(copied) as db:
+        page = shown(db.inspect("checkout-5-bad"))
+        page.get_by_role("button", name="compare").click()
+        told = page.locator(".dn-told", has_text="What differs")
+        told.wait_for()
+        assert "1 only in the original" in told.inner_text()
+        assert "1 only in the fork" in told.inner_text()
+        assert "first" not in told.inner_text()

@@ -154,7 +154,12 @@ class Explore {
 
   emptyText() {
     if (this.page.searched_to) return "Searching older workflows …";
-    return this.loaded ? "No workflow matches." : "Reading …";
+    if (!this.loaded) return "Reading …";
+    const { search, status, start_time: since, end_time: until } = this.view;
+    if (search || status?.length || since || until || this.filters.chips.childElementCount) {
+      return "No workflow matches.";
+    }
+    return this.view.mode === "queued" ? "Nothing waits or runs on a queue." : "There is no workflow yet.";
   }
 
   opened(row, columns) {

@@ -145,14 +145,15 @@ function rawPart(key, doing) {
 // What differs between two runs, as lines that lead to the picture.
 export function comparisonPanel(found, doing) {
   const words = Object.entries(found.counts)
-    .map(([word, number]) => `${count(number)} ${word}`).join(", ");
+    .map(([word, number]) => `${count(number)} ${differs(word)}`).join(", ");
   const rows = found.rows.map((row) => {
     const key = row.second ?? row.first;
     const number = Array.isArray(key) && typeof key[1] === "number" ? ` #${key[1]}` : "";
     return el("tr", {},
       el("td", {}, el("button", { type: "button", class: "dn-link",
         on: { click: () => doing.goCompared(row) } }, `${row.name ?? "?"}${number}`)),
-      el("td", { class: "dn-differs", "data-word": row.difference }, row.difference),
+      el("td", { class: "dn-differs", "data-word": row.difference },
+        differs(row.difference)),
       el("td", {}, side(row, "first")), el("td", {}, side(row, "second")));
   });
   return el("div", { class: "dn-told" },
@@ -171,4 +172,9 @@ function side(row, name) {
   if (row[name] === undefined) return "–";
   return [row[`status_${name}`] && statusIcon(row[`status_${name}`]), " ",
     row[`error_type_${name}`] ? shortType(row[`error_type_${name}`]) : span(row[`duration_${name}`])];
+}
+
+function differs(word) {
+  return word.replace("only in first", "only in the original")
+    .replace("only in second", "only in the fork");
 }
