@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browser import WAIT_SECONDS
 
 import dbos_notebook as dn
 from dbos_notebook.widgets.view import View
@@ -70,7 +71,7 @@ def shown(chromium: Browser) -> Iterator[Callable[..., Page]]:
     def show(widget: View, *, width: int = 1000, body: str = "", holding: str = "") -> Page:
         page = chromium.new_page(viewport={"width": width, "height": 900})
         pages.append(page)
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(WAIT_SECONDS * 1000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.set_content(f"<!doctype html><style>{widget._css}</style><body>{body}</body>")
         page.expose_function("answered", lambda message: widget.answer(message))
