@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from contextlib import ExitStack
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -119,11 +120,10 @@ def connect(
         )
     decoder: Decoder = Trusted(serializer) if trust_payloads else inert
     reader = open_reader(location, schema, statement_timeout)
-    try:
+    with ExitStack() as undo:
+        undo.callback(reader.close)
         catalog = read_catalog(reader, expected_columns())
-    except BaseException:
-        reader.close()
-        raise
+        undo.pop_all()  # it is a database of DBOS, and stays open
     if trust_payloads:
         warnings.warn(
             "trust_payloads=True: reading payloads runs whatever code they hold.",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from dbos_notebook.client import connect
@@ -107,14 +108,13 @@ def _process(
             text=True,
             cwd=Path.cwd(),
         ) as process,
+        ExitStack() as undo,
     ):
-        try:
-            for line in process.stdout or ():
-                if progress and line.strip().isdigit():
-                    progress(int(line))
-        except BaseException:
-            process.kill()
-            raise
+        undo.callback(process.kill)
+        for line in process.stdout or ():
+            if progress and line.strip().isdigit():
+                progress(int(line))
+        undo.pop_all()  # it ends by itself
         if process.wait():
             messages.seek(0)
             last = location.redact(messages.read()).strip()[-2000:]

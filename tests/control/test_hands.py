@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from servers import require
 from sqlalchemy.engine import make_url
 from test_control_faults import (
     COUNT,
@@ -164,7 +165,7 @@ def test_the_password_stands_in_no_process_list(
     postgres: dn.Client, used: list[Hands], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not Path("/proc/self/cmdline").exists():
-        pytest.skip("only Linux shows its processes so")
+        require("/proc: only Linux shows its processes so")
     seen: list[bytes] = []
     fork = Hands.fork
 
