@@ -36,14 +36,10 @@ class Door:
     """Calls DBOS's own client, and tells its errors in ours."""
 
     def __init__(
-        self,
-        location: Location,
-        schema: str | None,
-        application_name: str | None,
-        width: int = POSTGRES_CONNECTIONS,
+        self, location: Location, schema: str | None, application_name: str | None
     ) -> None:
         self.location = location
-        self.width = 1 if location.path else width
+        self.width = 1 if location.path else POSTGRES_CONNECTIONS
         self.schema = schema
         self.application_name = application_name
         self._lock = threading.Lock()

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ from dbos_notebook.errors import NotebookError
 
 if TYPE_CHECKING:
     from dbos_notebook.control.calls import Door
-    from dbos_notebook.control.hands import Hands
     from dbos_notebook.control.presses import Presses
 
 GRACE_SECONDS = 10.0
@@ -46,19 +44,10 @@ class Unit:
 class Course:
     """Runs units until they are done, one is fatal, or Ctrl-C comes."""
 
-    def __init__(
-        self,
-        door: Door,
-        call: Call,
-        presses: Presses,
-        hands: AbstractContextManager[Hands | None] | None = None,
-    ) -> None:
+    def __init__(self, door: Door, call: Call, presses: Presses) -> None:
         self._door = door
         self._presses = presses
         self._call = call
-        # What is called in the place of DBOS's client, if they give something.
-        self._hands = hands or nullcontext()
-        self._client: Any = None
         self._lock = threading.Lock()
         self._stopped = False
         self.fatal: NotebookError | None = None
@@ -69,24 +58,21 @@ class Course:
         waiting = list(reversed(units))
         under_way: set[Future[None]] = set()
         total = sum(len(unit.items) for unit in units)
-        # The hands are let go when what is under way has ended.
-        with ExitStack() as ending:
-            try:
-                with Progress(title, total) as progress:
-                    self._client = ending.enter_context(self._hands)
-                    while (waiting or under_way) and not self._stopped and not self._presses.count:
-                        while waiting and len(under_way) < 2 * self._door.width:
-                            unit = waiting.pop()
-                            under_way.add(self._door.submit(partial(self._work, unit)))
-                        # In turns, to look for Ctrl-C.
-                        _, under_way = wait(under_way, 0.2, FIRST_COMPLETED)
-                        progress.show(sum(len(unit.items) for unit in units if unit.ended))
-            except KeyboardInterrupt:
-                self.interrupted = True
-            except NotebookError as error:
-                # The door was closed by another thread.
-                self.fatal = self.fatal or error
-            self._drain(units)
+        try:
+            with Progress(title, total) as progress:
+                while (waiting or under_way) and not self._stopped and not self._presses.count:
+                    while waiting and len(under_way) < 2 * self._door.width:
+                        unit = waiting.pop()
+                        under_way.add(self._door.submit(partial(self._work, unit)))
+                    # In turns, to look for Ctrl-C.
+                    _, under_way = wait(under_way, 0.2, FIRST_COMPLETED)
+                    progress.show(sum(len(unit.items) for unit in units if unit.ended))
+        except KeyboardInterrupt:
+            self.interrupted = True
+        except NotebookError as error:
+            # The door was closed by another thread.
+            self.fatal = self.fatal or error
+        self._drain(units)
 
     def _work(self, unit: Unit) -> None:
         with self._lock:
@@ -102,7 +88,7 @@ class Course:
         from dbos import error as dbos_error
 
         try:
-            client = self._client or self._door.client()
+            client = self._door.client()
             try:
                 unit.made = self._call(client, unit.items) or {}
             except dbos_error.DBOSNonExistentWorkflowError:

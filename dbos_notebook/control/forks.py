@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dbos_notebook.control import rows
 from dbos_notebook.control.forkpoints import ForkPoint, resolve
-from dbos_notebook.control.hands import Hands, fork
 from dbos_notebook.control.rows import Row
 from dbos_notebook.control.verbs import Item, Known, Verb, changed
 from dbos_notebook.errors import StepNotFoundError
@@ -158,8 +157,10 @@ class Fork(FromStep):
             )
         return effect
 
-    def call(self, client: DBOSClient | Hands, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
         """Fork one by one: DBOS has no public call for many."""
+        from dbos import SetWorkflowID
+
         for item in items:
             if item.point is None or item.new_workflow_id is None:
                 raise RuntimeError(f"{item.workflow_id} was planned without a step")
@@ -170,7 +171,8 @@ class Fork(FromStep):
                     "timeout_seconds": self.timeout,
                 }
             )
-            fork(client, item.new_workflow_id, item.workflow_id, item.point.start_step, options)
+            with SetWorkflowID(item.new_workflow_id):
+                client.fork_workflow(item.workflow_id, item.point.start_step, **options)
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
         """Tell whether the fork is there."""

@@ -16,9 +16,8 @@ from dbos_notebook.control import rows
 from dbos_notebook.control.alive import Prospects
 from dbos_notebook.control.calls import Door
 from dbos_notebook.control.course import Course, Unit
-from dbos_notebook.control.forks import Fork, FromStep
+from dbos_notebook.control.forks import FromStep
 from dbos_notebook.control.guard import require_write
-from dbos_notebook.control.hands import hands
 from dbos_notebook.control.history import History
 from dbos_notebook.control.outcomes import tell
 from dbos_notebook.control.plan import Plan
@@ -179,11 +178,8 @@ class Steer:
                 prospects = Prospects(session, self.queries)
                 items = [self._with_prospect(verb, item, prospects) for item in items]
         doing = [item for item in items if item.verdict == "do"]
-        forks = isinstance(verb, Fork)
         units = [Unit(doing[i : i + verb.batch]) for i in range(0, len(doing), verb.batch)]
-        course = Course(
-            self.door, verb.call, presses, hands(self.door, len(doing)) if forks else None
-        )
+        course = Course(self.door, verb.call, presses)
         course.run(units, f"{verb.action} {len(doing):,} workflows")
         made = {one: new for unit in units for one, new in unit.made.items()}
         items = [
