@@ -129,7 +129,7 @@ class Repair:
                 verb, start_step={one: c.point.start_step for one, c in tree.causes.items()}
             )
             rest = [one for one in ids if one not in tree.causes]
-            known = verb.look(session, steer.queries, [*order, *rest], {})
+            known = steer.look(session, verb, [*order, *rest], {})
             # Where each starts was found with its causes; the step's own rule is another.
             for one, cause in tree.causes.items():
                 if not isinstance(known.points[one], str):
@@ -140,12 +140,19 @@ class Repair:
                 item = self._item(verb, one, known, tree.causes.get(one))
                 if item.verdict == "do" and item.row is not None:
                     told = prospects.of(
-                        verb.application_version, item.row.application_name, verb.queue_name
+                        verb.application_version, item.row.application_name, item.queue_name
                     )
                     item = dataclasses.replace(item, will_run=told)
                 items.append(dataclasses.replace(item, asked=one in asked))
+            found = steer.conditions(session, verb, items)
         causes_ = dict(tree.causes)
-        return Plan(verb, items, lambda plan, _: self._apply(plan, causes_))
+        return Plan(
+            verb,
+            items,
+            lambda plan, _: self._apply(plan, causes_),
+            problem=found.problem,
+            notes=found.notes,
+        )
 
     def _explore(self, session: Session, ids: Sequence[str]) -> _Tree:
         queries, tree = self._steer.queries, _Tree()
@@ -191,7 +198,8 @@ class Repair:
         steer, verb = self._steer, plan.verb
         if not isinstance(verb, RepairFork):
             raise TypeError("A repair's plan has a repair's verb.")
-        steer.guard()
+        steer.require_writable()
+        steer.require_conditions(plan)
         began = dt.datetime.now(dt.UTC)
         run = _Run(steer, plan, verb, found)
         run.go()
@@ -202,7 +210,7 @@ class Repair:
         if presses.count and run.course is None:
             run.end().interrupted = True
         if run.course is not None:
-            steer.raise_broken(receipt, run.course)
+            steer.raise_broken(plan, receipt, run.course)
         return receipt
 
 
