@@ -243,26 +243,29 @@ class Run:
             shown = self.picture({**view, "open": opened}).shown
             if shown is None or key in shown:
                 break
-            group = next(
-                (
-                    node["group"]
-                    for node in shown.nodes.values()
-                    if node["kind"] == "group" and not chain.isdisjoint(node["members"])
-                ),
-                None,
-            )
+            holds = {
+                member: node["group"]
+                for node in shown.nodes.values()
+                if node["kind"] == "group"
+                for member in node["members"]
+            }
+            # Of the levels of a deep tree several groups hold workflows above the node.
+            group = next((holds[each] for each in chain if each in holds), None)
             if group is None or group in opened:
                 break
             opened.append(group)
         return opened
 
-    def _chain(self, key: Any) -> set[Any]:
-        """Return a node, its workflow, and those above that."""
-        found = {key}
-        above = self.graph.nodes[key]["workflow_id"] if key in self.graph else None
-        while above in self.graph and above not in found:
-            found.add(above)
-            above = self.graph.nodes[above].get("parent")
+    def _chain(self, key: Any) -> dict[Any, None]:
+        """Return a node, its workflow, and those above that, the nearest first."""
+        nodes = self.graph.nodes
+        found = {key: None}
+        above = nodes[key]["workflow_id"] if key in nodes else None
+        if above == key:
+            above = nodes[key].get("parent")
+        while above in nodes and above not in found:
+            found[above] = None
+            above = nodes[above].get("parent")
         return found
 
     def listed(self) -> dict[str, Any]:
@@ -324,7 +327,7 @@ def node_in_short(key: Any, node: Mapping[str, Any]) -> dict[str, Any]:
     for name, column in (("number", "function_id"), ("operation", "operation")):
         if column in node:
             told[name] = node[column]
-    for name in ("group", "of", "count", "difference"):
+    for name in ("group", "of", "count", "levels", "difference"):
         if name in node:
             told[name] = node[name]
     for name in ("first", "second"):
