@@ -373,6 +373,18 @@ class Queries:
 
         return self._reached("failed", self.each(roots), children)
 
+    def above(self, workflow_ids: Sequence[str]) -> sa.CTE:
+        """Return what started workflows, what started that, and so on, as (child, parent) pairs."""
+        parent, key = self.column(self.workflows, "parent_workflow_id"), self.workflows.c.workflow_uuid
+        selected = sa.select(key.label("parent"), parent.label("child"))
+        return self._reached(
+            "above",
+            self.each(workflow_ids),
+            lambda owned: []
+            if isinstance(parent, Null)
+            else [selected.where(owned(key), parent.is_not(None))],
+        )
+
     def forks_below(self, originals: Sequence[str]) -> sa.CTE:
         """Return what was forked from workflows, the forks of those forks, and so on, as pairs."""
         return self._reached("forks", self.each(originals), self._forks)
