@@ -109,9 +109,7 @@ def forks(session: Session, queries: Queries, originals: Sequence[str]) -> dict[
     return {one: row for one, row in found.items() if row.forked_from}
 
 
-def with_failures_below(
-    session: Session, queries: Queries, ids: Sequence[str]
-) -> dict[str, Row]:
+def with_failures_below(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, Row]:
     """Read workflows, and of those that failed what they started or awaited, down to the last."""
     return _found(session, queries, {}, queries.below_failed(ids)) if ids else {}
 

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -16,6 +16,8 @@ from dbos_notebook.tables import frames, listings
 from dbos_notebook.tables.vocabulary import MESSAGE, STEP, Column
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     from dbos_notebook.database.reader import Session
     from dbos_notebook.tables.queries import Queries
 
@@ -68,6 +70,21 @@ def read(
     receivers = steps.loc[steps["function_name"] == "DBOS.recv", "workflow_id"]
     messages = _messages(session, queries, receivers.unique().tolist())
     return Rows(tuple(roots), workflows, steps, messages, wakes, read_at)
+
+
+def graph_of(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:
+    """Make the execution graph of what was read."""
+    from dbos_notebook.graphs.build import execution_graph
+
+    return execution_graph(
+        rows.workflows,
+        rows.steps,
+        root=root,
+        messages=rows.messages,
+        wakes=rows.wakes,
+        database=database,
+        read_at=rows.read_at,
+    )
 
 
 def _family(session: Session, queries: Queries, workflow_id: str) -> list[str]:

@@ -266,7 +266,7 @@ def tree(
 
 
 def _texts(column: pd.Series[Any]) -> list[str | None]:
-    return [None if pd.isna(value) else value for value in column]
+    return [value if isinstance(value, str) else None for value in column.tolist()]
 
 
 _STORED: Mapping[str, tuple[str, tuple[str, ...]]] = {

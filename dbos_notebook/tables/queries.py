@@ -375,14 +375,19 @@ class Queries:
 
     def above(self, workflow_ids: Sequence[str]) -> sa.CTE:
         """Return what started workflows, what started that, and so on, as (child, parent) pairs."""
-        parent, key = self.column(self.workflows, "parent_workflow_id"), self.workflows.c.workflow_uuid
+        parent, key = (
+            self.column(self.workflows, "parent_workflow_id"),
+            self.workflows.c.workflow_uuid,
+        )
         selected = sa.select(key.label("parent"), parent.label("child"))
         return self._reached(
             "above",
             self.each(workflow_ids),
-            lambda owned: []
-            if isinstance(parent, Null)
-            else [selected.where(owned(key), parent.is_not(None))],
+            lambda owned: (
+                []
+                if isinstance(parent, Null)
+                else [selected.where(owned(key), parent.is_not(None))]
+            ),
         )
 
     def forks_below(self, originals: Sequence[str]) -> sa.CTE:
@@ -394,9 +399,7 @@ class Queries:
         up = self._reached("originals", self.each([workflow_id]), self._originals)
         return self._reached("family", sa.select(up.c.child), self._forks)
 
-    def _forks(
-        self, owned: Callable[[sa.ColumnElement[Any]], Condition]
-    ) -> list[sa.Select[Any]]:
+    def _forks(self, owned: Callable[[sa.ColumnElement[Any]], Condition]) -> list[sa.Select[Any]]:
         origin, key = self.column(self.workflows, "forked_from"), self.workflows.c.workflow_uuid
         if isinstance(origin, Null):
             return []

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from dbos_notebook.graphs import rows
 from dbos_notebook.pictures import words
 from dbos_notebook.pictures.draw import draw
 from dbos_notebook.pictures.nodes import short_id
 from dbos_notebook.pictures.timeline import WIDE, timeline
 from dbos_notebook.pictures.times import Times
-from dbos_notebook.widgets import plain
+from dbos_notebook.widgets import details, plain
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -83,11 +84,16 @@ class Run:
 
     @classmethod
     def read(cls, client: Client, workflow_id: str, *, results: bool = False) -> Run:
-        """Read it now; raises WorkflowNotFoundError."""
-        graph = client.graph(workflow_id, load_output=results)
-        (row,) = plain.workflow_rows(client.workflows([workflow_id]))
-        forks = client.workflows(forked_from=workflow_id, limit=MOST_FORKS)
-        return cls(workflow_id, graph, row, plain.forks(forks))
+        """Read it now, in one snapshot; raises WorkflowNotFoundError."""
+        with client._reader.session() as session:
+            found = rows.read(
+                session, client._queries, workflow_id, depth=None, forks=False, load_output=results
+            )
+            forks = details.forks(client, session, workflow_id)
+        graph = rows.graph_of(found, workflow_id, str(client.location))
+        frame = found.workflows
+        (row,) = plain.workflow_rows(frame[frame["workflow_id"] == workflow_id])
+        return cls(workflow_id, graph, row, forks)
 
     @cached_property
     def stamp(self) -> str:
