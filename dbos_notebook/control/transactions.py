@@ -9,9 +9,11 @@ a synchronous standby becomes visible when it ends.
 from __future__ import annotations
 
 import datetime as dt
+import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +78,10 @@ class GivenUpError(NoAnswerError):
     """The call was given up: Ctrl-C came, or another call had failed."""
 
 
+class NoConnectionError(psycopg.OperationalError):
+    """There is no further connection to be had. Nothing was begun; others of ours are open."""
+
+
 @dataclass
 class Transaction:
     """One transaction that control began.
@@ -111,16 +117,30 @@ class Attempt:
     """One call of DBOS as its connection sees it: when it must end, and its transactions."""
 
     def __init__(self, statement_timeout: float | None, server: int = 0) -> None:
-        limit = time_limit(statement_timeout)
-        self.began = self.looked_at = time.monotonic()
-        self.began_at = dt.datetime.now(dt.UTC)
-        self.deadline = None if limit is None else self.began + limit
+        self._limit = time_limit(statement_timeout)
         self.server = server
+        self.restart()
         self.transactions: list[Transaction] = []
         # What the server said that it waits for, when somebody last looked.
         self.waits_for: str | None = None
         self._lock = threading.Lock()
         self._given_up = False
+
+    def restart(self) -> None:
+        """Let the time begin now."""
+        self.began = self.looked_at = time.monotonic()
+        self.began_at = dt.datetime.now(dt.UTC)
+        self.deadline = None if self._limit is None else self.began + self._limit
+
+    @contextmanager
+    def hurried(self, seconds: float) -> Iterator[None]:
+        """Wait no longer than that for what the block asks, unless less time is left."""
+        whole = self.deadline
+        self.deadline = min(whole or math.inf, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self.deadline = whole
 
     def give_up(self) -> None:
         """End what is under way; nothing is committed from now on that was not asked for yet."""

@@ -175,9 +175,7 @@ def test_a_lock_held_by_another_session_while_the_connection_is_cut_is_proven_no
     with server.admin(str(client.location.parameters["dbname"])) as app:
         app.execute("BEGIN")
         app.execute("SELECT 1 FROM dbos.workflow_status FOR UPDATE")
-        thread = threading.Thread(
-            target=say, args=(lambda db: db.cancel("queued-1"), client, said)
-        )
+        thread = threading.Thread(target=say, args=(lambda db: db.cancel("queued-1"), client, said))
         thread.start()
         wait_until(lambda: _waits_for_a_lock(server))
         shop.proxy.cut()

@@ -344,9 +344,14 @@ def test_no_password_is_shown(
     login = url.set(username=PASSWORD_ROLE, password=PASSWORD)
     with dn.connect(login.render_as_string(hide_password=False)) as db:
         plan = db.fork("checkout-1", "first", plan=True)
-        write(db, "ALTER TABLE {}workflow_input RENAME TO away")
-        with pytest.raises(dn.BrokenOffError) as caught:
-            plan.apply()
+        with postgres_server.admin() as admin:
+            # Reading has one connection, and control gets none.
+            admin.execute(f"ALTER ROLE {PASSWORD_ROLE} CONNECTION LIMIT 1".encode())
+            try:
+                with pytest.raises(dn.BrokenOffError, match="too many connections") as caught:
+                    plan.apply()
+            finally:
+                admin.execute(f"ALTER ROLE {PASSWORD_ROLE} CONNECTION LIMIT -1".encode())
         error = caught.value
         shown = [repr(error), str(error), repr(error.__cause__), repr(plan), caplog.text]
         shown += [repr(error.receipt), error.receipt._repr_html_(), repr(db._steer.door.__dict__)]
