@@ -12,8 +12,9 @@ from typing import Any
 
 from dbos_notebook.payloads import documents
 from dbos_notebook.payloads.bounds import ALWAYS_CHARACTERS, MAX_DEPTH, PickleError, Work, excess
+from dbos_notebook.payloads.errors import RecordedError, as_error
 from dbos_notebook.payloads.opcodes import run
-from dbos_notebook.payloads.values import Opaque, RecordedError, Reference, Undecoded
+from dbos_notebook.payloads.values import Opaque, Reference, Undecoded
 from dbos_notebook.printable import printable
 
 __all__ = ["Opaque", "RecordedError", "Reference", "Undecoded", "decode"]
@@ -70,7 +71,7 @@ def decode(text: Any, serialization: str | None = None, *, error: bool = False) 
             value = _from_json(text, kind)
         else:
             return Undecoded(f"it was written by the serializer {printable(kind)!r}", text)
-        return _as_error(value) if error else value
+        return (as_error(value) or documents.portable_error(value)) if error else value
     except PickleError as problem:
         return Undecoded(printable(problem), text)
     except MemoryError:
@@ -115,9 +116,3 @@ def _from_json(text: str, kind: str) -> Any:
 def _refuse_excess(value: Any, recorded: int, characters: int) -> None:
     if reason := excess(value, recorded, characters):
         raise PickleError(reason)
-
-
-def _as_error(value: Any) -> Any:
-    if type(value) is Opaque:
-        return RecordedError(value.type, value.args, state=value.state)
-    return documents.portable_error(value)

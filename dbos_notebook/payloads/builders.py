@@ -9,8 +9,9 @@ from typing import Any
 
 from dbos_notebook.payloads import arrays
 from dbos_notebook.payloads.bounds import Work
+from dbos_notebook.payloads.errors import RecordedError
 from dbos_notebook.payloads.keys import key
-from dbos_notebook.payloads.values import Opaque, RecordedError
+from dbos_notebook.payloads.values import Opaque
 
 
 def with_state(work: Work, made: Any, state: Any) -> Any:

@@ -10,7 +10,8 @@ from typing import Any
 
 from dbos_notebook.payloads import builders
 from dbos_notebook.payloads.bounds import MAX_DEPTH, PickleError, Work
-from dbos_notebook.payloads.values import Opaque, RecordedError
+from dbos_notebook.payloads.errors import RecordedError
+from dbos_notebook.payloads.values import Opaque
 from dbos_notebook.printable import printable
 
 MAX_DIGITS = 4_000

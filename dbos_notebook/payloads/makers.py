@@ -21,7 +21,8 @@ from typing import Any
 from dbos_notebook.payloads import arrays
 from dbos_notebook.payloads.bounds import Work, units
 from dbos_notebook.payloads.builders import hashed, set_items
-from dbos_notebook.payloads.values import Opaque, RecordedError, Reference
+from dbos_notebook.payloads.errors import RecordedError
+from dbos_notebook.payloads.values import Opaque, Reference
 
 MAX_NAME = 200
 MAX_TEXT_ARGUMENT = 10_000
