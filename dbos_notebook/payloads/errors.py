@@ -27,7 +27,7 @@ from dbos_notebook.payloads.values import Opaque, Reference
 from dbos_notebook.printable import printable
 
 MAX_NESTED = 6
-"""Errors within errors whose messages are composed; deeper ones are written as they are recorded."""
+"""Levels of errors within errors whose messages are composed; deeper ones show their record."""
 MAX_LOOKED_AT = 10
 """Arguments that are looked at for a class, and attributes that are shown."""
 MAX_LINES = 100
@@ -371,9 +371,9 @@ def _dbos_recovery(error: RecordedError, depth: int) -> str:
     workflow, most = error.args
     limit = "its maximum number of" if most is None else f"its maximum of {most}"
     return (
-        f"DBOS Error 6: Workflow {_str(workflow, depth)} has exceeded {limit} execution or recovery "
-        "attempts. Further attempts to execute or recover it will fail. See documentation for "
-        "details: https://docs.dbos.dev/python/reference/decorators"
+        f"DBOS Error 6: Workflow {_str(workflow, depth)} has exceeded {limit} execution or "
+        "recovery attempts. Further attempts to execute or recover it will fail. See documentation "
+        "for details: https://docs.dbos.dev/python/reference/decorators"
     )
 
 
@@ -471,12 +471,13 @@ def _client_error(error: RecordedError, depth: int) -> str:
     answer, operation = error.args
     said = answer.get("Error") or {}
     meta = answer.get("ResponseMetadata") or {}
+    code, words = (_str(said.get(name, "Unknown"), depth) for name in ("Code", "Message"))
     retries = ""
     if meta.get("MaxAttemptsReached") and "RetryAttempts" in meta:
         retries = f" (reached max retries: {meta['RetryAttempts']})"
     return (
-        f"An error occurred ({_str(said.get('Code', 'Unknown'), depth)}) when calling the "
-        f"{_str(operation, depth)} operation{retries}: {_str(said.get('Message', 'Unknown'), depth)}"
+        f"An error occurred ({code}) when calling the {_str(operation, depth)} "
+        f"operation{retries}: {words}"
     )
 
 
