@@ -141,7 +141,7 @@ def _read(
         .order_by(*(place.desc() if order.descending else place for place in places))
     )
     shape = (*WORKFLOW, *columns)
-    kept, more = frames.cut(listings.typed(session, statement, shape), limit)
+    kept, more = frames.cut(listings.typed(session, statement, shape, queries.decoder), limit)
     frame = frames.to_frame(kept, shape)
     last: list[Any] = []
     if len(frame):
@@ -355,7 +355,7 @@ def step_page(
     statement = queries.step_select(STEP, [workflow_id], load_output=True)
     if after is not None:
         statement = statement.where(queries.steps.c.function_id > after)
-    batches = listings.typed(session, statement.limit(limit + 1), columns)
+    batches = listings.typed(session, statement.limit(limit + 1), columns, decoder)
     kept, more = frames.cut(batches, limit)
     frame = frames.to_frame(kept, columns, decoder)
     return Page(frame, more, [int(frame["function_id"].iloc[-1])] if len(frame) else [])
