@@ -16,6 +16,7 @@ from dbos_notebook.errors import FilterError, WorkflowNotFoundError
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.flatten import flatten
 from dbos_notebook.tables.queries import Queries
+from dbos_notebook.tables.timing import RAN_BEFORE
 from dbos_notebook.tables.vocabulary import FRAMES, PAYLOAD, RECORDED, STEP, TREE, WORKFLOW, Column
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def typed(
     # One moment for all rows, or a running workflow's age would differ between batches.
     now = dt.datetime.now(dt.UTC)
     # The statement's own order of columns, which need not be the frame's.
-    by_name = {column.name: column for column in (*columns, *RECORDED)}
+    by_name = {column.name: column for column in (*columns, *RECORDED, RAN_BEFORE)}
     schema = frames.transport_schema(by_name[c.name] for c in statement.selected_columns)
     # Closed here as soon as this is: the next statement must not wait for a stream left early.
     each = partial(frames.derive, columns=columns, now=now)

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import Null
 
+from dbos_notebook.tables import timing
 from dbos_notebook.tables.filters import LISTS, TIMES
 from dbos_notebook.tables.vocabulary import (
     ERROR,
@@ -24,6 +25,7 @@ from dbos_notebook.tables.vocabulary import (
     LAST_MS,
     QUEUED_STATUSES,
     RECORDED,
+    WAIT,
     Column,
 )
 
@@ -107,6 +109,8 @@ class Queries:
                 (self._workflow_error(), self.column(table, "serialization")), RECORDED, strict=True
             ):
                 selected.append(sa.case((failed, value)).label(column.name))
+        if WAIT in columns and (evidence := timing.ran_before(self)) is not None:
+            selected.append(evidence.label(timing.RAN_BEFORE.name))
         if load_input or load_output:
             selected.append(self.column(table, "serialization").label("serialization"))
         for wanted, name, stored in (
