@@ -45,6 +45,7 @@ _WORKFLOW = (
     "app_version",
     "executor_id",
     "forked_from",
+    "recovery_attempts",
 )
 _STEP = (
     "status",

@@ -82,7 +82,7 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
         )
     if span.begun is None:
         walk.moment = span.ended
-        walk.wait(span, root, span.created)
+        walk.wait(span, root, span.created if span.enqueued is None else span.enqueued)
     else:
         walk.go(root, span.begun, span.ended)
     return walk.frame()

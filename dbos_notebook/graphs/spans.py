@@ -22,6 +22,7 @@ from dbos_notebook.tables.timing import SECOND
 Key = Hashable
 Node = Mapping[str, Any]
 _WAITING = ("DELAYED", "ENQUEUED")
+_ROUNDED = ("created_at", "dequeued_at", "ended_at")
 _ASKED = 100
 """Workflows whose times are looked at to know whether all are in whole seconds."""
 
@@ -68,8 +69,9 @@ class Runs:
     Attributes
     ----------
     coarse
-        Whether the times of workflows are whole seconds. With dbos on SQLite they are, if the
-        application ran on Python before 3.12.
+        Whether the times of workflows are whole seconds: on SQLite, if the application ran on
+        Python before 3.12. Where a newer Python opens a database that an older one made, only
+        the times of creation are.
     """
 
     def __init__(self, graph: nx.DiGraph[Any]) -> None:
@@ -79,7 +81,7 @@ class Runs:
         self._steps: dict[Key, list[Key]] = {}
         self._started: dict[Key, int] = {}
         self._spans: dict[Key, Span | None] = {}
-        whole: list[bool] = []
+        instants: dict[str, list[int]] = {name: [] for name in _ROUNDED}
         for key, node in self._nodes.items():
             if "function_id" in node:
                 self._steps.setdefault(node.get("workflow_id"), []).append(key)
@@ -87,9 +89,18 @@ class Runs:
                 if node.get("operation") == "start_child" and "started_at" in node:
                     begun = milliseconds(node["started_at"])
                     self._started[child] = min(begun, self._started.get(child, begun))
-            elif node.get("kind") == "workflow" and len(whole) < _ASKED and "created_at" in node:
-                whole.append(_whole(node))
-        self.coarse = bool(whole) and all(whole)
+            elif node.get("kind") == "workflow":
+                for name, found in instants.items():
+                    if name in node and len(found) < _ASKED:
+                        found.append(milliseconds(node[name]))
+        sqlite = not str(graph.graph.get("database", "")).startswith("postgresql")
+        self._whole = {
+            name: sqlite and bool(found) and all(each % SECOND == 0 for each in found)
+            for name, found in instants.items()
+        }
+        self.coarse = self._whole["created_at"] and (
+            self._whole["ended_at"] or not instants["ended_at"]
+        )
 
     def span(self, workflow_id: Key) -> Span | None:
         """Return the times of a workflow; ``None``: not in the graph, or none are known."""
@@ -132,7 +143,7 @@ class Runs:
             return "copied"
         if "started_at" not in owner:
             # Cancelling may have erased when it began; whatever waits has not.
-            never = owner.get("status") in _WAITING or "enqueued_at" in owner
+            never = owner.get("status") in _WAITING or owner.get("recovery_attempts") == 0
             return "earlier" if never else ""
         if "dequeued_at" in owner and "enqueued_at" not in owner:
             return "earlier" if end < milliseconds(owner["started_at"]) else ""
@@ -144,9 +155,9 @@ class Runs:
             return None
         node = self._nodes[workflow_id]
         over = node.get("status") not in (*_WAITING, "PENDING")
-        lost = span.begun is None and span.enqueued is None and over
-        coarse = self.coarse and _whole(node)
-        if not lost and not coarse:
+        ran = span.enqueued is None and node.get("recovery_attempts") != 0
+        lost = span.begun is None and ran and over
+        if not lost and not any(self._whole.values()):
             return span
         steps = [
             step
@@ -159,10 +170,11 @@ class Runs:
         if lost:
             begun = None if first is None else min(first, ended)
         elif begun is not None and first is not None and abs(first - begun) < SECOND:
-            begun = first if begun % SECOND == 0 else begun
-        if coarse and over and last is not None and 0 < last - ended < SECOND:
-            ended = last if ended % SECOND == 0 else ended
-        if coarse:
+            rounded = self._whole["dequeued_at" if "dequeued_at" in node else "created_at"]
+            begun = first if rounded else begun
+        if over and last is not None and 0 < last - ended < SECOND and self._whole["ended_at"]:
+            ended = last
+        if self._whole["created_at"]:
             created, enqueued, begun = self._after_starter(workflow_id, created, enqueued, begun)
         if begun is not None:
             ended = max(begun, ended)
@@ -268,12 +280,6 @@ class Spans:
             return None
         moment = child.ended if node["operation"] == "get_result" else child.created
         return Step(key, node["function_id"], earlier, max(earlier, min(moment, later)))
-
-
-def _whole(node: Node) -> bool:
-    """Whether the times that the database has of a workflow are whole seconds."""
-    names = ("created_at", "completed_at")
-    return all(milliseconds(node[name]) % SECOND == 0 for name in names if name in node)
 
 
 def milliseconds(instant: pd.Timestamp) -> int:

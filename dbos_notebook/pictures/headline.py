@@ -73,6 +73,8 @@ def headline(
     run = times.workflow(root) if root in graph else None
     if run is not None and run.over and run.began is None and not run.lost:
         outcome += ", never ran"
+    if status == "ENQUEUED" and (waited := times.waited(root)):
+        outcome += f" for {waited}"
     began = run is not None and run.began is not None and not run.lost
     when = words.moment(attributes.get("started_at" if began else "created_at"))
     when = when.replace(".000", "") if times.coarse else when

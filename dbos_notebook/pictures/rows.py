@@ -165,9 +165,7 @@ def _workflow_row(
     )
 
 
-def _shares(
-    graph: nx.DiGraph[Any], times: Times, row: Row, run: Run
-) -> list[Span]:
+def _shares(graph: nx.DiGraph[Any], times: Times, row: Row, run: Run) -> list[Span]:
     """Cut a workflow's time by what its steps did."""
     began, until = run.began or 0.0, run.ended
     moves: list[tuple[float, int, str]] = []
@@ -196,7 +194,7 @@ def _shares(
                 at = time  # perhaps it did not run between these steps
                 active[part] += change
                 continue
-            if spans and spans[-1][2:] == (now, status):
+            if spans and spans[-1][1:] == (at, now, status):
                 spans[-1] = spans[-1]._replace(end=time)
             else:
                 spans.append(Span(at, time, now, status))

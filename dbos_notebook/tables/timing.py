@@ -258,12 +258,14 @@ def frame_times(frame: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
         if name not in frame:
             return None
         column = frame[name]
+        # One row that was turned into a frame has objects in its columns.
         if name in _INSTANTS:
-            return np.array(column.dt.tz_convert(None).to_numpy("datetime64[ms]"))
+            instants = pd.to_datetime(column, utc=True).dt.as_unit("ms")
+            return np.array(instants.dt.tz_convert(None).to_numpy("datetime64[ms]"))
         if name == "workflow_timeout":
-            return column.to_numpy("timedelta64[ms]")
+            return pd.to_timedelta(column).to_numpy("timedelta64[ms]")
         if name == "recovery_attempts":
-            return column.to_numpy("float64", na_value=np.nan)
+            return pd.to_numeric(column).to_numpy("float64", na_value=np.nan)
         if name == "queue_name":
             return (column == INTERNAL_QUEUE).to_numpy(bool, na_value=False)
         return column.notna().to_numpy()
@@ -340,15 +342,11 @@ def sql_times(queries: Queries, now: int) -> dict[str, sa.ColumnElement[Any]]:
         "started_at": started,
         "ended_at": ended,
         "queue_wait": _sql_between(enqueued, until),
-        "duration": _sql_between(
-            started, sa.case((status == "PENDING", moment_now), else_=ended)
-        ),
+        "duration": _sql_between(started, sa.case((status == "PENDING", moment_now), else_=ended)),
     }
 
 
-def _sql_between(
-    start: sa.ColumnElement[Any], end: sa.ColumnElement[Any]
-) -> sa.ColumnElement[Any]:
+def _sql_between(start: sa.ColumnElement[Any], end: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     span = end - start
     return sa.case((span >= 0, span), (span > -SECOND, 0))
 
@@ -360,34 +358,42 @@ def ran_before(queries: Queries) -> sa.ColumnElement[Any] | None:
     steps of other workflows are not looked at. ``None``: this database has no times of steps.
     """
     table, steps = queries.workflows, queries.steps
+    names = ("recovery_attempts", "started_at_epoch_ms", "created_at")
     begun = queries.column(steps, "started_at_epoch_ms")
-    attempts = queries.column(table, "recovery_attempts")
-    dequeued = queries.column(table, "started_at_epoch_ms")
-    numbers = (begun, attempts, dequeued, table.c.created_at)
-    if queries.catalog.dialect == "postgresql":
-        # Somebody may have changed a type; rows are shown all the same.
-        numeric = all(isinstance(each.type, sa.Integer) for each in numbers)
-    else:
-        numeric = not any(isinstance(each, Null) for each in numbers)
-    if not numeric:
+    columns = [begun, *(queries.column(table, name) for name in names)]
+    if any(isinstance(each, Null) for each in columns):
         return None
-    delay, forked = (queries.column(table, n) for n in ("delay_until_epoch_ms", "forked_from"))
-    created = table.c.created_at
+    postgres = queries.catalog.dialect == "postgresql"
+
+    def number(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        # Costs nothing where the column has the type that DBOS gives it.
+        return sa.cast(column, sa.BigInteger()) if postgres else column
+
+    begun, attempts, dequeued, created = map(number, columns)
+    delay = number(queries.column(table, "delay_until_epoch_ms"))
+    forked = queries.column(table, "forked_from")
     base = sa.case((delay > created, delay), else_=created)
     # A fork has copies of steps, which are older than it; of times in whole seconds, up to one.
-    own = created if isinstance(forked, Null) else sa.case(
+    own = sa.case(
         (sa.and_(forked.is_not(None), created % SECOND == 0), created + SECOND), else_=created
     )
-    mine = [steps.c.workflow_uuid == table.c.workflow_uuid, begun >= own]
-    claimed = sa.and_(attempts == 1, dequeued - base > SECOND)
-    never_ran = sa.and_(table.c.status == "CANCELLED", attempts == 0)
 
     def exists(*conditions: Any) -> sa.ColumnElement[bool]:
-        found = sa.select(sa.literal_column("1")).select_from(steps).where(*mine, *conditions)
-        return sa.exists(found.correlate(table))
+        mine = steps.c.workflow_uuid == table.c.workflow_uuid
+        found = sa.select(sa.literal_column("1")).select_from(steps)
+        return sa.exists(found.where(mine, begun >= own, *conditions).correlate(table))
 
-    return sa.case(
+    evidence: sa.ColumnElement[Any] = sa.case(
         # The clocks of the application and of the database may differ.
-        (claimed, exists(begun < dequeued - SECOND)),
-        (never_ran, exists()),
+        (dequeued - base > SECOND, exists(begun < dequeued - SECOND)),
+        (sa.and_(dequeued.is_(None), table.c.status == "CANCELLED"), exists()),
     )
+    if postgres:
+        # Somebody may have changed a type; the rows are shown all the same.
+        whole = sa.literal_column("'bigint'::regtype")
+        typed = [sa.func.pg_typeof(column) == whole for column in columns]
+        evidence = sa.case((sa.and_(*typed[2:]), evidence))
+    # Most rows leave nothing open: they were not dequeued, and not cancelled before they ran.
+    cancelled = sa.and_(attempts == 0, table.c.status == "CANCELLED")
+    open_ = sa.or_(sa.and_(columns[2].is_not(None), attempts == 1), cancelled)
+    return sa.case((open_, evidence))
