@@ -61,10 +61,12 @@ _STEP = (
 def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, Node]:
     """Return the attributes of workflows by ID, in the rows' order."""
     times = frame_times(workflows, read_at)
-    # What the frame has stays: it was worked out when the rows were read.
-    workflows = workflows.assign(
-        **{name: times[name] for name in times if name not in workflows or name.endswith("_at")}
-    )
+    # All ages of one graph are of one moment.
+    active = workflows["status"].isin(["DELAYED", "ENQUEUED", "PENDING"])
+    for name in ("duration", "queue_wait"):
+        if name in workflows:
+            times[name] = times[name].where(active, workflows[name])
+    workflows = workflows.drop(columns=list(times), errors="ignore").join(times)
     ids = workflows["workflow_id"].tolist()
     # A column may hold nothing; what has no status has an empty one.
     nodes: list[Node] = [{"kind": "workflow", "workflow_id": each, "status": ""} for each in ids]

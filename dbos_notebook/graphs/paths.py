@@ -47,7 +47,7 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
 
         ========== ======================================================================
         queued     the workflow waited on a queue
-        before     it was delayed, or had an earlier run before it was resumed or recovered
+        before     before that, it was delayed or in an earlier run; or nothing holds what it did
         step       a step ran
         sleep      ``DBOS.sleep``
         waiting    for a message, an event, or a workflow that is not in the graph
@@ -76,7 +76,7 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
     walk = _Walk(Spans(graph))
     root: Any = graph.graph.get("root")
     span = walk.spans.workflow(root)
-    if span is None or (span.begun is None and span.lost):
+    if span is None:
         raise GraphError(
             f"The root {root!r} of the graph has no times, so it has no critical path."
         )

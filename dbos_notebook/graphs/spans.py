@@ -139,7 +139,7 @@ class Runs:
         if "completed_at" not in node or "created_at" not in owner:
             return ""
         end = milliseconds(node["completed_at"])
-        if "forked_from" in owner and end < milliseconds(owner["created_at"]):
+        if "forked_from" in owner and end <= milliseconds(owner["created_at"]):
             return "copied"
         if "started_at" not in owner:
             # Cancelling may have erased when it began; whatever waits has not.

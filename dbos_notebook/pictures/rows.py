@@ -155,8 +155,8 @@ def _workflow_row(
     elif run.enqueued is not None:
         row.took, row.remark = times.waited(row.key), "has waited"
     else:
-        until = words.moment(attributes.get("delay_until"))
-        row.remark = f"delayed until {until}" if until else "delayed"
+        delay = words.moment(attributes.get("delay_until"))
+        row.remark = f"delayed until {delay}" if delay else "delayed"
     told: dict[str, float] = {}
     for span in row.spans:
         told[span.part] = told.get(span.part, 0.0) + span.end - span.start

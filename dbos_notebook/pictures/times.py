@@ -119,6 +119,7 @@ class Times:
         if graph.graph.get("root") not in graph:
             return []
         path = graphs.critical_path(graph).dropna(subset=["start", "end"])
+        path = path[path["part"] != "before"]  # of which no bar is drawn
         starts, ends = (
             path[name].to_numpy("datetime64[ns]").astype("int64") / 1e9 for name in ("start", "end")
         )

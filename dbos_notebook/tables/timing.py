@@ -276,10 +276,9 @@ def frame_times(frame: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
         Status([str(each) for each in words.cat.categories], words.cat.codes.to_numpy()),
         round(now.timestamp() * 1000),
     )
-    found = {}
+    found: dict[str, Any] = {}
     for each in fields(times):
-        array = getattr(times, each.name)
-        column = pd.Series(array, index=frame.index)
+        column = pd.Series(getattr(times, each.name), index=frame.index)
         found[each.name] = column.dt.tz_localize("UTC") if each.name.endswith("_at") else column
     result = pd.DataFrame(found)
     if "queue_wait" in frame:
@@ -375,12 +374,14 @@ def ran_before(queries: Queries) -> sa.ColumnElement[Any] | None:
     base = sa.case((delay > created, delay), else_=created)
     # A fork has copies of steps, which are older than it; of times in whole seconds, up to one.
     own = sa.case(
-        (sa.and_(forked.is_not(None), created % SECOND == 0), created + SECOND), else_=created
+        (forked.is_(None), created),
+        (created % SECOND == 0, created + SECOND),
+        else_=created + 1,
     )
 
     def exists(*conditions: Any) -> sa.ColumnElement[bool]:
         mine = steps.c.workflow_uuid == table.c.workflow_uuid
-        found = sa.select(sa.literal_column("1")).select_from(steps)
+        found: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(steps)
         return sa.exists(found.where(mine, begun >= own, *conditions).correlate(table))
 
     evidence: sa.ColumnElement[Any] = sa.case(
@@ -390,7 +391,7 @@ def ran_before(queries: Queries) -> sa.ColumnElement[Any] | None:
     )
     if postgres:
         # Somebody may have changed a type; the rows are shown all the same.
-        whole = sa.literal_column("'bigint'::regtype")
+        whole: sa.ColumnElement[Any] = sa.literal_column("'bigint'::regtype")
         typed = [sa.func.pg_typeof(column) == whole for column in columns]
         evidence = sa.case((sa.and_(*typed[2:]), evidence))
     # Most rows leave nothing open: they were not dequeued, and not cancelled before they ran.
