@@ -17,6 +17,7 @@ from dbos_notebook.payloads.trusted import inert
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.flatten import flatten
 from dbos_notebook.tables.queries import Queries
+from dbos_notebook.tables.timing import RAN_BEFORE
 from dbos_notebook.tables.vocabulary import FRAMES, PAYLOAD, RECORDED, STEP, TREE, WORKFLOW, Column
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def typed(
     # One moment for all rows, or a running workflow's age would differ between batches.
     now = dt.datetime.now(dt.UTC)
     # The statement's own order of columns, which need not be the frame's.
-    by_name = {column.name: column for column in (*columns, *RECORDED)}
+    by_name = {column.name: column for column in (*columns, *RECORDED, RAN_BEFORE)}
     schema = frames.transport_schema(by_name[c.name] for c in statement.selected_columns)
     # Closed here as soon as this is: the next statement must not wait for a stream left early.
     each = partial(frames.derive, columns=columns, now=now, decoder=decoder)
@@ -259,7 +260,7 @@ def tree(
     statement = statement.select_from(rows)
     columns = WORKFLOW + payload_columns(load_input=False, load_output=load_output)
     shape = (*columns, *_PAIR)
-    frame = frames.to_frame(typed(session, statement, shape), shape)
+    frame = frames.to_frame(typed(session, statement, shape, queries.decoder), shape)
     found = places(roots, depth, *(_texts(frame[column.name]) for column in _PAIR))
     frame = frame[[column.name for column in columns]]
     frame = frame[frame["workflow_id"].isin(found.keys())].drop_duplicates("workflow_id")

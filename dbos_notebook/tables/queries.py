@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.payloads.trusted import inert
+from dbos_notebook.tables import timing
 from dbos_notebook.tables.filters import LISTS, TIMES
 from dbos_notebook.tables.vocabulary import (
     ERROR,
@@ -25,6 +26,7 @@ from dbos_notebook.tables.vocabulary import (
     LAST_MS,
     QUEUED_STATUSES,
     RECORDED,
+    WAIT,
     Column,
 )
 
@@ -135,6 +137,8 @@ class Queries:
                 (self._workflow_error(), self.column(table, "serialization")), RECORDED, strict=True
             ):
                 selected.append(sa.case((failed, value)).label(column.name))
+        if WAIT in columns and (evidence := timing.ran_before(self)) is not None:
+            selected.append(evidence.label(timing.RAN_BEFORE.name))
         if load_input or load_output:
             selected.append(self.column(table, "serialization").label("serialization"))
         for wanted, name, stored in (
