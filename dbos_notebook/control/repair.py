@@ -156,20 +156,16 @@ class Repair:
 
     def _explore(self, session: Session, ids: Sequence[str]) -> _Tree:
         queries, tree = self._steer.queries, _Tree()
+        known = rows.with_failures_below(session, queries, ids)
+        failures = [one for one, row in known.items() if row.status in FAILED_STATUSES]
+        steps = rows.steps(session, queries, failures)
         level: list[str] = list(dict.fromkeys(ids))
         # A cycle made by hand ends it, since what was looked at is not looked at again.
         while level:
-            tree.found |= rows.workflows(session, queries, level)
-            failed = [
-                one
-                for one in level
-                if one in tree.found and tree.found[one].status in FAILED_STATUSES
-            ]
-            steps = rows.steps(session, queries, failed)
-            wanted = [child for one in failed for child in causes.awaited(steps[one])]
-            children = rows.workflows(session, queries, wanted)
+            tree.found |= {one: known[one] for one in level if one in known}
+            failed = [one for one in level if one in steps]
             for one in failed:
-                tree.causes[one] = causes.find(tree.found[one], steps[one], children)
+                tree.causes[one] = causes.find(known[one], steps[one], known)
             below = [child for one in failed for child in tree.causes[one].children]
             level = [child for child in dict.fromkeys(below) if child not in tree.causes]
         tree.measure()

@@ -288,7 +288,10 @@ class Workflows(Base):
         attributes
             A dict with text keys and JSON values; ``None`` clears.
         merge
-            Keep the keys that are not named.
+            Keep the keys that are not named. DBOS does this in one statement. Only on SQLite, and
+            only where a key needs an escape in JSON (``é``, a quote, a backslash), it is done by
+            reading and replacing all: a change that another process makes to other keys within
+            that moment is lost.
         plan, confirm
             As in :meth:`cancel`.
 
@@ -298,7 +301,7 @@ class Workflows(Base):
         >>> db.set_attributes("attributed", {"tier": 2}, merge=True, plan=True).items[0].effect
         'becomes {"customer": "acme", "tier": 2}'
         """
-        from dbos_notebook.control.settings import SetAttributes
+        from dbos_notebook.control.settings import SetAttributes, escaped
         from dbos_notebook.tables.filters import check_filters
 
         if attributes is None and merge:
@@ -307,4 +310,6 @@ class Workflows(Base):
             attributes = check_filters({"attributes": attributes})["attributes"]
             # As the database will have it: a tuple becomes a list, a number as a key a text.
             attributes = json.loads(json.dumps(attributes))
-        return self._control(SetAttributes(attributes, merge), workflows, plan, confirm)
+        sqlite = self._queries.catalog.dialect == "sqlite"
+        here = merge and sqlite and escaped(attributes or {})
+        return self._control(SetAttributes(attributes, merge, here), workflows, plan, confirm)
