@@ -309,14 +309,21 @@ class Steer:
     ) -> Receipt:
         """Read the rows again and say of each workflow what is true of it now."""
         verb = plan.verb
+        reader = _Reading(self.reader, course, presses)
+        for _ in range(3):
+            reader.settle([each for one in units if one.attempt for each in one.attempt.in_doubt])
+            # A call that was given up may end meanwhile. Rows that were read before it ended do
+            # not show what it did.
+            seen = [unit.state() for unit in units]
+            after = reader.read(lambda session: verb.again(session, self.queries, items))
+            now = [dataclasses.replace(unit) for unit in units]
+            if seen == [unit.state() for unit in now]:
+                break
         attempts = {
             item.workflow_id: (unit, unit.errors.get(number) or unit.error)
-            for unit in units
+            for unit in now
             for number, item in enumerate(unit.items)
         }
-        reader = _Reading(self.reader, course, presses)
-        reader.settle([each for unit in units if unit.attempt for each in unit.attempt.in_doubt])
-        after = reader.read(lambda session: verb.again(session, self.queries, items))
         lines = [
             tell(verb, item, attempts.get(item.workflow_id), after, course, self.door)
             for item in items
