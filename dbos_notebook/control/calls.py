@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from dbos_notebook.control import contexts
+from dbos_notebook.database.forking import keep_for_parent, reset_after_fork
 from dbos_notebook.errors import (
     DatabaseConnectionError,
     DatabaseLockedError,
@@ -51,6 +52,13 @@ class Door:
         self._file: tuple[int, int] | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: threads are not forked, connections are the parent's."""
+        keep_for_parent(self._client, self._pool)
+        self._client, self._pool = None, None
+        self._lock = threading.Lock()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run something on one of the door's threads."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from dbos_notebook.control.calls import not_allowed
-from dbos_notebook.errors import ReadOnlyError, UnsupportedRevisionError
+from dbos_notebook.database.sqlite_file import SQLiteFile
+from dbos_notebook.errors import PermissionDeniedError, ReadOnlyError, UnsupportedRevisionError
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Reader
@@ -30,14 +31,26 @@ def require_write(reader: Reader, queries: Queries, *, read_only: bool) -> None:
             table = catalog.table("dbos_migrations")
             newest = sa.select(sa.func.max(table.c.version).label("version"))
             revision = session.rows(newest)[0]["version"]
-            catalog = dataclasses.replace(catalog, revision=revision)
+            if revision != catalog.revision:
+                # A migration that changed no table goes unnoticed elsewhere.
+                queries.use(catalog := dataclasses.replace(catalog, revision=revision))
         if not catalog.control:
             raise UnsupportedRevisionError(f"{catalog.control.reason} Nothing was written.")
         if catalog.dialect == "postgresql" and not session.rows(_may_write(catalog.schema)):
             raise not_allowed(reader.location, "no UPDATE on workflow_status")
     path = reader.location.path
-    if path and not os.access(path, os.W_OK):
+    if path is None:
+        return
+    if not os.access(path, os.W_OK):
         raise not_allowed(reader.location, "the file is read-only")
+    file = SQLiteFile(reader.location)
+    if file.writing_locks_owner_out():
+        raise PermissionDeniedError(
+            f"{reader.location} is in WAL mode and belongs to another user. Control would create "
+            f"its -wal and -shm files in {file.directory()} as yours, and the application could no "
+            "longer write. Run control as the owner of the file, or while the application runs and "
+            "its -wal and -shm files may be written by you. Nothing was written."
+        )
 
 
 def _may_write(schema: str | None) -> sa.Select[Any]:

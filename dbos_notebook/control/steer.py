@@ -27,6 +27,7 @@ from dbos_notebook.control.receipt import Line, Receipt
 from dbos_notebook.control.schedules import DeleteSchedule
 from dbos_notebook.control.verbs import Cancel, Delete, Item, Known, Verb
 from dbos_notebook.control.waiting import watch
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import (
     BrokenOffError,
     ConfirmationError,
@@ -75,6 +76,7 @@ class Steer:
 
     # Planning
 
+    @repeat_if_changed
     def plan(self, verb: Verb, ids: Sequence[str]) -> Plan:
         """Read the workflows and say what the verb would do to each. Nothing is written."""
         with self.reader.session() as session:
@@ -309,11 +311,13 @@ class Steer:
             ) from None
         return self._listed(ids)
 
+    @repeat_if_changed
     def read(self, ids: Sequence[str]) -> dict[str, rows.Row]:
         """Read workflows as control sees them."""
         with self.reader.session() as session:
             return rows.workflows(session, self.queries, ids)
 
+    @repeat_if_changed
     def read_status(self, look: Look, ids: Sequence[str] | None) -> pd.DataFrame:
         """Make a frame in one snapshot; without IDs, of all that have failed by themselves."""
         with self.reader.session() as session:
@@ -323,6 +327,7 @@ class Steer:
                 listings.require_known(session, self.queries, ids)
             return look(session, self.queries, ids)
 
+    @repeat_if_changed
     def _listed(self, ids: Sequence[str]) -> pd.DataFrame:
         with self.reader.session() as session:
             columns, batches = listings.workflow_batches(

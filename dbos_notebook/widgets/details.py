@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.tables import pages
 from dbos_notebook.widgets import plain
 from dbos_notebook.workflow import Workflow
@@ -52,6 +53,7 @@ def _told(workflow: Workflow, row: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@repeat_if_changed
 def steps(client: Client, workflow_id: str, after: int | None) -> dict[str, Any]:
     """Return the steps behind ``after``, and whether there are more."""
     with client._reader.session() as session:

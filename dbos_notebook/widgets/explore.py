@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import frames, listings, pages
 from dbos_notebook.widgets import asking, assets, details, plain, static
@@ -135,6 +136,7 @@ class Explore(View):
         """The receipt of the last action that was confirmed here; ``None``: there was none."""
         return self._actions.receipt
 
+    @repeat_if_changed
     def _read(
         self, view: Mapping[str, Any], after: Any, limit: int | None = None, part: int = 0
     ) -> pages.Page:
@@ -174,6 +176,7 @@ class Explore(View):
             return {"same": True, **state}
         return {**answer, **state}
 
+    @repeat_if_changed
     def _rows(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
         rows = plain.workflow_rows(frame)
         queries = self._client._queries
@@ -187,6 +190,7 @@ class Explore(View):
                 row["position"], row["queue_length"] = place
         return rows
 
+    @repeat_if_changed
     def _children(self, message: dict[str, Any]) -> dict[str, Any]:
         queries = self._client._queries
         with self._client._reader.session() as session:
@@ -213,6 +217,7 @@ class Explore(View):
         counts = dict(zip(counted["status"].astype(str), map(int, counted["count"]), strict=True))
         return {"counts": counts, "took": round((time.perf_counter() - begun) * 1000)}
 
+    @repeat_if_changed
     def _choices(self, _: dict[str, Any]) -> dict[str, Any]:
         columns = {name: _COLUMNS.get(name, name) for name in asking.CHOSEN}
         with self._client._reader.session() as session:
