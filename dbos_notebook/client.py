@@ -134,7 +134,7 @@ def connect(
     client = Client(
         reader, catalog, decoder, application_name=application_name, read_only=read_only
     )
-    reader.changes.follow(client._read_catalog)
+    reader.changes.follow(catalog, client._read_catalog)
     return client
 
 
@@ -168,12 +168,13 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         self._application_name = application_name
         self.read_only = read_only
 
-    def _read_catalog(self) -> None:
-        """Read the catalog again: the application was upgraded while this client was open."""
+    def _read_catalog(self) -> Catalog:
+        """Read the catalog again, such as when the application was upgraded, and use it."""
         from dbos_notebook.database.catalog import read_catalog
         from dbos_notebook.tables.vocabulary import expected_columns
 
         self._queries.use(read_catalog(self._reader, expected_columns()))
+        return self.catalog
 
     @property
     def catalog(self) -> Catalog:

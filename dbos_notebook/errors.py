@@ -9,7 +9,8 @@ The tree::
     ├── NotDBOSDatabaseError                        reached, but it holds no DBOS tables
     │   └── SchemaNotFoundError                     the DBOS tables are in another schema
     ├── PermissionDeniedError    (PermissionError)  the role may not read a table
-    ├── QueryTimeoutError        (TimeoutError)     the statement ran past its time
+    ├── QueryCancelledError                         the server ended the statement
+    │   └── QueryTimeoutError    (TimeoutError)     it ran past its time
     ├── DatabaseLockedError                         another process holds the SQLite file
     ├── DatabaseChangedError                        its tables or file changed during the call
     ├── NotCopyableError         (TypeError)        a client was pickled or copied
@@ -71,7 +72,11 @@ class PermissionDeniedError(NotebookError, PermissionError):
     """The role that is connected may not read what was asked for."""
 
 
-class QueryTimeoutError(NotebookError, TimeoutError):
+class QueryCancelledError(NotebookError):
+    """The server ended the statement: for a lock, for a standby's sake, or because asked to."""
+
+
+class QueryTimeoutError(QueryCancelledError, TimeoutError):
     """The statement ran past ``statement_timeout`` and was cancelled."""
 
 

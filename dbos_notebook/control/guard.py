@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from dbos_notebook.control.calls import not_allowed
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.database.sqlite_file import SQLiteFile
 from dbos_notebook.errors import PermissionDeniedError, ReadOnlyError, UnsupportedRevisionError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from dbos_notebook.tables.queries import Queries
 
 
+@repeat_if_changed
 def require_write(reader: Reader, queries: Queries, *, read_only: bool) -> None:
     """Raise for a read-only client or role, and for a revision that dbos cannot control."""
     if read_only:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from dbos_notebook.database.forking import reset_after_fork
 from dbos_notebook.errors import DatabaseChangedError
+
+if TYPE_CHECKING:
+    from dbos_notebook.database.catalog import Catalog
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,52 +28,72 @@ TRIES = 3
 class SchemaChanges:
     """Notices that tables or columns were created, changed or dropped since the last session.
 
-    Every reader has one, and calls :meth:`update` with the fingerprint at the start of each
-    session.
+    Every reader has one. It calls :meth:`settle` before each session, and asks :meth:`differs` with
+    the fingerprint that the session saw; if so, it ends the session and calls :meth:`update`.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._seen: str | None = None
-        self._read_again: Callable[[], None] | None = None
-        self._reading = False
+        self._first: Catalog | None = None
+        self._read_again: Callable[[], Catalog] | None = None
+        self._reading_thread: int | None = None
+        self._doubtful = False
         reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Take a lock that no thread of the parent holds."""
         self._lock = threading.RLock()
-        self._reading = False
+        self._reading_thread = None
 
-    def follow(self, read_again: Callable[[], None]) -> None:
-        """Call ``read_again`` when the tables have changed; it opens sessions of its own."""
-        self._read_again = read_again
+    def follow(self, catalog: Catalog, read_again: Callable[[], Catalog]) -> None:
+        """Begin to notice changes of what ``catalog`` says.
 
-    def update(self, fingerprint: str) -> bool:
-        """Read the tables again if they have changed; return whether they had.
-
-        Where it returns True, the session that saw the fingerprint should be begun again. Raises
-        what reading the tables raises, and then tries again with the next session.
+        ``read_again`` is called, with no session open, when the tables may have changed. It opens
+        sessions of its own, has the new catalog used, and returns it.
         """
-        if fingerprint == self._seen:
-            return False
-        with self._lock:
-            if self._reading or fingerprint == self._seen:
-                # A session of read_again's own, or another thread was first.
-                return not self._reading
-            if self._read_again is None:
-                self._seen = self._seen or fingerprint
-                return False
-            self._reading = True
-            try:
-                self._read_again()
-            finally:
-                self._reading = False
-            self._seen = fingerprint
-            return True
+        self._first, self._read_again = catalog, read_again
 
-    def forget(self) -> None:
-        """Have the tables read again by the next session, whatever its fingerprint is."""
-        self._seen = None
+    def settle(self) -> None:
+        """Read the tables again if they are in doubt."""
+        if self._doubtful and self._reading_thread != threading.get_ident():
+            with self._lock:
+                if self._read() == self._first:
+                    self._doubtful = False
+
+    def differs(self, fingerprint: str) -> bool:
+        """Return whether the tables are others than those of the catalog."""
+        if self._read_again is None:
+            self._seen = self._seen or fingerprint
+            return False
+        return fingerprint != self._seen and self._reading_thread != threading.get_ident()
+
+    def update(self, fingerprint: str) -> None:
+        """Read the tables again, whose fingerprint this is, unless another thread has done it.
+
+        Raises what reading the tables raises; the next session then tries again.
+        """
+        with self._lock:
+            if fingerprint != self._seen:
+                self._first = self._read()
+                self._seen, self._doubtful = fingerprint, False
+
+    def doubt(self) -> None:
+        """Have every session read the tables again, until they are what they were.
+
+        For a table or column that has gone and left the fingerprint as it was: should it come
+        back, the fingerprint would not show that either.
+        """
+        self._doubtful = True
+
+    def _read(self) -> Catalog | None:
+        if self._read_again is None:
+            return None
+        self._reading_thread = threading.get_ident()
+        try:
+            return self._read_again()
+        finally:
+            self._reading_thread = None
 
 
 def repeat_if_changed(call: Callable[P, T]) -> Callable[P, T]:

@@ -73,10 +73,11 @@ class SQLiteReader:
     @contextmanager
     def session(self) -> Iterator[SQLiteSession]:
         """Begin a read transaction on the file, in a way that changes nothing beside it."""
+        self.changes.settle()
         session = self._begin()
-        if self.changes.update(session.fingerprint):
-            # Begun again, so that what is read fits the tables that were read.
+        if self.changes.differs(session.fingerprint):
             session.end()
+            self.changes.update(session.fingerprint)
             session = self._begin()
         try:
             yield session
@@ -190,7 +191,7 @@ class SQLiteReader:
                 f"{self.location} is in WAL mode, and was written while it was read. Try again."
             )
         if reason.startswith(("no such table", "no such column")):
-            self.changes.forget()
+            self.changes.doubt()
             return DatabaseChangedError(
                 f"{self.location} could not be read: {reason}. Its tables may have been changed "
                 "by a migration; the next call reads them again."

@@ -34,6 +34,11 @@ def payload_columns(*, load_input: bool, load_output: bool) -> tuple[Column, ...
     return tuple(_PAYLOADS[name] for name in names)
 
 
+def workflow_columns(*, load_input: bool = False, load_output: bool = False) -> tuple[Column, ...]:
+    """Return the columns of a listing of workflows."""
+    return WORKFLOW + payload_columns(load_input=load_input, load_output=load_output)
+
+
 def workflow_batches(
     session: Session,
     queries: Queries,
@@ -44,7 +49,7 @@ def workflow_batches(
     **order: Any,
 ) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
     """Stream workflows with their derived columns."""
-    columns = WORKFLOW + payload_columns(load_input=load_input, load_output=load_output)
+    columns = workflow_columns(load_input=load_input, load_output=load_output)
     statement = queries.workflow_select(
         WORKFLOW, filters, load_input=load_input, load_output=load_output, **order
     )
@@ -130,12 +135,13 @@ def step_batches(
     ids: Sequence[str] | sa.Select[Any],
     *,
     load_output: bool = False,
+    **page: Any,
 ) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
     """Stream the steps of workflows, in order of workflow ID and function_id."""
     columns: tuple[Column, ...] = STEP
     if load_output:
         columns += tuple(_PAYLOADS[name] for name in ("serialization", "output", "error"))
-    statement = queries.step_select(STEP, ids, load_output=load_output)
+    statement = queries.step_select(STEP, ids, load_output=load_output, **page)
     return columns, typed(session, statement, columns)
 
 

@@ -100,10 +100,12 @@ class Queries:
         newest_first: bool | None = True,
         limit: int | None = None,
         offset: int = 0,
+        after: tuple[int, str] | None = None,
     ) -> sa.Select[Any]:
         """Select workflows; ``newest_first=None`` leaves the order open.
 
         ``load_errors`` looks up each failed workflow's error; ``error_select`` is cheaper for many.
+        ``after`` is the ``created_at`` and ID of a row; those that follow it, newest first, come.
         """
         table = self.workflows
         source: sa.FromClause = table
@@ -131,6 +133,13 @@ class Queries:
                 value = sa.func.coalesce(self.column(apart, payload), self.column(table, payload))
                 selected.append(value.label("input" if payload == "inputs" else payload))
         statement = sa.select(*selected).select_from(source).where(*self.where(filters))
+        if after is not None:
+            created, identity = sa.literal(after[0], sa.BigInteger()), sa.literal(after[1])
+            statement = statement.where(
+                # By itself too: an index on it serves only so.
+                table.c.created_at <= created,
+                sa.tuple_(table.c.created_at, table.c.workflow_uuid) < sa.tuple_(created, identity),
+            )
         if newest_first is not None:
             keys: tuple[Any, ...] = (table.c.created_at,)
             if limit is not None or offset or self.catalog.dialect == "sqlite":
@@ -271,8 +280,13 @@ class Queries:
         ids: Sequence[str] | sa.Select[Any],
         *,
         load_output: bool = False,
+        limit: int | None = None,
+        after: tuple[str, int] | None = None,
     ) -> sa.Select[Any]:
-        """Select the steps of workflows, given by ID or by a select of IDs."""
+        """Select the steps of workflows, given by ID or by a select of IDs.
+
+        ``after`` is the workflow ID and ``function_id`` of a step; those that follow it come.
+        """
         self.catalog.require("operation_outputs", _STEP_KEYS)
         table = self.steps
         selected = []
@@ -298,7 +312,13 @@ class Queries:
             ]
         key = table.c.workflow_uuid
         mine = key.in_(ids) if isinstance(ids, sa.Select) else self.member(key, ids)
-        return sa.select(*selected).where(mine).order_by(key, table.c.function_id)
+        statement = sa.select(*selected).where(mine).order_by(key, table.c.function_id)
+        if after is not None:
+            place = sa.tuple_(sa.literal(after[0]), sa.literal(after[1], sa.BigInteger()))
+            statement = statement.where(
+                key >= sa.literal(after[0]), sa.tuple_(key, table.c.function_id) > place
+            )
+        return statement if limit is None else statement.limit(limit)
 
     def child_selects(self, parents: Sequence[str]) -> list[sa.Select[Any]]:
         """Select (parent, child) pairs: from start steps, and from the children's own rows.
