@@ -229,14 +229,20 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         >>> dbos_notebook.connect(example_database).workflow("checkout-1")
         <Workflow 'checkout-1' checkout SUCCESS>
         """
-        from dbos_notebook.tables import listings
         from dbos_notebook.workflow import Workflow
 
-        found = self.workflows([workflow_id], load_input=True, load_output=True)
+        found = self._one_workflow(workflow_id, load_input=True, load_output=True)
+        return Workflow(self, found.iloc[0])
+
+    def _one_workflow(self, workflow_id: str, **loads: Any) -> pd.DataFrame:
+        """List one workflow, which may have been deleted since its ID was read."""
+        from dbos_notebook.tables import listings
+
+        found = self.workflows([workflow_id], **loads)
         if found.empty:
             with self._reader.session() as session:
                 listings.raise_unknown(session, self._queries, [workflow_id])
-        return Workflow(self, found.iloc[0])
+        return found
 
     @repeat_if_changed
     def _stored(self, what: str, workflows: Texts | None, limit: int | None = None) -> pd.DataFrame:

@@ -85,7 +85,7 @@ class Run:
     def read(cls, client: Client, workflow_id: str, *, results: bool = False) -> Run:
         """Read it now; raises WorkflowNotFoundError."""
         graph = client.graph(workflow_id, load_output=results)
-        (row,) = plain.workflow_rows(client.workflows([workflow_id]))
+        (row,) = plain.workflow_rows(client._one_workflow(workflow_id))
         forks = client.workflows(forked_from=workflow_id, limit=MOST_FORKS)
         return cls(workflow_id, graph, row, plain.forks(forks))
 
