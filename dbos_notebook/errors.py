@@ -21,7 +21,7 @@ The tree::
     │   └── GraphvizNotFoundError                   nothing is installed that lays out graphs
     ├── MissingPackageError      (ImportError)      an extra of this package is not installed
     ├── OutputError              (OSError)          a file exists already, or cannot be written
-    ├── ReadOnlyError            (PermissionError)  control was asked of a read-only client
+    ├── ReadOnlyError            (PermissionError)  control where nothing can be written
     └── ControlError                                a control call wrote nothing, or not all
         ├── UnsupportedRevisionError                the installed dbos cannot control this database
         ├── RefusedError         (ValueError)       it would do harm or can do nothing; ``plan``
@@ -121,7 +121,7 @@ class OutputError(NotebookError, OSError):
 
 
 class ReadOnlyError(NotebookError, PermissionError):
-    """Control was asked of a client that was opened with ``read_only=True``."""
+    """Control was asked of a client with ``read_only=True``, a standby, or a read-only session."""
 
 
 class ControlError(NotebookError):
@@ -130,7 +130,8 @@ class ControlError(NotebookError):
     Attributes
     ----------
     plan
-        What would have been done and what not (a ``Plan``), where the call was refused.
+        What would have been done and what not (a ``Plan``), where the call was refused; where it
+        broke off, ``plan.apply()`` goes on.
     receipt
         What was done (a ``Receipt``), where the call had begun.
     """
@@ -170,14 +171,19 @@ class ControlInterrupt(KeyboardInterrupt):
 
     Attributes
     ----------
+    plan
+        What it was doing (a ``Plan``): ``plan.apply()`` goes on. ``None`` where it only waited.
     receipt
         What control had done (a ``Receipt``); ``None`` where it only waited.
     workflows
         What waiting had seen last (a DataFrame); ``None`` where it did not wait.
     """
 
-    def __init__(self, message: str, *, receipt: Any = None, workflows: Any = None) -> None:
+    def __init__(
+        self, message: str, *, plan: Any = None, receipt: Any = None, workflows: Any = None
+    ) -> None:
         super().__init__(message)
+        self.plan = plan
         self.receipt = receipt
         self.workflows = workflows
 

@@ -38,7 +38,7 @@ DBOS(
         "system_database_url": url,
         "run_admin_server": False,
         "log_level": "WARNING",
-        "application_version": "v1",
+        "application_version": "pooled-1",
         # As DBOS documents for poolers: no LISTEN, no prepared statements.
         "use_listen_notify": False,
         "db_engine_kwargs": {"connect_args": {"prepare_threshold": None}},
