@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.graphs import rows
 from dbos_notebook.pictures import words
 from dbos_notebook.pictures.draw import draw
@@ -83,6 +84,7 @@ class Run:
         self._pictures: dict[tuple[Any, ...], Picture] = {}
 
     @classmethod
+    @repeat_if_changed
     def read(cls, client: Client, workflow_id: str, *, results: bool = False) -> Run:
         """Read it now, in one snapshot; raises WorkflowNotFoundError."""
         with client._reader.session() as session:
