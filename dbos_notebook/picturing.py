@@ -96,6 +96,7 @@ class Picturing:
             root=ids[0],
             messages=rows.messages,
             wakes=rows.wakes,
+            copied=rows.copied,
             database=str(self._reader.location),
             read_at=rows.read_at,
         )

@@ -38,13 +38,14 @@ _SECONDS_END = 10**11
 
 @dataclass(frozen=True)
 class Rows:
-    """What was read: workflows with ``depth``, steps, messages received, sleeps' wake-up times."""
+    """What was read: workflows with ``depth``, steps, messages received, sleeps' wake-up times, copied steps."""
 
     roots: tuple[str, ...]
     workflows: pd.DataFrame
     steps: pd.DataFrame
     messages: pd.DataFrame
     wakes: pd.DataFrame
+    copied: pd.DataFrame
     read_at: pd.Timestamp
 
 
@@ -78,6 +79,7 @@ def read(
         steps,
         _messages(session, queries, receivers),
         _wakes(session, queries, sleepers),
+        _copied(session, queries, workflows),
         read_at,
     )
 
@@ -146,6 +148,27 @@ def _wakes(session: Session, queries: Queries, sleepers: Sequence[str]) -> pd.Da
         dtype="datetime64[ms, UTC]",
     )
     return frame.loc[frame["wakes_at"].notna(), names]
+
+
+def _copied(session: Session, queries: Queries, workflows: pd.DataFrame) -> pd.DataFrame:
+    """Read which steps of forks are copies: those that are the original's, times and all.
+
+    By time alone a copy is not told from the fork's own step in a database of whole seconds.
+    """
+    forks = workflows.loc[workflows["forked_from"].notna(), "workflow_id"].tolist()
+    table, columns = queries.workflows, ("started_at_epoch_ms", "completed_at_epoch_ms")
+    if not forks or not all(name in queries.steps.c for name in columns):
+        return pd.DataFrame({column.name: [] for column in _SLEEP[:2]})
+    mine, theirs = queries.steps.alias("mine"), queries.steps.alias("theirs")
+    same = [mine.c[name] == theirs.c[name] for name in ("function_id", *columns)]
+    statement = (
+        sa.select(*queries.select(mine, _SLEEP[:2]))
+        .select_from(table)
+        .join(mine, mine.c.workflow_uuid == table.c.workflow_uuid)
+        .join(theirs, sa.and_(theirs.c.workflow_uuid == table.c.forked_from, *same))
+        .where(queries.member(table.c.workflow_uuid, forks))
+    )
+    return _frame(session, statement, _SLEEP[:2])
 
 
 def _instant(value: object) -> pd.Timestamp | None:
