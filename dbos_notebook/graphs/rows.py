@@ -38,7 +38,9 @@ _SECONDS_END = 10**11
 
 @dataclass(frozen=True)
 class Rows:
-    """What was read: workflows with ``depth``, steps, messages received, sleeps' wake-up times, copied steps."""
+    """What was read: workflows with ``depth``, steps, messages received, and of steps what sleeps'
+    wake-up times are and which were copied.
+    """
 
     roots: tuple[str, ...]
     workflows: pd.DataFrame
