@@ -217,7 +217,7 @@ def step_statistics(
         queries.moment(steps, f"{word}_at_epoch_ms") for word in ("started", "completed")
     )
     took = (sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())).label("took")
-    failed = sa.case((queries.column(steps, "error").is_not(None), 1), else_=0).label("failed")
+    failed = sa.case((queries.recorded_error(steps).is_not(None), 1), else_=0).label("failed")
     rows = sa.select(*keys, took, failed).select_from(joined).where(*queries.where(filters))
     if queries.catalog.dialect == "postgresql":
         frame = _percentiles(session, rows.subquery("step"), columns)

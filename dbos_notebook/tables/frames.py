@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from dbos_notebook.errors import TruncatedWarning
 from dbos_notebook.payloads import RecordedError, Undecoded, decode
-from dbos_notebook.payloads.trusted import Decoder, inert
+from dbos_notebook.payloads.trusted import Decoder, inert, recorded_error
 from dbos_notebook.printable import printable
 from dbos_notebook.tables import timing
 from dbos_notebook.tables.vocabulary import (
@@ -48,10 +48,16 @@ def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     return pa.schema([(c.name, c.arrow) for c in columns])
 
 
-def derive(batch: pa.RecordBatch, columns: Sequence[Column], now: dt.datetime) -> pa.RecordBatch:
+def derive(
+    batch: pa.RecordBatch,
+    columns: Sequence[Column],
+    now: dt.datetime,
+    decoder: Decoder = inert,
+) -> pa.RecordBatch:
     """Give the columns their Arrow types and add the derived ones.
 
-    Times travel as integers; giving them their type copies nothing.
+    Times travel as integers; giving them their type copies nothing. The decoder reads recorded
+    errors whose format is the application's own.
     """
     batch = _within_the_calendar(batch, columns)
     arrays = []
@@ -59,7 +65,7 @@ def derive(batch: pa.RecordBatch, columns: Sequence[Column], now: dt.datetime) -
     derived: dict[str, pa.Array] = {}
     for column in columns:
         if column in ERROR:
-            errors = errors or _errors(batch)
+            errors = errors or _errors(batch, decoder)
             arrays.append(errors[column.name])
         elif column.source is None:
             derived = derived or _derived(batch, now)
@@ -89,26 +95,28 @@ def _within_the_calendar(batch: pa.RecordBatch, columns: Sequence[Column]) -> pa
     return batch
 
 
-def _errors(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+def _errors(batch: pa.RecordBatch, decoder: Decoder) -> dict[str, pa.Array]:
     """Decode the recorded errors, of the rows that have one and no others."""
     if RECORDED[0].name not in batch.schema.names:
-        nothing = _words(pa.array([], pa.large_string()), pa.array([], pa.string()))
+        nothing = _words(pa.array([], pa.large_string()), pa.array([], pa.string()), decoder)
         return _scattered(pa.nulls(len(batch), pa.int64()), nothing)
     texts, forms = (batch.column(column.name) for column in RECORDED)
     failed = pc.is_valid(texts)
     # Each row's place among those found; missing where it has none.
     place = pc.subtract(pc.cumulative_sum(failed.cast(pa.int64())), 1)
     place = pc.if_else(failed, place, pa.scalar(None, pa.int64()))
-    return _scattered(place, _words(texts.filter(failed), forms.filter(failed)))
+    return _scattered(place, _words(texts.filter(failed), forms.filter(failed), decoder))
 
 
-def _words(texts: pa.Array, forms: pa.Array) -> tuple[pa.DictionaryArray, pa.Array]:
+def _words(
+    texts: pa.Array, forms: pa.Array, decoder: Decoder
+) -> tuple[pa.DictionaryArray, pa.Array]:
     """Return the classes and the messages of recorded errors."""
     decoded: dict[tuple[str, str | None], tuple[str | None, str]] = {}
     found = []
     for pair in zip(texts.to_pylist(), forms.to_pylist(), strict=True):
         if pair not in decoded:
-            decoded[pair] = _error_words(decode(*pair, error=True))
+            decoded[pair] = _error_words(recorded_error(*pair, decoder))
         found.append(decoded[pair])
     kinds = pa.array([kind for kind, _ in found], pa.string()).dictionary_encode()
     return kinds, pa.array([message for _, message in found], pa.large_string())
@@ -129,10 +137,13 @@ def failed_ids(batch: pa.RecordBatch) -> pa.Array:
     return batch.column("workflow_id").filter(_one_of(batch.column("status"), FAILED_STATUSES))
 
 
-def fill_errors(batches: Iterable[pa.RecordBatch], found: pa.Table) -> list[pa.RecordBatch]:
+def fill_errors(
+    batches: Iterable[pa.RecordBatch], found: pa.Table, decoder: Decoder
+) -> list[pa.RecordBatch]:
     """Put recorded errors, found apart by ``workflow_id``, into their rows."""
     ids = found.column("workflow_id").combine_chunks()
-    words = _words(*(found.column(column.name).combine_chunks() for column in RECORDED))
+    texts, forms = (found.column(column.name).combine_chunks() for column in RECORDED)
+    words = _words(texts, forms, decoder)
     filled = []
     for batch in batches:
         failed = _one_of(batch.column("status"), FAILED_STATUSES)
@@ -322,6 +333,8 @@ def cut(batches: Generator[pa.RecordBatch], limit: int | None) -> tuple[list[pa.
         for batch in batches:
             if limit is not None and rows + batch.num_rows > limit:
                 kept.append(batch.slice(0, limit - rows))
+                for _ in batches:
+                    pass  # nothing more comes, but the end, without which a stream is cut off
                 return kept, True
             rows += batch.num_rows
             kept.append(batch)

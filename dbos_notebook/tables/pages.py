@@ -140,7 +140,7 @@ def _read(
         .order_by(*(place.desc() if order.descending else place for place in places))
     )
     shape = (*WORKFLOW, *columns)
-    kept, more = frames.cut(listings.typed(session, statement, shape), limit)
+    kept, more = frames.cut(listings.typed(session, statement, shape, queries.decoder), limit)
     frame = frames.to_frame(kept, shape)
     last: list[Any] = []
     if len(frame):
@@ -287,34 +287,44 @@ def queue_positions(
 
 def child_counts(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, int]:
     """Count the children of workflows; those without are left out."""
-    pairs: set[tuple[str, str]] = set()
-    for statement in queries.child_selects(list(ids)):
-        pairs.update((row["parent"], row["child"]) for row in session.rows(statement))
-    counts: dict[str, int] = {}
-    for parent, _ in pairs:
-        counts[parent] = counts.get(parent, 0) + 1
-    return counts
+    selects = queries.child_selects(list(ids))
+    if not ids or not selects:
+        return {}
+    pairs = sa.union(*selects).subquery("pairs")
+    counted = sa.select(pairs.c.parent, sa.func.count().label("n")).group_by(pairs.c.parent)
+    return {row["parent"]: int(row["n"]) for row in session.rows(counted)}
 
 
 def choices(session: Session, queries: Queries, names: Sequence[str], most: int) -> dict[str, Any]:
     """Name the values that columns have among the newest workflows, to choose a filter from."""
     table = queries.workflows
-    found: dict[str, Any] = {}
-    for name in names:
+    found: dict[str, Any] = {name: [] for name in names}
+    selects = []
+    for place, name in enumerate(names):
         value = queries.column(table, _SORTED[name].source or "")
         if isinstance(value, sa.sql.elements.Null):
-            found[name] = []
             continue
         newest = sa.select(value.label("value")).order_by(table.c.created_at.desc()).limit(SAMPLE)
         inner = newest.subquery("newest")
-        statement = (
-            sa.select(inner.c.value)
+        often = (
+            sa.select(
+                sa.literal_column(str(place)).label("place"),
+                inner.c.value.label("value"),
+                sa.func.count().label("n"),
+            )
             .where(inner.c.value.is_not(None))
             .group_by(inner.c.value)
             .order_by(sa.func.count().desc(), inner.c.value)
             .limit(most)
         )
-        found[name] = [row["value"] for row in session.rows(statement)]
+        selects.append(sa.select(often.subquery(f"often_{place}")))
+    if selects:
+        together = sa.union_all(*selects).subquery("together")
+        statement = sa.select(together).order_by(
+            together.c.place, together.c.n.desc(), together.c.value
+        )
+        for row in session.rows(statement):
+            found[names[row["place"]]].append(row["value"])
     return found
 
 
@@ -331,7 +341,7 @@ def step_page(
     statement = queries.step_select(STEP, [workflow_id], load_output=True)
     if after is not None:
         statement = statement.where(queries.steps.c.function_id > after)
-    batches = listings.typed(session, statement.limit(limit + 1), columns)
+    batches = listings.typed(session, statement.limit(limit + 1), columns, decoder)
     kept, more = frames.cut(batches, limit)
     frame = frames.to_frame(kept, columns, decoder)
     return Page(frame, more, [int(frame["function_id"].iloc[-1])] if len(frame) else [])

@@ -274,6 +274,12 @@ STREAM = (
     _column("value", "payload", "The value, decoded."),
     _column("function_id", "integer", "The step that wrote it."),
     _column("serialization", "category", "The format of the stored text."),
+    _column(
+        "closed",
+        "boolean",
+        "Whether its stream was closed: no more values come after these.",
+        "value",
+    ),
 )
 
 SCHEDULE = (
