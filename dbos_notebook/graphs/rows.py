@@ -37,8 +37,9 @@ _SECONDS_END = 10**11
 
 @dataclass(frozen=True)
 class Rows:
-    """What was read: workflows with ``depth``, steps, messages received, and of steps what sleeps'
-    wake-up times are and which were copied.
+    """What was read: workflows with ``depth``, steps, messages received, and more of the steps.
+
+    ``wakes`` has when sleeps end, ``copied`` which steps of forks are copies.
     """
 
     roots: tuple[str, ...]
