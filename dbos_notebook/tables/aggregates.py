@@ -10,7 +10,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, nearest
-from dbos_notebook.tables import frames, listings
+from dbos_notebook.tables import frames, listings, timing
 from dbos_notebook.tables.filters import as_timedelta
 from dbos_notebook.tables.queries import Queries
 from dbos_notebook.tables.vocabulary import (
@@ -128,7 +128,9 @@ def queues(session: Session, queries: Queries) -> pd.DataFrame:
 def _queue_work(session: Session, queries: Queries) -> pd.DataFrame:
     table = queries.workflows
     name, partition = (queries.column(table, c) for c in ("queue_name", "queue_partition_key"))
-    status, created = table.c.status, queries.moment(table, "created_at")
+    status = table.c.status
+    now = pd.Timestamp.now(tz="UTC").as_unit("ms")
+    enqueued = timing.sql_times(queries, round(now.timestamp() * 1000))["enqueued_at"]
 
     def count(of: str) -> Any:
         return sa.func.sum(sa.case((status == of, 1), else_=0))
@@ -148,13 +150,12 @@ def _queue_work(session: Session, queries: Queries) -> pd.DataFrame:
             count("DELAYED").label("delayed"),
             count("ENQUEUED").label("enqueued"),
             count("PENDING").label("running"),
-            sa.func.min(sa.case((status == "ENQUEUED", created))).label("oldest_enqueued_at"),
+            sa.func.min(sa.case((status == "ENQUEUED", enqueued))).label("oldest_enqueued_at"),
         )
         .where(name.is_not(None), status.in_(QUEUED_STATUSES))
         .group_by(sa.literal_column("1"), sa.literal_column("2"))
     )
     work = _frame(session, statement, columns)
-    now = pd.Timestamp.now(tz="UTC").as_unit("ms")
     work["oldest_wait"] = (now - work["oldest_enqueued_at"]).astype("timedelta64[ms]")
     return work
 

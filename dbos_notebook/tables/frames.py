@@ -19,6 +19,7 @@ from dbos_notebook.errors import TruncatedWarning
 from dbos_notebook.payloads import FORMATS, RecordedError, Undecoded, decode
 from dbos_notebook.payloads.trusted import Decoder, inert, recorded_error
 from dbos_notebook.printable import printable
+from dbos_notebook.tables import timing
 from dbos_notebook.tables.vocabulary import (
     ERROR,
     FAILED_STATUSES,
@@ -37,8 +38,6 @@ _MAX_BRACKETS = 200
 _FEW = 1_000
 _SHORT = 1_000
 """Characters of a stored error whose class and message are kept for the next listing."""
-
-_TERMINAL = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 
 def transport_schema(columns: Iterable[Column]) -> pa.Schema:
@@ -65,12 +64,14 @@ def derive(
     batch = _within_the_calendar(batch, columns)
     arrays = []
     errors: dict[str, pa.Array] = {}
+    derived: dict[str, pa.Array] = {}
     for column in columns:
         if column in ERROR:
             errors = errors or _errors(batch, decoder)
             arrays.append(errors[column.name])
         elif column.source is None:
-            arrays.append(_DERIVED[column.name, "function_id" in batch.schema.names](batch, now))
+            derived = derived or _derived(batch, now)
+            arrays.append(derived[column.name])
         else:
             array = batch.column(column.name)
             arrays.append(array if array.type == column.arrow else array.cast(column.arrow))
@@ -192,44 +193,19 @@ def _error_words(error: object) -> tuple[str | None, str]:
     return kind, message
 
 
-def _step_duration(batch: pa.RecordBatch, now: dt.datetime) -> pa.Array:
-    took = pc.subtract(batch.column("completed_at"), batch.column("started_at"))
-    return took.cast(pa.duration("ms"))
+def _derived(batch: pa.RecordBatch, now: dt.datetime) -> dict[str, pa.Array]:
+    """Compute the columns that no table holds."""
+    if "function_id" in batch.schema.names:
+        took = pc.subtract(batch.column("completed_at"), batch.column("started_at"))
+        return {"duration": took.cast(pa.duration("ms"))}
+    times = timing.batch_times(batch, int(now.timestamp() * 1000))
+    return {"duration": pa.array(times.duration), "queue_wait": pa.array(times.queue_wait)}
 
 
 def _one_of(status: pa.Array, names: Sequence[str]) -> pa.Array:
     # On the dictionary's few words, not on each row.
     words = pc.is_in(status.dictionary, value_set=pa.array(names))
     return pc.take(words, status.indices)
-
-
-def _duration(batch: pa.RecordBatch, now: dt.datetime) -> pa.Array:
-    status = batch.column("status")
-    begun = pc.coalesce(batch.column("dequeued_at"), batch.column("created_at"))
-    moment = pa.scalar(int(now.timestamp() * 1000))
-    ended = batch.column("completed_at")
-    if ended.null_count == len(ended):
-        # Before dbos 2.31 no completion was recorded; the row's last change is it.
-        finished = _one_of(status, _TERMINAL)
-        ended = pc.if_else(finished, batch.column("updated_at"), ended)
-    running = _one_of(status, ("PENDING",))
-    ended = pc.if_else(pc.and_(running, pc.is_null(ended)), moment, ended)
-    return pc.subtract(ended, begun).cast(pa.duration("ms"))
-
-
-def _queue_wait(batch: pa.RecordBatch, now: dt.datetime) -> pa.Array:
-    waiting = _one_of(batch.column("status"), ("ENQUEUED", "DELAYED"))
-    moment = pa.scalar(int(now.timestamp() * 1000))
-    until = pc.if_else(waiting, moment, batch.column("dequeued_at"))
-    return pc.subtract(until, batch.column("created_at")).cast(pa.duration("ms"))
-
-
-# By name, and by whether the row is a step.
-_DERIVED = {
-    ("duration", False): _duration,
-    ("queue_wait", False): _queue_wait,
-    ("duration", True): _step_duration,
-}
 
 
 def to_frame(
@@ -384,6 +360,8 @@ def cut(batches: Generator[pa.RecordBatch], limit: int | None) -> tuple[list[pa.
         for batch in batches:
             if limit is not None and rows + batch.num_rows > limit:
                 kept.append(batch.slice(0, limit - rows))
+                for _ in batches:
+                    pass  # nothing more comes, but the end, without which a stream is cut off
                 return kept, True
             rows += batch.num_rows
             kept.append(batch)
