@@ -10,7 +10,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, nearest
-from dbos_notebook.tables import frames, listings
+from dbos_notebook.tables import frames, listings, timing
 from dbos_notebook.tables.filters import as_timedelta
 from dbos_notebook.tables.queries import Queries
 from dbos_notebook.tables.vocabulary import (
@@ -128,7 +128,9 @@ def queues(session: Session, queries: Queries) -> pd.DataFrame:
 def _queue_work(session: Session, queries: Queries) -> pd.DataFrame:
     table = queries.workflows
     name, partition = (queries.column(table, c) for c in ("queue_name", "queue_partition_key"))
-    status, created = table.c.status, queries.moment(table, "created_at")
+    status = table.c.status
+    now = pd.Timestamp.now(tz="UTC").as_unit("ms")
+    enqueued = timing.sql_times(queries, round(now.timestamp() * 1000))["enqueued_at"]
 
     def count(of: str) -> Any:
         return sa.func.sum(sa.case((status == of, 1), else_=0))
@@ -148,13 +150,12 @@ def _queue_work(session: Session, queries: Queries) -> pd.DataFrame:
             count("DELAYED").label("delayed"),
             count("ENQUEUED").label("enqueued"),
             count("PENDING").label("running"),
-            sa.func.min(sa.case((status == "ENQUEUED", created))).label("oldest_enqueued_at"),
+            sa.func.min(sa.case((status == "ENQUEUED", enqueued))).label("oldest_enqueued_at"),
         )
         .where(name.is_not(None), status.in_(QUEUED_STATUSES))
         .group_by(sa.literal_column("1"), sa.literal_column("2"))
     )
     work = _frame(session, statement, columns)
-    now = pd.Timestamp.now(tz="UTC").as_unit("ms")
     work["oldest_wait"] = (now - work["oldest_enqueued_at"]).astype("timedelta64[ms]")
     return work
 
@@ -216,7 +217,7 @@ def step_statistics(
         queries.moment(steps, f"{word}_at_epoch_ms") for word in ("started", "completed")
     )
     took = (sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())).label("took")
-    failed = sa.case((queries.column(steps, "error").is_not(None), 1), else_=0).label("failed")
+    failed = sa.case((queries.recorded_error(steps).is_not(None), 1), else_=0).label("failed")
     rows = sa.select(*keys, took, failed).select_from(joined).where(*queries.where(filters))
     if queries.catalog.dialect == "postgresql":
         frame = _percentiles(session, rows.subquery("step"), columns)
