@@ -99,8 +99,10 @@ def failures(session: Session, queries: Queries) -> dict[str, Row]:
 
 
 def forks(session: Session, queries: Queries, originals: Sequence[str]) -> dict[str, Row]:
-    """Read the workflows that were forked from any of these."""
-    return _found(session, queries, {"forked_from": list(originals)}) if originals else {}
+    """Read the workflows that were forked from any of these, whichever application owns them."""
+    if not originals:
+        return {}
+    return _found(session, queries.of_all_applications, {"forked_from": list(originals)})
 
 
 def steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, list[Step]]:

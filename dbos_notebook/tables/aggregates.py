@@ -114,7 +114,8 @@ def queues(session: Session, queries: Queries) -> pd.DataFrame:
     """List registered queues and those that hold work, a row for each partition with work."""
     table = queries.catalog.table("queues")
     if table.c:
-        settings = _frame(session, sa.select(*queries.select(table, QUEUE)), QUEUE)
+        statement = sa.select(*queries.select(table, QUEUE)).where(*queries.owned(table))
+        settings = _frame(session, statement, QUEUE)
     else:
         settings = frames.to_frame([listings.empty(QUEUE)], QUEUE)
     work = _queue_work(session, queries)
@@ -150,7 +151,7 @@ def _queue_work(session: Session, queries: Queries) -> pd.DataFrame:
             count("PENDING").label("running"),
             sa.func.min(sa.case((status == "ENQUEUED", created))).label("oldest_enqueued_at"),
         )
-        .where(name.is_not(None), status.in_(QUEUED_STATUSES))
+        .where(name.is_not(None), status.in_(QUEUED_STATUSES), *queries.where({}))
         .group_by(sa.literal_column("1"), sa.literal_column("2"))
     )
     work = _frame(session, statement, columns)
@@ -179,7 +180,7 @@ def executors(session: Session, queries: Queries) -> pd.DataFrame:
             sa.func.min(queries.moment(table, "created_at")).label("first_seen"),
             sa.func.max(queries.moment(table, "updated_at")).label("last_seen"),
         )
-        .where(keys[0].is_not(None))
+        .where(keys[0].is_not(None), *queries.where({}))
         .group_by(*(sa.literal_column(str(i + 1)) for i in range(len(who))))
     )
     frame = _frame(session, statement, columns)
@@ -296,7 +297,7 @@ def summary(session: Session, queries: Queries) -> dict[str, Any]:
     since = sa.func.coalesce(ended, table.c.updated_at)
     failing = (
         sa.select(queries.column(table, "name").label("name"), sa.func.count().label("count"))
-        .where(table.c.status == "ERROR", since >= day_ago)
+        .where(table.c.status == "ERROR", since >= day_ago, *queries.where({}))
         .group_by(sa.literal_column("1"))
         .order_by(sa.literal_column("2").desc())
     )

@@ -248,9 +248,13 @@ def stored(
     statement = sa.select(*queries.select(table, columns)).order_by(
         *(table.c[key] for key in keys if key in table.c)
     )
+    key = queries.column(table, columns[0].source or "")
     if ids is not None:
-        owner = queries.column(table, columns[0].source or "")
-        statement = statement.where(queries.member(owner, ids))
+        statement = statement.where(queries.member(key, ids))
+    elif what in ("schedules", "versions"):
+        statement = statement.where(*queries.owned(table))
+    else:
+        statement = statement.where(*queries.of_owned_workflow(key))
     return columns, typed(session, statement.limit(limit), columns)
 
 

@@ -135,7 +135,7 @@ def _read(
     )
     places = [chosen.c[name] for name in names]
     statement = (
-        queries.workflow_select(WORKFLOW, {}, newest_first=None)
+        queries.of_all_applications.workflow_select(WORKFLOW, {}, newest_first=None)
         .add_columns(*places)
         .where(table.c.workflow_uuid == chosen.c["_chosen"])
         .order_by(*(place.desc() if order.descending else place for place in places))
@@ -286,7 +286,7 @@ def queue_positions(
             sa.func.count().over(partition_by=group).label("length"),
         )
         .where(
-            queries.where({"status": ["ENQUEUED"]})[0],
+            *queries.where({"status": ["ENQUEUED"]}),
             queries.member(
                 table.c.queue_name, list(dict.fromkeys(waiting["queue_name"].astype(str)))
             ),
@@ -319,8 +319,8 @@ def choices(session: Session, queries: Queries, names: Sequence[str], most: int)
         if isinstance(value, sa.sql.elements.Null):
             found[name] = []
             continue
-        newest = sa.select(value.label("value")).order_by(table.c.created_at.desc()).limit(SAMPLE)
-        inner = newest.subquery("newest")
+        newest = sa.select(value.label("value")).where(*queries.where({}))
+        inner = newest.order_by(table.c.created_at.desc()).limit(SAMPLE).subquery("newest")
         statement = (
             sa.select(inner.c.value)
             .where(inner.c.value.is_not(None))
