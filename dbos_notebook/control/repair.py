@@ -134,7 +134,7 @@ class Repair:
             for one, cause in tree.causes.items():
                 if not isinstance(known.points[one], str):
                     known.points[one] = cause.point
-            prospects = Prospects(session, steer.queries)
+            prospects = Prospects(session, steer.queries, steer.reader.location)
             items, asked = [], set(ids)
             for one in [*order, *rest]:
                 item = self._item(verb, one, known, tree.causes.get(one))

@@ -79,7 +79,7 @@ class Steer:
         """Read the workflows and say what the verb would do to each. Nothing is written."""
         with self.reader.session() as session:
             known = verb.look(session, self.queries, ids, {})
-            prospects = Prospects(session, self.queries)
+            prospects = Prospects(session, self.queries, self.reader.location)
             items = [verb.judge(one, known, None) for one in ids]
             items += [
                 dataclasses.replace(verb.judge(one, known, None), asked=False)
@@ -176,7 +176,7 @@ class Steer:
             items = [self._still(verb, item, known, plan) for item in plan.items]
             if verb.enqueues:
                 # An executor may have been started, or have died, since the plan.
-                prospects = Prospects(session, self.queries)
+                prospects = Prospects(session, self.queries, self.reader.location)
                 items = [self._with_prospect(verb, item, prospects) for item in items]
         doing = [item for item in items if item.verdict == "do"]
         forks = isinstance(verb, Fork)
