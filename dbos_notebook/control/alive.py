@@ -34,7 +34,7 @@ what a connection pooler keeps of a dead process."""
 DEAD_SECONDS = 300
 """DBOS slows down to one look in two minutes at most: after so long no executor is behind them."""
 LOOKED_BACK_SECONDS = 86_400
-MOST_ROWS = 10_000
+MOST_ROWS = 5_000
 """The newest rows of a kind that are looked at, or a busy day would take long to group."""
 
 _PYTHON, _TYPESCRIPT, _CLIENT = "dbos_transact", "dbos_transact_", "dbos_transact_client"
@@ -190,7 +190,7 @@ class Prospects:
         if found.own or (not wanted and found.dbos):
             return "likely", f"{opened}; {did}"
         known = [row for row in self._versions if row["version"] in wanted]
-        if wanted and self._versions and not known:
+        if wanted and self._versions and not known and last is None:
             names = [str(row["version"]) for row in self._versions[::-1]]
             shown = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
             return "unlikely", (f"no executor has registered {what}; registered are {shown}")
@@ -531,7 +531,7 @@ class Prospects:
             sa.select(
                 name.label("name"), flows.c.status.label("status"), sa.func.count().label("n")
             )
-            .where(name.is_not(None), flows.c.status.in_(("ENQUEUED", "PENDING")))
+            .where(name.is_not(None), *self._queries.where({"status": ["ENQUEUED", "PENDING"]}))
             .group_by(sa.literal_column("1"), sa.literal_column("2"))
             .subquery()
         )

@@ -127,7 +127,9 @@ class Plan:
             hidden.append("will_run")
         idle = [item for item in self.items if (item.will_run or "").startswith("unlikely")]
         if idle:
-            notes.append(f"⚠ {len(idle):,} would wait for an executor that does not seem to live.")
+            notes.append(
+                f"⚠ {len(idle):,} would wait: no running executor seems able to take them."
+            )
         if self.counts["do"]:
             notes.append("Nothing has been written. plan.apply() does it.")
         shown = [name for name in COLUMNS if name not in hidden]
