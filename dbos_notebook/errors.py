@@ -9,7 +9,8 @@ The tree::
     ├── NotDBOSDatabaseError                        reached, but it holds no DBOS tables
     │   └── SchemaNotFoundError                     the DBOS tables are in another schema
     ├── PermissionDeniedError    (PermissionError)  the role may not read a table
-    ├── QueryTimeoutError        (TimeoutError)     the statement ran past its time
+    ├── QueryCancelledError                         the server ended the statement
+    │   └── QueryTimeoutError    (TimeoutError)     it ran past its time
     ├── DatabaseLockedError                         another process holds the SQLite file
     ├── FilterError              (ValueError)       a filter, value or column makes no sense
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
@@ -18,7 +19,7 @@ The tree::
     │   └── GraphvizNotFoundError                   nothing is installed that lays out graphs
     ├── MissingPackageError      (ImportError)      an extra of this package is not installed
     ├── OutputError              (OSError)          a file exists already, or cannot be written
-    ├── ReadOnlyError            (PermissionError)  control was asked of a read-only client
+    ├── ReadOnlyError            (PermissionError)  control where nothing can be written
     └── ControlError                                a control call wrote nothing, or not all
         ├── UnsupportedRevisionError                the installed dbos cannot control this database
         ├── RefusedError         (ValueError)       it would do harm or can do nothing; ``plan``
@@ -69,7 +70,11 @@ class PermissionDeniedError(NotebookError, PermissionError):
     """The role that is connected may not read what was asked for."""
 
 
-class QueryTimeoutError(NotebookError, TimeoutError):
+class QueryCancelledError(NotebookError):
+    """The server ended the statement: for a lock, for a standby's sake, or because asked to."""
+
+
+class QueryTimeoutError(QueryCancelledError, TimeoutError):
     """The statement ran past ``statement_timeout`` and was cancelled."""
 
 
@@ -106,7 +111,7 @@ class OutputError(NotebookError, OSError):
 
 
 class ReadOnlyError(NotebookError, PermissionError):
-    """Control was asked of a client that was opened with ``read_only=True``."""
+    """Control was asked of a client with ``read_only=True``, a standby, or a read-only session."""
 
 
 class ControlError(NotebookError):
@@ -115,7 +120,8 @@ class ControlError(NotebookError):
     Attributes
     ----------
     plan
-        What would have been done and what not (a ``Plan``), where the call was refused.
+        What would have been done and what not (a ``Plan``), where the call was refused; where it
+        broke off, ``plan.apply()`` goes on.
     receipt
         What was done (a ``Receipt``), where the call had begun.
     """
@@ -155,14 +161,19 @@ class ControlInterrupt(KeyboardInterrupt):
 
     Attributes
     ----------
+    plan
+        What it was doing (a ``Plan``): ``plan.apply()`` goes on. ``None`` where it only waited.
     receipt
         What control had done (a ``Receipt``); ``None`` where it only waited.
     workflows
         What waiting had seen last (a DataFrame); ``None`` where it did not wait.
     """
 
-    def __init__(self, message: str, *, receipt: Any = None, workflows: Any = None) -> None:
+    def __init__(
+        self, message: str, *, plan: Any = None, receipt: Any = None, workflows: Any = None
+    ) -> None:
         super().__init__(message)
+        self.plan = plan
         self.receipt = receipt
         self.workflows = workflows
 

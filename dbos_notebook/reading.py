@@ -198,9 +198,13 @@ class Reading:
         load_errors: bool = True,
         **filters: Any,
     ) -> Iterator[pd.DataFrame]:
-        """Stream workflows as DataFrames of ``chunksize`` rows, newest first, in one snapshot.
+        """Read workflows as DataFrames of ``chunksize`` rows, newest first.
 
-        Takes the filters of :meth:`workflows`; there is no limit.
+        Takes the filters of :meth:`workflows`; there is no limit. Rows are read page by page, and
+        **nothing is open between two frames**: no transaction, no lock, no query. So take as long
+        as you like; ``statement_timeout`` counts the database's work alone. Each page is a snapshot
+        of its own: a workflow that exists throughout comes exactly once, with its values of the
+        moment when its page was read; one that is created meanwhile does not come.
 
         Examples
         --------
@@ -208,34 +212,32 @@ class Reading:
         >>> [len(frame) for frame in db.iter_workflows(chunksize=10)]
         [10, 10, 6]
         """
-        from dbos_notebook.tables import frames, listings
+        from dbos_notebook.tables import frames, listings, streaming
 
         if isinstance(chunksize, bool) or not isinstance(chunksize, int) or chunksize < 1:
             raise FilterError(f"chunksize takes a whole number above 0, not {chunksize!r}.")
-        checked = self._check(filters)
-
-        def chunks() -> Iterator[pd.DataFrame]:
-            with self._reader.session() as session:
-                columns, batches = listings.workflow_batches(
-                    session,
-                    self._queries,
-                    checked,
-                    load_input=load_input,
-                    load_output=load_output,
-                    load_errors=load_errors,
-                )
-                for group in frames.rechunk(batches, chunksize):
-                    yield frames.to_frame(group, columns, self._decoder)
-
-        return chunks()
+        batches = streaming.workflow_batches(
+            self._reader,
+            self._queries,
+            self._check(filters),
+            load_input=load_input,
+            load_output=load_output,
+            load_errors=load_errors,
+            first_rows=max(chunksize, streaming.FIRST_ROWS),
+        )
+        columns = listings.workflow_columns(load_input=load_input, load_output=load_output)
+        return (
+            frames.to_frame(group, columns, self._decoder)
+            for group in frames.rechunk(batches, chunksize)
+        )
 
     def arrow(
         self, what: Literal["workflows", "steps"] = "workflows", **filters: Any
     ) -> pa.RecordBatchReader:
-        """Stream workflows, or the steps of workflows, as Arrow record batches.
+        """Read workflows, or the steps of workflows, as Arrow record batches.
 
-        Takes the filters of :meth:`workflows`; rows come in no promised order. The snapshot lasts
-        until the reader is exhausted or closed.
+        Takes the filters of :meth:`workflows`; rows come in no promised order. As for
+        :meth:`iter_workflows`, nothing is open between two batches.
 
         Examples
         --------
@@ -245,7 +247,7 @@ class Reading:
         """
         import pyarrow as pa
 
-        from dbos_notebook.tables import frames, listings
+        from dbos_notebook.tables import frames, streaming
         from dbos_notebook.tables.vocabulary import STEP, WORKFLOW
 
         if what not in ("workflows", "steps"):
@@ -254,25 +256,13 @@ class Reading:
                 "Use 'workflows' or 'steps'."
             )
         checked = self._check(filters)
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            with self._reader.session() as session:
-                if what == "workflows":
-                    found = listings.workflow_batches(
-                        session, self._queries, checked, newest_first=None
-                    )
-                else:
-                    found = listings.step_batches(session, self._queries, self._ids(checked))
-                yield from found[1]
-
-        columns = WORKFLOW if what == "workflows" else STEP
-        return pa.RecordBatchReader.from_batches(frames.arrow_schema(columns), batches())
-
-    def _ids(self, checked: Mapping[str, Any]) -> Any:
-        """Return a select of the IDs that filters pick, for use inside another statement."""
-        from dbos_notebook.tables.vocabulary import WORKFLOW
-
-        return self._queries.workflow_select(WORKFLOW[:1], checked, newest_first=None)
+        if what == "workflows":
+            schema = frames.arrow_schema(WORKFLOW)
+            batches = streaming.workflow_batches(self._reader, self._queries, checked)
+        else:
+            schema = frames.arrow_schema(STEP)
+            batches = streaming.step_batches(self._reader, self._queries, checked)
+        return pa.RecordBatchReader.from_batches(schema, batches)
 
     def steps(
         self,

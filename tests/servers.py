@@ -272,13 +272,17 @@ class Proxy:
     silent
         Nothing passes, and nothing is closed: a network that drops packets. Connections are
         still accepted by the kernel.
+    requests
+        How often the client has sent something after the server had answered.
     """
 
     def __init__(self, server: PostgresServer, *, latency: float = 0.0) -> None:
         self.latency = latency
         self.bandwidth: float | None = None
         self.silent = False
+        self.requests = 0
         self.port = free_port()
+        self._answered = True
         self._target = str(Path(server.socket_directory) / ".s.PGSQL.5432")
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -354,6 +358,8 @@ class Proxy:
             _, rest = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
             for task in rest:
                 task.cancel()
+            # A connection that breaks is what a proxy is for.
+            await asyncio.gather(*directions, return_exceptions=True)
         except (OSError, asyncio.CancelledError):
             pass  # the connection is over, which is all that a proxy can say
         finally:
@@ -384,6 +390,9 @@ class Proxy:
         try:
             while True:
                 data = await source.read(65_536)
+                if not to_client and self._answered and data:
+                    self.requests += 1
+                self._answered = to_client
                 await queue.put((time.monotonic() + self.latency, data))
                 if not data:
                     break

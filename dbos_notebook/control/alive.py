@@ -393,9 +393,7 @@ class Prospects:
     def _pooled(self, process: int) -> bool:
         """Whether a pooler gave another process's ID than that which answers."""
         session = self._session
-        if not isinstance(session, PostgresSession):
-            return False
-        return session.connection.info.backend_pid != process
+        return isinstance(session, PostgresSession) and session.process not in (None, process)
 
     def _part(self, kind: str, source: Any = None, **values: Any) -> sa.Select[Any]:
         """Return one part of the statement, in the columns that all parts share."""

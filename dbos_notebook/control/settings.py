@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dbos_notebook.control import privileges
+from dbos_notebook.control.privileges import Needs
 from dbos_notebook.control.rows import Row
 from dbos_notebook.control.verbs import Item, Known, Verb, Verdict
 from dbos_notebook.printable import printable
@@ -28,6 +30,7 @@ class SetDelay(Verb):
     """Move the moment before which a DELAYED workflow does not start."""
 
     action: ClassVar[str] = "set_delay"
+    needed: ClassVar[Needs] = privileges.SET_DELAY
     # Milliseconds since 1970: a moment, so that applying twice does the same.
     until: int = 0
 
@@ -64,6 +67,7 @@ class SetAttributes(Verb):
     """Replace a workflow's attributes, or merge into them."""
 
     action: ClassVar[str] = "set_attributes"
+    needed: ClassVar[Needs] = privileges.SET_ATTRIBUTES
     attributes: Mapping[str, Any] | None = None
     merge: bool = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +161,9 @@ def _path(graph: nx.DiGraph[Any], workflow: Any) -> list[str]:
         if workflow == graph.graph.get("root"):
             break
         workflow = attributes.get("parent")
-    return names[::-1]
+    # A workflow that started itself again and again is named once.
+    alike = [(name, len(list(same))) for name, same in itertools.groupby(names[::-1])]
+    return [name if count == 1 else f"{name} ×{count:,}" for name, count in alike]
 
 
 def _error(attributes: dict[str, Any]) -> str:

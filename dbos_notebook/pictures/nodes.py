@@ -166,10 +166,21 @@ def group_name(name: str, attributes: dict[str, Any]) -> str:
     return {"start_child": f"{said} {name}", "get_result": f"{said} a child"}.get(operation, said)
 
 
+def group_count(attributes: dict[str, Any]) -> str:
+    """Say how many a group stands for, to be put before its name.
+
+    Examples
+    --------
+    >>> group_count({"count": 1200}), group_count({"count": 1200, "levels": 1200})
+    ('1,200 × ', '1,200 levels of ')
+    """
+    count = int(attributes.get("count", 0))
+    return f"{count:,} levels of " if attributes.get("levels") else f"{count:,} × "
+
+
 def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     card.shape = "group"
-    count = int(attributes.get("count", 0))
-    numbers = f"{count:,} × "
+    numbers = group_count(attributes)
     room = WIDEST - words.width(numbers, TITLE, bold=True)
     card.lines = [
         Line(numbers + words.fit(name, TITLE, room, bold=True), TITLE, bold=True, tone="ink")

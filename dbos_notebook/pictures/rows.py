@@ -9,7 +9,7 @@ import pandas as pd
 
 from dbos_notebook.pictures import words
 from dbos_notebook.pictures.edges import of_kind, tails
-from dbos_notebook.pictures.nodes import group_name, short_id, tooltip
+from dbos_notebook.pictures.nodes import group_count, group_name, short_id, tooltip
 from dbos_notebook.pictures.text import walk
 from dbos_notebook.pictures.theme import OPERATIONS, known
 from dbos_notebook.pictures.times import Times
@@ -196,7 +196,7 @@ def _shares(
 
 def _group_row(graph: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[str, Any]) -> None:
     row.count = int(attributes.get("count", 0))
-    row.name = f"{row.count:,} × {group_name(row.name, attributes)}"
+    row.name = group_count(attributes) + group_name(row.name, attributes)
     for member in attributes.get("members") or ():
         if member not in graph:
             continue

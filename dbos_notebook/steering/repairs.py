@@ -86,7 +86,7 @@ class Repairs(Base):
         made = Repair(self._steer).plan(verb, as_texts(workflows, "workflows"))
         if plan:
             return made
-        self._steer.guard()
+        self._steer.require_writable()
         self._steer.require_sense(made, confirm=confirm)
         return made.apply()
 

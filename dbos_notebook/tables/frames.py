@@ -346,6 +346,8 @@ def cut(batches: Generator[pa.RecordBatch], limit: int | None) -> tuple[list[pa.
         for batch in batches:
             if limit is not None and rows + batch.num_rows > limit:
                 kept.append(batch.slice(0, limit - rows))
+                for _ in batches:
+                    pass  # nothing more comes, but the end, without which a stream is cut off
                 return kept, True
             rows += batch.num_rows
             kept.append(batch)

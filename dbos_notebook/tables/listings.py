@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 MANY = 5_000
 _PAYLOADS = {column.name: column for column in PAYLOAD}
+_PAIR = (
+    Column("_parent", "text", "", "parent"),
+    Column("_child", "text", "", "child"),
+)
 
 
 def payload_columns(*, load_input: bool, load_output: bool) -> tuple[Column, ...]:
@@ -32,6 +36,11 @@ def payload_columns(*, load_input: bool, load_output: bool) -> tuple[Column, ...
     names += ["input"] if load_input else []
     names += ["output", "error"] if load_output else []
     return tuple(_PAYLOADS[name] for name in names)
+
+
+def workflow_columns(*, load_input: bool = False, load_output: bool = False) -> tuple[Column, ...]:
+    """Return the columns of a listing of workflows."""
+    return WORKFLOW + payload_columns(load_input=load_input, load_output=load_output)
 
 
 def workflow_batches(
@@ -44,7 +53,7 @@ def workflow_batches(
     **order: Any,
 ) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
     """Stream workflows with their derived columns."""
-    columns = WORKFLOW + payload_columns(load_input=load_input, load_output=load_output)
+    columns = workflow_columns(load_input=load_input, load_output=load_output)
     statement = queries.workflow_select(
         WORKFLOW, filters, load_input=load_input, load_output=load_output, **order
     )
@@ -124,18 +133,22 @@ def with_errors(
     return frames.fill_errors(batches, found)
 
 
+def step_columns(*, load_output: bool) -> tuple[Column, ...]:
+    """Return the columns of steps, with those that ``load_output`` adds."""
+    return STEP + payload_columns(load_input=False, load_output=load_output)
+
+
 def step_batches(
     session: Session,
     queries: Queries,
     ids: Sequence[str] | sa.Select[Any],
     *,
     load_output: bool = False,
+    **page: Any,
 ) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
     """Stream the steps of workflows, in order of workflow ID and function_id."""
-    columns: tuple[Column, ...] = STEP
-    if load_output:
-        columns += tuple(_PAYLOADS[name] for name in ("serialization", "output", "error"))
-    statement = queries.step_select(STEP, ids, load_output=load_output)
+    columns = step_columns(load_output=load_output)
+    statement = queries.step_select(STEP, ids, load_output=load_output, **page)
     return columns, typed(session, statement, columns)
 
 
@@ -154,28 +167,49 @@ def typed(
         yield from stream
 
 
+FEW_LEVELS = 16
+"""So many levels are counted by the database; where more are wanted, all are read, and cut here."""
+
+
 def descendants(
     session: Session, queries: Queries, roots: Sequence[str], depth: int | None
 ) -> dict[str, tuple[str, int]]:
-    """Find the workflows below ``roots``: for each its root and its depth.
+    """Find the workflows below ``roots``, by one query: for each its root and its depth."""
+    if depth == 0:
+        return {root: (root, 0) for root in roots}
+    below = _below(queries, roots, depth)
+    statement = sa.select(below.c.parent, below.c.child)
+    schema = frames.transport_schema(_PAIR)
+    pairs = pa.Table.from_batches(session.batches(statement, schema), schema)
+    return places(roots, depth, *(column.to_pylist() for column in pairs.columns))
 
-    Level by level, because each level is one or two index lookups on both databases, a cycle made
-    by hand ends it, and a depth bounds it.
-    """
+
+def _below(queries: Queries, roots: Sequence[str], depth: int | None) -> sa.CTE:
+    few = depth is not None and depth <= FEW_LEVELS
+    return queries.below(roots, levels=depth if few else None)
+
+
+def places(
+    roots: Sequence[str],
+    depth: int | None,
+    parents: Sequence[str | None],
+    children: Sequence[str | None],
+) -> dict[str, tuple[str, int]]:
+    """Return the root and the depth of each workflow that these pairs lead to from the roots."""
+    children_of: dict[str, list[str]] = {}
+    for parent, child in zip(parents, children, strict=True):
+        if parent is not None and child is not None:
+            children_of.setdefault(parent, []).append(child)
     found = {root: (root, 0) for root in roots}
-    level: Sequence[str] = list(roots)
-    reached = 0
-    pairs_schema = pa.schema([("parent", pa.large_string()), ("child", pa.large_string())])
+    level, reached = list(roots), 0
     while level and (depth is None or reached < depth):
         reached += 1
         following: list[str] = []
-        for statement in queries.child_selects(level):
-            for batch in session.batches(statement, pairs_schema):
-                parents, children = (column.to_pylist() for column in batch.columns)
-                for parent, child in zip(parents, children, strict=True):
-                    if child not in found:
-                        found[child] = (found[parent][0], reached)
-                        following.append(child)
+        for parent in level:
+            for child in children_of.get(parent, ()):
+                if child not in found:
+                    found[child] = (found[parent][0], reached)
+                    following.append(child)
         level = following
     return found
 
@@ -204,23 +238,44 @@ def require_known(session: Session, queries: Queries, ids: Sequence[str]) -> Non
 
 
 def tree(
-    session: Session, queries: Queries, roots: Sequence[str], depth: int | None
+    session: Session,
+    queries: Queries,
+    roots: Sequence[str],
+    depth: int | None,
+    *,
+    load_output: bool = False,
 ) -> pd.DataFrame:
-    """Return the rows of workflows and of all below them, with root and depth."""
-    require_known(session, queries, roots)
-    found = descendants(session, queries, roots, depth)
-    columns, batches = workflow_batches(
-        session, queries, {"workflow_ids": list(found)}, newest_first=None
+    """Return the rows of workflows and of all below them, with root and depth, by one query."""
+    below = _below(queries, roots, depth)
+    # What is below a workflow is looked up by ID, whoever owns it.
+    statement = queries.of_all_applications.workflow_select(
+        WORKFLOW, {}, load_output=load_output, newest_first=None
     )
-    frame = frames.to_frame(batches, columns)
-    places = [found[workflow_id] for workflow_id in frame["workflow_id"]]
+    (source,) = statement.get_final_froms()
+    # From the pairs outwards, since a workflow in the middle may have been deleted.
+    rows = below.outerjoin(source, queries.workflows.c.workflow_uuid == below.c.child)
+    statement = statement.add_columns(*(below.c[c.source or ""].label(c.name) for c in _PAIR))
+    statement = statement.select_from(rows)
+    columns = WORKFLOW + payload_columns(load_input=False, load_output=load_output)
+    shape = (*columns, *_PAIR)
+    frame = frames.to_frame(typed(session, statement, shape), shape)
+    found = places(roots, depth, *(_texts(frame[column.name]) for column in _PAIR))
+    frame = frame[[column.name for column in columns]]
+    frame = frame[frame["workflow_id"].isin(found.keys())].drop_duplicates("workflow_id")
+    if missing := set(roots).difference(frame["workflow_id"]):
+        require_known(session, queries, [root for root in roots if root in missing])
     root, level = TREE
-    frame[root.name] = pd.Series([place[0] for place in places], index=frame.index, dtype="str")
-    frame[level.name] = pd.Series([place[1] for place in places], index=frame.index, dtype="Int64")
+    ids = frame["workflow_id"]
+    frame[root.name] = pd.Series([found[one][0] for one in ids], index=frame.index, dtype="str")
+    frame[level.name] = pd.Series([found[one][1] for one in ids], index=frame.index, dtype="Int64")
     order = {workflow_id: position for position, workflow_id in enumerate(roots)}
     frame["_root"] = frame[root.name].map(order)
     frame = frame.sort_values(["_root", level.name, "created_at", "workflow_id"])
     return frame.drop(columns="_root").reset_index(drop=True)
+
+
+def _texts(column: pd.Series[Any]) -> list[str | None]:
+    return [value if isinstance(value, str) else None for value in column.tolist()]
 
 
 _STORED: Mapping[str, tuple[str, tuple[str, ...]]] = {

@@ -301,34 +301,44 @@ def queue_positions(
 
 def child_counts(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, int]:
     """Count the children of workflows; those without are left out."""
-    pairs: set[tuple[str, str]] = set()
-    for statement in queries.child_selects(list(ids)):
-        pairs.update((row["parent"], row["child"]) for row in session.rows(statement))
-    counts: dict[str, int] = {}
-    for parent, _ in pairs:
-        counts[parent] = counts.get(parent, 0) + 1
-    return counts
+    selects = queries.child_selects(list(ids))
+    if not ids or not selects:
+        return {}
+    pairs = sa.union(*selects).subquery("pairs")
+    counted = sa.select(pairs.c.parent, sa.func.count().label("n")).group_by(pairs.c.parent)
+    return {row["parent"]: int(row["n"]) for row in session.rows(counted)}
 
 
 def choices(session: Session, queries: Queries, names: Sequence[str], most: int) -> dict[str, Any]:
     """Name the values that columns have among the newest workflows, to choose a filter from."""
     table = queries.workflows
-    found: dict[str, Any] = {}
-    for name in names:
+    found: dict[str, Any] = {name: [] for name in names}
+    selects = []
+    for place, name in enumerate(names):
         value = queries.column(table, _SORTED[name].source or "")
         if isinstance(value, sa.sql.elements.Null):
-            found[name] = []
             continue
         newest = sa.select(value.label("value")).where(*queries.where({}))
         inner = newest.order_by(table.c.created_at.desc()).limit(SAMPLE).subquery("newest")
-        statement = (
-            sa.select(inner.c.value)
+        often = (
+            sa.select(
+                sa.literal_column(str(place)).label("place"),
+                inner.c.value.label("value"),
+                sa.func.count().label("n"),
+            )
             .where(inner.c.value.is_not(None))
             .group_by(inner.c.value)
             .order_by(sa.func.count().desc(), inner.c.value)
             .limit(most)
         )
-        found[name] = [row["value"] for row in session.rows(statement)]
+        selects.append(sa.select(often.subquery(f"often_{place}")))
+    if selects:
+        together = sa.union_all(*selects).subquery("together")
+        statement = sa.select(together).order_by(
+            together.c.place, together.c.n.desc(), together.c.value
+        )
+        for row in session.rows(statement):
+            found[names[row["place"]]].append(row["value"])
     return found
 
 

@@ -10,7 +10,7 @@ import base64
 import copy
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -126,10 +126,12 @@ class Queries:
         newest_first: bool | None = True,
         limit: int | None = None,
         offset: int = 0,
+        after: tuple[int, str] | None = None,
     ) -> sa.Select[Any]:
         """Select workflows; ``newest_first=None`` leaves the order open.
 
         ``load_errors`` looks up each failed workflow's error; ``error_select`` is cheaper for many.
+        ``after`` is the ``created_at`` and ID of a row; those that follow it, newest first, come.
         """
         table = self.workflows
         source: sa.FromClause = table
@@ -157,6 +159,13 @@ class Queries:
                 value = sa.func.coalesce(self.column(apart, payload), self.column(table, payload))
                 selected.append(value.label("input" if payload == "inputs" else payload))
         statement = sa.select(*selected).select_from(source).where(*self.where(filters))
+        if after is not None:
+            created, identity = sa.literal(after[0], sa.BigInteger()), sa.literal(after[1])
+            statement = statement.where(
+                # By itself too: an index on it serves only so.
+                table.c.created_at <= created,
+                sa.tuple_(table.c.created_at, table.c.workflow_uuid) < sa.tuple_(created, identity),
+            )
         if newest_first is not None:
             keys: tuple[Any, ...] = (table.c.created_at,)
             if limit is not None or offset or self.catalog.dialect == "sqlite":
@@ -301,8 +310,13 @@ class Queries:
         ids: Sequence[str] | sa.Select[Any],
         *,
         load_output: bool = False,
+        limit: int | None = None,
+        after: tuple[str, int] | None = None,
     ) -> sa.Select[Any]:
-        """Select the steps of workflows, given by ID or by a select of IDs."""
+        """Select the steps of workflows, given by ID or by a select of IDs.
+
+        ``after`` is the workflow ID and ``function_id`` of a step; those that follow it come.
+        """
         self.catalog.require("operation_outputs", _STEP_KEYS)
         table = self.steps
         selected = []
@@ -328,7 +342,13 @@ class Queries:
             ]
         key = table.c.workflow_uuid
         mine = key.in_(ids) if isinstance(ids, sa.Select) else self.member(key, ids)
-        return sa.select(*selected).where(mine).order_by(key, table.c.function_id)
+        statement = sa.select(*selected).where(mine).order_by(key, table.c.function_id)
+        if after is not None:
+            place = sa.tuple_(sa.literal(after[0]), sa.literal(after[1], sa.BigInteger()))
+            statement = statement.where(
+                key >= sa.literal(after[0]), sa.tuple_(key, table.c.function_id) > place
+            )
+        return statement if limit is None else statement.limit(limit)
 
     def child_selects(self, parents: Sequence[str]) -> list[sa.Select[Any]]:
         """Select (parent, child) pairs: from start steps, and from the children's own rows.
@@ -336,27 +356,167 @@ class Queries:
         Both are needed: rows of before dbos 2.20 do not name their parent, and the replacement
         children of a fork are not told that they are its children.
         """
+        return self._children(lambda owner: self.member(owner, parents))
+
+    def _children(
+        self,
+        owned: Callable[[sa.ColumnElement[Any]], Condition],
+        *,
+        started: bool = True,
+        awaited: bool = False,
+        named: bool = True,
+    ) -> list[sa.Select[Any]]:
+        """Select (parent, child) pairs of the parents that fulfil a condition.
+
+        ``started``: by the steps that started children, ``awaited``: by those that awaited a
+        workflow too, ``named``: by ``parent_workflow_id``.
+        """
         steps, workflows = self.steps, self.workflows
         selects = []
-        if "child_workflow_id" in steps.c and set(_STEP_KEYS) <= set(steps.c.keys()):
+        if started and "child_workflow_id" in steps.c and set(_STEP_KEYS) <= set(steps.c.keys()):
             child = steps.c.child_workflow_id
+            conditions = [owned(steps.c.workflow_uuid), child.is_not(None)]
+            if not awaited:
+                # Awaiting a workflow does not make it a child.
+                conditions.append(steps.c.function_name != "DBOS.getResult")
             selects.append(
                 sa.select(steps.c.workflow_uuid.label("parent"), child.label("child")).where(
-                    self.member(steps.c.workflow_uuid, parents),
-                    child.is_not(None),
-                    # Awaiting a workflow does not make it a child.
-                    steps.c.function_name != "DBOS.getResult",
+                    *conditions
                 )
             )
-        if "parent_workflow_id" in workflows.c:
+        if named and "parent_workflow_id" in workflows.c:
             parent = workflows.c.parent_workflow_id
             child = workflows.c.workflow_uuid
             selects.append(
-                sa.select(parent.label("parent"), child.label("child")).where(
-                    self.member(parent, parents)
-                )
+                sa.select(parent.label("parent"), child.label("child")).where(owned(parent))
             )
         return selects
+
+    def below(
+        self, roots: Sequence[str], *, levels: int | None = None, named_alone: bool = False
+    ) -> sa.CTE:
+        """Return (parent, child) pairs of all that lies below workflows, read by one statement.
+
+        Each pair comes once, so a cycle made by hand ends; a root's own pair has no parent.
+
+        Parameters
+        ----------
+        roots
+            The workflows.
+        levels
+            How many levels below them; ``None``: all. Each level repeats the pairs of a cycle, so
+            this is for few.
+        named_alone
+            Children as DBOS itself knows them: by ``parent_workflow_id`` alone.
+        """
+        return self._reached(
+            "below",
+            self.each(roots),
+            lambda owned: self._children(owned, started=not named_alone),
+            levels=levels,
+        )
+
+    def below_failed(self, roots: Sequence[str]) -> sa.CTE:
+        """Return what the steps of failed workflows started or awaited, as pairs like ``below``."""
+        status, key = self.workflows.c.status, self.workflows.c.workflow_uuid
+
+        def children(owned: Callable[[sa.ColumnElement[Any]], Condition]) -> list[sa.Select[Any]]:
+            failed = sa.exists(
+                sa.select(sa.literal(1)).where(
+                    key == self.steps.c.workflow_uuid, _literally(status, FAILED_STATUSES)
+                )
+            )
+            found = self._children(owned, awaited=True, named=False)
+            return [select.where(failed) for select in found]
+
+        return self._reached("failed", self.each(roots), children)
+
+    def above(self, workflow_ids: Sequence[str]) -> sa.CTE:
+        """Return what started workflows, what started that, and so on, as (child, parent) pairs."""
+        parent, key = (
+            self.column(self.workflows, "parent_workflow_id"),
+            self.workflows.c.workflow_uuid,
+        )
+        selected = sa.select(key.label("parent"), parent.label("child"))
+        return self._reached(
+            "above",
+            self.each(workflow_ids),
+            lambda owned: (
+                []
+                if isinstance(parent, Null)
+                else [selected.where(owned(key), parent.is_not(None))]
+            ),
+        )
+
+    def forks_below(self, originals: Sequence[str]) -> sa.CTE:
+        """Return what was forked from workflows, the forks of those forks, and so on, as pairs."""
+        return self._reached("forks", self.each(originals), self._forks)
+
+    def family(self, workflow_id: str) -> sa.CTE:
+        """Return a workflow, what it was forked from, and all forks of these, as pairs."""
+        up = self._reached("originals", self.each([workflow_id]), self._originals)
+        return self._reached("family", sa.select(up.c.child), self._forks)
+
+    def _forks(self, owned: Callable[[sa.ColumnElement[Any]], Condition]) -> list[sa.Select[Any]]:
+        origin, key = self.column(self.workflows, "forked_from"), self.workflows.c.workflow_uuid
+        if isinstance(origin, Null):
+            return []
+        return [sa.select(origin.label("parent"), key.label("child")).where(owned(origin))]
+
+    def _originals(
+        self, owned: Callable[[sa.ColumnElement[Any]], Condition]
+    ) -> list[sa.Select[Any]]:
+        origin, key = self.column(self.workflows, "forked_from"), self.workflows.c.workflow_uuid
+        if isinstance(origin, Null):
+            return []
+        selected = sa.select(key.label("parent"), origin.label("child"))
+        return [selected.where(owned(key), origin.is_not(None))]
+
+    def each(self, values: Sequence[str]) -> sa.Select[Any]:
+        """Select values as rows, with one parameter however many they are."""
+        if self.catalog.dialect == "postgresql":
+            array = sa.cast(sa.bindparam(None, _array(values), sa.Text()), ARRAY(sa.Text()))
+            return sa.select(sa.func.unnest(array).label("value"))
+        listed = json.dumps(list(values), ensure_ascii=False)
+        return sa.select(sa.func.json_each(listed).table_valued("value").c.value)
+
+    def _reached(
+        self,
+        name: str,
+        start: sa.Select[Any],
+        following: Callable[[Callable[[sa.ColumnElement[Any]], Condition]], list[sa.Select[Any]]],
+        *,
+        levels: int | None = None,
+    ) -> sa.CTE:
+        """Follow (parent, child) pairs from where to start, until no new pair is found."""
+        begun = start.subquery(f"{name}_begun")
+        depth = [] if levels is None else [sa.literal_column("0", sa.Integer()).label("level")]
+        found = sa.select(
+            sa.cast(sa.null(), sa.Text()).label("parent"), begun.c[0].label("child"), *depth
+        ).cte(name, recursive=True)
+        selects = following(lambda owner: owner == found.c.child)
+        if not selects:
+            return found
+        more = [] if levels is None else [found.c.level + 1]
+        bound = [] if levels is None else [found.c.level < levels]
+        if self.catalog.dialect == "sqlite":
+            # A term for each source: so each is looked up by its own index.
+            return found.union(
+                *(
+                    sa.select(*select.selected_columns, *more)
+                    .select_from(found)
+                    .where(select.whereclause, *bound)  # type: ignore[arg-type]
+                    for select in selects
+                )
+            )
+        # OFFSET 0 keeps Postgres from joining whole tables: each workflow is looked up by itself.
+        each = sa.union_all(*(select.correlate(found) for select in selects)).offset(0)
+        next_ones = each.lateral(f"{name}_next")
+        return found.union(
+            sa.select(next_ones.c.parent, next_ones.c.child, *more)
+            .select_from(found.join(next_ones, sa.true()))
+            .where(*bound)
+        )
 
 
 def _array(values: Sequence[str]) -> str:

@@ -143,7 +143,8 @@ def explored(client: dn.Client, **options: Any) -> Any:
     """What the list shows: its rows, counts by status, and what may be chosen."""
     widget = client.explore(page_size=200, **options)
     answers = widget._answers
-    positions = {row["id"]: row.get("position") for row in widget._rows(widget.frame)}
+    page = answers["page"]({"view": widget._view})["rows"]
+    positions = {row["id"]: row.get("position") for row in page}
     return (
         rows(widget.frame),
         positions,
@@ -276,24 +277,42 @@ def closing_client(client: DBOSClient) -> Iterator[None]:
         client.destroy()
 
 
-def test_what_is_named_is_shown_whoever_owns_it(shared: Shared) -> None:
+NAMED: dict[str, Callable[[dn.Client, list[str]], Any]] = {
+    "workflows": lambda db, ids: rows(db.workflows(ids)),
+    "workflow": lambda db, ids: [db.workflow(one).workflow_id for one in ids[:3]],
+    "steps": lambda db, ids: rows(db.steps(ids)),
+    "tree": lambda db, ids: rows(db.tree(ids)),
+    "graph": lambda db, ids: [sorted(map(str, db.graph(one, forks=True))) for one in ids],
+    "events": lambda db, ids: rows(db.events(ids)),
+    "streams": lambda db, ids: rows(db.streams(ids)),
+    "messages": lambda db, ids: rows(db.messages(ids)),
+    "repair_status": lambda db, ids: rows(db.repair_status(ids)),
+    "repair": lambda db, ids: effects(db.repair(ids, plan=True, key="k")),
+    "fork": lambda db, ids: effects(db.fork(ids, "failed", plan=True, key="k")),
+    "cancel": lambda db, ids: effects(db.cancel(ids, cancel_children=True, plan=True)),
+    "explore": lambda db, ids: rows(db.explore(workflow_ids=ids).frame),
+    "inspect": lambda db, ids: sorted(map(str, db.inspect(ids[0], live=False).graph)),
+    "controls": lambda db, ids: rows(db.controls(ids).frame),
+}
+"""What each method shows of workflows that are named by ID."""
+
+
+def effects(plan: Any) -> list[Any]:
+    return [(item.workflow_id, item.verdict, item.effect) for item in plan.items]
+
+
+@pytest.mark.parametrize("method", NAMED)
+def test_what_is_named_by_id_is_shown_whoever_owns_it(shared: Shared, method: str) -> None:
+    read = NAMED[method]
     with dn.connect(shared.url) as everything:
-        theirs = everything.workflows(application_name="b", limit=None)
-        theirs = theirs[theirs["application_name"] == "b"]
-        event = everything.events()["workflow_id"]
-        event = event[event.isin(theirs["workflow_id"])].iloc[0]
-        steps = everything.steps(theirs)
-    db = shared.narrowed
-    one = theirs["workflow_id"].iloc[0]
-    assert rows(db.workflows(theirs)) == rows(theirs), "also where many are named by ID"
-    assert rows(db.workflows(application_name="b", limit=None)[["application_name"]]) != []
-    assert set(db.workflows(application_name="b")["application_name"].dropna()) == {"b"}
-    assert db.workflow(one).workflow_id == one
-    assert rows(db.steps(theirs)) == rows(steps)
-    assert db.events(event)["workflow_id"].tolist() == [event] * len(db.events(event))
-    assert db.tree(one)["workflow_id"].iloc[0] == one
-    shown = db.explore(workflow_ids=theirs["workflow_id"].tolist()).frame
-    assert set(shown["workflow_id"]) == set(theirs["workflow_id"])
+        ids = everything.workflows(limit=None)["workflow_id"].tolist()
+        assert read(shared.narrowed, ids) == read(everything, ids)
+
+
+def test_a_calls_own_application_takes_the_place_of_the_clients(shared: Shared) -> None:
+    found = shared.narrowed.workflows(application_name="b", limit=None)
+    assert set(found["application_name"].dropna()) == {"b"}
+    assert found["application_name"].isna().any(), "and what nobody owns"
 
 
 def test_a_narrowed_client_says_so(shared: Shared) -> None:
