@@ -6,7 +6,7 @@ Nothing heavy is imported before the first ``connect``: ``import dbos_notebook``
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -45,6 +45,7 @@ def connect(
     read_only: bool = False,
     trust_payloads: bool = False,
     serializer: Serializer | None = None,
+    payload_readers: Mapping[str, Callable[[str], Any]] | None = None,
     statement_timeout: float | None = 30.0,
 ) -> Client:
     """Connect to a DBOS system database, now, and read what it holds.
@@ -70,9 +71,13 @@ def connect(
         Let DBOS itself deserialize inputs, outputs, errors and the like: they come back as objects
         of the application's own classes, and **unpickling runs whatever they hold**. Only for a
         database whose every writer you trust. ``error_type`` and ``error_message`` are decoded
-        inertly in any case.
+        inertly in any case, but for a format that ``serializer`` alone knows.
     serializer
         The application's own (``DBOSConfig["serializer"]``), for ``trust_payloads=True``.
+    payload_readers
+        Functions that read the formats of an application's own serializers, by the serializer's
+        name: each takes the stored string and returns the value. Nothing else is trusted. Where
+        one raises, the payload comes as an ``Undecoded`` that says so.
     statement_timeout
         Seconds that one query may take; ``None``: no bound. On SQLite it is checked while rows
         arrive.
@@ -99,7 +104,7 @@ def connect(
     from dbos_notebook.database import open_reader
     from dbos_notebook.database.catalog import read_catalog
     from dbos_notebook.database.locate import check_name, locate
-    from dbos_notebook.payloads.trusted import Trusted, inert
+    from dbos_notebook.payloads.trusted import Readers, Trusted, inert
     from dbos_notebook.tables.vocabulary import expected_columns
 
     try:
@@ -122,6 +127,8 @@ def connect(
             f"serializer={serializer!r} would run; it needs trust_payloads=True as well."
         )
     decoder: Decoder = Trusted(serializer) if trust_payloads else inert
+    if payload_readers is not None:
+        decoder = Readers(payload_readers, decoder)
     reader = open_reader(location, schema, statement_timeout)
     with ExitStack() as undo:
         undo.callback(reader.close)
@@ -161,7 +168,7 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         from dbos_notebook.tables.queries import Queries
 
         self._reader = reader
-        self._queries = Queries(catalog, application_name)
+        self._queries = Queries(catalog, decoder, application_name)
         self._decoder = decoder
         self._application_name = application_name
         self.read_only = read_only

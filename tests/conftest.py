@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 # Fixtures of the browser tests.
-from browser import chromium, jupyter, notebook  # noqa: F401
+from browser import (  # noqa: F401
+    chromium,
+    jupyter,
+    module_notebook,
+    notebook,
+    only_chromium,
+    pages,
+)
 from servers import CORPUS, PASSWORD, PASSWORD_ROLE, PostgresServer, start_postgres
 
 import dbos_notebook as dn
@@ -25,8 +32,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the browser's, which take longest: else a worker is left with one at the end."""
-    items.sort(key=lambda item: "chromium" not in getattr(item, "fixturenames", ()))
+    """Begin with the browser's files, which take longest, lest a worker has one left at the end."""
+    files = {item.path for item in items if "chromium" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in files)
 
 
 @pytest.fixture(scope="session")

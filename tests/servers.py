@@ -304,7 +304,8 @@ class Proxy:
                 raw = writer.get_extra_info("socket")
                 if raw is not None and raw.family == socket.AF_INET:
                     linger = struct.pack("ii", 1, 0)
-                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    with contextlib.suppress(OSError):  # it was closed meanwhile
+                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 writer.transport.abort()
 
         self._run(reset())

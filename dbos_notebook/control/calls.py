@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 POSTGRES_CONNECTIONS = 6
 """Calls at a time, each on a connection of its own. SQLite has one writer: there it is one."""
+ANOTHER_SECONDS = 2
+"""How long one more connection is waited for, while others are open: a pool may have no more."""
+_UNREACHED = ("connection failed", "connection to server", "connection is bad", "failed to resolve")
 T = TypeVar("T")
 
 
@@ -67,6 +70,10 @@ class Door:
         self._pool: ThreadPoolExecutor | None = None
         self._here = threading.local()
         self._uses = 0
+        # How many calls run, and how many may: as many as there are connections to be had.
+        self._turn = threading.Condition()
+        self._calling = 0
+        self._places = self.width
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run something on one of the door's threads."""
@@ -99,11 +106,31 @@ class Door:
     @contextmanager
     def attempting(self, attempt: Attempt) -> Iterator[None]:
         """Let the transactions that this thread begins be noted in an attempt."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._calling < self._places)
+            self._calling += 1
         self._here.attempt = attempt
+        attempt.restart()
         try:
             yield
         finally:
             del self._here.attempt
+            with self._turn:
+                self._calling -= 1
+                self._turn.notify_all()
+
+    def make_do(self, error: BaseException) -> bool:
+        """Do with fewer connections if an error says so; return whether to call again."""
+        from dbos_notebook.control.transactions import NoConnectionError
+
+        if not isinstance(getattr(error, "orig", None) or error, NoConnectionError):
+            return False
+        with self._turn:
+            self._places = max(1, min(self._places, self._calling) - 1)
+        return True
+
+    def _others_call(self) -> bool:
+        return self._calling > 1
 
     def client(self) -> DBOSClient:
         """Return DBOS's client; only the door's threads ask for it."""
@@ -140,23 +167,36 @@ class Door:
 
     def _made_engine(self) -> sa.Engine:
         """Return the engine whose connections DBOS uses on Postgres."""
+        import psycopg
         import sqlalchemy as sa
 
-        from dbos_notebook.control.transactions import Attempt, ControlConnection
-        from dbos_notebook.database.connection import connection_parameters
+        from dbos_notebook.control.transactions import (
+            Attempt,
+            ControlConnection,
+            NoConnectionError,
+        )
+        from dbos_notebook.database.connection import NoAnswerError, connection_parameters
 
         def attempt() -> Attempt:
             found: Attempt | None = getattr(self._here, "attempt", None)
             return found or Attempt(self.statement_timeout)
 
         def connect(_dialect: Any, _record: Any, _args: Any, given: dict[str, Any]) -> Any:
-            return ControlConnection.connect(
-                **connection_parameters(self.location, self.statement_timeout),
-                **given,
-                # Each transaction is begun by a request of ours, not by one of psycopg's.
-                autocommit=True,
-                prepare_threshold=None,
-            )
+            hurry = {"connect_timeout": ANOTHER_SECONDS} if self._others_call() else {}
+            try:
+                return ControlConnection.connect(
+                    **connection_parameters(self.location, self.statement_timeout) | hurry,
+                    **given,
+                    # Each transaction is begun by a request of ours, not by one of psycopg's.
+                    autocommit=True,
+                    prepare_threshold=None,
+                )
+            except psycopg.OperationalError as error:
+                # 53300: the server, or the role, may have no more.
+                scarce = isinstance(error, psycopg.errors.ConnectionTimeout)
+                if self._others_call() and (scarce or "too many connections" in str(error)):
+                    raise NoConnectionError(str(error)) from None
+                raise
 
         def connected(connection: ControlConnection, _record: Any) -> None:
             # SQLAlchemy's own first questions are bounded as well.
@@ -167,8 +207,17 @@ class Door:
             driver = connection.connection.driver_connection
             if not isinstance(driver, ControlConnection):
                 raise TypeError(f"{type(driver)} is no connection of this engine")
+            current, others = attempt(), self._others_call()
             try:
-                driver.begin(attempt(), self.statement_timeout, self.location)
+                with current.hurried(ANOTHER_SECONDS) if others else nullcontext():
+                    driver.begin(current, self.statement_timeout, self.location)
+            except NoAnswerError as error:
+                connection.invalidate(error)
+                current.check()
+                if others:
+                    # A pooler lets everybody in, and then has no connection to the server left.
+                    raise NoConnectionError("no connection came in time") from error
+                raise
             except Exception as error:
                 if driver.closed:
                     connection.invalidate(error)
@@ -317,6 +366,8 @@ class Door:
             )
         # Without a state, the words are libpq's: no server has answered. 57P: it shut down.
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            if isinstance(error, psycopg.errors.ConnectionTimeout) or reason.startswith(_UNREACHED):
+                return DatabaseConnectionError(f"Cannot reach {self.location}: {reason}.")
             if not state or state.startswith(("57P", "08")):
                 return DatabaseConnectionError(
                     f"The connection to {self.location} was lost: {reason}."

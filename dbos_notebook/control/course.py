@@ -120,16 +120,22 @@ class Course:
             unit.attempt = Attempt(self._door.statement_timeout, self._server)
             unit.begun = True
         try:
-            with self._door.attempting(unit.attempt):
-                self._try(unit)
+            again = True
+            while again:
+                with self._door.attempting(unit.attempt):
+                    again = self._try(unit)
         finally:
             unit.ended = True
 
-    def _try(self, unit: Unit) -> None:
+    def _try(self, unit: Unit) -> bool:
+        """Call DBOS; return whether to call again, because no connection was to be had."""
         from dbos import error as dbos_error
 
         try:
             client = self._door.client()
+            if unit.attempt is not None:
+                # The first call loads DBOS, which is no fault of the database's.
+                unit.attempt.restart()
             try:
                 unit.made = self._call(client, unit.items) or {}
             except dbos_error.DBOSNonExistentWorkflowError:
@@ -138,6 +144,8 @@ class Course:
                 # One of the batch has gone since it was read, and DBOS did none of them.
                 self._one_by_one(client, unit, dbos_error.DBOSNonExistentWorkflowError)
         except Exception as error:  # noqa: BLE001 - whatever it is, the receipt tells it
+            if not self._stopped and self._door.make_do(error):
+                return True
             unit.error = error
             fatal = self._door.fatal(error, unit.attempt)
             if fatal is not None:
@@ -146,6 +154,7 @@ class Course:
                     self._stopped = True
                     self.fatal = self.fatal or fatal
                     self.took_long = self.took_long or time.monotonic() - began > LOOK_SECONDS
+        return False
 
     def _one_by_one(self, client: Any, unit: Unit, gone: type[Exception]) -> None:
         for number, item in enumerate(unit.items):

@@ -139,9 +139,8 @@ class Repair:
             for one in [*order, *rest]:
                 item = self._item(verb, one, known, tree.causes.get(one))
                 if item.verdict == "do" and item.row is not None:
-                    told = prospects.of(
-                        verb.application_version, item.row.application_name, item.queue_name
-                    )
+                    owner = steer.owner(verb, item)
+                    told = prospects.of(verb.application_version, owner, item.queue_name)
                     item = dataclasses.replace(item, will_run=told)
                 items.append(dataclasses.replace(item, asked=one in asked))
             found = steer.conditions(session, verb, items)

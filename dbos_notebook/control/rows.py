@@ -14,6 +14,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from dbos_notebook.tables import frames
+from dbos_notebook.tables.timing import INTERNAL_QUEUE as INTERNAL_QUEUE
 from dbos_notebook.tables.vocabulary import STEP, WORKFLOW
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 FINAL = ("SUCCESS", "ERROR")
 """What cancel and resume leave as it is, without a word."""
 ACTIVE = ("DELAYED", "ENQUEUED", "PENDING")
-INTERNAL_QUEUE = "_dbos_internal_queue"
-"""DBOS's own queue, which every application process serves."""
 
 
 @dataclass(frozen=True, slots=True)

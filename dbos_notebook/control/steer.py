@@ -135,8 +135,14 @@ class Steer:
         if item.verdict != "do":
             return item
         version, queue = verb.target(item)
-        told = prospects.of(version, item.row.application_name if item.row else None, queue)
+        told = prospects.of(version, self.owner(verb, item), queue)
         return dataclasses.replace(item, will_run=told)
+
+    def owner(self, verb: Verb, item: Item) -> str | None:
+        """Return the application that will own the work; ``None``: any may take it."""
+        own = item.row.application_name if item.row else None
+        # DBOS gives the fork of an unclaimed workflow to the client's application.
+        return self.queries.application if own is None and isinstance(verb, Fork) else own
 
     def do(self, verb: Verb, ids: Sequence[str], *, plan: bool, confirm: bool) -> Plan | Receipt:
         """Return the plan, or apply it at once if nothing speaks against that."""

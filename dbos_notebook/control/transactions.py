@@ -1,17 +1,19 @@
 """The transactions in which control writes: bounded in time, and accounted for.
 
-Each transaction begins by one request that sets its limits and asks the server for the
-transaction's ID. Where the answer to a COMMIT is lost, the ID settles later what became of it: a
-row that is not there yet proves nothing, because a COMMIT that waits for a synchronous standby
-becomes visible when it ends.
+Each transaction begins by one request that sets its limits and asks which of the server's processes
+runs it, and since when. Where the answer to a COMMIT is lost, that says later whether the
+transaction is over: before, a row that is not there proves nothing, because a COMMIT that waits for
+a synchronous standby becomes visible when it ends.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
 
 # One request: limits that are stricter already are kept, and 0 is none. lock_timeout comes first,
-# because its error says what was waited for. A standby gives no transaction ID.
+# because its error says what was waited for. A moment has microseconds, so that it identifies the
+# transaction together with the process; it is kept only where the server tracks it.
 _BEGIN = """
     BEGIN;
     SELECT pg_catalog.set_config(name, LEAST(NULLIF(now, 0), wanted)::text, true)
@@ -43,27 +46,40 @@ _BEGIN = """
         pg_catalog.current_setting('transaction_read_only') = 'on',
         pg_catalog.pg_backend_pid(),
         (EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,
-        CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.txid_current() END
+        CASE WHEN pg_catalog.current_setting('track_activities') = 'on'
+        THEN (EXTRACT(EPOCH FROM pg_catalog.now()) * 1000000)::bigint END
 """
 _PLAIN_BEGIN = "BEGIN; SELECT false, current_setting('transaction_read_only') = 'on', 0, 0, NULL"
 STATEMENT_SECONDS = 1.0
 """How much longer a statement may take than the wait for a lock."""
 
-# The server that answers may be another one than at the time, whose IDs mean other transactions.
-_FATES = """
+# A role sees what its own sessions do. A server that was started since has ended them all; of
+# another server, such as a standby that took over, nothing can be concluded.
+_OVER = """
     SELECT asked.number AS number,
-        CASE WHEN asked.server = (
-            EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint
-        THEN pg_catalog.txid_status(asked.xid) END AS fate
+        CASE WHEN asked.server = here.started THEN NOT EXISTS (
+            SELECT 1 FROM pg_catalog.pg_stat_activity AS a
+            WHERE a.pid = asked.pid
+                AND (EXTRACT(EPOCH FROM a.xact_start) * 1000000)::bigint = asked.began
+        ) ELSE here.started > asked.began END AS over
     FROM (
-        SELECT row_number() OVER () AS number, xid, server
-        FROM unnest(CAST(:xids AS bigint[]), CAST(:servers AS bigint[])) AS pairs (xid, server)
+        SELECT number, pid, server, began
+        FROM unnest(CAST(:pids AS integer[]), CAST(:servers AS bigint[]), CAST(:begans AS bigint[]))
+            WITH ORDINALITY AS asked (pid, server, began, number)
     ) AS asked
+    CROSS JOIN (
+        SELECT (EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint
+            AS started
+    ) AS here
 """
 
 
 class GivenUpError(NoAnswerError):
     """The call was given up: Ctrl-C came, or another call had failed."""
+
+
+class NoConnectionError(psycopg.OperationalError):
+    """There is no further connection to be had. Nothing was begun; others of ours are open."""
 
 
 @dataclass
@@ -76,23 +92,24 @@ class Transaction:
         The server's process that ran it; 0 where unknown.
     server
         When the server started, in microseconds since 1970: it tells servers apart.
-    xid
-        The transaction's ID; ``None`` where unknown.
+    began
+        When it began, in microseconds since 1970 by the server's clock; ``None`` where unknown.
     commit_sent
         Whether the server was asked to commit. Before that it can only be rolled back.
     fate
-        ``committed``, ``aborted``, or ``None`` while that is not known.
+        ``committed``; ``aborted``; ``over`` where only its rows show which; ``None`` while it may
+        go on.
     """
 
     pid: int
     server: int
-    xid: int | None
+    began: int | None
     commit_sent: bool = False
     fate: str | None = None
 
     @property
     def in_doubt(self) -> bool:
-        """Whether it may have been committed, or may be yet, and nobody knows."""
+        """Whether it may be committed yet, so that its rows do not show what will be."""
         return self.commit_sent and self.fate is None
 
 
@@ -100,16 +117,30 @@ class Attempt:
     """One call of DBOS as its connection sees it: when it must end, and its transactions."""
 
     def __init__(self, statement_timeout: float | None, server: int = 0) -> None:
-        limit = time_limit(statement_timeout)
-        self.began = self.looked_at = time.monotonic()
-        self.began_at = dt.datetime.now(dt.UTC)
-        self.deadline = None if limit is None else self.began + limit
+        self._limit = time_limit(statement_timeout)
         self.server = server
+        self.restart()
         self.transactions: list[Transaction] = []
         # What the server said that it waits for, when somebody last looked.
         self.waits_for: str | None = None
         self._lock = threading.Lock()
         self._given_up = False
+
+    def restart(self) -> None:
+        """Let the time begin now."""
+        self.began = self.looked_at = time.monotonic()
+        self.began_at = dt.datetime.now(dt.UTC)
+        self.deadline = None if self._limit is None else self.began + self._limit
+
+    @contextmanager
+    def hurried(self, seconds: float) -> Iterator[None]:
+        """Wait no longer than that for what the block asks, unless less time is left."""
+        whole = self.deadline
+        self.deadline = min(whole or math.inf, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self.deadline = whole
 
     def give_up(self) -> None:
         """End what is under way; nothing is committed from now on that was not asked for yet."""
@@ -183,12 +214,12 @@ class ControlConnection(BoundedConnection[Any]):
             # Somebody has revoked one of the functions. Time is bounded from here all the same.
             self.rollback()
             found = self._last(_PLAIN_BEGIN)
-        standby, read_only, pid, server, xid = found
+        standby, read_only, pid, server, began = found
         if standby:
             raise ReadOnlyError(STANDBY)
         if read_only:
             raise ReadOnlyError(READ_ONLY_SESSION)
-        return Transaction(pid, server, xid)
+        return Transaction(pid, server, began)
 
     def _last(self, request: str) -> tuple[Any, ...]:
         with self.cursor() as cursor:
@@ -238,19 +269,21 @@ def _begin(statement_timeout: float | None) -> str:
 
 
 def settle(session: Session, transactions: Sequence[Transaction]) -> None:
-    """Ask the server what became of transactions, and note what it knows.
+    """Ask the server which transactions are over, and note it.
 
     Rows must be read in a later transaction than this session's, which began before the answer.
     """
-    known = [each for each in transactions if each.xid is not None and each.server]
+    known = [each for each in transactions if each.began is not None and each.server]
     if not known:
         return
-    statement = sa.text(_FATES).bindparams(
-        xids=_array([each.xid for each in known]), servers=_array([each.server for each in known])
+    statement = sa.text(_OVER).bindparams(
+        pids=_array([each.pid for each in known]),
+        servers=_array([each.server for each in known]),
+        begans=_array([each.began for each in known]),
     )
     for row in session.rows(statement):
-        if row["fate"] in ("committed", "aborted"):
-            known[row["number"] - 1].fate = row["fate"]
+        if row["over"]:
+            known[row["number"] - 1].fate = "over"
 
 
 def _array(numbers: Sequence[int | None]) -> str:

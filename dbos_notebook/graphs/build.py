@@ -89,7 +89,9 @@ def _execution_graph(
     read_at: pd.Timestamp | None,
 ) -> nx.DiGraph[Any]:
     check_rows(workflows, steps, root)
-    parts = _Parts(workflow_nodes(workflows))
+    if read_at is None:
+        read_at = pd.Timestamp.now("UTC").floor("ms")
+    parts = _Parts(workflow_nodes(workflows, read_at))
     parts.add_steps(steps, wakes)
     if root is None:
         root = next(iter(parts.workflows), None)
@@ -99,7 +101,7 @@ def _execution_graph(
     graph: nx.DiGraph[Any] = nx.DiGraph(root=root)
     if database is not None:
         graph.graph["database"] = database
-    graph.graph["read_at"] = read_at if read_at is not None else pd.Timestamp.now("UTC").floor("ms")
+    graph.graph["read_at"] = read_at
     pairs = message_edges(parts.nodes, messages)
     parts.connect(graph, pairs, frozenset())
     if knots := cycles.knots(graph):

@@ -64,7 +64,7 @@ def read(
     columns: tuple[Column, ...] = (*listings.step_columns(load_output=load_output), *_WAKE)
     statement = queries.step_select(STEP, ids, load_output=load_output)
     statement = statement.add_columns(*_wake(queries))
-    steps = frames.to_frame(listings.typed(session, statement, columns), columns)
+    steps = frames.to_frame(listings.typed(session, statement, columns, queries.decoder), columns)
     wakes = _wakes(steps)
     steps = steps.drop(columns=[column.name for column in _WAKE])
     receivers = steps.loc[steps["function_name"] == "DBOS.recv", "workflow_id"]

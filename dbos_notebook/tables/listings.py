@@ -13,9 +13,11 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, WorkflowNotFoundError
+from dbos_notebook.payloads.trusted import inert
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.flatten import flatten
 from dbos_notebook.tables.queries import Queries
+from dbos_notebook.tables.timing import RAN_BEFORE
 from dbos_notebook.tables.vocabulary import FRAMES, PAYLOAD, RECORDED, STEP, TREE, WORKFLOW, Column
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def workflow_batches(
     statement = queries.workflow_select(
         WORKFLOW, filters, load_input=load_input, load_output=load_output, **order
     )
-    return columns, typed(session, statement, columns)
+    return columns, typed(session, statement, columns, queries.decoder)
 
 
 def workflows(
@@ -130,7 +132,7 @@ def with_errors(
         [("workflow_id", pa.large_string()), *((c.name, c.transport) for c in RECORDED)]
     )
     found = pa.Table.from_batches(session.batches(statement, schema), schema)
-    return frames.fill_errors(batches, found)
+    return frames.fill_errors(batches, found, queries.decoder)
 
 
 def step_columns(*, load_output: bool) -> tuple[Column, ...]:
@@ -149,20 +151,23 @@ def step_batches(
     """Stream the steps of workflows, in order of workflow ID and function_id."""
     columns = step_columns(load_output=load_output)
     statement = queries.step_select(STEP, ids, load_output=load_output, **page)
-    return columns, typed(session, statement, columns)
+    return columns, typed(session, statement, columns, queries.decoder)
 
 
 def typed(
-    session: Session, statement: sa.Select[Any], columns: Sequence[Column]
+    session: Session,
+    statement: sa.Select[Any],
+    columns: Sequence[Column],
+    decoder: Decoder = inert,
 ) -> Generator[pa.RecordBatch]:
     """Run a statement on workflows or steps; stream its rows with their derived columns."""
     # One moment for all rows, or a running workflow's age would differ between batches.
     now = dt.datetime.now(dt.UTC)
     # The statement's own order of columns, which need not be the frame's.
-    by_name = {column.name: column for column in (*columns, *RECORDED)}
+    by_name = {column.name: column for column in (*columns, *RECORDED, RAN_BEFORE)}
     schema = frames.transport_schema(by_name[c.name] for c in statement.selected_columns)
     # Closed here as soon as this is: the next statement must not wait for a stream left early.
-    each = partial(frames.derive, columns=columns, now=now)
+    each = partial(frames.derive, columns=columns, now=now, decoder=decoder)
     with closing(session.batches(statement, schema, each)) as stream:
         yield from stream
 
@@ -258,7 +263,7 @@ def tree(
     statement = statement.select_from(rows)
     columns = WORKFLOW + payload_columns(load_input=False, load_output=load_output)
     shape = (*columns, *_PAIR)
-    frame = frames.to_frame(typed(session, statement, shape), shape)
+    frame = frames.to_frame(typed(session, statement, shape, queries.decoder), shape)
     found = places(roots, depth, *(_texts(frame[column.name]) for column in _PAIR))
     frame = frame[[column.name for column in columns]]
     frame = frame[frame["workflow_id"].isin(found.keys())].drop_duplicates("workflow_id")
@@ -300,16 +305,18 @@ def stored(
     table = queries.catalog.table(name)
     if not table.c:
         return columns, (batch for batch in [empty(columns)])
-    statement = sa.select(*queries.select(table, columns)).order_by(
-        *(table.c[key] for key in keys if key in table.c)
-    )
-    key = queries.column(table, columns[0].source or "")
-    if ids is not None:
-        statement = statement.where(queries.member(key, ids))
-    elif what in ("schedules", "versions"):
-        statement = statement.where(*queries.owned(table))
+    if what == "streams":
+        statement = queries.stream_select(columns, ids)
     else:
-        statement = statement.where(*queries.of_owned_workflow(key))
+        statement = sa.select(*queries.select(table, columns))
+        key = queries.column(table, columns[0].source or "")
+        if ids is not None:
+            statement = statement.where(queries.member(key, ids))
+        elif what in ("schedules", "versions"):
+            statement = statement.where(*queries.owned(table))
+        else:
+            statement = statement.where(*queries.of_owned_workflow(key))
+    statement = statement.order_by(*(table.c[key] for key in keys if key in table.c))
     return columns, typed(session, statement.limit(limit), columns)
 
 

@@ -17,6 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import Null
 
+from dbos_notebook.payloads.trusted import inert
+from dbos_notebook.tables import timing
 from dbos_notebook.tables.filters import LISTS, TIMES
 from dbos_notebook.tables.vocabulary import (
     ERROR,
@@ -25,13 +27,27 @@ from dbos_notebook.tables.vocabulary import (
     LAST_MS,
     QUEUED_STATUSES,
     RECORDED,
+    WAIT,
     Column,
 )
 
 if TYPE_CHECKING:
     from dbos_notebook.database.catalog import Catalog
+    from dbos_notebook.payloads.trusted import Decoder
 
 Condition = sa.ColumnElement[bool]
+END_MARKS = (
+    '"__DBOS_STREAM_CLOSED__"',
+    "__DBOS_STREAM_CLOSED__",
+    # As pickled by protocols 2 to 5, as base64 of JSON and in superjson: by earlier versions.
+    "gAJYFgAAAF9fREJPU19TVFJFQU1fQ0xPU0VEX19xAC4=",
+    "gANYFgAAAF9fREJPU19TVFJFQU1fQ0xPU0VEX19xAC4=",
+    "gASVGgAAAAAAAACMFl9fREJPU19TVFJFQU1fQ0xPU0VEX1+ULg==",
+    "gAWVGgAAAAAAAACMFl9fREJPU19TVFJFQU1fQ0xPU0VEX1+ULg==",
+    "Il9fREJPU19TVFJFQU1fQ0xPU0VEX18i",
+    '{"json":"__DBOS_STREAM_CLOSED__","__dbos_serializer":"superjson"}',
+)
+"""How DBOS stores the end of a stream: as a value that readers never see."""
 _STEP_KEYS = ("workflow_uuid", "function_id", "function_name")
 LOOKED_UP = 20_000
 """So many values are looked up one by one on Postgres; for more, its planner decides."""
@@ -42,14 +58,19 @@ class Queries:
 
     Attributes
     ----------
+    decoder
+        What reads the recorded errors of the formats that are the application's own.
     application
         The application to which statements are narrowed; ``None``: to none. Rows without an owner
         belong to every application, and an ID is a global address that is not narrowed: both as
         in DBOS. The rule is in :meth:`owned`, :meth:`of_owned_workflow` and :meth:`where` alone.
     """
 
-    def __init__(self, catalog: Catalog, application: str | None = None) -> None:
+    def __init__(
+        self, catalog: Catalog, decoder: Decoder = inert, application: str | None = None
+    ) -> None:
         self.catalog = catalog
+        self.decoder = decoder
         self.application = application
         self.workflows = catalog.table("workflow_status")
         self.steps = catalog.table("operation_outputs")
@@ -82,6 +103,11 @@ class Queries:
         """Return a table's column, or NULL where this database has none."""
         found = table.c.get(name)
         return sa.null() if found is None else found
+
+    def recorded_error(self, table: sa.FromClause) -> sa.ColumnElement[Any]:
+        """Return a table's recorded error; the Go SDK writes an empty one where there is none."""
+        found = self.column(table, "error")
+        return found if isinstance(found, Null) else sa.func.nullif(found, "")
 
     def moment(self, table: sa.FromClause, name: str) -> sa.ColumnElement[Any]:
         """Return a column of times, in which those that no calendar has are missing."""
@@ -143,6 +169,8 @@ class Queries:
                 (self._workflow_error(), self.column(table, "serialization")), RECORDED, strict=True
             ):
                 selected.append(sa.case((failed, value)).label(column.name))
+        if WAIT in columns and (evidence := timing.ran_before(self)) is not None:
+            selected.append(evidence.label(timing.RAN_BEFORE.name))
         if load_input or load_output:
             selected.append(self.column(table, "serialization").label("serialization"))
         for wanted, name, stored in (
@@ -157,6 +185,8 @@ class Queries:
                 source = source.outerjoin(apart, apart.c.workflow_uuid == table.c.workflow_uuid)
             for payload in stored:
                 value = sa.func.coalesce(self.column(apart, payload), self.column(table, payload))
+                if payload == "error":
+                    value = sa.func.nullif(value, "")
                 selected.append(value.label("input" if payload == "inputs" else payload))
         statement = sa.select(*selected).select_from(source).where(*self.where(filters))
         if after is not None:
@@ -185,7 +215,7 @@ class Queries:
             apart = self.catalog.table("workflow_output")
             own = sa.select(apart.c.error).where(apart.c.workflow_uuid == table.c.workflow_uuid)
             error = sa.func.coalesce(own.correlate(table).scalar_subquery(), error)
-        return error
+        return sa.func.nullif(error, "")
 
     def error_select(
         self, filters: Mapping[str, Any], ids: Sequence[str] | None = None
@@ -201,6 +231,7 @@ class Queries:
             found = own.subquery("found")
             source = table.outerjoin(found, found.c.workflow_uuid == table.c.workflow_uuid)
             error = sa.func.coalesce(found.c.error, error)
+        error = sa.func.nullif(error, "")
         values = (table.c.workflow_uuid, error, self.column(table, "serialization"))
         names = ("workflow_id", *(column.name for column in RECORDED))
         labelled = [value.label(name) for value, name in zip(values, names, strict=True)]
@@ -322,7 +353,7 @@ class Queries:
         selected = []
         for column in columns:
             if column.name == "status":
-                failed = self.column(table, "error").is_not(None)
+                failed = self.recorded_error(table).is_not(None)
                 value: Any = sa.case((failed, "ERROR"), else_="SUCCESS")
             elif column.source is None:
                 continue
@@ -330,15 +361,16 @@ class Queries:
                 value = self.column(table, column.source)
             selected.append(value.label(column.name))
         # Before dbos 2.20 a step had no serialization of its own.
-        names = ("error", "serialization")
+        error, serialization = self.recorded_error(table), self.column(table, "serialization")
         selected += [
-            self.column(table, name).label(hidden.name)
-            for name, hidden in zip(names, RECORDED, strict=True)
+            value.label(hidden.name)
+            for value, hidden in zip((error, serialization), RECORDED, strict=True)
         ]
         if load_output:
             selected += [
-                self.column(table, name).label(name)
-                for name in ("serialization", "output", "error")
+                serialization.label("serialization"),
+                self.column(table, "output").label("output"),
+                error.label("error"),
             ]
         key = table.c.workflow_uuid
         mine = key.in_(ids) if isinstance(ids, sa.Select) else self.member(key, ids)
@@ -349,6 +381,31 @@ class Queries:
                 key >= sa.literal(after[0]), sa.tuple_(key, table.c.function_id) > place
             )
         return statement if limit is None else statement.limit(limit)
+
+    def stream_select(self, columns: Iterable[Column], ids: Sequence[str] | None) -> sa.Select[Any]:
+        """Select the values of streams without the marks that end them, and whether one does."""
+        table = self.catalog.table("streams")
+        columns = [column for column in columns if column.name != "closed"]
+        key = self.column(table, "workflow_uuid")
+        mine = self.of_owned_workflow(key) if ids is None else [self.member(key, ids)]
+        if not {"workflow_uuid", "key", "value"} <= set(table.c.keys()):
+            return sa.select(*self.select(table, columns), sa.null().label("closed")).where(*mine)
+        ended = (
+            sa.select(table.c.workflow_uuid, table.c.key)
+            .where(table.c.value.in_(END_MARKS), *mine)
+            .distinct()
+            .subquery("ended")
+        )
+        source = table.outerjoin(
+            ended,
+            sa.and_(ended.c.workflow_uuid == table.c.workflow_uuid, ended.c.key == table.c.key),
+        )
+        closed = ended.c.key.is_not(None).label("closed")
+        return (
+            sa.select(*self.select(table, columns), closed)
+            .select_from(source)
+            .where(sa.or_(table.c.value.is_(None), table.c.value.not_in(END_MARKS)), *mine)
+        )
 
     def child_selects(self, parents: Sequence[str]) -> list[sa.Select[Any]]:
         """Select (parent, child) pairs: from start steps, and from the children's own rows.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +47,10 @@ class Process:
         self._process.stdin.flush()
         self._answer('"ok"\n')
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def stop(self) -> None:
         """End it as a crash would."""
         self._process.kill()
@@ -76,6 +81,11 @@ class Live:
         """End one executor, or all."""
         for one in [version] if version else list(self._processes):
             self._processes.pop(one).stop()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send every executor a signal."""
+        for process in self._processes.values():
+            process.signal(number)
 
     def open(self, gate: str) -> None:
         """Let the steps go on that wait for a gate."""

@@ -9,8 +9,10 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import ipaddress
 import pathlib
 import pickle
+import re
 import uuid
 import zoneinfo
 from typing import Any
@@ -91,6 +93,14 @@ class Pydantic1:
 
     def __reduce__(self) -> Any:
         return (_new, (Pydantic1,), {"__dict__": {"id": 1}, "__fields_set__": {"id"}})
+
+
+class Extra:
+    """Pickles as a pydantic 2 model with extra="allow" and a private attribute does."""
+
+    def __reduce__(self) -> Any:
+        state = {"__dict__": {"id": 1}, "__pydantic_extra__": {"note": "extra"}}
+        return (_new, (Extra,), {**state, "__pydantic_private__": {"_secret": 7}})
 
 
 def _new(kind: type) -> Any:
@@ -205,6 +215,40 @@ def test_pandas_instants_come_back_as_themselves(unit: str, zone: str | None) ->
     took = pd.Timedelta(seconds=90).as_unit(unit)  # type: ignore[arg-type]
     assert through(took) == took
     assert through(pd.NaT) is pd.NaT
+
+
+def test_all_fields_of_a_pydantic_model_are_shown() -> None:
+    model = through(Extra())
+    assert repr(model).endswith("id=1, note='extra', _secret=7)")
+    assert (model.note, model._secret) == ("extra", 7)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ipaddress.ip_address("10.0.0.7"), ipaddress.ip_network("2001:db8::/32"),
+        ipaddress.ip_interface("10.0.0.7/24"), np.datetime64("2026-01-02"),
+        np.datetime64("2026-01-02T03:04:05.123456789"), np.timedelta64(-90, "m"),
+        np.complex64(1 + 2j),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_addresses_and_numpy_s_times_come_back(value: Any) -> None:
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        assert through(value, protocol) == value
+        assert through({value: 1}, protocol) == {value: 1}
+
+
+def test_what_has_no_time_and_patterns_are_legible() -> None:
+    assert "NaT" in repr(through(np.datetime64("NaT")))
+    assert repr(through(re.compile("ab+c", re.IGNORECASE))) == "Pattern('ab+c', 34)"
+    # As polars pickles its frames: in bytes of its own.
+    assert repr(decode(_polars(), "py_pickle")) == "DataFrame(bytes=9)"
+
+
+def _polars() -> str:
+    data = b"\x80\x04cpolars.dataframe.frame\nDataFrame\n)\x81C\tDSL_bytesb."
+    return base64.b64encode(data).decode()
 
 
 def test_attrs_classes_read_like_the_originals() -> None:
