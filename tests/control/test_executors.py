@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 from control_live import Process, until
-from servers import PostgresServer, require, start_pgbouncer
+from servers import PostgresServer, require, start_pgbouncer, start_standby
 
 import dbos_notebook as dn
 from dbos_notebook.control import alive
@@ -277,6 +277,15 @@ def test_behind_a_transaction_pooler_silence_is_not_death(
         found = told(url, "v1")
         assert not found.startswith("likely"), found
         assert not told(pooled, "v1").startswith("likely")
+
+
+def test_a_standby_says_nothing_of_the_primary(
+    postgres_server: PostgresServer, database: str, effects: Path
+) -> None:
+    with start_standby(postgres_server) as standby:
+        found = told(standby.url(database), "v0")
+    assert found.startswith("unknown: version v0 was registered 2.0 d ago"), found
+    assert "on a standby it cannot be seen who is connected to the primary" in found
 
 
 def test_sqlite_shows_who_has_the_file_open(tmp_path: Path, effects: Path) -> None:
