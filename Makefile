@@ -20,7 +20,7 @@ demo: $(READY) ## Run a real DBOS application on SQLite, then the quickstart not
 	$(BIN)/python -m dbos_notebook.demo.page
 
 test: $(if $(T),$(READY),check) ## Run lint, types, and every test (doctests too); T=graphs: one package's tests alone, T=tests/test_cli.py: a path's
-	$(if $(T),,$(BIN)/python scripts/system_packages.py)
+	$(BIN)/python scripts/system_packages.py
 	$(BIN)/python -m pytest $(if $(T),-n 0 $(or $(TESTS),$(error T=$(T) is no path and no package)),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 
 check: $(READY) ## Run lint, format and type checks
@@ -46,6 +46,7 @@ screenshots: $(READY) ## Take the widgets' pictures in docs/screenshots, in a re
 	$(BIN)/python scripts/screenshots.py
 
 lowest: $(READY) ## Run the reading tests on the lowest versions that pyproject.toml allows
+	$(BIN)/python scripts/system_packages.py pgbouncer
 	$(BIN)/python scripts/lowest.py
 
 clean: ## Remove the environment and everything built
