@@ -140,7 +140,7 @@ class SetAttributes(Verb):
 
 
 def escaped(attributes: Mapping[str, Any]) -> bool:
-    """Whether JSON escapes a key: DBOS writes it so into a path of SQLite's, which reads no escapes.
+    """Whether JSON escapes a key: DBOS writes that into a path, where SQLite reads no escapes.
 
     Examples
     --------
