@@ -25,6 +25,7 @@ from dbos_notebook.control.rows import Row
 from dbos_notebook.control.status import descent
 from dbos_notebook.control.verbs import Item, Known
 from dbos_notebook.control.waiting import watch
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import NotebookError
 from dbos_notebook.tables.vocabulary import FAILED_STATUSES
 
@@ -119,6 +120,7 @@ class Repair:
     def __init__(self, steer: Steer) -> None:
         self._steer = steer
 
+    @repeat_if_changed
     def plan(self, verb: RepairFork, ids: Sequence[str]) -> Plan:
         """Find the failures, deepest first, and say what would be forked from where."""
         steer = self._steer
@@ -129,23 +131,29 @@ class Repair:
                 verb, start_step={one: c.point.start_step for one, c in tree.causes.items()}
             )
             rest = [one for one in ids if one not in tree.causes]
-            known = verb.look(session, steer.queries, [*order, *rest], {})
+            known = steer.look(session, verb, [*order, *rest], {})
             # Where each starts was found with its causes; the step's own rule is another.
             for one, cause in tree.causes.items():
                 if not isinstance(known.points[one], str):
                     known.points[one] = cause.point
-            prospects = Prospects(session, steer.queries)
+            prospects = Prospects(session, steer.queries, steer.reader.location)
             items, asked = [], set(ids)
             for one in [*order, *rest]:
                 item = self._item(verb, one, known, tree.causes.get(one))
                 if item.verdict == "do" and item.row is not None:
-                    told = prospects.of(
-                        verb.application_version, item.row.application_name, verb.queue_name
-                    )
+                    owner = steer.owner(verb, item)
+                    told = prospects.of(verb.application_version, owner, item.queue_name)
                     item = dataclasses.replace(item, will_run=told)
                 items.append(dataclasses.replace(item, asked=one in asked))
+            found = steer.conditions(session, verb, items)
         causes_ = dict(tree.causes)
-        return Plan(verb, items, lambda plan, _: self._apply(plan, causes_))
+        return Plan(
+            verb,
+            items,
+            lambda plan, _: self._apply(plan, causes_),
+            problem=found.problem,
+            notes=found.notes,
+        )
 
     def _explore(self, session: Session, ids: Sequence[str]) -> _Tree:
         queries, tree = self._steer.queries, _Tree()
@@ -187,7 +195,8 @@ class Repair:
         steer, verb = self._steer, plan.verb
         if not isinstance(verb, RepairFork):
             raise TypeError("A repair's plan has a repair's verb.")
-        steer.guard()
+        steer.require_writable()
+        steer.require_conditions(plan)
         began = dt.datetime.now(dt.UTC)
         run = _Run(steer, plan, verb, found)
         run.go()
@@ -198,7 +207,7 @@ class Repair:
         if presses.count and run.course is None:
             run.end().interrupted = True
         if run.course is not None:
-            steer.raise_broken(receipt, run.course)
+            steer.raise_broken(plan, receipt, run.course)
         return receipt
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from dbos_notebook.tables import frames
+from dbos_notebook.tables.timing import INTERNAL_QUEUE as INTERNAL_QUEUE
 from dbos_notebook.tables.vocabulary import STEP, WORKFLOW
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 FINAL = ("SUCCESS", "ERROR")
 """What cancel and resume leave as it is, without a word."""
 ACTIVE = ("DELAYED", "ENQUEUED", "PENDING")
-INTERNAL_QUEUE = "_dbos_internal_queue"
-"""DBOS's own queue, which every application process serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,9 @@ _COLUMNS = tuple(column for column in WORKFLOW if column.name in _FIELDS)
 def _found(
     session: Session, queries: Queries, filters: dict[str, Any], within: sa.CTE | None = None
 ) -> dict[str, Row]:
+    if within is not None:
+        # What is related to a workflow is looked up by ID, whoever owns it.
+        queries = queries.of_all_applications
     statement = queries.workflow_select(_COLUMNS, filters, load_errors=False, newest_first=None)
     if within is not None:
         statement = statement.where(queries.workflows.c.workflow_uuid == within.c.child)

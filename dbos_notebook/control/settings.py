@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dbos_notebook.control import privileges
+from dbos_notebook.control.privileges import Needs
 from dbos_notebook.control.rows import Row
 from dbos_notebook.control.verbs import Item, Verb, Verdict
 from dbos_notebook.printable import printable
@@ -25,6 +27,7 @@ class SetDelay(Verb):
     """Move the moment before which a DELAYED workflow does not start."""
 
     action: ClassVar[str] = "set_delay"
+    needed: ClassVar[Needs] = privileges.SET_DELAY
     # Milliseconds since 1970: a moment, so that applying twice does the same.
     until: int = 0
 
@@ -67,6 +70,7 @@ class SetAttributes(Verb):
     """
 
     action: ClassVar[str] = "set_attributes"
+    needed: ClassVar[Needs] = privileges.SET_ATTRIBUTES
     attributes: Mapping[str, Any] | None = None
     merge: bool = False
     merged_here: bool = False
@@ -140,7 +144,7 @@ class SetAttributes(Verb):
 
 
 def escaped(attributes: Mapping[str, Any]) -> bool:
-    """Whether JSON escapes a key: DBOS writes that into a path, where SQLite reads no escapes.
+    """Whether JSON escapes a key. DBOS writes that into a path, where SQLite reads no escapes.
 
     Examples
     --------

@@ -6,16 +6,18 @@ import datetime as dt
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, WorkflowNotFoundError
+from dbos_notebook.payloads.trusted import inert
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.flatten import flatten
 from dbos_notebook.tables.queries import Queries
+from dbos_notebook.tables.timing import RAN_BEFORE
 from dbos_notebook.tables.vocabulary import (
     FRAMES,
     INTERNAL,
@@ -47,6 +49,11 @@ def payload_columns(*, load_input: bool, load_output: bool) -> tuple[Column, ...
     return tuple(_PAYLOADS[name] for name in names)
 
 
+def workflow_columns(*, load_input: bool = False, load_output: bool = False) -> tuple[Column, ...]:
+    """Return the columns of a listing of workflows."""
+    return WORKFLOW + payload_columns(load_input=load_input, load_output=load_output)
+
+
 def workflow_batches(
     session: Session,
     queries: Queries,
@@ -63,7 +70,7 @@ def workflow_batches(
     statement = queries.workflow_select(
         own, filters, load_input=load_input, load_output=load_output, **order
     )
-    return columns, typed(session, statement, columns)
+    return columns, typed(session, statement, columns, queries.decoder)
 
 
 def workflows(
@@ -138,7 +145,7 @@ def with_errors(
         [("workflow_id", pa.large_string()), *((c.name, c.transport) for c in RECORDED)]
     )
     found = pa.Table.from_batches(session.batches(statement, schema), schema)
-    return frames.fill_errors(batches, found)
+    return frames.fill_errors(batches, found, queries.decoder)
 
 
 def step_columns(*, load_output: bool) -> tuple[Column, ...]:
@@ -152,24 +159,28 @@ def step_batches(
     ids: Sequence[str] | sa.Select[Any],
     *,
     load_output: bool = False,
+    **page: Any,
 ) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
     """Stream the steps of workflows, in order of workflow ID and function_id."""
     columns = step_columns(load_output=load_output)
-    statement = queries.step_select(STEP, ids, load_output=load_output)
-    return columns, typed(session, statement, columns)
+    statement = queries.step_select(STEP, ids, load_output=load_output, **page)
+    return columns, typed(session, statement, columns, queries.decoder)
 
 
 def typed(
-    session: Session, statement: sa.Select[Any], columns: Sequence[Column]
+    session: Session,
+    statement: sa.Select[Any],
+    columns: Sequence[Column],
+    decoder: Decoder = inert,
 ) -> Generator[pa.RecordBatch]:
     """Run a statement on workflows or steps; stream its rows with their derived columns."""
     # One moment for all rows, or a running workflow's age would differ between batches.
     now = dt.datetime.now(dt.UTC)
     # The statement's own order of columns, which need not be the frame's.
-    by_name = {column.name: column for column in (*columns, *RECORDED)}
+    by_name = {column.name: column for column in (*columns, *RECORDED, RAN_BEFORE)}
     schema = frames.transport_schema(by_name[c.name] for c in statement.selected_columns)
     # Closed here as soon as this is: the next statement must not wait for a stream left early.
-    each = partial(frames.derive, columns=columns, now=now)
+    each = partial(frames.derive, columns=columns, now=now, decoder=decoder)
     with closing(session.batches(statement, schema, each)) as stream:
         yield from stream
 
@@ -230,15 +241,21 @@ def require_known(session: Session, queries: Queries, ids: Sequence[str]) -> Non
     for batch in session.batches(statement, schema):
         known.update(batch.column(0).to_pylist())
     missing = [workflow_id for workflow_id in ids if workflow_id not in known]
-    if not missing:
-        return
+    if missing:
+        raise_unknown(session, queries, missing)
+
+
+def raise_unknown(session: Session, queries: Queries, missing: Sequence[str]) -> NoReturn:
+    """Raise WorkflowNotFoundError for IDs that were not found, with near matches."""
+    key = queries.workflows.c.workflow_uuid
     first = missing[0]
     near = (
         sa.select(key.label("workflow_id"))
         .where(key.startswith(first[: max(4, len(first) // 2)], autoescape=True))
-        .limit(3)
+        .limit(4)
     )
-    like = [row["workflow_id"] for row in session.rows(near)]
+    # Not the ID itself, should it have been written since.
+    like = [row["workflow_id"] for row in session.rows(near) if row["workflow_id"] != first][:3]
     hint = f" IDs that begin alike: {', '.join(map(repr, like))}." if like else ""
     others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
     raise WorkflowNotFoundError(f"No workflow has the ID {first!r}{others}.{hint}")
@@ -254,7 +271,10 @@ def tree(
 ) -> pd.DataFrame:
     """Return the rows of workflows and of all below them, with root and depth, by one query."""
     below = _below(queries, roots, depth)
-    statement = queries.workflow_select(WORKFLOW, {}, load_output=load_output, newest_first=None)
+    # What is below a workflow is looked up by ID, whoever owns it.
+    statement = queries.of_all_applications.workflow_select(
+        WORKFLOW, {}, load_output=load_output, newest_first=None
+    )
     (source,) = statement.get_final_froms()
     # From the pairs outwards, since a workflow in the middle may have been deleted.
     rows = below.outerjoin(source, queries.workflows.c.workflow_uuid == below.c.child)
@@ -262,7 +282,7 @@ def tree(
     statement = statement.select_from(rows)
     columns = WORKFLOW + payload_columns(load_input=False, load_output=load_output)
     shape = (*columns, *_PAIR)
-    frame = frames.to_frame(typed(session, statement, shape), shape)
+    frame = frames.to_frame(typed(session, statement, shape, queries.decoder), shape)
     found = places(roots, depth, *(_texts(frame[column.name]) for column in _PAIR))
     frame = frame[[column.name for column in columns]]
     frame = frame[frame["workflow_id"].isin(found.keys())].drop_duplicates("workflow_id")
@@ -305,12 +325,18 @@ def stored(
     table = queries.catalog.table(name)
     if not table.c:
         return columns, (batch for batch in [empty(columns)])
-    statement = sa.select(*queries.select(table, columns)).order_by(
-        *(table.c[key] for key in keys if key in table.c)
-    )
-    if ids is not None:
-        owner = queries.column(table, columns[0].source or "")
-        statement = statement.where(queries.member(owner, ids))
+    if what == "streams":
+        statement = queries.stream_select(columns, ids)
+    else:
+        statement = sa.select(*queries.select(table, columns))
+        key = queries.column(table, columns[0].source or "")
+        if ids is not None:
+            statement = statement.where(queries.member(key, ids))
+        elif what in ("schedules", "versions"):
+            statement = statement.where(*queries.owned(table))
+        else:
+            statement = statement.where(*queries.of_owned_workflow(key))
+    statement = statement.order_by(*(table.c[key] for key in keys if key in table.c))
     return columns, typed(session, statement.limit(limit), columns)
 
 

@@ -125,6 +125,14 @@ RECORDED = (
 )
 """What ERROR's columns are derived from; it travels, and is not shown."""
 
+WAIT = _column(
+    "queue_wait",
+    "duration",
+    "How long it waited on its queue before its latest run; until now while it is ENQUEUED. "
+    "A delay is no wait. Missing if it was never queued, or resumed or recovered since.",
+    None,
+)
+
 WORKFLOW = (
     _column("workflow_id", "text", "The workflow's ID.", "workflow_uuid"),
     _column("status", "status", "One of DBOS's seven statuses."),
@@ -162,15 +170,11 @@ WORKFLOW = (
     _column(
         "duration",
         "duration",
-        "Dequeued, or created if never queued, to completed; to now while it runs.",
+        "How long its latest run took; until now while it runs. Missing if it never ran, or was "
+        "cancelled at a time when nothing holds when it began.",
         None,
     ),
-    _column(
-        "queue_wait",
-        "duration",
-        "Created to dequeued; to now while it is ENQUEUED or DELAYED.",
-        None,
-    ),
+    WAIT,
     *ERROR,
     _column("parent_workflow_id", "text", "The workflow that started it as a child."),
     _column("forked_from", "text", "The workflow that it was forked from."),
@@ -257,7 +261,7 @@ QUEUE_WORK = (
     _column("delayed", "integer", "Workflows that wait for their delay.", None),
     _column("enqueued", "integer", "Workflows that wait for a worker: the depth.", None),
     _column("running", "integer", "Workflows that run now (PENDING).", None),
-    _column("oldest_enqueued_at", "instant", "When the one that waits longest was created.", None),
+    _column("oldest_enqueued_at", "instant", "When the one that waits longest was enqueued.", None),
     _column("oldest_wait", "duration", "How long that one has waited.", None),
 )
 
@@ -293,6 +297,12 @@ STREAM = (
     _column("value", "payload", "The value, decoded."),
     _column("function_id", "integer", "The step that wrote it."),
     _column("serialization", "category", "The format of the stored text."),
+    _column(
+        "closed",
+        "boolean",
+        "Whether its stream was closed: no more values come after these.",
+        "value",
+    ),
 )
 
 SCHEDULE = (
@@ -326,7 +336,9 @@ EXECUTOR = (
     _column("running", "integer", "Those that are PENDING.", None),
     _column("failed", "integer", "Those that ended in ERROR.", None),
     _column("first_seen", "instant", "Its oldest workflow's creation.", None),
-    _column("last_seen", "instant", "The latest change to a workflow of its. No heartbeat.", None),
+    _column(
+        "last_seen", "instant", "When a workflow of its last started or ended. No heartbeat.", None
+    ),
 )
 
 FRAMES: dict[str, tuple[Column, ...]] = {
