@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from dbos_notebook.errors import LocationError
 from dbos_notebook.printable import printable
@@ -37,6 +38,8 @@ _QUOTES = ("''", '""', "``", "“”", "‘’", "<>")
 _ADDRESS = re.compile(r"://|^[\w+.-]{2,}:/|:.*@|(pass|pwd|secret|token)\w*\s*[=:]", re.I | re.S)
 _HOST = re.compile(r"[\w.:%-]*|[/@][^@=;]*")
 _PORT = re.compile(r"[\d,]*")
+# As SQLAlchemy divides a URL.
+_LOGIN = re.compile(r"(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@")
 _PARAMETER = re.compile(r"://|[;,&\s]\s*\w+\s*=|^\w*pass\w*\s*=", re.IGNORECASE)
 
 
@@ -52,6 +55,8 @@ class Location:
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
     path: Path | None = None
     source: str = "argument"
+    # The host and database may be parts of a password that holds a bare @: they are not shown.
+    doubtful: bool = False
 
     def __str__(self) -> str:
         return self.label
@@ -94,7 +99,8 @@ class Location:
 
     def redact(self, text: str) -> str:
         """Remove this location's secrets from a text, such as a driver's message."""
-        for name in _SECRET_PARAMETERS:
+        doubtful = ("host", "dbname") if self.doubtful else ()
+        for name in (*_SECRET_PARAMETERS, *doubtful):
             secret = str(self.parameters.get(name) or "")
             # Stars in the place of a word that is known to stand there would tell the password.
             if not secret or secret not in text or secret in self.label:
@@ -287,21 +293,84 @@ def _sqlite(path: str, source: str) -> Location:
 
 
 def _postgres(text: str, source: str) -> Location:
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict
-
-    try:
-        parameters = conninfo_to_dict(text) if _encodable(text) else {}
-    except psycopg.Error:
-        # libpq's message may quote the part it could not read, password and all.
-        parameters = {}
+    parameters = _by_libpq(text)
+    doubtful = False
     if not parameters or _misread(text, parameters):
+        parameters, doubtful = _as_dbos_does(text, parameters)
+    if not parameters:
         raise LocationError(
             f"The Postgres address from {source} cannot be read. Characters such as "
             "@ : / % in a user or password are written percent-encoded "
             f"(urllib.parse.quote). {FORMS}"
         )
-    return Location("postgres", _postgres_label(parameters), parameters, source=source)
+    label = _postgres_label(parameters)
+    if doubtful:
+        label = _postgres_label({**parameters, "host": "***", "dbname": "***"})
+    return Location("postgres", label, parameters, source=source, doubtful=doubtful)
+
+
+def _by_libpq(text: str) -> dict[str, Any]:
+    """Return what libpq reads in an address; nothing where it cannot read it."""
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        return conninfo_to_dict(text) if _encodable(text) else {}
+    except (psycopg.Error, UnicodeDecodeError):
+        # The messages may quote the part that could not be read, password and all.
+        return {}
+
+
+def _as_dbos_does(text: str, by_libpq: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Read a URL as DBOS does, which hands it to SQLAlchemy.
+
+    Returns what was read, or nothing where it is not certain, and whether the host and database
+    may be parts of the password.
+
+    SQLAlchemy takes bare ``: / ? # %`` in a password, and a bare ``@`` in a user or database.
+    """
+    import sqlalchemy as sa
+
+    if not text.startswith("postgresql://") or not _encodable(text):
+        return {}, False
+    login, rest = _divided(text)
+    user, password = (login["user"], login["password"]) if login else ("", None)
+    try:
+        url = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError):
+        return {}, False
+    # libpq is stricter with the rest, which SQLAlchemy does not read to its end.
+    parameters = _by_libpq(f"postgresql://{rest}")
+    found = {
+        "user": unquote(user) or None,
+        "password": None if password is None else unquote(password),
+        "host": parameters.get("host"),
+        "dbname": parameters.get("dbname"),
+    }
+    read: dict[str, Any] = {"user": url.username or None, "password": url.password}
+    read |= {"host": url.host or url.query.get("host"), "dbname": url.database or None}
+    bare, _, query = rest.partition("?")
+    _, at, behind = bare.rpartition("@")
+    if found != read or "@" in query or "\0" in unquote(user + (password or "")):
+        return {}, False
+    if at and (":" in behind or "/" in behind):
+        # A host with a port or database: what is before it is a password.
+        return {}, False
+    parameters |= {name: found[name] for name in ("user", "password") if found[name]}
+    if not _plausible(parameters):
+        return {}, False
+    given = ("user", "host", "port", "dbname")
+    if _plausible(by_libpq) and any(by_libpq.get(name) != parameters.get(name) for name in given):
+        # Both are addresses: host:5432/a@b is one of libpq's.
+        return {}, False
+    return parameters, bool(at and password is not None)
+
+
+def _divided(url: str) -> tuple[re.Match[str] | None, str]:
+    """Divide a URL into user and password, and the rest."""
+    address = url.removeprefix("postgresql://")
+    login = _LOGIN.match(address)
+    return login, address[login.end() :] if login else address
 
 
 def _misread(text: str, parameters: Mapping[str, Any]) -> bool:
@@ -311,15 +380,21 @@ def _misread(text: str, parameters: Mapping[str, Any]) -> bool:
     parameters that are parted by other than spaces are one long value.
     """
     if text.startswith("postgresql://"):
-        address = text.removeprefix("postgresql://").partition("?")[0]
-        login, at, _ = address.rpartition("@")
-        if at and ("@" in login or "/" in login):
+        login, rest = _divided(text)
+        given = login[0] if login else ""
+        if "/" in given or "@" in given[:-1] or "@" in rest.partition("?")[0]:
             return True
+    return not _plausible(parameters)
+
+
+def _plausible(parameters: Mapping[str, Any]) -> bool:
+    """Tell whether hosts, ports, user and database are such as there may be."""
     given = {name: str(parameters.get(name) or "") for name in ("host", "port", "user", "dbname")}
     return (
-        not all(_HOST.fullmatch(host) for host in given["host"].split(","))
-        or not _PORT.fullmatch(given["port"])
-        or any(_PARAMETER.search(value) for value in given.values())
+        bool(parameters)
+        and all(_HOST.fullmatch(host) for host in given["host"].split(","))
+        and _PORT.fullmatch(given["port"]) is not None
+        and not any(_PARAMETER.search(value) for value in given.values())
     )
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from dbos import DBOSClient
+from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn
 from dbos_notebook.database.locate import locate
@@ -42,6 +45,11 @@ MISTAKES = {
     "? in the password": f"postgresql://ada:x?{SECRET}@{SERVER}/shop",
     "# in the password": f"postgresql://ada:x#{SECRET}@{SERVER}/shop",
     "% in the password": f"postgresql://ada:%{SECRET}@{SERVER}/shop",
+    "% and half a character": f"postgresql://ada:%ab{SECRET}@{SERVER}/shop",
+    "? and @ in the password": f"postgresql://ada:?@{SECRET}/@h:1",
+    "@ and / in the password": f"postgresql://ada:p@{SECRET}/x@{SERVER}/shop",
+    "@ and / in it, no port": f"postgresql://ada:p@{SECRET}/x@127.0.0.1",
+    "a domain before the user": f"postgresql://dom/ada:{SECRET}@{SERVER}/shop",
     "a space before": f" postgresql://ada:{SECRET}@{SERVER}/shop",
     "a line end behind": f"postgresql://ada:{SECRET}@{SERVER}/shop\n",
     "in quotes": f'"postgresql://ada:{SECRET}@{SERVER}/shop"',
@@ -86,12 +94,14 @@ def test_no_password_shows_whatever_it_is_made_of() -> None:
     chance = random.Random(7)
     refused = 0
     for number in range(3_000):
-        noise = "".join(chance.choices("@:/?#[]%&=;, '\"\\ab1", k=chance.randint(1, 6)))
+        letters = chance.choice(["@:/?#[]%&=;, '\"\\ab1", "@:/?1", "@/"])
+        noise = "".join(chance.choices(letters, k=chance.randint(1, 6)))
         password = f"{noise}{SECRET}{number}{noise[::-1]}"
         url = chance.choice(
             [
                 f"postgresql://ada:{password}@db.example:5433/shop",
                 f"postgresql://ada:{password}@/shop",
+                f"postgresql://ada@tenant:{password}@db.example",
                 f"ada:{password}@db.example/shop",
                 f"host=db.example user=ada password={password} dbname=shop",
             ]
@@ -143,6 +153,66 @@ def test_what_is_right_is_still_taken(text: str, label: str | None) -> None:
             locate(text)
     else:
         assert str(locate(text)) == label
+
+
+@pytest.mark.parametrize(
+    ("address", "label"),
+    [
+        ("ada:x/y@db.example:5433/shop", "ada@db.example:5433/shop"),
+        ("ada:x/?#:y%@db.example/shop?sslmode=require", "ada@db.example/shop"),
+        ("ada:x/y@/shop?host=/run/x", "ada@/shop?host=/run/x"),
+        ("ada@tenant:pw@db.example/shop", "ada@tenant@db.example/shop"),
+        ("ada@tenant@db.example/shop", "ada@tenant@db.example/shop"),
+        ("ada@db.example/shop@eu", "ada@db.example/shop@eu"),
+        ("db.example/shop@eu", "db.example/shop@eu"),
+        # Or a password "p@db.example/shop" and a host "eu": DBOS reads a database "shop@eu".
+        ("ada:p@db.example:5433/shop@eu", "ada@***:5433/***"),
+        ("ada:p@db.example/shop%40eu", "ada@db.example/shop@eu"),
+    ],
+)
+def test_bare_characters_in_a_url_are_read_as_dbos_reads_them(address: str, label: str) -> None:
+    location, url = locate(f"postgresql://{address}"), sa.make_url(f"postgresql://{address}")
+    assert str(location) == f"postgresql://{label}"
+    read = location.parameters
+    assert (read.get("user"), read.get("password")) == (url.username, url.password)
+    assert (read.get("dbname"), read.get("port")) == (url.database, url.port and str(url.port))
+    assert read.get("host") == (url.host or url.query.get("host"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ada:p@ss@db.example/shop",  # DBOS reads the host "ss@db.example", which there cannot be
+        "db.example:5432/shop@eu",  # DBOS reads the password "5432/shop", libpq a port and database
+        "ada:12/x@db.example:5433/shop",
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused(address: str) -> None:
+    with pytest.raises(dn.LocationError, match="percent-encoded"):
+        locate(f"postgresql://{address}")
+
+
+def test_a_driver_error_does_not_show_what_may_be_a_part_of_the_password() -> None:
+    doubtful = locate(f"postgresql://ada:p@{SECRET}/x@h")
+    assert doubtful.redact(f"failed to resolve host '{SECRET}'") == "failed to resolve host '***'"
+    with pytest.raises(dn.DatabaseConnectionError) as raised:
+        dn.connect(f"postgresql://ada:p@127.0.0.1:1/{SECRET}@h")
+    assert SECRET not in everything_kept(raised.value)
+
+
+def test_a_database_with_an_at_sign_in_its_name_is_the_one_that_dbos_reads(
+    postgres_server: PostgresServer,
+) -> None:
+    name = postgres_server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")
+    with postgres_server.admin() as connection:
+        connection.execute(f'ALTER DATABASE {name} RENAME TO "shop@eu"'.encode())
+    url = postgres_server.url("shop").replace("/shop", "/shop@eu")
+    client = DBOSClient(system_database_url=url)
+    expected = [each.workflow_id for each in client.list_workflows(status="ERROR")]
+    client.destroy()
+    assert expected
+    with dn.connect(url) as db:
+        assert set(db.workflows(status="ERROR", limit=None)["workflow_id"]) == set(expected)
 
 
 def test_a_file_may_be_named_like_an_address(tmp_path: Path) -> None:
