@@ -46,21 +46,57 @@ class ForkPoint:
         return f"step {self.start_step}" + (f" ({self.step_name})" if self.step_name else "")
 
 
-def check(start_step: Any) -> Any:
+def check(start_step: Any, *, several: bool = False) -> Any:
     """Return a start step that can be looked up: a number, a word or name, or a plain mapping.
+
+    Parameters
+    ----------
+    several
+        Whether one workflow may start from several steps, which are then a tuple.
+
+    Raises
+    ------
+    FilterError
+        It is none of those.
 
     Examples
     --------
     >>> check({"order-1": 3})
     {'order-1': 3}
+    >>> check({"order-1": [2, "failed"]}, several=True)
+    {'order-1': (2, 'failed')}
     """
     import pandas as pd
 
-    if isinstance(start_step, pd.Series):
-        start_step = start_step.to_dict()
-    if isinstance(start_step, Mapping):
-        return {str(key): _one(value) for key, value in start_step.items()}
-    return _one(start_step)
+    if not isinstance(start_step, Mapping | pd.Series):
+        return _steps([start_step], several)
+    # A Series may have several steps for one workflow, as a column of db.steps() has.
+    given: dict[str, list[Any]] = {}
+    for key, value in start_step.items():
+        given.setdefault(str(key), []).append(value)
+    return {key: _steps(values, several) for key, values in given.items()}
+
+
+def _steps(values: Sequence[Any], several: bool) -> int | str | tuple[int | str, ...]:  # noqa: FBT001 - as check names it
+    found: dict[int | str, None] = {}
+    for value in values:
+        many = value if several and _is_list(value) else [value]
+        found |= dict.fromkeys(_one(each) for each in many)
+    if not found:
+        raise FilterError("start_step has an empty list, which names no step.")
+    if len(found) > 1 and not several:
+        raise FilterError(
+            f"start_step has {len(found)} steps for one workflow, and only a fork can start from "
+            "several."
+        )
+    return tuple(found) if len(found) > 1 else next(iter(found))
+
+
+def _is_list(value: Any) -> bool:
+    import numpy as np
+    import pandas as pd
+
+    return isinstance(value, list | tuple | range | np.ndarray | pd.Index | pd.Series)
 
 
 def _one(start_step: Any) -> int | str:
@@ -71,12 +107,12 @@ def _one(start_step: Any) -> int | str:
             raise FilterError("start_step is a number that no step can have.")
         return int(start_step)
     raise FilterError(
-        f"start_step takes a step's number, 'first', 'last', 'failed', a step's name, or a mapping "
-        f"from workflow IDs to those, not {start_step!r}."
+        f"start_step takes a step's number, 'first', 'last', 'failed', a step's name, a list of "
+        f"those for a fork, or a mapping from workflow IDs to those, not {start_step!r}."
     )
 
 
-def resolve(workflow_id: str, start_step: Any, steps: Sequence[Step]) -> ForkPoint:
+def resolve(workflow_id: str, start_step: int | str | None, steps: Sequence[Step]) -> ForkPoint:
     """Find the step of one workflow; raise StepNotFoundError with its steps where there is none.
 
     Examples
@@ -90,10 +126,8 @@ def resolve(workflow_id: str, start_step: Any, steps: Sequence[Step]) -> ForkPoi
     Traceback (most recent call last):
     dbos_notebook.errors.StepNotFoundError: Workflow 'order-1' has no step 7. Its steps: 1 pay, ...
     """
-    if isinstance(start_step, Mapping):
-        if workflow_id not in start_step:
-            raise StepNotFoundError(f"start_step names no step for workflow {workflow_id!r}.")
-        start_step = start_step[workflow_id]
+    if start_step is None:
+        raise StepNotFoundError(f"start_step names no step for workflow {workflow_id!r}.")
     number = _number(workflow_id, start_step, steps)
     by_number = {step.function_id: step for step in steps}
     if steps and steps[0].function_id == 0 and number == 1:
@@ -115,9 +149,10 @@ def resolve(workflow_id: str, start_step: Any, steps: Sequence[Step]) -> ForkPoi
     )
 
 
-def _number(workflow_id: str, start_step: Any, steps: Sequence[Step]) -> int:
+def _number(workflow_id: str, start_step: int | str, steps: Sequence[Step]) -> int:
     first = steps[0].function_id if steps and steps[0].function_id == 0 else 1
-    if start_step == "first":
+    # DBOS copies nothing for 0, as for 1: both start at the beginning.
+    if start_step in ("first", 0):
         return first
     if isinstance(start_step, int):
         # The step after the last recorded one is where a cancelled run would have gone on.

@@ -15,8 +15,8 @@ from dbos_notebook.control.destinations import choose, read_queues
 from dbos_notebook.control.forkpoints import ForkPoint, resolve
 from dbos_notebook.control.privileges import Needs
 from dbos_notebook.control.rows import Row
-from dbos_notebook.control.verbs import Item, Known, Verb, changed
-from dbos_notebook.errors import StepNotFoundError
+from dbos_notebook.control.verbs import Item, ItemKey, Known, Verb, changed
+from dbos_notebook.errors import FilterError, StepNotFoundError
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
@@ -61,21 +61,50 @@ class FromStep(Verb):
     queue_name: str | None = None
     queue_partition_key: str | None = None
 
+    def keys(self, ids: Sequence[str]) -> list[ItemKey]:
+        """Return a key for each workflow and each step that it is to start from."""
+        start = self.start_step
+        if isinstance(start, tuple) and len(ids) > 1:
+            raise FilterError(
+                f"start_step={list(start)!r} with {len(ids):,} workflows could mean each of them "
+                "from each step, or each from its own. Give a mapping from workflow IDs to steps: "
+                f"start_step={{{ids[0]!r}: {list(start)!r}, …}}."
+            )
+        keys = []
+        for one in ids:
+            steps = start.get(one) if isinstance(start, dict) else start
+            several = steps if isinstance(steps, tuple) else (steps,)
+            keys += [ItemKey(one, step) for step in several]
+        return keys
+
+    def judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+        """Say what would happen to one workflow from one step."""
+        return dataclasses.replace(self._judge(key, known, before), start_step=key.start_step)
+
+    def _judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+        raise NotImplementedError
+
     def _points(
-        self, session: Session, queries: Queries, known: Known, before: Mapping[str, Item]
+        self,
+        session: Session,
+        queries: Queries,
+        known: Known,
+        ids: Sequence[str],
+        before: Mapping[ItemKey, Item],
     ) -> None:
         """Find the steps of those that exist; those of an earlier plan stay as they were."""
         if self.queue_name is not None:
             known.queues = read_queues(session, queries)
-        new = [one for one in known.rows if one not in before]
-        known.points = {one: item.point for one, item in before.items() if item.point}
-        known.steps = rows.steps(session, queries, new)
-        for workflow_id in new:
-            try:
-                point = resolve(workflow_id, self.start_step, known.steps[workflow_id])
-                known.points[workflow_id] = point
-            except StepNotFoundError as error:
-                known.points[workflow_id] = str(error)
+        known.points = {key: item.point for key, item in before.items() if item.point}
+        if before:
+            return
+        known.steps = rows.steps(session, queries, list(known.rows))
+        for key in self.keys(ids):
+            if key.workflow_id in known.rows:
+                try:
+                    known.points[key] = resolve(*key, known.steps[key.workflow_id])
+                except StepNotFoundError as error:
+                    known.points[key] = str(error)
 
     def _placed(self, item: Item, known: Known) -> Item:
         """Say onto which queue it goes, or refuse where it would wait there for ever."""
@@ -105,6 +134,8 @@ class FromStep(Verb):
         found = super().options()
         if isinstance(self.start_step, dict):
             found["start_step"] = "a mapping"
+        elif isinstance(self.start_step, tuple):
+            found["start_step"] = list(self.start_step)
         return found
 
 
@@ -125,31 +156,35 @@ class Fork(FromStep):
         return {**self.needed, **(privileges.FORK_COPYING if copies else {})}
 
     def look(
-        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+        self,
+        session: Session,
+        queries: Queries,
+        ids: Sequence[str],
+        before: Mapping[ItemKey, Item],
     ) -> Known:
         """Read the originals, their steps, and the forks that may be there already."""
         known = Known(rows.workflows(session, queries, ids))
-        self._points(session, queries, known, before)
-        for workflow_id, point in known.points.items():
-            planned = before[workflow_id].new_workflow_id if workflow_id in before else None
+        self._points(session, queries, known, ids, before)
+        for key, point in known.points.items():
+            planned = before[key].new_workflow_id if key in before else None
             if planned:
-                known.new_ids[workflow_id] = planned
+                known.new_ids[key] = planned
             elif isinstance(point, ForkPoint):
-                known.new_ids[workflow_id] = fork_id(self.key, workflow_id, point.start_step)
+                known.new_ids[key] = fork_id(self.key, key.workflow_id, point.start_step)
         replacements = (self.replacement_children or {}).values()
         others = [*known.new_ids.values(), *replacements]
         known.rows |= rows.workflows(session, queries, others)
         return known
 
-    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
-        """Say what would happen to one workflow."""
+    def _judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+        workflow_id = key.workflow_id
         row = known.rows.get(workflow_id)
         if row is None:
             return Item(workflow_id, "not_found", "no workflow has this ID")
-        point = known.points.get(workflow_id)
+        point = known.points.get(key)
         if not isinstance(point, ForkPoint):
             return Item(workflow_id, "refused", point or (before.effect if before else ""), row)
-        new_id = known.new_ids[workflow_id]
+        new_id = known.new_ids[key]
         existing = known.rows.get(new_id)
         if existing is not None and existing.forked_from == workflow_id:
             effect = f"already forked as {new_id}, which is {existing.status}"
@@ -227,19 +262,23 @@ class Rewind(FromStep):
         return {**self.needed, **extra}
 
     def look(
-        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+        self,
+        session: Session,
+        queries: Queries,
+        ids: Sequence[str],
+        before: Mapping[ItemKey, Item],
     ) -> Known:
         """Read the workflows and their steps."""
         known = Known(rows.workflows(session, queries, ids))
-        self._points(session, queries, known, before)
+        self._points(session, queries, known, ids, before)
         return known
 
-    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
-        """Say what would happen to one workflow."""
+    def _judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+        workflow_id = key.workflow_id
         row = known.rows.get(workflow_id)
         if row is None:
             return Item(workflow_id, "not_found", "no workflow has this ID")
-        point = known.points.get(workflow_id)
+        point = known.points.get(key)
         if not isinstance(point, ForkPoint):
             return Item(workflow_id, "refused", point or (before.effect if before else ""), row)
         if row.active:

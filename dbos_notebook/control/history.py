@@ -82,10 +82,11 @@ class History:
         logger.info("%s: %s(%s) on %s: %s", entry.user, action, told, self._database, counts)
         for line in receipt.lines:
             logger.info(
-                "%s: %s %r: %s (%s → %s)%s%s",
+                "%s: %s %r%s: %s (%s → %s)%s%s",
                 entry.user,
                 action,
                 line.workflow_id,
+                "" if line.start_step is None else f" from step {line.start_step}",
                 line.outcome,
                 printable(line.status_before),
                 printable(line.status_after),

@@ -37,6 +37,7 @@ def tell(
         after.status if after else None,
         item.new_workflow_id if outcome == "done" or there else None,
         detail,
+        item.point.start_step if item.point else None,
     )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dbos_notebook.control.receipt import Receipt
-    from dbos_notebook.control.verbs import Item, Verb
+    from dbos_notebook.control.verbs import Item, ItemKey, Verb
     from dbos_notebook.errors import NotebookError
 
 COLUMNS = (
@@ -65,7 +65,7 @@ class Plan:
         self.notes = list(notes)
         self._apply = apply
         # What an earlier apply of this very plan has done: it is not done twice.
-        self.applied: set[str] = set()
+        self.applied: set[ItemKey] = set()
         self._one_at_a_time = threading.Lock()
 
     @property
@@ -98,7 +98,7 @@ class Plan:
             return self._apply(self, confirm)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the plan as a DataFrame: a row per workflow."""
+        """Return the plan as a DataFrame: a row per workflow, or per fork."""
         import pandas as pd
 
         rows = []

@@ -30,6 +30,8 @@ class Line:
         where the database could not be asked any more.
     detail
         What was done, or why not.
+    start_step
+        The step that a fork or rewind starts from.
     """
 
     workflow_id: str
@@ -39,13 +41,15 @@ class Line:
     status_after: str | None = None
     new_workflow_id: str | None = None
     detail: str = ""
+    start_step: int | None = None
 
 
 class Receipt:
-    """What a control call did, one row per workflow. In a cell it is a table.
+    """What a control call did, one row per workflow or fork. In a cell it is a table.
 
     The columns: ``workflow_id``, ``action``, ``outcome`` (``done``, ``unchanged``, ``not_found``,
-    ``failed``, ``unknown``), ``status_before``, ``status_after``, ``new_workflow_id``, ``detail``.
+    ``failed``, ``unknown``), ``status_before``, ``status_after``, ``new_workflow_id``, ``detail``,
+    ``start_step``.
     ``called_at`` is when the call began.
 
     Examples
@@ -87,12 +91,13 @@ class Receipt:
         return len(self.lines)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the receipt as a DataFrame: a row per workflow."""
+        """Return the receipt as a DataFrame: a row per workflow, or per fork."""
         import pandas as pd
 
         names = [field.name for field in dataclasses.fields(Line)]
         rows = [dataclasses.astuple(line) for line in self.lines]
-        frame = pd.DataFrame(rows, columns=names).astype("str")
+        types = dict.fromkeys(names, "str") | {"start_step": "Int64"}
+        frame = pd.DataFrame(rows, columns=names).astype(types)
         return frame.rename(columns={"workflow_id": self._subject})
 
     def wait(self, timeout: float | dt.timedelta | None = None) -> pd.DataFrame:
@@ -109,7 +114,7 @@ class Receipt:
         ]
         if self._wait is None:
             raise RuntimeError("A receipt without a client cannot wait.")
-        return self._wait(ids, as_seconds(timeout, "timeout", least=0))
+        return self._wait(list(dict.fromkeys(ids)), as_seconds(timeout, "timeout", least=0))
 
     def check(self) -> Receipt:
         """Read the rows again, and return a receipt in which what was unknown is settled."""

@@ -23,7 +23,7 @@ from dbos_notebook.control.presses import Presses
 from dbos_notebook.control.receipt import Line, Receipt
 from dbos_notebook.control.rows import Row
 from dbos_notebook.control.status import descent
-from dbos_notebook.control.verbs import Item, Known
+from dbos_notebook.control.verbs import Item, ItemKey, Known
 from dbos_notebook.control.waiting import watch
 from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import NotebookError
@@ -46,7 +46,11 @@ class RepairFork(Fork):
     timeout_waiting: float = TIMEOUT_SECONDS
 
     def look(
-        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+        self,
+        session: Session,
+        queries: Queries,
+        ids: Sequence[str],
+        before: Mapping[ItemKey, Item],
     ) -> Known:
         """Read what a fork needs, and the forks that there are, whoever made them."""
         known = super().look(session, queries, ids, before)
@@ -55,14 +59,15 @@ class RepairFork(Fork):
             known.forks[original] = max(forks, key=_rank)
         return known
 
-    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
-        """Say what would happen to one workflow: nothing where a fork of it lives or is done."""
+    def _judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+        # Nothing where a fork of it lives or is done.
+        workflow_id = key.workflow_id
         row, best = known.rows.get(workflow_id), known.forks.get(workflow_id)
         if row is not None and row.status not in FAILED_STATUSES:
             return Item(workflow_id, "unchanged", f"it has not failed: it is {row.status}", row)
         if best is not None and not self.force and best.status not in FAILED_STATUSES:
             effect = f"already forked as {best.workflow_id}, which is {best.status}"
-            point = known.points.get(workflow_id)
+            point = known.points.get(key)
             return Item(
                 workflow_id,
                 "unchanged",
@@ -71,7 +76,7 @@ class RepairFork(Fork):
                 None if isinstance(point, str) else point,
                 best.workflow_id,
             )
-        item = super().judge(workflow_id, known, before)
+        item = super()._judge(key, known, before)
         if item.verdict == "unchanged":
             made = known.rows[item.new_workflow_id or ""]
             failed = ": it failed again" if made.status in FAILED_STATUSES else ""
@@ -132,14 +137,16 @@ class Repair:
             )
             rest = [one for one in ids if one not in tree.causes]
             known = steer.look(session, verb, [*order, *rest], {})
+            keys = verb.keys([*order, *rest])
             # Where each starts was found with its causes; the step's own rule is another.
-            for one, cause in tree.causes.items():
-                if not isinstance(known.points[one], str):
-                    known.points[one] = cause.point
+            for key in keys[: len(order)]:
+                if not isinstance(known.points[key], str):
+                    known.points[key] = tree.causes[key.workflow_id].point
             prospects = Prospects(session, steer.queries, steer.reader.location)
             items, asked = [], set(ids)
-            for one in [*order, *rest]:
-                item = self._item(verb, one, known, tree.causes.get(one))
+            for key in keys:
+                one = key.workflow_id
+                item = self._item(verb, key, known, tree.causes.get(one))
                 if item.verdict == "do" and item.row is not None:
                     owner = steer.owner(verb, item)
                     told = prospects.of(verb.application_version, owner, item.queue_name)
@@ -172,13 +179,14 @@ class Repair:
         tree.measure()
         return tree
 
-    def _item(self, verb: RepairFork, one: str, known: Known, cause: Cause | None) -> Item:
+    def _item(self, verb: RepairFork, key: ItemKey, known: Known, cause: Cause | None) -> Item:
         if cause is None:
+            one = key.workflow_id
             row = known.rows.get(one)
             if row is None:
                 return Item(one, "not_found", "no workflow has this ID")
             return Item(one, "unchanged", f"it has not failed: it is {row.status}", row)
-        item = verb.judge(one, known, None)
+        item = verb.judge(key, known, None)
         if item.verdict != "do":
             return item
         if cause.problem:
@@ -330,7 +338,14 @@ class _Run:
     def _say(self, item: Item, why: str) -> None:
         status = item.row.status if item.row else None
         self.lines[item.workflow_id] = Line(
-            item.workflow_id, self._verb.action, "unchanged", status, status, None, why
+            item.workflow_id,
+            self._verb.action,
+            "unchanged",
+            status,
+            status,
+            None,
+            why,
+            item.point.start_step if item.point else None,
         )
 
 

@@ -17,7 +17,7 @@ from dbos_notebook.control.contexts import PICKLED, harmless, trusted
 from dbos_notebook.control.destinations import problem_of_schedule, read_queues
 from dbos_notebook.control.privileges import Needs
 from dbos_notebook.control.rows import Row
-from dbos_notebook.control.verbs import Item, Known, Verb, Verdict
+from dbos_notebook.control.verbs import Item, ItemKey, Known, Verb, Verdict
 from dbos_notebook.errors import FilterError, RefusedError
 
 if TYPE_CHECKING:
@@ -90,7 +90,11 @@ class _ScheduleVerb(Verb):
     subject: ClassVar[str] = "schedule_name"
 
     def look(
-        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+        self,
+        session: Session,
+        queries: Queries,
+        ids: Sequence[str],
+        before: Mapping[ItemKey, Item],
     ) -> Known:
         """Read the schedules."""
         return Known({name: found.row for name, found in read(session, queries, ids).items()})
@@ -99,12 +103,12 @@ class _ScheduleVerb(Verb):
         """Read the schedules after the call."""
         return self.look(session, queries, [item.workflow_id for item in items], {})
 
-    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+    def judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
         """Say what would happen to one schedule."""
-        item = super().judge(workflow_id, known, before)
+        item = super().judge(key, known, before)
         if item.verdict != "not_found":
             return item
-        return Item(workflow_id, "not_found", _GONE)
+        return Item(key.workflow_id, "not_found", _GONE)
 
 
 @dataclass(frozen=True)
@@ -188,28 +192,34 @@ class TriggerSchedule(_ScheduleVerb):
     force: bool = False
 
     def look(
-        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+        self,
+        session: Session,
+        queries: Queries,
+        ids: Sequence[str],
+        before: Mapping[ItemKey, Item],
     ) -> Known:
         """Read the schedules and whether their contexts can be unpickled."""
         found = read(session, queries, ids)
         known = Known({name: schedule.row for name, schedule in found.items()})
         if not can_enqueue(queries):
-            known.points = dict.fromkeys(found, _TOO_OLD)
+            known.problems = dict.fromkeys(found, _TOO_OLD)
             return known
         if not self.force:
-            known.points |= {n: PICKLED for n, each in found.items() if not harmless(each.context)}
+            known.problems |= {
+                name: PICKLED for name, each in found.items() if not harmless(each.context)
+            }
         queues = read_queues(session, queries)
         for name, schedule in found.items():
             if problem := problem_of_schedule(schedule.row.queue_name, queues):
-                known.points[name] = problem
+                known.problems[name] = problem
         return known
 
-    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+    def judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
         """Say what would happen to one schedule."""
-        item = super().judge(workflow_id, known, before)
-        reason = known.points.get(workflow_id)
-        if item.verdict == "do" and isinstance(reason, str):
-            return Item(workflow_id, "refused", reason, item.row)
+        item = super().judge(key, known, before)
+        reason = known.problems.get(key.workflow_id)
+        if item.verdict == "do" and reason is not None:
+            return Item(key.workflow_id, "refused", reason, item.row)
         return item
 
     def again(self, session: Session, queries: Queries, items: Sequence[Item]) -> Known:
@@ -287,7 +297,11 @@ class Backfill(Verb):
     force: bool = False
 
     def look(
-        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+        self,
+        session: Session,
+        queries: Queries,
+        ids: Sequence[str],
+        before: Mapping[ItemKey, Item],
     ) -> Known:
         """Read the runs that exist, and whether the schedule still is what they came from."""
         known = Known(rows.workflows(session, queries, ids))
@@ -303,15 +317,16 @@ class Backfill(Verb):
             queues = read_queues(session, queries)
             problem = problem_of_schedule(schedule.row.queue_name, queues)
         if problem:
-            known.points = dict.fromkeys(ids, problem)
+            known.problems = dict.fromkeys(ids, problem)
         return known
 
-    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+    def judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
         """Say whether one run would be enqueued."""
-        row, problem = known.rows.get(workflow_id), known.points.get(workflow_id)
+        workflow_id = key.workflow_id
+        row, problem = known.rows.get(workflow_id), known.problems.get(workflow_id)
         if row is not None:
             return Item(workflow_id, "unchanged", f"this run exists: {row.status}", row)
-        if isinstance(problem, str):
+        if problem is not None:
             return Item(workflow_id, "not_found" if problem == _GONE else "refused", problem)
         return Item(workflow_id, "do", f"enqueues the run of {self._moment(workflow_id)}")
 

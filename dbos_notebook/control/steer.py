@@ -29,7 +29,7 @@ from dbos_notebook.control.presses import Presses
 from dbos_notebook.control.receipt import Line, Receipt
 from dbos_notebook.control.schedules import DeleteSchedule
 from dbos_notebook.control.transactions import Attempt, Transaction, read_waits, settle
-from dbos_notebook.control.verbs import Cancel, Delete, Item, Known, Verb
+from dbos_notebook.control.verbs import Cancel, Delete, Item, ItemKey, Known, Verb, distinct
 from dbos_notebook.control.waiting import watch
 from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import (
@@ -98,9 +98,9 @@ class Steer:
         with self.reader.session() as session:
             known = self.look(session, verb, ids, {})
             prospects = Prospects(session, self.queries, self.reader.location)
-            items = [verb.judge(one, known, None) for one in ids]
+            items = distinct([verb.judge(key, known, None) for key in verb.keys(ids)])
             items += [
-                dataclasses.replace(verb.judge(one, known, None), asked=False)
+                dataclasses.replace(verb.judge(ItemKey(one), known, None), asked=False)
                 for one in known.children
                 if one in known.rows
             ]
@@ -110,7 +110,7 @@ class Steer:
         return Plan(verb, items, self.apply, problem=found.problem, notes=found.notes)
 
     def look(
-        self, session: Session, verb: Verb, ids: Sequence[str], before: Mapping[str, Item]
+        self, session: Session, verb: Verb, ids: Sequence[str], before: Mapping[ItemKey, Item]
     ) -> Known:
         """Read what a verb needs to know, and add what only this client knows."""
         known = verb.look(session, self.queries, ids, before)
@@ -249,16 +249,19 @@ class Steer:
         receipt = self._receipt(plan, items, units, course, presses)
         course.interrupted = course.interrupted or presses.count > 0
         over = ("done",) if verb.traceable else ("done", "unknown")
-        plan.applied.update(one.workflow_id for one in receipt.lines if one.outcome in over)
+        # Further lines are children that DBOS found.
+        pairs = zip(items, receipt.lines, strict=False)
+        plan.applied.update(item.key for item, line in pairs if line.outcome in over)
         return receipt, course
 
     @repeat_if_changed
     def _prepare(self, plan: Plan) -> tuple[list[Item], int]:
         """Judge a plan again, and return its lines with the server that answered."""
         verb = plan.verb
-        planned = {item.workflow_id: item for item in plan.items}
+        planned = {item.key: item for item in plan.items}
+        ids = list(dict.fromkeys(key.workflow_id for key in planned))
         with self.reader.session() as session:
-            known = self.look(session, verb, list(planned), planned)
+            known = self.look(session, verb, ids, planned)
             items = [self._still(verb, item, known, plan) for item in plan.items]
             if verb.enqueues:
                 # An executor may have been started, or have died, since the plan.
@@ -286,8 +289,8 @@ class Steer:
 
     def _still(self, verb: Verb, item: Item, known: Known, plan: Plan) -> Item:
         """Judge a line of a plan again: only what it promised is done, if it still can be."""
-        now = verb.judge(item.workflow_id, known, item)
-        if item.workflow_id in plan.applied:
+        now = verb.judge(item.key, known, item)
+        if item.key in plan.applied:
             return dataclasses.replace(
                 item, verdict="unchanged", effect=DONE_BEFORE[verb.traceable], row=now.row
             )
@@ -329,13 +332,12 @@ class Steer:
             if seen == [unit.state() for unit in now]:
                 break
         attempts = {
-            item.workflow_id: (unit, unit.errors.get(number) or unit.error)
+            item.key: (unit, unit.errors.get(number) or unit.error)
             for unit in now
             for number, item in enumerate(unit.items)
         }
         lines = [
-            tell(verb, item, attempts.get(item.workflow_id), after, course, self.door)
-            for item in items
+            tell(verb, item, attempts.get(item.key), after, course, self.door) for item in items
         ]
         if isinstance(verb, Cancel) and after is not None:
             self._remember_queues(items, lines, after)

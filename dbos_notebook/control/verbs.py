@@ -10,7 +10,7 @@ import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from dbos_notebook.control import privileges, rows
 from dbos_notebook.control.destinations import KnownQueues, choose_for_resume, read_queues
@@ -29,9 +29,16 @@ BATCH = 200
 """Workflows in one bulk call, which is one transaction: short enough not to hold anybody up."""
 
 
+class ItemKey(NamedTuple):
+    """What tells the lines of a plan apart: a workflow can be forked from several steps."""
+
+    workflow_id: str
+    start_step: int | str | None = None
+
+
 @dataclass(frozen=True)
 class Item:
-    """One workflow of a plan.
+    """One line of a plan: a workflow, and for a fork the step.
 
     Attributes
     ----------
@@ -46,6 +53,8 @@ class Item:
         Which child a fork's copied steps refer to instead of which.
     queue_name, queue_partition_key
         Where work is put; ``None``: DBOS's own queue.
+    start_step
+        The step that was asked for, by its number, name or a word; ``point`` is what was found.
     """
 
     workflow_id: str
@@ -59,6 +68,24 @@ class Item:
     replaced: Mapping[str, str] | None = None
     queue_name: str | None = None
     queue_partition_key: str | None = None
+    start_step: int | str | None = None
+
+    @property
+    def key(self) -> ItemKey:
+        """What tells it apart from the other lines of its plan."""
+        return ItemKey(self.workflow_id, self.start_step)
+
+
+def distinct(items: Sequence[Item]) -> list[Item]:
+    """Return the lines of a plan without those that would do what an earlier one does.
+
+    "failed" and 3 may be the same step.
+    """
+    found: dict[tuple[str, int | str], Item] = {}
+    for item in items:
+        what = item.point.start_step if item.point else item.effect
+        found.setdefault((item.workflow_id, what), item)
+    return list(found.values())
 
 
 @dataclass
@@ -70,8 +97,10 @@ class Known:
     children: list[str] = field(default_factory=list)
     steps: dict[str, list[Step]] = field(default_factory=dict)
     # Where to fork from, or why that cannot be said.
-    points: dict[str, ForkPoint | str] = field(default_factory=dict)
-    new_ids: dict[str, str] = field(default_factory=dict)
+    points: dict[ItemKey, ForkPoint | str] = field(default_factory=dict)
+    new_ids: dict[ItemKey, str] = field(default_factory=dict)
+    # Why nothing can be done with one.
+    problems: dict[str, str] = field(default_factory=dict)
     # The best fork that each has, by the original's ID.
     forks: dict[str, Row] = field(default_factory=dict)
     queues: KnownQueues = field(default_factory=KnownQueues)
@@ -103,19 +132,27 @@ class Verb:
         """Divide what is to be done into calls of DBOS."""
         return [items[i : i + self.batch] for i in range(0, len(items), self.batch)]
 
+    def keys(self, ids: Sequence[str]) -> list[ItemKey]:
+        """Return the key of each line that a plan for these workflows has."""
+        return [ItemKey(one) for one in ids]
+
     def look(
-        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+        self,
+        session: Session,
+        queries: Queries,
+        ids: Sequence[str],
+        before: Mapping[ItemKey, Item],
     ) -> Known:
         """Read what judging and settling need; ``before`` are the lines of an earlier plan."""
         return Known(rows.workflows(session, queries, ids))
 
-    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+    def judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
         """Say what would happen to one workflow."""
-        row = known.rows.get(workflow_id)
+        row = known.rows.get(key.workflow_id)
         if row is None:
-            return Item(workflow_id, "not_found", "no workflow has this ID")
+            return Item(key.workflow_id, "not_found", "no workflow has this ID")
         verdict, effect = self._verdict(row)
-        return Item(workflow_id, verdict, effect, row)
+        return Item(key.workflow_id, verdict, effect, row)
 
     def _verdict(self, row: Row) -> tuple[Verdict, str]:
         raise NotImplementedError
@@ -182,7 +219,11 @@ class Cancel(Verb):
         return {**self.needed, **extra}
 
     def look(
-        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+        self,
+        session: Session,
+        queries: Queries,
+        ids: Sequence[str],
+        before: Mapping[ItemKey, Item],
     ) -> Known:
         """Read the workflows, and their children where those are cancelled too."""
         below = rows.children(session, queries, ids) if self.cancel_children else []
@@ -256,7 +297,11 @@ class Resume(Verb):
         return "do", "goes on after its last recorded step, without a deadline"
 
     def look(
-        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+        self,
+        session: Session,
+        queries: Queries,
+        ids: Sequence[str],
+        before: Mapping[ItemKey, Item],
     ) -> Known:
         """Read the workflows, and the queues where one is asked for."""
         known = super().look(session, queries, ids, before)
@@ -264,9 +309,9 @@ class Resume(Verb):
             known.queues = read_queues(session, queries)
         return known
 
-    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+    def judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
         """Say what would happen to one workflow."""
-        item = super().judge(workflow_id, known, before)
+        item = super().judge(key, known, before)
         if item.verdict != "do" or item.row is None:
             return item
         place = choose_for_resume(item.row, self.queue_name, known.queues)
@@ -326,7 +371,11 @@ class Delete(Verb):
     force: bool = False
 
     def look(
-        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+        self,
+        session: Session,
+        queries: Queries,
+        ids: Sequence[str],
+        before: Mapping[ItemKey, Item],
     ) -> Known:
         """Read the workflows, and their children where those are deleted too."""
         below = rows.children(session, queries, ids) if self.delete_children else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.control.lengths import as_seconds
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
     Time = str | dt.datetime | dt.date | dt.timedelta | pd.Timestamp | pd.Timedelta
     Step = int | str | Mapping[str, int | str] | pd.Series[Any]
+    Steps = Step | Sequence[int | str] | Mapping[str, Sequence[int | str]]
 
 
 class Workflows(Base):
@@ -99,7 +100,7 @@ class Workflows(Base):
     def fork(
         self,
         workflows: Texts,
-        start_step: Step,
+        start_step: Steps,
         *,
         application_version: str | None = None,
         queue_name: str | None = None,
@@ -116,9 +117,10 @@ class Workflows(Base):
         Parameters
         ----------
         start_step
-            The first step that runs again: its ``function_id``; ``"first"``; ``"last"``;
+            The first step that runs again: its ``function_id``; ``"first"`` or 0; ``"last"``;
             ``"failed"``, the last step with an error or, where none has one, the last that is
-            not DBOS's own; a step's name; or a mapping from workflow IDs to those.
+            not DBOS's own; a step's name; or a mapping from workflow IDs to those. A list makes
+            a fork from each of its steps: ``db.fork("a", [2, 3])``, ``{"a": [2, 3], "b": 1}``.
         application_version
             The version to run under; ``None``: the latest.
         queue_name, queue_partition_key
@@ -148,7 +150,7 @@ class Workflows(Base):
 
         check_key(queue_name, queue_partition_key)
         verb = Fork(
-            forkpoints.check(start_step),
+            forkpoints.check(start_step, several=True),
             as_optional_name(application_version, "application_version"),
             as_optional_name(queue_name, "queue_name"),
             as_optional_name(queue_partition_key, "queue_partition_key"),
@@ -179,7 +181,7 @@ class Workflows(Base):
         Parameters
         ----------
         start_step, application_version, queue_name, queue_partition_key
-            As in :meth:`fork`; without a version they keep theirs.
+            As in :meth:`fork`, but one step for each workflow; without a version they keep theirs.
         plan, confirm
             As in :meth:`cancel`.
 

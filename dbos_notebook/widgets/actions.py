@@ -165,11 +165,13 @@ def _keep(kept: OrderedDict[str, Any], key: str, value: Any) -> None:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, str]]:
+    import pandas as pd
+
     return [
         {
             str(name): plain.cut(str(value), 2_000)
             for name, value in record.items()
-            if value == value
+            if not pd.isna(value)
         }
         for record in frame.head(SHOWN_ROWS).astype(object).to_dict("records")
     ]

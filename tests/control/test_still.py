@@ -10,10 +10,13 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import psycopg
 import pytest
+from dbos import DBOSClient, SetWorkflowID
 from servers import PASSWORD, PASSWORD_ROLE, PostgresServer
 
 import dbos_notebook as dn
@@ -66,6 +69,8 @@ def test_a_plan_writes_nothing_and_tells_each_what(still: dn.Client) -> None:
     assert list(verdicts(plan).values()) == ["do", "refused", "refused"]
     plan = still.rewind(["checkout-1", "holder"], plan=True)
     assert list(verdicts(plan).values()) == ["do", "refused"]
+    # DBOS's own refuses 0, and starts at the beginning for 1.
+    assert still.rewind("checkout-1", 0, plan=True).items[0].point.start_step == 1
     plan = still.delete(["checkout-1", "holder"], delete_children=True, plan=True)
     assert list(verdicts(plan)) == ["checkout-1", "holder", "checkout-1-4", "checkout-1-4-1"]
     assert dump(still) == before
@@ -87,6 +92,7 @@ def test_frames_have_the_same_columns_and_types_also_when_empty(still: dn.Client
         "status_after",
         "new_workflow_id",
         "detail",
+        "start_step",
     ]
 
 
@@ -149,6 +155,7 @@ def test_more_than_twenty_ask_for_a_confirmation(still: dn.Client) -> None:
 @pytest.mark.parametrize(
     ("workflow", "asked", "number"),
     [
+        ("checkout-1", 0, 1),  # DBOS starts at the beginning for both
         ("checkout-1", 1, 1),
         ("checkout-1", 6, 6),
         ("checkout-1", 7, 7),  # after the last
@@ -160,6 +167,7 @@ def test_more_than_twenty_ask_for_a_confirmation(still: dn.Client) -> None:
         ("parent-6-bad", "failed", 2),
         ("cancelled-1", "failed", 1),
         ("queued-1", "first", 1),  # it has no steps
+        ("queued-1", 0, 1),
         ("checkout-1", {"checkout-1": "charge"}, 3),
         ("checkout-1", pd.Series({"checkout-1": 2}), 2),
     ],
@@ -171,6 +179,96 @@ def test_fork_points(old_sqlite: Path, workflow: str, asked: object, number: int
         point = plan.items[0].point
         assert point is not None
         assert point.start_step == number
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        [2, 3],
+        np.array([2, 3]),
+        {"checkout-1": [2, 3]},
+        pd.Series([2, 3], index=["checkout-1", "checkout-1"]),
+        ["validate", 2, 3, "charge"],  # the same two steps
+    ],
+)
+def test_one_workflow_is_forked_from_several_steps(still: dn.Client, asked: Any) -> None:
+    plan = still.fork(["checkout-1", "checkout-1"], asked, key="both", plan=True)
+    assert plan.to_frame()["start_step"].tolist() == [2, 3]
+    receipt = plan.apply()
+    frame = receipt.to_frame()
+    assert frame["start_step"].tolist() == [2, 3]
+    assert frame["outcome"].tolist() == ["done", "done"]
+    new = frame["new_workflow_id"].tolist()
+    # Each has copies of the steps below its own.
+    assert [len(still.steps(one)) for one in new] == [1, 2]
+    assert plan.apply().to_frame()["outcome"].tolist() == ["unchanged", "unchanged"]
+    # The key makes the whole call repeatable, and each of its forks.
+    again = still.fork("checkout-1", asked, key="both").to_frame()
+    assert again["outcome"].tolist() == ["unchanged", "unchanged"]
+    assert still.fork("checkout-1", 3, key="both").lines[0].new_workflow_id == new[1]
+    assert set(still.workflows(forked_from="checkout-1")["workflow_id"]) == set(new)
+    assert len(receipt.check()) == 2
+
+
+def test_without_a_key_each_call_forks_anew_and_a_plan_does_not(still: dn.Client) -> None:
+    plan = still.fork("checkout-1", [0, "first", 2], plan=True)
+    new = [item.new_workflow_id for item in plan.items]
+    assert len(set(new)) == 2
+    assert [line.new_workflow_id for line in plan.apply().lines] == new
+    assert [line.outcome for line in plan.apply().lines] == ["unchanged", "unchanged"]
+    assert len(still.fork("checkout-1", [1, 2])) == 2
+    assert len(still.workflows(forked_from="checkout-1")) == 4
+
+
+def test_each_step_of_a_fork_is_judged_alone(still: dn.Client) -> None:
+    plan = still.fork(["checkout-1", "waits"], {"checkout-1": [2, 99], "waits": 5}, plan=True)
+    assert [item.verdict for item in plan.items] == ["do", "refused", "do"]
+    receipt = plan.apply()
+    assert [line.outcome for line in receipt.lines] == ["done", "unchanged", "done"]
+    assert "has no step 99" in receipt.lines[1].detail
+    assert [line.start_step for line in receipt.lines] == [2, None, 5]
+    with pytest.raises(dn.StepNotFoundError, match="no step 99"):
+        still.fork("checkout-1", [2, 99])
+    # Somebody else takes the second ID.
+    plan = still.fork("checkout-1", [2, 3], plan=True)
+    taken = plan.items[1].new_workflow_id
+    client = DBOSClient(system_database_url=still.location.url())
+    with SetWorkflowID(taken):
+        client.fork_workflow("waits", 1)
+    client.destroy()
+    receipt = plan.apply()
+    assert [line.outcome for line in receipt.lines] == ["done", "unchanged"]
+    assert receipt.lines[1].detail.startswith(f"refused: the fork's ID {taken} is taken")
+
+
+def test_a_fork_that_the_database_refuses_leaves_the_other_of_its_workflow_done(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
+    path = corpus_sqlite("3.4.0")
+    with dn.connect(path) as db:
+        plan = db.fork("checkout-1", [2, 3, 4], plan=True)
+        with sqlite3.connect(path) as connection:
+            connection.execute(
+                "CREATE TRIGGER no BEFORE INSERT ON workflow_status WHEN NEW.workflow_uuid = "
+                f"'{plan.items[1].new_workflow_id}' BEGIN SELECT RAISE(ABORT, 'not this one'); END"
+            )
+        receipt = plan.apply()
+        assert [line.outcome for line in receipt.lines] == ["done", "failed", "done"]
+        assert "not this one" in receipt.lines[1].detail
+        with sqlite3.connect(path) as connection:
+            connection.execute("DROP TRIGGER no")
+        # What was done is not done again; what failed is.
+        assert [line.outcome for line in plan.apply().lines] == ["unchanged", "done", "unchanged"]
+        assert len(db.workflows(forked_from="checkout-1")) == 3
+
+
+def test_a_list_of_steps_for_several_workflows_or_a_rewind_is_refused(still: dn.Client) -> None:
+    with pytest.raises(dn.FilterError, match=r"\{'checkout-1': \[2, 3\], …\}"):
+        still.fork(["checkout-1", "checkout-2"], [2, 3])
+    with pytest.raises(dn.FilterError, match="only a fork can"):
+        still.rewind("checkout-1", pd.Series([2, 3], index=["checkout-1"] * 2))
+    with pytest.raises(dn.FilterError, match="empty list"):
+        still.fork("checkout-1", {"checkout-1": []})
 
 
 def test_a_plan_warns_of_repeated_steps_and_of_failures_that_would_come_again(

@@ -108,6 +108,10 @@ CASES: dict[str, tuple[Callable[[dn.Client], Any], Callable[[DBOSClient, Any], A
         lambda db: db.fork("checkout-1", "charge", application_version="v9"),
         lambda dbos, new: dbos_fork(dbos, "checkout-1", 3, new, application_version="v9"),
     ),
+    "fork from step 0": (
+        lambda db: db.fork("checkout-1", 0),
+        lambda dbos, new: dbos_fork(dbos, "checkout-1", 0, new),
+    ),
     "fork with everything": (
         lambda db: db.fork(
             "parent-6-bad",
