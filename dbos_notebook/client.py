@@ -61,8 +61,11 @@ def connect(
     schema
         The Postgres schema of DBOS's tables (DBOS's ``dbos_system_schema``). Ignored on SQLite.
     application_name
-        Show only this application's workflows, and unclaimed ones, unless a call says
-        otherwise; as ``DBOSClient(application_name=…)``.
+        Show only what this application owns and what no application owns, everywhere: lists,
+        counts, queues, events, schedules, versions, executors, views, and what control picks by
+        itself. As ``DBOSClient(application_name=…)``: a call's own ``application_name=`` takes
+        its place, and what is named by ID is shown whoever owns it. Databases from before DBOS
+        recorded owners (dbos 2.30) are not narrowed.
     read_only
         Promise never to control workflows. Reading never writes in any case.
     trust_payloads
@@ -170,7 +173,7 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         from dbos_notebook.tables.queries import Queries
 
         self._reader = reader
-        self._queries = Queries(catalog, decoder)
+        self._queries = Queries(catalog, decoder, application_name)
         self._decoder = decoder
         self._application_name = application_name
         self.read_only = read_only
@@ -193,8 +196,14 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         """Where the database is, without its password."""
         return self._reader.location
 
+    @property
+    def _place(self) -> str:
+        """What a view names as its source: the database, and the application if it is narrowed."""
+        name = self._queries.application
+        return f"{self.location}, application {name!r}" if name else str(self.location)
+
     def __repr__(self) -> str:
-        return f"<dbos_notebook.Client {self.location}>"
+        return f"<dbos_notebook.Client {self._place}>"
 
     @repeat_if_changed
     def _repr_html_(self) -> str:
@@ -203,7 +212,7 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
 
         with self._reader.session() as session:
             summary = aggregates.summary(session, self._queries)
-        return client_card(str(self.location), self.catalog, summary)
+        return client_card(self._place, self.catalog, summary)
 
     def __enter__(self) -> Self:
         return self

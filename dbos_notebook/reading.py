@@ -31,17 +31,12 @@ class Reading:
 
     _reader: Reader
     _queries: Queries
-    _application_name: str | None
     _decoder: Decoder
 
     def _check(self, filters: Mapping[str, Any]) -> dict[str, Any]:
         from dbos_notebook.tables.filters import check_filters
 
-        checked = check_filters(filters)
-        # As DBOSClient: an ID is a global address, so reading by ID is not narrowed.
-        if self._application_name and not {"workflow_ids", "application_name"} & checked.keys():
-            checked["application_name"] = [self._application_name]
-        return checked
+        return check_filters(filters)
 
     def workflows(
         self,

@@ -136,14 +136,13 @@ class Repair:
             for one, cause in tree.causes.items():
                 if not isinstance(known.points[one], str):
                     known.points[one] = cause.point
-            prospects = Prospects(session, steer.queries)
+            prospects = Prospects(session, steer.queries, steer.reader.location)
             items, asked = [], set(ids)
             for one in [*order, *rest]:
                 item = self._item(verb, one, known, tree.causes.get(one))
                 if item.verdict == "do" and item.row is not None:
-                    told = prospects.of(
-                        verb.application_version, item.row.application_name, item.queue_name
-                    )
+                    owner = steer.owner(verb, item)
+                    told = prospects.of(verb.application_version, owner, item.queue_name)
                     item = dataclasses.replace(item, will_run=told)
                 items.append(dataclasses.replace(item, asked=one in asked))
             found = steer.conditions(session, verb, items)

@@ -97,7 +97,7 @@ class Steer:
         """Read the workflows and say what the verb would do to each. Nothing is written."""
         with self.reader.session() as session:
             known = self.look(session, verb, ids, {})
-            prospects = Prospects(session, self.queries)
+            prospects = Prospects(session, self.queries, self.reader.location)
             items = [verb.judge(one, known, None) for one in ids]
             items += [
                 dataclasses.replace(verb.judge(one, known, None), asked=False)
@@ -137,8 +137,14 @@ class Steer:
         if item.verdict != "do":
             return item
         version, queue = verb.target(item)
-        told = prospects.of(version, item.row.application_name if item.row else None, queue)
+        told = prospects.of(version, self.owner(verb, item), queue)
         return dataclasses.replace(item, will_run=told)
+
+    def owner(self, verb: Verb, item: Item) -> str | None:
+        """Return the application that will own the work; ``None``: any may take it."""
+        own = item.row.application_name if item.row else None
+        # DBOS gives the fork of an unclaimed workflow to the client's application.
+        return self.queries.application if own is None and isinstance(verb, Fork) else own
 
     def do(self, verb: Verb, ids: Sequence[str], *, plan: bool, confirm: bool) -> Plan | Receipt:
         """Return the plan, or apply it at once if nothing speaks against that."""
@@ -256,7 +262,7 @@ class Steer:
             items = [self._still(verb, item, known, plan) for item in plan.items]
             if verb.enqueues:
                 # An executor may have been started, or have died, since the plan.
-                prospects = Prospects(session, self.queries)
+                prospects = Prospects(session, self.queries, self.reader.location)
                 items = [self._with_prospect(verb, item, prospects) for item in items]
             found = self.conditions(session, verb, items)
         if found.problem is not None:
@@ -312,14 +318,21 @@ class Steer:
     ) -> Receipt:
         """Read the rows again and say of each workflow what is true of it now."""
         verb = plan.verb
+        reader = _Reading(self.reader, course, presses)
+        for _ in range(3):
+            reader.settle([each for one in units if one.attempt for each in one.attempt.in_doubt])
+            # A call that was given up may end meanwhile. Rows that were read before it ended do
+            # not show what it did.
+            seen = [unit.state() for unit in units]
+            after = reader.read(lambda session: verb.again(session, self.queries, items))
+            now = [dataclasses.replace(unit) for unit in units]
+            if seen == [unit.state() for unit in now]:
+                break
         attempts = {
             item.workflow_id: (unit, unit.errors.get(number) or unit.error)
-            for unit in units
+            for unit in now
             for number, item in enumerate(unit.items)
         }
-        reader = _Reading(self.reader, course, presses)
-        reader.settle([each for unit in units if unit.attempt for each in unit.attempt.in_doubt])
-        after = reader.read(lambda session: verb.again(session, self.queries, items))
         lines = [
             tell(verb, item, attempts.get(item.workflow_id), after, course, self.door)
             for item in items

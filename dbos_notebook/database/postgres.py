@@ -416,6 +416,14 @@ class PostgresSession:
         """How long the last statement has run."""
         return self._ended - self._started
 
+    @property
+    def process(self) -> int | None:
+        """The ID of the server's process as it was given at login; a pooler gives one of its own.
+
+        ``None`` before the first statement.
+        """
+        return None if self._connection is None else self._connection.info.backend_pid
+
     def close(self) -> None:
         """End the snapshot. Streams that were not read to their end are closed."""
         self._ended = time.monotonic()

@@ -258,7 +258,10 @@ def tree(
 ) -> pd.DataFrame:
     """Return the rows of workflows and of all below them, with root and depth, by one query."""
     below = _below(queries, roots, depth)
-    statement = queries.workflow_select(WORKFLOW, {}, load_output=load_output, newest_first=None)
+    # What is below a workflow is looked up by ID, whoever owns it.
+    statement = queries.of_all_applications.workflow_select(
+        WORKFLOW, {}, load_output=load_output, newest_first=None
+    )
     (source,) = statement.get_final_froms()
     # From the pairs outwards, since a workflow in the middle may have been deleted.
     rows = below.outerjoin(source, queries.workflows.c.workflow_uuid == below.c.child)
@@ -312,9 +315,13 @@ def stored(
         statement = queries.stream_select(columns, ids)
     else:
         statement = sa.select(*queries.select(table, columns))
+        key = queries.column(table, columns[0].source or "")
         if ids is not None:
-            owner = queries.column(table, columns[0].source or "")
-            statement = statement.where(queries.member(owner, ids))
+            statement = statement.where(queries.member(key, ids))
+        elif what in ("schedules", "versions"):
+            statement = statement.where(*queries.owned(table))
+        else:
+            statement = statement.where(*queries.of_owned_workflow(key))
     statement = statement.order_by(*(table.c[key] for key in keys if key in table.c))
     return columns, typed(session, statement.limit(limit), columns)
 

@@ -85,7 +85,7 @@ class Explore(View):
             "sizes": list(asking.SIZES),
             "has_parents": catalog.has("workflow_status", "parent_workflow_id"),
             "has_attributes": catalog.has("workflow_status", "attributes"),
-            "location": str(client.location),
+            "location": client._place,
         }
         self._actions = Actions(client)
         start["forbidden"] = self._actions.forbidden()

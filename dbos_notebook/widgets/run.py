@@ -222,7 +222,7 @@ class Run:
         return Times(self.graph)
 
     def _timed(self, told: dict[str, Any]) -> dict[str, Any]:
-        """Add how long a workflow took as its picture says it: SQLite keeps whole seconds."""
+        """Add how long a workflow took as its picture says it, which the steps may refine."""
         if told["kind"] == "workflow" and "duration" in told and told["key"] in self.graph:
             told["took"] = self._times.took(told["key"])
         return told
