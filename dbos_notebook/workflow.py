@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from dbos_notebook.payloads.errors import shown
 from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
@@ -225,11 +226,11 @@ class Workflow:
 
 
 def shortened(value: Any) -> str:
-    """Return a value's repr on one line, cut where it is long.
+    """Return a value's repr on one line, cut where it is long; of an error what it says.
 
     Examples
     --------
     >>> len(shortened("x" * 1000))
     200
     """
-    return printable(repr(value), SHOWN_CHARACTERS)
+    return printable(shown(value), SHOWN_CHARACTERS)

@@ -49,6 +49,7 @@ def portable_error(value: Any) -> Any:
             printable(value["name"]),
             () if plain else (message,),
             message=message if plain else None,
+            state={"stack": value["stack"]} if isinstance(value.get("stack"), str) else None,
             code=value.get("code"),
             data=value.get("data"),
         )
@@ -101,6 +102,9 @@ def _typed(value: Any, kind: Any, work: Work) -> Any:
     kind, name = kind if isinstance(kind, list) and len(kind) == 2 else (kind, None)
     if not isinstance(kind, str):
         return value
+    if kind == "custom" and name == "Buffer" and isinstance(value, list):
+        if all(type(byte) is int and 0 <= byte < 256 for byte in value):
+            return bytes(value)
     if kind in ("class", "custom") and name is not None:
         return Opaque(printable(name), state=value)
     if kind == "undefined":
