@@ -313,6 +313,23 @@ def test_sqlite_shows_who_has_the_file_open(tmp_path: Path, effects: Path) -> No
         assert told(url, "v0").startswith("unknown"), "v1 was the last to be deployed"
 
 
+def test_what_finished_is_seen_where_the_database_has_no_time_of_it(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
+    path = corpus_sqlite("2.0.0")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        now = int(time.time() * 1000)
+        connection.execute(
+            "UPDATE workflow_status SET created_at = ?, updated_at = ?, started_at_epoch_ms = NULL "
+            "WHERE workflow_uuid = (SELECT min(workflow_uuid) FROM workflow_status WHERE "
+            "status = 'SUCCESS' AND executor_id IS NOT NULL)",
+            [now, now],
+        )
+    with dn.connect(path) as client, client._reader.session() as session:
+        found = alive.Prospects(session, client._queries, client.location).of(None, None, None)
+    assert "any version last did something 0 s ago" in found or "1 s ago" in found, found
+
+
 def test_the_typescript_sdk_names_its_version(
     postgres_server: PostgresServer, database: str, url: str, typescript: Path
 ) -> None:
