@@ -127,7 +127,7 @@ def test_a_version_is_not_likely_because_it_ran_a_moment_before_it_was_killed(
     with running(url, "v1", effects) as process:
         process.ask("run", name="three", ids=["two"])
         found = told(url, "v1")
-        assert found.startswith("likely: version v1 last did something 0 s ago (executor execut")
+        assert found.startswith("likely: version v1 last did something"), found
     gone(url)
     found = told(url, "v1")
     assert found.startswith("unlikely: no DBOS process is connected"), found
