@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import FilterError, nearest
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT = 1000
 """Rows that a listing returns unless it is told otherwise; a frame that was cut says so."""
-_OPTIONS = ("sort_desc", "load_input", "load_output", "load_errors", "normalize")
+_OPTIONS = ("sort_desc", "load_input", "load_output", "load_errors", "load_internals", "normalize")
 
 
 class Reading:
@@ -61,6 +62,7 @@ class Reading:
         load_input: bool = False,
         load_output: bool = False,
         load_errors: bool = True,
+        load_internals: bool = False,
         normalize: bool = False,
         executor_id: Texts | None = None,
         queues_only: bool | None = None,
@@ -109,6 +111,9 @@ class Reading:
         load_errors
             Look up and decode the errors of failed workflows. Without, ``error_type`` and
             ``error_message`` are missing, and a long listing takes a quarter less.
+        load_internals
+            Add what DBOS keeps for itself: ``rate_limited``, ``is_debounced``,
+            ``debounce_deadline``, ``owner_xid``, ``creator_xid``.
         normalize
             Flatten the loaded inputs and outputs into columns: ``input.0.sku``, ``output.total``.
         queues_only
@@ -146,10 +151,12 @@ class Reading:
         del filters["self"], filters["unknown"]
         return self._workflows(filters)
 
+    @repeat_if_changed
     def _workflows(self, asked: dict[str, Any]) -> pd.DataFrame:
         from dbos_notebook.tables import frames, listings
         from dbos_notebook.tables.filters import check_window
 
+        asked = dict(asked)
         options = {name: asked.pop(name) for name in _OPTIONS}
         limit, offset = check_window(asked.pop("limit"), asked.pop("offset"))
         filters = self._check(asked)
@@ -171,6 +178,7 @@ class Reading:
         load_input: bool = False,
         load_output: bool = False,
         load_errors: bool = True,
+        load_internals: bool = False,
         normalize: bool = False,
         **filters: Any,
     ) -> pd.DataFrame:
@@ -264,6 +272,7 @@ class Reading:
             batches = streaming.step_batches(self._reader, self._queries, checked)
         return pa.RecordBatchReader.from_batches(schema, batches)
 
+    @repeat_if_changed
     def steps(
         self,
         workflows: Texts,
@@ -320,6 +329,7 @@ class Reading:
             frame = frames.to_frame(batches, columns, self._decoder)
         return listings.normalized(frame) if normalize else frame
 
+    @repeat_if_changed
     def tree(self, workflow: Texts, *, depth: int | None = None) -> pd.DataFrame:
         """List a workflow and everything below it: its children, their children, and so on.
 

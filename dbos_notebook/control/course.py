@@ -48,6 +48,11 @@ class Unit:
     errors: dict[int, BaseException] = field(default_factory=dict)
     attempt: Attempt | None = None
 
+    def state(self) -> tuple[object, ...]:
+        """Return how far it has come, to be compared."""
+        fates = [each.fate for each in self.attempt.transactions] if self.attempt else []
+        return self.begun, self.ended, self.error, fates
+
 
 class Course:
     """Runs units until they are done, one is fatal, or Ctrl-C comes."""

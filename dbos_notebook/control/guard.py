@@ -17,7 +17,13 @@ import sqlalchemy as sa
 
 from dbos_notebook.control.calls import not_allowed, read_only
 from dbos_notebook.control.transactions import READ_ONLY_SESSION, STANDBY
-from dbos_notebook.errors import NotebookError, ReadOnlyError, UnsupportedRevisionError
+from dbos_notebook.database.sqlite_file import SQLiteFile
+from dbos_notebook.errors import (
+    NotebookError,
+    PermissionDeniedError,
+    ReadOnlyError,
+    UnsupportedRevisionError,
+)
 from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
@@ -96,7 +102,9 @@ def conditions(
         table = catalog.table("dbos_migrations")
         newest = sa.select(sa.func.max(table.c.version).label("version"))
         revision = session.rows(newest)[0]["version"]
-        catalog = dataclasses.replace(catalog, revision=revision)
+        if revision != catalog.revision:
+            # A migration that changed no table is noticed nowhere else.
+            queries.use(catalog := dataclasses.replace(catalog, revision=revision))
     if not catalog.control:
         return Conditions(
             UnsupportedRevisionError(f"{catalog.control.reason} Nothing was written.")
@@ -110,6 +118,16 @@ def _of_file(reader: Reader) -> Conditions:
     path = reader.location.path
     if path and not os.access(path, os.W_OK):
         return Conditions(not_allowed(reader.location, "the file is read-only"))
+    file = SQLiteFile(reader.location)
+    if file.writing_locks_owner_out():
+        return Conditions(
+            PermissionDeniedError(
+                f"{reader.location} is in WAL mode and belongs to another user. Control would "
+                f"create its -wal and -shm files in {file.directory()} as yours, and the "
+                "application could no longer write. Run control as the owner of the file, or while "
+                "the application runs and you may write those files. Nothing was written."
+            )
+        )
     if path and not os.access(path.parent, os.W_OK):
         # SQLite keeps its journal beside the file.
         return Conditions(not_allowed(reader.location, f"nothing can be written in {path.parent}"))

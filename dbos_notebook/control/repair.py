@@ -25,6 +25,7 @@ from dbos_notebook.control.rows import Row
 from dbos_notebook.control.status import descent
 from dbos_notebook.control.verbs import Item, Known
 from dbos_notebook.control.waiting import watch
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import NotebookError
 from dbos_notebook.tables.vocabulary import FAILED_STATUSES
 
@@ -119,6 +120,7 @@ class Repair:
     def __init__(self, steer: Steer) -> None:
         self._steer = steer
 
+    @repeat_if_changed
     def plan(self, verb: RepairFork, ids: Sequence[str]) -> Plan:
         """Find the failures, deepest first, and say what would be forked from where."""
         steer = self._steer

@@ -31,6 +31,7 @@ from dbos_notebook.control.schedules import DeleteSchedule
 from dbos_notebook.control.transactions import Attempt, Transaction, read_waits, settle
 from dbos_notebook.control.verbs import Cancel, Delete, Item, Known, Verb
 from dbos_notebook.control.waiting import watch
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import (
     BrokenOffError,
     ConfirmationError,
@@ -91,6 +92,7 @@ class Steer:
 
     # Planning
 
+    @repeat_if_changed
     def plan(self, verb: Verb, ids: Sequence[str]) -> Plan:
         """Read the workflows and say what the verb would do to each. Nothing is written."""
         with self.reader.session() as session:
@@ -175,8 +177,7 @@ class Steer:
                 plan=plan,
             )
         if missing:
-            with self.reader.session() as session:
-                listings.require_known(session, self.queries, missing)
+            self.require_known(missing)
         refused = [item for item in plan.items if item.verdict == "refused"]
         if not refused:
             return
@@ -198,6 +199,7 @@ class Steer:
                 "connect(…) without it can control workflows."
             )
 
+    @repeat_if_changed
     def require_conditions(self, plan: Plan) -> None:
         """Raise where a plan cannot be applied now, whatever was so when it was made."""
         with self.reader.session() as session:
@@ -250,6 +252,7 @@ class Steer:
         plan.applied.update(one.workflow_id for one in receipt.lines if one.outcome in over)
         return receipt, course
 
+    @repeat_if_changed
     def _prepare(self, plan: Plan) -> tuple[list[Item], int]:
         """Judge a plan again, and return its lines with the server that answered."""
         verb = plan.verb
@@ -315,14 +318,21 @@ class Steer:
     ) -> Receipt:
         """Read the rows again and say of each workflow what is true of it now."""
         verb = plan.verb
+        reader = _Reading(self.reader, course, presses)
+        for _ in range(3):
+            reader.settle([each for one in units if one.attempt for each in one.attempt.in_doubt])
+            # A call that was given up may end meanwhile. Rows that were read before it ended do
+            # not show what it did.
+            seen = [unit.state() for unit in units]
+            after = reader.read(lambda session: verb.again(session, self.queries, items))
+            now = [dataclasses.replace(unit) for unit in units]
+            if seen == [unit.state() for unit in now]:
+                break
         attempts = {
             item.workflow_id: (unit, unit.errors.get(number) or unit.error)
-            for unit in units
+            for unit in now
             for number, item in enumerate(unit.items)
         }
-        reader = _Reading(self.reader, course, presses)
-        reader.settle([each for unit in units if unit.attempt for each in unit.attempt.in_doubt])
-        after = reader.read(lambda session: verb.again(session, self.queries, items))
         lines = [
             tell(verb, item, attempts.get(item.workflow_id), after, course, self.door)
             for item in items
@@ -387,8 +397,7 @@ class Steer:
 
     def wait(self, ids: Sequence[str], timeout: float | None) -> pd.DataFrame:
         """Watch workflows until they have finished, and list them in the order given."""
-        with self.reader.session() as session:
-            listings.require_known(session, self.queries, ids)
+        self.require_known(ids)
         title = f"Waiting for {len(ids):,} workflow{'' if len(ids) == 1 else 's'}"
         try:
             watch(self.read, ids, timeout, title)
@@ -402,11 +411,19 @@ class Steer:
             ) from None
         return self._listed(ids)
 
+    @repeat_if_changed
+    def require_known(self, ids: Sequence[str]) -> None:
+        """Raise WorkflowNotFoundError for an ID that no workflow has."""
+        with self.reader.session() as session:
+            listings.require_known(session, self.queries, ids)
+
+    @repeat_if_changed
     def read(self, ids: Sequence[str]) -> dict[str, rows.Row]:
         """Read workflows as control sees them."""
         with self.reader.session() as session:
             return rows.workflows(session, self.queries, ids)
 
+    @repeat_if_changed
     def read_status(self, look: Look, ids: Sequence[str] | None) -> pd.DataFrame:
         """Make a frame in one snapshot; without IDs, of all that have failed by themselves."""
         with self.reader.session() as session:
@@ -416,6 +433,7 @@ class Steer:
                 listings.require_known(session, self.queries, ids)
             return look(session, self.queries, ids)
 
+    @repeat_if_changed
     def _listed(self, ids: Sequence[str]) -> pd.DataFrame:
         with self.reader.session() as session:
             columns, batches = listings.workflow_batches(
@@ -476,13 +494,17 @@ class _Reading:
         found: list[T] = []
         errors: list[BaseException] = []
 
+        @repeat_if_changed
+        def read() -> T:
+            with self._reader.session() as session:
+                if self._broken:
+                    session.rows(sa.select(sa.literal(1)))
+                answered.set()
+                return call(session)
+
         def work() -> None:
             try:
-                with self._reader.session() as session:
-                    if self._broken:
-                        session.rows(sa.select(sa.literal(1)))
-                    answered.set()
-                    found.append(call(session))
+                found.append(read())
             except BaseException as error:  # noqa: BLE001 - it is raised below, by who waits
                 errors.append(error)
             finally:

@@ -49,7 +49,6 @@ _BEGIN = """
         CASE WHEN pg_catalog.current_setting('track_activities') = 'on'
         THEN (EXTRACT(EPOCH FROM pg_catalog.now()) * 1000000)::bigint END
 """
-_PLAIN_BEGIN = "BEGIN; SELECT false, current_setting('transaction_read_only') = 'on', 0, 0, NULL"
 STATEMENT_SECONDS = 1.0
 """How much longer a statement may take than the wait for a lock."""
 
@@ -208,12 +207,7 @@ class ControlConnection(BoundedConnection[Any]):
             )
 
     def _begun(self, statement_timeout: float | None) -> Transaction:
-        try:
-            found = self._last(_begin(statement_timeout))
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction):
-            # Somebody has revoked one of the functions. Time is bounded from here all the same.
-            self.rollback()
-            found = self._last(_PLAIN_BEGIN)
+        found = self._last(_begin(statement_timeout))
         standby, read_only, pid, server, began = found
         if standby:
             raise ReadOnlyError(STANDBY)

@@ -56,6 +56,9 @@ LOOKED_UP = 20_000
 class Queries:
     """Makes statements for one database, as its catalog describes it.
 
+    All parts of a client share one, and with it the catalog; so statements are made inside the
+    session that runs them, which may have read the catalog again when it began.
+
     Attributes
     ----------
     decoder
@@ -69,9 +72,13 @@ class Queries:
     def __init__(
         self, catalog: Catalog, decoder: Decoder = inert, application: str | None = None
     ) -> None:
-        self.catalog = catalog
         self.decoder = decoder
         self.application = application
+        self.use(catalog)
+
+    def use(self, catalog: Catalog) -> None:
+        """Make statements by this catalog from now on: the database was migrated."""
+        self.catalog = catalog
         self.workflows = catalog.table("workflow_status")
         self.steps = catalog.table("operation_outputs")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 import traitlets
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables.health import Health, health
 from dbos_notebook.widgets import assets, plain, static
@@ -64,6 +65,7 @@ class Board(View):
             raise FilterError(f"window={window!r} is not offered. Use one of {list(WINDOWS)}.")
         return window
 
+    @repeat_if_changed
     def read(self) -> Health:
         """Read the database now."""
         client = self._client
