@@ -29,7 +29,7 @@ from dbos_notebook.database.blocks import (
     Dialect,
     record_batches,
 )
-from dbos_notebook.database.changes import SchemaChanges
+from dbos_notebook.database.changes import TABLES, SchemaChanges
 from dbos_notebook.database.connection import (
     BoundedConnection,
     NoAnswerError,
@@ -303,9 +303,7 @@ class PostgresReader:
 
 
 def _fingerprint(schema: str) -> str:
-    from dbos_notebook.tables.vocabulary import expected_columns
-
-    tables = sql.SQL(", ").join(map(sql.Literal, expected_columns()))
+    tables = sql.SQL(", ").join(map(sql.Literal, TABLES))
     # to_regnamespace reads its argument as SQL reads a name, so it must be quoted as one.
     name = sql.Literal(sql.Identifier(schema).as_string(None))
     return sql.SQL(_FINGERPRINT).format(tables=tables, schema=name).as_string(None)

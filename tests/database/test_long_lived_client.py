@@ -23,6 +23,8 @@ from servers import CORPUS, PostgresServer
 from test_faults_postgres import READS
 
 import dbos_notebook as dn
+from dbos_notebook.database.changes import TABLES
+from dbos_notebook.tables.vocabulary import expected_columns
 
 VERSIONS = ("2.0.0", "2.20.0")
 
@@ -171,6 +173,10 @@ def test_another_file_in_the_place_of_the_old_one(tmp_path: Path) -> None:
         (tmp_path / "new.sqlite").rename(path)
         outputs = db.workflows("checkout-1", load_output=True)["output"]
         assert outputs.notna().all()
+
+
+def test_every_table_that_is_read_is_looked_at() -> None:
+    assert set(TABLES) == set(expected_columns())
 
 
 def test_noticing_changes_takes_no_request_of_its_own(postgres_server: PostgresServer) -> None:
