@@ -114,6 +114,9 @@ class RecordedError:
         shown += [f"{_shown_name(name)}={value!r}" for name, value in self.kwargs.items()]
         if not shown:
             shown = [f"{_shown_name(name)}={value!r}" for name, value in self.state.items()]
+        if not shown and (message := self.message):
+            # Of a class that always says the same: nothing is nested in it.
+            shown = [repr(message)]
         return f"{_leaf(self.type)}({', '.join(shown)})"
 
 
