@@ -75,11 +75,14 @@ class Door:
         self._calling = 0
         self._places = self.width
 
-    def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Run something on one of the door's threads."""
+    def _check_process(self) -> None:
         if self._process != os.getpid():
             # A forked child has neither the threads nor connections of its own.
             self._reset()
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Run something on one of the door's threads."""
+        self._check_process()
         with self._lock:
             if self._closed:
                 raise DatabaseConnectionError(
@@ -92,6 +95,7 @@ class Door:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep connections open from one call of DBOS to the next, until the block ends."""
+        self._check_process()
         with self._lock:
             self._uses += 1
         try:
@@ -278,9 +282,7 @@ class Door:
 
     def close(self) -> None:
         """Close DBOS's client and end the threads. Safe to call twice."""
-        if self._process != os.getpid():
-            # What a forked child has of them belongs to its parent.
-            self._reset()
+        self._check_process()
         with self._lock:
             self._closed = True
             pool, self._pool = self._pool, None
