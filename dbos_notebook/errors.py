@@ -12,6 +12,8 @@ The tree::
     ├── QueryCancelledError                         the server ended the statement
     │   └── QueryTimeoutError    (TimeoutError)     it ran past its time
     ├── DatabaseLockedError                         another process holds the SQLite file
+    ├── DatabaseChangedError                        its tables or file changed during the call
+    ├── NotCopyableError         (TypeError)        a client was pickled or copied
     ├── FilterError              (ValueError)       a filter, value or column makes no sense
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
     ├── GraphError               (ValueError)       rows that make no graph; a wrong graph or word
@@ -80,6 +82,14 @@ class QueryTimeoutError(QueryCancelledError, TimeoutError):
 
 class DatabaseLockedError(NotebookError):
     """Another process holds the SQLite file exclusively."""
+
+
+class DatabaseChangedError(NotebookError):
+    """The tables, or the SQLite file, changed while they were read; the same call works again."""
+
+
+class NotCopyableError(NotebookError, TypeError):
+    """A client was to be pickled or copied, and its connections cannot be."""
 
 
 class FilterError(NotebookError, ValueError):

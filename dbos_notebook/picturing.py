@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Picturing:
     _reader: Reader
     _queries: Queries
 
+    @repeat_if_changed
     def graph(
         self,
         workflow_id: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import FilterError, nearest
 
 if TYPE_CHECKING:
@@ -30,17 +31,12 @@ class Reading:
 
     _reader: Reader
     _queries: Queries
-    _application_name: str | None
     _decoder: Decoder
 
     def _check(self, filters: Mapping[str, Any]) -> dict[str, Any]:
         from dbos_notebook.tables.filters import check_filters
 
-        checked = check_filters(filters)
-        # As DBOSClient: an ID is a global address, so reading by ID is not narrowed.
-        if self._application_name and not {"workflow_ids", "application_name"} & checked.keys():
-            checked["application_name"] = [self._application_name]
-        return checked
+        return check_filters(filters)
 
     def workflows(
         self,
@@ -151,10 +147,12 @@ class Reading:
         del filters["self"], filters["unknown"]
         return self._workflows(filters)
 
+    @repeat_if_changed
     def _workflows(self, asked: dict[str, Any]) -> pd.DataFrame:
         from dbos_notebook.tables import frames, listings
         from dbos_notebook.tables.filters import check_window
 
+        asked = dict(asked)
         options = {name: asked.pop(name) for name in _OPTIONS}
         limit, offset = check_window(asked.pop("limit"), asked.pop("offset"))
         filters = self._check(asked)
@@ -269,6 +267,7 @@ class Reading:
             batches = streaming.step_batches(self._reader, self._queries, checked)
         return pa.RecordBatchReader.from_batches(schema, batches)
 
+    @repeat_if_changed
     def steps(
         self,
         workflows: Texts,
@@ -325,6 +324,7 @@ class Reading:
             frame = frames.to_frame(batches, columns, self._decoder)
         return listings.normalized(frame) if normalize else frame
 
+    @repeat_if_changed
     def tree(self, workflow: Texts, *, depth: int | None = None) -> pd.DataFrame:
         """List a workflow and everything below it: its children, their children, and so on.
 

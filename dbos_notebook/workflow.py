@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from dbos_notebook.errors import WorkflowNotFoundError
 from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
@@ -186,12 +187,25 @@ class Workflow:
         from dbos_notebook.graphs import execution_graph
         from dbos_notebook.graphs.spans import Runs
 
-        runs = Runs(execution_graph(self.row.to_frame().T, self.steps))
+        runs = Runs(execution_graph(self.row.to_frame().T, self.steps, copied=self._copied()))
         span = runs.span(self.id)
         if not runs.coarse or span is None or span.begun is None:
             return f"{duration.total_seconds():,.3f} s"
         lasted = span.ended - span.begun
         return f"{lasted / 1000:,.3f} s" if lasted else "< 1 s"
+
+    def _copied(self) -> pd.DataFrame | None:
+        """Return the steps that were copied from the original; ``None``: it is not known."""
+        import pandas as pd
+
+        if pd.isna(self.row["forked_from"]):
+            return None
+        try:
+            theirs = self._client.steps(self.row["forked_from"], load_output=False)
+        except WorkflowNotFoundError:
+            return None
+        same = ["function_id", "started_at", "completed_at"]
+        return self.steps[["workflow_id", *same]].merge(theirs[same].dropna(), on=same)
 
     def _identity(self) -> dict[str, str]:
         return {name: printable(getattr(self, name)) for name in ("id", "name", "status")}

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from servers import require
 
-from scripts.browser import ADVICE, find
+from scripts.system_packages import CHROMIUM, find_chromium
 
 if TYPE_CHECKING:
     import nbformat
@@ -350,9 +350,9 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
 @pytest.fixture(scope="session")
 def only_chromium() -> Iterator[tuple[Browser, asyncio.AbstractEventLoop]]:
     """A running Chromium, and the event loop that Playwright keeps running in this thread."""
-    path = find()
+    path = find_chromium()
     if path is None:
-        require(ADVICE)
+        require(CHROMIUM)
     with running_chromium(str(path)) as browser:
         loop = asyncio.get_running_loop()
         asyncio._set_running_loop(None)

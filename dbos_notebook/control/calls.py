@@ -8,7 +8,6 @@ SQLite file is opened so that it is never created. On Postgres its connections a
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from dbos_notebook.control import contexts
+from dbos_notebook.database.forking import keep_for_parent, reset_after_fork
 from dbos_notebook.errors import (
     DatabaseConnectionError,
     DatabaseLockedError,
@@ -60,9 +60,14 @@ class Door:
         self.statement_timeout = statement_timeout
         self._closed = False
         self._reset()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: threads are not forked, connections are the parent's."""
+        keep_for_parent(self._client, self._engine, self._pool)
+        self._reset()
 
     def _reset(self) -> None:
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._client: DBOSClient | None = None
         self._engine: sa.Engine | None = None
@@ -75,14 +80,8 @@ class Door:
         self._calling = 0
         self._places = self.width
 
-    def _check_process(self) -> None:
-        if self._process != os.getpid():
-            # A forked child has neither the threads nor connections of its own.
-            self._reset()
-
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run something on one of the door's threads."""
-        self._check_process()
         with self._lock:
             if self._closed:
                 raise DatabaseConnectionError(
@@ -95,7 +94,6 @@ class Door:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep connections open from one call of DBOS to the next, until the block ends."""
-        self._check_process()
         with self._lock:
             self._uses += 1
         try:
@@ -282,7 +280,6 @@ class Door:
 
     def close(self) -> None:
         """Close DBOS's client and end the threads. Safe to call twice."""
-        self._check_process()
         with self._lock:
             self._closed = True
             pool, self._pool = self._pool, None

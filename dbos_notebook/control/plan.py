@@ -137,7 +137,9 @@ class Plan:
             hidden.append("will_run")
         idle = [item for item in self.items if (item.will_run or "").startswith("unlikely")]
         if idle:
-            notes.append(f"⚠ {len(idle):,} would wait for an executor that does not seem to live.")
+            notes.append(
+                f"⚠ {len(idle):,} would wait: no running executor seems able to take them."
+            )
         if self.problem is not None:
             notes.append(f"⚠ plan.apply() would be refused. {self.problem}")
         elif self.counts["do"]:

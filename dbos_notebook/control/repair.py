@@ -25,6 +25,7 @@ from dbos_notebook.control.rows import Row
 from dbos_notebook.control.status import descent
 from dbos_notebook.control.verbs import Item, Known
 from dbos_notebook.control.waiting import watch
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import NotebookError
 from dbos_notebook.tables.vocabulary import FAILED_STATUSES
 
@@ -119,6 +120,7 @@ class Repair:
     def __init__(self, steer: Steer) -> None:
         self._steer = steer
 
+    @repeat_if_changed
     def plan(self, verb: RepairFork, ids: Sequence[str]) -> Plan:
         """Find the failures, deepest first, and say what would be forked from where."""
         steer = self._steer
@@ -134,14 +136,13 @@ class Repair:
             for one, cause in tree.causes.items():
                 if not isinstance(known.points[one], str):
                     known.points[one] = cause.point
-            prospects = Prospects(session, steer.queries)
+            prospects = Prospects(session, steer.queries, steer.reader.location)
             items, asked = [], set(ids)
             for one in [*order, *rest]:
                 item = self._item(verb, one, known, tree.causes.get(one))
                 if item.verdict == "do" and item.row is not None:
-                    told = prospects.of(
-                        verb.application_version, item.row.application_name, item.queue_name
-                    )
+                    owner = steer.owner(verb, item)
+                    told = prospects.of(verb.application_version, owner, item.queue_name)
                     item = dataclasses.replace(item, will_run=told)
                 items.append(dataclasses.replace(item, asked=one in asked))
             found = steer.conditions(session, verb, items)

@@ -81,6 +81,9 @@ _COLUMNS = tuple(column for column in WORKFLOW if column.name in _FIELDS)
 def _found(
     session: Session, queries: Queries, filters: dict[str, Any], within: sa.CTE | None = None
 ) -> dict[str, Row]:
+    if within is not None:
+        # What is related to a workflow is looked up by ID, whoever owns it.
+        queries = queries.of_all_applications
     statement = queries.workflow_select(_COLUMNS, filters, load_errors=False, newest_first=None)
     if within is not None:
         statement = statement.where(queries.workflows.c.workflow_uuid == within.c.child)

@@ -144,7 +144,7 @@ class SetAttributes(Verb):
 
 
 def escaped(attributes: Mapping[str, Any]) -> bool:
-    """Whether JSON escapes a key. DBOS writes it so into a JSON path, where SQLite reads no escapes.
+    """Whether JSON escapes a key. DBOS writes that into a path, where SQLite reads no escapes.
 
     Examples
     --------

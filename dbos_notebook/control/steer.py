@@ -31,6 +31,7 @@ from dbos_notebook.control.schedules import DeleteSchedule
 from dbos_notebook.control.transactions import Attempt, Transaction, read_waits, settle
 from dbos_notebook.control.verbs import Cancel, Delete, Item, Known, Verb
 from dbos_notebook.control.waiting import watch
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import (
     BrokenOffError,
     ConfirmationError,
@@ -91,11 +92,12 @@ class Steer:
 
     # Planning
 
+    @repeat_if_changed
     def plan(self, verb: Verb, ids: Sequence[str]) -> Plan:
         """Read the workflows and say what the verb would do to each. Nothing is written."""
         with self.reader.session() as session:
             known = self.look(session, verb, ids, {})
-            prospects = Prospects(session, self.queries)
+            prospects = Prospects(session, self.queries, self.reader.location)
             items = [verb.judge(one, known, None) for one in ids]
             items += [
                 dataclasses.replace(verb.judge(one, known, None), asked=False)
@@ -135,8 +137,14 @@ class Steer:
         if item.verdict != "do":
             return item
         version, queue = verb.target(item)
-        told = prospects.of(version, item.row.application_name if item.row else None, queue)
+        told = prospects.of(version, self.owner(verb, item), queue)
         return dataclasses.replace(item, will_run=told)
+
+    def owner(self, verb: Verb, item: Item) -> str | None:
+        """Return the application that will own the work; ``None``: any may take it."""
+        own = item.row.application_name if item.row else None
+        # DBOS gives the fork of an unclaimed workflow to the client's application.
+        return self.queries.application if own is None and isinstance(verb, Fork) else own
 
     def do(self, verb: Verb, ids: Sequence[str], *, plan: bool, confirm: bool) -> Plan | Receipt:
         """Return the plan, or apply it at once if nothing speaks against that."""
@@ -169,8 +177,7 @@ class Steer:
                 plan=plan,
             )
         if missing:
-            with self.reader.session() as session:
-                listings.require_known(session, self.queries, missing)
+            self.require_known(missing)
         refused = [item for item in plan.items if item.verdict == "refused"]
         if not refused:
             return
@@ -192,6 +199,7 @@ class Steer:
                 "connect(…) without it can control workflows."
             )
 
+    @repeat_if_changed
     def require_conditions(self, plan: Plan) -> None:
         """Raise where a plan cannot be applied now, whatever was so when it was made."""
         with self.reader.session() as session:
@@ -244,6 +252,7 @@ class Steer:
         plan.applied.update(one.workflow_id for one in receipt.lines if one.outcome in over)
         return receipt, course
 
+    @repeat_if_changed
     def _prepare(self, plan: Plan) -> tuple[list[Item], int]:
         """Judge a plan again, and return its lines with the server that answered."""
         verb = plan.verb
@@ -253,7 +262,7 @@ class Steer:
             items = [self._still(verb, item, known, plan) for item in plan.items]
             if verb.enqueues:
                 # An executor may have been started, or have died, since the plan.
-                prospects = Prospects(session, self.queries)
+                prospects = Prospects(session, self.queries, self.reader.location)
                 items = [self._with_prospect(verb, item, prospects) for item in items]
             found = self.conditions(session, verb, items)
         if found.problem is not None:
@@ -388,8 +397,7 @@ class Steer:
 
     def wait(self, ids: Sequence[str], timeout: float | None) -> pd.DataFrame:
         """Watch workflows until they have finished, and list them in the order given."""
-        with self.reader.session() as session:
-            listings.require_known(session, self.queries, ids)
+        self.require_known(ids)
         title = f"Waiting for {len(ids):,} workflow{'' if len(ids) == 1 else 's'}"
         try:
             watch(self.read, ids, timeout, title)
@@ -403,11 +411,19 @@ class Steer:
             ) from None
         return self._listed(ids)
 
+    @repeat_if_changed
+    def require_known(self, ids: Sequence[str]) -> None:
+        """Raise WorkflowNotFoundError for an ID that no workflow has."""
+        with self.reader.session() as session:
+            listings.require_known(session, self.queries, ids)
+
+    @repeat_if_changed
     def read(self, ids: Sequence[str]) -> dict[str, rows.Row]:
         """Read workflows as control sees them."""
         with self.reader.session() as session:
             return rows.workflows(session, self.queries, ids)
 
+    @repeat_if_changed
     def read_status(self, look: Look, ids: Sequence[str] | None) -> pd.DataFrame:
         """Make a frame in one snapshot; without IDs, of all that have failed by themselves."""
         with self.reader.session() as session:
@@ -417,6 +433,7 @@ class Steer:
                 listings.require_known(session, self.queries, ids)
             return look(session, self.queries, ids)
 
+    @repeat_if_changed
     def _listed(self, ids: Sequence[str]) -> pd.DataFrame:
         with self.reader.session() as session:
             columns, batches = listings.workflow_batches(
@@ -477,13 +494,17 @@ class _Reading:
         found: list[T] = []
         errors: list[BaseException] = []
 
+        @repeat_if_changed
+        def read() -> T:
+            with self._reader.session() as session:
+                if self._broken:
+                    session.rows(sa.select(sa.literal(1)))
+                answered.set()
+                return call(session)
+
         def work() -> None:
             try:
-                with self._reader.session() as session:
-                    if self._broken:
-                        session.rows(sa.select(sa.literal(1)))
-                    answered.set()
-                    found.append(call(session))
+                found.append(read())
             except BaseException as error:  # noqa: BLE001 - it is raised below, by who waits
                 errors.append(error)
             finally:

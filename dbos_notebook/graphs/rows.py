@@ -37,13 +37,17 @@ _SECONDS_END = 10**11
 
 @dataclass(frozen=True)
 class Rows:
-    """What was read: workflows with ``depth``, steps, messages received, sleeps' wake-up times."""
+    """What was read: workflows with ``depth``, steps, messages received, and more of the steps.
+
+    ``wakes`` has when sleeps end, ``copied`` which steps of forks are copies.
+    """
 
     roots: tuple[str, ...]
     workflows: pd.DataFrame
     steps: pd.DataFrame
     messages: pd.DataFrame
     wakes: pd.DataFrame
+    copied: pd.DataFrame
     read_at: pd.Timestamp
 
 
@@ -69,7 +73,8 @@ def read(
     steps = steps.drop(columns=[column.name for column in _WAKE])
     receivers = steps.loc[steps["function_name"] == "DBOS.recv", "workflow_id"]
     messages = _messages(session, queries, receivers.unique().tolist())
-    return Rows(tuple(roots), workflows, steps, messages, wakes, read_at)
+    copied = _copied(session, queries, workflows)
+    return Rows(tuple(roots), workflows, steps, messages, wakes, copied, read_at)
 
 
 def graph_of(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:
@@ -82,6 +87,7 @@ def graph_of(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:
         root=root,
         messages=rows.messages,
         wakes=rows.wakes,
+        copied=rows.copied,
         database=database,
         read_at=rows.read_at,
     )
@@ -133,6 +139,27 @@ def _wakes(steps: pd.DataFrame) -> pd.DataFrame:
         )
     )
     return frame[frame["wakes_at"].notna()]
+
+
+def _copied(session: Session, queries: Queries, workflows: pd.DataFrame) -> pd.DataFrame:
+    """Read which steps of forks are copies: those that are the original's, times and all.
+
+    By time alone a copy is not told from the fork's own step in a database of whole seconds.
+    """
+    forks = workflows.loc[workflows["forked_from"].notna(), "workflow_id"].tolist()
+    table, columns = queries.workflows, ("started_at_epoch_ms", "completed_at_epoch_ms")
+    if not forks or not all(name in queries.steps.c for name in columns):
+        return pd.DataFrame({column.name: [] for column in STEP[:2]})
+    mine, theirs = queries.steps.alias("mine"), queries.steps.alias("theirs")
+    same = [mine.c[name] == theirs.c[name] for name in ("function_id", *columns)]
+    statement = (
+        sa.select(*queries.select(mine, STEP[:2]))
+        .select_from(table)
+        .join(mine, mine.c.workflow_uuid == table.c.workflow_uuid)
+        .join(theirs, sa.and_(theirs.c.workflow_uuid == table.c.forked_from, *same))
+        .where(queries.member(table.c.workflow_uuid, forks))
+    )
+    return _frame(session, statement, STEP[:2])
 
 
 def _instant(value: object) -> pd.Timestamp | None:

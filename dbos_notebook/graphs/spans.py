@@ -149,6 +149,16 @@ class Runs:
             return "earlier" if end < milliseconds(owner["started_at"]) else ""
         return ""
 
+    def again(self, workflow_id: Key) -> bool:
+        """Whether it is recorded that a workflow ran before its latest run."""
+        node = self._nodes.get(workflow_id, {})
+        if "dequeued_at" not in node or "enqueued_at" in node:
+            return False
+        steps = self._steps.get(workflow_id, ())
+        return node.get("recovery_attempts", 0) > 1 or any(
+            self.older(key) == "earlier" for key in steps
+        )
+
     def _span(self, workflow_id: Key) -> Span | None:
         span = self.recorded(workflow_id)
         if span is None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import binascii
 import contextlib
 import math
+import re
 from typing import Any
 
-from dbos_notebook.payloads import documents, foreign
+from dbos_notebook.payloads import documents, foreign, makers
 from dbos_notebook.payloads.bounds import ALWAYS_CHARACTERS, MAX_DEPTH, PickleError, Work, excess
 from dbos_notebook.payloads.errors import RecordedError, as_error
 from dbos_notebook.payloads.opcodes import run
@@ -117,6 +118,8 @@ def _from_pickle(text: str, *, error: bool) -> Any:
         data = binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError):
         raise PickleError("it is no base64") from None
+    if error and (quick := _plain_error(data)) is not None:
+        return quick
     machine = run(data)
     value = machine.stack[-1]
     found = as_error(value) if error else None
@@ -133,6 +136,35 @@ def _from_pickle(text: str, *, error: bool) -> Any:
             return RecordedError(found.type, message=f"<undecoded: {reason}>")
         raise PickleError(reason)
     return value if found is None else found
+
+
+# Most errors: a class and one text. The pattern is all of the pickle, as Python writes it.
+_PLAIN_ERROR = re.compile(
+    rb"\x80[\x04\x05]\x95.{8}\x8c(.)([\w.]+)\x94\x8c(.)([A-Z]\w*)\x94\x93\x94"
+    rb"(?:\x8c(.)|X(.{4}))(.*)\x94\x85\x94R\x94\.",
+    re.DOTALL,
+)
+
+
+def _plain_error(data: bytes) -> RecordedError | None:
+    """Return an error of a class and one text without running its pickle; ``None`` for others."""
+    found = _PLAIN_ERROR.fullmatch(data)
+    if found is None:
+        return None
+    size, module, length, name, short, long, text = found.groups()
+    if (
+        size[0] != len(module)
+        or length[0] != len(name)
+        or int.from_bytes(short or long, "little") != len(text)
+    ):
+        return None
+    dotted = makers.dotted(module.decode(), name.decode())
+    if dotted in makers.MADE:
+        return None
+    try:
+        return RecordedError(dotted, (text.decode("utf-8", "surrogatepass"),))
+    except UnicodeDecodeError:
+        return None  # what is wrong with it is said where it is run
 
 
 def _from_json(text: str, kind: str) -> Any:

@@ -327,5 +327,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     },
     **arrays.MAKERS,
 }
+MADE = frozenset(_MAKERS)
+"""The names of which a plain value is made."""
 # Those that make dicts and sets, or call others, are given the Work that is left.
 _WORKING = frozenset({_set, _frozenset, _dict, _ordered, _defaultdict, _instance, _reconstructed})

@@ -79,7 +79,10 @@ def headline(
     began = run is not None and run.began is not None and not run.lost
     when = words.moment(attributes.get("started_at" if began else "created_at"))
     when = when.replace(".000", "") if times.coarse else when
-    facts = [f"{'began' if began else 'created'} {when}" if when else "", *_counts(graph)]
+    verb = "began" if began else "created"
+    if began and times.again(root):
+        verb = "ran again from" if status in ENDED else "runs again since"
+    facts = [f"{verb} {when}" if when else "", *_counts(graph)]
     facts += notes or []
     facts += ["workflows timed to the second (SQLite)"] if times.coarse else []
     why = reason(graph)

@@ -102,7 +102,9 @@ def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
         elif "function_id" in attributes:
             name = f"{attributes['function_id']} {name}"
         said = SAID[known(attributes.get("status"))]
-        spans = times.took(key) if kind == "workflow" else words.took(attributes.get("duration"))
+        spans = times.said(key) if kind == "workflow" else words.took(attributes.get("duration"))
+        if "function_id" in attributes and (older := times.older(key)):
+            spans = f"{spans}  {older}"
     error = ""
     if attributes.get("error_type") and not words.missing(attributes["error_type"]):
         error = words.clean(attributes["error_type"], 80).rsplit(".", 1)[-1]

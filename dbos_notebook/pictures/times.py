@@ -86,6 +86,20 @@ class Times:
             return ""
         return words.lasted((run.ended if run.began is None else run.began) - run.enqueued)
 
+    def again(self, key: Any) -> bool:
+        """Whether it is recorded that a workflow ran before its latest run."""
+        return self._runs.again(key)
+
+    def said(self, key: Any) -> str:
+        """Say how long a workflow ran, or else how long it waited."""
+        run = self.workflow(key)
+        if run is None or run.began is not None or run.lost:
+            return self.took(key)
+        waited = self.waited(key)
+        if run.over:
+            return f"waited {waited}, never ran" if waited else "never ran"
+        return f"has waited {waited}" if waited else ""
+
     def step(self, key: Any) -> tuple[float, float] | None:
         """Return when a step began and ended; ``None``: not known."""
         if key not in self._spans:

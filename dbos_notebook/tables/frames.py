@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dbos_notebook.errors import TruncatedWarning
-from dbos_notebook.payloads import RecordedError, Undecoded, decode
+from dbos_notebook.payloads import FORMATS, RecordedError, Undecoded, decode
 from dbos_notebook.payloads.trusted import Decoder, inert, recorded_error
 from dbos_notebook.printable import printable
 from dbos_notebook.tables import timing
@@ -36,6 +36,8 @@ MAX_MESSAGE = 10_000
 _BOUNDS = {"instant": (FIRST_MS, LAST_MS), "duration": (FIRST_MS - LAST_MS, LAST_MS - FIRST_MS)}
 _MAX_BRACKETS = 200
 _FEW = 1_000
+_SHORT = 1_000
+"""Characters of a stored error whose class and message are kept for the next listing."""
 
 
 def transport_schema(columns: Iterable[Column]) -> pa.Schema:
@@ -111,15 +113,38 @@ def _errors(batch: pa.RecordBatch, decoder: Decoder) -> dict[str, pa.Array]:
 def _words(
     texts: pa.Array, forms: pa.Array, decoder: Decoder
 ) -> tuple[pa.DictionaryArray, pa.Array]:
-    """Return the classes and the messages of recorded errors."""
-    decoded: dict[tuple[str, str | None], tuple[str | None, str]] = {}
-    found = []
-    for pair in zip(texts.to_pylist(), forms.to_pylist(), strict=True):
-        if pair not in decoded:
-            decoded[pair] = _error_words(recorded_error(*pair, decoder))
-        found.append(decoded[pair])
+    """Return the classes and the messages of recorded errors.
+
+    Errors that are stored alike are decoded once.
+    """
+    texts = texts.dictionary_encode()
+    forms = forms if pa.types.is_dictionary(forms.type) else forms.dictionary_encode()
+    stored, named = texts.dictionary.to_pylist(), [*forms.dictionary.to_pylist(), None]
+    width = len(named)
+    codes = pc.add(
+        pc.multiply(texts.indices.cast(pa.int64()), width),
+        forms.indices.cast(pa.int64()).fill_null(width - 1),
+    ).dictionary_encode()
+    pairs = [(stored[code // width], named[code % width]) for code in codes.dictionary.to_pylist()]
+    found = [_stored_words(text, form, decoder) for text, form in pairs]
     kinds = pa.array([kind for kind, _ in found], pa.string()).dictionary_encode()
-    return kinds, pa.array([message for _, message in found], pa.large_string())
+    messages = pa.array([message for _, message in found], pa.large_string())
+    return (
+        pa.DictionaryArray.from_arrays(pc.take(kinds.indices, codes.indices), kinds.dictionary),
+        pc.take(messages, codes.indices),
+    )
+
+
+def _stored_words(text: str, form: str | None, decoder: Decoder) -> tuple[str | None, str]:
+    if len(text) <= _SHORT and (form is None or form in FORMATS):
+        return _known_words(text, form)
+    return _error_words(recorded_error(text, form, decoder))
+
+
+@functools.lru_cache(maxsize=8_192)
+def _known_words(text: str, form: str | None) -> tuple[str | None, str]:
+    # Kept, because boards and lists read the same failures again and again.
+    return _error_words(inert(text, form, "error"))
 
 
 def _scattered(place: pa.Array, words: tuple[pa.DictionaryArray, pa.Array]) -> dict[str, pa.Array]:
@@ -162,8 +187,10 @@ def _error_words(error: object) -> tuple[str | None, str]:
         kind, message = None, error if isinstance(error, str) else repr(error)
     if len(message) > MAX_MESSAGE:
         message = message[: MAX_MESSAGE - 1] + "…"
-    # A lone surrogate can be pickled, but is no text that a column can hold.
-    return kind, message.encode("utf-8", "replace").decode()
+    if not message.isascii():
+        # A lone surrogate can be pickled, but is no text that a column can hold.
+        message = message.encode("utf-8", "replace").decode()
+    return kind, message
 
 
 def _derived(batch: pa.RecordBatch, now: dt.datetime) -> dict[str, pa.Array]:

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pandas as pd
 import pyarrow as pa
@@ -228,15 +228,21 @@ def require_known(session: Session, queries: Queries, ids: Sequence[str]) -> Non
     for batch in session.batches(statement, schema):
         known.update(batch.column(0).to_pylist())
     missing = [workflow_id for workflow_id in ids if workflow_id not in known]
-    if not missing:
-        return
+    if missing:
+        raise_unknown(session, queries, missing)
+
+
+def raise_unknown(session: Session, queries: Queries, missing: Sequence[str]) -> NoReturn:
+    """Raise WorkflowNotFoundError for IDs that were not found, with near matches."""
+    key = queries.workflows.c.workflow_uuid
     first = missing[0]
     near = (
         sa.select(key.label("workflow_id"))
         .where(key.startswith(first[: max(4, len(first) // 2)], autoescape=True))
-        .limit(3)
+        .limit(4)
     )
-    like = [row["workflow_id"] for row in session.rows(near)]
+    # Not the ID itself, should it have been written since.
+    like = [row["workflow_id"] for row in session.rows(near) if row["workflow_id"] != first][:3]
     hint = f" IDs that begin alike: {', '.join(map(repr, like))}." if like else ""
     others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
     raise WorkflowNotFoundError(f"No workflow has the ID {first!r}{others}.{hint}")
@@ -252,7 +258,10 @@ def tree(
 ) -> pd.DataFrame:
     """Return the rows of workflows and of all below them, with root and depth, by one query."""
     below = _below(queries, roots, depth)
-    statement = queries.workflow_select(WORKFLOW, {}, load_output=load_output, newest_first=None)
+    # What is below a workflow is looked up by ID, whoever owns it.
+    statement = queries.of_all_applications.workflow_select(
+        WORKFLOW, {}, load_output=load_output, newest_first=None
+    )
     (source,) = statement.get_final_froms()
     # From the pairs outwards, since a workflow in the middle may have been deleted.
     rows = below.outerjoin(source, queries.workflows.c.workflow_uuid == below.c.child)
@@ -306,9 +315,13 @@ def stored(
         statement = queries.stream_select(columns, ids)
     else:
         statement = sa.select(*queries.select(table, columns))
+        key = queries.column(table, columns[0].source or "")
         if ids is not None:
-            owner = queries.column(table, columns[0].source or "")
-            statement = statement.where(queries.member(owner, ids))
+            statement = statement.where(queries.member(key, ids))
+        elif what in ("schedules", "versions"):
+            statement = statement.where(*queries.owned(table))
+        else:
+            statement = statement.where(*queries.of_owned_workflow(key))
     statement = statement.order_by(*(table.c[key] for key in keys if key in table.c))
     return columns, typed(session, statement.limit(limit), columns)
 

@@ -134,7 +134,7 @@ def _read(
     )
     places = [chosen.c[name] for name in names]
     statement = (
-        queries.workflow_select(WORKFLOW, {}, newest_first=None)
+        queries.of_all_applications.workflow_select(WORKFLOW, {}, newest_first=None)
         .add_columns(*places)
         .where(table.c.workflow_uuid == chosen.c["_chosen"])
         .order_by(*(place.desc() if order.descending else place for place in places))
@@ -272,7 +272,7 @@ def queue_positions(
             sa.func.count().over(partition_by=group).label("length"),
         )
         .where(
-            queries.where({"status": ["ENQUEUED"]})[0],
+            *queries.where({"status": ["ENQUEUED"]}),
             queries.member(
                 table.c.queue_name, list(dict.fromkeys(waiting["queue_name"].astype(str)))
             ),
@@ -304,8 +304,8 @@ def choices(session: Session, queries: Queries, names: Sequence[str], most: int)
         value = queries.column(table, _SORTED[name].source or "")
         if isinstance(value, sa.sql.elements.Null):
             continue
-        newest = sa.select(value.label("value")).order_by(table.c.created_at.desc()).limit(SAMPLE)
-        inner = newest.subquery("newest")
+        newest = sa.select(value.label("value")).where(*queries.where({}))
+        inner = newest.order_by(table.c.created_at.desc()).limit(SAMPLE).subquery("newest")
         often = (
             sa.select(
                 sa.literal_column(str(place)).label("place"),

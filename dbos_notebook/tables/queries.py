@@ -7,6 +7,7 @@ matches what it would on a row that lacks the value.
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,17 +56,55 @@ LOOKED_UP = 20_000
 class Queries:
     """Makes statements for one database, as its catalog describes it.
 
+    All parts of a client share one, and with it the catalog; so statements are made inside the
+    session that runs them, which may have read the catalog again when it began.
+
     Attributes
     ----------
     decoder
         What reads the recorded errors of the formats that are the application's own.
+    application
+        The application to which statements are narrowed; ``None``: to none. Rows without an owner
+        belong to every application, and an ID is a global address that is not narrowed: both as
+        in DBOS. The rule is in :meth:`owned`, :meth:`of_owned_workflow` and :meth:`where` alone.
     """
 
-    def __init__(self, catalog: Catalog, decoder: Decoder = inert) -> None:
-        self.catalog = catalog
+    def __init__(
+        self, catalog: Catalog, decoder: Decoder = inert, application: str | None = None
+    ) -> None:
         self.decoder = decoder
+        self.application = application
+        self.use(catalog)
+
+    def use(self, catalog: Catalog) -> None:
+        """Make statements by this catalog from now on: the database was migrated."""
+        self.catalog = catalog
         self.workflows = catalog.table("workflow_status")
         self.steps = catalog.table("operation_outputs")
+
+    @property
+    def of_all_applications(self) -> Queries:
+        """The same, narrowed to no application: for what is looked up by ID."""
+        same = copy.copy(self)  # and the same tables, so that statements of both can be joined
+        same.application = None
+        return same
+
+    def owned(self, table: sa.FromClause) -> list[Condition]:
+        """Narrow a table to the application; nothing where it does not record owners."""
+        owner = self.column(table, "application_name")
+        if not self.application or isinstance(owner, Null):
+            return []
+        return [sa.or_(owner == self.application, owner.is_(None))]
+
+    def of_owned_workflow(self, workflow_id: sa.ColumnElement[Any]) -> list[Condition]:
+        """Narrow a table whose rows belong to workflows to those of the application."""
+        table = self.workflows.alias("owner")
+        owner = self.column(table, "application_name")
+        if not self.application or isinstance(owner, Null) or isinstance(workflow_id, Null):
+            return []
+        other = sa.select(sa.literal(1)).select_from(table)
+        other = other.where(table.c.workflow_uuid == workflow_id, owner != self.application)
+        return [~sa.exists(other)]
 
     def column(self, table: sa.FromClause, name: str) -> sa.ColumnElement[Any]:
         """Return a table's column, or NULL where this database has none."""
@@ -210,9 +249,13 @@ class Queries:
         return statement.where(*self.where(filters))
 
     def where(self, filters: Mapping[str, Any]) -> list[Condition]:
-        """Return the conditions of checked filters on ``workflow_status``."""
+        """Return the conditions of checked filters on ``workflow_status``.
+
+        They are narrowed to the application unless they name one, or workflows by ID.
+        """
         table = self.workflows
-        conditions: list[Condition] = []
+        named = {"workflow_ids", "application_name"} & filters.keys()
+        conditions: list[Condition] = [] if named else self.owned(table)
         for name, value in filters.items():
             if name == "workflow_id_prefix":
                 conditions.append(self._prefixed(table.c.workflow_uuid, value))
@@ -350,7 +393,8 @@ class Queries:
         """Select the values of streams without the marks that end them, and whether one does."""
         table = self.catalog.table("streams")
         columns = [column for column in columns if column.name != "closed"]
-        mine = [] if ids is None else [self.member(self.column(table, "workflow_uuid"), ids)]
+        key = self.column(table, "workflow_uuid")
+        mine = self.of_owned_workflow(key) if ids is None else [self.member(key, ids)]
         if not {"workflow_uuid", "key", "value"} <= set(table.c.keys()):
             return sa.select(*self.select(table, columns), sa.null().label("closed")).where(*mine)
         ended = (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import sqlalchemy as sa
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import NotDBOSDatabaseError
 from dbos_notebook.tables import listings
 from dbos_notebook.tables.queries import LOOKED_UP
@@ -66,7 +67,9 @@ def workflow_batches(
     most = FIRST_ROWS_WITH_PAYLOADS if payloads else MOST_ROWS
     rows: int | None = min(max(first_rows, FEWEST_ROWS), most)
     after: Key | None = None
-    while True:
+
+    @repeat_if_changed
+    def page(rows: int | None) -> tuple[list[pa.RecordBatch], int | None]:
         with reader.session() as session:
             if after is None and not _has_keys(session, queries):
                 # Pages cannot be told apart: everything is read now, and kept.
@@ -81,9 +84,13 @@ def workflow_batches(
                 limit=rows,
                 after=after,
             )
-            batches = list(stream)
+            found = list(stream)
             if load_errors:
-                batches = listings.with_errors(session, queries, batches, filters, by_id=True)
+                found = listings.with_errors(session, queries, found, filters, by_id=True)
+        return found, rows
+
+    while True:
+        batches, rows = page(rows)
         count, size = sum(map(len, batches)), sum(batch.nbytes for batch in batches)
         if rows is not None and count == rows:
             after = _key(batches)
@@ -106,15 +113,20 @@ def step_batches(
     for ids in _id_pages(reader, queries, filters):
         after: tuple[str, int] | None = None
         while True:
-            with reader.session() as session:
-                _, stream = listings.step_batches(
-                    session, queries, ids, limit=MOST_STEPS, after=after
-                )
-                batches = list(stream)
+            batches = _steps(reader, queries, ids, after)
             yield from (batch for batch in batches if len(batch))
             if sum(map(len, batches)) < MOST_STEPS:
                 break
             after = _last(batches, "workflow_id"), _last(batches, "function_id")
+
+
+@repeat_if_changed
+def _steps(
+    reader: Reader, queries: Queries, ids: Sequence[str], after: tuple[str, int] | None
+) -> list[pa.RecordBatch]:
+    with reader.session() as session:
+        _, stream = listings.step_batches(session, queries, ids, limit=MOST_STEPS, after=after)
+        return list(stream)
 
 
 def _id_pages(
@@ -122,13 +134,18 @@ def _id_pages(
 ) -> Iterator[Sequence[str]]:
     after: Key | None = None
     rows: int | None = FIRST_ROWS
-    while True:
+
+    @repeat_if_changed
+    def page(rows: int | None) -> tuple[list[pa.RecordBatch], int | None]:
         with reader.session() as session:
             if after is None and not _has_keys(session, queries):
                 rows = None
             columns = tuple(c for c in WORKFLOW if c.name in ("workflow_id", "created_at"))
             statement = queries.workflow_select(columns, filters, limit=rows, after=after)
-            batches = list(listings.typed(session, statement, columns))
+            return list(listings.typed(session, statement, columns)), rows
+
+    while True:
+        batches, rows = page(rows)
         ids = [one for batch in batches for one in batch.column("workflow_id").to_pylist()]
         if ids:
             yield ids

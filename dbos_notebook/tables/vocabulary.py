@@ -312,7 +312,9 @@ EXECUTOR = (
     _column("running", "integer", "Those that are PENDING.", None),
     _column("failed", "integer", "Those that ended in ERROR.", None),
     _column("first_seen", "instant", "Its oldest workflow's creation.", None),
-    _column("last_seen", "instant", "The latest change to a workflow of its. No heartbeat.", None),
+    _column(
+        "last_seen", "instant", "When a workflow of its last started or ended. No heartbeat.", None
+    ),
 )
 
 FRAMES: dict[str, tuple[Column, ...]] = {

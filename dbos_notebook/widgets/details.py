@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.tables import listings, pages
 from dbos_notebook.widgets import plain
 from dbos_notebook.workflow import Workflow
@@ -20,6 +21,7 @@ STEPS = 100
 MOST_FORKS = 50
 
 
+@repeat_if_changed
 def of_workflow(client: Client, workflow_id: str) -> dict[str, Any]:
     """Return all that an opened row shows, in one snapshot; raises WorkflowNotFoundError."""
     with client._reader.session() as session:
@@ -29,6 +31,7 @@ def of_workflow(client: Client, workflow_id: str) -> dict[str, Any]:
         }
 
 
+@repeat_if_changed
 def itself(client: Client, workflow_id: str) -> dict[str, Any]:
     """Return what is told of a workflow without its steps; raises WorkflowNotFoundError."""
     with client._reader.session() as session:
@@ -85,6 +88,7 @@ def _told(workflow: Workflow, row: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@repeat_if_changed
 def steps(client: Client, workflow_id: str, after: int | None) -> dict[str, Any]:
     """Return the steps behind ``after``, and whether there are more."""
     with client._reader.session() as session:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import frames, listings, pages
 from dbos_notebook.widgets import asking, assets, details, plain, static
@@ -84,7 +85,7 @@ class Explore(View):
             "sizes": list(asking.SIZES),
             "has_parents": catalog.has("workflow_status", "parent_workflow_id"),
             "has_attributes": catalog.has("workflow_status", "attributes"),
-            "location": str(client.location),
+            "location": client._place,
         }
         self._actions = Actions(client)
         start["forbidden"] = self._actions.forbidden()
@@ -118,9 +119,13 @@ class Explore(View):
     def frame(self) -> pd.DataFrame:
         """The rows now shown, in their order, with the columns of ``Client.workflows``."""
         if self._frame is None:
-            with self._client._reader.session() as session:
-                self._frame = self._read(session, self._view, ()).frame
+            self._frame = self._first_page()
         return self._frame
+
+    @repeat_if_changed
+    def _first_page(self) -> pd.DataFrame:
+        with self._client._reader.session() as session:
+            return self._read(session, self._view, ()).frame
 
     @property
     def selection(self) -> pd.DataFrame:
@@ -158,6 +163,7 @@ class Explore(View):
             look_through=looked if "search" in filters else None,
         )
 
+    @repeat_if_changed
     def _page_answer(self, message: dict[str, Any]) -> dict[str, Any]:
         view = message.get("view") or {}
         begun = time.perf_counter()
@@ -194,6 +200,7 @@ class Explore(View):
                 row["position"], row["queue_length"] = place
         return rows
 
+    @repeat_if_changed
     def _children(self, message: dict[str, Any]) -> dict[str, Any]:
         queries = self._client._queries
         with self._client._reader.session() as session:
@@ -220,6 +227,7 @@ class Explore(View):
         counts = dict(zip(counted["status"].astype(str), map(int, counted["count"]), strict=True))
         return {"counts": counts, "took": round((time.perf_counter() - begun) * 1000)}
 
+    @repeat_if_changed
     def _choices(self, _: dict[str, Any]) -> dict[str, Any]:
         columns = {name: _COLUMNS.get(name, name) for name in asking.CHOSEN}
         with self._client._reader.session() as session:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.graphs import rows
 from dbos_notebook.pictures import words
 from dbos_notebook.pictures.draw import draw
@@ -83,6 +84,7 @@ class Run:
         self._pictures: dict[tuple[Any, ...], Picture] = {}
 
     @classmethod
+    @repeat_if_changed
     def read(cls, client: Client, workflow_id: str, *, results: bool = False) -> Run:
         """Read it now, in one snapshot; raises WorkflowNotFoundError."""
         with client._reader.session() as session:
@@ -220,7 +222,7 @@ class Run:
         return Times(self.graph)
 
     def _timed(self, told: dict[str, Any]) -> dict[str, Any]:
-        """Add how long a workflow took as its picture says it: SQLite keeps whole seconds."""
+        """Add how long a workflow took as its picture says it, which the steps may refine."""
         if told["kind"] == "workflow" and "duration" in told and told["key"] in self.graph:
             told["took"] = self._times.took(told["key"])
         return told

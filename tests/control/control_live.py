@@ -19,8 +19,9 @@ APP = Path(__file__).parent / "control_app.py"
 class Process:
     """One executor: a process of the application in some version."""
 
-    def __init__(self, url: str, version: str, executor: str, effects: Path) -> None:
+    def __init__(self, url: str, version: str, executor: str, effects: Path, **config: Any) -> None:
         environment = {**os.environ, "CONTROL_URL": url, "CONTROL_EFFECTS": str(effects)}
+        environment["CONTROL_CONFIG"] = json.dumps(config)
         self._process = subprocess.Popen(
             [sys.executable, str(APP), version, executor],
             env=environment,

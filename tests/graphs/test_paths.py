@@ -10,7 +10,8 @@ from typing import Any
 import networkx as nx
 import pandas as pd
 import pytest
-from hypothesis import given, reject, settings
+from budgets import examples
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from samples import at, frame, frames, step, workflow
 
@@ -247,7 +248,7 @@ def trees(draw: st.DrawFn) -> nx.DiGraph:
         return reject()  # workflows that await each other
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(trees())
 def test_whatever_the_times_are_they_add_up(graph: nx.DiGraph) -> None:
     path = critical_path(graph)

@@ -23,6 +23,8 @@ import pandas as pd
 import pytest
 
 from dbos_notebook.payloads import Opaque, RecordedError, Undecoded, decode
+from dbos_notebook.payloads.errors import as_error
+from dbos_notebook.payloads.opcodes import run
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -318,3 +320,23 @@ def test_what_is_missing_broken_or_foreign() -> None:
     assert foreign.text == "secret"
     assert "secret" not in repr(foreign)
     assert decode("%%%", "py_pickle") == Undecoded("it is no base64", "%%%")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no card"), ValueError(""), Declined("x" * 300, 1), RuntimeError("é" * 200),
+        KeyError("sku"), Declined("a", 2), LookupError("\ud800"), ValueError("\x94\x85\x94R\x94."),
+        decimal.Decimal("9.50"), Order(1, "x", 2.0), ValueError(7), collections.OrderedDict(a=1),
+    ],
+    ids=lambda error: repr(error)[:20],
+)  # fmt: skip
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_fast_path_to_an_error_gives_what_the_slow_one_does(error: Any, protocol: int) -> None:
+    data = pickle.dumps(error, protocol)
+    value = run(data).stack[-1]
+    back = decode(stored(error, protocol), "py_pickle", error=True)
+    assert back == (as_error(value) or value)
+    # With one byte more it is another pickle.
+    longer = base64.b64encode(data[:-1] + b"0N.").decode()
+    assert decode(longer, "py_pickle", error=True) is None
