@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from dbos_notebook.counting import Counting
 from dbos_notebook.database.changes import repeat_if_changed
-from dbos_notebook.errors import LocationError, NotCopyableError, TrustWarning
+from dbos_notebook.errors import FilterError, LocationError, NotCopyableError, TrustWarning
 from dbos_notebook.exploring import Exploring
 from dbos_notebook.picturing import Picturing
 from dbos_notebook.reading import DEFAULT_LIMIT, Reading
@@ -247,7 +247,9 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         """
         from dbos_notebook.workflow import Workflow
 
-        found = self._one_workflow(workflow_id, load_input=True, load_output=True)
+        found = self._one_workflow(
+            workflow_id, load_input=True, load_output=True, load_internals=True
+        )
         return Workflow(self, found.iloc[0])
 
     def _one_workflow(self, workflow_id: str, **loads: Any) -> pd.DataFrame:
@@ -276,16 +278,43 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         return frame
 
     def events(
-        self, workflows: Texts | None = None, *, limit: int | None = DEFAULT_LIMIT
+        self,
+        workflows: Texts | None = None,
+        *,
+        history: bool = False,
+        limit: int | None = DEFAULT_LIMIT,
     ) -> pd.DataFrame:
         """List the events that workflows set (``DBOS.set_event``), their latest values.
 
+        Parameters
+        ----------
+        workflows
+            An ID, many, a Series, or a DataFrame with ``workflow_id``; ``None``: of all.
+        history
+            Earlier values too: a row for each step that set one, in the order of the steps, with
+            ``function_id``. A value that was set outside a step has none of its own.
+        limit
+            Rows at most; ``None``: all.
+
+        Raises
+        ------
+        FilterError
+            ``history=True`` on a database that keeps no earlier values of events.
+
         Examples
         --------
-        >>> dbos_notebook.connect(example_database).events("checkout-1")["key"].tolist()
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.events("checkout-1")["key"].tolist()
         ['status']
+        >>> db.events("checkout-1", history=True)["function_id"].tolist()
+        [1, 6]
         """
-        return self._stored("events", workflows, limit)
+        if history and not self.catalog.tables.get("workflow_events_history"):
+            raise FilterError(
+                f"history=True: this database (written by {self.catalog.written_by}) keeps no "
+                "earlier values of events. Without history=True the latest ones are listed."
+            )
+        return self._stored("events_history" if history else "events", workflows, limit)
 
     def messages(
         self, workflows: Texts | None = None, *, limit: int | None = DEFAULT_LIMIT

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT = 1000
 """Rows that a listing returns unless it is told otherwise; a frame that was cut says so."""
-_OPTIONS = ("sort_desc", "load_input", "load_output", "load_errors", "normalize")
+_OPTIONS = ("sort_desc", "load_input", "load_output", "load_errors", "load_internals", "normalize")
 
 
 class Reading:
@@ -62,6 +62,7 @@ class Reading:
         load_input: bool = False,
         load_output: bool = False,
         load_errors: bool = True,
+        load_internals: bool = False,
         normalize: bool = False,
         executor_id: Texts | None = None,
         queues_only: bool | None = None,
@@ -110,6 +111,9 @@ class Reading:
         load_errors
             Look up and decode the errors of failed workflows. Without, ``error_type`` and
             ``error_message`` are missing, and a long listing takes a quarter less.
+        load_internals
+            Add what DBOS keeps for itself: ``rate_limited``, ``is_debounced``,
+            ``debounce_deadline``, ``owner_xid``, ``creator_xid``.
         normalize
             Flatten the loaded inputs and outputs into columns: ``input.0.sku``, ``output.total``.
         queues_only
@@ -174,6 +178,7 @@ class Reading:
         load_input: bool = False,
         load_output: bool = False,
         load_errors: bool = True,
+        load_internals: bool = False,
         normalize: bool = False,
         **filters: Any,
     ) -> pd.DataFrame:

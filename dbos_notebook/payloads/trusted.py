@@ -83,7 +83,7 @@ def checked_readers(
     --------
     >>> checked_readers({"py_pickle": print})
     Traceback (most recent call last):
-    dbos_notebook.errors.LocationError: payload_readers has 'py_pickle', which is decoded without …
+    dbos_notebook.errors.LocationError: payload_readers has 'py_pickle', which is decoded ...
     """
     if not isinstance(readers, Mapping):
         raise LocationError(

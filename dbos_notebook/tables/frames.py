@@ -235,7 +235,9 @@ def to_frame(
         elif column.kind == "json":
             parsed[column.name] = _as_json(table.column(place))
         elif column.kind == "payload":
-            forms = table.column("serialization")
+            # A schedule's context has no format of its own: it is the SDK's default.
+            named = "serialization" in table.column_names
+            forms = table.column("serialization") if named else pa.nulls(len(table), pa.string())
             parsed[column.name] = _decoded(table.column(place), forms, column.name, decoder)
     frame: pd.DataFrame = table.to_pandas(
         types_mapper=_pandas_type,
@@ -290,7 +292,7 @@ def _as_status(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def _decoded(
-    column: pa.ChunkedArray, forms: pa.ChunkedArray, name: str, decoder: Decoder
+    column: pa.ChunkedArray, forms: pa.ChunkedArray | pa.Array, name: str, decoder: Decoder
 ) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
     values = np.full(len(column), None, dtype=object)
     pairs = zip(column.to_pylist(), forms.to_pylist(), strict=True)

@@ -18,7 +18,16 @@ from dbos_notebook.tables import frames
 from dbos_notebook.tables.flatten import flatten
 from dbos_notebook.tables.queries import Queries
 from dbos_notebook.tables.timing import RAN_BEFORE
-from dbos_notebook.tables.vocabulary import FRAMES, PAYLOAD, RECORDED, STEP, TREE, WORKFLOW, Column
+from dbos_notebook.tables.vocabulary import (
+    FRAMES,
+    INTERNAL,
+    PAYLOAD,
+    RECORDED,
+    STEP,
+    TREE,
+    WORKFLOW,
+    Column,
+)
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
@@ -52,12 +61,14 @@ def workflow_batches(
     *,
     load_input: bool = False,
     load_output: bool = False,
+    load_internals: bool = False,
     **order: Any,
 ) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
     """Stream workflows with their derived columns."""
-    columns = workflow_columns(load_input=load_input, load_output=load_output)
+    own = WORKFLOW + INTERNAL if load_internals else WORKFLOW
+    columns = own + payload_columns(load_input=load_input, load_output=load_output)
     statement = queries.workflow_select(
-        WORKFLOW, filters, load_input=load_input, load_output=load_output, **order
+        own, filters, load_input=load_input, load_output=load_output, **order
     )
     return columns, typed(session, statement, columns, queries.decoder)
 
@@ -75,6 +86,7 @@ def workflows(
     load_output: bool,
     load_errors: bool,
     normalize: bool,
+    load_internals: bool = False,
 ) -> tuple[pd.DataFrame, bool]:
     """Return workflows as a DataFrame, and whether the limit left some out."""
     if normalize:
@@ -87,6 +99,7 @@ def workflows(
         filters,
         load_input=load_input,
         load_output=load_output,
+        load_internals=load_internals,
         load_errors=load_errors and not many,
         newest_first=sort_desc,
         # One more than asked, to know whether there are more.
@@ -291,6 +304,7 @@ def _texts(column: pd.Series[Any]) -> list[str | None]:
 
 _STORED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "events": ("workflow_events", ("workflow_uuid", "key")),
+    "events_history": ("workflow_events_history", ("workflow_uuid", "function_id", "key")),
     "messages": ("notifications", ("created_at_epoch_ms", "message_uuid")),
     "streams": ("streams", ("workflow_uuid", "key", "offset")),
     "schedules": ("workflow_schedules", ("schedule_name",)),

@@ -188,6 +188,22 @@ WORKFLOW = (
     _column("attributes", "json", "Custom key-value pairs: a dict."),
 )
 
+INTERNAL = (
+    _column("rate_limited", "boolean", "Whether it counts towards its queue's rate limit."),
+    _column("is_debounced", "boolean", "Whether a debouncer enqueued it, to wait for more calls."),
+    _column(
+        "debounce_deadline",
+        "instant",
+        "When a debounced workflow starts at the latest.",
+        "debounce_deadline_epoch_ms",
+    ),
+    _column(
+        "owner_xid", "text", "DBOS's token of the execution that owns it now; missing: none does."
+    ),
+    _column("creator_xid", "text", "DBOS's token of the call that created it."),
+)
+"""What DBOS keeps for itself: read on request, because few ask and a listing takes longer."""
+
 PAYLOAD = (
     _column("serialization", "category", "The format of the stored texts; missing: the default."),
     _column("input", "payload", "The inputs, decoded.", "inputs"),
@@ -256,6 +272,13 @@ EVENT = (
     _column("serialization", "category", "The format of the stored text."),
 )
 
+EVENT_HISTORY = (
+    *EVENT[:2],
+    _column("function_id", "integer", "The step that set it."),
+    _column("value", "payload", "The value that it set, decoded."),
+    EVENT[-1],
+)
+
 MESSAGE = (
     _column("workflow_id", "text", "The workflow that it was sent to.", "destination_uuid"),
     _column("message_id", "text", "The message's ID.", "message_uuid"),
@@ -290,6 +313,7 @@ SCHEDULE = (
     _column("schedule", "text", "The crontab expression."),
     _column("status", "category", "ACTIVE or PAUSED."),
     _column("last_fired_at", "text", "When it last fired, as DBOS wrote it (ISO 8601)."),
+    _column("context", "payload", "What each of its workflows is given, decoded."),
     _column("automatic_backfill", "boolean", "Whether missed times are made up for."),
     _column("cron_timezone", "text", "The time zone of the expression."),
     _column("queue_name", "text", "The queue that it enqueues on."),
@@ -319,11 +343,13 @@ EXECUTOR = (
 
 FRAMES: dict[str, tuple[Column, ...]] = {
     "workflows": WORKFLOW,
+    "internals": INTERNAL,
     "payloads": PAYLOAD,
     "tree": TREE,
     "steps": STEP,
     "queues": QUEUE[:1] + QUEUE_WORK + QUEUE[1:],
     "events": EVENT,
+    "events_history": EVENT_HISTORY,
     "messages": MESSAGE,
     "streams": STREAM,
     "schedules": SCHEDULE,
@@ -333,12 +359,13 @@ FRAMES: dict[str, tuple[Column, ...]] = {
 """The columns of each DataFrame, in order: the reference page is written from this."""
 
 SOURCES: dict[str, tuple[Column, ...]] = {
-    "workflow_status": (*WORKFLOW, *PAYLOAD[:1]),
+    "workflow_status": (*WORKFLOW, *INTERNAL, *PAYLOAD[:1]),
     "workflow_input": PAYLOAD[1:2],
     "workflow_output": PAYLOAD[2:],
     "operation_outputs": (*STEP, *PAYLOAD[:1], *PAYLOAD[2:]),
     "queues": QUEUE,
     "workflow_events": EVENT,
+    "workflow_events_history": EVENT_HISTORY,
     "notifications": MESSAGE,
     "streams": STREAM,
     "workflow_schedules": SCHEDULE,
