@@ -120,7 +120,7 @@ def _broken_off(
         if shown and verb.traceable:
             return "done", f"{verb.done(item)} (though: {why})"
         return "unknown", _doubt(verb, item, why)
-    if [each.fate for each in attempt.transactions] == ["committed"]:
+    if not verb.in_steps and [each.fate for each in attempt.transactions] == ["committed"]:
         # One transaction is all of the call: it did what it would have done had it returned.
         outcome, detail = _returned(verb, item, known)
         return outcome, f"{detail} (though: {why})"

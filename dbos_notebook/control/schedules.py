@@ -183,6 +183,7 @@ class TriggerSchedule(_ScheduleVerb):
 
     action: ClassVar[str] = "trigger_schedule"
     needed: ClassVar[Needs] = privileges.ENQUEUE_SCHEDULE
+    in_steps: ClassVar[bool] = True
     enqueues: ClassVar[bool] = True
     traceable: ClassVar[bool] = False
     force: bool = False
@@ -277,6 +278,7 @@ class Backfill(Verb):
 
     action: ClassVar[str] = "backfill_schedule"
     needed: ClassVar[Needs] = privileges.ENQUEUE_SCHEDULE
+    in_steps: ClassVar[bool] = True
     enqueues: ClassVar[bool] = True
     schedule_name: str = ""
     start: dt.datetime = dt.datetime.min

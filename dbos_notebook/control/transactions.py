@@ -21,6 +21,7 @@ import psycopg
 import sqlalchemy as sa
 
 from dbos_notebook.database.connection import BoundedConnection, NoAnswerError, time_limit
+from dbos_notebook.database.postgres import IDLE_IN_TRANSACTION_SECONDS
 from dbos_notebook.errors import DatabaseConnectionError, ReadOnlyError
 from dbos_notebook.printable import printable
 
@@ -201,9 +202,10 @@ class ControlConnection(BoundedConnection[Any]):
         attempt.transactions.append(transaction)
         if attempt.server and transaction.server not in (0, attempt.server):
             raise DatabaseConnectionError(
-                f"{location} leads to several servers: this call was made ready on one, and the "
-                "connection that was to write reached another. Call again; an address of several "
-                "hosts needs target_session_attrs=read-write."
+                f"{location} leads to another server than a moment ago, when this call was made "
+                "ready: it was restarted, another one took over, or several stand behind the "
+                "address. Call again; an address of several hosts needs "
+                "target_session_attrs=read-write."
             )
 
     def _begun(self, statement_timeout: float | None) -> Transaction:
@@ -258,8 +260,13 @@ READ_ONLY_SESSION = (
 
 def _begin(statement_timeout: float | None) -> str:
     lock = 0 if statement_timeout is None else max(1, int(statement_timeout * 1000))
-    statement = lock and lock + int(STATEMENT_SECONDS * 1000)
-    return _BEGIN.format(limits=f"('lock_timeout', {lock}), ('statement_timeout', {statement})")
+    limits = {
+        "lock_timeout": lock,
+        "statement_timeout": lock and lock + int(STATEMENT_SECONDS * 1000),
+        # A notebook that is suspended in between must not keep its locks.
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_SECONDS * 1000,
+    }
+    return _BEGIN.format(limits=", ".join(f"('{name}', {ms})" for name, ms in limits.items()))
 
 
 def settle(session: Session, transactions: Sequence[Transaction]) -> None:

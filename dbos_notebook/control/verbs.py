@@ -92,6 +92,8 @@ class Verb:
     """Whether a row shows that this call did it, also where the call did not return."""
     batch: ClassVar[int] = 1
     subject: ClassVar[str] = "workflow_id"
+    in_steps: ClassVar[bool] = False
+    """Whether DBOS makes several transactions of one call, so that one proves nothing."""
     needed: ClassVar[Needs] = {}
     """What the role must be granted."""
 
@@ -173,6 +175,7 @@ class Cancel(Verb):
 
     action: ClassVar[str] = "cancel"
     batch: ClassVar[int] = BATCH
+    in_steps: ClassVar[bool] = True  # where children are cancelled, level by level
     needed: ClassVar[Needs] = privileges.CANCEL
     cancel_children: bool = False
 
