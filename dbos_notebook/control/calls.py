@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from dbos_notebook.control import contexts
+from dbos_notebook.control.dbos_client import make_client
 from dbos_notebook.errors import (
     DatabaseConnectionError,
     DatabaseLockedError,
@@ -65,8 +66,6 @@ class Door:
 
     def client(self) -> DBOSClient:
         """Return DBOS's client; only the door's threads ask for it."""
-        from dbos import DBOSClient
-
         with self._lock:
             file = self._which_file()
             if self._client is not None and file != self._file:
@@ -74,12 +73,12 @@ class Door:
                 self._client = None
             if self._client is None:
                 self._file = file
-                self._client = DBOSClient(
+                self._client = make_client(
                     system_database_url=self._url(),
                     dbos_system_schema=self.schema,
                     system_database_pool_size=self.width,
                     application_name=self.application_name,
-                    serializer=contexts.serializer(),
+                    serializer=contexts.serializer,
                     # Connecting is left to the first call, and a cell must not hang on a database
                     # that is gone.
                     lazy=True,

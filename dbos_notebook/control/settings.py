@@ -105,8 +105,10 @@ class SetAttributes(Verb):
     def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
         """Set the attributes, one workflow at a time as DBOS does."""
         attributes = None if self.attributes is None else dict(self.attributes)
+        # An option that dbos before 3.3 does not have.
+        options: dict[str, Any] = {"merge": True} if self.merge else {}
         for item in items:
-            client.update_workflow_attributes(item.workflow_id, attributes, merge=self.merge)
+            client.update_workflow_attributes(item.workflow_id, attributes, **options)
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
         """Tell whether it has them."""
