@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Version = tuple[int, int]
 
 CONTROLS_FROM: Version = (2, 0)
-"""The first dbos whose ``DBOSClient`` takes an engine and a schema, and needs one database alone."""
+"""The first dbos whose ``DBOSClient`` takes an engine and a schema, and one database alone."""
 DBOS_3 = 110
 """The revision from which a ``DBOSClient`` of dbos 3 finds what it needs; inputs are in
 ``workflow_input``. One of dbos 2 neither reads nor deletes that table: its forks would have no
