@@ -97,7 +97,7 @@ OTHER_SDKS: Mapping[int, str] = {123: "the TypeScript SDK 5.3"}
 """What else was seen to write a revision."""
 
 # The first dbos whose DBOSClient has a call, or takes an option of it.
-_SINCE: Mapping[tuple[str, str | None], Version] = {
+SINCE: Mapping[tuple[str, str | None], Version] = {
     ("cancel", "cancel_children"): (2, 24),
     ("resume", "queue_name"): (2, 15),
     ("fork", "queue_name"): (2, 15),
@@ -165,12 +165,15 @@ def lacking(action: str, options: tuple[str, ...], version: str | None) -> str |
     'fork with queue_name needs dbos 2.15 or later'
     >>> lacking("fork", (), "2.10.0")
     """
-    for option in (None, *options):
-        since = _SINCE.get((action, option))
-        if since is not None and parse(version) < since:
-            what = f"{action} with {option}" if option else action
-            return f"{what} needs dbos {named(since)} or later"
-    return None
+    needed = [
+        (since, f"{action} with {option}" if option else action)
+        for option in (None, *options)
+        if (since := SINCE.get((action, option))) is not None and parse(version) < since
+    ]
+    if not needed:
+        return None
+    since, what = max(needed)
+    return f"{what} needs dbos {named(since)} or later"
 
 
 def controls(release: Release, dialect: str, revision: int) -> bool:
