@@ -9,8 +9,10 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,16 +54,14 @@ def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def postgres_url(
-    postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def postgres_url(postgres_server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[str]:
     """A database by TCP, because the first versions take no other, with the function they need."""
-    if VERSION < (2, 15):
+    if VERSION < (3, 0):
         # The embeddable server has no uuid-ossp, of which DBOS used one function.
-        directory = tmp_path_factory.mktemp("server")
+        # Not below pytest's directory, which the server's user may not enter.
+        directory = Path(tempfile.mkdtemp(prefix="dnext"))
+        request.addfinalizer(lambda: shutil.rmtree(directory))
         directory.chmod(0o755)
-        for above in directory.parents[:3]:
-            above.chmod(0o755)
         extension = directory / "extension"
         extension.mkdir(mode=0o755)
         (extension / "uuid-ossp.control").write_text("default_version = '1.1'\n")
