@@ -30,7 +30,9 @@ from dbos_notebook.database import releases
 APPLICATION = Path(__file__).with_name("application.py")
 INSTALLED = releases.installed()
 VERSION = releases.parse(INSTALLED)
-EXTENSION = "CREATE FUNCTION uuid_generate_v4() RETURNS uuid LANGUAGE sql AS 'SELECT {}'"
+EXTENSION = (
+    "CREATE FUNCTION uuid_generate_v4() RETURNS uuid LANGUAGE sql AS 'SELECT gen_random_uuid()';"
+)
 
 
 def run_application(url: str, *awaited: str) -> None:
@@ -54,25 +56,29 @@ def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def postgres_url(postgres_server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A database by TCP, because the first versions take no other, with the function they need."""
-    if VERSION < (3, 0):
-        # The embeddable server has no uuid-ossp, of which DBOS used one function.
-        # Not below pytest's directory, which the server's user may not enter.
-        directory = Path(tempfile.mkdtemp(prefix="dnext"))
-        request.addfinalizer(lambda: shutil.rmtree(directory))
-        directory.chmod(0o755)
-        extension = directory / "extension"
-        extension.mkdir(mode=0o755)
-        (extension / "uuid-ossp.control").write_text("default_version = '1.1'\n")
-        (extension / "uuid-ossp--1.1.sql").write_text(EXTENSION.format("gen_random_uuid()") + ";\n")
-        with postgres_server.admin() as connection:
-            path = f"ALTER SYSTEM SET extension_control_path = '{directory}:$system'"
-            connection.execute(path.encode())
-            connection.execute("SELECT pg_reload_conf()")
-        with postgres_server.admin() as connection:
-            shown = "SHOW extension_control_path"
-            wait_until(lambda: str(directory) in connection.execute(shown).fetchone()[0])
+def uuid_function(postgres_server: PostgresServer) -> Iterator[None]:
+    """The one function of uuid-ossp that dbos 2 used: the embeddable server lacks the extension."""
+    # Not below pytest's directory, which the server's user may not enter.
+    directory = Path(tempfile.mkdtemp(prefix="dnext"))
+    directory.chmod(0o755)
+    extension = directory / "extension"
+    extension.mkdir(mode=0o755)
+    (extension / "uuid-ossp.control").write_text("default_version = '1.1'\n")
+    (extension / "uuid-ossp--1.1.sql").write_text(EXTENSION)
+    with postgres_server.admin() as connection:
+        path = f"ALTER SYSTEM SET extension_control_path = '{directory}:$system'"
+        connection.execute(path.encode())
+        connection.execute("SELECT pg_reload_conf()")
+    with postgres_server.admin() as connection:
+        shown = "SHOW extension_control_path"
+        wait_until(lambda: str(directory) in connection.execute(shown).fetchone()[0])
+    yield
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def postgres_url(postgres_server: PostgresServer, uuid_function: None) -> Iterator[str]:
+    """A database by TCP, because the first versions take no other."""
     name = postgres_server.create_database()
     proxy = Proxy(postgres_server)
     url = f"postgresql://postgres:any@127.0.0.1:{proxy.port}/{name}"
