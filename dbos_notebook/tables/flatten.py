@@ -107,7 +107,7 @@ def _typed(values: list[Any], index: pd.Index[Any]) -> pd.Series[Any]:
     if dtype is None:
         return column.infer_objects()  # times and durations, where all of them are
     try:
-        return column.astype(dtype)  # type: ignore[call-overload, no-any-return]
+        return column.astype(dtype)
     except (OverflowError, UnicodeEncodeError):
         # An integer of more than 64 bits; a text with half a surrogate pair.
         return column

@@ -63,7 +63,7 @@ _ARROW: dict[Kind, pa.DataType] = _TRANSPORT | {
 }
 PANDAS_3 = int(version("pandas").partition(".")[0]) >= 3
 TEXT: Any = "str" if PANDAS_3 else object
-"""What text is cast to. Before pandas 3, ``astype("str")`` makes the text 'None' of a missing one."""
+"""What text is cast to. Before pandas 3, ``astype("str")`` makes 'None' of a missing one."""
 DTYPES: dict[Kind, str] = {
     "text": "str",
     "category": "category",
