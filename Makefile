@@ -7,6 +7,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 SIZE ?= full
 JOBS ?= 2
+# A path stands for itself; the name of a package for its tests and its doctests.
+TESTS = $(if $(wildcard $(firstword $(subst ::, ,$(T)))),$(T),$(wildcard tests/$(T) tests/test_$(T).py dbos_notebook/$(T) dbos_notebook/$(T).py))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lab bench docs check screenshots lowest versions clean
@@ -17,9 +19,9 @@ help: ## Show the targets
 demo: $(READY) ## Run a real DBOS application on SQLite, then the quickstart notebook on it
 	$(BIN)/python -m dbos_notebook.demo.page
 
-test: check ## Run lint, types, and every test (doctests too)
-	$(BIN)/python scripts/browser.py
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+test: $(if $(T),$(READY),check) ## Run lint, types, and every test (doctests too); T=graphs: one package's tests alone, T=tests/test_cli.py: a path's
+	$(BIN)/python scripts/system_packages.py
+	$(BIN)/python -m pytest $(if $(T),-n 0 $(or $(TESTS),$(error T=$(T) is no path and no package)),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 
 check: $(READY) ## Run lint, format and type checks
 	$(BIN)/ruff check .
@@ -31,7 +33,7 @@ lab: $(READY) ## Open JupyterLab on the notebooks, with the demo database where 
 	$(BIN)/jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 bench: $(READY) ## Measure against DBOSClient and raw COPY; SIZE=small in two minutes, without browser and application
-	$(BIN)/python scripts/browser.py
+	$(BIN)/python scripts/system_packages.py chromium
 	$(BIN)/python -m benchmarks $(SIZE)
 
 docs: $(READY) ## Build the documentation into build/docs
@@ -40,10 +42,11 @@ docs: $(READY) ## Build the documentation into build/docs
 	@echo "build/docs/index.html"
 
 screenshots: $(READY) ## Take the widgets' pictures in docs/screenshots, in a real JupyterLab
-	$(BIN)/python scripts/browser.py
+	$(BIN)/python scripts/system_packages.py chromium
 	$(BIN)/python scripts/screenshots.py
 
 lowest: $(READY) ## Run the reading tests on the lowest versions that pyproject.toml allows
+	$(BIN)/python scripts/system_packages.py pgbouncer
 	$(BIN)/python scripts/lowest.py
 
 versions: $(READY) ## Test control and listing beside each of several dbos versions, 2.0 to 3.4

@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from browser import Opened, notebooks, running_chromium, running_jupyter  # noqa: E402
 
-from scripts.browser import ADVICE, find  # noqa: E402
+from scripts.system_packages import CHROMIUM, find_chromium  # noqa: E402
 
 ROUNDS = 5
 CHILDREN, STEPS = 166, 5
@@ -67,9 +67,9 @@ _WATCH = """(text) => {
 def views(report: Report, url: str, rows: int) -> None:
     """Measure the list and one run, from the cell's start and from the last key."""
     _size(report)
-    path = find()
+    path = find_chromium()
     if path is None:
-        print(f"The views were not measured; not found: {ADVICE}.")
+        print(f"The views were not measured; not found: {CHROMIUM}.")
         return
     _wide(url)
     _answer(report, url, rows)

@@ -6,13 +6,14 @@ Nothing heavy is imported before the first ``connect``: ``import dbos_notebook``
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from dbos_notebook.counting import Counting
-from dbos_notebook.errors import LocationError, TrustWarning
+from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.errors import FilterError, LocationError, NotCopyableError, TrustWarning
 from dbos_notebook.exploring import Exploring
 from dbos_notebook.picturing import Picturing
 from dbos_notebook.reading import DEFAULT_LIMIT, Reading
@@ -45,6 +46,7 @@ def connect(
     read_only: bool = False,
     trust_payloads: bool = False,
     serializer: Serializer | None = None,
+    payload_readers: Mapping[str, Callable[[str], Any]] | None = None,
     statement_timeout: float | None = 30.0,
 ) -> Client:
     """Connect to a DBOS system database, now, and read what it holds.
@@ -59,17 +61,24 @@ def connect(
     schema
         The Postgres schema of DBOS's tables (DBOS's ``dbos_system_schema``). Ignored on SQLite.
     application_name
-        Show only this application's workflows, and unclaimed ones, unless a call says
-        otherwise; as ``DBOSClient(application_name=…)``.
+        Show only what this application owns and what no application owns, everywhere: lists,
+        counts, queues, events, schedules, versions, executors, views, and what control picks by
+        itself. As ``DBOSClient(application_name=…)``: a call's own ``application_name=`` takes
+        its place, and what is named by ID is shown whoever owns it. Databases from before DBOS
+        recorded owners (dbos 2.30) are not narrowed.
     read_only
         Promise never to control workflows. Reading never writes in any case.
     trust_payloads
         Let DBOS itself deserialize inputs, outputs, errors and the like: they come back as objects
         of the application's own classes, and **unpickling runs whatever they hold**. Only for a
         database whose every writer you trust. ``error_type`` and ``error_message`` are decoded
-        inertly in any case.
+        inertly in any case, but for a format that ``serializer`` alone knows.
     serializer
         The application's own (``DBOSConfig["serializer"]``), for ``trust_payloads=True``.
+    payload_readers
+        Functions that read the formats of an application's own serializers, by the serializer's
+        name: each takes the stored string and returns the value. Nothing else is trusted. Where
+        one raises, the payload comes as an ``Undecoded`` that says so.
     statement_timeout
         Seconds that one query may take; ``None``: no bound. On SQLite it is checked while rows
         arrive.
@@ -96,7 +105,7 @@ def connect(
     from dbos_notebook.database import open_reader
     from dbos_notebook.database.catalog import read_catalog
     from dbos_notebook.database.locate import check_name, locate
-    from dbos_notebook.payloads.trusted import Trusted, inert
+    from dbos_notebook.payloads.trusted import Readers, Trusted, inert
     from dbos_notebook.tables.vocabulary import expected_columns
 
     try:
@@ -119,6 +128,8 @@ def connect(
             f"serializer={serializer!r} would run; it needs trust_payloads=True as well."
         )
     decoder: Decoder = Trusted(serializer) if trust_payloads else inert
+    if payload_readers is not None:
+        decoder = Readers(payload_readers, decoder)
     reader = open_reader(location, schema, statement_timeout)
     with ExitStack() as undo:
         undo.callback(reader.close)
@@ -130,7 +141,11 @@ def connect(
             TrustWarning,
             stacklevel=2,
         )
-    return Client(reader, catalog, decoder, application_name=application_name, read_only=read_only)
+    client = Client(
+        reader, catalog, decoder, application_name=application_name, read_only=read_only
+    )
+    reader.changes.follow(catalog, client._read_catalog)
+    return client
 
 
 class Client(Reading, Counting, Picturing, Steering, Exploring):
@@ -158,10 +173,18 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         from dbos_notebook.tables.queries import Queries
 
         self._reader = reader
-        self._queries = Queries(catalog)
+        self._queries = Queries(catalog, decoder, application_name)
         self._decoder = decoder
         self._application_name = application_name
         self.read_only = read_only
+
+    def _read_catalog(self) -> Catalog:
+        """Read the catalog again, such as when the application was upgraded, and use it."""
+        from dbos_notebook.database.catalog import read_catalog
+        from dbos_notebook.tables.vocabulary import expected_columns
+
+        self._queries.use(read_catalog(self._reader, expected_columns()))
+        return self.catalog
 
     @property
     def catalog(self) -> Catalog:
@@ -173,22 +196,36 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         """Where the database is, without its password."""
         return self._reader.location
 
-    def __repr__(self) -> str:
-        return f"<dbos_notebook.Client {self.location}>"
+    @property
+    def _place(self) -> str:
+        """What a view names as its source: the database, and the application if it is narrowed."""
+        name = self._queries.application
+        return f"{self.location}, application {name!r}" if name else str(self.location)
 
+    def __repr__(self) -> str:
+        return f"<dbos_notebook.Client {self._place}>"
+
+    @repeat_if_changed
     def _repr_html_(self) -> str:
         from dbos_notebook.pictures.card import client_card
         from dbos_notebook.tables import aggregates
 
         with self._reader.session() as session:
             summary = aggregates.summary(session, self._queries)
-        return client_card(str(self.location), self.catalog, summary)
+        return client_card(self._place, self.catalog, summary)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be pickled or copied: connections belong to one process and one client."""
+        raise NotCopyableError(
+            f"{self!r} holds connections, and cannot be pickled or copied. Pass the address, and "
+            "call connect() where it is needed, also in a worker process."
+        )
 
     def close(self) -> None:
         """Close the connections. Safe to call twice; later calls raise."""
@@ -208,15 +245,24 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         >>> dbos_notebook.connect(example_database).workflow("checkout-1")
         <Workflow 'checkout-1' checkout SUCCESS>
         """
-        from dbos_notebook.tables import listings
         from dbos_notebook.workflow import Workflow
 
-        found = self.workflows([workflow_id], load_input=True, load_output=True)
-        if found.empty:
-            with self._reader.session() as session:
-                listings.require_known(session, self._queries, [workflow_id])
+        found = self._one_workflow(
+            workflow_id, load_input=True, load_output=True, load_internals=True
+        )
         return Workflow(self, found.iloc[0])
 
+    def _one_workflow(self, workflow_id: str, **loads: Any) -> pd.DataFrame:
+        """List one workflow, which may have been deleted since its ID was read."""
+        from dbos_notebook.tables import listings
+
+        found = self.workflows([workflow_id], **loads)
+        if found.empty:
+            with self._reader.session() as session:
+                listings.raise_unknown(session, self._queries, [workflow_id])
+        return found
+
+    @repeat_if_changed
     def _stored(self, what: str, workflows: Texts | None, limit: int | None = None) -> pd.DataFrame:
         from dbos_notebook.tables import frames, listings
         from dbos_notebook.tables.filters import as_texts, check_window
@@ -232,16 +278,43 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         return frame
 
     def events(
-        self, workflows: Texts | None = None, *, limit: int | None = DEFAULT_LIMIT
+        self,
+        workflows: Texts | None = None,
+        *,
+        history: bool = False,
+        limit: int | None = DEFAULT_LIMIT,
     ) -> pd.DataFrame:
         """List the events that workflows set (``DBOS.set_event``), their latest values.
 
+        Parameters
+        ----------
+        workflows
+            An ID, many, a Series, or a DataFrame with ``workflow_id``; ``None``: of all.
+        history
+            Earlier values too: a row for each step that set one, in the order of the steps, with
+            ``function_id``. A value that was set outside a step has none of its own.
+        limit
+            Rows at most; ``None``: all.
+
+        Raises
+        ------
+        FilterError
+            ``history=True`` on a database that keeps no earlier values of events.
+
         Examples
         --------
-        >>> dbos_notebook.connect(example_database).events("checkout-1")["key"].tolist()
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.events("checkout-1")["key"].tolist()
         ['status']
+        >>> db.events("checkout-1", history=True)["function_id"].tolist()
+        [1, 6]
         """
-        return self._stored("events", workflows, limit)
+        if history and not self.catalog.tables.get("workflow_events_history"):
+            raise FilterError(
+                f"history=True: this database (written by {self.catalog.written_by}) keeps no "
+                "earlier values of events. Without history=True the latest ones are listed."
+            )
+        return self._stored("events_history" if history else "events", workflows, limit)
 
     def messages(
         self, workflows: Texts | None = None, *, limit: int | None = DEFAULT_LIMIT
@@ -287,6 +360,7 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         """
         return self._stored("versions", None)
 
+    @repeat_if_changed
     def explain(
         self,
         what: Literal["workflows", "steps"] = "workflows",
@@ -306,10 +380,11 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
             from dbos_notebook.tables.vocabulary import STEP
 
             ids = as_texts(filters.pop("workflows", []), "workflows")
-            statement = self._queries.step_select(STEP, ids)
-        else:
-            from dbos_notebook.tables.vocabulary import WORKFLOW
+            with self._reader.session() as session:
+                return session.explain(self._queries.step_select(STEP, ids))
+        from dbos_notebook.tables.vocabulary import WORKFLOW
 
-            statement = self._queries.workflow_select(WORKFLOW, self._check(filters), limit=limit)
+        checked = self._check(filters)
         with self._reader.session() as session:
+            statement = self._queries.workflow_select(WORKFLOW, checked, limit=limit)
             return session.explain(statement)

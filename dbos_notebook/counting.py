@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from dbos_notebook.database.changes import repeat_if_changed
+
 if TYPE_CHECKING:
     import datetime as dt
 
@@ -24,6 +26,7 @@ class Counting:
 
         def _check(self, filters: Mapping[str, Any]) -> dict[str, Any]: ...
 
+    @repeat_if_changed
     def counts(
         self,
         by: str | Iterable[str] = "status",
@@ -64,6 +67,7 @@ class Counting:
         with self._reader.session() as session:
             return aggregates.counts(session, self._queries, by, bucket, time, checked)
 
+    @repeat_if_changed
     def step_statistics(
         self, by: str | Iterable[str] = "function_name", **filters: Any
     ) -> pd.DataFrame:
@@ -95,6 +99,7 @@ class Counting:
         with self._reader.session() as session:
             return aggregates.step_statistics(session, self._queries, by, checked)
 
+    @repeat_if_changed
     def queues(self) -> pd.DataFrame:
         """List queues: limits, depth, running, and how long the oldest has waited.
 
@@ -112,6 +117,7 @@ class Counting:
         with self._reader.session() as session:
             return aggregates.queues(session, self._queries)
 
+    @repeat_if_changed
     def executors(self) -> pd.DataFrame:
         """List who ran workflows, the latest activity first. DBOS records no heartbeat.
 

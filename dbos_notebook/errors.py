@@ -9,8 +9,11 @@ The tree::
     ├── NotDBOSDatabaseError                        reached, but it holds no DBOS tables
     │   └── SchemaNotFoundError                     the DBOS tables are in another schema
     ├── PermissionDeniedError    (PermissionError)  the role may not read a table
-    ├── QueryTimeoutError        (TimeoutError)     the statement ran past its time
+    ├── QueryCancelledError                         the server ended the statement
+    │   └── QueryTimeoutError    (TimeoutError)     it ran past its time
     ├── DatabaseLockedError                         another process holds the SQLite file
+    ├── DatabaseChangedError                        its tables or file changed during the call
+    ├── NotCopyableError         (TypeError)        a client was pickled or copied
     ├── FilterError              (ValueError)       a filter, value or column makes no sense
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
     ├── GraphError               (ValueError)       rows that make no graph; a wrong graph or word
@@ -18,7 +21,7 @@ The tree::
     │   └── GraphvizNotFoundError                   nothing is installed that lays out graphs
     ├── MissingPackageError      (ImportError)      an extra of this package is not installed
     ├── OutputError              (OSError)          a file exists already, or cannot be written
-    ├── ReadOnlyError            (PermissionError)  control was asked of a read-only client
+    ├── ReadOnlyError            (PermissionError)  control where nothing can be written
     └── ControlError                                a control call wrote nothing, or not all
         ├── UnsupportedRevisionError                the installed dbos cannot control this database
         ├── RefusedError         (ValueError)       it would do harm or can do nothing; ``plan``
@@ -69,12 +72,24 @@ class PermissionDeniedError(NotebookError, PermissionError):
     """The role that is connected may not read what was asked for."""
 
 
-class QueryTimeoutError(NotebookError, TimeoutError):
+class QueryCancelledError(NotebookError):
+    """The server ended the statement: for a lock, for a standby's sake, or because asked to."""
+
+
+class QueryTimeoutError(QueryCancelledError, TimeoutError):
     """The statement ran past ``statement_timeout`` and was cancelled."""
 
 
 class DatabaseLockedError(NotebookError):
     """Another process holds the SQLite file exclusively."""
+
+
+class DatabaseChangedError(NotebookError):
+    """The tables, or the SQLite file, changed while they were read; the same call works again."""
+
+
+class NotCopyableError(NotebookError, TypeError):
+    """A client was to be pickled or copied, and its connections cannot be."""
 
 
 class FilterError(NotebookError, ValueError):
@@ -106,7 +121,7 @@ class OutputError(NotebookError, OSError):
 
 
 class ReadOnlyError(NotebookError, PermissionError):
-    """Control was asked of a client that was opened with ``read_only=True``."""
+    """Control was asked of a client with ``read_only=True``, a standby, or a read-only session."""
 
 
 class ControlError(NotebookError):
@@ -115,7 +130,8 @@ class ControlError(NotebookError):
     Attributes
     ----------
     plan
-        What would have been done and what not (a ``Plan``), where the call was refused.
+        What would have been done and what not (a ``Plan``), where the call was refused; where it
+        broke off, ``plan.apply()`` goes on.
     receipt
         What was done (a ``Receipt``), where the call had begun.
     """
@@ -155,14 +171,19 @@ class ControlInterrupt(KeyboardInterrupt):
 
     Attributes
     ----------
+    plan
+        What it was doing (a ``Plan``): ``plan.apply()`` goes on. ``None`` where it only waited.
     receipt
         What control had done (a ``Receipt``); ``None`` where it only waited.
     workflows
         What waiting had seen last (a DataFrame); ``None`` where it did not wait.
     """
 
-    def __init__(self, message: str, *, receipt: Any = None, workflows: Any = None) -> None:
+    def __init__(
+        self, message: str, *, plan: Any = None, receipt: Any = None, workflows: Any = None
+    ) -> None:
         super().__init__(message)
+        self.plan = plan
         self.receipt = receipt
         self.workflows = workflows
 

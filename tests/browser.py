@@ -8,6 +8,7 @@ server serves. Where Chromium is missing the tests are skipped with the reason, 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -19,18 +20,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers import require
 
-from scripts.browser import ADVICE, find
+from scripts.system_packages import CHROMIUM, find_chromium
 
 if TYPE_CHECKING:
     import nbformat
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, Page
 
 ARGUMENTS = (
     "--headless",
@@ -49,6 +50,13 @@ READY = """() => {
     const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
     return context?.isReady && context.session?.kernel?.status === "idle";
 }"""
+LEAVE = """() => {
+    const shown = window.jupyterapp?.shell.currentWidget;
+    if (!shown || "ran" in window || "__pwned" in window) return false;
+    shown.dispose();
+    return true;
+}"""
+"""Close the notebook that is shown, unless the page is no longer as it was."""
 HOSTS = {"lab": "doc/tree", "notebook": "notebooks"}
 """Where the server shows a notebook, by host."""
 # What JupyterLab would fetch from elsewhere on its own is turned off, so that a request beyond the
@@ -95,10 +103,11 @@ class Jupyter:
         nbformat.write(notebook, self.root / name)
         return name
 
-    def end_kernels(self) -> None:
-        """End every kernel: each would hold its memory until the server ends."""
+    def end_kernels(self, *names: str) -> None:
+        """End the kernels of these notebooks, or all: each would hold its memory to the end."""
         for session in self.call("GET", "api/sessions"):
-            self.call("DELETE", f"api/sessions/{session['id']}")
+            if not names or session["path"] in names:
+                self.call("DELETE", f"api/sessions/{session['id']}")
 
 
 @dataclass
@@ -112,6 +121,13 @@ class Opened:
     """What the console said was wrong."""
     requests: list[str] = field(default_factory=list)
     """Every address that the page asked for."""
+    reusable: bool = False
+    """Whether another notebook can be opened in the page."""
+
+    def wait(self) -> None:
+        """Wait until the notebook is shown and its kernel ready: else a run asks for a kernel."""
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+        self.page.wait_for_function(READY)
 
     def command(self, name: str, arguments: dict[str, Any] | None = None) -> None:
         """Run a command of JupyterLab, as its menus do, and wait until it is done."""
@@ -242,35 +258,86 @@ def running_chromium(path: str) -> Iterator[Browser]:
         browser.close()
 
 
-@contextmanager
-def notebooks(jupyter: Jupyter, chromium: Browser) -> Iterator[Callable[..., Opened]]:
-    """Give what opens a notebook of cells and runs it; what was opened is closed at the end."""
-    contexts: list[BrowserContext] = []
+class Pages:
+    """Pages in which JupyterLab is loaded; each shows one notebook after another.
 
-    def open_notebook(
-        *cells: str, width: int = 1100, height: int = 900, scale: float = 1, host: str = "lab"
+    To load JupyterLab costs three times as much as to open a notebook in it and to run that.
+    """
+
+    def __init__(self, jupyter: Jupyter, chromium: Browser) -> None:
+        self._jupyter = jupyter
+        self._chromium = chromium
+        self._free: list[Opened] = []
+        self._used: list[Opened] = []
+
+    def open(
+        self, *cells: str, width: int = 1100, height: int = 900, scale: float = 1, host: str = "lab"
     ) -> Opened:
-        context = chromium.new_context(
-            viewport={"width": width, "height": height},
-            device_scale_factor=scale,
-            permissions=["clipboard-read", "clipboard-write"],
-        )
-        contexts.append(context)
-        page = context.new_page()
-        name = jupyter.write(cells)
-        opened = Opened(page, jupyter.root / name, jupyter)
-        listen(page, opened.errors, opened.requests)
-        page.goto(f"{jupyter.url}/{HOSTS[host]}/{name}?token={jupyter.token}")
-        page.wait_for_selector(".jp-Notebook .jp-Cell")
-        # To run cells earlier would ask which kernel to take.
-        page.wait_for_function(READY)
+        """Open a notebook of these cells in a page that is free, or a new one, and run it."""
+        path = self._jupyter.root / self._jupyter.write(cells)
+        if host == "lab" and scale == 1 and self._free:
+            left = self._free.pop()
+            opened = replace(left, path=path)
+            self._used.append(opened)
+            opened.page.set_viewport_size({"width": width, "height": height})
+            if not opened.page.evaluate("document.body.dataset.jpThemeLight === 'true'"):
+                opened.set_dark(dark=False)
+            opened.command("docmanager:open", {"path": path.name, "factory": "Notebook"})
+            opened.wait()
+        else:
+            context = self._chromium.new_context(
+                viewport={"width": width, "height": height},
+                device_scale_factor=scale,
+                permissions=["clipboard-read", "clipboard-write"],
+            )
+            page = context.new_page()
+            opened = Opened(page, path, self._jupyter, reusable=host == "lab" and scale == 1)
+            self._used.append(opened)
+            listen(page, opened.errors, opened.requests)
+            address = f"{self._jupyter.url}/{HOSTS[host]}/{path.name}"
+            page.goto(f"{address}?token={self._jupyter.token}")
+            opened.wait()
         opened.run()
         return opened
 
+    def release(self, opened: Opened) -> None:
+        """Close a notebook and end its kernel; keep its page if nothing went wrong in it."""
+        self._used.remove(opened)
+        if opened.reusable and opened.errors == [] and opened.page.evaluate(LEAVE):
+            opened.page.mouse.move(0, 0)
+            opened.requests.clear()
+            self._free.append(opened)
+        else:
+            opened.page.context.close()
+        self._jupyter.end_kernels(opened.path.name)
+
+    def close(self) -> None:
+        """Close every page and end every kernel."""
+        for opened in (*self._used, *self._free):
+            opened.page.context.close()
+        self._jupyter.end_kernels()
+
+
+@contextmanager
+def notebooks(jupyter: Jupyter, chromium: Browser) -> Iterator[Callable[..., Opened]]:
+    """Give what opens a notebook of cells and runs it; what was opened is closed at the end."""
+    pages = Pages(jupyter, chromium)
+    yield pages.open
+    pages.close()
+
+
+@contextmanager
+def opening(pages: Pages) -> Iterator[Callable[..., Opened]]:
+    """Give what opens a notebook; at the end its page is free for another."""
+    made: list[Opened] = []
+
+    def open_notebook(*cells: str, **options: Any) -> Opened:
+        made.append(pages.open(*cells, **options))
+        return made[-1]
+
     yield open_notebook
-    for context in contexts:
-        context.close()
-    jupyter.end_kernels()
+    for opened in made:
+        pages.release(opened)
 
 
 @pytest.fixture(scope="session")
@@ -280,22 +347,54 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """A running Chromium.
-
-    A module's, because Playwright keeps an event loop running in this thread, in which other
-    modules' tests could not start one of their own.
-    """
-    path = find()
+@pytest.fixture(scope="session")
+def only_chromium() -> Iterator[tuple[Browser, asyncio.AbstractEventLoop]]:
+    """A running Chromium, and the event loop that Playwright keeps running in this thread."""
+    path = find_chromium()
     if path is None:
-        require(ADVICE)
+        require(CHROMIUM)
     with running_chromium(str(path)) as browser:
-        yield browser
+        loop = asyncio.get_running_loop()
+        asyncio._set_running_loop(None)
+        yield browser, loop
+        asyncio._set_running_loop(loop)
 
 
 @pytest.fixture(scope="module")
-def notebook(jupyter: Jupyter, chromium: Browser) -> Iterator[Callable[..., Opened]]:
-    """Open a notebook of the given cells in JupyterLab, and run it."""
-    with notebooks(jupyter, chromium) as open_notebook:
+def chromium(only_chromium: tuple[Browser, asyncio.AbstractEventLoop]) -> Iterator[Browser]:
+    """A running Chromium, the same in every module.
+
+    Between two modules that use it the thread has no running loop: other modules' tests start
+    loops of their own.
+    """
+    browser, loop = only_chromium
+    asyncio._set_running_loop(loop)
+    yield browser
+    asyncio._set_running_loop(None)
+
+
+@pytest.fixture(scope="session")
+def pages(
+    jupyter: Jupyter, only_chromium: tuple[Browser, asyncio.AbstractEventLoop]
+) -> Iterator[Pages]:
+    """The pages in which notebooks are opened."""
+    browser, loop = only_chromium
+    pages = Pages(jupyter, browser)
+    yield pages
+    asyncio._set_running_loop(loop)
+    pages.close()
+    asyncio._set_running_loop(None)
+
+
+@pytest.fixture
+def notebook(chromium: Browser, pages: Pages) -> Iterator[Callable[..., Opened]]:
+    """Open a notebook of the given cells in JupyterLab, and run it; for one test."""
+    with opening(pages) as open_notebook:
+        yield open_notebook
+
+
+@pytest.fixture(scope="module")
+def module_notebook(chromium: Browser, pages: Pages) -> Iterator[Callable[..., Opened]]:
+    """Open a notebook that the tests of a module share."""
+    with opening(pages) as open_notebook:
         yield open_notebook

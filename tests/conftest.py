@@ -7,15 +7,26 @@ Postgres is missing, its tests are skipped with a reason, or fail when
 
 from __future__ import annotations
 
+import fcntl
+import gzip
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import budgets  # noqa: F401  sets hypothesis's profile
 import pytest
 
 # Fixtures of the browser tests.
-from browser import chromium, jupyter, notebook  # noqa: F401
+from browser import (  # noqa: F401
+    chromium,
+    jupyter,
+    module_notebook,
+    notebook,
+    only_chromium,
+    pages,
+)
 from servers import CORPUS, PASSWORD, PASSWORD_ROLE, PostgresServer, start_postgres
 
 import dbos_notebook as dn
@@ -25,8 +36,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the browser's, which take longest: else a worker is left with one at the end."""
-    items.sort(key=lambda item: "chromium" not in getattr(item, "fixturenames", ()))
+    """Begin with the browser's files, which take longest, lest a worker has one left at the end."""
+    files = {item.path for item in items if "chromium" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in files)
 
 
 @pytest.fixture(scope="session")
@@ -78,24 +90,44 @@ def corpus_postgres(postgres_server: PostgresServer) -> Callable[[str], str]:
     return restore
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Have one worker make a file that all of them use; return its path."""
+    directory = factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        directory = directory.parent  # the workers' own directories are in it
+    path = directory / name
+    with (directory / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            make(path.with_suffix(".new"))
+            path.with_suffix(".new").rename(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def shop_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite system database that the demo application wrote."""
     from dbos_notebook import demo
 
+    def make(path: Path) -> None:
+        demo.run(f"sqlite:///{path}", workflows=60, seed=1)
+
     path = tmp_path_factory.mktemp("shop") / "shop.sqlite"
-    demo.run(f"sqlite:///{path}", workflows=60, seed=1)
+    shutil.copyfile(once(tmp_path_factory, "shop.sqlite", make), path)
     return path
 
 
 @pytest.fixture(scope="session")
-def shop_postgres(postgres_server: PostgresServer) -> str:
+def shop_postgres(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URL of a Postgres system database that the demo application wrote."""
     from dbos_notebook import demo
 
-    url = postgres_server.url(postgres_server.create_database())
-    demo.run(url, workflows=60, seed=1)
-    return url
+    def make(path: Path) -> None:
+        name = postgres_server.create_database()
+        demo.run(postgres_server.url(name), workflows=60, seed=1)
+        path.write_bytes(gzip.compress(postgres_server.dump(name)))
+
+    return postgres_server.url(postgres_server.restore(once(tmp_path_factory, "shop.gz", make)))
 
 
 @pytest.fixture(scope="session")

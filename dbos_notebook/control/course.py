@@ -9,24 +9,29 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.control.live import Progress
-from dbos_notebook.errors import NotebookError
+from dbos_notebook.control.transactions import Attempt
+from dbos_notebook.errors import DatabaseConnectionError, NotebookError
 
 if TYPE_CHECKING:
     from dbos_notebook.control.calls import Door
-    from dbos_notebook.control.hands import Hands
     from dbos_notebook.control.presses import Presses
 
 GRACE_SECONDS = 10.0
-"""How long an interrupted call waits for what is under way, to know how it ended."""
+"""How long a broken-off call waits for what SQLite does: that cannot be given up."""
+INTERRUPTED_SECONDS, FAILED_SECONDS = 0.3, 2.0
+"""How long it waits on Postgres, after Ctrl-C and after a fault, before it gives calls up."""
+TURN_SECONDS = 0.1
+LOOK_SECONDS = 2.0
+"""From when on, and how often, a call that has not returned is looked after."""
 
 
 Call = Callable[[Any, Sequence[Any]], dict[str, str] | None]
+LookAfter = Callable[[Sequence[Attempt]], None]
 
 
 @dataclass
@@ -41,6 +46,12 @@ class Unit:
     made: dict[str, str] = field(default_factory=dict)
     # In a batch that was taken apart, each one's own error.
     errors: dict[int, BaseException] = field(default_factory=dict)
+    attempt: Attempt | None = None
+
+    def state(self) -> tuple[object, ...]:
+        """Return how far it has come, to be compared."""
+        fates = [each.fate for each in self.attempt.transactions] if self.attempt else []
+        return self.begun, self.ended, self.error, fates
 
 
 class Course:
@@ -51,36 +62,38 @@ class Course:
         door: Door,
         call: Call,
         presses: Presses,
-        hands: AbstractContextManager[Hands | None] | None = None,
+        *,
+        server: int = 0,
+        look_after: LookAfter | None = None,
     ) -> None:
         self._door = door
         self._presses = presses
         self._call = call
-        # What is called in the place of DBOS's client, if they give something.
-        self._hands = hands or nullcontext()
-        self._client: Any = None
+        self._server = server
+        self._look_after = look_after
         self._lock = threading.Lock()
         self._stopped = False
         self.fatal: NotebookError | None = None
         self.interrupted = False
+        # Whether the fault came late, so that little time is left to find out what was done.
+        self.took_long = False
 
     def run(self, units: Sequence[Unit], title: str) -> None:
         """Run them. Each unit then tells whether it began, ended, and with what error."""
         waiting = list(reversed(units))
         under_way: set[Future[None]] = set()
         total = sum(len(unit.items) for unit in units)
-        # The hands are let go when what is under way has ended.
-        with ExitStack() as ending:
+        with self._door.in_use():
             try:
                 with Progress(title, total) as progress:
-                    self._client = ending.enter_context(self._hands)
                     while (waiting or under_way) and not self._stopped and not self._presses.count:
                         while waiting and len(under_way) < 2 * self._door.width:
                             unit = waiting.pop()
                             under_way.add(self._door.submit(partial(self._work, unit)))
                         # In turns, to look for Ctrl-C.
-                        _, under_way = wait(under_way, 0.2, FIRST_COMPLETED)
+                        _, under_way = wait(under_way, TURN_SECONDS, FIRST_COMPLETED)
                         progress.show(sum(len(unit.items) for unit in units if unit.ended))
+                        self._look(units)
             except KeyboardInterrupt:
                 self.interrupted = True
             except NotebookError as error:
@@ -88,21 +101,46 @@ class Course:
                 self.fatal = self.fatal or error
             self._drain(units)
 
+    def _look(self, units: Sequence[Unit]) -> None:
+        """Have somebody find out what calls wait for that take long: it may be a lock."""
+        if self._look_after is None:
+            return
+        limit = self._door.statement_timeout
+        pause = LOOK_SECONDS if limit is None else min(LOOK_SECONDS, limit / 2)
+        now = time.monotonic()
+        late = [
+            unit.attempt
+            for unit in units
+            if unit.attempt and not unit.ended and now - unit.attempt.looked_at > pause
+        ]
+        if late:
+            for attempt in late:
+                attempt.looked_at = now
+            threading.Thread(target=self._look_after, args=[late], daemon=True).start()
+
     def _work(self, unit: Unit) -> None:
         with self._lock:
             if self._stopped:
                 return
+            unit.attempt = Attempt(self._door.statement_timeout, self._server)
             unit.begun = True
         try:
-            self._try(unit)
+            again = True
+            while again:
+                with self._door.attempting(unit.attempt):
+                    again = self._try(unit)
         finally:
             unit.ended = True
 
-    def _try(self, unit: Unit) -> None:
+    def _try(self, unit: Unit) -> bool:
+        """Call DBOS; return whether to call again, because no connection was to be had."""
         from dbos import error as dbos_error
 
         try:
-            client = self._client or self._door.client()
+            client = self._door.client()
+            if unit.attempt is not None:
+                # The first call loads DBOS, which is no fault of the database's.
+                unit.attempt.restart()
             try:
                 unit.made = self._call(client, unit.items) or {}
             except dbos_error.DBOSNonExistentWorkflowError:
@@ -111,12 +149,17 @@ class Course:
                 # One of the batch has gone since it was read, and DBOS did none of them.
                 self._one_by_one(client, unit, dbos_error.DBOSNonExistentWorkflowError)
         except Exception as error:  # noqa: BLE001 - whatever it is, the receipt tells it
+            if not self._stopped and self._door.make_do(error):
+                return True
             unit.error = error
-            fatal = self._door.fatal(error)
+            fatal = self._door.fatal(error, unit.attempt)
             if fatal is not None:
+                began = unit.attempt.began if unit.attempt else time.monotonic()
                 with self._lock:
                     self._stopped = True
                     self.fatal = self.fatal or fatal
+                    self.took_long = self.took_long or time.monotonic() - began > LOOK_SECONDS
+        return False
 
     def _one_by_one(self, client: Any, unit: Unit, gone: type[Exception]) -> None:
         for number, item in enumerate(unit.items):
@@ -130,13 +173,28 @@ class Course:
         with self._lock:
             self._stopped = True
         self.interrupted = self.interrupted or self._presses.count > 0
-        deadline = time.monotonic() + GRACE_SECONDS
+        if self._door.location.path:
+            self._wait(units, GRACE_SECONDS)
+            return
+        hasty = self.interrupted or isinstance(self.fatal, DatabaseConnectionError)
+        if self._wait(units, INTERRUPTED_SECONDS if hasty else FAILED_SECONDS):
+            return
+        for unit in units:
+            if unit.attempt is not None and not unit.ended:
+                unit.attempt.give_up()
+        # To roll back takes no longer, or nobody answers; what was given up is not committed.
+        self._wait(units, INTERRUPTED_SECONDS)
+
+    def _wait(self, units: Sequence[Unit], seconds: float) -> bool:
+        """Wait for the units that have begun; return whether all have ended."""
+        deadline = time.monotonic() + seconds
         while any(unit.begun and not unit.ended for unit in units):
             try:
                 # Pressed again: whoever does not want to wait gets "unknown" for the rest.
                 if time.monotonic() > deadline or self._presses.count > 1:
-                    return
+                    return False
                 time.sleep(0.02)
             except KeyboardInterrupt:
                 self.interrupted = True
-                return
+                return False
+        return True

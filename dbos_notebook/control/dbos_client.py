@@ -28,6 +28,8 @@ _KEEPS_VERSION: releases.Version = (2, 4)
 """The last dbos whose forks keep the version of the original where none is given."""
 _ENQUEUES_WITH_XID: releases.Version = (3, 2)
 """The first dbos that writes ``creator_xid`` when it enqueues."""
+_ASKS_NO_ISOLATION: releases.Version = (2, 12)
+"""The first dbos that resumes without ``SET TRANSACTION ISOLATION LEVEL``."""
 _PLACEHOLDER = {
     "sqlite": "sqlite:///unused.sqlite",
     "postgresql": "postgresql://unused:unused@unused/unused",
@@ -62,6 +64,11 @@ def forks_keep_version() -> bool:
 def enqueues_with_xid() -> bool:
     """Tell whether the installed dbos writes ``workflow_status.creator_xid`` when it enqueues."""
     return releases.parse(releases.installed()) >= _ENQUEUES_WITH_XID
+
+
+def asks_for_isolation() -> bool:
+    """Tell whether the installed dbos sets an isolation level in transactions that control makes."""
+    return (0, 0) < releases.parse(releases.installed()) < _ASKS_NO_ISOLATION
 
 
 def make_client(

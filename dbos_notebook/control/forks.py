@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import uuid
@@ -9,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dbos_notebook.control import rows
+from dbos_notebook.control import privileges, rows
 from dbos_notebook.control.dbos_client import forks_keep_version
+from dbos_notebook.control.destinations import choose, read_queues
 from dbos_notebook.control.forkpoints import ForkPoint, resolve
-from dbos_notebook.control.hands import Hands, fork
+from dbos_notebook.control.privileges import Needs
 from dbos_notebook.control.rows import Row
 from dbos_notebook.control.verbs import Item, Known, Verb, changed
 from dbos_notebook.errors import StepNotFoundError
@@ -64,6 +66,8 @@ class FromStep(Verb):
         self, session: Session, queries: Queries, known: Known, before: Mapping[str, Item]
     ) -> None:
         """Find the steps of those that exist; those of an earlier plan stay as they were."""
+        if self.queue_name is not None:
+            known.queues = read_queues(session, queries)
         new = [one for one in known.rows if one not in before]
         known.points = {one: item.point for one, item in before.items() if item.point}
         known.steps = rows.steps(session, queries, new)
@@ -74,11 +78,27 @@ class FromStep(Verb):
             except StepNotFoundError as error:
                 known.points[workflow_id] = str(error)
 
-    def _from(self, client_options: dict[str, Any]) -> dict[str, Any]:
+    def _placed(self, item: Item, known: Known) -> Item:
+        """Say onto which queue it goes, or refuse where it would wait there for ever."""
+        if item.verdict != "do" or item.row is None:
+            return item
+        place = choose(item.row, self.queue_name, self.queue_partition_key, known.queues)
+        if place.problem:
+            return dataclasses.replace(
+                item, verdict="refused", effect=place.problem, new_workflow_id=None
+            )
+        return dataclasses.replace(
+            item,
+            effect=f"{item.effect}; {place.effect}" if place.effect else item.effect,
+            queue_name=place.queue_name,
+            queue_partition_key=place.queue_partition_key,
+        )
+
+    def _from(self, item: Item, client_options: dict[str, Any]) -> dict[str, Any]:
         return client_options | {
             "application_version": self.application_version,
-            "queue_name": self.queue_name,
-            "queue_partition_key": self.queue_partition_key,
+            "queue_name": item.queue_name,
+            "queue_partition_key": item.queue_partition_key,
         }
 
     def options(self) -> dict[str, Any]:
@@ -94,10 +114,16 @@ class Fork(FromStep):
     """Fork: a new workflow that copies the steps before one, and runs from there."""
 
     action: ClassVar[str] = "fork"
+    needed: ClassVar[Needs] = privileges.FORK
     timeout: float | None = None
     key: str | None = None
     replacement_children: Mapping[str, str] | None = None
     force: bool = False
+
+    def needs(self, items: Sequence[Item]) -> Needs:
+        """Return the privileges; to copy steps takes more."""
+        copies = any(item.point is not None and item.point.start_step > 1 for item in items)
+        return {**self.needed, **(privileges.FORK_COPYING if copies else {})}
 
     def look(
         self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
@@ -151,7 +177,8 @@ class Fork(FromStep):
         if unknown:
             effect = f"no workflow has the ID {unknown[0]!r}, given in replacement_children"
             return Item(workflow_id, "refused", effect, row, point)
-        return Item(workflow_id, "do", self._effect(point, known), row, point, new_id)
+        item = Item(workflow_id, "do", self._effect(point, known), row, point, new_id)
+        return self._placed(item, known)
 
     def _effect(self, point: ForkPoint, known: Known) -> str:
         effect = f"runs again from {point.label}"
@@ -164,19 +191,23 @@ class Fork(FromStep):
             )
         return effect
 
-    def call(self, client: DBOSClient | Hands, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
         """Fork one by one: DBOS has no public call for many."""
+        from dbos import SetWorkflowID
+
         for item in items:
             if item.point is None or item.new_workflow_id is None:
                 raise RuntimeError(f"{item.workflow_id} was planned without a step")
             replaced = item.replaced or self.replacement_children
             options = self._from(
+                item,
                 {
                     "replacement_children": dict(replaced) if replaced else None,
                     "timeout_seconds": self.timeout,
-                }
+                },
             )
-            fork(client, item.new_workflow_id, item.workflow_id, item.point.start_step, options)
+            with SetWorkflowID(item.new_workflow_id):
+                client.fork_workflow(item.workflow_id, item.point.start_step, **options)
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
         """Tell whether the fork is there."""
@@ -186,7 +217,7 @@ class Fork(FromStep):
     def target(self, item: Item) -> tuple[str | None, str | None]:
         """Return the version and queue of the fork."""
         own = item.row.app_version if item.row and forks_keep_version() else None
-        return self.application_version or own, self.queue_name
+        return self.application_version or own, item.queue_name
 
 
 @dataclass(frozen=True)
@@ -194,6 +225,14 @@ class Rewind(FromStep):
     """Rewind: the same workflow, its steps from one on discarded, enqueued again."""
 
     action: ClassVar[str] = "rewind"
+    needed: ClassVar[Needs] = privileges.REWIND
+    # Somebody else's resume changes the row as well.
+    traceable: ClassVar[bool] = False
+
+    def needs(self, items: Sequence[Item]) -> Needs:
+        """Return the privileges; to set the version takes one more."""
+        extra = privileges.REWIND_TO_VERSION if self.application_version else {}
+        return {**self.needed, **extra}
 
     def look(
         self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
@@ -220,7 +259,7 @@ class Rewind(FromStep):
         effect = f"forgets {point.label} and what came after, its result and later messages"
         if point.repeated:
             effect += f"; repeats what had succeeded: {_listed(point.repeated)}"
-        return Item(workflow_id, "do", effect, row, point)
+        return self._placed(Item(workflow_id, "do", effect, row, point), known)
 
     def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
         """Rewind one by one, as DBOS does."""
@@ -228,7 +267,7 @@ class Rewind(FromStep):
             if item.point is None:
                 raise RuntimeError(f"{item.workflow_id} was planned without a step")
             client.rewind_workflow(
-                item.workflow_id, start_step=item.point.start_step, **self._from({})
+                item.workflow_id, start_step=item.point.start_step, **self._from(item, {})
             )
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
@@ -238,7 +277,7 @@ class Rewind(FromStep):
     def target(self, item: Item) -> tuple[str | None, str | None]:
         """Return its own version unless told otherwise."""
         own = item.row.app_version if item.row else None
-        return self.application_version or own, self.queue_name
+        return self.application_version or own, item.queue_name
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,55 +1,190 @@
-"""Whether anything may be changed at all: asked before each call that writes."""
+"""Permission checks that run before every control call, and are said in every plan.
+
+What a call would run into half way is found before it: a read-only client, a standby, a session
+that is read-only by default, a missing privilege, a revision that the installed dbos cannot
+control.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from dbos_notebook.control.calls import not_allowed
-from dbos_notebook.errors import ReadOnlyError, UnsupportedRevisionError
+from dbos_notebook.control.calls import not_allowed, read_only
+from dbos_notebook.control.transactions import READ_ONLY_SESSION, STANDBY
+from dbos_notebook.database.sqlite_file import SQLiteFile
+from dbos_notebook.errors import (
+    NotebookError,
+    PermissionDeniedError,
+    ReadOnlyError,
+    UnsupportedRevisionError,
+)
+from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
-    from dbos_notebook.database.reader import Reader
+    from dbos_notebook.control.privileges import Needs
+    from dbos_notebook.database.reader import Reader, Session
     from dbos_notebook.tables.queries import Queries
 
+_SERVER = """
+    SELECT pg_catalog.pg_is_in_recovery() AS standby,
+        pg_catalog.current_setting('default_transaction_read_only') = 'on' AS read_only,
+        (EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint AS started
+"""
 
-def require_write(reader: Reader, queries: Queries, *, read_only: bool) -> None:
-    """Raise for a read-only client or role, and for a revision that dbos cannot control."""
-    if read_only:
-        raise ReadOnlyError(
-            f"This client of {reader.location} was opened with read_only=True. "
-            "connect(…) without it can control workflows."
+# Where the whole table is granted, or the role owns it, columns need not be looked at.
+_PRIVILEGES = """
+    SELECT c.relname AS name, p.privilege AS privilege,
+        pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS reachable,
+        pg_catalog.row_security_active(c.oid) AS filtered,
+        pg_catalog.has_table_privilege(c.oid, p.privilege) AS whole,
+        CASE WHEN p.privilege <> 'DELETE'
+            AND NOT pg_catalog.has_table_privilege(c.oid, p.privilege)
+        THEN ARRAY(
+            SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, p.privilege)
+        ) END AS missing,
+        CASE WHEN p.privilege = 'INSERT' THEN ARRAY(
+            SELECT s.relname::text FROM pg_catalog.pg_depend AS d
+            JOIN pg_catalog.pg_class AS s ON s.oid = d.objid
+            WHERE d.refobjid = c.oid AND d.deptype IN ('a', 'i')
+                AND CASE WHEN s.relkind = 'S'
+                    THEN NOT pg_catalog.has_sequence_privilege(s.oid, 'USAGE') END
+        ) END AS sequences,
+        current_user AS role
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS p (privilege)
+    WHERE n.nspname = :schema AND c.relname = ANY (CAST(:tables AS text[]))
+    ORDER BY c.relname, p.privilege
+"""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Whether a call may be made, as was found when it was planned or is about to be applied.
+
+    Attributes
+    ----------
+    problem
+        Why not; ``None`` where nothing speaks against it.
+    notes
+        What a person should know all the same.
+    server
+        When the server started, in microseconds since 1970, to know it again; 0 on SQLite.
+    """
+
+    problem: NotebookError | None = None
+    notes: tuple[str, ...] = ()
+    server: int = 0
+
+
+def conditions(
+    reader: Reader, session: Session, queries: Queries, needs: Needs, *, client_read_only: bool
+) -> Conditions:
+    """Find what speaks against a call that needs these privileges."""
+    if client_read_only:
+        return Conditions(
+            ReadOnlyError(
+                f"This client of {reader.location} was opened with read_only=True. "
+                "connect(…) without it can control workflows."
+            )
         )
     catalog = queries.catalog
-    with reader.session() as session:
-        if catalog.has("dbos_migrations", "version"):
-            # The application may have been upgraded since this client connected.
-            table = catalog.table("dbos_migrations")
-            newest = sa.select(sa.func.max(table.c.version).label("version"))
-            revision = session.rows(newest)[0]["version"]
-            catalog = dataclasses.replace(catalog, revision=revision)
-        if not catalog.control:
-            raise UnsupportedRevisionError(f"{catalog.control.reason} Nothing was written.")
-        if catalog.dialect == "postgresql" and not session.rows(_may_write(catalog.schema)):
-            raise not_allowed(reader.location, "no UPDATE on workflow_status")
+    if catalog.has("dbos_migrations", "version"):
+        # The application may have been upgraded since this client connected.
+        table = catalog.table("dbos_migrations")
+        newest = sa.select(sa.func.max(table.c.version).label("version"))
+        revision = session.rows(newest)[0]["version"]
+        if revision != catalog.revision:
+            # A migration that changed no table is noticed nowhere else.
+            queries.use(catalog := dataclasses.replace(catalog, revision=revision))
+    if not catalog.control:
+        return Conditions(
+            UnsupportedRevisionError(f"{catalog.control.reason} Nothing was written.")
+        )
+    if reader.location.path:
+        return _of_file(reader)
+    return _of_server(reader, session, needs)
+
+
+def _of_file(reader: Reader) -> Conditions:
     path = reader.location.path
     if path and not os.access(path, os.W_OK):
-        raise not_allowed(reader.location, "the file is read-only")
+        return Conditions(not_allowed(reader.location, "the file is read-only"))
+    file = SQLiteFile(reader.location)
+    if file.writing_locks_owner_out():
+        return Conditions(
+            PermissionDeniedError(
+                f"{reader.location} is in WAL mode and belongs to another user. Control would "
+                f"create its -wal and -shm files in {file.directory()} as yours, and the "
+                "application could no longer write. Run control as the owner of the file, or while "
+                "the application runs and you may write those files. Nothing was written."
+            )
+        )
+    if path and not os.access(path.parent, os.W_OK):
+        # SQLite keeps its journal beside the file.
+        return Conditions(not_allowed(reader.location, f"nothing can be written in {path.parent}"))
+    return Conditions()
 
 
-def _may_write(schema: str | None) -> sa.Select[Any]:
-    """Select one row where the role may change workflows."""
-    classes = sa.table(
-        "pg_class", sa.column("oid"), sa.column("relname"), sa.column("relnamespace")
-    ).alias("c")
-    spaces = sa.table("pg_namespace", sa.column("oid"), sa.column("nspname")).alias("n")
-    joined = classes.join(spaces, spaces.c.oid == classes.c.relnamespace)
-    allowed = sa.func.has_table_privilege(classes.c.oid, sa.literal("UPDATE"))
-    return (
-        sa.select(classes.c.oid.label("oid"))
-        .select_from(joined)
-        .where(spaces.c.nspname == schema, classes.c.relname == "workflow_status", allowed)
+def _of_server(reader: Reader, session: Session, needs: Needs) -> Conditions:
+    found = session.rows(sa.text(_SERVER))[0]
+    server = int(found["started"])
+    if found["standby"]:
+        return Conditions(read_only(reader.location, STANDBY), server=server)
+    if found["read_only"]:
+        return Conditions(read_only(reader.location, READ_ONLY_SESSION), server=server)
+    tables = sorted({table for table, _ in needs})
+    statement = sa.text(_PRIVILEGES).bindparams(
+        schema=reader.schema, tables="{" + ",".join(tables) + "}"
     )
+    rows = {(row["name"], row["privilege"]): row for row in session.rows(statement)}
+    missing, filtered = [], set()
+    for (table, privilege), columns in needs.items():
+        row = rows.get((table, privilege))
+        if row is None:
+            # The catalog said what tables there are; one that is not there is not written.
+            continue
+        if not row["reachable"]:
+            return Conditions(
+                not_allowed(
+                    reader.location, f"role {_name(row)} has no USAGE on schema {reader.schema!r}"
+                ),
+                server=server,
+            )
+        if row["filtered"]:
+            filtered.add(table)
+        if row["sequences"]:
+            missing.append(f"USAGE ON SEQUENCE {', '.join(map(printable, row['sequences']))}")
+        if row["whole"]:
+            continue
+        lacking = sorted(set(columns) & set(row["missing"] or ()))
+        if row["missing"] is None or lacking:
+            # A role without any is told the table; one with some, the columns.
+            some = row["missing"] is not None and lacking != sorted(set(columns))
+            which = f" ({', '.join(lacking)})" if some else ""
+            missing.append(f"{privilege}{which} ON {table}")
+    problem = None
+    if missing:
+        role = _name(next(iter(rows.values())))
+        problem = not_allowed(
+            reader.location, f"role {role} lacks {'; '.join(dict.fromkeys(missing))}"
+        )
+    notes: tuple[str, ...] = ()
+    if filtered:
+        notes = (
+            f"⚠ Row-level security applies to this role on {', '.join(sorted(filtered))}: rows "
+            "that its policies hide are neither seen nor changed.",
+        )
+    return Conditions(problem, notes, server)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return printable(str(row["role"]))

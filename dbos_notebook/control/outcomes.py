@@ -64,27 +64,94 @@ def _outcome(
             # DBOS had found it below one whose call had begun.
             return "done", verb.done(item)
         return "unchanged", f"not begun: {why}"
+    if unit.ended and error is None:
+        return _returned(verb, item, known)
+    if error is not None and not door.fatal(error):
+        return _refused(verb, item, known, door.reason(error))
+    transactions = unit.attempt.transactions if unit.attempt else []
+    if transactions or not door.location.path:
+        return _broken_off(verb, item, unit, known, why)
+    return _broken_off_untraced(verb, item, unit, known, why, course)
+
+
+def _returned(verb: Verb, item: Item, known: Known | None) -> tuple[Outcome, str]:
+    """Judge a call that returned."""
     if known is None:
-        if unit.ended and error is None:
-            return "done", f"{verb.done(item)} (its row could not be read again)"
-        return "unknown", f"begun, and then: {why}"
+        return "done", f"{verb.done(item)} (its row could not be read again)"
+    after = known.rows.get(item.workflow_id)
+    if verb.certain or verb.happened(item, after, known.rows.get(item.new_workflow_id or "")):
+        return "done", verb.done(item)
+    if after is None:
+        return "not_found", "it was deleted meanwhile"
+    return "unchanged", f"it was {after.status} when the call came"
+
+
+def _refused(verb: Verb, item: Item, known: Known | None, reason: str) -> tuple[Outcome, str]:
+    """Judge a call that DBOS or the database refused, for this workflow alone."""
+    if known is None:
+        return "failed", reason
     after = known.rows.get(item.workflow_id)
     new = known.rows.get(item.new_workflow_id or "")
-    happened = verb.happened(item, after, new)
-    if unit.ended and error is None:
-        if happened or verb.certain:
-            return "done", verb.done(item)
-        if after is None:
-            return "not_found", "it was deleted meanwhile"
-        return "unchanged", f"it was {after.status} when the call came"
-    if error is not None and not door.fatal(error):
-        if isinstance(verb, Fork) and happened and new is not None:
-            # Another call with the same key, or of the same plan, was first.
+    if isinstance(verb, Fork) and new is not None and verb.happened(item, after, new):
+        # Another call with the same key, or of the same plan, was first.
+        return "unchanged", f"already forked as {new.workflow_id}, which is {new.status}"
+    if after is None and verb.subject == "workflow_id" and item.row is not None:
+        return "not_found", "it was deleted meanwhile"
+    return "failed", reason
+
+
+def _broken_off(
+    verb: Verb, item: Item, unit: Unit, known: Known | None, why: str
+) -> tuple[Outcome, str]:
+    """Judge a call that did not return, by what became of its transactions, and then by the rows.
+
+    A row that does not show it proves nothing while a COMMIT may be under way.
+    """
+    attempt = unit.attempt
+    doubtful = bool(attempt and attempt.in_doubt)
+    after = known.rows.get(item.workflow_id) if known else None
+    new = known.rows.get(item.new_workflow_id or "") if known else None
+    shown = known is not None and verb.happened(item, after, new)
+    if attempt is None or not attempt.wrote:
+        if shown and isinstance(verb, Fork) and new is not None:
             return "unchanged", f"already forked as {new.workflow_id}, which is {new.status}"
-        if after is None:
-            return "not_found", "it was deleted meanwhile"
-        return "failed", door.reason(error)
-    if happened:
+        return "failed", f"not done: {why}"
+    started = verb.started_since(item, known, attempt.began_at) if known else []
+    if len(started) == 1:
+        return "done", f"{verb.done(item)}, as {started[0]} (though: {why})"
+    if doubtful:
+        if shown and verb.traceable:
+            return "done", f"{verb.done(item)} (though: {why})"
+        return "unknown", _doubt(verb, item, why)
+    if [each.fate for each in attempt.transactions] == ["committed"]:
+        # One transaction is all of the call: it did what it would have done had it returned.
+        outcome, detail = _returned(verb, item, known)
+        return outcome, f"{detail} (though: {why})"
+    if known is None or started:
+        return "unknown", _doubt(verb, item, why)
+    if shown:
+        return "done", f"{verb.done(item)} (though: {why})"
+    return "failed", f"not done: {why}"
+
+
+def _doubt(verb: Verb, item: Item, why: str) -> str:
+    told = (
+        "the database was asked to commit it, and its answer was lost: it may be done, or become "
+        f"so yet. receipt.check() asks again ({why})"
+    )
+    if isinstance(verb, Fork) and item.new_workflow_id:
+        return f"{told}. If so, the fork is {item.new_workflow_id}"
+    return told
+
+
+def _broken_off_untraced(
+    verb: Verb, item: Item, unit: Unit, known: Known | None, why: str, course: Course
+) -> tuple[Outcome, str]:
+    """Judge a call on a file that did not return, by the rows alone."""
+    if known is None:
+        return "unknown", f"begun, and then: {why}"
+    after, new = known.rows.get(item.workflow_id), known.rows.get(item.new_workflow_id or "")
+    if verb.happened(item, after, new):
         return "done", f"{verb.done(item)} (though: {why})"
     if not unit.ended:
         return "unknown", "still under way when the call was interrupted"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from dbos_notebook.control.receipt import Receipt
     from dbos_notebook.control.verbs import Item, Verb
+    from dbos_notebook.errors import NotebookError
 
 COLUMNS = (
     "workflow_id",
@@ -49,10 +50,19 @@ class Plan:
     """
 
     def __init__(
-        self, verb: Verb, items: Sequence[Item], apply: Callable[[Plan, bool], Receipt]
+        self,
+        verb: Verb,
+        items: Sequence[Item],
+        apply: Callable[[Plan, bool], Receipt],
+        *,
+        problem: NotebookError | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.verb = verb
         self.items = list(items)
+        # Why apply() would be refused as a whole, as things were when the plan was made.
+        self.problem = problem
+        self.notes = list(notes)
         self._apply = apply
         # What an earlier apply of this very plan has done: it is not done twice.
         self.applied: set[str] = set()
@@ -120,7 +130,7 @@ class Plan:
     def _sheet(self) -> Sheet:
         options = ", ".join(f"{name}={value!r}" for name, value in self.verb.options().items())
         title = f"Plan: {self.action} {_many(self.items)}{' with ' + options if options else ''}"
-        notes = []
+        notes = list(self.notes)
         told = {item.will_run for item in self.items if item.will_run}
         hidden = ["action", "start_step", "step_name"]
         if len(told) == 1:
@@ -129,8 +139,12 @@ class Plan:
             hidden.append("will_run")
         idle = [item for item in self.items if (item.will_run or "").startswith("unlikely")]
         if idle:
-            notes.append(f"⚠ {len(idle):,} would wait for an executor that does not seem to live.")
-        if self.counts["do"]:
+            notes.append(
+                f"⚠ {len(idle):,} would wait: no running executor seems able to take them."
+            )
+        if self.problem is not None:
+            notes.append(f"⚠ plan.apply() would be refused. {self.problem}")
+        elif self.counts["do"]:
             notes.append("Nothing has been written. plan.apply() does it.")
         shown = [name for name in COLUMNS if name not in hidden]
         return Sheet(title, self.counts, notes, self.to_frame(), shown, "plan.to_frame()")

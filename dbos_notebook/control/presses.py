@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
+T = TypeVar("T")
 PATIENCE = 3
 """So many presses end a call whatever it was about to tell."""
 
@@ -21,11 +23,28 @@ class Presses:
     def __init__(self) -> None:
         self.count = 0
         self._counting = False
+        self._raising = False
 
     def _press(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
-        if self.count >= PATIENCE:
+        if self._raising or self.count >= PATIENCE:
             signal.default_int_handler(number, frame)
+
+    def interruptible(self, call: Callable[[], T]) -> T | None:
+        """Call something that Ctrl-C ends at once, before anything was changed.
+
+        ``None``: it was pressed, and is counted.
+        """
+        if self.count:
+            return None
+        self._raising = True
+        try:
+            return call()
+        except KeyboardInterrupt:
+            self.count = self.count or 1
+            return None
+        finally:
+            self._raising = False
 
     def __enter__(self) -> Self:
         if (

@@ -26,6 +26,7 @@ from dbos_notebook.control.rows import Row
 from dbos_notebook.control.status import descent
 from dbos_notebook.control.verbs import Item, Known
 from dbos_notebook.control.waiting import watch
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import NotebookError
 from dbos_notebook.tables.vocabulary import FAILED_STATUSES
 
@@ -120,6 +121,7 @@ class Repair:
     def __init__(self, steer: Steer) -> None:
         self._steer = steer
 
+    @repeat_if_changed
     def plan(self, verb: RepairFork, ids: Sequence[str]) -> Plan:
         """Find the failures, deepest first, and say what would be forked from where."""
         require_available(verb.action, list(verb.options()))
@@ -131,40 +133,42 @@ class Repair:
                 verb, start_step={one: c.point.start_step for one, c in tree.causes.items()}
             )
             rest = [one for one in ids if one not in tree.causes]
-            known = verb.look(session, steer.queries, [*order, *rest], {})
+            known = steer.look(session, verb, [*order, *rest], {})
             # Where each starts was found with its causes; the step's own rule is another.
             for one, cause in tree.causes.items():
                 if not isinstance(known.points[one], str):
                     known.points[one] = cause.point
-            prospects = Prospects(session, steer.queries)
+            prospects = Prospects(session, steer.queries, steer.reader.location)
             items, asked = [], set(ids)
             for one in [*order, *rest]:
                 item = self._item(verb, one, known, tree.causes.get(one))
                 if item.verdict == "do" and item.row is not None:
-                    told = prospects.of(
-                        verb.application_version, item.row.application_name, verb.queue_name
-                    )
+                    owner = steer.owner(verb, item)
+                    told = prospects.of(verb.application_version, owner, item.queue_name)
                     item = dataclasses.replace(item, will_run=told)
                 items.append(dataclasses.replace(item, asked=one in asked))
+            found = steer.conditions(session, verb, items)
         causes_ = dict(tree.causes)
-        return Plan(verb, items, lambda plan, _: self._apply(plan, causes_))
+        return Plan(
+            verb,
+            items,
+            lambda plan, _: self._apply(plan, causes_),
+            problem=found.problem,
+            notes=found.notes,
+        )
 
     def _explore(self, session: Session, ids: Sequence[str]) -> _Tree:
         queries, tree = self._steer.queries, _Tree()
+        known = rows.with_failures_below(session, queries, ids)
+        failures = [one for one, row in known.items() if row.status in FAILED_STATUSES]
+        steps = rows.steps(session, queries, failures)
         level: list[str] = list(dict.fromkeys(ids))
         # A cycle made by hand ends it, since what was looked at is not looked at again.
         while level:
-            tree.found |= rows.workflows(session, queries, level)
-            failed = [
-                one
-                for one in level
-                if one in tree.found and tree.found[one].status in FAILED_STATUSES
-            ]
-            steps = rows.steps(session, queries, failed)
-            wanted = [child for one in failed for child in causes.awaited(steps[one])]
-            children = rows.workflows(session, queries, wanted)
+            tree.found |= {one: known[one] for one in level if one in known}
+            failed = [one for one in level if one in steps]
             for one in failed:
-                tree.causes[one] = causes.find(tree.found[one], steps[one], children)
+                tree.causes[one] = causes.find(known[one], steps[one], known)
             below = [child for one in failed for child in tree.causes[one].children]
             level = [child for child in dict.fromkeys(below) if child not in tree.causes]
         tree.measure()
@@ -193,7 +197,8 @@ class Repair:
         steer, verb = self._steer, plan.verb
         if not isinstance(verb, RepairFork):
             raise TypeError("A repair's plan has a repair's verb.")
-        steer.guard()
+        steer.require_writable()
+        steer.require_conditions(plan)
         began = dt.datetime.now(dt.UTC)
         run = _Run(steer, plan, verb, found)
         run.go()
@@ -204,7 +209,7 @@ class Repair:
         if presses.count and run.course is None:
             run.end().interrupted = True
         if run.course is not None:
-            steer.raise_broken(receipt, run.course)
+            steer.raise_broken(plan, receipt, run.course)
         return receipt
 
 

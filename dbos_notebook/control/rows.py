@@ -14,6 +14,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from dbos_notebook.tables import frames
+from dbos_notebook.tables.timing import INTERNAL_QUEUE as INTERNAL_QUEUE
 from dbos_notebook.tables.vocabulary import STEP, WORKFLOW
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 FINAL = ("SUCCESS", "ERROR")
 """What cancel and resume leave as it is, without a word."""
 ACTIVE = ("DELAYED", "ENQUEUED", "PENDING")
-INTERNAL_QUEUE = "_dbos_internal_queue"
-"""DBOS's own queue, which every application process serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +76,17 @@ class Step:
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Row))
 _COLUMNS = tuple(column for column in WORKFLOW if column.name in _FIELDS)
-_ID = pa.schema([("workflow_id", pa.large_string())])
 
 
-def _found(session: Session, queries: Queries, filters: dict[str, Any]) -> dict[str, Row]:
+def _found(
+    session: Session, queries: Queries, filters: dict[str, Any], within: sa.CTE | None = None
+) -> dict[str, Row]:
+    if within is not None:
+        # What is related to a workflow is looked up by ID, whoever owns it.
+        queries = queries.of_all_applications
     statement = queries.workflow_select(_COLUMNS, filters, load_errors=False, newest_first=None)
+    if within is not None:
+        statement = statement.where(queries.workflows.c.workflow_uuid == within.c.child)
     schema = frames.transport_schema(_COLUMNS)
     table = pa.Table.from_batches(session.batches(statement, schema), schema)
     return {row["workflow_id"]: Row(**row) for row in table.to_pylist()}
@@ -99,8 +104,21 @@ def failures(session: Session, queries: Queries) -> dict[str, Row]:
 
 
 def forks(session: Session, queries: Queries, originals: Sequence[str]) -> dict[str, Row]:
-    """Read the workflows that were forked from any of these."""
-    return _found(session, queries, {"forked_from": list(originals)}) if originals else {}
+    """Read the workflows that were forked from any of these, the forks of those, and so on."""
+    if not originals:
+        return {}
+    found = _found(session, queries, {}, queries.forks_below(originals))
+    return {one: row for one, row in found.items() if row.forked_from}
+
+
+def with_failures_below(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, Row]:
+    """Read workflows, and of those that failed what they started or awaited, down to the last."""
+    return _found(session, queries, {}, queries.below_failed(ids)) if ids else {}
+
+
+def with_ancestors(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, Row]:
+    """Read workflows and those that started them, up to the first."""
+    return _found(session, queries, {}, queries.above(ids)) if ids else {}
 
 
 def steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, list[Step]]:
@@ -136,15 +154,7 @@ def children(session: Session, queries: Queries, parents: Sequence[str]) -> list
     ``Client.tree`` knows more children (a fork's replacements among them); DBOS's own
     ``cancel_children`` and ``delete_children`` do not reach those, and a plan must not say so.
     """
-    seen = dict.fromkeys(parents)
-    level: Sequence[str] = list(parents)
-    table = queries.workflows
-    parent = queries.column(table, "parent_workflow_id")
-    while level:
-        statement = sa.select(table.c.workflow_uuid.label("workflow_id")).where(
-            queries.member(parent, level)
-        )
-        found = pa.Table.from_batches(session.batches(statement, _ID), _ID)
-        level = [one for one in found.column(0).to_pylist() if one not in seen]
-        seen.update(dict.fromkeys(level))
-    return list(seen)[len(parents) :]
+    below = queries.below(parents, named_alone=True)
+    found = session.rows(sa.select(below.c.child).where(below.c.parent.is_not(None)))
+    asked = set(parents)
+    return list(dict.fromkeys(row["child"] for row in found if row["child"] not in asked))

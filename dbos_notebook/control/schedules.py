@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import sqlalchemy as sa
 
-from dbos_notebook.control import rows
+from dbos_notebook.control import privileges, rows
 from dbos_notebook.control.contexts import PICKLED, harmless, trusted
 from dbos_notebook.control.dbos_client import enqueues_with_xid
+from dbos_notebook.control.destinations import problem_of_schedule, read_queues
+from dbos_notebook.control.privileges import Needs
 from dbos_notebook.control.rows import Row
 from dbos_notebook.control.verbs import Item, Known, Verb, Verdict
 from dbos_notebook.errors import FilterError, RefusedError
@@ -108,6 +110,7 @@ class _ScheduleVerb(Verb):
 
 @dataclass(frozen=True)
 class _SetStatus(_ScheduleVerb):
+    needed: ClassVar[Needs] = privileges.SET_SCHEDULE
     status: ClassVar[str]
     means: ClassVar[str]
 
@@ -154,6 +157,7 @@ class DeleteSchedule(_ScheduleVerb):
     """Delete a schedule; the workflows that it started stay."""
 
     action: ClassVar[str] = "delete_schedule"
+    needed: ClassVar[Needs] = privileges.DELETE_SCHEDULE
 
     def _verdict(self, row: Row) -> tuple[Verdict, str]:
         return "do", "goes for good; the workflows that it started stay"
@@ -179,6 +183,7 @@ class TriggerSchedule(_ScheduleVerb):
     """Enqueue a schedule's workflow once, now."""
 
     action: ClassVar[str] = "trigger_schedule"
+    needed: ClassVar[Needs] = privileges.ENQUEUE_SCHEDULE
     enqueues: ClassVar[bool] = True
     traceable: ClassVar[bool] = False
     force: bool = False
@@ -191,8 +196,13 @@ class TriggerSchedule(_ScheduleVerb):
         known = Known({name: schedule.row for name, schedule in found.items()})
         if not can_enqueue(queries):
             known.points = dict.fromkeys(found, _TOO_OLD)
-        elif not self.force:
-            known.points = {n: PICKLED for n, each in found.items() if not harmless(each.context)}
+            return known
+        if not self.force:
+            known.points |= {n: PICKLED for n, each in found.items() if not harmless(each.context)}
+        queues = read_queues(session, queries)
+        for name, schedule in found.items():
+            if problem := problem_of_schedule(schedule.row.queue_name, queues):
+                known.points[name] = problem
         return known
 
     def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
@@ -208,7 +218,24 @@ class TriggerSchedule(_ScheduleVerb):
         known = super().again(session, queries, items)
         made = [item.new_workflow_id for item in items if item.new_workflow_id]
         known.rows |= rows.workflows(session, queries, made)
+        for item in items:
+            if item.new_workflow_id is None and item.verdict == "do":
+                # DBOS had chosen an ID, and did not come to say which.
+                known.started[item.workflow_id] = _triggered(session, queries, item.workflow_id)
         return known
+
+    def started_since(self, item: Item, known: Known, moment: dt.datetime) -> list[str]:
+        """Return the runs that this process may have triggered since then: IDs hold the time."""
+        prefix = _trigger_prefix(item.workflow_id)
+        found = []
+        for one in known.started.get(item.workflow_id, ()):
+            try:
+                when = dt.datetime.fromisoformat(one.removeprefix(prefix))
+            except ValueError:
+                continue  # somebody gave a workflow an ID that only begins like that
+            if when.tzinfo is not None and when >= moment:
+                found.append(one)
+        return found
 
     def _verdict(self, row: Row) -> tuple[Verdict, str]:
         stays = "; the schedule stays PAUSED" if row.status == "PAUSED" else ""
@@ -231,11 +258,26 @@ class TriggerSchedule(_ScheduleVerb):
         return None, item.row.queue_name if item.row else None
 
 
+def _trigger_prefix(name: str) -> str:
+    return f"sched-{name}-trigger-"
+
+
+def _triggered(session: Session, queries: Queries, name: str) -> list[str]:
+    table = queries.workflows
+    lately = int((dt.datetime.now(dt.UTC) - dt.timedelta(days=1)).timestamp() * 1000)
+    statement = sa.select(table.c.workflow_uuid.label("workflow_id")).where(
+        table.c.workflow_uuid.startswith(_trigger_prefix(name), autoescape=True),
+        table.c.created_at >= lately,
+    )
+    return [row["workflow_id"] for row in session.rows(statement)]
+
+
 @dataclass(frozen=True)
 class Backfill(Verb):
     """Enqueue the runs of a schedule that a time has missed: a line for each run."""
 
     action: ClassVar[str] = "backfill_schedule"
+    needed: ClassVar[Needs] = privileges.ENQUEUE_SCHEDULE
     enqueues: ClassVar[bool] = True
     schedule_name: str = ""
     start: dt.datetime = dt.datetime.min
@@ -258,6 +300,9 @@ class Backfill(Verb):
             problem = "the schedule has changed since the plan"
         elif not self.force and not harmless(schedule.context):
             problem = PICKLED
+        else:
+            queues = read_queues(session, queries)
+            problem = problem_of_schedule(schedule.row.queue_name, queues)
         if problem:
             known.points = dict.fromkeys(ids, problem)
         return known

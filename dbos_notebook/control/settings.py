@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dbos_notebook.control import privileges
+from dbos_notebook.control.privileges import Needs
 from dbos_notebook.control.rows import Row
-from dbos_notebook.control.verbs import Item, Known, Verb, Verdict
+from dbos_notebook.control.verbs import Item, Verb, Verdict
 from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
 
-    from dbos_notebook.database.reader import Session
-    from dbos_notebook.tables.queries import Queries
-
+MERGE_ATTEMPTS = 3
 SHOWN_CHARACTERS = 1_000
 """So much of new attributes is told; a call for thousands repeats it as often."""
 
@@ -28,6 +27,7 @@ class SetDelay(Verb):
     """Move the moment before which a DELAYED workflow does not start."""
 
     action: ClassVar[str] = "set_delay"
+    needed: ClassVar[Needs] = privileges.SET_DELAY
     # Milliseconds since 1970: a moment, so that applying twice does the same.
     until: int = 0
 
@@ -61,35 +61,29 @@ def _moment(milliseconds: int | None) -> str:
 
 @dataclass(frozen=True)
 class SetAttributes(Verb):
-    """Replace a workflow's attributes, or merge into them."""
+    """Replace a workflow's attributes, or merge into them.
+
+    Attributes
+    ----------
+    merged_here
+        Merge by reading the attributes and replacing them: DBOS cannot merge these keys itself.
+    """
 
     action: ClassVar[str] = "set_attributes"
+    needed: ClassVar[Needs] = privileges.SET_ATTRIBUTES
     attributes: Mapping[str, Any] | None = None
     merge: bool = False
+    merged_here: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that are not at their defaults."""
+        found = super().options()
+        found.pop("merged_here", None)
+        return found
 
     def outdated(self, before: Row, now: Row) -> str | None:
         """Hold whatever it does now: attributes do not concern the run."""
         return None
-
-    def look(
-        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
-    ) -> Known:
-        """Read the workflows, and whether DBOS can name the keys that are merged."""
-        known = super().look(session, queries, ids, before)
-        if self.merge and queries.catalog.dialect == "sqlite":
-            # DBOS writes a key into a path of SQLite's as JSON does, and SQLite reads no escapes.
-            lost = [key for key in self.attributes or {} if json.dumps(key) != f'"{key}"']
-            if lost:
-                effect = f"dbos cannot merge the key {lost[0]!r} on SQLite; without merge it can"
-                known.points = dict.fromkeys(known.rows, effect)
-        return known
-
-    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
-        """Say what would happen to one workflow."""
-        item, problem = super().judge(workflow_id, known, before), known.points.get(workflow_id)
-        if item.verdict == "do" and isinstance(problem, str):
-            return dataclasses.replace(item, verdict="refused", effect=problem)
-        return item
 
     def _verdict(self, row: Row) -> tuple[Verdict, str]:
         old, wanted = _loaded(row.attributes), self.attributes
@@ -108,7 +102,36 @@ class SetAttributes(Verb):
         # An option that dbos before 3.3 does not have.
         options: dict[str, Any] = {"merge": True} if self.merge else {}
         for item in items:
+            if self.merged_here:
+                self._merge(client, item.workflow_id, attributes or {})
+                continue
             client.update_workflow_attributes(item.workflow_id, attributes, **options)
+
+    def _merge(self, client: DBOSClient, workflow_id: str, attributes: dict[str, Any]) -> None:
+        """Read, merge, replace, and read again: another change may have come in between.
+
+        One that another process makes between the reading and the replacing is lost, unless it
+        changes these very keys: DBOS offers no condition. The reading is the last thing before.
+        """
+        for _ in range(MERGE_ATTEMPTS):
+            has = self._read(client, workflow_id)
+            if has is None:
+                return  # deleted meanwhile; the receipt says so
+            client.update_workflow_attributes(workflow_id, {**has, **attributes})
+            now = self._read(client, workflow_id)
+            if now is None or _same({key: now.get(key) for key in attributes}, attributes):
+                return
+
+    @staticmethod
+    def _read(client: DBOSClient, workflow_id: str) -> dict[str, Any] | None:
+        # Without payloads: DBOS would unpickle them.
+        found = client.list_workflows(
+            workflow_ids=[workflow_id], load_input=False, load_output=False
+        )
+        if not found:
+            return None
+        has = found[0].attributes
+        return has if isinstance(has, dict) else {}
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
         """Tell whether it has them."""
@@ -120,6 +143,17 @@ class SetAttributes(Verb):
             wanted = dict(self.attributes or {})
             return isinstance(has, dict) and _same({k: has.get(k) for k in wanted}, wanted)
         return _same(has, self.attributes)
+
+
+def escaped(attributes: Mapping[str, Any]) -> bool:
+    """Whether JSON escapes a key. DBOS writes that into a path, where SQLite reads no escapes.
+
+    Examples
+    --------
+    >>> escaped({"tier": 1}), escaped({"prénom": 1}), escaped({'a"b': 1})
+    (False, True, True)
+    """
+    return any(json.dumps(key) != f'"{key}"' for key in attributes)
 
 
 def _loaded(stored: str | None) -> Any:

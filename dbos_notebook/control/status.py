@@ -34,13 +34,11 @@ def repair_status(session: Session, queries: Queries, ids: Sequence[str]) -> pd.
     """Look up the forks of workflows, the forks of those, and the forks of their parents."""
     import pandas as pd
 
-    found = rows.workflows(session, queries, ids)
-    parents = _ancestors(session, queries, found)
-    everything = found | parents
+    everything = rows.with_ancestors(session, queries, ids)
     forked = descent(session, queries, list(everything))
     table = []
     for one in ids:
-        row = found.get(one)
+        row = everything.get(one)
         if row is None:
             continue
         forks = forked.get(one, [])
@@ -78,26 +76,11 @@ def _state(row: Row, forks: Sequence[Row], latest: Row | None, covered: str | No
     return "failed again" if latest else "unaddressed"
 
 
-def _ancestors(session: Session, queries: Queries, found: dict[str, Row]) -> dict[str, Row]:
-    known: dict[str, Row] = {}
-    level = found
-    while level:
-        wanted = {row.parent_workflow_id for row in level.values() if row.parent_workflow_id}
-        level = rows.workflows(session, queries, wanted - known.keys() - found.keys())
-        known |= level
-    return known
-
-
 def descent(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, list[Row]]:
     """Find the forks of each workflow, and the forks of those."""
     made: dict[str, list[Row]] = {}
-    level, seen = list(ids), set(ids)
-    while level:
-        following = rows.forks(session, queries, level)
-        for fork in following.values():
-            made.setdefault(fork.forked_from or "", []).append(fork)
-        level = [one for one in following if one not in seen]
-        seen.update(level)
+    for fork in rows.forks(session, queries, ids).values():
+        made.setdefault(fork.forked_from or "", []).append(fork)
     return {one: below for one in ids if (below := _below(one, made))}
 
 

@@ -7,11 +7,14 @@ steps, are in ``forks``; what sets a value is in ``settings``.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from dbos_notebook.control import rows
+from dbos_notebook.control import privileges, rows
+from dbos_notebook.control.destinations import KnownQueues, choose_for_resume, read_queues
+from dbos_notebook.control.privileges import Needs
 from dbos_notebook.control.rows import FINAL, Row, Step
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ class Item:
         False for a child that comes along with its parent.
     replaced
         Which child a fork's copied steps refer to instead of which.
+    queue_name, queue_partition_key
+        Where work is put; ``None``: DBOS's own queue.
     """
 
     workflow_id: str
@@ -52,6 +57,8 @@ class Item:
     will_run: str | None = None
     asked: bool = True
     replaced: Mapping[str, str] | None = None
+    queue_name: str | None = None
+    queue_partition_key: str | None = None
 
 
 @dataclass
@@ -69,6 +76,9 @@ class Known:
     records_origins: bool = True
     # The best fork that each has, by the original's ID.
     forks: dict[str, Row] = field(default_factory=dict)
+    queues: KnownQueues = field(default_factory=KnownQueues)
+    # What was started by name since a moment, by the name.
+    started: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,16 @@ class Verb:
     """Whether a row shows that this call did it, also where the call did not return."""
     batch: ClassVar[int] = 1
     subject: ClassVar[str] = "workflow_id"
+    needed: ClassVar[Needs] = {}
+    """What the role must be granted."""
+
+    def needs(self, items: Sequence[Item]) -> Needs:
+        """Return the privileges that doing so much takes."""
+        return self.needed
+
+    def batches(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """Divide what is to be done into calls of DBOS."""
+        return [items[i : i + self.batch] for i in range(0, len(items), self.batch)]
 
     def look(
         self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
@@ -124,13 +144,17 @@ class Verb:
         """Tell from the rows whether it has been done."""
         raise NotImplementedError
 
+    def started_since(self, item: Item, known: Known, moment: dt.datetime) -> list[str]:
+        """Return the workflows that a call may have started of which only DBOS knew the ID."""
+        return []
+
     def done(self, item: Item) -> str:
         """Say what a person should know once it is done."""
         return item.effect
 
     def target(self, item: Item) -> tuple[str | None, str | None]:
         """Return the application version and the queue of the work that is enqueued."""
-        return (item.row.app_version if item.row else None), None
+        return (item.row.app_version if item.row else None), item.queue_name
 
     def options(self) -> dict[str, Any]:
         """Return the options that are not at their defaults, for titles and the log."""
@@ -151,7 +175,13 @@ class Cancel(Verb):
 
     action: ClassVar[str] = "cancel"
     batch: ClassVar[int] = BATCH
+    needed: ClassVar[Needs] = privileges.CANCEL
     cancel_children: bool = False
+
+    def needs(self, items: Sequence[Item]) -> Needs:
+        """Return the privileges, of which children take one more."""
+        extra = privileges.CANCEL_CHILDREN if self.cancel_children else {}
+        return {**self.needed, **extra}
 
     def look(
         self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
@@ -209,6 +239,7 @@ class Resume(Verb):
     action: ClassVar[str] = "resume"
     enqueues: ClassVar[bool] = True
     batch: ClassVar[int] = BATCH
+    needed: ClassVar[Needs] = privileges.RESUME
     queue_name: str | None = None
     force: bool = False
 
@@ -223,13 +254,47 @@ class Resume(Verb):
                 "force=True where none does"
             )
         if row.status in ("ENQUEUED", "DELAYED"):
-            return "do", f"waits no longer{_moved(row, self.queue_name)}"
+            return "do", "waits no longer"
         return "do", "goes on after its last recorded step, without a deadline"
+
+    def look(
+        self, session: Session, queries: Queries, ids: Sequence[str], before: Mapping[str, Item]
+    ) -> Known:
+        """Read the workflows, and the queues where one is asked for."""
+        known = super().look(session, queries, ids, before)
+        if self.queue_name is not None:
+            known.queues = read_queues(session, queries)
+        return known
+
+    def judge(self, workflow_id: str, known: Known, before: Item | None) -> Item:
+        """Say what would happen to one workflow."""
+        item = super().judge(workflow_id, known, before)
+        if item.verdict != "do" or item.row is None:
+            return item
+        place = choose_for_resume(item.row, self.queue_name, known.queues)
+        if place.problem:
+            return dataclasses.replace(item, verdict="refused", effect=place.problem)
+        effect = f"; {place.effect}" if place.effect else ""
+        if item.row.active and not effect:
+            effect = _moved(item.row, place.queue_name)
+        return dataclasses.replace(
+            item,
+            effect=item.effect + effect,
+            queue_name=place.queue_name,
+            queue_partition_key=place.queue_partition_key,
+        )
+
+    def batches(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """Divide by queue, since DBOS puts a batch onto one."""
+        by_queue: dict[str | None, list[Item]] = {}
+        for item in items:
+            by_queue.setdefault(item.queue_name, []).append(item)
+        return [batch for each in by_queue.values() for batch in super(Resume, self).batches(each)]
 
     def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
         """Resume a batch."""
         ids = [item.workflow_id for item in items]
-        client.resume_workflows(ids, queue_name=self.queue_name)
+        client.resume_workflows(ids, queue_name=items[0].queue_name)
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
         """Tell whether its row has changed, or is as it should be: dbos before 2.2 stamps none."""
@@ -237,10 +302,6 @@ class Resume(Verb):
             return False
         goal = ("ENQUEUED", self.queue_name or rows.INTERNAL_QUEUE)
         return changed(item.row, after) or (after.status, after.queue_name) == goal
-
-    def target(self, item: Item) -> tuple[str | None, str | None]:
-        """Return its own version."""
-        return (item.row.app_version if item.row else None), self.queue_name
 
 
 def _moved(row: Row, queue_name: str | None) -> str:
@@ -265,6 +326,7 @@ class Delete(Verb):
 
     action: ClassVar[str] = "delete"
     batch: ClassVar[int] = BATCH
+    needed: ClassVar[Needs] = privileges.DELETE
     delete_children: bool = False
     force: bool = False
 

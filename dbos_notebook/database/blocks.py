@@ -139,7 +139,11 @@ class _Parser:
             # The rows come no faster than one thread parses; more would only disturb.
             use_threads=False,
         )
-        return pa_csv.read_csv(pa.py_buffer(block.data), read, self._parse, convert)
+        try:
+            return pa_csv.read_csv(pa.py_buffer(block.data), read, self._parse, convert)
+        except pa.ArrowCancelled:
+            # Arrow takes the signal for itself while it parses on the main thread.
+            raise KeyboardInterrupt from None
 
 
 def _fitting(values: list[bytes | None], kind: pa.DataType) -> pa.Array:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from dbos_notebook.database.blocks import Each
+    from dbos_notebook.database.changes import SchemaChanges
     from dbos_notebook.database.locate import Location
 
 
@@ -49,6 +50,8 @@ class Reader(Protocol):
     location: Location
     dialect: str
     schema: str | None
+    changes: SchemaChanges
+    """Told the fingerprint of the tables by each session, before the session is used."""
 
     def session(self) -> AbstractContextManager[Session]:
         """Open a snapshot; it ends with the ``with`` block."""

@@ -10,17 +10,21 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from dbos_notebook.database.blocks import Block, Dialect, record_batches
+from dbos_notebook.database.changes import SchemaChanges
+from dbos_notebook.database.forking import keep_for_parent
+from dbos_notebook.database.sqlite_file import Opening, SQLiteFile
 from dbos_notebook.errors import (
+    DatabaseChangedError,
     DatabaseConnectionError,
     DatabaseLockedError,
     NotDBOSDatabaseError,
@@ -41,6 +45,16 @@ FIRST_ROWS, MOST_ROWS = 1024, 16_384
 _WATCH_EVERY = 100_000
 _DIALECT: Any = cast(Any, SQLiteDialect_pysqlite)()
 _CSV = Dialect(quote="'", nulls=("", "NULL"))
+_PAUSE_SECONDS = 0.02
+# Names of SQLite's errors that pass when a writer is done.
+_TRANSIENT = (
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_PROTOCOL",
+    "SQLITE_READONLY_CANTLOCK",
+    "SQLITE_READONLY_RECOVERY",
+)
+T = TypeVar("T")
 
 
 class SQLiteReader:
@@ -51,50 +65,92 @@ class SQLiteReader:
 
     def __init__(self, location: Location, statement_timeout: float | None) -> None:
         self.location = location
+        self.changes = SchemaChanges()
+        self._file = SQLiteFile(location)
         self._timeout = statement_timeout
         self._closed = False
 
     @contextmanager
     def session(self) -> Iterator[SQLiteSession]:
-        """Open the file with ``mode=ro`` and begin a read transaction."""
-        watch = _Watch(self._timeout)
+        """Begin a read transaction on the file, in a way that changes nothing beside it."""
+        self.changes.settle()
+        session = self._begin()
+        if self.changes.differs(session.fingerprint):
+            session.end()
+            self.changes.update(session.fingerprint)
+            session = self._begin()
         try:
-            with closing(self._connect()) as connection:
-                connection.set_progress_handler(watch, _WATCH_EVERY)
-                connection.execute("BEGIN")
-                yield SQLiteSession(connection, watch)
+            yield session
         except (sqlite3.Error, pa.ArrowException) as error:
-            if str(error) == "interrupted" and not watch.late:
-                # Ctrl-C came while SQLite ran: the watch could only stop the statement.
-                raise KeyboardInterrupt from None
-            raise_alone(self._translate(error, watch))
+            raise_alone(self._translate(error, session.watch, session.opening))
+        finally:
+            session.end()
 
-    def _connect(self) -> sqlite3.Connection:
+    def _begin(self) -> SQLiteSession:
+        """Open the file and begin; wait for a writer, but so that Ctrl-C ends the wait at once."""
+        watch = _Watch(self._timeout)
+        patience = min(BUSY_TIMEOUT_SECONDS, self._timeout or BUSY_TIMEOUT_SECONDS)
+        deadline = time.monotonic() + patience
+        while True:
+            opening = self._open(watch)
+            connection = sqlite3.connect(
+                opening.uri,
+                uri=True,
+                isolation_level=None,
+                # Waiting is done here: SQLite's own waiting lets no Ctrl-C in.
+                timeout=0,
+                # A stream may be consumed on another thread than the one that began it.
+                check_same_thread=False,
+            )
+            session = SQLiteSession(connection, watch, opening)
+            try:
+                connection.set_progress_handler(watch, _WATCH_EVERY)
+                session.begin()
+            except BaseException as error:
+                session.end()
+                self._file.remove_created_wal(opening)
+                if not isinstance(error, sqlite3.Error):
+                    raise
+                waits = _name(error).startswith(_TRANSIENT) or self._moved(opening)
+                if not waits or time.monotonic() > deadline:
+                    raise_alone(self._translate(error, watch, opening))
+                time.sleep(_PAUSE_SECONDS)
+            else:
+                return session
+
+    def _open(self, watch: _Watch) -> Opening:
+        """Choose how to open the file; raise where there is none."""
         path = self.location.path
         if self._closed:
             raise DatabaseConnectionError(
                 f"This client is closed ({self.location}). Call connect() again."
             )
         try:
-            there = path is not None and path.is_file()
+            if path is not None and path.is_file():
+                return self._file.opening(watch.begin())
+        except TimeoutError:
+            watch.late = True
+            raise_alone(self._too_late())
+        except NotebookError:
+            raise
+        except FileNotFoundError:
+            pass  # removed since
         except OSError as error:
             raise DatabaseConnectionError(
-                f"{self.location} cannot be looked at: {error.strerror}."
+                f"{self.location} cannot be read: {error.strerror}"
+                + (f" ({printable(error.filename, 1000)})." if error.filename else ".")
             ) from None
-        if not there:
-            raise DatabaseConnectionError(
-                f"There is no file {printable(path, 1000)}. Reading never creates one: check the "
-                "path, or start the application that writes it."
-            )
-        return sqlite3.connect(
-            # The file: form is what carries mode=ro, so the name must be quoted.
-            f"file:{quote(os.fsencode(str(path)))}?mode=ro",
-            uri=True,
-            isolation_level=None,
-            timeout=BUSY_TIMEOUT_SECONDS,
-            # A stream may be consumed on another thread than the one that began it.
-            check_same_thread=False,
+        raise DatabaseConnectionError(
+            f"There is no file {printable(path, 1000)}. Reading never creates one: check the "
+            "path, or start the application that writes it."
         )
+
+    def _moved(self, opening: Opening) -> bool:
+        """Return whether the files changed so that the chosen way to open them is wrong."""
+        try:
+            return self._file.opening() != opening
+        except (OSError, NotebookError):
+            return False
 
     def tables(self) -> dict[str, frozenset[str]]:
         """Read the tables and columns of the file."""
@@ -115,24 +171,56 @@ class SQLiteReader:
         return {table: frozenset(columns) for table, columns in found.items()}
 
     def close(self) -> None:
-        """Refuse later sessions. None is kept open between calls."""
+        """Refuse later sessions. No connection is kept open between calls."""
         self._closed = True
+        self._file.close()
 
-    def _translate(self, error: Exception, watch: _Watch) -> NotebookError:
-        reason = str(error)
+    def _too_late(self) -> QueryTimeoutError:
+        return QueryTimeoutError(
+            f"The query took over {self._timeout:g} s. Narrow the filters, or "
+            "connect(…, statement_timeout=…) with more."
+        )
+
+    def _translate(self, error: Exception, watch: _Watch, opening: Opening) -> NotebookError:
+        reason, name = str(error), _name(error)
         if watch.late:
-            return QueryTimeoutError(
-                f"The query took over {self._timeout:g} s. Narrow the filters, or "
-                "connect(…, statement_timeout=…) with more."
+            return self._too_late()
+        if opening.changed is not None and opening.changed():
+            self._file.note_change()
+            return DatabaseChangedError(
+                f"{self.location} is in WAL mode, and was written while it was read. Try again."
             )
-        if "locked" in reason or "busy" in reason:
+        if reason.startswith(("no such table", "no such column")):
+            self.changes.doubt()
+            return DatabaseChangedError(
+                f"{self.location} could not be read: {reason}. Its tables may have been changed "
+                "by a migration; the next call reads them again."
+            )
+        if name.startswith("SQLITE_READONLY_ROLLBACK"):
+            return DatabaseConnectionError(
+                f"{self.location} was left in the middle of a transaction by a process that ended "
+                f"(the file {self.location.path}-journal has its changes, which must be undone "
+                "first, and reading does not write). Start the application, or open the file once "
+                "as its owner with a program that may write, such as sqlite3."
+            )
+        if name.startswith(_TRANSIENT):
             return DatabaseLockedError(
                 f"{self.location} is locked: another process has held it exclusively for over "
                 f"{BUSY_TIMEOUT_SECONDS:g} s. Try again when its write is done."
             )
         if "not a database" in reason:
             return NotDBOSDatabaseError(f"{self.location} is not a SQLite database file.")
+        if opening.wal:
+            return DatabaseConnectionError(
+                f"{self.location} could not be read: {reason}. It is in WAL mode, so its -wal and "
+                f"-shm files in the directory {self._file.directory()} are read as well; they need "
+                "the permissions of the database."
+            )
         return DatabaseConnectionError(f"{self.location} could not be read: {reason}")
+
+
+def _name(error: Exception) -> str:
+    return getattr(error, "sqlite_errorname", None) or ""
 
 
 class _Watch:
@@ -141,10 +229,23 @@ class _Watch:
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
         self._deadline: float | None = None
+        self._paused: float | None = None
         self.late = False
 
-    def begin(self) -> None:
+    def begin(self) -> float | None:
+        """Begin to count; return when the time is over."""
         self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        self._paused = None
+        return self._deadline
+
+    def pause(self) -> None:
+        """Do not count the time that the reader of a stream takes."""
+        self._paused = time.monotonic()
+
+    def resume(self) -> None:
+        if self._paused is not None and self._deadline is not None:
+            self._deadline += time.monotonic() - self._paused
+        self._paused = None
 
     def __call__(self) -> bool:
         self.late = self._deadline is not None and time.monotonic() > self._deadline
@@ -154,15 +255,35 @@ class _Watch:
 class SQLiteSession:
     """One snapshot on one connection."""
 
-    def __init__(self, connection: sqlite3.Connection, watch: _Watch) -> None:
+    def __init__(self, connection: sqlite3.Connection, watch: _Watch, opening: Opening) -> None:
         self._connection = connection
-        self._watch = watch
+        self._process = os.getpid()
+        self.watch = watch
+        self.opening = opening
+        self.fingerprint = ""
+
+    def begin(self) -> None:
+        """Begin the transaction; what is read from now on is one snapshot."""
+        self._connection.execute("BEGIN")
+        # The first read takes the lock. SQLite counts the changes to the tables' definitions.
+        counted = self._run(lambda: self._connection.execute("PRAGMA schema_version"))
+        version = counted.fetchone()[0]
+        self.fingerprint = f"{self.opening.identity} {version}"
+
+    def end(self) -> None:
+        """Close the connection. A forked child leaves the parent's alone."""
+        if os.getpid() == self._process:
+            self._connection.close()
+        else:
+            keep_for_parent(self._connection)
 
     def rows(self, statement: sa.Executable) -> list[dict[str, Any]]:
         """Run a statement of few rows and return them as dictionaries."""
         cursor = self._execute(statement)
         names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        found = [dict(zip(names, row, strict=True)) for row in self._run(cursor.fetchall)]
+        self._check()
+        return found
 
     def batches(
         self,
@@ -185,7 +306,8 @@ class SQLiteSession:
     def _blocks(self, lines: sa.Select[Any]) -> Generator[Block]:
         cursor = self._execute(lines)
         wanted = FIRST_ROWS
-        while rows := cursor.fetchmany(wanted):
+        while rows := self._run(partial(cursor.fetchmany, wanted)):
+            self._check()
             found = [line for (line,) in rows]
             yield Block(b"\n".join(found) + b"\n", max(map(len, found)), len(rows) < wanted)
             wanted = min(2 * wanted, MOST_ROWS)
@@ -198,6 +320,24 @@ class SQLiteSession:
         compiled = cast(Any, statement).compile(
             dialect=_DIALECT, compile_kwargs={"render_postcompile": True}
         )
-        self._watch.begin()
         values = [compiled.params[name] for name in compiled.positiontup or ()]
-        return self._connection.execute(prefix + str(compiled), values)
+        self.watch.begin()
+        return self._run(lambda: self._connection.execute(prefix + str(compiled), values))
+
+    def _run(self, step: Callable[[], T]) -> T:
+        """Let SQLite work, with the clock running."""
+        self.watch.resume()
+        try:
+            return step()
+        except sqlite3.OperationalError as error:
+            if _name(error) == "SQLITE_INTERRUPT" and not self.watch.late:
+                # Ctrl-C came while SQLite ran: the watch could only stop the statement.
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            self.watch.pause()
+
+    def _check(self) -> None:
+        """Raise where the file was written while it was read without locks."""
+        if self.opening.changed is not None and self.opening.changed():
+            raise sqlite3.OperationalError("written while it was read")

@@ -33,6 +33,7 @@ def execution_graph(
     root: str | None = None,
     messages: pd.DataFrame | None = None,
     wakes: pd.DataFrame | None = None,
+    copied: pd.DataFrame | None = None,
     database: str | None = None,
     read_at: pd.Timestamp | None = None,
 ) -> nx.DiGraph[Any]:
@@ -52,6 +53,9 @@ def execution_graph(
         ``workflow_id``, ``consumed_by_function_id`` and ``created_at`` of messages received.
     wakes
         ``workflow_id``, ``function_id`` and ``wakes_at`` of sleeps.
+    copied
+        ``workflow_id`` and ``function_id`` of forks' steps that are copies; by their times, if
+        left out.
     database
         Where the rows are from, without a password.
     read_at
@@ -76,7 +80,7 @@ def execution_graph(
     ('charge', [('checkout-1', 4)])
     """
     with uncollected():
-        return _execution_graph(workflows, steps, root, messages, wakes, database, read_at)
+        return _execution_graph(workflows, steps, root, messages, wakes, copied, database, read_at)
 
 
 def _execution_graph(
@@ -85,12 +89,19 @@ def _execution_graph(
     root: str | None,
     messages: pd.DataFrame | None,
     wakes: pd.DataFrame | None,
+    copied: pd.DataFrame | None,
     database: str | None,
     read_at: pd.Timestamp | None,
 ) -> nx.DiGraph[Any]:
     check_rows(workflows, steps, root)
-    parts = _Parts(workflow_nodes(workflows))
+    if read_at is None:
+        read_at = pd.Timestamp.now("UTC").floor("ms")
+    parts = _Parts(workflow_nodes(workflows, read_at))
     parts.add_steps(steps, wakes)
+    if copied is not None:
+        for key in zip(copied["workflow_id"], copied["function_id"], strict=True):
+            if key in parts.nodes:
+                parts.nodes[key]["copied"] = True
     if root is None:
         root = next(iter(parts.workflows), None)
     parts.find_parents(workflows)
@@ -99,7 +110,7 @@ def _execution_graph(
     graph: nx.DiGraph[Any] = nx.DiGraph(root=root)
     if database is not None:
         graph.graph["database"] = database
-    graph.graph["read_at"] = read_at if read_at is not None else pd.Timestamp.now("UTC").floor("ms")
+    graph.graph["read_at"] = read_at
     pairs = message_edges(parts.nodes, messages)
     parts.connect(graph, pairs, frozenset())
     if knots := cycles.knots(graph):

@@ -31,8 +31,10 @@ def fold(
     A graph within the budget stays as it is. Beyond it, child workflows of the same name and the
     same shape become one counted node with all below them, and so do runs of like steps; further
     on likeness is taken more loosely, and deep workflows are shown closed. Failures keep apart
-    from what succeeded: a few are shown one by one, many of a kind make a group of their own, and
-    the failing path is never put into a group.
+    from what succeeded: a few are shown one by one, and many of a kind make a group of their own.
+    The failing path is not put into a group. Only where it leads through more workflows than the
+    budget has room for, the levels in its middle become one group, and so do those above the
+    deepest workflow where workflows started each other very often.
 
     Parameters
     ----------

@@ -11,8 +11,10 @@ from typing import Any, Literal
 import networkx as nx
 import pandas as pd
 
-from dbos_notebook.graphs.shapes import Alike, Key, Source
+from dbos_notebook.graphs.shapes import FAILED, Alike, Key, Source
 
+FEW_LEVELS = 3
+"""So many levels of a deep tree are worth a group."""
 FEW_FAILURES = 3
 """So many failures of a kind are shown one by one; more become a group of failures."""
 WORST = (
@@ -78,12 +80,16 @@ class Unit:
         The workflow that a group lies in.
     repeats
         How often a pattern of steps repeats.
+    levels
+        Whether the members are workflows that each started the next. What the last one started
+        on the spine is not part of the group.
     """
 
     members: Sequence[Key]
     group: str | None = None
     within: str | None = None
     repeats: int | None = None
+    levels: bool = False
 
     @property
     def key(self) -> Key:
@@ -115,15 +121,47 @@ class Plan:
     units: list[Unit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._spine = frozenset(self.source.spine)
+        self._levels: dict[str, Unit] = {}
+        self._fold_spine()
         waiting = self._siblings(None, self.source.children_of.get(None, []), {})
         while waiting and not self.excessive:
             workflow_id = waiting.pop()
+            if workflow_id in self._levels:
+                unit = self._levels[workflow_id]
+                self.units.append(unit)
+                waiting += self._after(unit.members[-1])
+                continue
             self.units.append(Unit([workflow_id]))
             children = self.source.children_of.get(workflow_id, [])
             waiting += self._siblings(workflow_id, children, self._steps(workflow_id))
         for workflow_id in self.source.steps_of:
             if workflow_id not in self.source.nodes:  # a part of a graph may lack the workflow
                 self._steps(workflow_id)
+
+    def _fold_spine(self) -> None:
+        """Put the middle of a long spine into one group: where it began and ended is shown."""
+        spine = self.source.spine
+        ends = max(3, self.budget // 12)
+        middle = spine[ends:-ends]
+        if len(middle) >= FEW_LEVELS and self.source.spine_size() > max(6 * ends, self.budget // 2):
+            name = self.source.nodes[middle[0]].get("name", "")
+            within = spine[ends - 1]
+            self._add_levels(middle, f"levels of {name} from {json.dumps(middle[0])}", within)
+
+    def _add_levels(self, members: Sequence[str], group: str, within: str) -> None:
+        """Keep a group of levels; if it is opened, its parts, or none: then each is shown."""
+        if group not in (self.opened or ()):
+            self._levels[members[0]] = Unit(members, group, within, levels=True)
+        elif len(members) > max(3, self.budget // 6):
+            for name, some in self._split(members, group, max(2, self.budget // 12)):
+                self._add_levels(some, name, within)
+                within = some[-1]
+
+    def _after(self, workflow_id: Key) -> list[str]:
+        """Return what a workflow of the spine started on the spine."""
+        children = self.source.children_of.get(workflow_id, ())  # type: ignore[call-overload]
+        return [child for child in children if child in self._spine]
 
     @property
     def excessive(self) -> bool:
@@ -211,7 +249,7 @@ class Plan:
         alike: dict[Any, list[str]] = {}
         root = source.root
         for child in children:
-            if child == root or source.on_path(child):
+            if child == root or source.on_path(child) or child in self._spine:
                 shown.append(child)
                 continue
             failure = source.failure(child)
@@ -253,14 +291,19 @@ class Plan:
                 return list(members)
             self.units.extend(Unit([member]) for member in members)
             return []
-        parts = max(2, self.budget // 2)
-        size = -(-len(members) // parts)
         shown: list[Any] = []
-        for begun in range(0, len(members), size):
-            some = members[begun : begun + size]
-            name = f"{group} [{begun}:{begun + len(some)}]"
+        for name, some in self._split(members, group, max(2, self.budget // 2)):
             shown += self._open(some, name, within, None)
         return shown
+
+    def _split(
+        self, members: Sequence[Any], group: str, parts: int
+    ) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Split a group that is too large to be shown open into parts."""
+        size = -(-len(members) // parts)
+        for begun in range(0, len(members), size):
+            some = members[begun : begun + size]
+            yield f"{group} [{begun}:{begun + len(some)}]", some
 
     def _is_workflow(self, member: Any) -> bool:
         # By its kind: in a comparison not every workflow's key is a text.
@@ -270,9 +313,9 @@ class Plan:
         """Return for each node of the graph the node that it becomes."""
         found: dict[Key, Key] = {}
         for unit in self.units:
-            for member in unit.members:
+            for member, inside in self._inside(unit):
                 if unit.group is not None and self._is_workflow(member):
-                    found.update(dict.fromkeys(self.source.within(member), unit.key))
+                    found.update(dict.fromkeys(inside, unit.key))
                 else:
                     found[member] = unit.key
         for key, node in graph.nodes.items():
@@ -281,6 +324,17 @@ class Plan:
                 shown = found.get(workflow, workflow)
                 found[key] = key if shown == workflow else shown
         return found
+
+    def _inside(self, unit: Unit) -> Iterator[tuple[Key, Iterable[Key]]]:
+        """Give each member of a unit with all that it stands for."""
+        following: list[Any] = [*unit.members[1:], None]
+        if unit.levels:
+            following[-1] = next(iter(self._after(unit.members[-1])), None)
+        for member, next_one in zip(unit.members, following, strict=True):
+            if unit.levels:
+                yield member, self.source.level(member, next_one)  # type: ignore[arg-type]
+            else:
+                yield member, self.source.within(member)
 
     def shown(self, graph: nx.DiGraph[Any]) -> Iterator[tuple[Key, dict[str, Any]]]:
         """Give the nodes of the folded graph with their attributes."""
@@ -320,8 +374,15 @@ class Plan:
         if said["of"] == "step":
             said.setdefault("operation", "other")
         else:
-            inside = (self.source.inside_failures(member) for member in unit.members)
-            said["failures_inside"] = sum(inside)
+            said["failures_inside"] = sum(
+                self.source.nodes[key]["status"] in FAILED
+                for member, inside in self._inside(unit)
+                for key in inside
+                if key != member
+            )
+        if unit.levels:
+            said["levels"] = len(unit.members)
+            said["on_failing_path"] = any(node.get("on_failing_path") for node in nodes)
         said.update(_times(nodes))
         return said
 

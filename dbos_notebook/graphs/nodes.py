@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dbos_notebook.tables.timing import frame_times
+
 Node = dict[str, Any]
 
 _OPERATIONS = {
@@ -31,6 +33,11 @@ _WORKFLOW = (
     "created_at",
     "dequeued_at",
     "completed_at",
+    "enqueued_at",
+    "started_at",
+    "ended_at",
+    "delay_until",
+    "queue_wait",
     "duration",
     "error_type",
     "error_message",
@@ -38,6 +45,7 @@ _WORKFLOW = (
     "app_version",
     "executor_id",
     "forked_from",
+    "recovery_attempts",
 )
 _STEP = (
     "status",
@@ -50,13 +58,21 @@ _STEP = (
 )
 
 
-def workflow_nodes(workflows: pd.DataFrame) -> dict[str, Node]:
+def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, Node]:
     """Return the attributes of workflows by ID, in the rows' order."""
+    times = frame_times(workflows, read_at)
+    # All ages of one graph are of one moment.
+    active = workflows["status"].isin(["DELAYED", "ENQUEUED", "PENDING"])
+    for name in ("duration", "queue_wait"):
+        if name in workflows:
+            times[name] = times[name].where(active, workflows[name])
+    workflows = workflows.drop(columns=list(times), errors="ignore").join(times)
     ids = workflows["workflow_id"].tolist()
     # A column may hold nothing; what has no status has an empty one.
     nodes: list[Node] = [{"kind": "workflow", "workflow_id": each, "status": ""} for each in ids]
     for name in _WORKFLOW:
-        _fill(nodes, name, workflows[name])
+        if name in workflows:
+            _fill(nodes, name, workflows[name])
     _digest(nodes, workflows)
     return dict(zip(ids, nodes, strict=True))
 
@@ -116,7 +132,7 @@ def running_node(workflow: Node, steps: Sequence[Node]) -> Node:
         "name": f"after step {steps[-1]['function_id']}" if steps else "before the first step",
     }
     since = [step["completed_at"] for step in steps if "completed_at" in step]
-    since += [workflow[name] for name in ("created_at", "dequeued_at") if name in workflow]
+    since += [workflow[name] for name in ("started_at",) if name in workflow]
     if since:
         node["started_at"] = max(since)
     return node

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dbos_notebook.errors import GraphError
-from dbos_notebook.graphs.spans import Spans, Step
+from dbos_notebook.graphs.spans import Span, Spans, Step
 
 Key = Hashable
 _PARTS = {
@@ -20,7 +20,6 @@ _PARTS = {
     "get_event": "waiting",
     "get_result": "waiting",
 }
-_WAITING = ("DELAYED", "ENQUEUED")
 
 
 def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
@@ -42,12 +41,13 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
         ``node`` (its key in the graph), ``workflow_id``, ``function_id``, ``name``, ``part``,
         ``start``, ``end``, ``duration``; in order of time, without gaps. A step on the chain that
         took less than a millisecond has a row too. The durations add up to the root's
-        ``duration``: from when it was dequeued, or created if it never was on a queue, until it
-        was completed, or read while it is running. A root that still waits has one row, since it
-        was created. ``part`` is:
+        ``duration``: its latest run, until it was read while it is running. One that still waits,
+        or was cancelled while it did, has its wait alone. Where cancelling erased when a run
+        began, the path begins with its first recorded step. ``part`` is:
 
         ========== ======================================================================
         queued     the workflow waited on a queue
+        before     before that, it was delayed or in an earlier run; or nothing holds what it did
         step       a step ran
         sleep      ``DBOS.sleep``
         waiting    for a message, an event, or a workflow that is not in the graph
@@ -63,8 +63,9 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
 
     Notes
     -----
-    On SQLite DBOS keeps workflows' times in whole seconds. There the root is taken to last until
-    its last step was completed, which may be up to a second more than its ``duration``.
+    With applications on Python before 3.12, SQLite holds workflows' times in whole seconds. There
+    the root is taken to begin with its first step and to last until its last one was completed,
+    which may be up to a second more or less than its ``duration``.
 
     Examples
     --------
@@ -79,9 +80,9 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
         raise GraphError(
             f"The root {root!r} of the graph has no times, so it has no critical path."
         )
-    if graph.nodes[root]["status"] in _WAITING:
+    if span.begun is None:
         walk.moment = span.ended
-        walk.back_to(span.created, root, "queued")
+        walk.wait(span, root, span.created if span.enqueued is None else span.enqueued)
     else:
         walk.go(root, span.begun, span.ended)
     return walk.frame()
@@ -97,8 +98,8 @@ class _Frame:
         Its steps, by when they were completed; those that are behind the walk are taken off.
     begun
         Until where the walk stays in it.
-    created
-        From where on it waited on a queue, if that is walked too.
+    span, floor
+        Its times, and how far its parent's time goes back, if its wait is walked too.
     starter
         The step, of the frame below, that started it.
     awaiter
@@ -108,7 +109,8 @@ class _Frame:
     workflow_id: str
     steps: list[Step]
     begun: int
-    created: int | None = None
+    span: Span | None = None
+    floor: int = 0
     starter: Step | None = None
     awaiter: Step | None = None
     at_end: bool = True
@@ -139,6 +141,12 @@ class _Walk:
             self.rows.append((node, part, begun, self.moment))
             self.moment = begun
 
+    def wait(self, span: Span, workflow_id: str, floor: int) -> None:
+        """Walk through a workflow's wait on its queue, and what was before that."""
+        if span.enqueued is not None:
+            self.back_to(max(span.enqueued, floor), workflow_id, "queued")
+        self.back_to(max(span.created, floor), workflow_id, "before")
+
     def go(self, root: str, begun: int, ended: int) -> None:
         """Walk from the end of the root to its beginning."""
         self.moment = ended
@@ -150,7 +158,7 @@ class _Walk:
                 continue
             step = frame.steps.pop()
             if step.end < frame.begun:
-                frame.steps.clear()  # a fork's steps that were copied are older than it
+                frame.steps.clear()
                 continue
             self._own_code(frame, max(step.end, frame.begun))
             if not self._through_child(frame, step):
@@ -161,18 +169,20 @@ class _Walk:
         self,
         workflow_id: str,
         begun: int,
-        created: int | None = None,
+        span: Span | None = None,
+        floor: int = 0,
         starter: Step | None = None,
         awaiter: Step | None = None,
     ) -> None:
-        steps = sorted(self.spans.steps(workflow_id), key=lambda step: (step.end, step.function_id))
-        self._stack.append(_Frame(workflow_id, steps, begun, created, starter, awaiter))
+        own = self.spans.own_steps(workflow_id)
+        steps = sorted(own, key=lambda step: (step.end, step.function_id))
+        self._stack.append(_Frame(workflow_id, steps, begun, span, floor, starter, awaiter))
 
     def _finish(self, frame: _Frame) -> None:
         self._own_code(frame, frame.begun)
         self._stack.pop()
-        if frame.created is not None:
-            self.back_to(frame.created, frame.workflow_id, "queued")
+        if frame.span is not None:
+            self.wait(frame.span, frame.workflow_id, frame.floor)
         if not self._stack:
             return
         below = self._stack[-1]
@@ -212,13 +222,13 @@ class _Walk:
         starter = self.spans.starter(frame.workflow_id, child)
         if starter is not None and starter.function_id < step.function_id:
             floor = max(starter.start, frame.begun)
-            created = max(span.created, floor)
-            self._enter(child, max(span.begun, created), created, starter)
         else:
             floor = max(step.start, frame.begun)
-            created = max(span.created, floor)
             frame.leave(step)
-            self._enter(child, max(span.begun, created), created, awaiter=step)
+            starter = None
+        # What never ran has only its wait.
+        begun = max(span.created, floor, span.ended if span.begun is None else span.begun)
+        self._enter(child, begun, span, floor, starter, step if starter is None else None)
         return True
 
     def frame(self) -> pd.DataFrame:
@@ -267,15 +277,17 @@ def self_time(graph: nx.DiGraph[Any]) -> pd.DataFrame:
             continue
         span = times.workflow(workflow_id)
         steps = times.steps(workflow_id)
-        if span is not None and node["status"] not in _WAITING:
-            inside = _covered([(step.start, step.end) for step in steps], span.begun, span.ended)
+        own = times.own_steps(workflow_id)
+        if span is not None and span.begun is not None:
+            inside = _covered([(step.start, step.end) for step in own], span.begun, span.ended)
             rows.append((workflow_id, span.ended - span.begun, inside))
         for step in steps:
             awaited = times.nodes[step.key]
             child = times.workflow(awaited.get("child_workflow_id"))
             inside = 0
             if awaited["operation"] == "get_result" and child is not None:
-                inside = _covered([(child.created, child.ended)], step.start, step.end)
+                since = child.begun if child.enqueued is None else child.enqueued
+                inside = _covered([(since or child.created, child.ended)], step.start, step.end)
             rows.append((step.key, step.end - step.start, inside))
     rows.sort(key=lambda row: row[2] - row[1])
     frame = _described(times, [key for key, *_ in rows])

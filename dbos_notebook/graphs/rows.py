@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -16,6 +16,8 @@ from dbos_notebook.tables import frames, listings
 from dbos_notebook.tables.vocabulary import MESSAGE, STEP, Column
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     from dbos_notebook.database.reader import Session
     from dbos_notebook.tables.queries import Queries
 
@@ -24,13 +26,10 @@ _MESSAGE = tuple(
     for column in MESSAGE
     if column.name in ("workflow_id", "created_at", "consumed_by_function_id")
 )
-_STEP = {column.name: column for column in STEP}
-# The stored result of a sleep is short, and is decoded here alone.
-_SLEEP = (
-    _STEP["workflow_id"],
-    _STEP["function_id"],
-    Column("output", "text", "When it wakes.", "output"),
-    Column("serialization", "category", "The format of the stored text.", "serialization"),
+# The stored result of a sleep: when it wakes.
+_WAKE = (
+    Column("_wakes", "text", "", "output"),
+    Column("_wakes_serialization", "text", "", "serialization"),
 )
 _SECONDS_END = 10**11
 """A wake-up time below is in seconds (Python), above in milliseconds (TypeScript)."""
@@ -38,13 +37,17 @@ _SECONDS_END = 10**11
 
 @dataclass(frozen=True)
 class Rows:
-    """What was read: workflows with ``depth``, steps, messages received, sleeps' wake-up times."""
+    """What was read: workflows with ``depth``, steps, messages received, and more of the steps.
+
+    ``wakes`` has when sleeps end, ``copied`` which steps of forks are copies.
+    """
 
     roots: tuple[str, ...]
     workflows: pd.DataFrame
     steps: pd.DataFrame
     messages: pd.DataFrame
     wakes: pd.DataFrame
+    copied: pd.DataFrame
     read_at: pd.Timestamp
 
 
@@ -58,61 +61,46 @@ def read(
     load_output: bool,
 ) -> Rows:
     """Read a workflow, what is below it, and with ``forks`` the forks and originals of it."""
-    listings.require_known(session, queries, [workflow_id])
-    roots = [workflow_id]
-    if forks:
-        roots += _family(session, queries, workflow_id)
+    roots = _family(session, queries, workflow_id) if forks else [workflow_id]
     read_at = pd.Timestamp(dt.datetime.now(dt.UTC)).floor("ms")
-    workflows = listings.tree(session, queries, roots, depth)
+    workflows = listings.tree(session, queries, roots, depth, load_output=load_output)
     ids = workflows["workflow_id"].tolist()
-    columns, batches = listings.step_batches(session, queries, ids, load_output=load_output)
-    steps = frames.to_frame(batches, columns)
-    if load_output:
-        workflows = workflows.merge(_outputs(session, queries, ids), on="workflow_id", how="left")
-    names = steps["function_name"]
-    receivers = steps.loc[names == "DBOS.recv", "workflow_id"].unique().tolist()
-    sleepers = steps.loc[names == "DBOS.sleep", "workflow_id"].unique().tolist()
-    return Rows(
-        tuple(roots),
-        workflows,
-        steps,
-        _messages(session, queries, receivers),
-        _wakes(session, queries, sleepers),
-        read_at,
-    )
+    columns: tuple[Column, ...] = (*listings.step_columns(load_output=load_output), *_WAKE)
+    statement = queries.step_select(STEP, ids, load_output=load_output)
+    statement = statement.add_columns(*_wake(queries))
+    steps = frames.to_frame(listings.typed(session, statement, columns, queries.decoder), columns)
+    wakes = _wakes(steps)
+    steps = steps.drop(columns=[column.name for column in _WAKE])
+    receivers = steps.loc[steps["function_name"] == "DBOS.recv", "workflow_id"]
+    messages = _messages(session, queries, receivers.unique().tolist())
+    copied = _copied(session, queries, workflows)
+    return Rows(tuple(roots), workflows, steps, messages, wakes, copied, read_at)
 
 
-def _outputs(session: Session, queries: Queries, ids: Sequence[str]) -> pd.DataFrame:
-    columns, batches = listings.workflow_batches(
-        session, queries, {"workflow_ids": ids}, load_output=True, newest_first=None
+def graph_of(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:
+    """Make the execution graph of what was read."""
+    from dbos_notebook.graphs.build import execution_graph
+
+    return execution_graph(
+        rows.workflows,
+        rows.steps,
+        root=root,
+        messages=rows.messages,
+        wakes=rows.wakes,
+        copied=rows.copied,
+        database=database,
+        read_at=rows.read_at,
     )
-    frame = frames.to_frame(batches, columns)
-    return frame[["workflow_id", "output", "error"]]
 
 
 def _family(session: Session, queries: Queries, workflow_id: str) -> list[str]:
-    """Find what it was forked from, and all that was forked from any of these."""
-    origin = queries.column(queries.workflows, "forked_from")
-    key = queries.workflows.c.workflow_uuid
-    if isinstance(origin, sa.Null):
-        return []
-    found = [workflow_id]
-    # Up by key, then down by forked_from; a cycle made by hand ends either.
-    for condition, wanted in ((key, origin), (origin, key)):
-        level = list(found)
-        while level:
-            statement = sa.select(wanted.label("workflow_id")).where(
-                queries.member(condition, level), wanted.is_not(None)
-            )
-            rows = session.rows(statement)
-            level = list(
-                dict.fromkeys(row["workflow_id"] for row in rows if row["workflow_id"] not in found)
-            )
-            found += level
-    known = session.rows(sa.select(key.label("workflow_id")).where(queries.member(key, found[1:])))
-    exists = {row["workflow_id"] for row in known}
-    # The original may have been deleted.
-    return [each for each in found[1:] if each in exists]
+    """Find a workflow, what it was forked from, and all that was forked from any of these."""
+    family, key = queries.family(workflow_id), queries.workflows.c.workflow_uuid
+    # Joined, because the original may have been deleted.
+    statement = sa.select(family.c.child).select_from(
+        family.join(queries.workflows, key == family.c.child)
+    )
+    return list(dict.fromkeys([workflow_id, *(row["child"] for row in session.rows(statement))]))
 
 
 def _messages(session: Session, queries: Queries, receivers: Sequence[str]) -> pd.DataFrame:
@@ -127,25 +115,51 @@ def _messages(session: Session, queries: Queries, receivers: Sequence[str]) -> p
     return _frame(session, statement, _MESSAGE)
 
 
-def _wakes(session: Session, queries: Queries, sleepers: Sequence[str]) -> pd.DataFrame:
-    """Read when sleeps end: still in dbos 2.20 a sleep's row was completed as it began."""
-    names = ["workflow_id", "function_id", "wakes_at"]
-    if not sleepers:
-        return pd.DataFrame({name: [] for name in names})
+def _wake(queries: Queries) -> list[sa.ColumnElement[object]]:
+    """Select the stored results of sleeps, which are short, and of no other step."""
     table = queries.steps
-    statement = sa.select(*queries.select(table, _SLEEP)).where(
-        queries.member(table.c.workflow_uuid, sleepers), table.c.function_name == "DBOS.sleep"
+    sleeps = table.c.function_name == "DBOS.sleep"
+    return [
+        sa.case((sleeps, queries.column(table, column.source or ""))).label(column.name)
+        for column in _WAKE
+    ]
+
+
+def _wakes(steps: pd.DataFrame) -> pd.DataFrame:
+    """Tell when sleeps end: still in dbos 2.20 a sleep's row was completed as it began."""
+    sleeps = steps[steps[_WAKE[0].name].notna()]
+    frame = sleeps[["workflow_id", "function_id"]].assign(
+        wakes_at=pd.Series(
+            [
+                _instant(decode(text, None if pd.isna(form) else form))
+                for text, form in zip(*(sleeps[column.name] for column in _WAKE), strict=True)
+            ],
+            index=sleeps.index,
+            dtype="datetime64[ms, UTC]",
+        )
     )
-    frame = _frame(session, statement, _SLEEP)
-    frame["wakes_at"] = pd.Series(
-        [
-            _instant(decode(text, form))
-            for text, form in zip(frame["output"], frame["serialization"], strict=True)
-        ],
-        index=frame.index,
-        dtype="datetime64[ms, UTC]",
+    return frame[frame["wakes_at"].notna()]
+
+
+def _copied(session: Session, queries: Queries, workflows: pd.DataFrame) -> pd.DataFrame:
+    """Read which steps of forks are copies: those that are the original's, times and all.
+
+    By time alone a copy is not told from the fork's own step in a database of whole seconds.
+    """
+    forks = workflows.loc[workflows["forked_from"].notna(), "workflow_id"].tolist()
+    table, columns = queries.workflows, ("started_at_epoch_ms", "completed_at_epoch_ms")
+    if not forks or not all(name in queries.steps.c for name in columns):
+        return pd.DataFrame({column.name: [] for column in STEP[:2]})
+    mine, theirs = queries.steps.alias("mine"), queries.steps.alias("theirs")
+    same = [mine.c[name] == theirs.c[name] for name in ("function_id", *columns)]
+    statement = (
+        sa.select(*queries.select(mine, STEP[:2]))
+        .select_from(table)
+        .join(mine, mine.c.workflow_uuid == table.c.workflow_uuid)
+        .join(theirs, sa.and_(theirs.c.workflow_uuid == table.c.forked_from, *same))
+        .where(queries.member(table.c.workflow_uuid, forks))
     )
-    return frame.loc[frame["wakes_at"].notna(), names]
+    return _frame(session, statement, STEP[:2])
 
 
 def _instant(value: object) -> pd.Timestamp | None:

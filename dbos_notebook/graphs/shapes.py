@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,8 @@ Key = Hashable
 FAILED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 LONGEST_PATTERN = 12
 """So many steps may make the body of a loop that is recognised."""
+DEEP = 24
+"""From so many workflows one below the other on, a tree is followed down its deepest path."""
 Alike = Literal["exactly", "loosely", "by name", "anyhow"]
 
 
@@ -118,6 +121,46 @@ class Source:
         return found
 
     @cached_property
+    def spine(self) -> list[str]:
+        """The path down a deep tree that is followed: to the failure, or to the deepest workflow.
+
+        Empty where neither is long: a tree that is not deep needs none.
+        """
+        path = [one for one in self.depth if self.on_path(one)]
+        if not path and self.depth:
+            deepest = max(self.depth, key=self.depth.__getitem__)
+            if self.depth[deepest] >= DEEP:
+                parents = {
+                    child: parent
+                    for parent, children in self.children_of.items()
+                    for child in children
+                }
+                above: str | None = deepest
+                while above is not None:
+                    path.append(above)
+                    above = parents.get(above)
+                path.reverse()
+        follows = (
+            below in self.children_of.get(above, ()) for above, below in itertools.pairwise(path)
+        )
+        # In a comparison two runs may have failed, each on a path of its own.
+        return path if all(follows) else []
+
+    def spine_size(self) -> int:
+        """Count the nodes that are shown where the whole spine is."""
+        failing = any(map(self.on_path, self.spine))
+        steps = (step for one in self.spine for step in self.steps_of.get(one, ()))
+        return len(self.spine) + sum(self.on_path(step) or not failing for step in steps)
+
+    def level(self, workflow_id: str, following: str | None) -> Iterator[Key]:
+        """Give a workflow and all below it but the next of the spine with what is below that."""
+        yield workflow_id
+        yield from self.steps_of.get(workflow_id, ())
+        for child in self.children_of.get(workflow_id, ()):
+            if child != following:
+                yield from self.within(child)
+
+    @cached_property
     def _shapes(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return numbers that are equal for workflows of the same shape: exactly, and loosely."""
         numbers: dict[Hashable, int] = {}
@@ -149,11 +192,6 @@ class Source:
     def inside(self, workflow_id: str) -> bool:
         """Whether a workflow has steps or children to show."""
         return bool(self.steps_of.get(workflow_id) or self.children_of.get(workflow_id))
-
-    def inside_failures(self, workflow_id: Key) -> int:
-        """Count what failed below a workflow."""
-        inside = (key for key in self.within(workflow_id) if key != workflow_id)
-        return sum(self.nodes[key]["status"] in FAILED for key in inside)
 
     def within(self, workflow_id: Key) -> Iterator[Key]:
         """Give a workflow, its shown steps, and all below it."""

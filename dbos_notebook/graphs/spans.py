@@ -1,8 +1,10 @@
 """When each part of a run began and ended, in milliseconds; gaps in what was recorded are closed.
 
-Workflows: on SQLite DBOS keeps their times in whole seconds, and before dbos 2.31 no completion.
-Steps: before dbos 2.10 they have no times, and still in 2.20 those that start or await a workflow
-have none; the times of the workflow that they start or await stand in.
+Which moments a workflow's row holds is worked out in ``tables.timing``. Here the steps add what
+they know: a whole second holds the steps of that second, and a step older than the latest run of
+its workflow is from an earlier one. Before dbos 2.10 steps have no times, and still in 2.20 those
+that start or await a workflow have none; the times of the workflow that they start or await stand
+in.
 """
 
 from __future__ import annotations
@@ -15,9 +17,14 @@ import pandas as pd
 
 from dbos_notebook.errors import GraphError
 from dbos_notebook.graphs.given import check_graph
+from dbos_notebook.tables.timing import SECOND
 
 Key = Hashable
 Node = Mapping[str, Any]
+_WAITING = ("DELAYED", "ENQUEUED")
+_ROUNDED = ("created_at", "dequeued_at", "ended_at")
+_ASKED = 100
+"""Workflows whose times are looked at to know whether all are in whole seconds."""
 
 
 class Step(NamedTuple):
@@ -30,11 +37,176 @@ class Step(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A workflow: created, taken from its queue or begun at once, and ended."""
+    """The latest run of a workflow, in milliseconds since 1970.
+
+    Attributes
+    ----------
+    created
+        When the workflow was created, which an earlier run may have been.
+    enqueued
+        Since when it waited on its queue. ``None``: it was not queued, or nothing holds it.
+    begun
+        When it began. ``None``: it waits, or never ran.
+    ended
+        When it ended; until when the graph was read, if it has not.
+    lost
+        Whether the beginning was erased; ``begun`` is that of its first recorded step then.
+    """
 
     created: int
-    begun: int
+    enqueued: int | None
+    begun: int | None
     ended: int
+    lost: bool = False
+
+
+class Runs:
+    """The latest run of each workflow of a graph: the one place where steps refine its times.
+
+    Whole seconds are widened or narrowed to what the steps say, which have milliseconds; where
+    cancelling erased the beginning, the steps say how long it ran at least.
+
+    Attributes
+    ----------
+    coarse
+        Whether the times of workflows are whole seconds: on SQLite, if the application ran on
+        Python before 3.12. Where a newer Python opens a database that an older one made, only
+        the times of creation are.
+    """
+
+    def __init__(self, graph: nx.DiGraph[Any]) -> None:
+        self._nodes: Mapping[Key, Node] = dict(graph.nodes.items())
+        read_at = graph.graph.get("read_at")
+        self._now = None if read_at is None else milliseconds(read_at)
+        self._steps: dict[Key, list[Key]] = {}
+        self._started: dict[Key, int] = {}
+        self._spans: dict[Key, Span | None] = {}
+        instants: dict[str, list[int]] = {name: [] for name in _ROUNDED}
+        for key, node in self._nodes.items():
+            if "function_id" in node:
+                self._steps.setdefault(node.get("workflow_id"), []).append(key)
+                child = node.get("child_workflow_id")
+                if node.get("operation") == "start_child" and "started_at" in node:
+                    begun = milliseconds(node["started_at"])
+                    self._started[child] = min(begun, self._started.get(child, begun))
+            elif node.get("kind") == "workflow":
+                for name, found in instants.items():
+                    if name in node and len(found) < _ASKED:
+                        found.append(milliseconds(node[name]))
+        sqlite = not str(graph.graph.get("database", "")).startswith("postgresql")
+        self._whole = {
+            name: sqlite and bool(found) and all(each % SECOND == 0 for each in found)
+            for name, found in instants.items()
+        }
+        self.coarse = self._whole["created_at"] and (
+            self._whole["ended_at"] or not instants["ended_at"]
+        )
+
+    def span(self, workflow_id: Key) -> Span | None:
+        """Return the times of a workflow; ``None``: not in the graph, or none are known."""
+        if workflow_id not in self._spans:
+            self._spans[workflow_id] = self._span(workflow_id)
+        return self._spans[workflow_id]
+
+    def recorded(self, workflow_id: Key) -> Span | None:
+        """Return the times as the database has them, not refined."""
+        node = self._nodes.get(workflow_id, {})
+        if "created_at" not in node:
+            return None
+        created = milliseconds(node["created_at"])
+        enqueued, begun, ended = (
+            milliseconds(node[name]) if name in node else None
+            for name in ("enqueued_at", "started_at", "ended_at")
+        )
+        waits = node.get("status") in _WAITING
+        if waits or (node.get("status") == "PENDING" and begun is not None):
+            since = next(each for each in (begun, enqueued, created) if each is not None)
+            ended = since if self._now is None else max(since, self._now)
+        if ended is None:
+            return None
+        return Span(created, enqueued, begun, ended if begun is None else max(begun, ended))
+
+    def older(self, key: Key) -> str:
+        """Say where a step is from that did not run in its workflow's latest run.
+
+        ``"copied"``: from the workflow that this one was forked from. ``"earlier"``: from an
+        earlier run, before this one was resumed or recovered. ``""``: it did run in it.
+        """
+        node = self._nodes[key]
+        if node.get("copied"):
+            return "copied"
+        owner = self._nodes.get(node.get("workflow_id"), {})
+        if "completed_at" not in node or "created_at" not in owner:
+            return ""
+        end = milliseconds(node["completed_at"])
+        if "forked_from" in owner and end <= milliseconds(owner["created_at"]):
+            return "copied"
+        if "started_at" not in owner:
+            # Cancelling may have erased when it began; whatever waits has not.
+            never = owner.get("status") in _WAITING or owner.get("recovery_attempts") == 0
+            return "earlier" if never else ""
+        if "dequeued_at" in owner and "enqueued_at" not in owner:
+            return "earlier" if end < milliseconds(owner["started_at"]) else ""
+        return ""
+
+    def again(self, workflow_id: Key) -> bool:
+        """Whether it is recorded that a workflow ran before its latest run."""
+        node = self._nodes.get(workflow_id, {})
+        if "dequeued_at" not in node or "enqueued_at" in node:
+            return False
+        steps = self._steps.get(workflow_id, ())
+        return node.get("recovery_attempts", 0) > 1 or any(
+            self.older(key) == "earlier" for key in steps
+        )
+
+    def _span(self, workflow_id: Key) -> Span | None:
+        span = self.recorded(workflow_id)
+        if span is None:
+            return None
+        node = self._nodes[workflow_id]
+        over = node.get("status") not in (*_WAITING, "PENDING")
+        ran = span.enqueued is None and node.get("recovery_attempts") != 0
+        lost = span.begun is None and ran and over
+        if not lost and not any(self._whole.values()):
+            return span
+        steps = [
+            step
+            for key in self._steps.get(workflow_id, ())
+            if (step := _timed(key, self._nodes[key])) is not None and not self.older(key)
+        ]
+        first = min((step.start for step in steps), default=None)
+        last = max((step.end for step in steps), default=None)
+        created, enqueued, begun, ended, _ = span
+        if lost:
+            begun = None if first is None else min(first, ended)
+        elif begun is not None and first is not None and abs(first - begun) < SECOND:
+            rounded = self._whole["dequeued_at" if "dequeued_at" in node else "created_at"]
+            begun = first if rounded else begun
+        if over and last is not None and 0 < last - ended < SECOND and self._whole["ended_at"]:
+            ended = last
+        if self._whole["created_at"]:
+            created, enqueued, begun = self._after_starter(workflow_id, created, enqueued, begun)
+        if begun is not None:
+            ended = max(begun, ended)
+        return Span(created, enqueued, begun, ended, lost)
+
+    def _after_starter(
+        self, workflow_id: Key, created: int, enqueued: int | None, begun: int | None
+    ) -> tuple[int, int | None, int | None]:
+        """Narrow whole seconds: no child is older than the step that started it."""
+        since = self._started.get(workflow_id)
+        if since is not None and since - created < SECOND:
+            created = max(created, since)
+            if begun is not None:
+                queued = "dequeued_at" in self._nodes[workflow_id]
+                begun = max(begun, created) if queued else created
+            if enqueued is not None:
+                enqueued = max(enqueued, created)
+        elif begun is not None and enqueued is not None and begun - enqueued < SECOND:
+            enqueued = begun  # whether it waited cannot be told
+        if begun is not None and enqueued is not None:
+            enqueued = min(enqueued, begun)
+        return created, enqueued, begun
 
 
 class Spans:
@@ -54,7 +226,7 @@ class Spans:
     def __init__(self, graph: nx.DiGraph[Any]) -> None:
         check_graph(graph)
         self.nodes: Mapping[Key, Node] = dict(graph.nodes.items())
-        self._now: pd.Timestamp | None = graph.graph.get("read_at")
+        self._runs = Runs(graph)
         self._keys: dict[str, list[Key]] = {}
         self._steps: dict[str, list[Step]] = {}
         self._starters: dict[str, dict[str, Step]] = {}
@@ -68,8 +240,12 @@ class Spans:
         """Return the steps of a workflow that have times, by function_id."""
         if workflow_id not in self._steps:
             keys = self._keys.get(workflow_id, ())
-            self._steps[workflow_id] = self._with_times(keys, self._recorded(workflow_id))
+            self._steps[workflow_id] = self._with_times(keys, self._runs.recorded(workflow_id))
         return self._steps[workflow_id]
+
+    def own_steps(self, workflow_id: str) -> list[Step]:
+        """Return those that ran in its latest run."""
+        return [step for step in self.steps(workflow_id) if not self._runs.older(step.key)]
 
     def starter(self, workflow_id: str, child: str) -> Step | None:
         """Return the first step of a workflow that started a child."""
@@ -82,42 +258,8 @@ class Spans:
         return self._starters[workflow_id].get(child)
 
     def workflow(self, workflow_id: str | None) -> Span | None:
-        """Return the times of a workflow; ``None`` where it is not in the graph or has none.
-
-        One that was completed in a whole second holds the steps of that second.
-        """
-        span = self._recorded(workflow_id)
-        if span is None or workflow_id is None:
-            return None
-        node = self.nodes[workflow_id]
-        if "completed_at" not in node and node["status"] == "PENDING":
-            return span
-        ended = node.get("completed_at")
-        second = span.ended if ended is None else milliseconds(ended)
-        if span.created % 1000 or second % 1000:
-            return span
-        ends = (step.end for step in self.steps(workflow_id))
-        within = [end for end in ends if span.ended < end < second + 1000]
-        return span._replace(ended=max(within, default=span.ended))
-
-    def _recorded(self, workflow_id: str | None) -> Span | None:
-        """Return a workflow's times as the database has them."""
-        node = self.nodes.get(workflow_id, {})
-        created = node.get("created_at")
-        if created is None:
-            return None
-        first = milliseconds(created)
-        if node["status"] in ("DELAYED", "ENQUEUED"):
-            last = first if self._now is None else max(first, milliseconds(self._now))
-            return Span(first, last, last)
-        begun = milliseconds(node.get("dequeued_at", created))
-        if "completed_at" in node:
-            ended = milliseconds(node["completed_at"])
-        elif "duration" in node:
-            ended = begun + round(node["duration"].total_seconds() * 1000)
-        else:
-            return None
-        return Span(min(first, begun), begun, max(begun, ended))
+        """Return the times of a workflow; ``None`` where it is not in the graph or has none."""
+        return self._runs.span(workflow_id)
 
     def _with_times(self, keys: Sequence[Key], own: Span | None) -> list[Step]:
         timed = [_timed(key, self.nodes[key]) for key in keys]
@@ -130,6 +272,8 @@ class Spans:
                 later = step.start if later is None else min(step.start, later)
         bounds.reverse()
         earlier = None if own is None else own.begun
+        if earlier is None and own is not None:
+            earlier = own.enqueued
         found: list[Step] = []
         for key, step, bound in zip(keys, timed, bounds, strict=True):
             if step is None:
@@ -141,7 +285,7 @@ class Spans:
 
     def _stand_in(self, key: Key, earlier: int | None, later: int | None) -> Step | None:
         node = self.nodes[key]
-        child = self._recorded(node.get("child_workflow_id"))
+        child = self._runs.recorded(node.get("child_workflow_id"))
         if child is None or earlier is None or later is None or later < earlier:
             return None
         moment = child.ended if node["operation"] == "get_result" else child.created

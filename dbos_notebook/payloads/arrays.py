@@ -10,7 +10,7 @@ import datetime as dt
 import itertools
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -64,9 +64,35 @@ def _scalar(kind: Any, data: Any) -> Any:
     if plain.startswith("U"):
         encoding = "utf-32-be" if order == ">" else "utf-32-le"
         return _exact(data, bytes).decode(encoding, "surrogatepass").rstrip("\0")
+    if plain in ("M8", "m8"):
+        if len(_exact(data, bytes)) != 8:
+            raise ValueError("it is no integer of 64 bits")
+        return _instant_scalar(plain, kind.state, int.from_bytes(data, _ENDS[order]))
+    if plain in ("c8", "c16"):
+        part = _NUMBERS["f4" if plain == "c8" else "f8"]
+        return complex(*struct.unpack(order + 2 * part, _exact(data, bytes)))
     if plain not in _NUMBERS:
         raise TypeError(f"no plain value is of dtype {plain}")
     return struct.unpack(order + _NUMBERS[plain], _exact(data, bytes))[0]
+
+
+_ENDS: Mapping[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
+_NUMPY_UNITS = frozenset(["Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"])
+_NAT = 1 << 63
+
+
+def _instant_scalar(plain: str, state: Any, number: int) -> Any:
+    """Return numpy's instant or length of time; raises TypeError or ValueError for odd ones."""
+    maker: Any = np.datetime64 if plain == "M8" else np.timedelta64
+    if number == _NAT:
+        return maker("NaT")
+    unit, count, *rest = state[-1][1]
+    if unit not in {name.encode() for name in _NUMPY_UNITS} or [count, *rest] != [1, 1, 1]:
+        raise ValueError("it is of a unit that is not known")
+    made = maker(number - (1 << 64) if number > _NAT else number, unit.decode())
+    repr(made)
+    hash(made)
+    return made
 
 
 def _from_buffer(data: Any, kind: Any, shape: Any, *order: Any) -> Any:

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from time import thread_time
 from typing import Any, cast
 
-from dbos_notebook.payloads.values import Opaque, RecordedError, Reference
+from dbos_notebook.payloads.errors import RecordedError
+from dbos_notebook.payloads.values import Opaque, Reference
 
 
 class PickleError(Exception):
@@ -180,5 +181,6 @@ def _parts(value: Any) -> Iterable[Any]:
     if type(value) is Opaque:
         return (value.args, value.kwargs, value.state, value.items)
     if type(value) is RecordedError:
-        return (value.args, value.state, value.data, value.code, value.recorded_message)
+        parts = (value.args, value.kwargs, value.state, value.data, value.code)
+        return (*parts, value.recorded_message)
     return cast(Iterable[Any], value)

@@ -9,8 +9,9 @@ from typing import Any
 
 from dbos_notebook.payloads import arrays
 from dbos_notebook.payloads.bounds import Work
+from dbos_notebook.payloads.errors import RecordedError
 from dbos_notebook.payloads.keys import key
-from dbos_notebook.payloads.values import Opaque, RecordedError
+from dbos_notebook.payloads.values import Opaque
 
 
 def with_state(work: Work, made: Any, state: Any) -> Any:
@@ -32,6 +33,8 @@ def _uuid_number(state: Any) -> int | None:
 
 
 def _known_state(work: Work, kind: str, state: Any) -> dict[str, Any] | None:
+    if kind.startswith("polars.") and type(state) is bytes:
+        return {"bytes": len(state)}  # its own binary form, or Arrow's
     if not kind.startswith(("numpy.", "pandas.")):
         return None
     try:
@@ -54,8 +57,15 @@ def _attributes(work: Work, state: Any) -> Any:
         # Of a class with __slots__: what its __dict__ held, and its slots.
         return {**(state[0] or {}), **(state[1] or {})}
     if type(state) is dict and type(state.get("__dict__")) is dict:
-        # A pydantic model: beside its fields, which of them were set.
-        return state["__dict__"]
+        # A pydantic model: beside its fields, which of them were set, those of extra="allow", and
+        # private attributes.
+        fields = state["__dict__"]
+        for more in ("__pydantic_extra__", "__pydantic_private__"):
+            part = state.get(more)
+            if type(part) is dict and part:
+                work.spend(len(fields) + len(part))
+                fields = {**fields, **part}
+        return fields
     return state
 
 

@@ -6,11 +6,13 @@ import datetime as dt
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 from dbos_notebook.payloads import builders
 from dbos_notebook.payloads.bounds import MAX_DEPTH, PickleError, Work
-from dbos_notebook.payloads.values import Opaque, RecordedError
+from dbos_notebook.payloads.errors import RecordedError
+from dbos_notebook.payloads.values import Opaque
 from dbos_notebook.printable import printable
 
 MAX_DIGITS = 4_000
@@ -21,11 +23,11 @@ _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BIGINT = re.compile(r"-?[0-9]+")
 
 
-def parse(text: str) -> Any:
+def parse(text: str, *, parse_float: Callable[[str], Any] | None = None) -> Any:
     """Parse JSON; raises ValueError, RecursionError, or PickleError where it holds too much."""
     if _values(text) > MAX_VALUES and _values(_STRING.sub("", text)) > MAX_VALUES:
         raise PickleError(f"it has over {MAX_VALUES:,} values")
-    return json.loads(text)
+    return json.loads(text) if parse_float is None else json.loads(text, parse_float=parse_float)
 
 
 def _values(text: str) -> int:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import fractions
+import ipaddress
 import pathlib
 import uuid
 import zoneinfo
 from typing import Any
+
+import numpy as np
 
 from dbos_notebook.payloads.bounds import Work
 from dbos_notebook.payloads.values import Opaque, Reference
@@ -25,7 +28,15 @@ MAX_ALIKE = 32
 
 _HASH_MODULUS = (1 << 61) - 1
 _TIMES = (dt.date, dt.time, dt.timedelta, dt.datetime, dt.timezone, zoneinfo.ZoneInfo)
-_SCALARS = frozenset({type(None), bool, float, complex, uuid.UUID, *_TIMES})
+ADDRESSES: tuple[type, ...] = (
+    *(ipaddress.IPv4Address, ipaddress.IPv4Interface, ipaddress.IPv4Network),
+    *(ipaddress.IPv6Address, ipaddress.IPv6Interface, ipaddress.IPv6Network),
+)
+"""What Python's ipaddress makes."""
+_SCALARS = frozenset(
+    {type(None), bool, float, complex, uuid.UUID, *_TIMES, *ADDRESSES}
+    | {np.datetime64, np.timedelta64}
+)
 
 
 def key(work: Work, value: Any) -> Any:

@@ -21,12 +21,15 @@ from typing import Any
 from dbos_notebook.payloads import arrays
 from dbos_notebook.payloads.bounds import Work, units
 from dbos_notebook.payloads.builders import hashed, set_items
-from dbos_notebook.payloads.values import Opaque, RecordedError, Reference
+from dbos_notebook.payloads.errors import RecordedError
+from dbos_notebook.payloads.keys import ADDRESSES
+from dbos_notebook.payloads.values import Opaque, Reference
 
 MAX_NAME = 200
 MAX_TEXT_ARGUMENT = 10_000
 MAX_FRACTION_TEXT = 2_001
 MAX_ZONE_NAME = 50
+MAX_ADDRESS = 100
 _RENAMED = {"__builtin__": "builtins", "exceptions": "builtins", "copy_reg": "copyreg"}
 _EXCEPTIONS = frozenset(
     f"builtins.{name}"
@@ -256,6 +259,19 @@ def _path(kind: type[pathlib.PurePath]) -> Callable[..., Any]:
     return maker
 
 
+def _address(kind: Callable[[Any], Any]) -> Callable[..., Any]:
+    def maker(value: Any) -> Any:
+        if type(value) is str and len(value) > MAX_ADDRESS:
+            raise _DeclinedError
+        return kind(_exact(value, int, str))
+
+    return maker
+
+
+def _pattern(pattern: Any, flags: Any = 0) -> Any:
+    return Opaque("re.Pattern", (pattern, flags))
+
+
 def _instance(work: Work, named: Any, *args: Any) -> Any:
     # copyreg.__newobj__(class, *args)
     return make(work, _exact(named, Reference), args)
@@ -296,7 +312,9 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "datetime.timezone": _timezone,
     "decimal.Decimal": _decimal,
     "fractions.Fraction": _fraction,
+    "re._compile": _pattern,
     "zoneinfo.ZoneInfo._unpickle": _zoneinfo,
+    **{f"ipaddress.{kind.__name__}": _address(kind) for kind in ADDRESSES},
     **{
         f"{module}.{name}": _path(kind)
         for module in ("pathlib", "pathlib._local")
@@ -309,5 +327,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     },
     **arrays.MAKERS,
 }
+MADE = frozenset(_MAKERS)
+"""The names of which a plain value is made."""
 # Those that make dicts and sets, or call others, are given the Work that is left.
 _WORKING = frozenset({_set, _frozenset, _dict, _ordered, _defaultdict, _instance, _reconstructed})

@@ -1,18 +1,21 @@
-"""Payloads by DBOS's own deserialization, which runs what they hold. Only on request.
+"""Decoders: inert, with functions of the user's, or by DBOS's own deserialization on request.
 
-The one place that reaches into ``dbos._serialization``: DBOS has no public function for it, and
-DBOSClient reads nothing written before dbos 3.0. Before dbos 2.14 there was one format, a pickle,
-and a serializer that replaced it.
+DBOS's runs what payloads hold. This is the one place that reaches into ``dbos._serialization``:
+DBOS has no public function for it, and DBOSClient reads nothing written before dbos 3.0. Before
+dbos 2.14 there was one format, a pickle, and a serializer that replaced it.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbos_notebook.database import releases
 from dbos_notebook.errors import LocationError, MissingPackageError, TrustWarning
-from dbos_notebook.payloads import decode
+from dbos_notebook.payloads import FORMATS, RecordedError, Undecoded, decode
+from dbos_notebook.payloads.documents import portable_error
+from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
     from dbos import Serializer
@@ -37,6 +40,84 @@ def require_dbos() -> None:
 def inert(text: str, serialization: str | None, column: str) -> Any:
     """Decode without running anything: the Decoder of a client that trusts nothing."""
     return decode(text, serialization, error=column == "error")
+
+
+def recorded_error(text: str, serialization: str | None, decoder: Decoder) -> Any:
+    """Return a recorded error for its type and message.
+
+    Formats that are known are decoded inertly whatever the decoder; one of the application's own,
+    which says nothing otherwise, by the decoder.
+    """
+    if serialization is None or serialization in FORMATS or decoder is inert:
+        return inert(text, serialization, "error")
+    return as_recorded(decoder(text, serialization, "error"))
+
+
+def as_recorded(value: Any) -> Any:
+    """Make a RecordedError of an exception or of an error's portable form; others stay."""
+    if not isinstance(value, BaseException):
+        return portable_error(value)
+    kind = type(value)
+    try:
+        message = str(value)
+    except Exception as problem:  # noqa: BLE001 - the application's code may raise anything
+        message = f"<str() raised {type(problem).__name__}>"
+    return RecordedError(f"{kind.__module__}.{kind.__qualname__}", value.args, message=message)
+
+
+class Readers:
+    """A Decoder with functions of the user's for the formats that have a name of their own."""
+
+    def __init__(self, readers: Mapping[str, Callable[[str], Any]], otherwise: Decoder) -> None:
+        self._readers = dict(checked_readers(readers))
+        self._otherwise = otherwise
+
+    def __call__(self, text: str, serialization: str | None, column: str) -> Any:
+        """Read a text by the function for its format, if there is one."""
+        reader = self._readers.get(serialization or "")
+        if reader is None:
+            return self._otherwise(text, serialization, column)
+        try:
+            value = reader(text)
+        except Exception as problem:  # noqa: BLE001 - the user's function may raise anything
+            raised = printable(f"{type(problem).__name__}: {problem}")
+            return Undecoded(f"the reader of {printable(serialization)!r} raised {raised}", text)
+        return as_recorded(value) if column == "error" else value
+
+
+def checked_readers(
+    readers: Mapping[str, Callable[[str], Any]],
+) -> Mapping[str, Callable[[str], Any]]:
+    """Return the readers; raises LocationError for what is no mapping of names to functions.
+
+    Examples
+    --------
+    >>> checked_readers({"py_pickle": print})
+    Traceback (most recent call last):
+    dbos_notebook.errors.LocationError: payload_readers has 'py_pickle', which is decoded without …
+    """
+    if not isinstance(readers, Mapping):
+        raise LocationError(
+            f"payload_readers={readers!r} must be a dict of functions by the name of their "
+            'serializer, such as {"my_serializer": function}.'
+        )
+    for name, reader in readers.items():
+        if not isinstance(name, str) or not name:
+            raise LocationError(
+                f"payload_readers has the key {name!r}; its keys are names of serializers, as the "
+                "column 'serialization' shows them."
+            )
+        if name in FORMATS - {"DBOS_GOB"}:
+            raise LocationError(
+                f"payload_readers has {name!r}, which is decoded without a function. Its keys are "
+                "the names of an application's own serializers."
+            )
+        if not callable(reader):
+            raise LocationError(
+                f"payload_readers[{name!r}] is {reader!r}; it must be a function that takes a "
+                "string and returns a value."
+            )
+    return readers
 
 
 class Trusted:

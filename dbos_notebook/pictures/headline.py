@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +71,17 @@ def headline(
     duration = times.took(root) if root in graph else ""
     if duration:
         outcome += f" {'after' if status in ENDED else 'for'} {duration}"
-    began = attributes.get("dequeued_at")
-    began = attributes.get("created_at") if words.missing(began) else began
-    when = words.moment(began)
+    run = times.workflow(root) if root in graph else None
+    if run is not None and run.over and run.began is None and not run.lost:
+        outcome += ", never ran"
+    if status == "ENQUEUED" and (waited := times.waited(root)):
+        outcome += f" for {waited}"
+    began = run is not None and run.began is not None and not run.lost
+    when = words.moment(attributes.get("started_at" if began else "created_at"))
     when = when.replace(".000", "") if times.coarse else when
-    verb = "created" if status in ("ENQUEUED", "DELAYED") else "began"
+    verb = "began" if began else "created"
+    if began and times.again(root):
+        verb = "ran again from" if status in ENDED else "runs again since"
     facts = [f"{verb} {when}" if when else "", *_counts(graph)]
     facts += notes or []
     facts += ["workflows timed to the second (SQLite)"] if times.coarse else []
@@ -160,7 +167,9 @@ def _path(graph: nx.DiGraph[Any], workflow: Any) -> list[str]:
         if workflow == graph.graph.get("root"):
             break
         workflow = attributes.get("parent")
-    return names[::-1]
+    # A workflow that started itself again and again is named once.
+    alike = [(name, len(list(same))) for name, same in itertools.groupby(names[::-1])]
+    return [name if count == 1 else f"{name} ×{count:,}" for name, count in alike]
 
 
 def _error(attributes: dict[str, Any]) -> str:

@@ -6,8 +6,6 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from dbos_notebook.pictures import differences, words
 from dbos_notebook.pictures.edges import heads, tails
 from dbos_notebook.pictures.theme import DASHES, ENDED, GRAVEST, OPERATIONS, SAID, known
@@ -16,6 +14,7 @@ from dbos_notebook.pictures.times import Times
 if TYPE_CHECKING:
     import networkx as nx
 
+_OLDER = {"copied from the original": "copied", "from an earlier run": "earlier"}
 TITLE, SMALL = 13.0, 11.0
 WIDEST = 210.0
 """Room for the text of a card."""
@@ -91,8 +90,9 @@ def card_of(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Car
     differences.apply(card, attributes)
     name = words.clean(attributes.get("name") or "", 200)
     duration = words.took(attributes.get("duration"))
+    older = times.older(key) if "function_id" in attributes else ""
     if kind == "workflow":
-        _workflow_lines(card, name or "workflow", key, attributes, times.took(key))
+        _workflow_lines(card, name or "workflow", key, attributes, times)
     elif kind == "group":
         _group_lines(card, group_name(name, attributes), attributes)
     elif "function_id" not in attributes and status == "PENDING":
@@ -102,7 +102,7 @@ def card_of(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Car
         card.shape = operation
         card.marked = (card.difference or "same") != "same" or status != "SUCCESS"
         said = _said(graph, key, operation, name, duration)
-        said = f"{said} copied".strip() if times.copied(key) else said
+        said = f"{said} {_OLDER[older]}".strip() if older else said
         card.lines = [Line(said)] if said else []
     else:
         card.shape = operation if operation == "other" else "step"
@@ -110,8 +110,8 @@ def card_of(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Car
             Line(words.fit(name or "step", TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"),
             Line(" · ".join(x for x in (_number(attributes), duration) if x)),
         ]
-        if times.copied(key):
-            card.lines.append(Line("copied from the original"))
+        if older:
+            card.lines.append(Line(older))
     if changed := differences.said(attributes):
         fitted = words.fit(changed, SMALL, WIDEST, bold=True)
         card.lines.append(Line(fitted, bold=True, tone="status"))
@@ -138,9 +138,10 @@ def _said(graph: nx.DiGraph[Any], key: Any, operation: str, name: str, duration:
 
 
 def _workflow_lines(
-    card: Card, name: str, key: Any, attributes: dict[str, Any], duration: str
+    card: Card, name: str, key: Any, attributes: dict[str, Any], times: Times
 ) -> None:
     card.shape = "workflow"
+    duration, waited, run = times.took(key), times.waited(key), times.workflow(key)
     said = SAID[card.status] if card.status else words.clean(attributes.get("status") or "", 40)
     if duration:
         said += f" {'after' if card.status in ENDED else 'for'} {duration}"
@@ -149,12 +150,14 @@ def _workflow_lines(
         Line(words.fit_ends(words.clean(key, 200), SMALL, WIDEST)),
         Line(said, SMALL, tone="status"),
     ]
-    created, dequeued = attributes.get("created_at", pd.NaT), attributes.get("dequeued_at", pd.NaT)
     queue = attributes.get("queue_name")
     if not words.missing(queue):
-        waited = words.took(dequeued - created)
+        waits = "has waited" if run is not None and not run.over and run.began is None else "waited"
         place = words.fit(words.clean(queue, 60), SMALL, WIDEST - 90)
-        card.lines.append(Line(f"waited {waited} on {place}" if waited else f"on queue {place}"))
+        card.lines.append(Line(f"{waits} {waited} on {place}" if waited else f"on queue {place}"))
+    elif run is not None and run.over and run.began is None and not run.lost:
+        # Cancelling erased which queue it was.
+        card.lines.append(Line(f"waited {waited}, never ran" if waited else "never ran"))
 
 
 def group_name(name: str, attributes: dict[str, Any]) -> str:
@@ -166,10 +169,21 @@ def group_name(name: str, attributes: dict[str, Any]) -> str:
     return {"start_child": f"{said} {name}", "get_result": f"{said} a child"}.get(operation, said)
 
 
+def group_count(attributes: dict[str, Any]) -> str:
+    """Say how many a group stands for, to be put before its name.
+
+    Examples
+    --------
+    >>> group_count({"count": 1200}), group_count({"count": 1200, "levels": 1200})
+    ('1,200 × ', '1,200 levels of ')
+    """
+    count = int(attributes.get("count", 0))
+    return f"{count:,} levels of " if attributes.get("levels") else f"{count:,} × "
+
+
 def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     card.shape = "group"
-    count = int(attributes.get("count", 0))
-    numbers = f"{count:,} × "
+    numbers = group_count(attributes)
     room = WIDEST - words.width(numbers, TITLE, bold=True)
     card.lines = [
         Line(numbers + words.fit(name, TITLE, room, bold=True), TITLE, bold=True, tone="ink")
@@ -217,6 +231,7 @@ def tooltip(key: Any, attributes: dict[str, Any]) -> str:
     for column, said in (
         ("status", "status"),
         ("duration", "took"),
+        ("queue_wait", "waited"),
         ("created_at", "created"),
         ("dequeued_at", "dequeued"),
         ("started_at", "started"),
@@ -229,7 +244,7 @@ def tooltip(key: Any, attributes: dict[str, Any]) -> str:
         value = attributes.get(column)
         if words.missing(value) or value == "":
             continue
-        if column == "duration":
+        if column in ("duration", "queue_wait"):
             value = words.took(value)
         elif column.endswith("_at"):
             value = words.moment(value)

@@ -9,10 +9,10 @@ import pandas as pd
 
 from dbos_notebook.pictures import words
 from dbos_notebook.pictures.edges import of_kind, tails
-from dbos_notebook.pictures.nodes import group_name, short_id, tooltip
+from dbos_notebook.pictures.nodes import group_count, group_name, short_id, tooltip
 from dbos_notebook.pictures.text import walk
 from dbos_notebook.pictures.theme import OPERATIONS, known
-from dbos_notebook.pictures.times import Times
+from dbos_notebook.pictures.times import Run, Times
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -136,21 +136,27 @@ def _row(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times, key: Any,
 def _workflow_row(
     graph: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[str, Any]
 ) -> None:
-    created, began, ended = times.workflow(row.key)
-    if created is None:
+    run = times.workflow(row.key)
+    if run is None:
         row.remark = "no times recorded"
         return
-    row.running = ended is None
-    until = ended if ended is not None else max(times.now, began or created)
-    if began is None or began > created:
-        row.spans.append(Span(created, until if began is None else began, "queue", row.status))
-    if began is not None:
-        row.spans += _shares(graph, times, row, began, until)
-    if began is None:
-        row.took = words.lasted(until - created)
-        row.remark = "has waited"
-    else:
+    row.running = not run.over
+    if run.enqueued is not None and (run.began is None or run.began > run.enqueued):
+        until = run.ended if run.began is None else run.began
+        row.spans.append(Span(run.enqueued, until, "queue", row.status))
+    if run.began is not None:
+        row.spans += _shares(graph, times, row, run)
+    if run.began is not None and not run.lost:
         row.took = times.took(row.key)
+    elif run.lost:
+        row.remark = "when it began is not recorded"
+    elif run.over:
+        row.took, row.remark = times.waited(row.key), "waited, and never ran"
+    elif run.enqueued is not None:
+        row.took, row.remark = times.waited(row.key), "has waited"
+    else:
+        delay = words.moment(attributes.get("delay_until"))
+        row.remark = f"delayed until {delay}" if delay else "delayed"
     told: dict[str, float] = {}
     for span in row.spans:
         told[span.part] = told.get(span.part, 0.0) + span.end - span.start
@@ -159,15 +165,14 @@ def _workflow_row(
     )
 
 
-def _shares(
-    graph: nx.DiGraph[Any], times: Times, row: Row, began: float, until: float
-) -> list[Span]:
+def _shares(graph: nx.DiGraph[Any], times: Times, row: Row, run: Run) -> list[Span]:
     """Cut a workflow's time by what its steps did."""
+    began, until = run.began or 0.0, run.ended
     moves: list[tuple[float, int, str]] = []
     for step in times.steps.get(row.key, ()):
         attributes = graph.nodes[step]
         span = times.step(step)
-        if span is None or times.copied(step) or "function_id" not in attributes:
+        if span is None or times.older(step) or "function_id" not in attributes:
             continue
         part = _WAITS.get(str(attributes.get("operation")), "run")
         if part == "run" and attributes.get("status") == "ERROR":
@@ -185,27 +190,31 @@ def _shares(
             # What ran shows how the step ended; the rest, how the workflow did.
             status = {"failed": "ERROR", "run": "SUCCESS"}.get(now, row.status)
             now = "run" if now == "failed" else now
-            if spans and spans[-1][2:] == (now, status):
+            if run.lost and now == "own":
+                at = time  # perhaps it did not run between these steps
+                active[part] += change
+                continue
+            if spans and spans[-1][1:] == (at, now, status):
                 spans[-1] = spans[-1]._replace(end=time)
             else:
                 spans.append(Span(at, time, now, status))
             at = time
         active[part] += change
-    return spans or [Span(began, until, "own", row.status)]
+    return spans or ([] if run.lost else [Span(began, until, "own", row.status)])
 
 
 def _group_row(graph: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[str, Any]) -> None:
     row.count = int(attributes.get("count", 0))
-    row.name = f"{row.count:,} × {group_name(row.name, attributes)}"
+    row.name = group_count(attributes) + group_name(row.name, attributes)
     for member in attributes.get("members") or ():
         if member not in graph:
             continue
         if graph.nodes[member].get("kind") == "workflow":
-            created, began, ended = times.workflow(member)
-            start = began if began is not None else created
-            if start is not None:
-                row.members.append((start, ended if ended is not None else times.now))
-        elif not times.copied(member) and (span := times.step(member)):
+            run = times.workflow(member)
+            start = run and (run.enqueued if run.began is None else run.began)
+            if run is not None and start is not None:
+                row.members.append((start, run.ended))
+        elif not times.older(member) and (span := times.step(member)):
             row.members.append(span)
     low, high = (words.took(attributes.get(f"duration_{each}")) for each in ("min", "max"))
     row.took = low if low == high else f"{low} – {high}"
@@ -235,8 +244,8 @@ def _step_row(shown: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[s
         row.name = said
     if not row.number and row.status == "PENDING":
         row.name, row.running = f"running, {row.name}", True
-    if times.copied(row.key):
-        row.remark = "copied from the original"
+    if older := times.older(row.key):
+        row.remark = older
         row.took = words.took(attributes.get("duration"))
         return
     span = times.step(row.key)

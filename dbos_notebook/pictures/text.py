@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.pictures import words
 from dbos_notebook.pictures.edges import of_kind
+from dbos_notebook.pictures.nodes import group_count
 from dbos_notebook.pictures.theme import SAID, known
 from dbos_notebook.pictures.times import Times
 
@@ -86,7 +87,7 @@ def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
     name = words.clean(attributes.get("name") or "", 80)
     kind = attributes.get("kind")
     if kind == "group":
-        name = f"{int(attributes.get('count', 0)):,} × {name}"
+        name = group_count(attributes) + name
         said = ", ".join(
             f"{n:,} {SAID[known(each)]}"
             for each, n in (attributes.get("statuses") or {}).items()
@@ -101,7 +102,9 @@ def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
         elif "function_id" in attributes:
             name = f"{attributes['function_id']} {name}"
         said = SAID[known(attributes.get("status"))]
-        spans = times.took(key) if kind == "workflow" else words.took(attributes.get("duration"))
+        spans = times.said(key) if kind == "workflow" else words.took(attributes.get("duration"))
+        if "function_id" in attributes and (older := times.older(key)):
+            spans = f"{spans}  {older}"
     error = ""
     if attributes.get("error_type") and not words.missing(attributes["error_type"]):
         error = words.clean(attributes["error_type"], 80).rsplit(".", 1)[-1]

@@ -2,92 +2,103 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dbos_notebook.graphs.spans import Runs
 from dbos_notebook.pictures import words
-from dbos_notebook.pictures.edges import tails
 from dbos_notebook.pictures.theme import ENDED, known
 
 if TYPE_CHECKING:
     import networkx as nx
 
-_SECOND = 1.0
-_ASKED = 100
-"""Workflows whose times are looked at to know whether all are in whole seconds."""
+
+class Run(NamedTuple):
+    """The latest run of a workflow, in seconds since 1970; what is ``None`` is not known.
+
+    Attributes
+    ----------
+    created
+        When the workflow was created, which may have been for an earlier run.
+    enqueued
+        Since when it waited on a queue.
+    began
+        When it began; ``None`` too if it did not.
+    ended
+        When it ended, or was read.
+    over
+        Whether it has ended.
+    lost
+        Whether the beginning was erased; ``began`` is that of its first recorded step then.
+    """
+
+    created: float
+    enqueued: float | None
+    began: float | None
+    ended: float
+    over: bool
+    lost: bool
 
 
 class Times:
     """Times of a graph, in seconds since 1970.
 
-    SQLite keeps the times of workflows in whole seconds and those of steps in milliseconds: a
-    workflow then begins and ends with its steps, where they agree to the second.
+    Those of workflows are those of their latest runs, as ``graphs.spans`` works them out.
     """
 
     def __init__(self, graph: nx.DiGraph[Any]) -> None:
         self._graph = graph
+        self._runs = Runs(graph)
         self.now = seconds(graph.graph.get("read_at")) or 0.0
+        self.coarse = self._runs.coarse
         self.steps: dict[Any, list[Any]] = {}
-        whole: list[bool] = []
         for key, attributes in graph.nodes(data=True):
             if "function_id" in attributes or attributes.get("kind") == "step":
                 self.steps.setdefault(attributes.get("workflow_id"), []).append(key)
-            elif len(whole) < _ASKED and not words.missing(attributes.get("created_at")):
-                whole.append(attributes["created_at"].microsecond == 0)
-        self.coarse = bool(whole) and all(whole)
         self._spans: dict[Any, tuple[float, float] | None] = {}
-        self._known: dict[Any, tuple[float | None, float | None, float | None]] = {}
 
-    def workflow(self, key: Any) -> tuple[float | None, float | None, float | None]:
-        """Return when a workflow was created, began and ended; ``None``: not yet, or not known."""
-        if key not in self._known:
-            self._known[key] = self._workflow(key)
-        return self._known[key]
-
-    def _workflow(self, key: Any) -> tuple[float | None, float | None, float | None]:
-        attributes = self._graph.nodes[key]
-        status = known(attributes.get("status"))
-        created = seconds(attributes.get("created_at"))
-        began = seconds(attributes.get("dequeued_at"))
-        queued = began is not None
-        if began is None and status not in ("ENQUEUED", "DELAYED"):
-            began = created
-        ended = seconds(attributes.get("completed_at"))
-        ran = []
-        if self.coarse or (ended is None and status in ENDED):
-            steps = [self.step(step) for step in self.steps.get(key, ()) if not self.copied(step)]
-            ran = [span for span in steps if span is not None]
-        if began is not None and ran:
-            first, last = min(span[0] for span in ran), max(span[1] for span in ran)
-            if self.coarse:
-                if began == int(began) and first - began < _SECOND:
-                    began = first
-                if ended is not None and 0 < last - ended < _SECOND:
-                    ended = last
-            if ended is None and status in ENDED:
-                ended = last
-        elif ended is None and status in ENDED:
-            ended = began
-        if self.coarse and created is not None and began is not None:
-            starts = [self.step(step) for step in tails(self._graph, key, "starts")]
-            known_since = [span[0] for span in starts if span is not None]
-            if known_since:  # no child is older than the step that started it
-                created = max(created, *known_since)
-                began = max(began, created) if queued else created
-            elif began - created < _SECOND:  # whether it waited cannot be told
-                created = began
-        if began is not None and ended is not None and ended < began:
-            ended = began
-        return created, began, ended
+    def workflow(self, key: Any) -> Run | None:
+        """Return when the latest run of a workflow was enqueued, began and ended."""
+        span = self._runs.span(key)
+        if span is None:
+            return None
+        over = known(self._graph.nodes[key].get("status")) in ENDED
+        enqueued, begun = (
+            None if each is None else each / 1000 for each in (span.enqueued, span.begun)
+        )
+        return Run(span.created / 1000, enqueued, begun, span.ended / 1000, over, span.lost)
 
     def took(self, key: Any) -> str:
         """Say how long a workflow ran, or has run; ``""`` where it is not known."""
         duration = self._graph.nodes[key].get("duration")
-        _, began, ended = self.workflow(key)
-        if not self.coarse or began is None:
+        run = self.workflow(key)
+        if words.missing(duration) or run is None or run.began is None:
+            return ""
+        if not self.coarse:
             return words.took(duration)
-        span = (ended if ended is not None else max(self.now, began)) - began
         # Both ends to the second, and no step to say more.
-        return words.lasted(span) if span else "< 1 s"
+        lasted = run.ended - run.began
+        return words.lasted(lasted) if lasted else "< 1 s"
+
+    def waited(self, key: Any) -> str:
+        """Say how long a workflow waited on a queue, or has waited; ``""``: not known, or not."""
+        run = self.workflow(key)
+        if run is None or run.enqueued is None:
+            return ""
+        return words.lasted((run.ended if run.began is None else run.began) - run.enqueued)
+
+    def again(self, key: Any) -> bool:
+        """Whether it is recorded that a workflow ran before its latest run."""
+        return self._runs.again(key)
+
+    def said(self, key: Any) -> str:
+        """Say how long a workflow ran, or else how long it waited."""
+        run = self.workflow(key)
+        if run is None or run.began is not None or run.lost:
+            return self.took(key)
+        waited = self.waited(key)
+        if run.over:
+            return f"waited {waited}, never ran" if waited else "never ran"
+        return f"has waited {waited}" if waited else ""
 
     def step(self, key: Any) -> tuple[float, float] | None:
         """Return when a step began and ended; ``None``: not known."""
@@ -108,37 +119,29 @@ class Times:
             return None
         return start, max(start, end)
 
-    def copied(self, key: Any) -> bool:
-        """Tell whether a step of a fork is one that ran in the original."""
-        attributes = self._graph.nodes[key]
-        owner = attributes.get("workflow_id")
-        if owner not in self._graph or not self._graph.nodes[owner].get("forked_from"):
-            return False
-        end = seconds(attributes.get("completed_at"))
-        created = seconds(self._graph.nodes[owner].get("created_at"))
-        return end is not None and created is not None and end < created
+    def older(self, key: Any) -> str:
+        """Say where a step is from that did not run in the latest run of its workflow."""
+        return {
+            "copied": "copied from the original",
+            "earlier": "from an earlier run",
+        }.get(self._runs.older(key), "")
 
     def critical_path(self, graph: nx.DiGraph[Any]) -> list[tuple[Any, float, float]]:
-        """Return (node, start, end) of ``graphs.critical_path``, within the time of the root.
-
-        With times in whole seconds the path begins and ends up to a second outside of it.
-        """
+        """Return (node, start, end) of ``graphs.critical_path``, of what took time."""
         from dbos_notebook import graphs
 
-        root = graph.graph.get("root")
-        if root not in graph:
+        if graph.graph.get("root") not in graph:
             return []
-        created, _, ended = self.workflow(root)
-        first = created if created is not None else 0.0
-        last = ended if ended is not None else max(self.now, first)
         path = graphs.critical_path(graph).dropna(subset=["start", "end"])
+        path = path[path["part"] != "before"]  # of which no bar is drawn
         starts, ends = (
             path[name].to_numpy("datetime64[ns]").astype("int64") / 1e9 for name in ("start", "end")
         )
-        inside = zip(
-            path["node"], starts.clip(min=first).tolist(), ends.clip(max=last).tolist(), strict=True
-        )
-        return [(node, begin, close) for node, begin, close in inside if close > begin]
+        return [
+            (node, begin, close)
+            for node, begin, close in zip(path["node"], starts.tolist(), ends.tolist(), strict=True)
+            if close > begin
+        ]
 
 
 def seconds(time: Any) -> float | None:

@@ -83,6 +83,17 @@ def as_optional_name(value: Any, name: str) -> str | None:
     return None if value is None else as_name(value, name)
 
 
+def check_key(queue_name: Any, queue_partition_key: Any) -> None:
+    """Raise where a partition key is given to workflows that bring their own."""
+    from dbos_notebook.control.destinations import ORIGINAL
+
+    if queue_name == ORIGINAL and queue_partition_key is not None:
+        raise FilterError(
+            f"queue_name='original' puts each workflow back with its own partition key, so "
+            f"queue_partition_key={queue_partition_key!r} has no place beside it."
+        )
+
+
 def as_replacements(value: Any) -> dict[str, str] | None:
     """Read which child is to be taken for which."""
     from dbos_notebook.tables.filters import as_name

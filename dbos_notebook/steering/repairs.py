@@ -49,7 +49,8 @@ class Repairs(Base):
         application_version
             The version to run under; ``None``: the latest.
         queue_name
-            Where to enqueue the forks; ``None``: DBOS's own queue.
+            Where to enqueue the forks; ``None``: DBOS's own queue; ``"original"``: each onto the
+            queue that it was on, with its own partition key.
         key
             Names the attempt; ``None``: the version does. Where forks failed again, another key
             makes new ones.
@@ -86,7 +87,7 @@ class Repairs(Base):
         made = Repair(self._steer).plan(verb, as_texts(workflows, "workflows"))
         if plan:
             return made
-        self._steer.guard()
+        self._steer.require_writable()
         self._steer.require_sense(made, confirm=confirm)
         return made.apply()
 

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import ScheduleNotFoundError
 from dbos_notebook.steering.base import Base
 
@@ -121,8 +122,13 @@ class Schedules(Base):
         first = as_epoch_ms(start, "start", now)
         last = now.timestamp() * 1000 if end is None else as_epoch_ms(end, "end", now)
         begin, finish = (dt.datetime.fromtimestamp(each / 1000, dt.UTC) for each in (first, last))
-        with self._reader.session() as session:
-            found = room.read(session, self._queries, [schedule]).get(schedule)
+
+        @repeat_if_changed
+        def read() -> room.Schedule | None:
+            with self._reader.session() as session:
+                return room.read(session, self._queries, [schedule]).get(schedule)
+
+        found = read()
         if found is None:
             raise ScheduleNotFoundError(
                 f"No schedule is named {schedule!r}. Nothing was written; db.schedules() lists "

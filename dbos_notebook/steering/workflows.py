@@ -14,6 +14,7 @@ from dbos_notebook.steering.base import (
     as_key,
     as_optional_name,
     as_replacements,
+    check_key,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ class Workflows(Base):
         Parameters
         ----------
         queue_name
-            The queue to put them on; ``None``: DBOS's own.
+            The queue to put them on; ``None``: DBOS's own; ``"original"``: each onto the one that
+            it was on, as far as that is known. Cancelling erases it in the database: this client
+            knows it of what it cancelled itself.
         plan, confirm
             As in :meth:`cancel`.
         force
@@ -119,7 +122,8 @@ class Workflows(Base):
         application_version
             The version to run under; ``None``: the latest.
         queue_name, queue_partition_key
-            Where to enqueue; ``None``: DBOS's own queue.
+            Where to enqueue; ``None``: DBOS's own queue; ``queue_name="original"``: each onto the
+            queue that it was on, with its own partition key. A partitioned queue needs a key.
         timeout
             Seconds, or a timedelta, that each fork may take.
         key
@@ -142,6 +146,7 @@ class Workflows(Base):
         from dbos_notebook.control import forkpoints
         from dbos_notebook.control.forks import Fork
 
+        check_key(queue_name, queue_partition_key)
         verb = Fork(
             forkpoints.check(start_step),
             as_optional_name(application_version, "application_version"),
@@ -187,6 +192,7 @@ class Workflows(Base):
         from dbos_notebook.control import forkpoints
         from dbos_notebook.control.forks import Rewind
 
+        check_key(queue_name, queue_partition_key)
         verb = Rewind(
             forkpoints.check(start_step),
             as_optional_name(application_version, "application_version"),
@@ -282,7 +288,10 @@ class Workflows(Base):
         attributes
             A dict with text keys and JSON values; ``None`` clears.
         merge
-            Keep the keys that are not named.
+            Keep the keys that are not named. DBOS does this in one statement. Only on SQLite, and
+            only where a key needs an escape in JSON (``é``, a quote, a backslash), it is done by
+            reading and replacing all: a change that another process makes to other keys within
+            that moment is lost.
         plan, confirm
             As in :meth:`cancel`.
 
@@ -292,7 +301,7 @@ class Workflows(Base):
         >>> db.set_attributes("attributed", {"tier": 2}, merge=True, plan=True).items[0].effect
         'becomes {"customer": "acme", "tier": 2}'
         """
-        from dbos_notebook.control.settings import SetAttributes
+        from dbos_notebook.control.settings import SetAttributes, escaped
         from dbos_notebook.tables.filters import check_filters
 
         if attributes is None and merge:
@@ -301,4 +310,6 @@ class Workflows(Base):
             attributes = check_filters({"attributes": attributes})["attributes"]
             # As the database will have it: a tuple becomes a list, a number as a key a text.
             attributes = json.loads(json.dumps(attributes))
-        return self._control(SetAttributes(attributes, merge), workflows, plan, confirm)
+        sqlite = self._queries.catalog.dialect == "sqlite"
+        here = merge and sqlite and escaped(attributes or {})
+        return self._control(SetAttributes(attributes, merge, here), workflows, plan, confirm)

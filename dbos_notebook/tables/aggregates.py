@@ -10,7 +10,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, nearest
-from dbos_notebook.tables import frames, listings
+from dbos_notebook.tables import frames, listings, timing
 from dbos_notebook.tables.filters import as_timedelta
 from dbos_notebook.tables.queries import Queries
 from dbos_notebook.tables.vocabulary import (
@@ -114,7 +114,8 @@ def queues(session: Session, queries: Queries) -> pd.DataFrame:
     """List registered queues and those that hold work, a row for each partition with work."""
     table = queries.catalog.table("queues")
     if table.c:
-        settings = _frame(session, sa.select(*queries.select(table, QUEUE)), QUEUE)
+        statement = sa.select(*queries.select(table, QUEUE)).where(*queries.owned(table))
+        settings = _frame(session, statement, QUEUE)
     else:
         settings = frames.to_frame([listings.empty(QUEUE)], QUEUE)
     work = _queue_work(session, queries)
@@ -128,7 +129,9 @@ def queues(session: Session, queries: Queries) -> pd.DataFrame:
 def _queue_work(session: Session, queries: Queries) -> pd.DataFrame:
     table = queries.workflows
     name, partition = (queries.column(table, c) for c in ("queue_name", "queue_partition_key"))
-    status, created = table.c.status, queries.moment(table, "created_at")
+    status = table.c.status
+    now = pd.Timestamp.now(tz="UTC").as_unit("ms")
+    enqueued = timing.sql_times(queries, round(now.timestamp() * 1000))["enqueued_at"]
 
     def count(of: str) -> Any:
         return sa.func.sum(sa.case((status == of, 1), else_=0))
@@ -148,13 +151,12 @@ def _queue_work(session: Session, queries: Queries) -> pd.DataFrame:
             count("DELAYED").label("delayed"),
             count("ENQUEUED").label("enqueued"),
             count("PENDING").label("running"),
-            sa.func.min(sa.case((status == "ENQUEUED", created))).label("oldest_enqueued_at"),
+            sa.func.min(sa.case((status == "ENQUEUED", enqueued))).label("oldest_enqueued_at"),
         )
-        .where(name.is_not(None), status.in_(QUEUED_STATUSES))
+        .where(name.is_not(None), status.in_(QUEUED_STATUSES), *queries.where({}))
         .group_by(sa.literal_column("1"), sa.literal_column("2"))
     )
     work = _frame(session, statement, columns)
-    now = pd.Timestamp.now(tz="UTC").as_unit("ms")
     work["oldest_wait"] = (now - work["oldest_enqueued_at"]).astype("timedelta64[ms]")
     return work
 
@@ -169,6 +171,18 @@ def executors(session: Session, queries: Queries) -> pd.DataFrame:
     def count(of: str) -> Any:
         return sa.func.sum(sa.case((status == of, 1), else_=0))
 
+    # What it did, and not what was done to its workflows from outside, such as a cancel.
+    ended = sa.case(
+        (
+            status.in_(("SUCCESS", "ERROR")),
+            sa.func.coalesce(
+                queries.moment(table, "completed_at"), queries.moment(table, "updated_at")
+            ),
+        )
+    )
+    began = sa.case((status == "PENDING", queries.moment(table, "created_at")))
+    started = queries.moment(table, "started_at_epoch_ms")
+    deeds = [sa.func.max(moment) for moment in (ended, started, began)]
     columns = tuple(Column(c.name, c.kind, c.meaning, c.name) for c in EXECUTOR)
     statement = (
         sa.select(
@@ -177,13 +191,22 @@ def executors(session: Session, queries: Queries) -> pd.DataFrame:
             count("PENDING").label("running"),
             count("ERROR").label("failed"),
             sa.func.min(queries.moment(table, "created_at")).label("first_seen"),
-            sa.func.max(queries.moment(table, "updated_at")).label("last_seen"),
+            _latest(queries, deeds).label("last_seen"),
         )
-        .where(keys[0].is_not(None))
+        .where(keys[0].is_not(None), *queries.where({}))
         .group_by(*(sa.literal_column(str(i + 1)) for i in range(len(who))))
     )
     frame = _frame(session, statement, columns)
     return frame.sort_values("last_seen", ascending=False).reset_index(drop=True)
+
+
+def _latest(queries: Queries, moments: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[Any]:
+    """Return the latest of some moments, of which any may be missing."""
+    # SQLite's max of many is missing where one is; Postgres' greatest is not.
+    least = sa.literal_column("0", sa.BigInteger())
+    filled = [sa.func.coalesce(moment, least) for moment in moments]
+    postgres = queries.catalog.dialect == "postgresql"
+    return sa.func.nullif((sa.func.greatest if postgres else sa.func.max)(*filled), least)
 
 
 def step_statistics(
@@ -216,7 +239,7 @@ def step_statistics(
         queries.moment(steps, f"{word}_at_epoch_ms") for word in ("started", "completed")
     )
     took = (sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())).label("took")
-    failed = sa.case((queries.column(steps, "error").is_not(None), 1), else_=0).label("failed")
+    failed = sa.case((queries.recorded_error(steps).is_not(None), 1), else_=0).label("failed")
     rows = sa.select(*keys, took, failed).select_from(joined).where(*queries.where(filters))
     if queries.catalog.dialect == "postgresql":
         frame = _percentiles(session, rows.subquery("step"), columns)
@@ -296,7 +319,7 @@ def summary(session: Session, queries: Queries) -> dict[str, Any]:
     since = sa.func.coalesce(ended, table.c.updated_at)
     failing = (
         sa.select(queries.column(table, "name").label("name"), sa.func.count().label("count"))
-        .where(table.c.status == "ERROR", since >= day_ago)
+        .where(table.c.status == "ERROR", since >= day_ago, *queries.where({}))
         .group_by(sa.literal_column("1"))
         .order_by(sa.literal_column("2").desc())
     )

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dbos_notebook.errors import TruncatedWarning
-from dbos_notebook.payloads import RecordedError, Undecoded, decode
-from dbos_notebook.payloads.trusted import Decoder, inert
+from dbos_notebook.payloads import FORMATS, RecordedError, Undecoded, decode
+from dbos_notebook.payloads.trusted import Decoder, inert, recorded_error
 from dbos_notebook.printable import printable
+from dbos_notebook.tables import timing
 from dbos_notebook.tables.vocabulary import (
     ERROR,
     FAILED_STATUSES,
@@ -35,8 +36,8 @@ MAX_MESSAGE = 10_000
 _BOUNDS = {"instant": (FIRST_MS, LAST_MS), "duration": (FIRST_MS - LAST_MS, LAST_MS - FIRST_MS)}
 _MAX_BRACKETS = 200
 _FEW = 1_000
-
-_TERMINAL = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+_SHORT = 1_000
+"""Characters of a stored error whose class and message are kept for the next listing."""
 
 
 def transport_schema(columns: Iterable[Column]) -> pa.Schema:
@@ -49,20 +50,28 @@ def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     return pa.schema([(c.name, c.arrow) for c in columns])
 
 
-def derive(batch: pa.RecordBatch, columns: Sequence[Column], now: dt.datetime) -> pa.RecordBatch:
+def derive(
+    batch: pa.RecordBatch,
+    columns: Sequence[Column],
+    now: dt.datetime,
+    decoder: Decoder = inert,
+) -> pa.RecordBatch:
     """Give the columns their Arrow types and add the derived ones.
 
-    Times travel as integers; giving them their type copies nothing.
+    Times travel as integers; giving them their type copies nothing. The decoder reads recorded
+    errors whose format is the application's own.
     """
     batch = _within_the_calendar(batch, columns)
     arrays = []
     errors: dict[str, pa.Array] = {}
+    derived: dict[str, pa.Array] = {}
     for column in columns:
         if column in ERROR:
-            errors = errors or _errors(batch)
+            errors = errors or _errors(batch, decoder)
             arrays.append(errors[column.name])
         elif column.source is None:
-            arrays.append(_DERIVED[column.name, "function_id" in batch.schema.names](batch, now))
+            derived = derived or _derived(batch, now)
+            arrays.append(derived[column.name])
         else:
             array = batch.column(column.name)
             arrays.append(array if array.type == column.arrow else array.cast(column.arrow))
@@ -88,29 +97,54 @@ def _within_the_calendar(batch: pa.RecordBatch, columns: Sequence[Column]) -> pa
     return batch
 
 
-def _errors(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+def _errors(batch: pa.RecordBatch, decoder: Decoder) -> dict[str, pa.Array]:
     """Decode the recorded errors, of the rows that have one and no others."""
     if RECORDED[0].name not in batch.schema.names:
-        nothing = _words(pa.array([], pa.large_string()), pa.array([], pa.string()))
+        nothing = _words(pa.array([], pa.large_string()), pa.array([], pa.string()), decoder)
         return _scattered(pa.nulls(len(batch), pa.int64()), nothing)
     texts, forms = (batch.column(column.name) for column in RECORDED)
     failed = pc.is_valid(texts)
     # Each row's place among those found; missing where it has none.
     place = pc.subtract(pc.cumulative_sum(failed.cast(pa.int64())), 1)
     place = pc.if_else(failed, place, pa.scalar(None, pa.int64()))
-    return _scattered(place, _words(texts.filter(failed), forms.filter(failed)))
+    return _scattered(place, _words(texts.filter(failed), forms.filter(failed), decoder))
 
 
-def _words(texts: pa.Array, forms: pa.Array) -> tuple[pa.DictionaryArray, pa.Array]:
-    """Return the classes and the messages of recorded errors."""
-    decoded: dict[tuple[str, str | None], tuple[str | None, str]] = {}
-    found = []
-    for pair in zip(texts.to_pylist(), forms.to_pylist(), strict=True):
-        if pair not in decoded:
-            decoded[pair] = _error_words(decode(*pair, error=True))
-        found.append(decoded[pair])
+def _words(
+    texts: pa.Array, forms: pa.Array, decoder: Decoder
+) -> tuple[pa.DictionaryArray, pa.Array]:
+    """Return the classes and the messages of recorded errors.
+
+    Errors that are stored alike are decoded once.
+    """
+    texts = texts.dictionary_encode()
+    forms = forms if pa.types.is_dictionary(forms.type) else forms.dictionary_encode()
+    stored, named = texts.dictionary.to_pylist(), [*forms.dictionary.to_pylist(), None]
+    width = len(named)
+    codes = pc.add(
+        pc.multiply(texts.indices.cast(pa.int64()), width),
+        forms.indices.cast(pa.int64()).fill_null(width - 1),
+    ).dictionary_encode()
+    pairs = [(stored[code // width], named[code % width]) for code in codes.dictionary.to_pylist()]
+    found = [_stored_words(text, form, decoder) for text, form in pairs]
     kinds = pa.array([kind for kind, _ in found], pa.string()).dictionary_encode()
-    return kinds, pa.array([message for _, message in found], pa.large_string())
+    messages = pa.array([message for _, message in found], pa.large_string())
+    return (
+        pa.DictionaryArray.from_arrays(pc.take(kinds.indices, codes.indices), kinds.dictionary),
+        pc.take(messages, codes.indices),
+    )
+
+
+def _stored_words(text: str, form: str | None, decoder: Decoder) -> tuple[str | None, str]:
+    if len(text) <= _SHORT and (form is None or form in FORMATS):
+        return _known_words(text, form)
+    return _error_words(recorded_error(text, form, decoder))
+
+
+@functools.lru_cache(maxsize=8_192)
+def _known_words(text: str, form: str | None) -> tuple[str | None, str]:
+    # Kept, because boards and lists read the same failures again and again.
+    return _error_words(inert(text, form, "error"))
 
 
 def _scattered(place: pa.Array, words: tuple[pa.DictionaryArray, pa.Array]) -> dict[str, pa.Array]:
@@ -128,10 +162,13 @@ def failed_ids(batch: pa.RecordBatch) -> pa.Array:
     return batch.column("workflow_id").filter(_one_of(batch.column("status"), FAILED_STATUSES))
 
 
-def fill_errors(batches: Iterable[pa.RecordBatch], found: pa.Table) -> list[pa.RecordBatch]:
+def fill_errors(
+    batches: Iterable[pa.RecordBatch], found: pa.Table, decoder: Decoder
+) -> list[pa.RecordBatch]:
     """Put recorded errors, found apart by ``workflow_id``, into their rows."""
     ids = found.column("workflow_id").combine_chunks()
-    words = _words(*(found.column(column.name).combine_chunks() for column in RECORDED))
+    texts, forms = (found.column(column.name).combine_chunks() for column in RECORDED)
+    words = _words(texts, forms, decoder)
     filled = []
     for batch in batches:
         failed = _one_of(batch.column("status"), FAILED_STATUSES)
@@ -150,48 +187,25 @@ def _error_words(error: object) -> tuple[str | None, str]:
         kind, message = None, error if isinstance(error, str) else repr(error)
     if len(message) > MAX_MESSAGE:
         message = message[: MAX_MESSAGE - 1] + "…"
-    # A lone surrogate can be pickled, but is no text that a column can hold.
-    return kind, message.encode("utf-8", "replace").decode()
+    if not message.isascii():
+        # A lone surrogate can be pickled, but is no text that a column can hold.
+        message = message.encode("utf-8", "replace").decode()
+    return kind, message
 
 
-def _step_duration(batch: pa.RecordBatch, now: dt.datetime) -> pa.Array:
-    took = pc.subtract(batch.column("completed_at"), batch.column("started_at"))
-    return took.cast(pa.duration("ms"))
+def _derived(batch: pa.RecordBatch, now: dt.datetime) -> dict[str, pa.Array]:
+    """Compute the columns that no table holds."""
+    if "function_id" in batch.schema.names:
+        took = pc.subtract(batch.column("completed_at"), batch.column("started_at"))
+        return {"duration": took.cast(pa.duration("ms"))}
+    times = timing.batch_times(batch, int(now.timestamp() * 1000))
+    return {"duration": pa.array(times.duration), "queue_wait": pa.array(times.queue_wait)}
 
 
 def _one_of(status: pa.Array, names: Sequence[str]) -> pa.Array:
     # On the dictionary's few words, not on each row.
     words = pc.is_in(status.dictionary, value_set=pa.array(names))
     return pc.take(words, status.indices)
-
-
-def _duration(batch: pa.RecordBatch, now: dt.datetime) -> pa.Array:
-    status = batch.column("status")
-    begun = pc.coalesce(batch.column("dequeued_at"), batch.column("created_at"))
-    moment = pa.scalar(int(now.timestamp() * 1000))
-    ended = batch.column("completed_at")
-    if ended.null_count == len(ended):
-        # Before dbos 2.31 no completion was recorded; the row's last change is it.
-        finished = _one_of(status, _TERMINAL)
-        ended = pc.if_else(finished, batch.column("updated_at"), ended)
-    running = _one_of(status, ("PENDING",))
-    ended = pc.if_else(pc.and_(running, pc.is_null(ended)), moment, ended)
-    return pc.subtract(ended, begun).cast(pa.duration("ms"))
-
-
-def _queue_wait(batch: pa.RecordBatch, now: dt.datetime) -> pa.Array:
-    waiting = _one_of(batch.column("status"), ("ENQUEUED", "DELAYED"))
-    moment = pa.scalar(int(now.timestamp() * 1000))
-    until = pc.if_else(waiting, moment, batch.column("dequeued_at"))
-    return pc.subtract(until, batch.column("created_at")).cast(pa.duration("ms"))
-
-
-# By name, and by whether the row is a step.
-_DERIVED = {
-    ("duration", False): _duration,
-    ("queue_wait", False): _queue_wait,
-    ("duration", True): _step_duration,
-}
 
 
 def to_frame(
@@ -221,7 +235,9 @@ def to_frame(
         elif column.kind == "json":
             parsed[column.name] = _as_json(table.column(place))
         elif column.kind == "payload":
-            forms = table.column("serialization")
+            # A schedule's context has no format of its own: it is the SDK's default.
+            named = "serialization" in table.column_names
+            forms = table.column("serialization") if named else pa.nulls(len(table), pa.string())
             parsed[column.name] = _decoded(table.column(place), forms, column.name, decoder)
     frame: pd.DataFrame = table.to_pandas(
         types_mapper=_pandas_type,
@@ -276,7 +292,7 @@ def _as_status(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def _decoded(
-    column: pa.ChunkedArray, forms: pa.ChunkedArray, name: str, decoder: Decoder
+    column: pa.ChunkedArray, forms: pa.ChunkedArray | pa.Array, name: str, decoder: Decoder
 ) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
     values = np.full(len(column), None, dtype=object)
     pairs = zip(column.to_pylist(), forms.to_pylist(), strict=True)
@@ -346,6 +362,8 @@ def cut(batches: Generator[pa.RecordBatch], limit: int | None) -> tuple[list[pa.
         for batch in batches:
             if limit is not None and rows + batch.num_rows > limit:
                 kept.append(batch.slice(0, limit - rows))
+                for _ in batches:
+                    pass  # nothing more comes, but the end, without which a stream is cut off
                 return kept, True
             rows += batch.num_rows
             kept.append(batch)

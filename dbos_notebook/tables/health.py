@@ -61,7 +61,6 @@ def health(
     window: dt.timedelta,
     bucket: dt.timedelta,
     decoder: Decoder,
-    application: list[str] | None,
 ) -> Health:
     """Read it, in one snapshot.
 
@@ -69,21 +68,20 @@ def health(
     """
     now = dt.datetime.now(dt.UTC)
     since = int((now - window).timestamp() * 1000)
-    own = {"application_name": application} if application else {}
     active = aggregates.counts(
-        session, queries, "status", None, "created_at", own | {"status": list(QUEUED_STATUSES)}
+        session, queries, "status", None, "created_at", {"status": list(QUEUED_STATUSES)}
     )
     recorded = queries.catalog.has("workflow_status", "completed_at")
     moment = "completed_at" if recorded else "updated_at"
     statuses = ["SUCCESS", *FAILED_STATUSES]
     after = {"completed_after": since} if recorded else {"start_time": since}
     ended = aggregates.counts(
-        session, queries, "status", bucket, moment, own | {"status": statuses} | after
+        session, queries, "status", bucket, moment, {"status": statuses} | after
     )
     failed, cut = listings.workflows(
         session,
         queries,
-        own | {"status": ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]} | after,
+        {"status": ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]} | after,
         MOST_FAILURES,
         None,
         decoder,

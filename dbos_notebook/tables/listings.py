@@ -6,17 +6,28 @@ import datetime as dt
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, WorkflowNotFoundError
+from dbos_notebook.payloads.trusted import inert
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.flatten import flatten
 from dbos_notebook.tables.queries import Queries
-from dbos_notebook.tables.vocabulary import FRAMES, PAYLOAD, RECORDED, STEP, TREE, WORKFLOW, Column
+from dbos_notebook.tables.timing import RAN_BEFORE
+from dbos_notebook.tables.vocabulary import (
+    FRAMES,
+    INTERNAL,
+    PAYLOAD,
+    RECORDED,
+    STEP,
+    TREE,
+    WORKFLOW,
+    Column,
+)
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
@@ -24,6 +35,10 @@ if TYPE_CHECKING:
 
 MANY = 5_000
 _PAYLOADS = {column.name: column for column in PAYLOAD}
+_PAIR = (
+    Column("_parent", "text", "", "parent"),
+    Column("_child", "text", "", "child"),
+)
 
 
 def payload_columns(*, load_input: bool, load_output: bool) -> tuple[Column, ...]:
@@ -34,6 +49,11 @@ def payload_columns(*, load_input: bool, load_output: bool) -> tuple[Column, ...
     return tuple(_PAYLOADS[name] for name in names)
 
 
+def workflow_columns(*, load_input: bool = False, load_output: bool = False) -> tuple[Column, ...]:
+    """Return the columns of a listing of workflows."""
+    return WORKFLOW + payload_columns(load_input=load_input, load_output=load_output)
+
+
 def workflow_batches(
     session: Session,
     queries: Queries,
@@ -41,14 +61,16 @@ def workflow_batches(
     *,
     load_input: bool = False,
     load_output: bool = False,
+    load_internals: bool = False,
     **order: Any,
 ) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
     """Stream workflows with their derived columns."""
-    columns = WORKFLOW + payload_columns(load_input=load_input, load_output=load_output)
+    own = WORKFLOW + INTERNAL if load_internals else WORKFLOW
+    columns = own + payload_columns(load_input=load_input, load_output=load_output)
     statement = queries.workflow_select(
-        WORKFLOW, filters, load_input=load_input, load_output=load_output, **order
+        own, filters, load_input=load_input, load_output=load_output, **order
     )
-    return columns, typed(session, statement, columns)
+    return columns, typed(session, statement, columns, queries.decoder)
 
 
 def workflows(
@@ -64,6 +86,7 @@ def workflows(
     load_output: bool,
     load_errors: bool,
     normalize: bool,
+    load_internals: bool = False,
 ) -> tuple[pd.DataFrame, bool]:
     """Return workflows as a DataFrame, and whether the limit left some out."""
     if normalize:
@@ -76,6 +99,7 @@ def workflows(
         filters,
         load_input=load_input,
         load_output=load_output,
+        load_internals=load_internals,
         load_errors=load_errors and not many,
         newest_first=sort_desc,
         # One more than asked, to know whether there are more.
@@ -121,7 +145,12 @@ def with_errors(
         [("workflow_id", pa.large_string()), *((c.name, c.transport) for c in RECORDED)]
     )
     found = pa.Table.from_batches(session.batches(statement, schema), schema)
-    return frames.fill_errors(batches, found)
+    return frames.fill_errors(batches, found, queries.decoder)
+
+
+def step_columns(*, load_output: bool) -> tuple[Column, ...]:
+    """Return the columns of steps, with those that ``load_output`` adds."""
+    return STEP + payload_columns(load_input=False, load_output=load_output)
 
 
 def step_batches(
@@ -130,52 +159,75 @@ def step_batches(
     ids: Sequence[str] | sa.Select[Any],
     *,
     load_output: bool = False,
+    **page: Any,
 ) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
     """Stream the steps of workflows, in order of workflow ID and function_id."""
-    columns: tuple[Column, ...] = STEP
-    if load_output:
-        columns += tuple(_PAYLOADS[name] for name in ("serialization", "output", "error"))
-    statement = queries.step_select(STEP, ids, load_output=load_output)
-    return columns, typed(session, statement, columns)
+    columns = step_columns(load_output=load_output)
+    statement = queries.step_select(STEP, ids, load_output=load_output, **page)
+    return columns, typed(session, statement, columns, queries.decoder)
 
 
 def typed(
-    session: Session, statement: sa.Select[Any], columns: Sequence[Column]
+    session: Session,
+    statement: sa.Select[Any],
+    columns: Sequence[Column],
+    decoder: Decoder = inert,
 ) -> Generator[pa.RecordBatch]:
     """Run a statement on workflows or steps; stream its rows with their derived columns."""
     # One moment for all rows, or a running workflow's age would differ between batches.
     now = dt.datetime.now(dt.UTC)
     # The statement's own order of columns, which need not be the frame's.
-    by_name = {column.name: column for column in (*columns, *RECORDED)}
+    by_name = {column.name: column for column in (*columns, *RECORDED, RAN_BEFORE)}
     schema = frames.transport_schema(by_name[c.name] for c in statement.selected_columns)
     # Closed here as soon as this is: the next statement must not wait for a stream left early.
-    each = partial(frames.derive, columns=columns, now=now)
+    each = partial(frames.derive, columns=columns, now=now, decoder=decoder)
     with closing(session.batches(statement, schema, each)) as stream:
         yield from stream
+
+
+FEW_LEVELS = 16
+"""So many levels are counted by the database; where more are wanted, all are read, and cut here."""
 
 
 def descendants(
     session: Session, queries: Queries, roots: Sequence[str], depth: int | None
 ) -> dict[str, tuple[str, int]]:
-    """Find the workflows below ``roots``: for each its root and its depth.
+    """Find the workflows below ``roots``, by one query: for each its root and its depth."""
+    if depth == 0:
+        return {root: (root, 0) for root in roots}
+    below = _below(queries, roots, depth)
+    statement = sa.select(below.c.parent, below.c.child)
+    schema = frames.transport_schema(_PAIR)
+    pairs = pa.Table.from_batches(session.batches(statement, schema), schema)
+    return places(roots, depth, *(column.to_pylist() for column in pairs.columns))
 
-    Level by level, because each level is one or two index lookups on both databases, a cycle made
-    by hand ends it, and a depth bounds it.
-    """
+
+def _below(queries: Queries, roots: Sequence[str], depth: int | None) -> sa.CTE:
+    few = depth is not None and depth <= FEW_LEVELS
+    return queries.below(roots, levels=depth if few else None)
+
+
+def places(
+    roots: Sequence[str],
+    depth: int | None,
+    parents: Sequence[str | None],
+    children: Sequence[str | None],
+) -> dict[str, tuple[str, int]]:
+    """Return the root and the depth of each workflow that these pairs lead to from the roots."""
+    children_of: dict[str, list[str]] = {}
+    for parent, child in zip(parents, children, strict=True):
+        if parent is not None and child is not None:
+            children_of.setdefault(parent, []).append(child)
     found = {root: (root, 0) for root in roots}
-    level: Sequence[str] = list(roots)
-    reached = 0
-    pairs_schema = pa.schema([("parent", pa.large_string()), ("child", pa.large_string())])
+    level, reached = list(roots), 0
     while level and (depth is None or reached < depth):
         reached += 1
         following: list[str] = []
-        for statement in queries.child_selects(level):
-            for batch in session.batches(statement, pairs_schema):
-                parents, children = (column.to_pylist() for column in batch.columns)
-                for parent, child in zip(parents, children, strict=True):
-                    if child not in found:
-                        found[child] = (found[parent][0], reached)
-                        following.append(child)
+        for parent in level:
+            for child in children_of.get(parent, ()):
+                if child not in found:
+                    found[child] = (found[parent][0], reached)
+                    following.append(child)
         level = following
     return found
 
@@ -189,42 +241,70 @@ def require_known(session: Session, queries: Queries, ids: Sequence[str]) -> Non
     for batch in session.batches(statement, schema):
         known.update(batch.column(0).to_pylist())
     missing = [workflow_id for workflow_id in ids if workflow_id not in known]
-    if not missing:
-        return
+    if missing:
+        raise_unknown(session, queries, missing)
+
+
+def raise_unknown(session: Session, queries: Queries, missing: Sequence[str]) -> NoReturn:
+    """Raise WorkflowNotFoundError for IDs that were not found, with near matches."""
+    key = queries.workflows.c.workflow_uuid
     first = missing[0]
     near = (
         sa.select(key.label("workflow_id"))
         .where(key.startswith(first[: max(4, len(first) // 2)], autoescape=True))
-        .limit(3)
+        .limit(4)
     )
-    like = [row["workflow_id"] for row in session.rows(near)]
+    # Not the ID itself, should it have been written since.
+    like = [row["workflow_id"] for row in session.rows(near) if row["workflow_id"] != first][:3]
     hint = f" IDs that begin alike: {', '.join(map(repr, like))}." if like else ""
     others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
     raise WorkflowNotFoundError(f"No workflow has the ID {first!r}{others}.{hint}")
 
 
 def tree(
-    session: Session, queries: Queries, roots: Sequence[str], depth: int | None
+    session: Session,
+    queries: Queries,
+    roots: Sequence[str],
+    depth: int | None,
+    *,
+    load_output: bool = False,
 ) -> pd.DataFrame:
-    """Return the rows of workflows and of all below them, with root and depth."""
-    require_known(session, queries, roots)
-    found = descendants(session, queries, roots, depth)
-    columns, batches = workflow_batches(
-        session, queries, {"workflow_ids": list(found)}, newest_first=None
+    """Return the rows of workflows and of all below them, with root and depth, by one query."""
+    below = _below(queries, roots, depth)
+    # What is below a workflow is looked up by ID, whoever owns it.
+    statement = queries.of_all_applications.workflow_select(
+        WORKFLOW, {}, load_output=load_output, newest_first=None
     )
-    frame = frames.to_frame(batches, columns)
-    places = [found[workflow_id] for workflow_id in frame["workflow_id"]]
+    (source,) = statement.get_final_froms()
+    # From the pairs outwards, since a workflow in the middle may have been deleted.
+    rows = below.outerjoin(source, queries.workflows.c.workflow_uuid == below.c.child)
+    statement = statement.add_columns(*(below.c[c.source or ""].label(c.name) for c in _PAIR))
+    statement = statement.select_from(rows)
+    columns = WORKFLOW + payload_columns(load_input=False, load_output=load_output)
+    shape = (*columns, *_PAIR)
+    frame = frames.to_frame(typed(session, statement, shape, queries.decoder), shape)
+    found = places(roots, depth, *(_texts(frame[column.name]) for column in _PAIR))
+    frame = frame[[column.name for column in columns]]
+    frame = frame[frame["workflow_id"].isin(found.keys())].drop_duplicates("workflow_id")
+    if missing := set(roots).difference(frame["workflow_id"]):
+        require_known(session, queries, [root for root in roots if root in missing])
     root, level = TREE
-    frame[root.name] = pd.Series([place[0] for place in places], index=frame.index, dtype="str")
-    frame[level.name] = pd.Series([place[1] for place in places], index=frame.index, dtype="Int64")
+    ids = frame["workflow_id"]
+    frame[root.name] = pd.Series([found[one][0] for one in ids], index=frame.index, dtype="str")
+    frame[level.name] = pd.Series([found[one][1] for one in ids], index=frame.index, dtype="Int64")
     order = {workflow_id: position for position, workflow_id in enumerate(roots)}
     frame["_root"] = frame[root.name].map(order)
     frame = frame.sort_values(["_root", level.name, "created_at", "workflow_id"])
     return frame.drop(columns="_root").reset_index(drop=True)
 
 
+def _texts(column: pd.Series[Any]) -> list[str | None]:
+    return [value if isinstance(value, str) else None for value in column.tolist()]
+
+
 _STORED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "events": ("workflow_events", ("workflow_uuid", "key")),
+    "events_history": ("workflow_events_history", ("workflow_uuid", "function_id", "key")),
     "messages": ("notifications", ("created_at_epoch_ms", "message_uuid")),
     "streams": ("streams", ("workflow_uuid", "key", "offset")),
     "schedules": ("workflow_schedules", ("schedule_name",)),
@@ -245,12 +325,18 @@ def stored(
     table = queries.catalog.table(name)
     if not table.c:
         return columns, (batch for batch in [empty(columns)])
-    statement = sa.select(*queries.select(table, columns)).order_by(
-        *(table.c[key] for key in keys if key in table.c)
-    )
-    if ids is not None:
-        owner = queries.column(table, columns[0].source or "")
-        statement = statement.where(queries.member(owner, ids))
+    if what == "streams":
+        statement = queries.stream_select(columns, ids)
+    else:
+        statement = sa.select(*queries.select(table, columns))
+        key = queries.column(table, columns[0].source or "")
+        if ids is not None:
+            statement = statement.where(queries.member(key, ids))
+        elif what in ("schedules", "versions"):
+            statement = statement.where(*queries.owned(table))
+        else:
+            statement = statement.where(*queries.of_owned_workflow(key))
+    statement = statement.order_by(*(table.c[key] for key in keys if key in table.c))
     return columns, typed(session, statement.limit(limit), columns)
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, nearest
-from dbos_notebook.tables import frames, listings
+from dbos_notebook.tables import frames, listings, timing
 from dbos_notebook.tables.queries import Queries
 from dbos_notebook.tables.vocabulary import STATUSES, STEP, WORKFLOW, Column, Kind
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 Key = tuple[sa.ColumnElement[Any], Kind]
 """What is sorted by, and how its value travels."""
 
-_TERMINAL = tuple(status for status in STATUSES if status not in ("DELAYED", "ENQUEUED", "PENDING"))
 _SORTED = {column.name: column for column in WORKFLOW if column.source and column.kind != "json"}
 SORTS = (*_SORTED, "duration", "queue_position")
 """What a page can be sorted by: columns of the frame, and the order in which queues are served."""
@@ -135,13 +134,13 @@ def _read(
     )
     places = [chosen.c[name] for name in names]
     statement = (
-        queries.workflow_select(WORKFLOW, {}, newest_first=None)
+        queries.of_all_applications.workflow_select(WORKFLOW, {}, newest_first=None)
         .add_columns(*places)
         .where(table.c.workflow_uuid == chosen.c["_chosen"])
         .order_by(*(place.desc() if order.descending else place for place in places))
     )
     shape = (*WORKFLOW, *columns)
-    kept, more = frames.cut(listings.typed(session, statement, shape), limit)
+    kept, more = frames.cut(listings.typed(session, statement, shape, queries.decoder), limit)
     frame = frames.to_frame(kept, shape)
     last: list[Any] = []
     if len(frame):
@@ -200,7 +199,7 @@ def _keys(queries: Queries, order: Order, now: int) -> list[Key]:
     value: sa.ColumnElement[Any]
     kind: Kind
     if order.sort == "duration":
-        value, kind = _duration(queries, now), "integer"
+        value, kind = timing.sql_times(queries, now)["duration"], "integer"
     elif order.sort == "status":
         ranks = [(table.c.status == status, rank) for rank, status in enumerate(STATUSES)]
         value, kind = sa.case(*ranks, else_=len(STATUSES)), "integer"
@@ -216,19 +215,6 @@ def _keys(queries: Queries, order: Order, now: int) -> list[Key]:
     missing = sa.case((value.is_(None), last), else_=first)
     filled = sa.func.coalesce(value, "" if kind == "text" else 0)
     return [(missing, "integer"), (filled, kind), identity]
-
-
-def _duration(queries: Queries, now: int) -> sa.ColumnElement[Any]:
-    table = queries.workflows
-    begun = sa.func.coalesce(queries.column(table, "started_at_epoch_ms"), table.c.created_at)
-    ended = sa.func.coalesce(
-        queries.column(table, "completed_at"),
-        sa.case(
-            (table.c.status.in_(_TERMINAL), table.c.updated_at),
-            (table.c.status == "PENDING", sa.literal(now, sa.BigInteger())),
-        ),
-    )
-    return sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())
 
 
 def _behind(keys: Sequence[Key], order: Order) -> list[sa.ColumnElement[bool]]:
@@ -286,7 +272,7 @@ def queue_positions(
             sa.func.count().over(partition_by=group).label("length"),
         )
         .where(
-            queries.where({"status": ["ENQUEUED"]})[0],
+            *queries.where({"status": ["ENQUEUED"]}),
             queries.member(
                 table.c.queue_name, list(dict.fromkeys(waiting["queue_name"].astype(str)))
             ),
@@ -301,34 +287,44 @@ def queue_positions(
 
 def child_counts(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, int]:
     """Count the children of workflows; those without are left out."""
-    pairs: set[tuple[str, str]] = set()
-    for statement in queries.child_selects(list(ids)):
-        pairs.update((row["parent"], row["child"]) for row in session.rows(statement))
-    counts: dict[str, int] = {}
-    for parent, _ in pairs:
-        counts[parent] = counts.get(parent, 0) + 1
-    return counts
+    selects = queries.child_selects(list(ids))
+    if not ids or not selects:
+        return {}
+    pairs = sa.union(*selects).subquery("pairs")
+    counted = sa.select(pairs.c.parent, sa.func.count().label("n")).group_by(pairs.c.parent)
+    return {row["parent"]: int(row["n"]) for row in session.rows(counted)}
 
 
 def choices(session: Session, queries: Queries, names: Sequence[str], most: int) -> dict[str, Any]:
     """Name the values that columns have among the newest workflows, to choose a filter from."""
     table = queries.workflows
-    found: dict[str, Any] = {}
-    for name in names:
+    found: dict[str, Any] = {name: [] for name in names}
+    selects = []
+    for place, name in enumerate(names):
         value = queries.column(table, _SORTED[name].source or "")
         if isinstance(value, sa.sql.elements.Null):
-            found[name] = []
             continue
-        newest = sa.select(value.label("value")).order_by(table.c.created_at.desc()).limit(SAMPLE)
-        inner = newest.subquery("newest")
-        statement = (
-            sa.select(inner.c.value)
+        newest = sa.select(value.label("value")).where(*queries.where({}))
+        inner = newest.order_by(table.c.created_at.desc()).limit(SAMPLE).subquery("newest")
+        often = (
+            sa.select(
+                sa.literal_column(str(place)).label("place"),
+                inner.c.value.label("value"),
+                sa.func.count().label("n"),
+            )
             .where(inner.c.value.is_not(None))
             .group_by(inner.c.value)
             .order_by(sa.func.count().desc(), inner.c.value)
             .limit(most)
         )
-        found[name] = [row["value"] for row in session.rows(statement)]
+        selects.append(sa.select(often.subquery(f"often_{place}")))
+    if selects:
+        together = sa.union_all(*selects).subquery("together")
+        statement = sa.select(together).order_by(
+            together.c.place, together.c.n.desc(), together.c.value
+        )
+        for row in session.rows(statement):
+            found[names[row["place"]]].append(row["value"])
     return found
 
 
@@ -345,7 +341,7 @@ def step_page(
     statement = queries.step_select(STEP, [workflow_id], load_output=True)
     if after is not None:
         statement = statement.where(queries.steps.c.function_id > after)
-    batches = listings.typed(session, statement.limit(limit + 1), columns)
+    batches = listings.typed(session, statement.limit(limit + 1), columns, decoder)
     kept, more = frames.cut(batches, limit)
     frame = frames.to_frame(kept, columns, decoder)
     return Page(frame, more, [int(frame["function_id"].iloc[-1])] if len(frame) else [])

@@ -7,15 +7,18 @@ matches what it would on a row that lacks the value.
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import Null
 
+from dbos_notebook.payloads.trusted import inert
+from dbos_notebook.tables import timing
 from dbos_notebook.tables.filters import LISTS, TIMES
 from dbos_notebook.tables.vocabulary import (
     ERROR,
@@ -24,30 +27,94 @@ from dbos_notebook.tables.vocabulary import (
     LAST_MS,
     QUEUED_STATUSES,
     RECORDED,
+    WAIT,
     Column,
 )
 
 if TYPE_CHECKING:
     from dbos_notebook.database.catalog import Catalog
+    from dbos_notebook.payloads.trusted import Decoder
 
 Condition = sa.ColumnElement[bool]
+END_MARKS = (
+    '"__DBOS_STREAM_CLOSED__"',
+    "__DBOS_STREAM_CLOSED__",
+    # As pickled by protocols 2 to 5, as base64 of JSON and in superjson: by earlier versions.
+    "gAJYFgAAAF9fREJPU19TVFJFQU1fQ0xPU0VEX19xAC4=",
+    "gANYFgAAAF9fREJPU19TVFJFQU1fQ0xPU0VEX19xAC4=",
+    "gASVGgAAAAAAAACMFl9fREJPU19TVFJFQU1fQ0xPU0VEX1+ULg==",
+    "gAWVGgAAAAAAAACMFl9fREJPU19TVFJFQU1fQ0xPU0VEX1+ULg==",
+    "Il9fREJPU19TVFJFQU1fQ0xPU0VEX18i",
+    '{"json":"__DBOS_STREAM_CLOSED__","__dbos_serializer":"superjson"}',
+)
+"""How DBOS stores the end of a stream: as a value that readers never see."""
 _STEP_KEYS = ("workflow_uuid", "function_id", "function_name")
 LOOKED_UP = 20_000
 """So many values are looked up one by one on Postgres; for more, its planner decides."""
 
 
 class Queries:
-    """Makes statements for one database, as its catalog describes it."""
+    """Makes statements for one database, as its catalog describes it.
 
-    def __init__(self, catalog: Catalog) -> None:
+    All parts of a client share one, and with it the catalog; so statements are made inside the
+    session that runs them, which may have read the catalog again when it began.
+
+    Attributes
+    ----------
+    decoder
+        What reads the recorded errors of the formats that are the application's own.
+    application
+        The application to which statements are narrowed; ``None``: to none. Rows without an owner
+        belong to every application, and an ID is a global address that is not narrowed: both as
+        in DBOS. The rule is in :meth:`owned`, :meth:`of_owned_workflow` and :meth:`where` alone.
+    """
+
+    def __init__(
+        self, catalog: Catalog, decoder: Decoder = inert, application: str | None = None
+    ) -> None:
+        self.decoder = decoder
+        self.application = application
+        self.use(catalog)
+
+    def use(self, catalog: Catalog) -> None:
+        """Make statements by this catalog from now on: the database was migrated."""
         self.catalog = catalog
         self.workflows = catalog.table("workflow_status")
         self.steps = catalog.table("operation_outputs")
+
+    @property
+    def of_all_applications(self) -> Queries:
+        """The same, narrowed to no application: for what is looked up by ID."""
+        same = copy.copy(self)  # and the same tables, so that statements of both can be joined
+        same.application = None
+        return same
+
+    def owned(self, table: sa.FromClause) -> list[Condition]:
+        """Narrow a table to the application; nothing where it does not record owners."""
+        owner = self.column(table, "application_name")
+        if not self.application or isinstance(owner, Null):
+            return []
+        return [sa.or_(owner == self.application, owner.is_(None))]
+
+    def of_owned_workflow(self, workflow_id: sa.ColumnElement[Any]) -> list[Condition]:
+        """Narrow a table whose rows belong to workflows to those of the application."""
+        table = self.workflows.alias("owner")
+        owner = self.column(table, "application_name")
+        if not self.application or isinstance(owner, Null) or isinstance(workflow_id, Null):
+            return []
+        other = sa.select(sa.literal(1)).select_from(table)
+        other = other.where(table.c.workflow_uuid == workflow_id, owner != self.application)
+        return [~sa.exists(other)]
 
     def column(self, table: sa.FromClause, name: str) -> sa.ColumnElement[Any]:
         """Return a table's column, or NULL where this database has none."""
         found = table.c.get(name)
         return sa.null() if found is None else found
+
+    def recorded_error(self, table: sa.FromClause) -> sa.ColumnElement[Any]:
+        """Return a table's recorded error; the Go SDK writes an empty one where there is none."""
+        found = self.column(table, "error")
+        return found if isinstance(found, Null) else sa.func.nullif(found, "")
 
     def moment(self, table: sa.FromClause, name: str) -> sa.ColumnElement[Any]:
         """Return a column of times, in which those that no calendar has are missing."""
@@ -92,10 +159,12 @@ class Queries:
         newest_first: bool | None = True,
         limit: int | None = None,
         offset: int = 0,
+        after: tuple[int, str] | None = None,
     ) -> sa.Select[Any]:
         """Select workflows; ``newest_first=None`` leaves the order open.
 
         ``load_errors`` looks up each failed workflow's error; ``error_select`` is cheaper for many.
+        ``after`` is the ``created_at`` and ID of a row; those that follow it, newest first, come.
         """
         table = self.workflows
         source: sa.FromClause = table
@@ -107,6 +176,8 @@ class Queries:
                 (self._workflow_error(), self.column(table, "serialization")), RECORDED, strict=True
             ):
                 selected.append(sa.case((failed, value)).label(column.name))
+        if WAIT in columns and (evidence := timing.ran_before(self)) is not None:
+            selected.append(evidence.label(timing.RAN_BEFORE.name))
         if load_input or load_output:
             selected.append(self.column(table, "serialization").label("serialization"))
         for wanted, name, stored in (
@@ -121,8 +192,17 @@ class Queries:
                 source = source.outerjoin(apart, apart.c.workflow_uuid == table.c.workflow_uuid)
             for payload in stored:
                 value = sa.func.coalesce(self.column(apart, payload), self.column(table, payload))
+                if payload == "error":
+                    value = sa.func.nullif(value, "")
                 selected.append(value.label("input" if payload == "inputs" else payload))
         statement = sa.select(*selected).select_from(source).where(*self.where(filters))
+        if after is not None:
+            created, identity = sa.literal(after[0], sa.BigInteger()), sa.literal(after[1])
+            statement = statement.where(
+                # By itself too: an index on it serves only so.
+                table.c.created_at <= created,
+                sa.tuple_(table.c.created_at, table.c.workflow_uuid) < sa.tuple_(created, identity),
+            )
         if newest_first is not None:
             keys: tuple[Any, ...] = (table.c.created_at,)
             if limit is not None or offset or self.catalog.dialect == "sqlite":
@@ -142,7 +222,7 @@ class Queries:
             apart = self.catalog.table("workflow_output")
             own = sa.select(apart.c.error).where(apart.c.workflow_uuid == table.c.workflow_uuid)
             error = sa.func.coalesce(own.correlate(table).scalar_subquery(), error)
-        return error
+        return sa.func.nullif(error, "")
 
     def error_select(
         self, filters: Mapping[str, Any], ids: Sequence[str] | None = None
@@ -158,6 +238,7 @@ class Queries:
             found = own.subquery("found")
             source = table.outerjoin(found, found.c.workflow_uuid == table.c.workflow_uuid)
             error = sa.func.coalesce(found.c.error, error)
+        error = sa.func.nullif(error, "")
         values = (table.c.workflow_uuid, error, self.column(table, "serialization"))
         names = ("workflow_id", *(column.name for column in RECORDED))
         labelled = [value.label(name) for value, name in zip(values, names, strict=True)]
@@ -168,9 +249,13 @@ class Queries:
         return statement.where(*self.where(filters))
 
     def where(self, filters: Mapping[str, Any]) -> list[Condition]:
-        """Return the conditions of checked filters on ``workflow_status``."""
+        """Return the conditions of checked filters on ``workflow_status``.
+
+        They are narrowed to the application unless they name one, or workflows by ID.
+        """
         table = self.workflows
-        conditions: list[Condition] = []
+        named = {"workflow_ids", "application_name"} & filters.keys()
+        conditions: list[Condition] = [] if named else self.owned(table)
         for name, value in filters.items():
             if name == "workflow_id_prefix":
                 conditions.append(self._prefixed(table.c.workflow_uuid, value))
@@ -263,14 +348,19 @@ class Queries:
         ids: Sequence[str] | sa.Select[Any],
         *,
         load_output: bool = False,
+        limit: int | None = None,
+        after: tuple[str, int] | None = None,
     ) -> sa.Select[Any]:
-        """Select the steps of workflows, given by ID or by a select of IDs."""
+        """Select the steps of workflows, given by ID or by a select of IDs.
+
+        ``after`` is the workflow ID and ``function_id`` of a step; those that follow it come.
+        """
         self.catalog.require("operation_outputs", _STEP_KEYS)
         table = self.steps
         selected = []
         for column in columns:
             if column.name == "status":
-                failed = self.column(table, "error").is_not(None)
+                failed = self.recorded_error(table).is_not(None)
                 value: Any = sa.case((failed, "ERROR"), else_="SUCCESS")
             elif column.source is None:
                 continue
@@ -278,19 +368,51 @@ class Queries:
                 value = self.column(table, column.source)
             selected.append(value.label(column.name))
         # Before dbos 2.20 a step had no serialization of its own.
-        names = ("error", "serialization")
+        error, serialization = self.recorded_error(table), self.column(table, "serialization")
         selected += [
-            self.column(table, name).label(hidden.name)
-            for name, hidden in zip(names, RECORDED, strict=True)
+            value.label(hidden.name)
+            for value, hidden in zip((error, serialization), RECORDED, strict=True)
         ]
         if load_output:
             selected += [
-                self.column(table, name).label(name)
-                for name in ("serialization", "output", "error")
+                serialization.label("serialization"),
+                self.column(table, "output").label("output"),
+                error.label("error"),
             ]
         key = table.c.workflow_uuid
         mine = key.in_(ids) if isinstance(ids, sa.Select) else self.member(key, ids)
-        return sa.select(*selected).where(mine).order_by(key, table.c.function_id)
+        statement = sa.select(*selected).where(mine).order_by(key, table.c.function_id)
+        if after is not None:
+            place = sa.tuple_(sa.literal(after[0]), sa.literal(after[1], sa.BigInteger()))
+            statement = statement.where(
+                key >= sa.literal(after[0]), sa.tuple_(key, table.c.function_id) > place
+            )
+        return statement if limit is None else statement.limit(limit)
+
+    def stream_select(self, columns: Iterable[Column], ids: Sequence[str] | None) -> sa.Select[Any]:
+        """Select the values of streams without the marks that end them, and whether one does."""
+        table = self.catalog.table("streams")
+        columns = [column for column in columns if column.name != "closed"]
+        key = self.column(table, "workflow_uuid")
+        mine = self.of_owned_workflow(key) if ids is None else [self.member(key, ids)]
+        if not {"workflow_uuid", "key", "value"} <= set(table.c.keys()):
+            return sa.select(*self.select(table, columns), sa.null().label("closed")).where(*mine)
+        ended = (
+            sa.select(table.c.workflow_uuid, table.c.key)
+            .where(table.c.value.in_(END_MARKS), *mine)
+            .distinct()
+            .subquery("ended")
+        )
+        source = table.outerjoin(
+            ended,
+            sa.and_(ended.c.workflow_uuid == table.c.workflow_uuid, ended.c.key == table.c.key),
+        )
+        closed = ended.c.key.is_not(None).label("closed")
+        return (
+            sa.select(*self.select(table, columns), closed)
+            .select_from(source)
+            .where(sa.or_(table.c.value.is_(None), table.c.value.not_in(END_MARKS)), *mine)
+        )
 
     def child_selects(self, parents: Sequence[str]) -> list[sa.Select[Any]]:
         """Select (parent, child) pairs: from start steps, and from the children's own rows.
@@ -298,27 +420,167 @@ class Queries:
         Both are needed: rows of before dbos 2.20 do not name their parent, and the replacement
         children of a fork are not told that they are its children.
         """
+        return self._children(lambda owner: self.member(owner, parents))
+
+    def _children(
+        self,
+        owned: Callable[[sa.ColumnElement[Any]], Condition],
+        *,
+        started: bool = True,
+        awaited: bool = False,
+        named: bool = True,
+    ) -> list[sa.Select[Any]]:
+        """Select (parent, child) pairs of the parents that fulfil a condition.
+
+        ``started``: by the steps that started children, ``awaited``: by those that awaited a
+        workflow too, ``named``: by ``parent_workflow_id``.
+        """
         steps, workflows = self.steps, self.workflows
         selects = []
-        if "child_workflow_id" in steps.c and set(_STEP_KEYS) <= set(steps.c.keys()):
+        if started and "child_workflow_id" in steps.c and set(_STEP_KEYS) <= set(steps.c.keys()):
             child = steps.c.child_workflow_id
+            conditions = [owned(steps.c.workflow_uuid), child.is_not(None)]
+            if not awaited:
+                # Awaiting a workflow does not make it a child.
+                conditions.append(steps.c.function_name != "DBOS.getResult")
             selects.append(
                 sa.select(steps.c.workflow_uuid.label("parent"), child.label("child")).where(
-                    self.member(steps.c.workflow_uuid, parents),
-                    child.is_not(None),
-                    # Awaiting a workflow does not make it a child.
-                    steps.c.function_name != "DBOS.getResult",
+                    *conditions
                 )
             )
-        if "parent_workflow_id" in workflows.c:
+        if named and "parent_workflow_id" in workflows.c:
             parent = workflows.c.parent_workflow_id
             child = workflows.c.workflow_uuid
             selects.append(
-                sa.select(parent.label("parent"), child.label("child")).where(
-                    self.member(parent, parents)
-                )
+                sa.select(parent.label("parent"), child.label("child")).where(owned(parent))
             )
         return selects
+
+    def below(
+        self, roots: Sequence[str], *, levels: int | None = None, named_alone: bool = False
+    ) -> sa.CTE:
+        """Return (parent, child) pairs of all that lies below workflows, read by one statement.
+
+        Each pair comes once, so a cycle made by hand ends; a root's own pair has no parent.
+
+        Parameters
+        ----------
+        roots
+            The workflows.
+        levels
+            How many levels below them; ``None``: all. Each level repeats the pairs of a cycle, so
+            this is for few.
+        named_alone
+            Children as DBOS itself knows them: by ``parent_workflow_id`` alone.
+        """
+        return self._reached(
+            "below",
+            self.each(roots),
+            lambda owned: self._children(owned, started=not named_alone),
+            levels=levels,
+        )
+
+    def below_failed(self, roots: Sequence[str]) -> sa.CTE:
+        """Return what the steps of failed workflows started or awaited, as pairs like ``below``."""
+        status, key = self.workflows.c.status, self.workflows.c.workflow_uuid
+
+        def children(owned: Callable[[sa.ColumnElement[Any]], Condition]) -> list[sa.Select[Any]]:
+            failed = sa.exists(
+                sa.select(sa.literal(1)).where(
+                    key == self.steps.c.workflow_uuid, _literally(status, FAILED_STATUSES)
+                )
+            )
+            found = self._children(owned, awaited=True, named=False)
+            return [select.where(failed) for select in found]
+
+        return self._reached("failed", self.each(roots), children)
+
+    def above(self, workflow_ids: Sequence[str]) -> sa.CTE:
+        """Return what started workflows, what started that, and so on, as (child, parent) pairs."""
+        parent, key = (
+            self.column(self.workflows, "parent_workflow_id"),
+            self.workflows.c.workflow_uuid,
+        )
+        selected = sa.select(key.label("parent"), parent.label("child"))
+        return self._reached(
+            "above",
+            self.each(workflow_ids),
+            lambda owned: (
+                []
+                if isinstance(parent, Null)
+                else [selected.where(owned(key), parent.is_not(None))]
+            ),
+        )
+
+    def forks_below(self, originals: Sequence[str]) -> sa.CTE:
+        """Return what was forked from workflows, the forks of those forks, and so on, as pairs."""
+        return self._reached("forks", self.each(originals), self._forks)
+
+    def family(self, workflow_id: str) -> sa.CTE:
+        """Return a workflow, what it was forked from, and all forks of these, as pairs."""
+        up = self._reached("originals", self.each([workflow_id]), self._originals)
+        return self._reached("family", sa.select(up.c.child), self._forks)
+
+    def _forks(self, owned: Callable[[sa.ColumnElement[Any]], Condition]) -> list[sa.Select[Any]]:
+        origin, key = self.column(self.workflows, "forked_from"), self.workflows.c.workflow_uuid
+        if isinstance(origin, Null):
+            return []
+        return [sa.select(origin.label("parent"), key.label("child")).where(owned(origin))]
+
+    def _originals(
+        self, owned: Callable[[sa.ColumnElement[Any]], Condition]
+    ) -> list[sa.Select[Any]]:
+        origin, key = self.column(self.workflows, "forked_from"), self.workflows.c.workflow_uuid
+        if isinstance(origin, Null):
+            return []
+        selected = sa.select(key.label("parent"), origin.label("child"))
+        return [selected.where(owned(key), origin.is_not(None))]
+
+    def each(self, values: Sequence[str]) -> sa.Select[Any]:
+        """Select values as rows, with one parameter however many they are."""
+        if self.catalog.dialect == "postgresql":
+            array = sa.cast(sa.bindparam(None, _array(values), sa.Text()), ARRAY(sa.Text()))
+            return sa.select(sa.func.unnest(array).label("value"))
+        listed = json.dumps(list(values), ensure_ascii=False)
+        return sa.select(sa.func.json_each(listed).table_valued("value").c.value)
+
+    def _reached(
+        self,
+        name: str,
+        start: sa.Select[Any],
+        following: Callable[[Callable[[sa.ColumnElement[Any]], Condition]], list[sa.Select[Any]]],
+        *,
+        levels: int | None = None,
+    ) -> sa.CTE:
+        """Follow (parent, child) pairs from where to start, until no new pair is found."""
+        begun = start.subquery(f"{name}_begun")
+        depth = [] if levels is None else [sa.literal_column("0", sa.Integer()).label("level")]
+        found = sa.select(
+            sa.cast(sa.null(), sa.Text()).label("parent"), begun.c[0].label("child"), *depth
+        ).cte(name, recursive=True)
+        selects = following(lambda owner: owner == found.c.child)
+        if not selects:
+            return found
+        more = [] if levels is None else [found.c.level + 1]
+        bound = [] if levels is None else [found.c.level < levels]
+        if self.catalog.dialect == "sqlite":
+            # A term for each source: so each is looked up by its own index.
+            return found.union(
+                *(
+                    sa.select(*select.selected_columns, *more)
+                    .select_from(found)
+                    .where(select.whereclause, *bound)  # type: ignore[arg-type]
+                    for select in selects
+                )
+            )
+        # OFFSET 0 keeps Postgres from joining whole tables: each workflow is looked up by itself.
+        each = sa.union_all(*(select.correlate(found) for select in selects)).offset(0)
+        next_ones = each.lateral(f"{name}_next")
+        return found.union(
+            sa.select(next_ones.c.parent, next_ones.c.child, *more)
+            .select_from(found.join(next_ones, sa.true()))
+            .where(*bound)
+        )
 
 
 def _array(values: Sequence[str]) -> str:

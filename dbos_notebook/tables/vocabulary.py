@@ -129,6 +129,14 @@ RECORDED = (
 )
 """What ERROR's columns are derived from; it travels, and is not shown."""
 
+WAIT = _column(
+    "queue_wait",
+    "duration",
+    "How long it waited on its queue before its latest run; until now while it is ENQUEUED. "
+    "A delay is no wait. Missing if it was never queued, or resumed or recovered since.",
+    None,
+)
+
 WORKFLOW = (
     _column("workflow_id", "text", "The workflow's ID.", "workflow_uuid"),
     _column("status", "status", "One of DBOS's seven statuses."),
@@ -166,15 +174,11 @@ WORKFLOW = (
     _column(
         "duration",
         "duration",
-        "Dequeued, or created if never queued, to completed; to now while it runs.",
+        "How long its latest run took; until now while it runs. Missing if it never ran, or was "
+        "cancelled at a time when nothing holds when it began.",
         None,
     ),
-    _column(
-        "queue_wait",
-        "duration",
-        "Created to dequeued; to now while it is ENQUEUED or DELAYED.",
-        None,
-    ),
+    WAIT,
     *ERROR,
     _column("parent_workflow_id", "text", "The workflow that started it as a child."),
     _column("forked_from", "text", "The workflow that it was forked from."),
@@ -187,6 +191,22 @@ WORKFLOW = (
     _column("recovery_attempts", "integer", "How often its execution was attempted."),
     _column("attributes", "json", "Custom key-value pairs: a dict."),
 )
+
+INTERNAL = (
+    _column("rate_limited", "boolean", "Whether it counts towards its queue's rate limit."),
+    _column("is_debounced", "boolean", "Whether a debouncer enqueued it, to wait for more calls."),
+    _column(
+        "debounce_deadline",
+        "instant",
+        "When a debounced workflow starts at the latest.",
+        "debounce_deadline_epoch_ms",
+    ),
+    _column(
+        "owner_xid", "text", "DBOS's token of the execution that owns it now; missing: none does."
+    ),
+    _column("creator_xid", "text", "DBOS's token of the call that created it."),
+)
+"""What DBOS keeps for itself: read on request, because few ask and a listing takes longer."""
 
 PAYLOAD = (
     _column("serialization", "category", "The format of the stored texts; missing: the default."),
@@ -245,7 +265,7 @@ QUEUE_WORK = (
     _column("delayed", "integer", "Workflows that wait for their delay.", None),
     _column("enqueued", "integer", "Workflows that wait for a worker: the depth.", None),
     _column("running", "integer", "Workflows that run now (PENDING).", None),
-    _column("oldest_enqueued_at", "instant", "When the one that waits longest was created.", None),
+    _column("oldest_enqueued_at", "instant", "When the one that waits longest was enqueued.", None),
     _column("oldest_wait", "duration", "How long that one has waited.", None),
 )
 
@@ -254,6 +274,13 @@ EVENT = (
     _column("key", "text", "The event's key."),
     _column("value", "payload", "Its latest value, decoded."),
     _column("serialization", "category", "The format of the stored text."),
+)
+
+EVENT_HISTORY = (
+    *EVENT[:2],
+    _column("function_id", "integer", "The step that set it."),
+    _column("value", "payload", "The value that it set, decoded."),
+    EVENT[-1],
 )
 
 MESSAGE = (
@@ -274,6 +301,12 @@ STREAM = (
     _column("value", "payload", "The value, decoded."),
     _column("function_id", "integer", "The step that wrote it."),
     _column("serialization", "category", "The format of the stored text."),
+    _column(
+        "closed",
+        "boolean",
+        "Whether its stream was closed: no more values come after these.",
+        "value",
+    ),
 )
 
 SCHEDULE = (
@@ -284,6 +317,7 @@ SCHEDULE = (
     _column("schedule", "text", "The crontab expression."),
     _column("status", "category", "ACTIVE or PAUSED."),
     _column("last_fired_at", "text", "When it last fired, as DBOS wrote it (ISO 8601)."),
+    _column("context", "payload", "What each of its workflows is given, decoded."),
     _column("automatic_backfill", "boolean", "Whether missed times are made up for."),
     _column("cron_timezone", "text", "The time zone of the expression."),
     _column("queue_name", "text", "The queue that it enqueues on."),
@@ -306,16 +340,20 @@ EXECUTOR = (
     _column("running", "integer", "Those that are PENDING.", None),
     _column("failed", "integer", "Those that ended in ERROR.", None),
     _column("first_seen", "instant", "Its oldest workflow's creation.", None),
-    _column("last_seen", "instant", "The latest change to a workflow of its. No heartbeat.", None),
+    _column(
+        "last_seen", "instant", "When a workflow of its last started or ended. No heartbeat.", None
+    ),
 )
 
 FRAMES: dict[str, tuple[Column, ...]] = {
     "workflows": WORKFLOW,
+    "internals": INTERNAL,
     "payloads": PAYLOAD,
     "tree": TREE,
     "steps": STEP,
     "queues": QUEUE[:1] + QUEUE_WORK + QUEUE[1:],
     "events": EVENT,
+    "events_history": EVENT_HISTORY,
     "messages": MESSAGE,
     "streams": STREAM,
     "schedules": SCHEDULE,
@@ -325,12 +363,13 @@ FRAMES: dict[str, tuple[Column, ...]] = {
 """The columns of each DataFrame, in order: the reference page is written from this."""
 
 SOURCES: dict[str, tuple[Column, ...]] = {
-    "workflow_status": (*WORKFLOW, *PAYLOAD[:1]),
+    "workflow_status": (*WORKFLOW, *INTERNAL, *PAYLOAD[:1]),
     "workflow_input": PAYLOAD[1:2],
     "workflow_output": PAYLOAD[2:],
     "operation_outputs": (*STEP, *PAYLOAD[:1], *PAYLOAD[2:]),
     "queues": QUEUE,
     "workflow_events": EVENT,
+    "workflow_events_history": EVENT_HISTORY,
     "notifications": MESSAGE,
     "streams": STREAM,
     "workflow_schedules": SCHEDULE,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, cast
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import BrokenOffError, ControlInterrupt, FilterError
 from dbos_notebook.tables.pages import choices
 from dbos_notebook.widgets import asking, plain
@@ -137,6 +138,7 @@ class Actions:
             "notes": [plain.cut(note, plain.SHORT_CHARACTERS) for note in receipt.notes],
         }
 
+    @repeat_if_changed
     def targets(self, _: dict[str, Any]) -> dict[str, Any]:
         """Name the versions and queues that a fork may be sent to, the likeliest first."""
         versions = self._client.versions()["version_name"].astype(str).tolist()[::-1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 import traitlets
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables.health import Health, health
 from dbos_notebook.widgets import assets, plain, static
@@ -53,7 +54,7 @@ class Board(View):
     _start = traitlets.Dict().tag(sync=True)
 
     def __init__(self, client: Client, *, window: str = "24h", live: bool = False) -> None:
-        start = {"windows": list(WINDOWS), "location": str(client.location)}
+        start = {"windows": list(WINDOWS), "location": client._place}
         super().__init__(client, window=window, live=live, _start=start)
         self._answers = {"board": self._board}
 
@@ -64,17 +65,16 @@ class Board(View):
             raise FilterError(f"window={window!r} is not offered. Use one of {list(WINDOWS)}.")
         return window
 
+    @repeat_if_changed
     def read(self) -> Health:
         """Read the database now."""
         client = self._client
-        name = client._application_name
         with client._reader.session() as session:
             return health(
                 session,
                 client._queries,
                 *WINDOWS[self.window],
                 client._decoder,
-                [name] if name else None,
             )
 
     @property
@@ -96,7 +96,7 @@ class Board(View):
 
     def static_html(self) -> str:
         """Return the board as tables that need no kernel."""
-        return static.board(str(self._client.location), facts(self.read()), self.window)
+        return static.board(self._client._place, facts(self.read()), self.window)
 
     def _page(self) -> str:
         return static.page("Board", [self.static_html()])

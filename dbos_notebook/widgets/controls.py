@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from dbos_notebook.tables import listings
 from dbos_notebook.tables.filters import as_texts
 from dbos_notebook.widgets import asking, assets, plain, static
 from dbos_notebook.widgets.actions import Actions
@@ -39,8 +38,7 @@ class Controls(View):
 
     def __init__(self, client: Client, workflows: Any) -> None:
         self._ids = as_texts(workflows, "workflows")[: asking.MOST_SELECTED]
-        with client._reader.session() as session:
-            listings.require_known(session, client._queries, self._ids)
+        client._steer.require_known(self._ids)
         self._actions = Actions(client)
         start = {"ids": self._ids, "forbidden": self._actions.forbidden()}
         super().__init__(client, _start=start)

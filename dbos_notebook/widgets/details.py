@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.tables import pages
+from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.tables import listings, pages
 from dbos_notebook.widgets import plain
 from dbos_notebook.workflow import Workflow
 
@@ -13,26 +14,61 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dbos_notebook.client import Client
+    from dbos_notebook.database.reader import Session
 
 STEPS = 100
 """Steps that come at once."""
 MOST_FORKS = 50
 
 
+@repeat_if_changed
 def of_workflow(client: Client, workflow_id: str) -> dict[str, Any]:
-    """Return all that an opened row shows; raises WorkflowNotFoundError."""
-    return {**itself(client, workflow_id), **steps(client, workflow_id, None)}
+    """Return all that an opened row shows, in one snapshot; raises WorkflowNotFoundError."""
+    with client._reader.session() as session:
+        return {
+            **_itself(client, session, workflow_id),
+            **_steps(client, session, workflow_id, None),
+        }
 
 
+@repeat_if_changed
 def itself(client: Client, workflow_id: str) -> dict[str, Any]:
     """Return what is told of a workflow without its steps; raises WorkflowNotFoundError."""
-    workflow = client.workflow(workflow_id)
-    (row,) = plain.workflow_rows(workflow.row.to_frame().T)
-    forks = client.workflows(forked_from=workflow_id, limit=MOST_FORKS)
-    return {
-        **_told(workflow, row),
-        "forks": plain.forks(forks),
-    }
+    with client._reader.session() as session:
+        return _itself(client, session, workflow_id)
+
+
+def _itself(client: Client, session: Session, workflow_id: str) -> dict[str, Any]:
+    frame = _listed(client, session, {"workflow_ids": [workflow_id]}, payloads=True)
+    if frame.empty:
+        listings.require_known(session, client._queries, [workflow_id])
+    (told,) = many(client, frame)
+    return {**told, "forks": forks(client, session, workflow_id)}
+
+
+def forks(client: Client, session: Session, workflow_id: str) -> list[dict[str, str]]:
+    """Return the newest forks of a workflow: their IDs and statuses."""
+    filters = client._check({"forked_from": [workflow_id]})
+    return plain.forks(_listed(client, session, filters, payloads=False))
+
+
+def _listed(
+    client: Client, session: Session, filters: dict[str, Any], *, payloads: bool
+) -> pd.DataFrame:
+    frame, _ = listings.workflows(
+        session,
+        client._queries,
+        filters,
+        MOST_FORKS,
+        None,
+        client._decoder,
+        sort_desc=True,
+        load_input=payloads,
+        load_output=payloads,
+        load_errors=payloads,
+        normalize=False,
+    )
+    return frame
 
 
 def many(client: Client, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -52,8 +88,13 @@ def _told(workflow: Workflow, row: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@repeat_if_changed
 def steps(client: Client, workflow_id: str, after: int | None) -> dict[str, Any]:
     """Return the steps behind ``after``, and whether there are more."""
     with client._reader.session() as session:
-        page = pages.step_page(session, client._queries, workflow_id, after, STEPS, client._decoder)
+        return _steps(client, session, workflow_id, after)
+
+
+def _steps(client: Client, session: Session, workflow_id: str, after: int | None) -> dict[str, Any]:
+    page = pages.step_page(session, client._queries, workflow_id, after, STEPS, client._decoder)
     return {"steps": plain.step_rows(page.frame), "more_steps": page.more}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import frames, listings, pages
 from dbos_notebook.widgets import asking, assets, details, plain, static
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from dbos_notebook.client import Client
     from dbos_notebook.control.receipt import Receipt
+    from dbos_notebook.database.reader import Session
 
 FIRST_LOOK, LOOK_THROUGH = 5_000, 80_000
 """Rows that one message looks through for a text. The first few are found while one still types;
@@ -83,7 +85,7 @@ class Explore(View):
             "sizes": list(asking.SIZES),
             "has_parents": catalog.has("workflow_status", "parent_workflow_id"),
             "has_attributes": catalog.has("workflow_status", "attributes"),
-            "location": str(client.location),
+            "location": client._place,
         }
         self._actions = Actions(client)
         start["forbidden"] = self._actions.forbidden()
@@ -117,8 +119,13 @@ class Explore(View):
     def frame(self) -> pd.DataFrame:
         """The rows now shown, in their order, with the columns of ``Client.workflows``."""
         if self._frame is None:
-            self._frame = self._read(self._view, ()).frame
+            self._frame = self._first_page()
         return self._frame
+
+    @repeat_if_changed
+    def _first_page(self) -> pd.DataFrame:
+        with self._client._reader.session() as session:
+            return self._read(session, self._view, ()).frame
 
     @property
     def selection(self) -> pd.DataFrame:
@@ -136,33 +143,40 @@ class Explore(View):
         return self._actions.receipt
 
     def _read(
-        self, view: Mapping[str, Any], after: Any, limit: int | None = None, part: int = 0
+        self,
+        session: Session,
+        view: Mapping[str, Any],
+        after: Any,
+        limit: int | None = None,
+        part: int = 0,
     ) -> pages.Page:
         filters = self._client._check(asking.as_filters(view) | self._fixed)
         sort, descending = asking.order(view)
         looked = min(LOOK_THROUGH, FIRST_LOOK * 4 ** max(0, min(part, 8)))
-        with self._client._reader.session() as session:
-            return pages.page(
-                session,
-                self._client._queries,
-                filters,
-                pages.Order(sort, descending, tuple(after or ())),
-                max(1, min(limit or asking.SIZES[-1], asking.size(view))),
-                topmost=view.get("mode") == "tree",
-                look_through=looked if "search" in filters else None,
-            )
+        return pages.page(
+            session,
+            self._client._queries,
+            filters,
+            pages.Order(sort, descending, tuple(after or ())),
+            max(1, min(limit or asking.SIZES[-1], asking.size(view))),
+            topmost=view.get("mode") == "tree",
+            look_through=looked if "search" in filters else None,
+        )
 
+    @repeat_if_changed
     def _page_answer(self, message: dict[str, Any]) -> dict[str, Any]:
         view = message.get("view") or {}
         begun = time.perf_counter()
         part = int(message.get("part") or 0)
-        page = self._read(view, message.get("after"), message.get("limit"), part)
+        with self._client._reader.session() as session:
+            page = self._read(session, view, message.get("after"), message.get("limit"), part)
+            rows = self._rows(session, page.frame)
         self._view = dict(view)
         # A search comes in parts, which together are the page.
         before = self._frame if part else None
         self._frame = page.frame if before is None else frames.joined(before, page.frame)
         answer = {
-            "rows": self._rows(page.frame),
+            "rows": rows,
             "more": page.more,
             "last": page.last,
             "searched_to": page.searched_to,
@@ -174,12 +188,11 @@ class Explore(View):
             return {"same": True, **state}
         return {**answer, **state}
 
-    def _rows(self, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    def _rows(self, session: Session, frame: pd.DataFrame) -> list[dict[str, Any]]:
         rows = plain.workflow_rows(frame)
         queries = self._client._queries
-        with self._client._reader.session() as session:
-            children = pages.child_counts(session, queries, frame["workflow_id"].tolist())
-            positions = pages.queue_positions(session, queries, frame)
+        children = pages.child_counts(session, queries, frame["workflow_id"].tolist())
+        positions = pages.queue_positions(session, queries, frame)
         for row in rows:
             if found := children.get(row["id"]):
                 row["children"] = found
@@ -187,13 +200,14 @@ class Explore(View):
                 row["position"], row["queue_length"] = place
         return rows
 
+    @repeat_if_changed
     def _children(self, message: dict[str, Any]) -> dict[str, Any]:
         queries = self._client._queries
         with self._client._reader.session() as session:
-            found = listings.descendants(session, queries, [str(message["id"])], 1)
-        ids = [workflow_id for workflow_id, (_, depth) in found.items() if depth]
-        frame = self._client.workflows(ids, limit=MOST_CHILDREN, sort_desc=False)
-        return {"rows": self._rows(frame), "left_out": max(0, len(ids) - MOST_CHILDREN)}
+            tree = listings.tree(session, queries, [str(message["id"])], 1)
+            frame = tree[tree["depth"] == 1]
+            rows = self._rows(session, frame.head(MOST_CHILDREN))
+        return {"rows": rows, "left_out": max(0, len(frame) - MOST_CHILDREN)}
 
     def _details(self, message: dict[str, Any]) -> dict[str, Any]:
         answer = details.of_workflow(self._client, str(message["id"]))
@@ -213,6 +227,7 @@ class Explore(View):
         counts = dict(zip(counted["status"].astype(str), map(int, counted["count"]), strict=True))
         return {"counts": counts, "took": round((time.perf_counter() - begun) * 1000)}
 
+    @repeat_if_changed
     def _choices(self, _: dict[str, Any]) -> dict[str, Any]:
         columns = {name: _COLUMNS.get(name, name) for name in asking.CHOSEN}
         with self._client._reader.session() as session:

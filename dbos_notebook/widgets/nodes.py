@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import StepNotFoundError
 from dbos_notebook.payloads import RecordedError
 from dbos_notebook.tables import pages
@@ -72,6 +73,7 @@ def attempts_of(error: Any) -> int | None:
     return told if isinstance(told, int) else None
 
 
+@repeat_if_changed
 def _page(client: Client, workflow_id: str, number: int, decoder: Decoder) -> pd.DataFrame:
     with client._reader.session() as session:
         page = pages.step_page(session, client._queries, workflow_id, number - 1, 1, decoder)
@@ -103,6 +105,7 @@ def raw(client: Client, key: Any) -> list[dict[str, Any]]:
         client.catalog,
         lambda text, serialization, _: {"format": serialization or "not named", "text": text},
     )
+    as_stored._queries = client._queries
     if isinstance(key, str):
         record = as_stored.workflow(key).row
     else:

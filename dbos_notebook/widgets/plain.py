@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dbos_notebook.payloads import Opaque, RecordedError
+from dbos_notebook.tables.timing import frame_times
 
 if TYPE_CHECKING:
     from dbos_notebook.workflow import Input
@@ -84,12 +85,14 @@ def workflow_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     the workflow does.
     """
     rows = []
-    for record in frame.to_dict("records"):
+    times = frame_times(frame, pd.Timestamp.now("UTC"))[["enqueued_at", "started_at"]]
+    for record, moments in zip(frame.to_dict("records"), times.to_dict("records"), strict=True):
         row: dict[str, Any] = {"id": record["workflow_id"], "status": _status(record["status"])}
         row |= {name: cut(str(record[name]), SHORT_CHARACTERS) for name in _TEXTS}
         row |= {name: record[name] for name in _IDS}
         row |= {name: int(record[name]) for name in _NUMBERS if not pd.isna(record[name])}
         row |= {name: milliseconds(record[name]) for name in _INSTANTS}
+        row |= {str(name): milliseconds(moment) for name, moment in moments.items()}
         for name in (*_TEXTS, *_IDS):
             if pd.isna(record[name]):
                 del row[name]

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.graphs import rows
 from dbos_notebook.pictures import words
 from dbos_notebook.pictures.draw import draw
 from dbos_notebook.pictures.nodes import short_id
 from dbos_notebook.pictures.timeline import WIDE, timeline
 from dbos_notebook.pictures.times import Times
-from dbos_notebook.widgets import plain
+from dbos_notebook.widgets import details, plain
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -82,12 +84,18 @@ class Run:
         self._pictures: dict[tuple[Any, ...], Picture] = {}
 
     @classmethod
+    @repeat_if_changed
     def read(cls, client: Client, workflow_id: str, *, results: bool = False) -> Run:
-        """Read it now; raises WorkflowNotFoundError."""
-        graph = client.graph(workflow_id, load_output=results)
-        (row,) = plain.workflow_rows(client.workflows([workflow_id]))
-        forks = client.workflows(forked_from=workflow_id, limit=MOST_FORKS)
-        return cls(workflow_id, graph, row, plain.forks(forks))
+        """Read it now, in one snapshot; raises WorkflowNotFoundError."""
+        with client._reader.session() as session:
+            found = rows.read(
+                session, client._queries, workflow_id, depth=None, forks=False, load_output=results
+            )
+            forks = details.forks(client, session, workflow_id)
+        graph = rows.graph_of(found, workflow_id, str(client.location))
+        frame = found.workflows
+        (row,) = plain.workflow_rows(frame[frame["workflow_id"] == workflow_id])
+        return cls(workflow_id, graph, row, forks)
 
     @cached_property
     def stamp(self) -> str:
@@ -214,7 +222,7 @@ class Run:
         return Times(self.graph)
 
     def _timed(self, told: dict[str, Any]) -> dict[str, Any]:
-        """Add how long a workflow took as its picture says it: SQLite keeps whole seconds."""
+        """Add how long a workflow took as its picture says it, which the steps may refine."""
         if told["kind"] == "workflow" and "duration" in told and told["key"] in self.graph:
             told["took"] = self._times.took(told["key"])
         return told
@@ -243,26 +251,29 @@ class Run:
             shown = self.picture({**view, "open": opened}).shown
             if shown is None or key in shown:
                 break
-            group = next(
-                (
-                    node["group"]
-                    for node in shown.nodes.values()
-                    if node["kind"] == "group" and not chain.isdisjoint(node["members"])
-                ),
-                None,
-            )
+            holds = {
+                member: node["group"]
+                for node in shown.nodes.values()
+                if node["kind"] == "group"
+                for member in node["members"]
+            }
+            # Of the levels of a deep tree several groups hold workflows above the node.
+            group = next((holds[each] for each in chain if each in holds), None)
             if group is None or group in opened:
                 break
             opened.append(group)
         return opened
 
-    def _chain(self, key: Any) -> set[Any]:
-        """Return a node, its workflow, and those above that."""
-        found = {key}
-        above = self.graph.nodes[key]["workflow_id"] if key in self.graph else None
-        while above in self.graph and above not in found:
-            found.add(above)
-            above = self.graph.nodes[above].get("parent")
+    def _chain(self, key: Any) -> dict[Any, None]:
+        """Return a node, its workflow, and those above that, the nearest first."""
+        nodes = self.graph.nodes
+        found = {key: None}
+        above = nodes[key]["workflow_id"] if key in nodes else None
+        if above == key:
+            above = nodes[key].get("parent")
+        while above in nodes and above not in found:
+            found[above] = None
+            above = nodes[above].get("parent")
         return found
 
     def listed(self) -> dict[str, Any]:
@@ -324,7 +335,7 @@ def node_in_short(key: Any, node: Mapping[str, Any]) -> dict[str, Any]:
     for name, column in (("number", "function_id"), ("operation", "operation")):
         if column in node:
             told[name] = node[column]
-    for name in ("group", "of", "count", "difference"):
+    for name in ("group", "of", "count", "levels", "difference"):
         if name in node:
             told[name] = node[name]
     for name in ("first", "second"):

@@ -47,9 +47,9 @@ def _span(milliseconds: int | None) -> str:
 
 
 def _took(row: dict[str, Any]) -> str:
-    begun = row.get("dequeued_at", row.get("created_at", 0))
-    ended = row.get("completed_at", row.get("updated_at", 0))
-    # SQLite keeps whole seconds, of which 0 says only that it was quick.
+    begun = row.get("started_at", 1)
+    ended = row.get("completed_at", row.get("updated_at", 1))
+    # SQLite may hold whole seconds, of which 0 says only that it was quick.
     if row.get("duration") == 0 and begun % 1000 == ended % 1000 == 0:
         return "< 1 s"
     return _span(row.get("duration"))

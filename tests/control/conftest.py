@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from control_live import Live
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
-def live(
+def executors(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Live]:
     """The application in versions v1 (in which some steps fail) and v2, both running."""
@@ -37,6 +38,17 @@ def live(
         yield live
     finally:
         live.stop()
+
+
+@pytest.fixture
+def live(executors: Live) -> Iterator[Live]:
+    """The running application; between the tests that use it, it stands still.
+
+    Idle executors would take a quarter of a processor from all other tests.
+    """
+    executors.signal(signal.SIGCONT)
+    yield executors
+    executors.signal(signal.SIGSTOP)
 
 
 @pytest.fixture

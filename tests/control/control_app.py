@@ -198,6 +198,7 @@ def main() -> None:
             "executor_id": executor,
             "log_level": "CRITICAL",
             "notification_listener_polling_interval_sec": 0.05,
+            **json.loads(os.environ.get("CONTROL_CONFIG", "{}")),
         }
     )
     DBOS.launch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,8 +19,9 @@ APP = Path(__file__).parent / "control_app.py"
 class Process:
     """One executor: a process of the application in some version."""
 
-    def __init__(self, url: str, version: str, executor: str, effects: Path) -> None:
+    def __init__(self, url: str, version: str, executor: str, effects: Path, **config: Any) -> None:
         environment = {**os.environ, "CONTROL_URL": url, "CONTROL_EFFECTS": str(effects)}
+        environment["CONTROL_CONFIG"] = json.dumps(config)
         self._process = subprocess.Popen(
             [sys.executable, str(APP), version, executor],
             env=environment,
@@ -44,6 +46,10 @@ class Process:
         self._process.stdin.write(json.dumps({"do": do, **rest}) + "\n")
         self._process.stdin.flush()
         self._answer('"ok"\n')
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
 
     def stop(self) -> None:
         """End it as a crash would."""
@@ -75,6 +81,11 @@ class Live:
         """End one executor, or all."""
         for one in [version] if version else list(self._processes):
             self._processes.pop(one).stop()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send every executor a signal."""
+        for process in self._processes.values():
+            process.signal(number)
 
     def open(self, gate: str) -> None:
         """Let the steps go on that wait for a gate."""

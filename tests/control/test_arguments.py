@@ -106,14 +106,23 @@ def test_a_truth_is_no_number(still: dn.Client) -> None:
     assert still.workflows("checkout-1")["attributes"].iloc[0]["a"] == [True]
 
 
-@pytest.mark.parametrize("key", ['a"b', "a\\b", "é", "a\nb"])
-def test_a_key_that_dbos_cannot_merge_is_refused(still: dn.Client, key: str) -> None:
-    if still.location.path:
-        with pytest.raises(dn.RefusedError, match="cannot merge the key"):
-            still.set_attributes("attributed", {key: 1}, merge=True)
-    else:
-        assert still.set_attributes("attributed", {key: 1}, merge=True).counts["done"] == 1
-    assert still.set_attributes("attributed", {key: 1}).counts["done"] == 1
+@pytest.mark.parametrize("key", ['a"b', "a\\b", "é", "a\nb", "a.b[0]"])
+def test_any_key_is_merged(still: dn.Client, key: str) -> None:
+    before = still.workflows("attributed")["attributes"].iloc[0]
+    assert before
+    assert still.set_attributes("attributed", {key: {key: [1]}}, merge=True).counts["done"] == 1
+    assert still.workflows("attributed")["attributes"].iloc[0] == {**before, key: {key: [1]}}
+    assert still.set_attributes("attributed", {key: {key: [1]}}, merge=True).ok
+    assert still.set_attributes("checkout-1", {key: 1, "z": 2}, merge=True).counts["done"] == 1
+    assert still.workflows("checkout-1")["attributes"].iloc[0] == {key: 1, "z": 2}
+
+
+def test_a_merge_keeps_what_came_in_since_the_plan(still: dn.Client) -> None:
+    plan = still.set_attributes("attributed", {"é": 1}, merge=True, plan=True)
+    still.set_attributes("attributed", {"tier": "gold"}, merge=True)
+    assert plan.apply().counts["done"] == 1
+    now = still.workflows("attributed")["attributes"].iloc[0]
+    assert (now["é"], now["tier"], now["customer"]) == (1, "gold", "acme")
 
 
 @pytest.mark.parametrize("stored", ["{broken", '{"a": ' + "1" * 5000 + "}"])

@@ -138,7 +138,8 @@ def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
     assert counts["done"] > 20
     assert counts["unchanged"] > 0
     assert counts["unknown"] <= 2 * db._steer.door.width
-    assert counts["failed"] == 0
+    # What was not asked to commit was not done, and that is proven.
+    assert counts["failed"] + counts["unknown"] > 0
     if counts["unknown"]:
         assert "receipt.check()" in repr(receipt)
     switch(False)

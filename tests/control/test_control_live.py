@@ -310,10 +310,10 @@ def test_will_it_run_tells_the_living_from_the_dead(
     assert told(application_version="v2").startswith("likely: version v2 last did something")
     assert told().startswith("likely: version v2 (the latest)")
     assert told(application_version="v9") == (
-        "unlikely: nothing was run by version v9 in the last day"
+        "unlikely: no executor has registered version v9; registered are v2, v1"
     )
     assert "runs 1 at a time" in told(queue_name="busy")
-    assert told(queue_name="nowhere").startswith("uncertain")
+    assert told(queue_name="nowhere").startswith("unknown")
     receipt = steered.fork(one, "failed", application_version="v9")
     assert "unlikely" in only(receipt)["detail"]
     assert "wait for an executor" in repr(receipt)

@@ -397,10 +397,10 @@ def test_our_sessions_cannot_write(old_postgres: str, statement: str) -> None:
     reader = PostgresReader(locate(old_postgres), "dbos", 30.0)
     try:
         with pytest.raises(dn.NotebookError, match="read-only"), reader.session() as session:
-            session.connection.execute(statement.encode())
+            session.execute(statement)
         with reader.session() as session:
-            value = session.connection.execute("SHOW default_transaction_read_only").fetchone()
-        assert value == {"default_transaction_read_only": "on"}
+            value = session.execute("SHOW transaction_read_only")
+        assert value == [{"transaction_read_only": "on"}]
     finally:
         reader.close()
 
@@ -409,8 +409,8 @@ def test_several_queries_of_one_call_see_one_moment(old_postgres: str) -> None:
     reader = PostgresReader(locate(old_postgres), "dbos", 30.0)
     try:
         with reader.session() as session:
-            value = session.connection.execute("SHOW transaction_isolation").fetchone()
-        assert value == {"transaction_isolation": "repeatable read"}
+            value = session.execute("SHOW transaction_isolation")
+        assert value == [{"transaction_isolation": "repeatable read"}]
     finally:
         reader.close()
 

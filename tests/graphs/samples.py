@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-EPOCH = pd.Timestamp("2026-01-01", tz="UTC")
+# Not a whole second: whole ones are taken for SQLite's, and are widened to hold the steps.
+EPOCH = pd.Timestamp("2026-01-01T00:00:00.123Z")
 
 
 def at(milliseconds: int | None) -> pd.Timestamp | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import networkx as nx
 import pytest
-from hypothesis import given, settings
+from budgets import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from samples import frame, workflow
 from samples import step as a_step
@@ -279,7 +280,7 @@ def runs(draw: st.DrawFn) -> nx.DiGraph:
     return execution_graph(frame(workflows, "workflows"), frame(rows, "steps"))
 
 
-@settings(deadline=None, max_examples=80)
+@examples(80)
 @given(runs(), st.integers(1, 30), st.booleans())
 def test_random_runs_fold_without_loss(graph: nx.DiGraph, budget: int, hide: bool) -> None:
     shown = fold(graph, budget=10**6, hide={"bookkeeping"} if hide else ())

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from costly import costly
+from costly import costly, costly_errors
 
 MEMORY_BYTES = 1 << 30
 SECONDS_EACH = 20.0
@@ -177,6 +177,7 @@ def harmful() -> dict[str, bytes]:
         "bad name": b"\x80\x04" + call("os\x1b[2J", "<img src=x onerror=alert(1)>", b"N"),
     }
     found.update(costly())
+    found.update(costly_errors())
     try:
         found["shipped class"] = pickle.dumps(random.Random(1))
     except Exception as error:  # noqa: BLE001 - then the list is one shorter, which a test counts
@@ -253,12 +254,15 @@ def main(count: int, seed: int) -> None:
     slow: dict[str, float] = {}
     kinds: dict[str, int] = {}
     modules = set(sys.modules)
-    for name, data in corpus.items():
+    for number, (name, data) in enumerate(corpus.items()):
         text = base64.b64encode(data).decode()
         begun = time.process_time()
         watching = True
         value = decode(text, "py_pickle")
         shown = repr(value)
+        if number < 300 or number % 3 == 0:
+            # … and as a recorded error, of which the words are asked for.
+            shown += str(getattr(decode(text, "py_pickle", error=True), "message", ""))
         watching = False
         took = time.process_time() - begun
         if took > SECONDS_EACH:

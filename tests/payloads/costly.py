@@ -34,7 +34,48 @@ def costly() -> dict[str, bytes]:
     error = b"cbuiltins\nValueError\n"
     key = b"cshop\nKey\n" + decimal(b"sNaN") + b"\x85R"
     start = b"\x80\x04"
+    text = lambda s: b"\x8c" + bytes([len(s)]) + s.encode()  # noqa: E731
+    dtype = (
+        b"cnumpy\ndtype\n(\x8c\x02M8\x89\x88tR(K\x04\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff"
+    )
+    scalar = lambda unit, n: (  # noqa: E731
+        start
+        + b"cnumpy._core.multiarray\nscalar\n("
+        + dtype
+        + b"K\x00(N("
+        + unit
+        + b"K\x01K\x01K\x01tttb"
+        + b"C\x08"
+        + n.to_bytes(8, "little", signed=True)
+        + b"tR."
+    )
     return {
+        "an instant of no unit": scalar(b"C\x03abc", 5),
+        "an instant of the last year": scalar(b"C\x01Y", (1 << 63) - 1),
+        "an instant of attoseconds": scalar(b"C\x02as", -(1 << 63) + 1),
+        "an instant that is none": scalar(b"C\x01D", -(1 << 63)),
+        "an address of a long text": start
+        + b"cipaddress\nIPv6Address\n"
+        + _long(b":" * (8 << 20))
+        + b"\x85R.",
+        "an address of a long number": start
+        + b"cipaddress\nIPv4Address\n"
+        + whole
+        + b"\x7f" * 1_700
+        + b"\x85R.",
+        "pydantic extras often": start
+        + b"}("
+        + b"".join(b"M" + struct.pack("<H", n) + b"N" for n in range(60_000))
+        + b"uq\x000("
+        + (
+            b"cshop\nOrder\n)\x81}"
+            + text("__dict__")
+            + b"h\x00s"
+            + text("__pydantic_extra__")
+            + b"h\x00sb"
+        )
+        * 2_000
+        + b"l.",
         "laughs in an error": start
         + b"]q\x00"
         + b"]h\x00ah\x00aq\x00" * 28
@@ -187,3 +228,88 @@ def chained_integers() -> bytes:
             break
     keys = [*chain.tolist(), *late[:100_000]]
     return b"}(" + b"".join(b"J" + struct.pack("<i", n) + b"N" for n in keys) + b"u."
+
+
+@functools.cache
+def costly_errors() -> dict[str, bytes]:
+    """Return small pickles of errors that would be composed over and over, or never end."""
+    start = b"\x80\x04"
+    text = lambda s: b"\x8c" + bytes([len(s)]) + s.encode()  # noqa: E731
+    partial = b"cfunctools\npartial\n"
+    wrapped = b"cbuiltins\nValueError\n)R"
+    for _ in range(40):
+        # Each has the last as its only argument, and as the attribute that is looked at for words.
+        wrapped = (
+            b"cshop\nDeclinedError\n"
+            + wrapped
+            + b"q\x00\x85R}("
+            + text("orig")
+            + b"h\x00"
+            + text("cause")
+            + b"h\x00ub"
+        )
+    boto = b"cbotocore.exceptions\n_exception_from_packed_args\n"
+    packed = b"cbuiltins\nValueError\n)R"
+    for _ in range(40):
+        packed = (
+            boto
+            + b"(cbotocore.exceptions\nSSLError\n"
+            + packed
+            + b"q\x00\x85}("
+            + text("error")
+            + b"h\x00utR"
+        )
+    partials = b"cshop\nDeclinedError\n"
+    for _ in range(60):
+        partials = partial + partials + b"q\x00\x85R(h\x00(" + b"K\x01" * 50 + b"t}Ntb"
+    many = b"(" + b"".join(b"M" + struct.pack("<H", n) for n in range(30_000)) + b"t"
+    return {
+        "errors of errors": start + wrapped + b".",
+        "errors that a function makes of errors": start + packed + b".",
+        "an error in itself": start
+        + b"cshop\nDeclinedError\n)Rq\x00}"
+        + text("cause")
+        + b"h\x00sb.",
+        "an error whose argument is itself": start
+        + b"cshop\nDeclinedError\n](\x8c\x01aeq\x00\x85Rq\x010h\x00h\x01a0h\x01.",
+        "partials of partials": start + partials + b")R.",
+        "a partial of nothing": start + partial + b")R)R.",
+        "many arguments in a long message": start
+        + b"cshop\nDeclinedError\n"
+        + many
+        + b"R}"
+        + text("message")
+        + _long(b"a" * (1 << 20))
+        + b"sb.",
+        "a message that is filled": start
+        + b"cdjango.core.exceptions\nValidationError\n("
+        + _long(b"%(a)s" * 100_000)
+        + b"N}"
+        + text("a")
+        + _long(b"b" * (1 << 20))
+        + b"stR.",
+        "a validation of one big value": start
+        + b"cpydantic_core._pydantic_core\nValidationError.from_exception_data\n("
+        + text("Order")
+        + b"("
+        + b"K\x01" * 9_000
+        + b"lq\x000("
+        + (
+            b"}("
+            + b"".join(text(word) for word in ("type", "a", "msg", "b"))
+            + text("loc")
+            + b")"
+            + text("input")
+            + b"h\x00u"
+        )
+        * 200
+        + b"l"
+        + text("python")
+        + b"\x89tR.",
+        "a place in a document": start
+        + b"cjson.decoder\nJSONDecodeError\n(\x8c\x01aX\x01\x00\x00\x00{\x8a\x08"
+        + b"\xff" * 7
+        + b"\x7ftR.",
+        "codecs without end": start
+        + b"cbuiltins\nUnicodeDecodeError\n(\x8c\x01aC\x01aM\xff\xffK\x00\x8c\x01atR.",
+    }

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from costly import costly_errors
 
 from dbos_notebook.payloads import Opaque, RecordedError, Undecoded, decode
 
@@ -151,3 +152,14 @@ def test_documents_are_counted_before_they_are_made() -> None:
     assert isinstance(error, RecordedError)
     assert error.type.isprintable()
     error.type.encode()
+
+
+@pytest.mark.parametrize("name", costly_errors())
+def test_the_words_of_an_error_cost_no_more_than_their_record(name: str) -> None:
+    data = costly_errors()[name]
+    begun = time.process_time()
+    error = decode(base64.b64encode(data).decode(), "py_pickle", error=True)
+    assert isinstance(error, RecordedError), error
+    shown = error.message + repr(error)
+    assert time.process_time() - begun < 10e-6 * (len(data) + 1e5)
+    assert len(shown) < 16_000_000 + 40 * len(data)

@@ -9,8 +9,10 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import ipaddress
 import pathlib
 import pickle
+import re
 import uuid
 import zoneinfo
 from typing import Any
@@ -21,6 +23,8 @@ import pandas as pd
 import pytest
 
 from dbos_notebook.payloads import Opaque, RecordedError, Undecoded, decode
+from dbos_notebook.payloads.errors import as_error
+from dbos_notebook.payloads.opcodes import run
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -91,6 +95,14 @@ class Pydantic1:
 
     def __reduce__(self) -> Any:
         return (_new, (Pydantic1,), {"__dict__": {"id": 1}, "__fields_set__": {"id"}})
+
+
+class Extra:
+    """Pickles as a pydantic 2 model with extra="allow" and a private attribute does."""
+
+    def __reduce__(self) -> Any:
+        state = {"__dict__": {"id": 1}, "__pydantic_extra__": {"note": "extra"}}
+        return (_new, (Extra,), {**state, "__pydantic_private__": {"_secret": 7}})
 
 
 def _new(kind: type) -> Any:
@@ -207,6 +219,40 @@ def test_pandas_instants_come_back_as_themselves(unit: str, zone: str | None) ->
     assert through(pd.NaT) is pd.NaT
 
 
+def test_all_fields_of_a_pydantic_model_are_shown() -> None:
+    model = through(Extra())
+    assert repr(model).endswith("id=1, note='extra', _secret=7)")
+    assert (model.note, model._secret) == ("extra", 7)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ipaddress.ip_address("10.0.0.7"), ipaddress.ip_network("2001:db8::/32"),
+        ipaddress.ip_interface("10.0.0.7/24"), np.datetime64("2026-01-02"),
+        np.datetime64("2026-01-02T03:04:05.123456789"), np.timedelta64(-90, "m"),
+        np.complex64(1 + 2j),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_addresses_and_numpy_s_times_come_back(value: Any) -> None:
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        assert through(value, protocol) == value
+        assert through({value: 1}, protocol) == {value: 1}
+
+
+def test_what_has_no_time_and_patterns_are_legible() -> None:
+    assert "NaT" in repr(through(np.datetime64("NaT")))
+    assert repr(through(re.compile("ab+c", re.IGNORECASE))) == "Pattern('ab+c', 34)"
+    # As polars pickles its frames: in bytes of its own.
+    assert repr(decode(_polars(), "py_pickle")) == "DataFrame(bytes=9)"
+
+
+def _polars() -> str:
+    data = b"\x80\x04cpolars.dataframe.frame\nDataFrame\n)\x81C\tDSL_bytesb."
+    return base64.b64encode(data).decode()
+
+
 def test_attrs_classes_read_like_the_originals() -> None:
     assert repr(through(Slim(1, "x"))) == repr(Slim(1, "x"))
     assert repr(through(Wide(2))) == repr(Wide(2))
@@ -274,3 +320,23 @@ def test_what_is_missing_broken_or_foreign() -> None:
     assert foreign.text == "secret"
     assert "secret" not in repr(foreign)
     assert decode("%%%", "py_pickle") == Undecoded("it is no base64", "%%%")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no card"), ValueError(""), Declined("x" * 300, 1), RuntimeError("é" * 200),
+        KeyError("sku"), Declined("a", 2), LookupError("\ud800"), ValueError("\x94\x85\x94R\x94."),
+        decimal.Decimal("9.50"), Order(1, "x", 2.0), ValueError(7), collections.OrderedDict(a=1),
+    ],
+    ids=lambda error: repr(error)[:20],
+)  # fmt: skip
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_fast_path_to_an_error_gives_what_the_slow_one_does(error: Any, protocol: int) -> None:
+    data = pickle.dumps(error, protocol)
+    value = run(data).stack[-1]
+    back = decode(stored(error, protocol), "py_pickle", error=True)
+    assert back == (as_error(value) or value)
+    # With one byte more it is another pickle.
+    longer = base64.b64encode(data[:-1] + b"0N.").decode()
+    assert decode(longer, "py_pickle", error=True) is None

@@ -40,10 +40,16 @@ class Sample:
             "created_at": at(begin - queued),
             **more,
         }
+        if status == "ENQUEUED":
+            attributes["enqueued_at"] = at(begin - queued)
+        else:
+            attributes["started_at"] = at(begin)
         if queued:
             attributes |= {"queue_name": "work", "dequeued_at": at(begin)}
+            attributes["enqueued_at"] = at(begin - queued)
         if end is not None:
             attributes |= {"completed_at": at(end), "duration": pd.Timedelta(seconds=end - begin)}
+            attributes["ended_at"] = at(end)
         self.graph.add_node(key, **attributes)
         return key
 

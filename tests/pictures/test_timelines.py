@@ -293,25 +293,38 @@ def test_hostile_names_stay_text(theme: Any) -> None:
     assert plain.png.startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("status", ["SUCCESS", "CANCELLED", "PAUSED"])
-def test_a_root_whose_end_was_not_recorded(
-    corpus_sqlite: Callable[[str], Path], status: str
-) -> None:
-    """An older dbos recorded none, and a later one may know a status that we do not."""
-    path = corpus_sqlite("3.4.0")
+def changed(path: Path, status: str) -> Path:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(
             "UPDATE workflow_status SET completed_at = NULL, status = ?"
             " WHERE workflow_uuid = 'checkout-1'",
             [status],
         )
-    with dn.connect(path) as db:
+    return path
+
+
+def test_a_root_of_an_unknown_status(corpus_sqlite: Callable[[str], Path]) -> None:
+    """A later dbos may know a status that we do not; whether it has ended is not known."""
+    with dn.connect(changed(corpus_sqlite("3.4.0"), "PAUSED")) as db:
         picture = db.timeline("checkout-1")
         assert "validate" in texts(picture)
         assert "critical path: what the end waited for" not in texts(picture)
         # Who asks for the path, and for nothing else, is told.
         with pytest.raises(dn.GraphError, match="no times"):
             graphs.critical_path(db.graph("checkout-1"))
+
+
+@pytest.mark.parametrize("status", ["SUCCESS", "CANCELLED"])
+def test_a_root_whose_end_was_not_recorded(
+    corpus_sqlite: Callable[[str], Path], status: str
+) -> None:
+    """An older dbos recorded none: its last change is the end. Cancelling erased the beginning."""
+    with dn.connect(changed(corpus_sqlite("3.4.0"), status)) as db:
+        said = texts(db.timeline("checkout-1"))
+        first = db.steps("checkout-1")["started_at"].min()
+        assert "critical path: what the end waited for" in said
+        assert graphs.critical_path(db.graph("checkout-1"))["start"].iloc[0] == first
+        assert ("when it began is not recorded" in said) == (status == "CANCELLED")
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from typing import Any
 import pandas as pd
 import psycopg
 import pytest
+from budgets import examples
 from dbos import DBOSClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from reference import (
     STEP_FIELDS,
@@ -64,12 +65,7 @@ STATUSES = [
     "ENQUEUED",
     "DELAYED",
 ]
-few = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+few = examples(60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @dataclass

@@ -21,9 +21,9 @@ CONNECT = "import dbos_notebook as dn\ndb = dn.connect({!r})"
 
 
 @pytest.fixture(scope="module")
-def opened(notebook: Callable[..., Opened], shop_sqlite: Path) -> Opened:
+def opened(module_notebook: Callable[..., Opened], shop_sqlite: Path) -> Opened:
     """One notebook with the list; each test begins at a fresh one."""
-    return notebook(
+    return module_notebook(
         CONNECT.format(str(shop_sqlite)),
         "widget = db.explore(page_size=25)\nwidget",
         "print(sorted(widget.selected), len(widget.frame), widget.code)",

@@ -118,11 +118,11 @@ def failed(client: dn.Client) -> str:
 
 
 @pytest.fixture(scope="module")
-def in_notebook(notebook: Callable[..., Opened], database: Path, failed: str) -> Shown:
+def in_notebook(module_notebook: Callable[..., Opened], database: Path, failed: str) -> Shown:
     """The views in Notebook 7."""
     if importlib.util.find_spec("notebook") is None:
         require("Notebook 7 (pip install notebook)")
-    opened = notebook(
+    opened = module_notebook(
         CONNECT.format(str(database)),
         "db.explore(page_size=25)",
         f"db.inspect({failed!r})",

@@ -28,9 +28,9 @@ def opening(database: str, call: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def opened(notebook: Callable[..., Opened], old_sqlite: Path) -> Opened:
+def opened(module_notebook: Callable[..., Opened], old_sqlite: Path) -> Opened:
     cells = opening(str(old_sqlite), f"db.inspect({FAILED!r})"), "print(widget.selection)"
-    return notebook(*cells, width=1300, height=1000)
+    return module_notebook(*cells, width=1300, height=1000)
 
 
 @pytest.fixture

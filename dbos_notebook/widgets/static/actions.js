@@ -101,7 +101,7 @@ export class Actions {
         el("b", {}, `Plan: ${this.action}`), this.tally(counts),
         el("span", { class: "dn-space" }), this.optionInputs()),
       answer.unlikely > 0 && el("p", { class: "dn-note dn-warn" },
-        `${count(answer.unlikely)} would wait for an executor that does not seem to live.`),
+        `${count(answer.unlikely)} would wait: no running executor seems able to take them.`),
       this.planTable(answer),
       el("div", { class: "dn-plan-foot" }, confirm,
         el("button", { type: "button", class: "dn-button", on: { click: () => this.close() } },

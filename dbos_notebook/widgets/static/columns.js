@@ -3,23 +3,23 @@ import { el } from "./dom.js";
 import { shortType } from "./details.js";
 import { UNFINISHED, chip, count, exact, span, when } from "./format.js";
 
-const begun = (row) => row.dequeued_at ?? row.created_at;
-
 function took(row, now) {
   if (row.status === "PENDING") {
-    return el("span", { class: "dn-running", "data-since": begun(row), title: "still running" },
-      span(now - begun(row)));
+    return el("span", { class: "dn-running", "data-since": row.started_at, title: "still running" },
+      span(now - row.started_at));
   }
   if (UNFINISHED.includes(row.status) || row.duration === undefined) return "";
-  // SQLite keeps whole seconds, of which 0 says only that it was quick.
-  const whole = [begun(row), row.completed_at ?? row.updated_at].every((at) => at % 1000 === 0);
+  // SQLite may hold whole seconds, of which 0 says only that it was quick.
+  const whole = [row.started_at, row.completed_at ?? row.updated_at].every((at) => at % 1000 === 0);
   return row.duration === 0 && whole ? "< 1 s" : span(row.duration);
 }
 
+// Not known where a run was resumed or recovered, and not yet begun where it is delayed.
 function waited(row, now) {
-  if (row.status === "PENDING") return span(begun(row) - row.created_at);
-  return el("span", { class: "dn-running", "data-since": row.created_at,
-    title: `since ${exact(row.created_at)}` }, span(now - row.created_at));
+  if (row.enqueued_at === undefined) return "";
+  if (row.status !== "ENQUEUED") return span(Math.max(0, row.started_at - row.enqueued_at));
+  return el("span", { class: "dn-running", "data-since": row.enqueued_at,
+    title: `since ${exact(row.enqueued_at)}` }, span(now - row.enqueued_at));
 }
 
 function position(row, now) {

@@ -105,17 +105,21 @@ export function shortType(type) {
   return type.slice(type.lastIndexOf(".") + 1);
 }
 
-// A fork's first steps are the original's, with the original's times.
-function copied(step, row) {
-  return row.forked_from !== undefined && step.completed_at + 1000 < row.created_at;
+// Steps that did not run in the latest run: a fork's first ones are the original's, with its times,
+// and those of a run that was resumed or recovered are older than it.
+function older(step, row) {
+  if (row.forked_from !== undefined && step.completed_at + 1000 < row.created_at) return "copied";
+  if (row.status === "ENQUEUED" || row.status === "DELAYED") return "earlier";
+  const again = row.dequeued_at !== undefined && row.enqueued_at === undefined;
+  return again && step.completed_at < row.started_at ? "earlier" : "";
 }
 
 // The time from the first of what this run did to the last.
 function scale(found, now) {
-  const own = found.steps.filter((step) => !copied(step, found.row));
+  const own = found.steps.filter((step) => !older(step, found.row));
   const times = own.flatMap((step) => [step.started_at, step.completed_at]);
   const row = found.row;
-  times.push(row.dequeued_at ?? row.created_at, row.completed_at);
+  times.push(row.started_at, row.completed_at);
   if (UNFINISHED.includes(row.status)) times.push(now);
   const known = times.filter((time) => time !== undefined);
   const from = Math.min(...known);
@@ -167,8 +171,8 @@ function stepRow(step, row, from, long, doing) {
     el("td", { class: "n" }, step.number),
     el("td", {}, statusIcon(step.status)),
     el("td", { class: "dn-step" }, step.name, step.child && [" ", idLink(step.child, doing)]),
-    el("td", { class: "dn-when" }, copied(step, row)
-      ? el("span", { class: "dn-quiet" }, "copied") : took === undefined ? "" : bar(step, from, long)),
+    el("td", { class: "dn-when" }, older(step, row)
+      ? el("span", { class: "dn-quiet" }, older(step, row)) : took === undefined ? "" : bar(step, from, long)),
     el("td", { class: "n" }, span(took)),
     el("td", { class: "dn-result" }, result(step.result)));
 }

@@ -77,7 +77,7 @@ class Inspect {
     this.head = el("header", { class: "dn-run" });
     this.canvas = new Canvas({
       choose: (node) => this.choose(node),
-      label: (node) => [node.count && `${count(node.count)} times`, node.name, node.status,
+      label: (node) => [node.count && `${count(node.count)} ${node.levels ? "levels" : "times"}`, node.name, node.status,
         node.error && shortType(node.error), node.took ?? span(node.duration)].filter(Boolean).join(", "),
     });
     this.tabs = el("div", { class: "dn-tabs", role: "tablist", "aria-label": "View" });

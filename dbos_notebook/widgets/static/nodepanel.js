@@ -81,8 +81,9 @@ function workflowPanel(found, doing) {
 }
 
 function groupPanel(found, doing) {
-  const parts = [heading(found.status, `${count(found.count)} × ${found.name}`, `${found.of}s`,
-    doing)];
+  const times = found.levels ? "levels of" : "×";
+  const parts = [heading(found.status, `${count(found.count)} ${times} ${found.name}`,
+    `${found.of}s`, doing)];
   const range = found.duration_min === undefined ? undefined
     : `${span(found.duration_min)} – ${span(found.duration_max)}`;
   parts.push(list([

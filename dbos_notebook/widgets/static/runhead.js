@@ -52,15 +52,17 @@ function nameLine(row, doing) {
 
 function factLine({ row, forks, took, counts }, doing) {
   const now = doing.now();
-  const begun = row.dequeued_at ?? row.created_at;
+  const { started_at: begun, enqueued_at: waits } = row;
+  const since = row.status === "PENDING" ? begun : row.status === "ENQUEUED" ? waits : undefined;
+  const said = row.status === "ENQUEUED" ? "has waited " : "";
   const lasted = UNFINISHED.includes(row.status)
-    ? row.status === "PENDING" && el("span", { class: "dn-running", "data-since": begun },
-      span(now - begun))
+    ? since !== undefined && [said, el("span", { class: "dn-running", "data-since": since },
+      span(now - since))]
     : took && `took ${took}`;
   return el("div", { class: "dn-fact-line" },
     lasted && fact(lasted),
-    fact(row.status === "ENQUEUED" || row.status === "DELAYED" ? "created " : "began ",
-      when(begun, now)),
+    row.status === "CANCELLED" && row.recovery_attempts === 0 && fact("never ran"),
+    fact(begun === undefined ? "created " : "began ", when(begun ?? row.created_at, now)),
     row.queue_name && fact("queue ", el("b", {}, row.queue_name)),
     row.app_version && fact("version ", el("b", {}, row.app_version)),
     row.recovery_attempts > 1 && fact("attempts ", el("b", {}, row.recovery_attempts)),

@@ -1,0 +1,334 @@
+"""The transactions in which control writes: bounded in time, and accounted for.
+
+Each transaction begins by one request that sets its limits and asks which of the server's processes
+runs it, and since when. Where the answer to a COMMIT is lost, that says later whether the
+transaction is over: before, a row that is not there proves nothing, because a COMMIT that waits for
+a synchronous standby becomes visible when it ends.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy as sa
+
+from dbos_notebook.control.dbos_client import asks_for_isolation
+from dbos_notebook.database.connection import BoundedConnection, NoAnswerError, time_limit
+from dbos_notebook.errors import DatabaseConnectionError, ReadOnlyError
+from dbos_notebook.printable import printable
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
+
+    from dbos_notebook.database.locate import Location
+    from dbos_notebook.database.reader import Session
+
+# One request: limits that are stricter already are kept, and 0 is none. lock_timeout comes first,
+# because its error says what was waited for. A moment has microseconds, so that it identifies the
+# transaction together with the process; it is kept only where the server tracks it.
+_BEGIN = """
+    BEGIN{isolation};
+    SELECT pg_catalog.set_config(name, LEAST(NULLIF(now, 0), wanted)::text, true)
+    FROM (
+        SELECT name, wanted,
+            (EXTRACT(EPOCH FROM pg_catalog.current_setting(name)::interval) * 1000)::bigint AS now
+        FROM (VALUES {limits}) AS ours (name, wanted)
+    ) AS limits
+    WHERE wanted > 0;
+    SELECT pg_catalog.pg_is_in_recovery(),
+        pg_catalog.current_setting('transaction_read_only') = 'on',
+        pg_catalog.pg_backend_pid(),
+        (EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,
+        CASE WHEN pg_catalog.current_setting('track_activities') = 'on'
+        THEN (EXTRACT(EPOCH FROM pg_catalog.now()) * 1000000)::bigint END
+"""
+STATEMENT_SECONDS = 1.0
+"""How much longer a statement may take than the wait for a lock."""
+
+# A role sees what its own sessions do. A server that was started since has ended them all; of
+# another server, such as a standby that took over, nothing can be concluded.
+_OVER = """
+    SELECT asked.number AS number,
+        CASE WHEN asked.server = here.started THEN NOT EXISTS (
+            SELECT 1 FROM pg_catalog.pg_stat_activity AS a
+            WHERE a.pid = asked.pid
+                AND (EXTRACT(EPOCH FROM a.xact_start) * 1000000)::bigint = asked.began
+        ) ELSE here.started > asked.began END AS over
+    FROM (
+        SELECT number, pid, server, began
+        FROM unnest(CAST(:pids AS integer[]), CAST(:servers AS bigint[]), CAST(:begans AS bigint[]))
+            WITH ORDINALITY AS asked (pid, server, began, number)
+    ) AS asked
+    CROSS JOIN (
+        SELECT (EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint
+            AS started
+    ) AS here
+"""
+
+
+class GivenUpError(NoAnswerError):
+    """The call was given up: Ctrl-C came, or another call had failed."""
+
+
+class NoConnectionError(psycopg.OperationalError):
+    """There is no further connection to be had. Nothing was begun; others of ours are open."""
+
+
+@dataclass
+class Transaction:
+    """One transaction that control began.
+
+    Attributes
+    ----------
+    pid
+        The server's process that ran it; 0 where unknown.
+    server
+        When the server started, in microseconds since 1970: it tells servers apart.
+    began
+        When it began, in microseconds since 1970 by the server's clock; ``None`` where unknown.
+    commit_sent
+        Whether the server was asked to commit. Before that it can only be rolled back.
+    fate
+        ``committed``; ``aborted``; ``over`` where only its rows show which; ``None`` while it may
+        go on.
+    """
+
+    pid: int
+    server: int
+    began: int | None
+    commit_sent: bool = False
+    fate: str | None = None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it may be committed yet, so that its rows do not show what will be."""
+        return self.commit_sent and self.fate is None
+
+
+class Attempt:
+    """One call of DBOS as its connection sees it: when it must end, and its transactions."""
+
+    def __init__(self, statement_timeout: float | None, server: int = 0) -> None:
+        self._limit = time_limit(statement_timeout)
+        self.server = server
+        self.restart()
+        self.transactions: list[Transaction] = []
+        # What the server said that it waits for, when somebody last looked.
+        self.waits_for: str | None = None
+        self._lock = threading.Lock()
+        self._given_up = False
+
+    def restart(self) -> None:
+        """Let the time begin now."""
+        self.began = self.looked_at = time.monotonic()
+        self.began_at = dt.datetime.now(dt.UTC)
+        self.deadline = None if self._limit is None else self.began + self._limit
+
+    @contextmanager
+    def hurried(self, seconds: float) -> Iterator[None]:
+        """Wait no longer than that for what the block asks, unless less time is left."""
+        whole = self.deadline
+        self.deadline = min(whole or math.inf, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self.deadline = whole
+
+    def give_up(self) -> None:
+        """End what is under way; nothing is committed from now on that was not asked for yet."""
+        with self._lock:
+            self._given_up = True
+
+    def check(self) -> None:
+        """Raise where the call was given up, or its time is over."""
+        if self._given_up:
+            raise GivenUpError("the call was given up")
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise NoAnswerError("no answer came in time")
+
+    def committing(self, transaction: Transaction) -> None:
+        """Note that COMMIT is about to be sent, unless the call was given up."""
+        with self._lock:
+            if not self._given_up:
+                transaction.commit_sent = True
+        self.check()
+
+    @property
+    def in_doubt(self) -> list[Transaction]:
+        """The transactions of which it is not known whether they were committed."""
+        return [each for each in self.transactions if each.in_doubt]
+
+    @property
+    def wrote(self) -> bool:
+        """Whether anything was committed, or may have been."""
+        return any(each.commit_sent and each.fate != "aborted" for each in self.transactions)
+
+
+class ControlConnection(BoundedConnection[Any]):
+    """A connection that notes the transactions of the attempt which uses it."""
+
+    attempt: Attempt | None = None
+    noted: Transaction | None = None
+
+    def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait for the server, until the attempt's time is over or it is given up."""
+        return super().wait(self._checked(gen), interval, timeout)
+
+    def _checked(self, gen: PQGen[Any]) -> PQGen[Any]:
+        attempt = self.attempt
+        try:
+            state = next(gen)
+            while True:
+                ready = yield state
+                if not ready and attempt is not None:
+                    attempt.check()
+                state = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+    def begin(self, attempt: Attempt, statement_timeout: float | None, location: Location) -> None:
+        """Begin a transaction, with its limits, and refuse where it could not write."""
+        self.attempt, self.noted = attempt, None
+        attempt.check()
+        self.noted = transaction = self._begun(statement_timeout)
+        attempt.transactions.append(transaction)
+        if attempt.server and transaction.server not in (0, attempt.server):
+            raise DatabaseConnectionError(
+                f"{location} leads to several servers: this call was made ready on one, and the "
+                "connection that was to write reached another. Call again; an address of several "
+                "hosts needs target_session_attrs=read-write."
+            )
+
+    def _begun(self, statement_timeout: float | None) -> Transaction:
+        found = self._last(_begin(statement_timeout))
+        standby, read_only, pid, server, began = found
+        if standby:
+            raise ReadOnlyError(STANDBY)
+        if read_only:
+            raise ReadOnlyError(READ_ONLY_SESSION)
+        return Transaction(pid, server, began)
+
+    def _last(self, request: str) -> tuple[Any, ...]:
+        with self.cursor() as cursor:
+            cursor.execute(request.encode())
+            while cursor.nextset():
+                pass
+            row: tuple[Any, ...] | None = cursor.fetchone()
+        if row is None:
+            raise psycopg.InterfaceError("BEGIN returned no row")
+        return row
+
+    def commit(self) -> None:
+        """Commit, and note how far that came."""
+        transaction, attempt = self.noted, self.attempt
+        if transaction is None or attempt is None:
+            super().commit()
+            return
+        attempt.committing(transaction)
+        try:
+            super().commit()
+        except psycopg.Error as error:
+            if error.sqlstate and not self.closed:
+                # The server has refused it, and lives.
+                transaction.fate = "aborted"
+            raise
+        transaction.fate = "committed"
+
+    def _cancel_and_finish(self) -> None:
+        if self.noted is not None and self.noted.in_doubt:
+            # To cancel a COMMIT that waits for a standby would make it visible before it is safe.
+            self.pgconn.finish()
+        else:
+            super()._cancel_and_finish()
+
+
+STANDBY = "the server is a standby, which can only be read"
+READ_ONLY_SESSION = (
+    "its sessions are read-only (default_transaction_read_only is on for the role, the database "
+    "or the server)"
+)
+
+
+def _begin(statement_timeout: float | None) -> str:
+    lock = 0 if statement_timeout is None else max(1, int(statement_timeout * 1000))
+    statement = lock and lock + int(STATEMENT_SECONDS * 1000)
+    # dbos before 2.12 asks for this level at its first statement, which is too late here unless it
+    # is the level already.
+    isolation = " ISOLATION LEVEL REPEATABLE READ" if asks_for_isolation() else ""
+    return _BEGIN.format(
+        isolation=isolation,
+        limits=f"('lock_timeout', {lock}), ('statement_timeout', {statement})",
+    )
+
+
+def settle(session: Session, transactions: Sequence[Transaction]) -> None:
+    """Ask the server which transactions are over, and note it.
+
+    Rows must be read in a later transaction than this session's, which began before the answer.
+    """
+    known = [each for each in transactions if each.began is not None and each.server]
+    if not known:
+        return
+    statement = sa.text(_OVER).bindparams(
+        pids=_array([each.pid for each in known]),
+        servers=_array([each.server for each in known]),
+        begans=_array([each.began for each in known]),
+    )
+    for row in session.rows(statement):
+        if row["over"]:
+            known[row["number"] - 1].fate = "over"
+
+
+def _array(numbers: Sequence[int | None]) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+# Who holds what our transaction waits for. A role may not see what others' sessions do.
+_WAITS = """
+    SELECT waiting.pid AS waiting, waiting.wait_event_type AS kind, waiting.wait_event AS event,
+        holder.pid AS pid, holder.usename AS role, holder.application_name AS application,
+        holder.state AS state,
+        EXTRACT(EPOCH FROM clock_timestamp() - holder.xact_start)::float8 AS seconds
+    FROM pg_catalog.pg_stat_activity AS waiting
+    LEFT JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiting.pid)) AS blocking (pid) ON true
+    LEFT JOIN pg_catalog.pg_stat_activity AS holder ON holder.pid = blocking.pid
+    WHERE waiting.pid = ANY (CAST(:pids AS integer[]))
+"""
+
+
+def read_waits(session: Session, pids: Sequence[int]) -> dict[int, str]:
+    """Say what the server's processes wait for, of those that wait for something known."""
+    found: dict[int, list[str]] = {}
+    statement = sa.text(_WAITS).bindparams(pids=_array(pids))
+    for row in session.rows(statement):
+        if row["event"] == "SyncRep":
+            found[row["waiting"]] = ["its COMMIT waits for a synchronous standby"]
+        elif row["pid"] is not None:
+            found.setdefault(row["waiting"], []).append(_holder(row))
+    return {pid: _joined(parts) for pid, parts in found.items()}
+
+
+def _holder(row: dict[str, Any]) -> str:
+    about = [
+        f"role {printable(row['role'])}" if row["role"] else "",
+        f"application {printable(row['application'])!r}" if row["application"] else "",
+        row["state"] or "",
+    ]
+    if row["seconds"] is not None:
+        about.append(f"in its transaction for {row['seconds']:.0f} s")
+    told = ", ".join(part for part in about if part)
+    return f"session {row['pid']}{f' ({told})' if told else ''}"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    if parts[0].startswith("its COMMIT"):
+        return parts[0]
+    return f"it waited for a lock held by {' and '.join(dict.fromkeys(parts))}"

@@ -1,0 +1,400 @@
+"""When a workflow was enqueued, started and ended, how long it waited and how long it ran.
+
+The rules stand here once for rows in memory (:func:`run_times`) and once for SQL
+(:func:`sql_times`); everything that shows a time of a workflow calls one of them.
+
+A workflow can run several times under one ID: DBOS resumes, rewinds and recovers it. All times
+here are those of its latest run, and what its row no longer holds is missing, never zero:
+
+- Cancelling erases ``queue_name`` and ``started_at_epoch_ms``. A cancelled workflow has a start
+  only where its deadline and timeout imply one. If it was never dequeued (``recovery_attempts``
+  is 0), its wait ended when it was cancelled, and it has no duration.
+- Resuming, rewinding and recovering put it on a queue again. ``created_at`` stays, and
+  ``updated_at`` is the time of that change until it is dequeued; then nothing holds it.
+- A delay ends at ``delay_until_epoch_ms``, and only then the wait on the queue begins. The row
+  does not change at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.sql.elements import Null
+
+from dbos_notebook.tables.vocabulary import Column
+
+if TYPE_CHECKING:
+    from dbos_notebook.tables.queries import Queries
+
+INTERNAL_QUEUE = "_dbos_internal_queue"
+"""Where DBOS puts forks, scheduled, resumed and recovered workflows unless told otherwise."""
+
+SECOND = 1000
+"""Milliseconds. SQLite databases hold whole seconds (see docs/reading.md), and clocks differ."""
+
+RAN_BEFORE = Column(
+    "_ran_before", "boolean", "Whether a recorded step is older than the latest run.", "_ran_before"
+)
+"""Evidence of an earlier run, from the steps; it travels with a workflow, and is not shown."""
+
+_TERMINAL = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+_ERASED = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+_WAITING = ("ENQUEUED", "DELAYED")
+_INSTANTS = (
+    "created_at",
+    "updated_at",
+    "dequeued_at",
+    "completed_at",
+    "delay_until",
+    "workflow_deadline",
+)
+_NEVER = np.datetime64("NaT", "ms")
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class RunTimes:
+    """Times of the latest run of each workflow, as arrays with NaT for what is not known.
+
+    Attributes
+    ----------
+    enqueued_at
+        When it was put on the queue that it waits on or was dequeued from.
+    started_at
+        When it was dequeued, or started without a queue.
+    ended_at
+        When it succeeded, failed or was cancelled.
+    queue_wait
+        From ``enqueued_at`` until it was dequeued, or cancelled; until now while it waits.
+    duration
+        From ``started_at`` to ``ended_at``; until now while it runs.
+    """
+
+    enqueued_at: Array
+    started_at: Array
+    ended_at: Array
+    queue_wait: Array
+    duration: Array
+
+
+def run_times(value: Callable[[str], Array | None], status: Status, now: int) -> RunTimes:
+    """Return the times of the latest runs of workflows.
+
+    Parameters
+    ----------
+    value
+        The values of a column of ``Client.workflows``, by its name: ``datetime64[ms]`` for
+        instants, ``timedelta64[ms]`` for ``workflow_timeout``, numbers for
+        ``recovery_attempts``, booleans for the others (whether there is a value), but for
+        ``queue_name``: whether it is DBOS's internal queue. ``None``: there is no such column.
+    status
+        Tells which rows have one of some statuses.
+    now
+        Milliseconds since 1970.
+    """
+    moment = np.datetime64(now, "ms")
+    size = status.size
+    created, updated, dequeued, completed, delay, deadline = (
+        _or(value(name), np.full(size, _NEVER)) for name in _INSTANTS
+    )
+    never = np.zeros(size, bool)
+    attempts = _or(value("recovery_attempts"), np.full(size, np.nan))
+    terminal, erased, waiting = (status.among(each) for each in (_TERMINAL, _ERASED, _WAITING))
+    undequeued = np.isnat(dequeued)
+
+    # Before dbos 2.31 no completion was recorded; the last change of the row is it.
+    ended = np.where(terminal, _first(completed, updated), _NEVER)
+
+    started = _first(dequeued, created)
+    lost = erased & undequeued
+    if lost.any():
+        timeout = value("workflow_timeout")
+        started[lost] = _NEVER
+        if timeout is not None:
+            # The deadline is the start and the timeout, until a recovery keeps it.
+            implied = deadline - timeout
+            sane = lost & (attempts == 1) & (implied <= ended)
+            started[sane] = implied[sane]
+    started[waiting] = _NEVER
+
+    # Where nothing says that the workflow was put on its queue again.
+    enqueued = np.where(delay > created, delay, created)
+    until = np.where(waiting, moment, dequeued)
+    unknown = undequeued & ~waiting
+    if waiting.any():
+        enqueued = _waiting_since(value, status, enqueued, updated, delay, moment)
+    never_ran = lost & (attempts == 0)
+    if never_ran.any():
+        until[never_ran] = ended[never_ran]
+        unknown &= ~never_ran
+        unknown |= never_ran & (enqueued > ended)
+    queued = ~undequeued & ~waiting
+    unknown |= queued & ((attempts > 1) | (enqueued - dequeued >= np.timedelta64(SECOND, "ms")))
+    internal = value("queue_name")
+    if internal is not None:
+        forked, scheduled = (_or(value(n), never) for n in ("forked_from", "schedule_name"))
+        unknown |= queued & internal & ~forked & ~scheduled
+    before = value(RAN_BEFORE.name)
+    if before is not None:
+        unknown |= before & ~waiting
+    enqueued[unknown] = _NEVER
+
+    running = status.among(("PENDING",))
+    return RunTimes(
+        enqueued,
+        started,
+        ended,
+        _between(enqueued, until),
+        _between(started, np.where(running, moment, ended)),
+    )
+
+
+def _waiting_since(
+    value: Callable[[str], Array | None],
+    status: Status,
+    enqueued: Array,
+    updated: Array,
+    delay: Array,
+    now: np.datetime64,
+) -> Array:
+    """Return since when rows that are ENQUEUED wait; DELAYED ones do not wait on a queue yet."""
+    never = np.zeros(status.size, bool)
+    attempts = _or(value("recovery_attempts"), np.full(status.size, np.nan))
+    # Resuming clears both, so that the change was something else.
+    kept = _or(value("deduplication_id"), never) | ~np.isnat(
+        _or(value("workflow_deadline"), np.full(status.size, _NEVER))
+    )
+    changed = (updated > enqueued) & ~(kept & (attempts == 0))
+    # Resumed while it was delayed: it waits although the delay is not over.
+    changed |= delay > now
+    since = np.where(status.among(("ENQUEUED",)) & changed, updated, enqueued)
+    since[status.among(("DELAYED",))] = _NEVER
+    return since
+
+
+def _or(found: Array | None, default: Array) -> Array:
+    return default if found is None else found
+
+
+def _first(one: Array, other: Array) -> Array:
+    return np.where(np.isnat(one), other, one)
+
+
+def _between(start: Array, end: Array) -> Array:
+    """Return how long it is from one to the other; negative by rounding alone: zero."""
+    span = end - start
+    negative = span < np.timedelta64(0, "ms")
+    if negative.any():
+        rounded = negative & (span > np.timedelta64(-SECOND, "ms"))
+        span[negative] = np.timedelta64("NaT", "ms")
+        span[rounded] = np.timedelta64(0, "ms")
+    return span
+
+
+class Status:
+    """The statuses of rows, as codes into the few words that there are."""
+
+    def __init__(self, words: list[str], codes: Array) -> None:
+        self._words = words
+        self._codes = codes
+        self.size = len(codes)
+
+    def among(self, names: tuple[str, ...]) -> Array:
+        """Return which rows have one of these statuses."""
+        # The code -1 of a missing one finds the last place.
+        hit = np.array([*(word in names for word in self._words), False])
+        return hit[self._codes]
+
+
+def batch_times(batch: pa.RecordBatch, now: int) -> RunTimes:
+    """Return the times of workflows in the form in which they come from the database."""
+    names = set(batch.schema.names)
+
+    def value(name: str) -> Array | None:
+        if name not in names:
+            return None
+        column = batch.column(name)
+        if name in _INSTANTS or name == "workflow_timeout":
+            kind = pa.timestamp("ms") if name in _INSTANTS else pa.duration("ms")
+            return np.asarray(column.cast(kind).to_numpy(zero_copy_only=False))
+        if name == "recovery_attempts":
+            return np.asarray(column.to_numpy(zero_copy_only=False))
+        if name == RAN_BEFORE.name:
+            return np.asarray(column.fill_null(False).to_numpy(zero_copy_only=False))  # noqa: FBT003
+        if name == "queue_name":
+            return _codes(column).among((INTERNAL_QUEUE,))
+        return np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
+
+    return run_times(value, _codes(batch.column("status")), now)
+
+
+def _codes(column: pa.DictionaryArray) -> Status:
+    indices = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return Status(column.dictionary.to_pylist(), indices)
+
+
+def frame_times(frame: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
+    """Return the times of the workflows of a frame, as columns named as :class:`RunTimes` has them.
+
+    A wait that is missing in the frame stays so: when it was read, more was known than the frame
+    holds.
+
+    Examples
+    --------
+    >>> frame = dbos_notebook.connect(example_database).workflows(status="SUCCESS")
+    >>> times = frame_times(frame, pd.Timestamp.now("UTC"))
+    >>> bool((times["ended_at"] - times["started_at"] == frame["duration"]).all())
+    True
+    """
+
+    def value(name: str) -> Array | None:
+        if name not in frame:
+            return None
+        column = frame[name]
+        # One row that was turned into a frame has objects in its columns.
+        if name in _INSTANTS:
+            instants = pd.to_datetime(column, utc=True).dt.as_unit("ms")
+            return np.array(instants.dt.tz_convert(None).to_numpy("datetime64[ms]"))
+        if name == "workflow_timeout":
+            return pd.to_timedelta(column).to_numpy("timedelta64[ms]")
+        if name == "recovery_attempts":
+            return pd.to_numeric(column).to_numpy("float64", na_value=np.nan)
+        if name == "queue_name":
+            return (column == INTERNAL_QUEUE).to_numpy(bool, na_value=False)
+        return column.notna().to_numpy()
+
+    words = frame["status"].astype("category")
+    times = run_times(
+        value,
+        Status([str(each) for each in words.cat.categories], words.cat.codes.to_numpy()),
+        round(now.timestamp() * 1000),
+    )
+    found: dict[str, Any] = {}
+    for each in fields(times):
+        column = pd.Series(getattr(times, each.name), index=frame.index)
+        found[each.name] = column.dt.tz_localize("UTC") if each.name.endswith("_at") else column
+    result = pd.DataFrame(found)
+    if "queue_wait" in frame:
+        unknown = frame["queue_wait"].isna() & result["queue_wait"].notna()
+        result.loc[unknown, ["enqueued_at", "queue_wait"]] = pd.NaT
+    return result
+
+
+def sql_times(queries: Queries, now: int) -> dict[str, sa.ColumnElement[Any]]:
+    """Return the same as SQL, in milliseconds, by the names that :class:`RunTimes` has.
+
+    What only the steps prove (:data:`RAN_BEFORE`) is not looked up here.
+    """
+    table = queries.workflows
+
+    def moment(name: str) -> sa.ColumnElement[Any]:
+        return sa.cast(queries.moment(table, name), sa.BigInteger())
+
+    created, updated = moment("created_at"), moment("updated_at")
+    dequeued, completed = moment("started_at_epoch_ms"), moment("completed_at")
+    delay, deadline = moment("delay_until_epoch_ms"), moment("workflow_deadline_epoch_ms")
+    timeout = sa.cast(queries.column(table, "workflow_timeout_ms"), sa.BigInteger())
+    attempts = queries.column(table, "recovery_attempts")
+    status = table.c.status
+    moment_now = sa.literal(now, sa.BigInteger())
+    ended = sa.case((status.in_(_TERMINAL), sa.func.coalesce(completed, updated)))
+    lost = sa.and_(status.in_(_ERASED), dequeued.is_(None))
+    implied = deadline - timeout
+    started = sa.case(
+        (sa.and_(lost, attempts == 1, implied <= ended), implied),
+        (sa.or_(lost, status.in_(_WAITING)), None),
+        else_=sa.func.coalesce(dequeued, created),
+    )
+    base = sa.case((delay > created, delay), else_=created)
+    kept = sa.or_(queries.column(table, "deduplication_id").is_not(None), deadline.is_not(None))
+    changed = sa.or_(
+        sa.and_(updated > base, sa.not_(sa.and_(kept, sa.func.coalesce(attempts, -1) == 0))),
+        delay > moment_now,
+    )
+    internal = sa.and_(
+        queries.column(table, "queue_name") == INTERNAL_QUEUE,
+        queries.column(table, "forked_from").is_(None),
+        queries.column(table, "schedule_name").is_(None),
+    )
+    requeued = sa.or_(attempts > 1, base - dequeued >= SECOND, internal)
+    enqueued = sa.case(
+        (status == "DELAYED", None),
+        (status == "ENQUEUED", sa.case((changed, updated), else_=base)),
+        (sa.and_(lost, attempts == 0, base <= ended), base),
+        (sa.or_(dequeued.is_(None), requeued), None),
+        else_=base,
+    )
+    until = sa.case(
+        (status == "ENQUEUED", moment_now),
+        (lost, ended),
+        else_=dequeued,
+    )
+    return {
+        "enqueued_at": enqueued,
+        "started_at": started,
+        "ended_at": ended,
+        "queue_wait": _sql_between(enqueued, until),
+        "duration": _sql_between(started, sa.case((status == "PENDING", moment_now), else_=ended)),
+    }
+
+
+def _sql_between(start: sa.ColumnElement[Any], end: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    span = end - start
+    return sa.case((span >= 0, span), (span > -SECOND, 0))
+
+
+def ran_before(queries: Queries) -> sa.ColumnElement[Any] | None:
+    """Return SQL that is true where steps prove that a workflow ran before its latest run.
+
+    Only where the row leaves it open, and a wait of more than a second would be claimed: the
+    steps of other workflows are not looked at. ``None``: this database has no times of steps.
+    """
+    table, steps = queries.workflows, queries.steps
+    names = ("recovery_attempts", "started_at_epoch_ms", "created_at")
+    begun = queries.column(steps, "started_at_epoch_ms")
+    columns = [begun, *(queries.column(table, name) for name in names)]
+    if any(isinstance(each, Null) for each in columns):
+        return None
+    postgres = queries.catalog.dialect == "postgresql"
+
+    def number(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        # Costs nothing where the column has the type that DBOS gives it.
+        return sa.cast(column, sa.BigInteger()) if postgres else column
+
+    begun, attempts, dequeued, created = map(number, columns)
+    delay = number(queries.column(table, "delay_until_epoch_ms"))
+    forked = queries.column(table, "forked_from")
+    base = sa.case((delay > created, delay), else_=created)
+    # A fork has copies of steps, which are older than it; of times in whole seconds, up to one.
+    own = sa.case(
+        (forked.is_(None), created),
+        (created % SECOND == 0, created + SECOND),
+        else_=created + 1,
+    )
+
+    def exists(*conditions: Any) -> sa.ColumnElement[bool]:
+        mine = steps.c.workflow_uuid == table.c.workflow_uuid
+        found: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(steps)
+        return sa.exists(found.where(mine, begun >= own, *conditions).correlate(table))
+
+    evidence: sa.ColumnElement[Any] = sa.case(
+        # The clocks of the application and of the database may differ.
+        (dequeued - base > SECOND, exists(begun < dequeued - SECOND)),
+        (sa.and_(dequeued.is_(None), table.c.status == "CANCELLED"), exists()),
+    )
+    if postgres:
+        # Somebody may have changed a type; the rows are shown all the same.
+        whole: sa.ColumnElement[Any] = sa.literal_column("'bigint'::regtype")
+        typed = [sa.func.pg_typeof(column) == whole for column in columns]
+        evidence = sa.case((sa.and_(*typed[2:]), evidence))
+    # Most rows leave nothing open: they were not dequeued, and not cancelled before they ran.
+    cancelled = sa.and_(attempts == 0, table.c.status == "CANCELLED")
+    open_ = sa.or_(sa.and_(columns[2].is_not(None), attempts == 1), cancelled)
+    return sa.case((open_, evidence))

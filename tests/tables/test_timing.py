@@ -1,0 +1,341 @@
+"""Waits and durations are those of the latest run, on made-up lives of workflows."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psycopg
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lives import INTERNAL, WAITING, Life
+from servers import CORPUS, PostgresServer
+
+import dbos_notebook as dn
+from dbos_notebook.tables import pages, timing
+
+ERASED = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+TABLES = ("operation_outputs", "workflow_status")
+SECOND = timing.SECOND
+
+
+def emptied(path: Path) -> Path:
+    """Return a SQLite database of dbos 3.4 without rows."""
+    shutil.copyfile(CORPUS / "dbos-3.4.0.sqlite", path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table in TABLES:
+            connection.execute(f"DELETE FROM {table}")
+    return path
+
+
+def write(connection: Any, lives: Iterable[Life], mark: str = "?", schema: str = "") -> None:
+    """Write lives into a database."""
+    for life in lives:
+        for table, rows in (("workflow_status", [life.row]), ("operation_outputs", life.steps)):
+            for row in rows:
+                names, marks = ", ".join(row), ", ".join([mark] * len(row))
+                statement = f"INSERT INTO {schema}{table} ({names}) VALUES ({marks})"
+                connection.execute(statement, list(row.values()))
+
+
+def lived(chance: random.Random, name: str, *, coarse: bool) -> list[Life]:
+    """Make a life of some operations, each of which DBOS would allow; a fork is another life."""
+    life = Life(name, 1_790_000_000_000 + chance.randrange(10**6), coarse)
+    made = [life]
+    timeout = chance.choice([None, None, 60_000])
+    queue = chance.choice(["mail", "mail", INTERNAL])
+    match chance.randrange(4):
+        case 0:
+            life.start(timeout)
+        case 1:
+            schedule = "nightly" if queue == INTERNAL else None
+            life.enqueue(queue, delay=chance.choice([1, 700, 5_000, 9_000]), schedule=schedule)
+        case _:
+            schedule = "nightly" if queue == INTERNAL else None
+            once = chance.choice([None, name])
+            life.enqueue(queue, timeout=timeout, deduplication=once, schedule=schedule)
+    for _ in range(chance.randrange(9)):
+        life.wait(chance.choice([0, 3, 400, 1_500, 7_000]))
+        act(chance, life)
+        if life.steps and len(made) == 1 and chance.random() < 0.2:
+            life = life.fork(f"{name}-fork", chance.randrange(1, len(life.steps) + 2))
+            made.append(life)
+    life.wait(chance.choice([0, 3, 400, 1_500, 7_000]))
+    return made
+
+
+def act(chance: random.Random, life: Life) -> None:
+    queue = chance.choice(["mail", INTERNAL])
+    attempts = life.row["recovery_attempts"]
+    pending = life.status == "PENDING"
+    ended = life.status not in (*WAITING, "PENDING")
+    acts: list[Any] = [life.tag]
+    # Who cancels twice overwrites the time of the first; that is not to be known.
+    acts += [life.cancel] if not ended else []
+    acts += [lambda: life.resume(queue)] if life.status not in ("SUCCESS", "ERROR") else []
+    acts += [life.dequeue] * 4 if life.status == "ENQUEUED" else []
+    acts += [life.give_up] if life.status == "ENQUEUED" and attempts else []
+    acts += [lambda: life.delay_again(2_000)] if life.status == "DELAYED" else []
+    if pending:
+        acts += [lambda: life.step(chance.choice([0, 5, 900, 3_000]))] * 4
+        acts += [life.finish, lambda: life.finish("ERROR"), life.recover]
+    if ended:
+        acts.append(lambda: life.rewind(chance.randrange(1, len(life.steps) + 2), queue))
+    chance.choice(acts)()
+
+
+def to_now(lives: Sequence[Life]) -> None:
+    """Move lives in time so that each ends now, by whole seconds: they look the same."""
+    for life in lives:
+        offset = (round(time.time() * 1000) - life.now) // 1000 * 1000
+        life.now += offset
+        for row in (life.row, *life.steps):
+            for name in row:
+                if name.endswith(("_at", "_epoch_ms")) and row[name] is not None:
+                    row[name] += offset
+        for name in ("enqueued", "started", "ended"):
+            if getattr(life.truth, name) is not None:
+                setattr(life.truth, name, getattr(life.truth, name) + offset)
+
+
+def hidden(life: Life) -> bool:
+    """Whether nothing recorded shows that this run is not the first one.
+
+    It was put on a queue with a name of its own after it had run without completing a step, or
+    was cancelled before it ran, or all was over within the second in which clocks may differ.
+    """
+    row = life.row
+    if not life.truth.again:
+        return False
+    if row["status"] in ERASED:
+        return row["recovery_attempts"] == 0 and not proof(life, None)
+    if row["recovery_attempts"] > 1 or row["started_at_epoch_ms"] is None:
+        return False
+    delayed = (row["delay_until_epoch_ms"] or 0) - row["started_at_epoch_ms"] >= SECOND
+    foreign = row["queue_name"] == INTERNAL and not row["forked_from"] and not row["schedule_name"]
+    return not (delayed or foreign or proof(life, row["started_at_epoch_ms"]))
+
+
+def proof(life: Life, dequeued: int | None) -> bool:
+    row = life.row
+    since = row["created_at"]
+    if row["forked_from"]:
+        since += 1 if since % SECOND else SECOND
+    base = max(row["created_at"], row["delay_until_epoch_ms"] or 0)
+    if dequeued is not None and dequeued - base <= SECOND:
+        return False
+    return any(
+        since <= step["started_at_epoch_ms"]
+        and (dequeued is None or step["started_at_epoch_ms"] < dequeued - SECOND)
+        for step in life.steps
+    )
+
+
+def check(life: Life, wait: int | None, duration: int | None, late: int) -> None:
+    """Compare what is said of a life with what happened; ``late``: by how much now is later."""
+    truth, slack = life.truth, SECOND if life.coarse else 1
+    running = life.status == "PENDING"
+    end = life.now if running else truth.ended
+    # How long it ran.
+    if life.status == "CANCELLED" and truth.started is None and life.row["recovery_attempts"]:
+        pass  # cancelled while it waited to be recovered: the row is that of one that ran
+    elif life.status in WAITING or truth.started is None or end is None:
+        assert duration is None
+    elif duration is None:
+        assert life.status in ERASED
+        timed = life.row["workflow_timeout_ms"] and life.row["recovery_attempts"] == 1
+        assert not timed or truth.again
+    else:
+        assert duration >= 0
+        assert -slack < duration - (end - truth.started) < slack + late * running
+    # How long it waited.
+    if life.status == "DELAYED" or (truth.enqueued is None and not hidden(life)):
+        assert wait is None
+        return
+    if life.status in WAITING:
+        assert wait is not None
+        # Resumed before its delay ended, it looks as if the delay had been moved.
+        early = (life.row["delay_until_epoch_ms"] or 0) > (truth.enqueued or 0)
+        least = 0 if truth.tagged or early else life.now - (truth.enqueued or 0) - slack
+        assert least <= wait <= life.now - (truth.enqueued or 0) + slack + late
+        return
+    until = truth.ended if truth.started is None else truth.started
+    true = None if truth.enqueued is None or until is None else until - truth.enqueued
+    if wait is None:
+        # Never missing for what ran once, unless cancelling erased it.
+        assert truth.again or life.status in ERASED
+    elif not hidden(life):
+        assert true is not None
+        early = (life.row["delay_until_epoch_ms"] or 0) > (truth.enqueued or 0)
+        assert early or -slack < wait - true
+        assert wait - true < slack
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return emptied(tmp_path_factory.mktemp("lives") / "lives.sqlite")
+
+
+def milliseconds(spans: pd.Series[Any]) -> list[int | None]:
+    return [None if pd.isna(each) else round(each.total_seconds() * 1000) for each in spans]
+
+
+def checked(db: dn.Client, lives: Sequence[Life]) -> None:
+    frame = db.workflows(limit=None).set_index("workflow_id").loc[[life.id for life in lives]]
+    late = round(time.time() * 1000) - min(life.now for life in lives) + 1
+    waits, durations = milliseconds(frame["queue_wait"]), milliseconds(frame["duration"])
+    for life, wait, duration in zip(lives, waits, durations, strict=True):
+        try:
+            check(life, wait, duration, late)
+        except AssertionError as error:
+            error.add_note(f"{wait=} {duration=}\n{life.truth}\n{life.row}\n{life.steps}")
+            raise
+    same_in_sql(db)
+
+
+def same_in_sql(db: dn.Client) -> None:
+    """The rules in SQL and in memory give the same, where no steps are needed to tell."""
+    now = round(time.time() * 1000)
+    queries = db._queries
+    with db._reader.session() as session:
+        times = timing.sql_times(queries, now)
+        key = queries.workflows.c.workflow_uuid.label("workflow_id")
+        statement = sa.select(key, *(value.label(name) for name, value in times.items()))
+        found = pd.DataFrame(session.rows(statement)).set_index("workflow_id").astype("Int64")
+    frame = db.workflows(limit=None).set_index("workflow_id")
+    # Of which the steps may know more.
+    assert (frame["queue_wait"].isna() | found.loc[frame.index, "queue_wait"].notna()).all()
+    moment = pd.Timestamp(now, unit="ms", tz="UTC")
+    memory = timing.frame_times(frame.drop(columns=["queue_wait"]), moment)
+    for name in memory:
+        kind = "datetime64[ms]" if name.endswith("_at") else "timedelta64[ms]"
+        values = memory[name].to_numpy(kind)
+        whole = values.astype("int64")
+        for workflow_id, number, missing in zip(frame.index, whole, np.isnat(values), strict=True):
+            told = found.loc[workflow_id, name]
+            assert pd.isna(told) if missing else told == number, (workflow_id, name, told, number)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**9), st.booleans())
+def test_whatever_a_workflow_went_through_its_times_are_of_its_latest_run(
+    empty: Path, seed: int, coarse: bool
+) -> None:
+    chance = random.Random(seed)
+    lives = [each for n in range(25) for each in lived(chance, f"w{n}", coarse=coarse)]
+    to_now(lives)
+    with closing(sqlite3.connect(empty)) as connection, connection:
+        for table in TABLES:
+            connection.execute(f"DELETE FROM {table}")
+        write(connection, lives)
+    with dn.connect(empty) as db:
+        checked(db, lives)
+
+
+def test_the_same_on_postgres(postgres_server: PostgresServer) -> None:
+    url = postgres_server.url(postgres_server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz"))
+    chance = random.Random(14)
+    lives = [each for n in range(400) for each in lived(chance, f"w{n}", coarse=False)]
+    to_now(lives)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("TRUNCATE dbos.operation_outputs, dbos.workflow_status CASCADE")
+        with connection.transaction():
+            write(connection, lives, "%s", "dbos.")
+    with dn.connect(url) as db:
+        checked(db, lives)
+        frame = db.workflows(limit=None)
+        queues = db.queues().set_index("queue_name")
+        waiting = frame[frame["status"] == "ENQUEUED"].groupby("queue_name", observed=True)
+        for name, longest in waiting["queue_wait"].max().items():
+            assert abs(queues.loc[name, "oldest_wait"] - longest) < pd.Timedelta("10s")
+        with db._reader.session() as session:
+            order = pages.Order("duration", descending=True)
+            page = pages.page(session, db._queries, {}, order, 1000)
+        known = page.frame["duration"].dropna()
+        assert len(known) > 100
+        ended = page.frame["status"].isin(["SUCCESS", "ERROR"])
+        assert page.frame.loc[ended, "duration"].is_monotonic_decreasing
+        assert page.frame["duration"].isna().to_numpy()[len(known) :].all()
+
+
+def one(empty: Path, life: Life) -> pd.Series[Any]:
+    to_now([life])
+    with closing(sqlite3.connect(empty)) as connection, connection:
+        for table in TABLES:
+            connection.execute(f"DELETE FROM {table}")
+        write(connection, [life])
+    with dn.connect(empty) as db:
+        return db.workflows().iloc[0]
+
+
+def test_a_backlog_keeps_its_waits(empty: Path) -> None:
+    """A long wait alone is no sign of an earlier run."""
+    life = Life("w", 1_790_000_000_123).enqueue("mail")
+    life.wait(3_600_000)
+    life.dequeue()
+    life.step(500)
+    life.finish()
+    row = one(empty, life)
+    assert (row["queue_wait"], row["duration"]) == (pd.Timedelta("1h"), pd.Timedelta("500ms"))
+
+
+def test_a_run_that_was_resumed_onto_its_own_queue_did_not_wait_since_it_was_created(
+    empty: Path,
+) -> None:
+    life = Life("w", 1_790_000_000_123).enqueue("mail")
+    life.dequeue()
+    life.step(5_000)
+    life.cancel()
+    life.wait(3_600_000)
+    life.resume("mail")
+    life.dequeue()
+    life.step(500)
+    life.finish()
+    row = one(empty, life)
+    assert pd.isna(row["queue_wait"])
+    assert row["duration"] == pd.Timedelta("500ms")
+
+
+def test_attributes_of_a_deduplicated_workflow_do_not_shorten_its_wait(empty: Path) -> None:
+    life = Life("w", 1_790_000_000_123).enqueue("mail", deduplication="once")
+    life.wait(60_000)
+    life.tag()
+    assert one(empty, life)["queue_wait"] >= pd.Timedelta("60s")
+
+
+def test_a_timeout_tells_when_a_cancelled_run_began(empty: Path) -> None:
+    life = Life("w", 1_790_000_000_123).enqueue("mail", timeout=2_000)
+    life.wait(5_000)
+    life.dequeue()
+    life.step(2_100)
+    life.cancel()
+    row = one(empty, life)
+    assert row["duration"] == pd.Timedelta("2100ms")
+    assert pd.isna(row["queue_wait"])
+
+
+def test_a_million_rows_are_quick() -> None:
+    """About as long as it takes to make the frame's dates: no row is looked at by itself."""
+    count = 1_000_000
+    status = timing.Status(["SUCCESS", "ENQUEUED", "PENDING", "CANCELLED"], np.arange(count) % 4)
+    created = np.full(count, np.datetime64(1_790_000_000_000, "ms"))
+    columns = {
+        "created_at": created,
+        "updated_at": created + np.timedelta64(900, "ms"),
+        "dequeued_at": np.where(np.arange(count) % 3 == 0, created, np.datetime64("NaT", "ms")),
+        "completed_at": created + np.timedelta64(900, "ms"),
+        "recovery_attempts": np.ones(count),
+    }
+    begun = time.process_time()
+    timing.run_times(columns.get, status, 1_790_000_001_000)
+    assert time.process_time() - begun < 1.0
