@@ -67,7 +67,7 @@ def enqueues_with_xid() -> bool:
 
 
 def asks_for_isolation() -> bool:
-    """Tell whether the installed dbos sets an isolation level in transactions that control makes."""
+    """Tell whether the installed dbos sets an isolation level when it resumes."""
     return (0, 0) < releases.parse(releases.installed()) < _ASKS_NO_ISOLATION
 
 
