@@ -90,9 +90,11 @@ class Receipt:
         """Return the receipt as a DataFrame: a row per workflow."""
         import pandas as pd
 
+        from dbos_notebook.tables.vocabulary import TEXT
+
         names = [field.name for field in dataclasses.fields(Line)]
         rows = [dataclasses.astuple(line) for line in self.lines]
-        frame = pd.DataFrame(rows, columns=names).astype("str")
+        frame = pd.DataFrame(rows, columns=names).astype(TEXT)
         return frame.rename(columns={"workflow_id": self._subject})
 
     def wait(self, timeout: float | dt.timedelta | None = None) -> pd.DataFrame:

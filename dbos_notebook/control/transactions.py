@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import sqlalchemy as sa
 
+from dbos_notebook.control.dbos_client import asks_for_isolation
 from dbos_notebook.database.connection import BoundedConnection, NoAnswerError, time_limit
 from dbos_notebook.database.postgres import IDLE_IN_TRANSACTION_SECONDS
 from dbos_notebook.errors import DatabaseConnectionError, ReadOnlyError
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 # because its error says what was waited for. A moment has microseconds, so that it identifies the
 # transaction together with the process; it is kept only where the server tracks it.
 _BEGIN = """
-    BEGIN;
+    BEGIN{isolation};
     SELECT pg_catalog.set_config(name, LEAST(NULLIF(now, 0), wanted)::text, true)
     FROM (
         SELECT name, wanted,
@@ -266,7 +267,13 @@ def _begin(statement_timeout: float | None) -> str:
         # A notebook that is suspended in between must not keep its locks.
         "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_SECONDS * 1000,
     }
-    return _BEGIN.format(limits=", ".join(f"('{name}', {ms})" for name, ms in limits.items()))
+    # dbos before 2.12 asks for this level at its first statement, which is too late here unless it
+    # is the level already.
+    isolation = " ISOLATION LEVEL REPEATABLE READ" if asks_for_isolation() else ""
+    return _BEGIN.format(
+        isolation=isolation,
+        limits=", ".join(f"('{name}', {ms})" for name, ms in limits.items()),
+    )
 
 
 def settle(session: Session, transactions: Sequence[Transaction]) -> None:

@@ -72,6 +72,8 @@ class Known:
     # Where to fork from, or why that cannot be said.
     points: dict[str, ForkPoint | str] = field(default_factory=dict)
     new_ids: dict[str, str] = field(default_factory=dict)
+    # Whether the database records what was forked from what; before dbos 2.4 it did not.
+    records_origins: bool = True
     # The best fork that each has, by the original's ID.
     forks: dict[str, Row] = field(default_factory=dict)
     queues: KnownQueues = field(default_factory=KnownQueues)
@@ -298,8 +300,11 @@ class Resume(Verb):
         client.resume_workflows(ids, queue_name=items[0].queue_name)
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
-        """Tell whether its row has changed."""
-        return after is not None and changed(item.row, after)
+        """Tell whether its row has changed, or is as it should be: dbos before 2.2 stamps none."""
+        if after is None:
+            return False
+        goal = ("ENQUEUED", self.queue_name or rows.INTERNAL_QUEUE)
+        return changed(item.row, after) or (after.status, after.queue_name) == goal
 
 
 def _moved(row: Row, queue_name: str | None) -> str:
