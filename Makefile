@@ -11,7 +11,7 @@ JOBS ?= 2
 TESTS = $(if $(wildcard $(firstword $(subst ::, ,$(T)))),$(T),$(wildcard tests/$(T) tests/test_$(T).py dbos_notebook/$(T) dbos_notebook/$(T).py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab bench docs check screenshots lowest clean
+.PHONY: help demo test lab bench docs check screenshots lowest versions clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -49,8 +49,11 @@ lowest: $(READY) ## Run the reading tests on the lowest versions that pyproject.
 	$(BIN)/python scripts/system_packages.py pgbouncer
 	$(BIN)/python scripts/lowest.py
 
+versions: $(READY) ## Test control and listing beside each of several dbos versions, 2.0 to 3.4
+	$(BIN)/python scripts/versions.py
+
 clean: ## Remove the environment and everything built
-	rm -rf .venv build .lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build .lowest .versions .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml
 ifeq ($(strip $(PYTHON)),)

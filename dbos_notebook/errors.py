@@ -143,7 +143,7 @@ class ControlError(NotebookError):
 
 
 class UnsupportedRevisionError(ControlError):
-    """The installed dbos cannot control a database of this revision. Nothing was written."""
+    """The installed dbos cannot control this database, or lacks the call. Nothing was written."""
 
 
 class RefusedError(ControlError, ValueError):

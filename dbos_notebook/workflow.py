@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dbos_notebook.errors import WorkflowNotFoundError
+from dbos_notebook.payloads.errors import shown
 from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
@@ -239,11 +240,11 @@ class Workflow:
 
 
 def shortened(value: Any) -> str:
-    """Return a value's repr on one line, cut where it is long.
+    """Return a value's repr on one line, cut where it is long; of an error what it says.
 
     Examples
     --------
     >>> len(shortened("x" * 1000))
     200
     """
-    return printable(repr(value), SHOWN_CHARACTERS)
+    return printable(shown(value), SHOWN_CHARACTERS)

@@ -418,19 +418,25 @@ class Prospects:
             column(table, "application_name").label("application"),
         )
         ended, began = column(table, "completed_at"), column(table, "started_at_epoch_ms")
-        # What executors did: not what was enqueued or cancelled from outside.
-        deeds: list[tuple[Any, sa.FromClause, Any, bool]] = [
-            (ended, table, table.c.status.in_(("SUCCESS", "ERROR")), True),
-            (began, table, sa.true(), True),
-            (table.c.created_at, table, table.c.status == "PENDING", False),
+        by_end, created = ended, table.c.created_at
+        over: Any = table.c.status.in_(("SUCCESS", "ERROR"))
+        if isinstance(ended, sa.sql.elements.Null):
+            # Before dbos 2.31; it has no index, so those are looked at that were created lately.
+            ended, by_end, over = table.c.updated_at, created, sa.and_(over, created >= recent)
+        # What executors did: not what was enqueued or cancelled from outside. And what the newest
+        # of many are found by.
+        deeds: list[tuple[Any, sa.FromClause, Any, Any]] = [
+            (ended, table, over, by_end),
+            (began, table, sa.true(), began),
+            (created, table, table.c.status == "PENDING", None),
         ]
         steps = self._queries.steps
         if "completed_at_epoch_ms" in steps.c:
             joined = table.join(steps, steps.c.workflow_uuid == table.c.workflow_uuid)
             running = table.c.status == "PENDING"
-            deeds.append((steps.c.completed_at_epoch_ms, joined, running, False))
+            deeds.append((steps.c.completed_at_epoch_ms, joined, running, None))
         found = []
-        for moment, source, condition, many in deeds:
+        for moment, source, condition, newest in deeds:
             if isinstance(moment, sa.sql.elements.Null):
                 continue
             rows = (
@@ -438,8 +444,8 @@ class Prospects:
                 .select_from(source)
                 .where(who[0].is_not(None), moment >= recent, condition)
             )
-            if many:
-                rows = rows.order_by(moment.desc()).limit(MOST_ROWS)
+            if newest is not None:
+                rows = rows.order_by(newest.desc()).limit(MOST_ROWS)
             deed = rows.subquery()
             last = sa.func.max(deed.c.moment)
             part = self._part(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from dbos_notebook.control import contexts
+from dbos_notebook.control.dbos_client import make_client
 from dbos_notebook.database.forking import keep_for_parent, reset_after_fork
 from dbos_notebook.errors import (
     DatabaseConnectionError,
@@ -136,8 +137,6 @@ class Door:
 
     def client(self) -> DBOSClient:
         """Return DBOS's client; only the door's threads ask for it."""
-        from dbos import DBOSClient
-
         with self._lock:
             file = self._which_file()
             if self._client is not None and file != self._file:
@@ -152,12 +151,12 @@ class Door:
                     if self.location.path
                     else {"system_database_engine": self._engine}
                 )
-                self._client = DBOSClient(
+                self._client = make_client(
                     **address,
                     dbos_system_schema=self.schema,
                     system_database_pool_size=self.width,
                     application_name=self.application_name,
-                    serializer=contexts.serializer(),
+                    serializer=contexts.serializer,
                     # Connecting is left to the first call, and a cell must not hang on a database
                     # that is gone.
                     lazy=True,

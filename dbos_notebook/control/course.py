@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 10.0
 """How long a broken-off call waits for what SQLite does: that cannot be given up."""
-INTERRUPTED_SECONDS, FAILED_SECONDS = 0.3, 2.0
+INTERRUPTED_SECONDS, FAILED_SECONDS = 0.25, 2.0
 """How long it waits on Postgres, after Ctrl-C and after a fault, before it gives calls up."""
+GIVEN_UP_SECONDS = 0.15
+"""How long calls that were given up may take to roll back: more, and nobody answers."""
 TURN_SECONDS = 0.1
 LOOK_SECONDS = 2.0
 """From when on, and how often, a call that has not returned is looked after."""
@@ -182,8 +184,7 @@ class Course:
         for unit in units:
             if unit.attempt is not None and not unit.ended:
                 unit.attempt.give_up()
-        # To roll back takes no longer, or nobody answers; what was given up is not committed.
-        self._wait(units, INTERRUPTED_SECONDS)
+        self._wait(units, GIVEN_UP_SECONDS)
 
     def _wait(self, units: Sequence[Unit], seconds: float) -> bool:
         """Wait for the units that have begun; return whether all have ended."""

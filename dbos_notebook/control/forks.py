@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dbos_notebook.control import privileges, rows
+from dbos_notebook.control.dbos_client import forks_keep_version
 from dbos_notebook.control.destinations import choose, read_queues
 from dbos_notebook.control.forkpoints import ForkPoint, resolve
 from dbos_notebook.control.privileges import Needs
@@ -164,6 +165,7 @@ class Fork(FromStep):
     ) -> Known:
         """Read the originals, their steps, and the forks that may be there already."""
         known = Known(rows.workflows(session, queries, ids))
+        known.records_origins = queries.catalog.has("workflow_status", "forked_from")
         self._points(session, queries, known, ids, before)
         for key, point in known.points.items():
             planned = before[key].new_workflow_id if key in before else None
@@ -186,7 +188,11 @@ class Fork(FromStep):
             return Item(workflow_id, "refused", point or (before.effect if before else ""), row)
         new_id = known.new_ids[key]
         existing = known.rows.get(new_id)
-        if existing is not None and existing.forked_from == workflow_id:
+        # Where origins are not recorded, the ID itself says it: it is made from the original's.
+        if existing is not None and (
+            existing.forked_from == workflow_id
+            or (not known.records_origins and existing.name == row.name)
+        ):
             effect = f"already forked as {new_id}, which is {existing.status}"
             if self.application_version not in (None, existing.app_version):
                 effect += f" under version {existing.app_version or 'of any name'}"
@@ -240,11 +246,13 @@ class Fork(FromStep):
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
         """Tell whether the fork is there."""
-        return new is not None and new.forked_from == item.workflow_id
+        # The ID was free before; a database of dbos before 2.4 does not record origins.
+        return new is not None and new.forked_from in (None, item.workflow_id)
 
     def target(self, item: Item) -> tuple[str | None, str | None]:
         """Return the version and queue of the fork."""
-        return self.application_version, item.queue_name
+        own = item.row.app_version if item.row and forks_keep_version() else None
+        return self.application_version or own, item.queue_name
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,9 @@ from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
     from dbos_notebook.control.privileges import Needs
+    from dbos_notebook.database.catalog import Catalog
     from dbos_notebook.database.reader import Reader, Session
     from dbos_notebook.tables.queries import Queries
-
-_SERVER = """
-    SELECT pg_catalog.pg_is_in_recovery() AS standby,
-        pg_catalog.current_setting('default_transaction_read_only') = 'on' AS read_only,
-        (EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint AS started
-"""
 
 # Where the whole table is granted, or the role owns it, columns need not be looked at.
 _PRIVILEGES = """
@@ -62,8 +57,10 @@ _PRIVILEGES = """
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS p (privilege)
     WHERE n.nspname = :schema AND c.relname = ANY (CAST(:tables AS text[]))
-    ORDER BY c.relname, p.privilege
 """
+_PRIVILEGE_COLUMNS = (
+    "name", "privilege", "reachable", "filtered", "whole", "missing", "sequences", "role"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,12 +93,11 @@ def conditions(
                 "connect(…) without it can control workflows."
             )
         )
+    found = session.rows(_question(reader, queries.catalog, needs))
     catalog = queries.catalog
     if catalog.has("dbos_migrations", "version"):
         # The application may have been upgraded since this client connected.
-        table = catalog.table("dbos_migrations")
-        newest = sa.select(sa.func.max(table.c.version).label("version"))
-        revision = session.rows(newest)[0]["version"]
+        revision = found[0]["revision"]
         if revision != catalog.revision:
             # A migration that changed no table is noticed nowhere else.
             queries.use(catalog := dataclasses.replace(catalog, revision=revision))
@@ -111,7 +107,37 @@ def conditions(
         )
     if reader.location.path:
         return _of_file(reader)
-    return _of_server(reader, session, needs)
+    return _of_server(reader, found, needs)
+
+
+def _question(reader: Reader, catalog: Catalog, needs: Needs) -> sa.Select[Any]:
+    """Return one statement for all that is asked: the server may be far."""
+    table = catalog.table("dbos_migrations")
+    asked: list[Any] = [
+        sa.select(sa.func.max(table.c.version)).scalar_subquery().label("revision")
+        if catalog.has("dbos_migrations", "version")
+        else sa.null().label("revision")
+    ]
+    if reader.location.path:
+        return sa.select(*asked)
+    asked += [
+        sa.literal_column("pg_catalog.pg_is_in_recovery()").label("standby"),
+        sa.literal_column(
+            "pg_catalog.current_setting('default_transaction_read_only') = 'on'"
+        ).label("read_only"),
+        sa.literal_column(
+            "(EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint"
+        ).label("started"),
+    ]
+    tables = sorted({name for name, _ in needs})
+    privileges = (
+        sa.text(_PRIVILEGES)
+        .bindparams(schema=reader.schema, tables="{" + ",".join(tables) + "}")
+        .columns(*map(sa.column, _PRIVILEGE_COLUMNS))
+        .subquery("privileges")
+    )
+    one = sa.select(sa.literal(1).label("one")).subquery("one")
+    return sa.select(*asked, *privileges.c).select_from(one.outerjoin(privileges, sa.true()))
 
 
 def _of_file(reader: Reader) -> Conditions:
@@ -134,18 +160,13 @@ def _of_file(reader: Reader) -> Conditions:
     return Conditions()
 
 
-def _of_server(reader: Reader, session: Session, needs: Needs) -> Conditions:
-    found = session.rows(sa.text(_SERVER))[0]
-    server = int(found["started"])
-    if found["standby"]:
+def _of_server(reader: Reader, found: list[dict[str, Any]], needs: Needs) -> Conditions:
+    server = int(found[0]["started"])
+    if found[0]["standby"]:
         return Conditions(read_only(reader.location, STANDBY), server=server)
-    if found["read_only"]:
+    if found[0]["read_only"]:
         return Conditions(read_only(reader.location, READ_ONLY_SESSION), server=server)
-    tables = sorted({table for table, _ in needs})
-    statement = sa.text(_PRIVILEGES).bindparams(
-        schema=reader.schema, tables="{" + ",".join(tables) + "}"
-    )
-    rows = {(row["name"], row["privilege"]): row for row in session.rows(statement)}
+    rows = {(row["name"], row["privilege"]): row for row in found}
     missing, filtered = [], set()
     for (table, privilege), columns in needs.items():
         row = rows.get((table, privilege))

@@ -103,6 +103,8 @@ class History:
         """Return the calls as a DataFrame."""
         import pandas as pd
 
+        from dbos_notebook.tables.vocabulary import TEXT
+
         rows = [
             (
                 entry.called_at,
@@ -117,7 +119,7 @@ class History:
         ]
         frame = pd.DataFrame(rows, columns=list(COLUMNS))
         return frame.astype(
-            dict.fromkeys(("user", "action", "options"), "str")
+            dict.fromkeys(("user", "action", "options"), TEXT)
             | dict.fromkeys(COLUMNS[4:10], "Int64")
             | {"called_at": "datetime64[ms, UTC]", "took": "timedelta64[ms]"}
         )

@@ -28,7 +28,10 @@ def tell(
     outcome, detail = _outcome(verb, item, attempt, known, course, door)
     if outcome == "done" and item.will_run and not item.will_run.startswith("likely"):
         detail += f". Will it run? {item.will_run}"
-    there = new is not None and (item.verdict == "unchanged" or new.forked_from == item.workflow_id)
+    # A database of dbos before 2.4 does not record what was forked from what.
+    there = new is not None and (
+        item.verdict == "unchanged" or new.forked_from in (None, item.workflow_id)
+    )
     return Line(
         item.workflow_id,
         verb.action,
@@ -121,7 +124,7 @@ def _broken_off(
         if shown and verb.traceable:
             return "done", f"{verb.done(item)} (though: {why})"
         return "unknown", _doubt(verb, item, why)
-    if [each.fate for each in attempt.transactions] == ["committed"]:
+    if not verb.in_steps and [each.fate for each in attempt.transactions] == ["committed"]:
         # One transaction is all of the call: it did what it would have done had it returned.
         outcome, detail = _returned(verb, item, known)
         return outcome, f"{detail} (though: {why})"

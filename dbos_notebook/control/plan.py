@@ -101,6 +101,8 @@ class Plan:
         """Return the plan as a DataFrame: a row per workflow, or per fork."""
         import pandas as pd
 
+        from dbos_notebook.tables.vocabulary import TEXT
+
         rows = []
         for item in self.items:
             version, queue = self.verb.target(item)
@@ -122,7 +124,7 @@ class Plan:
                 )
             )
         frame = pd.DataFrame(rows, columns=list(COLUMNS))
-        texts = {name: "str" for name in COLUMNS if name != "start_step"}
+        texts = {name: TEXT for name in COLUMNS if name != "start_step"}
         return frame.astype(texts | {"start_step": "Int64"})
 
     def _sheet(self) -> Sheet:

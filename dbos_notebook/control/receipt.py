@@ -94,9 +94,11 @@ class Receipt:
         """Return the receipt as a DataFrame: a row per workflow, or per fork."""
         import pandas as pd
 
+        from dbos_notebook.tables.vocabulary import TEXT
+
         names = [field.name for field in dataclasses.fields(Line)]
         rows = [dataclasses.astuple(line) for line in self.lines]
-        types = dict.fromkeys(names, "str") | {"start_step": "Int64"}
+        types = dict.fromkeys(names, TEXT) | {"start_step": "Int64"}
         frame = pd.DataFrame(rows, columns=names).astype(types)
         return frame.rename(columns={"workflow_id": self._subject})
 

@@ -17,6 +17,7 @@ from dbos_notebook.control import causes, rows
 from dbos_notebook.control.alive import Prospects
 from dbos_notebook.control.causes import Cause
 from dbos_notebook.control.course import Course
+from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.forks import Fork
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.presses import Presses
@@ -128,6 +129,7 @@ class Repair:
     @repeat_if_changed
     def plan(self, verb: RepairFork, ids: Sequence[str]) -> Plan:
         """Find the failures, deepest first, and say what would be forked from where."""
+        require_available(verb.action, list(verb.options()))
         steer = self._steer
         with steer.reader.session() as session:
             tree = self._explore(session, ids)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from dbos_notebook.control import privileges, rows
 from dbos_notebook.control.contexts import PICKLED, harmless, trusted
+from dbos_notebook.control.dbos_client import enqueues_with_xid
 from dbos_notebook.control.destinations import problem_of_schedule, read_queues
 from dbos_notebook.control.privileges import Needs
 from dbos_notebook.control.rows import Row
@@ -81,8 +82,8 @@ def _schedule(found: Mapping[str, str | None]) -> Schedule:
 
 
 def can_enqueue(queries: Queries) -> bool:
-    """Tell whether the database has the column that dbos 3.4 writes when it enqueues."""
-    return queries.catalog.has("workflow_status", "creator_xid")
+    """Tell whether the database has what the installed dbos writes when it enqueues."""
+    return queries.catalog.has("workflow_status", "creator_xid") or not enqueues_with_xid()
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,8 @@ class DeleteSchedule(_ScheduleVerb):
 
 
 _TOO_OLD = (
-    "dbos 3.4 cannot enqueue here: the database lacks workflow_status.creator_xid, which came with "
-    "revision 123. Let the application upgrade it"
+    "dbos 3.2 and later cannot enqueue here: the database lacks workflow_status.creator_xid, which "
+    "came with revision 123. Let the application upgrade it"
 )
 
 
@@ -187,6 +188,7 @@ class TriggerSchedule(_ScheduleVerb):
 
     action: ClassVar[str] = "trigger_schedule"
     needed: ClassVar[Needs] = privileges.ENQUEUE_SCHEDULE
+    in_steps: ClassVar[bool] = True
     enqueues: ClassVar[bool] = True
     traceable: ClassVar[bool] = False
     force: bool = False
@@ -287,6 +289,7 @@ class Backfill(Verb):
 
     action: ClassVar[str] = "backfill_schedule"
     needed: ClassVar[Needs] = privileges.ENQUEUE_SCHEDULE
+    in_steps: ClassVar[bool] = True
     enqueues: ClassVar[bool] = True
     schedule_name: str = ""
     start: dt.datetime = dt.datetime.min

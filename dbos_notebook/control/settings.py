@@ -99,11 +99,13 @@ class SetAttributes(Verb):
     def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
         """Set the attributes, one workflow at a time as DBOS does."""
         attributes = None if self.attributes is None else dict(self.attributes)
+        # An option that dbos before 3.3 does not have.
+        options: dict[str, Any] = {"merge": True} if self.merge else {}
         for item in items:
             if self.merged_here:
                 self._merge(client, item.workflow_id, attributes or {})
                 continue
-            client.update_workflow_attributes(item.workflow_id, attributes, merge=self.merge)
+            client.update_workflow_attributes(item.workflow_id, attributes, **options)
 
     def _merge(self, client: DBOSClient, workflow_id: str, attributes: dict[str, Any]) -> None:
         """Read, merge, replace, and read again: another change may have come in between.
@@ -115,7 +117,7 @@ class SetAttributes(Verb):
             has = self._read(client, workflow_id)
             if has is None:
                 return  # deleted meanwhile; the receipt says so
-            client.update_workflow_attributes(workflow_id, {**has, **attributes}, merge=False)
+            client.update_workflow_attributes(workflow_id, {**has, **attributes})
             now = self._read(client, workflow_id)
             if now is None or _same({key: now.get(key) for key in attributes}, attributes):
                 return

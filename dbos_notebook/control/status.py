@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dbos_notebook.control import rows
 from dbos_notebook.control.rows import Row
-from dbos_notebook.tables.vocabulary import FAILED_STATUSES
+from dbos_notebook.tables.vocabulary import FAILED_STATUSES, TEXT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ def repair_status(session: Session, queries: Queries, ids: Sequence[str]) -> pd.
             )
         )
     frame = pd.DataFrame(table, columns=list(COLUMNS))
-    frame = frame.astype({name: "str" for name in COLUMNS if name != "forks"} | {"forks": "Int64"})
+    frame = frame.astype({name: TEXT for name in COLUMNS if name != "forks"} | {"forks": "Int64"})
     frame["state"] = pd.Categorical(frame["state"], STATES, ordered=True)
     return frame
 

@@ -20,6 +20,7 @@ from dbos_notebook.control import rows
 from dbos_notebook.control.alive import Prospects
 from dbos_notebook.control.calls import Door
 from dbos_notebook.control.course import Course, Unit
+from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.forks import Fork, FromStep
 from dbos_notebook.control.guard import Conditions, conditions
 from dbos_notebook.control.history import History
@@ -95,6 +96,7 @@ class Steer:
     @repeat_if_changed
     def plan(self, verb: Verb, ids: Sequence[str]) -> Plan:
         """Read the workflows and say what the verb would do to each. Nothing is written."""
+        require_available(verb.action, list(verb.options()))
         with self.reader.session() as session:
             known = self.look(session, verb, ids, {})
             prospects = Prospects(session, self.queries, self.reader.location)

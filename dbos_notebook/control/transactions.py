@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import sqlalchemy as sa
 
+from dbos_notebook.control.dbos_client import asks_for_isolation
 from dbos_notebook.database.connection import BoundedConnection, NoAnswerError, time_limit
+from dbos_notebook.database.postgres import IDLE_IN_TRANSACTION_SECONDS
 from dbos_notebook.errors import DatabaseConnectionError, ReadOnlyError
 from dbos_notebook.printable import printable
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 # because its error says what was waited for. A moment has microseconds, so that it identifies the
 # transaction together with the process; it is kept only where the server tracks it.
 _BEGIN = """
-    BEGIN;
+    BEGIN{isolation};
     SELECT pg_catalog.set_config(name, LEAST(NULLIF(now, 0), wanted)::text, true)
     FROM (
         SELECT name, wanted,
@@ -201,9 +203,10 @@ class ControlConnection(BoundedConnection[Any]):
         attempt.transactions.append(transaction)
         if attempt.server and transaction.server not in (0, attempt.server):
             raise DatabaseConnectionError(
-                f"{location} leads to several servers: this call was made ready on one, and the "
-                "connection that was to write reached another. Call again; an address of several "
-                "hosts needs target_session_attrs=read-write."
+                f"{location} leads to another server than a moment ago, when this call was made "
+                "ready: it was restarted, another one took over, or several stand behind the "
+                "address. Call again; an address of several hosts needs "
+                "target_session_attrs=read-write."
             )
 
     def _begun(self, statement_timeout: float | None) -> Transaction:
@@ -258,8 +261,19 @@ READ_ONLY_SESSION = (
 
 def _begin(statement_timeout: float | None) -> str:
     lock = 0 if statement_timeout is None else max(1, int(statement_timeout * 1000))
-    statement = lock and lock + int(STATEMENT_SECONDS * 1000)
-    return _BEGIN.format(limits=f"('lock_timeout', {lock}), ('statement_timeout', {statement})")
+    limits = {
+        "lock_timeout": lock,
+        "statement_timeout": lock and lock + int(STATEMENT_SECONDS * 1000),
+        # A notebook that is suspended in between must not keep its locks.
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_SECONDS * 1000,
+    }
+    # dbos before 2.12 asks for this level at its first statement, which is too late here unless it
+    # is the level already.
+    isolation = " ISOLATION LEVEL REPEATABLE READ" if asks_for_isolation() else ""
+    return _BEGIN.format(
+        isolation=isolation,
+        limits=", ".join(f"('{name}', {ms})" for name, ms in limits.items()),
+    )
 
 
 def settle(session: Session, transactions: Sequence[Transaction]) -> None:

@@ -101,6 +101,8 @@ class Known:
     new_ids: dict[ItemKey, str] = field(default_factory=dict)
     # Why nothing can be done with one.
     problems: dict[str, str] = field(default_factory=dict)
+    # Whether the database records what was forked from what; before dbos 2.4 it did not.
+    records_origins: bool = True
     # The best fork that each has, by the original's ID.
     forks: dict[str, Row] = field(default_factory=dict)
     queues: KnownQueues = field(default_factory=KnownQueues)
@@ -121,6 +123,8 @@ class Verb:
     """Whether a row shows that this call did it, also where the call did not return."""
     batch: ClassVar[int] = 1
     subject: ClassVar[str] = "workflow_id"
+    in_steps: ClassVar[bool] = False
+    """Whether DBOS makes several transactions of one call, so that one proves nothing."""
     needed: ClassVar[Needs] = {}
     """What the role must be granted."""
 
@@ -210,6 +214,7 @@ class Cancel(Verb):
 
     action: ClassVar[str] = "cancel"
     batch: ClassVar[int] = BATCH
+    in_steps: ClassVar[bool] = True  # where children are cancelled, level by level
     needed: ClassVar[Needs] = privileges.CANCEL
     cancel_children: bool = False
 
@@ -340,8 +345,11 @@ class Resume(Verb):
         client.resume_workflows(ids, queue_name=items[0].queue_name)
 
     def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
-        """Tell whether its row has changed."""
-        return after is not None and changed(item.row, after)
+        """Tell whether its row has changed, or is as it should be: dbos before 2.2 stamps none."""
+        if after is None:
+            return False
+        goal = ("ENQUEUED", self.queue_name or rows.INTERNAL_QUEUE)
+        return changed(item.row, after) or (after.status, after.queue_name) == goal
 
 
 def _moved(row: Row, queue_name: str | None) -> str:

@@ -7,12 +7,12 @@ gives the rest as missing values.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from dbos_notebook.database import releases
 from dbos_notebook.errors import NotDBOSDatabaseError, PermissionDeniedError
 
 if TYPE_CHECKING:
@@ -20,35 +20,8 @@ if TYPE_CHECKING:
 
     from dbos_notebook.database.reader import Reader
 
-# Revisions that released versions were seen to write. Postgres and SQLite count
-# apart below 100, and together, with all SDKs, from 100 on.
-_WRITERS: Mapping[str, tuple[tuple[int, str], ...]] = {
-    "postgresql": (
-        (1, "dbos 1.14 to 2.0"),
-        (7, "dbos 2.10"),
-        (35, "dbos 2.20"),
-        (108, "dbos 2.31"),
-        (114, "dbos 3.0"),
-        (123, "the TypeScript SDK 5.3"),
-        (125, "dbos 3.4"),
-    ),
-    "sqlite": (
-        (1, "dbos 1.14 to 2.0"),
-        (32, "dbos 2.20"),
-        (108, "dbos 2.31"),
-        (114, "dbos 3.0"),
-        (125, "dbos 3.4"),
-    ),
-}
-
-# With dbos 3.4, cancel, resume, fork and delete work from this revision on, and nothing works on
-# those below: it reads a table of inputs that they lack (tests/database/test_control.py).
-_CONTROLLED_FROM = 109
 # What is read of every database; everything else may be missing.
 _ALWAYS = ("workflow_uuid", "status", "created_at", "updated_at")
-# The latest revision of the newest dbos that this package knows.
-_KNOWN_DBOS = (3, 4)
-_KNOWN_REVISION = 125
 
 
 @dataclass(frozen=True)
@@ -105,42 +78,16 @@ class Catalog:
 
     @property
     def control(self) -> Control:
-        """What control is possible with the dbos that is installed here.
+        """What control is possible with the dbos that is installed here, which is not imported.
 
         Examples
         --------
         >>> Catalog("sqlite", None, 125, {}).control.possible
         True
         >>> print(Catalog("postgresql", "dbos", 35, {}).control.reason)
-        Revision 35 (written by dbos 2.20) is too old for the installed dbos ...
+        Revision 35 (written by dbos 2.20 to 2.22) cannot be controlled with the installed dbos ...
         """
-        installed = importlib.metadata.version("dbos")
-        written = f"Revision {self.revision} (written by {self.written_by})"
-        if self.revision is None:
-            return Control(
-                possible=False,
-                reason="The revision of this database is unknown, because dbos_migrations cannot "
-                f"be read; so it is not known whether the installed dbos {installed} fits it.",
-            )
-        if self.revision < _CONTROLLED_FROM:
-            fits = [name for number, name in _WRITERS[self.dialect] if number >= self.revision]
-            return Control(
-                possible=False,
-                reason=f"{written} is too old for the installed dbos {installed}, which needs "
-                f"{_CONTROLLED_FROM} or later. Control it from an environment with "
-                f'pip install "dbos=={fits[0].split()[-1]}.*", or let the application upgrade it.',
-            )
-        parts = tuple(int(part) for part in installed.split(".")[:2])
-        if self.revision > _KNOWN_REVISION and parts <= _KNOWN_DBOS:
-            return Control(
-                possible=False,
-                reason=f"{written} is newer than the installed dbos {installed}, which knows "
-                f"revisions up to {_KNOWN_REVISION}. Run pip install --upgrade dbos.",
-            )
-        return Control(
-            possible=True,
-            reason=f"{written} can be controlled with the installed dbos {installed}.",
-        )
+        return control_with(releases.installed(), self.dialect, self.revision)
 
     @property
     def written_by(self) -> str:
@@ -151,17 +98,11 @@ class Catalog:
         >>> Catalog("sqlite", None, 125, {}).written_by
         'dbos 3.4'
         >>> Catalog("postgresql", "dbos", 50, {}).written_by
-        'something between dbos 2.20 and dbos 2.31'
+        'something between dbos 2.29 and dbos 2.30'
         """
-        known = _WRITERS[self.dialect]
         if self.revision is None:
             return "an unknown version"
-        below = [name for revision, name in known if revision <= self.revision]
-        above = [name for revision, name in known if revision >= self.revision]
-        if below and above:
-            same = below[-1] == above[0]
-            return below[-1] if same else f"something between {below[-1]} and {above[0]}"
-        return f"something after {below[-1]}" if below else f"something before {above[0]}"
+        return releases.writers(self.dialect, self.revision)
 
     def has(self, table: str, column: str | None = None) -> bool:
         """Tell whether a table, or a column of it, is there."""
@@ -189,6 +130,81 @@ class Catalog:
             sa.column(column) for column in sorted(self.tables.get(name, ()))
         ]
         return sa.table(name, *columns, schema=self.schema)
+
+
+def control_with(dbos: str | None, dialect: str, revision: int | None) -> Control:
+    """Say whether a version of dbos controls a revision, and what to install where it does not.
+
+    Parameters
+    ----------
+    dbos
+        The installed version; ``None``: it is not installed.
+
+    Examples
+    --------
+    >>> control_with("2.20.0", "postgresql", 35).possible
+    True
+    >>> print(control_with("2.20.0", "postgresql", 125).reason)
+    Revision 125 (written by dbos 3.4) cannot be controlled with the installed dbos 2.20.0: forks
+    made with it would have no input. Control it from an environment with pip install "dbos==3.4.*".
+    """
+    fits = None if revision is None else releases.advice(dialect, revision)
+    install = f'pip install "{fits}"' if fits else "pip install --upgrade dbos"
+    if dbos is None:
+        return Control(
+            possible=False,
+            reason="dbos is not installed here, and control goes through its DBOSClient (reading "
+            f"works without it). Run {install}.",
+        )
+    if revision is None:
+        return Control(
+            possible=False,
+            reason="The revision of this database is unknown, because dbos_migrations cannot "
+            f"be read; so it is not known whether the installed dbos {dbos} fits it.",
+        )
+    written = f"Revision {revision} (written by {releases.writers(dialect, revision)})"
+    version = releases.parse(dbos)
+    if version < releases.CONTROLS_FROM:
+        first = releases.named(releases.CONTROLS_FROM)
+        return Control(
+            possible=False,
+            reason=f"The DBOSClient of the installed dbos {dbos} cannot be used from here; those "
+            f"of dbos {first} and later can. {written} can be controlled from an environment with "
+            f"{install}.",
+        )
+    known = [release for release in releases.RELEASES if release.version == version]
+    if version > releases.KNOWN:
+        # What a later release needs is not known; what dbos 3 needs is.
+        possible, newest = revision >= releases.DBOS_3, None
+    else:
+        possible = bool(known) and releases.controls(known[0], dialect, revision)
+        newest = known[0].revision(dialect) if known else None
+    if possible:
+        return Control(
+            possible=True, reason=f"{written} can be controlled with the installed dbos {dbos}."
+        )
+    refused = f"{written} cannot be controlled with the installed dbos {dbos}"
+    if newest is not None and revision > newest:
+        if revision > releases.RELEASES[-1].revision(dialect):
+            return Control(
+                possible=False,
+                reason=f"{refused}, which knows revisions up to {newest}. "
+                "Run pip install --upgrade dbos.",
+            )
+        inputs = newest < releases.DBOS_3 <= revision
+        why = (
+            "forks made with it would have no input"
+            if inputs
+            else f"it is newer than {newest}, which that version writes"
+        )
+    else:
+        why = "it reads columns that this database lacks"
+    remedy = (
+        f"Control it from an environment with {install}."
+        if fits
+        else "No release of dbos leaves a database so; let the application finish its migrations."
+    )
+    return Control(possible=False, reason=f"{refused}: {why}. {remedy}")
 
 
 def read_catalog(reader: Reader, expected: Mapping[str, Iterable[str]]) -> Catalog:

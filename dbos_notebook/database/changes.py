@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+TABLES = (
+    "application_versions",
+    "notifications",
+    "operation_outputs",
+    "queues",
+    "streams",
+    "workflow_events",
+    "workflow_input",
+    "workflow_output",
+    "workflow_schedules",
+    "workflow_status",
+)
+"""The tables that are looked at: those that ``tables`` reads."""
 TRIES = 3
 """How often a call is made before its DatabaseChangedError is raised."""
 

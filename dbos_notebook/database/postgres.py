@@ -29,7 +29,7 @@ from dbos_notebook.database.blocks import (
     Dialect,
     record_batches,
 )
-from dbos_notebook.database.changes import SchemaChanges
+from dbos_notebook.database.changes import TABLES, SchemaChanges
 from dbos_notebook.database.connection import (
     BoundedConnection,
     NoAnswerError,
@@ -303,9 +303,7 @@ class PostgresReader:
 
 
 def _fingerprint(schema: str) -> str:
-    from dbos_notebook.tables.vocabulary import expected_columns
-
-    tables = sql.SQL(", ").join(map(sql.Literal, expected_columns()))
+    tables = sql.SQL(", ").join(map(sql.Literal, TABLES))
     # to_regnamespace reads its argument as SQL reads a name, so it must be quoted as one.
     name = sql.Literal(sql.Identifier(schema).as_string(None))
     return sql.SQL(_FINGERPRINT).format(tables=tables, schema=name).as_string(None)
@@ -454,9 +452,28 @@ class PostgresSession:
         each: Each | None = None,
     ) -> Generator[pa.RecordBatch]:
         """Stream a statement's rows."""
-        copy = b"COPY (" + self._sql(statement) + b") TO STDOUT (FORMAT csv)"
-        stream = record_batches(self._copy_blocks(copy), schema, _CSV, each)
+        stream = record_batches(self._copy_blocks(self._copy(statement)), schema, _CSV, each)
         return self._streams.enter_context(closing(stream))
+
+    def tables(
+        self, *queries: tuple[sa.Select[Any] | sa.CompoundSelect[Any], pa.Schema]
+    ) -> list[list[pa.RecordBatch]]:
+        """Run several statements of few rows in one request."""
+        copies = (self._copy(statement) for statement, _ in queries)
+        connection, request = self._begin(b"; ".join(copies))
+        connection.pgconn.send_query(request)
+        results = connection.wait(generators.execute(connection.pgconn))
+        found = []
+        for _, schema in queries:
+            _raise_failure(results)
+            rows = list(_arriving(connection))
+            block = Block(b"".join(rows), max(map(len, rows), default=0), last=True)
+            # A generator, as of any stream, but with one block or none.
+            blocks = (each for each in ([block] if rows else []))
+            found.append(list(record_batches(blocks, schema, _CSV)))
+            results = connection.wait(generators.fetch_many(connection.pgconn))
+        _raise_failure(results)
+        return found
 
     def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
         """Return EXPLAIN's text."""
@@ -506,6 +523,9 @@ class PostgresSession:
         # COPY takes no server-side parameters; psycopg binds them here, quoted by libpq.
         return self._cursor().mogrify(str(compiled), compiled.params).encode()
 
+    def _copy(self, statement: sa.Executable) -> bytes:
+        return b"COPY (" + self._sql(statement) + b") TO STDOUT (FORMAT csv)"
+
     def _copy_blocks(self, copy: bytes) -> Generator[Block]:
         """Yield COPY's rows in blocks.
 
@@ -551,6 +571,18 @@ class PostgresSession:
             self._streaming = False
             if not complete and not connection.closed:
                 connection.stop_copying()
+
+
+def _arriving(connection: _Connection) -> Generator[bytes]:
+    """Yield the rows of a COPY, to its end."""
+    while True:
+        count, row = connection.pgconn.get_copy_data(1)
+        if count < 0:
+            return
+        if count == 0:
+            connection.wait(_more_data(connection.pgconn))
+        else:
+            yield bytes(row)
 
 
 def _more_data(pgconn: PGconn) -> Generator[waiting.Wait, Any, None]:

@@ -39,6 +39,15 @@ class Session(Protocol):
         """
         ...
 
+    def tables(
+        self, *queries: tuple[sa.Select[Any] | sa.CompoundSelect[Any], pa.Schema]
+    ) -> list[list[pa.RecordBatch]]:
+        """Run several statements of few rows; return each one's batches in its Arrow schema.
+
+        A server is asked once for all of them, because it may be far.
+        """
+        ...
+
     def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
         """Return the database's plan for a statement, without running it."""
         ...

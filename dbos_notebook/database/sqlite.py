@@ -312,6 +312,12 @@ class SQLiteSession:
             yield Block(b"\n".join(found) + b"\n", max(map(len, found)), len(rows) < wanted)
             wanted = min(2 * wanted, MOST_ROWS)
 
+    def tables(
+        self, *queries: tuple[sa.Select[Any] | sa.CompoundSelect[Any], pa.Schema]
+    ) -> list[list[pa.RecordBatch]]:
+        """Run several statements of few rows."""
+        return [list(self.batches(statement, schema)) for statement, schema in queries]
+
     def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
         """Return EXPLAIN QUERY PLAN's text."""
         return "\n".join(row[3] for row in self._execute(statement, "EXPLAIN QUERY PLAN "))

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import struct
+import sys
 import tempfile
 import threading
 import time
@@ -24,6 +26,13 @@ from urllib.parse import quote
 from dbos_notebook.database.forking import reset_after_fork
 from dbos_notebook.errors import DatabaseChangedError, DatabaseConnectionError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    _POSIX = False
+else:
+    _POSIX = True
+
 if TYPE_CHECKING:
     from dbos_notebook.database.locate import Location
 
@@ -34,8 +43,6 @@ _CHUNK = 4 << 20
 _WAL_HEADER = 32  # bytes: a -wal of no more than that has no transaction in it
 # This byte of a database file is 2 in WAL mode (https://www.sqlite.org/fileformat.html).
 _READ_VERSION, _WAL_VERSION = 19, b"\2"
-# Elsewhere files have no owner in the sense that matters here.
-_POSIX = hasattr(os, "geteuid")
 # Two writes within one tick of the file system's clock leave the same time on a file.
 _TICK_SECONDS, _COARSE_TICK_SECONDS = 0.02, 2.0
 
@@ -83,11 +90,12 @@ class SQLiteFile:
             self._copy = None
 
     def close(self) -> None:
-        """Remove the private copy, if there is one."""
+        """Remove the private copy, if there is one, and close the database if that is safe."""
         with self._lock:
             copy, self._copy = self._copy, None
         if copy is not None:
             copy.remove()
+        _close_kept()
 
     def opening(self, deadline: float | None = None) -> Opening:
         """Choose how to open the file now.
@@ -277,8 +285,8 @@ def _kept_open(path: str) -> int:
     """Return a file descriptor of the database, which stays open.
 
     POSIX drops all locks of a process on a file when *any* descriptor of that file is closed, and
-    DBOS may run in this process: so ours are closed only once the file has been deleted
-    (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    DBOS may run in this process: so ours are closed only when nobody has a lock on the file, or it
+    has been deleted (https://www.sqlite.org/howtocorrupt.html, section 2.2).
     """
     there = os.stat(path)
     with _kept_lock:
@@ -289,6 +297,25 @@ def _kept_open(path: str) -> int:
         if identity not in _kept:
             _kept[identity] = os.open(path, os.O_RDONLY)
         return _kept[identity]
+
+
+def _close_kept() -> None:
+    """Close databases that no process has locked, so that a file system can be unmounted."""
+    with _kept_lock:
+        for identity, descriptor in list(_kept.items()):
+            if not _locked(descriptor):
+                os.close(_kept.pop(identity))
+
+
+def _locked(descriptor: int) -> bool:
+    """Return whether any process has a lock on the file, this one included; or may have."""
+    if not hasattr(fcntl, "F_OFD_GETLK") or sys.maxsize < 1 << 32:
+        return True  # macOS; and the struct below is that of 64 bits
+    # struct flock. A lock of an open file, other than one of a process, would also be in conflict
+    # with those of the process itself.
+    ask = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    found = struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, ask))
+    return bool(found[0] != fcntl.F_UNLCK)
 
 
 def _in_wal_mode(path: str) -> bool:

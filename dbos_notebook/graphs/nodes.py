@@ -60,19 +60,20 @@ _STEP = (
 
 def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, Node]:
     """Return the attributes of workflows by ID, in the rows' order."""
-    times = frame_times(workflows, read_at)
-    # All ages of one graph are of one moment.
-    active = workflows["status"].isin(["DELAYED", "ENQUEUED", "PENDING"])
-    for name in ("duration", "queue_wait"):
-        if name in workflows:
-            times[name] = times[name].where(active, workflows[name])
-    workflows = workflows.drop(columns=list(times), errors="ignore").join(times)
     ids = workflows["workflow_id"].tolist()
     # A column may hold nothing; what has no status has an empty one.
     nodes: list[Node] = [{"kind": "workflow", "workflow_id": each, "status": ""} for each in ids]
+    times = frame_times(workflows, read_at)
+    # All ages in one graph are of one moment; what is over stays as it was read.
+    active = workflows["status"].isin(["DELAYED", "ENQUEUED", "PENDING"]).to_numpy(bool)
     for name in _WORKFLOW:
-        if name in workflows:
-            _fill(nodes, name, workflows[name])
+        column = workflows.get(name)
+        if name in times and column is None:
+            column = times[name]
+        elif name in times and active.any():
+            column = times[name].where(active, column)
+        if column is not None:
+            _fill(nodes, name, column)
     _digest(nodes, workflows)
     return dict(zip(ids, nodes, strict=True))
 

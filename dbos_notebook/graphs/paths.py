@@ -71,7 +71,7 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
     --------
     >>> path = critical_path(dbos_notebook.connect(example_database).graph("checkout-1"))
     >>> path.loc[path["duration"] > "100ms", ["name", "part"]].values.tolist()
-    [['checkout', 'between'], ['ship', 'queued'], ['ship', 'between'], ['DBOS.getResult', 'result']]
+    [['ship', 'queued'], ['DBOS.getResult', 'result']]
     """
     walk = _Walk(Spans(graph))
     root: Any = graph.graph.get("root")

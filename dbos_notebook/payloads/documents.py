@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 from dbos_notebook.payloads import builders
@@ -23,11 +22,17 @@ _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BIGINT = re.compile(r"-?[0-9]+")
 
 
-def parse(text: str, *, parse_float: Callable[[str], Any] | None = None) -> Any:
+def parse(text: str) -> Any:
     """Parse JSON; raises ValueError, RecursionError, or PickleError where it holds too much."""
+    if _values(text) > MAX_VALUES:
+        check(text)
+    return json.loads(text)
+
+
+def check(text: str) -> None:
+    """Raise PickleError where JSON holds too many values."""
     if _values(text) > MAX_VALUES and _values(_STRING.sub("", text)) > MAX_VALUES:
         raise PickleError(f"it has over {MAX_VALUES:,} values")
-    return json.loads(text) if parse_float is None else json.loads(text, parse_float=parse_float)
 
 
 def _values(text: str) -> int:
@@ -49,6 +54,7 @@ def portable_error(value: Any) -> Any:
             printable(value["name"]),
             () if plain else (message,),
             message=message if plain else None,
+            state={"stack": value["stack"]} if isinstance(value.get("stack"), str) else None,
             code=value.get("code"),
             data=value.get("data"),
         )
@@ -101,6 +107,12 @@ def _typed(value: Any, kind: Any, work: Work) -> Any:
     kind, name = kind if isinstance(kind, list) and len(kind) == 2 else (kind, None)
     if not isinstance(kind, str):
         return value
+    if (
+        (kind, name) == ("custom", "Buffer")
+        and isinstance(value, list)
+        and all(type(byte) is int and 0 <= byte < 256 for byte in value)
+    ):
+        return bytes(value)
     if kind in ("class", "custom") and name is not None:
         return Opaque(printable(name), state=value)
     if kind == "undefined":

@@ -114,7 +114,29 @@ class RecordedError:
         shown += [f"{_shown_name(name)}={value!r}" for name, value in self.kwargs.items()]
         if not shown:
             shown = [f"{_shown_name(name)}={value!r}" for name, value in self.state.items()]
+        if not shown and (message := self.message):
+            # Of a class that always says the same: nothing is nested in it.
+            shown = [repr(message)]
         return f"{_leaf(self.type)}({', '.join(shown)})"
+
+
+def shown(value: Any) -> str:
+    """Return a value's repr; of an error whose message is composed, its class and the message.
+
+    Examples
+    --------
+    >>> shown(RecordedError("builtins.KeyError", ("sku",)))
+    "KeyError('sku')"
+    >>> shown(RecordedError("botocore.exceptions.NoCredentialsError"))
+    'NoCredentialsError: Unable to locate credentials'
+    """
+    if not isinstance(value, RecordedError):
+        return repr(value)
+    message = value.message
+    plain = ("", repr(value.args), *(repr(arg) for arg in value.args[:1]))
+    if message in plain or value.args == (message,) or value.recorded_message is not None:
+        return repr(value)
+    return f"{_leaf(value.type)}: {message}"
 
 
 def as_error(value: Any) -> RecordedError | None:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import datetime as dt
 import decimal
+import json
 import re
 import uuid
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 from dbos_notebook.payloads.bounds import Work
 from dbos_notebook.payloads.builders import hashed
-from dbos_notebook.payloads.documents import MAX_DIGITS, parse
+from dbos_notebook.payloads.documents import MAX_DIGITS, check
 from dbos_notebook.payloads.errors import RecordedError
 from dbos_notebook.payloads.values import Opaque
 from dbos_notebook.printable import printable
@@ -259,7 +260,8 @@ def _gob_number(data: bytes, place: int) -> tuple[int, int]:
 def parse_java(text: str, work: Work) -> Any:
     """Parse what Java wrote; raises ValueError where it is no JSON."""
     # As decimals, so that a BigDecimal loses nothing; the others become floats again.
-    return java(_floats(parse(text, parse_float=_decimal)), work)
+    check(text)
+    return java(_floats(json.loads(text, parse_float=_decimal)), work)
 
 
 def _decimal(text: str) -> Any:

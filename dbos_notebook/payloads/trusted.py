@@ -1,7 +1,8 @@
 """Decoders: inert, with functions of the user's, or by DBOS's own deserialization on request.
 
 DBOS's runs what payloads hold. This is the one place that reaches into ``dbos._serialization``:
-DBOS has no public function for it, and DBOSClient reads nothing written before dbos 3.0.
+DBOS has no public function for it, and DBOSClient reads nothing written before dbos 3.0. Before
+dbos 2.14 there was one format, a pickle, and a serializer that replaced it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbos_notebook.errors import LocationError, TrustWarning
+from dbos_notebook.database import releases
+from dbos_notebook.errors import LocationError, MissingPackageError, TrustWarning
 from dbos_notebook.payloads import FORMATS, RecordedError, Undecoded, decode
 from dbos_notebook.payloads.documents import portable_error
 from dbos_notebook.printable import printable
@@ -24,6 +26,15 @@ class Decoder(Protocol):
 
     def __call__(self, text: str, serialization: str | None, column: str) -> Any:
         """Return the value of a text of the column ``input``, ``output``, ``error`` or another."""
+
+
+def require_dbos() -> None:
+    """Raise MissingPackageError where dbos, which is to deserialize, is not installed."""
+    if releases.installed() is None:
+        raise MissingPackageError(
+            "trust_payloads=True deserializes with dbos, which is not installed here. Install the "
+            "application's version of it, or connect without trust_payloads."
+        )
 
 
 def inert(text: str, serialization: str | None, column: str) -> Any:
@@ -83,7 +94,7 @@ def checked_readers(
     --------
     >>> checked_readers({"py_pickle": print})
     Traceback (most recent call last):
-    dbos_notebook.errors.LocationError: payload_readers has 'py_pickle', which is decoded without …
+    dbos_notebook.errors.LocationError: payload_readers has 'py_pickle', which is decoded ...
     """
     if not isinstance(readers, Mapping):
         raise LocationError(
@@ -117,25 +128,32 @@ class Trusted:
     """
 
     def __init__(self, serializer: Serializer | None = None) -> None:
-        from dbos._serialization import DBOSDefaultSerializer
+        require_dbos()
+        from dbos import _serialization as own
 
-        for method in ("serialize", "deserialize", "name"):
+        # Formats have names since dbos 2.14.
+        name = ("name",) if hasattr(own, "deserialize_value") else ()
+        for method in ("serialize", "deserialize", *name):
             if serializer is not None and not callable(getattr(serializer, method, None)):
                 raise LocationError(
                     f"serializer={serializer!r} has no method {method!r}. "
                     "Pass an instance of a dbos.Serializer, as the application does."
                 )
-        self._serializer = serializer or DBOSDefaultSerializer
+        self._serializer: Any = serializer or getattr(own, "DBOSDefaultSerializer", None)
+        if self._serializer is None:
+            self._serializer = getattr(own, "DefaultSerializer", lambda: own)()
         self._told = False
 
     def __call__(self, text: str, serialization: str | None, column: str) -> Any:
         """Deserialize a text as DBOS would."""
         from dbos import _serialization as own
 
-        make: Any = {"input": own.deserialize_args, "error": own.deserialize_exception}.get(
-            column, own.deserialize_value
-        )
         try:
+            if not hasattr(own, "deserialize_value"):  # before dbos 2.14
+                return self._serializer.deserialize(text)
+            make: Any = {"input": own.deserialize_args, "error": own.deserialize_exception}.get(
+                column, own.deserialize_value
+            )
             return make(text, serialization, self._serializer)
         except Exception as problem:  # noqa: BLE001 - the application's code may raise anything
             if not self._told:

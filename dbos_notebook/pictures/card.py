@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import pandas as pd
 
+from dbos_notebook.payloads.errors import shown
 from dbos_notebook.printable import printable
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def workflow_card(
         Of ``Client.steps``, with outputs.
     """
     state = getattr(payloads["error"], "state", None) or {}
+    kept = (state.get(name) for name in ("traceback", "__traceback__", "stack"))
     return (
         _templates()
         .get_template("workflow.html.j2")
@@ -126,7 +128,7 @@ def workflow_card(
             facts=facts,
             payloads={n: _value(v) for n, v in payloads.items() if v is not None},
             # Where an application, or a library of it, kept one with its error.
-            traceback=lines(state.get("traceback") or state.get("__traceback__") or ""),
+            traceback=lines(next(filter(None, kept), "")),
             steps=[
                 {
                     "number": step["function_id"],
@@ -160,5 +162,5 @@ def lines(text: object) -> str:
 
 def _value(value: Any) -> dict[str, str]:
     # Arrays and frames are shown on many lines.
-    full = lines(repr(value))
+    full = lines(shown(value))
     return {"short": printable(full, SHOWN_CHARACTERS), "full": full}

@@ -66,10 +66,24 @@ def bucket_ms(bucket: Any) -> int:
     return width
 
 
-def _frame(session: Session, statement: sa.Select[Any], columns: Sequence[Column]) -> pd.DataFrame:
-    batches = session.batches(statement, frames.transport_schema(columns))
+Question = tuple[sa.Select[Any], Sequence[Column]]
+"""A statement of few rows, and the columns of its result."""
+
+
+def _frames(session: Session, *questions: Question) -> list[pd.DataFrame]:
+    """Read several small results, asking the database once."""
     now = dt.datetime.now(dt.UTC)
-    return frames.to_frame((frames.derive(batch, columns, now) for batch in batches), columns)
+    found = session.tables(
+        *((statement, frames.transport_schema(columns)) for statement, columns in questions)
+    )
+    return [
+        frames.to_frame([frames.derive(batch, columns, now) for batch in batches], columns)
+        for batches, (_, columns) in zip(found, questions, strict=True)
+    ]
+
+
+def _frame(session: Session, statement: sa.Select[Any], columns: Sequence[Column]) -> pd.DataFrame:
+    return _frames(session, (statement, columns))[0]
 
 
 def counts(
@@ -81,6 +95,25 @@ def counts(
     filters: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Count workflows by columns and, with a bucket, by time; times that are missing drop out."""
+    return all_counts(session, queries, (by, bucket, time, filters))[0]
+
+
+def all_counts(
+    session: Session,
+    queries: Queries,
+    *counted: tuple[str | Iterable[str], Any, str, Mapping[str, Any]],
+) -> list[pd.DataFrame]:
+    """Count several times at once; each as :func:`counts` takes it: by, bucket, time, filters."""
+    questions = [_counting(queries, *each) for each in counted]
+    found = _frames(session, *questions)
+    return [
+        _sorted_counts(frame, columns) for frame, (_, columns) in zip(found, questions, strict=True)
+    ]
+
+
+def _counting(
+    queries: Queries, by: str | Iterable[str], bucket: Any, time: str, filters: Mapping[str, Any]
+) -> Question:
     columns = _pick(by, _GROUPABLE, "by")
     table = queries.workflows
     keys = [queries.column(table, column.source or "").label(column.name) for column in columns]
@@ -101,8 +134,10 @@ def counts(
     if keys:
         # By place: a NULL standing for an absent column cannot be named in GROUP BY.
         statement = statement.group_by(*(sa.literal_column(str(i + 1)) for i in range(len(keys))))
-    columns.append(_COUNT)
-    frame = _frame(session, statement, columns)
+    return statement, [*columns, _COUNT]
+
+
+def _sorted_counts(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     if len(columns) > 1:
         order = [c.name for c in columns[:-1] if c.kind == "instant"]
         order += [c.name for c in columns[:-1] if c.kind != "instant"]
@@ -113,12 +148,14 @@ def counts(
 def queues(session: Session, queries: Queries) -> pd.DataFrame:
     """List registered queues and those that hold work, a row for each partition with work."""
     table = queries.catalog.table("queues")
+    now = pd.Timestamp.now(tz="UTC").as_unit("ms")
     if table.c:
         statement = sa.select(*queries.select(table, QUEUE)).where(*queries.owned(table))
-        settings = _frame(session, statement, QUEUE)
+        settings, work = _frames(session, (statement, QUEUE), _queue_work(queries, now))
     else:
         settings = frames.to_frame([listings.empty(QUEUE)], QUEUE)
-    work = _queue_work(session, queries)
+        (work,) = _frames(session, _queue_work(queries, now))
+    work["oldest_wait"] = (now - work["oldest_enqueued_at"]).astype("timedelta64[ms]")
     merged = settings.merge(work, on="queue_name", how="outer")
     for name in ("delayed", "enqueued", "running"):
         merged[name] = merged[name].fillna(0).astype("Int64")
@@ -126,11 +163,10 @@ def queues(session: Session, queries: Queries) -> pd.DataFrame:
     return merged[order].sort_values(["queue_name", "queue_partition_key"]).reset_index(drop=True)
 
 
-def _queue_work(session: Session, queries: Queries) -> pd.DataFrame:
+def _queue_work(queries: Queries, now: pd.Timestamp) -> Question:
     table = queries.workflows
     name, partition = (queries.column(table, c) for c in ("queue_name", "queue_partition_key"))
     status = table.c.status
-    now = pd.Timestamp.now(tz="UTC").as_unit("ms")
     enqueued = timing.sql_times(queries, round(now.timestamp() * 1000))["enqueued_at"]
 
     def count(of: str) -> Any:
@@ -156,9 +192,7 @@ def _queue_work(session: Session, queries: Queries) -> pd.DataFrame:
         .where(name.is_not(None), status.in_(QUEUED_STATUSES), *queries.where({}))
         .group_by(sa.literal_column("1"), sa.literal_column("2"))
     )
-    work = _frame(session, statement, columns)
-    work["oldest_wait"] = (now - work["oldest_enqueued_at"]).astype("timedelta64[ms]")
-    return work
+    return statement, columns
 
 
 def executors(session: Session, queries: Queries) -> pd.DataFrame:

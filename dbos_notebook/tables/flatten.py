@@ -10,6 +10,7 @@ import pandas as pd
 from dbos_notebook.errors import FilterError
 from dbos_notebook.payloads import Opaque, RecordedError
 from dbos_notebook.printable import printable
+from dbos_notebook.tables.vocabulary import TEXT
 
 MAX_LEVELS = 8
 """Deeper parts stay whole; a value may also contain itself."""
@@ -18,7 +19,7 @@ MAX_NAME = 100
 """Characters of a key that a column's name shows."""
 
 # By what pandas infers of the values that are there; anything else stays an object.
-_DTYPES = {"boolean": "boolean", "integer": "Int64", "floating": "float64", "string": "str"}
+_DTYPES = {"boolean": "boolean", "integer": "Int64", "floating": "float64", "string": TEXT}
 _INPUTS = (("args", "kwargs"), ("positionalArgs", "namedArgs"))
 
 
@@ -106,7 +107,7 @@ def _typed(values: list[Any], index: pd.Index[Any]) -> pd.Series[Any]:
     if dtype is None:
         return column.infer_objects()  # times and durations, where all of them are
     try:
-        return column.astype(dtype)  # type: ignore[call-overload, no-any-return]
+        return column.astype(dtype)
     except (OverflowError, UnicodeEncodeError):
         # An integer of more than 64 bits; a text with half a surrogate pair.
         return column

@@ -68,15 +68,15 @@ def health(
     """
     now = dt.datetime.now(dt.UTC)
     since = int((now - window).timestamp() * 1000)
-    active = aggregates.counts(
-        session, queries, "status", None, "created_at", {"status": list(QUEUED_STATUSES)}
-    )
     recorded = queries.catalog.has("workflow_status", "completed_at")
     moment = "completed_at" if recorded else "updated_at"
     statuses = ["SUCCESS", *FAILED_STATUSES]
     after = {"completed_after": since} if recorded else {"start_time": since}
-    ended = aggregates.counts(
-        session, queries, "status", bucket, moment, {"status": statuses} | after
+    active, ended = aggregates.all_counts(
+        session,
+        queries,
+        ("status", None, "created_at", {"status": list(QUEUED_STATUSES)}),
+        ("status", bucket, moment, {"status": statuses} | after),
     )
     failed, cut = listings.workflows(
         session,

@@ -101,8 +101,9 @@ def run_times(value: Callable[[str], Array | None], status: Status, now: int) ->
     """
     moment = np.datetime64(now, "ms")
     size = status.size
-    created, updated, dequeued, completed, delay, deadline = (
-        _or(value(name), np.full(size, _NEVER)) for name in _INSTANTS
+    created, updated, dequeued, completed, delay = (
+        _or(value(name), np.full(size, _NEVER))
+        for name in ("created_at", "updated_at", "dequeued_at", "completed_at", "delay_until")
     )
     never = np.zeros(size, bool)
     attempts = _or(value("recovery_attempts"), np.full(size, np.nan))
@@ -115,9 +116,9 @@ def run_times(value: Callable[[str], Array | None], status: Status, now: int) ->
     started = _first(dequeued, created)
     lost = erased & undequeued
     if lost.any():
-        timeout = value("workflow_timeout")
+        timeout, deadline = value("workflow_timeout"), value("workflow_deadline")
         started[lost] = _NEVER
-        if timeout is not None:
+        if timeout is not None and deadline is not None:
             # The deadline is the start and the timeout, until a recovery keeps it.
             implied = deadline - timeout
             sane = lost & (attempts == 1) & (implied <= ended)
@@ -138,7 +139,7 @@ def run_times(value: Callable[[str], Array | None], status: Status, now: int) ->
     queued = ~undequeued & ~waiting
     unknown |= queued & ((attempts > 1) | (enqueued - dequeued >= np.timedelta64(SECOND, "ms")))
     internal = value("queue_name")
-    if internal is not None:
+    if internal is not None and (internal & queued).any():
         forked, scheduled = (_or(value(n), never) for n in ("forked_from", "schedule_name"))
         unknown |= queued & internal & ~forked & ~scheduled
     before = value(RAN_BEFORE.name)
@@ -221,6 +222,8 @@ def batch_times(batch: pa.RecordBatch, now: int) -> RunTimes:
         if name not in names:
             return None
         column = batch.column(name)
+        if column.null_count == len(column):
+            return None
         if name in _INSTANTS or name == "workflow_timeout":
             kind = pa.timestamp("ms") if name in _INSTANTS else pa.duration("ms")
             return np.asarray(column.cast(kind).to_numpy(zero_copy_only=False))
@@ -259,11 +262,14 @@ def frame_times(frame: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
             return None
         column = frame[name]
         # One row that was turned into a frame has objects in its columns.
+        if column.dtype == object and name in _INSTANTS:
+            column = pd.to_datetime(column, utc=True)
+        elif column.dtype == object and name == "workflow_timeout":
+            column = pd.to_timedelta(column)
         if name in _INSTANTS:
-            instants = pd.to_datetime(column, utc=True).dt.as_unit("ms")
-            return np.array(instants.dt.tz_convert(None).to_numpy("datetime64[ms]"))
+            return np.array(column.to_numpy("datetime64[ms]"))
         if name == "workflow_timeout":
-            return pd.to_timedelta(column).to_numpy("timedelta64[ms]")
+            return column.to_numpy("timedelta64[ms]")
         if name == "recovery_attempts":
             return pd.to_numeric(column).to_numpy("float64", na_value=np.nan)
         if name == "queue_name":
@@ -276,15 +282,15 @@ def frame_times(frame: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
         Status([str(each) for each in words.cat.categories], words.cat.codes.to_numpy()),
         round(now.timestamp() * 1000),
     )
+    if "queue_wait" in frame:
+        unknown = frame["queue_wait"].isna().to_numpy()
+        times.enqueued_at[unknown] = _NEVER
+        times.queue_wait[unknown] = np.timedelta64("NaT", "ms")
     found: dict[str, Any] = {}
     for each in fields(times):
-        column = pd.Series(getattr(times, each.name), index=frame.index)
-        found[each.name] = column.dt.tz_localize("UTC") if each.name.endswith("_at") else column
-    result = pd.DataFrame(found)
-    if "queue_wait" in frame:
-        unknown = frame["queue_wait"].isna() & result["queue_wait"].notna()
-        result.loc[unknown, ["enqueued_at", "queue_wait"]] = pd.NaT
-    return result
+        array = getattr(times, each.name)
+        found[each.name] = pd.DatetimeIndex(array, tz="UTC") if each.name.endswith("_at") else array
+    return pd.DataFrame(found, index=frame.index)
 
 
 def sql_times(queries: Queries, now: int) -> dict[str, sa.ColumnElement[Any]]:

@@ -8,7 +8,8 @@ Names are DBOS's own (``WorkflowStatus`` and ``StepInfo`` of dbos 3.4); a ``_epo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from importlib.metadata import version
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -60,6 +61,9 @@ _ARROW: dict[Kind, pa.DataType] = _TRANSPORT | {
     "instant": pa.timestamp("ms", tz="UTC"),
     "duration": pa.duration("ms"),
 }
+PANDAS_3 = int(version("pandas").partition(".")[0]) >= 3
+TEXT: Any = "str" if PANDAS_3 else object
+"""What text is cast to. Before pandas 3, ``astype("str")`` makes 'None' of a missing one."""
 DTYPES: dict[Kind, str] = {
     "text": "str",
     "category": "category",

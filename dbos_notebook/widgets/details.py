@@ -39,7 +39,8 @@ def itself(client: Client, workflow_id: str) -> dict[str, Any]:
 
 
 def _itself(client: Client, session: Session, workflow_id: str) -> dict[str, Any]:
-    frame = _listed(client, session, {"workflow_ids": [workflow_id]}, payloads=True)
+    filters = client._check({"workflow_ids": [workflow_id]})
+    frame = _listed(client, session, filters, payloads=True)
     if frame.empty:
         listings.require_known(session, client._queries, [workflow_id])
     (told,) = many(client, frame)

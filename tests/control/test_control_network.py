@@ -174,6 +174,26 @@ def test_no_connection_of_control_outlives_a_call(
         wait_until(lambda: controlling() == 0, 2)
 
 
+def test_a_notebook_that_is_suspended_keeps_no_lock(
+    name: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, commit = [], ControlConnection.commit
+
+    def noted(self: ControlConnection) -> None:
+        limits.append(
+            self.execute(
+                "SELECT current_setting('idle_in_transaction_session_timeout'), "
+                "current_setting('lock_timeout'), current_setting('statement_timeout')"
+            ).fetchone()
+        )
+        commit(self)
+
+    monkeypatch.setattr(ControlConnection, "commit", noted)
+    with dn.connect(postgres_server.url(name)) as db:
+        assert db.cancel("queued-1").ok
+    assert limits == [("1min", "30s", "31s")]
+
+
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_control_through_a_pooler_leaves_no_setting_behind(
     name: str, postgres_server: PostgresServer, mode: Any

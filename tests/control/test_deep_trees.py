@@ -210,7 +210,7 @@ def test_a_missing_root_is_named(deep: dn.Client) -> None:
         (lambda db: db.explore()._children({"id": "bad0"}), 3),
         (lambda db: db.explore()._details({"id": "bad0"}), 3),
         (lambda db: db.explore()._choices({}), 1),
-        (lambda db: db.cancel("bad0", cancel_children=True, plan=True), 2),
+        (lambda db: db.cancel("bad0", cancel_children=True, plan=True), 3),
     ],
 )
 def test_few_statements_are_sent(

@@ -309,6 +309,16 @@ def test_locks_of_an_application_in_this_process_are_kept(
         application.execute("ROLLBACK")
 
 
+def test_a_closed_client_leaves_no_file_open(wal: Path) -> None:
+    def ours() -> list[str]:
+        links = [Path("/proc/self/fd", number) for number in os.listdir("/proc/self/fd")]
+        return [str(link.readlink()) for link in links if link.exists()]
+
+    with dn.connect(wal) as db:
+        db.workflows()
+    assert not [name for name in ours() if name.startswith(str(wal))]
+
+
 def test_a_hot_journal_is_told(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
 

@@ -300,6 +300,8 @@ def test_portable_errors_and_inputs() -> None:
         (r'{"a.b": null}', r'{"a\\.b": ["undefined"]}', {"a.b": None}),
         ('[["k", "1"]]', '["map", {"0.1": ["bigint"]}]', {"k": 1}),
         ('{"x": 1}', '[["class", "Order"]]', Opaque("Order", state={"x": 1})),
+        ("[0, 255]", '[["custom", "Buffer"]]', b"\x00\xff"),
+        ("[0, 256]", '[["custom", "Buffer"]]', Opaque("Buffer", state=[0, 256])),
         ('"/a/g"', '["regexp"]', Opaque("RegExp", ("/a/g",))),
         ('"-Infinity"', '["number"]', -float("inf")),
         ('{"name": "E", "message": "m"}', '["Error"]', RecordedError("E", message="m")),
