@@ -392,6 +392,8 @@ def _plausible(parameters: Mapping[str, Any]) -> bool:
     given = {name: str(parameters.get(name) or "") for name in ("host", "port", "user", "dbname")}
     return (
         bool(parameters)
+        # Parameters that are not behind a slash become a part of the user.
+        and "?" not in given["user"]
         and all(_HOST.fullmatch(host) for host in given["host"].split(","))
         and _PORT.fullmatch(given["port"]) is not None
         and not any(_PARAMETER.search(value) for value in given.values())

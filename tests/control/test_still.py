@@ -469,7 +469,7 @@ def test_history_and_the_log_tell_who_did_what(
     assert str(history["called_at"].dtype) == "datetime64[ms, UTC]"
     assert (history["user"].str.contains("@")).all()
     assert "cancel 'queued-1': done (ENQUEUED → CANCELLED)" in caplog.text
-    assert "fork 'checkout-1': done (SUCCESS → SUCCESS) as 'audit-" in caplog.text
+    assert "fork 'checkout-1' from step 3: done (SUCCESS → SUCCESS) as 'audit-" in caplog.text
 
 
 def test_hostile_names_stay_text(corpus_sqlite: Callable[[str], Path]) -> None:

@@ -49,6 +49,7 @@ MISTAKES = {
     "? and @ in the password": f"postgresql://ada:?@{SECRET}/@h:1",
     "@ and / in the password": f"postgresql://ada:p@{SECRET}/x@{SERVER}/shop",
     "@ and / in it, no port": f"postgresql://ada:p@{SECRET}/x@127.0.0.1",
+    "@ in a parameter": f"postgresql://h?password=p@{SECRET}",
     "a domain before the user": f"postgresql://dom/ada:{SECRET}@{SERVER}/shop",
     "a space before": f" postgresql://ada:{SECRET}@{SERVER}/shop",
     "a line end behind": f"postgresql://ada:{SECRET}@{SERVER}/shop\n",
