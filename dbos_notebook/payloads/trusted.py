@@ -7,11 +7,11 @@ dbos 2.14 there was one format, a pickle, and a serializer that replaced it.
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbos_notebook.database import releases
 from dbos_notebook.errors import LocationError, MissingPackageError, TrustWarning
 from dbos_notebook.payloads import FORMATS, RecordedError, Undecoded, decode
 from dbos_notebook.payloads.documents import portable_error
@@ -30,7 +30,7 @@ class Decoder(Protocol):
 
 def require_dbos() -> None:
     """Raise MissingPackageError where dbos, which is to deserialize, is not installed."""
-    if releases.installed() is None:
+    if importlib.util.find_spec("dbos") is None:
         raise MissingPackageError(
             "trust_payloads=True deserializes with dbos, which is not installed here. Install the "
             "application's version of it, or connect without trust_payloads."
