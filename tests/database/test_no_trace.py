@@ -411,6 +411,9 @@ def test_a_read_takes_few_round_trips(
     most = 1 + MOST_ROUND_TRIPS.get(name, 3)
     with Proxy(postgres_server) as proxy, dn.connect(proxy.url(corpus)) as db:
         READS[name](db)
+        # The answer to the last ROLLBACK is waited for, so that it is not counted below.
+        idle = db._reader._idle  # type: ignore[attr-defined]
+        idle.keep(idle.take())
         before = proxy.requests
         READS[name](db)
         assert proxy.requests - before <= most
