@@ -546,4 +546,4 @@ def test_the_catalog_says_what_is_absent(corpus_sqlite: Callable[[str], Path]) -
         assert db.catalog.has("workflow_status", "queue_name")
         assert not db.catalog.has("queues")
         assert db.workflows()["parent_workflow_id"].isna().all()
-        assert db.catalog.written_by == "dbos 1.14 to 2.0"
+        assert db.catalog.written_by == "dbos 1.14 to 2.1"
