@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import sqlalchemy as sa
+from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.tables import frames, listings, timing
@@ -219,7 +220,8 @@ def executors(session: Session, queries: Queries) -> pd.DataFrame:
     )
     began = sa.case((status == "PENDING", queries.moment(table, "created_at")))
     started = queries.moment(table, "started_at_epoch_ms")
-    deeds = [sa.func.max(moment) for moment in (ended, started, began)]
+    # The largest of an absent column has no type that could be compared.
+    deeds = [sa.func.max(each) for each in (ended, started, began) if not isinstance(each, Null)]
     columns = tuple(Column(c.name, c.kind, c.meaning, c.name) for c in EXECUTOR)
     statement = (
         sa.select(
