@@ -154,10 +154,14 @@ def _workflow_lines(
     if not words.missing(queue):
         waits = "has waited" if run is not None and not run.over and run.began is None else "waited"
         place = words.fit(words.clean(queue, 60), SMALL, WIDEST - 90)
+        if attributes.get("status") == "DELAYED":
+            card.lines.append(Line(words.fit(times.delayed(key), SMALL, WIDEST)))
         card.lines.append(Line(f"{waits} {waited} on {place}" if waited else f"on queue {place}"))
-    elif run is not None and run.over and run.began is None and not run.lost:
+    elif how := times.unstarted(key):
         # Cancelling erased which queue it was.
-        card.lines.append(Line(f"waited {waited}, never ran" if waited else "never ran"))
+        card.lines.append(Line(words.fit(how, SMALL, WIDEST)))
+    elif attributes.get("status") == "DELAYED":
+        card.lines.append(Line(times.delayed(key)))
 
 
 def group_name(name: str, attributes: dict[str, Any]) -> str:
@@ -236,6 +240,7 @@ def tooltip(key: Any, attributes: dict[str, Any]) -> str:
         ("dequeued_at", "dequeued"),
         ("started_at", "started"),
         ("completed_at", "completed"),
+        ("delay_until", "delayed until"),
         ("queue_name", "queue"),
         ("app_version", "version"),
         ("executor_id", "executor"),
@@ -246,7 +251,7 @@ def tooltip(key: Any, attributes: dict[str, Any]) -> str:
             continue
         if column in ("duration", "queue_wait"):
             value = words.took(value)
-        elif column.endswith("_at"):
+        elif column.endswith("_at") or column == "delay_until":
             value = words.moment(value)
         lines.append(f"{said}: {words.clean(value, 200)}")
     error = [attributes.get("error_type"), attributes.get("error_message")]

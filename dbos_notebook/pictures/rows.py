@@ -151,12 +151,11 @@ def _workflow_row(
     elif run.lost:
         row.remark = "when it began is not recorded"
     elif run.over:
-        row.took, row.remark = times.waited(row.key), "waited, and never ran"
+        row.remark = times.unstarted(row.key)
     elif run.enqueued is not None:
         row.took, row.remark = times.waited(row.key), "has waited"
     else:
-        delay = words.moment(attributes.get("delay_until"))
-        row.remark = f"delayed until {delay}" if delay else "delayed"
+        row.remark = times.delayed(row.key)
     told: dict[str, float] = {}
     for span in row.spans:
         told[span.part] = told.get(span.part, 0.0) + span.end - span.start
