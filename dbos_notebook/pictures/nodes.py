@@ -155,13 +155,12 @@ def _workflow_lines(
         waits = "has waited" if run is not None and not run.over and run.began is None else "waited"
         place = words.fit(words.clean(queue, 60), SMALL, WIDEST - 90)
         if attributes.get("status") == "DELAYED":
-            card.lines.append(Line(words.fit(times.delayed(key), SMALL, WIDEST)))
+            until = times.delayed(key).removeprefix("delayed ")
+            card.lines.append(Line(words.fit(until, SMALL, WIDEST)))
         card.lines.append(Line(f"{waits} {waited} on {place}" if waited else f"on queue {place}"))
     elif how := times.unstarted(key):
         # Cancelling erased which queue it was.
-        card.lines.append(Line(words.fit(how, SMALL, WIDEST)))
-    elif attributes.get("status") == "DELAYED":
-        card.lines.append(Line(times.delayed(key)))
+        card.lines += [Line(words.fit(each, SMALL, WIDEST)) for each in how.split("; ")]
 
 
 def group_name(name: str, attributes: dict[str, Any]) -> str:

@@ -334,11 +334,13 @@ def test_who_was_cancelled_on_its_queue_may_have_run_before(empty: Path, ran_bef
     assert pd.isna(one(empty, life)["queue_wait"])
     with dn.connect(empty) as db:
         said, card = db.timeline("w").text, str(db.workflow("w"))
+        drawn = dn.draw(db.graph("w")).svg
     most = "6.0 s" if ran_before else "5.0 s"
     sentence = f"waited at most {most}; whether it ran before is not recorded"
     assert sentence in said
     assert f"note: {sentence}" in card
     assert "never" not in said + card
+    assert ">whether it ran before is not recorded<" in drawn
 
 
 def test_a_recorded_step_shows_that_it_ran_before_it_was_cancelled_on_its_queue(
@@ -377,7 +379,7 @@ def test_a_delay_is_no_wait(empty: Path) -> None:
     with dn.connect(empty) as db:
         assert f"delayed until {until}" in db.timeline("w").text
         assert f"delayed until: {until} UTC" in str(db.workflow("w"))
-        assert f"delayed until {until}" in dn.draw(db.graph("w")).svg
+        assert f">until {until}.123 UTC<" in dn.draw(db.graph("w")).svg
     life.cancel()
     assert pd.isna(one(empty, life)["queue_wait"])
     with dn.connect(empty) as db:
