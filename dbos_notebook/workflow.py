@@ -187,7 +187,7 @@ class Workflow:
             elif column == "duration":
                 value = self._took(value)
             elif isinstance(value, pd.Timedelta):
-                value = f"{value.total_seconds():,.3f} s"
+                value = self._waited(value)
             found[name] = printable(value)
         if self.row["status"] == "CANCELLED" and self.row["recovery_attempts"] == 0:
             from dbos_notebook.pictures import words
@@ -198,11 +198,19 @@ class Workflow:
 
     def _took(self, duration: pd.Timedelta) -> str:
         """Say how long its latest run took; its steps know more than whole seconds do."""
+        from dbos_notebook.pictures import words
+
         runs, span = self._runs, self._runs.span(self.id)
         if not runs.coarse or span is None or span.begun is None:
             return f"{duration.total_seconds():,.3f} s"
-        lasted = span.ended - span.begun
-        return f"{lasted / 1000:,.3f} s" if lasted else "< 1 s"
+        lasted = (span.ended - span.begun) / 1000
+        return words.about(lasted) if runs.to_the_second(self.id) else f"{lasted:,.3f} s"
+
+    def _waited(self, wait: pd.Timedelta) -> str:
+        from dbos_notebook.pictures import words
+
+        seconds = wait.total_seconds()
+        return words.about(seconds) if self._runs.coarse else f"{seconds:,.3f} s"
 
     @cached_property
     def _runs(self) -> Runs:

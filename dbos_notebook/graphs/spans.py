@@ -195,6 +195,14 @@ class Runs:
         rounding = SECOND if self.coarse else 0
         return Unstarted(before, since > span.ended, max(0, span.ended - since + rounding))
 
+    def to_the_second(self, workflow_id: Key) -> bool:
+        """Whether how long a workflow ran is known to the second only, as no steps say more."""
+        span = self.span(workflow_id) if self.coarse else None
+        if span is None or span.begun is None:
+            return False
+        cut = span.begun % SECOND == 0 or span.ended % SECOND == 0
+        return cut or self._implied(workflow_id)
+
     def _span(self, workflow_id: Key) -> Span | None:
         span = self.recorded(workflow_id)
         if span is None:

@@ -83,7 +83,7 @@ def card_of(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Car
     kind = str(attributes.get("kind", "step"))
     status = known(attributes.get("status"))
     operation = str(attributes.get("operation", "step"))
-    card = Card(node_id, key, kind, status, "box", [], tooltip(key, attributes), None)
+    card = Card(node_id, key, kind, status, "box", [], tooltip(key, attributes, times), None)
     card.failing = bool(attributes.get("on_failing_path"))
     card.look = card.mark = status
     card.dash, card.strong = DASHES[status], status == "ERROR"
@@ -217,7 +217,7 @@ def _error_line(card: Card, attributes: dict[str, Any]) -> None:
     card.lines.append(Line(words.fit(name, SMALL, WIDEST, bold=True), bold=True, tone="status"))
 
 
-def tooltip(key: Any, attributes: dict[str, Any]) -> str:
+def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
     """Say all that is known of a node, in lines."""
     workflow = attributes.get("workflow_id", key)
     lines = [words.clean(attributes.get("name") or "", 500)]
@@ -250,6 +250,8 @@ def tooltip(key: Any, attributes: dict[str, Any]) -> str:
             continue
         if column in ("duration", "queue_wait"):
             value = words.took(value)
+            if times.coarse and attributes.get("kind") == "workflow":
+                value = times.took(key) if column == "duration" else times.waited(key)
         elif column.endswith("_at") or column == "delay_until":
             value = words.moment(value)
         lines.append(f"{said}: {words.clean(value, 200)}")

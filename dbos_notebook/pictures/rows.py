@@ -118,7 +118,7 @@ def _row(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times, key: Any,
         known(attributes.get("status")),
         words.clean(attributes.get("name") or kind, 200),
         depth,
-        tooltip(key, attributes),
+        tooltip(key, attributes, times),
         failing=bool(attributes.get("on_failing_path")),
     )
     error = attributes.get("error_type")
@@ -158,6 +158,8 @@ def _workflow_row(
         row.remark = times.delayed(row.key)
     told: dict[str, float] = {}
     for span in row.spans:
+        if span.part == "queue" and times.coarse:
+            continue  # its bar begins at a whole second; how long it waited stands above
         told[span.part] = told.get(span.part, 0.0) + span.end - span.start
     row.tooltip += "".join(
         f"\n{said}: {words.lasted(told[part])}" for part, said in PARTS.items() if told.get(part)

@@ -75,15 +75,17 @@ class Times:
             return ""
         if not self.coarse:
             return words.took(duration)
-        # Both ends to the second, and no step to say more.
         lasted = run.ended - run.began
-        return words.lasted(lasted) if lasted else "< 1 s"
+        return words.about(lasted) if self._runs.to_the_second(key) else words.lasted(lasted)
 
     def waited(self, key: Any) -> str:
         """Say how long a workflow waited on a queue, or has waited; ``""``: not known, or not."""
         run = self.workflow(key)
         if run is None or run.enqueued is None:
             return ""
+        wait = self._graph.nodes[key].get("queue_wait")
+        if self.coarse and wait is not None and not words.missing(wait):
+            return words.about(wait.total_seconds())
         return words.lasted((run.ended if run.began is None else run.began) - run.enqueued)
 
     def again(self, key: Any) -> bool:

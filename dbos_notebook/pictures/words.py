@@ -171,6 +171,20 @@ def lasted(seconds: float) -> str:
     return f"{whole} s"
 
 
+def about(seconds: float) -> str:
+    """Say a number of seconds that is known to the second only.
+
+    Examples
+    --------
+    >>> about(1.4), about(0.3), about(90)
+    ('about 1 s', '< 1 s', 'about 1 m 30 s')
+    """
+    whole = math.floor(seconds + 0.5)
+    if whole < 1:
+        return "< 1 s"
+    return f"about {whole} s" if whole < 60 else f"about {lasted(whole)}"
+
+
 def unstarted(found: Unstarted, waited: str = "") -> str:
     """Say how a workflow was cancelled before its latest run, and no more than is recorded.
 
