@@ -101,7 +101,7 @@ class Times:
             return self.unstarted(key)
         waited = self.waited(key)
         if not waited and self._graph.nodes[key].get("status") == "DELAYED":
-            return self.delayed(key)
+            return self.delayed(key).removeprefix("delayed").strip()
         return f"has waited {waited}" if waited else ""
 
     def delayed(self, key: Any) -> str:

@@ -377,7 +377,7 @@ def test_a_delay_is_no_wait(empty: Path) -> None:
     assert pd.isna(one(empty, life)["queue_wait"])
     until = f"{pd.Timestamp(life.row['delay_until_epoch_ms'], unit='ms'):%Y-%m-%d %H:%M:%S}"
     with dn.connect(empty) as db:
-        assert f"delayed until {until}" in db.timeline("w").text
+        assert f"delayed  until {until}" in db.timeline("w").text
         assert f"delayed until: {until} UTC" in str(db.workflow("w"))
         assert f">until {until}.123 UTC<" in dn.draw(db.graph("w")).svg
     life.cancel()
