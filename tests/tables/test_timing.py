@@ -23,6 +23,7 @@ from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn
 from dbos_notebook.tables import pages, timing
+from dbos_notebook.widgets.run import Run
 
 ERASED = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 TABLES = ("operation_outputs", "workflow_status")
@@ -335,9 +336,11 @@ def test_who_was_cancelled_on_its_queue_may_have_run_before(empty: Path, ran_bef
     with dn.connect(empty) as db:
         said, card = db.timeline("w").text, str(db.workflow("w"))
         drawn = dn.draw(db.graph("w")).svg
+        inspected = Run.read(db, "w").facts()["unstarted"]
     most = "6.0 s" if ran_before else "5.0 s"
     sentence = f"waited at most {most}; whether it ran before is not recorded"
     assert sentence in said
+    assert inspected == sentence
     assert f"note: {sentence}" in card
     assert "never" not in said + card
     assert ">whether it ran before is not recorded<" in drawn
