@@ -161,6 +161,8 @@ class Workflow:
         """Return what a card says first: when, where and who; what is missing is left out."""
         import pandas as pd
 
+        from dbos_notebook.tables.timing import never_ran
+
         names = {
             "created_at": "created",
             "dequeued_at": "dequeued",
@@ -182,6 +184,10 @@ class Workflow:
             value = self.row[column]
             if pd.isna(value) or (column == "delay_until" and self.row["status"] != "DELAYED"):
                 continue
+            if column == "executor_id" and never_ran(
+                self.row["status"], self.row["recovery_attempts"]
+            ):
+                continue  # who enqueued it, or ran it before it was resumed
             if isinstance(value, pd.Timestamp):
                 value = f"{value:%Y-%m-%d %H:%M:%S} UTC"
             elif column == "duration":

@@ -10,6 +10,7 @@ from dbos_notebook.pictures import differences, words
 from dbos_notebook.pictures.edges import heads, tails
 from dbos_notebook.pictures.theme import DASHES, ENDED, GRAVEST, OPERATIONS, SAID, known
 from dbos_notebook.pictures.times import Times
+from dbos_notebook.tables.timing import never_ran
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -247,6 +248,10 @@ def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
     ):
         value = attributes.get(column)
         if words.missing(value) or value == "":
+            continue
+        if column == "executor_id" and never_ran(
+            attributes.get("status"), attributes.get("recovery_attempts")
+        ):
             continue
         if column in ("duration", "queue_wait"):
             value = words.took(value)

@@ -381,6 +381,30 @@ def sql_times(queries: Queries, now: int) -> dict[str, sa.ColumnElement[Any]]:
     }
 
 
+def sql_never_ran(queries: Queries) -> sa.ColumnElement[bool]:
+    """Return SQL that is true for a workflow that waits, or was cancelled before it ran.
+
+    What DBOS recorded as its executor is who enqueued it; of what was resumed, who ran it before.
+    """
+    status = queries.workflows.c.status
+    attempts = queries.column(queries.workflows, "recovery_attempts")
+    # As text, whatever type somebody gave the column.
+    none = sa.func.coalesce(sa.cast(attempts, sa.Text()), "") == "0"
+    return sa.or_(status.in_(_WAITING), sa.and_(status == "CANCELLED", none))
+
+
+def never_ran(status: object, attempts: object) -> bool:
+    """Whether a workflow waits, or was cancelled before it ran; see :func:`sql_never_ran`.
+
+    Examples
+    --------
+    >>> never_ran("ENQUEUED", 0), never_ran("CANCELLED", 0), never_ran("CANCELLED", 1)
+    (True, True, False)
+    """
+    # A missing number of attempts is pandas' NA, which has no truth.
+    return status in _WAITING or (status == "CANCELLED" and str(attempts) in ("0", "0.0"))
+
+
 def _sql_between(start: sa.ColumnElement[Any], end: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     span = end - start
     return sa.case((span >= 0, span), (span > -SECOND, 0))
