@@ -133,7 +133,8 @@ WAIT = _column(
     "queue_wait",
     "duration",
     "How long it waited on its queue before its latest run; until now while it is ENQUEUED. "
-    "A delay is no wait. Missing if it was never queued, or resumed or recovered since.",
+    "A delay is no wait. Missing if it was never queued, or resumed or recovered since, or "
+    "cancelled (unless a deadline shows that it was never resumed).",
     None,
 )
 
