@@ -84,13 +84,25 @@ class Door:
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run something on one of the door's threads."""
         with self._lock:
-            if self._closed:
-                raise DatabaseConnectionError(
-                    f"This client is closed ({self.location}). Call connect() again."
-                )
+            self._require_open()
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.width, thread_name_prefix="dbos_control")
             return self._pool.submit(call)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client was closed, such as by another thread while a call runs."""
+        return self._closed
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise self.closed_error()
+
+    def closed_error(self) -> DatabaseConnectionError:
+        """Return the error of a call on a client that is closed."""
+        return DatabaseConnectionError(
+            f"This client is closed ({self.location}). Call connect() again."
+        )
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -138,6 +150,8 @@ class Door:
     def client(self) -> DBOSClient:
         """Return DBOS's client; only the door's threads ask for it."""
         with self._lock:
+            # The client was closed meanwhile: another engine would be closed by nobody.
+            self._require_open()
             file = self._which_file()
             if self._client is not None and file != self._file:
                 self._client.destroy()
@@ -176,7 +190,11 @@ class Door:
             ControlConnection,
             NoConnectionError,
         )
-        from dbos_notebook.database.connection import NoAnswerError, connection_parameters
+        from dbos_notebook.database.connection import (
+            NoAnswerError,
+            connection_parameters,
+            time_limit,
+        )
 
         def attempt() -> Attempt:
             found: Attempt | None = getattr(self._here, "attempt", None)
@@ -185,7 +203,7 @@ class Door:
         def connect(_dialect: Any, _record: Any, _args: Any, given: dict[str, Any]) -> Any:
             hurry = {"connect_timeout": ANOTHER_SECONDS} if self._others_call() else {}
             try:
-                return ControlConnection.connect(
+                connection = ControlConnection.connect(
                     **connection_parameters(self.location, self.statement_timeout) | hurry,
                     **given,
                     # Each transaction is begun by a request of ours, not by one of psycopg's.
@@ -198,10 +216,12 @@ class Door:
                 if self._others_call() and (scarce or "too many connections" in str(error)):
                     raise NoConnectionError(str(error)) from None
                 raise
-
-        def connected(connection: ControlConnection, _record: Any) -> None:
-            # SQLAlchemy's own first questions are bounded as well.
-            connection.attempt = attempt()
+            # Set here and not in a listener for "connect", which comes after SQLAlchemy's own
+            # first statements on the first connection: they must be bounded as well.
+            connection.attempt = current = attempt()
+            connection.deadline = current.deadline
+            connection.time_limit = time_limit(self.statement_timeout)
+            return connection
 
         def begin(connection: sa.Connection) -> None:
             # Whoever uses the pool of another engine has another class.
@@ -225,8 +245,8 @@ class Door:
                 raise
 
         def returned(_connection: Any, record: Any) -> None:
-            # A call that was given up may end after the others.
-            if self._uses == 0:
+            # A call that was given up may end after the others, and any after the client's close.
+            if self._uses == 0 or self._closed:
                 record.invalidate()
 
         engine = sa.create_engine(
@@ -236,7 +256,6 @@ class Door:
             use_native_hstore=False,
         )
         sa.event.listen(engine, "do_connect", connect)
-        sa.event.listen(engine, "connect", connected)
         sa.event.listen(engine, "begin", begin)
         sa.event.listen(engine, "checkin", returned)
         return engine

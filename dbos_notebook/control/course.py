@@ -93,7 +93,12 @@ class Course:
                             unit = waiting.pop()
                             under_way.add(self._door.submit(partial(self._work, unit)))
                         # In turns, to look for Ctrl-C.
-                        _, under_way = wait(under_way, TURN_SECONDS, FIRST_COMPLETED)
+                        wait(under_way, TURN_SECONDS, FIRST_COMPLETED)
+                        ended = {each for each in under_way if each.done()}
+                        under_way -= ended
+                        if any(each.cancelled() for each in ended):
+                            # wait() never returns a future that shutdown() has cancelled.
+                            raise self._door.closed_error()
                         progress.show(sum(len(unit.items) for unit in units if unit.ended))
                         self._look(units)
             except KeyboardInterrupt:
