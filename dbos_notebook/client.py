@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
 
 
-LONGEST_TIMEOUT = 2_147_483
-"""Seconds; what Postgres takes."""
+LONGEST_TIMEOUT = 2_000_000
+"""Seconds; Postgres and TCP count milliseconds, up to 2^31."""
 
 
 def connect(

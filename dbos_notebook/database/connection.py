@@ -6,12 +6,15 @@ network that drops packets both would last for many minutes. Reading and control
 
 from __future__ import annotations
 
+import configparser
 import math
+import os
 import selectors
 import threading
 import time
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg import generators, waiting
@@ -55,17 +58,24 @@ def time_limit(statement_timeout: float | None) -> float | None:
 
 
 def connection_parameters(location: Location, statement_timeout: float | None) -> dict[str, Any]:
-    """Return libpq's parameters for a location, **with its password**.
+    """Return the arguments of ``BoundedConnection.connect`` for a location, **with its password**.
 
     A connection that was lost without a word is noticed: while a request is under way by
     ``tcp_user_timeout``, while an answer is waited for by keepalives. What the location says itself
     comes first.
     """
     limit = time_limit(statement_timeout)
-    hosts = str(location.parameters.get("host") or "").count(",") + 1
+    given = dict(location.parameters)
+    # psycopg tries several hosts in turn only where it sees them, and libpq would read what a
+    # service says after what is set here.
+    given = {**read_service(str(given.pop("service"))), **given} if "service" in given else given
+    hosts = str(given.get("host") or "").count(",") + 1
     connecting = CONNECT_SECONDS if limit is None else min(CONNECT_SECONDS, limit)
+    # Of each host. libpq takes less than 2 s as 2 s.
+    each = given.get("connect_timeout")
+    within = connecting if each is None else float(each) * hosts
     return {
-        # Of each host. libpq takes less than 2 s as 2 s.
+        "within": within + 1.0 if within > 0 else None,
         "connect_timeout": max(2, int(connecting / hosts)),
         "keepalives": 1,
         "keepalives_idle": 10,
@@ -73,9 +83,32 @@ def connection_parameters(location: Location, statement_timeout: float | None) -
         "keepalives_count": 3,
         "tcp_user_timeout": int((25.0 if limit is None else limit) * 1000),
         "application_name": "dbos_notebook",
-        **location.parameters,
+        **given,
         "client_encoding": "utf8",
     }
+
+
+def read_service(name: str) -> dict[str, str]:
+    """Return what a service file says of a service, where libpq looks for one.
+
+    Returns
+    -------
+    dict
+        ``{"service": name}`` where no file has it: libpq then says what is wrong.
+    """
+    own = os.environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")
+    files = [own, os.path.join(os.environ.get("PGSYSCONFDIR", ""), "pg_service.conf")]
+    for file in files:
+        parser = configparser.RawConfigParser(
+            delimiters=("=",), comment_prefixes=("#",), default_section=""
+        )
+        try:
+            parser.read(file, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError):
+            continue
+        if parser.has_section(name):
+            return dict(parser.items(name))
+    return {"service": name}
 
 
 class BoundedConnection(psycopg.Connection[Row]):
@@ -87,11 +120,53 @@ class BoundedConnection(psycopg.Connection[Row]):
         Seconds that one wait may take where no ``deadline`` is set; ``None``: no bound.
     deadline
         When every wait ends, as ``time.monotonic`` counts. Set it before a statement.
+    renewed
+        Whether something that comes from the server moves the deadline to ``time_limit`` from then:
+        a slow network is no silent one.
     """
 
     time_limit: float | None = None
     deadline: float | None = None
+    renewed = False
     _canceller: threading.Thread | None = None
+
+    @classmethod
+    def connect(  # type: ignore[override]  # psycopg's arguments and one more
+        cls, *args: Any, within: float | None = None, **kwargs: Any
+    ) -> Self:
+        """Connect as psycopg does, in so many seconds, looking up the host's name included.
+
+        On a thread of its own: the operating system's resolver heeds neither Ctrl-C nor a deadline.
+        """
+        future: Future[Self] = Future()
+        abandoned = threading.Event()
+        connect = super().connect
+
+        def run() -> None:
+            try:
+                connection = connect(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - raised below, where it is waited for
+                future.set_exception(error)
+                return
+            future.set_result(connection)
+            if abandoned.is_set():
+                connection.close()
+
+        threading.Thread(target=run, name="dbos_notebook_connect", daemon=True).start()
+        deadline = math.inf if within is None else time.monotonic() + within
+        try:
+            while True:
+                try:
+                    return future.result(timeout=_CHECK_SECONDS)
+                except TimeoutError:
+                    if future.done() or time.monotonic() <= deadline:
+                        continue
+                    raise NoAnswerError(f"nobody answered within {within:.0f} s") from None
+        except BaseException:
+            abandoned.set()
+            if future.done() and future.exception() is None:
+                future.result().close()
+            raise
 
     def wait(
         self, gen: PQGen[T], interval: float = _CHECK_SECONDS, timeout: float | None = None
@@ -103,11 +178,27 @@ class BoundedConnection(psycopg.Connection[Row]):
         if limit is not None and (deadline is None or timeout is not None):
             deadline = min(deadline or math.inf, time.monotonic() + limit)
         try:
-            bounded = gen if deadline is None else _until(gen, deadline)
+            bounded = gen if deadline is None else self._until(gen, deadline)
             return waiting.wait(bounded, self.pgconn.socket, interval=_CHECK_SECONDS)
         except (KeyboardInterrupt, NoAnswerError):
             self.abandon()
             raise
+
+    def _until(self, gen: PQGen[T], deadline: float) -> PQGen[T]:
+        """Run a generator of psycopg's until a moment."""
+        try:
+            state = next(gen)
+            while True:
+                ready = yield state
+                state = gen.send(ready)
+                now = time.monotonic()
+                if ready and self.renewed and self.time_limit is not None:
+                    self.deadline = deadline = now + self.time_limit
+                elif now > deadline:
+                    raise NoAnswerError("no answer came in time")
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
     @property
     def abandoned(self) -> bool:
@@ -172,20 +263,6 @@ class BoundedConnection(psycopg.Connection[Row]):
         except (psycopg.Error, OSError, ValueError):
             return False
         return bool(self.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE)
-
-
-def _until(gen: PQGen[T], deadline: float) -> PQGen[T]:
-    """Run a generator of psycopg's until a moment."""
-    try:
-        state = next(gen)
-        while True:
-            ready = yield state
-            state = gen.send(ready)
-            if time.monotonic() > deadline:
-                raise NoAnswerError("no answer came in time")
-    except StopIteration as end:
-        result: T = end.value
-        return result
 
 
 def _discard(pgconn: psycopg.pq.abc.PGconn) -> Generator[Any, Any, None]:

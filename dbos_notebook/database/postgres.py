@@ -214,7 +214,7 @@ class PostgresReader:
     def _connect(self) -> _Connection:
         try:
             # Not in a variable: some tools show those of a traceback, and one has the password.
-            connection = BoundedConnection.connect(
+            connection: _Connection = BoundedConnection.connect(
                 **connection_parameters(self.location, self.statement_timeout),
                 row_factory=dict_row,
                 prepare_threshold=None,
@@ -223,7 +223,7 @@ class PostgresReader:
             )
         except psycopg.Error as error:
             raise_alone(self._translate(error, 0.0, connecting=True))
-        return cast(_Connection, connection)
+        return connection
 
     def _translate(
         self, error: Exception, seconds: float, *, connecting: bool = False
@@ -274,8 +274,11 @@ class PostgresReader:
                 f"{self.location} waited longer for a lock than its lock_timeout allows, such as "
                 f"while a migration runs ({reason}). Call again."
             )
-        # Without a state, the words are libpq's: no server has answered. 57P: it shut down.
-        if isinstance(error, psycopg.OperationalError) and (not state or state.startswith("57P")):
+        # Without a state, the words are libpq's: no server has answered. 57P: it shut down. 08: a
+        # connection pooler had none for us.
+        if isinstance(error, psycopg.OperationalError) and (
+            not state or state.startswith(("57P", "08"))
+        ):
             return DatabaseConnectionError(
                 f"The connection to {self.location} was lost: {reason}. "
                 "The next call connects again."
@@ -288,7 +291,8 @@ class PostgresReader:
         if limit is not None and seconds >= 0.95 * limit:
             return QueryTimeoutError(
                 f"The query was cancelled by the server after {seconds:.1f} s ({reason}). Narrow "
-                f"the filters, or connect(…, statement_timeout=…) with more than {limit:g}."
+                f"the filters, or connect(…, statement_timeout=…) with more than {limit:g}; or, if "
+                "a migration or another session has locked the table, call again."
             )
         if "user request" in reason:
             return QueryCancelledError(
@@ -336,6 +340,9 @@ class _IdleConnections:
                 _, connection = self._idle.pop()
             if _rolled_back(connection) and connection.is_alive():
                 return connection
+            if connection.abandoned:
+                # Nobody answers there; each of the others would be waited for as well.
+                self.close()
             connection.close()
 
     def keep(self, connection: _Connection) -> None:
@@ -488,6 +495,7 @@ class PostgresSession:
             self._connection, self._opening = self._reader.begin()
         opening, self._opening = self._opening, b""
         self._started = time.monotonic()
+        self._connection.time_limit, self._connection.renewed = self._limit, True
         self._connection.deadline = None if self._limit is None else self._started + self._limit
         return self._connection, opening + statement
 
