@@ -71,7 +71,7 @@ class Course:
         self._door = door
         self._presses = presses
         self._call = call
-        self._server = server
+        self.server = server
         self._look_after = look_after
         self._lock = threading.Lock()
         self._stopped = False
@@ -129,7 +129,7 @@ class Course:
         with self._lock:
             if self._stopped:
                 return
-            unit.attempt = Attempt(self._door.statement_timeout, self._server)
+            unit.attempt = Attempt(self._door.statement_timeout, self.server)
             unit.begun = True
         try:
             again = True

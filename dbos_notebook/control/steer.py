@@ -29,7 +29,13 @@ from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.presses import Presses
 from dbos_notebook.control.receipt import Line, Receipt
 from dbos_notebook.control.schedules import DeleteSchedule
-from dbos_notebook.control.transactions import Attempt, Transaction, read_waits, settle
+from dbos_notebook.control.transactions import (
+    Attempt,
+    Transaction,
+    read_elsewhere,
+    read_waits,
+    settle,
+)
 from dbos_notebook.control.verbs import Cancel, Delete, Item, ItemKey, Known, Verb, distinct
 from dbos_notebook.control.waiting import watch
 from dbos_notebook.database.changes import repeat_if_changed
@@ -50,6 +56,7 @@ from dbos_notebook.tables import frames, listings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dbos_notebook.control.transactions import Elsewhere
     from dbos_notebook.database.reader import Reader, Session
     from dbos_notebook.tables.queries import Queries
 
@@ -323,13 +330,15 @@ class Steer:
     ) -> Receipt:
         """Read the rows again and say of each workflow what is true of it now."""
         verb = plan.verb
-        reader = _Reading(self.reader, course, presses)
+        reader = _Reading(self.reader, course, presses, closed=self.door.closed)
         for _ in range(3):
             reader.settle([each for one in units if one.attempt for each in one.attempt.in_doubt])
             # A call that was given up may end meanwhile. Rows that were read before it ended do
             # not show what it did.
             seen = [unit.state() for unit in units]
             after = reader.read(lambda session: verb.again(session, self.queries, items))
+            if after is not None:
+                after.elsewhere = reader.elsewhere
             now = [dataclasses.replace(unit) for unit in units]
             if seen == [unit.state() for unit in now]:
                 break
@@ -462,15 +471,20 @@ class _Reading:
     On a thread of its own: on a network that has gone silent the caller does not wait with it.
     """
 
-    def __init__(self, reader: Reader, course: Course, presses: Presses) -> None:
+    def __init__(
+        self, reader: Reader, course: Course, presses: Presses, *, closed: bool = False
+    ) -> None:
         self._reader = reader
+        self._server = course.server
+        self.elsewhere: Elsewhere | None = None
         self._presses = presses
         self._broken = course.interrupted or course.fatal is not None
         silent = isinstance(course.fatal, DatabaseConnectionError | QueryCancelledError)
         self._deadline = time.monotonic() + (
             AFTER_SILENCE_SECONDS if silent and course.took_long else READ_AGAIN_SECONDS
         )
-        self._silent = False
+        # A client that was closed meanwhile reads no more.
+        self._silent = closed
 
     def settle(self, transactions: Sequence[Transaction]) -> None:
         """Find out what became of transactions; wait a little for those that go on."""
@@ -501,7 +515,11 @@ class _Reading:
         @repeat_if_changed
         def read() -> T:
             with self._reader.session() as session:
-                if self._broken:
+                if self._server:
+                    # Another server may answer than the one that was written to: an address may
+                    # have several, and one may have failed since.
+                    self.elsewhere = read_elsewhere(session, self._server)
+                elif self._broken:
                     session.rows(sa.select(sa.literal(1)))
                 answered.set()
                 return call(session)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 import sqlalchemy as sa
@@ -309,6 +309,24 @@ def settle(session: Session, transactions: Sequence[Transaction]) -> None:
     for row in session.rows(statement):
         if row["over"]:
             known[row["number"] - 1].fate = "over"
+
+
+_WHERE = """
+    SELECT (EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint AS started,
+        pg_catalog.pg_is_in_recovery() AS standby
+"""
+Elsewhere = Literal["a standby", "another server"]
+
+
+def read_elsewhere(session: Session, server: int) -> Elsewhere | None:
+    """Return what answers, if it is not the server that was started at this moment.
+
+    What it shows may be older than what was committed, or be without it.
+    """
+    found = session.rows(sa.text(_WHERE))[0]
+    if found["standby"]:
+        return "a standby"
+    return None if found["started"] == server else "another server"
 
 
 def _array(numbers: Sequence[int | None]) -> str:
