@@ -79,6 +79,8 @@ class Course:
         self.interrupted = False
         # Whether the fault came late, so that little time is left to find out what was done.
         self.took_long = False
+        # Whether row-level security applies, so that a row which is seen may not be changed.
+        self.filtered = False
 
     def run(self, units: Sequence[Unit], title: str) -> None:
         """Run them. Each unit then tells whether it began, ended, and with what error."""

@@ -67,16 +67,16 @@ def _outcome(
             return "done", verb.done(item)
         return "unchanged", f"not begun: {why}"
     if unit.ended and error is None:
-        return _returned(verb, item, known)
+        return _returned(verb, item, known, course)
     if error is not None and not door.fatal(error):
         return _refused(verb, item, known, door.reason(error))
     transactions = unit.attempt.transactions if unit.attempt else []
     if transactions or not door.location.path:
-        return _broken_off(verb, item, unit, known, why)
+        return _broken_off(verb, item, unit, known, why, course)
     return _broken_off_untraced(verb, item, unit, known, why, course)
 
 
-def _returned(verb: Verb, item: Item, known: Known | None) -> tuple[Outcome, str]:
+def _returned(verb: Verb, item: Item, known: Known | None, course: Course) -> tuple[Outcome, str]:
     """Judge a call that returned."""
     if known is None:
         return "done", f"{verb.done(item)} (its row could not be read again)"
@@ -95,6 +95,11 @@ def _returned(verb: Verb, item: Item, known: Known | None) -> tuple[Outcome, str
         )
     if after is None:
         return "not_found", "it was deleted meanwhile"
+    if course.filtered and item.row is not None and after.status == item.row.status:
+        return "unchanged", (
+            "row-level security applies to this role, and it changed no row: a policy hides this "
+            f"one from changes, or it was {after.status} when the call came"
+        )
     return "unchanged", f"it was {after.status} when the call came"
 
 
@@ -113,7 +118,7 @@ def _refused(verb: Verb, item: Item, known: Known | None, reason: str) -> tuple[
 
 
 def _broken_off(
-    verb: Verb, item: Item, unit: Unit, known: Known | None, why: str
+    verb: Verb, item: Item, unit: Unit, known: Known | None, why: str, course: Course
 ) -> tuple[Outcome, str]:
     """Judge a call that did not return, by what became of its transactions, and then by the rows.
 
@@ -139,7 +144,7 @@ def _broken_off(
         return "unknown", _doubt(verb, item, why)
     if not verb.in_steps and [each.fate for each in attempt.transactions] == ["committed"]:
         # One transaction is all of the call: it did what it would have done had it returned.
-        outcome, detail = _returned(verb, item, known)
+        outcome, detail = _returned(verb, item, known, course)
         return outcome, f"{detail} (though: {why})"
     if known is None or started:
         return "unknown", _doubt(verb, item, why)

@@ -243,10 +243,13 @@ class Steer:
         verb = plan.verb
         # Nothing has been changed yet, so Ctrl-C ends it at once.
         prepared = presses.interruptible(partial(self._prepare, plan))
-        items, server = prepared if prepared is not None else (plan.items, 0)
+        items, found = prepared if prepared is not None else (plan.items, Conditions())
         doing = [item for item in items if item.verdict == "do"]
         units = [Unit(batch) for batch in verb.batches(doing)]
-        course = Course(self.door, verb.call, presses, server=server, look_after=self._look_after)
+        course = Course(
+            self.door, verb.call, presses, server=found.server, look_after=self._look_after
+        )
+        course.filtered = bool(found.filtered)
         course.run(units, f"{verb.action} {len(doing):,} workflows")
         made = {one: new for unit in units for one, new in unit.made.items()}
         items = [
@@ -264,8 +267,8 @@ class Steer:
         return receipt, course
 
     @repeat_if_changed
-    def _prepare(self, plan: Plan) -> tuple[list[Item], int]:
-        """Judge a plan again, and return its lines with the server that answered."""
+    def _prepare(self, plan: Plan) -> tuple[list[Item], Conditions]:
+        """Judge a plan again, and return its lines with the conditions that were found."""
         verb = plan.verb
         planned = {item.key: item for item in plan.items}
         ids = list(dict.fromkeys(key.workflow_id for key in planned))
@@ -279,7 +282,7 @@ class Steer:
             found = self.conditions(session, verb, items)
         if found.problem is not None:
             raise found.problem
-        return items, found.server
+        return items, found
 
     def _look_after(self, attempts: Sequence[Attempt]) -> None:
         """Note what the server's processes wait for that work for these."""

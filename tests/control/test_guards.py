@@ -137,6 +137,31 @@ def test_row_level_security_is_said(role: tuple[str, Callable[[str], None]], url
         run("ALTER TABLE dbos.workflow_status DISABLE ROW LEVEL SECURITY")
 
 
+def test_row_level_security_refuses_what_writes_several_tables_and_is_the_reason_of_the_rest(
+    role: tuple[str, Callable[[str], None]], url: str
+) -> None:
+    login, run = role
+    run("GRANT ALL ON ALL TABLES IN SCHEMA dbos TO {}")
+    run("ALTER TABLE dbos.workflow_status ENABLE ROW LEVEL SECURITY")
+    # All rows are seen, none can be changed.
+    run("CREATE POLICY p ON dbos.workflow_status FOR SELECT USING (true)")
+    try:
+        with dn.connect(login) as db, dn.connect(url) as owner:
+            steps = owner.steps("checkout-2")
+            for verb in ("delete", "rewind", "fork"):
+                with pytest.raises(dn.PermissionDeniedError, match="Row-level security applies"):
+                    VERBS[verb](db)
+            for again in (db.rewind, db.fork):
+                assert "would be refused" in repr(again("checkout-2", "charge", plan=True))
+            assert owner.steps("checkout-2").equals(steps)
+            line = db.cancel("queued-1").lines[0]
+            assert line.outcome == "unchanged"
+            assert "a policy hides this one from changes" in line.detail
+    finally:
+        run("DROP POLICY p ON dbos.workflow_status")
+        run("ALTER TABLE dbos.workflow_status DISABLE ROW LEVEL SECURITY")
+
+
 @pytest.mark.parametrize("pooled", [False, True], ids=["direct", "session pool"])
 def test_sessions_that_are_read_only_by_default_are_refused_at_once(
     role: tuple[str, Callable[[str], None]],
