@@ -60,6 +60,8 @@ class Catalog:
     absent
         Columns that dbos 3.4 has and this database lacks, by table; ``()`` where the whole table
         is missing. What they would hold is missing in DataFrames.
+    unreadable
+        Tables that the role may not read. What only they prove is not looked up.
     """
 
     dialect: str
@@ -67,6 +69,7 @@ class Catalog:
     revision: int | None
     tables: Mapping[str, frozenset[str]]
     absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unreadable: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         lines = [f"<Catalog {self.dialect}, revision {self.revision}, by {self.written_by}"]
@@ -224,7 +227,9 @@ def read_catalog(reader: Reader, expected: Mapping[str, Iterable[str]]) -> Catal
         for table, columns in expected.items()
         if not tables.get(table, frozenset()).issuperset(columns)
     }
-    catalog = Catalog(reader.dialect, reader.schema, None, tables, absent)
+    catalog = Catalog(
+        reader.dialect, reader.schema, None, tables, absent, frozenset(reader.unreadable)
+    )
     catalog.require("workflow_status", _ALWAYS)
     if not catalog.has("dbos_migrations", "version"):
         return catalog

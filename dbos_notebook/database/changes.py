@@ -28,6 +28,7 @@ TABLES = (
     "queues",
     "streams",
     "workflow_events",
+    "workflow_events_history",
     "workflow_input",
     "workflow_output",
     "workflow_schedules",

@@ -93,7 +93,8 @@ _FINGERPRINT_RESULT = 2
 """Which of the results of the first request it is, after those of BEGIN and of the limits."""
 
 _TABLES = """
-    SELECT c.relname AS table_name, a.attname AS column_name
+    SELECT c.relname AS table_name, a.attname AS column_name,
+        pg_catalog.has_any_column_privilege(c.oid, 'SELECT') AS readable
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -138,6 +139,7 @@ class PostgresReader:
         begin = _BEGIN % (milliseconds, IDLE_IN_TRANSACTION_SECONDS * 1000)
         self._opening = (begin + _fingerprint(schema)).encode()
         self.changes = SchemaChanges()
+        self.unreadable: frozenset[str] = frozenset()
         self._idle = _IdleConnections()
         self._closed = False
 
@@ -169,8 +171,10 @@ class PostgresReader:
         """Read the tables and columns of the schema, whatever the role may select."""
         with self.session() as session:
             found: dict[str, set[str]] = {}
-            for row in session.execute(_TABLES, [self.schema]):
+            rows = session.execute(_TABLES, [self.schema])
+            for row in rows:
                 found.setdefault(row["table_name"], set()).add(row["column_name"])
+            self.unreadable = frozenset(row["table_name"] for row in rows if not row["readable"])
             if "workflow_status" not in found:
                 schemas = [row["name"] for row in session.execute(_SCHEMAS_OF_DBOS)]
                 self._refuse(sorted(found), schemas)

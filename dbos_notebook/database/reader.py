@@ -59,6 +59,8 @@ class Reader(Protocol):
     location: Location
     dialect: str
     schema: str | None
+    unreadable: frozenset[str]
+    """Tables that the role may not read, as ``tables`` found."""
     changes: SchemaChanges
     """Told the fingerprint of the tables by each session, before the session is used."""
 

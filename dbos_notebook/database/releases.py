@@ -6,6 +6,7 @@ reading works without it.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
 from dataclasses import dataclass
@@ -119,8 +120,11 @@ SINCE: Mapping[tuple[str, str | None], Version] = {
 }
 
 
+@functools.cache
 def installed() -> str | None:
     """Return the version of dbos that is installed; ``None`` where it is not. Nothing is imported.
+
+    Kept: a plan for thousands asks for each, and to look it up reads a file.
 
     Examples
     --------

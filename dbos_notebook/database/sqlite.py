@@ -62,6 +62,7 @@ class SQLiteReader:
 
     dialect = "sqlite"
     schema: str | None = None
+    unreadable: frozenset[str] = frozenset()
 
     def __init__(self, location: Location, statement_timeout: float | None) -> None:
         self.location = location

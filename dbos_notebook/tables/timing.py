@@ -360,13 +360,16 @@ def ran_before(queries: Queries) -> sa.ColumnElement[Any] | None:
     """Return SQL that is true where steps prove that a workflow ran before its latest run.
 
     Only where the row leaves it open, and a wait of more than a second would be claimed: the
-    steps of other workflows are not looked at. ``None``: this database has no times of steps.
+    steps of other workflows are not looked at. ``None``: this database has no times of
+    steps, or the role may not read them.
     """
     table, steps = queries.workflows, queries.steps
     names = ("recovery_attempts", "started_at_epoch_ms", "created_at")
     begun = queries.column(steps, "started_at_epoch_ms")
     columns = [begun, *(queries.column(table, name) for name in names)]
     if any(isinstance(each, Null) for each in columns):
+        return None
+    if "operation_outputs" in queries.catalog.unreadable:
         return None
     postgres = queries.catalog.dialect == "postgresql"
 

@@ -47,7 +47,17 @@ READS: dict[str, Callable[[dn.Client], object]] = {
     "board": lambda db: db.board().static_html(),
     "inspect": lambda db: db.inspect("checkout-1")._repr_mimebundle_(),
 }
-MOST_ROUND_TRIPS = {"events": 1, "messages": 1, "streams": 1, "versions": 1, "inspect": 8}
+MOST_ROUND_TRIPS = {
+    "events": 1,
+    "messages": 1,
+    "streams": 1,
+    "versions": 1,
+    # Three, and the ROLLBACK between the two snapshots that a card of one workflow reads.
+    "workflow": 4,
+    # Rows, steps, forks that are there, who would run it, and what the role may do.
+    "plan": 5,
+    "inspect": 8,
+}
 SETTINGS = (
     "default_transaction_read_only",
     "transaction_read_only",
@@ -401,6 +411,9 @@ def test_a_read_takes_few_round_trips(
     most = 1 + MOST_ROUND_TRIPS.get(name, 3)
     with Proxy(postgres_server) as proxy, dn.connect(proxy.url(corpus)) as db:
         READS[name](db)
+        # The answer to the last ROLLBACK is waited for, so that it is not counted below.
+        idle = db._reader._idle  # type: ignore[attr-defined]
+        idle.keep(idle.take())
         before = proxy.requests
         READS[name](db)
         assert proxy.requests - before <= most
