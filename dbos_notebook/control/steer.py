@@ -113,9 +113,9 @@ class Steer:
                 for one in known.children
                 if one in known.rows
             ]
+            found = self.conditions(session, verb, items)
             if verb.enqueues:
                 items = [self._with_prospect(verb, item, prospects) for item in items]
-            found = self.conditions(session, verb, items)
         return Plan(verb, items, self.apply, problem=found.problem, notes=found.notes)
 
     def look(
@@ -250,6 +250,8 @@ class Steer:
             self.door, verb.call, presses, server=found.server, look_after=self._look_after
         )
         course.filtered = bool(found.filtered)
+        # A pooler in session mode keeps a server's connection for each of ours, and may have one.
+        self.reader.release()
         course.run(units, f"{verb.action} {len(doing):,} workflows")
         made = {one: new for unit in units for one, new in unit.made.items()}
         items = [
@@ -275,13 +277,13 @@ class Steer:
         with self.reader.session() as session:
             known = self.look(session, verb, ids, planned)
             items = [self._still(verb, item, known, plan) for item in plan.items]
+            found = self.conditions(session, verb, items)
+            if found.problem is not None:
+                raise found.problem
             if verb.enqueues:
                 # An executor may have been started, or have died, since the plan.
                 prospects = Prospects(session, self.queries, self.reader.location)
                 items = [self._with_prospect(verb, item, prospects) for item in items]
-            found = self.conditions(session, verb, items)
-        if found.problem is not None:
-            raise found.problem
         return items, found
 
     def _look_after(self, attempts: Sequence[Attempt]) -> None:
