@@ -79,6 +79,8 @@ class Door:
         # How many calls run, and how many may: as many as there are connections to be had.
         self._turn = threading.Condition()
         self._calling = 0
+        # Connections that are kept for the next call of DBOS, and hold a place in a pool.
+        self._kept = 0
         self._places = self.width
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
@@ -116,6 +118,8 @@ class Door:
                 self._uses -= 1
                 engine = self._engine if self._uses == 0 else None
             if engine is not None:
+                with self._turn:
+                    self._kept = 0
                 engine.dispose()
 
     @contextmanager
@@ -144,8 +148,9 @@ class Door:
             self._places = max(1, min(self._places, self._calling) - 1)
         return True
 
-    def _others_call(self) -> bool:
-        return self._calling > 1
+    def _others_open(self) -> bool:
+        """Whether other connections of ours are open, which may be all that there are."""
+        return self._calling > 1 or self._kept > 0
 
     def client(self) -> DBOSClient:
         """Return DBOS's client; only the door's threads ask for it."""
@@ -201,7 +206,7 @@ class Door:
             return found or Attempt(self.statement_timeout)
 
         def connect(_dialect: Any, _record: Any, _args: Any, given: dict[str, Any]) -> Any:
-            hurry = {"connect_timeout": ANOTHER_SECONDS} if self._others_call() else {}
+            hurry = {"connect_timeout": ANOTHER_SECONDS} if self._others_open() else {}
             try:
                 connection = ControlConnection.connect(
                     **connection_parameters(self.location, self.statement_timeout) | hurry,
@@ -213,7 +218,7 @@ class Door:
             except psycopg.OperationalError as error:
                 # 53300: the server, or the role, may have no more.
                 scarce = isinstance(error, psycopg.errors.ConnectionTimeout)
-                if self._others_call() and (scarce or "too many connections" in str(error)):
+                if self._others_open() and (scarce or "too many connections" in str(error)):
                     raise NoConnectionError(str(error)) from None
                 raise
             # Set here and not in a listener for "connect", which comes after SQLAlchemy's own
@@ -228,7 +233,7 @@ class Door:
             driver = connection.connection.driver_connection
             if not isinstance(driver, ControlConnection):
                 raise TypeError(f"{type(driver)} is no connection of this engine")
-            current, others = attempt(), self._others_call()
+            current, others = attempt(), self._others_open()
             try:
                 with current.hurried(ANOTHER_SECONDS) if others else nullcontext():
                     driver.begin(current, self.statement_timeout, self.location)
@@ -244,10 +249,19 @@ class Door:
                     connection.invalidate(error)
                 raise
 
-        def returned(_connection: Any, record: Any) -> None:
+        def returned(connection: Any, record: Any) -> None:
             # A call that was given up may end after the others, and any after the client's close.
             if self._uses == 0 or self._closed:
                 record.invalidate()
+            elif connection is not None and not connection.closed:
+                record.info["kept"] = True
+                with self._turn:
+                    self._kept += 1
+
+        def taken(_connection: Any, record: Any, _proxy: Any) -> None:
+            if record.info.pop("kept", False):
+                with self._turn:
+                    self._kept = max(0, self._kept - 1)
 
         engine = sa.create_engine(
             "postgresql+psycopg://",
@@ -258,6 +272,7 @@ class Door:
         sa.event.listen(engine, "do_connect", connect)
         sa.event.listen(engine, "begin", begin)
         sa.event.listen(engine, "checkin", returned)
+        sa.event.listen(engine, "checkout", taken)
         return engine
 
     def _which_file(self) -> tuple[int, int] | None:

@@ -293,11 +293,15 @@ class Steer:
             for attempt in attempts
             if attempt.transactions and attempt.transactions[-1].pid
         }
+        if not busy:
+            return  # they wait for a connection, and this would take one more
         try:
             with self.reader.session() as session:
                 waits = read_waits(session, list(busy))
         except NotebookError:
             return  # what it waits for is then not said
+        finally:
+            self.reader.release()
         for pid, attempt in busy.items():
             attempt.waits_for = waits.get(pid)
 
