@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import sqlalchemy as sa
 
 from dbos_notebook.control.rows import INTERNAL_QUEUE
@@ -138,16 +139,26 @@ class Prospects:
         self._writers: Writers | None = None
         self._queues: dict[str, dict[str, Any]] = {}
         self._told: dict[tuple[str | None, str | None, str | None], str] = {}
+        self._refused: str | None = None
 
     def of(self, version: str | None, application: str | None, queue: str | None) -> str:
         """Say whether work of this version and application on this queue will be taken.
 
-        The answer begins with ``likely``, ``unlikely`` or ``unknown``.
+        The answer begins with ``likely``, ``unlikely`` or ``unknown``. The transaction of the
+        session has failed where the role may not read this: ask last.
         """
         asked = (version, application, queue)
         if asked not in self._told:
             if not self._read_already:
-                self._read()
+                try:
+                    self._read()
+                except (
+                    psycopg.errors.InsufficientPrivilege,
+                    psycopg.errors.InFailedSqlTransaction,
+                ) as error:
+                    self._refused = str(error).splitlines()[0]
+            if self._refused is not None:
+                return f"unknown: this role may not read what executors do ({self._refused})"
             word, evidence = self._judge(version, application)
             limits, registered = self._limits(queue)
             if word == "likely" and not registered:
