@@ -327,6 +327,15 @@ class Proxy:
 
         self._run(reset())
 
+    def refuse(self) -> None:
+        """Cut everything and accept no connection from now on."""
+
+        async def stop() -> None:
+            self._listener.close()
+
+        self._run(stop())
+        self.cut()
+
     @property
     def connections(self) -> int:
         """How many client connections are open."""

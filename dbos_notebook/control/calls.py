@@ -78,6 +78,8 @@ class Door:
         # How many calls run, and how many may: as many as there are connections to be had.
         self._turn = threading.Condition()
         self._calling = 0
+        # Connections that are kept for the next call of DBOS, and hold a place in a pool.
+        self._kept = 0
         self._places = self.width
         # The calls that run now.
         self._attempts: set[Attempt] = set()
@@ -85,13 +87,25 @@ class Door:
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run something on one of the door's threads."""
         with self._lock:
-            if self._closed:
-                raise DatabaseConnectionError(
-                    f"This client is closed ({self.location}). Call connect() again."
-                )
+            self._require_open()
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.width, thread_name_prefix="dbos_control")
             return self._pool.submit(call)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client was closed, such as by another thread while a call runs."""
+        return self._closed
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise self.closed_error()
+
+    def closed_error(self) -> DatabaseConnectionError:
+        """Return the error of a call on a client that is closed."""
+        return DatabaseConnectionError(
+            f"This client is closed ({self.location}). Call connect() again."
+        )
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -105,6 +119,8 @@ class Door:
                 self._uses -= 1
                 engine = self._engine if self._uses == 0 else None
             if engine is not None:
+                with self._turn:
+                    self._kept = 0
                 engine.dispose()
 
     @contextmanager
@@ -135,12 +151,15 @@ class Door:
             self._places = max(1, min(self._places, self._calling) - 1)
         return True
 
-    def _others_call(self) -> bool:
-        return self._calling > 1
+    def _others_open(self) -> bool:
+        """Whether other connections of ours are open, which may be all that there are."""
+        return self._calling > 1 or self._kept > 0
 
     def client(self) -> DBOSClient:
         """Return DBOS's client; only the door's threads ask for it."""
         with self._lock:
+            # The client was closed meanwhile: another engine would be closed by nobody.
+            self._require_open()
             file = self._which_file()
             if self._engine is not None and file != self._file:
                 self._engine.dispose()
@@ -194,16 +213,20 @@ class Door:
             ControlConnection,
             NoConnectionError,
         )
-        from dbos_notebook.database.connection import NoAnswerError, connection_parameters
+        from dbos_notebook.database.connection import (
+            NoAnswerError,
+            connection_parameters,
+            time_limit,
+        )
 
         def attempt() -> Attempt:
             found: Attempt | None = getattr(self._here, "attempt", None)
             return found or Attempt(self.statement_timeout)
 
         def connect(_dialect: Any, _record: Any, _args: Any, given: dict[str, Any]) -> Any:
-            hurry = {"connect_timeout": ANOTHER_SECONDS} if self._others_call() else {}
+            hurry = {"connect_timeout": ANOTHER_SECONDS} if self._others_open() else {}
             try:
-                return ControlConnection.connect(
+                connection = ControlConnection.connect(
                     **connection_parameters(self.location, self.statement_timeout) | hurry,
                     **given,
                     # Each transaction is begun by a request of ours, not by one of psycopg's.
@@ -213,20 +236,22 @@ class Door:
             except psycopg.OperationalError as error:
                 # 53300: the server, or the role, may have no more.
                 scarce = isinstance(error, psycopg.errors.ConnectionTimeout)
-                if self._others_call() and (scarce or "too many connections" in str(error)):
+                if self._others_open() and (scarce or "too many connections" in str(error)):
                     raise NoConnectionError(str(error)) from None
                 raise
-
-        def connected(connection: ControlConnection, _record: Any) -> None:
-            # SQLAlchemy's own first questions are bounded as well.
-            connection.attempt = attempt()
+            # Set here and not in a listener for "connect", which comes after SQLAlchemy's own
+            # first statements on the first connection: they must be bounded as well.
+            connection.attempt = current = attempt()
+            connection.deadline = current.deadline
+            connection.time_limit = time_limit(self.statement_timeout)
+            return connection
 
         def begin(connection: sa.Connection) -> None:
             # Whoever uses the pool of another engine has another class.
             driver = connection.connection.driver_connection
             if not isinstance(driver, ControlConnection):
                 raise TypeError(f"{type(driver)} is no connection of this engine")
-            current, others = attempt(), self._others_call()
+            current, others = attempt(), self._others_open()
             try:
                 with current.hurried(ANOTHER_SECONDS) if others else nullcontext():
                     driver.begin(current, self.statement_timeout, self.location)
@@ -242,10 +267,19 @@ class Door:
                     connection.invalidate(error)
                 raise
 
-        def returned(_connection: Any, record: Any) -> None:
-            # A call that was given up may end after the others.
-            if self._uses == 0:
+        def returned(connection: Any, record: Any) -> None:
+            # A call that was given up may end after the others, and any after the client's close.
+            if self._uses == 0 or self._closed:
                 record.invalidate()
+            elif connection is not None and not connection.closed:
+                record.info["kept"] = True
+                with self._turn:
+                    self._kept += 1
+
+        def taken(_connection: Any, record: Any, _proxy: Any) -> None:
+            if record.info.pop("kept", False):
+                with self._turn:
+                    self._kept = max(0, self._kept - 1)
 
         engine = sa.create_engine(
             "postgresql+psycopg://",
@@ -254,9 +288,9 @@ class Door:
             use_native_hstore=False,
         )
         sa.event.listen(engine, "do_connect", connect)
-        sa.event.listen(engine, "connect", connected)
         sa.event.listen(engine, "begin", begin)
         sa.event.listen(engine, "checkin", returned)
+        sa.event.listen(engine, "checkout", taken)
         return engine
 
     def _which_file(self) -> tuple[int, int] | None:

@@ -70,7 +70,7 @@ class Course:
         self._door = door
         self._presses = presses
         self._call = call
-        self._server = server
+        self.server = server
         self._look_after = look_after
         self._lock = threading.Lock()
         self._stopped = False
@@ -78,6 +78,8 @@ class Course:
         self.interrupted = False
         # Whether the fault came late, so that little time is left to find out what was done.
         self.took_long = False
+        # Whether row-level security applies, so that a row which is seen may not be changed.
+        self.filtered = False
 
     def run(self, units: Sequence[Unit], title: str) -> None:
         """Run them. Each unit then tells whether it began, ended, and with what error."""
@@ -92,7 +94,12 @@ class Course:
                             unit = waiting.pop()
                             under_way.add(self._door.submit(partial(self._work, unit)))
                         # In turns, to look for Ctrl-C.
-                        _, under_way = wait(under_way, TURN_SECONDS, FIRST_COMPLETED)
+                        wait(under_way, TURN_SECONDS, FIRST_COMPLETED)
+                        ended = {each for each in under_way if each.done()}
+                        under_way -= ended
+                        if any(each.cancelled() for each in ended):
+                            # wait() never returns a future that shutdown() has cancelled.
+                            raise self._door.closed_error()
                         progress.show(sum(len(unit.items) for unit in units if unit.ended))
                         self._look(units)
             except KeyboardInterrupt:
@@ -123,7 +130,7 @@ class Course:
         with self._lock:
             if self._stopped:
                 return
-            unit.attempt = Attempt(self._door.statement_timeout, self._server)
+            unit.attempt = Attempt(self._door.statement_timeout, self.server)
             unit.begun = True
         try:
             again = True

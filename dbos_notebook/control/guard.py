@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import sqlalchemy as sa
 
 from dbos_notebook.control.calls import not_allowed, read_only
@@ -61,6 +63,11 @@ _PRIVILEGES = """
 _PRIVILEGE_COLUMNS = (
     "name", "privilege", "reachable", "filtered", "whole", "missing", "sequences", "role"
 )  # fmt: skip
+# Of Postgres' functions that are asked here; its messages may be in any language.
+_FUNCTION = re.compile(
+    r"\b(pg_is_in_recovery|pg_postmaster_start_time|current_setting|row_security_active"
+    r"|has_(schema|table|column|sequence)_privilege)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -75,11 +82,14 @@ class Conditions:
         What a person should know all the same.
     server
         When the server started, in microseconds since 1970, to know it again; 0 on SQLite.
+    filtered
+        The tables on which row-level security applies to this role.
     """
 
     problem: NotebookError | None = None
     notes: tuple[str, ...] = ()
     server: int = 0
+    filtered: tuple[str, ...] = ()
 
 
 def conditions(
@@ -93,7 +103,13 @@ def conditions(
                 "connect(…) without it can control workflows."
             )
         )
-    found = session.rows(_question(reader, queries.catalog, needs))
+    try:
+        found = session.rows(_question(reader, queries.catalog, needs))
+    except psycopg.errors.InsufficientPrivilege as error:
+        name = _FUNCTION.search(str(error))
+        if name is None:
+            raise
+        return Conditions(_without_function(reader, name.group()))
     catalog = queries.catalog
     if catalog.has("dbos_migrations", "version"):
         # The application may have been upgraded since this client connected.
@@ -208,12 +224,32 @@ def _of_server(reader: Reader, found: list[dict[str, Any]], needs: Needs) -> Con
             reader.location, f"role {role} lacks {'; '.join(dict.fromkeys(missing))}"
         )
     notes: tuple[str, ...] = ()
+    written = {table for table, privilege in needs if privilege != "SELECT"}
+    if problem is None and len(written) > 1 and filtered & written:
+        # A policy hides rows from one statement and not from the next: DBOS would delete steps and
+        # inputs, and leave the workflow.
+        tables = ", ".join(sorted(filtered & written))
+        problem = PermissionDeniedError(
+            f"Row-level security applies on {tables} to the role connected to {reader.location}. "
+            f"This call writes {len(written)} tables ({', '.join(sorted(written))}), and a policy "
+            "can hide rows of one of them, so that half of it would be done. Nothing was written. "
+            "Connect as the owner of the tables or as a role with BYPASSRLS."
+        )
     if filtered:
         notes = (
             f"⚠ Row-level security applies to this role on {', '.join(sorted(filtered))}: rows "
             "that its policies hide are neither seen nor changed.",
         )
-    return Conditions(problem, notes, server)
+    return Conditions(problem, notes, server, tuple(sorted(filtered)))
+
+
+def _without_function(reader: Reader, name: str) -> PermissionDeniedError:
+    """Return the error of a role that may not call a function of Postgres that control needs."""
+    return PermissionDeniedError(
+        f"The role connected to {reader.location} may not call {name}, which control needs to know "
+        f"the server and its own privileges. Ask for GRANT EXECUTE ON FUNCTION pg_catalog.{name}. "
+        "Nothing was written."
+    )
 
 
 def _name(row: Mapping[str, Any]) -> str:

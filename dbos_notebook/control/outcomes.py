@@ -36,7 +36,8 @@ def tell(
         verb.action,
         outcome,
         item.row.status if item.row else None,
-        after.status if after else None,
+        # What a standby shows may be older than the call.
+        after.status if after and not (known and known.elsewhere == "a standby") else None,
         item.new_workflow_id if outcome == "done" or there else None,
         detail,
         item.point.start_step if item.point else None,
@@ -65,27 +66,42 @@ def _outcome(
             return "done", verb.done(item)
         return "unchanged", f"not begun: {why}"
     if unit.ended and error is None:
-        return _returned(verb, item, known)
+        return _returned(verb, item, known, course)
     if error is not None and not door.fatal(error):
         return _refused(verb, item, known, door.reason(error))
-    return _broken_off(verb, item, unit, known, why)
+    return _broken_off(verb, item, unit, known, why, course)
 
 
-def _returned(verb: Verb, item: Item, known: Known | None) -> tuple[Outcome, str]:
+def _returned(verb: Verb, item: Item, known: Known | None, course: Course) -> tuple[Outcome, str]:
     """Judge a call that returned."""
     if known is None:
         return "done", f"{verb.done(item)} (its row could not be read again)"
     after = known.rows.get(item.workflow_id)
     if verb.certain or verb.happened(item, after, known.rows.get(item.new_workflow_id or "")):
         return "done", verb.done(item)
+    if known.elsewhere == "a standby":
+        # The server that was written to has acknowledged it; a standby may not have it yet.
+        return "done", (
+            f"{verb.done(item)} (committed; the standby that answers now does not show it)"
+        )
+    if known.elsewhere:
+        return "unknown", (
+            "it was committed, and another server answers now, which does not show it: one that "
+            "took over may have lost it"
+        )
     if after is None:
         return "not_found", "it was deleted meanwhile"
+    if course.filtered and item.row is not None and after.status == item.row.status:
+        return "unchanged", (
+            "row-level security applies to this role, and it changed no row: a policy hides this "
+            f"one from changes, or it was {after.status} when the call came"
+        )
     return "unchanged", f"it was {after.status} when the call came"
 
 
 def _refused(verb: Verb, item: Item, known: Known | None, reason: str) -> tuple[Outcome, str]:
     """Judge a call that DBOS or the database refused, for this workflow alone."""
-    if known is None:
+    if known is None or known.elsewhere:
         return "failed", reason
     after = known.rows.get(item.workflow_id)
     new = known.rows.get(item.new_workflow_id or "")
@@ -98,7 +114,7 @@ def _refused(verb: Verb, item: Item, known: Known | None, reason: str) -> tuple[
 
 
 def _broken_off(
-    verb: Verb, item: Item, unit: Unit, known: Known | None, why: str
+    verb: Verb, item: Item, unit: Unit, known: Known | None, why: str, course: Course
 ) -> tuple[Outcome, str]:
     """Judge a call that did not return, by what became of its transactions, and then by the rows.
 
@@ -109,6 +125,8 @@ def _broken_off(
     after = known.rows.get(item.workflow_id) if known else None
     new = known.rows.get(item.new_workflow_id or "") if known else None
     shown = known is not None and verb.happened(item, after, new)
+    if known is not None and known.elsewhere and after is None:
+        shown = False  # a standby that lags may not have the row yet
     if attempt is None or not attempt.wrote:
         if shown and isinstance(verb, Fork) and new is not None:
             return "unchanged", f"already forked as {new.workflow_id}, which is {new.status}"
@@ -122,12 +140,14 @@ def _broken_off(
         return "unknown", _doubt(verb, item, why)
     if not verb.in_steps and [each.fate for each in attempt.transactions] == ["committed"]:
         # One transaction is all of the call: it did what it would have done had it returned.
-        outcome, detail = _returned(verb, item, known)
+        outcome, detail = _returned(verb, item, known, course)
         return outcome, f"{detail} (though: {why})"
     if known is None or started:
         return "unknown", _doubt(verb, item, why)
     if shown:
         return "done", f"{verb.done(item)} (though: {why})"
+    if known.elsewhere:
+        return "unknown", f"{known.elsewhere} answers now, which does not show it ({why})"
     return "failed", f"not done: {why}"
 
 

@@ -149,12 +149,9 @@ class Repair:
             for key in keys:
                 one = key.workflow_id
                 item = self._item(verb, key, known, tree.causes.get(one))
-                if item.verdict == "do" and item.row is not None:
-                    owner = steer.owner(verb, item)
-                    told = prospects.of(verb.application_version, owner, item.queue_name)
-                    item = dataclasses.replace(item, will_run=told)
                 items.append(dataclasses.replace(item, asked=one in asked))
             found = steer.conditions(session, verb, items)
+            items = [self._with_prospect(verb, item, prospects) for item in items]
         causes_ = dict(tree.causes)
         return Plan(
             verb,
@@ -163,6 +160,13 @@ class Repair:
             problem=found.problem,
             notes=found.notes,
         )
+
+    def _with_prospect(self, verb: RepairFork, item: Item, prospects: Prospects) -> Item:
+        if item.verdict != "do" or item.row is None:
+            return item
+        owner = self._steer.owner(verb, item)
+        told = prospects.of(verb.application_version, owner, item.queue_name)
+        return dataclasses.replace(item, will_run=told)
 
     def _explore(self, session: Session, ids: Sequence[str]) -> _Tree:
         queries, tree = self._steer.queries, _Tree()

@@ -29,7 +29,13 @@ from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.presses import Presses
 from dbos_notebook.control.receipt import Line, Receipt
 from dbos_notebook.control.schedules import DeleteSchedule
-from dbos_notebook.control.transactions import Attempt, Transaction, read_waits, settle
+from dbos_notebook.control.transactions import (
+    Attempt,
+    Transaction,
+    read_elsewhere,
+    read_waits,
+    settle,
+)
 from dbos_notebook.control.verbs import Cancel, Delete, Item, ItemKey, Known, Verb, distinct
 from dbos_notebook.control.waiting import watch
 from dbos_notebook.database.changes import repeat_if_changed
@@ -50,6 +56,7 @@ from dbos_notebook.tables import frames, listings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dbos_notebook.control.transactions import Elsewhere
     from dbos_notebook.database.reader import Reader, Session
     from dbos_notebook.tables.queries import Queries
 
@@ -105,9 +112,9 @@ class Steer:
                 for one in known.children
                 if one in known.rows
             ]
+            found = self.conditions(session, verb, items)
             if verb.enqueues:
                 items = [self._with_prospect(verb, item, prospects) for item in items]
-            found = self.conditions(session, verb, items)
         return Plan(verb, items, self.apply, problem=found.problem, notes=found.notes)
 
     def look(
@@ -235,10 +242,15 @@ class Steer:
         verb = plan.verb
         # Nothing has been changed yet, so Ctrl-C ends it at once.
         prepared = presses.interruptible(partial(self._prepare, plan))
-        items, server = prepared if prepared is not None else (plan.items, 0)
+        items, found = prepared if prepared is not None else (plan.items, Conditions())
         doing = [item for item in items if item.verdict == "do"]
         units = [Unit(batch) for batch in verb.batches(doing)]
-        course = Course(self.door, verb.call, presses, server=server, look_after=self._look_after)
+        course = Course(
+            self.door, verb.call, presses, server=found.server, look_after=self._look_after
+        )
+        course.filtered = bool(found.filtered)
+        # A pooler in session mode keeps a server's connection for each of ours, and may have one.
+        self.reader.release()
         course.run(units, f"{verb.action} {len(doing):,} workflows")
         made = {one: new for unit in units for one, new in unit.made.items()}
         items = [
@@ -256,22 +268,22 @@ class Steer:
         return receipt, course
 
     @repeat_if_changed
-    def _prepare(self, plan: Plan) -> tuple[list[Item], int]:
-        """Judge a plan again, and return its lines with the server that answered."""
+    def _prepare(self, plan: Plan) -> tuple[list[Item], Conditions]:
+        """Judge a plan again, and return its lines with the conditions that were found."""
         verb = plan.verb
         planned = {item.key: item for item in plan.items}
         ids = list(dict.fromkeys(key.workflow_id for key in planned))
         with self.reader.session() as session:
             known = self.look(session, verb, ids, planned)
             items = [self._still(verb, item, known, plan) for item in plan.items]
+            found = self.conditions(session, verb, items)
+            if found.problem is not None:
+                raise found.problem
             if verb.enqueues:
                 # An executor may have been started, or have died, since the plan.
                 prospects = Prospects(session, self.queries, self.reader.location)
                 items = [self._with_prospect(verb, item, prospects) for item in items]
-            found = self.conditions(session, verb, items)
-        if found.problem is not None:
-            raise found.problem
-        return items, found.server
+        return items, found
 
     def _look_after(self, attempts: Sequence[Attempt]) -> None:
         """Note what the server's processes wait for that work for these."""
@@ -280,11 +292,15 @@ class Steer:
             for attempt in attempts
             if attempt.transactions and attempt.transactions[-1].pid
         }
+        if not busy:
+            return  # they wait for a connection, and this would take one more
         try:
             with self.reader.session() as session:
                 waits = read_waits(session, list(busy))
         except NotebookError:
             return  # what it waits for is then not said
+        finally:
+            self.reader.release()
         for pid, attempt in busy.items():
             attempt.waits_for = waits.get(pid)
 
@@ -322,13 +338,15 @@ class Steer:
     ) -> Receipt:
         """Read the rows again and say of each workflow what is true of it now."""
         verb = plan.verb
-        reader = _Reading(self.reader, course, presses)
+        reader = _Reading(self.reader, course, presses, closed=self.door.closed)
         for _ in range(3):
             reader.settle([each for one in units if one.attempt for each in one.attempt.in_doubt])
             # A call that was given up may end meanwhile. Rows that were read before it ended do
             # not show what it did.
             seen = [unit.state() for unit in units]
             after = reader.read(lambda session: verb.again(session, self.queries, items))
+            if after is not None:
+                after.elsewhere = reader.elsewhere
             now = [dataclasses.replace(unit) for unit in units]
             if seen == [unit.state() for unit in now]:
                 break
@@ -461,15 +479,20 @@ class _Reading:
     On a thread of its own: on a network that has gone silent the caller does not wait with it.
     """
 
-    def __init__(self, reader: Reader, course: Course, presses: Presses) -> None:
+    def __init__(
+        self, reader: Reader, course: Course, presses: Presses, *, closed: bool = False
+    ) -> None:
         self._reader = reader
+        self._server = course.server
+        self.elsewhere: Elsewhere | None = None
         self._presses = presses
         self._broken = course.interrupted or course.fatal is not None
         silent = isinstance(course.fatal, DatabaseConnectionError | QueryCancelledError)
         self._deadline = time.monotonic() + (
             AFTER_SILENCE_SECONDS if silent and course.took_long else READ_AGAIN_SECONDS
         )
-        self._silent = False
+        # A client that was closed meanwhile reads no more.
+        self._silent = closed
 
     def settle(self, transactions: Sequence[Transaction]) -> None:
         """Find out what became of transactions; wait a little for those that go on."""
@@ -500,7 +523,11 @@ class _Reading:
         @repeat_if_changed
         def read() -> T:
             with self._reader.session() as session:
-                if self._broken:
+                if self._server:
+                    # Another server may answer than the one that was written to: an address may
+                    # have several, and one may have failed since.
+                    self.elsewhere = read_elsewhere(session, self._server)
+                elif self._broken:
                     session.rows(sa.select(sa.literal(1)))
                 answered.set()
                 return call(session)

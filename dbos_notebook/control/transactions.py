@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 import sqlalchemy as sa
@@ -49,28 +49,38 @@ _BEGIN = """
         pg_catalog.pg_backend_pid(),
         (EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,
         CASE WHEN pg_catalog.current_setting('track_activities') = 'on'
-        THEN (EXTRACT(EPOCH FROM pg_catalog.now()) * 1000000)::bigint END
+        THEN (EXTRACT(EPOCH FROM pg_catalog.now()) * 1000000)::bigint END,
+        {address}
 """
+# The server's own, also behind a pooler or a load balancer. None through a Unix socket.
+_ADDRESS = (
+    "pg_catalog.host(pg_catalog.inet_server_addr()) || ' ' || pg_catalog.inet_server_port()::text"
+)
 STATEMENT_SECONDS = 1.0
 """How much longer a statement may take than the wait for a lock."""
 
-# A role sees what its own sessions do. A server that was started since has ended them all; of
-# another server, such as a standby that took over, nothing can be concluded.
+# A process whose state this role may not see may still run the transaction: a session under
+# another role (SET ROLE) does not see what it does itself. A server that was restarted has ended
+# all transactions, and is known by its address. Of another server, such as a standby that was
+# started later or took over, nothing can be concluded.
 _OVER = """
     SELECT asked.number AS number,
-        CASE WHEN asked.server = here.started THEN NOT EXISTS (
+        CASE WHEN here.standby THEN false
+        WHEN asked.server = here.started THEN NOT EXISTS (
             SELECT 1 FROM pg_catalog.pg_stat_activity AS a
             WHERE a.pid = asked.pid
-                AND (EXTRACT(EPOCH FROM a.xact_start) * 1000000)::bigint = asked.began
-        ) ELSE here.started > asked.began END AS over
+                AND (a.state IS NULL OR a.state = 'disabled'
+                    OR (EXTRACT(EPOCH FROM a.xact_start) * 1000000)::bigint = asked.began)
+        ) ELSE asked.address = here.address AND here.started > asked.began END AS over
     FROM (
-        SELECT number, pid, server, began
-        FROM unnest(CAST(:pids AS integer[]), CAST(:servers AS bigint[]), CAST(:begans AS bigint[]))
-            WITH ORDINALITY AS asked (pid, server, began, number)
+        SELECT number, pid, server, began, address
+        FROM unnest(CAST(:pids AS integer[]), CAST(:servers AS bigint[]),
+            CAST(:begans AS bigint[]), CAST(:addresses AS text[]))
+            WITH ORDINALITY AS asked (pid, server, began, address, number)
     ) AS asked
     CROSS JOIN (
         SELECT (EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint
-            AS started
+            AS started, pg_catalog.pg_is_in_recovery() AS standby, {address} AS address
     ) AS here
 """
 
@@ -97,6 +107,8 @@ class Transaction:
         When it began, in microseconds since 1970 by the server's clock; ``None`` where unknown.
     commit_sent
         Whether the server was asked to commit. Before that it can only be rolled back.
+    address
+        The address at which the server takes connections; ``None`` on a Unix socket.
     fate
         ``committed``; ``aborted``; ``over`` where only its rows show which; ``None`` while it may
         go on.
@@ -105,6 +117,7 @@ class Transaction:
     pid: int
     server: int
     began: int | None
+    address: str | None = None
     commit_sent: bool = False
     fate: str | None = None
 
@@ -211,12 +224,12 @@ class ControlConnection(BoundedConnection[Any]):
 
     def _begun(self, statement_timeout: float | None) -> Transaction:
         found = self._last(_begin(statement_timeout))
-        standby, read_only, pid, server, began = found
+        standby, read_only, pid, server, began, address = found
         if standby:
             raise ReadOnlyError(STANDBY)
         if read_only:
             raise ReadOnlyError(READ_ONLY_SESSION)
-        return Transaction(pid, server, began)
+        return Transaction(pid, server, began, address)
 
     def _last(self, request: str) -> tuple[Any, ...]:
         with self.cursor() as cursor:
@@ -272,6 +285,7 @@ def _begin(statement_timeout: float | None) -> str:
     isolation = " ISOLATION LEVEL REPEATABLE READ" if asks_for_isolation() else ""
     return _BEGIN.format(
         isolation=isolation,
+        address=_ADDRESS,
         limits=", ".join(f"('{name}', {ms})" for name, ms in limits.items()),
     )
 
@@ -284,14 +298,35 @@ def settle(session: Session, transactions: Sequence[Transaction]) -> None:
     known = [each for each in transactions if each.began is not None and each.server]
     if not known:
         return
-    statement = sa.text(_OVER).bindparams(
+    statement = sa.text(_OVER.format(address=_ADDRESS)).bindparams(
         pids=_array([each.pid for each in known]),
         servers=_array([each.server for each in known]),
         begans=_array([each.began for each in known]),
+        addresses="{"
+        + ",".join(f'"{each.address}"' if each.address else "NULL" for each in known)
+        + "}",
     )
     for row in session.rows(statement):
         if row["over"]:
             known[row["number"] - 1].fate = "over"
+
+
+_WHERE = """
+    SELECT (EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint AS started,
+        pg_catalog.pg_is_in_recovery() AS standby
+"""
+Elsewhere = Literal["a standby", "another server"]
+
+
+def read_elsewhere(session: Session, server: int) -> Elsewhere | None:
+    """Return what answers, if it is not the server that was started at this moment.
+
+    What it shows may be older than what was committed, or be without it.
+    """
+    found = session.rows(sa.text(_WHERE))[0]
+    if found["standby"]:
+        return "a standby"
+    return None if found["started"] == server else "another server"
 
 
 def _array(numbers: Sequence[int | None]) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dbos import DBOSClient
 
     from dbos_notebook.control.forkpoints import ForkPoint
+    from dbos_notebook.control.transactions import Elsewhere
     from dbos_notebook.database.reader import Session
     from dbos_notebook.tables.queries import Queries
 
@@ -108,6 +109,8 @@ class Known:
     queues: KnownQueues = field(default_factory=KnownQueues)
     # What was started by name since a moment, by the name.
     started: dict[str, list[str]] = field(default_factory=dict)
+    # After the call: what was read, if it is not the server that was written to.
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,10 @@ class PostgresReader:
             "names as system_database_url."
         )
 
+    def release(self) -> None:
+        """Close what is kept for the next session: a small pool may have no other place."""
+        self._idle.close()
+
     def close(self) -> None:
         """Close the kept connections; later sessions are refused."""
         self._closed = True

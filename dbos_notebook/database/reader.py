@@ -72,6 +72,10 @@ class Reader(Protocol):
         """Return the columns of each table that DBOS's schema holds, by table name."""
         ...
 
+    def release(self) -> None:
+        """Close the connections that no session uses. Later sessions open others."""
+        ...
+
     def close(self) -> None:
         """Close every connection. Safe to call twice."""
         ...

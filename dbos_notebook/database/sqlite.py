@@ -171,6 +171,9 @@ class SQLiteReader:
             )
         return {table: frozenset(columns) for table, columns in found.items()}
 
+    def release(self) -> None:
+        """Do nothing: no connection is kept open between calls."""
+
     def close(self) -> None:
         """Refuse later sessions. No connection is kept open between calls."""
         self._closed = True

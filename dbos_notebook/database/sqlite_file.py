@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from dbos_notebook.database.forking import reset_after_fork
+from dbos_notebook.database.forking import ForkableLock, reset_after_fork
 from dbos_notebook.errors import DatabaseChangedError, DatabaseConnectionError
 
 try:
@@ -290,7 +290,7 @@ def _groups_of(user: int) -> list[int]:
 
 
 _kept: dict[tuple[int, int], int] = {}
-_kept_lock = threading.Lock()
+_kept_lock = ForkableLock()
 
 
 def _kept_open(path: str) -> int:

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from by_hand import add_workflow, set_status, write
-from servers import CORPUS, PostgresServer, Proxy, start_postgres, wait_until
+from servers import CORPUS, PostgresServer, Proxy, start_postgres, start_standby, wait_until
+from sqlalchemy.engine import make_url
 from test_schedules import add
 
 import dbos_notebook as dn
 from dbos_notebook.control import steer
+from dbos_notebook.control.transactions import Transaction, settle
 
 VERBS: dict[str, Callable[[dn.Client], Any]] = {
     "cancel": lambda db: db.cancel(["queued-1", "queued-2"]),
@@ -216,3 +218,77 @@ def test_a_commit_that_takes_too_long_is_not_cancelled_and_its_receipt_says_what
         delay.set(False)
     wait_until(lambda: delay.waiting() == 0)
     assert said.receipt.check().counts["done"] == 1
+
+
+def test_a_session_under_another_role_cannot_see_its_own_commit_and_does_not_deny_it(
+    server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steer, "OUT_OF_DOUBT_SECONDS", 0.3)
+    name = str(make_url(shop.url).database)
+    with server.admin(name) as admin:
+        for statement in (
+            "CREATE ROLE owning",
+            "CREATE ROLE oncall LOGIN",
+            "GRANT owning TO oncall",
+            "ALTER ROLE oncall SET role = 'owning'",
+            "GRANT USAGE ON SCHEMA dbos TO owning",
+            "GRANT ALL ON ALL TABLES IN SCHEMA dbos TO owning",
+            "GRANT USAGE ON ALL SEQUENCES IN SCHEMA dbos TO owning",
+        ):
+            admin.execute(statement.encode())
+    delay, said = Delay(server), Said()
+    with dn.connect(shop.proxy.url(name, "oncall")) as client:
+        delay.set(True)
+        try:
+            thread = threading.Thread(
+                target=say, args=(lambda db: db.cancel("queued-1"), client, said)
+            )
+            thread.start()
+            wait_until(lambda: delay.waiting() == 1, 20)
+            shop.proxy.cut()
+            thread.join(20)
+        finally:
+            delay.set(False)
+        assert [line.outcome for line in said.receipt.lines] == ["unknown"]
+        wait_until(lambda: delay.waiting() == 0)
+        assert [line.outcome for line in said.receipt.check().lines] == ["done"]
+
+
+def test_a_standby_that_lags_does_not_deny_what_was_committed_or_may_be(
+    server: PostgresServer, shop: Shop
+) -> None:
+    name = str(make_url(shop.url).database)
+    with start_standby(server, recovery_min_apply_delay="60s") as standby:
+        hosts = f"host=127.0.0.1,{standby.socket_directory} port={shop.proxy.port},5432"
+        with dn.connect(f"{hosts} user=postgres dbname={name}") as db:
+            plan = db.cancel("queued-1", plan=True)
+            call = plan.verb.call
+
+            def then(client: Any, items: Any) -> Any:
+                done = call(client, items)
+                shop.proxy.refuse()
+                return done
+
+            object.__setattr__(plan.verb, "call", then)
+            line = plan.apply().lines[0]
+            assert (line.outcome, line.status_after) == ("done", None)
+            assert "the standby that answers now does not show it" in line.detail
+            # It was started after a transaction began that the primary may still commit.
+            transaction = Transaction(1, 1, 1, None, commit_sent=True)
+            with db._steer.reader.session() as session:
+                settle(session, [transaction])
+            assert transaction.in_doubt
+    with dn.connect(server.url(name)) as db:
+        assert db.workflow("queued-1").status == "CANCELLED"
+
+
+def test_a_server_without_an_address_is_not_taken_for_one_that_was_restarted(
+    server: PostgresServer,
+) -> None:
+    here, elsewhere = "127.0.0.1 1", "127.0.0.2 1"
+    old = [Transaction(1, 1, 1, address, commit_sent=True) for address in (here, elsewhere, None)]
+    name = server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")
+    with dn.connect(server.url(name)) as db, db._steer.reader.session() as session:
+        settle(session, old)
+    # This server is reached through a Unix socket, where it has no address.
+    assert all(each.in_doubt for each in old)

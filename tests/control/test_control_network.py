@@ -219,6 +219,22 @@ def test_control_through_a_pooler_leaves_no_setting_behind(
                     assert row == (value,), setting
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_session_pool_with_few_connections_is_enough_for_reading_and_control(
+    name: str, postgres_server: PostgresServer, size: int
+) -> None:
+    ids = ["attributed", "checkout-1", "checkout-2", "checkout-4"]
+    with (
+        start_pgbouncer(postgres_server, "session", pool_size=size) as bouncer,
+        dn.connect(bouncer.url(name), statement_timeout=10.0) as db,
+    ):
+        assert db.cancel("queued-1").counts["done"] == 1
+        receipt = db.set_attributes(ids, {"size": size})
+        assert receipt.counts["done"] == 4
+        assert {line.status_after for line in receipt.lines} == {"SUCCESS"}
+        assert db.fork(ids[1:3], "charge").counts["done"] == 2
+
+
 def test_a_call_through_a_pooler_that_was_restarted_in_between_works(
     name: str, postgres_server: PostgresServer, proxy: Proxy
 ) -> None:

@@ -137,6 +137,31 @@ def test_row_level_security_is_said(role: tuple[str, Callable[[str], None]], url
         run("ALTER TABLE dbos.workflow_status DISABLE ROW LEVEL SECURITY")
 
 
+def test_row_level_security_refuses_what_writes_several_tables_and_is_the_reason_of_the_rest(
+    role: tuple[str, Callable[[str], None]], url: str
+) -> None:
+    login, run = role
+    run("GRANT ALL ON ALL TABLES IN SCHEMA dbos TO {}")
+    run("ALTER TABLE dbos.workflow_status ENABLE ROW LEVEL SECURITY")
+    # All rows are seen, none can be changed.
+    run("CREATE POLICY p ON dbos.workflow_status FOR SELECT USING (true)")
+    try:
+        with dn.connect(login) as db, dn.connect(url) as owner:
+            steps = owner.steps("checkout-2")
+            for verb in ("delete", "rewind", "fork"):
+                with pytest.raises(dn.PermissionDeniedError, match="Row-level security applies"):
+                    VERBS[verb](db)
+            for again in (db.rewind, db.fork):
+                assert "would be refused" in repr(again("checkout-2", "charge", plan=True))
+            assert owner.steps("checkout-2").equals(steps)
+            line = db.cancel("queued-1").lines[0]
+            assert line.outcome == "unchanged"
+            assert "a policy hides this one from changes" in line.detail
+    finally:
+        run("DROP POLICY p ON dbos.workflow_status")
+        run("ALTER TABLE dbos.workflow_status DISABLE ROW LEVEL SECURITY")
+
+
 @pytest.mark.parametrize("pooled", [False, True], ids=["direct", "session pool"])
 def test_sessions_that_are_read_only_by_default_are_refused_at_once(
     role: tuple[str, Callable[[str], None]],
@@ -263,9 +288,43 @@ def test_a_function_that_was_revoked_is_named_before_anything_is_written(
             admin.execute(statement.encode())
     login = url.set(username="no_functions").render_as_string(hide_password=False)
     with dn.connect(login) as db:
-        with pytest.raises(dn.PermissionDeniedError, match="pg_postmaster_start_time"):
+        with pytest.raises(
+            dn.PermissionDeniedError,
+            match=r"GRANT EXECUTE ON FUNCTION pg_catalog\.pg_postmaster_start_time",
+        ):
             db.cancel("queued-1")
+        assert "would be refused" in repr(db.fork("checkout-1", "charge", plan=True))
         assert db.workflow("queued-1").status == "ENQUEUED"
+
+
+@pytest.mark.parametrize(
+    "revoke",
+    [
+        "SELECT ON pg_catalog.pg_stat_activity",
+        "EXECUTE ON FUNCTION pg_catalog.pg_stat_get_activity(integer)",
+    ],
+)
+def test_a_role_that_may_not_see_who_is_connected_forks_and_hears_that_this_is_unknown(
+    postgres_server: PostgresServer, corpus_postgres: Callable[[str], str], revoke: str
+) -> None:
+    url = make_url(corpus_postgres("3.4.0"))
+    name = f"blind{next(_numbers)}"
+    with postgres_server.admin(str(url.database)) as admin:
+        for statement in (
+            f"CREATE ROLE {name} LOGIN",
+            f"GRANT USAGE ON SCHEMA dbos TO {name}",
+            f"GRANT ALL ON ALL TABLES IN SCHEMA dbos TO {name}",
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA dbos TO {name}",
+            f"REVOKE {revoke} FROM PUBLIC",
+        ):
+            admin.execute(statement.encode())
+    login = url.set(username=name).render_as_string(hide_password=False)
+    with dn.connect(login) as db:
+        assert "Will it run? unknown: this role may not read" in repr(
+            db.fork("checkout-1", "charge", plan=True)
+        )
+        assert db.fork("checkout-1", "charge").counts["done"] == 1
+        assert "unknown: this role may not read" in repr(db.repair("parent-6-bad", plan=True))
 
 
 def test_a_pool_in_statement_mode_is_refused_as_such(
