@@ -73,6 +73,9 @@ class Counting:
     ) -> pd.DataFrame:
         """Summarise the steps of workflows: how many, how many failed, how long they took.
 
+        Steps that a fork has from its original count once, with the original. Before dbos 2.10
+        steps have no times, by which copies are known: there they count with the fork as well.
+
         Parameters
         ----------
         by
@@ -120,6 +123,8 @@ class Counting:
     @repeat_if_changed
     def executors(self) -> pd.DataFrame:
         """List who ran workflows, the latest activity first. DBOS records no heartbeat.
+
+        Who only enqueued workflows is not listed.
 
         Examples
         --------

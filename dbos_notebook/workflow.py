@@ -12,6 +12,8 @@ from dbos_notebook.printable import printable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dbos_notebook.graphs.spans import Runs
+
 SHOWN_CHARACTERS = 200
 
 
@@ -133,7 +135,12 @@ class Workflow:
 
     @cached_property
     def timeline_rows(self) -> pd.DataFrame:
-        """Its latest run and its steps: kind, name, status, begin, end, duration."""
+        """Its latest run and its recorded steps, also those of earlier runs or of the original.
+
+        ``kind`` ("workflow" or "step"), ``name``, ``status``, ``started_at``, ``completed_at``,
+        ``duration``. The times are those that the database holds: missing where it holds none,
+        and not refined by the steps where it holds whole seconds, as a timeline is.
+        """
         import pandas as pd
 
         from dbos_notebook.tables.timing import frame_times
@@ -154,10 +161,13 @@ class Workflow:
         """Return what a card says first: when, where and who; what is missing is left out."""
         import pandas as pd
 
+        from dbos_notebook.tables.timing import never_ran
+
         names = {
             "created_at": "created",
             "dequeued_at": "dequeued",
             "completed_at": "completed",
+            "delay_until": "delayed until",
             "duration": "took",
             "queue_wait": "waited",
             "queue_name": "queue",
@@ -172,28 +182,48 @@ class Workflow:
         found = {}
         for column, name in names.items():
             value = self.row[column]
-            if pd.isna(value):
+            if pd.isna(value) or (column == "delay_until" and self.row["status"] != "DELAYED"):
                 continue
+            if column == "executor_id" and never_ran(
+                self.row["status"], self.row["recovery_attempts"]
+            ):
+                continue  # who enqueued it, or ran it before it was resumed
             if isinstance(value, pd.Timestamp):
                 value = f"{value:%Y-%m-%d %H:%M:%S} UTC"
             elif column == "duration":
                 value = self._took(value)
             elif isinstance(value, pd.Timedelta):
-                value = f"{value.total_seconds():,.3f} s"
+                value = self._waited(value)
             found[name] = printable(value)
+        if self.row["status"] == "CANCELLED" and self.row["recovery_attempts"] == 0:
+            from dbos_notebook.pictures import words
+
+            how = self._runs.unstarted(self.id)
+            found |= {} if how is None else {"note": words.unstarted(how, found.get("waited", ""))}
         return found
 
     def _took(self, duration: pd.Timedelta) -> str:
         """Say how long its latest run took; its steps know more than whole seconds do."""
+        from dbos_notebook.pictures import words
+
+        runs, span = self._runs, self._runs.span(self.id)
+        if not runs.coarse or span is None or span.begun is None:
+            return f"{duration.total_seconds():,.3f} s"
+        lasted = (span.ended - span.begun) / 1000
+        return words.about(lasted) if runs.to_the_second(self.id) else f"{lasted:,.3f} s"
+
+    def _waited(self, wait: pd.Timedelta) -> str:
+        from dbos_notebook.pictures import words
+
+        seconds = wait.total_seconds()
+        return words.about(seconds) if self._runs.coarse else f"{seconds:,.3f} s"
+
+    @cached_property
+    def _runs(self) -> Runs:
         from dbos_notebook.graphs import execution_graph
         from dbos_notebook.graphs.spans import Runs
 
-        runs = Runs(execution_graph(self.row.to_frame().T, self.steps, copied=self._copied()))
-        span = runs.span(self.id)
-        if not runs.coarse or span is None or span.begun is None:
-            return f"{duration.total_seconds():,.3f} s"
-        lasted = span.ended - span.begun
-        return f"{lasted / 1000:,.3f} s" if lasted else "< 1 s"
+        return Runs(execution_graph(self.row.to_frame().T, self.steps, copied=self._copied()))
 
     def _copied(self) -> pd.DataFrame | None:
         """Return the steps that were copied from the original; ``None``: it is not known."""

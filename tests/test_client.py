@@ -8,6 +8,7 @@ import sqlite3
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -372,7 +373,17 @@ def test_counts_take_filters(shop: dn.Client) -> None:
 
 def test_step_statistics_are_those_of_the_steps(shop: dn.Client) -> None:
     statistics = shop.step_statistics().set_index("function_name")
-    steps = shop.steps(shop.workflows(limit=None))
+    rows = shop.workflows(limit=None)
+    steps = shop.steps(rows)
+    origins = rows.set_index("workflow_id")["forked_from"]
+    same = ["workflow_id", "function_id", "started_at", "completed_at"]
+    known = set(steps[same].itertuples(index=False, name=None))
+    copied = [
+        (origins[step.workflow_id], *step[1:]) in known
+        for step in steps[same].itertuples(index=False)
+    ]
+    assert 0 < sum(copied) < len(steps), "a fork has steps of its original"
+    steps = steps[[not each for each in copied]]
     groups = steps.groupby("function_name", observed=True)
     assert statistics["count"].astype(int).to_dict() == groups.size().to_dict()
     errors = groups["status"].apply(lambda status: int((status == "ERROR").sum()))
@@ -383,6 +394,25 @@ def test_step_statistics_are_those_of_the_steps(shop: dn.Client) -> None:
         if group["duration"].notna().any():
             ours = pd.Timedelta(statistics[longest][name])
             assert abs(ours - group["duration"].max()) <= pd.Timedelta("1ms"), name
+
+
+def test_who_only_enqueued_is_no_executor(shop_sqlite: Path) -> None:
+    with closing(sqlite3.connect(shop_sqlite)) as connection, connection:
+        connection.execute(
+            "UPDATE workflow_status SET executor_id = 'web-1' WHERE status IN "
+            "('ENQUEUED', 'DELAYED') OR (status = 'CANCELLED' AND recovery_attempts = 0)"
+        )
+    with dn.connect(shop_sqlite) as db:
+        rows, executors = db.workflows(limit=None), db.executors()
+        ran = rows[rows["executor_id"].notna() & (rows["executor_id"] != "web-1")]
+        assert 0 < len(ran) < len(rows)
+        assert executors["workflows"].sum() == len(ran)
+        assert "web-1" not in executors["executor_id"].tolist()
+        waiting = db.workflow(rows.loc[rows["status"] == "ENQUEUED", "workflow_id"].iloc[0])
+        assert "web-1" not in waiting.facts().values()
+        assert waiting.row["executor_id"] == "web-1"
+        first = ran.iloc[0]
+        assert db.workflow(first["workflow_id"]).facts()["executor"] == first["executor_id"]
 
 
 def test_a_tree_is_what_recursion_finds(shop: dn.Client) -> None:
@@ -546,4 +576,4 @@ def test_the_catalog_says_what_is_absent(corpus_sqlite: Callable[[str], Path]) -
         assert db.catalog.has("workflow_status", "queue_name")
         assert not db.catalog.has("queues")
         assert db.workflows()["parent_workflow_id"].isna().all()
-        assert db.catalog.written_by == "dbos 1.14 to 2.0"
+        assert db.catalog.written_by == "dbos 1.14 to 2.1"

@@ -34,6 +34,12 @@ SILENT_SECONDS = 30
 what a connection pooler keeps of a dead process."""
 DEAD_SECONDS = 300
 """DBOS slows down to one look in two minutes at most: after so long no executor is behind them."""
+LAUNCH_SECONDS = 60
+"""A process registers its version so soon after it started."""
+ROUNDED_SECONDS = 1
+"""SQLite may round the time of a registration down by so much."""
+SKEW_SECONDS = 5
+"""Processes begin to listen so soon after they have registered their version."""
 LOOKED_BACK_SECONDS = 86_400
 MOST_ROWS = 5_000
 """The newest rows of a kind that are looked at, or a busy day would take long to group."""
@@ -76,6 +82,8 @@ class _Connections:
     """Seconds since the last statement on those that may be of the version, where it is known."""
     began: int | None = None
     """When the oldest of those that may be of the version was opened, where it is known."""
+    starts: tuple[int, ...] = ()
+    """When each process that ``listening`` counts began, as far as it is known."""
     writers: Writers | None = None
 
     def words(self) -> str:
@@ -180,8 +188,11 @@ class Prospects:
         )
         recent = age is not None and age <= RECENT_SECONDS
         found = self._connections(wanted, application)
-        if last is not None and found.began is not None and found.began > last["last"]:
-            # Who did it was connected then; these have connected since.
+        if last is not None and not self._may_be_open(last, found):
+            recent = False
+        launched = self._launched(wanted, found)
+        if launched is False:
+            # What is open now was opened when other versions were deployed.
             recent = False
         opened = found.words()
         candidates = found.own + found.dbos + found.maybe
@@ -209,8 +220,12 @@ class Prospects:
         fresh = None if registered is None else max(0.0, (self._now - registered) / 1000)
         if fresh is not None:
             did = f"{what} was registered {_age(fresh)} ago; {did}"
+        if launched and found.dbos:
+            return "likely", f"{did}; {opened}, and one began when that version was registered"
         if found.dbos:
             word, more = self._unattributed(wanted, application, found, fresh, mine)
+            if launched is False and word == "likely":
+                word, more = "unknown", f"{more}, which began when other versions were registered"
             return word, f"{did}; {more}"
         if fresh is not None and fresh <= RECENT_SECONDS:
             hidden = self._hidden(found)
@@ -260,11 +275,16 @@ class Prospects:
         ]
         registered = None if fresh is None else self._now - int(fresh * 1000)
         newest = registered is not None and registered >= max(rivals, default=0)
-        busy = {(row["executor"], row["version"]) for row in others if row["last"] >= since}
+        busy = [row for row in others if row["last"] >= since and self._may_be_open(row, found)]
         if busy:
-            names = ", ".join(sorted({str(version) for _, version in busy}))
+            names = ", ".join(sorted({str(row["version"]) for row in busy}))
             said = f"{opened}; version {names} is at work"
-            if found.listening is not None and found.listening <= len(busy):
+            # Who did nothing since the newest process began may have been replaced by it.
+            newest_start = max(found.starts, default=0)
+            at_work = {
+                (row["executor"], row["version"]) for row in busy if row["last"] >= newest_start
+            }
+            if found.listening is not None and found.listening <= len(at_work):
                 return "unlikely", f"{said}, and no other DBOS process is connected"
             deployed = newest and fresh is not None and fresh <= DEPLOYED_SECONDS
             return ("likely" if deployed else "unknown"), said
@@ -272,6 +292,37 @@ class Prospects:
         ours = [row["last"] for row in mine] + ([registered] if registered else [])
         theirs = [row["last"] for row in others] + rivals
         return ("likely" if max(ours, default=-1) >= max(theirs, default=0) else "unknown"), opened
+
+    @staticmethod
+    def _may_be_open(row: dict[str, Any], found: _Connections) -> bool:
+        """Whether what is open may be the executor's: who did something was connected then."""
+        # SQLite may round what was done down to the second.
+        rounded = 999 if found.writers is not None and row["last"] % 1000 == 0 else 0
+        return found.began is None or bool(found.began <= row["last"] + rounded)
+
+    def _launched(self, wanted: Collection[str | None], found: _Connections) -> bool | None:
+        """Whether a process began when a version that is wanted was registered.
+
+        ``False``: each began when another was. ``None``: it is not known of all.
+        """
+        if not found.starts or len(found.starts) != found.listening:
+            return None
+        each = [self._launched_with(start) for start in found.starts]
+        if any(version in wanted for version in each if version is not None):
+            return True
+        return None if None in each else False
+
+    def _launched_with(self, start: int) -> str | None:
+        """Return the version whose registration a process may have made when it began."""
+        sqlite = self._writers is not None
+        least, most = (-ROUNDED_SECONDS, LAUNCH_SECONDS) if sqlite else (-SKEW_SECONDS, 1)
+        found = []
+        for row in self._versions:
+            later = ((row["created"] or 0) - start) / 1000
+            if least <= later <= most:
+                # A process starts before it registers its version, but for the rounding.
+                found.append((sqlite and later < 0, abs(later), str(row["version"])))
+        return min(found)[-1] if found else None
 
     def _latest(self, application: str | None) -> set[str]:
         """Return the versions whose executors take work without a version.
@@ -294,6 +345,8 @@ class Prospects:
             found.dbos = len(self._writers.others)
             found.maybe = int(self._writers.here)
             found.listening = found.dbos + found.maybe
+            found.starts = self._writers.began
+            found.began = min(found.starts, default=None)
             return found
         if self._unseen is not None:
             return found
@@ -301,6 +354,7 @@ class Prospects:
         registered = {str(row["version"]) for row in self._versions}
         statements: dict[str, list[int | None]] = {"dbos": [], "maybe": []}
         begun: list[int | None] = []
+        starts: list[int] = []
         listening, hidden = 0, False
         for group in self._open:
             name, count, works = group["name"] or "", group["count"], group["works"]
@@ -332,9 +386,10 @@ class Prospects:
             hidden = hidden or group["last"] is None
             statements[kind].append(group["last"])
             begun.append(group["began"])
+            starts += group["starts"]
         found.began = None if hidden else min((each for each in begun if each), default=None)
         if listening and not hidden:
-            found.listening = listening
+            found.listening, found.starts = listening, tuple(starts)
         last = statements["dbos"] or statements["maybe"]
         if last and None not in last:
             newest = max(moment for moment in last if moment is not None)
@@ -399,6 +454,7 @@ class Prospects:
                 )
         elif kind == "open":
             group = {"name": a, "count": n, "last": m, "works": o + p, "listens": p, "began": q}
+            group["starts"] = [int(start) for start in (b or "").split()]
             self._open.append(group)
 
     def _pooled(self, process: int) -> bool:
@@ -501,6 +557,7 @@ class Prospects:
         moment = sa.case((state == "active", now), else_=activity.c.state_change)
         listens = query.op("~*", is_comparison=True)(_LISTENS)
         works = query.op("~*", is_comparison=True)(_WORKS)
+        start = sa.cast(_milliseconds(activity.c.backend_start), sa.BigInteger())
         schema = (self._queries.catalog.schema or "").replace('"', '""')
         table = f'"{schema}"."workflow_status"'
         server = self._part(
@@ -514,11 +571,12 @@ class Prospects:
             "open",
             activity,
             a=activity.c.application_name,
+            b=sa.func.string_agg(sa.cast(start, sa.Text()), " ").filter(listens),
             m=_milliseconds(sa.func.max(moment)),
             n=sa.func.count(),
             o=sa.func.count().filter(works),
             p=sa.func.count().filter(listens),
-            q=_milliseconds(sa.func.min(activity.c.backend_start)),
+            q=sa.func.min(start),
         ).where(
             activity.c.datname == sa.func.current_database(),
             activity.c.pid != sa.func.pg_backend_pid(),

@@ -2,8 +2,8 @@
 
 On threads, because a cell runs inside an event loop, where DBOS warns of blocking calls; and
 because a call that waits on a thread lets Ctrl-C in. ``DBOSClient`` itself runs no migrations; a
-SQLite file is opened so that it is never created. On Postgres its connections are ours
-(``transactions``): no setting outlives a transaction, and none stays open after a call.
+SQLite file is opened so that it is never created. Its connections are ours (``transactions``,
+``file_transactions``): no setting outlives a transaction, and none stays open after a call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from dbos_notebook.control.dbos_client import make_client
 from dbos_notebook.database.forking import keep_for_parent, reset_after_fork
 from dbos_notebook.errors import (
     DatabaseConnectionError,
-    DatabaseLockedError,
     NotebookError,
     PermissionDeniedError,
     QueryCancelledError,
@@ -82,6 +81,8 @@ class Door:
         # Connections that are kept for the next call of DBOS, and hold a place in a pool.
         self._kept = 0
         self._places = self.width
+        # The calls that run now.
+        self._attempts: set[Attempt] = set()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Run something on one of the door's threads."""
@@ -128,6 +129,7 @@ class Door:
         with self._turn:
             self._turn.wait_for(lambda: self._calling < self._places)
             self._calling += 1
+            self._attempts.add(attempt)
         self._here.attempt = attempt
         attempt.restart()
         try:
@@ -136,6 +138,7 @@ class Door:
             del self._here.attempt
             with self._turn:
                 self._calling -= 1
+                self._attempts.discard(attempt)
                 self._turn.notify_all()
 
     def make_do(self, error: BaseException) -> bool:
@@ -158,20 +161,13 @@ class Door:
             # The client was closed meanwhile: another engine would be closed by nobody.
             self._require_open()
             file = self._which_file()
-            if self._client is not None and file != self._file:
-                self._client.destroy()
-                self._client = None
+            if self._engine is not None and file != self._file:
+                self._engine.dispose()
+            self._file = file
             if self._client is None:
-                self._file = file
-                if not self.location.path:
-                    self._engine = self._made_engine()
-                address: dict[str, Any] = (
-                    {"system_database_url": self._sqlite_url()}
-                    if self.location.path
-                    else {"system_database_engine": self._engine}
-                )
+                self._engine = self._engine_of_file() if self.location.path else self._made_engine()
                 self._client = make_client(
-                    **address,
+                    system_database_engine=self._engine,
                     dbos_system_schema=self.schema,
                     system_database_pool_size=self.width,
                     application_name=self.application_name,
@@ -181,9 +177,31 @@ class Door:
                     lazy=True,
                     retry_connection_errors=False,
                 )
-                if self.location.path:
-                    self._do_not_wait(self._client)
             return self._client
+
+    def _engine_of_file(self) -> sa.Engine:
+        """Return the engine whose connection DBOS uses on a SQLite file."""
+        import sqlalchemy as sa
+
+        from dbos_notebook.control.file_transactions import make_engine
+
+        engine = make_engine(
+            self._sqlite_url(), self.location, self.statement_timeout, self._attempt
+        )
+        sa.event.listen(engine, "checkin", self._returned)
+        return engine
+
+    def _attempt(self) -> Attempt:
+        """Return the call of this thread."""
+        from dbos_notebook.control.transactions import Attempt
+
+        found: Attempt | None = getattr(self._here, "attempt", None)
+        return found or Attempt(self.statement_timeout)
+
+    def _returned(self, _connection: Any, record: Any) -> None:
+        # A call that was given up may end after the others.
+        if self._uses == 0 or self._closed:
+            record.invalidate()
 
     def _made_engine(self) -> sa.Engine:
         """Return the engine whose connections DBOS uses on Postgres."""
@@ -278,7 +296,7 @@ class Door:
     def _which_file(self) -> tuple[int, int] | None:
         """Tell a SQLite file from another one of the same name.
 
-        Who begins anew puts one in its place; DBOS's client would go on with the one that is gone.
+        Who begins anew puts one in its place; a connection would go on with the one that is gone.
         """
         if not self.location.path:
             return None
@@ -287,21 +305,6 @@ class Door:
         except OSError:  # the call says what is wrong
             return self._file
         return found.st_dev, found.st_ino
-
-    def _do_not_wait(self, client: DBOSClient) -> None:
-        """End a call that waited for a lock of SQLite's: DBOS would try again for ever."""
-        import sqlalchemy as sa
-
-        def locked(context: sa.engine.ExceptionContext) -> None:
-            if "database is locked" in str(context.original_exception):
-                raise self._locked()
-
-        sa.event.listen(client._sys_db.engine, "handle_error", locked)
-
-    def _locked(self) -> DatabaseLockedError:
-        return DatabaseLockedError(
-            f"{self.location} stayed locked by another process. Try again when its write is done."
-        )
 
     def _sqlite_url(self) -> str:
         import sqlalchemy as sa
@@ -318,6 +321,12 @@ class Door:
             pool, self._pool = self._pool, None
             client, self._client = self._client, None
             engine, self._engine = self._engine, None
+        if self.location.path:
+            # Nothing is written once the client is closed.
+            with self._turn:
+                running = list(self._attempts)
+            for attempt in running:
+                attempt.give_up()
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
         if client is not None:
@@ -351,8 +360,6 @@ class Door:
         reason = self.reason(error)
         if "readonly" in reason:
             return not_allowed(self.location, reason)
-        if "database is locked" in reason:
-            return self._locked()
         lost = isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
         if lost or error.connection_invalidated:
             return DatabaseConnectionError(f"The connection to {self.location} was lost: {reason}.")

@@ -21,12 +21,11 @@ if TYPE_CHECKING:
     from dbos_notebook.control.calls import Door
     from dbos_notebook.control.presses import Presses
 
-GRACE_SECONDS = 10.0
-"""How long a broken-off call waits for what SQLite does: that cannot be given up."""
 INTERRUPTED_SECONDS, FAILED_SECONDS = 0.25, 2.0
-"""How long it waits on Postgres, after Ctrl-C and after a fault, before it gives calls up."""
-GIVEN_UP_SECONDS = 0.15
-"""How long calls that were given up may take to roll back: more, and nobody answers."""
+"""How long a broken-off call waits, after Ctrl-C and after a fault, before it gives calls up."""
+GIVEN_UP_SECONDS, GIVEN_UP_FILE_SECONDS = 0.15, 0.5
+"""How long calls that were given up may take to roll back: more, and nobody answers. A file has no
+network before it, and a disk that may be slow."""
 MOST_TRIES = 20
 """How often a call is begun for which no connection is to be had."""
 TURN_SECONDS = 0.1
@@ -114,7 +113,7 @@ class Course:
 
     def _look(self, units: Sequence[Unit]) -> None:
         """Have somebody find out what calls wait for that take long: it may be a lock."""
-        if self._look_after is None:
+        if self._look_after is None or self._door.location.path:
             return
         limit = self._door.statement_timeout
         pause = LOOK_SECONDS if limit is None else min(LOOK_SECONDS, limit / 2)
@@ -184,16 +183,13 @@ class Course:
         with self._lock:
             self._stopped = True
         self.interrupted = self.interrupted or self._presses.count > 0
-        if self._door.location.path:
-            self._wait(units, GRACE_SECONDS)
-            return
         hasty = self.interrupted or isinstance(self.fatal, DatabaseConnectionError)
         if self._wait(units, INTERRUPTED_SECONDS if hasty else FAILED_SECONDS):
             return
         for unit in units:
             if unit.attempt is not None and not unit.ended:
                 unit.attempt.give_up()
-        self._wait(units, GIVEN_UP_SECONDS)
+        self._wait(units, GIVEN_UP_FILE_SECONDS if self._door.location.path else GIVEN_UP_SECONDS)
 
     def _wait(self, units: Sequence[Unit], seconds: float) -> bool:
         """Wait for the units that have begun; return whether all have ended."""

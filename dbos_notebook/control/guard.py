@@ -161,6 +161,15 @@ def _of_file(reader: Reader) -> Conditions:
     if path and not os.access(path, os.W_OK):
         return Conditions(not_allowed(reader.location, "the file is read-only"))
     file = SQLiteFile(reader.location)
+    beside = file.not_writable()
+    if beside is not None:
+        return Conditions(
+            PermissionDeniedError(
+                f"{reader.location} is in WAL mode, and you may not write {beside}. "
+                "Run control as the owner of that file, or give it the "
+                "permissions of the database. Nothing was written."
+            )
+        )
     if file.writing_locks_owner_out():
         return Conditions(
             PermissionDeniedError(

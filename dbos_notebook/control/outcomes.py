@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from dbos_notebook.control.forks import Fork
 from dbos_notebook.control.receipt import Line, Outcome
 from dbos_notebook.control.verbs import Cancel, Item, Known, Verb
-from dbos_notebook.errors import DatabaseConnectionError
 
 if TYPE_CHECKING:
     from dbos_notebook.control.calls import Door
@@ -70,10 +69,7 @@ def _outcome(
         return _returned(verb, item, known, course)
     if error is not None and not door.fatal(error):
         return _refused(verb, item, known, door.reason(error))
-    transactions = unit.attempt.transactions if unit.attempt else []
-    if transactions or not door.location.path:
-        return _broken_off(verb, item, unit, known, why, course)
-    return _broken_off_untraced(verb, item, unit, known, why, course)
+    return _broken_off(verb, item, unit, known, why, course)
 
 
 def _returned(verb: Verb, item: Item, known: Known | None, course: Course) -> tuple[Outcome, str]:
@@ -163,20 +159,3 @@ def _doubt(verb: Verb, item: Item, why: str) -> str:
     if isinstance(verb, Fork) and item.new_workflow_id:
         return f"{told}. If so, the fork is {item.new_workflow_id}"
     return told
-
-
-def _broken_off_untraced(
-    verb: Verb, item: Item, unit: Unit, known: Known | None, why: str, course: Course
-) -> tuple[Outcome, str]:
-    """Judge a call on a file that did not return, by the rows alone."""
-    if known is None:
-        return "unknown", f"begun, and then: {why}"
-    after, new = known.rows.get(item.workflow_id), known.rows.get(item.new_workflow_id or "")
-    if verb.happened(item, after, new):
-        return "done", f"{verb.done(item)} (though: {why})"
-    if not unit.ended:
-        return "unknown", "still under way when the call was interrupted"
-    if not verb.traceable and isinstance(course.fatal, DatabaseConnectionError):
-        # It may have been written all the same, and no row would show which call did.
-        return "unknown", f"begun, and then: {why}"
-    return "failed", f"not done: {why}"

@@ -91,7 +91,6 @@ class Steer:
         self.reader = reader
         self.queries = queries
         self._read_only = read_only
-        # Only on Postgres does it bound what control does: SQLite waits for its lock by itself.
         timeout: float | None = getattr(reader, "statement_timeout", None)
         self.door = Door(reader.location, reader.schema, application_name, timeout)
         self.history = History(str(reader.location))

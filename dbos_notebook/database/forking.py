@@ -7,6 +7,7 @@ held during the fork is never released in the child.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Any, Protocol
 
@@ -31,6 +32,24 @@ def reset_after_fork(each: Forkable) -> None:
 def keep_for_parent(*resources: object) -> None:
     """Keep what a child inherited, so that it is never finalized, which would close it."""
     _of_parent.extend(resources)
+
+
+class ForkableLock:
+    """A lock that a forked child finds free, whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Start anew: the thread that held it is not in the child."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
 
 
 def _after_fork() -> None:

@@ -7,6 +7,7 @@ is a fact, and what is not found is one only where :attr:`Writers.complete` says
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +29,14 @@ class Writers:
         Whether this process has it open for writing as well.
     complete
         Whether all processes of the machine could be looked at.
+    began
+        When they started, this process among them, in milliseconds since 1970.
     """
 
     others: tuple[int, ...] = ()
     here: bool = False
     complete: bool = False
+    began: tuple[int, ...] = ()
 
 
 def writers(path: Path) -> Writers | None:
@@ -53,11 +57,13 @@ def writers(path: Path) -> Writers | None:
     except OSError:
         return None
     others: list[int] = []
+    began: list[int] = []
     here, complete = False, namespace == _FIRST_NAMESPACE
     for process in processes:
         try:
             if not _writes(process, path.name, wanted):
                 continue
+            began.append(_began(process))
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended meanwhile
         except OSError:
@@ -67,7 +73,17 @@ def writers(path: Path) -> Writers | None:
             here = True
         else:
             others.append(int(process))
-    return Writers(tuple(others), here, complete)
+    return Writers(tuple(others), here, complete, tuple(began))
+
+
+def _began(process: str) -> int:
+    """Return when a process started, in milliseconds since 1970."""
+    # The name of the program, in parentheses, may hold spaces and parentheses itself. After it,
+    # the start is the twentieth number: clock ticks since the machine was booted.
+    numbers = (_PROC / process / "stat").read_text().rpartition(")")[2].split()
+    started = int(numbers[19]) / os.sysconf("SC_CLK_TCK")
+    up = float((_PROC / "uptime").read_text().split()[0])
+    return int((time.time() - up + started) * 1000)
 
 
 def _writes(process: str, name: str, wanted: os.stat_result) -> bool:

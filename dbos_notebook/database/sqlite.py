@@ -68,7 +68,7 @@ class SQLiteReader:
         self.location = location
         self.changes = SchemaChanges()
         self._file = SQLiteFile(location)
-        self._timeout = statement_timeout
+        self.statement_timeout = statement_timeout
         self._closed = False
 
     @contextmanager
@@ -89,8 +89,8 @@ class SQLiteReader:
 
     def _begin(self) -> SQLiteSession:
         """Open the file and begin; wait for a writer, but so that Ctrl-C ends the wait at once."""
-        watch = _Watch(self._timeout)
-        patience = min(BUSY_TIMEOUT_SECONDS, self._timeout or BUSY_TIMEOUT_SECONDS)
+        watch = _Watch(self.statement_timeout)
+        patience = min(BUSY_TIMEOUT_SECONDS, self.statement_timeout or BUSY_TIMEOUT_SECONDS)
         deadline = time.monotonic() + patience
         while True:
             opening = self._open(watch)
@@ -181,7 +181,7 @@ class SQLiteReader:
 
     def _too_late(self) -> QueryTimeoutError:
         return QueryTimeoutError(
-            f"The query took over {self._timeout:g} s. Narrow the filters, or "
+            f"The query took over {self.statement_timeout:g} s. Narrow the filters, or "
             "connect(…, statement_timeout=…) with more."
         )
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from dbos_notebook.database.forking import reset_after_fork
+from dbos_notebook.database.forking import ForkableLock, reset_after_fork
 from dbos_notebook.errors import DatabaseChangedError, DatabaseConnectionError
 
 try:
@@ -156,6 +156,18 @@ class SQLiteFile:
         main, wal, _ = self._names()
         return _stat(wal) is not None or _in_wal_mode(main)
 
+    def not_writable(self) -> str | None:
+        """Return the file among ``-wal`` and ``-shm`` that is there and that we may not write.
+
+        A writer needs both: it would fail half way, and create the one that is missing as ours.
+        """
+        if not (_POSIX and self.in_wal_mode()):
+            return None
+        for each in self._names()[1:]:
+            if _stat(each) is not None and not os.access(each, os.W_OK):
+                return each
+        return None
+
     def writing_locks_owner_out(self) -> bool:
         """Return whether ``-wal`` and ``-shm`` that we create could not be written by the owner.
 
@@ -278,7 +290,7 @@ def _groups_of(user: int) -> list[int]:
 
 
 _kept: dict[tuple[int, int], int] = {}
-_kept_lock = threading.Lock()
+_kept_lock = ForkableLock()
 
 
 def _kept_open(path: str) -> int:

@@ -43,7 +43,8 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
         took less than a millisecond has a row too. The durations add up to the root's
         ``duration``: its latest run, until it was read while it is running. One that still waits,
         or was cancelled while it did, has its wait alone. Where cancelling erased when a run
-        began, the path begins with its first recorded step. ``part`` is:
+        began, the path begins with its first recorded step, and what lies between steps and after
+        them is ``unknown``. ``part`` is:
 
         ========== ======================================================================
         queued     the workflow waited on a queue
@@ -54,6 +55,7 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
         result     from a child's end, or the question for it, until its parent had the result
         between    the workflow's own code, between steps, or before or after them
         running    after the last recorded step of a workflow that is PENDING
+        unknown    its own code, or a pause before it was resumed: its beginning was erased
         ========== ======================================================================
 
     Raises
@@ -200,7 +202,9 @@ class _Walk:
         if frame.at_end and running in self.spans.nodes:
             self.back_to(moment, running, "running")
         else:
-            self.back_to(moment, frame.workflow_id, "between")
+            span = self.spans.workflow(frame.workflow_id)
+            part = "unknown" if span is not None and span.lost else "between"
+            self.back_to(moment, frame.workflow_id, part)
         frame.at_end = False
 
     def _part(self, step: Step) -> str:
@@ -257,7 +261,8 @@ def self_time(graph: nx.DiGraph[Any]) -> pd.DataFrame:
         ``node``, ``workflow_id``, ``function_id``, ``kind``, ``name``, ``duration``, ``children``
         and ``self``, the most self time first; a row for each node that has times. A workflow's
         ``children`` is the time in which at least one of its steps ran; that of a step which
-        awaits a workflow, the time in which that one was queued or ran. ``self`` is the rest.
+        awaits a workflow, the time in which that one was queued or ran. ``self`` is the rest. A
+        workflow of which cancelling erased when its run began has no row.
 
     Raises
     ------
@@ -278,7 +283,7 @@ def self_time(graph: nx.DiGraph[Any]) -> pd.DataFrame:
         span = times.workflow(workflow_id)
         steps = times.steps(workflow_id)
         own = times.own_steps(workflow_id)
-        if span is not None and span.begun is not None:
+        if span is not None and span.begun is not None and not span.lost:
             inside = _covered([(step.start, step.end) for step in own], span.begun, span.ended)
             rows.append((workflow_id, span.ended - span.begun, inside))
         for step in steps:

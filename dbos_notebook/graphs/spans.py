@@ -17,12 +17,12 @@ import pandas as pd
 
 from dbos_notebook.errors import GraphError
 from dbos_notebook.graphs.given import check_graph
-from dbos_notebook.tables.timing import SECOND
+from dbos_notebook.tables.timing import ERASED, SECOND
 
 Key = Hashable
 Node = Mapping[str, Any]
 _WAITING = ("DELAYED", "ENQUEUED")
-_ROUNDED = ("created_at", "dequeued_at", "ended_at")
+_WHOLE = ("created_at", "dequeued_at", "ended_at")
 _ASKED = 100
 """Workflows whose times are looked at to know whether all are in whole seconds."""
 
@@ -60,6 +60,25 @@ class Span(NamedTuple):
     lost: bool = False
 
 
+class Unstarted(NamedTuple):
+    """What is known of a workflow that was cancelled before its latest run began.
+
+    Attributes
+    ----------
+    before
+        Whether it ran before. ``None``: nothing recorded holds that, as resuming starts the count
+        of its attempts again.
+    delayed
+        Whether its delay had not ended.
+    most
+        How long it waited on a queue at most, in milliseconds.
+    """
+
+    before: bool | None
+    delayed: bool
+    most: int
+
+
 class Runs:
     """The latest run of each workflow of a graph: the one place where steps refine its times.
 
@@ -71,7 +90,7 @@ class Runs:
     coarse
         Whether the times of workflows are whole seconds: on SQLite, if the application ran on
         Python before 3.12. Where a newer Python opens a database that an older one made, only
-        the times of creation are.
+        the times of creation are; those stay as they are recorded.
     """
 
     def __init__(self, graph: nx.DiGraph[Any]) -> None:
@@ -81,7 +100,7 @@ class Runs:
         self._steps: dict[Key, list[Key]] = {}
         self._started: dict[Key, int] = {}
         self._spans: dict[Key, Span | None] = {}
-        instants: dict[str, list[int]] = {name: [] for name in _ROUNDED}
+        instants: dict[str, list[int]] = {name: [] for name in _WHOLE}
         for key, node in self._nodes.items():
             if "function_id" in node:
                 self._steps.setdefault(node.get("workflow_id"), []).append(key)
@@ -91,16 +110,13 @@ class Runs:
                     self._started[child] = min(begun, self._started.get(child, begun))
             elif node.get("kind") == "workflow":
                 for name, found in instants.items():
-                    if name in node and len(found) < _ASKED:
+                    # The end of a cancelled one may be its deadline, which is exact.
+                    exact = name == "ended_at" and node.get("status") == "CANCELLED"
+                    if name in node and not exact and len(found) < _ASKED:
                         found.append(milliseconds(node[name]))
         sqlite = not str(graph.graph.get("database", "")).startswith("postgresql")
-        self._whole = {
-            name: sqlite and bool(found) and all(each % SECOND == 0 for each in found)
-            for name, found in instants.items()
-        }
-        self.coarse = self._whole["created_at"] and (
-            self._whole["ended_at"] or not instants["ended_at"]
-        )
+        whole = all(each % SECOND == 0 for found in instants.values() for each in found)
+        self.coarse = sqlite and bool(instants["created_at"]) and whole
 
     def span(self, workflow_id: Key) -> Span | None:
         """Return the times of a workflow; ``None``: not in the graph, or none are known."""
@@ -159,6 +175,34 @@ class Runs:
             self.older(key) == "earlier" for key in steps
         )
 
+    def unstarted(self, workflow_id: Key) -> Unstarted | None:
+        """Return what is known of a workflow cancelled before its latest run; ``None``: it was not.
+
+        That it never ran is known only where its wait is: there it was never resumed.
+        """
+        node, span = self._nodes.get(workflow_id, {}), self.span(workflow_id)
+        if node.get("status") != "CANCELLED" or node.get("recovery_attempts") != 0 or span is None:
+            return None
+        keys = self._steps.get(workflow_id, ())
+        before: bool | None = None
+        if "enqueued_at" in node:
+            before = False
+        elif any(self.older(key) == "earlier" for key in keys):
+            before = True
+        since = span.created
+        if "delay_until" in node:
+            since = max(since, milliseconds(node["delay_until"]))
+        rounding = SECOND if self.coarse else 0
+        return Unstarted(before, since > span.ended, max(0, span.ended - since + rounding))
+
+    def to_the_second(self, workflow_id: Key) -> bool:
+        """Whether how long a workflow ran is known to the second only, as no steps say more."""
+        span = self.span(workflow_id) if self.coarse else None
+        if span is None or span.begun is None:
+            return False
+        cut = span.begun % SECOND == 0 or span.ended % SECOND == 0
+        return cut or self._implied(workflow_id)
+
     def _span(self, workflow_id: Key) -> Span | None:
         span = self.recorded(workflow_id)
         if span is None:
@@ -167,7 +211,7 @@ class Runs:
         over = node.get("status") not in (*_WAITING, "PENDING")
         ran = span.enqueued is None and node.get("recovery_attempts") != 0
         lost = span.begun is None and ran and over
-        if not lost and not any(self._whole.values()):
+        if not lost and not self.coarse:
             return span
         steps = [
             step
@@ -180,15 +224,20 @@ class Runs:
         if lost:
             begun = None if first is None else min(first, ended)
         elif begun is not None and first is not None and abs(first - begun) < SECOND:
-            rounded = self._whole["dequeued_at" if "dequeued_at" in node else "created_at"]
-            begun = first if rounded else begun
-        if over and last is not None and 0 < last - ended < SECOND and self._whole["ended_at"]:
-            ended = last
-        if self._whole["created_at"]:
+            begun = begun if self._implied(workflow_id) else first
+        if self.coarse:
+            if over and last is not None and 0 < last - ended < SECOND:
+                ended = last
             created, enqueued, begun = self._after_starter(workflow_id, created, enqueued, begun)
         if begun is not None:
             ended = max(begun, ended)
         return Span(created, enqueued, begun, ended, lost)
+
+    def _implied(self, workflow_id: Key) -> bool:
+        """Whether the beginning is exact: cancelling erased it, a deadline and timeout imply it."""
+        node = self._nodes[workflow_id]
+        erased = node.get("status") in ERASED and "dequeued_at" not in node
+        return erased and "started_at" in node
 
     def _after_starter(
         self, workflow_id: Key, created: int, enqueued: int | None, begun: int | None
@@ -198,8 +247,8 @@ class Runs:
         if since is not None and since - created < SECOND:
             created = max(created, since)
             if begun is not None:
-                queued = "dequeued_at" in self._nodes[workflow_id]
-                begun = max(begun, created) if queued else created
+                own = "dequeued_at" in self._nodes[workflow_id] or self._implied(workflow_id)
+                begun = max(begun, created) if own else created
             if enqueued is not None:
                 enqueued = max(enqueued, created)
         elif begun is not None and enqueued is not None and begun - enqueued < SECOND:

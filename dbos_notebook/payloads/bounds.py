@@ -128,6 +128,8 @@ def excess(value: Any, recorded: int, characters: int = 0) -> str | None:
             elif id(part) not in inside:
                 if kind is Opaque:
                     legible -= len(part.type)
+                elif kind is collections.defaultdict and part.default_factory is not None:
+                    legible -= len(part.default_factory.type)
                 if len(way) > MAX_DEPTH:
                     return f"it is nested over {MAX_DEPTH} deep"
                 inside.add(id(part))

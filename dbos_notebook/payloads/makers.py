@@ -23,7 +23,7 @@ from dbos_notebook.payloads.bounds import Work, units
 from dbos_notebook.payloads.builders import hashed, set_items
 from dbos_notebook.payloads.errors import RecordedError
 from dbos_notebook.payloads.keys import ADDRESSES
-from dbos_notebook.payloads.values import Opaque, Reference
+from dbos_notebook.payloads.values import Factory, Opaque, Reference
 
 MAX_NAME = 200
 MAX_TEXT_ARGUMENT = 10_000
@@ -129,8 +129,12 @@ def _counter(items: Any = ()) -> Any:
 
 
 def _defaultdict(work: Work, factory: Any = None, items: Any = ()) -> Any:
-    # What made its missing values is not called here.
-    return collections.defaultdict(None, _dict(work, items))
+    if isinstance(factory, Opaque):
+        called = "" if type(factory) is Reference else "(…)"
+        factory = Factory(f"{factory.type}{called}")
+    elif factory is not None:
+        raise _DeclinedError
+    return collections.defaultdict(factory, _dict(work, items))
 
 
 def _deque(items: Any = (), size: Any = None) -> Any:

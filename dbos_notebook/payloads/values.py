@@ -124,6 +124,23 @@ class Reference(Opaque):
         return f"<{self.type}>"
 
 
+class Factory(Reference):
+    """What makes the missing values of a recorded ``defaultdict``: not loaded, and never called.
+
+    Examples
+    --------
+    >>> import collections
+    >>> collections.defaultdict(Factory("builtins.list"), a=1)
+    defaultdict(<builtins.list>, {'a': 1})
+    """
+
+    __slots__ = ()
+
+    def __call__(self) -> Any:
+        """Raise KeyError, as a dict without that key does."""
+        raise KeyError(f"There is no such key, and {self.type} is not loaded to make its value.")
+
+
 class Undecoded:
     """A payload that was not decoded: the reason, and the stored text.
 

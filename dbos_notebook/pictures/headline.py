@@ -72,8 +72,8 @@ def headline(
     if duration:
         outcome += f" {'after' if status in ENDED else 'for'} {duration}"
     run = times.workflow(root) if root in graph else None
-    if run is not None and run.over and run.began is None and not run.lost:
-        outcome += ", never ran"
+    if root in graph and (how := times.unstarted(root)):
+        outcome += f", {how}"
     if status == "ENQUEUED" and (waited := times.waited(root)):
         outcome += f" for {waited}"
     began = run is not None and run.began is not None and not run.lost

@@ -10,6 +10,7 @@ from dbos_notebook.pictures import differences, words
 from dbos_notebook.pictures.edges import heads, tails
 from dbos_notebook.pictures.theme import DASHES, ENDED, GRAVEST, OPERATIONS, SAID, known
 from dbos_notebook.pictures.times import Times
+from dbos_notebook.tables.timing import never_ran
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -83,7 +84,7 @@ def card_of(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Car
     kind = str(attributes.get("kind", "step"))
     status = known(attributes.get("status"))
     operation = str(attributes.get("operation", "step"))
-    card = Card(node_id, key, kind, status, "box", [], tooltip(key, attributes), None)
+    card = Card(node_id, key, kind, status, "box", [], tooltip(key, attributes, times), None)
     card.failing = bool(attributes.get("on_failing_path"))
     card.look = card.mark = status
     card.dash, card.strong = DASHES[status], status == "ERROR"
@@ -154,10 +155,13 @@ def _workflow_lines(
     if not words.missing(queue):
         waits = "has waited" if run is not None and not run.over and run.began is None else "waited"
         place = words.fit(words.clean(queue, 60), SMALL, WIDEST - 90)
+        if attributes.get("status") == "DELAYED":
+            until = times.delayed(key).removeprefix("delayed ")
+            card.lines.append(Line(words.fit(until, SMALL, WIDEST)))
         card.lines.append(Line(f"{waits} {waited} on {place}" if waited else f"on queue {place}"))
-    elif run is not None and run.over and run.began is None and not run.lost:
+    elif how := times.unstarted(key):
         # Cancelling erased which queue it was.
-        card.lines.append(Line(f"waited {waited}, never ran" if waited else "never ran"))
+        card.lines += [Line(words.fit(each, SMALL, WIDEST)) for each in how.split("; ")]
 
 
 def group_name(name: str, attributes: dict[str, Any]) -> str:
@@ -214,7 +218,7 @@ def _error_line(card: Card, attributes: dict[str, Any]) -> None:
     card.lines.append(Line(words.fit(name, SMALL, WIDEST, bold=True), bold=True, tone="status"))
 
 
-def tooltip(key: Any, attributes: dict[str, Any]) -> str:
+def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
     """Say all that is known of a node, in lines."""
     workflow = attributes.get("workflow_id", key)
     lines = [words.clean(attributes.get("name") or "", 500)]
@@ -236,6 +240,7 @@ def tooltip(key: Any, attributes: dict[str, Any]) -> str:
         ("dequeued_at", "dequeued"),
         ("started_at", "started"),
         ("completed_at", "completed"),
+        ("delay_until", "delayed until"),
         ("queue_name", "queue"),
         ("app_version", "version"),
         ("executor_id", "executor"),
@@ -244,9 +249,15 @@ def tooltip(key: Any, attributes: dict[str, Any]) -> str:
         value = attributes.get(column)
         if words.missing(value) or value == "":
             continue
+        if column == "executor_id" and never_ran(
+            attributes.get("status"), attributes.get("recovery_attempts")
+        ):
+            continue
         if column in ("duration", "queue_wait"):
             value = words.took(value)
-        elif column.endswith("_at"):
+            if times.coarse and attributes.get("kind") == "workflow":
+                value = times.took(key) if column == "duration" else times.waited(key)
+        elif column.endswith("_at") or column == "delay_until":
             value = words.moment(value)
         lines.append(f"{said}: {words.clean(value, 200)}")
     error = [attributes.get("error_type"), attributes.get("error_message")]

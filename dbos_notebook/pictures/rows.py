@@ -118,7 +118,7 @@ def _row(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times, key: Any,
         known(attributes.get("status")),
         words.clean(attributes.get("name") or kind, 200),
         depth,
-        tooltip(key, attributes),
+        tooltip(key, attributes, times),
         failing=bool(attributes.get("on_failing_path")),
     )
     error = attributes.get("error_type")
@@ -151,14 +151,15 @@ def _workflow_row(
     elif run.lost:
         row.remark = "when it began is not recorded"
     elif run.over:
-        row.took, row.remark = times.waited(row.key), "waited, and never ran"
+        row.remark = times.unstarted(row.key)
     elif run.enqueued is not None:
         row.took, row.remark = times.waited(row.key), "has waited"
     else:
-        delay = words.moment(attributes.get("delay_until"))
-        row.remark = f"delayed until {delay}" if delay else "delayed"
+        row.remark = times.delayed(row.key)
     told: dict[str, float] = {}
     for span in row.spans:
+        if span.part == "queue" and times.coarse:
+            continue  # its bar begins at a whole second; how long it waited stands above
         told[span.part] = told.get(span.part, 0.0) + span.end - span.start
     row.tooltip += "".join(
         f"\n{said}: {words.lasted(told[part])}" for part, said in PARTS.items() if told.get(part)

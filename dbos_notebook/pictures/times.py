@@ -75,15 +75,17 @@ class Times:
             return ""
         if not self.coarse:
             return words.took(duration)
-        # Both ends to the second, and no step to say more.
         lasted = run.ended - run.began
-        return words.lasted(lasted) if lasted else "< 1 s"
+        return words.about(lasted) if self._runs.to_the_second(key) else words.lasted(lasted)
 
     def waited(self, key: Any) -> str:
         """Say how long a workflow waited on a queue, or has waited; ``""``: not known, or not."""
         run = self.workflow(key)
         if run is None or run.enqueued is None:
             return ""
+        wait = self._graph.nodes[key].get("queue_wait")
+        if self.coarse and wait is not None and not words.missing(wait):
+            return words.about(wait.total_seconds())
         return words.lasted((run.ended if run.began is None else run.began) - run.enqueued)
 
     def again(self, key: Any) -> bool:
@@ -95,10 +97,22 @@ class Times:
         run = self.workflow(key)
         if run is None or run.began is not None or run.lost:
             return self.took(key)
-        waited = self.waited(key)
         if run.over:
-            return f"waited {waited}, never ran" if waited else "never ran"
+            return self.unstarted(key)
+        waited = self.waited(key)
+        if not waited and self._graph.nodes[key].get("status") == "DELAYED":
+            return self.delayed(key).removeprefix("delayed").strip()
         return f"has waited {waited}" if waited else ""
+
+    def delayed(self, key: Any) -> str:
+        """Say until when a workflow is delayed."""
+        until = words.moment(self._graph.nodes[key].get("delay_until"))
+        return f"delayed until {until}" if until else "delayed"
+
+    def unstarted(self, key: Any) -> str:
+        """Say how a workflow was cancelled before its latest run; ``""``: it was not."""
+        found = self._runs.unstarted(key)
+        return "" if found is None else words.unstarted(found, self.waited(key))
 
     def step(self, key: Any) -> tuple[float, float] | None:
         """Return when a step began and ended; ``None``: not known."""
@@ -133,7 +147,7 @@ class Times:
         if graph.graph.get("root") not in graph:
             return []
         path = graphs.critical_path(graph).dropna(subset=["start", "end"])
-        path = path[path["part"] != "before"]  # of which no bar is drawn
+        path = path[~path["part"].isin(["before", "unknown"])]  # of which no bar is drawn
         starts, ends = (
             path[name].to_numpy("datetime64[ns]").astype("int64") / 1e9 for name in ("start", "end")
         )

@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from dbos_notebook.graphs.spans import Unstarted
 
 LONGEST_TOOLTIP = 1_000
 MOST_MARKS = 2
@@ -166,6 +169,43 @@ def lasted(seconds: float) -> str:
         if count:
             return f"{count} {large} {rest} {small}" if rest else f"{count} {large}"
     return f"{whole} s"
+
+
+def about(seconds: float) -> str:
+    """Say a number of seconds that is known to the second only.
+
+    Examples
+    --------
+    >>> about(1.4), about(0.3), about(90)
+    ('about 1 s', '< 1 s', 'about 1 m 30 s')
+    """
+    whole = math.floor(seconds + 0.5)
+    if whole < 1:
+        return "< 1 s"
+    return f"about {whole} s" if whole < 60 else f"about {lasted(whole)}"
+
+
+def unstarted(found: Unstarted, waited: str = "") -> str:
+    """Say how a workflow was cancelled before its latest run, and no more than is recorded.
+
+    ``waited`` is how long it waited, where that is known.
+
+    Examples
+    --------
+    >>> from dbos_notebook.graphs.spans import Unstarted
+    >>> unstarted(Unstarted(before=False, delayed=False, most=11_000), "11 s")
+    'waited 11 s, never ran'
+    >>> unstarted(Unstarted(before=None, delayed=False, most=11_000))
+    'waited at most 11 s; whether it ran before is not recorded'
+    """
+    if found.before:
+        return "did not run again"
+    known = found.before is not None
+    if found.delayed:
+        return "its delay had not ended" + (", never ran" if known else "")
+    if known:
+        return f"waited {waited}, never ran" if waited else "never ran"
+    return f"waited at most {lasted(found.most / 1000)}; whether it ran before is not recorded"
 
 
 def moment(time: Any) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from dbos_notebook.database.forking import ForkableLock
 from dbos_notebook.errors import FilterError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
 
-_MAKING = threading.Lock()
+_MAKING = ForkableLock()
 
 
 class Base:

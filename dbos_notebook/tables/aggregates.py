@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import sqlalchemy as sa
+from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.tables import frames, listings, timing
@@ -196,7 +197,10 @@ def _queue_work(queries: Queries, now: pd.Timestamp) -> Question:
 
 
 def executors(session: Session, queries: Queries) -> pd.DataFrame:
-    """List who ran workflows, by executor, version and application, latest activity first."""
+    """List who ran workflows, by executor, version and application, latest activity first.
+
+    Who only enqueued a workflow ran none: see :func:`timing.sql_never_ran`.
+    """
     table = queries.workflows
     who = ("executor_id", "application_version", "application_name")
     keys = [queries.column(table, name) for name in who]
@@ -216,7 +220,8 @@ def executors(session: Session, queries: Queries) -> pd.DataFrame:
     )
     began = sa.case((status == "PENDING", queries.moment(table, "created_at")))
     started = queries.moment(table, "started_at_epoch_ms")
-    deeds = [sa.func.max(moment) for moment in (ended, started, began)]
+    # The largest of an absent column has no type that could be compared.
+    deeds = [sa.func.max(each) for each in (ended, started, began) if not isinstance(each, Null)]
     columns = tuple(Column(c.name, c.kind, c.meaning, c.name) for c in EXECUTOR)
     statement = (
         sa.select(
@@ -227,7 +232,7 @@ def executors(session: Session, queries: Queries) -> pd.DataFrame:
             sa.func.min(queries.moment(table, "created_at")).label("first_seen"),
             _latest(queries, deeds).label("last_seen"),
         )
-        .where(keys[0].is_not(None), *queries.where({}))
+        .where(keys[0].is_not(None), ~timing.sql_never_ran(queries), *queries.where({}))
         .group_by(*(sa.literal_column(str(i + 1)) for i in range(len(who))))
     )
     frame = _frame(session, statement, columns)
@@ -248,8 +253,9 @@ def step_statistics(
 ) -> pd.DataFrame:
     """Summarise step durations and failures of the workflows that filters pick.
 
-    Quantiles interpolate linearly, as pandas and PostgreSQL's percentile_cont do. SQLite has none,
-    so there the durations travel and pandas computes.
+    Steps that a fork has from its original are left out: they ran once. Quantiles interpolate
+    linearly, as pandas and PostgreSQL's percentile_cont do. SQLite has none, so there the durations
+    travel and pandas computes.
     """
     known = {c.name: c for c in STEP if c.name in ("function_name", "application_name")}
     of_workflow = {
@@ -275,12 +281,41 @@ def step_statistics(
     took = (sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())).label("took")
     failed = sa.case((queries.recorded_error(steps).is_not(None), 1), else_=0).label("failed")
     rows = sa.select(*keys, took, failed).select_from(joined).where(*queries.where(filters))
+    if (copied := _copied(queries)) is not None:
+        rows = rows.where(~copied)
     if queries.catalog.dialect == "postgresql":
         frame = _percentiles(session, rows.subquery("step"), columns)
     else:
         frame = _quantiles(session, rows, columns)
     frame = frame.sort_values(["total", "count"], ascending=False)
     return frame.reset_index(drop=True)
+
+
+def _copied(queries: Queries) -> sa.ColumnElement[bool] | None:
+    """Return SQL that is true for a step that a fork has from its original, times and all.
+
+    ``None``: this database has no times of steps, or no forks.
+    """
+    steps, workflows = queries.steps, queries.workflows
+    times = ("started_at_epoch_ms", "completed_at_epoch_ms")
+    if "forked_from" not in workflows.c or not all(name in steps.c for name in times):
+        return None
+    theirs = steps.alias("theirs")
+    same = [theirs.c[name] == steps.c[name] for name in ("function_id", *times)]
+    # In whole seconds, a fork may seem to be older than what was copied; the original knows,
+    # while it has not been deleted. It is looked up by the primary key.
+    recorded = sa.exists(
+        sa.select(sa.literal_column("1"))
+        .select_from(theirs)
+        .where(theirs.c.workflow_uuid == workflows.c.forked_from, *same)
+        .correlate(steps, workflows)
+    )
+    ended, created = queries.moment(steps, times[1]), queries.moment(workflows, "created_at")
+    before = sa.cast(ended, sa.BigInteger()) < sa.cast(created, sa.BigInteger())
+    return sa.and_(
+        workflows.c.forked_from.is_not(None),
+        sa.or_(sa.func.coalesce(before, sa.false()), recorded),
+    )
 
 
 _STATISTICS = ("total", "mean", "p50", "p95", "max")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import json
+import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -378,9 +379,16 @@ def note_truncation(frame: pd.DataFrame, *, truncated: bool, asked: bool, what: 
             f"Showing {len(frame):,} {what} of more. "
             "Pass limit=None for all, or narrow the filters.",
             TruncatedWarning,
-            # The reader of the warning wrote the call to the Client's method.
-            stacklevel=4,
+            stacklevel=_callers_level(),
         )
+
+
+def _callers_level() -> int:
+    """Return the stack level, for a warning, of whoever called the package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("dbos_notebook."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def rechunk(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[list[pa.RecordBatch]]:

@@ -39,8 +39,9 @@ class Health:
     queues
         As :meth:`Client.queues`.
     failures
-        Columns ``name``, ``error_type``, ``error_message`` (the newest), ``count``, ``last`` and
-        ``workflow_id`` (the newest); most first.
+        Columns ``name``, ``error_type``, ``error_message`` (the newest), ``messages`` (how many
+        different ones, no message among them), ``count``, ``last`` and ``workflow_id`` (the
+        newest); most first.
     cut
         Whether more failed than were looked at.
     """
@@ -105,12 +106,16 @@ def health(
 
 def _failures(failed: pd.DataFrame, moment: str) -> pd.DataFrame:
     keys = ["name", "error_type"]
-    columns = [*keys, "error_message", "count", "last", "workflow_id"]
+    columns = [*keys, "error_message", "messages", "count", "last", "workflow_id"]
     if failed.empty:
         return pd.DataFrame(columns=columns)
     newest = failed.sort_values(moment, ascending=False).rename(columns={moment: "last"})
+    said = newest["error_message"].astype("object")
+    newest["error_message"] = said.where(said != "")
+    newest["messages"] = said.where(said.notna(), "")
     groups = newest.groupby(keys, observed=True, dropna=False, sort=False)
     found = groups[["error_message", "last", "workflow_id"]].first()
+    found["messages"] = groups["messages"].nunique()
     found["count"] = groups.size()
     found = found.reset_index().sort_values(["count", "last"], ascending=False)
     return found[columns].reset_index(drop=True)

@@ -7,12 +7,17 @@ A workflow can run several times under one ID: DBOS resumes, rewinds and recover
 here are those of its latest run, and what its row no longer holds is missing, never zero:
 
 - Cancelling erases ``queue_name`` and ``started_at_epoch_ms``. A cancelled workflow has a start
-  only where its deadline and timeout imply one. If it was never dequeued (``recovery_attempts``
-  is 0), its wait ended when it was cancelled, and it has no duration.
+  only where its deadline and timeout imply one. If ``recovery_attempts`` is 0, it was not dequeued
+  since it was created or last resumed, and it has no duration. Resuming sets that to 0 and clears
+  the deadline: only where there is a deadline, it was never resumed, and waited until it was
+  cancelled.
 - Resuming, rewinding and recovering put it on a queue again. ``created_at`` stays, and
   ``updated_at`` is the time of that change until it is dequeued; then nothing holds it.
 - A delay ends at ``delay_until_epoch_ms``, and only then the wait on the queue begins. The row
   does not change at that moment.
+- Whole seconds (:data:`SECOND`) are cut, not rounded, but deadlines and timeouts are exact: what
+  was cancelled in the second of its deadline, or of the start that it implies, is taken to have
+  ended no earlier than that.
 """
 
 from __future__ import annotations
@@ -44,7 +49,7 @@ RAN_BEFORE = Column(
 """Evidence of an earlier run, from the steps; it travels with a workflow, and is not shown."""
 
 _TERMINAL = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
-_ERASED = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+ERASED = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 _WAITING = ("ENQUEUED", "DELAYED")
 _INSTANTS = (
     "created_at",
@@ -107,20 +112,22 @@ def run_times(value: Callable[[str], Array | None], status: Status, now: int) ->
     )
     never = np.zeros(size, bool)
     attempts = _or(value("recovery_attempts"), np.full(size, np.nan))
-    terminal, erased, waiting = (status.among(each) for each in (_TERMINAL, _ERASED, _WAITING))
+    terminal, erased, waiting = (status.among(each) for each in (_TERMINAL, ERASED, _WAITING))
     undequeued = np.isnat(dequeued)
 
     # Before dbos 2.31 no completion was recorded; the last change of the row is it.
     ended = np.where(terminal, _first(completed, updated), _NEVER)
-
     started = _first(dequeued, created)
     lost = erased & undequeued
+    timeout, deadline = value("workflow_timeout"), value("workflow_deadline")
+    if deadline is not None:
+        ended = _not_before(deadline, ended, created, status.among(("CANCELLED",)))
     if lost.any():
-        timeout, deadline = value("workflow_timeout"), value("workflow_deadline")
         started[lost] = _NEVER
         if timeout is not None and deadline is not None:
             # The deadline is the start and the timeout, until a recovery keeps it.
             implied = deadline - timeout
+            ended = _not_before(implied, ended, created, lost & (attempts == 1))
             sane = lost & (attempts == 1) & (implied <= ended)
             started[sane] = implied[sane]
     started[waiting] = _NEVER
@@ -132,6 +139,7 @@ def run_times(value: Callable[[str], Array | None], status: Status, now: int) ->
     if waiting.any():
         enqueued = _waiting_since(value, status, enqueued, updated, delay, moment)
     never_ran = lost & (attempts == 0)
+    never_ran &= False if deadline is None else ~np.isnat(deadline)
     if never_ran.any():
         until[never_ran] = ended[never_ran]
         unknown &= ~never_ran
@@ -155,6 +163,18 @@ def run_times(value: Callable[[str], Array | None], status: Status, now: int) ->
         _between(enqueued, until),
         _between(started, np.where(running, moment, ended)),
     )
+
+
+def _not_before(exact: Array, ended: Array, created: Array, among: Array) -> Array:
+    """Return ends; those cut to the second are no earlier than an exact moment in that second."""
+    second, zero = np.timedelta64(SECOND, "ms"), np.timedelta64(0, "ms")
+    late = exact - ended
+    near = among & (late > zero) & (late < second)
+    if not near.any():
+        return ended
+    epoch = np.datetime64(0, "ms")
+    near &= ((ended - epoch) % second == zero) & ((created - epoch) % second == zero)
+    return np.where(near, exact, ended)
 
 
 def _waiting_since(
@@ -310,9 +330,19 @@ def sql_times(queries: Queries, now: int) -> dict[str, sa.ColumnElement[Any]]:
     attempts = queries.column(table, "recovery_attempts")
     status = table.c.status
     moment_now = sa.literal(now, sa.BigInteger())
-    ended = sa.case((status.in_(_TERMINAL), sa.func.coalesce(completed, updated)))
-    lost = sa.and_(status.in_(_ERASED), dequeued.is_(None))
+    last = sa.func.coalesce(completed, updated)
+    lost = sa.and_(status.in_(ERASED), dequeued.is_(None))
     implied = deadline - timeout
+    coarse = sa.and_(last % SECOND == 0, created % SECOND == 0)
+
+    def near(exact: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        return sa.and_(exact > last, exact - last < SECOND, coarse)
+
+    ended = sa.case(
+        (sa.and_(status == "CANCELLED", near(deadline)), deadline),
+        (sa.and_(lost, attempts == 1, near(implied)), implied),
+        (status.in_(_TERMINAL), last),
+    )
     started = sa.case(
         (sa.and_(lost, attempts == 1, implied <= ended), implied),
         (sa.or_(lost, status.in_(_WAITING)), None),
@@ -333,7 +363,7 @@ def sql_times(queries: Queries, now: int) -> dict[str, sa.ColumnElement[Any]]:
     enqueued = sa.case(
         (status == "DELAYED", None),
         (status == "ENQUEUED", sa.case((changed, updated), else_=base)),
-        (sa.and_(lost, attempts == 0, base <= ended), base),
+        (sa.and_(lost, attempts == 0, deadline.is_not(None), base <= ended), base),
         (sa.or_(dequeued.is_(None), requeued), None),
         else_=base,
     )
@@ -349,6 +379,30 @@ def sql_times(queries: Queries, now: int) -> dict[str, sa.ColumnElement[Any]]:
         "queue_wait": _sql_between(enqueued, until),
         "duration": _sql_between(started, sa.case((status == "PENDING", moment_now), else_=ended)),
     }
+
+
+def sql_never_ran(queries: Queries) -> sa.ColumnElement[bool]:
+    """Return SQL that is true for a workflow that waits, or was cancelled before it ran.
+
+    What DBOS recorded as its executor is who enqueued it; of what was resumed, who ran it before.
+    """
+    status = queries.workflows.c.status
+    attempts = queries.column(queries.workflows, "recovery_attempts")
+    # As text, whatever type somebody gave the column.
+    none = sa.func.coalesce(sa.cast(attempts, sa.Text()), "") == "0"
+    return sa.or_(status.in_(_WAITING), sa.and_(status == "CANCELLED", none))
+
+
+def never_ran(status: object, attempts: object) -> bool:
+    """Whether a workflow waits, or was cancelled before it ran; see :func:`sql_never_ran`.
+
+    Examples
+    --------
+    >>> never_ran("ENQUEUED", 0), never_ran("CANCELLED", 0), never_ran("CANCELLED", 1)
+    (True, True, False)
+    """
+    # A missing number of attempts is pandas' NA, which has no truth.
+    return status in _WAITING or (status == "CANCELLED" and str(attempts) in ("0", "0.0"))
 
 
 def _sql_between(start: sa.ColumnElement[Any], end: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
@@ -396,14 +450,11 @@ def ran_before(queries: Queries) -> sa.ColumnElement[Any] | None:
     evidence: sa.ColumnElement[Any] = sa.case(
         # The clocks of the application and of the database may differ.
         (dequeued - base > SECOND, exists(begun < dequeued - SECOND)),
-        (sa.and_(dequeued.is_(None), table.c.status == "CANCELLED"), exists()),
     )
     if postgres:
         # Somebody may have changed a type; the rows are shown all the same.
         whole: sa.ColumnElement[Any] = sa.literal_column("'bigint'::regtype")
         typed = [sa.func.pg_typeof(column) == whole for column in columns]
         evidence = sa.case((sa.and_(*typed[2:]), evidence))
-    # Most rows leave nothing open: they were not dequeued, and not cancelled before they ran.
-    cancelled = sa.and_(attempts == 0, table.c.status == "CANCELLED")
-    open_ = sa.or_(sa.and_(columns[2].is_not(None), attempts == 1), cancelled)
-    return sa.case((open_, evidence))
+    # Most rows leave nothing open: they were not dequeued.
+    return sa.case((sa.and_(columns[2].is_not(None), attempts == 1), evidence))

@@ -133,7 +133,8 @@ WAIT = _column(
     "queue_wait",
     "duration",
     "How long it waited on its queue before its latest run; until now while it is ENQUEUED. "
-    "A delay is no wait. Missing if it was never queued, or resumed or recovered since.",
+    "A delay is no wait. Missing if it was never queued, or resumed or recovered since, or "
+    "cancelled (unless a deadline shows that it was never resumed).",
     None,
 )
 
@@ -154,7 +155,11 @@ WORKFLOW = (
         "category",
         "The application that owns it; missing: unclaimed, any application may run it.",
     ),
-    _column("executor_id", "category", "The executor that last ran it."),
+    _column(
+        "executor_id",
+        "category",
+        "The executor that last ran it. Until it first starts, the process that enqueued it.",
+    ),
     _column("queue_name", "category", "The queue it is or was on. Cancelling clears it."),
     _column("queue_partition_key", "text", "Its partition of a partitioned queue."),
     _column("priority", "integer", "Its priority on the queue: 0 first."),
@@ -336,7 +341,7 @@ EXECUTOR = (
     _column("executor_id", "text", "The executor.", None),
     _column("app_version", "text", "The application version that it ran.", None),
     _column("application_name", "text", "The application.", None),
-    _column("workflows", "integer", "Workflows that it was the last to run.", None),
+    _column("workflows", "integer", "Workflows that it was the last to run; none that wait.", None),
     _column("running", "integer", "Those that are PENDING.", None),
     _column("failed", "integer", "Those that ended in ERROR.", None),
     _column("first_seen", "instant", "Its oldest workflow's creation.", None),

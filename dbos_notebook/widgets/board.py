@@ -164,6 +164,7 @@ def _failures(failures: pd.DataFrame) -> list[dict[str, Any]]:
             "message": ""
             if pd.isna(record["error_message"])
             else plain.cut(record["error_message"], plain.SHORT_CHARACTERS),
+            "messages": int(record["messages"]),
             "count": int(record["count"]),
             "last": plain.milliseconds(record["last"]),
             "id": record["workflow_id"],

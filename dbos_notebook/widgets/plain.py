@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dbos_notebook.payloads import Opaque, RecordedError
-from dbos_notebook.tables.timing import frame_times
+from dbos_notebook.tables.timing import frame_times, never_ran
 
 if TYPE_CHECKING:
     from dbos_notebook.workflow import Input
@@ -96,6 +96,8 @@ def workflow_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
         for name in (*_TEXTS, *_IDS):
             if pd.isna(record[name]):
                 del row[name]
+        if never_ran(record["status"], record["recovery_attempts"]):
+            row.pop("executor_id", None)  # who enqueued it, or ran it before it was resumed
         if not pd.isna(record["error_message"]):
             row["error_message"] = cut(record["error_message"], SHORT_CHARACTERS)
         if record["status"] not in ("PENDING", "ENQUEUED", "DELAYED"):

@@ -177,6 +177,7 @@ class Run:
             "more_failures": max(0, len(failures) - MOST_FAILURES),
             "counts": self._counts(),
             "took": self._times.took(self.workflow_id),
+            "unstarted": self._times.unstarted(self.workflow_id),
             "active": self.active,
         }
 

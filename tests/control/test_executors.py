@@ -95,6 +95,17 @@ def told(url: str, version: str | None, **options: Any) -> str:
         return str(plan.items[0].will_run)
 
 
+def age_versions(url: str, version: str) -> None:
+    """Move a registration back so far that it does not say whose process has just begun."""
+    change = f"SET created_at = created_at - {DAY} WHERE version_name = '{version}'"
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute(f"UPDATE application_versions {change}")
+    else:
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute(f"UPDATE dbos.application_versions {change}".encode())
+
+
 def gone(url: str) -> None:
     """Wait until the server has noticed that a process was killed."""
     with psycopg.connect(url, autocommit=True) as connection:
@@ -147,8 +158,68 @@ def test_two_versions_at_once_are_not_taken_for_one(url: str, effects: Path) -> 
         other.ask("run", name="three", ids=["two"])
         assert told(url, "v2").startswith("likely: version v2 last did something")
         found = told(url, "v1")
-        assert found.startswith("unknown: "), "two processes listen, and one of them is v2"
+        assert found.startswith("likely: "), "two processes listen, and one of them is v2"
+        assert "one began when that version was registered" in found
+        age_versions(url, "v1")
+        found = told(url, "v1")
+        assert found.startswith("unknown: "), "who knows which version the other is"
         assert "version v2 is at work" in found
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def deployed(request: pytest.FixtureRequest, tmp_path: Path, effects: Path) -> str:
+    """The URL of a database in which v0 ran the workflow ``one`` and was killed."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("url"))
+    if sys.platform != "linux":
+        require("Linux, which shows who has a SQLite file open")
+    url = f"sqlite:///{tmp_path}/app.sqlite"
+    _run_once(url, effects)
+    return url
+
+
+def test_a_version_that_was_deployed_before_the_other_died(deployed: str, effects: Path) -> None:
+    with running(deployed, "v1", effects) as process:
+        process.ask("run", name="three", ids=["two"])
+        assert told(deployed, "v1").startswith("likely: version v1 last did something")
+        with running(deployed, "v2", effects):
+            # They overlap, as in a rolling deployment: v1 works on, and is killed.
+            process.ask("run", name="three", ids=["three"])
+            assert told(deployed, "v1").startswith("likely: version v1 last did something")
+            assert told(deployed, "v2").startswith("likely: version v2 was registered")
+            process.stop()
+            until(lambda: not told(deployed, "v1").startswith("likely"), "v1 is gone")
+            found = told(deployed, "v1")
+            assert found.startswith("unknown: version v1 was registered"), found
+            found = told(deployed, "v2")
+            assert found.startswith("likely: version v2 was registered"), found
+            assert "one began when that version was registered" in found
+
+
+def test_a_version_that_was_deployed_after_the_other_died(deployed: str, effects: Path) -> None:
+    with running(deployed, "v1", effects) as process:
+        process.ask("run", name="three", ids=["two"])
+    with running(deployed, "v2", effects) as process:
+        until(lambda: not told(deployed, "v1").startswith("likely"), "v1 is gone")
+        found = told(deployed, "v2")
+        assert found.startswith("likely: version v2 was registered"), found
+        process.ask("run", name="three", ids=["three"])
+        assert told(deployed, "v2").startswith("likely: version v2 last did something")
+        assert told(deployed, "v1").startswith("unlikely: "), "the one process is v2's, at work"
+
+
+def test_another_version_that_works_again_under_another_executor_id(
+    deployed: str, effects: Path
+) -> None:
+    with running(deployed, "v1", effects):
+        age_versions(deployed, "v1")
+        for executor in ("first", "second"):
+            process = Process(deployed, "v0", executor, effects)
+            process.ask("run", name="three", ids=[f"by {executor}"])
+            found = told(deployed, "v1")
+            process.stop()
+            assert found.startswith("unknown: version v1 was registered"), found
+            assert "version v0 is at work" in found
 
 
 def test_a_redeployed_version_that_has_run_nothing_since(url: str, effects: Path) -> None:

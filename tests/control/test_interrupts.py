@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,23 @@ from dbos_notebook.control.verbs import Cancel
 
 def press() -> None:
     os.kill(os.getpid(), signal.SIGINT)
+
+
+@contextmanager
+def locked(db: dn.Client) -> Iterator[None]:
+    """Let somebody else write to a SQLite file, until the block ends."""
+    with closing(sqlite3.connect(str(db.location.path), isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@contextmanager
+def read(db: dn.Client) -> Iterator[None]:
+    """Let somebody else read from a SQLite file, until the block ends: nobody can commit."""
+    with closing(sqlite3.connect(str(db.location.path), isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM workflow_status").fetchone()
+        yield
 
 
 @pytest.fixture
@@ -98,7 +116,7 @@ def test_children_that_went_along_with_their_parent_are_told_of(
     monkeypatch.setattr(Cancel, "batch", 1)
     plan = db.cancel("checkout-1", cancel_children=True, plan=True)
     # In the first call's thread, so that no second begins.
-    before(plan, "call", lambda: (press(), time.sleep(0.5)))
+    before(plan, "call", lambda: (press(), time.sleep(0.1)))
     with pytest.raises(dn.ControlInterrupt) as caught:
         plan.apply()
     for line in caught.value.receipt.lines:
@@ -117,7 +135,7 @@ def test_a_plan_applied_by_four_threads_is_carried_out_once(db: dn.Client) -> No
     assert len(db.workflows(workflow_id_prefix="sched-")) == 1
 
 
-def test_a_trigger_whose_connection_was_lost_is_unknown_and_not_repeated(db: dn.Client) -> None:
+def test_a_trigger_that_lost_its_answer_is_known_and_not_repeated(db: dn.Client) -> None:
     add(db)
     plan = db.trigger_schedule("daily", plan=True)
     call = plan.verb.call
@@ -129,27 +147,94 @@ def test_a_trigger_whose_connection_was_lost_is_unknown_and_not_repeated(db: dn.
     object.__setattr__(plan.verb, "call", call_then_lose)
     with pytest.raises(dn.BrokenOffError) as caught:
         plan.apply()
-    assert [line.outcome for line in caught.value.receipt.lines] == ["unknown"]
+    (line,) = caught.value.receipt.lines
+    # Its transaction was committed, so the workflow that it started is known.
+    assert (line.outcome, "though: the line was cut" in line.detail) == ("done", True)
     (line,) = plan.apply().lines
     assert (line.outcome, line.detail) == ("unchanged", "this plan has done it, or may have")
     assert len(db.workflows(workflow_id_prefix="sched-")) == 1
 
 
 @pytest.mark.parametrize("verb", ["cancel", "resume", "delete", "rewind"])
-def test_a_file_that_stays_locked_ends_the_call(db: dn.Client, verb: str) -> None:
+def test_a_file_that_stays_locked_ends_the_call(
+    db: dn.Client, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr("dbos_notebook.control.file_transactions.BUSY_TIMEOUT_SECONDS", 0.2)
     one = {"rewind": "checkout-1", "delete": "checkout-1"}.get(verb, "queued-1")
     plan = getattr(db, verb)(one, plan=True)
-    # DBOS waits 30 s for a lock, which a test need not.
-    door = db._steer.door
-    client = door.submit(door.client).result()
-    with client._sys_db.engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA busy_timeout = 100")
-    blocker = sqlite3.connect(str(db.location.path), isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")
-    try:
-        with pytest.raises(dn.BrokenOffError, match="stayed locked") as caught:
-            plan.apply(confirm=True)
-    finally:
-        blocker.close()
+    with locked(db), pytest.raises(dn.BrokenOffError, match="stayed locked") as caught:
+        plan.apply(confirm=True)
     assert caught.value.receipt.counts["failed"] == 1
     assert plan.apply(confirm=True).counts["done"] == 1
+
+
+@pytest.mark.parametrize("other", [locked, read])
+def test_ctrl_c_on_a_file_that_is_locked_ends_the_call_and_nothing_is_written_later(
+    db: dn.Client, other: Callable[[dn.Client], AbstractContextManager[None]]
+) -> None:
+    db.cancel("queued-1")  # so that dbos is loaded
+    plan = db.cancel("queued-2", plan=True)
+    with other(db):
+        threading.Timer(0.3, press).start()
+        begun = time.monotonic()
+        with pytest.raises(dn.ControlInterrupt) as caught:
+            plan.apply()
+        assert time.monotonic() - begun < 0.3 + 1.0 + 0.5  # the last: a machine that is busy
+        (line,) = caught.value.receipt.lines
+        assert (line.outcome, line.detail) == ("failed", "not done: interrupted")
+    time.sleep(0.2)
+    assert set(db.workflows("queued-2")["status"]) == {"ENQUEUED"}
+    assert plan.apply().counts["done"] == 1
+
+
+def test_a_client_that_is_closed_writes_nothing_later(db: dn.Client) -> None:
+    path = str(db.location.path)
+    db.cancel("queued-1")
+    plan = db.cancel("queued-2", plan=True)
+    with locked(db):
+        threading.Timer(0.3, db.close).start()
+        with pytest.raises(dn.BrokenOffError, match="closed"):
+            plan.apply()
+    time.sleep(0.2)
+    with dn.connect(path) as other:
+        assert set(other.workflows("queued-2")["status"]) == {"ENQUEUED"}
+
+
+def test_the_statement_timeout_bounds_the_wait_for_a_file(db: dn.Client) -> None:
+    with dn.connect(str(db.location.path), statement_timeout=0.3) as hasty:
+        plan = hasty.cancel("queued-2", plan=True)
+        hasty.cancel("queued-1")
+        with locked(db):
+            begun = time.monotonic()
+            with pytest.raises(dn.BrokenOffError, match="stayed locked"):
+                plan.apply()
+            assert 0.3 <= time.monotonic() - begun < 1.5
+
+
+def test_a_statement_on_a_file_that_takes_too_long_ends(
+    db: dn.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbos_notebook.control.transactions.time_limit", lambda _: 0.2)
+    write(
+        db,
+        "CREATE TRIGGER slow BEFORE UPDATE ON workflow_status BEGIN SELECT count(*) FROM ("
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000000)"
+        " SELECT i FROM n); END",
+    )
+    with pytest.raises(dn.BrokenOffError, match="statement_timeout") as caught:
+        db.cancel("queued-1")
+    assert caught.value.receipt.counts["failed"] == 1
+    assert set(db.workflows("queued-1")["status"]) == {"ENQUEUED"}
+
+
+def test_no_connection_to_a_file_is_open_after_a_call(db: dn.Client) -> None:
+    path = db.location.path
+    assert path is not None
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    db.cancel("queued-1")
+    assert list(path.parent.glob(path.name + "-*")) == []
+    with closing(sqlite3.connect(path, timeout=0)) as connection:
+        # Only who has the file alone can do that.
+        assert connection.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+    db.cancel("queued-2")

@@ -244,6 +244,26 @@ def test_control_that_would_lock_the_application_out_is_refused(
     in_child(lambda: write(place.path, "afterwards"), APPLICATION)
 
 
+@pytest.mark.parametrize("there", [("-wal",), ("-wal", "-shm"), ("-shm",)])
+def test_control_is_refused_where_a_file_beside_may_not_be_written(
+    place: Place, corpus_sqlite: Callable[[str], Path], there: tuple[str, ...]
+) -> None:
+    cancel(corpus_sqlite("3.4.0"))  # so that a child imports nothing as another user
+    leave(place.path, "crashed")
+    for end in ("-wal", "-shm"):
+        beside = place.path.with_name(place.path.name + end)
+        if end in there:
+            beside.chmod(0o644)
+        else:
+            beside.unlink()
+    place.path.chmod(0o666)
+    place.path.parent.chmod(0o777)
+    before = place.listing()
+    with pytest.raises(dn.PermissionDeniedError, match=f"may not write .*{there[0]}"):
+        in_child(lambda: cancel(place.path), READER)
+    assert place.listing() == before
+
+
 # From here on the reader is the application's own user.
 
 

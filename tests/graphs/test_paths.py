@@ -17,6 +17,7 @@ from samples import at, frame, frames, step, workflow
 
 import dbos_notebook as dn
 from dbos_notebook.graphs import critical_path, execution_graph, fold, self_time
+from dbos_notebook.pictures.times import Times
 
 COLUMNS = ["node", "workflow_id", "function_id", "name", "part", "start", "end", "duration"]
 
@@ -34,6 +35,7 @@ def check(path: pd.DataFrame, graph: nx.DiGraph) -> None:
         assert node["workflow_id"] == row.workflow_id
         assert row.part in {
             "queued", "before", "step", "sleep", "waiting", "result", "between", "running",
+            "unknown",
         }  # fmt: skip
 
 
@@ -137,6 +139,30 @@ def test_a_sleep_that_was_recorded_at_its_start() -> None:
         (("w", 1), "sleep", 890),
         ("w", "between", 100),
     ]
+
+
+def test_a_pause_of_a_run_whose_beginning_was_erased_is_not_its_own_code() -> None:
+    cancelled = workflow("c", 0, completed=8000, status="CANCELLED", recovery_attempts=1)
+    graph = execution_graph(
+        *frames(
+            [workflow("p", 0, completed=9000), {**cancelled, "duration": None}],
+            [
+                step("p", 1, 0, 1, "c", child_workflow_id="c"),
+                step("p", 2, 1, 8500, "DBOS.getResult", child_workflow_id="c"),
+                step("c", 1, 100, 300),
+                step("c", 2, 400, 500),
+            ],
+        )
+    )
+    path = critical_path(graph)
+    check(path, graph)
+    parts = [leg[1:] for leg in legs(path) if "c" in leg[0]]
+    assert parts == [
+        ("before", 100), ("step", 200), ("unknown", 100), ("step", 100), ("unknown", 7500),
+    ]  # fmt: skip
+    assert "c" not in self_time(graph)["node"].tolist()
+    drawn = Times(graph).critical_path(graph)
+    assert all(end - start < 1 for node, start, end in drawn if "c" in node)
 
 
 def test_a_running_and_a_waiting_root(old_sqlite: Path) -> None:

@@ -9,6 +9,7 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import functools
 import ipaddress
 import pathlib
 import pickle
@@ -138,6 +139,20 @@ def test_plain_values_come_back_as_themselves(value: Any, protocol: int) -> None
     back = through(value, protocol)
     assert type(back) is type(value)
     assert repr(back) == repr(value)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_defaultdict_names_its_factory_and_does_not_call_it(protocol: int) -> None:
+    back = through(collections.defaultdict(list, a=[1]), protocol)
+    assert repr(back) == "defaultdict(<builtins.list>, {'a': [1]})"
+    assert back["a"] == [1]
+    with pytest.raises(KeyError, match="list is not loaded"):
+        back["b"]
+    assert list(back) == ["a"]
+    plain = through(collections.defaultdict(None, a=1), protocol)
+    assert repr(plain) == "defaultdict(None, {'a': 1})"
+    called = through(collections.defaultdict(functools.partial(Order, 1), a=1), protocol)
+    assert repr(called) == "defaultdict(<functools.partial(…)>, {'a': 1})"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

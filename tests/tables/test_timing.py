@@ -23,6 +23,7 @@ from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn
 from dbos_notebook.tables import pages, timing
+from dbos_notebook.widgets.run import Run
 
 ERASED = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 TABLES = ("operation_outputs", "workflow_status")
@@ -111,14 +112,14 @@ def to_now(lives: Sequence[Life]) -> None:
 def hidden(life: Life) -> bool:
     """Whether nothing recorded shows that this run is not the first one.
 
-    It was put on a queue with a name of its own after it had run without completing a step, or
-    was cancelled before it ran, or all was over within the second in which clocks may differ.
+    It was put on a queue with a name of its own after it had run without completing a step, or all
+    was over within the second in which clocks may differ.
     """
     row = life.row
     if not life.truth.again:
         return False
     if row["status"] in ERASED:
-        return row["recovery_attempts"] == 0 and not proof(life, None)
+        return False
     if row["recovery_attempts"] > 1 or row["started_at_epoch_ms"] is None:
         return False
     delayed = (row["delay_until_epoch_ms"] or 0) - row["started_at_epoch_ms"] >= SECOND
@@ -126,19 +127,15 @@ def hidden(life: Life) -> bool:
     return not (delayed or foreign or proof(life, row["started_at_epoch_ms"]))
 
 
-def proof(life: Life, dequeued: int | None) -> bool:
+def proof(life: Life, dequeued: int) -> bool:
     row = life.row
     since = row["created_at"]
     if row["forked_from"]:
         since += 1 if since % SECOND else SECOND
     base = max(row["created_at"], row["delay_until_epoch_ms"] or 0)
-    if dequeued is not None and dequeued - base <= SECOND:
+    if dequeued - base <= SECOND:
         return False
-    return any(
-        since <= step["started_at_epoch_ms"]
-        and (dequeued is None or step["started_at_epoch_ms"] < dequeued - SECOND)
-        for step in life.steps
-    )
+    return any(since <= step["started_at_epoch_ms"] < dequeued - SECOND for step in life.steps)
 
 
 def check(life: Life, wait: int | None, duration: int | None, late: int) -> None:
@@ -322,6 +319,141 @@ def test_a_timeout_tells_when_a_cancelled_run_began(empty: Path) -> None:
     row = one(empty, life)
     assert row["duration"] == pd.Timedelta("2100ms")
     assert pd.isna(row["queue_wait"])
+
+
+@pytest.mark.parametrize("ran_before", [False, True])
+def test_who_was_cancelled_on_its_queue_may_have_run_before(empty: Path, ran_before: bool) -> None:
+    """Resuming starts the count of attempts again, and leaves the same row."""
+    life = Life("w", 1_790_000_000_123).enqueue("mail")
+    if ran_before:
+        life.dequeue()
+        life.wait(1_000)
+        life.cancel()
+        life.resume("mail")
+    life.wait(5_000)
+    life.cancel()
+    assert pd.isna(one(empty, life)["queue_wait"])
+    with dn.connect(empty) as db:
+        said, card = db.timeline("w").text, str(db.workflow("w"))
+        drawn = dn.draw(db.graph("w")).svg
+        inspected = Run.read(db, "w").facts()["unstarted"]
+    most = "6.0 s" if ran_before else "5.0 s"
+    sentence = f"waited at most {most}; whether it ran before is not recorded"
+    assert sentence in said
+    assert inspected == sentence
+    assert f"note: {sentence}" in card
+    assert "never" not in said + card
+    assert ">whether it ran before is not recorded<" in drawn
+
+
+def test_a_recorded_step_shows_that_it_ran_before_it_was_cancelled_on_its_queue(
+    empty: Path,
+) -> None:
+    life = Life("w", 1_790_000_000_123).enqueue("mail")
+    life.dequeue()
+    life.step(200)
+    life.cancel()
+    life.resume("mail")
+    life.wait(5_000)
+    life.cancel()
+    assert pd.isna(one(empty, life)["queue_wait"])
+    with dn.connect(empty) as db:
+        assert "did not run again" in db.timeline("w").text
+        assert "note: did not run again" in str(db.workflow("w"))
+
+
+def test_a_deadline_shows_that_it_was_never_resumed_and_never_ran(empty: Path) -> None:
+    """A child has the deadline of its parent from the beginning; resuming clears it."""
+    life = Life("w", 1_790_000_000_123).enqueue("mail")
+    life.row["workflow_deadline_epoch_ms"] = life.now + 60_000
+    life.wait(5_000)
+    life.cancel()
+    assert one(empty, life)["queue_wait"] == pd.Timedelta("5s")
+    with dn.connect(empty) as db:
+        assert "waited 5.0 s, never ran" in db.timeline("w").text
+        assert "note: waited 5.000 s, never ran" in str(db.workflow("w"))
+
+
+def test_a_delay_is_no_wait(empty: Path) -> None:
+    life = Life("w", 1_790_000_000_123).enqueue("mail", delay=60_000)
+    life.wait(1_000)
+    assert pd.isna(one(empty, life)["queue_wait"])
+    until = f"{pd.Timestamp(life.row['delay_until_epoch_ms'], unit='ms'):%Y-%m-%d %H:%M:%S}"
+    with dn.connect(empty) as db:
+        assert f"delayed  until {until}" in db.timeline("w").text
+        assert f"delayed until: {until} UTC" in str(db.workflow("w"))
+        assert f">until {until}.123 UTC<" in dn.draw(db.graph("w")).svg
+    life.cancel()
+    assert pd.isna(one(empty, life)["queue_wait"])
+    with dn.connect(empty) as db:
+        picture = db.timeline("w")
+        assert "its delay had not ended" in picture.text
+        assert "waited" not in picture.svg + str(db.workflow("w"))
+
+
+@pytest.mark.parametrize(("timeout", "late"), [(1_000, 520), (1_000, 80), (250, 20)])
+def test_who_timed_out_ran_no_shorter_than_its_timeout(
+    empty: Path, timeout: int, late: int
+) -> None:
+    """Ends are cut to whole seconds, and deadlines are exact."""
+    life = Life("w", 1_790_000_000_600, coarse=True).start(timeout)
+    life.wait(250)
+    life.wait(timeout - 250 + late)
+    life.cancel()
+    row = one(empty, life)
+    expected = max(timeout, life.row["completed_at"] - life.row["created_at"] - 600)
+    assert row["duration"] == pd.Timedelta(milliseconds=expected)
+    with dn.connect(empty) as db:
+        took = db.workflow("w").facts()["took"]
+        path = dn.graphs.critical_path(db.graph("w"))
+        same_in_sql(db)
+    assert took == ("about 1 s" if expected >= 1000 else "< 1 s")
+    assert path["duration"].sum() == row["duration"]
+
+
+def test_who_was_cancelled_in_the_second_in_which_it_began_ran_for_less_than_one(
+    empty: Path,
+) -> None:
+    life = Life("w", 1_790_000_000_464, coarse=True).start(60_000)
+    life.wait(400)
+    life.cancel()
+    assert one(empty, life)["duration"] == pd.Timedelta(0)
+    with dn.connect(empty) as db:
+        assert db.workflow("w").facts()["took"] == "< 1 s"
+        same_in_sql(db)
+
+
+def test_of_whole_seconds_no_view_says_more_than_about_how_many(empty: Path) -> None:
+    life = Life("w", 1_790_000_000_000, coarse=True).enqueue("mail")
+    life.wait(1_800)
+    life.dequeue()
+    life.step(100)
+    life.wait(2_500)
+    life.finish()
+    assert one(empty, life)["queue_wait"] == pd.Timedelta("1s")
+    with dn.connect(empty) as db:
+        facts, timeline, graph = db.workflow("w").facts(), db.timeline("w"), dn.draw(db.graph("w"))
+    assert (facts["waited"], facts["took"]) == ("about 1 s", "about 2 s")
+    assert "after about 2 s" in timeline.svg
+    for svg in (timeline.svg, graph.svg):
+        assert "waited: about 1 s" in svg
+        assert "took: about 2 s" in svg
+    assert "about 1 s on mail" in graph.svg
+
+
+def test_where_only_the_creation_is_in_whole_seconds_no_time_is_refined(empty: Path) -> None:
+    """A database that an older Python made, and a newer one writes."""
+    life = Life("w", 1_790_000_000_818).start()
+    life.step(200)
+    life.step(143)
+    life.finish()
+    life.row["created_at"] -= 818
+    assert one(empty, life)["duration"] == pd.Timedelta("1161ms")
+    with dn.connect(empty) as db:
+        path = dn.graphs.critical_path(db.graph("w"))
+        assert path["duration"].sum() == pd.Timedelta("1161ms")
+        assert db.workflow("w").facts()["took"] == "1.161 s"
+        assert "1.2 s" in db.timeline("w").text.splitlines()[0]
 
 
 def test_a_million_rows_are_quick() -> None:

@@ -57,7 +57,7 @@ def test_waits_and_durations_are_of_the_latest_run(odd: Any) -> None:
         assert name == "forked" or pd.isna(frame.loc[name, "queue_wait"]), name
     assert frame.loc["forked", "queue_wait"] < 3 * SECOND
     assert pd.isna(frame.loc["cancelled-on-queue", "duration"])
-    assert frame.loc["cancelled-on-queue", "queue_wait"] > SECOND
+    assert pd.isna(frame.loc["cancelled-on-queue", "queue_wait"])
     assert pd.isna(frame.loc["cancelled", "duration"])
     assert SECOND * 0.9 < frame.loc["timed-out", "duration"] < 5 * SECOND
     assert frame.loc[["delayed", "moved"], ["duration", "queue_wait"]].isna().all(axis=None)
@@ -75,10 +75,10 @@ SAID = {
     "recovered": (r"succeeded after", "from an earlier run"),
     "rewound": (r"succeeded after", "from an earlier run"),
     "forked": (r"succeeded after", "copied from the original"),
-    "cancelled-on-queue": (r"cancelled, never ran", "waited, and never ran"),
+    "cancelled-on-queue": (r"cancelled, waited at most \d", "ran before is not recorded"),
     "cancelled": (r"cancelled created", "when it began is not recorded"),
-    "timed-out": (r"cancelled after \d", "note"),
-    "waits-again": (r"enqueued for \d", "has waited"),
+    "timed-out": (r"cancelled after (about )?\d", "note"),
+    "waits-again": (r"enqueued for (about )?\d", "has waited"),
     "delayed": (r"delayed created", "delayed until"),
 }
 
@@ -107,8 +107,10 @@ def test_every_view_says_the_same(odd: Any, name: str) -> None:
     if ran:
         assert abs(path["duration"].sum() - row["duration"]) < 1.1 * SECOND
         assert "before" not in path["part"].tolist()
-        took = float(workflow.facts()["took"].split()[0].replace("<", "0"))
-        assert abs(took - path["duration"].sum().total_seconds()) < 0.01 or took == 0
+        took, lasted = workflow.facts()["took"], path["duration"].sum().total_seconds()
+        number = float(re.sub("[a-z< ]", "", took))
+        # With times in whole seconds it is said to the second.
+        assert abs(number - lasted) < (0.01 if took[0].isdigit() else 1.1)
         began = row["completed_at"] - row["duration"]
         assert abs(path["start"].iloc[0] - began) < 2.1 * SECOND
     rows = workflow.timeline_rows.set_index("kind")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import pickle
 import re
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,30 @@ def test_it_counts_what_the_listing_has(shop: dn.Client) -> None:
     assert sum(row["count"] for row in told["failures"]) == len(failed)
     deepest = board.queues.nlargest(1, "enqueued")["queue_name"].item()
     assert told["queues"][0]["name"] == deepest
+
+
+def test_a_message_of_several_is_called_an_example(shop_sqlite: Path) -> None:
+    with dn.connect(shop_sqlite) as db:
+        several = db.workflows(status="SUCCESS", limit=3)["workflow_id"].tolist()
+    assert len(several) == 3
+    with closing(sqlite3.connect(shop_sqlite)) as connection, connection:
+        for place, workflow_id in enumerate(several):
+            error = RuntimeError("line one", 42) if place else RuntimeError("")
+            stored = base64.b64encode(pickle.dumps(error)).decode()
+            connection.execute(
+                "UPDATE workflow_status SET error = ?, name = 'pay', status = 'ERROR', "
+                "output = NULL, serialization = 'py_pickle' WHERE workflow_uuid = ?",
+                [stored, workflow_id],
+            )
+    with dn.connect(shop_sqlite) as db:
+        board = db.board(window="30d")
+        told = ask(board)["failures"]
+        (row,) = [row for row in told if row["name"] == "pay"]
+        assert (row["messages"], row["count"]) == (2, 3)
+        assert all(other["messages"] == 1 for other in told if other is not row)
+        page = board.static_html()
+    assert "RuntimeError, for example: (&#39;line one&#39;, 42)" in page
+    assert page.count("for example") == 1
 
 
 @pytest.mark.parametrize("version", ["2.0.0", "2.20.0", "3.4.0"])

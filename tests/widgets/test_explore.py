@@ -489,4 +489,4 @@ def test_databases_of_old_versions(corpus_sqlite: Callable[[str], Path], version
         assert ask(widget, "page", view={"mode": "queued"})["kind"] == "page"
         possible = ask(widget, "possible", ids=ids)["possible"]
         assert possible["cancel"]["count"] == 0
-        assert "too old" in possible["cancel"]["why"]
+        assert "cannot be controlled" in possible["cancel"]["why"]

@@ -159,6 +159,7 @@ class Board {
               on: { click: (event) => copied(event.currentTarget, row.id) } }, row.id),
             el("div", { class: "dn-error", title: row.message },
               row.type && el("b", {}, row.type.split(".").at(-1)),
+              row.messages > 1 && row.message ? ", for example" : "",
               row.message && (row.type ? `: ${row.message}` : row.message))),
           el("td", { class: "n" }, count(row.count)),
           el("td", { class: "n" }, when(row.last, now))))))

@@ -28,8 +28,8 @@ function fact(...parts) {
 
 // doing: {now, before: the run one came from, offline, live: node, actions: node or null, forbidden,
 // back(), refresh(), copyCode(), openRun(id), compare(first, second)}
-export function runHead({ row, forks, took, counts }, doing) {
-  return [nameLine(row, doing), factLine({ row, forks, took, counts }, doing),
+export function runHead({ row, forks, took, unstarted, counts }, doing) {
+  return [nameLine(row, doing), factLine({ row, forks, took, unstarted, counts }, doing),
     row.error_type && el("p", { class: "dn-why" }, el("b", {}, shortType(row.error_type)),
       row.error_message && `: ${row.error_message}`),
     doing.actions && el("div", { class: "dn-act-line" }, doing.actions,
@@ -50,7 +50,7 @@ function nameLine(row, doing) {
       button("Code", "Copy the Python that shows this", () => doing.copyCode())));
 }
 
-function factLine({ row, forks, took, counts }, doing) {
+function factLine({ row, forks, took, unstarted, counts }, doing) {
   const now = doing.now();
   const { started_at: begun, enqueued_at: waits } = row;
   const since = row.status === "PENDING" ? begun : row.status === "ENQUEUED" ? waits : undefined;
@@ -61,7 +61,8 @@ function factLine({ row, forks, took, counts }, doing) {
     : took && `took ${took}`;
   return el("div", { class: "dn-fact-line" },
     lasted && fact(lasted),
-    row.status === "CANCELLED" && row.recovery_attempts === 0 && fact("never ran"),
+    unstarted && fact(unstarted),
+    row.status === "DELAYED" && row.delay_until && fact("delay ends ", when(row.delay_until, now)),
     fact(begun === undefined ? "created " : "began ", when(begun ?? row.created_at, now)),
     row.queue_name && fact("queue ", el("b", {}, row.queue_name)),
     row.app_version && fact("version ", el("b", {}, row.app_version)),
