@@ -208,20 +208,14 @@ class Door:
         import psycopg
         import sqlalchemy as sa
 
-        from dbos_notebook.control.transactions import (
-            Attempt,
-            ControlConnection,
-            NoConnectionError,
-        )
+        from dbos_notebook.control.transactions import ControlConnection, NoConnectionError
         from dbos_notebook.database.connection import (
             NoAnswerError,
             connection_parameters,
             time_limit,
         )
 
-        def attempt() -> Attempt:
-            found: Attempt | None = getattr(self._here, "attempt", None)
-            return found or Attempt(self.statement_timeout)
+        attempt = self._attempt
 
         def connect(_dialect: Any, _record: Any, _args: Any, given: dict[str, Any]) -> Any:
             hurry = {"connect_timeout": ANOTHER_SECONDS} if self._others_open() else {}

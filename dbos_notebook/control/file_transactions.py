@@ -120,8 +120,13 @@ def make_engine(
             raise TypeError(f"{type(driver)} is no connection of this engine")
         try:
             driver.begin(attempt())
-        except (sqlite3.OperationalError, NoAnswerError) as error:
+        except (sqlite3.Error, NoAnswerError) as error:
             told = problem(error, location, statement_timeout)
+            if told is None and isinstance(error, sqlite3.Error):
+                # As SQLAlchemy does with errors of its own statements.
+                raise sa.exc.DBAPIError.instance(
+                    "BEGIN IMMEDIATE", None, error, sqlite3.Error
+                ) from error
             raise told or error from None
 
     def failed(context: sa.engine.ExceptionContext) -> None:

@@ -165,9 +165,9 @@ def _of_file(reader: Reader) -> Conditions:
     if beside is not None:
         return Conditions(
             PermissionDeniedError(
-                f"{reader.location} is in WAL mode, and you may not write {beside}. "
-                "Run control as the owner of that file, or give it the "
-                "permissions of the database. Nothing was written."
+                f"{reader.location} is in WAL mode, and you may not write {beside}. Run control as "
+                "the owner of that file, or give it the permissions of the database. Nothing was "
+                "written."
             )
         )
     if file.writing_locks_owner_out():

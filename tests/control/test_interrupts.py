@@ -187,17 +187,20 @@ def test_ctrl_c_on_a_file_that_is_locked_ends_the_call_and_nothing_is_written_la
     assert plan.apply().counts["done"] == 1
 
 
-def test_a_client_that_is_closed_writes_nothing_later(db: dn.Client) -> None:
+@pytest.mark.parametrize("other", [locked, read])
+def test_a_client_that_is_closed_writes_nothing_later(
+    db: dn.Client, other: Callable[[dn.Client], AbstractContextManager[None]]
+) -> None:
     path = str(db.location.path)
     db.cancel("queued-1")
     plan = db.cancel("queued-2", plan=True)
-    with locked(db):
+    with other(db):
         threading.Timer(0.3, db.close).start()
         with pytest.raises(dn.BrokenOffError, match="closed"):
             plan.apply()
     time.sleep(0.2)
-    with dn.connect(path) as other:
-        assert set(other.workflows("queued-2")["status"]) == {"ENQUEUED"}
+    with dn.connect(path) as again:
+        assert set(again.workflows("queued-2")["status"]) == {"ENQUEUED"}
 
 
 def test_the_statement_timeout_bounds_the_wait_for_a_file(db: dn.Client) -> None:

@@ -29,6 +29,7 @@ from reference import (
     instant,
     our_records,
 )
+from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn
 
@@ -374,3 +375,18 @@ def test_containment_in_rich_attributes(request: pytest.FixtureRequest, backend:
             found = set(db.workflows(attributes=wanted)["workflow_id"])
             expected = {key for key, value in everything.items() if contains(value, wanted)}
             assert found == expected, wanted
+
+
+def test_a_database_with_an_at_sign_in_its_name_is_the_one_that_dbos_reads(
+    postgres_server: PostgresServer,
+) -> None:
+    name = postgres_server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")
+    with postgres_server.admin() as connection:
+        connection.execute(f'ALTER DATABASE {name} RENAME TO "shop@eu"'.encode())
+    url = postgres_server.url("shop").replace("/shop", "/shop@eu")
+    client = DBOSClient(system_database_url=url)
+    expected = [each.workflow_id for each in client.list_workflows(status="ERROR")]
+    client.destroy()
+    assert expected
+    with dn.connect(url) as db:
+        assert set(db.workflows(status="ERROR", limit=None)["workflow_id"]) == set(expected)
