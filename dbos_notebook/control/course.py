@@ -26,6 +26,8 @@ INTERRUPTED_SECONDS, FAILED_SECONDS = 0.25, 2.0
 GIVEN_UP_SECONDS, GIVEN_UP_FILE_SECONDS = 0.15, 0.5
 """How long calls that were given up may take to roll back: more, and nobody answers. A file has no
 network before it, and a disk that may be slow."""
+MOST_TRIES = 20
+"""How often a call is begun for which no connection is to be had."""
 TURN_SECONDS = 0.1
 LOOK_SECONDS = 2.0
 """From when on, and how often, a call that has not returned is looked after."""
@@ -133,14 +135,14 @@ class Course:
             unit.attempt = Attempt(self._door.statement_timeout, self.server)
             unit.begun = True
         try:
-            again = True
-            while again:
+            for left in reversed(range(MOST_TRIES)):
                 with self._door.attempting(unit.attempt):
-                    again = self._try(unit)
+                    if not self._try(unit, last=left == 0):
+                        break
         finally:
             unit.ended = True
 
-    def _try(self, unit: Unit) -> bool:
+    def _try(self, unit: Unit, *, last: bool) -> bool:
         """Call DBOS; return whether to call again, because no connection was to be had."""
         from dbos import error as dbos_error
 
@@ -157,7 +159,7 @@ class Course:
                 # One of the batch has gone since it was read, and DBOS did none of them.
                 self._one_by_one(client, unit, dbos_error.DBOSNonExistentWorkflowError)
         except Exception as error:  # noqa: BLE001 - whatever it is, the receipt tells it
-            if not self._stopped and self._door.make_do(error):
+            if not last and not self._stopped and self._door.make_do(error):
                 return True
             unit.error = error
             fatal = self._door.fatal(error, unit.attempt)

@@ -154,7 +154,7 @@ def test_row_level_security_refuses_what_writes_several_tables_and_is_the_reason
             for again in (db.rewind, db.fork):
                 assert "would be refused" in repr(again("checkout-2", "charge", plan=True))
             assert owner.steps("checkout-2").equals(steps)
-            line = db.cancel("queued-1").lines[0]
+            line = db.set_attributes("attributed", {"hidden": 1}).lines[0]
             assert line.outcome == "unchanged"
             assert "a policy hides this one from changes" in line.detail
     finally:
