@@ -263,6 +263,10 @@ def _codes(column: pa.DictionaryArray) -> Status:
     return Status(column.dictionary.to_pylist(), indices)
 
 
+def _exact(value: pd.Timestamp | pd.Timedelta | None) -> Any:
+    return "NaT" if value is None or pd.isna(value) else value.as_unit("ms").asm8
+
+
 def frame_times(frame: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
     """Return the times of the workflows of a frame, as columns named as :class:`RunTimes` has them.
 
@@ -281,11 +285,12 @@ def frame_times(frame: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
         if name not in frame:
             return None
         column = frame[name]
-        # One row that was turned into a frame has objects in its columns.
+        # One row that was turned into a frame has objects in its columns. pandas before 3 would
+        # make nanoseconds of them, in which the year 9999 has no place.
         if column.dtype == object and name in _INSTANTS:
-            column = pd.to_datetime(column, utc=True)
+            column = pd.Series(np.array([_exact(each) for each in column], "datetime64[ms]"))
         elif column.dtype == object and name == "workflow_timeout":
-            column = pd.to_timedelta(column)
+            column = pd.Series(np.array([_exact(each) for each in column], "timedelta64[ms]"))
         if name in _INSTANTS:
             return np.array(column.to_numpy("datetime64[ms]"))
         if name == "workflow_timeout":
