@@ -224,7 +224,7 @@ class Prospects:
             return "likely", f"{did}; {opened}, and one began when that version was registered"
         if found.dbos:
             word, more = self._unattributed(wanted, application, found, fresh, mine)
-            if launched is False and word == "likely":
+            if launched is False and word == "likely" and version:
                 word, more = "unknown", f"{more}, which began when other versions were registered"
             return word, f"{did}; {more}"
         if fresh is not None and fresh <= RECENT_SECONDS:
@@ -320,9 +320,10 @@ class Prospects:
         for row in self._versions:
             later = ((row["created"] or 0) - start) / 1000
             if least <= later <= most:
-                # A process starts before it registers its version, but for the rounding.
-                found.append((sqlite and later < 0, abs(later), str(row["version"])))
-        return min(found)[-1] if found else None
+                # A process starts before it registers its version; where that was rounded down to
+                # the second, it may seem to be after, and the next version's is farther off.
+                found.append((later >= 0, abs(later), str(row["version"])))
+        return min(found if sqlite else [each[1:] for each in found], default=(None,))[-1]
 
     def _latest(self, application: str | None) -> set[str]:
         """Return the versions whose executors take work without a version.

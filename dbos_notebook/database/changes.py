@@ -35,7 +35,7 @@ TABLES = (
     "workflow_status",
 )
 """The tables that are looked at: those that ``tables`` reads."""
-TRIES = 3
+TRIES = 8
 """How often a call is made before its DatabaseChangedError is raised."""
 
 

@@ -444,7 +444,8 @@ def test_no_password_is_shown(
         plan = db.fork("checkout-1", "first", plan=True)
         with postgres_server.admin() as admin:
             # Reading has one connection, and control gets none.
-            admin.execute(f"ALTER ROLE {PASSWORD_ROLE} CONNECTION LIMIT 1".encode())
+            # The connection that reading has is all there is, and control gets none.
+            admin.execute(f"ALTER ROLE {PASSWORD_ROLE} CONNECTION LIMIT 0".encode())
             try:
                 with pytest.raises(dn.BrokenOffError, match="too many connections") as caught:
                     plan.apply()

@@ -52,6 +52,9 @@ MOST_ROUND_TRIPS = {
     "messages": 1,
     "streams": 1,
     "versions": 1,
+    # Two pages of IDs and two of steps, each with its ROLLBACK.
+    "arrow": 6,
+    "iter_workflows": 4,
     # Three, and the ROLLBACK between the two snapshots that a card of one workflow reads.
     "workflow": 4,
     # Rows, steps, forks that are there, who would run it, and what the role may do.
