@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from dbos_notebook.database import releases
+from dbos_notebook.database.changes import repeat_if_changed
 from dbos_notebook.errors import NotDBOSDatabaseError, PermissionDeniedError
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ def control_with(dbos: str | None, dialect: str, revision: int | None) -> Contro
     return Control(possible=False, reason=f"{refused}: {why}. {remedy}")
 
 
+@repeat_if_changed
 def read_catalog(reader: Reader, expected: Mapping[str, Iterable[str]]) -> Catalog:
     """Read what a database holds; raises what ``reader.tables`` raises.
 

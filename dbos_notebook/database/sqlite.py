@@ -7,6 +7,7 @@ not see the first one's locks, and could drop those under which DBOS writes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -45,6 +46,7 @@ FIRST_ROWS, MOST_ROWS = 1024, 16_384
 _WATCH_EVERY = 100_000
 _DIALECT: Any = cast(Any, SQLiteDialect_pysqlite)()
 _CSV = Dialect(quote="'", nulls=("", "NULL"))
+_LOOKS = 100
 _PAUSE_SECONDS = 0.02
 # Names of SQLite's errors that pass when a writer is done.
 _TRANSIENT = (
@@ -127,15 +129,17 @@ class SQLiteReader:
                 f"This client is closed ({self.location}). Call connect() again."
             )
         try:
-            if path is not None and path.is_file():
-                return self._file.opening(watch.begin())
+            # A file beside it may vanish between two looks: an application has closed.
+            for _ in range(_LOOKS):
+                if path is None or not path.is_file():
+                    break
+                with contextlib.suppress(FileNotFoundError):
+                    return self._file.opening(watch.begin())
         except TimeoutError:
             watch.late = True
             raise_alone(self._too_late())
         except NotebookError:
             raise
-        except FileNotFoundError:
-            pass  # removed since
         except OSError as error:
             raise DatabaseConnectionError(
                 f"{self.location} cannot be read: {error.strerror}"
