@@ -83,7 +83,7 @@ def running(url: str, version: str, effects: Path, **config: Any) -> Iterator[Pr
     """An application that is deployed and has run nothing."""
     if url.startswith("sqlite"):
         # Whole seconds there: of two within one it cannot be told which was registered by whom.
-        time.sleep(1.2)
+        time.sleep(2.1)
     process = Process(url, version, f"executor-{version}", effects, **config)
     try:
         yield process
