@@ -1,4 +1,4 @@
-"""The browser's half of a view, put together from the ES modules in ``static/``.
+"""The browser's half of a view, put together from the ES modules in ``js/``.
 
 A notebook host loads one module and one style sheet for each view, from no address that another
 module could be imported from. So what a module imports is written before it, once.
@@ -14,7 +14,7 @@ _EXPORT = re.compile(r"^export (?=function|class|const)", re.MULTILINE)
 
 
 def module(name: str) -> str:
-    """Return ``static/<name>.js`` with all that it imports.
+    """Return ``js/<name>.js`` with all that it imports.
 
     Examples
     --------
@@ -40,4 +40,4 @@ def style(*names: str) -> str:
 
 
 def _read(name: str) -> str:
-    return (files("dbos_notebook.widgets") / "static" / name).read_text(encoding="utf-8")
+    return (files("dbos_notebook.widgets") / "js" / name).read_text(encoding="utf-8")

@@ -208,7 +208,8 @@ def test_a_version_that_was_deployed_after_the_other_died(deployed: str, effects
         assert found.startswith("likely: version v2 was registered"), found
         process.ask("run", name="three", ids=["three"])
         assert told(deployed, "v2").startswith("likely: version v2 last did something")
-        assert told(deployed, "v1").startswith("unlikely: "), "the one process is v2's, at work"
+        # Once v1's own activity is old enough, since the one process that is left is v2's, at work.
+        until(lambda: told(deployed, "v1").startswith("unlikely: "), "v1 is unlikely")
 
 
 def test_another_version_that_works_again_under_another_executor_id(
