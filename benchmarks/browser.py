@@ -89,7 +89,7 @@ def views(report: Report, url: str, rows: int) -> None:
 
 def _size(report: Report) -> None:
     whole = {name: assets.module(name) for name in ("explore", "inspect", "board", "controls")}
-    own = sum(path.stat().st_size for path in (ROOT / "dbos_notebook/widgets/static").glob("*.js"))
+    own = sum(path.stat().st_size for path in (ROOT / "dbos_notebook/widgets/js").glob("*.js"))
     most = max(len(text.encode()) for text in whole.values())
     report.add(
         Row(
