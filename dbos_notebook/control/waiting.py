@@ -15,7 +15,7 @@ from dbos_notebook.tables.vocabulary import STATUSES
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.1, 2.0
 PATIENCE_SECONDS = 30.0
 """How long a database may be gone before waiting for its workflows ends."""
-SHOWN = 8
+SHOWN_WORKFLOWS = 8
 GONE = "deleted"
 
 Read = Callable[[Sequence[str]], dict[str, Row]]
@@ -75,9 +75,9 @@ def _table(
     found = Counter(seen[one].status if one in seen else GONE for one in ids)
     order = [*STATUSES, GONE]
     counts = {status: found[status] for status in order if found[status]}
-    lines = [[seen[one].name or "", one, seen[one].status] for one in waiting[:SHOWN]]
-    if len(waiting) > SHOWN:
-        lines.append([f"… and {len(waiting) - SHOWN:,} more", "", ""])
+    lines = [[seen[one].name or "", one, seen[one].status] for one in waiting[:SHOWN_WORKFLOWS]]
+    if len(waiting) > SHOWN_WORKFLOWS:
+        lines.append([f"… and {len(waiting) - SHOWN_WORKFLOWS:,} more", "", ""])
     told = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     head = f"{title}: {len(ids) - len(waiting):,} of {len(ids):,} have finished"
     return progress(head, counts, lines), f"{head} ({told})"

@@ -191,7 +191,7 @@ class Inspect(View):
         return offline.fallback(self._client, self._run(self.workflow_id))
 
     def _page(self) -> str:
-        return offline.page(self._client, self._run(self.workflow_id, anew=True), self._css)
+        return offline.inspect_page(self._client, self._run(self.workflow_id, anew=True), self._css)
 
     def __repr__(self) -> str:
         return f"<Inspect {self.workflow_id!r} {self._client.location}>"

@@ -40,7 +40,7 @@ def fallback(client: Client, run: Run) -> str:
     except GraphvizNotFoundError:
         # The tree of text still tells.
         image = ""
-    return _render(
+    return _render_run(
         "run.html.j2",
         client,
         row=run.row,
@@ -54,7 +54,7 @@ def fallback(client: Client, run: Run) -> str:
     )
 
 
-def _render(template: str, client: Client, **values: Any) -> str:
+def _render_run(template: str, client: Client, **values: Any) -> str:
     made = static._templates().get_template(template)
     return made.render(location=str(client.location), style=assets.style("static"), **values)
 
@@ -63,7 +63,7 @@ def _now() -> str:
     return f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def page(client: Client, run: Run, style: str) -> str:
+def inspect_page(client: Client, run: Run, style: str) -> str:
     """Return one file with the graph, the timeline, the table of steps, and what each one did."""
     script = assets.module("offline")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
