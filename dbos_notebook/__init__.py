@@ -6,6 +6,8 @@ This file lists the public surface. It holds no code of its own.
 from dbos_notebook.client import Client, connect
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.receipt import Receipt
+from dbos_notebook.drawing.graph_svg import draw
+from dbos_notebook.drawing.picture import Picture
 from dbos_notebook.errors import (
     AuthenticationError,
     BrokenOffError,
@@ -38,8 +40,6 @@ from dbos_notebook.errors import (
     UnsupportedRevisionError,
     WorkflowNotFoundError,
 )
-from dbos_notebook.pictures.draw import draw
-from dbos_notebook.pictures.picture import Picture
 
 __version__ = "0.1.0"
 

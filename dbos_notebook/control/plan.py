@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.control.sheet import Sheet
+from dbos_notebook.control.display import Sheet
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dbos_notebook.control.operations import Item, ItemKey, Verb
     from dbos_notebook.control.receipt import Receipt
-    from dbos_notebook.control.verbs import Item, ItemKey, Verb
     from dbos_notebook.errors import NotebookError
 
 COLUMNS = (
@@ -101,7 +101,7 @@ class Plan:
         """Return the plan as a DataFrame: a row per workflow, or per fork."""
         import pandas as pd
 
-        from dbos_notebook.tables.vocabulary import TEXT
+        from dbos_notebook.tables.columns import TEXT
 
         rows = []
         for item in self.items:

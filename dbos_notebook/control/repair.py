@@ -13,27 +13,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from dbos_notebook.control import causes, rows
-from dbos_notebook.control.alive import Prospects
-from dbos_notebook.control.causes import Cause
-from dbos_notebook.control.course import Course
+from dbos_notebook.control import failure_analysis, records
+from dbos_notebook.control.availability import Prospects
+from dbos_notebook.control.batch_runner import Course, Presses
 from dbos_notebook.control.dbos_client import require_available
+from dbos_notebook.control.display import watch
+from dbos_notebook.control.failure_analysis import Cause, descent
 from dbos_notebook.control.forks import Fork
+from dbos_notebook.control.operations import Item, ItemKey, Known
 from dbos_notebook.control.plan import Plan
-from dbos_notebook.control.presses import Presses
 from dbos_notebook.control.receipt import Line, Receipt
-from dbos_notebook.control.rows import Row
-from dbos_notebook.control.status import descent
-from dbos_notebook.control.verbs import Item, ItemKey, Known
-from dbos_notebook.control.waiting import watch
-from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.control.records import Row
+from dbos_notebook.database.catalog import repeat_if_changed
 from dbos_notebook.errors import NotebookError
-from dbos_notebook.tables.vocabulary import FAILED_STATUSES
+from dbos_notebook.tables.columns import FAILED_STATUSES
 
 if TYPE_CHECKING:
-    from dbos_notebook.control.steer import Steer
+    from dbos_notebook.control.controller import Steer
     from dbos_notebook.database.reader import Session
-    from dbos_notebook.tables.queries import Queries
+    from dbos_notebook.tables.sql import Queries
 
 TIMEOUT_SECONDS = 600.0
 
@@ -170,16 +168,16 @@ class Repair:
 
     def _explore(self, session: Session, ids: Sequence[str]) -> _Tree:
         queries, tree = self._steer.queries, _Tree()
-        known = rows.with_failures_below(session, queries, ids)
+        known = records.with_failures_below(session, queries, ids)
         failures = [one for one, row in known.items() if row.status in FAILED_STATUSES]
-        steps = rows.steps(session, queries, failures)
+        steps = records.steps(session, queries, failures)
         level: list[str] = list(dict.fromkeys(ids))
         # A cycle made by hand ends it, since what was looked at is not looked at again.
         while level:
             tree.found |= {one: known[one] for one in level if one in known}
             failed = [one for one in level if one in steps]
             for one in failed:
-                tree.causes[one] = causes.find(known[one], steps[one], known)
+                tree.causes[one] = failure_analysis.find(known[one], steps[one], known)
             below = [child for one in failed for child in tree.causes[one].children]
             level = [child for child in dict.fromkeys(below) if child not in tree.causes]
         tree.measure()
@@ -325,7 +323,7 @@ class _Run:
                 return f"its child {child} was not repaired: {self.lines[child].detail}"
             state = self._states.get(new)
             if self._verb.wait and state != "SUCCESS":
-                if state in (None, *rows.ACTIVE):
+                if state in (None, *records.ACTIVE):
                     return (
                         f"not begun: {new}, the fork of its child {child}, had not finished after "
                         f"{self._verb.timeout_waiting:g} s ({state}); the same call again goes on"

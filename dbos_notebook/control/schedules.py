@@ -1,31 +1,107 @@
-"""The verbs of schedules: pause, resume, delete, trigger, backfill.
+"""Operations on schedules: pause, resume, delete, trigger, backfill.
 
-A schedule is a ``Row`` like a workflow: its name stands for the ID, its status is ACTIVE or PAUSED.
+DBOS unpickles a schedule's context in this process to trigger or backfill it, so the context is
+checked first.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
-from collections.abc import Mapping, Sequence
+import pickletools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 
-from dbos_notebook.control import privileges, rows
-from dbos_notebook.control.contexts import PICKLED, harmless, trusted
+from dbos_notebook.control import permissions, records
 from dbos_notebook.control.dbos_client import enqueues_with_xid
-from dbos_notebook.control.destinations import problem_of_schedule, read_queues
-from dbos_notebook.control.privileges import Needs
-from dbos_notebook.control.rows import Row
-from dbos_notebook.control.verbs import Item, ItemKey, Known, Verb, Verdict
+from dbos_notebook.control.operations import Item, ItemKey, Known, Verb, Verdict
+from dbos_notebook.control.permissions import Needs
+from dbos_notebook.control.queue_selection import problem_of_schedule, read_queues
+from dbos_notebook.control.records import Row
 from dbos_notebook.errors import FilterError, RefusedError
 
 if TYPE_CHECKING:
-    from dbos import DBOSClient
+    from dbos import DBOSClient, Serializer
 
     from dbos_notebook.database.reader import Session
-    from dbos_notebook.tables.queries import Queries
+    from dbos_notebook.tables.sql import Queries
+
+# What lets a pickle name a class or a function; without one of these it can call nothing.
+_NAMING = {
+    "GLOBAL",
+    "STACK_GLOBAL",
+    "INST",
+    "EXT1",
+    "EXT2",
+    "EXT4",
+    "PERSID",
+    "BINPERSID",
+}
+# Memory is made up to the place that is named, whatever is kept there.
+_PLACING = {"PUT", "BINPUT", "LONG_BINPUT"}
+PICKLED = (
+    "its context names classes, and DBOS would unpickle it here, which runs code; trigger it from "
+    "the application, or force=True where you trust who wrote it"
+)
+_TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
+
+
+def harmless(context: str | None) -> bool:
+    """Tell whether unpickling a schedule's context can run nothing.
+
+    Without an instruction that names a class or a function, a pickle can only make plain values.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> harmless(base64.b64encode(pickle.dumps({"retries": 3})).decode())
+    True
+    >>> harmless(base64.b64encode(pickle.dumps(print)).decode())
+    False
+    """
+    if context is None:
+        return True
+    try:
+        data = base64.b64decode(context, validate=True)
+        return not any(
+            code.name in _NAMING or (code.name in _PLACING and (place or 0) > len(data))
+            for code, place, _ in pickletools.genops(data)
+        )
+    except (ValueError, TypeError):
+        # No pickle: DBOS will say that it cannot be read.
+        return False
+
+
+@contextmanager
+def trusted(force: bool) -> Iterator[None]:  # noqa: FBT001 - the verbs' own option
+    """While a call is made: whether a context that names classes may be unpickled."""
+    token = _TRUSTED.set(force)
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
+
+
+def serializer() -> Serializer:
+    """Return DBOS's own serializer, which looks at each text once more before it unpickles it.
+
+    A verb looked before, but somebody may have written another context since.
+    """
+    from dbos._serialization import DefaultSerializer
+
+    class Guarded(DefaultSerializer):
+        def deserialize(self, serialized_data: str) -> Any:
+            if not _TRUSTED.get() and not harmless(serialized_data):
+                raise RefusedError(PICKLED)
+            return super().deserialize(serialized_data)
+
+    return Guarded()
+
 
 MOST_RUNS = 10_000
 _GONE = "no schedule has this name"
@@ -114,7 +190,7 @@ class _ScheduleVerb(Verb):
 
 @dataclass(frozen=True)
 class _SetStatus(_ScheduleVerb):
-    needed: ClassVar[Needs] = privileges.SET_SCHEDULE
+    needed: ClassVar[Needs] = permissions.SET_SCHEDULE
     status: ClassVar[str]
     means: ClassVar[str]
 
@@ -161,7 +237,7 @@ class DeleteSchedule(_ScheduleVerb):
     """Delete a schedule; the workflows that it started stay."""
 
     action: ClassVar[str] = "delete_schedule"
-    needed: ClassVar[Needs] = privileges.DELETE_SCHEDULE
+    needed: ClassVar[Needs] = permissions.DELETE_SCHEDULE
 
     def _verdict(self, row: Row) -> tuple[Verdict, str]:
         return "do", "goes for good; the workflows that it started stay"
@@ -187,7 +263,7 @@ class TriggerSchedule(_ScheduleVerb):
     """Enqueue a schedule's workflow once, now."""
 
     action: ClassVar[str] = "trigger_schedule"
-    needed: ClassVar[Needs] = privileges.ENQUEUE_SCHEDULE
+    needed: ClassVar[Needs] = permissions.ENQUEUE_SCHEDULE
     in_steps: ClassVar[bool] = True
     enqueues: ClassVar[bool] = True
     traceable: ClassVar[bool] = False
@@ -228,7 +304,7 @@ class TriggerSchedule(_ScheduleVerb):
         """Read the schedules, and the workflows that were made."""
         known = super().again(session, queries, items)
         made = [item.new_workflow_id for item in items if item.new_workflow_id]
-        known.rows |= rows.workflows(session, queries, made)
+        known.rows |= records.workflows(session, queries, made)
         for item in items:
             if item.new_workflow_id is None and item.verdict == "do":
                 # DBOS had chosen an ID, and did not come to say which.
@@ -288,7 +364,7 @@ class Backfill(Verb):
     """Enqueue the runs of a schedule that a time has missed: a line for each run."""
 
     action: ClassVar[str] = "backfill_schedule"
-    needed: ClassVar[Needs] = privileges.ENQUEUE_SCHEDULE
+    needed: ClassVar[Needs] = permissions.ENQUEUE_SCHEDULE
     in_steps: ClassVar[bool] = True
     enqueues: ClassVar[bool] = True
     schedule_name: str = ""
@@ -307,7 +383,7 @@ class Backfill(Verb):
         before: Mapping[ItemKey, Item],
     ) -> Known:
         """Read the runs that exist, and whether the schedule still is what they came from."""
-        known = Known(rows.workflows(session, queries, ids))
+        known = Known(records.workflows(session, queries, ids))
         schedule = read(session, queries, [self.schedule_name]).get(self.schedule_name)
         problem = None
         if schedule is None:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import sqlalchemy as sa
 
-    from dbos_notebook.database.blocks import Each
-    from dbos_notebook.database.changes import SchemaChanges
-    from dbos_notebook.database.locate import Location
+    from dbos_notebook.database.catalog import SchemaChanges
+    from dbos_notebook.database.csv_blocks import Each
+    from dbos_notebook.database.location import Location
 
 
 class Session(Protocol):

@@ -6,18 +6,18 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.database.forking import ForkableLock
+from dbos_notebook.database.fork_safety import ForkableLock
 from dbos_notebook.errors import FilterError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dbos_notebook.control.controller import Steer
+    from dbos_notebook.control.operations import Verb
     from dbos_notebook.control.plan import Plan
     from dbos_notebook.control.receipt import Receipt
-    from dbos_notebook.control.steer import Steer
-    from dbos_notebook.control.verbs import Verb
     from dbos_notebook.database.reader import Reader
-    from dbos_notebook.tables.queries import Queries
+    from dbos_notebook.tables.sql import Queries
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
 
@@ -35,7 +35,7 @@ class Base:
 
     @property
     def _steer(self) -> Steer:
-        from dbos_notebook.control.steer import Steer
+        from dbos_notebook.control.controller import Steer
 
         with _MAKING:
             if self._made_steer is None:
@@ -85,7 +85,7 @@ def as_optional_name(value: Any, name: str) -> str | None:
 
 def check_key(queue_name: Any, queue_partition_key: Any) -> None:
     """Raise where a partition key is given to workflows that bring their own."""
-    from dbos_notebook.control.destinations import ORIGINAL
+    from dbos_notebook.control.queue_selection import ORIGINAL
 
     if queue_name == ORIGINAL and queue_partition_key is not None:
         raise FilterError(

@@ -6,8 +6,8 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dbos_notebook.control.lengths import MOST_SECONDS, as_seconds
 from dbos_notebook.steering.base import Base, as_key, as_optional_name
+from dbos_notebook.tables.filters import MOST_SECONDS, as_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,7 @@ class Repairs(Base):
         >>> db.repair_status(["checkout-5-bad", "parent-6-bad"])["state"].tolist()
         ['failed again', 'unaddressed']
         """
-        from dbos_notebook.control.status import repair_status
+        from dbos_notebook.control.failure_analysis import repair_status
         from dbos_notebook.tables.filters import as_texts
 
         ids = None if workflows is None else as_texts(workflows, "workflows")

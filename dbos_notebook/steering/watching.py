@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dbos_notebook.control.lengths import as_seconds
 from dbos_notebook.steering.base import Base
+from dbos_notebook.tables.filters import as_seconds
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -32,10 +32,10 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import Null
 
-from dbos_notebook.tables.vocabulary import Column
+from dbos_notebook.tables.columns import Column
 
 if TYPE_CHECKING:
-    from dbos_notebook.tables.queries import Queries
+    from dbos_notebook.tables.sql import Queries
 
 INTERNAL_QUEUE = "_dbos_internal_queue"
 """Where DBOS puts forks, scheduled, resumed and recovered workflows unless told otherwise."""

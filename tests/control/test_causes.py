@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dbos_notebook.control.causes import find
-from dbos_notebook.control.rows import Row, Step
+from dbos_notebook.control.failure_analysis import find
+from dbos_notebook.control.records import Row, Step
 
 
 def row(workflow_id: str, status: str) -> Row:

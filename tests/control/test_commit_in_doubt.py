@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from test_schedules import add
 
 import dbos_notebook as dn
-from dbos_notebook.control import steer
+from dbos_notebook.control import controller
 from dbos_notebook.control.transactions import Transaction, settle
 
 VERBS: dict[str, Callable[[dn.Client], Any]] = {
@@ -131,7 +131,7 @@ def say(call: Callable[[dn.Client], Any], client: dn.Client, said: Said) -> None
 def test_what_is_cut_while_it_commits_is_unknown_until_the_commit_has_ended(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steer, "OUT_OF_DOUBT_SECONDS", 0.5)
+    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.5)
     delay = Delay(server)
     said = {verb: Said() for verb in VERBS}
     threads = [
@@ -201,7 +201,7 @@ def _waits_for_a_lock(server: PostgresServer) -> bool:
 def test_a_commit_that_takes_too_long_is_not_cancelled_and_its_receipt_says_what_it_waits_for(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steer, "OUT_OF_DOUBT_SECONDS", 0.2)
+    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.2)
     delay, client, said = Delay(server), shop.client(statement_timeout=1.0), Said()
     delay.set(True)
     try:
@@ -223,7 +223,7 @@ def test_a_commit_that_takes_too_long_is_not_cancelled_and_its_receipt_says_what
 def test_a_session_under_another_role_cannot_see_its_own_commit_and_does_not_deny_it(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steer, "OUT_OF_DOUBT_SECONDS", 0.3)
+    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.3)
     name = str(make_url(shop.url).database)
     with server.admin(name) as admin:
         for statement in (

@@ -15,23 +15,23 @@ from test_commit_in_doubt import VERBS
 from test_schedules import add
 
 import dbos_notebook as dn
-from dbos_notebook.control import privileges
+from dbos_notebook.control import permissions
 
 _numbers = itertools.count(1)
 
-NEEDED: dict[str, privileges.Needs] = {
-    "cancel": privileges.CANCEL,
-    "fork": {**privileges.FORK, **privileges.FORK_COPYING},
-    "resume": privileges.RESUME,
-    "set_attributes": privileges.SET_ATTRIBUTES,
-    "delete": privileges.DELETE,
-    "set_delay": privileges.SET_DELAY,
-    "rewind": privileges.REWIND,
-    "pause_schedule": privileges.SET_SCHEDULE,
-    "resume_schedule": privileges.SET_SCHEDULE,
-    "delete_schedule": privileges.DELETE_SCHEDULE,
-    "trigger_schedule": privileges.ENQUEUE_SCHEDULE,
-    "backfill_schedule": privileges.ENQUEUE_SCHEDULE,
+NEEDED: dict[str, permissions.Needs] = {
+    "cancel": permissions.CANCEL,
+    "fork": {**permissions.FORK, **permissions.FORK_COPYING},
+    "resume": permissions.RESUME,
+    "set_attributes": permissions.SET_ATTRIBUTES,
+    "delete": permissions.DELETE,
+    "set_delay": permissions.SET_DELAY,
+    "rewind": permissions.REWIND,
+    "pause_schedule": permissions.SET_SCHEDULE,
+    "resume_schedule": permissions.SET_SCHEDULE,
+    "delete_schedule": permissions.DELETE_SCHEDULE,
+    "trigger_schedule": permissions.ENQUEUE_SCHEDULE,
+    "backfill_schedule": permissions.ENQUEUE_SCHEDULE,
 }
 
 
@@ -251,11 +251,11 @@ def test_a_server_that_became_read_only_after_the_last_look_writes_nothing(
 def test_two_servers_behind_one_address_are_told_apart(
     corpus_postgres: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dbos_notebook.control import steer
+    from dbos_notebook.control import controller
 
     with dn.connect(corpus_postgres("3.4.0")) as db:
         plan = db.cancel("queued-1", plan=True)
-        found = steer.conditions
+        found = controller.conditions
 
         def elsewhere(*arguments: Any, **options: Any) -> Any:
             # As if reading had reached a server that was started at another moment.
@@ -264,7 +264,7 @@ def test_two_servers_behind_one_address_are_told_apart(
             conditions = found(*arguments, **options)
             return dataclasses.replace(conditions, server=conditions.server - 1)
 
-        monkeypatch.setattr(steer, "conditions", elsewhere)
+        monkeypatch.setattr(controller, "conditions", elsewhere)
         with pytest.raises(
             dn.BrokenOffError, match="leads to another server than a moment ago"
         ) as caught:

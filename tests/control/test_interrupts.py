@@ -17,7 +17,7 @@ from by_hand import write
 from test_schedules import add
 
 import dbos_notebook as dn
-from dbos_notebook.control.verbs import Cancel
+from dbos_notebook.control.operations import Cancel
 
 
 def press() -> None:
@@ -159,7 +159,7 @@ def test_a_trigger_that_lost_its_answer_is_known_and_not_repeated(db: dn.Client)
 def test_a_file_that_stays_locked_ends_the_call(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    monkeypatch.setattr("dbos_notebook.control.file_transactions.BUSY_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("dbos_notebook.control.transactions.BUSY_TIMEOUT_SECONDS", 0.2)
     one = {"rewind": "checkout-1", "delete": "checkout-1"}.get(verb, "queued-1")
     plan = getattr(db, verb)(one, plan=True)
     with locked(db), pytest.raises(dn.BrokenOffError, match="stayed locked") as caught:

@@ -17,7 +17,7 @@ from samples import at, frame, frames, step, workflow
 
 import dbos_notebook as dn
 from dbos_notebook.graphs import critical_path, execution_graph, fold, self_time
-from dbos_notebook.pictures.times import Times
+from dbos_notebook.graphs.intervals import Times
 
 COLUMNS = ["node", "workflow_id", "function_id", "name", "part", "start", "end", "duration"]
 
