@@ -12,7 +12,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from dbos_notebook.counting import Counting
-from dbos_notebook.database.catalog import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError, LocationError, NotCopyableError, TrustWarning
 from dbos_notebook.exploring import Exploring
 from dbos_notebook.picturing import Picturing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from dbos_notebook.database.catalog import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError
 
 if TYPE_CHECKING:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
-
-if TYPE_CHECKING:
-    from dbos_notebook.graphs.intervals import Unstarted
 
 # Control characters of both sets, what turns or hides text, line ends of Unicode's, and halves of
 # surrogate pairs, which no encoding takes. The joiners, U+200C and U+200D, are part of ordinary
@@ -223,29 +220,6 @@ def about(seconds: float) -> str:
     if whole < 1:
         return "< 1 s"
     return f"about {whole} s" if whole < 60 else f"about {lasted(whole)}"
-
-
-def unstarted(found: Unstarted, waited: str = "") -> str:
-    """Say how a workflow was cancelled before its latest run, and no more than is recorded.
-
-    ``waited`` is how long it waited, where that is known.
-
-    Examples
-    --------
-    >>> from dbos_notebook.graphs.intervals import Unstarted
-    >>> unstarted(Unstarted(before=False, delayed=False, most=11_000), "11 s")
-    'waited 11 s, never ran'
-    >>> unstarted(Unstarted(before=None, delayed=False, most=11_000))
-    'waited at most 11 s; whether it ran before is not recorded'
-    """
-    if found.before:
-        return "did not run again"
-    known = found.before is not None
-    if found.delayed:
-        return "its delay had not ended" + (", never ran" if known else "")
-    if known:
-        return f"waited {waited}, never ran" if waited else "never ran"
-    return f"waited at most {lasted(found.most / 1000)}; whether it ran before is not recorded"
 
 
 def moment(time: Any) -> str:

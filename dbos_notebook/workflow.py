@@ -196,10 +196,11 @@ class Workflow:
                 value = self._waited(value)
             found[name] = printable(value)
         if self.row["status"] == "CANCELLED" and self.row["recovery_attempts"] == 0:
-            from dbos_notebook import text
+            from dbos_notebook.graphs.intervals import describe_unstarted
 
             how = self._runs.unstarted(self.id)
-            found |= {} if how is None else {"note": text.unstarted(how, found.get("waited", ""))}
+            note = {} if how is None else {"note": describe_unstarted(how, found.get("waited", ""))}
+            found |= note
         return found
 
     def _took(self, duration: pd.Timedelta) -> str:

@@ -17,7 +17,7 @@ from dbos_notebook.control.transactions import Attempt
 from dbos_notebook.errors import DatabaseConnectionError, NotebookError
 
 if TYPE_CHECKING:
-    from dbos_notebook.control.dbos_client import Door
+    from dbos_notebook.control.client_pool import Door
 
 T = TypeVar("T")
 PATIENCE = 3

@@ -20,7 +20,8 @@ from dbos_notebook.control import records
 from dbos_notebook.control.audit import History
 from dbos_notebook.control.availability import Prospects
 from dbos_notebook.control.batch_runner import Course, Presses, Unit
-from dbos_notebook.control.dbos_client import Door, require_available
+from dbos_notebook.control.client_pool import Door
+from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
 from dbos_notebook.control.forks import Fork, FromStep
 from dbos_notebook.control.operations import Cancel, Delete, Item, ItemKey, Known, Verb, distinct
@@ -35,7 +36,7 @@ from dbos_notebook.control.transactions import (
     read_waits,
     settle,
 )
-from dbos_notebook.database.catalog import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import (
     BrokenOffError,
     ConfirmationError,

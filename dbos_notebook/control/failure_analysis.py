@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbos_notebook.control import records
-from dbos_notebook.control.forks import ForkPoint
+from dbos_notebook.control.fork_points import ForkPoint
 from dbos_notebook.control.records import Row, Step
 from dbos_notebook.tables.columns import FAILED_STATUSES, TEXT
 

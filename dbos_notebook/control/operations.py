@@ -22,7 +22,7 @@ from dbos_notebook.text import printable
 if TYPE_CHECKING:
     from dbos import DBOSClient
 
-    from dbos_notebook.control.forks import ForkPoint
+    from dbos_notebook.control.fork_points import ForkPoint
     from dbos_notebook.control.transactions import Elsewhere
     from dbos_notebook.database.reader import Session
     from dbos_notebook.tables.sql import Queries

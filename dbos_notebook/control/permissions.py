@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import sqlalchemy as sa
 
-from dbos_notebook.control.dbos_client import not_allowed, read_only
 from dbos_notebook.control.transactions import READ_ONLY_SESSION, STANDBY
 from dbos_notebook.database.sqlite_file import SQLiteFile
 from dbos_notebook.errors import (
@@ -25,6 +24,7 @@ from dbos_notebook.text import printable
 
 if TYPE_CHECKING:
     from dbos_notebook.database.catalog import Catalog
+    from dbos_notebook.database.location import Location
     from dbos_notebook.database.reader import Reader, Session
     from dbos_notebook.tables.sql import Queries
 
@@ -378,3 +378,26 @@ def _without_function(reader: Reader, name: str) -> PermissionDeniedError:
 
 def _name(row: Mapping[str, Any]) -> str:
     return printable(str(row["role"]))
+
+
+def not_allowed(location: Location, reason: str) -> PermissionDeniedError:
+    """Return the error of a role, or a file, that may be read and not written."""
+    if location.path:
+        return PermissionDeniedError(
+            f"{location} may not be written ({reason}). Control needs write permission on the "
+            "file and its directory."
+        )
+    return PermissionDeniedError(
+        f"The role connected to {location} may read workflows but not change them ({reason}). "
+        "Control needs GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES in DBOS's schema and "
+        "USAGE on it, or the application's own role."
+    )
+
+
+def read_only(location: Location, reason: str) -> ReadOnlyError:
+    """Return the error of a server, or a session, in which nobody can write."""
+    return ReadOnlyError(
+        f"Nothing can be changed through {location}: {reason}. Connect to the primary server (an "
+        "address of several hosts takes target_session_attrs=read-write), or with a role that "
+        "may write."
+    )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dbos_notebook.control.batch_runner import Course, Unit
-    from dbos_notebook.control.dbos_client import Door
+    from dbos_notebook.control.client_pool import Door
 
 Outcome = Literal["done", "unchanged", "not_found", "failed", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = ("done", "unchanged", "not_found", "failed", "unknown")

@@ -24,7 +24,7 @@ from dbos_notebook.control.operations import Item, ItemKey, Known
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.receipt import Line, Receipt
 from dbos_notebook.control.records import Row
-from dbos_notebook.database.catalog import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import NotebookError
 from dbos_notebook.tables.columns import FAILED_STATUSES
 

@@ -1,19 +1,11 @@
-"""Operations on schedules: pause, resume, delete, trigger, backfill.
-
-DBOS unpickles a schedule's context in this process to trigger or backfill it, so the context is
-checked first.
-"""
+"""Operations on schedules: pause, resume, delete, trigger, backfill."""
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
-import pickletools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import sqlalchemy as sa
 
@@ -23,86 +15,14 @@ from dbos_notebook.control.operations import Item, ItemKey, Known, Verb, Verdict
 from dbos_notebook.control.permissions import Needs
 from dbos_notebook.control.queue_selection import problem_of_schedule, read_queues
 from dbos_notebook.control.records import Row
+from dbos_notebook.control.safe_serializer import PICKLED, harmless, trusted
 from dbos_notebook.errors import FilterError, RefusedError
 
 if TYPE_CHECKING:
-    from dbos import DBOSClient, Serializer
+    from dbos import DBOSClient
 
     from dbos_notebook.database.reader import Session
     from dbos_notebook.tables.sql import Queries
-
-# What lets a pickle name a class or a function; without one of these it can call nothing.
-_NAMING = {
-    "GLOBAL",
-    "STACK_GLOBAL",
-    "INST",
-    "EXT1",
-    "EXT2",
-    "EXT4",
-    "PERSID",
-    "BINPERSID",
-}
-# Memory is made up to the place that is named, whatever is kept there.
-_PLACING = {"PUT", "BINPUT", "LONG_BINPUT"}
-PICKLED = (
-    "its context names classes, and DBOS would unpickle it here, which runs code; trigger it from "
-    "the application, or force=True where you trust who wrote it"
-)
-_TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
-
-
-def harmless(context: str | None) -> bool:
-    """Tell whether unpickling a schedule's context can run nothing.
-
-    Without an instruction that names a class or a function, a pickle can only make plain values.
-
-    Examples
-    --------
-    >>> import pickle
-    >>> harmless(base64.b64encode(pickle.dumps({"retries": 3})).decode())
-    True
-    >>> harmless(base64.b64encode(pickle.dumps(print)).decode())
-    False
-    """
-    if context is None:
-        return True
-    try:
-        data = base64.b64decode(context, validate=True)
-        return not any(
-            code.name in _NAMING or (code.name in _PLACING and (place or 0) > len(data))
-            for code, place, _ in pickletools.genops(data)
-        )
-    except (ValueError, TypeError):
-        # No pickle: DBOS will say that it cannot be read.
-        return False
-
-
-@contextmanager
-def trusted(force: bool) -> Iterator[None]:  # noqa: FBT001 - the verbs' own option
-    """While a call is made: whether a context that names classes may be unpickled."""
-    token = _TRUSTED.set(force)
-    try:
-        yield
-    finally:
-        _TRUSTED.reset(token)
-
-
-def serializer() -> Serializer:
-    """Return DBOS's own serializer, which looks at each text once more before it unpickles it.
-
-    A verb looked before, but somebody may have written another context since.
-    """
-    from dbos._serialization import DefaultSerializer
-
-    class Guarded(DefaultSerializer):
-        def deserialize(self, serialized_data: str) -> Any:
-            if not _TRUSTED.get() and not harmless(serialized_data):
-                raise RefusedError(PICKLED)
-            return super().deserialize(serialized_data)
-
-    return Guarded()
-
-
 MOST_RUNS = 10_000
 _GONE = "no schedule has this name"
 

@@ -22,7 +22,6 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import dict_row
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from dbos_notebook.database.catalog import TABLES, SchemaChanges
 from dbos_notebook.database.connection import (
     BoundedConnection,
     NoAnswerError,
@@ -37,6 +36,7 @@ from dbos_notebook.database.csv_blocks import (
     record_batches,
 )
 from dbos_notebook.database.fork_safety import keep_for_parent, reset_after_fork
+from dbos_notebook.database.reader import TABLES, SchemaChanges
 from dbos_notebook.errors import (
     AuthenticationError,
     DatabaseChangedError,

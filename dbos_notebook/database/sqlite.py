@@ -20,9 +20,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from dbos_notebook.database.catalog import SchemaChanges
 from dbos_notebook.database.csv_blocks import Block, Dialect, record_batches
 from dbos_notebook.database.fork_safety import keep_for_parent
+from dbos_notebook.database.reader import SchemaChanges
 from dbos_notebook.database.sqlite_file import Opening, SQLiteFile
 from dbos_notebook.errors import (
     DatabaseChangedError,

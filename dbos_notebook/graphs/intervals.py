@@ -118,7 +118,7 @@ class Times:
     def unstarted(self, key: Any) -> str:
         """Say how a workflow was cancelled before its latest run; ``""``: it was not."""
         found = self._runs.unstarted(key)
-        return "" if found is None else text.unstarted(found, self.waited(key))
+        return "" if found is None else describe_unstarted(found, self.waited(key))
 
     def step(self, key: Any) -> tuple[float, float] | None:
         """Return when a step began and ended; ``None``: not known."""
@@ -227,6 +227,28 @@ class Unstarted(NamedTuple):
     before: bool | None
     delayed: bool
     most: int
+
+
+def describe_unstarted(found: Unstarted, waited: str = "") -> str:
+    """Say how a workflow was cancelled before its latest run, and no more than is recorded.
+
+    ``waited`` is how long it waited, where that is known.
+
+    Examples
+    --------
+    >>> describe_unstarted(Unstarted(before=False, delayed=False, most=11_000), "11 s")
+    'waited 11 s, never ran'
+    >>> describe_unstarted(Unstarted(before=None, delayed=False, most=11_000))
+    'waited at most 11 s; whether it ran before is not recorded'
+    """
+    if found.before:
+        return "did not run again"
+    known = found.before is not None
+    if found.delayed:
+        return "its delay had not ended" + (", never ran" if known else "")
+    if known:
+        return f"waited {waited}, never ran" if waited else "never ran"
+    return f"waited at most {text.lasted(found.most / 1000)}; whether it ran before is not recorded"
 
 
 class Runs:

@@ -38,7 +38,8 @@ html, body { height: auto; overflow: auto; contain: none; }
 _PACKAGE = Path(__file__).parents[1]
 # Inside an installed package; beside the package in a source tree.
 _SHIPPED = next(
-    (path for path in (_PACKAGE / "notebooks", _PACKAGE.parent / "notebooks") if path.is_dir()), None
+    (path for path in (_PACKAGE / "notebooks", _PACKAGE.parent / "notebooks") if path.is_dir()),
+    None,
 )
 
 

@@ -145,12 +145,12 @@ class Workflows(Base):
         >>> plan.items[0].point.label
         'step 3 (charge)'
         """
-        from dbos_notebook.control import forks
+        from dbos_notebook.control import fork_points
         from dbos_notebook.control.forks import Fork
 
         check_key(queue_name, queue_partition_key)
         verb = Fork(
-            forks.check(start_step, several=True),
+            fork_points.check(start_step, several=True),
             as_optional_name(application_version, "application_version"),
             as_optional_name(queue_name, "queue_name"),
             as_optional_name(queue_partition_key, "queue_partition_key"),
@@ -191,12 +191,12 @@ class Workflows(Base):
         >>> db.rewind("checkout-1", "charge", plan=True).items[0].effect
         'forgets step 3 (charge) and what came after, ...; repeats what had succeeded: charge'
         """
-        from dbos_notebook.control import forks
+        from dbos_notebook.control import fork_points
         from dbos_notebook.control.forks import Rewind
 
         check_key(queue_name, queue_partition_key)
         verb = Rewind(
-            forks.check(start_step),
+            fork_points.check(start_step),
             as_optional_name(application_version, "application_version"),
             as_optional_name(queue_name, "queue_name"),
             as_optional_name(queue_partition_key, "queue_partition_key"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 import traitlets
 
-from dbos_notebook.database.catalog import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables.aggregates import Health, health
 from dbos_notebook.widgets import base, html_export, serialize

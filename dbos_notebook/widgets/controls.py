@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import traitlets
 
-from dbos_notebook.database.catalog import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import BrokenOffError, ControlInterrupt, FilterError
 from dbos_notebook.tables.filters import as_texts
 from dbos_notebook.tables.pages import choices

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from dbos_notebook.database.catalog import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import frames, listings, pages
 from dbos_notebook.widgets import base, details, html_export, query_form, serialize

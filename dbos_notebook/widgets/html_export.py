@@ -17,7 +17,7 @@ from dbos_notebook import text
 from dbos_notebook.drawing.graph_svg import draw
 from dbos_notebook.errors import GraphvizNotFoundError
 from dbos_notebook.graphs.intervals import Spans, Times
-from dbos_notebook.widgets import base, details, serialize
+from dbos_notebook.widgets import base, details, node_details, serialize
 from dbos_notebook.widgets.run_data import MOST_LISTED, PICTURES, Run, as_plain
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def fallback(client: Client, run: Run) -> str:
         image=image,
         alt=f"Execution graph of {run.workflow_id}",
         text=serialize.cut(picture.text, MOST_TEXT),
-        code=details.code(run, None),
+        code=node_details.code(run, None),
         read_at=_now(),
     )
 
@@ -197,7 +197,7 @@ def record(client: Client, run: Run) -> dict[str, Any]:
         found = [] if shown is None else [k for k, n in shown.nodes.items() if n["kind"] == "group"]
         for key in found[:MOST_GROUPS]:
             name = shown.nodes[key]["group"] if shown is not None else ""
-            told = details.of_node(client, run, key, view)
+            told = node_details.of_node(client, run, key, view)
             groups[_text(key)] = {"key": as_plain(key), **told}
             named = json.dumps([kind, name], separators=(",", ":"), ensure_ascii=False)
             pictures[named] = run.drawn({**view, "open": [name]})
@@ -237,7 +237,7 @@ def _told(client: Client, run: Run) -> dict[str, Any]:
         room = _bounded(found, room)
         told[_text(one["row"]["id"])] = found
     frame = client.steps(ids, load_output=True).head(MOST_LISTED)
-    for workflow_id, number, found in details.many_steps(frame):
+    for workflow_id, number, found in node_details.many_steps(frame):
         room = _bounded(found, room)
         told[_text((workflow_id, number))] = {"key": [workflow_id, number], **found}
     for key, node in run.graph.nodes.items():

@@ -13,7 +13,7 @@ import traitlets
 from dbos_notebook.drawing import svg
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables.filters import as_texts
-from dbos_notebook.widgets import base, details, html_export, serialize
+from dbos_notebook.widgets import base, html_export, node_details, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
 from dbos_notebook.widgets.run_data import Run, as_key, as_plain
@@ -179,7 +179,7 @@ class Inspect(View):
     @property
     def code(self) -> str:
         """The Python that gives what is selected, where the client is called ``db``."""
-        return details.code(self._run(self.workflow_id), self.selection)
+        return node_details.code(self._run(self.workflow_id), self.selection)
 
     def _run(self, workflow_id: str, *, anew: bool = False) -> Run:
         found = None if anew else self._runs.get(workflow_id)
@@ -217,7 +217,10 @@ class Inspect(View):
     def _node(self, message: dict[str, Any]) -> dict[str, Any]:
         run = self._run(_id(message))
         key = as_key(message["key"])
-        return {"key": message["key"], **details.of_node(self._client, run, key, message["view"])}
+        return {
+            "key": message["key"],
+            **node_details.of_node(self._client, run, key, message["view"]),
+        }
 
     def _search(self, message: dict[str, Any]) -> dict[str, Any]:
         return self._run(_id(message)).search(str(message.get("text") or ""))
@@ -226,7 +229,7 @@ class Inspect(View):
         return self._run(_id(message)).listed()
 
     def _raw(self, message: dict[str, Any]) -> dict[str, Any]:
-        return {"payloads": details.raw(self._client, as_key(message["key"]))}
+        return {"payloads": node_details.raw(self._client, as_key(message["key"]))}
 
     def _compare(self, message: dict[str, Any]) -> dict[str, Any]:
         first, second = str(message["first"]), str(message["second"])
@@ -236,7 +239,7 @@ class Inspect(View):
 
     def _code(self, message: dict[str, Any]) -> dict[str, Any]:
         key = message.get("key")
-        return {"text": details.code(self._run(_id(message)), as_key(key) if key else None)}
+        return {"text": node_details.code(self._run(_id(message)), as_key(key) if key else None)}
 
     def static_html(self) -> str:
         """Return the picture and the facts as HTML that needs no kernel."""

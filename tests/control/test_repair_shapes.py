@@ -10,7 +10,7 @@ from by_hand import add_workflow, awaits, write
 
 import dbos_notebook as dn
 from dbos_notebook.control.failure_analysis import Cause
-from dbos_notebook.control.forks import ForkPoint
+from dbos_notebook.control.fork_points import ForkPoint
 from dbos_notebook.control.repair import _Tree
 
 
