@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dbos_notebook.control.records import ACTIVE, Row
 from dbos_notebook.errors import DatabaseConnectionError
+from dbos_notebook.html import environment
 from dbos_notebook.tables.columns import STATUSES
 from dbos_notebook.text import printable
 
@@ -85,7 +86,7 @@ class Sheet:
         columns, rows, more = self._table()
         return (
             _templates()
-            .get_template("sheet.html.j2")
+            .get_template("table.html.j2")
             .render(
                 title=printable(self.title, SHOWN_CHARACTERS),
                 counts={word: count for word, count in self.counts.items() if count},
@@ -102,21 +103,7 @@ class Sheet:
 
 @cache
 def _templates() -> jinja2.Environment:
-    import jinja2
-
-    return jinja2.Environment(
-        # The style is that of all cards, and stands in one place.
-        loader=jinja2.ChoiceLoader(
-            [
-                jinja2.PackageLoader("dbos_notebook", "control/templates"),
-                jinja2.PackageLoader("dbos_notebook", "pictures/templates"),
-            ]
-        ),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return environment("control")
 
 
 def progress(title: str, counts: Mapping[str, Any], lines: Sequence[Sequence[str]]) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import pandas as pd
 
+from dbos_notebook.html import environment
 from dbos_notebook.payloads.recorded_errors import shown
 from dbos_notebook.text import printable
 
 if TYPE_CHECKING:
+    import jinja2
+
     from dbos_notebook.database.catalog import Catalog
 
 SHOWN = 8
@@ -23,14 +25,7 @@ MOST_CHARACTERS = 20_000
 
 @cache
 def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("dbos_notebook", "pictures/templates"),
-        # Everything from a database is text, never markup.
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return environment("drawing")
 
 
 def age(span: Any) -> str:

@@ -12,6 +12,7 @@ from dbos_notebook import text
 from dbos_notebook.drawing.picture import Drawing, Picture
 from dbos_notebook.drawing.theme import DARK, GRAVEST, LIGHT, OPERATIONS, SAID, ThemeName
 from dbos_notebook.errors import PictureError, nearest
+from dbos_notebook.graphs.critical_path import drawn_critical_path
 
 if TYPE_CHECKING:
     import graphviz
@@ -304,7 +305,7 @@ def critical_shares(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times
     }
     shares: dict[Any, float] = {}
     total = 0.0
-    for node, start, end in times.critical_path(graph):
+    for node, start, end in drawn_critical_path(graph):
         total += end - start
         drawn = node if node in shown else group_of.get(node)
         if drawn is not None:

@@ -8,13 +8,17 @@ selectors hold the picture's own id, so that they reach nothing else of a page.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from dbos_notebook import text
 from dbos_notebook.drawing.theme import DARK, DASHES, FONT, LIGHT, SAID, Palette, ThemeName
+from dbos_notebook.html import environment
+
+if TYPE_CHECKING:
+    import jinja2
+
 
 _STATUSES = tuple(LIGHT.statuses)
 _PLAIN = {
@@ -111,17 +115,10 @@ def _number(value: float) -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("dbos_notebook", "pictures/templates"),
-        # Everything from a database is text, never markup.
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["n"] = _number
-    environment.globals.update(
+def _templates() -> jinja2.Environment:
+    templates = environment("drawing")
+    templates.filters["n"] = _number
+    templates.globals.update(
         outline=outline,
         curve=curve,
         arrow=arrow,
@@ -131,13 +128,13 @@ def _environment() -> jinja2.Environment:
         SAID=SAID,
         FONT=FONT,
     )
-    return environment
+    return templates
 
 
 def render(template: str, theme: ThemeName, picture: str, **values: Any) -> str:
     """Render a template of a picture."""
     paint = Paint(theme, picture)
-    return _environment().get_template(template).render(paint=paint, id=picture, **values)
+    return _templates().get_template(template).render(paint=paint, id=picture, **values)
 
 
 def outline(shape: str, w: float, h: float) -> str:
@@ -209,4 +206,4 @@ def zigzag(x: float, high: float) -> str:
 
 def page(svg: str) -> str:
     """Return a page of HTML that holds an SVG of ours."""
-    return _environment().get_template("page.html.j2").render(svg=Markup(svg))  # noqa: S704 - rendered here
+    return _templates().get_template("page.html.j2").render(svg=Markup(svg))  # noqa: S704 - rendered here

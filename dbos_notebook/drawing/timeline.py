@@ -20,6 +20,7 @@ from dbos_notebook.drawing.picture import Drawing, Picture
 from dbos_notebook.drawing.text_tree import walk
 from dbos_notebook.drawing.theme import GRAVEST, OPERATIONS, SAID, ThemeName, known
 from dbos_notebook.errors import GraphError, PictureError
+from dbos_notebook.graphs.critical_path import drawn_critical_path
 from dbos_notebook.graphs.intervals import Run, Times
 
 if TYPE_CHECKING:
@@ -417,7 +418,7 @@ def _render(
 
 def _critical(graph: nx.DiGraph[Any], times: Times) -> list[tuple[Any, float, float]]:
     try:
-        return times.critical_path(graph)
+        return drawn_critical_path(graph)
     except GraphError:
         return []  # the root has no end, or no times: the rows are worth showing all the same
 

@@ -149,6 +149,22 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
     return walk.frame()
 
 
+def drawn_critical_path(graph: nx.DiGraph[Any]) -> list[tuple[Any, float, float]]:
+    """Return (node, start, end) in seconds for each part of the critical path that has a length."""
+    if graph.graph.get("root") not in graph:
+        return []
+    path = critical_path(graph).dropna(subset=["start", "end"])
+    path = path[~path["part"].isin(["before", "unknown"])]  # no bar is drawn for these
+    starts, ends = (
+        path[name].to_numpy("datetime64[ns]").astype("int64") / 1e9 for name in ("start", "end")
+    )
+    return [
+        (node, begin, close)
+        for node, begin, close in zip(path["node"], starts.tolist(), ends.tolist(), strict=True)
+        if close > begin
+    ]
+
+
 @dataclass
 class _Frame:
     """A workflow that the walk is in, how far back it goes there, and what comes then.

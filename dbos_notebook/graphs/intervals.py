@@ -146,23 +146,6 @@ class Times:
             "earlier": "from an earlier run",
         }.get(self._runs.older(key), "")
 
-    def critical_path(self, graph: nx.DiGraph[Any]) -> list[tuple[Any, float, float]]:
-        """Return (node, start, end) of ``graphs.critical_path``, of what took time."""
-        from dbos_notebook import graphs
-
-        if graph.graph.get("root") not in graph:
-            return []
-        path = graphs.critical_path(graph).dropna(subset=["start", "end"])
-        path = path[~path["part"].isin(["before", "unknown"])]  # of which no bar is drawn
-        starts, ends = (
-            path[name].to_numpy("datetime64[ns]").astype("int64") / 1e9 for name in ("start", "end")
-        )
-        return [
-            (node, begin, close)
-            for node, begin, close in zip(path["node"], starts.tolist(), ends.tolist(), strict=True)
-            if close > begin
-        ]
-
 
 def seconds(time: Any) -> float | None:
     """Return an instant in seconds since 1970; ``None``: absent."""

@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import pandas as pd
 
 from dbos_notebook import text
 from dbos_notebook.drawing.graph_svg import draw
 from dbos_notebook.errors import GraphvizNotFoundError
 from dbos_notebook.graphs.intervals import Spans, Times
+from dbos_notebook.html import environment
 from dbos_notebook.widgets import base, details, node_details, serialize
 from dbos_notebook.widgets.run_data import MOST_LISTED, PICTURES, Run, as_plain
 
 if TYPE_CHECKING:
+    import jinja2
+
     from dbos_notebook.client import Client
 
 FALLBACK_ROWS = 20
@@ -28,14 +30,7 @@ FALLBACK_ROWS = 20
 
 @cache
 def _templates() -> jinja2.Environment:
-    found = jinja2.Environment(
-        loader=jinja2.PackageLoader("dbos_notebook", "widgets/templates"),
-        # Everything from a database is text, never markup.
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    found = environment("widgets")
     found.filters["instant"] = _instant
     found.filters["span"] = _span
     found.filters["took"] = _took
