@@ -10,7 +10,6 @@ from dbos_notebook.drawing.graph_svg import draw
 from dbos_notebook.drawing.picture import Picture
 from dbos_notebook.errors import (
     AuthenticationError,
-    BrokenOffError,
     ConfirmationError,
     ControlError,
     ControlInterrupt,
@@ -26,6 +25,7 @@ from dbos_notebook.errors import (
     NotDBOSDatabaseError,
     NotebookError,
     OutputError,
+    PartialFailureError,
     PermissionDeniedError,
     PictureError,
     QueryCancelledError,
@@ -45,7 +45,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AuthenticationError",
-    "BrokenOffError",
     "Client",
     "ConfirmationError",
     "ControlError",
@@ -62,6 +61,7 @@ __all__ = [
     "NotDBOSDatabaseError",
     "NotebookError",
     "OutputError",
+    "PartialFailureError",
     "PermissionDeniedError",
     "Picture",
     "PictureError",

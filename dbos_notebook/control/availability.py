@@ -117,7 +117,7 @@ class _Connections:
         return ", and ".join(parts)
 
 
-class Prospects:
+class ExecutorAvailability:
     """What one snapshot says of the executors, by version, application and queue.
 
     It reads when it is first asked, in one statement, so that a call which enqueues nothing costs
@@ -159,7 +159,7 @@ class Prospects:
                     self._refused = str(error).splitlines()[0]
             if self._refused is not None:
                 return f"unknown: this role may not read what executors do ({self._refused})"
-            word, evidence = self._judge(version, application)
+            word, evidence = self._evaluate(version, application)
             limits, registered = self._limits(queue)
             if word == "likely" and not registered:
                 word = "unknown"
@@ -168,7 +168,7 @@ class Prospects:
 
     # Weighing
 
-    def _judge(self, version: str | None, application: str | None) -> tuple[str, str]:
+    def _evaluate(self, version: str | None, application: str | None) -> tuple[str, str]:
         wanted = {version} if version else self._latest(application)
         what = f"version {' or '.join(sorted(wanted))}" if wanted else "any version"
         if version is None and wanted:

@@ -17,14 +17,14 @@ from dbos_notebook.control.transactions import Attempt
 from dbos_notebook.errors import DatabaseConnectionError, NotebookError
 
 if TYPE_CHECKING:
-    from dbos_notebook.control.client_pool import Door
+    from dbos_notebook.control.client_pool import ClientPool
 
 T = TypeVar("T")
 PATIENCE = 3
-"""So many presses end a call whatever it was about to tell."""
+"""So many interrupts end a call whatever it was about to tell."""
 
 
-class Presses:
+class InterruptCounter:
     """Counts Ctrl-C instead of raising it; the call looks at the count.
 
     Only where Python's own handler is in place, and on the main thread, where signals come:
@@ -93,7 +93,7 @@ LookAfter = Callable[[Sequence[Attempt]], None]
 
 
 @dataclass
-class Unit:
+class Batch:
     """One call of DBOS, for one workflow or a batch, and how it went."""
 
     items: Sequence[Any]
@@ -112,23 +112,23 @@ class Unit:
         return self.begun, self.ended, self.error, fates
 
 
-class Course:
-    """Runs units until they are done, one is fatal, or Ctrl-C comes."""
+class BatchRunner:
+    """Runs batches until they are done, one is fatal, or Ctrl-C comes."""
 
     def __init__(
         self,
-        door: Door,
+        pool: ClientPool,
         call: Call,
-        presses: Presses,
+        interrupts: InterruptCounter,
         *,
         server: int = 0,
-        look_after: LookAfter | None = None,
+        watch_waits: LookAfter | None = None,
     ) -> None:
-        self._door = door
-        self._presses = presses
+        self._door = pool
+        self._presses = interrupts
         self._call = call
         self.server = server
-        self._look_after = look_after
+        self._watch_waits = watch_waits
         self._lock = threading.Lock()
         self._stopped = False
         self.fatal: NotebookError | None = None
@@ -138,11 +138,11 @@ class Course:
         # Whether row-level security applies, so that a row which is seen may not be changed.
         self.filtered = False
 
-    def run(self, units: Sequence[Unit], title: str) -> None:
+    def run(self, batches: Sequence[Batch], title: str) -> None:
         """Run them. Each unit then tells whether it began, ended, and with what error."""
-        waiting = list(reversed(units))
+        waiting = list(reversed(batches))
         under_way: set[Future[None]] = set()
-        total = sum(len(unit.items) for unit in units)
+        total = sum(len(unit.items) for unit in batches)
         with self._door.in_use():
             try:
                 with Progress(title, total) as progress:
@@ -157,33 +157,33 @@ class Course:
                         if any(each.cancelled() for each in ended):
                             # wait() never returns a future that shutdown() has cancelled.
                             raise self._door.closed_error()
-                        progress.show(sum(len(unit.items) for unit in units if unit.ended))
-                        self._look(units)
+                        progress.show(sum(len(unit.items) for unit in batches if unit.ended))
+                        self._look(batches)
             except KeyboardInterrupt:
                 self.interrupted = True
             except NotebookError as error:
-                # The door was closed by another thread.
+                # The pool was closed by another thread.
                 self.fatal = self.fatal or error
-            self._drain(units)
+            self._drain(batches)
 
-    def _look(self, units: Sequence[Unit]) -> None:
+    def _look(self, batches: Sequence[Batch]) -> None:
         """Have somebody find out what calls wait for that take long: it may be a lock."""
-        if self._look_after is None or self._door.location.path:
+        if self._watch_waits is None or self._door.location.path:
             return
         limit = self._door.statement_timeout
         pause = LOOK_SECONDS if limit is None else min(LOOK_SECONDS, limit / 2)
         now = time.monotonic()
         late = [
             unit.attempt
-            for unit in units
+            for unit in batches
             if unit.attempt and not unit.ended and now - unit.attempt.looked_at > pause
         ]
         if late:
             for attempt in late:
                 attempt.looked_at = now
-            threading.Thread(target=self._look_after, args=[late], daemon=True).start()
+            threading.Thread(target=self._watch_waits, args=[late], daemon=True).start()
 
-    def _work(self, unit: Unit) -> None:
+    def _work(self, unit: Batch) -> None:
         with self._lock:
             if self._stopped:
                 return
@@ -197,7 +197,7 @@ class Course:
         finally:
             unit.ended = True
 
-    def _try(self, unit: Unit, *, last: bool) -> bool:
+    def _try(self, unit: Batch, *, last: bool) -> bool:
         """Call DBOS; return whether to call again, because no connection was to be had."""
         from dbos import error as dbos_error
 
@@ -226,30 +226,30 @@ class Course:
                     self.took_long = self.took_long or time.monotonic() - began > LOOK_SECONDS
         return False
 
-    def _one_by_one(self, client: Any, unit: Unit, gone: type[Exception]) -> None:
+    def _one_by_one(self, client: Any, unit: Batch, gone: type[Exception]) -> None:
         for number, item in enumerate(unit.items):
             try:
                 self._call(client, [item])
             except gone as error:
                 unit.errors[number] = error
 
-    def _drain(self, units: Sequence[Unit]) -> None:
+    def _drain(self, batches: Sequence[Batch]) -> None:
         """Let nothing more begin, and wait a little for what has begun."""
         with self._lock:
             self._stopped = True
         self.interrupted = self.interrupted or self._presses.count > 0
         hasty = self.interrupted or isinstance(self.fatal, DatabaseConnectionError)
-        if self._wait(units, INTERRUPTED_SECONDS if hasty else FAILED_SECONDS):
+        if self._wait(batches, INTERRUPTED_SECONDS if hasty else FAILED_SECONDS):
             return
-        for unit in units:
+        for unit in batches:
             if unit.attempt is not None and not unit.ended:
                 unit.attempt.give_up()
-        self._wait(units, GIVEN_UP_FILE_SECONDS if self._door.location.path else GIVEN_UP_SECONDS)
+        self._wait(batches, GIVEN_UP_FILE_SECONDS if self._door.location.path else GIVEN_UP_SECONDS)
 
-    def _wait(self, units: Sequence[Unit], seconds: float) -> bool:
-        """Wait for the units that have begun; return whether all have ended."""
+    def _wait(self, batches: Sequence[Batch], seconds: float) -> bool:
+        """Wait for the batches that have begun; return whether all have ended."""
         deadline = time.monotonic() + seconds
-        while any(unit.begun and not unit.ended for unit in units):
+        while any(unit.begun and not unit.ended for unit in batches):
             try:
                 # Pressed again: whoever does not want to wait gets "unknown" for the rest.
                 if time.monotonic() > deadline or self._presses.count > 1:

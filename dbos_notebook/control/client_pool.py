@@ -44,7 +44,7 @@ ANOTHER_SECONDS = 2
 _UNREACHED = ("connection failed", "connection to server", "connection is bad", "failed to resolve")
 
 
-class Door:
+class ClientPool:
     """Calls DBOS's own client, and tells its errors in ours."""
 
     def __init__(
@@ -86,7 +86,7 @@ class Door:
         self._attempts: set[Attempt] = set()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Run something on one of the door's threads."""
+        """Run something on one of the pool's threads."""
         with self._lock:
             self._require_open()
             if self._pool is None:
@@ -157,7 +157,7 @@ class Door:
         return self._calling > 1 or self._kept > 0
 
     def client(self) -> DBOSClient:
-        """Return DBOS's client; only the door's threads ask for it."""
+        """Return DBOS's client; only the pool's threads ask for it."""
         with self._lock:
             # The client was closed meanwhile: another engine would be closed by nobody.
             self._require_open()

@@ -1,7 +1,7 @@
-"""From a verb and IDs to a plan, and from a plan through DBOS to a receipt.
+"""From an operation and IDs to a plan, and from a plan through DBOS to a receipt.
 
-Here stand the refusals that hold for every verb: a read-only client, a database that the installed
-dbos cannot control, a role that may not write, too many workflows without a confirmation.
+The refusals that apply to every operation are here: a read-only client, a database that the
+installed dbos cannot control, a role that may not write, too many workflows without a confirmation.
 """
 
 from __future__ import annotations
@@ -18,16 +18,24 @@ import sqlalchemy as sa
 
 from dbos_notebook.control import records
 from dbos_notebook.control.audit import History
-from dbos_notebook.control.availability import Prospects
-from dbos_notebook.control.batch_runner import Course, Presses, Unit
-from dbos_notebook.control.client_pool import Door
+from dbos_notebook.control.availability import ExecutorAvailability
+from dbos_notebook.control.batch_runner import Batch, BatchRunner, InterruptCounter
+from dbos_notebook.control.client_pool import ClientPool
 from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
-from dbos_notebook.control.forks import Fork, FromStep
-from dbos_notebook.control.operations import Cancel, Delete, Item, ItemKey, Known, Verb, distinct
+from dbos_notebook.control.forks import Fork, StepOperation
+from dbos_notebook.control.operations import (
+    Cancel,
+    Delete,
+    ItemKey,
+    Known,
+    Operation,
+    PlanItem,
+    distinct,
+)
 from dbos_notebook.control.permissions import Conditions, conditions
 from dbos_notebook.control.plan import Plan
-from dbos_notebook.control.receipt import Line, Receipt, tell
+from dbos_notebook.control.receipt import Receipt, ReceiptLine, describe_outcome
 from dbos_notebook.control.schedules import DeleteSchedule
 from dbos_notebook.control.transactions import (
     Attempt,
@@ -38,11 +46,11 @@ from dbos_notebook.control.transactions import (
 )
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import (
-    BrokenOffError,
     ConfirmationError,
     ControlInterrupt,
     DatabaseConnectionError,
     NotebookError,
+    PartialFailureError,
     QueryCancelledError,
     ReadOnlyError,
     RefusedError,
@@ -75,7 +83,7 @@ DONE_BEFORE = {True: "this plan has done it", False: "this plan has done it, or 
 Look = Callable[["Session", "Queries", Sequence[str]], "pd.DataFrame"]
 
 
-class Steer:
+class Controller:
     """Plans and applies the control calls of one client."""
 
     def __init__(
@@ -90,7 +98,7 @@ class Steer:
         self.queries = queries
         self._read_only = read_only
         timeout: float | None = getattr(reader, "statement_timeout", None)
-        self.door = Door(reader.location, reader.schema, application_name, timeout)
+        self.pool = ClientPool(reader.location, reader.schema, application_name, timeout)
         self.history = History(str(reader.location))
         # The queues of what was cancelled, with the moment, by workflow: DBOS erases them.
         self._erased: dict[str, tuple[int | None, str | None]] = {}
@@ -98,28 +106,32 @@ class Steer:
     # Planning
 
     @repeat_if_changed
-    def plan(self, verb: Verb, ids: Sequence[str]) -> Plan:
-        """Read the workflows and say what the verb would do to each. Nothing is written."""
-        require_available(verb.action, list(verb.options()))
+    def plan(self, operation: Operation, ids: Sequence[str]) -> Plan:
+        """Read the workflows and say what the operation would do to each. Nothing is written."""
+        require_available(operation.action, list(operation.options()))
         with self.reader.session() as session:
-            known = self.look(session, verb, ids, {})
-            prospects = Prospects(session, self.queries, self.reader.location)
-            items = distinct([verb.judge(key, known, None) for key in verb.keys(ids)])
+            known = self.read_snapshot(session, operation, ids, {})
+            availability = ExecutorAvailability(session, self.queries, self.reader.location)
+            items = distinct([operation.evaluate(key, known, None) for key in operation.keys(ids)])
             items += [
-                dataclasses.replace(verb.judge(ItemKey(one), known, None), asked=False)
+                dataclasses.replace(operation.evaluate(ItemKey(one), known, None), asked=False)
                 for one in known.children
                 if one in known.rows
             ]
-            found = self.conditions(session, verb, items)
-            if verb.enqueues:
-                items = [self._with_prospect(verb, item, prospects) for item in items]
-        return Plan(verb, items, self.apply, problem=found.problem, notes=found.notes)
+            found = self.conditions(session, operation, items)
+            if operation.enqueues:
+                items = [self._with_availability(operation, item, availability) for item in items]
+        return Plan(operation, items, self.apply, problem=found.problem, notes=found.notes)
 
-    def look(
-        self, session: Session, verb: Verb, ids: Sequence[str], before: Mapping[ItemKey, Item]
+    def read_snapshot(
+        self,
+        session: Session,
+        operation: Operation,
+        ids: Sequence[str],
+        before: Mapping[ItemKey, PlanItem],
     ) -> Known:
-        """Read what a verb needs to know, and add what only this client knows."""
-        known = verb.look(session, self.queries, ids, before)
+        """Read what an operation needs to know, and add what only this client knows."""
+        known = operation.read(session, self.queries, ids, before)
         erased = {
             one: queue
             for one, (cancelled_at, queue) in list(self._erased.items())
@@ -128,40 +140,46 @@ class Steer:
         known.queues = dataclasses.replace(known.queues, erased=erased)
         return known
 
-    def conditions(self, session: Session, verb: Verb, items: Sequence[Item]) -> Conditions:
+    def conditions(
+        self, session: Session, operation: Operation, items: Sequence[PlanItem]
+    ) -> Conditions:
         """Find what speaks against doing it: a read-only client or server, missing privileges."""
         doing = [item for item in items if item.verdict == "do"]
         return conditions(
             self.reader,
             session,
             self.queries,
-            verb.needs(doing),
+            operation.needs(doing),
             client_read_only=self._read_only(),
         )
 
-    def _with_prospect(self, verb: Verb, item: Item, prospects: Prospects) -> Item:
+    def _with_availability(
+        self, operation: Operation, item: PlanItem, availability: ExecutorAvailability
+    ) -> PlanItem:
         if item.verdict != "do":
             return item
-        version, queue = verb.target(item)
-        told = prospects.of(version, self.owner(verb, item), queue)
+        version, queue = operation.target(item)
+        told = availability.of(version, self.owner(operation, item), queue)
         return dataclasses.replace(item, will_run=told)
 
-    def owner(self, verb: Verb, item: Item) -> str | None:
+    def owner(self, operation: Operation, item: PlanItem) -> str | None:
         """Return the application that will own the work; ``None``: any may take it."""
         own = item.row.application_name if item.row else None
         # DBOS gives the fork of an unclaimed workflow to the client's application.
-        return self.queries.application if own is None and isinstance(verb, Fork) else own
+        return self.queries.application if own is None and isinstance(operation, Fork) else own
 
-    def do(self, verb: Verb, ids: Sequence[str], *, plan: bool, confirm: bool) -> Plan | Receipt:
+    def do(
+        self, operation: Operation, ids: Sequence[str], *, plan: bool, confirm: bool
+    ) -> Plan | Receipt:
         """Return the plan, or apply it at once if nothing speaks against that."""
         if plan:
-            return self.plan(verb, ids)
+            return self.plan(operation, ids)
         self.require_writable()
-        made = self.plan(verb, ids)
-        self.require_sense(made, confirm=confirm)
+        made = self.plan(operation, ids)
+        self.validate_plan(made, confirm=confirm)
         return self.apply(made, confirm)
 
-    def require_sense(self, plan: Plan, *, confirm: bool) -> None:
+    def validate_plan(self, plan: Plan, *, confirm: bool) -> None:
         """Raise for what cannot be done or must be confirmed, before anything is written."""
         if plan.problem is not None:
             raise plan.problem
@@ -176,7 +194,7 @@ class Steer:
 
     def _require_possible(self, plan: Plan) -> None:
         missing = [item.workflow_id for item in plan.items if item.verdict == "not_found"]
-        if missing and plan.verb.subject == "schedule_name":
+        if missing and plan.operation.subject == "schedule_name":
             raise ScheduleNotFoundError(
                 f"No schedule is named {missing[0]!r}. Nothing was written; db.schedules() lists "
                 "those that are kept in the database.",
@@ -189,7 +207,7 @@ class Steer:
             return
         first = refused[0]
         more = f" And {len(refused) - 1:,} more: error.plan." if len(refused) > 1 else ""
-        if isinstance(plan.verb, FromStep) and first.point is None:
+        if isinstance(plan.operation, StepOperation) and first.point is None:
             raise StepNotFoundError(f"{first.effect}{more}", plan=plan)
         raise RefusedError(
             f"{plan.action} of {first.workflow_id!r} is refused: {first.effect}. Nothing was "
@@ -209,7 +227,7 @@ class Steer:
     def require_conditions(self, plan: Plan) -> None:
         """Raise where a plan cannot be applied now, whatever was so when it was made."""
         with self.reader.session() as session:
-            found = self.conditions(session, plan.verb, plan.items)
+            found = self.conditions(session, plan.operation, plan.items)
         if found.problem is not None:
             raise found.problem
 
@@ -218,72 +236,76 @@ class Steer:
     def apply(self, plan: Plan, confirm: bool) -> Receipt:  # noqa: FBT001 - Plan's own callback
         """Do what a plan says, as far as it still holds, and keep it in the history."""
         self.require_writable()
-        verb = plan.verb
-        if isinstance(verb, Delete | DeleteSchedule) and not confirm:
+        operation = plan.operation
+        if isinstance(operation, Delete | DeleteSchedule) and not confirm:
             raise ConfirmationError(
-                f"{verb.action} would remove {plan.counts['do']:,} for good, and always asks for "
-                "confirm=True. Nothing was written.",
+                f"{operation.action} would remove {plan.counts['do']:,} for good, and always asks "
+                "for confirm=True. Nothing was written.",
                 plan=plan,
             )
         began = dt.datetime.now(dt.UTC)
-        with Presses() as presses:
-            receipt, course = self.carry(plan, presses)
+        with InterruptCounter() as interrupts:
+            receipt, runner = self.run(plan, interrupts)
             receipt.called_at = began
-            self.history.add(began, verb.action, verb.options(), receipt)
+            self.history.add(began, operation.action, operation.options(), receipt)
         # All may have been called before Ctrl-C came; the notebook stops all the same.
-        course.interrupted = course.interrupted or presses.count > 0
-        self.raise_broken(plan, receipt, course)
+        runner.interrupted = runner.interrupted or interrupts.count > 0
+        self.raise_broken(plan, receipt, runner)
         return receipt
 
-    def carry(self, plan: Plan, presses: Presses) -> tuple[Receipt, Course]:
-        """Do what a plan says, and tell how it went, also where it broke off."""
-        verb = plan.verb
+    def run(self, plan: Plan, interrupts: InterruptCounter) -> tuple[Receipt, BatchRunner]:
+        """Do what a plan says, and return how it went, also where it broke off."""
+        operation = plan.operation
         # Nothing has been changed yet, so Ctrl-C ends it at once.
-        prepared = presses.interruptible(partial(self._prepare, plan))
+        prepared = interrupts.interruptible(partial(self._prepare, plan))
         items, found = prepared if prepared is not None else (plan.items, Conditions())
         doing = [item for item in items if item.verdict == "do"]
-        units = [Unit(batch) for batch in verb.batches(doing)]
-        course = Course(
-            self.door, verb.call, presses, server=found.server, look_after=self._look_after
+        batches = [Batch(batch) for batch in operation.batches(doing)]
+        runner = BatchRunner(
+            self.pool,
+            operation.call,
+            interrupts,
+            server=found.server,
+            watch_waits=self._watch_waits,
         )
-        course.filtered = bool(found.filtered)
+        runner.filtered = bool(found.filtered)
         # A pooler in session mode keeps a server's connection for each of ours, and may have one.
         self.reader.release()
-        course.run(units, f"{verb.action} {len(doing):,} workflows")
-        made = {one: new for unit in units for one, new in unit.made.items()}
+        runner.run(batches, f"{operation.action} {len(doing):,} workflows")
+        made = {one: new for unit in batches for one, new in unit.made.items()}
         items = [
             dataclasses.replace(
                 item, new_workflow_id=made.get(item.workflow_id, item.new_workflow_id)
             )
             for item in items
         ]
-        receipt = self._receipt(plan, items, units, course, presses)
-        course.interrupted = course.interrupted or presses.count > 0
-        over = ("done",) if verb.traceable else ("done", "unknown")
+        receipt = self._receipt(plan, items, batches, runner, interrupts)
+        runner.interrupted = runner.interrupted or interrupts.count > 0
+        over = ("done",) if operation.traceable else ("done", "unknown")
         # Further lines are children that DBOS found.
         pairs = zip(items, receipt.lines, strict=False)
         plan.applied.update(item.key for item, line in pairs if line.outcome in over)
-        return receipt, course
+        return receipt, runner
 
     @repeat_if_changed
-    def _prepare(self, plan: Plan) -> tuple[list[Item], Conditions]:
+    def _prepare(self, plan: Plan) -> tuple[list[PlanItem], Conditions]:
         """Judge a plan again, and return its lines with the conditions that were found."""
-        verb = plan.verb
+        operation = plan.operation
         planned = {item.key: item for item in plan.items}
         ids = list(dict.fromkeys(key.workflow_id for key in planned))
         with self.reader.session() as session:
-            known = self.look(session, verb, ids, planned)
-            items = [self._still(verb, item, known, plan) for item in plan.items]
-            found = self.conditions(session, verb, items)
+            known = self.read_snapshot(session, operation, ids, planned)
+            items = [self._still(operation, item, known, plan) for item in plan.items]
+            found = self.conditions(session, operation, items)
             if found.problem is not None:
                 raise found.problem
-            if verb.enqueues:
+            if operation.enqueues:
                 # An executor may have been started, or have died, since the plan.
-                prospects = Prospects(session, self.queries, self.reader.location)
-                items = [self._with_prospect(verb, item, prospects) for item in items]
+                availability = ExecutorAvailability(session, self.queries, self.reader.location)
+                items = [self._with_availability(operation, item, availability) for item in items]
         return items, found
 
-    def _look_after(self, attempts: Sequence[Attempt]) -> None:
+    def _watch_waits(self, attempts: Sequence[Attempt]) -> None:
         """Note what the server's processes wait for that work for these."""
         busy = {
             attempt.transactions[-1].pid: attempt
@@ -302,12 +324,12 @@ class Steer:
         for pid, attempt in busy.items():
             attempt.waits_for = waits.get(pid)
 
-    def _still(self, verb: Verb, item: Item, known: Known, plan: Plan) -> Item:
+    def _still(self, operation: Operation, item: PlanItem, known: Known, plan: Plan) -> PlanItem:
         """Judge a line of a plan again: only what it promised is done, if it still can be."""
-        now = verb.judge(item.key, known, item)
+        now = operation.evaluate(item.key, known, item)
         if item.key in plan.applied:
             return dataclasses.replace(
-                item, verdict="unchanged", effect=DONE_BEFORE[verb.traceable], row=now.row
+                item, verdict="unchanged", effect=DONE_BEFORE[operation.traceable], row=now.row
             )
         before = item.row.status if item.row else None
         status = now.row.status if now.row else None
@@ -318,7 +340,7 @@ class Steer:
             effect = f"the plan left it alone: {item.effect}{since}"
             return dataclasses.replace(now, verdict="unchanged", effect=effect, asked=item.asked)
         if item.verdict == "do" and item.row and now.row:
-            outdated = verb.outdated(item.row, now.row)
+            outdated = operation.outdated(item.row, now.row)
             if outdated:
                 effect = f"left alone: {outdated}{since}"
                 return dataclasses.replace(
@@ -329,23 +351,23 @@ class Steer:
     def _receipt(
         self,
         plan: Plan,
-        items: Sequence[Item],
-        units: Sequence[Unit],
-        course: Course,
-        presses: Presses,
+        items: Sequence[PlanItem],
+        batches: Sequence[Batch],
+        runner: BatchRunner,
+        interrupts: InterruptCounter,
     ) -> Receipt:
         """Read the rows again and say of each workflow what is true of it now."""
-        verb = plan.verb
-        reader = _Reading(self.reader, course, presses, closed=self.door.closed)
+        operation = plan.operation
+        reader = _Reading(self.reader, runner, interrupts, closed=self.pool.closed)
         for _ in range(3):
-            reader.settle([each for one in units if one.attempt for each in one.attempt.in_doubt])
+            reader.settle([each for one in batches if one.attempt for each in one.attempt.in_doubt])
             # A call that was given up may end meanwhile. Rows that were read before it ended do
             # not show what it did.
-            seen = [unit.state() for unit in units]
-            after = reader.read(lambda session: verb.again(session, self.queries, items))
+            seen = [unit.state() for unit in batches]
+            after = reader.read(lambda session: operation.reread(session, self.queries, items))
             if after is not None:
                 after.elsewhere = reader.elsewhere
-            now = [dataclasses.replace(unit) for unit in units]
+            now = [dataclasses.replace(unit) for unit in batches]
             if seen == [unit.state() for unit in now]:
                 break
         attempts = {
@@ -354,15 +376,18 @@ class Steer:
             for number, item in enumerate(unit.items)
         }
         lines = [
-            tell(verb, item, attempts.get(item.key), after, course, self.door) for item in items
+            describe_outcome(operation, item, attempts.get(item.key), after, runner, self.pool)
+            for item in items
         ]
-        if isinstance(verb, Cancel) and after is not None:
+        if isinstance(operation, Cancel) and after is not None:
             self._remember_queues(items, lines, after)
-        if isinstance(verb, Cancel) and after is not None:
+        if isinstance(operation, Cancel) and after is not None:
             # Children that were started between the plan and the call: DBOS found them.
             known = {item.workflow_id for item in items}
             lines += [
-                Line(one, verb.action, "done", None, "CANCELLED", None, "started meanwhile")
+                ReceiptLine(
+                    one, operation.action, "done", None, "CANCELLED", None, "started meanwhile"
+                )
                 for one in after.children
                 if one not in known and after.rows[one].status == "CANCELLED"
             ]
@@ -378,41 +403,48 @@ class Steer:
             notes.append(f"Will it run? {told.pop()}.")
 
         def check() -> Receipt:
-            return self._receipt(plan, items, units, course, Presses())
+            return self._receipt(plan, items, batches, runner, InterruptCounter())
 
         return Receipt(
-            verb.action, lines, wait=self.wait, check=check, notes=notes, subject=verb.subject
+            operation.action,
+            lines,
+            wait=self.wait,
+            check=check,
+            notes=notes,
+            subject=operation.subject,
         )
 
-    def _remember_queues(self, items: Sequence[Item], lines: Sequence[Line], after: Known) -> None:
+    def _remember_queues(
+        self, items: Sequence[PlanItem], lines: Sequence[ReceiptLine], after: Known
+    ) -> None:
         for item, line in zip(items, lines, strict=True):
             row = after.rows.get(item.workflow_id)
             if line.outcome == "done" and item.row is not None and row is not None:
                 self._erased[item.workflow_id] = (row.completed_at, item.row.queue_name)
 
-    def raise_broken(self, plan: Plan, receipt: Receipt, course: Course) -> None:
+    def raise_broken(self, plan: Plan, receipt: Receipt, runner: BatchRunner) -> None:
         """Raise, with the receipt, where a call was interrupted or broke off."""
-        if not course.interrupted and course.fatal is None:
+        if not runner.interrupted and runner.fatal is None:
             return
         counts = ", ".join(f"{n:,} {word}" for word, n in receipt.counts.items() if n)
-        verb = plan.verb
-        if isinstance(verb, Fork) and verb.key is None:
+        operation = plan.operation
+        if isinstance(operation, Fork) and operation.key is None:
             # With the same IDs, so that nothing is forked twice.
             on = "error.plan.apply() goes on; the same call again, without key=…, would fork anew"
-        elif verb.traceable:
+        elif operation.traceable:
             on = "the same call again goes on"
         else:
             on = "error.plan.apply() goes on with what was not begun"
         told = f"error.receipt (or db.last_receipt) tells each; {on}."
-        if course.interrupted:
+        if runner.interrupted:
             raise ControlInterrupt(
                 f"{receipt.action} was interrupted: {counts}. {told}", plan=plan, receipt=receipt
             )
-        raise BrokenOffError(
-            f"{receipt.action} broke off: {counts}. {course.fatal} {told}",
+        raise PartialFailureError(
+            f"{receipt.action} broke off: {counts}. {runner.fatal} {told}",
             plan=plan,
             receipt=receipt,
-        ) from course.fatal
+        ) from runner.fatal
 
     def wait(self, ids: Sequence[str], timeout: float | None) -> pd.DataFrame:
         """Watch workflows until they have finished, and list them in the order given."""
@@ -437,7 +469,7 @@ class Steer:
             listings.require_known(session, self.queries, ids)
 
     @repeat_if_changed
-    def read(self, ids: Sequence[str]) -> dict[str, records.Row]:
+    def read(self, ids: Sequence[str]) -> dict[str, records.WorkflowRecord]:
         """Read workflows as control sees them."""
         with self.reader.session() as session:
             return records.workflows(session, self.queries, ids)
@@ -465,7 +497,7 @@ class Steer:
 
     def close(self) -> None:
         """Close DBOS's client, if it was made."""
-        self.door.close()
+        self.pool.close()
 
 
 T = TypeVar("T")
@@ -478,16 +510,21 @@ class _Reading:
     """
 
     def __init__(
-        self, reader: Reader, course: Course, presses: Presses, *, closed: bool = False
+        self,
+        reader: Reader,
+        runner: BatchRunner,
+        interrupts: InterruptCounter,
+        *,
+        closed: bool = False,
     ) -> None:
         self._reader = reader
-        self._server = course.server
+        self._server = runner.server
         self.elsewhere: Elsewhere | None = None
-        self._presses = presses
-        self._broken = course.interrupted or course.fatal is not None
-        silent = isinstance(course.fatal, DatabaseConnectionError | QueryCancelledError)
+        self._presses = interrupts
+        self._broken = runner.interrupted or runner.fatal is not None
+        silent = isinstance(runner.fatal, DatabaseConnectionError | QueryCancelledError)
         self._deadline = time.monotonic() + (
-            AFTER_SILENCE_SECONDS if silent and course.took_long else READ_AGAIN_SECONDS
+            AFTER_SILENCE_SECONDS if silent and runner.took_long else READ_AGAIN_SECONDS
         )
         # A client that was closed meanwhile reads no more.
         self._silent = closed

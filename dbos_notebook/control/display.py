@@ -11,7 +11,7 @@ from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from dbos_notebook.control.records import ACTIVE, Row
+from dbos_notebook.control.records import ACTIVE, WorkflowRecord
 from dbos_notebook.errors import DatabaseConnectionError
 from dbos_notebook.html import environment
 from dbos_notebook.tables.columns import STATUSES
@@ -30,7 +30,7 @@ WIDE = ("workflow_id", "new_workflow_id", "effect", "detail", "will_run")
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TableRepr:
     """A title, how many of what, notes, and a table.
 
     Attributes
@@ -209,10 +209,12 @@ PATIENCE_SECONDS = 30.0
 SHOWN_WORKFLOWS = 8
 GONE = "deleted"
 
-Read = Callable[[Sequence[str]], dict[str, Row]]
+Read = Callable[[Sequence[str]], dict[str, WorkflowRecord]]
 
 
-def watch(read: Read, ids: Sequence[str], timeout: float | None, title: str) -> dict[str, Row]:
+def watch(
+    read: Read, ids: Sequence[str], timeout: float | None, title: str
+) -> dict[str, WorkflowRecord]:
     """Look at workflows until none is active or the time is up; return those that there are.
 
     Parameters
@@ -227,7 +229,7 @@ def watch(read: Read, ids: Sequence[str], timeout: float | None, title: str) -> 
         What the live table is called.
     """
     begun = time.monotonic()
-    seen: dict[str, Row] = {}
+    seen: dict[str, WorkflowRecord] = {}
     waiting = list(ids)
     pause = FIRST_LOOK_SECONDS
     lost_at: float | None = None
@@ -261,7 +263,7 @@ def watch(read: Read, ids: Sequence[str], timeout: float | None, title: str) -> 
 
 
 def _table(
-    title: str, ids: Sequence[str], seen: dict[str, Row], waiting: Sequence[str]
+    title: str, ids: Sequence[str], seen: dict[str, WorkflowRecord], waiting: Sequence[str]
 ) -> tuple[str, str]:
     found = Counter(seen[one].status if one in seen else GONE for one in ids)
     order = [*STATUSES, GONE]

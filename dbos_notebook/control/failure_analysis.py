@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dbos_notebook.control import records
 from dbos_notebook.control.fork_points import ForkPoint
-from dbos_notebook.control.records import Row, Step
+from dbos_notebook.control.records import StepRecord, WorkflowRecord
 from dbos_notebook.tables.columns import FAILED_STATUSES, TEXT
 
 if TYPE_CHECKING:
@@ -40,15 +40,15 @@ class Cause:
     problem: str | None = None
 
 
-def awaited(steps: Sequence[Step]) -> list[str]:
+def awaited(steps: Sequence[StepRecord]) -> list[str]:
     """Return the children that may have to be looked at: started or awaited, not yet successful.
 
     Examples
     --------
-    >>> start = Step(1, "pack", False, "order-1-1", 0, 1)
-    >>> awaited([start, Step(2, "DBOS.getResult", True, "order-1-1", 1, 2)])
+    >>> start = StepRecord(1, "pack", False, "order-1-1", 0, 1)
+    >>> awaited([start, StepRecord(2, "DBOS.getResult", True, "order-1-1", 1, 2)])
     ['order-1-1']
-    >>> awaited([start, Step(2, "DBOS.getResult", False, "order-1-1", 1, 2)])
+    >>> awaited([start, StepRecord(2, "DBOS.getResult", False, "order-1-1", 1, 2)])
     []
     """
     good = {step.awaits for step in steps if step.awaits and not step.failed}
@@ -56,7 +56,9 @@ def awaited(steps: Sequence[Step]) -> list[str]:
     return [child for child in children if child not in good]
 
 
-def find(row: Row, steps: Sequence[Step], children: Mapping[str, Row]) -> Cause:
+def find(
+    row: WorkflowRecord, steps: Sequence[StepRecord], children: Mapping[str, WorkflowRecord]
+) -> Cause:
     """Find where a failed workflow must run again, and which of its children must before.
 
     The step that failed last is the cause. Those that failed while it ran are as well (steps that
@@ -110,7 +112,7 @@ def find(row: Row, steps: Sequence[Step], children: Mapping[str, Row]) -> Cause:
     return Cause(point, tuple(bad), frozenset(child for child in bad if child in taken))
 
 
-def _overlap(one: Step, other: Step) -> bool:
+def _overlap(one: StepRecord, other: StepRecord) -> bool:
     if one is other:
         return True
     times = (one.started_at, one.completed_at, other.started_at, other.completed_at)
@@ -169,7 +171,12 @@ def repair_status(session: Session, queries: Queries, ids: Sequence[str]) -> pd.
     return frame
 
 
-def _state(row: Row, forks: Sequence[Row], latest: Row | None, covered: str | None) -> str:
+def _state(
+    row: WorkflowRecord,
+    forks: Sequence[WorkflowRecord],
+    latest: WorkflowRecord | None,
+    covered: str | None,
+) -> str:
     if row.status not in FAILED_STATUSES:
         return "not failed"
     if any(fork.status == "SUCCESS" for fork in forks):
@@ -181,16 +188,18 @@ def _state(row: Row, forks: Sequence[Row], latest: Row | None, covered: str | No
     return "failed again" if latest else "unaddressed"
 
 
-def descent(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, list[Row]]:
+def descent(
+    session: Session, queries: Queries, ids: Sequence[str]
+) -> dict[str, list[WorkflowRecord]]:
     """Find the forks of each workflow, and the forks of those."""
-    made: dict[str, list[Row]] = {}
+    made: dict[str, list[WorkflowRecord]] = {}
     for fork in records.forks(session, queries, ids).values():
         made.setdefault(fork.forked_from or "", []).append(fork)
     return {one: below for one in ids if (below := _below(one, made))}
 
 
-def _below(one: str, made: dict[str, list[Row]]) -> list[Row]:
-    found: dict[str, Row] = {}
+def _below(one: str, made: dict[str, list[WorkflowRecord]]) -> list[WorkflowRecord]:
+    found: dict[str, WorkflowRecord] = {}
     left = [one]
     while left:
         for fork in made.get(left.pop(), ()):
@@ -201,7 +210,9 @@ def _below(one: str, made: dict[str, list[Row]]) -> list[Row]:
     return list(found.values())
 
 
-def _covered(row: Row, known: dict[str, Row], forked: dict[str, list[Row]]) -> str | None:
+def _covered(
+    row: WorkflowRecord, known: dict[str, WorkflowRecord], forked: dict[str, list[WorkflowRecord]]
+) -> str | None:
     """Return the fork of an ancestor that has succeeded: the failure below it no longer matters."""
     seen: set[str] = set()
     parent = row.parent_workflow_id

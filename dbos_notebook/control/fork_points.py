@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.control.records import Step
+from dbos_notebook.control.records import StepRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError, nearest
 from dbos_notebook.text import printable
 
@@ -111,12 +111,14 @@ def _one(start_step: Any) -> int | str:
     )
 
 
-def resolve(workflow_id: str, start_step: int | str | None, steps: Sequence[Step]) -> ForkPoint:
+def resolve(
+    workflow_id: str, start_step: int | str | None, steps: Sequence[StepRecord]
+) -> ForkPoint:
     """Find the step of one workflow; raise StepNotFoundError with its steps where there is none.
 
     Examples
     --------
-    >>> steps = [Step(1, "pay", False, None, 0, 1), Step(2, "ship", True, None, 1, 2)]
+    >>> steps = [StepRecord(1, "pay", False, None, 0, 1), StepRecord(2, "ship", True, None, 1, 2)]
     >>> resolve("order-1", "failed", steps).label
     'step 2 (ship)'
     >>> resolve("order-1", "pay", steps).repeated
@@ -148,7 +150,7 @@ def resolve(workflow_id: str, start_step: int | str | None, steps: Sequence[Step
     )
 
 
-def _number(workflow_id: str, start_step: int | str, steps: Sequence[Step]) -> int:
+def _number(workflow_id: str, start_step: int | str, steps: Sequence[StepRecord]) -> int:
     first = steps[0].function_id if steps and steps[0].function_id == 0 else 1
     # DBOS copies nothing for 0, as for 1: both start at the beginning.
     if start_step in ("first", 0):
@@ -183,7 +185,7 @@ def _number(workflow_id: str, start_step: int | str, steps: Sequence[Step]) -> i
     return (failed if len(named) > 1 else named)[0].function_id
 
 
-def _missing(workflow_id: str, what: str, steps: Sequence[Step]) -> StepNotFoundError:
+def _missing(workflow_id: str, what: str, steps: Sequence[StepRecord]) -> StepNotFoundError:
     names = [printable(step.function_name) for step in steps]
     pairs = zip(steps, names[:SHOWN], strict=False)
     listed = ", ".join(f"{step.function_id} {name}" for step, name in pairs)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from dbos_notebook.control import permissions, records
 from dbos_notebook.control.permissions import Needs
 from dbos_notebook.control.queue_selection import KnownQueues, choose_for_resume, read_queues
-from dbos_notebook.control.records import FINAL, Row, Step
+from dbos_notebook.control.records import FINAL, StepRecord, WorkflowRecord
 from dbos_notebook.text import printable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class ItemKey(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Item:
+class PlanItem:
     """One line of a plan: a workflow, and for a fork the step.
 
     Attributes
@@ -63,7 +63,7 @@ class Item:
     workflow_id: str
     verdict: Verdict
     effect: str
-    row: Row | None = None
+    row: WorkflowRecord | None = None
     point: ForkPoint | None = None
     new_workflow_id: str | None = None
     will_run: str | None = None
@@ -79,12 +79,12 @@ class Item:
         return ItemKey(self.workflow_id, self.start_step)
 
 
-def distinct(items: Sequence[Item]) -> list[Item]:
+def distinct(items: Sequence[PlanItem]) -> list[PlanItem]:
     """Return the lines of a plan without those that would do what an earlier one does.
 
     "failed" and 3 may be the same step.
     """
-    found: dict[tuple[str, int | str], Item] = {}
+    found: dict[tuple[str, int | str], PlanItem] = {}
     for item in items:
         what = item.point.start_step if item.point else item.effect
         found.setdefault((item.workflow_id, what), item)
@@ -93,12 +93,12 @@ def distinct(items: Sequence[Item]) -> list[Item]:
 
 @dataclass
 class Known:
-    """What was read for a verb: in one snapshot, before it acts or after."""
+    """What was read for an operation: in one snapshot, before it acts or after."""
 
-    rows: dict[str, Row]
+    rows: dict[str, WorkflowRecord]
     # Workflows that came along with those asked for.
     children: list[str] = field(default_factory=list)
-    steps: dict[str, list[Step]] = field(default_factory=dict)
+    steps: dict[str, list[StepRecord]] = field(default_factory=dict)
     # Where to fork from, or why that cannot be said.
     points: dict[ItemKey, ForkPoint | str] = field(default_factory=dict)
     new_ids: dict[ItemKey, str] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Known:
     # Whether the database records what was forked from what; before dbos 2.4 it did not.
     records_origins: bool = True
     # The best fork that each has, by the original's ID.
-    forks: dict[str, Row] = field(default_factory=dict)
+    forks: dict[str, WorkflowRecord] = field(default_factory=dict)
     queues: KnownQueues = field(default_factory=KnownQueues)
     # What was started by name since a moment, by the name.
     started: dict[str, list[str]] = field(default_factory=dict)
@@ -116,28 +116,28 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Verb:
-    """One control call with its options. Subclasses are the verbs."""
+class Operation:
+    """One control call with its options. Subclasses are the operations."""
 
     action: ClassVar[str]
     enqueues: ClassVar[bool] = False
     """Whether an executor must come and take the work."""
-    certain: ClassVar[bool] = False
+    raises_if_nothing_done: ClassVar[bool] = False
     """Whether DBOS raises where it does nothing, so that a call that returns has done it."""
     traceable: ClassVar[bool] = True
     """Whether a row shows that this call did it, also where the call did not return."""
     batch: ClassVar[int] = 1
     subject: ClassVar[str] = "workflow_id"
-    in_steps: ClassVar[bool] = False
+    several_transactions: ClassVar[bool] = False
     """Whether DBOS makes several transactions of one call, so that one proves nothing."""
     needed: ClassVar[Needs] = {}
     """What the role must be granted."""
 
-    def needs(self, items: Sequence[Item]) -> Needs:
+    def needs(self, items: Sequence[PlanItem]) -> Needs:
         """Return the privileges that doing so much takes."""
         return self.needed
 
-    def batches(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+    def batches(self, items: Sequence[PlanItem]) -> list[Sequence[PlanItem]]:
         """Divide what is to be done into calls of DBOS."""
         return [items[i : i + self.batch] for i in range(0, len(items), self.batch)]
 
@@ -145,28 +145,28 @@ class Verb:
         """Return the key of each line that a plan for these workflows has."""
         return [ItemKey(one) for one in ids]
 
-    def look(
+    def read(
         self,
         session: Session,
         queries: Queries,
         ids: Sequence[str],
-        before: Mapping[ItemKey, Item],
+        before: Mapping[ItemKey, PlanItem],
     ) -> Known:
         """Read what judging and settling need; ``before`` are the lines of an earlier plan."""
         return Known(records.workflows(session, queries, ids))
 
-    def judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+    def evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
         """Say what would happen to one workflow."""
         row = known.rows.get(key.workflow_id)
         if row is None:
-            return Item(key.workflow_id, "not_found", "no workflow has this ID")
+            return PlanItem(key.workflow_id, "not_found", "no workflow has this ID")
         verdict, effect = self._verdict(row)
-        return Item(key.workflow_id, verdict, effect, row)
+        return PlanItem(key.workflow_id, verdict, effect, row)
 
-    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+    def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         raise NotImplementedError
 
-    def outdated(self, before: Row, now: Row) -> str | None:
+    def outdated(self, before: WorkflowRecord, now: WorkflowRecord) -> str | None:
         """Say why a plan made of one row no longer holds for another, though DBOS would do it."""
         if _liveliness(now) > _liveliness(before):
             return f"it is {now.status} now"
@@ -174,29 +174,31 @@ class Verb:
             return "it has run again since the plan"
         return None
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> dict[str, str] | None:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> dict[str, str] | None:
         """Call DBOS for one batch; return new workflows' IDs where only DBOS chooses them."""
         raise NotImplementedError
 
-    def again(self, session: Session, queries: Queries, items: Sequence[Item]) -> Known:
+    def reread(self, session: Session, queries: Queries, items: Sequence[PlanItem]) -> Known:
         """Read what the rows are after the call."""
         new = [item.new_workflow_id for item in items if item.new_workflow_id]
         ids = [item.workflow_id for item in items]
         return Known(records.workflows(session, queries, [*ids, *new]))
 
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+    def succeeded(
+        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
+    ) -> bool:
         """Tell from the rows whether it has been done."""
         raise NotImplementedError
 
-    def started_since(self, item: Item, known: Known, moment: dt.datetime) -> list[str]:
+    def started_since(self, item: PlanItem, known: Known, moment: dt.datetime) -> list[str]:
         """Return the workflows that a call may have started of which only DBOS knew the ID."""
         return []
 
-    def done(self, item: Item) -> str:
+    def done(self, item: PlanItem) -> str:
         """Say what a person should know once it is done."""
         return item.effect
 
-    def target(self, item: Item) -> tuple[str | None, str | None]:
+    def target(self, item: PlanItem) -> tuple[str | None, str | None]:
         """Return the application version and the queue of the work that is enqueued."""
         return (item.row.app_version if item.row else None), item.queue_name
 
@@ -209,41 +211,41 @@ class Verb:
         }
 
 
-def _liveliness(row: Row) -> int:
+def _liveliness(row: WorkflowRecord) -> int:
     return 2 if row.status == "PENDING" else int(row.active)
 
 
 @dataclass(frozen=True)
-class Cancel(Verb):
+class Cancel(Operation):
     """Cancel: off its queue, or stopped at its next step."""
 
     action: ClassVar[str] = "cancel"
     batch: ClassVar[int] = BATCH
-    in_steps: ClassVar[bool] = True  # where children are cancelled, level by level
+    several_transactions: ClassVar[bool] = True  # where children are cancelled, level by level
     needed: ClassVar[Needs] = permissions.CANCEL
     cancel_children: bool = False
 
-    def needs(self, items: Sequence[Item]) -> Needs:
+    def needs(self, items: Sequence[PlanItem]) -> Needs:
         """Return the privileges, of which children take one more."""
         extra = permissions.CANCEL_CHILDREN if self.cancel_children else {}
         return {**self.needed, **extra}
 
-    def look(
+    def read(
         self,
         session: Session,
         queries: Queries,
         ids: Sequence[str],
-        before: Mapping[ItemKey, Item],
+        before: Mapping[ItemKey, PlanItem],
     ) -> Known:
         """Read the workflows, and their children where those are cancelled too."""
         below = records.children(session, queries, ids) if self.cancel_children else []
         return Known(records.workflows(session, queries, [*ids, *below]), below)
 
-    def outdated(self, before: Row, now: Row) -> str | None:
+    def outdated(self, before: WorkflowRecord, now: WorkflowRecord) -> str | None:
         """Hold whatever it does now: it is to end."""
         return None
 
-    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+    def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         if row.status in FINAL:
             return "unchanged", f"it has finished: {row.status}"
         if row.status == "CANCELLED":
@@ -257,24 +259,26 @@ class Cancel(Verb):
             return "do", "will not start" + _queue_lost(row)
         return "do", "becomes CANCELLED"
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Cancel a batch; DBOS also finds children that were started meanwhile."""
         ids = [item.workflow_id for item in items]
         client.cancel_workflows(ids, cancel_children=self.cancel_children)
 
-    def again(self, session: Session, queries: Queries, items: Sequence[Item]) -> Known:
+    def reread(self, session: Session, queries: Queries, items: Sequence[PlanItem]) -> Known:
         """Read the workflows, and children that were started meanwhile."""
         asked = [item.workflow_id for item in items if item.asked]
         below = records.children(session, queries, asked) if self.cancel_children else []
         ids = [item.workflow_id for item in items]
         return Known(records.workflows(session, queries, [*ids, *below]), below)
 
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+    def succeeded(
+        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
+    ) -> bool:
         """Tell whether it is CANCELLED."""
         return after is not None and after.status == "CANCELLED"
 
 
-def _queue_lost(row: Row) -> str:
+def _queue_lost(row: WorkflowRecord) -> str:
     # DBOS forgets the queue of what is cancelled, so the receipt keeps it.
     if row.queue_name in (None, records.INTERNAL_QUEUE):
         return ""
@@ -282,7 +286,7 @@ def _queue_lost(row: Row) -> str:
 
 
 @dataclass(frozen=True)
-class Resume(Verb):
+class Resume(Operation):
     """Resume: enqueued again, to go on after its last recorded step."""
 
     action: ClassVar[str] = "resume"
@@ -292,7 +296,7 @@ class Resume(Verb):
     queue_name: str | None = None
     force: bool = False
 
-    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+    def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         if row.status == "SUCCESS":
             return "unchanged", "it has succeeded"
         if row.status == "ERROR":
@@ -306,22 +310,22 @@ class Resume(Verb):
             return "do", "waits no longer"
         return "do", "goes on after its last recorded step, without a deadline"
 
-    def look(
+    def read(
         self,
         session: Session,
         queries: Queries,
         ids: Sequence[str],
-        before: Mapping[ItemKey, Item],
+        before: Mapping[ItemKey, PlanItem],
     ) -> Known:
         """Read the workflows, and the queues where one is asked for."""
-        known = super().look(session, queries, ids, before)
+        known = super().read(session, queries, ids, before)
         if self.queue_name is not None:
             known.queues = read_queues(session, queries)
         return known
 
-    def judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+    def evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
         """Say what would happen to one workflow."""
-        item = super().judge(key, known, before)
+        item = super().evaluate(key, known, before)
         if item.verdict != "do" or item.row is None:
             return item
         place = choose_for_resume(item.row, self.queue_name, known.queues)
@@ -337,19 +341,21 @@ class Resume(Verb):
             queue_partition_key=place.queue_partition_key,
         )
 
-    def batches(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+    def batches(self, items: Sequence[PlanItem]) -> list[Sequence[PlanItem]]:
         """Divide by queue, since DBOS puts a batch onto one."""
-        by_queue: dict[str | None, list[Item]] = {}
+        by_queue: dict[str | None, list[PlanItem]] = {}
         for item in items:
             by_queue.setdefault(item.queue_name, []).append(item)
         return [batch for each in by_queue.values() for batch in super(Resume, self).batches(each)]
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Resume a batch."""
         ids = [item.workflow_id for item in items]
         client.resume_workflows(ids, queue_name=items[0].queue_name)
 
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+    def succeeded(
+        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
+    ) -> bool:
         """Tell whether its row has changed, or is as it should be: dbos before 2.2 stamps none."""
         if after is None:
             return False
@@ -357,14 +363,14 @@ class Resume(Verb):
         return changed(item.row, after) or (after.status, after.queue_name) == goal
 
 
-def _moved(row: Row, queue_name: str | None) -> str:
+def _moved(row: WorkflowRecord, queue_name: str | None) -> str:
     queue = queue_name or records.INTERNAL_QUEUE
     if row.queue_name in (None, queue):
         return ""
     return f": moves from queue {row.queue_name!r} to {queue!r}"
 
 
-def changed(before: Row | None, after: Row) -> bool:
+def changed(before: WorkflowRecord | None, after: WorkflowRecord) -> bool:
     """Tell whether a row is no longer as it was."""
     return (
         before is None
@@ -374,7 +380,7 @@ def changed(before: Row | None, after: Row) -> bool:
 
 
 @dataclass(frozen=True)
-class Delete(Verb):
+class Delete(Operation):
     """Delete: its row, steps, events, messages and streams."""
 
     action: ClassVar[str] = "delete"
@@ -383,27 +389,29 @@ class Delete(Verb):
     delete_children: bool = False
     force: bool = False
 
-    def look(
+    def read(
         self,
         session: Session,
         queries: Queries,
         ids: Sequence[str],
-        before: Mapping[ItemKey, Item],
+        before: Mapping[ItemKey, PlanItem],
     ) -> Known:
         """Read the workflows, and their children where those are deleted too."""
         below = records.children(session, queries, ids) if self.delete_children else []
         return Known(records.workflows(session, queries, [*ids, *below]), below)
 
-    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+    def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         if row.status == "PENDING" and not self.force:
             return "refused", "it is PENDING: cancel it first, or force=True"
         return "do", f"a workflow that is {row.status} goes for good"
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Delete a batch. Children have lines of their own, and DBOS would not spare any."""
         client.delete_workflows([item.workflow_id for item in items], delete_children=False)
 
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+    def succeeded(
+        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
+    ) -> bool:
         """Tell whether its row is gone."""
         return after is None
 
@@ -414,7 +422,7 @@ SHOWN_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True)
-class SetDelay(Verb):
+class SetDelay(Operation):
     """Move the moment before which a DELAYED workflow does not start."""
 
     action: ClassVar[str] = "set_delay"
@@ -422,19 +430,21 @@ class SetDelay(Verb):
     # Milliseconds since 1970: a moment, so that applying twice does the same.
     until: int = 0
 
-    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+    def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         if row.status != "DELAYED":
             return "unchanged", f"only a DELAYED workflow has a delay; it is {row.status}"
         if row.delay_until == self.until:
             return "unchanged", "it waits until then already"
         return "do", f"waits until {_moment(self.until)}, not {_moment(row.delay_until)}"
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Set the moment, one workflow at a time as DBOS does."""
         for item in items:
             client.set_workflow_delay(item.workflow_id, delay_until_epoch_ms=self.until)
 
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+    def succeeded(
+        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
+    ) -> bool:
         """Tell whether it waits until then."""
         return after is not None and after.delay_until == self.until
 
@@ -451,7 +461,7 @@ def _moment(milliseconds: int | None) -> str:
 
 
 @dataclass(frozen=True)
-class SetAttributes(Verb):
+class SetAttributes(Operation):
     """Replace a workflow's attributes, or merge into them.
 
     Attributes
@@ -472,11 +482,11 @@ class SetAttributes(Verb):
         found.pop("merged_here", None)
         return found
 
-    def outdated(self, before: Row, now: Row) -> str | None:
+    def outdated(self, before: WorkflowRecord, now: WorkflowRecord) -> str | None:
         """Hold whatever it does now: attributes do not concern the run."""
         return None
 
-    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+    def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         old, wanted = _loaded(row.attributes), self.attributes
         kept = old if isinstance(old, dict) else {}
         if self.merge:
@@ -487,7 +497,7 @@ class SetAttributes(Verb):
         lost = sorted(set(kept) - set(wanted or ()))
         return "do", f"becomes {shown}" + (f"; loses {', '.join(lost)}" if lost else "")
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Set the attributes, one workflow at a time as DBOS does."""
         attributes = None if self.attributes is None else dict(self.attributes)
         # An option that dbos before 3.3 does not have.
@@ -524,7 +534,9 @@ class SetAttributes(Verb):
         has = found[0].attributes
         return has if isinstance(has, dict) else {}
 
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+    def succeeded(
+        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
+    ) -> bool:
         """Tell whether it has them."""
         if after is None or item.row is None:
             return False

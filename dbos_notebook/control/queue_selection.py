@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from dbos_notebook.control.records import INTERNAL_QUEUE, Row
+from dbos_notebook.control.records import INTERNAL_QUEUE, WorkflowRecord
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
@@ -78,12 +78,14 @@ def read_queues(session: Session, queries: Queries) -> KnownQueues:
     )
 
 
-def choose(row: Row, queue_name: str | None, key: str | None, queues: KnownQueues) -> Destination:
+def choose(
+    row: WorkflowRecord, queue_name: str | None, key: str | None, queues: KnownQueues
+) -> Destination:
     """Choose the queue of a fork or a rewind, which may be given any key.
 
     Examples
     --------
-    >>> row = Row("order-1", "ERROR", *[None] * 4, "tenants", "t1", *[None] * 6)
+    >>> row = WorkflowRecord("order-1", "ERROR", *[None] * 4, "tenants", "t1", *[None] * 6)
     >>> queues = KnownQueues(partitioned=frozenset({"tenants"}))
     >>> choose(row, "original", None, queues).queue_partition_key
     't1'
@@ -100,7 +102,9 @@ def choose(row: Row, queue_name: str | None, key: str | None, queues: KnownQueue
     return Destination(queue_name, key)
 
 
-def choose_for_resume(row: Row, queue_name: str | None, queues: KnownQueues) -> Destination:
+def choose_for_resume(
+    row: WorkflowRecord, queue_name: str | None, queues: KnownQueues
+) -> Destination:
     """Choose the queue of a workflow that is resumed, which keeps the key that it has."""
     if queue_name == ORIGINAL:
         found = _back(row, queues)
@@ -114,7 +118,7 @@ def choose_for_resume(row: Row, queue_name: str | None, queues: KnownQueues) -> 
     return found
 
 
-def _back(row: Row, queues: KnownQueues) -> Destination:
+def _back(row: WorkflowRecord, queues: KnownQueues) -> Destination:
     """Find a workflow's own queue."""
     if ORIGINAL in queues.registered:
         return Destination(

@@ -27,7 +27,7 @@ ACTIVE = ("DELAYED", "ENQUEUED", "PENDING")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class WorkflowRecord:
     """One workflow as the database has it; times in milliseconds since 1970."""
 
     workflow_id: str
@@ -53,7 +53,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepRecord:
     """One recorded step; times in milliseconds since 1970."""
 
     function_id: int
@@ -74,13 +74,13 @@ class Step:
         return self.child_workflow_id if self.function_name == "DBOS.getResult" else None
 
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Row))
+_FIELDS = tuple(field.name for field in dataclasses.fields(WorkflowRecord))
 _COLUMNS = tuple(column for column in WORKFLOW if column.name in _FIELDS)
 
 
 def _found(
     session: Session, queries: Queries, filters: dict[str, Any], within: sa.CTE | None = None
-) -> dict[str, Row]:
+) -> dict[str, WorkflowRecord]:
     if within is not None:
         # What is related to a workflow is looked up by ID, whoever owns it.
         queries = queries.of_all_applications
@@ -89,21 +89,23 @@ def _found(
         statement = statement.where(queries.workflows.c.workflow_uuid == within.c.child)
     schema = frames.transport_schema(_COLUMNS)
     table = pa.Table.from_batches(session.batches(statement, schema), schema)
-    return {row["workflow_id"]: Row(**row) for row in table.to_pylist()}
+    return {row["workflow_id"]: WorkflowRecord(**row) for row in table.to_pylist()}
 
 
-def workflows(session: Session, queries: Queries, ids: Iterable[str]) -> dict[str, Row]:
+def workflows(session: Session, queries: Queries, ids: Iterable[str]) -> dict[str, WorkflowRecord]:
     """Read workflows by ID; those that do not exist are left out."""
     wanted = list(dict.fromkeys(ids))
     return _found(session, queries, {"workflow_ids": wanted}) if wanted else {}
 
 
-def failures(session: Session, queries: Queries) -> dict[str, Row]:
+def failures(session: Session, queries: Queries) -> dict[str, WorkflowRecord]:
     """Read the workflows that failed by themselves: not those that were cancelled."""
     return _found(session, queries, {"status": ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]})
 
 
-def forks(session: Session, queries: Queries, originals: Sequence[str]) -> dict[str, Row]:
+def forks(
+    session: Session, queries: Queries, originals: Sequence[str]
+) -> dict[str, WorkflowRecord]:
     """Read the workflows that were forked from any of these, the forks of those, and so on."""
     if not originals:
         return {}
@@ -111,19 +113,23 @@ def forks(session: Session, queries: Queries, originals: Sequence[str]) -> dict[
     return {one: row for one, row in found.items() if row.forked_from}
 
 
-def with_failures_below(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, Row]:
+def with_failures_below(
+    session: Session, queries: Queries, ids: Sequence[str]
+) -> dict[str, WorkflowRecord]:
     """Read workflows, and of those that failed what they started or awaited, down to the last."""
     return _found(session, queries, {}, queries.below_failed(ids)) if ids else {}
 
 
-def with_ancestors(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, Row]:
+def with_ancestors(
+    session: Session, queries: Queries, ids: Sequence[str]
+) -> dict[str, WorkflowRecord]:
     """Read workflows and those that started them, up to the first."""
     return _found(session, queries, {}, queries.above(ids)) if ids else {}
 
 
-def steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, list[Step]]:
+def steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, list[StepRecord]]:
     """Read the recorded steps of workflows, in order; every ID is a key."""
-    found: dict[str, list[Step]] = {workflow_id: [] for workflow_id in ids}
+    found: dict[str, list[StepRecord]] = {workflow_id: [] for workflow_id in ids}
     if not ids:
         return found
     names = ("workflow_id", "function_id", "function_name", "status", "child_workflow_id")
@@ -136,7 +142,7 @@ def steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, l
     schema = frames.transport_schema(columns)
     for row in pa.Table.from_batches(session.batches(statement, schema), schema).to_pylist():
         found[row["workflow_id"]].append(
-            Step(
+            StepRecord(
                 row["function_id"],
                 row["function_name"] or "",
                 row["status"] == "ERROR",

@@ -65,7 +65,7 @@ def harmless(context: str | None) -> bool:
 
 
 @contextmanager
-def trusted(force: bool) -> Iterator[None]:  # noqa: FBT001 - the verbs' own option
+def trusted(force: bool) -> Iterator[None]:  # noqa: FBT001 - the operations' own option
     """While a call is made: whether a context that names classes may be unpickled."""
     token = _TRUSTED.set(force)
     try:
@@ -77,7 +77,7 @@ def trusted(force: bool) -> Iterator[None]:  # noqa: FBT001 - the verbs' own opt
 def serializer() -> Serializer:
     """Return DBOS's own serializer, which looks at each text once more before it unpickles it.
 
-    A verb looked before, but somebody may have written another context since.
+    An operation looked before, but somebody may have written another context since.
     """
     from dbos._serialization import DefaultSerializer
 

@@ -42,7 +42,7 @@ BOOKKEEPING = frozenset(OPERATIONS) - {"step", "other"}
 
 
 @dataclass(frozen=True)
-class Line:
+class CardLine:
     """A line of text on a card. ``tone``: "ink", "muted", or "status"."""
 
     text: str
@@ -60,7 +60,7 @@ class Card:
     kind: str
     status: str
     shape: str
-    lines: list[Line]
+    lines: list[CardLine]
     tooltip: str
     frame: str | None
     width: float = 0.0
@@ -114,24 +114,26 @@ def card_of(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Car
         _group_lines(card, group_name(name, attributes), attributes)
     elif "function_id" not in attributes and status == "PENDING":
         card.shape, card.marked = "pill", True
-        card.lines = [Line(f"running, {name}", SMALL, tone="status")]
+        card.lines = [CardLine(f"running, {name}", SMALL, tone="status")]
     elif operation in BOOKKEEPING:
         card.shape = operation
         card.marked = (card.difference or "same") != "same" or status != "SUCCESS"
         said = _caption(graph, key, operation, name, duration)
         said = f"{said} {_OLDER[older]}".strip() if older else said
-        card.lines = [Line(said)] if said else []
+        card.lines = [CardLine(said)] if said else []
     else:
         card.shape = operation if operation == "other" else "step"
         card.lines = [
-            Line(text.fit(name or "step", TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"),
-            Line(" · ".join(x for x in (_number(attributes), duration) if x)),
+            CardLine(
+                text.fit(name or "step", TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"
+            ),
+            CardLine(" · ".join(x for x in (_number(attributes), duration) if x)),
         ]
         if older:
-            card.lines.append(Line(older))
+            card.lines.append(CardLine(older))
     if changed := difference_label(attributes):
         fitted = text.fit(changed, SMALL, WIDEST, bold=True)
-        card.lines.append(Line(fitted, bold=True, tone="status"))
+        card.lines.append(CardLine(fitted, bold=True, tone="status"))
     else:
         _error_line(card, attributes)
     return card
@@ -163,9 +165,9 @@ def _workflow_lines(
     if duration:
         said += f" {'after' if card.status in ENDED else 'for'} {duration}"
     card.lines = [
-        Line(text.fit(name, TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"),
-        Line(text.fit_ends(text.clean(key, 200), SMALL, WIDEST)),
-        Line(said, SMALL, tone="status"),
+        CardLine(text.fit(name, TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"),
+        CardLine(text.fit_ends(text.clean(key, 200), SMALL, WIDEST)),
+        CardLine(said, SMALL, tone="status"),
     ]
     queue = attributes.get("queue_name")
     if not text.missing(queue):
@@ -173,11 +175,13 @@ def _workflow_lines(
         place = text.fit(text.clean(queue, 60), SMALL, WIDEST - 90)
         if attributes.get("status") == "DELAYED":
             until = times.delayed(key).removeprefix("delayed ")
-            card.lines.append(Line(text.fit(until, SMALL, WIDEST)))
-        card.lines.append(Line(f"{waits} {waited} on {place}" if waited else f"on queue {place}"))
+            card.lines.append(CardLine(text.fit(until, SMALL, WIDEST)))
+        card.lines.append(
+            CardLine(f"{waits} {waited} on {place}" if waited else f"on queue {place}")
+        )
     elif how := times.unstarted(key):
         # Cancelling erased which queue it was.
-        card.lines += [Line(text.fit(each, SMALL, WIDEST)) for each in how.split("; ")]
+        card.lines += [CardLine(text.fit(each, SMALL, WIDEST)) for each in how.split("; ")]
 
 
 def group_name(name: str, attributes: dict[str, Any]) -> str:
@@ -206,23 +210,23 @@ def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     numbers = group_count(attributes)
     room = WIDEST - text.width(numbers, TITLE, bold=True)
     card.lines = [
-        Line(numbers + text.fit(name, TITLE, room, bold=True), TITLE, bold=True, tone="ink")
+        CardLine(numbers + text.fit(name, TITLE, room, bold=True), TITLE, bold=True, tone="ink")
     ]
     statuses = {str(each): int(n) for each, n in (attributes.get("statuses") or {}).items() if n}
     total = sum(statuses.values()) or 1
     order = sorted(statuses, key=lambda each: GRAVEST.index(known(each)))
     card.shares = [(known(each), statuses[each] / total) for each in order]
     said = " · ".join(f"{statuses[each]:,} {SAID[known(each)]}" for each in order)
-    card.lines.append(Line(text.fit(said, SMALL, WIDEST), tone="status"))
+    card.lines.append(CardLine(text.fit(said, SMALL, WIDEST), tone="status"))
     inside = int(attributes.get("failures_inside") or 0)
     if inside and not any(known(each) == "ERROR" for each in statuses):
         card.lines.append(
-            Line(text.count(inside, "failure") + " inside", SMALL, bold=True, tone="ink")
+            CardLine(text.count(inside, "failure") + " inside", SMALL, bold=True, tone="ink")
         )
     low, high = attributes.get("duration_min"), attributes.get("duration_max")
     if not text.missing(low) and not text.missing(high):
         both = (text.took(low), text.took(high))
-        card.lines.append(Line(both[0] if both[0] == both[1] else " – ".join(both)))
+        card.lines.append(CardLine(both[0] if both[0] == both[1] else " – ".join(both)))
 
 
 def _error_line(card: Card, attributes: dict[str, Any]) -> None:
@@ -231,7 +235,7 @@ def _error_line(card: Card, attributes: dict[str, Any]) -> None:
         return
     # "shop.errors.PaymentDeclined": the class is what tells; the rest is in the tooltip.
     name = text.clean(error, 300).rsplit(".", 1)[-1]
-    card.lines.append(Line(text.fit(name, SMALL, WIDEST, bold=True), bold=True, tone="status"))
+    card.lines.append(CardLine(text.fit(name, SMALL, WIDEST, bold=True), bold=True, tone="status"))
 
 
 def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:

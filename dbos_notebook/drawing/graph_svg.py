@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     import graphviz
     import networkx as nx
 
-    from dbos_notebook.drawing.diagram import Card, Line, Scene
+    from dbos_notebook.drawing.diagram import Card, CardLine, Scene
     from dbos_notebook.graphs.intervals import Times
 
 _ROW = 18.0
 
 
 @dataclass
-class Item:
+class LegendItem:
     """One mark and its meaning. ``what`` chooses how the template draws ``value``."""
 
     what: str
@@ -39,12 +39,12 @@ class Item:
 class Legend:
     """The items, set in lines."""
 
-    items: list[Item] = field(default_factory=list)
+    items: list[LegendItem] = field(default_factory=list)
     high: float = 0.0
 
     def add(self, what: str, value: str, text: str) -> None:
         """Add a mark."""
-        self.items.append(Item(what, value, text))
+        self.items.append(LegendItem(what, value, text))
 
     def arrange(self, room: float) -> None:
         """Set the items in lines no longer than ``room``."""
@@ -142,10 +142,10 @@ def digraph(scene: Scene, direction: str, theme: str) -> graphviz.Digraph:
     return dot
 
 
-def _lines(card: Card) -> list[Line]:
-    from dbos_notebook.drawing.diagram import Line
+def _lines(card: Card) -> list[CardLine]:
+    from dbos_notebook.drawing.diagram import CardLine
 
-    return [*card.lines, Line(card.badge)] if card.badge else card.lines
+    return [*card.lines, CardLine(card.badge)] if card.badge else card.lines
 
 
 BUDGET = 80

@@ -42,7 +42,7 @@ _WAITS = {"get_result": "children", "sleep": "sleep", "recv": "message", "get_ev
 _FIRST = ("failed", "run", "children", "message", "sleep")
 
 
-class Span(NamedTuple):
+class TimelineSpan(NamedTuple):
     """A part of a bar."""
 
     start: float
@@ -52,7 +52,7 @@ class Span(NamedTuple):
 
 
 @dataclass
-class Row:
+class TimelineRow:
     """A line of the timeline."""
 
     id: str
@@ -62,7 +62,7 @@ class Row:
     name: str
     depth: int
     tooltip: str
-    spans: list[Span] = field(default_factory=list)
+    spans: list[TimelineSpan] = field(default_factory=list)
     took: str = ""
     error: str = ""
     remark: str = ""
@@ -79,7 +79,7 @@ def build(
     shown: nx.DiGraph[Any],
     times: Times,
     critical: list[tuple[Any, float, float]],
-) -> list[Row]:
+) -> list[TimelineRow]:
     """Make the rows.
 
     Parameters
@@ -106,7 +106,7 @@ def build(
 
 
 def _mark(
-    rows: list[Row], shown: nx.DiGraph[Any], critical: list[tuple[Any, float, float]]
+    rows: list[TimelineRow], shown: nx.DiGraph[Any], critical: list[tuple[Any, float, float]]
 ) -> None:
     by_key = {row.key: row for row in rows}
     for row in rows:
@@ -119,10 +119,12 @@ def _mark(
             found.critical.append((begin, close))
 
 
-def _row(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times, key: Any, depth: int) -> Row:
+def _row(
+    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times, key: Any, depth: int
+) -> TimelineRow:
     attributes = shown.nodes[key]
     kind = str(attributes.get("kind", "step"))
-    row = Row(
+    row = TimelineRow(
         short_id(key),
         key,
         kind,
@@ -145,7 +147,7 @@ def _row(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times, key: Any,
 
 
 def _workflow_row(
-    graph: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[str, Any]
+    graph: nx.DiGraph[Any], times: Times, row: TimelineRow, attributes: dict[str, Any]
 ) -> None:
     run = times.workflow(row.key)
     if run is None:
@@ -154,7 +156,7 @@ def _workflow_row(
     row.running = not run.over
     if run.enqueued is not None and (run.began is None or run.began > run.enqueued):
         until = run.ended if run.began is None else run.began
-        row.spans.append(Span(run.enqueued, until, "queue", row.status))
+        row.spans.append(TimelineSpan(run.enqueued, until, "queue", row.status))
     if run.began is not None:
         row.spans += _shares(graph, times, row, run)
     if run.began is not None and not run.lost:
@@ -177,7 +179,7 @@ def _workflow_row(
     )
 
 
-def _shares(graph: nx.DiGraph[Any], times: Times, row: Row, run: Run) -> list[Span]:
+def _shares(graph: nx.DiGraph[Any], times: Times, row: TimelineRow, run: Run) -> list[TimelineSpan]:
     """Cut a workflow's time by what its steps did."""
     began, until = run.began or 0.0, run.ended
     moves: list[tuple[float, int, str]] = []
@@ -194,7 +196,7 @@ def _shares(graph: nx.DiGraph[Any], times: Times, row: Row, run: Run) -> list[Sp
             moves += [(start, 1, part), (end, -1, part)]
     moves.sort()
     active = dict.fromkeys(_FIRST, 0)
-    spans: list[Span] = []
+    spans: list[TimelineSpan] = []
     at = began
     for time, change, part in [*moves, (until, 0, "run")]:
         if time > at:
@@ -209,13 +211,15 @@ def _shares(graph: nx.DiGraph[Any], times: Times, row: Row, run: Run) -> list[Sp
             if spans and spans[-1][1:] == (at, now, status):
                 spans[-1] = spans[-1]._replace(end=time)
             else:
-                spans.append(Span(at, time, now, status))
+                spans.append(TimelineSpan(at, time, now, status))
             at = time
         active[part] += change
-    return spans or ([] if run.lost else [Span(began, until, "own", row.status)])
+    return spans or ([] if run.lost else [TimelineSpan(began, until, "own", row.status)])
 
 
-def _group_row(graph: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[str, Any]) -> None:
+def _group_row(
+    graph: nx.DiGraph[Any], times: Times, row: TimelineRow, attributes: dict[str, Any]
+) -> None:
     row.count = int(attributes.get("count", 0))
     row.name = group_count(attributes) + group_name(row.name, attributes)
     for member in attributes.get("members") or ():
@@ -240,7 +244,9 @@ def _group_row(graph: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[
         row.remark = row.remark or "no times recorded"
 
 
-def _step_row(shown: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[str, Any]) -> None:
+def _step_row(
+    shown: nx.DiGraph[Any], times: Times, row: TimelineRow, attributes: dict[str, Any]
+) -> None:
     operation = str(attributes.get("operation", "step"))
     said = OPERATIONS.get(operation, ("", ""))[1]
     row.number = f"#{attributes['function_id']}" if "function_id" in attributes else ""
@@ -265,7 +271,7 @@ def _step_row(shown: nx.DiGraph[Any], times: Times, row: Row, attributes: dict[s
         row.remark = "no times recorded"
         return
     part = "own" if row.running else _WAITS.get(operation, "run")
-    row.spans = [Span(*span, part, row.status)]
+    row.spans = [TimelineSpan(*span, part, row.status)]
     row.took = text.lasted(span[1] - span[0])
     duration = attributes.get("duration", pd.NaT)
     if duration < pd.Timedelta(0):  # false where it is not known
@@ -304,7 +310,7 @@ class Bar:
 class Drawn:
     """A row with its positions."""
 
-    row: Row
+    row: TimelineRow
     y: float
     high: float
     x: float
@@ -423,7 +429,7 @@ def _critical(graph: nx.DiGraph[Any], times: Times) -> list[tuple[Any, float, fl
         return []  # the root has no end, or no times: the rows are worth showing all the same
 
 
-def _label_width(row: Row) -> float:
+def _label_width(row: TimelineRow) -> float:
     size = 12 if row.kind == "workflow" else 11
     mark = 20 if _has_mark(row) else 4
     number = text.width(row.number, 10) + 6 if row.number else 0
@@ -431,11 +437,11 @@ def _label_width(row: Row) -> float:
     return min(row.depth, _DEEPEST) * _INDENT + mark + wide + number
 
 
-def _said(row: Row) -> str:
+def _said(row: TimelineRow) -> str:
     return " · ".join(each for each in (row.took, row.remark) if each)
 
 
-def _said_width(row: Row) -> float:
+def _said_width(row: TimelineRow) -> float:
     error = text.fit(row.error, 11, _AFTER[1] / 2, bold=True)
     said = _said(row)
     if row.members and "at once" not in row.remark:  # it is said when the area is drawn
@@ -443,11 +449,13 @@ def _said_width(row: Row) -> float:
     return text.width(said, 11) + text.width(f" {error}", 11, bold=True) + 16
 
 
-def _has_mark(row: Row) -> bool:
+def _has_mark(row: TimelineRow) -> bool:
     return row.kind != "step" or row.status != "SUCCESS"
 
 
-def _place(row: Row, scale: Scale, y: float, room: tuple[float, float], *, again: bool) -> Drawn:
+def _place(
+    row: TimelineRow, scale: Scale, y: float, room: tuple[float, float], *, again: bool
+) -> Drawn:
     high = 24.0 if row.kind == "workflow" else 34.0 if row.members else 19.0
     x = min(row.depth, _DEEPEST) * _INDENT
     size = 12 if row.kind == "workflow" else 11
@@ -484,7 +492,7 @@ def _joined(lines: list[list[float]]) -> list[tuple[float, float]]:
     return joined
 
 
-def _bars(row: Row, scale: Scale) -> list[Bar]:
+def _bars(row: TimelineRow, scale: Scale) -> list[Bar]:
     """Place the parts of a bar; of more than can be seen, each place shows what is most of it."""
     edges = scale.many(np.array([span[:2] for span in row.spans]).reshape(-1, 2))
     if len(row.spans) <= _MOST_PARTS:

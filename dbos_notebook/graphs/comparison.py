@@ -14,7 +14,7 @@ import pandas as pd
 
 from dbos_notebook.errors import GraphError
 from dbos_notebook.graphs.contraction import knots
-from dbos_notebook.graphs.similarity import FAILED, Key, Source
+from dbos_notebook.graphs.similarity import FAILED, Key, SimilaritySource
 from dbos_notebook.graphs.validation import check_graph, share, span
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Pair(NamedTuple):
     depth: int
 
 
-def pairs(first: Source, second: Source) -> Iterator[Pair]:
+def pairs(first: SimilaritySource, second: SimilaritySource) -> Iterator[Pair]:
     """Pair the nodes of two runs, from their roots down: a workflow, its steps, their children."""
     # An explicit stack: trees may be deeper than Python's.
     waiting: list[Iterator[Pair | tuple[str | None, str | None, int]]] = []
@@ -47,7 +47,11 @@ def pairs(first: Source, second: Source) -> Iterator[Pair]:
 
 
 def _within(
-    first: Source, second: Source, one: str | None, other: str | None, depth: int
+    first: SimilaritySource,
+    second: SimilaritySource,
+    one: str | None,
+    other: str | None,
+    depth: int,
 ) -> Iterator[Pair | tuple[str | None, str | None, int]]:
     """Pair what two workflows hold: steps, each followed by the children that it started."""
     mine, theirs = _children(first, one), _children(second, other)
@@ -62,13 +66,13 @@ def _within(
         yield child, twin, depth + 1
 
 
-def _steps(source: Source, workflow_id: str | None) -> dict[Key, Hashable]:
+def _steps(source: SimilaritySource, workflow_id: str | None) -> dict[Key, Hashable]:
     if workflow_id is None:
         return {}
     return {step: source.like(step) for step in source.steps_of.get(workflow_id, ())}
 
 
-def _children(source: Source, workflow_id: str | None) -> dict[Key | None, list[str]]:
+def _children(source: SimilaritySource, workflow_id: str | None) -> dict[Key | None, list[str]]:
     """Return a workflow's children by the step that started them; ``None`` where none did."""
     found: dict[Key | None, list[str]] = {}
     if workflow_id is not None:
@@ -77,7 +81,7 @@ def _children(source: Source, workflow_id: str | None) -> dict[Key | None, list[
     return found
 
 
-def _named(source: Source, children: Mapping[Any, Sequence[str]]) -> dict[str, Hashable]:
+def _named(source: SimilaritySource, children: Mapping[Any, Sequence[str]]) -> dict[str, Hashable]:
     left = [child for some in children.values() for child in some]
     return {child: source.nodes[child].get("name") for child in left}
 
@@ -231,7 +235,7 @@ def compare(
         check_graph(graph)
         if "root_second" in graph.graph:
             raise GraphError("This graph is a comparison. Pass those that db.graph(...) gave.")
-        source = Source.of(graph)
+        source = SimilaritySource.of(graph)
         if any(node["kind"] == "group" for node in source.nodes.values()):
             raise GraphError("This graph is folded. Pass those that db.graph(...) gave.")
         if source.root not in source.nodes:
@@ -282,7 +286,7 @@ def _error(node: Node) -> tuple[Any, ...] | None:
 
 
 def _framed(
-    one: Source, other: Source, found: Sequence[Pair], words: Sequence[str]
+    one: SimilaritySource, other: SimilaritySource, found: Sequence[Pair], words: Sequence[str]
 ) -> pd.DataFrame:
     """Return the rows of a comparison."""
     absent: Node = {}

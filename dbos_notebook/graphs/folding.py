@@ -14,7 +14,7 @@ import pandas as pd
 from dbos_notebook.errors import GraphError, nearest
 from dbos_notebook.graphs.build import uncollected
 from dbos_notebook.graphs.contraction import put_together, without, without_joins
-from dbos_notebook.graphs.similarity import FAILED, Alike, Key, Source
+from dbos_notebook.graphs.similarity import FAILED, Alike, Key, SimilaritySource
 from dbos_notebook.graphs.validation import check_graph, is_folded, texts
 
 FEW_LEVELS = 3
@@ -71,7 +71,7 @@ LEVELS = (
 
 
 @dataclass(frozen=True)
-class Unit:
+class FoldUnit:
     """A node of the folded graph: one of the original, or a group.
 
     Attributes
@@ -112,21 +112,21 @@ class _Part:
 
 
 @dataclass
-class Plan:
+class FoldPlan:
     """What is shown at a level: ``units``, in no promised order.
 
     Without ``opened`` it is a trial, given up where it goes over the budget.
     """
 
-    source: Source
+    source: SimilaritySource
     level: Level
     budget: int
     opened: Collection[str] | None = None
-    units: list[Unit] = field(default_factory=list)
+    units: list[FoldUnit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._spine = frozenset(self.source.spine)
-        self._levels: dict[str, Unit] = {}
+        self._levels: dict[str, FoldUnit] = {}
         self._fold_spine()
         waiting = self._siblings(None, self.source.children_of.get(None, []), {})
         while waiting and not self.excessive:
@@ -136,7 +136,7 @@ class Plan:
                 self.units.append(unit)
                 waiting += self._after(unit.members[-1])
                 continue
-            self.units.append(Unit([workflow_id]))
+            self.units.append(FoldUnit([workflow_id]))
             children = self.source.children_of.get(workflow_id, [])
             waiting += self._siblings(workflow_id, children, self._steps(workflow_id))
         for workflow_id in self.source.steps_of:
@@ -156,7 +156,7 @@ class Plan:
     def _add_levels(self, members: Sequence[str], group: str, within: str) -> None:
         """Keep a group of levels; if it is opened, its parts, or none: then each is shown."""
         if group not in (self.opened or ()):
-            self._levels[members[0]] = Unit(members, group, within, levels=True)
+            self._levels[members[0]] = FoldUnit(members, group, within, levels=True)
         elif len(members) > max(3, self.budget // 6):
             for name, some in self._split(members, group, max(2, self.budget // 12)):
                 self._add_levels(some, name, within)
@@ -178,7 +178,7 @@ class Plan:
         for part in self._stretched(workflow_id):
             part_of.update(dict.fromkeys(part.members, part.number))
             if part.kind == "alone" or len(part.members) < self.level.run:
-                self.units.extend(Unit([member]) for member in part.members)
+                self.units.extend(FoldUnit([member]) for member in part.members)
             else:
                 self._show(part.members, workflow_id, part.repeats)
             if self.excessive:
@@ -288,12 +288,12 @@ class Plan:
         self, members: Sequence[Any], group: str, within: str | None, repeats: int | None
     ) -> list[Any]:
         if group not in (self.opened or ()):
-            self.units.append(Unit(members, group, within, repeats))
+            self.units.append(FoldUnit(members, group, within, repeats))
             return []
         if len(members) <= self.budget or len(members) == 1:
             if self._is_workflow(members[0]):
                 return list(members)
-            self.units.extend(Unit([member]) for member in members)
+            self.units.extend(FoldUnit([member]) for member in members)
             return []
         shown: list[Any] = []
         for name, some in self._split(members, group, max(2, self.budget // 2)):
@@ -329,7 +329,7 @@ class Plan:
                 found[key] = key if shown == workflow else shown
         return found
 
-    def _inside(self, unit: Unit) -> Iterator[tuple[Key, Iterable[Key]]]:
+    def _inside(self, unit: FoldUnit) -> Iterator[tuple[Key, Iterable[Key]]]:
         """Give each member of a unit with all that it stands for."""
         following: list[Any] = [*unit.members[1:], None]
         if unit.levels:
@@ -354,7 +354,7 @@ class Plan:
             if node["kind"] == "join" and (workflow in whole or lone):
                 yield key, dict(node)
 
-    def _described(self, unit: Unit) -> dict[str, Any]:
+    def _described(self, unit: FoldUnit) -> dict[str, Any]:
         """Return what a group says of its members."""
         nodes = [self.source.nodes[member] for member in unit.members]
         first = nodes[0]
@@ -489,11 +489,11 @@ def fold(
     if is_folded(graph):
         raise GraphError("This graph is folded. Pass the one that db.graph(...) gave.")
     with uncollected():
-        source = Source.of(graph)
+        source = SimilaritySource.of(graph)
         level = next(
-            (each for each in LEVELS if not Plan(source, each, budget).excessive), LEVELS[-1]
+            (each for each in LEVELS if not FoldPlan(source, each, budget).excessive), LEVELS[-1]
         )
-        plan = Plan(source, level, budget, opened)
+        plan = FoldPlan(source, level, budget, opened)
         folded = put_together(graph, plan.group_of(graph), plan.shown(graph))
         without_joins(folded)
     return folded

@@ -19,7 +19,7 @@ DEEP = 24
 Alike = Literal["exactly", "loosely", "by name", "anyhow"]
 
 
-class Run(NamedTuple):
+class RepeatedRun(NamedTuple):
     """Consecutive steps that repeat: the same step, or a pattern of a few."""
 
     steps: Sequence[Key]
@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
 
 @dataclass
-class Source:
+class SimilaritySource:
     """An execution graph as a tree: workflows, their steps in order, and their children.
 
     Attributes
@@ -54,7 +54,7 @@ class Source:
     stretches: dict[Hashable, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: nx.DiGraph[Any]) -> Source:
+    def of(cls, graph: nx.DiGraph[Any]) -> SimilaritySource:
         """Read the tree off a graph."""
         nodes: dict[Key, Mapping[str, Any]] = dict(graph.nodes.items())
         source = cls(nodes, root=graph.graph.get("root"))
@@ -90,7 +90,7 @@ class Source:
             return ("running",)
         return node.get("name"), node["operation"]
 
-    def runs(self, workflow_id: str, *, shortest: int, patterns: bool) -> Iterator[Run]:
+    def runs(self, workflow_id: str, *, shortest: int, patterns: bool) -> Iterator[RepeatedRun]:
         """Split a workflow's steps into runs; a step that nothing repeats is a run of one."""
         steps = self.steps_of.get(workflow_id, [])
         # As numbers, which are compared faster than names.
@@ -106,7 +106,7 @@ class Source:
                 reach = _repeats(likes, place, length)
                 if reach >= max(2 * length, shortest) and reach > covered:
                     period, covered = length, reach
-            yield Run(steps[place : place + covered], period)
+            yield RepeatedRun(steps[place : place + covered], period)
             place += covered
 
     @cached_property

@@ -76,7 +76,7 @@ class Repairs(Base):
         from dbos_notebook.tables.filters import as_texts
 
         waited = as_seconds(timeout, "timeout", least=0)
-        verb = RepairFork(
+        operation = RepairFork(
             application_version=as_optional_name(application_version, "application_version"),
             queue_name=as_optional_name(queue_name, "queue_name"),
             key=as_key(key) or f"repair-{application_version or 'latest'}",
@@ -84,11 +84,11 @@ class Repairs(Base):
             wait=wait,
             timeout_waiting=MOST_SECONDS if waited is None else waited,
         )
-        made = Repair(self._steer).plan(verb, as_texts(workflows, "workflows"))
+        made = Repair(self._controller).plan(operation, as_texts(workflows, "workflows"))
         if plan:
             return made
-        self._steer.require_writable()
-        self._steer.require_sense(made, confirm=confirm)
+        self._controller.require_writable()
+        self._controller.validate_plan(made, confirm=confirm)
         return made.apply()
 
     def repair_status(self, workflows: Texts | None = None) -> pd.DataFrame:
@@ -118,4 +118,4 @@ class Repairs(Base):
         from dbos_notebook.tables.filters import as_texts
 
         ids = None if workflows is None else as_texts(workflows, "workflows")
-        return self._steer.read_status(repair_status, ids)
+        return self._controller.read_status(repair_status, ids)

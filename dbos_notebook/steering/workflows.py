@@ -1,4 +1,4 @@
-"""The verbs: cancel, resume, fork, rewind, delete, and setting delays and attributes."""
+"""The operations: cancel, resume, fork, rewind, delete, and setting delays and attributes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
     Time = str | dt.datetime | dt.date | dt.timedelta | pd.Timestamp | pd.Timedelta
-    Step = int | str | Mapping[str, int | str] | pd.Series[Any]
-    Steps = Step | Sequence[int | str] | Mapping[str, Sequence[int | str]]
+    StepRecord = int | str | Mapping[str, int | str] | pd.Series[Any]
+    Steps = StepRecord | Sequence[int | str] | Mapping[str, Sequence[int | str]]
 
 
 class Workflows(Base):
@@ -94,8 +94,8 @@ class Workflows(Base):
         """
         from dbos_notebook.control.operations import Resume
 
-        verb = Resume(as_optional_name(queue_name, "queue_name"), force)
-        return self._control(verb, workflows, plan, confirm)
+        operation = Resume(as_optional_name(queue_name, "queue_name"), force)
+        return self._control(operation, workflows, plan, confirm)
 
     def fork(
         self,
@@ -149,7 +149,7 @@ class Workflows(Base):
         from dbos_notebook.control.forks import Fork
 
         check_key(queue_name, queue_partition_key)
-        verb = Fork(
+        operation = Fork(
             fork_points.check(start_step, several=True),
             as_optional_name(application_version, "application_version"),
             as_optional_name(queue_name, "queue_name"),
@@ -159,12 +159,12 @@ class Workflows(Base):
             replacement_children=as_replacements(replacement_children),
             force=force,
         )
-        return self._control(verb, workflows, plan, confirm)
+        return self._control(operation, workflows, plan, confirm)
 
     def rewind(
         self,
         workflows: Texts,
-        start_step: Step = "first",
+        start_step: StepRecord = "first",
         *,
         application_version: str | None = None,
         queue_name: str | None = None,
@@ -195,13 +195,13 @@ class Workflows(Base):
         from dbos_notebook.control.forks import Rewind
 
         check_key(queue_name, queue_partition_key)
-        verb = Rewind(
+        operation = Rewind(
             fork_points.check(start_step),
             as_optional_name(application_version, "application_version"),
             as_optional_name(queue_name, "queue_name"),
             as_optional_name(queue_partition_key, "queue_partition_key"),
         )
-        return self._control(verb, workflows, plan, confirm)
+        return self._control(operation, workflows, plan, confirm)
 
     def delete(
         self,

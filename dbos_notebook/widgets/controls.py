@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import traitlets
 
 from dbos_notebook.database.reader import repeat_if_changed
-from dbos_notebook.errors import BrokenOffError, ControlInterrupt, FilterError
+from dbos_notebook.errors import ControlInterrupt, FilterError, PartialFailureError
 from dbos_notebook.tables.filters import as_texts
 from dbos_notebook.tables.pages import choices
 from dbos_notebook.widgets import base, html_export, query_form, serialize
@@ -123,7 +123,7 @@ class Actions:
                 raise FilterError("This plan is not kept any more. Click the action again.")
             try:
                 receipt = plan.apply()
-            except (BrokenOffError, ControlInterrupt) as error:
+            except (PartialFailureError, ControlInterrupt) as error:
                 self.receipt = error.receipt
                 raise
             _keep(self._receipts, key, receipt)
@@ -215,7 +215,7 @@ class Controls(View):
 
     def __init__(self, client: Client, workflows: Any) -> None:
         self._ids = as_texts(workflows, "workflows")[: query_form.MOST_SELECTED]
-        client._steer.require_known(self._ids)
+        client._controller.require_known(self._ids)
         self._actions = Actions(client)
         start = {"ids": self._ids, "forbidden": self._actions.forbidden()}
         super().__init__(client, _start=start)

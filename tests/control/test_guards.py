@@ -37,7 +37,7 @@ NEEDED: dict[str, permissions.Needs] = {
 
 @pytest.fixture(scope="module")
 def url(corpus_postgres: Callable[[str], str]) -> str:
-    """A database in which each verb has something to do."""
+    """A database in which each operation has something to do."""
     url = corpus_postgres("3.4.0")
     with dn.connect(url) as db:
         for number, schedule in enumerate(("paused", "gone", "triggered", "filled", "daily")):
@@ -85,29 +85,29 @@ def rows(db: dn.Client) -> Any:
     )
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("operation", VERBS)
 def test_a_verb_works_with_the_columns_that_it_needs_and_is_refused_without_any_of_them(
-    role: tuple[str, Callable[[str], None]], url: str, verb: str
+    role: tuple[str, Callable[[str], None]], url: str, operation: str
 ) -> None:
     login, run = role
     with dn.connect(login) as db, dn.connect(url) as owner:
         before = rows(owner)
-        for (table, privilege), columns in NEEDED[verb].items():
+        for (table, privilege), columns in NEEDED[operation].items():
             if privilege == "SELECT":
                 continue
             with pytest.raises(dn.PermissionDeniedError, match=f"{privilege} .*ON {table}"):
-                VERBS[verb](db)
+                VERBS[operation](db)
             if len(columns) > 1:
                 # All but one.
                 run(f"GRANT {privilege} ({_quoted(columns[1:])}) ON dbos.{table} TO {{}}")
                 with pytest.raises(
                     dn.PermissionDeniedError, match=rf"{privilege} \({columns[0]}\) ON {table}"
                 ):
-                    VERBS[verb](db)
+                    VERBS[operation](db)
             which = f" ({_quoted(columns)})" if columns else ""
             run(f"GRANT {privilege}{which} ON dbos.{table} TO {{}}")
         assert rows(owner) == before
-        assert VERBS[verb](db).counts["done"] >= 1
+        assert VERBS[operation](db).counts["done"] >= 1
 
 
 def test_a_plan_says_that_it_could_not_be_applied(
@@ -148,9 +148,9 @@ def test_row_level_security_refuses_what_writes_several_tables_and_is_the_reason
     try:
         with dn.connect(login) as db, dn.connect(url) as owner:
             steps = owner.steps("checkout-2")
-            for verb in ("delete", "rewind", "fork"):
+            for operation in ("delete", "rewind", "fork"):
                 with pytest.raises(dn.PermissionDeniedError, match="Row-level security applies"):
-                    VERBS[verb](db)
+                    VERBS[operation](db)
             for again in (db.rewind, db.fork):
                 assert "would be refused" in repr(again("checkout-2", "charge", plan=True))
             assert owner.steps("checkout-2").equals(steps)
@@ -232,7 +232,7 @@ def test_a_server_that_became_read_only_after_the_last_look_writes_nothing(
     name = str(make_url(url).database)
     with dn.connect(url) as db:
         plan = db.cancel("queued-1", plan=True)
-        call = plan.verb.call
+        call = plan.operation.call
 
         def then(client: Any, items: Any) -> Any:
             with postgres_server.admin() as admin:
@@ -241,8 +241,8 @@ def test_a_server_that_became_read_only_after_the_last_look_writes_nothing(
                 )
             return call(client, items)
 
-        object.__setattr__(plan.verb, "call", then)
-        with pytest.raises(dn.BrokenOffError, match="default_transaction_read_only") as caught:
+        object.__setattr__(plan.operation, "call", then)
+        with pytest.raises(dn.PartialFailureError, match="default_transaction_read_only") as caught:
             plan.apply()
         assert [line.outcome for line in caught.value.receipt.lines] == ["failed"]
         assert db.workflow("queued-1").status == "ENQUEUED"
@@ -266,7 +266,7 @@ def test_two_servers_behind_one_address_are_told_apart(
 
         monkeypatch.setattr(controller, "conditions", elsewhere)
         with pytest.raises(
-            dn.BrokenOffError, match="leads to another server than a moment ago"
+            dn.PartialFailureError, match="leads to another server than a moment ago"
         ) as caught:
             plan.apply()
         assert [line.outcome for line in caught.value.receipt.lines] == ["failed"]

@@ -19,17 +19,17 @@ from test_drawing import SVG, parse, texts
 import dbos_notebook as dn
 from dbos_notebook import graphs
 from dbos_notebook.drawing.axis import Scale
-from dbos_notebook.drawing.timeline import Row, _tick, build, timeline
+from dbos_notebook.drawing.timeline import TimelineRow, _tick, build, timeline
 from dbos_notebook.graphs.intervals import Times
 
 FORK = "fork-of-order-1-1.0-0006"
 
 
-def rows_of(graph: nx.DiGraph[Any]) -> dict[Any, Row]:
+def rows_of(graph: nx.DiGraph[Any]) -> dict[Any, TimelineRow]:
     return {row.key: row for row in build(graph, graph, Times(graph), [])}
 
 
-def parts(row: Row) -> list[tuple[float, float, str]]:
+def parts(row: TimelineRow) -> list[tuple[float, float, str]]:
     begin = runs.START.timestamp()
     return [(round(s.start - begin, 3), round(s.end - begin, 3), s.part) for s in row.spans]
 
