@@ -18,7 +18,7 @@ from dbos_notebook.errors import ControlInterrupt, NotebookError
 from dbos_notebook.widgets import serialize
 
 if TYPE_CHECKING:
-    from dbos_notebook.client import Client
+    from dbos_notebook.store import Store
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z]+)\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=function|class|const)", re.MULTILINE)
@@ -55,7 +55,7 @@ def _read(name: str) -> str:
 
 
 class View(anywidget.AnyWidget):
-    """A widget on one client's database.
+    """A widget on one database.
 
     The browser asks with messages ``{"kind": …, "request": number, …}``, and each is answered by
     one of the same kind and number, or by one of kind ``"error"``. Nothing is sent unasked, so
@@ -71,8 +71,8 @@ class View(anywidget.AnyWidget):
 
     _token = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, client: Client, **traits: Any) -> None:
-        self._client = client
+    def __init__(self, store: Store, **traits: Any) -> None:
+        self._store = store
         self._answers: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
         super().__init__(_token=secrets.token_hex(8), **traits)
         self.on_msg(self._receive)
@@ -100,7 +100,7 @@ class View(anywidget.AnyWidget):
             text = "The kernel was interrupted before it had answered."
         else:
             text = f"{type(error).__name__}: {error}"
-        return self._client.location.redact(text)
+        return self._store.location.redact(text)
 
     def static_html(self) -> str:
         """Return the view as HTML that needs no kernel: what GitHub and nbconvert show."""
@@ -159,4 +159,4 @@ class View(anywidget.AnyWidget):
             publish(*output)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._client.location}>"
+        return f"<{type(self).__name__} {self._store.location}>"

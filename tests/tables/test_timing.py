@@ -203,8 +203,8 @@ def checked(db: dn.Client, lives: Sequence[Life]) -> None:
 def same_in_sql(db: dn.Client) -> None:
     """The rules in SQL and in memory give the same, where no steps are needed to tell."""
     now = round(time.time() * 1000)
-    queries = db._queries
-    with db._reader.session() as session:
+    queries = db._store.queries
+    with db._store.reader.session() as session:
         times = timing.sql_times(queries, now)
         key = queries.workflows.c.workflow_uuid.label("workflow_id")
         statement = sa.select(key, *(value.label(name) for name, value in times.items()))
@@ -255,9 +255,9 @@ def test_the_same_on_postgres(postgres_server: PostgresServer) -> None:
         waiting = frame[frame["status"] == "ENQUEUED"].groupby("queue_name", observed=True)
         for name, longest in waiting["queue_wait"].max().items():
             assert abs(queues.loc[name, "oldest_wait"] - longest) < pd.Timedelta("10s")
-        with db._reader.session() as session:
-            order = pages.Order("duration", descending=True)
-            page = pages.page(session, db._queries, {}, order, 1000)
+        with db._store.reader.session() as session:
+            order = pages.SortOrder("duration", descending=True)
+            page = pages.page(session, db._store.queries, {}, order, 1000)
         known = page.frame["duration"].dropna()
         assert len(known) > 100
         ended = page.frame["status"].isin(["SUCCESS", "ERROR"])
