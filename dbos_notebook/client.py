@@ -180,6 +180,11 @@ def _timeout_seconds(value: Duration | None) -> float | None:
     return seconds
 
 
+_FILTER_HINTS = {
+    name: hint.__forward_arg__ for name, hint in WorkflowFilters.__annotations__.items()
+}
+
+
 def _show_filters(method: F) -> F:
     """Write each filter into the signature that help() and completion show for ``**filters``."""
     signature = inspect.signature(method)
@@ -188,7 +193,7 @@ def _show_filters(method: F) -> F:
     keyword_only = [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
     filters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
-        for name, hint in WorkflowFilters.__annotations__.items()
+        for name, hint in _FILTER_HINTS.items()
         if name not in names
     ]
     positional = [each for each in parameters if each not in keyword_only]

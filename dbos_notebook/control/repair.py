@@ -358,8 +358,9 @@ class _Run:
             if self._operation.wait and state != "SUCCESS":
                 if state in (None, *records.ACTIVE):
                     return (
-                        f"not begun: {new}, the fork of its child {child}, had not finished after "
-                        f"{self._operation.timeout_waiting:g} s ({state}); the same call again goes on"
+                        f"not started: {new}, the fork of its child {child}, had not finished "
+                        f"after {self._operation.timeout_waiting:g} s ({state}); the same call "
+                        "continues"
                     )
                 return f"its child {child} failed again: {new} is {state}"
         return None

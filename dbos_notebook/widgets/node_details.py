@@ -125,7 +125,7 @@ def code(run: RunData, key: Any) -> str:
     Examples
     --------
     >>> db = dbos_notebook.connect(example_database)
-    >>> code(RunData.read(db, "checkout-1"), ("checkout-1", 3))
+    >>> code(RunData.read(db._store, "checkout-1"), ("checkout-1", 3))
     'db.steps("checkout-1", load_output=True).set_index("function_id").loc[3]'
     """
     from dbos_notebook.widgets.query_form import literal

@@ -23,7 +23,7 @@ from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn
 from dbos_notebook.tables import pages, timing
-from dbos_notebook.widgets.run_data import Run
+from dbos_notebook.widgets.run_data import RunData
 
 ERASED = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 TABLES = ("operation_outputs", "workflow_status")
@@ -336,7 +336,7 @@ def test_who_was_cancelled_on_its_queue_may_have_run_before(empty: Path, ran_bef
     with dn.connect(empty) as db:
         said, card = db.timeline("w").text, str(db.workflow("w"))
         drawn = dn.draw(db.graph("w")).svg
-        inspected = Run.read(db, "w").facts()["unstarted"]
+        inspected = RunData.read(db, "w").facts()["unstarted"]
     most = "6.0 s" if ran_before else "5.0 s"
     sentence = f"waited at most {most}; whether it ran before is not recorded"
     assert sentence in said
