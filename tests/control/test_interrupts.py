@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from by_hand import write
+from raw_rows import write
 from test_schedules import add
 
 import dbos_notebook as dn

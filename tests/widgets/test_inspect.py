@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from asking_widgets import ask
+from widget_messages import ask
 
 import dbos_notebook as dn
 from dbos_notebook.drawing.diagram import short_id

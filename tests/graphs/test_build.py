@@ -11,7 +11,7 @@ import networkx as nx
 import pandas as pd
 import pytest
 from dbos import DBOSClient, SetWorkflowID
-from samples import at, frame, frames, step, workflow
+from sample_rows import at, frame, frames, step, workflow
 
 import dbos_notebook as dn
 from dbos_notebook import graphs

@@ -13,7 +13,7 @@ from typing import Any
 import networkx as nx
 import pandas as pd
 import pytest
-import runs
+import sample_graphs
 from test_drawing import SVG, parse, texts
 
 import dbos_notebook as dn
@@ -30,7 +30,7 @@ def rows_of(graph: nx.DiGraph[Any]) -> dict[Any, TimelineRow]:
 
 
 def parts(row: TimelineRow) -> list[tuple[float, float, str]]:
-    begin = runs.START.timestamp()
+    begin = sample_graphs.START.timestamp()
     return [(round(s.start - begin, 3), round(s.end - begin, 3), s.part) for s in row.spans]
 
 
@@ -44,7 +44,7 @@ def test_every_row_is_bound_to_its_node(db: dn.Client) -> None:
 
 
 def test_a_workflows_bar_tells_its_waits_apart() -> None:
-    rows = rows_of(runs.failing())
+    rows = rows_of(sample_graphs.failing())
     assert parts(rows["order-17-3"]) == [
         (1.3, 1.9, "queue"),
         (1.9, 2.7, "run"),
@@ -61,7 +61,7 @@ def test_a_workflows_bar_tells_its_waits_apart() -> None:
 
 
 def test_parts_are_all_of_the_time() -> None:
-    for graph in (runs.failing(), runs.concurrent(), runs.many(20)):
+    for graph in (sample_graphs.failing(), sample_graphs.concurrent(), sample_graphs.many(20)):
         for row in rows_of(graph).values():
             if row.kind == "workflow":
                 assert row.spans[0].start == pytest.approx(
@@ -74,7 +74,7 @@ def test_parts_are_all_of_the_time() -> None:
 
 
 def test_children_stand_below_what_started_them() -> None:
-    rows = list(rows_of(runs.failing()).values())
+    rows = list(rows_of(sample_graphs.failing()).values())
     assert [(row.depth, row.name) for row in rows] == [
         (0, "order"),
         (1, "price"),
@@ -91,7 +91,7 @@ def test_children_stand_below_what_started_them() -> None:
 
 
 def test_bars_stand_at_their_times() -> None:
-    picture = timeline(runs.concurrent(), critical_path=False, theme="light")
+    picture = timeline(sample_graphs.concurrent(), critical_path=False, theme="light")
     nodes = {key: mark for mark, key in picture.nodes.items()}
     root = parse(picture)
 
@@ -111,7 +111,7 @@ def test_bars_stand_at_their_times() -> None:
 
 
 def test_a_long_wait_is_drawn_short_and_says_so() -> None:
-    sample = runs.Sample("w")
+    sample = sample_graphs.Sample("w")
     sample.workflow("w", "order", 0, 3610, queued=7200)
     first = sample.step("w", 1, "price", 0, 4)
     nap = sample.step("w", 2, "DBOS.sleep", 4, 3604, after=first, operation="sleep")
@@ -152,7 +152,7 @@ def test_every_tick_says_another_time() -> None:
 def test_the_longest_name_has_the_room_that_it_was_measured_for() -> None:
     for name in ("price", "reserve", "set event", "waits for fulfil", "charge_card", "a", "iiimmm"):
         for number in (1, 7, 23):
-            sample = runs.Sample("w")
+            sample = sample_graphs.Sample("w")
             sample.workflow("w", "o", 0, 1)
             sample.step("w", number, name, 0.1, 0.9)
             assert name in texts(timeline(sample.graph, width=1200)), name
@@ -166,7 +166,7 @@ def test_what_still_runs_has_an_open_end(shop: dn.Client) -> None:
 
 
 def test_a_workflow_that_waits_to_begin() -> None:
-    sample = runs.Sample("w")
+    sample = sample_graphs.Sample("w")
     sample.workflow("w", "order", 0, None, "ENQUEUED", queue_name="mail")
     (row,) = rows_of(sample.graph).values()
     assert [span.part for span in row.spans] == ["queue"]
@@ -212,7 +212,7 @@ def test_steps_without_times(corpus_sqlite: Any) -> None:
 
 
 def test_clocks_that_differ() -> None:
-    sample = runs.Sample("w")
+    sample = sample_graphs.Sample("w")
     sample.workflow("w", "order", 0, 1)
     sample.step("w", 1, "price", 0.5, 0.4)
     assert "−100 ms · ends before it begins: clocks differ" in texts(
@@ -221,7 +221,7 @@ def test_clocks_that_differ() -> None:
 
 
 def test_thousands_of_rows_are_folded_and_counted() -> None:
-    graph = runs.many(2_000)
+    graph = sample_graphs.many(2_000)
     picture = timeline(graph, critical_path=False)
     said = texts(picture)
     assert any("12,001 rows folded to" in each for each in said)
@@ -233,7 +233,7 @@ def test_thousands_of_rows_are_folded_and_counted() -> None:
 
 def test_a_group_says_how_many_ran_at_once() -> None:
     """Against counting at each instant."""
-    graph = runs.many(300, failed=0)
+    graph = sample_graphs.many(300, failed=0)
     shown = dn.draw(graph)  # folds
     assert shown.nodes
     spans = [
@@ -246,7 +246,7 @@ def test_a_group_says_how_many_ran_at_once() -> None:
 
 
 def test_a_group_is_opened_by_name() -> None:
-    graph = runs.many(200, failed=0)
+    graph = sample_graphs.many(200, failed=0)
     folded = timeline(graph, critical_path=False)
     (group,) = (
         node
@@ -258,7 +258,7 @@ def test_a_group_is_opened_by_name() -> None:
 
 
 def test_very_many_steps_in_one_bar_stay_a_small_picture() -> None:
-    sample = runs.Sample("w")
+    sample = sample_graphs.Sample("w")
     sample.workflow("w", "order", 0, 1000)
     last: Any = None
     for number in range(1, 4001):
@@ -280,7 +280,7 @@ def test_very_many_steps_in_one_bar_stay_a_small_picture() -> None:
 
 @pytest.mark.parametrize("theme", ["auto", "dark"])
 def test_hostile_names_stay_text(theme: Any) -> None:
-    picture = timeline(runs.hostile(), fold=None, theme=theme, critical_path=False)
+    picture = timeline(sample_graphs.hostile(), fold=None, theme=theme, critical_path=False)
     said = texts(picture)
     assert any("<script>" in each for each in said)
     assert max(map(len, said)) < 400
@@ -288,7 +288,7 @@ def test_hostile_names_stay_text(theme: Any) -> None:
     assert picture.png.startswith(b"\x89PNG")
     assert picture.pdf.startswith(b"%PDF")
     # Nothing of it spoils the pictures that come after.
-    plain = timeline(runs.failing(), critical_path=False)
+    plain = timeline(sample_graphs.failing(), critical_path=False)
     assert plain.png.startswith(b"\x89PNG")
 
 
@@ -351,17 +351,17 @@ def test_times_that_are_centuries_apart(corpus_sqlite: Callable[[str], Path], ed
 
 
 def test_the_same_run_gives_the_same_picture() -> None:
-    assert timeline(runs.failing()).svg == timeline(runs.failing()).svg
+    assert timeline(sample_graphs.failing()).svg == timeline(sample_graphs.failing()).svg
 
 
 def test_a_timeline_is_not_dot() -> None:
     with pytest.raises(dn.PictureError, match=r"dn\.draw"):
-        _ = timeline(runs.failing()).dot
+        _ = timeline(sample_graphs.failing()).dot
 
 
 def test_too_many_rows_are_refused() -> None:
     with pytest.raises(dn.PictureError, match="5,401 rows"):
-        timeline(runs.many(900), fold=None)
+        timeline(sample_graphs.many(900), fold=None)
 
 
 def test_an_unknown_workflow(db: dn.Client) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from by_hand import add_workflow, write
+from raw_rows import add_workflow, write
 from test_schedules import add
 
 import dbos_notebook as dn

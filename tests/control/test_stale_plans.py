@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from by_hand import set_status, write
+from raw_rows import set_status, write
 
 import dbos_notebook as dn
 

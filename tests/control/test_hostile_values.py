@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from by_hand import add_workflow, write
+from raw_rows import add_workflow, write
 
 import dbos_notebook as dn
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from by_hand import write
+from raw_rows import write
 from servers import PostgresServer, Proxy, wait_until
 from sqlalchemy.engine import make_url
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from by_hand import write
+from raw_rows import write
 
 import dbos_notebook as dn
 

@@ -11,7 +11,7 @@ from typing import Any
 import networkx as nx
 import pandas as pd
 import pytest
-from samples import frames, step, workflow
+from sample_rows import frames, step, workflow
 
 import dbos_notebook as dn
 from dbos_notebook import graphs

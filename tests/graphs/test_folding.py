@@ -11,8 +11,8 @@ import pytest
 from budgets import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import frame, workflow
-from samples import step as a_step
+from sample_rows import frame, workflow
+from sample_rows import step as a_step
 
 import dbos_notebook as dn
 from dbos_notebook.graphs import execution_graph, fold, plain

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import runs
+import sample_graphs
 
 import dbos_notebook as dn
 from dbos_notebook.drawing.timeline import timeline
@@ -82,11 +82,11 @@ def watched(chromium: Browser, tmp_path: Path) -> Iterator[Watched]:
 
 
 def hostile_graph() -> dn.Picture:
-    return dn.draw(runs.hostile(), fold=None)
+    return dn.draw(sample_graphs.hostile(), fold=None)
 
 
 def hostile_timeline() -> dn.Picture:
-    return timeline(runs.hostile(), fold=None)
+    return timeline(sample_graphs.hostile(), fold=None)
 
 
 @pytest.mark.parametrize("make", [hostile_graph, hostile_timeline])
@@ -117,12 +117,14 @@ def test_a_saved_page_is_harmless_too(
 
 @pytest.mark.parametrize("direction", ["LR", "TB"])
 def test_no_text_leaves_its_card(watched: Watched, direction: Any) -> None:
-    watched.show(PAGE.format(dn.draw(runs.hostile(), fold=None, direction=direction).svg))
+    watched.show(PAGE.format(dn.draw(sample_graphs.hostile(), fold=None, direction=direction).svg))
     assert watched.page.evaluate(STICKING_OUT) == []
     assert watched.page.evaluate(OUTSIDE) == []
 
 
-@pytest.mark.parametrize("make", [runs.hostile, runs.failing, runs.concurrent])
+@pytest.mark.parametrize(
+    "make", [sample_graphs.hostile, sample_graphs.failing, sample_graphs.concurrent]
+)
 def test_no_label_runs_into_the_bars(watched: Watched, make: Callable[[], Any]) -> None:
     watched.show(PAGE.format(timeline(make(), fold=None).svg))
     assert watched.page.evaluate(OVERLAPPING) == []
@@ -131,7 +133,7 @@ def test_no_label_runs_into_the_bars(watched: Watched, make: Callable[[], Any]) 
 
 def backwards() -> Any:
     """Steps of which there is more to say than a narrow timeline has room for."""
-    sample = runs.Sample("w")
+    sample = sample_graphs.Sample("w")
     sample.workflow("w", "order", 0, 100)
     for number, (begin, end) in enumerate([(0, 100), (90, 80), (99, 98), (50, 40)]):
         error = {"status": "ERROR", "error_type": "SomethingVeryLong"} if number % 2 else {}
@@ -141,7 +143,13 @@ def backwards() -> Any:
 
 @pytest.mark.parametrize("width", [420, 560, 940, 1600])
 @pytest.mark.parametrize(
-    "make", [backwards, runs.hostile, runs.failing, lambda: runs.many(300, failed=9)]
+    "make",
+    [
+        backwards,
+        sample_graphs.hostile,
+        sample_graphs.failing,
+        lambda: sample_graphs.many(300, failed=9),
+    ],
 )
 def test_no_text_covers_another(watched: Watched, make: Callable[[], Any], width: int) -> None:
     watched.page.set_viewport_size({"width": 1700, "height": 900})
@@ -151,7 +159,7 @@ def test_no_text_covers_another(watched: Watched, make: Callable[[], Any], width
 
 
 def test_dark_where_the_reader_prefers_it(watched: Watched) -> None:
-    svg = dn.draw(runs.failing()).svg + timeline(runs.failing()).svg
+    svg = dn.draw(sample_graphs.failing()).svg + timeline(sample_graphs.failing()).svg
     ground = "() => getComputedStyle(document.querySelector('svg > rect')).fill"
     watched.page.emulate_media(color_scheme="light")
     watched.show(PAGE.format(svg))
@@ -161,8 +169,8 @@ def test_dark_where_the_reader_prefers_it(watched: Watched) -> None:
 
 
 def test_two_pictures_in_one_page_keep_apart(watched: Watched) -> None:
-    light, dark = (dn.draw(runs.failing(), theme=theme) for theme in ("light", "dark"))  # type: ignore[arg-type]
-    times = timeline(runs.failing())
+    light, dark = (dn.draw(sample_graphs.failing(), theme=theme) for theme in ("light", "dark"))  # type: ignore[arg-type]
+    times = timeline(sample_graphs.failing())
     watched.show(PAGE.format(light.svg + dark.svg + times.svg))
     found = watched.page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(found) == len(set(found))
@@ -174,7 +182,7 @@ def test_two_pictures_in_one_page_keep_apart(watched: Watched) -> None:
 
 
 def test_a_screen_reader_hears_what_it_is_of(watched: Watched) -> None:
-    watched.show(PAGE.format(dn.draw(runs.failing()).svg))
+    watched.show(PAGE.format(dn.draw(sample_graphs.failing()).svg))
     picture = watched.page.get_by_role("img")
     assert picture.count() == 1
     assert "Execution graph of order order-17" in picture.aria_snapshot()

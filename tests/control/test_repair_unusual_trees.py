@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from by_hand import add_workflow, awaits, write
+from raw_rows import add_workflow, awaits, write
 
 import dbos_notebook as dn
 from dbos_notebook.control.failure_analysis import Cause

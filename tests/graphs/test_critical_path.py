@@ -13,7 +13,7 @@ import pytest
 from budgets import examples
 from hypothesis import given, reject
 from hypothesis import strategies as st
-from samples import at, frame, frames, step, workflow
+from sample_rows import at, frame, frames, step, workflow
 
 import dbos_notebook as dn
 from dbos_notebook.graphs import critical_path, execution_graph, fold, self_time

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from by_hand import add_workflow, set_status, write
+from raw_rows import add_workflow, set_status, write
 from servers import PostgresServer, start_pgbouncer, start_standby
 from sqlalchemy.engine import make_url
 from test_commit_in_doubt import VERBS
