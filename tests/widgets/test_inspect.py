@@ -273,7 +273,7 @@ def test_the_state_that_a_notebook_keeps_is_small(db: dn.Client) -> None:
     state = {n: v for n, v in widget.get_state().items() if n not in ("_esm", "_css")}
     assert len(json.dumps(state, default=str)) < 3_000
     assert "PaymentDeclined" not in str(state)
-    scripts = (files("dbos_notebook.widgets") / "static").iterdir()
+    scripts = (files("dbos_notebook.widgets") / "js").iterdir()
     assert sum(len(each.read_bytes()) for each in scripts if each.name.endswith(".js")) < 150_000
     assert "import " not in assets.module("inspect")
 

@@ -2,9 +2,9 @@
 import { copy, el, followTheme, put, replace, svg } from "./dom.js";
 import { place } from "./fallback.js";
 import { chip, count, exact, span, when } from "./format.js";
-import { Link } from "./link.js";
-import { Live } from "./live.js";
-import { State } from "./state.js";
+import { Link } from "./kernel_channel.js";
+import { Live } from "./polling.js";
+import { State } from "./status_line.js";
 
 const ASKING = 5000;
 const WIDE = 720;

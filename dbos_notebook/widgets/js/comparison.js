@@ -1,7 +1,7 @@
 // Two runs against each other, an original and its fork, in the view of one of them.
 import { el, replace } from "./dom.js";
-import { comparisonPanel, nodePanel } from "./nodepanel.js";
-import { button, otherRun } from "./runhead.js";
+import { comparisonPanel, nodePanel } from "./node_panel.js";
+import { button, otherRun } from "./run_header.js";
 
 export class Comparison {
   // view: the Inspect in whose picture, strip and panel it is shown.

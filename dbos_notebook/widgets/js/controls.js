@@ -3,8 +3,8 @@ import { el, followTheme, put, replace } from "./dom.js";
 import { place } from "./fallback.js";
 import { Actions } from "./actions.js";
 import { chip, count } from "./format.js";
-import { Link } from "./link.js";
-import { State } from "./state.js";
+import { Link } from "./kernel_channel.js";
+import { State } from "./status_line.js";
 
 function render({ model, el: host }) {
   const { ids, forbidden } = model.get("_start");

@@ -2,9 +2,9 @@
 import { copy, el, followTheme, put, replace } from "./dom.js";
 import { place } from "./fallback.js";
 import { count, exact } from "./format.js";
-import { Link } from "./link.js";
-import { Live } from "./live.js";
-import { State } from "./state.js";
+import { Link } from "./kernel_channel.js";
+import { Live } from "./polling.js";
+import { State } from "./status_line.js";
 import { Actions } from "./actions.js";
 import { details } from "./details.js";
 import { filterPanel, statusBar } from "./filters.js";

@@ -2,17 +2,17 @@
 import { copy, el, followTheme, put, replace } from "./dom.js";
 import { place } from "./fallback.js";
 import { count, exact, span } from "./format.js";
-import { Link } from "./link.js";
-import { Live } from "./live.js";
-import { State } from "./state.js";
+import { Link } from "./kernel_channel.js";
+import { Live } from "./polling.js";
+import { State } from "./status_line.js";
 import { Actions } from "./actions.js";
-import { Canvas } from "./canvas.js";
-import { Finder } from "./finder.js";
+import { Canvas } from "./svg_view.js";
+import { Finder } from "./search.js";
 import { Comparison } from "./comparison.js";
-import { nodePanel } from "./nodepanel.js";
-import { button, runHead } from "./runhead.js";
+import { nodePanel } from "./node_panel.js";
+import { button, runHead } from "./run_header.js";
 import { shortType } from "./details.js";
-import { stepTable } from "./steptable.js";
+import { stepTable } from "./step_table.js";
 
 const LOOK = 1000;
 const CALM = 5000;
