@@ -1,181 +1,254 @@
-// What is told of one node beside the picture: a step, a workflow, a group, or a comparison.
-import { copy, el, put } from "./dom.js";
-import { chip, count, exact, span, statusIcon } from "./format.js";
-import { facts, failure, payload, shortType } from "./details.js";
+// The panel beside the picture: a step, a workflow, a group of either, or what two runs differ in.
+import { append, button, copyButton, el, iconButton, linkButton } from "./dom.js";
+import { elapsed, formatCount, formatDuration, formatInstant, shortClassName } from "./format.js";
+import { statusChip, statusIcon } from "./status.js";
+import { errorSection, factList, payloadSection, workflowFacts } from "./details.js";
+/** @import {Child, ComparedRow, ComparisonAnswer, GraphNode, GroupDetails, Key, NodeDetails} from "./types.js" */
+/** @import {RunningDetails, StepDetails, StoredPayload, WorkflowNodeDetails} from "./types.js" */
 
-// doing: {now, copy, go(key), openRun(id), fork(id, number), raw(key), code(key), close(), find(id),
-// mayFork, offline, actions: node or null}
-export function nodePanel(found, doing) {
-  const makers = { step: stepPanel, workflow: workflowPanel, group: groupPanel,
-    running: runningPanel };
-  return put(el("div", { class: "dn-told" }), makers[found.kind](found, doing));
+/**
+ * @typedef {object} PanelOptions
+ * @property {number} now
+ * @property {string} root the workflow that is shown
+ * @property {boolean} offline
+ * @property {string | null} forbidden why nothing can be controlled
+ * @property {boolean} canFork whether a step offers to fork from it
+ * @property {HTMLElement | null} actions the buttons of another workflow than the one that is shown
+ * @property {(id: string) => unknown} openRun
+ * @property {(key: Key) => unknown} go
+ * @property {(group: string) => boolean} isExpanded
+ * @property {(group: string) => unknown} expand
+ * @property {(group: string) => unknown} collapse
+ * @property {(id: string, step: number) => unknown} fork
+ * @property {(key: Key) => Promise<readonly StoredPayload[] | null>} raw
+ * @property {(key: Key) => Promise<string | null>} code
+ * @property {() => unknown} close
+ */
+
+/**
+ * @param {NodeDetails} found
+ * @param {PanelOptions} options
+ */
+export function nodePanel(found, options) {
+  return append(el("div", { class: "dn-told" }), parts(found, options));
 }
 
-function heading(status, title, sub, doing) {
-  return el("header", {}, statusIcon(status), el("h3", { tabindex: "-1" }, title),
-    sub && el("span", { class: "dn-quiet" }, sub), el("span", { class: "dn-space" }),
-    el("button", { type: "button", class: "dn-button dn-tool", title: "Close (Escape)",
-      "aria-label": "Close the details", on: { click: () => doing.close() } }, "×"));
-}
-
-function list(pairs) {
-  return put(el("dl", { class: "dn-facts" }), pairs
-    .filter(([, value]) => value !== undefined && value !== null && value !== "")
-    .map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
-}
-
-function runLink(id, doing, said = id) {
-  return el("button", { type: "button", class: "dn-link", title: `Show ${id} here`,
-    on: { click: () => doing.openRun(id) } }, said);
-}
-
-function nodeLink(node, doing) {
-  return el("button", { type: "button", class: "dn-link", title: "Show it in the picture",
-    on: { click: () => doing.go(node.key) } },
-  node.kind === "workflow" ? node.workflow_id : `${node.name} #${node.number}`);
-}
-
-function stepPanel(found, doing) {
-  const { step } = found;
-  const key = [step.workflow_id, step.number];
-  const took = step.completed_at !== undefined && step.started_at !== undefined
-    ? span(step.completed_at - step.started_at) : undefined;
-  const parts = [heading(step.status, step.name, `#${step.number}`, doing), list([
-    ["started", step.started_at && exact(step.started_at)],
-    ["took", took],
-    ["attempts", found.attempts],
-    ["workflow", runLink(step.workflow_id, doing)],
-    ["child", step.child && el("button", { type: "button", class: "dn-link",
-      title: "Show the child", on: { click: () => doing.go(step.child) } }, step.child)],
-  ])];
-  if (doing.mayFork) {
-    parts.push(el("div", { class: "dn-doing" }, el("button", {
-      type: "button", class: "dn-button dn-strong", disabled: Boolean(doing.forbidden),
-      title: doing.forbidden ?? "Start a new run that copies the steps before this one, and runs from here",
-      on: { click: () => doing.fork(step.workflow_id, step.number) },
-    }, "Fork from here …"), codeButton(key, doing)));
-  } else if (!doing.offline) parts.push(el("div", { class: "dn-doing" }, codeButton(key, doing)));
-  if (found.error) parts.push(failure(found.error));
-  if (found.output) parts.push(payload("output", found.output));
-  if (!doing.offline) parts.push(rawPart(key, doing));
-  return parts;
-}
-
-function workflowPanel(found, doing) {
-  const { row } = found;
-  const parts = [heading(row.status, row.name ?? "workflow", "workflow", doing)];
-  const elsewhere = row.id !== doing.root;
-  if (!doing.offline) {
-    parts.push(el("div", { class: "dn-doing" },
-      elsewhere && el("button", { type: "button", class: "dn-button",
-        title: "Show this workflow here, in place of the one above it",
-        on: { click: () => doing.openRun(row.id) } }, "Show alone"),
-      elsewhere && doing.actions, codeButton(row.id, doing)));
+/**
+ * @param {NodeDetails} found
+ * @param {PanelOptions} options
+ * @returns {Child}
+ */
+function parts(found, options) {
+  switch (found.kind) {
+    case "step": return stepParts(found, options);
+    case "workflow": return workflowParts(found, options);
+    case "group": return groupParts(found, options);
+    default: return runningParts(found, options);
   }
-  parts.push(facts(row, found, doing.now(), doing));
-  if (found.error) parts.push(failure(found.error));
-  if (found.input) parts.push(payload("input", found.input));
-  if (found.output) parts.push(payload("output", found.output));
-  if (!doing.offline) parts.push(rawPart(row.id, doing));
-  return parts;
 }
 
-function groupPanel(found, doing) {
-  const times = found.levels ? "levels of" : "×";
-  const parts = [heading(found.status, `${count(found.count)} ${times} ${found.name}`,
-    `${found.of}s`, doing)];
-  const range = found.duration_min === undefined ? undefined
-    : `${span(found.duration_min)} – ${span(found.duration_max)}`;
-  parts.push(list([
-    ["statuses", Object.entries(found.statuses).map(([status, number]) =>
-      [chip(status), ` ${count(number)} `])],
-    ["each took", range],
-    ["together", found.duration_total !== undefined && span(found.duration_total)],
-    ["failures inside", found.inside || undefined],
-  ]));
-  parts.push(el("div", { class: "dn-doing" }, doing.isOpen(found.group)
-    ? el("button", { type: "button", class: "dn-button",
-      on: { click: () => doing.foldGroup(found.group) } }, "Fold again")
-    : el("button", { type: "button", class: "dn-button",
-      on: { click: () => doing.openGroup(found.group) } }, "Open")));
-  parts.push(el("ul", { class: "dn-members" }, found.members.map((member) => el("li", {},
-    statusIcon(member.status), nodeLink(member, doing),
-    member.error && el("b", {}, shortType(member.error)),
-    el("span", { class: "dn-quiet" }, member.took ?? span(member.duration))))));
-  if (found.left_out) parts.push(el("p", { class: "dn-note" }, `… and ${count(found.left_out)} more`));
-  return parts;
+/**
+ * @param {string} status
+ * @param {string} title
+ * @param {string | undefined} subtitle
+ * @param {PanelOptions} options
+ */
+function heading(status, title, subtitle, options) {
+  return el("header", {}, statusIcon(status), el("h3", { tabindex: "-1" }, title),
+    subtitle && el("span", { class: "dn-quiet" }, subtitle), el("span", { class: "dn-space" }),
+    closeButton("Close the details", "Close (Escape)", () => options.close()));
 }
 
-function runningPanel(found, doing) {
-  return [heading("PENDING", "running", found.name, doing),
-    el("p", { class: "dn-note" },
-      "A step is recorded when it ends. What runs now is known only by what has ended before.")];
+/**
+ * @param {string} name
+ * @param {string} title
+ * @param {() => unknown} onClick
+ */
+function closeButton(name, title, onClick) {
+  return iconButton("×", title, onClick, { class: "dn-button dn-tool", "aria-label": name });
 }
 
-function codeButton(key, doing) {
-  const button = el("button", { type: "button", class: "dn-button",
-    title: "Copy the Python that gives this" }, "Copy as code");
-  button.addEventListener("click", async () => {
-    const text = await doing.code(key);
-    if (text === null) return;
-    if (await copy(text)) {
-      button.textContent = "copied";
-      setTimeout(() => (button.textContent = "Copy as code"), 1500);
-    } else button.replaceWith(el("code", {}, text));
-  });
-  return button;
+/**
+ * @param {StepDetails} found
+ * @param {PanelOptions} options
+ * @returns {Child}
+ */
+function stepParts({ step, attempts, error, output }, options) {
+  const key = [step.workflow_id, step.number];
+  const { child } = step;
+  const took = elapsed(step.started_at, step.completed_at);
+  return [
+    heading(step.status, step.name, `#${step.number}`, options),
+    factList([
+      ["started", step.started_at !== undefined && formatInstant(step.started_at)],
+      ["duration", formatDuration(took)],
+      ["attempts", attempts],
+      ["workflow", linkButton(step.workflow_id, `Show ${step.workflow_id}`,
+        () => options.openRun(step.workflow_id))],
+      ["child", child !== undefined
+        && linkButton(child, "Show the child", () => options.go(child))],
+    ]),
+    !options.offline && el("div", { class: "dn-doing" },
+      options.canFork && button("Fork from here …", options.forbidden
+        ?? "Start a new run that copies the steps before this one and runs from here",
+      () => options.fork(step.workflow_id, step.number),
+      { class: "dn-button dn-strong", disabled: Boolean(options.forbidden) }),
+      codeButton(key, options)),
+    error && errorSection(error),
+    output && payloadSection("output", output),
+    !options.offline && rawSection(key, options),
+  ];
 }
 
-function rawPart(key, doing) {
-  const box = el("div", {});
-  const part = el("details", { class: "dn-raw" }, el("summary", {}, "as stored"), box);
-  part.addEventListener("toggle", async () => {
-    if (!part.open || box.firstChild) return;
-    const payloads = await doing.raw(key);
+/**
+ * @param {WorkflowNodeDetails} found
+ * @param {PanelOptions} options
+ * @returns {Child}
+ */
+function workflowParts(found, options) {
+  const { row, error, input, output } = found;
+  const isOther = row.id !== options.root;
+  return [
+    heading(row.status, row.name ?? "workflow", "workflow", options),
+    !options.offline && el("div", { class: "dn-doing" },
+      isOther && button("Open run", "Show this run in place of the current one",
+        () => options.openRun(row.id)),
+      isOther && options.actions, codeButton(row.id, options)),
+    workflowFacts(found, options.now, options.openRun),
+    error && errorSection(error),
+    input && payloadSection("input", input),
+    output && payloadSection("output", output),
+    !options.offline && rawSection(row.id, options),
+  ];
+}
+
+/**
+ * @param {GroupDetails} found
+ * @param {PanelOptions} options
+ * @returns {Child}
+ */
+function groupParts(found, options) {
+  const { group } = found;
+  const isExpanded = options.isExpanded(group);
+  return [
+    heading(found.status, `${formatCount(found.count)} ${found.levels ? "levels of" : "×"} ${found.name}`,
+      `${found.of}s`, options),
+    factList([
+      ["statuses", Object.entries(found.statuses).map(([status, count]) =>
+        [statusChip(status), ` ${formatCount(count)} `])],
+      ["each", found.duration_min !== undefined
+        && `${formatDuration(found.duration_min)} – ${formatDuration(found.duration_max)}`],
+      ["total", formatDuration(found.duration_total)],
+      ["failures", found.inside > 0 && formatCount(found.inside)],
+    ]),
+    el("div", { class: "dn-doing" }, isExpanded
+      ? button("Collapse", "Show as one node", () => options.collapse(group))
+      : button("Expand", "Show each one", () => options.expand(group))),
+    el("ul", { class: "dn-members" }, found.members.map((member) => el("li", {},
+      statusIcon(member.status), linkButton(nodeName(member), "Show this node",
+        () => options.go(member.key)),
+      member.error && el("b", {}, shortClassName(member.error)),
+      el("span", { class: "dn-quiet" }, member.took ?? formatDuration(member.duration))))),
+    found.left_out > 0
+      && el("p", { class: "dn-note" }, `… and ${formatCount(found.left_out)} more`),
+  ];
+}
+
+/** @param {GraphNode} node */
+function nodeName(node) {
+  return node.kind === "workflow" ? node.workflow_id : `${node.name} #${node.number}`;
+}
+
+/**
+ * @param {RunningDetails} found
+ * @param {PanelOptions} options
+ * @returns {Child}
+ */
+function runningParts(found, options) {
+  return [
+    heading("PENDING", "running", found.name, options),
+    el("p", { class: "dn-note" }, "A step is recorded when it finishes. Which step runs now can only be "
+      + "inferred from those that have finished."),
+  ];
+}
+
+/**
+ * @param {Key} key
+ * @param {PanelOptions} options
+ */
+function codeButton(key, options) {
+  return copyButton("Copy code", "Copy the Python code that returns this", () => options.code(key));
+}
+
+/**
+ * The payloads as they are stored, read when they are first shown.
+ * @param {Key} key
+ * @param {PanelOptions} options
+ */
+function rawSection(key, options) {
+  const box = el("div");
+  const section = el("details", { class: "dn-raw" }, el("summary", {}, "Stored payloads"), box);
+  section.addEventListener("toggle", async () => {
+    if (!section.open || box.firstChild) return;
+    const payloads = await options.raw(key);
     if (!payloads) return;
-    if (!payloads.length) put(box, el("p", { class: "dn-note" }, "Nothing is stored."));
-    for (const one of payloads) {
-      put(box, el("p", { class: "dn-note" },
-        `${one.name}: ${one.format}, ${count(one.length)} characters`),
-      el("pre", { tabindex: "0" }, one.text));
-    }
+    append(box, payloads.map((payload) => [
+      el("p", { class: "dn-note" },
+        `${payload.name}: ${payload.format}, ${formatCount(payload.length)} characters`),
+      el("pre", { tabindex: "0" }, payload.text),
+    ]), !payloads.length && el("p", { class: "dn-note" }, "No payload is stored."));
   });
-  return part;
+  return section;
 }
 
-// What differs between two runs, as lines that lead to the picture.
-export function comparisonPanel(found, doing) {
-  const words = Object.entries(found.counts)
-    .map(([word, number]) => `${count(number)} ${differs(word)}`).join(", ");
-  const rows = found.rows.map((row) => {
-    const key = row.second ?? row.first;
-    const number = Array.isArray(key) && typeof key[1] === "number" ? ` #${key[1]}` : "";
-    return el("tr", {},
-      el("td", {}, el("button", { type: "button", class: "dn-link",
-        on: { click: () => doing.goCompared(row) } }, `${row.name ?? "?"}${number}`)),
-      el("td", { class: "dn-differs", "data-word": row.difference },
-        differs(row.difference)),
-      el("td", {}, side(row, "first")), el("td", {}, side(row, "second")));
-  });
+/**
+ * The differences of two runs, as lines that lead to the picture.
+ * @param {ComparisonAnswer} found
+ * @param {(row: ComparedRow) => unknown} onChoose
+ * @param {() => unknown} onClose
+ */
+export function comparisonPanel(found, onChoose, onClose) {
+  const counts = Object.entries(found.counts)
+    .map(([difference, count]) => `${formatCount(count)} ${describe(difference)}`).join(", ");
+  const rows = found.rows.map((row) => el("tr", {},
+    el("td", {}, linkButton(comparedName(row), "Show both sides", () => onChoose(row))),
+    el("td", { class: "dn-differs", "data-difference": row.difference }, describe(row.difference)),
+    el("td", {}, row.first === undefined ? "–"
+      : side(row.status_first, row.error_type_first, row.duration_first)),
+    el("td", {}, row.second === undefined ? "–"
+      : side(row.status_second, row.error_type_second, row.duration_second))));
   return el("div", { class: "dn-told" },
-    el("header", {}, el("h3", { tabindex: "-1" }, "What differs"), el("span", { class: "dn-space" }),
-      el("button", { type: "button", class: "dn-button dn-tool", title: "End the comparison",
-        "aria-label": "End the comparison", on: { click: () => doing.endComparison() } }, "×")),
-    el("p", { class: "dn-note" }, words),
+    el("header", {}, el("h3", { tabindex: "-1" }, "Differences"), el("span", { class: "dn-space" }),
+      closeButton("Close the comparison", "Close the comparison (Escape)", onClose)),
+    el("p", { class: "dn-note" }, counts),
     rows.length > 0 && el("table", { class: "dn-pairs" },
       el("thead", {}, el("tr", {}, ["", "", "original", "fork"].map((name) =>
         el("th", { scope: "col" }, name)))),
       el("tbody", {}, rows)),
-    found.left_out > 0 && el("p", { class: "dn-note" }, `… and ${count(found.left_out)} more`));
+    found.left_out > 0
+      && el("p", { class: "dn-note" }, `… and ${formatCount(found.left_out)} more`));
 }
 
-function side(row, name) {
-  if (row[name] === undefined) return "–";
-  return [row[`status_${name}`] && statusIcon(row[`status_${name}`]), " ",
-    row[`error_type_${name}`] ? shortType(row[`error_type_${name}`]) : span(row[`duration_${name}`])];
+/** @param {ComparedRow} row */
+function comparedName(row) {
+  const key = row.second ?? row.first;
+  const number = Array.isArray(key) && typeof key[1] === "number" ? ` #${key[1]}` : "";
+  return `${row.name ?? "?"}${number}`;
 }
 
-function differs(word) {
-  return word.replace("only in first", "only in the original")
+/**
+ * @param {string | undefined} status
+ * @param {string | undefined} errorType
+ * @param {number | undefined} duration
+ * @returns {Child}
+ */
+function side(status, errorType, duration) {
+  return [status && statusIcon(status), " ",
+    errorType ? shortClassName(errorType) : formatDuration(duration)];
+}
+
+/** @param {string} difference */
+function describe(difference) {
+  return difference.replace("only in first", "only in the original")
     .replace("only in second", "only in the fork");
 }

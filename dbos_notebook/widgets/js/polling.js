@@ -1,99 +1,138 @@
-// What a view does by itself: its clocks, and asking again where that is switched on. It stops where
-// nobody sees the view, and where nobody has touched it for half an hour.
+// Keeps a view up to date: its clocks always, its data while "Live" is on. Polling pauses while the
+// view is not visible, and stops if nobody has touched it for half an hour.
 import { el } from "./dom.js";
-import { ago, span } from "./format.js";
+import { formatAge, formatSince } from "./format.js";
+/** @import {LiveTraits, Model} from "./types.js" */
 
-const UNTOUCHED = 30 * 60 * 1000;
-const SOON = 50;
+/**
+ * @typedef {object} PollingOptions
+ * @property {() => number} now the current time on the kernel's clock
+ * @property {number} clock milliseconds between updates of the times that are shown
+ * @property {() => number} interval milliseconds to the next poll
+ * @property {() => boolean} isReady whether a poll can start now
+ * @property {() => unknown} poll
+ * @property {() => boolean} [isFinished] whether nothing can change any more
+ * @property {() => void} onChange the switch or the clock has changed
+ */
 
-export class Live {
-  // now(): the kernel's time. ask(): asks once more. wait(): how long to the next. ready(): whether
-  // there is something to ask now. ended(): whether there will never be. shown(): the switch, or
-  // the clock, has changed. clock: how often times are written anew.
-  constructor(root, model, { now, ask, wait, ready, ended = () => false, shown, clock }) {
-    Object.assign(this, { root, model, now, ask, wait, ready, ended, shown });
+const IDLE_LIMIT_MS = 30 * 60 * 1000;
+const SOON_MS = 50;
+
+export class Polling {
+  /**
+   * @param {HTMLElement} root
+   * @param {Model<LiveTraits>} model
+   * @param {PollingOptions} options
+   */
+  constructor(root, model, options) {
+    this.root = root;
+    this.model = model;
+    this.options = options;
+    /** @type {Map<string, number>} */
     this.timers = new Map();
-    this.seen = true;
-    this.touched = Date.now();
+    this.isClosed = false;
+    this.isInViewport = true;
+    this.touchedAt = Date.now();
     this.button = el("button", { type: "button", class: "dn-live", role: "switch",
-      on: { click: () => this.set(!this.on()) } }, el("i", { "aria-hidden": "true" }), "Live");
+      on: { click: () => this.set(!this.isOn()) } }, el("i", { "aria-hidden": "true" }), "Live");
     for (const event of ["pointerdown", "keydown", "wheel"]) {
       root.addEventListener(event, () => this.touch(), { passive: true });
     }
-    this.sight = new IntersectionObserver((entries) => (this.seen = entries.at(-1).isIntersecting));
-    this.sight.observe(root);
-    this.switched = () => {
+    this.observer = new IntersectionObserver((entries) => {
+      this.isInViewport = entries.at(-1)?.isIntersecting ?? true;
+    });
+    this.observer.observe(root);
+    this.onSwitched = () => {
       this.touch();
       this.showButton();
-      this.shown();
-      this.again(SOON);
+      options.onChange();
+      this.schedule(SOON_MS);
     };
-    model.on("change:live", this.switched);
+    model.on("change:live", this.onSwitched);
     this.showButton();
-    const tick = () => {
-      if (this.isSeen()) this.showTimes();
-      this.later("clock", clock, tick);
-    };
-    this.later("clock", clock, tick);
-    this.again();
+    this.scheduleClock();
+    this.schedule();
   }
 
-  on() {
+  isOn() {
     return this.model.get("live");
   }
 
+  /** @param {boolean} on */
   set(on) {
     this.model.set("live", on);
     this.model.save_changes();
   }
 
   showButton() {
-    this.button.setAttribute("aria-checked", String(this.on()));
+    this.button.setAttribute("aria-checked", String(this.isOn()));
   }
 
+  /** Somebody uses the view. */
   touch() {
-    this.touched = Date.now();
+    this.touchedAt = Date.now();
   }
 
-  isSeen() {
-    return this.seen && document.visibilityState === "visible" && this.root.isConnected;
+  isVisible() {
+    return this.isInViewport && document.visibilityState === "visible" && this.root.isConnected;
   }
 
-  // Ask again after a while: the view's own, or the given one.
-  again(ms = this.wait()) {
-    this.later("asking", ms, async () => {
-      if (!this.on() || this.ended()) return;
-      if (Date.now() - this.touched > UNTOUCHED) {
+  /** @param {number} [ms] */
+  schedule(ms = this.options.interval()) {
+    this.setTimer("poll", ms, async () => {
+      const { isFinished = () => false, isReady, poll } = this.options;
+      if (!this.isOn() || isFinished()) return;
+      if (Date.now() - this.touchedAt > IDLE_LIMIT_MS) {
         this.set(false);
         return;
       }
-      if (this.isSeen() && this.ready()) await this.ask();
-      this.again();
+      if (this.isVisible() && isReady()) await poll();
+      this.schedule();
     });
   }
 
-  // One timer of each name at a time.
-  later(name, ms, act) {
-    clearTimeout(this.timers.get(name));
-    if (!this.closed) this.timers.set(name, setTimeout(act, ms));
+  scheduleClock() {
+    this.setTimer("clock", this.options.clock, () => {
+      if (this.isVisible()) this.updateTimes();
+      this.scheduleClock();
+    });
   }
 
-  showTimes() {
-    const now = this.now();
-    for (const time of this.root.querySelectorAll("time[data-ms]")) {
-      const text = ago(Number(time.dataset.ms), now);
+  /**
+   * Call back later; a timer replaces an earlier one with the same name.
+   * @param {string} name
+   * @param {number} ms
+   * @param {() => unknown} callback
+   */
+  setTimer(name, ms, callback) {
+    clearTimeout(this.timers.get(name));
+    if (!this.isClosed) this.timers.set(name, setTimeout(callback, ms));
+  }
+
+  updateTimes() {
+    const now = this.options.now();
+    for (const time of this.elements("time[data-ms]")) {
+      const text = formatAge(Number(time.dataset.ms), now);
       if (time.textContent !== text) time.textContent = text;
     }
-    for (const running of this.root.querySelectorAll("[data-since]")) {
-      running.textContent = span(now - Number(running.dataset.since));
+    for (const running of this.elements("[data-since]")) {
+      running.textContent = formatSince(Number(running.dataset.since), now);
     }
-    this.shown();
+    this.options.onChange();
+  }
+
+  /**
+   * @param {string} selector
+   * @returns {NodeListOf<HTMLElement>}
+   */
+  elements(selector) {
+    return this.root.querySelectorAll(selector);
   }
 
   close() {
-    this.closed = true;
-    this.model.off("change:live", this.switched);
-    this.sight.disconnect();
+    this.isClosed = true;
+    this.model.off("change:live", this.onSwitched);
+    this.observer.disconnect();
     for (const timer of this.timers.values()) clearTimeout(timer);
   }
 }

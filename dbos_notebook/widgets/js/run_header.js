@@ -1,78 +1,131 @@
-// What is told of the run above its picture: which it is, how it goes, where it came from.
-import { copy, el, icon } from "./dom.js";
-import { chip, count, span, statusIcon, UNFINISHED, when } from "./format.js";
-import { shortType } from "./details.js";
+// The header of one run: what it is, how it is going, and which runs it belongs to.
+import { button, copy, el, icon, iconButton, linkButton } from "./dom.js";
+import { ageOf, runningTime, shortClassName } from "./format.js";
+import { isUnfinished, statusChip, statusIcon } from "./status.js";
+/** @import {Child, Row, RunFacts} from "./types.js" */
 
-const COPY = "M5.5 5.5h8v8h-8zM3 10.5H2.5v-8h8V3";
+/**
+ * @typedef {object} HeaderOptions
+ * @property {number} now
+ * @property {string | undefined} previous the run that was shown before
+ * @property {boolean} offline
+ * @property {HTMLElement} live
+ * @property {HTMLElement | null} actions
+ * @property {string | null} forbidden why nothing can be controlled
+ * @property {() => unknown} back
+ * @property {() => unknown} refresh
+ * @property {() => unknown} copyCode
+ * @property {(id: string) => unknown} openRun
+ * @property {(original: string, fork: string) => unknown} compare
+ */
 
-export function button(label, title, act, more = {}) {
-  return el("button", { type: "button", class: "dn-button", title, on: { click: act }, ...more },
-    label);
-}
+const COPY_ICON = "M5.5 5.5h8v8h-8zM3 10.5H2.5v-8h8V3";
+const MOST_FORKS = 6;
 
-export function otherRun(id, doing) {
-  if (doing.offline) return el("code", {}, id);
-  return el("button", { type: "button", class: "dn-link dn-cut", title: `Show ${id} here`,
-    on: { click: () => doing.openRun(id) } }, id);
-}
-
-function compareButton(first, second, doing) {
-  if (doing.offline) return null;
-  return el("button", { type: "button", class: "dn-quiet", title: "Compare the two runs",
-    on: { click: () => doing.compare(first, second) } }, "compare");
-}
-
-function fact(...parts) {
-  return el("span", {}, parts);
-}
-
-// doing: {now, before: the run one came from, offline, live: node, actions: node or null, forbidden,
-// back(), refresh(), copyCode(), openRun(id), compare(first, second)}
-export function runHead({ row, forks, took, unstarted, counts }, doing) {
-  return [nameLine(row, doing), factLine({ row, forks, took, unstarted, counts }, doing),
-    row.error_type && el("p", { class: "dn-why" }, el("b", {}, shortType(row.error_type)),
+/**
+ * @param {RunFacts} facts
+ * @param {HeaderOptions} options
+ * @returns {Child}
+ */
+export function runHeader(facts, options) {
+  const { row } = facts;
+  return [
+    nameLine(row, options),
+    factLine(facts, options),
+    row.error_type && el("p", { class: "dn-why" }, el("b", {}, shortClassName(row.error_type)),
       row.error_message && `: ${row.error_message}`),
-    doing.actions && el("div", { class: "dn-act-line" }, doing.actions,
-      doing.forbidden && el("span", { class: "dn-note" }, doing.forbidden))];
+    options.actions && el("div", { class: "dn-act-line" }, options.actions,
+      options.forbidden && el("span", { class: "dn-note" }, options.forbidden)),
+  ];
 }
 
-function nameLine(row, doing) {
-  const copyId = button(icon(COPY), "Copy the ID", async () => {
+/**
+ * A link to another run; its ID alone in a page without a kernel.
+ * @param {string} id
+ * @param {Pick<HeaderOptions, "offline" | "openRun">} options
+ */
+export function runLink(id, { offline, openRun }) {
+  if (offline) return el("code", {}, id);
+  return linkButton(id, `Show ${id}`, () => openRun(id), { class: "dn-link dn-cut" });
+}
+
+/**
+ * @param {Row} row
+ * @param {HeaderOptions} options
+ */
+function nameLine(row, options) {
+  const copyId = iconButton(icon(COPY_ICON), "Copy the ID", async () => {
     copyId.toggleAttribute("data-done", await copy(row.id));
-  }, { class: "dn-button dn-tool", "aria-label": "Copy the ID" });
+  }, { class: "dn-button dn-tool" });
   return el("div", { class: "dn-name-line" },
-    doing.before && button("‹ Back", `Back to ${doing.before}`, () => doing.back()),
-    chip(row.status), el("h2", {}, row.name ?? "workflow"),
+    options.previous !== undefined
+      && button("‹ Back", `Back to ${options.previous}`, () => options.back()),
+    statusChip(row.status), el("h2", {}, row.name ?? "workflow"),
     el("code", { class: "dn-run-id", title: row.id }, row.id), copyId,
     el("span", { class: "dn-space" }),
-    !doing.offline && el("span", { class: "dn-group" }, doing.live,
-      button("Refresh", "Ask again now", () => doing.refresh()),
-      button("Code", "Copy the Python that shows this", () => doing.copyCode())));
+    !options.offline && el("span", { class: "dn-group" }, options.live,
+      button("Refresh", "Read the run again", () => options.refresh()),
+      button("Code", "Copy the Python code of this view", () => options.copyCode())));
 }
 
-function factLine({ row, forks, took, unstarted, counts }, doing) {
-  const now = doing.now();
-  const { started_at: begun, enqueued_at: waits } = row;
-  const since = row.status === "PENDING" ? begun : row.status === "ENQUEUED" ? waits : undefined;
-  const said = row.status === "ENQUEUED" ? "has waited " : "";
-  const lasted = UNFINISHED.includes(row.status)
-    ? since !== undefined && [said, el("span", { class: "dn-running", "data-since": since },
-      span(now - since))]
-    : took && `took ${took}`;
+/**
+ * @param {RunFacts} facts
+ * @param {HeaderOptions} options
+ */
+function factLine({ row, forks, took, unstarted, counts }, options) {
+  const { now } = options;
+  const attempts = row.recovery_attempts ?? 0;
+  const begun = row.started_at ?? row.created_at;
   return el("div", { class: "dn-fact-line" },
-    lasted && fact(lasted),
-    unstarted && fact(unstarted),
-    row.status === "DELAYED" && row.delay_until && fact("delay ends ", when(row.delay_until, now)),
-    fact(begun === undefined ? "created " : "began ", when(begun ?? row.created_at, now)),
-    row.queue_name && fact("queue ", el("b", {}, row.queue_name)),
-    row.app_version && fact("version ", el("b", {}, row.app_version)),
-    row.recovery_attempts > 1 && fact("attempts ", el("b", {}, row.recovery_attempts)),
-    row.parent_workflow_id && fact("child of ", otherRun(row.parent_workflow_id, doing)),
-    row.forked_from && fact("fork of ", otherRun(row.forked_from, doing),
-      compareButton(row.forked_from, row.id, doing)),
+    fact(progress(row, took, now)),
+    fact(unstarted),
+    row.status === "DELAYED" && row.delay_until !== undefined
+      && fact("delay ends ", ageOf(row.delay_until, now)),
+    begun !== undefined
+      && fact(row.started_at === undefined ? "created " : "started ", ageOf(begun, now)),
+    row.queue_name !== undefined && fact("queue ", el("b", {}, row.queue_name)),
+    row.app_version !== undefined && fact("version ", el("b", {}, row.app_version)),
+    attempts > 1 && fact("attempts ", el("b", {}, attempts)),
+    row.parent_workflow_id !== undefined
+      && fact("child of ", runLink(row.parent_workflow_id, options)),
+    row.forked_from !== undefined && fact("fork of ", runLink(row.forked_from, options),
+      compareButton(row.forked_from, row.id, options)),
     forks.length > 0 && fact(forks.length === 1 ? "forked as " : `${forks.length} forks: `,
-      forks.slice(0, 6).map((fork) => el("span", { class: "dn-fork" }, statusIcon(fork.status),
-        otherRun(fork.id, doing), compareButton(row.id, fork.id, doing))),
-      forks.length > 6 && " …"),
+      forks.slice(0, MOST_FORKS).map((fork) => el("span", { class: "dn-fork" },
+        statusIcon(fork.status), runLink(fork.id, options),
+        compareButton(row.id, fork.id, options))),
+      forks.length > MOST_FORKS && " …"),
     fact(counts));
+}
+
+/**
+ * How long the run has taken, is taking, or has waited.
+ * @param {Row} row
+ * @param {string} took
+ * @param {number} now
+ * @returns {Child}
+ */
+function progress(row, took, now) {
+  if (row.status === "PENDING" && row.started_at !== undefined) {
+    return ["running for ", runningTime(row.started_at, now, "time since it started")];
+  }
+  if (row.status === "ENQUEUED" && row.enqueued_at !== undefined) {
+    return ["waiting for ", runningTime(row.enqueued_at, now, "time since it was enqueued")];
+  }
+  return !isUnfinished(row.status) && took ? `took ${took}` : null;
+}
+
+/**
+ * @param {string} original
+ * @param {string} fork
+ * @param {HeaderOptions} options
+ */
+function compareButton(original, fork, { offline, compare }) {
+  return !offline && button("Compare", "Compare the two runs", () => compare(original, fork),
+    { class: "dn-quiet" });
+}
+
+/** @param {...Child} parts */
+function fact(...parts) {
+  return Boolean(parts[0]) && el("span", {}, parts);
 }

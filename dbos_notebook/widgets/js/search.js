@@ -1,27 +1,39 @@
-// Finding a step, an ID or an error in one run: what is typed, and what was found.
+// Searches one run for a step, an ID or an error.
 import { el, replace } from "./dom.js";
-import { count, statusIcon } from "./format.js";
-import { shortType } from "./details.js";
+import { formatCount, shortClassName } from "./format.js";
+import { statusIcon } from "./status.js";
+/** @import {Answer, GraphNode, Key} from "./types.js" */
 
-const MOST = 12;
+/**
+ * @typedef {object} SearchOptions
+ * @property {() => string} id the workflow that is shown
+ * @property {(callback: () => unknown) => void} later calls back once typing has paused
+ * @property {(text: string) => Promise<Answer<"search"> | null>} ask
+ * @property {(key: Key) => unknown} go shows a node
+ * @property {(nodes: readonly GraphNode[]) => unknown} highlight
+ * @property {(node: GraphNode) => boolean} isSelected
+ * @property {(text: string) => boolean} filter filters the table instead, if that is shown
+ */
 
-export class Finder {
-  // later(act): soon, and only the latest. ask(text): an answer or null. go(key): shows a node.
-  // mark(nodes or null): marks them in the picture. isSelected(node). id(): the run.
-  // filter(text): where a list is shown, which is narrowed instead; true: it was.
-  constructor(doing) {
-    this.doing = doing;
-    this.heard = null;
+const MOST_SHOWN = 12;
+
+export class Search {
+  /** @param {SearchOptions} options */
+  constructor(options) {
+    this.options = options;
+    /** @type {readonly GraphNode[]} */
+    this.results = [];
     this.input = el("input", { type: "search", class: "dn-search", spellcheck: "false",
       placeholder: "Find a step, ID or error", "aria-label": "Find in this run",
       role: "combobox", "aria-expanded": "false" });
-    this.list = el("ul", { class: "dn-found", hidden: true, "aria-label": "Found" });
+    this.list = el("ul", { class: "dn-found", hidden: true, "aria-label": "Search results" });
     this.node = el("span", { class: "dn-finder" }, this.input, this.list);
-    this.input.addEventListener("input", () => doing.later(() => this.typed()));
-    this.input.addEventListener("keydown", (event) => this.key(event));
-    this.list.addEventListener("keydown", (event) => this.walk(event));
+    this.input.addEventListener("input", () => options.later(() => this.search()));
+    this.input.addEventListener("keydown", (event) => this.onInputKey(event));
+    this.list.addEventListener("keydown", (event) => this.onListKey(event));
     this.node.addEventListener("focusout", (event) => {
-      if (!this.node.contains(event.relatedTarget)) this.show(false);
+      const next = event.relatedTarget;
+      if (!(next instanceof Node && this.node.contains(next))) this.setOpen(false);
     });
   }
 
@@ -33,63 +45,72 @@ export class Finder {
     return !this.list.hidden;
   }
 
-  show(open) {
-    this.list.hidden = !open;
-    this.input.setAttribute("aria-expanded", String(open));
+  /** @param {boolean} isOpen */
+  setOpen(isOpen) {
+    this.list.hidden = !isOpen;
+    this.input.setAttribute("aria-expanded", String(isOpen));
   }
 
   close() {
-    this.show(false);
-    this.heard = null;
-    this.doing.mark(null);
+    this.setOpen(false);
+    this.results = [];
+    this.options.highlight([]);
   }
 
-  async typed() {
+  async search() {
     const text = this.text.trim();
-    if (this.doing.filter(text)) return;
+    if (this.options.filter(text)) return;
     if (!text) {
       this.close();
       return;
     }
-    const answer = await this.doing.ask(text);
+    const answer = await this.options.ask(text);
     if (!answer || this.text.trim() !== text) return;
-    this.heard = answer.found;
-    this.doing.mark(this.heard);
-    replace(this.list, this.heard.slice(0, MOST).map((node) => this.line(node)),
-      el("li", { class: "dn-note", role: "status" }, answer.count ? `${count(answer.count)} found`
-        : "Nothing of this run holds that."));
-    this.show(true);
+    this.results = answer.found;
+    this.options.highlight(this.results);
+    replace(this.list, this.results.slice(0, MOST_SHOWN).map((node) => this.line(node)),
+      el("li", { class: "dn-note", role: "status" },
+        answer.count ? `${formatCount(answer.count)} found` : "No match in this run."));
+    this.setOpen(true);
   }
 
+  /** @param {GraphNode} node */
   line(node) {
-    const where = node.kind === "workflow" ? node.workflow_id
-      : `#${node.number ?? ""} ${node.workflow_id === this.doing.id() ? "" : node.workflow_id}`;
-    return el("li", {}, el("button", { type: "button", on: { click: () => {
-      this.doing.go(node.key);
-      this.show(false);
-    } } }, statusIcon(node.status), el("b", {}, node.name || "workflow"),
-    el("span", { class: "dn-quiet" }, where),
-    node.error && el("span", { class: "dn-why" }, shortType(node.error))));
+    const isOwn = node.workflow_id === this.options.id();
+    const place = node.kind === "workflow" ? node.workflow_id
+      : `#${node.number ?? ""} ${isOwn ? "" : node.workflow_id}`;
+    const choose = () => {
+      this.options.go(node.key);
+      this.setOpen(false);
+    };
+    return el("li", {}, el("button", { type: "button", on: { click: choose } },
+      statusIcon(node.status), el("b", {}, node.name || "workflow"),
+      el("span", { class: "dn-quiet" }, place),
+      node.error && el("span", { class: "dn-why" }, shortClassName(node.error))));
   }
 
-  // Enter goes from one that was found to the next.
-  key(event) {
-    if (event.key === "Enter" && this.heard?.length) {
-      const at = this.heard.findIndex((node) => this.doing.isSelected(node));
-      const by = event.shiftKey ? -1 : 1;
-      this.doing.go(this.heard[(at + by + this.heard.length) % this.heard.length].key);
-      event.preventDefault();
+  /**
+   * Enter goes from one result to the next.
+   * @param {KeyboardEvent} event
+   */
+  onInputKey(event) {
+    if (event.key === "Enter" && this.results.length) {
+      const { length } = this.results;
+      const index = this.results.findIndex((node) => this.options.isSelected(node));
+      const next = this.results[(index + (event.shiftKey ? -1 : 1) + length) % length];
+      if (next) this.options.go(next.key);
     } else if (event.key === "ArrowDown") {
       this.list.querySelector("button")?.focus();
-      event.preventDefault();
-    }
+    } else return;
+    event.preventDefault();
   }
 
-  walk(event) {
-    const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!by) return;
+  /** @param {KeyboardEvent} event */
+  onListKey(event) {
+    const offset = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!offset || !(event.target instanceof HTMLButtonElement)) return;
     const buttons = [...this.list.querySelectorAll("button")];
-    (buttons[buttons.indexOf(event.target) + by] ?? this.input).focus();
+    (buttons[buttons.indexOf(event.target) + offset] ?? this.input).focus();
     event.preventDefault();
   }
 }

@@ -1,8 +1,21 @@
-// A picture that can be moved, enlarged and walked through: SVG that came as text, its nodes.
-import { el, icon, put, replace } from "./dom.js";
+// Shows an SVG picture: zoom and pan, its nodes as buttons, and moving between them by keyboard.
+import { append, closest, el, focus, focusedElement, hasModifier, icon, iconButton, replace, svg } from "./dom.js";
+/** @import {GraphNode, Picture} from "./types.js" */
+
+/** @typedef {{clientX: number, clientY: number}} Point */
+/** @typedef {{x: number, y: number}} Position */
+/**
+ * @typedef {object} Drag
+ * @property {number} id of the pointer
+ * @property {number} x
+ * @property {number} y
+ * @property {number} left
+ * @property {number} top
+ * @property {boolean} moved
+ */
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
-// What pictures are made of. Nothing else of a text becomes part of the page, whatever is in it.
+// What pictures consist of. Nothing else in the string becomes part of the page.
 const ELEMENTS = new Set(["svg", "g", "path", "rect", "circle", "text", "tspan", "title", "desc",
   "defs", "pattern"]);
 const ATTRIBUTES = new Set(["class", "d", "x", "y", "dx", "dy", "width", "height", "rx", "cx", "cy",
@@ -10,21 +23,37 @@ const ATTRIBUTES = new Set(["class", "d", "x", "y", "dx", "dy", "width", "height
   "stroke-linecap", "stroke-linejoin", "opacity", "font-size", "font-weight", "font-style",
   "font-family", "text-anchor", "paint-order", "pointer-events", "id", "data-node", "data-part",
   "patternUnits", "patternTransform"]);
-const LOCAL = /^url\(#([\w-]+)\)$/;
-const SMALLEST = 0.08;
-const LARGEST = 4;
-const READABLE = 0.8;
-const NARROW = 0.62;
+const LOCAL_URL = /^url\(#([\w-]+)\)$/;
+const MIN_SCALE = 0.08;
+const MAX_SCALE = 4;
+// The smallest scales at which a graph and a timeline are readable.
+const READABLE_GRAPH = 0.8;
+const READABLE_ROWS = 0.62;
 const PADDING = 10;
-const PANNED = 4;
+const DRAG_THRESHOLD = 4;
+const ZOOM_STEP = 1.25;
+/** @type {Record<string, readonly [number, number]>} */
+const DIRECTIONS = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
 
-export function parsed(text, prefix) {
+/**
+ * Parse SVG and rebuild it from the elements and attributes that pictures consist of.
+ * @param {string} text
+ * @param {string} prefix of its IDs, which must be unique in the page
+ * @returns {SVGSVGElement}
+ */
+export function parseSvg(text, prefix) {
   const root = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
-  if (root.localName !== "svg") throw new Error("The picture is no SVG.");
-  return rebuilt(root, prefix);
+  const made = rebuild(root, prefix);
+  if (!(made instanceof SVGSVGElement)) throw new Error("The picture is not an SVG document.");
+  return made;
 }
 
-function rebuilt(node, prefix) {
+/**
+ * @param {Element} node
+ * @param {string} prefix
+ * @returns {SVGElement}
+ */
+function rebuild(node, prefix) {
   const made = document.createElementNS(NAMESPACE, node.localName);
   for (const { name, value } of node.attributes) {
     if (!ATTRIBUTES.has(name)) continue;
@@ -32,331 +61,445 @@ function rebuilt(node, prefix) {
     else if (!value.includes("(") || name === "transform" || name === "patternTransform") {
       made.setAttribute(name, value);
     } else {
-      const local = value.match(LOCAL);
+      const local = value.match(LOCAL_URL);
       if (local) made.setAttribute(name, `url(#${prefix}${local[1]})`);
     }
   }
   for (const child of node.childNodes) {
-    if (child.nodeType === Node.TEXT_NODE) made.append(child.data);
-    else if (child.nodeType === Node.ELEMENT_NODE && ELEMENTS.has(child.localName)) {
-      made.append(rebuilt(child, prefix));
+    if (child instanceof Text) made.append(child.data);
+    else if (child instanceof Element && ELEMENTS.has(child.localName)) {
+      made.append(rebuild(child, prefix));
     }
   }
   return made;
 }
 
-export class Canvas {
-  // doing: {choose(node), label(node)}
-  constructor(doing) {
-    this.doing = doing;
+export class SvgView {
+  /**
+   * @param {(node: GraphNode) => unknown} onChoose a node was clicked, or Enter was pressed on it
+   * @param {(node: GraphNode) => string} label what a screen reader says of a node
+   */
+  constructor(onChoose, label) {
+    this.onChoose = onChoose;
+    this.label = label;
     this.prefix = `dn${Math.random().toString(36).slice(2, 8)}-`;
     this.frame = el("div", { class: "dn-canvas" });
     this.legend = el("div", { class: "dn-canvas dn-legend", "aria-hidden": "true" });
-    this.parts = new Map();
+    /** @type {SVGSVGElement | null} */
+    this.picture = null;
+    /** @type {Map<string, SVGGraphicsElement>} the element of each node, by ref */
+    this.elements = new Map();
+    /** @type {Map<string, GraphNode>} by ref */
     this.nodes = new Map();
-    this.around = new Map();
+    /** @type {Map<string, string[]>} by ref */
+    this.neighbours = new Map();
+    this.isTimeline = false;
+    /** @type {number | null} null: the default for the width */
     this.scale = null;
+    this.shownScale = 1;
+    this.box = [0, 0, 1, 1];
+    this.isMeasured = false;
+    /** @type {string | null} */
+    this.selectedRef = null;
+    /** @type {string | null} */
+    this.focusedRef = null;
+    /** @type {Drag | null} */
+    this.drag = null;
+    this.wasDragged = false;
     this.listen();
+    this.resizeObserver = new ResizeObserver(() => this.onResize());
+    this.resizeObserver.observe(this.frame);
   }
 
-  // --- the picture ---------------------------------------------------------------------------
+  // --- the picture -----------------------------------------------------------------------------
 
-  // Of rows, where the one side belongs to the other, more is made smaller than of a graph.
-  show(picture, label, rows = false) {
-    this.rows = rows;
-    const held = this.frame.contains(this.frame.getRootNode().activeElement);
-    const made = parsed(picture.svg, this.prefix);
-    const parts = Object.fromEntries([...made.querySelectorAll("[data-part]")]
-      .map((part) => [part.dataset.part, part]));
-    parts.ground?.remove();
-    parts.head?.remove();
-    parts.legend?.remove();
-    for (const told of made.querySelectorAll(":scope > title, :scope > desc")) told.remove();
+  /**
+   * @param {Picture} picture
+   * @param {string} label
+   * @param {boolean} [isTimeline] rows stay readable at a smaller scale than a graph
+   */
+  show(picture, label, isTimeline = false) {
+    this.isTimeline = isTimeline;
+    const hadFocus = this.frame.contains(focusedElement(this.frame));
+    const made = parseSvg(picture.svg, this.prefix);
+    const legend = made.querySelector("[data-part=legend]");
+    // The view shows these itself, or not at all.
+    for (const part of made.querySelectorAll(
+      ":scope > title, :scope > desc, [data-part=ground], [data-part=head], [data-part=legend]",
+    )) part.remove();
     made.setAttribute("role", "group");
     made.setAttribute("aria-label", label);
     this.nodes = new Map(picture.nodes.map((node) => [node.ref, node]));
-    this.around = new Map();
-    for (const [from, to] of picture.edges) {
-      for (const [one, other] of [[from, to], [to, from]]) {
-        if (!this.around.has(one)) this.around.set(one, []);
-        this.around.get(one).push(other);
-      }
-    }
-    this.parts = new Map();
-    for (const part of made.querySelectorAll("[data-node]")) {
-      const node = this.nodes.get(part.dataset.node);
-      if (!node) continue;
-      this.parts.set(node.ref, part);
-      part.setAttribute("role", "button");
-      part.setAttribute("tabindex", "-1");
-      part.setAttribute("aria-label", this.doing.label(node));
-    }
+    this.neighbours = neighboursOf(picture.edges);
+    this.elements = this.makeButtons(made);
     this.picture = made;
     replace(this.frame, made);
-    this.crop(made, null);
-    this.showLegend(parts.legend, made);
-    this.resize(this.scale);
-    this.rove(this.focused);
-    this.select(this.selected);
-    if (held) this.parts.get(this.focused)?.focus({ preventScroll: true });
+    this.crop(made);
+    this.showLegend(legend, made.getAttribute("font-family"));
+    this.resize();
+    this.setTabStop(this.focusedRef);
+    this.select(this.selectedRef);
+    if (hadFocus) this.focusNode(this.focusedRef);
   }
 
-  // The frame of what is drawn; a picture that is not laid out yet keeps its own.
-  crop(made) {
-    const box = made.getBBox();
-    const own = made.getAttribute("viewBox").split(" ").map(Number);
-    this.box = box.width && box.height
-      ? [box.x - PADDING, box.y - PADDING, box.width + 2 * PADDING, box.height + 2 * PADDING]
-      : own;
-    this.measured = Boolean(box.width && box.height);
-    made.setAttribute("viewBox", this.box.join(" "));
-    made.style.display = "block";
+  /** @param {SVGSVGElement} picture */
+  makeButtons(picture) {
+    /** @type {Map<string, SVGGraphicsElement>} */
+    const made = new Map();
+    for (const element of picture.querySelectorAll("[data-node]")) {
+      const node = this.nodes.get(element.getAttribute("data-node") ?? "");
+      if (!node || !(element instanceof SVGGraphicsElement)) continue;
+      made.set(node.ref, element);
+      element.setAttribute("role", "button");
+      element.setAttribute("tabindex", "-1");
+      element.setAttribute("aria-label", this.label(node));
+    }
+    return made;
   }
 
-  showLegend(part, made) {
+  /**
+   * Crop to what is drawn. A picture that has no layout yet keeps its own frame.
+   * @param {SVGSVGElement} picture
+   */
+  crop(picture) {
+    const { x, y, width, height } = picture.getBBox();
+    this.isMeasured = Boolean(width && height);
+    this.box = this.isMeasured
+      ? [x - PADDING, y - PADDING, width + 2 * PADDING, height + 2 * PADDING]
+      : (picture.getAttribute("viewBox") ?? "0 0 1 1").split(" ").map(Number);
+    picture.setAttribute("viewBox", this.box.join(" "));
+    picture.style.display = "block";
+  }
+
+  /**
+   * Show the legend below the picture, whose patterns it uses.
+   * @param {Element | null} legend
+   * @param {string | null} font
+   */
+  showLegend(legend, font) {
     this.legend.replaceChildren();
-    this.legend.hidden = !part;
-    if (!part) return;
-    part.removeAttribute("transform");
-    const shown = document.createElementNS(NAMESPACE, "svg");
-    shown.setAttribute("font-family", made.getAttribute("font-family"));
-    shown.append(part);
-    // Its patterns are those of the picture beside it.
+    this.legend.hidden = !legend;
+    if (!(legend instanceof SVGGraphicsElement)) return;
+    legend.removeAttribute("transform");
+    const shown = svg("svg", { "font-family": font }, legend);
     this.legend.append(shown);
-    const box = part.getBBox();
+    const box = legend.getBBox();
     if (!box.width) return;
     shown.setAttribute("viewBox", `${box.x - 1} ${box.y - 1} ${box.width + 2} ${box.height + 2}`);
-    shown.setAttribute("width", box.width + 2);
+    shown.setAttribute("width", String(box.width + 2));
+  }
+
+  get pictureWidth() {
+    return this.box[2] ?? 1;
+  }
+
+  get pictureHeight() {
+    return this.box[3] ?? 1;
   }
 
   get width() {
     return this.frame.clientWidth || 900;
   }
 
-  // As wide as there is room, where that can be read.
-  wanted() {
-    const least = this.rows ? NARROW : READABLE;
-    return Math.min(1, Math.max(least, this.width / this.box[2]));
+  /** As wide as the view, if that is readable. */
+  defaultScale() {
+    const least = this.isTimeline ? READABLE_ROWS : READABLE_GRAPH;
+    return Math.min(1, Math.max(least, this.width / this.pictureWidth));
   }
 
-  resize(scale) {
+  resize() {
     if (!this.picture) return;
-    const shown = scale ?? this.wanted();
-    this.shown = shown;
-    this.picture.setAttribute("width", this.box[2] * shown);
-    this.picture.setAttribute("height", this.box[3] * shown);
+    this.shownScale = this.scale ?? this.defaultScale();
+    const width = this.pictureWidth * this.shownScale;
+    const height = this.pictureHeight * this.shownScale;
+    this.picture.setAttribute("width", String(width));
+    this.picture.setAttribute("height", String(height));
     this.frame.dataset.movable = String(
-      this.box[2] * shown > this.width + 1 || this.box[3] * shown > this.frame.clientHeight + 1,
-    );
+      width > this.width + 1 || height > this.frame.clientHeight + 1);
   }
 
-  zoom(factor, at = null) {
-    const before = this.shown;
-    const scale = Math.min(LARGEST, Math.max(SMALLEST, before * factor));
+  onResize() {
+    if (!this.picture) return;
+    if (!this.isMeasured && this.frame.clientWidth) {
+      this.crop(this.picture);
+      this.select(this.selectedRef);
+    }
+    this.resize();
+  }
+
+  /**
+   * @param {number} factor
+   * @param {Point | null} [fixed] the point that stays in place; null: the centre
+   */
+  zoom(factor, fixed = null) {
+    const before = this.shownScale;
+    const scale = Math.min(MAX_SCALE, Math.max(MIN_SCALE, before * factor));
     const bounds = this.frame.getBoundingClientRect();
-    const x = at ? at.clientX - bounds.left : this.frame.clientWidth / 2;
-    const y = at ? at.clientY - bounds.top : this.frame.clientHeight / 2;
+    const x = fixed ? fixed.clientX - bounds.left : this.frame.clientWidth / 2;
+    const y = fixed ? fixed.clientY - bounds.top : this.frame.clientHeight / 2;
     const left = (this.frame.scrollLeft + x) / before;
     const top = (this.frame.scrollTop + y) / before;
     this.scale = scale;
-    this.resize(scale);
-    // What was under the pointer stays there.
+    this.resize();
     this.frame.scrollLeft = left * scale - x;
     this.frame.scrollTop = top * scale - y;
   }
 
   fit() {
-    const most = parseFloat(getComputedStyle(this.frame).maxHeight) || this.frame.clientHeight;
-    this.scale = Math.min(1, this.width / this.box[2], most / this.box[3]);
-    this.resize(this.scale);
+    const height = parseFloat(getComputedStyle(this.frame).maxHeight) || this.frame.clientHeight;
+    this.scale = Math.min(1, this.width / this.pictureWidth, height / this.pictureHeight);
+    this.resize();
   }
 
-  actual() {
+  resetZoom() {
     this.scale = null;
-    this.resize(null);
+    this.resize();
   }
 
-  // --- its nodes -----------------------------------------------------------------------------
+  zoomButtons() {
+    const tool = (/** @type {string} */ path, /** @type {string} */ title,
+      /** @type {() => void} */ onClick) =>
+      iconButton(icon(path), title, onClick, { class: "dn-button dn-tool" });
+    return append(el("span", { class: "dn-group", role: "group", "aria-label": "Zoom" }),
+      tool("M3.5 8h9", "Zoom out (−)", () => this.zoom(1 / ZOOM_STEP)),
+      tool("M3.5 8h9M8 3.5v9", "Zoom in (+)", () => this.zoom(ZOOM_STEP)),
+      tool("M2.5 6V2.5H6M10 2.5h3.5V6M13.5 10v3.5H10M6 13.5H2.5V10", "Fit to view (0)",
+        () => this.fit()),
+      tool("M3.5 4.5v7M12.5 4.5v7M8 6.2v.3M8 9.5v.3", "Readable size", () => this.resetZoom()));
+  }
 
+  // --- nodes -----------------------------------------------------------------------------------
+
+  /** @param {string} ref */
   has(ref) {
-    return this.parts.has(ref);
+    return this.elements.has(ref);
   }
 
-  select(ref, look = false) {
-    this.selected = ref;
+  /** @param {string | null} ref */
+  focusNode(ref) {
+    focus(this.elements.get(ref ?? ""));
+  }
+
+  /**
+   * @param {string | null} ref
+   * @param {boolean} [scroll] bring it into view
+   */
+  select(ref, scroll = false) {
+    this.selectedRef = ref;
     this.frame.querySelector(".dn-halo")?.remove();
-    for (const [other, part] of this.parts) {
-      part.setAttribute("aria-pressed", String(other === ref));
+    for (const [other, element] of this.elements) {
+      element.setAttribute("aria-pressed", String(other === ref));
     }
-    const part = this.parts.get(ref);
-    if (!part) return;
-    const box = part.getBBox();
-    const halo = document.createElementNS(NAMESPACE, "rect");
-    // A row lies at the next, whose words must not be struck through.
-    const out = this.rows ? 1 : 4;
-    for (const [name, value] of Object.entries({
-      class: "dn-halo", x: box.x - out, y: box.y - out, width: box.width + 2 * out,
-      height: box.height + 2 * out, rx: out + 4, "pointer-events": "none",
-    })) halo.setAttribute(name, value);
-    part.append(halo);
-    this.rove(ref);
-    if (look) this.lookAt(part);
+    const element = this.elements.get(ref ?? "");
+    if (!element) return;
+    const box = element.getBBox();
+    // Rows of a timeline touch: a wider halo would strike through the text of the next one.
+    const margin = this.isTimeline ? 1 : 4;
+    element.append(svg("rect", { class: "dn-halo", x: box.x - margin, y: box.y - margin,
+      width: box.width + 2 * margin, height: box.height + 2 * margin, rx: margin + 4,
+      "pointer-events": "none" }));
+    this.setTabStop(ref);
+    if (scroll) this.scrollTo(element);
   }
 
-  lookAt(part) {
-    const own = part.getBoundingClientRect();
+  /**
+   * Bring a node into view if it is not.
+   * @param {string} ref
+   */
+  reveal(ref) {
+    const element = this.elements.get(ref);
+    if (element && this.frame.dataset.movable === "true") this.scrollTo(element);
+  }
+
+  /** @param {SVGGraphicsElement} element */
+  scrollTo(element) {
+    const own = element.getBoundingClientRect();
     const frame = this.frame.getBoundingClientRect();
-    const across = own.width > frame.width * 0.8
-      || (own.left >= frame.left && own.right <= frame.right);
-    const inside = across && own.top >= frame.top && own.bottom <= frame.bottom;
-    if (inside) return;
+    const isWide = own.width > frame.width * 0.8;
+    const isInside = (isWide || (own.left >= frame.left && own.right <= frame.right))
+      && own.top >= frame.top && own.bottom <= frame.bottom;
+    if (isInside) return;
     this.frame.scrollBy({
-      left: own.width > frame.width * 0.8 ? 0
-        : own.left + own.width / 2 - frame.left - frame.width / 2,
+      left: isWide ? 0 : own.left + own.width / 2 - frame.left - frame.width / 2,
       top: own.top + own.height / 2 - frame.top - frame.height / 2,
     });
   }
 
-  mark(refs) {
+  /**
+   * Highlight search results by fading the other nodes; none: fade nothing.
+   * @param {readonly string[]} refs
+   */
+  highlight(refs) {
     const wanted = new Set(refs);
     this.frame.toggleAttribute("data-searched", wanted.size > 0);
-    for (const [ref, part] of this.parts) part.toggleAttribute("data-hit", wanted.has(ref));
-  }
-
-  rove(ref) {
-    this.focused = this.parts.has(ref) ? ref : this.parts.keys().next().value;
-    for (const [other, part] of this.parts) {
-      part.setAttribute("tabindex", other === this.focused ? "0" : "-1");
+    for (const [ref, element] of this.elements) {
+      element.toggleAttribute("data-hit", wanted.has(ref));
     }
   }
 
-  refOf(target) {
-    const part = target.closest?.("[data-node]");
-    return part && this.parts.has(part.dataset.node) ? part.dataset.node : null;
+  /**
+   * Make a node, or the first one, the one that Tab reaches.
+   * @param {string | null} ref
+   */
+  setTabStop(ref) {
+    const first = this.elements.keys().next().value ?? null;
+    this.focusedRef = ref !== null && this.elements.has(ref) ? ref : first;
+    for (const [other, element] of this.elements) {
+      element.setAttribute("tabindex", other === this.focusedRef ? "0" : "-1");
+    }
   }
 
-  // Along the lines first; where none leads that way, to what is nearest there.
-  beside(ref, key) {
-    const [dx, dy] = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1],
-      ArrowUp: [0, -1] }[key];
-    const from = middle(this.parts.get(ref));
-    const best = (refs) => {
+  /**
+   * The node that an event is about.
+   * @param {Event} event
+   */
+  nodeOf(event) {
+    const ref = closest(event, "[data-node]")?.getAttribute("data-node");
+    return ref && this.elements.has(ref) ? this.nodes.get(ref) ?? null : null;
+  }
+
+  /**
+   * The node in the direction of an arrow key: a neighbour in the graph, else the nearest node.
+   * @param {string} ref
+   * @param {readonly [number, number]} direction
+   */
+  nodeTowards(ref, [dx, dy]) {
+    const start = this.elements.get(ref);
+    if (!start) return null;
+    const from = centre(start);
+    /**
+     * How far another node is in the direction, and how far off it.
+     * @param {string} other
+     */
+    const offset = (other) => {
+      const element = this.elements.get(other);
+      const to = element && other !== ref ? centre(element) : from;
+      const [x, y] = [to.x - from.x, to.y - from.y];
+      return { along: x * dx + y * dy, across: Math.abs(x * dy) + Math.abs(y * dx) };
+    };
+    const nearest = (/** @type {Iterable<string>} */ refs) => {
       let found = null;
       let least = Infinity;
       for (const other of refs) {
-        const part = this.parts.get(other);
-        if (!part || other === ref) continue;
-        const at = middle(part);
-        const along = (at.x - from.x) * dx + (at.y - from.y) * dy;
-        const across = Math.abs((at.x - from.x) * dy) + Math.abs((at.y - from.y) * dx);
-        if (along <= 2) continue;
-        const far = along + 2.5 * across;
-        if (far < least) [found, least] = [other, far];
+        const { along, across } = offset(other);
+        const distance = along + 2.5 * across;
+        if (along > 2 && distance < least) [found, least] = [other, distance];
       }
       return found;
     };
-    const linked = (this.around.get(ref) ?? []).filter((other) => {
-      const at = middle(this.parts.get(other) ?? this.picture);
-      const along = (at.x - from.x) * dx + (at.y - from.y) * dy;
-      return along > Math.abs((at.x - from.x) * dy) + Math.abs((at.y - from.y) * dx);
+    const neighbours = (this.neighbours.get(ref) ?? []).filter((other) => {
+      const { along, across } = offset(other);
+      return along > across;
     });
-    return best(linked) ?? best(this.parts.keys());
+    return nearest(neighbours) ?? nearest(this.elements.keys());
   }
 
-  // --- pointer and keys ----------------------------------------------------------------------
+  // --- pointer and keyboard ----------------------------------------------------------------------
 
   listen() {
-    let begun = null;
-    this.frame.addEventListener("pointerdown", (event) => {
-      if (event.button || event.pointerType === "touch") return; // touch scrolls by itself
-      begun = { x: event.clientX, y: event.clientY, left: this.frame.scrollLeft,
-        top: this.frame.scrollTop, moved: false, id: event.pointerId };
+    const { frame } = this;
+    frame.addEventListener("pointerdown", (event) => this.startDrag(event));
+    frame.addEventListener("pointermove", (event) => this.moveDrag(event));
+    for (const event of /** @type {const} */ (["pointerup", "pointercancel"])) {
+      frame.addEventListener(event, () => {
+        this.wasDragged = this.drag?.moved ?? false;
+        this.drag = null;
+      });
+    }
+    frame.addEventListener("click", (event) => {
+      const node = this.nodeOf(event);
+      // The end of a drag is not a click.
+      if (node && !this.wasDragged) this.onChoose(node);
+      this.wasDragged = false;
     });
-    this.frame.addEventListener("pointermove", (event) => {
-      if (!begun || event.pointerId !== begun.id) return;
-      const [x, y] = [event.clientX - begun.x, event.clientY - begun.y];
-      if (!begun.moved && Math.hypot(x, y) < PANNED) return;
-      if (!begun.moved) this.frame.setPointerCapture(begun.id);
-      begun.moved = true;
-      this.frame.scrollLeft = begun.left - x;
-      this.frame.scrollTop = begun.top - y;
-    });
-    const end = () => {
-      this.moved = begun?.moved;
-      begun = null;
-    };
-    this.frame.addEventListener("pointerup", end);
-    this.frame.addEventListener("pointercancel", end);
-    this.frame.addEventListener("click", (event) => {
-      // To let go of a picture that was moved is no click.
-      if (this.moved) {
-        this.moved = false;
-        return;
-      }
-      const ref = this.refOf(event.target);
-      if (ref) this.doing.choose(this.nodes.get(ref));
-    });
-    this.frame.addEventListener("wheel", (event) => {
-      // The plain wheel goes on scrolling the page.
+    frame.addEventListener("wheel", (event) => {
+      // The wheel alone scrolls the page.
       if (!event.ctrlKey && !event.metaKey) return;
       event.preventDefault();
       this.zoom(Math.exp(-event.deltaY / 300), event);
     }, { passive: false });
-    this.frame.addEventListener("focusin", (event) => {
-      const ref = this.refOf(event.target);
-      if (ref) this.rove(ref);
+    frame.addEventListener("focusin", (event) => {
+      const node = this.nodeOf(event);
+      if (node) this.setTabStop(node.ref);
     });
-    this.frame.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const ref = this.refOf(event.target);
-      const keys = {
-        "+": () => this.zoom(1.25),
-        "=": () => this.zoom(1.25),
-        "-": () => this.zoom(0.8),
-        0: () => this.fit(),
-        Enter: () => ref && this.doing.choose(this.nodes.get(ref)),
-        " ": () => ref && this.doing.choose(this.nodes.get(ref)),
-      };
-      if (event.key.startsWith("Arrow") && ref) {
-        const next = this.beside(ref, event.key);
-        if (next) {
-          this.rove(next);
-          this.parts.get(next).focus({ preventScroll: true });
-          this.lookAt(this.parts.get(next));
-        }
-      } else if (event.key in keys) keys[event.key]();
-      else return;
-      event.preventDefault();
-    });
-    this.sizes = new ResizeObserver(() => {
-      if (!this.picture) return;
-      if (!this.measured && this.frame.clientWidth) {
-        this.crop(this.picture);
-        this.select(this.selected);
-      }
-      this.resize(this.scale);
-    });
-    this.sizes.observe(this.frame);
+    frame.addEventListener("keydown", (event) => this.onKey(event));
   }
 
-  buttons() {
-    const button = (path, title, act) => el("button", { type: "button", class: "dn-button dn-tool",
-      title, "aria-label": title, on: { click: act } }, icon(path));
-    return put(el("span", { class: "dn-group", role: "group", "aria-label": "Size" }),
-      button("M3.5 8h9", "Smaller (−)", () => this.zoom(0.8)),
-      button("M3.5 8h9M8 3.5v9", "Larger (+)", () => this.zoom(1.25)),
-      button("M2.5 6V2.5H6M10 2.5h3.5V6M13.5 10v3.5H10M6 13.5H2.5V10", "Show all of it (0)",
-        () => this.fit()),
-      button("M3.5 4.5v7M12.5 4.5v7M8 6.2v.3M8 9.5v.3", "As large as it reads well",
-        () => this.actual()));
+  /** @param {PointerEvent} event */
+  startDrag(event) {
+    if (event.button || event.pointerType === "touch") return; // the browser scrolls by touch
+    this.drag = { id: event.pointerId, x: event.clientX, y: event.clientY,
+      left: this.frame.scrollLeft, top: this.frame.scrollTop, moved: false };
+  }
+
+  /** @param {PointerEvent} event */
+  moveDrag(event) {
+    const { drag } = this;
+    if (!drag || event.pointerId !== drag.id) return;
+    const [x, y] = [event.clientX - drag.x, event.clientY - drag.y];
+    if (!drag.moved) {
+      if (Math.hypot(x, y) < DRAG_THRESHOLD) return;
+      this.frame.setPointerCapture(drag.id);
+      drag.moved = true;
+    }
+    this.frame.scrollLeft = drag.left - x;
+    this.frame.scrollTop = drag.top - y;
+  }
+
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    if (hasModifier(event)) return;
+    const node = this.nodeOf(event);
+    const direction = DIRECTIONS[event.key];
+    const choose = () => node && this.onChoose(node);
+    /** @type {Record<string, () => unknown>} */
+    const keys = {
+      "+": () => this.zoom(ZOOM_STEP),
+      "=": () => this.zoom(ZOOM_STEP),
+      "-": () => this.zoom(1 / ZOOM_STEP),
+      0: () => this.fit(),
+      Enter: choose,
+      " ": choose,
+    };
+    if (direction && node) this.moveFocus(this.nodeTowards(node.ref, direction));
+    else if (keys[event.key]) keys[event.key]?.();
+    else return;
+    event.preventDefault();
+  }
+
+  /** @param {string | null} ref */
+  moveFocus(ref) {
+    const element = this.elements.get(ref ?? "");
+    if (!element) return;
+    this.setTabStop(ref);
+    this.focusNode(ref);
+    this.scrollTo(element);
   }
 
   close() {
-    this.sizes.disconnect();
+    this.resizeObserver.disconnect();
   }
 }
 
-function middle(part) {
-  const box = part.getBoundingClientRect();
+/** @param {readonly [string, string][]} edges */
+function neighboursOf(edges) {
+  /** @type {Map<string, string[]>} */
+  const found = new Map();
+  for (const [from, to] of edges) {
+    for (const [one, other] of /** @type {const} */ ([[from, to], [to, from]])) {
+      const list = found.get(one);
+      if (list) list.push(other);
+      else found.set(one, [other]);
+    }
+  }
+  return found;
+}
+
+/**
+ * @param {SVGGraphicsElement} element
+ * @returns {Position}
+ */
+function centre(element) {
+  const box = element.getBoundingClientRect();
   return { x: box.left + box.width / 2, y: box.top + box.height / 2 };
 }
