@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from dbos_notebook.tables.vocabulary import FRAMES
+from dbos_notebook.tables.columns import FRAMES
 
 PAGE = Path(__file__).parent.parent / "docs" / "columns.md"
 
