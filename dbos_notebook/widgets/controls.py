@@ -11,7 +11,7 @@ from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import ControlInterrupt, FilterError, PartialFailureError
 from dbos_notebook.tables.filters import as_texts
 from dbos_notebook.tables.pages import choices
-from dbos_notebook.widgets import base, html_export, query_form, serialize
+from dbos_notebook.widgets import bundle, html_export, query_form, serialize
 from dbos_notebook.widgets.base import View
 
 if TYPE_CHECKING:
@@ -208,8 +208,8 @@ class Controls(View):
     (5, None)
     """
 
-    _esm = base.module("controls")
-    _css = base.style("base", "explore")
+    _esm = bundle.module("controls")
+    _css = bundle.style("base", "explore")
 
     _start = traitlets.Dict().tag(sync=True)
 

@@ -1,8 +1,7 @@
 // The board: what waits and runs, what finished in a period, and what failed.
 import { append, button, copy, copyFeedback, el, followTheme, linkButton, replace, svg } from "./dom.js";
 import { mount } from "./fallback.js";
-import { errorLine } from "./columns.js";
-import { ageOf, formatClock, formatCount, formatDate, formatDuration, formatInstant, pluralize, runningTime } from "./format.js";
+import { ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, pluralize, runningTime } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { FINISHED, UNFINISHED, statusChip, statusPhrase } from "./status.js";

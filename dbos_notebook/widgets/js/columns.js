@@ -1,6 +1,6 @@
 // The columns of the list: what each shows of a row, and what it sorts by.
 import { el } from "./dom.js";
-import { ageOf, formatCount, formatDuration, formatInstant, pluralize, runningTime, shortClassName } from "./format.js";
+import { ageOf, formatCount, formatDuration, formatInstant, pluralize, runningTime } from "./format.js";
 import { isUnfinished, statusChip } from "./status.js";
 /** @import {Child, Column, Mode, Row} from "./types.js" */
 
@@ -119,19 +119,6 @@ export function identity(row, inTree) {
       && mark(pluralize(row.children, "child", "children"), "workflows that it started"),
     attempts > 1 && mark(`${attempts} attempts`, "times it was started"),
   ];
-}
-
-/**
- * The error of a workflow in short.
- * @param {string | undefined} type
- * @param {string | undefined} message
- * @param {string} [note] what stands between the two
- * @returns {Child}
- */
-export function errorLine(type, message, note = "") {
-  if (!type && !message) return null;
-  return el("div", { class: "dn-error", title: message }, type && el("b", {}, shortClassName(type)), note,
-    message && (type ? `: ${message}` : message));
 }
 
 /**

@@ -109,7 +109,7 @@ export function replace(node, ...children) {
  * @param {Element} focused
  * @param {Element[]} before
  * @param {Element[]} after
- * @returns {Element | null}
+ * @returns {Element | null | undefined}
  */
 function successor(focused, before, after) {
   return after.find((other) => nameOf(other) === nameOf(focused))
@@ -285,8 +285,8 @@ export function followTheme(root) {
  * @param {string} colour
  */
 function lightness(colour) {
-  const [, notation, values] = colour.match(/^([a-z]+)\((?:[a-z][\w-]* )?(.*)\)$/)
-    ?? ["", "rgb", ""];
+  const [, notation = "rgb", values = ""] = colour.match(/^([a-z]+)\((?:[a-z][\w-]* )?(.*)\)$/)
+    ?? [];
   const [first = 0, second = 0, third = 0] = values.match(/-?[\d.]+(e-?\d+)?/g)?.map(Number) ?? [];
   if (notation.startsWith("ok")) return first;
   if (notation.startsWith("l")) return first / 100;

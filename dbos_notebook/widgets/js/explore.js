@@ -454,15 +454,14 @@ class Explore {
   /** @param {KeyboardEvent} event */
   onKey(event) {
     const isTyping = closest(event, "input, select, textarea");
+    const isInSearch = event.target === this.search;
     if (event.key === "/" && !isTyping) {
       this.search.focus();
       event.preventDefault();
-    } else if (event.target !== this.search) {
-      // The other keys are those of the search field.
-    } else if (event.key === "Escape" && this.search.value) {
+    } else if (event.key === "Escape" && isInSearch && this.search.value) {
       this.search.value = "";
       this.onSearchInput();
-    } else if (event.key === "ArrowDown") {
+    } else if (event.key === "ArrowDown" && isInSearch) {
       this.grid.focusRow(this.rows[0]?.id, true);
       event.preventDefault();
     }

@@ -1,5 +1,6 @@
-// Formats times, durations, numbers and class names.
+// Formats times, durations, numbers and errors.
 import { el } from "./dom.js";
+/** @import {Child} from "./types.js" */
 
 /** @type {readonly [string, number][]} */
 const AGES = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000]];
@@ -27,6 +28,7 @@ export function pluralize(number, noun, nouns = `${noun}s`) {
 /**
  * A duration in its two largest units, as Python writes it in pictures; empty where it is not known.
  * @param {number | null | undefined} ms
+ * @returns {string}
  */
 export function formatDuration(ms) {
   if (ms === null || ms === undefined || Number.isNaN(ms)) return "";
@@ -141,4 +143,17 @@ export function formatSince(ms, now) {
  */
 export function shortClassName(type) {
   return type.slice(type.lastIndexOf(".") + 1);
+}
+
+/**
+ * The error of a workflow in short.
+ * @param {string | undefined} type
+ * @param {string | undefined} message
+ * @param {string} [note] what stands between the two
+ * @returns {Child}
+ */
+export function errorLine(type, message, note = "") {
+  if (!type && !message) return null;
+  return el("div", { class: "dn-error", title: message }, type && el("b", {}, shortClassName(type)), note,
+    message && (type ? `: ${message}` : message));
 }

@@ -1,7 +1,7 @@
 // The rows of the list, and moving through them by keyboard.
-import { COLUMNS, errorLine, identity } from "./columns.js";
+import { COLUMNS, identity } from "./columns.js";
 import { closest, el, focusedElement, hasModifier, icon, replace } from "./dom.js";
-import { formatCount } from "./format.js";
+import { errorLine, formatCount } from "./format.js";
 /** @import {Children, Column, Mode, Row} from "./types.js" */
 
 /**

@@ -1,5 +1,5 @@
 // One workflow: what it is, its graph and timeline, what each step did, and what can be done.
-import { append, button, closest, copy, copyFeedback, el, followTheme, hasModifier, iconButton, replace } from "./dom.js";
+import { append, button, closest, copy, copyFeedback, el, focus, followTheme, hasModifier, iconButton, replace } from "./dom.js";
 import { mount } from "./fallback.js";
 import { formatCount, formatDuration, formatInstant, pluralize, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
@@ -190,7 +190,10 @@ export class Inspect {
     this.status.show();
   }
 
-  /** What is shown in place of the time of the update. */
+  /**
+   * What is shown in place of the time of the update.
+   * @returns {string | null}
+   */
   statusText() {
     if (this.offline) return `as of ${formatInstant(this.status.updatedAt)}`;
     return this.isActive && this.polling.isOn() && !this.comparison.pair ? "live" : null;
@@ -338,9 +341,7 @@ export class Inspect {
     this.svgView.scale = null;
     this.showTabs();
     this.showTools();
-    for (const button of this.tabs.querySelectorAll("button")) {
-      if (button.getAttribute("aria-selected") === "true") button.focus();
-    }
+    focus(this.tabs.querySelector("[aria-selected=true]"));
     await (tab === "steps" ? this.loadSteps() : this.load());
     this.svgView.select(this.selectedRef(), true);
   }
@@ -388,6 +389,7 @@ export class Inspect {
     return key.length === 1 ? String(key[0]) : key;
   }
 
+  /** @returns {string | null} */
   selectedRef() {
     const selected = this.selected();
     if (selected === null) return null;
@@ -421,8 +423,7 @@ export class Inspect {
    */
   choose(node) {
     if (this.comparison.pair) {
-      const { kind, group, ref, first, second } = node;
-      this.comparison.choose({ ...(kind === "group" && { kind }), group, ref, first, second });
+      this.comparison.choose(node);
       return;
     }
     this.setSelected(node.key);

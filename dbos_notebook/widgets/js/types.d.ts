@@ -214,7 +214,7 @@ export interface GraphNode {
   /** Identifies the node's element in a picture. */
   ref: string;
   key: Key;
-  kind: "workflow" | "step" | "group" | "running";
+  kind: string;
   name: string;
   status: string;
   workflow_id?: string;
@@ -299,7 +299,7 @@ export interface RunningDetails {
 }
 export type NodeDetails = StepDetails | WorkflowNodeDetails | GroupDetails | RunningDetails;
 export interface ComparedRow extends Pick<GraphNode, "name"> {
-  kind?: "group";
+  kind?: string;
   group?: string;
   ref?: string;
   difference: string;
