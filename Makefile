@@ -27,6 +27,7 @@ check: $(READY) ## Run lint, format and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/check_javascript.py
 
 lab: $(READY) ## Open JupyterLab on the notebooks, with the demo database where it is
 	$(if $(DBOS_SYSTEM_DATABASE_URL),,$(if $(wildcard build/demo.sqlite),DBOS_SYSTEM_DATABASE_URL=sqlite:///$(CURDIR)/build/demo.sqlite)) \

@@ -1,12 +1,10 @@
-"""The base class of the views, and the bundling of their JavaScript and CSS."""
+"""The base class of the views."""
 
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,43 +13,10 @@ import traitlets
 from IPython.display import publish_display_data
 
 from dbos_notebook.errors import ControlInterrupt, NotebookError
-from dbos_notebook.widgets import serialize
+from dbos_notebook.widgets import bundle, serialize
 
 if TYPE_CHECKING:
     from dbos_notebook.store import Store
-
-_IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z]+)\.js";\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=function|class|const)", re.MULTILINE)
-
-
-def module(name: str) -> str:
-    """Return ``js/<name>.js`` with all that it imports.
-
-    Examples
-    --------
-    >>> whole = module("explore")
-    >>> "import " in whole, whole.count("export default")
-    (False, 1)
-    """
-    return "\n".join(_parts(name, {}).values())
-
-
-def _parts(name: str, found: dict[str, str]) -> dict[str, str]:
-    text = _read(f"{name}.js")
-    for imported in _IMPORT.findall(text):
-        if imported not in found:
-            _parts(imported, found)
-    found[name] = _EXPORT.sub("", _IMPORT.sub("", text))
-    return found
-
-
-def style(*names: str) -> str:
-    """Return the style sheets of these names as one."""
-    return "\n".join(_read(f"{name}.css") for name in names)
-
-
-def _read(name: str) -> str:
-    return (files("dbos_notebook.widgets") / "js" / name).read_text(encoding="utf-8")
 
 
 class View(anywidget.AnyWidget):
@@ -150,7 +115,7 @@ class View(anywidget.AnyWidget):
         data, metadata = self._repr_mimebundle_()
         outputs = [(data, metadata)]
         if html := data.pop("text/html", None):
-            css = style("fallback")
+            css = bundle.style("fallback")
             whole = f'<div data-dn-fallback="{self._token}"><style>{css}</style>{html}</div>'
             outputs.append(({"text/html": whole, "text/plain": data["text/plain"]}, {}))
             data["text/plain"] = ""

@@ -11,7 +11,7 @@ import traitlets
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables.aggregates import Health, health
-from dbos_notebook.widgets import base, html_export, serialize
+from dbos_notebook.widgets import bundle, html_export, serialize
 from dbos_notebook.widgets.base import View
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Board(View):
     ['slow']
     """
 
-    _esm = base.module("board")
-    _css = base.style("base", "board")
+    _esm = bundle.module("board")
+    _css = bundle.style("base", "board")
 
     window = traitlets.Unicode("24h").tag(sync=True)
     live = traitlets.Bool(default_value=False).tag(sync=True)

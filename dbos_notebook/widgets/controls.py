@@ -15,7 +15,7 @@ from dbos_notebook.errors import ControlInterrupt, FilterError, PartialFailureEr
 from dbos_notebook.tables import aggregates
 from dbos_notebook.tables.filters import as_texts
 from dbos_notebook.tables.pages import choices
-from dbos_notebook.widgets import base, html_export, query_form, serialize
+from dbos_notebook.widgets import bundle, html_export, query_form, serialize
 from dbos_notebook.widgets.base import View
 
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ class Controls(View):
     (5, None)
     """
 
-    _esm = base.module("controls")
-    _css = base.style("base", "explore")
+    _esm = bundle.module("controls")
+    _css = bundle.style("base", "explore")
 
     _start = traitlets.Dict().tag(sync=True)
 

@@ -12,7 +12,7 @@ from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import aggregates, frames, listings, pages
 from dbos_notebook.tables.filters import check_filters
-from dbos_notebook.widgets import base, details, html_export, query_form, serialize
+from dbos_notebook.widgets import bundle, details, html_export, query_form, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
 
@@ -52,8 +52,8 @@ class Explore(View):
     ['ERROR']
     """
 
-    _esm = base.module("explore")
-    _css = base.style("base", "explore")
+    _esm = bundle.module("explore")
+    _css = bundle.style("base", "explore")
 
     selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
     live = traitlets.Bool(default_value=False).tag(sync=True)

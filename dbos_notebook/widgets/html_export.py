@@ -17,7 +17,7 @@ from dbos_notebook.drawing.graph_svg import draw
 from dbos_notebook.errors import GraphvizNotFoundError
 from dbos_notebook.graphs.intervals import Spans, Times
 from dbos_notebook.html import environment
-from dbos_notebook.widgets import base, details, node_details, serialize
+from dbos_notebook.widgets import bundle, details, node_details, serialize
 from dbos_notebook.widgets.run_data import MOST_LISTED, PICTURES, RunData, as_plain
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def board(location: str, facts: dict[str, Any], window: str) -> str:
             ended={status: sum(bars) for status, bars in sorted(facts["series"].items())},
             now=round(now.timestamp() * 1000),
             read_at=f"{now:%Y-%m-%d %H:%M:%S} UTC",
-            style=base.style("static"),
+            style=bundle.style("static"),
         )
     )
 
@@ -109,7 +109,7 @@ def _render(
             opened=opened,
             left_out=max(0, left_out),
             read_at=f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC",
-            style=base.style("static"),
+            style=bundle.style("static"),
         )
     )
 
@@ -149,7 +149,7 @@ def fallback(store: Store, run: RunData) -> str:
 
 def _render_run(template: str, store: Store, **values: Any) -> str:
     made = _templates().get_template(template)
-    return made.render(location=str(store.location), style=base.style("static"), **values)
+    return made.render(location=str(store.location), style=bundle.style("static"), **values)
 
 
 def _now() -> str:
@@ -158,7 +158,7 @@ def _now() -> str:
 
 def inspect_page(store: Store, run: RunData, style: str) -> str:
     """Return one file with the graph, the timeline, the table of steps, and what each one did."""
-    script = base.module("offline")
+    script = bundle.module("offline")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # "</script>" within a text would end the script's element.
     recorded = json.dumps(record(store, run), ensure_ascii=False).replace("<", "\\u003c")

@@ -14,7 +14,7 @@ from dbos_notebook.drawing import svg
 from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs.build import read_graph
 from dbos_notebook.tables.filters import as_texts
-from dbos_notebook.widgets import base, html_export, node_details, serialize
+from dbos_notebook.widgets import bundle, html_export, node_details, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
 from dbos_notebook.widgets.run_data import RunData, as_key, as_plain
@@ -86,7 +86,7 @@ def style() -> str:
     """Return the view's style, with the colours of pictures in light and in dark."""
     light = svg.rules(".dn-inspect .dn-canvas", "light")
     dark = svg.rules('.dn-inspect[data-theme="dark"] .dn-canvas', "dark")
-    return "\n".join([base.style("base"), light, dark, base.style("inspect")])
+    return "\n".join([bundle.style("base"), light, dark, bundle.style("inspect")])
 
 
 class Inspect(View):
@@ -107,7 +107,7 @@ class Inspect(View):
     'db.steps("checkout-5-bad", load_output=True).set_index("function_id").loc[3]'
     """
 
-    _esm = base.module("inspect")
+    _esm = bundle.module("inspect")
     _css = style()
 
     workflow_id = traitlets.Unicode().tag(sync=True)
