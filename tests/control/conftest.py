@@ -15,7 +15,7 @@ import dbos_notebook as dn
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from control_live import Live
+from live_executors import Live
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])

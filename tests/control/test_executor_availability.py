@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from control_live import Process, until
+from live_executors import Process, until
 from servers import PostgresServer, require, start_pgbouncer, start_standby
 
 import dbos_notebook as dn

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 
 import pytest
-from control_live import Live, until
+from live_executors import Live, until
 
 import dbos_notebook as dn
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from control_live import Live, until
+from live_executors import Live, until
 from test_control_faults import interrupt_when
 
 import dbos_notebook as dn

@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lives import INTERNAL, WAITING, Life
+from dbos_simulator import INTERNAL, WAITING, Life
 from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn

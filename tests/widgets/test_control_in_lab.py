@@ -15,7 +15,7 @@ import dbos_notebook as dn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "control"))
 
-from control_live import Live, until
+from live_executors import Live, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from browser import WAIT_SECONDS, Opened
-from control.control_live import Live, until
+from control.live_executors import Live, until
 from playwright.sync_api import Locator, Page, expect
 
 import dbos_notebook as dn
