@@ -1,67 +1,69 @@
-"""Starting the application of ``control_app`` in processes of its own, and counting what it did."""
+"""Executors of ``control_application`` in processes, and the side effects of their steps."""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-APP = Path(__file__).parent / "control_app.py"
+# To import dbos takes a second; each executor is forked from a process that has done so.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["dbos", "psycopg", "sqlalchemy.dialects.postgresql.psycopg"])
 
 
-class Process:
-    """One executor: a process of the application in some version."""
+def _run_application(*arguments: Any) -> None:
+    # In the executor's process alone: the import registers the workflows with DBOS.
+    import control_application
+
+    control_application.main(*arguments)
+
+
+class ExecutorProcess:
+    """One executor: a process that runs a version of the application."""
 
     def __init__(self, url: str, version: str, executor: str, effects: Path, **config: Any) -> None:
-        environment = {**os.environ, "CONTROL_URL": url, "CONTROL_EFFECTS": str(effects)}
-        environment["CONTROL_CONFIG"] = json.dumps(config)
-        self._process = subprocess.Popen(
-            [sys.executable, str(APP), version, executor],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+        self._pipe, theirs = _PROCESSES.Pipe()
+        self._process = _PROCESSES.Process(
+            target=_run_application,
+            args=(url, version, executor, str(effects), config, theirs),
+            daemon=True,
         )
-        self._answer("ready\n")
+        self._process.start()
+        theirs.close()
+        self._expect("ready")
 
-    def _answer(self, wanted: str) -> None:
-        assert self._process.stdout is not None
-        while line := self._process.stdout.readline():
-            if line == wanted:
-                return
-            raise AssertionError(line)
-        raise AssertionError(f"the application ended with {self._process.wait()}")
+    def _expect(self, answer: str) -> None:
+        try:
+            found = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            found = f"the application exited with {self._process.exitcode}"
+        assert found == answer, found
 
-    def ask(self, do: str, **rest: Any) -> None:
-        """Have it do something."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": do, **rest}) + "\n")
-        self._process.stdin.flush()
-        self._answer('"ok"\n')
+    def send(self, do: str, **arguments: Any) -> None:
+        """Send a command and wait until it is done."""
+        self._pipe.send({"do": do, **arguments})
+        self._expect("ok")
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
+        """Send the process a signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
 
     def stop(self) -> None:
-        """End it as a crash would."""
+        """Kill the process, as a crash would end it."""
         self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                pipe.close()
+        self._process.join()
+        self._pipe.close()
 
 
-class Live:
-    """A system database with executors on it, and the side effects of their steps."""
+class LiveApplication:
+    """A system database with running executors, and the side effects of their steps."""
 
     def __init__(self, url: str, directory: Path) -> None:
         self.url = url
@@ -69,18 +71,22 @@ class Live:
         self._effects.touch()
         self._gates = directory / "gates"
         self._gates.mkdir()
-        self._processes: dict[str, Process] = {}
+        self._processes: dict[str, ExecutorProcess] = {}
 
-    def start(self, version: str) -> Process:
+    def start(self, version: str) -> ExecutorProcess:
         """Start an executor of a version; its ID is ``executor-VERSION``."""
-        process = Process(self.url, version, f"executor-{version}", self._effects)
+        process = ExecutorProcess(self.url, version, f"executor-{version}", self._effects)
         self._processes[version] = process
         return process
 
+    def send(self, version: str, do: str, **arguments: Any) -> None:
+        """Send the executor of a version a command and wait until it is done."""
+        self._processes[version].send(do, **arguments)
+
     def stop(self, version: str | None = None) -> None:
-        """End one executor, or all."""
-        for one in [version] if version else list(self._processes):
-            self._processes.pop(one).stop()
+        """Kill the executor of a version, or all of them."""
+        for each in [version] if version else list(self._processes):
+            self._processes.pop(each).stop()
 
     def signal(self, number: signal.Signals) -> None:
         """Send every executor a signal."""
@@ -88,24 +94,24 @@ class Live:
             process.signal(number)
 
     def open(self, gate: str) -> None:
-        """Let the steps go on that wait for a gate."""
+        """Let the steps that wait for a gate continue."""
         (self._gates / gate).touch()
 
     def effects(self, workflow_id: str | None = None) -> Counter[str]:
-        """Count the steps that have begun: by name for one workflow, else by workflow and name."""
+        """Count started steps: by name for one workflow, else by workflow and name."""
         lines = [line.split(" ") for line in self._effects.read_text().splitlines()]
         if workflow_id is None:
-            return Counter(f"{who} {step}" for who, step, _ in lines)
-        return Counter(step for who, step, _ in lines if who == workflow_id)
+            return Counter(f"{workflow} {step}" for workflow, step, _ in lines)
+        return Counter(step for workflow, step, _ in lines if workflow == workflow_id)
 
     def versions(self, workflow_id: str) -> dict[str, str]:
-        """Return the version in which each step of a workflow ran last."""
+        """Return the application version that last ran each step of a workflow."""
         lines = [line.split(" ") for line in self._effects.read_text().splitlines()]
-        return {step: version for who, step, version in lines if who == workflow_id}
+        return {step: version for workflow, step, version in lines if workflow == workflow_id}
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
-    """Wait for something to become true, and return it."""
+    """Call a condition until it returns something true, and return that."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():

@@ -1,7 +1,7 @@
 """Malicious pickles, and a program that decodes them and many mutations under an audit hook.
 
-Run as a program (``python attack_pickles.py COUNT SEED``) it limits its own memory, records Python's
-audit events (imports, files, processes, code), decodes, and prints the outcome as JSON.
+Run as a program (``python attack_pickles.py COUNT SEED``) it limits its own memory, records the
+audit events of Python (imports, files, processes, code), decodes, and prints the outcome as JSON.
 """
 
 from __future__ import annotations
