@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from browser import WAIT_SECONDS, Opened
-from control.control_live import Live, until
+from control.live_executors import LiveApplication, until
 from playwright.sync_api import Locator, Page, expect
 
 import dbos_notebook as dn
@@ -331,10 +331,10 @@ def test_live_asks_while_it_is_seen_and_stops_with_its_cell(
     asks_again()
     # Two views of one model, each at most once a second.
     assert in_seconds(4) <= 10
-    page.get_by_role("switch", name="Live").first.click()
+    page.get_by_role("switch", name="LiveApplication").first.click()
     page.wait_for_timeout(500)
     assert in_seconds(2.5) == 0
-    page.get_by_role("switch", name="Live").first.click()
+    page.get_by_role("switch", name="LiveApplication").first.click()
     asks_again()
     opened.command("editmenu:clear-all")
     page.wait_for_timeout(500)
@@ -343,14 +343,14 @@ def test_live_asks_while_it_is_seen_and_stops_with_its_cell(
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApplication]:
     """A DBOS application in version v1, in which steps fail, and v2, in which they do not."""
     directory = tmp_path_factory.mktemp("inspected")
-    live = Live(f"sqlite:///{directory / 'live.sqlite'}", directory)
+    live = LiveApplication(f"sqlite:///{directory / 'live.sqlite'}", directory)
     try:
         first = live.start("v1")
-        first.ask("run", name="rich", ids=["broken"])
-        first.ask("start", name="three", ids=["long"], args=["gate"])
+        first.send("run", name="rich", ids=["broken"])
+        first.send("start", name="three", ids=["long"], args=["gate"])
         time.sleep(1)  # SQLite keeps whole seconds, and the latest version is the latest's
         live.start("v2")
         yield live
@@ -358,7 +358,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         live.stop()
 
 
-def test_cancel_and_resume_by_a_click(notebook: Callable[..., Opened], live: Live) -> None:
+def test_cancel_and_resume_by_a_click(
+    notebook: Callable[..., Opened], live: LiveApplication
+) -> None:
     opened = notebook(opening(live.url, "db.inspect('long')"), width=1300)
     page = opened.page
     head = page.locator(".dn-run")
@@ -396,7 +398,7 @@ def test_cancel_and_resume_by_a_click(notebook: Callable[..., Opened], live: Liv
 
 
 def test_a_failed_step_is_forked_onto_the_fixed_version(
-    notebook: Callable[..., Opened], live: Live
+    notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
     cells = opening(live.url, "db.inspect('broken')"), "print(widget.receipt)"
     opened = notebook(*cells, width=1300, height=1100)
@@ -432,7 +434,9 @@ def test_a_failed_step_is_forked_onto_the_fixed_version(
     assert opened.errors == []
 
 
-def test_a_read_only_client_has_no_buttons(notebook: Callable[..., Opened], live: Live) -> None:
+def test_a_read_only_client_has_no_buttons(
+    notebook: Callable[..., Opened], live: LiveApplication
+) -> None:
     code = opening(live.url, "db.inspect('broken')").replace(")", ", read_only=True)", 1)
     page = notebook(code, width=1300).page
     page.locator(".dn-inspect [data-node][aria-label^='fragile']").click()
