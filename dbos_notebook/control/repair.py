@@ -26,7 +26,7 @@ from dbos_notebook.control.receipt import Receipt, ReceiptLine
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import NotebookError
-from dbos_notebook.tables.columns import FAILED_STATUSES
+from dbos_notebook.status import ACTIVE_STATUSES, FAILED_STATUSES
 
 if TYPE_CHECKING:
     from dbos_notebook.control.controller import Controller
@@ -329,7 +329,7 @@ class _Run:
                 return f"its child {child} was not repaired: {self.lines[child].detail}"
             state = self._states.get(new)
             if self._verb.wait and state != "SUCCESS":
-                if state in (None, *records.ACTIVE):
+                if state in (None, *ACTIVE_STATUSES):
                     return (
                         f"not begun: {new}, the fork of its child {child}, had not finished after "
                         f"{self._verb.timeout_waiting:g} s ({state}); the same call again goes on"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from dbos_notebook import text
-from dbos_notebook.drawing.theme import DARK, DASHES, FONT, LIGHT, SAID, Palette, ThemeName
+from dbos_notebook.drawing.theme import DARK, DIFFERENCES, FONT, LIGHT, Palette, ThemeName
 from dbos_notebook.html import environment
+from dbos_notebook.status import STATUS_STYLES
 
 if TYPE_CHECKING:
     import jinja2
@@ -34,6 +35,9 @@ _PLAIN = {
     "line-mark": "fill",
     "frame-line": "stroke",
 }
+_MARK_PATH = Markup('<path d="{}" {}{}{}/>')
+_NO_FILL = Markup(' fill="none"')
+_STROKE = Markup(' stroke-width="{:g}" stroke-linecap="round" stroke-linejoin="round"')
 _OF_STATUS = {
     "line": "stroke",
     "fill": "fill",
@@ -50,6 +54,7 @@ class Paint:
         self._theme = theme
         self._picture = picture
         self._used: dict[str, tuple[str, str]] = {}
+        self._marks: dict[str, Markup] = {}
 
     def __call__(self, *roles: str) -> Markup:
         """Return the attributes of roles such as "ink" or "ERROR.line"."""
@@ -61,6 +66,26 @@ class Paint:
             classes.append(name)
             attributes.append(f'{attribute}="{_colour(palette, role)}"')
         return Markup(f'class="{" ".join(classes)}" {" ".join(attributes)}')  # noqa: S704 - the palette's words
+
+    def mark(self, name: str) -> Markup:
+        """Return the mark of a status or a difference, 16 wide, its center at 0,0."""
+        if name not in self._marks:
+            if name in DIFFERENCES:
+                status, paths = DIFFERENCES[name].status, DIFFERENCES[name].mark
+            else:
+                status, paths = name, STATUS_STYLES[name].mark
+            fills = {"status": [f"{status}.mark"], "ground": ["card"], "none": []}
+            strokes = {"status": [f"{status}.line"], "ground": ["ground-line"], "none": []}
+            self._marks[name] = Markup("").join(
+                _MARK_PATH.format(
+                    path.d,
+                    self(*fills[path.fill], *strokes[path.stroke]),
+                    Markup("") if path.fill != "none" else _NO_FILL,
+                    Markup("") if path.stroke == "none" else _STROKE.format(path.width),
+                )
+                for path in paths
+            )
+        return self._marks[name]
 
     def style(self) -> Markup:
         """Return the style that makes the colours given so far dark where dark is preferred."""
@@ -124,8 +149,6 @@ def _templates() -> jinja2.Environment:
         arrow=arrow,
         zigzag=zigzag,
         width=text.width,
-        DASHES=DASHES,
-        SAID=SAID,
         FONT=FONT,
     )
     return templates
