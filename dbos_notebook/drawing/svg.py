@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import jinja2
 
 
-_STATUSES = tuple(LIGHT.statuses)
 _PLAIN = {
     "ground": "fill",
     "frame": "fill",
@@ -109,7 +108,7 @@ def rules(scope: str, theme: ThemeName) -> str:
     True
     """
     palette = DARK if theme == "dark" else LIGHT
-    roles = [*_PLAIN, *(f"{status}.{part}" for status in _STATUSES for part in _OF_STATUS)]
+    roles = [*_PLAIN, *(f"{status}.{part}" for status in STATUS_STYLES for part in _OF_STATUS)]
     return "".join(
         f"{scope} .{name}{{{attribute}:{_colour(palette, role)}}}"
         for role in roles
@@ -121,7 +120,7 @@ def _class(role: str) -> tuple[str, str]:
     if role in _PLAIN:
         return role, _PLAIN[role]
     status, part = role.rsplit(".", 1)
-    return f"s{_STATUSES.index(status)}-{part}", _OF_STATUS[part]
+    return f"{status or 'unknown'}-{part}", _OF_STATUS[part]
 
 
 def _colour(palette: Palette, role: str) -> str:

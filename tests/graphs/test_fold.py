@@ -22,7 +22,7 @@ from dbos_notebook.graphs.similarity import SimilaritySource
 
 def inside(graph: nx.DiGraph, folded: nx.DiGraph) -> Counter[Any]:
     """Count how often each node of a graph is in a folded one."""
-    source = Source.of(graph)
+    source = SimilaritySource.of(graph)
     found: Counter[Any] = Counter()
     for key, node in folded.nodes.items():
         if node.get("levels"):
