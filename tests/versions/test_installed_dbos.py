@@ -27,7 +27,7 @@ from servers import PostgresServer, Proxy, wait_until
 import dbos_notebook as dn
 from dbos_notebook.database import releases
 
-APPLICATION = Path(__file__).with_name("application.py")
+APPLICATION = Path(__file__).with_name("versions_application.py")
 INSTALLED = releases.installed_version()
 VERSION = releases.parse_version(INSTALLED)
 EXTENSION = (
