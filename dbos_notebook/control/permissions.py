@@ -240,7 +240,7 @@ def conditions(
         revision = found[0]["revision"]
         if revision != catalog.revision:
             # A migration that changed no table is noticed nowhere else.
-            queries.use(catalog := dataclasses.replace(catalog, revision=revision))
+            queries.set_catalog(catalog := dataclasses.replace(catalog, revision=revision))
     if not catalog.control:
         return Conditions(
             UnsupportedRevisionError(f"{catalog.control.reason} Nothing was written.")

@@ -101,7 +101,7 @@ class Plan:
         """Return the plan as a DataFrame: a row per workflow, or per fork."""
         import pandas as pd
 
-        from dbos_notebook.tables.columns import TEXT
+        from dbos_notebook.tables.columns import STRING_DTYPE
 
         rows = []
         for item in self.items:
@@ -124,7 +124,7 @@ class Plan:
                 )
             )
         frame = pd.DataFrame(rows, columns=list(COLUMNS))
-        texts = {name: TEXT for name in COLUMNS if name != "start_step"}
+        texts = {name: STRING_DTYPE for name in COLUMNS if name != "start_step"}
         return frame.astype(texts | {"start_step": "Int64"})
 
     def _sheet(self) -> TableRepr:

@@ -80,7 +80,7 @@ def _found(
 ) -> dict[str, WorkflowRecord]:
     if within is not None:
         # What is related to a workflow is looked up by ID, whoever owns it.
-        queries = queries.of_all_applications
+        queries = queries.all_applications
     statement = queries.workflow_select(_COLUMNS, filters, load_errors=False, newest_first=None)
     if within is not None:
         statement = statement.where(queries.workflows.c.workflow_uuid == within.c.child)
@@ -106,7 +106,7 @@ def forks(
     """Read the workflows that were forked from any of these, the forks of those, and so on."""
     if not originals:
         return {}
-    found = _found(session, queries, {}, queries.forks_below(originals))
+    found = _found(session, queries, {}, queries.forks_of(originals))
     return {one: row for one, row in found.items() if row.forked_from}
 
 
@@ -114,14 +114,14 @@ def with_failures_below(
     session: Session, queries: Queries, ids: Sequence[str]
 ) -> dict[str, WorkflowRecord]:
     """Read workflows, and of those that failed what they started or awaited, down to the last."""
-    return _found(session, queries, {}, queries.below_failed(ids)) if ids else {}
+    return _found(session, queries, {}, queries.failed_descendants(ids)) if ids else {}
 
 
 def with_ancestors(
     session: Session, queries: Queries, ids: Sequence[str]
 ) -> dict[str, WorkflowRecord]:
     """Read workflows and those that started them, up to the first."""
-    return _found(session, queries, {}, queries.above(ids)) if ids else {}
+    return _found(session, queries, {}, queries.ancestors(ids)) if ids else {}
 
 
 def steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, list[StepRecord]]:
@@ -157,7 +157,7 @@ def children(session: Session, queries: Queries, parents: Sequence[str]) -> list
     ``Client.tree`` knows more children (a fork's replacements among them); DBOS's own
     ``cancel_children`` and ``delete_children`` do not reach those, and a plan must not say so.
     """
-    below = queries.below(parents, named_alone=True)
+    below = queries.descendants(parents, named_alone=True)
     found = session.rows(sa.select(below.c.child).where(below.c.parent.is_not(None)))
     asked = set(parents)
     return list(dict.fromkeys(row["child"] for row in found if row["child"] not in asked))

@@ -132,7 +132,7 @@ def facts(found: Health) -> dict[str, Any]:
         "more_queues": max(0, len(found.queues) - SHOWN),
         "failures": _failures(found.failures.head(SHOWN)),
         "more_failures": max(0, len(found.failures) - SHOWN),
-        "cut": found.cut,
+        "cut": found.truncated,
     }
 
 

@@ -13,8 +13,8 @@ from dbos_notebook.control.repair import Repair, RepairFork
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import ControlInterrupt, FilterError, PartialFailureError
 from dbos_notebook.tables import aggregates
-from dbos_notebook.tables.filters import as_texts
-from dbos_notebook.tables.pages import choices
+from dbos_notebook.tables.filters import as_strings
+from dbos_notebook.tables.pages import frequent_values
 from dbos_notebook.widgets import bundle, html_export, query_form, serialize
 from dbos_notebook.widgets.base import View
 
@@ -149,7 +149,7 @@ class Actions:
         versions = self._store.table("versions")["version_name"].astype(str).tolist()[::-1]
         names = ("app_version", "queue_name")
         with self._store.session() as session:
-            seen = choices(session, self._store.queries, names, 50)
+            seen = frequent_values(session, self._store.queries, names, 50)
         queues = self._store.read(aggregates.queues)["queue_name"].astype(str).tolist()
         return {
             "versions": list(dict.fromkeys([*versions, *seen["app_version"]]))[:50],
@@ -218,7 +218,7 @@ class Controls(View):
     _start = traitlets.Dict().tag(sync=True)
 
     def __init__(self, store: Store, controller: Controller, workflows: Any) -> None:
-        self._ids = as_texts(workflows, "workflows")[: query_form.MOST_SELECTED]
+        self._ids = as_strings(workflows, "workflows")[: query_form.MOST_SELECTED]
         controller.require_known(self._ids)
         self._actions = Actions(store, controller)
         start = {"ids": self._ids, "forbidden": self._actions.forbidden()}

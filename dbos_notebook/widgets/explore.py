@@ -166,8 +166,8 @@ class Explore(View):
             filters,
             pages.SortOrder(sort, descending, tuple(after or ())),
             max(1, min(limit or query_form.SIZES[-1], query_form.size(view))),
-            topmost=view.get("mode") == "tree",
-            look_through=looked if "search" in filters else None,
+            roots_only=view.get("mode") == "tree",
+            max_scanned_rows=looked if "search" in filters else None,
         )
 
     @repeat_if_changed
@@ -181,7 +181,7 @@ class Explore(View):
         self._view = dict(view)
         # A search comes in parts, which together are the page.
         before = self._frame if part else None
-        self._frame = page.frame if before is None else frames.joined(before, page.frame)
+        self._frame = page.frame if before is None else frames.concat_frames(before, page.frame)
         answer = {
             "rows": rows,
             "more": page.more,
@@ -240,7 +240,7 @@ class Explore(View):
     def _choices(self, _: dict[str, Any]) -> dict[str, Any]:
         columns = {name: _COLUMNS.get(name, name) for name in query_form.CHOSEN}
         with self._store.session() as session:
-            found = pages.choices(
+            found = pages.frequent_values(
                 session, self._store.queries, list(columns.values()), MOST_CHOICES
             )
         return {"choices": {name: found[column] for name, column in columns.items()}}

@@ -13,7 +13,7 @@ import traitlets
 from dbos_notebook.drawing import svg
 from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs.build import read_graph
-from dbos_notebook.tables.filters import as_texts
+from dbos_notebook.tables.filters import as_strings
 from dbos_notebook.widgets import bundle, html_export, node_details, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
@@ -130,7 +130,7 @@ class Inspect(View):
         self._compared: Compared | None = None
         self._actions = Actions(store, controller)
         self._store = store
-        ids = as_texts(workflow_id, "workflow_id")
+        ids = as_strings(workflow_id, "workflow_id")
         if len(ids) != 1:
             raise FilterError(f"inspect takes one workflow, not {len(ids)}. Call it for each.")
         # Before anything is shown, so that a wrong ID fails in the caller's cell.

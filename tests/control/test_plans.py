@@ -99,7 +99,7 @@ def test_frames_have_the_same_columns_and_types_also_when_empty(still: dn.Client
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda db: db.cancel("checkout-99"), dn.WorkflowNotFoundError, "IDs that begin alike"),
+        (lambda db: db.cancel("checkout-99"), dn.WorkflowNotFoundError, "Similar IDs"),
         (lambda db: db.resume("holder"), dn.RefusedError, "it would run twice at once"),
         (lambda db: db.fork("holder", "first"), dn.RefusedError, "a second time"),
         (lambda db: db.rewind("holder"), dn.RefusedError, "cancel it first"),
