@@ -405,10 +405,10 @@ def test_what_finished_is_seen_where_the_database_has_no_time_of_it(
             "status = 'SUCCESS' AND executor_id IS NOT NULL)",
             [now, now],
         )
-    with dn.connect(path) as client, client._reader.session() as session:
-        found = availability.ExecutorAvailability(session, client._queries, client.location).of(
-            None, None, None
-        )
+    with dn.connect(path) as client, client._store.reader.session() as session:
+        found = availability.ExecutorAvailability(
+            session, client._store.queries, client.location
+        ).of(None, None, None)
     assert "any version last did something 0 s ago" in found or "1 s ago" in found, found
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import dbos_notebook as dn
 from dbos_notebook import demo
-from dbos_notebook.demo.page import executed
+from dbos_notebook.server.demo_pages import executed
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "repair_an_incident.ipynb"
 

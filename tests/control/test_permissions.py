@@ -120,7 +120,7 @@ def test_a_plan_says_that_it_could_not_be_applied(
         assert "lacks UPDATE ON workflow_status" in repr(plan)
         with pytest.raises(dn.PermissionDeniedError, match="lacks UPDATE ON workflow_status"):
             plan.apply()
-        assert db.last_receipt is None
+        assert db.last_receipt() is None
 
 
 def test_row_level_security_is_said(role: tuple[str, Callable[[str], None]], url: str) -> None:
@@ -196,7 +196,7 @@ def _refuses(db: dn.Client, why: str) -> None:
         db.repair("parent-6-bad")
     with pytest.raises(dn.ReadOnlyError, match=why):
         db.trigger_schedule("daily")
-    assert db.last_receipt is None
+    assert db.last_receipt() is None
 
 
 def test_a_standby_is_read_and_control_there_is_refused_until_it_is_promoted(

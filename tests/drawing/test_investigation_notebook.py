@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dbos_notebook.demo.page import executed
+from dbos_notebook.server.demo_pages import executed
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "investigate_a_failure.ipynb"

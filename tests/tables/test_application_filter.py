@@ -135,7 +135,7 @@ def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def card(client: dn.Client) -> str:
     """A client's card without its place and the moment."""
-    text = html.unescape(client._repr_html_()).replace(client._place, "")
+    text = html.unescape(client._repr_html_()).replace(client._store.label, "")
     return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC|[\d.]+ (ms|s|min|h|d)\b", "", text)
 
 

@@ -1,0 +1,118 @@
+"""Bundle the JavaScript and CSS of a view into one module and one style sheet.
+
+A notebook host loads one of each for a view, from no address that another could be imported from.
+So the modules that a module imports are written before it, once, each in a scope of its own.
+``status_data.js`` and ``status.css`` are no files: they are written here, so that statuses are
+described in Python alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+
+from dbos_notebook.status import (
+    OUTCOME_STYLES,
+    STATUS_STYLES,
+    STATUSES_BY_SEVERITY,
+    TERMINAL_STATUSES,
+)
+
+_IMPORT = re.compile(r'^import \{([^}]*)\}\s+from "\./([a-z_]+)\.js";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export ((?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
+_DEFAULT = re.compile(r"^export default (.*);\n", re.MULTILINE)
+# On lines of their own; types are for the checker alone.
+_COMMENT = re.compile(r"^[ \t]*(?:/\*\*(?:(?!\*/).)*\*/|//[^\n]*)\n", re.MULTILINE | re.DOTALL)
+_STATUS_STYLE = '@import "./status.css";\n'
+
+
+def module(name: str) -> str:
+    """Return ``js/<name>.js`` with everything that it imports, without comments.
+
+    Examples
+    --------
+    >>> whole = module("explore")
+    >>> "import " in whole, whole.count("export default")
+    (False, 1)
+    """
+    scopes = _scopes(name, {})
+    default = f"export default ${name}.default;\n" if "default:" in scopes[name] else ""
+    return "\n".join(scopes.values()) + default
+
+
+def _scopes(name: str, found: dict[str, str]) -> dict[str, str]:
+    """Write a module, and before it those that it imports, as functions that return the exports."""
+    text = _status_data() if name == "status_data" else _read(f"{name}.js")
+    for _, imported in _IMPORT.findall(text):
+        if imported not in found:
+            _scopes(imported, found)
+    body = _COMMENT.sub("", _IMPORT.sub(r"const {\1} = $\2;\n", text))
+    exported = [f"{match[2]}," for match in _EXPORT.finditer(body)]
+    exported += [f"default: {match[1]}," for match in _DEFAULT.finditer(body)]
+    body = _EXPORT.sub(r"\1", _DEFAULT.sub("", body)).strip()
+    found[name] = f"const ${name} = (() => {{\n{body}\nreturn {{ {' '.join(exported)} }};\n}})();\n"
+    return found
+
+
+def _status_data() -> str:
+    """Write the module that ``js/status_data.d.ts`` declares."""
+    statuses = [
+        {
+            "name": status,
+            "label": status.removesuffix("_ATTEMPTS_EXCEEDED").replace("_", " "),
+            "phrase": STATUS_STYLES[status].label,
+            "finished": status in TERMINAL_STATUSES,
+        }
+        for status in STATUSES_BY_SEVERITY
+    ]
+    outcomes = {name: style.status for name, style in OUTCOME_STYLES.items()}
+    constants = {"STATUSES": statuses, "OUTCOMES": outcomes}
+    return "".join(f"export const {name} = {json.dumps(constants[name])};\n" for name in constants)
+
+
+def style(*names: str) -> str:
+    """Return ``js/<name>.css`` of each name as one style sheet.
+
+    Examples
+    --------
+    >>> "@import" in style("base", "explore")
+    False
+    """
+    return "\n".join(_read(f"{name}.css") for name in names).replace(_STATUS_STYLE, _status_style())
+
+
+def _status_style() -> str:
+    """Write the colours of the statuses as custom properties, and as ``--dn-status`` of an element.
+
+    ``--dn-error`` and its like are for what is coloured as a status but has none, such as the text
+    of an error. A page without a kernel cannot know whether its host is light or dark: its colours
+    are legible on both.
+    """
+    light = {_property(name): each.light.text for name, each in STATUS_STYLES.items()}
+    dark = {_property(name): each.dark.text for name, each in STATUS_STYLES.items()}
+    both = {_property(name): each.light.line for name, each in STATUS_STYLES.items()}
+    lines = [
+        _rule(".dn-view", light),
+        _rule('.dn-view[data-theme="dark"]', dark),
+        _rule(".dn-static", both),
+        _rule("[data-status]", {"--dn-status": f"var({_property('')})"}),
+    ]
+    lines += [
+        _rule(f'[data-status="{name}"]', {"--dn-status": f"var({_property(name)})"})
+        for name in STATUSES_BY_SEVERITY
+    ]
+    return "".join(lines)
+
+
+def _property(status: str) -> str:
+    return f"--dn-{status.lower().replace('_', '-') or 'unknown'}"
+
+
+def _rule(selector: str, properties: dict[str, str]) -> str:
+    written = " ".join(f"{name}: {value};" for name, value in properties.items())
+    return f"{selector} {{ {written} }}\n"
+
+
+def _read(name: str) -> str:
+    return (files("dbos_notebook.widgets") / "js" / name).read_text(encoding="utf-8")
