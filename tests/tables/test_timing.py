@@ -16,9 +16,9 @@ import pandas as pd
 import psycopg
 import pytest
 import sqlalchemy as sa
+from dbos_simulator import INTERNAL, WAITING, Life
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lives import INTERNAL, WAITING, Life
 from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn
