@@ -12,7 +12,12 @@ import json
 import re
 from importlib.resources import files
 
-from dbos_notebook.drawing.theme import DARK, ENDED, GRAVEST, LIGHT, SAID
+from dbos_notebook.status import (
+    OUTCOME_STYLES,
+    STATUS_STYLES,
+    STATUSES_BY_SEVERITY,
+    TERMINAL_STATUSES,
+)
 
 _IMPORT = re.compile(r'^import \{([^}]*)\}\s+from "\./([a-z_]+)\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
@@ -20,16 +25,6 @@ _DEFAULT = re.compile(r"^export default (.*);\n", re.MULTILINE)
 # On lines of their own; types are for the checker alone.
 _COMMENT = re.compile(r"^[ \t]*(?:/\*\*(?:(?!\*/).)*\*/|//[^\n]*)\n", re.MULTILINE | re.DOTALL)
 _STATUS_STYLE = '@import "./status.css";\n'
-
-_OUTCOMES = {
-    "do": "SUCCESS",
-    "done": "SUCCESS",
-    "unchanged": "CANCELLED",
-    "refused": "ERROR",
-    "failed": "ERROR",
-    "not_found": "ERROR",
-    "unknown": "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
-}
 
 
 def module(name: str) -> str:
@@ -66,13 +61,17 @@ def _status_data() -> str:
         {
             "name": status,
             "label": status.removesuffix("_ATTEMPTS_EXCEEDED").replace("_", " "),
-            "phrase": SAID[status],
-            "finished": status in ENDED,
+            "phrase": STATUS_STYLES[status].label,
+            "finished": status in TERMINAL_STATUSES,
+            "mark": [path._asdict() for path in STATUS_STYLES[status].mark],
         }
-        for status in GRAVEST
-        if status
+        for status in (*STATUSES_BY_SEVERITY, "")
     ]
-    constants = {"STATUSES": statuses, "OUTCOMES": _OUTCOMES}
+    constants = {
+        "STATUSES": statuses[:-1],
+        "UNKNOWN_STATUS": statuses[-1],
+        "OUTCOMES": {name: style.status for name, style in OUTCOME_STYLES.items()},
+    }
     return "".join(f"export const {name} = {json.dumps(constants[name])};\n" for name in constants)
 
 
@@ -94,9 +93,9 @@ def _status_style() -> str:
     of an error. A page without a kernel cannot know whether its host is light or dark: its colours
     are legible on both.
     """
-    light = {_property(name): ink.text for name, ink in LIGHT.statuses.items()}
-    dark = {_property(name): ink.text for name, ink in DARK.statuses.items()}
-    both = {_property(name): ink.line for name, ink in LIGHT.statuses.items()}
+    light = {_property(name): style.light.text for name, style in STATUS_STYLES.items()}
+    dark = {_property(name): style.dark.text for name, style in STATUS_STYLES.items()}
+    both = {_property(name): style.light.line for name, style in STATUS_STYLES.items()}
     lines = [
         _rule(".dn-view", light),
         _rule('.dn-view[data-theme="dark"]', dark),
@@ -105,7 +104,7 @@ def _status_style() -> str:
     ]
     lines += [
         _rule(f'[data-status="{name}"]', {"--dn-status": f"var({_property(name)})"})
-        for name in filter(None, GRAVEST)
+        for name in STATUSES_BY_SEVERITY
     ]
     return "".join(lines)
 

@@ -10,8 +10,19 @@ export interface StatusData {
   phrase: string;
   /** Whether a workflow with this status has ended. */
   finished: boolean;
+  /** Its mark, drawn in a box from -8 to 8. */
+  mark: readonly MarkPath[];
+}
+
+export interface MarkPath {
+  d: string;
+  fill: "status" | "ground" | "none";
+  stroke: "status" | "ground" | "none";
+  width: number;
 }
 /** The most severe first. */
 export const STATUSES: readonly StatusData[];
+/** Any status that is none of those. */
+export const UNKNOWN_STATUS: StatusData;
 /** The status whose icon and colour stand for an outcome of a plan or receipt. */
 export const OUTCOMES: Readonly<Record<string, string>>;
