@@ -17,7 +17,7 @@ from dbos_notebook.payloads.limits import ALWAYS_CHARACTERS, MAX_DEPTH, PickleEr
 from dbos_notebook.payloads.pickles import run
 from dbos_notebook.payloads.recorded_errors import RecordedError, as_error
 from dbos_notebook.payloads.values import Opaque, Reference, Undecoded
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 __all__ = ["FORMATS", "Opaque", "RecordedError", "Reference", "Undecoded", "decode"]
 
@@ -79,15 +79,15 @@ def decode(text: Any, serialization: str | None = None, *, error: bool = False) 
             return json_dialects.portable_error(value) if error else value
         if kind in ("DBOS_JSON", "DBOS_GOB"):
             return _from_go(text, kind, error=error)
-        return Undecoded(f"it was written by the serializer {printable(kind)!r}", text)
+        return Undecoded(f"it was written by the serializer {sanitize(kind)!r}", text)
     except PickleError as problem:
-        return Undecoded(printable(problem), text)
+        return Undecoded(sanitize(problem), text)
     except MemoryError:
         return Undecoded("it needs more memory than there is", text)
     except _BROKEN as problem:
         if serialization is None and kind == "json":
             return _untold(text, error=error)
-        return Undecoded(printable(f"it is broken: {problem}"), text)
+        return Undecoded(sanitize(f"it is broken: {problem}"), text)
 
 
 def _untold(text: str, *, error: bool) -> Any:

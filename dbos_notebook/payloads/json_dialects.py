@@ -18,7 +18,7 @@ from dbos_notebook.payloads.limits import MAX_DEPTH, PickleError, Work
 from dbos_notebook.payloads.reconstruct import hashed
 from dbos_notebook.payloads.recorded_errors import RecordedError
 from dbos_notebook.payloads.values import Opaque
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 MAX_DIGITS = 4_000
 MAX_VALUES = 1_000_000
@@ -57,7 +57,7 @@ def portable_error(value: Any) -> Any:
         message = value["message"]
         plain = isinstance(message, str)
         return RecordedError(
-            printable(value["name"]),
+            sanitize(value["name"]),
             () if plain else (message,),
             message=message if plain else None,
             state={"stack": value["stack"]} if isinstance(value.get("stack"), str) else None,
@@ -120,7 +120,7 @@ def _typed(value: Any, kind: Any, work: Work) -> Any:
     ):
         return bytes(value)
     if kind in ("class", "custom") and name is not None:
-        return Opaque(printable(name), state=value)
+        return Opaque(sanitize(name), state=value)
     if kind == "undefined":
         return None
     if isinstance(value, str):
@@ -190,7 +190,7 @@ def java(value: Any, work: Work) -> Any:
             return named
         if kind.endswith(".WireThrowable") and type(named.get("type")) is str:
             return _throwable(named)
-        return Opaque(printable(kind), state=named)
+        return Opaque(sanitize(kind), state=named)
     if not isinstance(value, list):
         return value
     if len(value) == 2 and type(value[0]) is str and _CLASS.fullmatch(value[0]):
@@ -212,7 +212,7 @@ def _java_value(kind: str, value: Any, work: Work) -> Any:
             return parts
         if _of_java(kind):
             return _java_set(parts, work) if "Set" in kind else parts
-        return Opaque(printable(kind), (parts,))
+        return Opaque(sanitize(kind), (parts,))
     if isinstance(value, dict):
         return java({"@class": kind, **value}, work)
     maker = _JAVA.get(kind)
@@ -221,7 +221,7 @@ def _java_value(kind: str, value: Any, work: Work) -> Any:
             return maker(value)
         except (ArithmeticError, AttributeError, TypeError, ValueError):
             pass  # another version writes it otherwise: it is shown as it is written
-    return Opaque(printable(kind), (value,))
+    return Opaque(sanitize(kind), (value,))
 
 
 def _java_set(members: list[Any], work: Work) -> Any:
@@ -281,7 +281,7 @@ def _throwable(named: dict[str, Any]) -> RecordedError:
     message = named["message"]
     shown = {name: part for name, part in named.items() if name in _THROWABLE and part}
     return RecordedError(
-        printable(named["type"]),
+        sanitize(named["type"]),
         message="" if message is None else str(message),
         state=shown,
     )
@@ -335,7 +335,7 @@ def go_error(text: str) -> RecordedError:
     # Their first fields: DBOS's errors have the message first, portable ones a name before it.
     message = dict(zip(_GOB_MESSAGE, (words[:1], words[1:2]), strict=True)).get(kind, [])
     shown = message[0] if message else f"<undecoded: {gob(data)}>"
-    return RecordedError(printable(kind.lstrip("*")), message=shown)
+    return RecordedError(sanitize(kind.lstrip("*")), message=shown)
 
 
 _GOB_MESSAGE = ("*dbos.DBOSError", "*dbos.PortableWorkflowError")

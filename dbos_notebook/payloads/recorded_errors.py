@@ -18,7 +18,7 @@ from reprlib import recursive_repr
 from typing import Any
 
 from dbos_notebook.payloads.values import Opaque, Reference
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 _DBOS = {
     "DBOSConflictingWorkflowError": (
@@ -332,7 +332,7 @@ def _packed(
 
 
 def _shown_name(name: Any) -> str:
-    return printable(name if type(name) is str else repr(name))
+    return sanitize(name if type(name) is str else repr(name))
 
 
 def _leaf(dotted: str) -> str:
@@ -408,7 +408,7 @@ def _attributes(error: RecordedError, depth: int) -> str:
         return f"{code}: {words}" if code else words
     named = itertools.chain(error.kwargs.items(), error.state.items())
     shown = (
-        f"{printable(name)}={value!r}"
+        f"{sanitize(name)}={value!r}"
         for name, value in itertools.islice(named, MAX_LOOKED_AT)
         if type(name) is str and not name.startswith("__") and value not in (None, "", (), [], {})
     )
