@@ -185,7 +185,8 @@ class ExecutorAvailability:
         did = (
             f"no recent work of {what} is recorded"
             if last is None or age is None
-            else f"{what} last did something {duration(age, approximate=True)} ago (executor {last['executor']})"
+            else f"{what} last did something {duration(age, approximate=True)} ago "
+            f"(executor {last['executor']})"
         )
         recent = age is not None and age <= RECENT_SECONDS
         found = self._connections(wanted, application)
