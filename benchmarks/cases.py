@@ -16,7 +16,7 @@ import dbos_notebook as dn
 from benchmarks import footprint
 from benchmarks.measure import Report, Row, milliseconds, rate, seconds
 from dbos_notebook import payloads
-from dbos_notebook.tables.vocabulary import WORKFLOW
+from dbos_notebook.tables.columns import WORKFLOW
 
 _COLUMNS = ", ".join(column.source for column in WORKFLOW if column.source is not None)
 

@@ -7,7 +7,7 @@ from typing import Any
 import dbos_notebook as dn
 from benchmarks.measure import Report, Row, milliseconds, seconds
 from dbos_notebook import graphs
-from dbos_notebook.pictures.timeline import timeline
+from dbos_notebook.drawing.timeline import timeline
 
 
 def drawing(report: Report, url: str, root: str) -> None:

@@ -6,9 +6,10 @@ This file lists the public surface. It holds no code of its own.
 from dbos_notebook.client import Client, connect
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.receipt import Receipt
+from dbos_notebook.drawing.graph_svg import draw
+from dbos_notebook.drawing.picture import Picture
 from dbos_notebook.errors import (
     AuthenticationError,
-    BrokenOffError,
     ConfirmationError,
     ControlError,
     ControlInterrupt,
@@ -24,6 +25,7 @@ from dbos_notebook.errors import (
     NotDBOSDatabaseError,
     NotebookError,
     OutputError,
+    PartialFailureError,
     PermissionDeniedError,
     PictureError,
     QueryCancelledError,
@@ -38,14 +40,11 @@ from dbos_notebook.errors import (
     UnsupportedRevisionError,
     WorkflowNotFoundError,
 )
-from dbos_notebook.pictures.draw import draw
-from dbos_notebook.pictures.picture import Picture
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AuthenticationError",
-    "BrokenOffError",
     "Client",
     "ConfirmationError",
     "ControlError",
@@ -62,6 +61,7 @@ __all__ = [
     "NotDBOSDatabaseError",
     "NotebookError",
     "OutputError",
+    "PartialFailureError",
     "PermissionDeniedError",
     "Picture",
     "PictureError",

@@ -2,7 +2,7 @@
 
 import sys
 
-from dbos_notebook.cli import main
+from dbos_notebook.server.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from dbos_notebook.counting import Counting
-from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError, LocationError, NotCopyableError, TrustWarning
 from dbos_notebook.exploring import Exploring
 from dbos_notebook.picturing import Picturing
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from dbos import Serializer
 
     from dbos_notebook.database.catalog import Catalog
-    from dbos_notebook.database.locate import Location
+    from dbos_notebook.database.location import Location
     from dbos_notebook.database.reader import Reader
-    from dbos_notebook.payloads.trusted import Decoder
+    from dbos_notebook.payloads.decoders import Decoder
     from dbos_notebook.workflow import Workflow
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
@@ -104,9 +104,9 @@ def connect(
     """
     from dbos_notebook.database import open_reader
     from dbos_notebook.database.catalog import read_catalog
-    from dbos_notebook.database.locate import check_name, locate
-    from dbos_notebook.payloads.trusted import Readers, Trusted, inert
-    from dbos_notebook.tables.vocabulary import expected_columns
+    from dbos_notebook.database.location import check_name, locate
+    from dbos_notebook.payloads.decoders import Readers, Trusted, inert
+    from dbos_notebook.tables.columns import expected_columns
 
     try:
         location = locate(database)
@@ -170,7 +170,7 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         application_name: str | None = None,
         read_only: bool = False,
     ) -> None:
-        from dbos_notebook.tables.queries import Queries
+        from dbos_notebook.tables.sql import Queries
 
         self._reader = reader
         self._queries = Queries(catalog, decoder, application_name)
@@ -181,7 +181,7 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
     def _read_catalog(self) -> Catalog:
         """Read the catalog again, such as when the application was upgraded, and use it."""
         from dbos_notebook.database.catalog import read_catalog
-        from dbos_notebook.tables.vocabulary import expected_columns
+        from dbos_notebook.tables.columns import expected_columns
 
         self._queries.use(read_catalog(self._reader, expected_columns()))
         return self.catalog
@@ -207,7 +207,7 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
 
     @repeat_if_changed
     def _repr_html_(self) -> str:
-        from dbos_notebook.pictures.card import client_card
+        from dbos_notebook.drawing.cards import client_card
         from dbos_notebook.tables import aggregates
 
         with self._reader.session() as session:
@@ -376,13 +376,13 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         True
         """
         if what == "steps":
+            from dbos_notebook.tables.columns import STEP
             from dbos_notebook.tables.filters import as_texts
-            from dbos_notebook.tables.vocabulary import STEP
 
             ids = as_texts(filters.pop("workflows", []), "workflows")
             with self._reader.session() as session:
                 return session.explain(self._queries.step_select(STEP, ids))
-        from dbos_notebook.tables.vocabulary import WORKFLOW
+        from dbos_notebook.tables.columns import WORKFLOW
 
         checked = self._check(filters)
         with self._reader.session() as session:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dbos_notebook.database.reader import Reader
-    from dbos_notebook.tables.queries import Queries
+    from dbos_notebook.tables.sql import Queries
 
 
 class Counting:

@@ -28,7 +28,7 @@ The tree::
         │   └── StepNotFoundError (LookupError)     there is no such step to start from; ``plan``
         ├── ScheduleNotFoundError (LookupError)     no schedule has that name
         ├── ConfirmationError                       many workflows, or a deletion; ``plan``
-        └── BrokenOffError                          a fault ended it half way; ``receipt``
+        └── PartialFailureError                          a fault ended it half way; ``receipt``
 
     ControlInterrupt             (KeyboardInterrupt)  Ctrl-C ended control or waiting half way
     TruncatedWarning             (UserWarning)      a listing left rows out
@@ -162,7 +162,7 @@ class ConfirmationError(ControlError):
     """The call changes many workflows, or deletes; ``confirm=True`` is asked for."""
 
 
-class BrokenOffError(ControlError):
+class PartialFailureError(ControlError):
     """A fault ended the call half way. ``receipt`` tells what was done."""
 
 

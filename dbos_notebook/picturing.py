@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError
 
 if TYPE_CHECKING:
     import networkx as nx
 
     from dbos_notebook.database.reader import Reader
-    from dbos_notebook.pictures.picture import Picture
-    from dbos_notebook.pictures.theme import ThemeName
-    from dbos_notebook.tables.queries import Queries
+    from dbos_notebook.drawing.picture import Picture
+    from dbos_notebook.drawing.theme import ThemeName
+    from dbos_notebook.tables.sql import Queries
 
 
 class Picturing:
@@ -74,7 +74,7 @@ class Picturing:
         >>> graph.edges[("checkout-1", 4), "checkout-1-4"]["kind"]
         'starts'
         """
-        from dbos_notebook.graphs.rows import graph_of, read
+        from dbos_notebook.graphs.build import graph_of, read
         from dbos_notebook.tables.filters import as_texts, check_window
 
         ids = as_texts(workflow_id, "workflow_id")
@@ -138,7 +138,7 @@ class Picturing:
         >>> print(db.timeline("checkout-1", depth=0, hide="bookkeeping").text[:8])
         checkout
         """
-        from dbos_notebook.pictures.timeline import timeline
+        from dbos_notebook.drawing.timeline import timeline
 
         graph = self.graph(workflow_id, children=children, depth=depth)
         return timeline(

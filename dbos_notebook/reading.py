@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError, nearest
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dbos_notebook.database.reader import Reader
-    from dbos_notebook.payloads.trusted import Decoder
-    from dbos_notebook.tables.queries import Queries
+    from dbos_notebook.payloads.decoders import Decoder
+    from dbos_notebook.tables.sql import Queries
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
     Time = str | dt.datetime | dt.date | dt.timedelta | pd.Timestamp | pd.Timedelta
@@ -256,7 +256,7 @@ class Reading:
         import pyarrow as pa
 
         from dbos_notebook.tables import frames, streaming
-        from dbos_notebook.tables.vocabulary import STEP, WORKFLOW
+        from dbos_notebook.tables.columns import STEP, WORKFLOW
 
         if what not in ("workflows", "steps"):
             raise FilterError(

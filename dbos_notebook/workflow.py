@@ -6,13 +6,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dbos_notebook.errors import WorkflowNotFoundError
-from dbos_notebook.payloads.errors import shown
-from dbos_notebook.printable import printable
+from dbos_notebook.payloads.recorded_errors import shown
+from dbos_notebook.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dbos_notebook.graphs.spans import Runs
+    from dbos_notebook.graphs.intervals import Runs
 
 SHOWN_CHARACTERS = 200
 
@@ -196,32 +196,33 @@ class Workflow:
                 value = self._waited(value)
             found[name] = printable(value)
         if self.row["status"] == "CANCELLED" and self.row["recovery_attempts"] == 0:
-            from dbos_notebook.pictures import words
+            from dbos_notebook.graphs.intervals import describe_unstarted
 
             how = self._runs.unstarted(self.id)
-            found |= {} if how is None else {"note": words.unstarted(how, found.get("waited", ""))}
+            note = {} if how is None else {"note": describe_unstarted(how, found.get("waited", ""))}
+            found |= note
         return found
 
     def _took(self, duration: pd.Timedelta) -> str:
         """Say how long its latest run took; its steps know more than whole seconds do."""
-        from dbos_notebook.pictures import words
+        from dbos_notebook import text
 
         runs, span = self._runs, self._runs.span(self.id)
         if not runs.coarse or span is None or span.begun is None:
             return f"{duration.total_seconds():,.3f} s"
         lasted = (span.ended - span.begun) / 1000
-        return words.about(lasted) if runs.to_the_second(self.id) else f"{lasted:,.3f} s"
+        return text.about(lasted) if runs.to_the_second(self.id) else f"{lasted:,.3f} s"
 
     def _waited(self, wait: pd.Timedelta) -> str:
-        from dbos_notebook.pictures import words
+        from dbos_notebook import text
 
         seconds = wait.total_seconds()
-        return words.about(seconds) if self._runs.coarse else f"{seconds:,.3f} s"
+        return text.about(seconds) if self._runs.coarse else f"{seconds:,.3f} s"
 
     @cached_property
     def _runs(self) -> Runs:
         from dbos_notebook.graphs import execution_graph
-        from dbos_notebook.graphs.spans import Runs
+        from dbos_notebook.graphs.intervals import Runs
 
         return Runs(execution_graph(self.row.to_frame().T, self.steps, copied=self._copied()))
 
@@ -259,7 +260,7 @@ class Workflow:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        from dbos_notebook.pictures.card import workflow_card
+        from dbos_notebook.drawing.cards import workflow_card
 
         return workflow_card(
             self._identity(),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dbos_notebook import apps
-from dbos_notebook.cli import main
+from dbos_notebook.server import commands
+from dbos_notebook.server.cli import main
 
 
 def test_the_command_is_installed() -> None:
@@ -20,11 +20,11 @@ def test_the_command_is_installed() -> None:
 
 
 def test_notebooks_are_copied_once_and_never_overwritten(tmp_path: Path) -> None:
-    folder = apps.copy_notebooks(tmp_path)
+    folder = commands.copy_notebooks(tmp_path)
     mine = folder / "quickstart.ipynb"
     assert json.loads(mine.read_text())["nbformat"] == 4
     mine.write_text("my own")
-    assert apps.copy_notebooks(tmp_path) == folder
+    assert commands.copy_notebooks(tmp_path) == folder
     assert mine.read_text() == "my own"
 
 
@@ -59,8 +59,8 @@ def test_a_password_travels_by_the_environment_alone(monkeypatch: pytest.MonkeyP
         ran.append((arguments, environment))
         return 0
 
-    monkeypatch.setattr(apps, "_run", run)  # a server is not what this is about
-    monkeypatch.setattr(apps, "copy_notebooks", lambda directory: directory)
+    monkeypatch.setattr(commands, "_run", run)  # a server is not what this is about
+    monkeypatch.setattr(commands, "copy_notebooks", lambda directory: directory)
     assert main(["lab", "--database", url]) == 0
     arguments, environment = ran[0]
     assert "s3cret" not in " ".join(arguments)

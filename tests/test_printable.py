@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dbos_notebook.printable import printable
+from dbos_notebook.text import printable
 
 
 @pytest.mark.parametrize(

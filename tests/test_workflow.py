@@ -183,7 +183,7 @@ def test_a_name_forges_no_line_and_obeys_no_terminal(
 
 
 def test_a_long_traceback_is_cut() -> None:
-    from dbos_notebook.pictures.card import MOST_CHARACTERS, lines
+    from dbos_notebook.drawing.cards import MOST_CHARACTERS, lines
 
     shown = lines("first\n" + "\x1b" + "T" * 5_000_000)
     assert shown.startswith("first\n\\x1bTTT")

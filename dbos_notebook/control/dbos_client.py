@@ -1,9 +1,4 @@
-"""The ``DBOSClient`` of the dbos that is installed, called alike whatever its version.
-
-What each version has is in ``database.releases``; a call or an option that the installed one lacks
-is refused before anything is read (``require_available``). What remains are differences of form:
-arguments of the constructor, calls for many workflows at once, and one schema per process.
-"""
+"""The ``DBOSClient`` of the installed ``dbos``, called the same way whatever its version."""
 
 from __future__ import annotations
 
@@ -14,11 +9,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dbos_notebook.database import releases
-from dbos_notebook.errors import RefusedError, UnsupportedRevisionError
+from dbos_notebook.errors import (
+    RefusedError,
+    UnsupportedRevisionError,
+)
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
     from dbos import DBOSClient
+
 
 T = TypeVar("T")
 

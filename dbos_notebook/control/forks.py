@@ -1,4 +1,4 @@
-"""Fork and rewind: the verbs that start from a step."""
+"""Fork and rewind: resolve the start step, evaluate, call DBOS, verify."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dbos_notebook.control import privileges, rows
+from dbos_notebook.control import permissions, records
 from dbos_notebook.control.dbos_client import forks_keep_version
-from dbos_notebook.control.destinations import choose, read_queues
-from dbos_notebook.control.forkpoints import ForkPoint, resolve
-from dbos_notebook.control.privileges import Needs
-from dbos_notebook.control.rows import Row
-from dbos_notebook.control.verbs import Item, ItemKey, Known, Verb, changed
+from dbos_notebook.control.fork_points import ForkPoint, resolve
+from dbos_notebook.control.operations import ItemKey, Known, Operation, PlanItem, changed
+from dbos_notebook.control.permissions import Needs
+from dbos_notebook.control.queue_selection import choose, read_queues
+from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
 
     from dbos_notebook.database.reader import Session
-    from dbos_notebook.tables.queries import Queries
+    from dbos_notebook.tables.sql import Queries
 
 _NAMESPACE = uuid.UUID("6f0d1c1e-6f5b-5d3c-9a55-0d805b07eb00")
 _LEGIBLE = 40
@@ -52,11 +52,11 @@ def fork_id(key: str | None, workflow_id: str, start_step: int) -> str:
 
 
 @dataclass(frozen=True)
-class FromStep(Verb):
-    """A verb that starts from a step, and what fork and rewind share."""
+class StepOperation(Operation):
+    """An operation that starts from a step, and what fork and rewind share."""
 
     enqueues: ClassVar[bool] = True
-    certain: ClassVar[bool] = True
+    raises_if_nothing_done: ClassVar[bool] = True
     start_step: Any = None
     application_version: str | None = None
     queue_name: str | None = None
@@ -78,11 +78,11 @@ class FromStep(Verb):
             keys += [ItemKey(one, step) for step in several]
         return keys
 
-    def judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+    def evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
         """Say what would happen to one workflow from one step."""
-        return dataclasses.replace(self._judge(key, known, before), start_step=key.start_step)
+        return dataclasses.replace(self._evaluate(key, known, before), start_step=key.start_step)
 
-    def _judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+    def _evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
         raise NotImplementedError
 
     def _points(
@@ -91,7 +91,7 @@ class FromStep(Verb):
         queries: Queries,
         known: Known,
         ids: Sequence[str],
-        before: Mapping[ItemKey, Item],
+        before: Mapping[ItemKey, PlanItem],
     ) -> None:
         """Find the steps of those that exist; those of an earlier plan stay as they were."""
         if self.queue_name is not None:
@@ -99,7 +99,7 @@ class FromStep(Verb):
         known.points = {key: item.point for key, item in before.items() if item.point}
         if before:
             return
-        known.steps = rows.steps(session, queries, list(known.rows))
+        known.steps = records.steps(session, queries, list(known.rows))
         for key in self.keys(ids):
             if key.workflow_id in known.rows:
                 try:
@@ -107,7 +107,7 @@ class FromStep(Verb):
                 except StepNotFoundError as error:
                     known.points[key] = str(error)
 
-    def _placed(self, item: Item, known: Known) -> Item:
+    def _placed(self, item: PlanItem, known: Known) -> PlanItem:
         """Say onto which queue it goes, or refuse where it would wait there for ever."""
         if item.verdict != "do" or item.row is None:
             return item
@@ -123,7 +123,7 @@ class FromStep(Verb):
             queue_partition_key=place.queue_partition_key,
         )
 
-    def _from(self, item: Item, client_options: dict[str, Any]) -> dict[str, Any]:
+    def _from(self, item: PlanItem, client_options: dict[str, Any]) -> dict[str, Any]:
         return client_options | {
             "application_version": self.application_version,
             "queue_name": item.queue_name,
@@ -141,30 +141,30 @@ class FromStep(Verb):
 
 
 @dataclass(frozen=True)
-class Fork(FromStep):
+class Fork(StepOperation):
     """Fork: a new workflow that copies the steps before one, and runs from there."""
 
     action: ClassVar[str] = "fork"
-    needed: ClassVar[Needs] = privileges.FORK
+    needed: ClassVar[Needs] = permissions.FORK
     timeout: float | None = None
     key: str | None = None
     replacement_children: Mapping[str, str] | None = None
     force: bool = False
 
-    def needs(self, items: Sequence[Item]) -> Needs:
+    def needs(self, items: Sequence[PlanItem]) -> Needs:
         """Return the privileges; to copy steps takes more."""
         copies = any(item.point is not None and item.point.start_step > 1 for item in items)
-        return {**self.needed, **(privileges.FORK_COPYING if copies else {})}
+        return {**self.needed, **(permissions.FORK_COPYING if copies else {})}
 
-    def look(
+    def read(
         self,
         session: Session,
         queries: Queries,
         ids: Sequence[str],
-        before: Mapping[ItemKey, Item],
+        before: Mapping[ItemKey, PlanItem],
     ) -> Known:
         """Read the originals, their steps, and the forks that may be there already."""
-        known = Known(rows.workflows(session, queries, ids))
+        known = Known(records.workflows(session, queries, ids))
         known.records_origins = queries.catalog.has("workflow_status", "forked_from")
         self._points(session, queries, known, ids, before)
         for key, point in known.points.items():
@@ -175,17 +175,17 @@ class Fork(FromStep):
                 known.new_ids[key] = fork_id(self.key, key.workflow_id, point.start_step)
         replacements = (self.replacement_children or {}).values()
         others = [*known.new_ids.values(), *replacements]
-        known.rows |= rows.workflows(session, queries, others)
+        known.rows |= records.workflows(session, queries, others)
         return known
 
-    def _judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+    def _evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
         workflow_id = key.workflow_id
         row = known.rows.get(workflow_id)
         if row is None:
-            return Item(workflow_id, "not_found", "no workflow has this ID")
+            return PlanItem(workflow_id, "not_found", "no workflow has this ID")
         point = known.points.get(key)
         if not isinstance(point, ForkPoint):
-            return Item(workflow_id, "refused", point or (before.effect if before else ""), row)
+            return PlanItem(workflow_id, "refused", point or (before.effect if before else ""), row)
         new_id = known.new_ids[key]
         existing = known.rows.get(new_id)
         # Where origins are not recorded, the ID itself says it: it is made from the original's.
@@ -196,23 +196,23 @@ class Fork(FromStep):
             effect = f"already forked as {new_id}, which is {existing.status}"
             if self.application_version not in (None, existing.app_version):
                 effect += f" under version {existing.app_version or 'of any name'}"
-            return Item(workflow_id, "unchanged", effect, row, point, new_id)
+            return PlanItem(workflow_id, "unchanged", effect, row, point, new_id)
         if existing is not None:
             effect = f"the fork's ID {new_id} is taken by a workflow that is no fork of this one"
-            return Item(workflow_id, "refused", effect, row, point)
+            return PlanItem(workflow_id, "refused", effect, row, point)
         if row.active and not self.force:
             effect = (
                 f"it is {row.status}: the fork would do its work a second time. Cancel it first, "
                 "or force=True"
             )
-            return Item(workflow_id, "refused", effect, row, point)
+            return PlanItem(workflow_id, "refused", effect, row, point)
         unknown = [
             new for new in (self.replacement_children or {}).values() if new not in known.rows
         ]
         if unknown:
             effect = f"no workflow has the ID {unknown[0]!r}, given in replacement_children"
-            return Item(workflow_id, "refused", effect, row, point)
-        item = Item(workflow_id, "do", self._effect(point, known), row, point, new_id)
+            return PlanItem(workflow_id, "refused", effect, row, point)
+        item = PlanItem(workflow_id, "do", self._effect(point, known), row, point, new_id)
         return self._placed(item, known)
 
     def _effect(self, point: ForkPoint, known: Known) -> str:
@@ -226,7 +226,7 @@ class Fork(FromStep):
             )
         return effect
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Fork one by one: DBOS has no public call for many."""
         from dbos import SetWorkflowID
 
@@ -244,63 +244,65 @@ class Fork(FromStep):
             with SetWorkflowID(item.new_workflow_id):
                 client.fork_workflow(item.workflow_id, item.point.start_step, **options)
 
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+    def succeeded(
+        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
+    ) -> bool:
         """Tell whether the fork is there."""
         # The ID was free before; a database of dbos before 2.4 does not record origins.
         return new is not None and new.forked_from in (None, item.workflow_id)
 
-    def target(self, item: Item) -> tuple[str | None, str | None]:
+    def target(self, item: PlanItem) -> tuple[str | None, str | None]:
         """Return the version and queue of the fork."""
         own = item.row.app_version if item.row and forks_keep_version() else None
         return self.application_version or own, item.queue_name
 
 
 @dataclass(frozen=True)
-class Rewind(FromStep):
+class Rewind(StepOperation):
     """Rewind: the same workflow, its steps from one on discarded, enqueued again."""
 
     action: ClassVar[str] = "rewind"
-    needed: ClassVar[Needs] = privileges.REWIND
+    needed: ClassVar[Needs] = permissions.REWIND
     # Somebody else's resume changes the row as well.
     traceable: ClassVar[bool] = False
 
-    def needs(self, items: Sequence[Item]) -> Needs:
+    def needs(self, items: Sequence[PlanItem]) -> Needs:
         """Return the privileges; to set the version takes one more."""
-        extra = privileges.REWIND_TO_VERSION if self.application_version else {}
+        extra = permissions.REWIND_TO_VERSION if self.application_version else {}
         return {**self.needed, **extra}
 
-    def look(
+    def read(
         self,
         session: Session,
         queries: Queries,
         ids: Sequence[str],
-        before: Mapping[ItemKey, Item],
+        before: Mapping[ItemKey, PlanItem],
     ) -> Known:
         """Read the workflows and their steps."""
-        known = Known(rows.workflows(session, queries, ids))
+        known = Known(records.workflows(session, queries, ids))
         self._points(session, queries, known, ids, before)
         return known
 
-    def _judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+    def _evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
         workflow_id = key.workflow_id
         row = known.rows.get(workflow_id)
         if row is None:
-            return Item(workflow_id, "not_found", "no workflow has this ID")
+            return PlanItem(workflow_id, "not_found", "no workflow has this ID")
         point = known.points.get(key)
         if not isinstance(point, ForkPoint):
-            return Item(workflow_id, "refused", point or (before.effect if before else ""), row)
+            return PlanItem(workflow_id, "refused", point or (before.effect if before else ""), row)
         if row.active:
             effect = f"it is {row.status}, and DBOS rewinds only what has ended: cancel it first"
-            return Item(workflow_id, "refused", effect, row, point)
+            return PlanItem(workflow_id, "refused", effect, row, point)
         if point.start_step < 1:
             effect = "dbos for Python rewinds to step 1 at the earliest, and its steps begin at 0"
-            return Item(workflow_id, "refused", effect, row, point)
+            return PlanItem(workflow_id, "refused", effect, row, point)
         effect = f"forgets {point.label} and what came after, its result and later messages"
         if point.repeated:
             effect += f"; repeats what had succeeded: {_listed(point.repeated)}"
-        return self._placed(Item(workflow_id, "do", effect, row, point), known)
+        return self._placed(PlanItem(workflow_id, "do", effect, row, point), known)
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Rewind one by one, as DBOS does."""
         for item in items:
             if item.point is None:
@@ -309,11 +311,13 @@ class Rewind(FromStep):
                 item.workflow_id, start_step=item.point.start_step, **self._from(item, {})
             )
 
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+    def succeeded(
+        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
+    ) -> bool:
         """Tell whether its row has changed."""
         return after is not None and changed(item.row, after)
 
-    def target(self, item: Item) -> tuple[str | None, str | None]:
+    def target(self, item: PlanItem) -> tuple[str | None, str | None]:
         """Return its own version unless told otherwise."""
         own = item.row.app_version if item.row else None
         return self.application_version or own, item.queue_name

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.control.sheet import Sheet
+from dbos_notebook.control.display import TableRepr
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dbos_notebook.control.operations import ItemKey, Operation, PlanItem
     from dbos_notebook.control.receipt import Receipt
-    from dbos_notebook.control.verbs import Item, ItemKey, Verb
     from dbos_notebook.errors import NotebookError
 
 COLUMNS = (
@@ -51,14 +51,14 @@ class Plan:
 
     def __init__(
         self,
-        verb: Verb,
-        items: Sequence[Item],
+        operation: Operation,
+        items: Sequence[PlanItem],
         apply: Callable[[Plan, bool], Receipt],
         *,
         problem: NotebookError | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        self.verb = verb
+        self.operation = operation
         self.items = list(items)
         # Why apply() would be refused as a whole, as things were when the plan was made.
         self.problem = problem
@@ -70,8 +70,8 @@ class Plan:
 
     @property
     def action(self) -> str:
-        """The verb: "cancel", "fork", …."""
-        return self.verb.action
+        """The operation: "cancel", "fork", …."""
+        return self.operation.action
 
     @property
     def counts(self) -> dict[str, int]:
@@ -101,12 +101,12 @@ class Plan:
         """Return the plan as a DataFrame: a row per workflow, or per fork."""
         import pandas as pd
 
-        from dbos_notebook.tables.vocabulary import TEXT
+        from dbos_notebook.tables.columns import TEXT
 
         rows = []
         for item in self.items:
-            version, queue = self.verb.target(item)
-            enqueued = self.verb.enqueues and item.verdict == "do"
+            version, queue = self.operation.target(item)
+            enqueued = self.operation.enqueues and item.verdict == "do"
             rows.append(
                 (
                     item.workflow_id,
@@ -127,8 +127,8 @@ class Plan:
         texts = {name: TEXT for name in COLUMNS if name != "start_step"}
         return frame.astype(texts | {"start_step": "Int64"})
 
-    def _sheet(self) -> Sheet:
-        options = ", ".join(f"{name}={value!r}" for name, value in self.verb.options().items())
+    def _sheet(self) -> TableRepr:
+        options = ", ".join(f"{name}={value!r}" for name, value in self.operation.options().items())
         title = f"Plan: {self.action} {_many(self.items)}{' with ' + options if options else ''}"
         notes = list(self.notes)
         told = {item.will_run for item in self.items if item.will_run}
@@ -147,7 +147,7 @@ class Plan:
         elif self.counts["do"]:
             notes.append("Nothing has been written. plan.apply() does it.")
         shown = [name for name in COLUMNS if name not in hidden]
-        return Sheet(title, self.counts, notes, self.to_frame(), shown, "plan.to_frame()")
+        return TableRepr(title, self.counts, notes, self.to_frame(), shown, "plan.to_frame()")
 
     def __repr__(self) -> str:
         return self._sheet().text()

@@ -13,27 +13,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from dbos_notebook.control import causes, rows
-from dbos_notebook.control.alive import Prospects
-from dbos_notebook.control.causes import Cause
-from dbos_notebook.control.course import Course
+from dbos_notebook.control import failure_analysis, records
+from dbos_notebook.control.availability import ExecutorAvailability
+from dbos_notebook.control.batch_runner import BatchRunner, InterruptCounter
 from dbos_notebook.control.dbos_client import require_available
+from dbos_notebook.control.display import watch
+from dbos_notebook.control.failure_analysis import Cause, descent
 from dbos_notebook.control.forks import Fork
+from dbos_notebook.control.operations import ItemKey, Known, PlanItem
 from dbos_notebook.control.plan import Plan
-from dbos_notebook.control.presses import Presses
-from dbos_notebook.control.receipt import Line, Receipt
-from dbos_notebook.control.rows import Row
-from dbos_notebook.control.status import descent
-from dbos_notebook.control.verbs import Item, ItemKey, Known
-from dbos_notebook.control.waiting import watch
-from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.control.receipt import Receipt, ReceiptLine
+from dbos_notebook.control.records import WorkflowRecord
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import NotebookError
-from dbos_notebook.tables.vocabulary import FAILED_STATUSES
+from dbos_notebook.tables.columns import FAILED_STATUSES
 
 if TYPE_CHECKING:
-    from dbos_notebook.control.steer import Steer
+    from dbos_notebook.control.controller import Controller
     from dbos_notebook.database.reader import Session
-    from dbos_notebook.tables.queries import Queries
+    from dbos_notebook.tables.sql import Queries
 
 TIMEOUT_SECONDS = 600.0
 
@@ -46,30 +44,30 @@ class RepairFork(Fork):
     wait: bool = True
     timeout_waiting: float = TIMEOUT_SECONDS
 
-    def look(
+    def read(
         self,
         session: Session,
         queries: Queries,
         ids: Sequence[str],
-        before: Mapping[ItemKey, Item],
+        before: Mapping[ItemKey, PlanItem],
     ) -> Known:
         """Read what a fork needs, and the forks that there are, whoever made them."""
-        known = super().look(session, queries, ids, before)
+        known = super().read(session, queries, ids, before)
         # A fork of a fork as well: it has done the same work.
         for original, forks in descent(session, queries, ids).items():
             known.forks[original] = max(forks, key=_rank)
         return known
 
-    def _judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+    def _evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
         # Nothing where a fork of it lives or is done.
         workflow_id = key.workflow_id
         row, best = known.rows.get(workflow_id), known.forks.get(workflow_id)
         if row is not None and row.status not in FAILED_STATUSES:
-            return Item(workflow_id, "unchanged", f"it has not failed: it is {row.status}", row)
+            return PlanItem(workflow_id, "unchanged", f"it has not failed: it is {row.status}", row)
         if best is not None and not self.force and best.status not in FAILED_STATUSES:
             effect = f"already forked as {best.workflow_id}, which is {best.status}"
             point = known.points.get(key)
-            return Item(
+            return PlanItem(
                 workflow_id,
                 "unchanged",
                 effect,
@@ -77,7 +75,7 @@ class RepairFork(Fork):
                 None if isinstance(point, str) else point,
                 best.workflow_id,
             )
-        item = super()._judge(key, known, before)
+        item = super()._evaluate(key, known, before)
         if item.verdict == "unchanged":
             made = known.rows[item.new_workflow_id or ""]
             failed = ": it failed again" if made.status in FAILED_STATUSES else ""
@@ -92,7 +90,7 @@ class RepairFork(Fork):
         return found
 
 
-def _rank(fork: Row) -> tuple[bool, bool, int]:
+def _rank(fork: WorkflowRecord) -> tuple[bool, bool, int]:
     return fork.status == "SUCCESS", fork.active, fork.created_at or 0
 
 
@@ -100,7 +98,7 @@ def _rank(fork: Row) -> tuple[bool, bool, int]:
 class _Tree:
     """The failed workflows of what was asked for, and what is to be done about each."""
 
-    found: dict[str, Row] = field(default_factory=dict)
+    found: dict[str, WorkflowRecord] = field(default_factory=dict)
     causes: dict[str, Cause] = field(default_factory=dict)
     heights: dict[str, int] = field(default_factory=dict)
 
@@ -123,76 +121,82 @@ class _Tree:
 class Repair:
     """Plans and applies the repair of failed trees."""
 
-    def __init__(self, steer: Steer) -> None:
-        self._steer = steer
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
 
     @repeat_if_changed
-    def plan(self, verb: RepairFork, ids: Sequence[str]) -> Plan:
+    def plan(self, operation: RepairFork, ids: Sequence[str]) -> Plan:
         """Find the failures, deepest first, and say what would be forked from where."""
-        require_available(verb.action, list(verb.options()))
-        steer = self._steer
-        with steer.reader.session() as session:
+        require_available(operation.action, list(operation.options()))
+        controller = self._controller
+        with controller.reader.session() as session:
             tree = self._explore(session, ids)
             order = sorted(tree.causes, key=tree.heights.__getitem__)
-            verb = dataclasses.replace(
-                verb, start_step={one: c.point.start_step for one, c in tree.causes.items()}
+            operation = dataclasses.replace(
+                operation, start_step={one: c.point.start_step for one, c in tree.causes.items()}
             )
             rest = [one for one in ids if one not in tree.causes]
-            known = steer.look(session, verb, [*order, *rest], {})
-            keys = verb.keys([*order, *rest])
+            known = controller.read_snapshot(session, operation, [*order, *rest], {})
+            keys = operation.keys([*order, *rest])
             # Where each starts was found with its causes; the step's own rule is another.
             for key in keys[: len(order)]:
                 if not isinstance(known.points[key], str):
                     known.points[key] = tree.causes[key.workflow_id].point
-            prospects = Prospects(session, steer.queries, steer.reader.location)
+            availability = ExecutorAvailability(
+                session, controller.queries, controller.reader.location
+            )
             items, asked = [], set(ids)
             for key in keys:
                 one = key.workflow_id
-                item = self._item(verb, key, known, tree.causes.get(one))
+                item = self._item(operation, key, known, tree.causes.get(one))
                 items.append(dataclasses.replace(item, asked=one in asked))
-            found = steer.conditions(session, verb, items)
-            items = [self._with_prospect(verb, item, prospects) for item in items]
+            found = controller.conditions(session, operation, items)
+            items = [self._with_availability(operation, item, availability) for item in items]
         causes_ = dict(tree.causes)
         return Plan(
-            verb,
+            operation,
             items,
             lambda plan, _: self._apply(plan, causes_),
             problem=found.problem,
             notes=found.notes,
         )
 
-    def _with_prospect(self, verb: RepairFork, item: Item, prospects: Prospects) -> Item:
+    def _with_availability(
+        self, operation: RepairFork, item: PlanItem, availability: ExecutorAvailability
+    ) -> PlanItem:
         if item.verdict != "do" or item.row is None:
             return item
-        owner = self._steer.owner(verb, item)
-        told = prospects.of(verb.application_version, owner, item.queue_name)
+        owner = self._controller.owner(operation, item)
+        told = availability.of(operation.application_version, owner, item.queue_name)
         return dataclasses.replace(item, will_run=told)
 
     def _explore(self, session: Session, ids: Sequence[str]) -> _Tree:
-        queries, tree = self._steer.queries, _Tree()
-        known = rows.with_failures_below(session, queries, ids)
+        queries, tree = self._controller.queries, _Tree()
+        known = records.with_failures_below(session, queries, ids)
         failures = [one for one, row in known.items() if row.status in FAILED_STATUSES]
-        steps = rows.steps(session, queries, failures)
+        steps = records.steps(session, queries, failures)
         level: list[str] = list(dict.fromkeys(ids))
         # A cycle made by hand ends it, since what was looked at is not looked at again.
         while level:
             tree.found |= {one: known[one] for one in level if one in known}
             failed = [one for one in level if one in steps]
             for one in failed:
-                tree.causes[one] = causes.find(known[one], steps[one], known)
+                tree.causes[one] = failure_analysis.find(known[one], steps[one], known)
             below = [child for one in failed for child in tree.causes[one].children]
             level = [child for child in dict.fromkeys(below) if child not in tree.causes]
         tree.measure()
         return tree
 
-    def _item(self, verb: RepairFork, key: ItemKey, known: Known, cause: Cause | None) -> Item:
+    def _item(
+        self, operation: RepairFork, key: ItemKey, known: Known, cause: Cause | None
+    ) -> PlanItem:
         if cause is None:
             one = key.workflow_id
             row = known.rows.get(one)
             if row is None:
-                return Item(one, "not_found", "no workflow has this ID")
-            return Item(one, "unchanged", f"it has not failed: it is {row.status}", row)
-        item = verb.judge(key, known, None)
+                return PlanItem(one, "not_found", "no workflow has this ID")
+            return PlanItem(one, "unchanged", f"it has not failed: it is {row.status}", row)
+        item = operation.evaluate(key, known, None)
         if item.verdict != "do":
             return item
         if cause.problem:
@@ -206,22 +210,22 @@ class Repair:
 
     def _apply(self, plan: Plan, found: Mapping[str, Cause]) -> Receipt:
         """Fork level by level, and wait for each before the next."""
-        steer, verb = self._steer, plan.verb
-        if not isinstance(verb, RepairFork):
-            raise TypeError("A repair's plan has a repair's verb.")
-        steer.require_writable()
-        steer.require_conditions(plan)
+        controller, operation = self._controller, plan.operation
+        if not isinstance(operation, RepairFork):
+            raise TypeError("A repair's plan has a repair's operation.")
+        controller.require_writable()
+        controller.require_conditions(plan)
         began = dt.datetime.now(dt.UTC)
-        run = _Run(steer, plan, verb, found)
+        run = _Run(controller, plan, operation, found)
         run.go()
-        with Presses() as presses:
+        with InterruptCounter() as interrupts:
             receipt = run.receipt()
             receipt.called_at = began
-            steer.history.add(began, verb.action, verb.options(), receipt)
-        if presses.count and run.course is None:
+            controller.history.add(began, operation.action, operation.options(), receipt)
+        if interrupts.count and run.runner is None:
             run.end().interrupted = True
-        if run.course is not None:
-            steer.raise_broken(plan, receipt, run.course)
+        if run.runner is not None:
+            controller.raise_broken(plan, receipt, run.runner)
         return receipt
 
 
@@ -229,25 +233,25 @@ class _Run:
     """One application of a repair's plan."""
 
     def __init__(
-        self, steer: Steer, plan: Plan, verb: RepairFork, found: Mapping[str, Cause]
+        self, controller: Controller, plan: Plan, operation: RepairFork, found: Mapping[str, Cause]
     ) -> None:
-        self._steer = steer
+        self._controller = controller
         self._plan = plan
-        self._verb = verb
+        self._verb = operation
         self._causes = found
-        self._deadline = time.monotonic() + verb.timeout_waiting
-        self.lines: dict[str, Line] = {}
+        self._deadline = time.monotonic() + operation.timeout_waiting
+        self.lines: dict[str, ReceiptLine] = {}
         self._notes: list[str] = []
         self._receipts: list[Receipt] = []
-        # The course that broke off, if one did.
-        self.course: Course | None = None
+        # The runner that broke off, if one did.
+        self.runner: BatchRunner | None = None
         self._states: dict[str, str] = {}
 
     def go(self) -> None:
         """Go up the levels until all is done or something ends it."""
         left = list(self._plan.items)
         try:
-            while left and self.course is None:
+            while left and self.runner is None:
                 done = set(self.lines)
                 level = [item for item in left if self._children(item) <= done]
                 if not level:
@@ -255,7 +259,7 @@ class _Run:
                 self._level(level)
                 left = [item for item in left if item.workflow_id not in self.lines]
                 above = {child for item in left for child in self._children(item)}
-                if self.course is None and self._verb.wait:
+                if self.runner is None and self._verb.wait:
                     self._wait([line for one, line in self.lines.items() if one in above])
         except KeyboardInterrupt:
             self.end().interrupted = True
@@ -264,13 +268,13 @@ class _Run:
             self.end().fatal = error
         for item in left:
             if item.workflow_id not in self.lines:
-                why = "interrupted" if self.course and self.course.interrupted else "it broke off"
+                why = "interrupted" if self.runner and self.runner.interrupted else "it broke off"
                 self._say(item, f"not begun: {why}; the same call again goes on")
 
-    def end(self) -> Course:
-        """End it between two levels; the course that is returned says why."""
-        self.course = Course(self._steer.door, self._verb.call, Presses())
-        return self.course
+    def end(self) -> BatchRunner:
+        """End it between two levels; the runner that is returned says why."""
+        self.runner = BatchRunner(self._controller.pool, self._verb.call, InterruptCounter())
+        return self.runner
 
     def receipt(self) -> Receipt:
         """Return the receipt of the whole."""
@@ -284,14 +288,14 @@ class _Run:
 
         lines = [self.lines[item.workflow_id] for item in self._plan.items]
         return Receipt(
-            self._verb.action, lines, wait=self._steer.wait, check=check, notes=self._notes
+            self._verb.action, lines, wait=self._controller.wait, check=check, notes=self._notes
         )
 
-    def _children(self, item: Item) -> set[str]:
+    def _children(self, item: PlanItem) -> set[str]:
         cause = self._causes.get(item.workflow_id)
         return set(cause.children) if cause and item.verdict == "do" else set()
 
-    def _level(self, level: Sequence[Item]) -> None:
+    def _level(self, level: Sequence[PlanItem]) -> None:
         """Fork those whose children have been forked, and if wanted have succeeded."""
         ready = []
         for item in level:
@@ -305,19 +309,19 @@ class _Run:
                 if (new := self.lines[child].new_workflow_id)
             }
             ready.append(dataclasses.replace(item, replaced=replaced or None))
-        plan = Plan(self._verb, ready, self._steer.apply)
+        plan = Plan(self._verb, ready, self._controller.apply)
         plan.applied = self._plan.applied
-        with Presses() as presses:
-            receipt, course = self._steer.carry(plan, presses)
+        with InterruptCounter() as interrupts:
+            receipt, runner = self._controller.run(plan, interrupts)
             for line in receipt.lines:
                 self.lines[line.workflow_id] = line
             self._receipts.append(receipt)
         # What is likely to run is waited for; what is not deserves a word.
         self._notes += [note for note in receipt.notes if note.startswith("⚠")]
-        if course.interrupted or course.fatal:
-            self.course = course
+        if runner.interrupted or runner.fatal:
+            self.runner = runner
 
-    def _blocked(self, item: Item) -> str | None:
+    def _blocked(self, item: PlanItem) -> str | None:
         cause = self._causes.get(item.workflow_id)
         for child in self._children(item) & (cause.required if cause else frozenset()):
             new = self.lines[child].new_workflow_id
@@ -325,7 +329,7 @@ class _Run:
                 return f"its child {child} was not repaired: {self.lines[child].detail}"
             state = self._states.get(new)
             if self._verb.wait and state != "SUCCESS":
-                if state in (None, *rows.ACTIVE):
+                if state in (None, *records.ACTIVE):
                     return (
                         f"not begun: {new}, the fork of its child {child}, had not finished after "
                         f"{self._verb.timeout_waiting:g} s ({state}); the same call again goes on"
@@ -333,17 +337,19 @@ class _Run:
                 return f"its child {child} failed again: {new} is {state}"
         return None
 
-    def _wait(self, lines: Sequence[Line]) -> None:
+    def _wait(self, lines: Sequence[ReceiptLine]) -> None:
         new = [line.new_workflow_id for line in lines if line.new_workflow_id]
         new = [one for one in new if self._states.get(one) != "SUCCESS"]
         if new:
             left = max(0.0, self._deadline - time.monotonic())
-            seen = watch(self._steer.read, new, left, f"Repair: waiting for {len(new):,} children")
+            seen = watch(
+                self._controller.read, new, left, f"Repair: waiting for {len(new):,} children"
+            )
             self._states |= {one: row.status for one, row in seen.items()}
 
-    def _say(self, item: Item, why: str) -> None:
+    def _say(self, item: PlanItem, why: str) -> None:
         status = item.row.status if item.row else None
-        self.lines[item.workflow_id] = Line(
+        self.lines[item.workflow_id] = ReceiptLine(
             item.workflow_id,
             self._verb.action,
             "unchanged",

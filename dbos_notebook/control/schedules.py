@@ -1,7 +1,4 @@
-"""The verbs of schedules: pause, resume, delete, trigger, backfill.
-
-A schedule is a ``Row`` like a workflow: its name stands for the ID, its status is ACTIVE or PAUSED.
-"""
+"""Operations on schedules: pause, resume, delete, trigger, backfill."""
 
 from __future__ import annotations
 
@@ -12,21 +9,20 @@ from typing import TYPE_CHECKING, ClassVar
 
 import sqlalchemy as sa
 
-from dbos_notebook.control import privileges, rows
-from dbos_notebook.control.contexts import PICKLED, harmless, trusted
+from dbos_notebook.control import permissions, records
 from dbos_notebook.control.dbos_client import enqueues_with_xid
-from dbos_notebook.control.destinations import problem_of_schedule, read_queues
-from dbos_notebook.control.privileges import Needs
-from dbos_notebook.control.rows import Row
-from dbos_notebook.control.verbs import Item, ItemKey, Known, Verb, Verdict
+from dbos_notebook.control.operations import ItemKey, Known, Operation, PlanItem, Verdict
+from dbos_notebook.control.permissions import Needs
+from dbos_notebook.control.queue_selection import problem_of_schedule, read_queues
+from dbos_notebook.control.records import WorkflowRecord
+from dbos_notebook.control.safe_serializer import PICKLED, harmless, trusted
 from dbos_notebook.errors import FilterError, RefusedError
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
 
     from dbos_notebook.database.reader import Session
-    from dbos_notebook.tables.queries import Queries
-
+    from dbos_notebook.tables.sql import Queries
 MOST_RUNS = 10_000
 _GONE = "no schedule has this name"
 
@@ -35,7 +31,7 @@ _GONE = "no schedule has this name"
 class Schedule:
     """What is kept of a schedule."""
 
-    row: Row
+    row: WorkflowRecord
     cron: str
     timezone: str | None
     context: str | None
@@ -62,7 +58,7 @@ def read(session: Session, queries: Queries, names: Sequence[str]) -> dict[str, 
 
 
 def _schedule(found: Mapping[str, str | None]) -> Schedule:
-    row = Row(
+    row = WorkflowRecord(
         workflow_id=found["schedule_name"] or "",
         status=found["status"] or "ACTIVE",
         name=found["workflow_name"],
@@ -87,43 +83,47 @@ def can_enqueue(queries: Queries) -> bool:
 
 
 @dataclass(frozen=True)
-class _ScheduleVerb(Verb):
+class ScheduleOperation(Operation):
+    """An operation on a schedule, by its name."""
+
     subject: ClassVar[str] = "schedule_name"
 
-    def look(
+    def read(
         self,
         session: Session,
         queries: Queries,
         ids: Sequence[str],
-        before: Mapping[ItemKey, Item],
+        before: Mapping[ItemKey, PlanItem],
     ) -> Known:
         """Read the schedules."""
         return Known({name: found.row for name, found in read(session, queries, ids).items()})
 
-    def again(self, session: Session, queries: Queries, items: Sequence[Item]) -> Known:
+    def reread(self, session: Session, queries: Queries, items: Sequence[PlanItem]) -> Known:
         """Read the schedules after the call."""
-        return self.look(session, queries, [item.workflow_id for item in items], {})
+        return self.read(session, queries, [item.workflow_id for item in items], {})
 
-    def judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+    def evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
         """Say what would happen to one schedule."""
-        item = super().judge(key, known, before)
+        item = super().evaluate(key, known, before)
         if item.verdict != "not_found":
             return item
-        return Item(key.workflow_id, "not_found", _GONE)
+        return PlanItem(key.workflow_id, "not_found", _GONE)
 
 
 @dataclass(frozen=True)
-class _SetStatus(_ScheduleVerb):
-    needed: ClassVar[Needs] = privileges.SET_SCHEDULE
+class _SetStatus(ScheduleOperation):
+    needed: ClassVar[Needs] = permissions.SET_SCHEDULE
     status: ClassVar[str]
     means: ClassVar[str]
 
-    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+    def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         if row.status == self.status:
             return "unchanged", f"it is {self.status} already"
         return "do", self.means
 
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+    def succeeded(
+        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
+    ) -> bool:
         """Tell whether it has the status."""
         return after is not None and after.status == self.status
 
@@ -136,7 +136,7 @@ class PauseSchedule(_SetStatus):
     status: ClassVar[str] = "PAUSED"
     means: ClassVar[str] = "fires no more"
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Pause."""
         for item in items:
             client.pause_schedule(item.workflow_id)
@@ -150,28 +150,30 @@ class ResumeSchedule(_SetStatus):
     status: ClassVar[str] = "ACTIVE"
     means: ClassVar[str] = "fires again"
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Resume."""
         for item in items:
             client.resume_schedule(item.workflow_id)
 
 
 @dataclass(frozen=True)
-class DeleteSchedule(_ScheduleVerb):
+class DeleteSchedule(ScheduleOperation):
     """Delete a schedule; the workflows that it started stay."""
 
     action: ClassVar[str] = "delete_schedule"
-    needed: ClassVar[Needs] = privileges.DELETE_SCHEDULE
+    needed: ClassVar[Needs] = permissions.DELETE_SCHEDULE
 
-    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+    def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         return "do", "goes for good; the workflows that it started stay"
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Delete."""
         for item in items:
             client.delete_schedule(item.workflow_id)
 
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+    def succeeded(
+        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
+    ) -> bool:
         """Tell whether it is gone."""
         return after is None
 
@@ -183,22 +185,22 @@ _TOO_OLD = (
 
 
 @dataclass(frozen=True)
-class TriggerSchedule(_ScheduleVerb):
+class TriggerSchedule(ScheduleOperation):
     """Enqueue a schedule's workflow once, now."""
 
     action: ClassVar[str] = "trigger_schedule"
-    needed: ClassVar[Needs] = privileges.ENQUEUE_SCHEDULE
-    in_steps: ClassVar[bool] = True
+    needed: ClassVar[Needs] = permissions.ENQUEUE_SCHEDULE
+    several_transactions: ClassVar[bool] = True
     enqueues: ClassVar[bool] = True
     traceable: ClassVar[bool] = False
     force: bool = False
 
-    def look(
+    def read(
         self,
         session: Session,
         queries: Queries,
         ids: Sequence[str],
-        before: Mapping[ItemKey, Item],
+        before: Mapping[ItemKey, PlanItem],
     ) -> Known:
         """Read the schedules and whether their contexts can be unpickled."""
         found = read(session, queries, ids)
@@ -216,26 +218,26 @@ class TriggerSchedule(_ScheduleVerb):
                 known.problems[name] = problem
         return known
 
-    def judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+    def evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
         """Say what would happen to one schedule."""
-        item = super().judge(key, known, before)
+        item = super().evaluate(key, known, before)
         reason = known.problems.get(key.workflow_id)
         if item.verdict == "do" and reason is not None:
-            return Item(key.workflow_id, "refused", reason, item.row)
+            return PlanItem(key.workflow_id, "refused", reason, item.row)
         return item
 
-    def again(self, session: Session, queries: Queries, items: Sequence[Item]) -> Known:
+    def reread(self, session: Session, queries: Queries, items: Sequence[PlanItem]) -> Known:
         """Read the schedules, and the workflows that were made."""
-        known = super().again(session, queries, items)
+        known = super().reread(session, queries, items)
         made = [item.new_workflow_id for item in items if item.new_workflow_id]
-        known.rows |= rows.workflows(session, queries, made)
+        known.rows |= records.workflows(session, queries, made)
         for item in items:
             if item.new_workflow_id is None and item.verdict == "do":
                 # DBOS had chosen an ID, and did not come to say which.
                 known.started[item.workflow_id] = _triggered(session, queries, item.workflow_id)
         return known
 
-    def started_since(self, item: Item, known: Known, moment: dt.datetime) -> list[str]:
+    def started_since(self, item: PlanItem, known: Known, moment: dt.datetime) -> list[str]:
         """Return the runs that this process may have triggered since then: IDs hold the time."""
         prefix = _trigger_prefix(item.workflow_id)
         found = []
@@ -248,11 +250,11 @@ class TriggerSchedule(_ScheduleVerb):
                 found.append(one)
         return found
 
-    def _verdict(self, row: Row) -> tuple[Verdict, str]:
+    def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         stays = "; the schedule stays PAUSED" if row.status == "PAUSED" else ""
         return "do", f"enqueues {row.name} once, now{stays}"
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> dict[str, str]:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> dict[str, str]:
         """Trigger; DBOS chooses the workflow's ID by the moment."""
         with trusted(self.force):
             return {
@@ -260,11 +262,13 @@ class TriggerSchedule(_ScheduleVerb):
                 for item in items
             }
 
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+    def succeeded(
+        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
+    ) -> bool:
         """Tell whether the workflow is there."""
         return new is not None
 
-    def target(self, item: Item) -> tuple[str | None, str | None]:
+    def target(self, item: PlanItem) -> tuple[str | None, str | None]:
         """Return the latest version, and the schedule's queue."""
         return None, item.row.queue_name if item.row else None
 
@@ -284,12 +288,12 @@ def _triggered(session: Session, queries: Queries, name: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Backfill(Verb):
+class Backfill(Operation):
     """Enqueue the runs of a schedule that a time has missed: a line for each run."""
 
     action: ClassVar[str] = "backfill_schedule"
-    needed: ClassVar[Needs] = privileges.ENQUEUE_SCHEDULE
-    in_steps: ClassVar[bool] = True
+    needed: ClassVar[Needs] = permissions.ENQUEUE_SCHEDULE
+    several_transactions: ClassVar[bool] = True
     enqueues: ClassVar[bool] = True
     schedule_name: str = ""
     start: dt.datetime = dt.datetime.min
@@ -299,15 +303,15 @@ class Backfill(Verb):
     timezone: str | None = None
     force: bool = False
 
-    def look(
+    def read(
         self,
         session: Session,
         queries: Queries,
         ids: Sequence[str],
-        before: Mapping[ItemKey, Item],
+        before: Mapping[ItemKey, PlanItem],
     ) -> Known:
         """Read the runs that exist, and whether the schedule still is what they came from."""
-        known = Known(rows.workflows(session, queries, ids))
+        known = Known(records.workflows(session, queries, ids))
         schedule = read(session, queries, [self.schedule_name]).get(self.schedule_name)
         problem = None
         if schedule is None:
@@ -323,20 +327,20 @@ class Backfill(Verb):
             known.problems = dict.fromkeys(ids, problem)
         return known
 
-    def judge(self, key: ItemKey, known: Known, before: Item | None) -> Item:
+    def evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
         """Say whether one run would be enqueued."""
         workflow_id = key.workflow_id
         row, problem = known.rows.get(workflow_id), known.problems.get(workflow_id)
         if row is not None:
-            return Item(workflow_id, "unchanged", f"this run exists: {row.status}", row)
+            return PlanItem(workflow_id, "unchanged", f"this run exists: {row.status}", row)
         if problem is not None:
-            return Item(workflow_id, "not_found" if problem == _GONE else "refused", problem)
-        return Item(workflow_id, "do", f"enqueues the run of {self._moment(workflow_id)}")
+            return PlanItem(workflow_id, "not_found" if problem == _GONE else "refused", problem)
+        return PlanItem(workflow_id, "do", f"enqueues the run of {self._moment(workflow_id)}")
 
     def _moment(self, workflow_id: str) -> dt.datetime:
         return dt.datetime.fromisoformat(workflow_id.removeprefix(f"sched-{self.schedule_name}-"))
 
-    def call(self, client: DBOSClient, items: Sequence[Item]) -> None:
+    def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Enqueue run by run, so that it can be stopped and told apart."""
         for item in items:
             moment = self._moment(item.workflow_id)
@@ -348,11 +352,13 @@ class Backfill(Verb):
                     moment + dt.timedelta(microseconds=1),
                 )
 
-    def happened(self, item: Item, after: Row | None, new: Row | None) -> bool:
+    def succeeded(
+        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
+    ) -> bool:
         """Tell whether the run is there."""
         return after is not None
 
-    def target(self, item: Item) -> tuple[str | None, str | None]:
+    def target(self, item: PlanItem) -> tuple[str | None, str | None]:
         """Return the latest version, and the schedule's queue."""
         return None, self.queue_name
 

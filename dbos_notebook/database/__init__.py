@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dbos_notebook.database.locate import Location
+    from dbos_notebook.database.location import Location
     from dbos_notebook.database.reader import Reader
 
 

@@ -1,8 +1,4 @@
-"""What a system database holds: its tables and columns, its revision, who wrote it.
-
-DBOS's schema grew over its versions. Everything that reads asks the catalog what is there and
-gives the rest as missing values.
-"""
+"""The tables and columns that a system database has, and how a client notices that they change."""
 
 from __future__ import annotations
 
@@ -13,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from dbos_notebook.database import releases
-from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import NotDBOSDatabaseError, PermissionDeniedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dbos_notebook.database.reader import Reader
+
 
 # What is read of every database; everything else may be missing.
 _ALWAYS = ("workflow_uuid", "status", "created_at", "updated_at")

@@ -22,7 +22,7 @@ from psycopg import generators, waiting
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
-    from dbos_notebook.database.locate import Location
+    from dbos_notebook.database.location import Location
 
 Row = TypeVar("Row")
 T = TypeVar("T")

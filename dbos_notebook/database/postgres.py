@@ -22,21 +22,21 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import dict_row
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from dbos_notebook.database.blocks import (
-    FIRST_BYTES,
-    LARGEST_BYTES,
-    Block,
-    Dialect,
-    record_batches,
-)
-from dbos_notebook.database.changes import TABLES, SchemaChanges
 from dbos_notebook.database.connection import (
     BoundedConnection,
     NoAnswerError,
     connection_parameters,
     time_limit,
 )
-from dbos_notebook.database.forking import keep_for_parent, reset_after_fork
+from dbos_notebook.database.csv_blocks import (
+    FIRST_BYTES,
+    LARGEST_BYTES,
+    Block,
+    Dialect,
+    record_batches,
+)
+from dbos_notebook.database.fork_safety import keep_for_parent, reset_after_fork
+from dbos_notebook.database.reader import TABLES, SchemaChanges
 from dbos_notebook.errors import (
     AuthenticationError,
     DatabaseChangedError,
@@ -49,14 +49,14 @@ from dbos_notebook.errors import (
     SchemaNotFoundError,
     raise_alone,
 )
-from dbos_notebook.printable import printable
+from dbos_notebook.text import printable
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
     from psycopg.pq.abc import PGconn, PGresult
 
-    from dbos_notebook.database.blocks import Each
-    from dbos_notebook.database.locate import Location
+    from dbos_notebook.database.csv_blocks import Each
+    from dbos_notebook.database.location import Location
 
 KEPT_CONNECTIONS = 4
 IDLE_SECONDS = 5.0

@@ -20,9 +20,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from dbos_notebook.database.blocks import Block, Dialect, record_batches
-from dbos_notebook.database.changes import SchemaChanges
-from dbos_notebook.database.forking import keep_for_parent
+from dbos_notebook.database.csv_blocks import Block, Dialect, record_batches
+from dbos_notebook.database.fork_safety import keep_for_parent
+from dbos_notebook.database.reader import SchemaChanges
 from dbos_notebook.database.sqlite_file import Opening, SQLiteFile
 from dbos_notebook.errors import (
     DatabaseChangedError,
@@ -33,11 +33,11 @@ from dbos_notebook.errors import (
     QueryTimeoutError,
     raise_alone,
 )
-from dbos_notebook.printable import printable
+from dbos_notebook.text import printable
 
 if TYPE_CHECKING:
-    from dbos_notebook.database.blocks import Each
-    from dbos_notebook.database.locate import Location
+    from dbos_notebook.database.csv_blocks import Each
+    from dbos_notebook.database.location import Location
 
 BUSY_TIMEOUT_SECONDS = 3.0
 """How long a read waits for a writer of the application before it gives up."""

@@ -6,6 +6,6 @@ Only ``worker`` imports ``shop``: the process that calls :func:`run` gets no DBO
 """
 
 from dbos_notebook.demo.executor import Executor, start
-from dbos_notebook.demo.run import DemoError, run
+from dbos_notebook.demo.runner import DemoError, run
 
 __all__ = ["DemoError", "Executor", "run", "start"]

@@ -9,9 +9,9 @@ import tempfile
 from types import TracebackType
 from typing import Self
 
-from dbos_notebook.database.locate import Location, locate
-from dbos_notebook.demo.plan import VERSIONS
-from dbos_notebook.demo.run import URL_VARIABLE, DemoError
+from dbos_notebook.database.location import Location, locate
+from dbos_notebook.demo.runner import URL_VARIABLE, DemoError
+from dbos_notebook.demo.workload import VERSIONS
 
 
 class Executor:

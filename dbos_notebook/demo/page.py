@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dbos_notebook.cli import main as command
+from dbos_notebook.server.cli import main as command
 
 DATABASE = Path("build/demo.sqlite")
 NOTEBOOK = Path("notebooks/quickstart.ipynb")

@@ -24,7 +24,7 @@ from dbos import (
 )
 
 from dbos_notebook.demo import shop
-from dbos_notebook.demo.plan import VERSIONS, Task, plan
+from dbos_notebook.demo.workload import VERSIONS, Task, plan
 
 URL_VARIABLE = "DBOS_NOTEBOOK_DEMO_URL"
 APPLICATION = "demo-shop"

@@ -5,10 +5,10 @@ says what nodes and edges mean.
 """
 
 from dbos_notebook.graphs.build import execution_graph
-from dbos_notebook.graphs.compare import Comparison, compare
-from dbos_notebook.graphs.fold import fold
-from dbos_notebook.graphs.paths import critical_path, self_time
-from dbos_notebook.graphs.plain import plain
+from dbos_notebook.graphs.comparison import Comparison, compare
+from dbos_notebook.graphs.critical_path import critical_path, self_time
+from dbos_notebook.graphs.export import plain
+from dbos_notebook.graphs.folding import fold
 
 __all__ = [
     "Comparison",

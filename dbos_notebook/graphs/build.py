@@ -1,22 +1,287 @@
-"""Rows of workflows and steps into an execution graph: its edges, and what is kept acyclic."""
+"""Build the execution graph from the rows of workflows and steps."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+import datetime as dt
+import gc
+import hashlib
+from bisect import bisect_right
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
+import numpy as np
 import pandas as pd
+import sqlalchemy as sa
 
-from dbos_notebook.graphs import cycles
-from dbos_notebook.graphs.failing import mark_failing_path
-from dbos_notebook.graphs.given import check_rows
-from dbos_notebook.graphs.messages import message_edges
-from dbos_notebook.graphs.nodes import Node, running_node, spans, step_nodes, workflow_nodes
-from dbos_notebook.graphs.order import in_time, is_sequence
-from dbos_notebook.graphs.pause import uncollected
+from dbos_notebook.graphs import contraction
+from dbos_notebook.graphs.critical_path import mark_failing_path
+from dbos_notebook.graphs.ordering import in_time, is_sequence
+from dbos_notebook.graphs.validation import check_rows
+from dbos_notebook.payloads import decode
+from dbos_notebook.tables import frames, listings
+from dbos_notebook.tables.columns import MESSAGE, STEP, Column
+from dbos_notebook.tables.timing import frame_times
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+    from dbos_notebook.database.reader import Session
+    from dbos_notebook.tables.sql import Queries
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Hold off the cycle collector.
+
+    While a million objects are made, it goes through all of them again and again and finds
+    nothing: a third of the time that an execution graph of 70,000 nodes takes.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+Node = dict[str, Any]
+
+_OPERATIONS = {
+    "getresult": "get_result",
+    "sleep": "sleep",
+    "send": "send",
+    "sendbulk": "send",
+    "recv": "recv",
+    "setevent": "set_event",
+    "getevent": "get_event",
+    "getevents": "get_event",
+    "writestream": "stream",
+    "closestream": "stream",
+    "readstream": "stream",
+    "readstreamoffset": "stream",
+}
+_WORKFLOW = (
+    "name",
+    "status",
+    "created_at",
+    "dequeued_at",
+    "completed_at",
+    "enqueued_at",
+    "started_at",
+    "ended_at",
+    "delay_until",
+    "queue_wait",
+    "duration",
+    "error_type",
+    "error_message",
+    "queue_name",
+    "app_version",
+    "executor_id",
+    "forked_from",
+    "recovery_attempts",
+)
+_STEP = (
+    "status",
+    "started_at",
+    "completed_at",
+    "duration",
+    "error_type",
+    "error_message",
+    "child_workflow_id",
+)
+
+
+def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, Node]:
+    """Return the attributes of workflows by ID, in the rows' order."""
+    ids = workflows["workflow_id"].tolist()
+    # A column may hold nothing; what has no status has an empty one.
+    nodes: list[Node] = [{"kind": "workflow", "workflow_id": each, "status": ""} for each in ids]
+    times = frame_times(workflows, read_at)
+    # All ages in one graph are of one moment; what is over stays as it was read.
+    active = workflows["status"].isin(["DELAYED", "ENQUEUED", "PENDING"]).to_numpy(bool)
+    for name in _WORKFLOW:
+        column = workflows.get(name)
+        if name in times and column is None:
+            column = times[name]
+        elif name in times and active.any():
+            column = times[name].where(active, column)
+        if column is not None:
+            _fill(nodes, name, column)
+    _digest(nodes, workflows)
+    return dict(zip(ids, nodes, strict=True))
+
+
+def step_nodes(
+    steps: pd.DataFrame, wakes: pd.DataFrame | None
+) -> tuple[list[tuple[str, int]], list[Node]]:
+    """Return the keys and the attributes of steps, in the rows' order."""
+    owners = steps["workflow_id"].tolist()
+    numbers = steps["function_id"].tolist()
+    names = steps["function_name"].astype("category")
+    # Each name is looked at once, however many steps bear it.
+    words = names.cat.categories.tolist()
+    operations = [*map(operation, words), "other"]
+    nodes: list[Node] = [
+        {
+            "kind": "step",
+            "workflow_id": owner,
+            "function_id": number,
+            "operation": operations[code],
+        }
+        for owner, number, code in zip(owners, numbers, names.cat.codes.tolist(), strict=True)
+    ]
+    _fill(nodes, "name", names)
+    for name in _STEP:
+        _fill(nodes, name, steps[name])
+    for node in nodes:
+        if "child_workflow_id" in node and node["operation"] != "get_result":
+            node["operation"] = "start_child"
+    _digest(nodes, steps)
+    keys = list(zip(owners, numbers, strict=True))
+    _mark_sleeps(dict(zip(keys, nodes, strict=True)), wakes)
+    return keys, nodes
+
+
+def operation(name: str) -> str:
+    """Return what a step of this name does; the SDKs write DBOS's own names alike.
+
+    Examples
+    --------
+    >>> operation("charge"), operation("DBOS.setEvent"), operation("DBOS.patch-new-tax")
+    ('step', 'set_event', 'other')
+    """
+    own = name.removeprefix("DBOS.")
+    if own == name:
+        return "step"
+    return _OPERATIONS.get(own.replace("_", "").lower(), "other")
+
+
+def running_node(workflow: Node, steps: Sequence[Node]) -> Node:
+    """Return the node that stands for what a PENDING workflow does now."""
+    node: Node = {
+        "kind": "step",
+        "workflow_id": workflow["workflow_id"],
+        "operation": "other",
+        "status": "PENDING",
+        "name": f"after step {steps[-1]['function_id']}" if steps else "before the first step",
+    }
+    since = [step["completed_at"] for step in steps if "completed_at" in step]
+    since += [workflow[name] for name in ("started_at",) if name in workflow]
+    if since:
+        node["started_at"] = max(since)
+    return node
+
+
+def _fill(nodes: Sequence[Node], name: str, column: pd.Series[Any]) -> None:
+    """Give nodes the values that a column has, and no missing ones."""
+    present = column.notna().to_numpy()
+    values = column.tolist()
+    if present.all():
+        for node, value in zip(nodes, values, strict=True):
+            node[name] = value
+    else:
+        for place in np.flatnonzero(present).tolist():
+            nodes[place][name] = values[place]
+
+
+def _digest(nodes: Sequence[Node], rows: pd.DataFrame) -> None:
+    """Give nodes a short text that differs where their results differ, if results were loaded."""
+    if not {"output", "error"} <= set(rows.columns):
+        return
+    for node, output, error in zip(nodes, rows["output"], rows["error"], strict=True):
+        # As values and not as stored: the same value may be stored in two formats.
+        shown = f"output {output!r}" if error is None else f"error {error!r}"
+        node["output_digest"] = hashlib.sha256(shown.encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def spans(steps: pd.DataFrame) -> tuple[list[int | None], list[int | None]]:
+    """Return when steps started and were completed, in milliseconds."""
+    started, completed = (_milliseconds(steps[name]) for name in ("started_at", "completed_at"))
+    return started, completed
+
+
+def _milliseconds(instants: pd.Series[Any]) -> list[int | None]:
+    values = instants.dt.tz_localize(None).to_numpy("datetime64[ms]")
+    numbers: list[int | None] = values.astype("int64").tolist()
+    for place in np.flatnonzero(np.isnat(values)).tolist():
+        numbers[place] = None
+    return numbers
+
+
+def _mark_sleeps(nodes: Mapping[Hashable, Node], wakes: pd.DataFrame | None) -> None:
+    """Tell sleeps from the timeouts of recv and get_event, which DBOS records as sleeps too."""
+    known: dict[Hashable, pd.Timestamp] = {}
+    if wakes is not None:
+        names = ("workflow_id", "function_id", "wakes_at")
+        for workflow_id, function_id, instant in zip(
+            *(wakes[name].tolist() for name in names), strict=True
+        ):
+            known[workflow_id, function_id] = instant
+    for key, node in nodes.items():
+        if node["operation"] != "sleep":
+            continue
+        before = nodes.get((node["workflow_id"], node["function_id"] - 1), {})
+        if before.get("operation") in ("recv", "get_event"):
+            node["timeout_of"] = before["function_id"]
+        elif key in known:
+            node["wakes_at"] = known[key]
+
+
+SLACK = pd.Timedelta(milliseconds=50)
+"""The database stamps a message by its clock, the application a step by its own."""
+SECOND = pd.Timedelta(seconds=1)
+
+
+def message_edges(
+    nodes: Mapping[Hashable, Mapping[str, Any]], messages: pd.DataFrame | None
+) -> list[tuple[Hashable, Hashable]]:
+    """Pair send steps with the recv steps that took their message.
+
+    DBOS does not record who sent a message. A pair is given where a single send step of these
+    ran at the moment when the message was stored; where several did, none is.
+    """
+    if messages is None or messages.empty:
+        return []
+    senders = sorted(
+        (
+            (node["started_at"], node["completed_at"], key)
+            for key, node in nodes.items()
+            if node.get("operation") == "send" and "started_at" in node and "completed_at" in node
+        ),
+        key=lambda sender: sender[:2],
+    )
+    started = [start for start, _, _ in senders]
+    # The latest end so far, to know when to stop looking back.
+    reach = list(accumulate((end for _, end, _ in senders), max))
+    pairs: list[tuple[Hashable, Hashable]] = []
+    for workflow_id, function_id, stored in zip(
+        messages["workflow_id"].tolist(),
+        messages["consumed_by_function_id"].tolist(),
+        messages["created_at"].tolist(),
+        strict=True,
+    ):
+        receiver = (workflow_id, function_id)
+        if pd.isna(stored) or nodes.get(receiver, {}).get("operation") != "recv":
+            continue
+        # SQLite keeps whole seconds.
+        whole = stored == stored.floor("s")
+        earliest = stored - SLACK
+        latest = stored + (SECOND if whole else SLACK)
+        found: list[Hashable] = []
+        place = bisect_right(started, latest) - 1
+        while place >= 0 and reach[place] >= earliest and len(found) < 2:
+            if senders[place][1] >= earliest:
+                found.append(senders[place][2])
+            place -= 1
+        if len(found) == 1:
+            pairs.append((found[0], receiver))
+    return pairs
+
 
 Key = Hashable
 Pair = tuple[Key, Key]
@@ -113,21 +378,21 @@ def _execution_graph(
     graph.graph["read_at"] = read_at
     pairs = message_edges(parts.nodes, messages)
     parts.connect(graph, pairs, frozenset())
-    if knots := cycles.knots(graph):
+    if knots := contraction.knots(graph):
         # Honest rows can be knotted by clocks: a workflow that went on at another machine, or a
         # message whose sender was guessed from times. Do without both where the knots are.
         tied = set().union(*knots)
         pairs = [pair for pair in pairs if not tied.issuperset(pair)]
-        sequential = frozenset(cycles.workflows_of(knots, graph.nodes))
+        sequential = frozenset(contraction.workflows_of(knots, graph.nodes))
         parts.connect(graph, pairs, sequential)
-        if knots := cycles.knots(graph):
+        if knots := contraction.knots(graph):
             # Or by a step that started by its ID a workflow that was there already: DBOS gives its
             # handle, and writes the same row as if it had been started.
-            knotted = frozenset(cycles.workflows_of(knots, graph.nodes))
+            knotted = frozenset(contraction.workflows_of(knots, graph.nodes))
             parts.keep_first_starts(workflows, knotted)
             parts.connect(graph, pairs, sequential | knotted)
-        if knots := cycles.knots(graph):
-            raise cycles.refuse(knots, graph.nodes)
+        if knots := contraction.knots(graph):
+            raise contraction.refuse(knots, graph.nodes)
     return graph
 
 
@@ -318,3 +583,161 @@ class _Edges:
         others = [(one, other, {"kind": "forked_from", **more}) for one, other, more in self.forked]
         others += [(one, other, {"kind": "message", "inferred": True}) for one, other in messages]
         graph.add_edges_from(edge for edge in others if not graph.has_edge(*edge[:2]))
+
+
+_MESSAGE = tuple(
+    column
+    for column in MESSAGE
+    if column.name in ("workflow_id", "created_at", "consumed_by_function_id")
+)
+# The stored result of a sleep: when it wakes.
+_WAKE = (
+    Column("_wakes", "text", "", "output"),
+    Column("_wakes_serialization", "text", "", "serialization"),
+)
+_SECONDS_END = 10**11
+"""A wake-up time below is in seconds (Python), above in milliseconds (TypeScript)."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What was read: workflows with ``depth``, steps, messages received, and more of the steps.
+
+    ``wakes`` has when sleeps end, ``copied`` which steps of forks are copies.
+    """
+
+    roots: tuple[str, ...]
+    workflows: pd.DataFrame
+    steps: pd.DataFrame
+    messages: pd.DataFrame
+    wakes: pd.DataFrame
+    copied: pd.DataFrame
+    read_at: pd.Timestamp
+
+
+def read(
+    session: Session,
+    queries: Queries,
+    workflow_id: str,
+    *,
+    depth: int | None,
+    forks: bool,
+    load_output: bool,
+) -> Rows:
+    """Read a workflow, what is below it, and with ``forks`` the forks and originals of it."""
+    roots = _family(session, queries, workflow_id) if forks else [workflow_id]
+    read_at = pd.Timestamp(dt.datetime.now(dt.UTC)).floor("ms")
+    workflows = listings.tree(session, queries, roots, depth, load_output=load_output)
+    ids = workflows["workflow_id"].tolist()
+    columns: tuple[Column, ...] = (*listings.step_columns(load_output=load_output), *_WAKE)
+    statement = queries.step_select(STEP, ids, load_output=load_output)
+    statement = statement.add_columns(*_wake(queries))
+    steps = frames.to_frame(listings.typed(session, statement, columns, queries.decoder), columns)
+    wakes = _wakes(steps)
+    steps = steps.drop(columns=[column.name for column in _WAKE])
+    receivers = steps.loc[steps["function_name"] == "DBOS.recv", "workflow_id"]
+    messages = _messages(session, queries, receivers.unique().tolist())
+    copied = _copied(session, queries, workflows)
+    return Rows(tuple(roots), workflows, steps, messages, wakes, copied, read_at)
+
+
+def graph_of(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:
+    """Make the execution graph of what was read."""
+    return execution_graph(
+        rows.workflows,
+        rows.steps,
+        root=root,
+        messages=rows.messages,
+        wakes=rows.wakes,
+        copied=rows.copied,
+        database=database,
+        read_at=rows.read_at,
+    )
+
+
+def _family(session: Session, queries: Queries, workflow_id: str) -> list[str]:
+    """Find a workflow, what it was forked from, and all that was forked from any of these."""
+    family, key = queries.family(workflow_id), queries.workflows.c.workflow_uuid
+    # Joined, because the original may have been deleted.
+    statement = sa.select(family.c.child).select_from(
+        family.join(queries.workflows, key == family.c.child)
+    )
+    return list(dict.fromkeys([workflow_id, *(row["child"] for row in session.rows(statement))]))
+
+
+def _messages(session: Session, queries: Queries, receivers: Sequence[str]) -> pd.DataFrame:
+    """Read which step received each message, where the database says so (dbos 3.0 and later)."""
+    table = queries.catalog.table("notifications")
+    receiver = queries.column(table, "consumed_by_function_id")
+    if not receivers or isinstance(receiver, sa.Null):
+        return pd.DataFrame({column.name: [] for column in _MESSAGE})
+    statement = sa.select(*queries.select(table, _MESSAGE)).where(
+        queries.member(table.c.destination_uuid, receivers), receiver.is_not(None)
+    )
+    return _frame(session, statement, _MESSAGE)
+
+
+def _wake(queries: Queries) -> list[sa.ColumnElement[object]]:
+    """Select the stored results of sleeps, which are short, and of no other step."""
+    table = queries.steps
+    sleeps = table.c.function_name == "DBOS.sleep"
+    return [
+        sa.case((sleeps, queries.column(table, column.source or ""))).label(column.name)
+        for column in _WAKE
+    ]
+
+
+def _wakes(steps: pd.DataFrame) -> pd.DataFrame:
+    """Tell when sleeps end: still in dbos 2.20 a sleep's row was completed as it began."""
+    sleeps = steps[steps[_WAKE[0].name].notna()]
+    frame = sleeps[["workflow_id", "function_id"]].assign(
+        wakes_at=pd.Series(
+            [
+                _instant(decode(text, None if pd.isna(form) else form))
+                for text, form in zip(*(sleeps[column.name] for column in _WAKE), strict=True)
+            ],
+            index=sleeps.index,
+            dtype="datetime64[ms, UTC]",
+        )
+    )
+    return frame[frame["wakes_at"].notna()]
+
+
+def _copied(session: Session, queries: Queries, workflows: pd.DataFrame) -> pd.DataFrame:
+    """Read which steps of forks are copies: those that are the original's, times and all.
+
+    By time alone a copy is not told from the fork's own step in a database of whole seconds.
+    """
+    forks = workflows.loc[workflows["forked_from"].notna(), "workflow_id"].tolist()
+    table, columns = queries.workflows, ("started_at_epoch_ms", "completed_at_epoch_ms")
+    if not forks or not all(name in queries.steps.c for name in columns):
+        return pd.DataFrame({column.name: [] for column in STEP[:2]})
+    mine, theirs = queries.steps.alias("mine"), queries.steps.alias("theirs")
+    same = [mine.c[name] == theirs.c[name] for name in ("function_id", *columns)]
+    statement = (
+        sa.select(*queries.select(mine, STEP[:2]))
+        .select_from(table)
+        .join(mine, mine.c.workflow_uuid == table.c.workflow_uuid)
+        .join(theirs, sa.and_(theirs.c.workflow_uuid == table.c.forked_from, *same))
+        .where(queries.member(table.c.workflow_uuid, forks))
+    )
+    return _frame(session, statement, STEP[:2])
+
+
+def _instant(value: object) -> pd.Timestamp | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    milliseconds = value if value > _SECONDS_END else value * 1000
+    # Beyond the year 9999 no time can be shown; "sleep for ever" is written so.
+    if not 0 <= milliseconds < 253_402_300_800_000:
+        return None
+    return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC")
+
+
+def _frame(
+    session: Session, statement: sa.Select[tuple[object, ...]], columns: Sequence[Column]
+) -> pd.DataFrame:
+    schema = frames.transport_schema(columns)
+    with closing(session.batches(statement, schema)) as stream:
+        batches = [frames.derive(batch, columns, dt.datetime.now(dt.UTC)) for batch in stream]
+    return frames.to_frame(batches, columns)

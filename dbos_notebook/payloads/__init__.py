@@ -12,12 +12,12 @@ import math
 import re
 from typing import Any
 
-from dbos_notebook.payloads import documents, foreign, makers
-from dbos_notebook.payloads.bounds import ALWAYS_CHARACTERS, MAX_DEPTH, PickleError, Work, excess
-from dbos_notebook.payloads.errors import RecordedError, as_error
-from dbos_notebook.payloads.opcodes import run
+from dbos_notebook.payloads import json_dialects, reconstruct
+from dbos_notebook.payloads.limits import ALWAYS_CHARACTERS, MAX_DEPTH, PickleError, Work, excess
+from dbos_notebook.payloads.pickles import run
+from dbos_notebook.payloads.recorded_errors import RecordedError, as_error
 from dbos_notebook.payloads.values import Opaque, Reference, Undecoded
-from dbos_notebook.printable import printable
+from dbos_notebook.text import printable
 
 __all__ = ["FORMATS", "Opaque", "RecordedError", "Reference", "Undecoded", "decode"]
 
@@ -76,7 +76,7 @@ def decode(text: Any, serialization: str | None = None, *, error: bool = False) 
             return _from_pickle(text, error=error)
         if kind in ("json", "portable_json", "js_superjson", "java_jackson"):
             value = _from_json(text, kind)
-            return documents.portable_error(value) if error else value
+            return json_dialects.portable_error(value) if error else value
         if kind in ("DBOS_JSON", "DBOS_GOB"):
             return _from_go(text, kind, error=error)
         return Undecoded(f"it was written by the serializer {printable(kind)!r}", text)
@@ -97,18 +97,18 @@ def _untold(text: str, *, error: bool) -> Any:
     # A pickle of protocol 0 or 1, which only a very old program writes.
     value = decode(text, "py_pickle", error=error)
     # Go writes an error that is only a text as that text.
-    return foreign.go_error(text) if error and type(value) is Undecoded else value
+    return json_dialects.go_error(text) if error and type(value) is Undecoded else value
 
 
 def _from_go(text: str, kind: str, *, error: bool) -> Any:
     if error:
-        return foreign.go_error(text)
-    if text == foreign.GO_NIL:
+        return json_dialects.go_error(text)
+    if text == json_dialects.GO_NIL:
         return None
     if kind == "DBOS_GOB":
-        raise PickleError(foreign.gob(text))
-    document = foreign.go_json(text)
-    value = documents.parse(document)
+        raise PickleError(json_dialects.gob(text))
+    document = json_dialects.go_json(text)
+    value = json_dialects.parse(document)
     _refuse_deep(value, document)
     return value
 
@@ -158,8 +158,8 @@ def _plain_error(data: bytes) -> RecordedError | None:
         or int.from_bytes(short or long, "little") != len(text)
     ):
         return None
-    dotted = makers.dotted(module.decode(), name.decode())
-    if dotted in makers.MADE:
+    dotted = reconstruct.dotted(module.decode(), name.decode())
+    if dotted in reconstruct.MADE:
         return None
     try:
         return RecordedError(dotted, (text.decode("utf-8", "surrogatepass"),))
@@ -169,16 +169,16 @@ def _plain_error(data: bytes) -> RecordedError | None:
 
 def _from_json(text: str, kind: str) -> Any:
     if kind == "java_jackson":
-        value = foreign.parse_java(text, Work(len(text)))
+        value = json_dialects.parse_java(text, Work(len(text)))
     else:
-        value = documents.parse(text)
+        value = json_dialects.parse(text)
         if kind == "js_superjson" or (
             isinstance(value, dict) and value.get("__dbos_serializer") == "superjson"
         ):
-            value = documents.superjson(value, Work(len(text)))
-        elif kind == "json" and foreign.looks_java(value):
+            value = json_dialects.superjson(value, Work(len(text)))
+        elif kind == "json" and json_dialects.looks_java(value):
             # Java's steps have no serialization.
-            value = foreign.parse_java(text, Work(len(text)))
+            value = json_dialects.parse_java(text, Work(len(text)))
     if text.count("[") + text.count("{") > 32:
         _refuse_deep(value, text)
     return value

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from reprlib import recursive_repr
 from typing import Any
 
-from dbos_notebook.printable import printable
+from dbos_notebook.text import printable
 
 # Python, numpy and notebooks look these up on any object, and obey what they find.
 _ASKED_BY_MACHINES = ("__", "_repr_", "_ipython_")

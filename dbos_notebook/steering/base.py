@@ -1,4 +1,4 @@
-"""What the methods that steer have in common: the client's parts, and how arguments are read."""
+"""What the methods that controller have in common: the client's parts, and how arguments are read."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.database.forking import ForkableLock
+from dbos_notebook.database.fork_safety import ForkableLock
 from dbos_notebook.errors import FilterError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dbos_notebook.control.controller import Controller
+    from dbos_notebook.control.operations import Operation
     from dbos_notebook.control.plan import Plan
     from dbos_notebook.control.receipt import Receipt
-    from dbos_notebook.control.steer import Steer
-    from dbos_notebook.control.verbs import Verb
     from dbos_notebook.database.reader import Reader
-    from dbos_notebook.tables.queries import Queries
+    from dbos_notebook.tables.sql import Queries
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
 
@@ -31,31 +31,33 @@ class Base:
     _queries: Queries
     _application_name: str | None
     read_only: bool
-    _made_steer: Steer | None = None
+    _controller_or_none: Controller | None = None
 
     @property
-    def _steer(self) -> Steer:
-        from dbos_notebook.control.steer import Steer
+    def _controller(self) -> Controller:
+        from dbos_notebook.control.controller import Controller
 
         with _MAKING:
-            if self._made_steer is None:
-                self._made_steer = Steer(
+            if self._controller_or_none is None:
+                self._controller_or_none = Controller(
                     self._reader,
                     self._queries,
                     application_name=self._application_name,
                     read_only=lambda: self.read_only,
                 )
-            return self._made_steer
+            return self._controller_or_none
 
     def _close_control(self) -> None:
-        if self._made_steer is not None:
-            self._made_steer.close()
+        if self._controller_or_none is not None:
+            self._controller_or_none.close()
 
-    def _control(self, verb: Verb, workflows: Texts, plan: bool, confirm: bool) -> Receipt | Plan:  # noqa: FBT001 - as the public calls name them
+    def _control(
+        self, operation: Operation, workflows: Texts, plan: bool, confirm: bool
+    ) -> Receipt | Plan:  # noqa: FBT001 - as the public calls name them
         from dbos_notebook.tables.filters import as_texts
 
         ids = as_texts(workflows, "workflows")
-        return self._steer.do(verb, ids, plan=plan, confirm=confirm)
+        return self._controller.do(operation, ids, plan=plan, confirm=confirm)
 
 
 def as_key(key: Any) -> str | None:
@@ -85,7 +87,7 @@ def as_optional_name(value: Any, name: str) -> str | None:
 
 def check_key(queue_name: Any, queue_partition_key: Any) -> None:
     """Raise where a partition key is given to workflows that bring their own."""
-    from dbos_notebook.control.destinations import ORIGINAL
+    from dbos_notebook.control.queue_selection import ORIGINAL
 
     if queue_name == ORIGINAL and queue_partition_key is not None:
         raise FilterError(

@@ -6,8 +6,8 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dbos_notebook.control.lengths import MOST_SECONDS, as_seconds
 from dbos_notebook.steering.base import Base, as_key, as_optional_name
+from dbos_notebook.tables.filters import MOST_SECONDS, as_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ class Repairs(Base):
         from dbos_notebook.tables.filters import as_texts
 
         waited = as_seconds(timeout, "timeout", least=0)
-        verb = RepairFork(
+        operation = RepairFork(
             application_version=as_optional_name(application_version, "application_version"),
             queue_name=as_optional_name(queue_name, "queue_name"),
             key=as_key(key) or f"repair-{application_version or 'latest'}",
@@ -84,11 +84,11 @@ class Repairs(Base):
             wait=wait,
             timeout_waiting=MOST_SECONDS if waited is None else waited,
         )
-        made = Repair(self._steer).plan(verb, as_texts(workflows, "workflows"))
+        made = Repair(self._controller).plan(operation, as_texts(workflows, "workflows"))
         if plan:
             return made
-        self._steer.require_writable()
-        self._steer.require_sense(made, confirm=confirm)
+        self._controller.require_writable()
+        self._controller.validate_plan(made, confirm=confirm)
         return made.apply()
 
     def repair_status(self, workflows: Texts | None = None) -> pd.DataFrame:
@@ -114,8 +114,8 @@ class Repairs(Base):
         >>> db.repair_status(["checkout-5-bad", "parent-6-bad"])["state"].tolist()
         ['failed again', 'unaddressed']
         """
-        from dbos_notebook.control.status import repair_status
+        from dbos_notebook.control.failure_analysis import repair_status
         from dbos_notebook.tables.filters import as_texts
 
         ids = None if workflows is None else as_texts(workflows, "workflows")
-        return self._steer.read_status(repair_status, ids)
+        return self._controller.read_status(repair_status, ids)

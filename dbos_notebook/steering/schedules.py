@@ -1,4 +1,4 @@
-"""The verbs of schedules: pause, resume, trigger, backfill, delete."""
+"""The operations of schedules: pause, resume, trigger, backfill, delete."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import ScheduleNotFoundError
 from dbos_notebook.steering.base import Base
 
@@ -135,7 +135,7 @@ class Schedules(Base):
                 "those that are kept in the database."
             )
         runs = room.runs(self._queries, found, begin, finish, force=force)
-        verb = room.Backfill(
+        operation = room.Backfill(
             schedule,
             begin,
             finish,
@@ -144,4 +144,4 @@ class Schedules(Base):
             found.timezone,
             force,
         )
-        return self._control(verb, runs, plan, confirm)
+        return self._control(operation, runs, plan, confirm)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dbos_notebook.control.lengths import as_seconds
 from dbos_notebook.steering.base import Base
+from dbos_notebook.tables.filters import as_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,12 +39,12 @@ class Watching(Base):
         from dbos_notebook.tables.filters import as_texts
 
         ids = as_texts(workflows, "workflows")
-        return self._steer.wait(ids, as_seconds(timeout, "timeout", least=0))
+        return self._controller.wait(ids, as_seconds(timeout, "timeout", least=0))
 
     @property
     def last_receipt(self) -> Receipt | None:
         """The receipt of the latest control call of this client, also of an interrupted one."""
-        return self._steer.history.last
+        return self._controller.history.last
 
     def history(self) -> pd.DataFrame:
         """List the control calls of this client, oldest first.
@@ -57,4 +57,4 @@ class Watching(Base):
         >>> dbos_notebook.connect(example_database).history().empty
         True
         """
-        return self._steer.history.to_frame()
+        return self._controller.history.to_frame()

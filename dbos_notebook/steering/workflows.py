@@ -1,4 +1,4 @@
-"""The verbs: cancel, resume, fork, rewind, delete, and setting delays and attributes."""
+"""The operations: cancel, resume, fork, rewind, delete, and setting delays and attributes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.control.lengths import as_seconds
 from dbos_notebook.errors import FilterError
 from dbos_notebook.steering.base import (
     Base,
@@ -16,6 +15,7 @@ from dbos_notebook.steering.base import (
     as_replacements,
     check_key,
 )
+from dbos_notebook.tables.filters import as_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
     Time = str | dt.datetime | dt.date | dt.timedelta | pd.Timestamp | pd.Timedelta
-    Step = int | str | Mapping[str, int | str] | pd.Series[Any]
-    Steps = Step | Sequence[int | str] | Mapping[str, Sequence[int | str]]
+    StepRecord = int | str | Mapping[str, int | str] | pd.Series[Any]
+    Steps = StepRecord | Sequence[int | str] | Mapping[str, Sequence[int | str]]
 
 
 class Workflows(Base):
@@ -60,7 +60,7 @@ class Workflows(Base):
         >>> db.cancel("queued-1", plan=True).items[0].effect
         "will not start; leaves queue 'slow'"
         """
-        from dbos_notebook.control.verbs import Cancel
+        from dbos_notebook.control.operations import Cancel
 
         return self._control(Cancel(cancel_children=cancel_children), workflows, plan, confirm)
 
@@ -92,10 +92,10 @@ class Workflows(Base):
         >>> db.resume("checkout-5-bad", plan=True).items[0].effect
         'it has failed, and DBOS resumes no failed workflow: fork it'
         """
-        from dbos_notebook.control.verbs import Resume
+        from dbos_notebook.control.operations import Resume
 
-        verb = Resume(as_optional_name(queue_name, "queue_name"), force)
-        return self._control(verb, workflows, plan, confirm)
+        operation = Resume(as_optional_name(queue_name, "queue_name"), force)
+        return self._control(operation, workflows, plan, confirm)
 
     def fork(
         self,
@@ -145,12 +145,12 @@ class Workflows(Base):
         >>> plan.items[0].point.label
         'step 3 (charge)'
         """
-        from dbos_notebook.control import forkpoints
+        from dbos_notebook.control import fork_points
         from dbos_notebook.control.forks import Fork
 
         check_key(queue_name, queue_partition_key)
-        verb = Fork(
-            forkpoints.check(start_step, several=True),
+        operation = Fork(
+            fork_points.check(start_step, several=True),
             as_optional_name(application_version, "application_version"),
             as_optional_name(queue_name, "queue_name"),
             as_optional_name(queue_partition_key, "queue_partition_key"),
@@ -159,12 +159,12 @@ class Workflows(Base):
             replacement_children=as_replacements(replacement_children),
             force=force,
         )
-        return self._control(verb, workflows, plan, confirm)
+        return self._control(operation, workflows, plan, confirm)
 
     def rewind(
         self,
         workflows: Texts,
-        start_step: Step = "first",
+        start_step: StepRecord = "first",
         *,
         application_version: str | None = None,
         queue_name: str | None = None,
@@ -191,17 +191,17 @@ class Workflows(Base):
         >>> db.rewind("checkout-1", "charge", plan=True).items[0].effect
         'forgets step 3 (charge) and what came after, ...; repeats what had succeeded: charge'
         """
-        from dbos_notebook.control import forkpoints
+        from dbos_notebook.control import fork_points
         from dbos_notebook.control.forks import Rewind
 
         check_key(queue_name, queue_partition_key)
-        verb = Rewind(
-            forkpoints.check(start_step),
+        operation = Rewind(
+            fork_points.check(start_step),
             as_optional_name(application_version, "application_version"),
             as_optional_name(queue_name, "queue_name"),
             as_optional_name(queue_partition_key, "queue_partition_key"),
         )
-        return self._control(verb, workflows, plan, confirm)
+        return self._control(operation, workflows, plan, confirm)
 
     def delete(
         self,
@@ -229,7 +229,7 @@ class Workflows(Base):
         >>> len(db.delete("checkout-1", delete_children=True, plan=True))
         3
         """
-        from dbos_notebook.control.verbs import Delete
+        from dbos_notebook.control.operations import Delete
 
         return self._control(Delete(delete_children, force), workflows, plan, confirm)
 
@@ -259,7 +259,7 @@ class Workflows(Base):
         >>> db.set_delay("queued-1", 60, plan=True).items[0].effect
         'only a DELAYED workflow has a delay; it is ENQUEUED'
         """
-        from dbos_notebook.control.settings import SetDelay
+        from dbos_notebook.control.operations import SetDelay
         from dbos_notebook.tables.filters import as_epoch_ms
 
         now = dt.datetime.now(dt.UTC)
@@ -303,7 +303,7 @@ class Workflows(Base):
         >>> db.set_attributes("attributed", {"tier": 2}, merge=True, plan=True).items[0].effect
         'becomes {"customer": "acme", "tier": 2}'
         """
-        from dbos_notebook.control.settings import SetAttributes, escaped
+        from dbos_notebook.control.operations import SetAttributes, escaped
         from dbos_notebook.tables.filters import check_filters
 
         if attributes is None and merge:

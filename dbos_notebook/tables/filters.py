@@ -1,13 +1,10 @@
-"""What a person writes as a filter, into plain checked values; no SQL is made here.
-
-The names and meanings are those of ``DBOSClient.list_workflows`` of dbos 3.4, but an empty list
-matches nothing (there it means "no filter"), and times may be ages.
-"""
+"""Validate filters and other arguments, and convert them to plain values. No SQL is made here."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import numbers
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,7 +12,28 @@ from typing import Any
 import pandas as pd
 
 from dbos_notebook.errors import FilterError, nearest
-from dbos_notebook.tables.vocabulary import STATUSES
+from dbos_notebook.tables.columns import STATUSES
+
+LEAST_SECONDS = 0.001
+"""DBOS counts in milliseconds."""
+MOST_SECONDS = 1e9
+"""Some thirty years: nobody waits for longer, and DBOS's columns hold it."""
+
+
+def as_seconds(value: Any, name: str, least: float | None = None) -> float | None:
+    """Read a length of time: above 0, or at least ``least``, and no more than any clock tells."""
+    if value is None:
+        return None
+    seconds: Any = value.total_seconds() if isinstance(value, dt.timedelta) else value
+    real = isinstance(seconds, numbers.Real)  # numpy's too
+    if isinstance(seconds, bool) or not real:
+        raise FilterError(f"{name} takes seconds or a timedelta, not {value!r}.")
+    bound = "above 0" if least is None else f"at least {least:g}"
+    # What is not a number compares as False.
+    if not (seconds > 0 if least is None else seconds >= least) or not seconds <= MOST_SECONDS:
+        raise FilterError(f"{name}={value!r} must be {bound}, and at most {MOST_SECONDS:g} s.")
+    return max(float(seconds), LEAST_SECONDS) if least is None else float(seconds)
+
 
 LISTS: Mapping[str, str] = {
     "workflow_ids": "workflow_uuid",

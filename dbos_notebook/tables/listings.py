@@ -13,12 +13,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, WorkflowNotFoundError
-from dbos_notebook.payloads.trusted import inert
+from dbos_notebook.payloads.decoders import inert
 from dbos_notebook.tables import frames
-from dbos_notebook.tables.flatten import flatten
-from dbos_notebook.tables.queries import Queries
-from dbos_notebook.tables.timing import RAN_BEFORE
-from dbos_notebook.tables.vocabulary import (
+from dbos_notebook.tables.columns import (
     FRAMES,
     INTERNAL,
     PAYLOAD,
@@ -28,10 +25,13 @@ from dbos_notebook.tables.vocabulary import (
     WORKFLOW,
     Column,
 )
+from dbos_notebook.tables.frames import flatten
+from dbos_notebook.tables.sql import Queries
+from dbos_notebook.tables.timing import RAN_BEFORE
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
-    from dbos_notebook.payloads.trusted import Decoder
+    from dbos_notebook.payloads.decoders import Decoder
 
 MANY = 5_000
 _PAYLOADS = {column.name: column for column in PAYLOAD}

@@ -17,12 +17,12 @@ import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.tables import frames, listings, timing
-from dbos_notebook.tables.queries import Queries
-from dbos_notebook.tables.vocabulary import STATUSES, STEP, WORKFLOW, Column, Kind
+from dbos_notebook.tables.columns import STATUSES, STEP, WORKFLOW, Column, Kind
+from dbos_notebook.tables.sql import Queries
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
-    from dbos_notebook.payloads.trusted import Decoder
+    from dbos_notebook.payloads.decoders import Decoder
 
 Key = tuple[sa.ColumnElement[Any], Kind]
 """What is sorted by, and how its value travels."""

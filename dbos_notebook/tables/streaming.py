@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import NotDBOSDatabaseError
 from dbos_notebook.tables import listings
-from dbos_notebook.tables.queries import LOOKED_UP
-from dbos_notebook.tables.vocabulary import FIRST_MS, LAST_MS, STEP, WORKFLOW
+from dbos_notebook.tables.columns import FIRST_MS, LAST_MS, STEP, WORKFLOW
+from dbos_notebook.tables.sql import LOOKED_UP
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Reader, Session
-    from dbos_notebook.tables.queries import Queries
+    from dbos_notebook.tables.sql import Queries
 
 FIRST_ROWS = 1_000
 FIRST_ROWS_WITH_PAYLOADS = 100

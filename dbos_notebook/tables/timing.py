@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -32,10 +32,24 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import Null
 
-from dbos_notebook.tables.vocabulary import Column
+from dbos_notebook.tables.columns import Column
 
 if TYPE_CHECKING:
-    from dbos_notebook.tables.queries import Queries
+    from dbos_notebook.database.catalog import Catalog
+
+
+class Tables(Protocol):
+    """The tables whose times are computed in SQL: what ``sql.Queries`` offers of them."""
+
+    @property
+    def catalog(self) -> Catalog: ...  # noqa: D102
+    @property
+    def workflows(self) -> sa.FromClause: ...  # noqa: D102
+    @property
+    def steps(self) -> sa.FromClause: ...  # noqa: D102
+    def column(self, table: sa.FromClause, name: str) -> sa.ColumnElement[Any]: ...  # noqa: D102
+    def moment(self, table: sa.FromClause, name: str) -> sa.ColumnElement[Any]: ...  # noqa: D102
+
 
 INTERNAL_QUEUE = "_dbos_internal_queue"
 """Where DBOS puts forks, scheduled, resumed and recovered workflows unless told otherwise."""
@@ -318,7 +332,7 @@ def frame_times(frame: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
     return pd.DataFrame(found, index=frame.index)
 
 
-def sql_times(queries: Queries, now: int) -> dict[str, sa.ColumnElement[Any]]:
+def sql_times(queries: Tables, now: int) -> dict[str, sa.ColumnElement[Any]]:
     """Return the same as SQL, in milliseconds, by the names that :class:`RunTimes` has.
 
     What only the steps prove (:data:`RAN_BEFORE`) is not looked up here.
@@ -386,7 +400,7 @@ def sql_times(queries: Queries, now: int) -> dict[str, sa.ColumnElement[Any]]:
     }
 
 
-def sql_never_ran(queries: Queries) -> sa.ColumnElement[bool]:
+def sql_never_ran(queries: Tables) -> sa.ColumnElement[bool]:
     """Return SQL that is true for a workflow that waits, or was cancelled before it ran.
 
     What DBOS recorded as its executor is who enqueued it; of what was resumed, who ran it before.
@@ -415,7 +429,7 @@ def _sql_between(start: sa.ColumnElement[Any], end: sa.ColumnElement[Any]) -> sa
     return sa.case((span >= 0, span), (span > -SECOND, 0))
 
 
-def ran_before(queries: Queries) -> sa.ColumnElement[Any] | None:
+def ran_before(queries: Tables) -> sa.ColumnElement[Any] | None:
     """Return SQL that is true where steps prove that a workflow ran before its latest run.
 
     Only where the row leaves it open, and a wait of more than a second would be claimed: the

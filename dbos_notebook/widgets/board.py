@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 import traitlets
 
-from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError
-from dbos_notebook.tables.health import Health, health
-from dbos_notebook.widgets import assets, plain, static
-from dbos_notebook.widgets.view import View
+from dbos_notebook.tables.aggregates import Health, health
+from dbos_notebook.widgets import base, html_export, serialize
+from dbos_notebook.widgets.base import View
 
 if TYPE_CHECKING:
     from dbos_notebook.client import Client
@@ -46,8 +46,8 @@ class Board(View):
     ['slow']
     """
 
-    _esm = assets.module("board")
-    _css = assets.style("base", "board")
+    _esm = base.module("board")
+    _css = base.style("base", "board")
 
     window = traitlets.Unicode("24h").tag(sync=True)
     live = traitlets.Bool(default_value=False).tag(sync=True)
@@ -90,16 +90,16 @@ class Board(View):
     def _board(self, message: dict[str, Any]) -> dict[str, Any]:
         found = self.read()
         answer = facts(found)
-        stamp = plain.stamp(answer)
-        state = {"stamp": stamp, "now": plain.milliseconds(pd.Timestamp(found.read_at))}
+        stamp = serialize.stamp(answer)
+        state = {"stamp": stamp, "now": serialize.milliseconds(pd.Timestamp(found.read_at))}
         return {"same": True, **state} if message.get("stamp") == stamp else {**answer, **state}
 
     def static_html(self) -> str:
         """Return the board as tables that need no kernel."""
-        return static.board(self._client._place, facts(self.read()), self.window)
+        return html_export.board(self._client._place, facts(self.read()), self.window)
 
     def _page(self) -> str:
-        return static.page("Board", [self.static_html()])
+        return html_export.page("Board", [self.static_html()])
 
     def __repr__(self) -> str:
         return f"<Board {self._client.location}, the last {self.window}>"
@@ -113,12 +113,12 @@ def facts(found: Health) -> dict[str, Any]:
     The window ends at the end of a bucket, so that two readings without a change are alike.
     """
     width = round(found.bucket.total_seconds() * 1000)
-    last = plain.milliseconds(pd.Timestamp(found.read_at)) or 0
+    last = serialize.milliseconds(pd.Timestamp(found.read_at)) or 0
     bars = found.window // found.bucket
     begin = (last // width - bars + 1) * width
     series: dict[str, list[int]] = {}
     for row in found.ended.to_dict("records"):
-        place = ((plain.milliseconds(row["completed_at"]) or 0) - begin) // width
+        place = ((serialize.milliseconds(row["completed_at"]) or 0) - begin) // width
         if 0 <= place < bars:
             counts = series.setdefault(str(row["status"]), [0] * bars)
             counts[place] += int(row["count"])
@@ -141,9 +141,9 @@ def _queues(queues: pd.DataFrame) -> list[dict[str, Any]]:
     busiest_first = queues.sort_values(["enqueued", "running", "delayed"], ascending=False)
     for record in busiest_first.to_dict("records"):
         row = {
-            "name": plain.cut(str(record["queue_name"]), plain.SHORT_CHARACTERS),
+            "name": serialize.cut(str(record["queue_name"]), serialize.SHORT_CHARACTERS),
             "partition": record["queue_partition_key"],
-            "oldest": plain.milliseconds(record["oldest_enqueued_at"]),
+            "oldest": serialize.milliseconds(record["oldest_enqueued_at"]),
             "rate_max": record["rate_limit_max"],
             "rate_period": record["rate_limit_period"],
         }
@@ -159,14 +159,14 @@ def _queues(queues: pd.DataFrame) -> list[dict[str, Any]]:
 def _failures(failures: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
-            "name": plain.cut(str(record["name"]), plain.SHORT_CHARACTERS),
+            "name": serialize.cut(str(record["name"]), serialize.SHORT_CHARACTERS),
             "type": "" if pd.isna(record["error_type"]) else record["error_type"],
             "message": ""
             if pd.isna(record["error_message"])
-            else plain.cut(record["error_message"], plain.SHORT_CHARACTERS),
+            else serialize.cut(record["error_message"], serialize.SHORT_CHARACTERS),
             "messages": int(record["messages"]),
             "count": int(record["count"]),
-            "last": plain.milliseconds(record["last"]),
+            "last": serialize.milliseconds(record["last"]),
             "id": record["workflow_id"],
         }
         for record in failures.to_dict("records")

@@ -1,16 +1,18 @@
-"""What an opened row tells of one workflow, as plain values: facts, payloads, steps, relatives."""
+"""Details of one workflow, as plain values for the browser: facts, payloads, steps, relatives."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.tables import listings, pages
-from dbos_notebook.widgets import plain
+from dbos_notebook.widgets import serialize
 from dbos_notebook.workflow import Workflow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
 
     from dbos_notebook.client import Client
@@ -50,7 +52,7 @@ def _itself(client: Client, session: Session, workflow_id: str) -> dict[str, Any
 def forks(client: Client, session: Session, workflow_id: str) -> list[dict[str, str]]:
     """Return the newest forks of a workflow: their IDs and statuses."""
     filters = client._check({"forked_from": [workflow_id]})
-    return plain.forks(_listed(client, session, filters, payloads=False))
+    return serialize.forks(_listed(client, session, filters, payloads=False))
 
 
 def _listed(
@@ -74,18 +76,18 @@ def _listed(
 
 def many(client: Client, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield what is told of each workflow of a frame with payloads, without steps and forks."""
-    for row, (_, record) in zip(plain.workflow_rows(frame), frame.iterrows(), strict=True):
+    for row, (_, record) in zip(serialize.workflow_rows(frame), frame.iterrows(), strict=True):
         yield _told(Workflow(client, record), row)
 
 
 def _told(workflow: Workflow, row: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"row": row}
     if workflow.input is not None:
-        found["input"] = plain.call(workflow.input)
+        found["input"] = serialize.call(workflow.input)
     if workflow.output is not None or workflow.status == "SUCCESS":
-        found["output"] = plain.written(workflow.output)
+        found["output"] = serialize.written(workflow.output)
     if workflow.error is not None:
-        found["error"] = plain.failure(workflow.error)
+        found["error"] = serialize.failure(workflow.error)
     return found
 
 
@@ -98,4 +100,4 @@ def steps(client: Client, workflow_id: str, after: int | None) -> dict[str, Any]
 
 def _steps(client: Client, session: Session, workflow_id: str, after: int | None) -> dict[str, Any]:
     page = pages.step_page(session, client._queries, workflow_id, after, STEPS, client._decoder)
-    return {"steps": plain.step_rows(page.frame), "more_steps": page.more}
+    return {"steps": serialize.step_rows(page.frame), "more_steps": page.more}

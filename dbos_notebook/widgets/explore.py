@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from dbos_notebook.database.changes import repeat_if_changed
+from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import frames, listings, pages
-from dbos_notebook.widgets import asking, assets, details, plain, static
-from dbos_notebook.widgets.actions import Actions
-from dbos_notebook.widgets.view import View
+from dbos_notebook.widgets import base, details, html_export, query_form, serialize
+from dbos_notebook.widgets.base import View
+from dbos_notebook.widgets.controls import Actions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +50,8 @@ class Explore(View):
     ['ERROR']
     """
 
-    _esm = assets.module("explore")
-    _css = assets.style("base", "explore")
+    _esm = base.module("explore")
+    _css = base.style("base", "explore")
 
     selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
     live = traitlets.Bool(default_value=False).tag(sync=True)
@@ -64,16 +64,20 @@ class Explore(View):
         *,
         live: bool = False,
         tree: bool = False,
-        page_size: int = asking.SIZES[1],
+        page_size: int = query_form.SIZES[1],
     ) -> None:
-        if page_size not in asking.SIZES:
-            raise FilterError(f"page_size={page_size!r} is not offered. Use one of {asking.SIZES}.")
+        if page_size not in query_form.SIZES:
+            raise FilterError(
+                f"page_size={page_size!r} is not offered. Use one of {query_form.SIZES}."
+            )
         # Before anything is shown, so that a wrong filter fails in the caller's cell.
         checked = client._check(filters)
         # An age stays an age: the list goes on showing the last day.
-        given = {name: filters[name] if name in asking.TIMES else checked[name] for name in checked}
+        given = {
+            name: filters[name] if name in query_form.TIMES else checked[name] for name in checked
+        }
         given = {name: self._storable(value) for name, value in given.items()}
-        shown, self._fixed = asking.first(given)
+        shown, self._fixed = query_form.first(given)
         queued = bool(self._fixed.pop("queues_only", False))
         mode = "queued" if queued else "tree" if tree else "flat"
         self._view: dict[str, Any] = {**shown, "mode": mode, "size": page_size}
@@ -82,7 +86,7 @@ class Explore(View):
         start = {
             "view": self._view,
             "fixed": [f"{name}={value!r}"[:100] for name, value in self._fixed.items()],
-            "sizes": list(asking.SIZES),
+            "sizes": list(query_form.SIZES),
             "has_parents": catalog.has("workflow_status", "parent_workflow_id"),
             "has_attributes": catalog.has("workflow_status", "attributes"),
             "location": client._place,
@@ -108,12 +112,12 @@ class Explore(View):
 
     @traitlets.validate("selected")
     def _bounded(self, proposal: Any) -> list[str]:
-        return list(dict.fromkeys(proposal["value"]))[: asking.MOST_SELECTED]
+        return list(dict.fromkeys(proposal["value"]))[: query_form.MOST_SELECTED]
 
     @property
     def filters(self) -> dict[str, Any]:
         """The filters now set: ``db.workflows(**widget.filters)`` gives all rows that match."""
-        return asking.as_filters(self._view) | self._fixed
+        return query_form.as_filters(self._view) | self._fixed
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -135,7 +139,7 @@ class Explore(View):
     @property
     def code(self) -> str:
         """The Python that gives all rows of the view, where the client is called ``db``."""
-        return asking.code(self._view, self._fixed)
+        return query_form.code(self._view, self._fixed)
 
     @property
     def receipt(self) -> Receipt | None:
@@ -150,15 +154,15 @@ class Explore(View):
         limit: int | None = None,
         part: int = 0,
     ) -> pages.Page:
-        filters = self._client._check(asking.as_filters(view) | self._fixed)
-        sort, descending = asking.order(view)
+        filters = self._client._check(query_form.as_filters(view) | self._fixed)
+        sort, descending = query_form.order(view)
         looked = min(LOOK_THROUGH, FIRST_LOOK * 4 ** max(0, min(part, 8)))
         return pages.page(
             session,
             self._client._queries,
             filters,
             pages.Order(sort, descending, tuple(after or ())),
-            max(1, min(limit or asking.SIZES[-1], asking.size(view))),
+            max(1, min(limit or query_form.SIZES[-1], query_form.size(view))),
             topmost=view.get("mode") == "tree",
             look_through=looked if "search" in filters else None,
         )
@@ -181,7 +185,7 @@ class Explore(View):
             "last": page.last,
             "searched_to": page.searched_to,
         }
-        stamp = plain.stamp(answer)
+        stamp = serialize.stamp(answer)
         took = round((time.perf_counter() - begun) * 1000)
         state = {"stamp": stamp, "took": took, "now": round(time.time() * 1000)}
         if message.get("stamp") == stamp:
@@ -189,7 +193,7 @@ class Explore(View):
         return {**answer, **state}
 
     def _rows(self, session: Session, frame: pd.DataFrame) -> list[dict[str, Any]]:
-        rows = plain.workflow_rows(frame)
+        rows = serialize.workflow_rows(frame)
         queries = self._client._queries
         children = pages.child_counts(session, queries, frame["workflow_id"].tolist())
         positions = pages.queue_positions(session, queries, frame)
@@ -211,7 +215,7 @@ class Explore(View):
 
     def _details(self, message: dict[str, Any]) -> dict[str, Any]:
         answer = details.of_workflow(self._client, str(message["id"]))
-        answer["stamp"] = plain.stamp(answer)
+        answer["stamp"] = serialize.stamp(answer)
         answer["now"] = round(time.time() * 1000)
         return {"same": True} if message.get("stamp") == answer["stamp"] else answer
 
@@ -220,7 +224,7 @@ class Explore(View):
 
     def _counts(self, message: dict[str, Any]) -> dict[str, Any]:
         """Count by status under the view's other filters."""
-        filters = asking.as_filters(message.get("view") or {}) | self._fixed
+        filters = query_form.as_filters(message.get("view") or {}) | self._fixed
         filters.pop("status", None)
         begun = time.perf_counter()
         counted = self._client.counts("status", **filters)
@@ -229,7 +233,7 @@ class Explore(View):
 
     @repeat_if_changed
     def _choices(self, _: dict[str, Any]) -> dict[str, Any]:
-        columns = {name: _COLUMNS.get(name, name) for name in asking.CHOSEN}
+        columns = {name: _COLUMNS.get(name, name) for name in query_form.CHOSEN}
         with self._client._reader.session() as session:
             found = pages.choices(
                 session, self._client._queries, list(columns.values()), MOST_CHOICES
@@ -238,16 +242,16 @@ class Explore(View):
 
     def _code(self, message: dict[str, Any]) -> dict[str, Any]:
         if message.get("selection"):
-            ids = ", ".join(map(asking.literal, self.selected))
+            ids = ", ".join(map(query_form.literal, self.selected))
             return {"text": f"db.workflows([{ids}])"}
-        return {"text": asking.code(message.get("view") or {}, self._fixed)}
+        return {"text": query_form.code(message.get("view") or {}, self._fixed)}
 
     def static_html(self) -> str:
         """Return the first rows as a table that needs no kernel; without errors' texts."""
-        return static.listing(self._client, self.frame, self.code)
+        return html_export.listing(self._client, self.frame, self.code)
 
     def _page(self) -> str:
-        return static.listing_page(self._client, self.frame, self.code)
+        return html_export.listing_page(self._client, self.frame, self.code)
 
     def __repr__(self) -> str:
         return f"<Explore {self._client.location}: {self.code}>"

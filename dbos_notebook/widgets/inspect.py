@@ -1,4 +1,4 @@
-"""One workflow: its graph and timeline, what each step did, and what can be done. Python half."""
+"""The view of one workflow: its graph, timeline and steps, and what can be done with it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,73 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import traitlets
 
+from dbos_notebook.drawing import svg
 from dbos_notebook.errors import FilterError
-from dbos_notebook.pictures import markup
 from dbos_notebook.tables.filters import as_texts
-from dbos_notebook.widgets import assets, nodes, offline
-from dbos_notebook.widgets.actions import Actions
-from dbos_notebook.widgets.compared import Compared
-from dbos_notebook.widgets.run import Run, as_key, as_plain
-from dbos_notebook.widgets.view import View
+from dbos_notebook.widgets import base, html_export, node_details, serialize
+from dbos_notebook.widgets.base import View
+from dbos_notebook.widgets.controls import Actions
+from dbos_notebook.widgets.run_data import Run, as_key, as_plain
 
 if TYPE_CHECKING:
     from dbos_notebook.client import Client
     from dbos_notebook.control.receipt import Receipt
+    from dbos_notebook.graphs.comparison import Comparison
     from dbos_notebook.workflow import Workflow
+
+MOST_ROWS = 300
+
+
+class Compared:
+    """How two runs differ, with the results of both."""
+
+    def __init__(self, ids: tuple[str, str], comparison: Comparison) -> None:
+        self.ids = ids
+        self._comparison = comparison
+        # The merged graph is drawn as a run of its own.
+        self._run = Run(ids[0], comparison.graph, {}, [])
+
+    @classmethod
+    def read(cls, client: Client, first: str, second: str) -> Compared:
+        """Read both now."""
+        from dbos_notebook import graphs
+
+        one, other = (client.graph(each, load_output=True) for each in (first, second))
+        return cls((first, second), graphs.compare(one, other))
+
+    def told(self, view: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the picture of both as one, and what is not the same."""
+        frame = self._comparison.differences
+        counts = self._comparison.frame["difference"].value_counts()
+        return {
+            "picture": self._run.drawn({**view, "picture": "graph"}),
+            "first": self.ids[0],
+            "second": self.ids[1],
+            "counts": {str(word): int(count) for word, count in counts.items() if count},
+            "rows": [_row(record) for record in frame.head(MOST_ROWS).to_dict("records")],
+            "left_out": max(0, len(frame) - MOST_ROWS),
+        }
+
+
+def _row(record: Mapping[Any, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {"difference": str(record["difference"]), "kind": record["kind"]}
+    if not pd.isna(record["name"]):
+        row["name"] = serialize.cut(record["name"], serialize.SHORT_CHARACTERS)
+    for side in ("first", "second"):
+        key = record[f"node_{side}"]
+        if key is None:
+            continue
+        row[side] = as_plain(key)
+        for name in ("status", "error_type"):
+            value = record[f"{name}_{side}"]
+            if not pd.isna(value):
+                row[f"{name}_{side}"] = serialize.cut(value, serialize.SHORT_CHARACTERS)
+        row[f"duration_{side}"] = serialize.milliseconds(record[f"duration_{side}"])
+    return row
+
 
 TABS = ("graph", "timeline", "steps")
 KEPT = 3
@@ -30,9 +82,9 @@ KEPT = 3
 
 def style() -> str:
     """Return the view's style, with the colours of pictures in light and in dark."""
-    light = markup.rules(".dn-inspect .dn-canvas", "light")
-    dark = markup.rules('.dn-inspect[data-theme="dark"] .dn-canvas', "dark")
-    return "\n".join([assets.style("base"), light, dark, assets.style("inspect")])
+    light = svg.rules(".dn-inspect .dn-canvas", "light")
+    dark = svg.rules('.dn-inspect[data-theme="dark"] .dn-canvas', "dark")
+    return "\n".join([base.style("base"), light, dark, base.style("inspect")])
 
 
 class Inspect(View):
@@ -53,7 +105,7 @@ class Inspect(View):
     'db.steps("checkout-5-bad", load_output=True).set_index("function_id").loc[3]'
     """
 
-    _esm = assets.module("inspect")
+    _esm = base.module("inspect")
     _css = style()
 
     workflow_id = traitlets.Unicode().tag(sync=True)
@@ -127,7 +179,7 @@ class Inspect(View):
     @property
     def code(self) -> str:
         """The Python that gives what is selected, where the client is called ``db``."""
-        return nodes.code(self._run(self.workflow_id), self.selection)
+        return node_details.code(self._run(self.workflow_id), self.selection)
 
     def _run(self, workflow_id: str, *, anew: bool = False) -> Run:
         found = None if anew else self._runs.get(workflow_id)
@@ -165,7 +217,10 @@ class Inspect(View):
     def _node(self, message: dict[str, Any]) -> dict[str, Any]:
         run = self._run(_id(message))
         key = as_key(message["key"])
-        return {"key": message["key"], **nodes.of_node(self._client, run, key, message["view"])}
+        return {
+            "key": message["key"],
+            **node_details.of_node(self._client, run, key, message["view"]),
+        }
 
     def _search(self, message: dict[str, Any]) -> dict[str, Any]:
         return self._run(_id(message)).search(str(message.get("text") or ""))
@@ -174,7 +229,7 @@ class Inspect(View):
         return self._run(_id(message)).listed()
 
     def _raw(self, message: dict[str, Any]) -> dict[str, Any]:
-        return {"payloads": nodes.raw(self._client, as_key(message["key"]))}
+        return {"payloads": node_details.raw(self._client, as_key(message["key"]))}
 
     def _compare(self, message: dict[str, Any]) -> dict[str, Any]:
         first, second = str(message["first"]), str(message["second"])
@@ -184,14 +239,16 @@ class Inspect(View):
 
     def _code(self, message: dict[str, Any]) -> dict[str, Any]:
         key = message.get("key")
-        return {"text": nodes.code(self._run(_id(message)), as_key(key) if key else None)}
+        return {"text": node_details.code(self._run(_id(message)), as_key(key) if key else None)}
 
     def static_html(self) -> str:
         """Return the picture and the facts as HTML that needs no kernel."""
-        return offline.fallback(self._client, self._run(self.workflow_id))
+        return html_export.fallback(self._client, self._run(self.workflow_id))
 
     def _page(self) -> str:
-        return offline.page(self._client, self._run(self.workflow_id, anew=True), self._css)
+        return html_export.inspect_page(
+            self._client, self._run(self.workflow_id, anew=True), self._css
+        )
 
     def __repr__(self) -> str:
         return f"<Inspect {self.workflow_id!r} {self._client.location}>"

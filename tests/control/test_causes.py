@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from dbos_notebook.control.causes import find
-from dbos_notebook.control.rows import Row, Step
+from dbos_notebook.control.failure_analysis import find
+from dbos_notebook.control.records import StepRecord, WorkflowRecord
 
 
-def row(workflow_id: str, status: str) -> Row:
-    missing = dict.fromkeys(Row.__slots__)
-    return Row(**{**missing, "workflow_id": workflow_id, "status": status})  # type: ignore[arg-type]
+def row(workflow_id: str, status: str) -> WorkflowRecord:
+    missing = dict.fromkeys(WorkflowRecord.__slots__)
+    return WorkflowRecord(**{**missing, "workflow_id": workflow_id, "status": status})  # type: ignore[arg-type]
 
 
 def step(
@@ -21,9 +21,9 @@ def step(
     bad: bool = False,
     at: int = -1,
     took: int = 1,
-) -> Step:
+) -> StepRecord:
     begun = 10 * number if at < 0 else at
-    return Step(number, name, bad, child, begun, begun + took)
+    return StepRecord(number, name, bad, child, begun, begun + took)
 
 
 CHILDREN = {"a": row("a", "ERROR"), "b": row("b", "ERROR"), "ok": row("ok", "SUCCESS")}

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from test_schedules import add
 
 import dbos_notebook as dn
-from dbos_notebook.control import steer
+from dbos_notebook.control import controller
 from dbos_notebook.control.transactions import Transaction, settle
 
 VERBS: dict[str, Callable[[dn.Client], Any]] = {
@@ -131,12 +131,12 @@ def say(call: Callable[[dn.Client], Any], client: dn.Client, said: Said) -> None
 def test_what_is_cut_while_it_commits_is_unknown_until_the_commit_has_ended(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steer, "OUT_OF_DOUBT_SECONDS", 0.5)
+    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.5)
     delay = Delay(server)
-    said = {verb: Said() for verb in VERBS}
+    said = {operation: Said() for operation in VERBS}
     threads = [
-        threading.Thread(target=say, args=(call, shop.client(), said[verb]))
-        for verb, call in VERBS.items()
+        threading.Thread(target=say, args=(call, shop.client(), said[operation]))
+        for operation, call in VERBS.items()
     ]
     delay.set(True)
     try:
@@ -147,18 +147,19 @@ def test_what_is_cut_while_it_commits_is_unknown_until_the_commit_has_ended(
         for thread in threads:
             thread.join(20)
         outcomes = {
-            verb: {line.outcome for line in each.receipt.lines} for verb, each in said.items()
+            operation: {line.outcome for line in each.receipt.lines}
+            for operation, each in said.items()
         }
-        assert outcomes == {verb: {"unknown"} for verb in VERBS}
-        assert all(isinstance(each.error, dn.BrokenOffError) for each in said.values())
+        assert outcomes == {operation: {"unknown"} for operation in VERBS}
+        assert all(isinstance(each.error, dn.PartialFailureError) for each in said.values())
         assert "receipt.check() asks again" in said["cancel"].receipt.lines[0].detail
         # Nothing has changed: who asks again is told no more.
         assert said["fork"].receipt.check().counts["unknown"] == 1
     finally:
         delay.set(False)
     wait_until(lambda: delay.waiting() == 0)
-    for verb, each in said.items():
-        assert {line.outcome for line in each.receipt.check().lines} == {"done"}, verb
+    for operation, each in said.items():
+        assert {line.outcome for line in each.receipt.check().lines} == {"done"}, operation
     # The error says how to go on: with the same ID, which makes no second fork.
     fork = said["fork"]
     assert "plan.apply() goes on" in str(fork.error)
@@ -201,13 +202,13 @@ def _waits_for_a_lock(server: PostgresServer) -> bool:
 def test_a_commit_that_takes_too_long_is_not_cancelled_and_its_receipt_says_what_it_waits_for(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steer, "OUT_OF_DOUBT_SECONDS", 0.2)
+    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.2)
     delay, client, said = Delay(server), shop.client(statement_timeout=1.0), Said()
     delay.set(True)
     try:
         say(lambda db: db.cancel("queued-1"), client, said)
         assert said.seconds < 6.0
-        assert isinstance(said.error, dn.BrokenOffError)
+        assert isinstance(said.error, dn.PartialFailureError)
         assert "waits for a synchronous standby" in str(said.error)
         assert said.receipt.counts["unknown"] == 1
         # To cancel it would make it visible before it is safe on the standby.
@@ -223,7 +224,7 @@ def test_a_commit_that_takes_too_long_is_not_cancelled_and_its_receipt_says_what
 def test_a_session_under_another_role_cannot_see_its_own_commit_and_does_not_deny_it(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steer, "OUT_OF_DOUBT_SECONDS", 0.3)
+    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.3)
     name = str(make_url(shop.url).database)
     with server.admin(name) as admin:
         for statement in (
@@ -262,20 +263,20 @@ def test_a_standby_that_lags_does_not_deny_what_was_committed_or_may_be(
         hosts = f"host=127.0.0.1,{standby.socket_directory} port={shop.proxy.port},5432"
         with dn.connect(f"{hosts} user=postgres dbname={name}") as db:
             plan = db.cancel("queued-1", plan=True)
-            call = plan.verb.call
+            call = plan.operation.call
 
             def then(client: Any, items: Any) -> Any:
                 done = call(client, items)
                 shop.proxy.refuse()
                 return done
 
-            object.__setattr__(plan.verb, "call", then)
+            object.__setattr__(plan.operation, "call", then)
             line = plan.apply().lines[0]
             assert (line.outcome, line.status_after) == ("done", None)
             assert "the standby that answers now does not show it" in line.detail
             # It was started after a transaction began that the primary may still commit.
             transaction = Transaction(1, 1, 1, None, commit_sent=True)
-            with db._steer.reader.session() as session:
+            with db._controller.reader.session() as session:
                 settle(session, [transaction])
             assert transaction.in_doubt
     with dn.connect(server.url(name)) as db:
@@ -288,7 +289,7 @@ def test_a_server_without_an_address_is_not_taken_for_one_that_was_restarted(
     here, elsewhere = "127.0.0.1 1", "127.0.0.2 1"
     old = [Transaction(1, 1, 1, address, commit_sent=True) for address in (here, elsewhere, None)]
     name = server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")
-    with dn.connect(server.url(name)) as db, db._steer.reader.session() as session:
+    with dn.connect(server.url(name)) as db, db._controller.reader.session() as session:
         settle(session, old)
     # This server is reached through a Unix socket, where it has no address.
     assert all(each.in_doubt for each in old)

@@ -130,14 +130,14 @@ def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
 
         thread = threading.Thread(target=watch)
         thread.start()
-        with pytest.raises(dn.BrokenOffError, match="broke off") as caught:
+        with pytest.raises(dn.PartialFailureError, match="broke off") as caught:
             db.fork(ids, "first", key="gone", confirm=True)
         thread.join()
     receipt = caught.value.receipt
     counts = receipt.counts
     assert counts["done"] > 20
     assert counts["unchanged"] > 0
-    assert counts["unknown"] <= 2 * db._steer.door.width
+    assert counts["unknown"] <= 2 * db._controller.pool.width
     # What was not asked to commit was not done, and that is proven.
     assert counts["failed"] + counts["unknown"] > 0
     if counts["unknown"]:
@@ -157,12 +157,12 @@ def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
 def test_a_database_that_goes_away_while_a_repair_waits(
     shut: tuple[dn.Client, Callable[[bool], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbos_notebook.control.waiting.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("dbos_notebook.control.display.PATIENCE_SECONDS", 0.5)
     db, switch = shut
     # Nobody runs v9, so the repair waits for the child's fork.
     timer = threading.Timer(1.0, switch, [True])
     timer.start()
-    with pytest.raises(dn.BrokenOffError, match="broke off") as caught:
+    with pytest.raises(dn.PartialFailureError, match="broke off") as caught:
         db.repair("parent-6-bad", application_version="v9", timeout=60)
     timer.join()
     child, parent = caught.value.receipt.lines
@@ -178,7 +178,9 @@ def test_a_database_that_goes_away_while_a_repair_waits(
 def test_an_interrupted_bulk_cancel_is_true_row_by_row(still: dn.Client) -> None:
     ids = fill(still, "ENQUEUED")
     plan = still.cancel(ids, plan=True)
-    still._steer.door.submit(lambda: time.sleep(0.2))  # keeps SQLite's one thread busy a little
+    still._controller.pool.submit(
+        lambda: time.sleep(0.2)
+    )  # keeps SQLite's one thread busy a little
     with dn.connect(still.location.path or still.location.url()) as other:
 
         def begun() -> bool:
@@ -217,7 +219,7 @@ def test_ctrl_c_while_waiting_stops_the_watching_alone(still: dn.Client) -> None
 def test_what_is_deleted_in_between_does_not_stop_the_rest_of_its_batch(still: dn.Client) -> None:
     ids = fill(still, "CANCELLED")
     plan = still.resume(ids, plan=True)
-    look, gone = plan.verb.look, ids[7]
+    look, gone = plan.operation.look, ids[7]
     looked = []
 
     def look_then_lose(*arguments: object) -> object:
@@ -226,8 +228,8 @@ def test_what_is_deleted_in_between_does_not_stop_the_rest_of_its_batch(still: d
         looked.append(gone)
         return known
 
-    object.__setattr__(plan.verb, "look", look_then_lose)
-    call = plan.verb.call
+    object.__setattr__(plan.operation, "look", look_then_lose)
+    call = plan.operation.call
 
     def lose_then_call(client: object, items: object) -> object:
         if looked:
@@ -235,7 +237,7 @@ def test_what_is_deleted_in_between_does_not_stop_the_rest_of_its_batch(still: d
             client.delete_workflow(gone)  # type: ignore[attr-defined]
         return call(client, items)  # type: ignore[arg-type]
 
-    object.__setattr__(plan.verb, "call", lose_then_call)
+    object.__setattr__(plan.operation, "call", lose_then_call)
     receipt = plan.apply()
     assert receipt.counts["done"] == COUNT - 1
     assert [line.workflow_id for line in receipt.lines if line.outcome == "not_found"] == [gone]
@@ -244,7 +246,7 @@ def test_what_is_deleted_in_between_does_not_stop_the_rest_of_its_batch(still: d
 def test_a_fault_in_a_batch_that_was_taken_apart_is_told(still: dn.Client) -> None:
     ids = fill(still, "CANCELLED")[:10]
     plan = still.resume(ids, plan=True)
-    call, calls = plan.verb.call, []
+    call, calls = plan.operation.call, []
 
     def lose_then_fail(client: object, items: Sequence[object]) -> object:
         calls.append(len(items))
@@ -254,8 +256,8 @@ def test_a_fault_in_a_batch_that_was_taken_apart_is_told(still: dn.Client) -> No
             raise dn.DatabaseConnectionError("the line was cut")
         return call(client, items)  # type: ignore[arg-type]
 
-    object.__setattr__(plan.verb, "call", lose_then_fail)
-    with pytest.raises(dn.BrokenOffError, match="the line was cut") as caught:
+    object.__setattr__(plan.operation, "call", lose_then_fail)
+    with pytest.raises(dn.PartialFailureError, match="the line was cut") as caught:
         plan.apply()
     outcomes = caught.value.receipt.to_frame()["outcome"].tolist()
     assert outcomes == ["done"] * 3 + ["not_found"] + ["done"] + ["failed"] * 5

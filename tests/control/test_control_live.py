@@ -1,4 +1,4 @@
-"""The verbs on workflows that really run, in another process: what is done, and done once."""
+"""The operations on workflows that really run, in another process: what is done, and done once."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def go_silent(
     """Let the network die when DBOS is called, after everything has been read."""
 
     def at_the_call(plan: dn.Plan) -> None:
-        call, begin = plan.verb.call, ControlConnection.begin
+        call, begin = plan.operation.call, ControlConnection.begin
 
         def silent(client: Any, items: Any) -> Any:
             proxy.silent = True
@@ -64,7 +64,7 @@ def go_silent(
         if request.param == "in the middle":
             monkeypatch.setattr(ControlConnection, "begin", silent_when_begun)
         else:
-            object.__setattr__(plan.verb, "call", silent)
+            object.__setattr__(plan.operation, "call", silent)
 
     return at_the_call
 
@@ -76,7 +76,7 @@ def test_a_silent_network_ends_a_call_in_time(
         assert db.cancel("queued-2").ok  # everything is loaded
         plan = db.cancel("queued-1", plan=True)
         go_silent(plan)
-        took, error = seconds(plan.apply, dn.BrokenOffError)
+        took, error = seconds(plan.apply, dn.PartialFailureError)
         assert took < 1.0 + 5.0
         assert "has not answered" in str(error) or "Cannot reach" in str(error)
         # It had not been asked to commit anything.
@@ -130,7 +130,7 @@ def test_a_lock_of_another_session_ends_a_call_in_time_and_is_named(
         psycopg.connect(url, application_name="shop's worker") as app,
     ):
         app.execute("SELECT 1 FROM dbos.workflow_status FOR UPDATE")
-        took, error = seconds(lambda: db.cancel("queued-1"), dn.BrokenOffError)
+        took, error = seconds(lambda: db.cancel("queued-1"), dn.PartialFailureError)
         assert took < 3.0 + 5.0
         assert isinstance(error.__cause__, dn.QueryTimeoutError)
         assert f"a lock held by session {app.info.backend_pid}" in str(error)
@@ -149,7 +149,7 @@ def test_a_stricter_timeout_of_the_role_is_kept(name: str, postgres_server: Post
         admin.execute(f"ALTER DATABASE {name} SET lock_timeout = '200ms'".encode())
     with dn.connect(url) as db, psycopg.connect(url) as app:
         app.execute("SELECT 1 FROM dbos.workflow_status FOR UPDATE")
-        took, error = seconds(lambda: db.cancel("queued-1"), dn.BrokenOffError)
+        took, error = seconds(lambda: db.cancel("queued-1"), dn.PartialFailureError)
         assert took < 3.0
         assert "lock timeout" in str(error)
         assert "was lost" not in str(error)

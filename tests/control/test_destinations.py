@@ -66,10 +66,10 @@ def test_a_fork_onto_a_partitioned_queue_needs_a_key(queued: dn.Client) -> None:
     assert places(queued, [receipt.lines[0].new_workflow_id]) == [("tenants", "t7")]
 
 
-@pytest.mark.parametrize("verb", ["fork", "rewind"])
-def test_each_of_several_goes_back_onto_its_own_queue(queued: dn.Client, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["fork", "rewind"])
+def test_each_of_several_goes_back_onto_its_own_queue(queued: dn.Client, operation: str) -> None:
     ids = ["plain-1", "tenant-1", "alone"]
-    call = getattr(queued, verb)
+    call = getattr(queued, operation)
     plan = call(ids, "failed", queue_name="original", plan=True)
     assert plan.items[1].effect.endswith("; onto queue 'tenants', partition 't1'")
     assert plan.items[2].effect.endswith("; onto DBOS's own queue, as it was on none")
@@ -127,15 +127,15 @@ def test_original_brings_its_own_key(queued: dn.Client) -> None:
         queued.fork("tenant-1", "failed", queue_name="original", queue_partition_key="t3")
 
 
-@pytest.mark.parametrize("verb", ["trigger", "backfill"])
+@pytest.mark.parametrize("operation", ["trigger", "backfill"])
 def test_a_schedule_whose_queue_is_partitioned_is_not_set_going(
-    queued: dn.Client, verb: str
+    queued: dn.Client, operation: str
 ) -> None:
     add(queued)
     write(queued, "UPDATE {}workflow_schedules SET queue_name = 'tenants'")
     call = {
         "trigger": lambda: queued.trigger_schedule("daily"),
         "backfill": lambda: queued.backfill_schedule("daily", "25h"),
-    }[verb]
+    }[operation]
     with pytest.raises(dn.RefusedError, match="'tenants' is partitioned"):
         call()

@@ -22,7 +22,7 @@ from control_live import Process, until
 from servers import PostgresServer, require, start_pgbouncer, start_standby
 
 import dbos_notebook as dn
-from dbos_notebook.control import alive
+from dbos_notebook.control import availability
 
 DAY = 86_400_000
 SDK = "@dbos-inc/dbos-sdk@5.3.0"
@@ -316,11 +316,11 @@ def test_silent_connections_are_not_proof(
         connection.execute(b"SELECT 1")
         assert told(url, "v0").startswith("likely")
         time.sleep(0.3)
-        monkeypatch.setattr(alive, "SILENT_SECONDS", 0.2)
+        monkeypatch.setattr(availability, "SILENT_SECONDS", 0.2)
         found = told(url, "v0")
         assert found.startswith("unknown: no recent work of version v0 is recorded; 1 connection")
         assert "none has sent a statement for" in found
-        monkeypatch.setattr(alive, "DEAD_SECONDS", 0.2)
+        monkeypatch.setattr(availability, "DEAD_SECONDS", 0.2)
         assert told(url, "v0").startswith("unlikely")
 
 
@@ -348,7 +348,7 @@ def test_behind_a_transaction_pooler_silence_is_not_death(
             assert found.startswith("unknown: version v1 was registered 2.0 d ago"), found
             assert "this connection goes through a connection pooler" in found
         time.sleep(0.5)
-        monkeypatch.setattr(alive, "SILENT_SECONDS", 0.2)
+        monkeypatch.setattr(availability, "SILENT_SECONDS", 0.2)
         found = told(url, "v1")
         assert not found.startswith("likely"), found
         assert not told(pooled, "v1").startswith("likely")
@@ -401,7 +401,9 @@ def test_what_finished_is_seen_where_the_database_has_no_time_of_it(
             [now, now],
         )
     with dn.connect(path) as client, client._reader.session() as session:
-        found = alive.Prospects(session, client._queries, client.location).of(None, None, None)
+        found = availability.ExecutorAvailability(session, client._queries, client.location).of(
+            None, None, None
+        )
     assert "any version last did something 0 s ago" in found or "1 s ago" in found, found
 
 

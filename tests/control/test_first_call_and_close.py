@@ -43,7 +43,7 @@ def test_the_first_call_ends_in_time_on_a_network_that_goes_silent_once_it_is_co
             def apply() -> None:
                 try:
                     plan.apply()
-                except dn.BrokenOffError as error:
+                except dn.PartialFailureError as error:
                     found.append(error)
 
             thread = threading.Thread(target=apply, daemon=True)
@@ -85,7 +85,7 @@ def test_a_client_that_is_closed_during_a_call_ends_it_and_leaves_no_connection(
         app.execute("SELECT 1 FROM dbos.workflow_status WHERE workflow_uuid LIKE 'd%' FOR UPDATE")
         closer = threading.Thread(target=close)
         closer.start()
-        with pytest.raises(dn.BrokenOffError, match="This client is closed") as caught:
+        with pytest.raises(dn.PartialFailureError, match="This client is closed") as caught:
             db.set_delay([f"d{number}" for number in range(12)], 60)
         closer.join()
         outcomes = [line for line in caught.value.receipt.lines if line.outcome == "unchanged"]

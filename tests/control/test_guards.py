@@ -15,29 +15,29 @@ from test_commit_in_doubt import VERBS
 from test_schedules import add
 
 import dbos_notebook as dn
-from dbos_notebook.control import privileges
+from dbos_notebook.control import permissions
 
 _numbers = itertools.count(1)
 
-NEEDED: dict[str, privileges.Needs] = {
-    "cancel": privileges.CANCEL,
-    "fork": {**privileges.FORK, **privileges.FORK_COPYING},
-    "resume": privileges.RESUME,
-    "set_attributes": privileges.SET_ATTRIBUTES,
-    "delete": privileges.DELETE,
-    "set_delay": privileges.SET_DELAY,
-    "rewind": privileges.REWIND,
-    "pause_schedule": privileges.SET_SCHEDULE,
-    "resume_schedule": privileges.SET_SCHEDULE,
-    "delete_schedule": privileges.DELETE_SCHEDULE,
-    "trigger_schedule": privileges.ENQUEUE_SCHEDULE,
-    "backfill_schedule": privileges.ENQUEUE_SCHEDULE,
+NEEDED: dict[str, permissions.Needs] = {
+    "cancel": permissions.CANCEL,
+    "fork": {**permissions.FORK, **permissions.FORK_COPYING},
+    "resume": permissions.RESUME,
+    "set_attributes": permissions.SET_ATTRIBUTES,
+    "delete": permissions.DELETE,
+    "set_delay": permissions.SET_DELAY,
+    "rewind": permissions.REWIND,
+    "pause_schedule": permissions.SET_SCHEDULE,
+    "resume_schedule": permissions.SET_SCHEDULE,
+    "delete_schedule": permissions.DELETE_SCHEDULE,
+    "trigger_schedule": permissions.ENQUEUE_SCHEDULE,
+    "backfill_schedule": permissions.ENQUEUE_SCHEDULE,
 }
 
 
 @pytest.fixture(scope="module")
 def url(corpus_postgres: Callable[[str], str]) -> str:
-    """A database in which each verb has something to do."""
+    """A database in which each operation has something to do."""
     url = corpus_postgres("3.4.0")
     with dn.connect(url) as db:
         for number, schedule in enumerate(("paused", "gone", "triggered", "filled", "daily")):
@@ -85,29 +85,29 @@ def rows(db: dn.Client) -> Any:
     )
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("operation", VERBS)
 def test_a_verb_works_with_the_columns_that_it_needs_and_is_refused_without_any_of_them(
-    role: tuple[str, Callable[[str], None]], url: str, verb: str
+    role: tuple[str, Callable[[str], None]], url: str, operation: str
 ) -> None:
     login, run = role
     with dn.connect(login) as db, dn.connect(url) as owner:
         before = rows(owner)
-        for (table, privilege), columns in NEEDED[verb].items():
+        for (table, privilege), columns in NEEDED[operation].items():
             if privilege == "SELECT":
                 continue
             with pytest.raises(dn.PermissionDeniedError, match=f"{privilege} .*ON {table}"):
-                VERBS[verb](db)
+                VERBS[operation](db)
             if len(columns) > 1:
                 # All but one.
                 run(f"GRANT {privilege} ({_quoted(columns[1:])}) ON dbos.{table} TO {{}}")
                 with pytest.raises(
                     dn.PermissionDeniedError, match=rf"{privilege} \({columns[0]}\) ON {table}"
                 ):
-                    VERBS[verb](db)
+                    VERBS[operation](db)
             which = f" ({_quoted(columns)})" if columns else ""
             run(f"GRANT {privilege}{which} ON dbos.{table} TO {{}}")
         assert rows(owner) == before
-        assert VERBS[verb](db).counts["done"] >= 1
+        assert VERBS[operation](db).counts["done"] >= 1
 
 
 def test_a_plan_says_that_it_could_not_be_applied(
@@ -148,9 +148,9 @@ def test_row_level_security_refuses_what_writes_several_tables_and_is_the_reason
     try:
         with dn.connect(login) as db, dn.connect(url) as owner:
             steps = owner.steps("checkout-2")
-            for verb in ("delete", "rewind", "fork"):
+            for operation in ("delete", "rewind", "fork"):
                 with pytest.raises(dn.PermissionDeniedError, match="Row-level security applies"):
-                    VERBS[verb](db)
+                    VERBS[operation](db)
             for again in (db.rewind, db.fork):
                 assert "would be refused" in repr(again("checkout-2", "charge", plan=True))
             assert owner.steps("checkout-2").equals(steps)
@@ -232,7 +232,7 @@ def test_a_server_that_became_read_only_after_the_last_look_writes_nothing(
     name = str(make_url(url).database)
     with dn.connect(url) as db:
         plan = db.cancel("queued-1", plan=True)
-        call = plan.verb.call
+        call = plan.operation.call
 
         def then(client: Any, items: Any) -> Any:
             with postgres_server.admin() as admin:
@@ -241,8 +241,8 @@ def test_a_server_that_became_read_only_after_the_last_look_writes_nothing(
                 )
             return call(client, items)
 
-        object.__setattr__(plan.verb, "call", then)
-        with pytest.raises(dn.BrokenOffError, match="default_transaction_read_only") as caught:
+        object.__setattr__(plan.operation, "call", then)
+        with pytest.raises(dn.PartialFailureError, match="default_transaction_read_only") as caught:
             plan.apply()
         assert [line.outcome for line in caught.value.receipt.lines] == ["failed"]
         assert db.workflow("queued-1").status == "ENQUEUED"
@@ -251,11 +251,11 @@ def test_a_server_that_became_read_only_after_the_last_look_writes_nothing(
 def test_two_servers_behind_one_address_are_told_apart(
     corpus_postgres: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dbos_notebook.control import steer
+    from dbos_notebook.control import controller
 
     with dn.connect(corpus_postgres("3.4.0")) as db:
         plan = db.cancel("queued-1", plan=True)
-        found = steer.conditions
+        found = controller.conditions
 
         def elsewhere(*arguments: Any, **options: Any) -> Any:
             # As if reading had reached a server that was started at another moment.
@@ -264,9 +264,9 @@ def test_two_servers_behind_one_address_are_told_apart(
             conditions = found(*arguments, **options)
             return dataclasses.replace(conditions, server=conditions.server - 1)
 
-        monkeypatch.setattr(steer, "conditions", elsewhere)
+        monkeypatch.setattr(controller, "conditions", elsewhere)
         with pytest.raises(
-            dn.BrokenOffError, match="leads to another server than a moment ago"
+            dn.PartialFailureError, match="leads to another server than a moment ago"
         ) as caught:
             plan.apply()
         assert [line.outcome for line in caught.value.receipt.lines] == ["failed"]

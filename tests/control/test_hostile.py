@@ -1,4 +1,4 @@
-"""Texts and values that somebody else wrote steer neither the page, nor the log, nor control."""
+"""Hostile strings and values control neither the page, nor the log, nor control itself."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from by_hand import write
 from test_schedules import add
 
 import dbos_notebook as dn
-from dbos_notebook.control.verbs import Cancel
+from dbos_notebook.control.operations import Cancel
 
 
 def press() -> None:
@@ -49,15 +49,15 @@ def db(corpus_sqlite: Callable[[str], Path]) -> Iterator[dn.Client]:
 
 
 def before(plan: dn.Plan, method: str, act: Callable[[], object]) -> None:
-    """Do something once before a method of a plan's verb is called."""
-    own = getattr(plan.verb, method)
+    """Do something once before a method of a plan's operation is called."""
+    own = getattr(plan.operation, method)
 
     def first(*arguments: object) -> object:
-        object.__setattr__(plan.verb, method, own)
+        object.__setattr__(plan.operation, method, own)
         act()
         return own(*arguments)
 
-    object.__setattr__(plan.verb, method, first)
+    object.__setattr__(plan.operation, method, first)
 
 
 def test_ctrl_c_pressed_twice_while_the_receipt_is_read(db: dn.Client) -> None:
@@ -138,14 +138,14 @@ def test_a_plan_applied_by_four_threads_is_carried_out_once(db: dn.Client) -> No
 def test_a_trigger_that_lost_its_answer_is_known_and_not_repeated(db: dn.Client) -> None:
     add(db)
     plan = db.trigger_schedule("daily", plan=True)
-    call = plan.verb.call
+    call = plan.operation.call
 
     def call_then_lose(client: object, items: object) -> None:
         call(client, items)  # type: ignore[arg-type]
         raise dn.DatabaseConnectionError("the line was cut")
 
-    object.__setattr__(plan.verb, "call", call_then_lose)
-    with pytest.raises(dn.BrokenOffError) as caught:
+    object.__setattr__(plan.operation, "call", call_then_lose)
+    with pytest.raises(dn.PartialFailureError) as caught:
         plan.apply()
     (line,) = caught.value.receipt.lines
     # Its transaction was committed, so the workflow that it started is known.
@@ -155,14 +155,14 @@ def test_a_trigger_that_lost_its_answer_is_known_and_not_repeated(db: dn.Client)
     assert len(db.workflows(workflow_id_prefix="sched-")) == 1
 
 
-@pytest.mark.parametrize("verb", ["cancel", "resume", "delete", "rewind"])
+@pytest.mark.parametrize("operation", ["cancel", "resume", "delete", "rewind"])
 def test_a_file_that_stays_locked_ends_the_call(
-    db: dn.Client, monkeypatch: pytest.MonkeyPatch, verb: str
+    db: dn.Client, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
-    monkeypatch.setattr("dbos_notebook.control.file_transactions.BUSY_TIMEOUT_SECONDS", 0.2)
-    one = {"rewind": "checkout-1", "delete": "checkout-1"}.get(verb, "queued-1")
-    plan = getattr(db, verb)(one, plan=True)
-    with locked(db), pytest.raises(dn.BrokenOffError, match="stayed locked") as caught:
+    monkeypatch.setattr("dbos_notebook.control.transactions.BUSY_TIMEOUT_SECONDS", 0.2)
+    one = {"rewind": "checkout-1", "delete": "checkout-1"}.get(operation, "queued-1")
+    plan = getattr(db, operation)(one, plan=True)
+    with locked(db), pytest.raises(dn.PartialFailureError, match="stayed locked") as caught:
         plan.apply(confirm=True)
     assert caught.value.receipt.counts["failed"] == 1
     assert plan.apply(confirm=True).counts["done"] == 1
@@ -196,7 +196,7 @@ def test_a_client_that_is_closed_writes_nothing_later(
     plan = db.cancel("queued-2", plan=True)
     with other(db):
         threading.Timer(0.3, db.close).start()
-        with pytest.raises(dn.BrokenOffError, match="closed"):
+        with pytest.raises(dn.PartialFailureError, match="closed"):
             plan.apply()
     time.sleep(0.2)
     with dn.connect(path) as again:
@@ -209,7 +209,7 @@ def test_the_statement_timeout_bounds_the_wait_for_a_file(db: dn.Client) -> None
         hasty.cancel("queued-1")
         with locked(db):
             begun = time.monotonic()
-            with pytest.raises(dn.BrokenOffError, match="stayed locked"):
+            with pytest.raises(dn.PartialFailureError, match="stayed locked"):
                 plan.apply()
             assert 0.3 <= time.monotonic() - begun < 1.5
 
@@ -224,7 +224,7 @@ def test_a_statement_on_a_file_that_takes_too_long_ends(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000000)"
         " SELECT i FROM n); END",
     )
-    with pytest.raises(dn.BrokenOffError, match="statement_timeout") as caught:
+    with pytest.raises(dn.PartialFailureError, match="statement_timeout") as caught:
         db.cancel("queued-1")
     assert caught.value.receipt.counts["failed"] == 1
     assert set(db.workflows("queued-1")["status"]) == {"ENQUEUED"}

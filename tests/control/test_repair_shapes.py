@@ -9,8 +9,8 @@ import pytest
 from by_hand import add_workflow, awaits, write
 
 import dbos_notebook as dn
-from dbos_notebook.control.causes import Cause
-from dbos_notebook.control.forkpoints import ForkPoint
+from dbos_notebook.control.failure_analysis import Cause
+from dbos_notebook.control.fork_points import ForkPoint
 from dbos_notebook.control.repair import _Tree
 
 

@@ -43,26 +43,26 @@ def set_context(db: dn.Client, context: str) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["after the plan", "after the last look"])
-@pytest.mark.parametrize("verb", ["backfill", "trigger"])
+@pytest.mark.parametrize("operation", ["backfill", "trigger"])
 def test_a_context_that_came_after_the_plan_does_not_run(
-    still: dn.Client, tmp_path: Path, verb: str, late: bool
+    still: dn.Client, tmp_path: Path, operation: str, late: bool
 ) -> None:
     add(still)
     evil = text(Payload(tmp_path / "ran"))
-    if verb == "backfill":
+    if operation == "backfill":
         plan = still.backfill_schedule("daily", "2d", plan=True)
     else:
         plan = still.trigger_schedule("daily", plan=True)
     assert plan.counts["do"]
     if late:
-        call = plan.verb.call
+        call = plan.operation.call
 
         def swap_then_call(client: object, items: object) -> object:
             set_context(still, evil)
             return call(client, items)  # type: ignore[arg-type]
 
-        object.__setattr__(plan.verb, "call", swap_then_call)
-        with pytest.raises(dn.BrokenOffError, match="names classes") as caught:
+        object.__setattr__(plan.operation, "call", swap_then_call)
+        with pytest.raises(dn.PartialFailureError, match="names classes") as caught:
             plan.apply()
         receipt = caught.value.receipt
         assert set(receipt.to_frame()["outcome"]) <= {"failed", "unchanged"}
@@ -113,7 +113,7 @@ def test_a_name_that_is_none_is_refused(still: dn.Client, name: str) -> None:
 
 
 def test_a_place_far_away_is_not_made_room_for() -> None:
-    from dbos_notebook.control.contexts import harmless
+    from dbos_notebook.control.safe_serializer import harmless
 
     assert harmless(base64.b64encode(b"\x80\x04]q\x00.").decode())
     assert not harmless(base64.b64encode(b"\x80\x04]r\xff\xff\xff\x7f.").decode())

@@ -387,9 +387,9 @@ def test_control_makes_no_tables_and_no_file(still: dn.Client) -> None:
             path.unlink()
             with pytest.raises(dn.DatabaseConnectionError, match="There is no file"):
                 other.cancel("queued-2")
-            door = other._steer.door
+            pool = other._controller.pool
             with pytest.raises(Exception, match="unable to open database file"):
-                door.submit(lambda: door.client().cancel_workflow("queued-2")).result()
+                pool.submit(lambda: pool.client().cancel_workflow("queued-2")).result()
         assert not path.exists()
 
 
@@ -447,13 +447,17 @@ def test_no_password_is_shown(
             # The connection that reading has is all there is, and control gets none.
             admin.execute(f"ALTER ROLE {PASSWORD_ROLE} CONNECTION LIMIT 0".encode())
             try:
-                with pytest.raises(dn.BrokenOffError, match="too many connections") as caught:
+                with pytest.raises(dn.PartialFailureError, match="too many connections") as caught:
                     plan.apply()
             finally:
                 admin.execute(f"ALTER ROLE {PASSWORD_ROLE} CONNECTION LIMIT -1".encode())
         error = caught.value
         shown = [repr(error), str(error), repr(error.__cause__), repr(plan), caplog.text]
-        shown += [repr(error.receipt), error.receipt._repr_html_(), repr(db._steer.door.__dict__)]
+        shown += [
+            repr(error.receipt),
+            error.receipt._repr_html_(),
+            repr(db._controller.pool.__dict__),
+        ]
         assert not any(PASSWORD in text for text in shown)
 
 

@@ -1,4 +1,4 @@
-"""Each verb against DBOS's own client on a twin database: every row of every table is the same."""
+"""Each operation and DBOS's own client leave every row of every table the same."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from servers import CORPUS, PASSWORD, PASSWORD_ROLE, PostgresServer
 
 import dbos_notebook as dn
-from dbos_notebook.database.locate import locate
+from dbos_notebook.database.location import locate
 from dbos_notebook.database.postgres import PostgresReader
 
 SECRET = "hunter2-not-the-password"

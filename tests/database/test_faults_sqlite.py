@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from test_faults_postgres import READS
 
 import dbos_notebook as dn
-from dbos_notebook.database.locate import locate
+from dbos_notebook.database.location import locate
 from dbos_notebook.database.sqlite import SQLiteReader
 
 

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 import dbos_notebook as dn
-from dbos_notebook.database.locate import locate
+from dbos_notebook.database.location import locate
 
 SECRET = "s3cr3tXYZ"
 SERVER = "127.0.0.1:1"

@@ -28,7 +28,7 @@ from test_faults_postgres import READS
 
 import dbos_notebook as dn
 from dbos_notebook.database import sqlite_file
-from dbos_notebook.database.locate import locate
+from dbos_notebook.database.location import locate
 from dbos_notebook.database.sqlite import SQLiteReader
 
 APPLICATION, READER = "nobody", "games"

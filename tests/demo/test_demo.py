@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dbos_notebook import demo
-from dbos_notebook.cli import main
-from dbos_notebook.demo.plan import plan
+from dbos_notebook.demo.workload import plan
+from dbos_notebook.server.cli import main
 
 SHAPE = """
 SELECT w.workflow_uuid, w.name, w.status, w.application_version, w.queue_name,

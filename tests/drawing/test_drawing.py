@@ -17,9 +17,9 @@ import runs
 
 import dbos_notebook as dn
 from dbos_notebook import graphs
-from dbos_notebook.graphs.compare import DIFFERENCES
-from dbos_notebook.pictures import layout
-from dbos_notebook.pictures.layout import render
+from dbos_notebook.drawing import layout
+from dbos_notebook.drawing.layout import render
+from dbos_notebook.graphs.comparison import DIFFERENCES
 
 SVG = "{http://www.w3.org/2000/svg}"
 ALLOWED = {
@@ -313,7 +313,7 @@ def test_what_is_hidden_must_be_an_operation() -> None:
 
 def test_every_status_reads_without_colour() -> None:
     """Each has a mark of a form of its own."""
-    from dbos_notebook.pictures.theme import LIGHT
+    from dbos_notebook.drawing.theme import LIGHT
 
     forms = set()
     for status in LIGHT.statuses:
@@ -338,7 +338,7 @@ def contrast(one: str, two: str) -> float:
 
 
 def test_text_and_marks_stand_out() -> None:
-    from dbos_notebook.pictures.theme import DARK, LIGHT
+    from dbos_notebook.drawing.theme import DARK, LIGHT
 
     for palette in (LIGHT, DARK):
         for ground in (palette.ground, palette.frame):
@@ -438,7 +438,7 @@ def test_pictures_drawn_by_several_threads_at_once() -> None:
 
 
 def test_a_png_that_fails_leaves_the_svg_and_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dbos_notebook.pictures import raster
+    from dbos_notebook.drawing import raster
 
     monkeypatch.setattr(raster, "_CHILD", "import sys; sys.exit('no memory')")
     sample = runs.Sample("w")

@@ -10,7 +10,7 @@ import pytest
 import runs
 
 import dbos_notebook as dn
-from dbos_notebook.pictures.timeline import timeline
+from dbos_notebook.drawing.timeline import timeline
 
 if TYPE_CHECKING:
     from browser import Opened

@@ -18,19 +18,18 @@ from test_drawing import SVG, parse, texts
 
 import dbos_notebook as dn
 from dbos_notebook import graphs
-from dbos_notebook.pictures.rows import Row, build
-from dbos_notebook.pictures.scale import Scale
-from dbos_notebook.pictures.timeline import _tick, timeline
-from dbos_notebook.pictures.times import Times
+from dbos_notebook.drawing.axis import Scale
+from dbos_notebook.drawing.timeline import TimelineRow, _tick, build, timeline
+from dbos_notebook.graphs.intervals import Times
 
 FORK = "fork-of-order-1-1.0-0006"
 
 
-def rows_of(graph: nx.DiGraph[Any]) -> dict[Any, Row]:
+def rows_of(graph: nx.DiGraph[Any]) -> dict[Any, TimelineRow]:
     return {row.key: row for row in build(graph, graph, Times(graph), [])}
 
 
-def parts(row: Row) -> list[tuple[float, float, str]]:
+def parts(row: TimelineRow) -> list[tuple[float, float, str]]:
     begin = runs.START.timestamp()
     return [(round(s.start - begin, 3), round(s.end - begin, 3), s.part) for s in row.spans]
 
@@ -378,6 +377,6 @@ DURATIONS = [
 
 @pytest.mark.parametrize(("span", "said"), DURATIONS)
 def test_durations_in_words(span: str, said: str) -> None:
-    from dbos_notebook.pictures.words import took
+    from dbos_notebook.text import took
 
     assert took(pd.Timedelta(span)) == said

@@ -16,7 +16,7 @@ from samples import frame, frames, step, workflow
 
 import dbos_notebook as dn
 from dbos_notebook.graphs import Comparison, compare, execution_graph, fold, plain
-from dbos_notebook.graphs.align import aligned
+from dbos_notebook.graphs.comparison import aligned
 
 
 def run(name: str, *steps: dict[str, Any], **values: Any) -> nx.DiGraph:

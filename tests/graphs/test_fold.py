@@ -16,8 +16,8 @@ from samples import step as a_step
 
 import dbos_notebook as dn
 from dbos_notebook.graphs import execution_graph, fold, plain
-from dbos_notebook.graphs.fold import BOOKKEEPING
-from dbos_notebook.graphs.shapes import Source
+from dbos_notebook.graphs.folding import BOOKKEEPING
+from dbos_notebook.graphs.similarity import Source
 
 
 def inside(graph: nx.DiGraph, folded: nx.DiGraph) -> Counter[Any]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbos_notebook.graphs import order as module
-from dbos_notebook.graphs.order import Order, in_sequence, in_time
+from dbos_notebook.graphs import ordering as module
+from dbos_notebook.graphs.ordering import Order, in_sequence, in_time
 
 INTERVALS = st.lists(st.tuples(st.integers(0, 25), st.integers(0, 9)), max_size=16)
 SPARSE = st.lists(

@@ -14,7 +14,7 @@ import pytest
 from real_errors import PACKAGES, made
 
 from dbos_notebook.payloads import Opaque, RecordedError, Reference, decode
-from dbos_notebook.payloads.errors import as_error
+from dbos_notebook.payloads.recorded_errors import as_error
 
 STORED = json.loads(Path(__file__).with_name("real_errors.json").read_text())
 

@@ -24,8 +24,8 @@ import pandas as pd
 import pytest
 
 from dbos_notebook.payloads import Opaque, RecordedError, Undecoded, decode
-from dbos_notebook.payloads.errors import as_error
-from dbos_notebook.payloads.opcodes import run
+from dbos_notebook.payloads.pickles import run
+from dbos_notebook.payloads.recorded_errors import as_error
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 

@@ -172,7 +172,7 @@ def shape(frame: pd.DataFrame) -> dict[str, str]:
 
 def test_renamed_fields_are_columns() -> None:
     """The translation used by these tests names real columns."""
-    from dbos_notebook.tables.vocabulary import STEP, WORKFLOW
+    from dbos_notebook.tables.columns import STEP, WORKFLOW
 
     columns = {column.name for column in (*WORKFLOW, *STEP)}
     assert set(RENAMED.values()) <= columns

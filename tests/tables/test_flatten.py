@@ -11,8 +11,8 @@ import pytest
 
 import dbos_notebook as dn
 from dbos_notebook.payloads import Opaque, RecordedError
-from dbos_notebook.tables.flatten import MAX_COLUMNS, MAX_LEVELS, flatten
-from dbos_notebook.tables.vocabulary import PANDAS_3
+from dbos_notebook.tables.columns import PANDAS_3
+from dbos_notebook.tables.frames import MAX_COLUMNS, MAX_LEVELS, flatten
 
 
 def flat(*values: Any) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn
 from dbos_notebook.tables import pages, timing
-from dbos_notebook.widgets.run import Run
+from dbos_notebook.widgets.run_data import Run
 
 ERASED = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 TABLES = ("operation_outputs", "workflow_status")

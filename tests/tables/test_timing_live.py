@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import dbos_notebook as dn
-from dbos_notebook.widgets import plain
+from dbos_notebook.widgets import serialize
 
 APPLICATION = Path(__file__).parent / "live_lives.py"
 SECOND = pd.Timedelta("1s")
@@ -94,7 +94,7 @@ def test_every_view_says_the_same(odd: Any, name: str) -> None:
     again = name in ("resumed", "own-queue", "recovered", "rewound")
     assert ("ran again from" in said) == again
     # Card, graph, timeline and the rows of the views have a duration, or none has.
-    (sent,) = plain.workflow_rows(db.workflows([name]))
+    (sent,) = serialize.workflow_rows(db.workflows([name]))
     drawn = words(dn.draw(graph))
     ran = not pd.isna(row["duration"])
     assert ("took" in workflow.facts()) == ran

@@ -279,8 +279,8 @@ def test_a_lost_connection_is_an_error_and_no_endless_wait(
         return
     with dn.connect(postgres_url) as db:
         db.cancel("cancelled", plan=True)
-        steer = db._steer
-        client = steer.door.submit(steer.door.client).result()
+        controller = db._controller
+        client = controller.pool.submit(controller.pool.client).result()
         with postgres_server.admin() as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -296,7 +296,7 @@ def test_a_lost_connection_is_an_error_and_no_endless_wait(
 
         sa.event.listen(engine, "before_cursor_execute", cut)
         with pytest.raises((psycopg.Error, sa.exc.DBAPIError)):
-            steer.door.submit(lambda: client.fork_workflow("good", 1)).result(timeout=20)
+            controller.pool.submit(lambda: client.fork_workflow("good", 1)).result(timeout=20)
 
 
 def test_an_advised_version_controls_the_revision_and_can_be_installed() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dbos_notebook.widgets.view import View
+from dbos_notebook.widgets.base import View
 
 
 def ask(widget: View, kind: str, **question: Any) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def test_what_cannot_be_is_said(still: dn.Client) -> None:
 
 
 def test_old_plans_go(still: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.actions.KEPT", 2)
+    monkeypatch.setattr("dbos_notebook.widgets.controls.KEPT", 2)
     widget = still.explore()
     for number in range(4):
         ask(widget, "plan", action="cancel", ids=["queued-1"], key=f"k{number}")

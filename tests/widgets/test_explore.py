@@ -14,7 +14,7 @@ import pytest
 from asking_widgets import ask
 
 import dbos_notebook as dn
-from dbos_notebook.widgets import asking
+from dbos_notebook.widgets import query_form
 from dbos_notebook.widgets.explore import Explore
 
 
@@ -110,21 +110,21 @@ def test_filters_become_the_clients(db: dn.Client) -> None:
     ],
 )
 def test_a_value_written_as_code_is_the_same_value(value: Any) -> None:
-    written = asking.literal(value)
+    written = query_form.literal(value)
     assert eval(written) == value
     # Nothing hidden: what is pasted is what was seen.
     assert written.isprintable()
-    assert eval(asking.code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
+    assert eval(query_form.code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
         "name": str(value)
     }
 
 
 def test_what_is_no_number_of_json_is_a_text_or_refused() -> None:
-    assert asking.as_filters({"attributes": "a=NaN, b=1e400, c=-1.5e2"}) == {
+    assert query_form.as_filters({"attributes": "a=NaN, b=1e400, c=-1.5e2"}) == {
         "attributes": {"a": "NaN", "b": "1e400", "c": -150.0}
     }
     with pytest.raises(dn.FilterError, match="1e400 is no number of JSON"):
-        asking.as_filters({"attributes": '{"a": 1e400}'})
+        query_form.as_filters({"attributes": '{"a": 1e400}'})
 
 
 def test_what_was_asked_for_stays_and_can_be_changed(db: dn.Client) -> None:
@@ -301,7 +301,7 @@ def test_counts_and_choices(db: dn.Client) -> None:
     counts = ask(widget, "counts", view={"name": ["checkout"], "status": ["ERROR"]})["counts"]
     assert counts == {"SUCCESS": 5, "ERROR": 3}
     choices = ask(widget, "choices")["choices"]
-    assert set(choices) == set(asking.CHOSEN)
+    assert set(choices) == set(query_form.CHOSEN)
     assert choices["name"][0] in db.workflows(limit=None)["name"].unique()
     assert "slow" in choices["queue_name"]
 

@@ -17,7 +17,7 @@ import pytest
 from browser import WAIT_SECONDS
 
 import dbos_notebook as dn
-from dbos_notebook.widgets.view import View
+from dbos_notebook.widgets.base import View
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -555,7 +555,7 @@ def test_without_a_kernel_the_fallback_is_seen_and_with_one_the_view(
 ) -> None:
     outputs: list[dict[str, str]] = []
     monkeypatch.setattr(
-        "dbos_notebook.widgets.view.publish_display_data", lambda data, _: outputs.append(data)
+        "dbos_notebook.widgets.base.publish_display_data", lambda data, _: outputs.append(data)
     )
     widget = db.controls("checkout-5-bad")
     widget._ipython_display_()

@@ -19,12 +19,12 @@ import pytest
 from asking_widgets import ask
 
 import dbos_notebook as dn
-from dbos_notebook.apps import report
-from dbos_notebook.cli import main
-from dbos_notebook.pictures.nodes import short_id
-from dbos_notebook.widgets import assets
+from dbos_notebook.drawing.diagram import short_id
+from dbos_notebook.server.cli import main
+from dbos_notebook.server.commands import report
+from dbos_notebook.widgets import base
 from dbos_notebook.widgets.inspect import Inspect
-from dbos_notebook.widgets.run import as_key
+from dbos_notebook.widgets.run_data import as_key
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -273,9 +273,9 @@ def test_the_state_that_a_notebook_keeps_is_small(db: dn.Client) -> None:
     state = {n: v for n, v in widget.get_state().items() if n not in ("_esm", "_css")}
     assert len(json.dumps(state, default=str)) < 3_000
     assert "PaymentDeclined" not in str(state)
-    scripts = (files("dbos_notebook.widgets") / "static").iterdir()
+    scripts = (files("dbos_notebook.widgets") / "js").iterdir()
     assert sum(len(each.read_bytes()) for each in scripts if each.name.endswith(".js")) < 150_000
-    assert "import " not in assets.module("inspect")
+    assert "import " not in base.module("inspect")
 
 
 def test_a_notebook_without_a_kernel_shows_the_graph(db: dn.Client) -> None:
@@ -368,6 +368,6 @@ def test_the_report_of_the_command_line(
 def test_no_two_names_of_a_script_are_the_same(view: str) -> None:
     # Its modules share one scope, in which a second declaration would be a syntax error.
     declared = re.compile(r"^(?:async )?(?:function|class|const|let) (\w+)", re.MULTILINE)
-    names = declared.findall(assets.module(view))
+    names = declared.findall(base.module(view))
     assert len(names) > 5
     assert sorted(names) == sorted(set(names))

@@ -14,7 +14,7 @@ from control.control_live import Live, until
 from playwright.sync_api import Locator, Page, expect
 
 import dbos_notebook as dn
-from dbos_notebook.pictures.theme import DARK, LIGHT
+from dbos_notebook.drawing.theme import DARK, LIGHT
 
 expect.set_options(timeout=WAIT_SECONDS * 1000)
 

@@ -1,0 +1,125 @@
+"""The audit: who asked for what, and what came of it, in the log and for this session."""
+
+from __future__ import annotations
+
+import datetime as dt
+import getpass
+import logging
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbos_notebook.text import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dbos_notebook.control.receipt import Receipt
+
+logger = logging.getLogger("dbos_notebook.control")
+COLUMNS = (
+    "called_at",
+    "user",
+    "action",
+    "options",
+    "workflows",
+    "done",
+    "unchanged",
+    "not_found",
+    "failed",
+    "unknown",
+    "took",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One control call."""
+
+    called_at: dt.datetime
+    user: str
+    action: str
+    options: str
+    receipt: Receipt
+    took: dt.timedelta
+
+
+def who() -> str:
+    """Return the user and the machine that ask.
+
+    Examples
+    --------
+    >>> "@" in who()
+    True
+    """
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        # A container's user need not have a name.
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+class History:
+    """The control calls of one client, oldest first."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._entries: list[Entry] = []
+        self._lock = threading.Lock()
+
+    def add(
+        self, began: dt.datetime, action: str, options: Mapping[str, Any], receipt: Receipt
+    ) -> None:
+        """Keep a call, and log it: a line for the call and one for each workflow."""
+        told = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        entry = Entry(began, who(), action, told, receipt, dt.datetime.now(dt.UTC) - began)
+        with self._lock:
+            self._entries.append(entry)
+        counts = ", ".join(f"{count} {word}" for word, count in receipt.counts.items() if count)
+        logger.info("%s: %s(%s) on %s: %s", entry.user, action, told, self._database, counts)
+        for line in receipt.lines:
+            logger.info(
+                "%s: %s %r%s: %s (%s → %s)%s%s",
+                entry.user,
+                action,
+                line.workflow_id,
+                "" if line.start_step is None else f" from step {line.start_step}",
+                line.outcome,
+                printable(line.status_before),
+                printable(line.status_after),
+                f" as {line.new_workflow_id!r}" if line.new_workflow_id else "",
+                f": {printable(line.detail, 2_000)}" if line.detail else "",
+            )
+
+    @property
+    def last(self) -> Receipt | None:
+        """The receipt of the latest call."""
+        return self._entries[-1].receipt if self._entries else None
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the calls as a DataFrame."""
+        import pandas as pd
+
+        from dbos_notebook.tables.columns import TEXT
+
+        rows = [
+            (
+                entry.called_at,
+                entry.user,
+                entry.action,
+                entry.options,
+                len(entry.receipt),
+                *entry.receipt.counts.values(),
+                entry.took,
+            )
+            for entry in list(self._entries)
+        ]
+        frame = pd.DataFrame(rows, columns=list(COLUMNS))
+        return frame.astype(
+            dict.fromkeys(("user", "action", "options"), TEXT)
+            | dict.fromkeys(COLUMNS[4:10], "Int64")
+            | {"called_at": "datetime64[ms, UTC]", "took": "timedelta64[ms]"}
+        )

@@ -1,0 +1,403 @@
+"""Permission checks that run before every control call and appear in every plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy as sa
+
+from dbos_notebook.control.transactions import READ_ONLY_SESSION, STANDBY
+from dbos_notebook.database.sqlite_file import SQLiteFile
+from dbos_notebook.errors import (
+    NotebookError,
+    PermissionDeniedError,
+    ReadOnlyError,
+    UnsupportedRevisionError,
+)
+from dbos_notebook.text import printable
+
+if TYPE_CHECKING:
+    from dbos_notebook.database.catalog import Catalog
+    from dbos_notebook.database.location import Location
+    from dbos_notebook.database.reader import Reader, Session
+    from dbos_notebook.tables.sql import Queries
+
+Needs = Mapping[tuple[str, str], tuple[str, ...]]
+"""Columns by table and privilege; none for ``DELETE``, which knows only whole tables."""
+
+STATUS, INPUT, OUTPUT = "workflow_status", "workflow_input", "workflow_output"
+STEPS, EVENTS, HISTORY = "operation_outputs", "workflow_events", "workflow_events_history"
+STREAMS, MESSAGES = "streams", "notifications"
+SCHEDULES, VERSIONS = "workflow_schedules", "application_versions"
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_ENQUEUED = _words(
+    "status owner_xid queue_name recovery_attempts workflow_deadline_epoch_ms deduplication_id "
+    "started_at_epoch_ms updated_at completed_at"
+)
+_SCHEDULE = _words(
+    "schedule_id schedule_name workflow_name workflow_class_name schedule status context "
+    "last_fired_at automatic_backfill cron_timezone queue_name application_name"
+)
+_INSERTED = _words(
+    "workflow_uuid status name class_name config_name executor_id application_version "
+    "application_id authenticated_user authenticated_roles assumed_role queue_name "
+    "recovery_attempts workflow_timeout_ms workflow_deadline_epoch_ms deduplication_id priority "
+    "serialization queue_partition_key parent_workflow_id creator_xid owner_xid "
+    "delay_until_epoch_ms attributes schedule_name debounce_deadline_epoch_ms is_debounced "
+    "application_name"
+)
+
+CANCEL: Needs = {
+    (STATUS, "SELECT"): _words("workflow_uuid status"),
+    (STATUS, "UPDATE"): _words(
+        "status owner_xid queue_name deduplication_id started_at_epoch_ms updated_at completed_at"
+    ),
+}
+CANCEL_CHILDREN: Needs = {(STATUS, "SELECT"): _words("workflow_uuid status parent_workflow_id")}
+
+RESUME: Needs = {
+    (STATUS, "SELECT"): _words("workflow_uuid status"),
+    (STATUS, "UPDATE"): _ENQUEUED,
+}
+
+DELETE: Needs = {
+    (table, privilege): columns
+    for table in (INPUT, OUTPUT, STEPS, STATUS)
+    for privilege, columns in (("SELECT", ("workflow_uuid",)), ("DELETE", ()))
+}
+
+FORK: Needs = {
+    (STATUS, "SELECT"): _words(
+        "workflow_uuid name class_name config_name application_id authenticated_user "
+        "authenticated_roles assumed_role inputs serialization attributes application_name"
+    ),
+    (STATUS, "INSERT"): _words(
+        "workflow_uuid status name class_name config_name application_version application_id "
+        "authenticated_user authenticated_roles serialization queue_name queue_partition_key "
+        "assumed_role forked_from attributes application_name workflow_timeout_ms"
+    ),
+    (STATUS, "UPDATE"): ("was_forked_from",),
+    (INPUT, "SELECT"): _words("workflow_uuid inputs"),
+    (INPUT, "INSERT"): _words("workflow_uuid inputs"),
+}
+_STEP = _words(
+    "workflow_uuid function_id output error serialization function_name child_workflow_id "
+    "started_at_epoch_ms completed_at_epoch_ms"
+)
+_EVENT = _words("workflow_uuid key value serialization")
+_STREAM = _words("workflow_uuid function_id key value serialization offset")
+FORK_COPYING: Needs = {
+    (STEPS, "SELECT"): _STEP,
+    (STEPS, "INSERT"): (*_STEP, "application_name", "retention_timestamp"),
+    (HISTORY, "SELECT"): (*_EVENT, "function_id"),
+    (HISTORY, "INSERT"): (*_EVENT, "function_id"),
+    (EVENTS, "INSERT"): _EVENT,
+    (STREAMS, "SELECT"): _STREAM,
+    (STREAMS, "INSERT"): _STREAM,
+}
+"""What a fork needs besides, if it copies steps."""
+
+REWIND: Needs = {
+    (STATUS, "SELECT"): _words("workflow_uuid status"),
+    (STATUS, "UPDATE"): (*_ENQUEUED, "queue_partition_key", "output", "error"),
+    (EVENTS, "SELECT"): _words("workflow_uuid key"),
+    (EVENTS, "INSERT"): _EVENT,
+    (EVENTS, "DELETE"): (),
+    (HISTORY, "SELECT"): (*_EVENT, "function_id"),
+    (HISTORY, "DELETE"): (),
+    (STREAMS, "SELECT"): _words("workflow_uuid function_id value serialization"),
+    (STREAMS, "DELETE"): (),
+    (STEPS, "SELECT"): _words("workflow_uuid function_id"),
+    (STEPS, "DELETE"): (),
+    (MESSAGES, "SELECT"): _words("destination_uuid consumed_by_function_id consumed"),
+    (MESSAGES, "DELETE"): (),
+    (OUTPUT, "SELECT"): ("workflow_uuid",),
+    (OUTPUT, "DELETE"): (),
+}
+REWIND_TO_VERSION: Needs = {(STATUS, "UPDATE"): (*REWIND[STATUS, "UPDATE"], "application_version")}
+
+SET_DELAY: Needs = {
+    (STATUS, "SELECT"): _words("workflow_uuid status"),
+    (STATUS, "UPDATE"): _words("delay_until_epoch_ms updated_at"),
+}
+SET_ATTRIBUTES: Needs = {
+    (STATUS, "SELECT"): _words("workflow_uuid attributes"),
+    (STATUS, "UPDATE"): _words("attributes updated_at"),
+}
+
+SET_SCHEDULE: Needs = {
+    (SCHEDULES, "SELECT"): ("schedule_name",),
+    (SCHEDULES, "UPDATE"): ("status",),
+}
+DELETE_SCHEDULE: Needs = {
+    (SCHEDULES, "SELECT"): ("schedule_name",),
+    (SCHEDULES, "DELETE"): (),
+}
+ENQUEUE_SCHEDULE: Needs = {
+    (SCHEDULES, "SELECT"): _SCHEDULE,
+    (VERSIONS, "SELECT"): _words(
+        "version_id version_name version_timestamp created_at application_name"
+    ),
+    (STATUS, "SELECT"): _words(
+        "workflow_uuid status name class_name config_name queue_name creator_xid serialization"
+    ),
+    (STATUS, "INSERT"): _INSERTED,
+    (STATUS, "UPDATE"): ("creator_xid",),
+    (INPUT, "SELECT"): ("workflow_uuid",),
+    (INPUT, "INSERT"): _words("workflow_uuid inputs"),
+}
+
+# Where the whole table is granted, or the role owns it, columns need not be looked at.
+_PRIVILEGES = """
+    SELECT c.relname AS name, p.privilege AS privilege,
+        pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS reachable,
+        pg_catalog.row_security_active(c.oid) AS filtered,
+        pg_catalog.has_table_privilege(c.oid, p.privilege) AS whole,
+        CASE WHEN p.privilege <> 'DELETE'
+            AND NOT pg_catalog.has_table_privilege(c.oid, p.privilege)
+        THEN ARRAY(
+            SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, p.privilege)
+        ) END AS missing,
+        CASE WHEN p.privilege = 'INSERT' THEN ARRAY(
+            SELECT s.relname::text FROM pg_catalog.pg_depend AS d
+            JOIN pg_catalog.pg_class AS s ON s.oid = d.objid
+            WHERE d.refobjid = c.oid AND d.deptype IN ('a', 'i')
+                AND CASE WHEN s.relkind = 'S'
+                    THEN NOT pg_catalog.has_sequence_privilege(s.oid, 'USAGE') END
+        ) END AS sequences,
+        current_user AS role
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS p (privilege)
+    WHERE n.nspname = :schema AND c.relname = ANY (CAST(:tables AS text[]))
+"""
+_PRIVILEGE_COLUMNS = (
+    "name", "privilege", "reachable", "filtered", "whole", "missing", "sequences", "role"
+)  # fmt: skip
+# Of Postgres' functions that are asked here; its messages may be in any language.
+_FUNCTION = re.compile(
+    r"\b(pg_is_in_recovery|pg_postmaster_start_time|current_setting|row_security_active"
+    r"|has_(schema|table|column|sequence)_privilege)\b"
+)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Whether a call may be made, as was found when it was planned or is about to be applied.
+
+    Attributes
+    ----------
+    problem
+        Why not; ``None`` where nothing speaks against it.
+    notes
+        What a person should know all the same.
+    server
+        When the server started, in microseconds since 1970, to know it again; 0 on SQLite.
+    filtered
+        The tables on which row-level security applies to this role.
+    """
+
+    problem: NotebookError | None = None
+    notes: tuple[str, ...] = ()
+    server: int = 0
+    filtered: tuple[str, ...] = ()
+
+
+def conditions(
+    reader: Reader, session: Session, queries: Queries, needs: Needs, *, client_read_only: bool
+) -> Conditions:
+    """Find what speaks against a call that needs these privileges."""
+    if client_read_only:
+        return Conditions(
+            ReadOnlyError(
+                f"This client of {reader.location} was opened with read_only=True. "
+                "connect(…) without it can control workflows."
+            )
+        )
+    try:
+        found = session.rows(_question(reader, queries.catalog, needs))
+    except psycopg.errors.InsufficientPrivilege as error:
+        name = _FUNCTION.search(str(error))
+        if name is None:
+            raise
+        return Conditions(_without_function(reader, name.group()))
+    catalog = queries.catalog
+    if catalog.has("dbos_migrations", "version"):
+        # The application may have been upgraded since this client connected.
+        revision = found[0]["revision"]
+        if revision != catalog.revision:
+            # A migration that changed no table is noticed nowhere else.
+            queries.use(catalog := dataclasses.replace(catalog, revision=revision))
+    if not catalog.control:
+        return Conditions(
+            UnsupportedRevisionError(f"{catalog.control.reason} Nothing was written.")
+        )
+    if reader.location.path:
+        return _of_file(reader)
+    return _of_server(reader, found, needs)
+
+
+def _question(reader: Reader, catalog: Catalog, needs: Needs) -> sa.Select[Any]:
+    """Return one statement for all that is asked: the server may be far."""
+    table = catalog.table("dbos_migrations")
+    asked: list[Any] = [
+        sa.select(sa.func.max(table.c.version)).scalar_subquery().label("revision")
+        if catalog.has("dbos_migrations", "version")
+        else sa.null().label("revision")
+    ]
+    if reader.location.path:
+        return sa.select(*asked)
+    asked += [
+        sa.literal_column("pg_catalog.pg_is_in_recovery()").label("standby"),
+        sa.literal_column(
+            "pg_catalog.current_setting('default_transaction_read_only') = 'on'"
+        ).label("read_only"),
+        sa.literal_column(
+            "(EXTRACT(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint"
+        ).label("started"),
+    ]
+    tables = sorted({name for name, _ in needs})
+    privileges = (
+        sa.text(_PRIVILEGES)
+        .bindparams(schema=reader.schema, tables="{" + ",".join(tables) + "}")
+        .columns(*map(sa.column, _PRIVILEGE_COLUMNS))
+        .subquery("privileges")
+    )
+    one = sa.select(sa.literal(1).label("one")).subquery("one")
+    return sa.select(*asked, *privileges.c).select_from(one.outerjoin(privileges, sa.true()))
+
+
+def _of_file(reader: Reader) -> Conditions:
+    path = reader.location.path
+    if path and not os.access(path, os.W_OK):
+        return Conditions(not_allowed(reader.location, "the file is read-only"))
+    file = SQLiteFile(reader.location)
+    beside = file.not_writable()
+    if beside is not None:
+        return Conditions(
+            PermissionDeniedError(
+                f"{reader.location} is in WAL mode, and you may not write {beside}. Run control as "
+                "the owner of that file, or give it the permissions of the database. Nothing was "
+                "written."
+            )
+        )
+    if file.writing_locks_owner_out():
+        return Conditions(
+            PermissionDeniedError(
+                f"{reader.location} is in WAL mode and belongs to another user. Control would "
+                f"create its -wal and -shm files in {file.directory()} as yours, and the "
+                "application could no longer write. Run control as the owner of the file, or while "
+                "the application runs and you may write those files. Nothing was written."
+            )
+        )
+    if path and not os.access(path.parent, os.W_OK):
+        # SQLite keeps its journal beside the file.
+        return Conditions(not_allowed(reader.location, f"nothing can be written in {path.parent}"))
+    return Conditions()
+
+
+def _of_server(reader: Reader, found: list[dict[str, Any]], needs: Needs) -> Conditions:
+    server = int(found[0]["started"])
+    if found[0]["standby"]:
+        return Conditions(read_only(reader.location, STANDBY), server=server)
+    if found[0]["read_only"]:
+        return Conditions(read_only(reader.location, READ_ONLY_SESSION), server=server)
+    rows = {(row["name"], row["privilege"]): row for row in found}
+    missing, filtered = [], set()
+    for (table, privilege), columns in needs.items():
+        row = rows.get((table, privilege))
+        if row is None:
+            # The catalog said what tables there are; one that is not there is not written.
+            continue
+        if not row["reachable"]:
+            return Conditions(
+                not_allowed(
+                    reader.location, f"role {_name(row)} has no USAGE on schema {reader.schema!r}"
+                ),
+                server=server,
+            )
+        if row["filtered"]:
+            filtered.add(table)
+        if row["sequences"]:
+            missing.append(f"USAGE ON SEQUENCE {', '.join(map(printable, row['sequences']))}")
+        if row["whole"]:
+            continue
+        lacking = sorted(set(columns) & set(row["missing"] or ()))
+        if row["missing"] is None or lacking:
+            # A role without any is told the table; one with some, the columns.
+            some = row["missing"] is not None and lacking != sorted(set(columns))
+            which = f" ({', '.join(lacking)})" if some else ""
+            missing.append(f"{privilege}{which} ON {table}")
+    problem = None
+    if missing:
+        role = _name(next(iter(rows.values())))
+        problem = not_allowed(
+            reader.location, f"role {role} lacks {'; '.join(dict.fromkeys(missing))}"
+        )
+    notes: tuple[str, ...] = ()
+    written = {table for table, privilege in needs if privilege != "SELECT"}
+    if problem is None and len(written) > 1 and filtered & written:
+        # A policy hides rows from one statement and not from the next: DBOS would delete steps and
+        # inputs, and leave the workflow.
+        tables = ", ".join(sorted(filtered & written))
+        problem = PermissionDeniedError(
+            f"Row-level security applies on {tables} to the role connected to {reader.location}. "
+            f"This call writes {len(written)} tables ({', '.join(sorted(written))}), and a policy "
+            "can hide rows of one of them, so that half of it would be done. Nothing was written. "
+            "Connect as the owner of the tables or as a role with BYPASSRLS."
+        )
+    if filtered:
+        notes = (
+            f"⚠ Row-level security applies to this role on {', '.join(sorted(filtered))}: rows "
+            "that its policies hide are neither seen nor changed.",
+        )
+    return Conditions(problem, notes, server, tuple(sorted(filtered)))
+
+
+def _without_function(reader: Reader, name: str) -> PermissionDeniedError:
+    """Return the error of a role that may not call a function of Postgres that control needs."""
+    return PermissionDeniedError(
+        f"The role connected to {reader.location} may not call {name}, which control needs to know "
+        f"the server and its own privileges. Ask for GRANT EXECUTE ON FUNCTION pg_catalog.{name}. "
+        "Nothing was written."
+    )
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return printable(str(row["role"]))
+
+
+def not_allowed(location: Location, reason: str) -> PermissionDeniedError:
+    """Return the error of a role, or a file, that may be read and not written."""
+    if location.path:
+        return PermissionDeniedError(
+            f"{location} may not be written ({reason}). Control needs write permission on the "
+            "file and its directory."
+        )
+    return PermissionDeniedError(
+        f"The role connected to {location} may read workflows but not change them ({reason}). "
+        "Control needs GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES in DBOS's schema and "
+        "USAGE on it, or the application's own role."
+    )
+
+
+def read_only(location: Location, reason: str) -> ReadOnlyError:
+    """Return the error of a server, or a session, in which nobody can write."""
+    return ReadOnlyError(
+        f"Nothing can be changed through {location}: {reason}. Connect to the primary server (an "
+        "address of several hosts takes target_session_attrs=read-write), or with a role that "
+        "may write."
+    )

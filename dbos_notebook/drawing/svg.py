@@ -1,0 +1,209 @@
+"""The one place where pictures become SVG: jinja2 that escapes, colours by class, shapes.
+
+Each coloured part carries its colour as an attribute, which every renderer knows, and a class.
+The "auto" theme adds a style that recolours the classes where the reader prefers dark; its
+selectors hold the picture's own id, so that they reach nothing else of a page.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from dbos_notebook import text
+from dbos_notebook.drawing.theme import DARK, DASHES, FONT, LIGHT, SAID, Palette, ThemeName
+from dbos_notebook.html import environment
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+_STATUSES = tuple(LIGHT.statuses)
+_PLAIN = {
+    "ground": "fill",
+    "frame": "fill",
+    "card": "fill",
+    "ink": "fill",
+    "muted": "fill",
+    "line": "stroke",
+    "faint": "stroke",
+    "ground-line": "stroke",
+    "ink-line": "stroke",
+    "line-mark": "fill",
+    "frame-line": "stroke",
+}
+_OF_STATUS = {
+    "line": "stroke",
+    "fill": "fill",
+    "text": "fill",
+    "mark": "fill",
+    "fill-line": "stroke",
+}
+
+
+class Paint:
+    """Gives parts their colours, and remembers which it gave."""
+
+    def __init__(self, theme: ThemeName, picture: str) -> None:
+        self._theme = theme
+        self._picture = picture
+        self._used: dict[str, tuple[str, str]] = {}
+
+    def __call__(self, *roles: str) -> Markup:
+        """Return the attributes of roles such as "ink" or "ERROR.line"."""
+        palette = DARK if self._theme == "dark" else LIGHT
+        classes, attributes = [], []
+        for role in roles:
+            name, attribute = _class(role)
+            self._used[name] = (role, attribute)
+            classes.append(name)
+            attributes.append(f'{attribute}="{_colour(palette, role)}"')
+        return Markup(f'class="{" ".join(classes)}" {" ".join(attributes)}')  # noqa: S704 - the palette's words
+
+    def style(self) -> Markup:
+        """Return the style that makes the colours given so far dark where dark is preferred."""
+        if self._theme != "auto":
+            return Markup("")
+        rules = "".join(
+            f"#{self._picture} .{name}{{{attribute}:{_colour(DARK, role)}}}"
+            for name, (role, attribute) in sorted(self._used.items())
+        )
+        return Markup(f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>")  # noqa: S704 - likewise
+
+
+def rules(scope: str, theme: ThemeName) -> str:
+    """Return the style that gives every picture within ``scope`` the colours of a theme.
+
+    For a view whose host chooses between light and dark.
+
+    Examples
+    --------
+    >>> ".view .ink{fill:#e6edf3}" in rules(".view", "dark")
+    True
+    """
+    palette = DARK if theme == "dark" else LIGHT
+    roles = [*_PLAIN, *(f"{status}.{part}" for status in _STATUSES for part in _OF_STATUS)]
+    return "".join(
+        f"{scope} .{name}{{{attribute}:{_colour(palette, role)}}}"
+        for role in roles
+        for name, attribute in [_class(role)]
+    )
+
+
+def _class(role: str) -> tuple[str, str]:
+    if role in _PLAIN:
+        return role, _PLAIN[role]
+    status, part = role.rsplit(".", 1)
+    return f"s{_STATUSES.index(status)}-{part}", _OF_STATUS[part]
+
+
+def _colour(palette: Palette, role: str) -> str:
+    if role in _PLAIN:
+        field = role.removesuffix("-line").removesuffix("-mark")
+        return str(getattr(palette, field))
+    status, part = role.rsplit(".", 1)
+    field = {"mark": "line", "fill-line": "fill"}.get(part, part)
+    return str(getattr(palette.statuses[status], field))
+
+
+def _number(value: float) -> str:
+    # A tenth of a pixel is finer than any screen.
+    text = f"{value:.1f}"
+    return text.removesuffix(".0") if text != "-0.0" else "0"
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    templates = environment("drawing")
+    templates.filters["n"] = _number
+    templates.globals.update(
+        outline=outline,
+        curve=curve,
+        arrow=arrow,
+        zigzag=zigzag,
+        width=text.width,
+        DASHES=DASHES,
+        SAID=SAID,
+        FONT=FONT,
+    )
+    return templates
+
+
+def render(template: str, theme: ThemeName, picture: str, **values: Any) -> str:
+    """Render a template of a picture."""
+    paint = Paint(theme, picture)
+    return _templates().get_template(template).render(paint=paint, id=picture, **values)
+
+
+def outline(shape: str, w: float, h: float) -> str:
+    """Return the path of a card's outline, its middle at 0,0: an operation shows by it.
+
+    Examples
+    --------
+    >>> outline("other", 40, 20)
+    'M-20-10H20V10H-20Z'
+    """
+    x, y = w / 2, h / 2
+    n = _number
+    if shape == "start_child":  # points on
+        return f"M{n(-x)} {n(-y)}H{n(x - 8)}L{n(x)} 0L{n(x - 8)} {n(y)}H{n(-x)}Z"
+    if shape == "get_result":  # takes in
+        return f"M{n(-x)} {n(-y)}H{n(x)}V{n(y)}H{n(-x)}L{n(-x + 8)} 0Z"
+    if shape in ("send", "recv"):
+        d = 5 if shape == "send" else -5
+        return f"M{n(-x + 3 + d)} {n(-y)}H{n(x - 3 + d)}L{n(x - 3 - d)} {n(y)}H{n(-x + 3 - d)}Z"
+    if shape in ("set_event", "get_event"):  # a note with its corner turned down
+        return (
+            f"M{n(-x)} {n(-y)}H{n(x - 7)}L{n(x)} {n(-y + 7)}V{n(y)}H{n(-x)}Z"
+            f"M{n(x - 7)} {n(-y)}V{n(-y + 7)}H{n(x)}"
+        )
+    if shape == "stream":
+        wave = n(-w / 4)
+        return (
+            f"M{n(-x)} {n(-y)}H{n(x)}V{n(y - 2)}q{n(-w / 8)}-5 {wave} 0t{wave} 0t{wave} 0t{wave} 0Z"
+        )
+    if shape == "other":
+        return f"M{n(-x)}{n(-y)}H{n(x)}V{n(y)}H{n(-x)}Z"
+    r = {"pill": y, "sleep": y, "workflow": 9.0}.get(shape, 5.0)
+    return (
+        f"M{n(-x + r)} {n(-y)}H{n(x - r)}A{n(r)} {n(r)} 0 0 1 {n(x)} {n(-y + r)}V{n(y - r)}"
+        f"A{n(r)} {n(r)} 0 0 1 {n(x - r)} {n(y)}H{n(-x + r)}A{n(r)} {n(r)} 0 0 1 {n(-x)} {n(y - r)}"
+        f"V{n(-y + r)}A{n(r)} {n(r)} 0 0 1 {n(-x + r)} {n(-y)}Z"
+    )
+
+
+def curve(points: list[tuple[float, float]]) -> str:
+    """Return the path of a Bézier curve through Graphviz's points."""
+    n = _number
+    if not points:
+        return ""
+    start, *rest = (f"{n(x)} {n(y)}" for x, y in points)
+    return f"M{start}C{' '.join(rest)}"
+
+
+def arrow(points: list[tuple[float, float]], tip: tuple[float, float], size: float = 3.4) -> str:
+    """Return the path of an arrow's head: from the curve's end to the tip."""
+    (x0, y0), (x1, y1) = points[-1], tip
+    length = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5 or 1.0
+    dx, dy = (y0 - y1) / length * size, (x1 - x0) / length * size
+    n = _number
+    return f"M{n(x0 + dx)} {n(y0 + dy)}L{n(x1)} {n(y1)}L{n(x0 - dx)} {n(y0 - dy)}Z"
+
+
+def zigzag(x: float, high: float) -> str:
+    """Return the path of a line down through a picture that says: here it is broken.
+
+    Examples
+    --------
+    >>> zigzag(10, 12)
+    'M10-4l3 6l-3 6l3 6'
+    """
+    teeth = round((high + 4) / 6)
+    return f"M{_number(x)}-4" + "".join(f"l{3 if n % 2 == 0 else -3} 6" for n in range(teeth))
+
+
+def page(svg: str) -> str:
+    """Return a page of HTML that holds an SVG of ours."""
+    return _templates().get_template("page.html.j2").render(svg=Markup(svg))  # noqa: S704 - rendered here

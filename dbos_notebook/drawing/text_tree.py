@@ -1,0 +1,113 @@
+"""A graph as an indented tree of text: what a terminal and a log show."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from dbos_notebook import text
+from dbos_notebook.drawing.diagram import group_count, of_kind
+from dbos_notebook.drawing.theme import SAID, known
+from dbos_notebook.graphs.intervals import Times
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+MOST_LINES = 200
+
+
+def tree(graph: nx.DiGraph[Any], times: Times | None = None) -> str:
+    """Return a line per workflow, step and group, indented below what started it.
+
+    ``times`` are of the whole graph, where this is a folded one.
+
+    Examples
+    --------
+    >>> import networkx
+    >>> graph = networkx.DiGraph(root="w")
+    >>> graph.add_node("w", kind="workflow", name="order", status="SUCCESS")
+    >>> graph.add_node(("w", 1), kind="step", name="pay", workflow_id="w", function_id=1)
+    >>> graph.add_edge("w", ("w", 1), kind="first")
+    >>> print(tree(graph))
+    order  w  succeeded
+      1 pay  not known
+    """
+    times = times or Times(graph)
+    lines = [f"{'  ' * depth}{_line(key, graph.nodes[key], times)}" for key, depth in walk(graph)]
+    if len(lines) > MOST_LINES:
+        left = len(lines) - MOST_LINES
+        lines = [*lines[:MOST_LINES], f"… and {text.count(left, 'line')} more"]
+    return "\n".join(lines)
+
+
+def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, int]]:
+    """Return each node once, with its depth: a workflow, its steps, and below a step the children.
+
+    Workflows that nothing shown has started, such as forks, come after the rest. Nodes to skip
+    are left out, and what is below them moves up.
+    """
+    started = {head for _, head in of_kind(graph, "starts")}
+    parts: dict[Any, list[Any]] = {}
+    children: dict[Any, list[Any]] = {}
+    for key, attributes in graph.nodes(data=True):
+        if attributes.get("kind") in ("workflow", "join"):
+            continue
+        owner = attributes.get("workflow_id")
+        if owner in graph and not (attributes.get("of") == "workflow" and key in started):
+            parts.setdefault(owner, []).append(key)
+    for tail, head in of_kind(graph, "starts"):
+        children.setdefault(tail, []).append(head)
+    found: list[tuple[Any, int]] = []
+    seen: set[Any] = set()
+    root = graph.graph.get("root")
+    tops = [root] if root in graph else []
+    tops += [key for key in graph if key not in started and key != root]
+    # Last resort: where hand-edited data makes workflows start each other in a ring.
+    tops += list(graph)
+    for top in tops:
+        stack = [(top, 0)]
+        while stack:
+            key, depth = stack.pop()
+            if key in seen or graph.nodes[key].get("kind") == "join":
+                continue
+            owner = graph.nodes[key].get("workflow_id")
+            if depth == 0 and owner != key and owner in graph and owner not in seen:
+                continue  # it comes with its workflow
+            seen.add(key)
+            if key not in skip:
+                found.append((key, depth))
+                depth += 1
+            below = parts.get(key, []) + children.get(key, [])
+            stack += [(each, depth) for each in reversed(below)]
+    return found
+
+
+def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
+    name = text.clean(attributes.get("name") or "", 80)
+    kind = attributes.get("kind")
+    if kind == "group":
+        name = group_count(attributes) + name
+        said = ", ".join(
+            f"{n:,} {SAID[known(each)]}"
+            for each, n in (attributes.get("statuses") or {}).items()
+            if n
+        )
+        low = text.took(attributes.get("duration_min"))
+        high = text.took(attributes.get("duration_max"))
+        spans = low if low == high else f"{low} – {high}"
+    else:
+        if kind == "workflow":
+            name = f"{name}  {text.clean(key, 80)}"
+        elif "function_id" in attributes:
+            name = f"{attributes['function_id']} {name}"
+        said = SAID[known(attributes.get("status"))]
+        spans = times.said(key) if kind == "workflow" else text.took(attributes.get("duration"))
+        if "function_id" in attributes and (older := times.older(key)):
+            spans = f"{spans}  {older}"
+    error = ""
+    if attributes.get("error_type") and not text.missing(attributes["error_type"]):
+        error = text.clean(attributes["error_type"], 80).rsplit(".", 1)[-1]
+        message = attributes.get("error_message")
+        if not text.missing(message) and message:
+            error += f": {text.clean(message, 80)}"
+    return "  ".join(part for part in (name, said, spans, error) if part)

@@ -1,0 +1,396 @@
+"""Compare two runs: a fork and its original, a success and a failure, two versions."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import zip_longest
+from typing import Any, NamedTuple, TypeVar
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+
+from dbos_notebook.errors import GraphError
+from dbos_notebook.graphs.contraction import knots
+from dbos_notebook.graphs.similarity import FAILED, Key, SimilaritySource
+from dbos_notebook.graphs.validation import check_graph, share, span
+
+T = TypeVar("T")
+MOST_COMPARED = 1_000_000
+"""Sequences whose lengths multiply to more are paired by counting, not by the best alignment."""
+
+
+class Pair(NamedTuple):
+    """A node of the first run and the one of the second that it is; one may be missing."""
+
+    first: Key | None
+    second: Key | None
+    depth: int
+
+
+def pairs(first: SimilaritySource, second: SimilaritySource) -> Iterator[Pair]:
+    """Pair the nodes of two runs, from their roots down: a workflow, its steps, their children."""
+    # An explicit stack: trees may be deeper than Python's.
+    waiting: list[Iterator[Pair | tuple[str | None, str | None, int]]] = []
+    waiting.append(iter([(first.root, second.root, 0)]))
+    while waiting:
+        found = next(waiting[-1], None)
+        if found is None:
+            waiting.pop()
+        elif isinstance(found, Pair):
+            yield found
+        else:
+            yield Pair(*found)
+            waiting.append(_within(first, second, *found))
+
+
+def _within(
+    first: SimilaritySource,
+    second: SimilaritySource,
+    one: str | None,
+    other: str | None,
+    depth: int,
+) -> Iterator[Pair | tuple[str | None, str | None, int]]:
+    """Pair what two workflows hold: steps, each followed by the children that it started."""
+    mine, theirs = _children(first, one), _children(second, other)
+    for step, match in aligned(_steps(first, one), _steps(second, other)):
+        yield Pair(step, match, depth + 1)
+        # Those under None were started by no step, also not by one that the other run lacks.
+        started = mine.pop(step, ()) if step is not None else ()
+        others = theirs.pop(match, ()) if match is not None else ()
+        for child, twin in zip_longest(started, others):
+            yield child, twin, depth + 1
+    for child, twin in aligned(_named(first, mine), _named(second, theirs)):
+        yield child, twin, depth + 1
+
+
+def _steps(source: SimilaritySource, workflow_id: str | None) -> dict[Key, Hashable]:
+    if workflow_id is None:
+        return {}
+    return {step: source.like(step) for step in source.steps_of.get(workflow_id, ())}
+
+
+def _children(source: SimilaritySource, workflow_id: str | None) -> dict[Key | None, list[str]]:
+    """Return a workflow's children by the step that started them; ``None`` where none did."""
+    found: dict[Key | None, list[str]] = {}
+    if workflow_id is not None:
+        for child in source.children_of.get(workflow_id, ()):
+            found.setdefault(source.starter.get(child), []).append(child)
+    return found
+
+
+def _named(source: SimilaritySource, children: Mapping[Any, Sequence[str]]) -> dict[str, Hashable]:
+    left = [child for some in children.values() for child in some]
+    return {child: source.nodes[child].get("name") for child in left}
+
+
+def aligned(
+    first: Mapping[T, Hashable], second: Mapping[T, Hashable]
+) -> Iterator[tuple[T | None, T | None]]:
+    """Pair items of two sequences that are like each other, in order; the others stay alone.
+
+    Examples
+    --------
+    >>> list(aligned({1: "a", 2: "b", 3: "c"}, {1: "a", 2: "new", 3: "b", 4: "c"}))
+    [(1, 1), (None, 2), (2, 3), (3, 4)]
+    """
+    ones, others = list(first), list(second)
+    likes, theirs = list(first.values()), list(second.values())
+    begun, ended = 0, 0
+    shorter = min(len(ones), len(others))
+    while begun < shorter and likes[begun] == theirs[begun]:
+        begun += 1
+    while ended < shorter - begun and likes[-1 - ended] == theirs[-1 - ended]:
+        ended += 1
+    yield from zip(ones[:begun], others[:begun], strict=True)
+    middle = slice(begun, len(ones) - ended), slice(begun, len(others) - ended)
+    yield from _matched(ones[middle[0]], others[middle[1]], likes[middle[0]], theirs[middle[1]])
+    yield from zip(ones[len(ones) - ended :], others[len(others) - ended :], strict=True)
+
+
+def _matched(
+    ones: Sequence[T],
+    others: Sequence[T],
+    likes: Sequence[Hashable],
+    theirs: Sequence[Hashable],
+) -> Iterator[tuple[T | None, T | None]]:
+    if len(ones) * len(others) > MOST_COMPARED:
+        yield from _counted(ones, others, likes, theirs)
+        return
+    place = other = 0
+    matcher = SequenceMatcher(None, likes, theirs, autojunk=False)
+    for match in matcher.get_matching_blocks():
+        yield from ((one, None) for one in ones[place : match.a])
+        yield from ((None, one) for one in others[other : match.b])
+        place, other = match.a + match.size, match.b + match.size
+        yield from zip(ones[match.a : place], others[match.b : other], strict=True)
+
+
+def _counted(
+    ones: Sequence[T],
+    others: Sequence[T],
+    likes: Sequence[Hashable],
+    theirs: Sequence[Hashable],
+) -> Iterator[tuple[T | None, T | None]]:
+    """Pair the first of a kind with the first, the second with the second, and so on."""
+    waiting: dict[Hashable, list[T]] = {}
+    for one, like in zip(reversed(others), reversed(theirs), strict=True):
+        waiting.setdefault(like, []).append(one)
+    for one, like in zip(ones, likes, strict=True):
+        yield one, waiting[like].pop() if waiting.get(like) else None
+    left = {one for some in waiting.values() for one in some}
+    yield from ((None, one) for one in others if one in left)
+
+
+DIFFERENCES = (
+    "same",
+    "faster",
+    "slower",
+    "changed result",
+    "changed error",
+    "only in first",
+    "only in second",
+)
+Node = Mapping[str, Any]
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """How two runs differ. Get it with :func:`compare`.
+
+    Attributes
+    ----------
+    frame
+        A row per workflow and step, those of both runs paired, in order from the roots down.
+    graph
+        Both runs as one graph; every node and edge has a ``difference``.
+    results
+        Whether results were compared: both graphs were read with ``load_output=True``.
+    """
+
+    frame: pd.DataFrame
+    graph: nx.DiGraph[Any]
+    results: bool
+
+    @property
+    def differences(self) -> pd.DataFrame:
+        """The rows that are not the same."""
+        return self.frame.loc[self.frame["difference"] != "same"]
+
+    def __repr__(self) -> str:
+        counts = self.frame["difference"].value_counts(sort=False)
+        said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        roots = f"{self.graph.graph['root']!r} with {self.graph.graph['root_second']!r}"
+        unread = "" if self.results else "; results were not loaded"
+        return f"<Comparison of {roots}: {said}{unread}>"
+
+
+def compare(
+    first: nx.DiGraph[Any],
+    second: nx.DiGraph[Any],
+    *,
+    tolerance: float = 0.5,
+    at_least: str | pd.Timedelta = "10ms",
+) -> Comparison:
+    """Align two runs step by step, with all below their roots, and say what differs.
+
+    Steps are paired in order by name, so that a step which another version of the code has put
+    between them stands alone; children by the steps that started them.
+
+    Parameters
+    ----------
+    first, second
+        Execution graphs, not folded. Results are compared where both were read with
+        ``load_output=True``.
+    tolerance
+        A step is slower if it took that much longer, as a part of what the first took; faster if
+        the first took that much longer than it.
+    at_least
+        A smaller difference of durations never counts.
+
+    Returns
+    -------
+    Comparison
+        ``difference`` is the gravest that holds: "only in first", "only in second", "changed
+        error" (an error came, went or is another), "changed result", "slower", "faster", "same".
+
+    Raises
+    ------
+    GraphError
+        A graph is folded, is a comparison, or has no root; or an argument makes no sense.
+
+    Examples
+    --------
+    >>> db = dbos_notebook.connect(example_database)
+    >>> good, bad = (db.graph(each, load_output=True) for each in ("checkout-2", "checkout-5-bad"))
+    >>> compare(good, bad).frame[["name", "difference"]].values.tolist()[1:4]
+    [['DBOS.setEvent', 'same'], ['validate', 'same'], ['charge', 'changed error']]
+    """
+    share(tolerance, "tolerance")
+    smallest = span(at_least, "at_least")
+    sources = []
+    for graph in (first, second):
+        check_graph(graph)
+        if "root_second" in graph.graph:
+            raise GraphError("This graph is a comparison. Pass those that db.graph(...) gave.")
+        source = SimilaritySource.of(graph)
+        if any(node["kind"] == "group" for node in source.nodes.values()):
+            raise GraphError("This graph is folded. Pass those that db.graph(...) gave.")
+        if source.root not in source.nodes:
+            raise GraphError(f"The graph has no root: {source.root!r} is none of its nodes.")
+        sources.append(source)
+    one, other = sources
+    found = list(pairs(one, other))
+    words = [
+        _difference(
+            one.nodes[pair.first] if pair.first is not None else None,
+            other.nodes[pair.second] if pair.second is not None else None,
+            tolerance,
+            smallest,
+        )
+        for pair in found
+    ]
+    results = all("output_digest" in source.nodes[source.root] for source in sources if source.root)
+    graph = _merged(first, second, found, words)
+    return Comparison(_framed(one, other, found, words), graph, results)
+
+
+def _difference(
+    one: Node | None, other: Node | None, tolerance: float, at_least: pd.Timedelta
+) -> str:
+    if other is None:
+        return "only in first"
+    if one is None:
+        return "only in second"
+    if _error(one) != _error(other):
+        return "changed error"
+    digests = one.get("output_digest"), other.get("output_digest")
+    if one["status"] != other["status"] or (None not in digests and digests[0] != digests[1]):
+        return "changed result"
+    before, after = one.get("duration"), other.get("duration")
+    if before is None or after is None or abs(after - before) < at_least:
+        return "same"
+    # As numbers: a span of centuries, made longer, is one that no Timedelta holds.
+    took, takes = before.total_seconds(), after.total_seconds()
+    if takes > took * (1 + tolerance):
+        return "slower"
+    return "faster" if took > takes * (1 + tolerance) else "same"
+
+
+def _error(node: Node) -> tuple[Any, ...] | None:
+    if node["status"] not in FAILED:
+        return None
+    return node["status"], node.get("error_type"), node.get("error_message")
+
+
+def _framed(
+    one: SimilaritySource, other: SimilaritySource, found: Sequence[Pair], words: Sequence[str]
+) -> pd.DataFrame:
+    """Return the rows of a comparison."""
+    absent: Node = {}
+    firsts = [absent if pair.first is None else one.nodes[pair.first] for pair in found]
+    seconds = [absent if pair.second is None else other.nodes[pair.second] for pair in found]
+    known = [mine or theirs for mine, theirs in zip(firsts, seconds, strict=True)]
+    columns: dict[str, Any] = {
+        "depth": pd.Series([pair.depth for pair in found], dtype="Int64"),
+        "kind": pd.Series([node["kind"] for node in known], dtype="str"),
+        "name": pd.Series([node.get("name") for node in known], dtype="str"),
+        "difference": pd.Series(words, dtype="str").astype(pd.CategoricalDtype(list(DIFFERENCES))),
+    }
+    sides = (("first", firsts), ("second", seconds))
+    for name, dtype in (
+        ("workflow_id", "str"),
+        ("function_id", "Int64"),
+        ("status", "str"),
+        ("error_type", "str"),
+        ("duration", "timedelta64[ms]"),
+    ):
+        for side, nodes in sides:
+            values = [node.get(name) for node in nodes]
+            columns[f"{name}_{side}"] = pd.Series(values, dtype=dtype)
+    columns["duration_difference"] = columns["duration_second"] - columns["duration_first"]
+    for side, place in (("first", 0), ("second", 1)):
+        keys = np.empty(len(found), dtype=object)
+        for row, pair in enumerate(found):
+            keys[row] = pair[place]  # a tuple would be taken apart
+        columns[f"node_{side}"] = pd.Series(keys, dtype=object)  # texts alone would become "str"
+    return pd.DataFrame(columns)
+
+
+def _merged(
+    first: nx.DiGraph[Any], second: nx.DiGraph[Any], found: Sequence[Pair], words: Sequence[str]
+) -> nx.DiGraph[Any]:
+    """Return both runs as one graph: by the first's keys, and by the second's for what it adds."""
+    mine: dict[Key | None, Key] = {}
+    theirs: dict[Key | None, Key] = {}
+    for pair in found:
+        if pair.first is not None:
+            mine[pair.first] = pair.first
+        if pair.second is not None:
+            theirs[pair.second] = _free(pair.second, first) if pair.first is None else pair.first
+    for graph, keys in ((first, mine), (second, theirs)):
+        for key, node in graph.nodes.items():
+            if node["kind"] == "join" and node["workflow_id"] in keys:
+                keys[key] = key if graph is first else _free(key, first)
+    merged: nx.DiGraph[Any] = nx.DiGraph(**first.graph)
+    merged.graph["root_second"] = second.graph["root"]
+    for pair, word in zip(found, words, strict=True):
+        _add_node(merged, first, second, pair, word, theirs)
+    for graph, keys in ((first, mine), (second, theirs)):
+        for key, node in graph.nodes.items():
+            if node["kind"] == "join" and key in keys:
+                merged.add_node(keys[key], **{**node, "workflow_id": keys[node["workflow_id"]]})
+    edges = {
+        (mine[a], mine[b]): values for a, b, values in first.edges.data() if a in mine and b in mine
+    }
+    added = {
+        (theirs[a], theirs[b]): values
+        for a, b, values in second.edges.data()
+        if a in theirs and b in theirs
+    }
+    for pair_of, values in edges.items():
+        word = "same" if pair_of in added else "only in first"
+        merged.add_edge(*pair_of, **{**values, "difference": word})
+    for pair_of, values in added.items():
+        if pair_of not in edges:
+            merged.add_edge(*pair_of, **{**values, "difference": "only in second"})
+    for knot in knots(merged):
+        # What ran in one order in one run, and in the other in the other: the first's is kept.
+        inner = [(a, b) for a, b in merged.edges(knot) if b in knot]
+        merged.remove_edges_from(
+            edge for edge in inner if merged.edges[edge]["difference"] == "only in second"
+        )
+    return merged
+
+
+def _free(key: Key, taken: nx.DiGraph[Any]) -> Key:
+    """Return a key that the first graph does not use."""
+    return ("second", key) if key in taken else key
+
+
+def _add_node(
+    merged: nx.DiGraph[Any],
+    first: nx.DiGraph[Any],
+    second: nx.DiGraph[Any],
+    pair: Pair,
+    word: str,
+    theirs: Mapping[Key | None, Key],
+) -> None:
+    if pair.first is not None:
+        key, values = pair.first, dict(first.nodes[pair.first])
+        values["node_first"] = pair.first
+    else:
+        key, values = theirs[pair.second], dict(second.nodes[pair.second])
+        for name in ("workflow_id", "parent"):
+            if name in values:
+                values[name] = theirs.get(values[name], values[name])
+    if pair.second is not None:
+        values["node_second"] = pair.second
+        if pair.first is not None:
+            other = second.nodes[pair.second]
+            for name in ("status", "duration", "error_type", "error_message"):
+                if name in other:
+                    values[f"{name}_second"] = other[name]
+    merged.add_node(key, **values, difference=word)

@@ -1,0 +1,408 @@
+"""The critical path and the failure path of a run, and where its time went."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+
+from dbos_notebook.errors import GraphError
+from dbos_notebook.graphs.intervals import Span, Spans, Step
+
+Node = dict[str, Any]
+
+
+def mark_failing_path(
+    root: str | None,
+    nodes: Mapping[Hashable, Node],
+    steps_of: Mapping[str, Sequence[Node]],
+    starters: Mapping[str, Sequence[Hashable]],
+) -> None:
+    """Set ``on_failing_path`` on what led to the root's failure.
+
+    A workflow fails by the last failed step that has the workflow's own error; where none has it
+    (the error was caught, and another raised from it), by its last step, if that failed; otherwise
+    its body failed and the path ends there. A step that failed because it awaited a workflow leads
+    on into that one.
+
+    Parameters
+    ----------
+    root
+        Where the path ends.
+    nodes
+        Attributes of all nodes.
+    steps_of
+        Attributes of each workflow's steps, by function_id.
+    starters
+        The steps that started each workflow.
+    """
+    seen: set[str] = set()
+    workflow_id = root
+    while workflow_id is not None and workflow_id not in seen:
+        seen.add(workflow_id)
+        workflow = nodes[workflow_id]
+        if workflow["status"] not in ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
+            return
+        workflow["on_failing_path"] = True
+        failed = _failed_step(workflow, steps_of.get(workflow_id, ()))
+        if failed is None:
+            return
+        failed["on_failing_path"] = True
+        child = failed.get("child_workflow_id")
+        if child is None or child not in nodes or nodes[child]["status"] == "SUCCESS":
+            return
+        for starter in starters.get(child, ()):
+            if nodes[starter]["workflow_id"] == workflow_id:
+                nodes[starter]["on_failing_path"] = True
+        workflow_id = child
+
+
+def _failed_step(workflow: Node, steps: Sequence[Node]) -> Node | None:
+    if workflow["status"] != "ERROR" or not steps:
+        return None
+    failed = [step for step in steps if step["status"] == "ERROR"]
+    error = workflow.get("error_type"), workflow.get("error_message")
+    same = [step for step in failed if (step.get("error_type"), step.get("error_message")) == error]
+    if same:
+        return same[-1]
+    return failed[-1] if failed and failed[-1] is steps[-1] else None
+
+
+Key = Hashable
+_PARTS = {
+    "sleep": "sleep",
+    "recv": "waiting",
+    "get_event": "waiting",
+    "get_result": "waiting",
+}
+
+
+def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
+    """Find the chain of steps, waits and children that determined when a workflow ended.
+
+    From the end backwards: before the end came the step that was completed last; before a step
+    began, the step that was completed last before it. Where that step awaited a child that was
+    still at work, the chain goes through the child, its wait on a queue included, to the step
+    that started it.
+
+    Parameters
+    ----------
+    graph
+        An execution graph, not folded.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``node`` (its key in the graph), ``workflow_id``, ``function_id``, ``name``, ``part``,
+        ``start``, ``end``, ``duration``; in order of time, without gaps. A step on the chain that
+        took less than a millisecond has a row too. The durations add up to the root's
+        ``duration``: its latest run, until it was read while it is running. One that still waits,
+        or was cancelled while it did, has its wait alone. Where cancelling erased when a run
+        began, the path begins with its first recorded step, and what lies between steps and after
+        them is ``unknown``. ``part`` is:
+
+        ========== ======================================================================
+        queued     the workflow waited on a queue
+        before     before that, it was delayed or in an earlier run; or nothing holds what it did
+        step       a step ran
+        sleep      ``DBOS.sleep``
+        waiting    for a message, an event, or a workflow that is not in the graph
+        result     from a child's end, or the question for it, until its parent had the result
+        between    the workflow's own code, between steps, or before or after them
+        running    after the last recorded step of a workflow that is PENDING
+        unknown    its own code, or a pause before it was resumed: its beginning was erased
+        ========== ======================================================================
+
+    Raises
+    ------
+    GraphError
+        The graph is folded, or its root has no times.
+
+    Notes
+    -----
+    With applications on Python before 3.12, SQLite holds workflows' times in whole seconds. There
+    the root is taken to begin with its first step and to last until its last one was completed,
+    which may be up to a second more or less than its ``duration``.
+
+    Examples
+    --------
+    >>> path = critical_path(dbos_notebook.connect(example_database).graph("checkout-1"))
+    >>> path.loc[path["duration"] > "100ms", ["name", "part"]].values.tolist()
+    [['ship', 'queued'], ['DBOS.getResult', 'result']]
+    """
+    walk = _Walk(Spans(graph))
+    root: Any = graph.graph.get("root")
+    span = walk.spans.workflow(root)
+    if span is None:
+        raise GraphError(
+            f"The root {root!r} of the graph has no times, so it has no critical path."
+        )
+    if span.begun is None:
+        walk.moment = span.ended
+        walk.wait(span, root, span.created if span.enqueued is None else span.enqueued)
+    else:
+        walk.go(root, span.begun, span.ended)
+    return walk.frame()
+
+
+def drawn_critical_path(graph: nx.DiGraph[Any]) -> list[tuple[Any, float, float]]:
+    """Return (node, start, end) in seconds for each part of the critical path that has a length."""
+    if graph.graph.get("root") not in graph:
+        return []
+    path = critical_path(graph).dropna(subset=["start", "end"])
+    path = path[~path["part"].isin(["before", "unknown"])]  # no bar is drawn for these
+    starts, ends = (
+        path[name].to_numpy("datetime64[ns]").astype("int64") / 1e9 for name in ("start", "end")
+    )
+    return [
+        (node, begin, close)
+        for node, begin, close in zip(path["node"], starts.tolist(), ends.tolist(), strict=True)
+        if close > begin
+    ]
+
+
+@dataclass
+class _Frame:
+    """A workflow that the walk is in, how far back it goes there, and what comes then.
+
+    Attributes
+    ----------
+    steps
+        Its steps, by when they were completed; those that are behind the walk are taken off.
+    begun
+        Until where the walk stays in it.
+    span, floor
+        Its times, and how far its parent's time goes back, if its wait is walked too.
+    starter
+        The step, of the frame below, that started it.
+    awaiter
+        The step, of the frame below, that awaited it, where none of that frame started it.
+    """
+
+    workflow_id: str
+    steps: list[Step]
+    begun: int
+    span: Span | None = None
+    floor: int = 0
+    starter: Step | None = None
+    awaiter: Step | None = None
+    at_end: bool = True
+
+    def leave(self, step: Step) -> None:
+        """Take off what was not completed before a step began."""
+        begun = step.start, step.function_id
+        while self.steps and (self.steps[-1].end, self.steps[-1].function_id) >= begun:
+            self.steps.pop()
+
+
+@dataclass
+class _Walk:
+    """A walk back in time; ``moment`` is where it is."""
+
+    spans: Spans
+    moment: int = 0
+    rows: list[tuple[Key, str, int, int]] = field(default_factory=list)
+    _stack: list[_Frame] = field(default_factory=list)
+
+    def back_to(self, moment: int, node: Key, part: str, *, passed: bool = False) -> None:
+        """Ascribe the time from ``moment`` until where the walk is to a node, and go there.
+
+        A node that is ``passed`` has a row even if it took no time.
+        """
+        if moment < self.moment or passed:
+            begun = min(moment, self.moment)
+            self.rows.append((node, part, begun, self.moment))
+            self.moment = begun
+
+    def wait(self, span: Span, workflow_id: str, floor: int) -> None:
+        """Walk through a workflow's wait on its queue, and what was before that."""
+        if span.enqueued is not None:
+            self.back_to(max(span.enqueued, floor), workflow_id, "queued")
+        self.back_to(max(span.created, floor), workflow_id, "before")
+
+    def go(self, root: str, begun: int, ended: int) -> None:
+        """Walk from the end of the root to its beginning."""
+        self.moment = ended
+        self._enter(root, begun)
+        while self._stack:
+            frame = self._stack[-1]
+            if not frame.steps or self.moment <= frame.begun:
+                self._finish(frame)
+                continue
+            step = frame.steps.pop()
+            if step.end < frame.begun:
+                frame.steps.clear()
+                continue
+            self._own_code(frame, max(step.end, frame.begun))
+            if not self._through_child(frame, step):
+                self.back_to(max(step.start, frame.begun), step.key, self._part(step), passed=True)
+                frame.leave(step)
+
+    def _enter(
+        self,
+        workflow_id: str,
+        begun: int,
+        span: Span | None = None,
+        floor: int = 0,
+        starter: Step | None = None,
+        awaiter: Step | None = None,
+    ) -> None:
+        own = self.spans.own_steps(workflow_id)
+        steps = sorted(own, key=lambda step: (step.end, step.function_id))
+        self._stack.append(_Frame(workflow_id, steps, begun, span, floor, starter, awaiter))
+
+    def _finish(self, frame: _Frame) -> None:
+        self._own_code(frame, frame.begun)
+        self._stack.pop()
+        if frame.span is not None:
+            self.wait(frame.span, frame.workflow_id, frame.floor)
+        if not self._stack:
+            return
+        below = self._stack[-1]
+        if frame.awaiter is not None:
+            self.back_to(max(frame.awaiter.start, below.begun), frame.awaiter.key, "waiting")
+        if frame.starter is not None:
+            self.back_to(
+                max(frame.starter.start, below.begun), frame.starter.key, "step", passed=True
+            )
+            below.leave(frame.starter)
+
+    def _own_code(self, frame: _Frame, moment: int) -> None:
+        """Ascribe the time since a step to the workflow itself, or to what it does now."""
+        running = frame.workflow_id, "running"
+        if frame.at_end and running in self.spans.nodes:
+            self.back_to(moment, running, "running")
+        else:
+            span = self.spans.workflow(frame.workflow_id)
+            part = "unknown" if span is not None and span.lost else "between"
+            self.back_to(moment, frame.workflow_id, part)
+        frame.at_end = False
+
+    def _part(self, step: Step) -> str:
+        node = self.spans.nodes[step.key]
+        if node["operation"] == "get_result" and node.get("child_workflow_id") in self.spans.nodes:
+            return "result"
+        return _PARTS.get(node["operation"], "step")
+
+    def _through_child(self, frame: _Frame, step: Step) -> bool:
+        """Walk through the workflow that a step awaited, if it was still at work then."""
+        node = self.spans.nodes[step.key]
+        child = node.get("child_workflow_id", "")
+        span = self.spans.workflow(child)
+        if node["operation"] != "get_result" or span is None or span.ended <= step.start:
+            return False
+        if any(each.workflow_id == child for each in self._stack):
+            return False  # it awaits what awaits it; rows made by hand
+        self.back_to(max(span.ended, step.start), step.key, "result", passed=True)
+        starter = self.spans.starter(frame.workflow_id, child)
+        if starter is not None and starter.function_id < step.function_id:
+            floor = max(starter.start, frame.begun)
+        else:
+            floor = max(step.start, frame.begun)
+            frame.leave(step)
+            starter = None
+        # What never ran has only its wait.
+        begun = max(span.created, floor, span.ended if span.begun is None else span.begun)
+        self._enter(child, begun, span, floor, starter, step if starter is None else None)
+        return True
+
+    def frame(self) -> pd.DataFrame:
+        """Return the rows in order of time."""
+        rows = self.rows[::-1]
+        frame = _described(self.spans, [key for key, *_ in rows])
+        frame["part"] = pd.Series([part for _, part, _, _ in rows], dtype="str")
+        for name, place in (("start", 2), ("end", 3)):
+            moments = np.array([row[place] for row in rows], dtype="datetime64[ms]")
+            frame[name] = pd.Series(moments).dt.tz_localize("UTC")
+        frame["duration"] = frame["end"] - frame["start"]
+        return frame
+
+
+def self_time(graph: nx.DiGraph[Any]) -> pd.DataFrame:
+    """Divide how long each workflow and step took into what it did itself and what it waited for.
+
+    Parameters
+    ----------
+    graph
+        An execution graph, not folded.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``node``, ``workflow_id``, ``function_id``, ``kind``, ``name``, ``duration``, ``children``
+        and ``self``, the most self time first; a row for each node that has times. A workflow's
+        ``children`` is the time in which at least one of its steps ran; that of a step which
+        awaits a workflow, the time in which that one was queued or ran. ``self`` is the rest. A
+        workflow of which cancelling erased when its run began has no row.
+
+    Raises
+    ------
+    GraphError
+        The graph is folded.
+
+    Examples
+    --------
+    >>> times = self_time(dbos_notebook.connect(example_database).graph("checkout-1"))
+    >>> times.set_index("name").loc["charge", ["children", "self"]].map(str).tolist()
+    ['0 days 00:00:00', '0 days 00:00:00.021000']
+    """
+    times = Spans(graph)
+    rows: list[tuple[Key, int, int]] = []
+    for workflow_id, node in times.nodes.items():
+        if node["kind"] != "workflow" or not isinstance(workflow_id, str):
+            continue
+        span = times.workflow(workflow_id)
+        steps = times.steps(workflow_id)
+        own = times.own_steps(workflow_id)
+        if span is not None and span.begun is not None and not span.lost:
+            inside = _covered([(step.start, step.end) for step in own], span.begun, span.ended)
+            rows.append((workflow_id, span.ended - span.begun, inside))
+        for step in steps:
+            awaited = times.nodes[step.key]
+            child = times.workflow(awaited.get("child_workflow_id"))
+            inside = 0
+            if awaited["operation"] == "get_result" and child is not None:
+                since = child.begun if child.enqueued is None else child.enqueued
+                inside = _covered([(since or child.created, child.ended)], step.start, step.end)
+            rows.append((step.key, step.end - step.start, inside))
+    rows.sort(key=lambda row: row[2] - row[1])
+    frame = _described(times, [key for key, *_ in rows])
+    frame.insert(3, "kind", [times.nodes[key]["kind"] for key, *_ in rows])
+    for name, values in (
+        ("duration", [lasted for _, lasted, _ in rows]),
+        ("children", [inside for _, _, inside in rows]),
+        ("self", [lasted - inside for _, lasted, inside in rows]),
+    ):
+        frame[name] = pd.Series(np.array(values, dtype="timedelta64[ms]"))
+    return frame
+
+
+def _covered(intervals: Sequence[tuple[int, int]], begun: int, ended: int) -> int:
+    """Return how much of a span is covered by intervals, which may overlap."""
+    covered, reached = 0, begun
+    for start, end in sorted(intervals):
+        start, end = max(start, reached), min(end, ended)
+        if start < end:
+            covered += end - start
+            reached = end
+    return covered
+
+
+def _described(times: Spans, keys: Sequence[Key]) -> pd.DataFrame:
+    """Return the columns that say which node each row is of."""
+    nodes = [times.nodes[key] for key in keys]
+    objects = np.empty(len(keys), dtype=object)
+    for place, key in enumerate(keys):
+        objects[place] = key  # a tuple would be taken apart
+    return pd.DataFrame(
+        {
+            "node": objects,
+            "workflow_id": pd.Series([node["workflow_id"] for node in nodes], dtype="str"),
+            "function_id": pd.Series([node.get("function_id") for node in nodes], dtype="Int64"),
+            "name": pd.Series([node.get("name") for node in nodes], dtype="str"),
+        }
+    )

@@ -1,0 +1,212 @@
+"""What is alike in an execution graph: runs of like steps, and workflows of the same shape."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import networkx as nx
+
+Key = Hashable
+FAILED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+LONGEST_PATTERN = 12
+"""So many steps may make the body of a loop that is recognised."""
+DEEP = 24
+"""From so many workflows one below the other on, a tree is followed down its deepest path."""
+Alike = Literal["exactly", "loosely", "by name", "anyhow"]
+
+
+class RepeatedRun(NamedTuple):
+    """Consecutive steps that repeat: the same step, or a pattern of a few."""
+
+    steps: Sequence[Key]
+    period: int
+
+
+@dataclass
+class SimilaritySource:
+    """An execution graph as a tree: workflows, their steps in order, and their children.
+
+    Attributes
+    ----------
+    nodes
+        The attributes of all nodes.
+    steps_of
+        The shown steps of each workflow.
+    children_of
+        The workflows that each workflow started; under ``None`` those that none of these started.
+    starter
+        The step that started a workflow.
+    root
+        The workflow that the graph is of.
+    stretches
+        What levels of folding have in common, kept from one to the next.
+    """
+
+    nodes: Mapping[Key, Mapping[str, Any]]
+    steps_of: dict[str, list[Key]] = field(default_factory=dict)
+    children_of: dict[str | None, list[str]] = field(default_factory=dict)
+    starter: dict[str, Key] = field(default_factory=dict)
+    root: str | None = None
+    stretches: dict[Hashable, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, graph: nx.DiGraph[Any]) -> SimilaritySource:
+        """Read the tree off a graph."""
+        nodes: dict[Key, Mapping[str, Any]] = dict(graph.nodes.items())
+        source = cls(nodes, root=graph.graph.get("root"))
+        for key, node in nodes.items():
+            if node["kind"] == "step":
+                source.steps_of.setdefault(node["workflow_id"], []).append(key)
+        for node in nodes.values():
+            if node["kind"] == "workflow":
+                parent = node.get("parent")
+                above = parent if parent in nodes else None
+                source.children_of.setdefault(above, []).append(node["workflow_id"])
+        for before, workflow_id, values in graph.edges.data():
+            mine = values["kind"] == "starts" and nodes[before]["kind"] == "step"
+            if mine and nodes[before]["workflow_id"] == nodes[workflow_id].get("parent"):
+                source.starter.setdefault(workflow_id, before)
+        return source
+
+    def failure(self, key: Key) -> str | None:
+        """Return what tells a failed node from other failed ones; ``None`` if it has not failed."""
+        node = self.nodes[key]
+        if node["status"] not in FAILED:
+            return None
+        return f"{node['status']} {node.get('error_type', '')}"
+
+    def on_path(self, key: Key) -> bool:
+        """Whether it led to the root's failure, and so must be seen."""
+        return bool(self.nodes[key].get("on_failing_path"))
+
+    def like(self, key: Key) -> Hashable:
+        """Return what like steps have in common."""
+        node = self.nodes[key]
+        if "function_id" not in node:
+            return ("running",)
+        return node.get("name"), node["operation"]
+
+    def runs(self, workflow_id: str, *, shortest: int, patterns: bool) -> Iterator[RepeatedRun]:
+        """Split a workflow's steps into runs; a step that nothing repeats is a run of one."""
+        steps = self.steps_of.get(workflow_id, [])
+        # As numbers, which are compared faster than names.
+        numbers: dict[Hashable, int] = {}
+        likes = [numbers.setdefault(self.like(step), len(numbers)) for step in steps]
+        longest = LONGEST_PATTERN if patterns else 1
+        place = 0
+        while place < len(steps):
+            period, covered = 1, 1
+            for length in range(1, min(longest, (len(steps) - place) // 2) + 1):
+                if likes[place] != likes[place + length]:
+                    continue
+                reach = _repeats(likes, place, length)
+                if reach >= max(2 * length, shortest) and reach > covered:
+                    period, covered = length, reach
+            yield RepeatedRun(steps[place : place + covered], period)
+            place += covered
+
+    @cached_property
+    def depth(self) -> dict[str, int]:
+        """How many workflows lie above each."""
+        found: dict[str, int] = {}
+        level, reached = self.children_of.get(None, []), 0
+        while level:
+            found.update(dict.fromkeys(level, reached))
+            level = [child for one in level for child in self.children_of.get(one, ())]
+            reached += 1
+        return found
+
+    @cached_property
+    def spine(self) -> list[str]:
+        """The path down a deep tree that is followed: to the failure, or to the deepest workflow.
+
+        Empty where neither is long: a tree that is not deep needs none.
+        """
+        path = [one for one in self.depth if self.on_path(one)]
+        if not path and self.depth:
+            deepest = max(self.depth, key=self.depth.__getitem__)
+            if self.depth[deepest] >= DEEP:
+                parents = {
+                    child: parent
+                    for parent, children in self.children_of.items()
+                    for child in children
+                }
+                above: str | None = deepest
+                while above is not None:
+                    path.append(above)
+                    above = parents.get(above)
+                path.reverse()
+        follows = (
+            below in self.children_of.get(above, ()) for above, below in itertools.pairwise(path)
+        )
+        # In a comparison two runs may have failed, each on a path of its own.
+        return path if all(follows) else []
+
+    def spine_size(self) -> int:
+        """Count the nodes that are shown where the whole spine is."""
+        failing = any(map(self.on_path, self.spine))
+        steps = (step for one in self.spine for step in self.steps_of.get(one, ()))
+        return len(self.spine) + sum(self.on_path(step) or not failing for step in steps)
+
+    def level(self, workflow_id: str, following: str | None) -> Iterator[Key]:
+        """Give a workflow and all below it but the next of the spine with what is below that."""
+        yield workflow_id
+        yield from self.steps_of.get(workflow_id, ())
+        for child in self.children_of.get(workflow_id, ()):
+            if child != following:
+                yield from self.within(child)
+
+    @cached_property
+    def _shapes(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Return numbers that are equal for workflows of the same shape: exactly, and loosely."""
+        numbers: dict[Hashable, int] = {}
+        exact: dict[str, int] = {}
+        loose: dict[str, int] = {}
+        for workflow_id in sorted(self.depth, key=self.depth.__getitem__, reverse=True):
+            node = self.nodes[workflow_id]
+            head = node.get("name"), self.failure(workflow_id)
+            steps = [
+                (*self.like(step), self.failure(step))  # type: ignore[misc]
+                for step in self.steps_of.get(workflow_id, ())
+            ]
+            children = self.children_of.get(workflow_id, ())
+            whole = (head, tuple(steps), tuple(exact[child] for child in children))
+            kinds = (head, frozenset(steps), frozenset(loose[child] for child in children))
+            exact[workflow_id] = numbers.setdefault(whole, len(numbers))
+            loose[workflow_id] = numbers.setdefault(kinds, len(numbers))
+        return exact, loose
+
+    def shape(self, workflow_id: str, alike: Alike) -> Hashable:
+        """Return what alike workflows have in common."""
+        if alike == "anyhow":
+            return None
+        if alike == "by name":
+            return self.nodes[workflow_id].get("name")
+        exact, loose = self._shapes
+        return (exact if alike == "exactly" else loose)[workflow_id]
+
+    def inside(self, workflow_id: str) -> bool:
+        """Whether a workflow has steps or children to show."""
+        return bool(self.steps_of.get(workflow_id) or self.children_of.get(workflow_id))
+
+    def within(self, workflow_id: Key) -> Iterator[Key]:
+        """Give a workflow, its shown steps, and all below it."""
+        # In a comparison not every workflow's key is a text.
+        waiting: list[Any] = [workflow_id]
+        while waiting:
+            one = waiting.pop()
+            yield one
+            yield from self.steps_of.get(one, ())
+            waiting.extend(self.children_of.get(one, ()))
+
+
+def _repeats(likes: Sequence[Hashable], place: int, length: int) -> int:
+    """Return how many items from ``place`` on repeat the first ``length``, in whole repeats."""
+    end = place + length
+    while end < len(likes) and likes[end] == likes[end - length]:
+        end += 1
+    return (end - place) // length * length

@@ -1,0 +1,146 @@
+"""Details of one node of a run, as plain values for the browser: a step, a workflow, a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from dbos_notebook.database.reader import repeat_if_changed
+from dbos_notebook.errors import StepNotFoundError
+from dbos_notebook.payloads import RecordedError
+from dbos_notebook.tables import pages
+from dbos_notebook.widgets import details, serialize
+from dbos_notebook.widgets.run_data import Run, as_plain, node_in_short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import pandas as pd
+
+    from dbos_notebook.client import Client
+    from dbos_notebook.payloads.decoders import Decoder
+
+MOST_MEMBERS = 50
+_PAYLOADS = ("input", "output", "error")
+
+
+def of_node(client: Client, run: Run, key: Any, view: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a node, with its payloads decoded."""
+    if isinstance(key, str):
+        return {"kind": "workflow", **details.itself(client, key)}
+    shown = run.picture(view).shown
+    if shown is not None and key in shown and shown.nodes[key]["kind"] == "group":
+        return _group(run, shown.nodes[key], key)
+    if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
+        return of_step(client, *key)
+    node = run.graph.nodes.get(key, {})
+    return {"kind": "running", "workflow_id": node.get("workflow_id"), "name": node.get("name")}
+
+
+def of_step(client: Client, workflow_id: str, number: int) -> dict[str, Any]:
+    """Return a step with its result."""
+    page = _page(client, workflow_id, number, client._decoder)
+    return next(found for _, _, found in many_steps(page))
+
+
+def many_steps(frame: pd.DataFrame) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Yield workflow, number and what is told of each step of a frame with results."""
+    rows = serialize.step_rows(frame)
+    for row, workflow_id, error in zip(rows, frame["workflow_id"], frame["error"], strict=True):
+        result = row.pop("result", None)
+        found: dict[str, Any] = {"kind": "step", "step": {**row, "workflow_id": workflow_id}}
+        if row["status"] == "ERROR":
+            found["error"] = serialize.failure(error)
+            if (attempts := attempts_of(error)) is not None:
+                found["attempts"] = attempts
+        elif result is not None:
+            found["output"] = result
+        yield workflow_id, row["number"], found
+
+
+def attempts_of(error: Any) -> int | None:
+    """Return how often a step was tried, where its error says so.
+
+    Examples
+    --------
+    >>> attempts_of(RecordedError("dbos._error.DBOSMaxStepRetriesExceeded", ("charge", 3, [])))
+    3
+    """
+    if not isinstance(error, RecordedError) or not error.type.endswith("MaxStepRetriesExceeded"):
+        return None
+    told = error.state.get("max_retries") if isinstance(error.state, dict) else None
+    if told is None and len(error.args) > 1:
+        told = error.args[1]
+    return told if isinstance(told, int) else None
+
+
+@repeat_if_changed
+def _page(client: Client, workflow_id: str, number: int, decoder: Decoder) -> pd.DataFrame:
+    with client._reader.session() as session:
+        page = pages.step_page(session, client._queries, workflow_id, number - 1, 1, decoder)
+    if page.frame.empty or int(page.frame["function_id"].iloc[0]) != number:
+        raise StepNotFoundError(f"Workflow {workflow_id!r} has no step {number} any more.")
+    return page.frame
+
+
+def _group(run: Run, node: Mapping[str, Any], key: Any) -> dict[str, Any]:
+    members = list(node["members"])
+    found = {
+        "kind": "group",
+        **node_in_short(key, node),
+        "statuses": {str(status): int(n) for status, n in node["statuses"].items() if n},
+        "inside": int(node.get("failures_inside") or 0),
+        "members": [run.told(member) for member in members[:MOST_MEMBERS]],
+        "left_out": max(0, len(members) - MOST_MEMBERS),
+    }
+    for name in ("duration_min", "duration_max", "duration_total", "started_at", "completed_at"):
+        if name in node:
+            found[name] = serialize.milliseconds(node[name])
+    return {**found, "kind": "group"}
+
+
+def raw(client: Client, key: Any) -> list[dict[str, Any]]:
+    """Return the payloads of a node as they are stored, for who doubts how they were decoded."""
+    as_stored = type(client)(
+        client._reader,
+        client.catalog,
+        lambda text, serialization, _: {"format": serialization or "not named", "text": text},
+    )
+    as_stored._queries = client._queries
+    if isinstance(key, str):
+        record = as_stored.workflow(key).row
+    else:
+        record = _page(as_stored, key[0], key[1], as_stored._decoder).iloc[0]
+    found = []
+    for name in _PAYLOADS:
+        stored = record.get(name)
+        if isinstance(stored, dict):
+            text = stored["text"]
+            told = {"name": name, "format": stored["format"], "length": len(text)}
+            found.append({**told, "text": serialize.cut(text, serialize.MOST_CHARACTERS)})
+    return found
+
+
+def code(run: Run, key: Any) -> str:
+    """Write the Python that gives what is looked at.
+
+    Examples
+    --------
+    >>> db = dbos_notebook.connect(example_database)
+    >>> code(Run.read(db, "checkout-1"), ("checkout-1", 3))
+    'db.steps("checkout-1", load_output=True).set_index("function_id").loc[3]'
+    """
+    from dbos_notebook.widgets.query_form import literal
+
+    if key is None:
+        return f"db.inspect({literal(run.workflow_id)})"
+    if isinstance(key, str):
+        return f"db.workflow({literal(key)})"
+    if isinstance(key[1], int):
+        steps = f"db.steps({literal(key[0])}, load_output=True)"
+        return f'{steps}.set_index("function_id").loc[{key[1]}]'
+    node = run.graph.nodes.get(key)
+    if node is not None:
+        return f"db.workflow({literal(node['workflow_id'])})"
+    name = as_plain(key)[1]
+    return f"dn.draw(db.graph({literal(run.workflow_id)}), open=[{literal(name)}])"
