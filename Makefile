@@ -37,6 +37,7 @@ bench: $(READY) ## Measure against DBOSClient and raw COPY; SIZE=small in two mi
 	$(BIN)/python -m benchmarks $(SIZE)
 
 docs: $(READY) ## Build the documentation into build/docs; executes its pages if the package changed
+	rm -rf build/docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs build/docs
 	@echo "build/docs/index.html"
 

@@ -41,6 +41,7 @@ project = "dbos_notebook"
 author = "dbos_notebook contributors"
 version = release = dbos_notebook.__version__
 extensions = [
+    "check_pages",
     "columns",
     "myst_nb",
     "numpydoc",

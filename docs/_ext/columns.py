@@ -7,7 +7,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from dbos_notebook.tables.vocabulary import FRAMES
+from dbos_notebook.tables.columns import FRAMES
 
 
 class ColumnsDirective(SphinxDirective):

@@ -1,7 +1,7 @@
 """Give the kernel of an executed page a directory with a copy of the demo's database.
 
-IPython runs this file when a kernel starts. A page can then fork and repair workflows and write files without
-changing what the other pages show.
+IPython runs this file when a kernel starts. A page can then fork and repair workflows and write
+files without changing what the other pages show.
 """
 
 import atexit
