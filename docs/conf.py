@@ -96,7 +96,7 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "header_links_before_dropdown": 7,
 }
-html_sidebars = {"index": []}
+html_sidebars = {"index": [], "gallery": []}
 copyright = "dbos_notebook contributors, MIT licence"  # noqa: A001 - Sphinx's name
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

@@ -70,7 +70,8 @@ def read_page(path: Path) -> Page:
 
 def problems(directory: Path) -> list[str]:
     """Return a line for each broken internal link and each external resource below a directory."""
-    pages = {path.resolve(): read_page(path) for path in sorted(directory.rglob("*.html"))}
+    paths = [path for path in sorted(directory.rglob("*.html")) if "_static" not in path.parts]
+    pages = {path.resolve(): read_page(path) for path in paths}
     found = []
     for path, page in pages.items():
         name = path.relative_to(directory.resolve())
@@ -108,5 +109,6 @@ def _check(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the check after the build."""
-    app.connect("build-finished", _check)
+    # After myst-nb, which copies its style sheet in the same event.
+    app.connect("build-finished", _check, priority=900)
     return {"parallel_read_safe": True}

@@ -25,10 +25,8 @@ PAGES = [
 ]
 DOCTESTED = ["gallery.md", "graphs.md", "payloads.md"]
 EXECUTED = sorted(page for page in PAGES if "{code-cell}" in page.read_text(encoding="utf-8"))
-CELL = re.compile(
-    r"^```\{code-cell\} python\n(?::tags: .*\n\n)?(.*?)^```$", re.DOTALL | re.MULTILINE
-)
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+CELL = re.compile(r"(?ms)^```\{code-cell\} python\n(?::tags: [^\n]*\n\n)?(.*?)^```$")
+BLOCK = re.compile(r"(?ms)^```python\n(.*?)^```$")
 
 
 def short(page: Path) -> str:
