@@ -17,7 +17,7 @@ help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 demo: $(READY) ## Run a real DBOS application on SQLite, then the quickstart notebook on it
-	$(BIN)/python -m dbos_notebook.demo.page
+	$(BIN)/python -m dbos_notebook.server.demo_pages
 
 test: $(if $(T),$(READY),check) ## Run lint, types, and every test (doctests too); T=graphs: one package's tests alone, T=tests/test_cli.py: a path's
 	$(BIN)/python scripts/system_packages.py
@@ -27,6 +27,7 @@ check: $(READY) ## Run lint, format and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/check_javascript.py
 
 lab: $(READY) ## Open JupyterLab on the notebooks, with the demo database where it is
 	$(if $(DBOS_SYSTEM_DATABASE_URL),,$(if $(wildcard build/demo.sqlite),DBOS_SYSTEM_DATABASE_URL=sqlite:///$(CURDIR)/build/demo.sqlite)) \

@@ -12,7 +12,7 @@ import psycopg
 
 import dbos_notebook as dn
 from benchmarks.measure import Report, Row, milliseconds, seconds
-from dbos_notebook.widgets import base
+from dbos_notebook.widgets import bundle
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -88,7 +88,7 @@ def views(report: Report, url: str, rows: int) -> None:
 
 
 def _size(report: Report) -> None:
-    whole = {name: base.module(name) for name in ("explore", "inspect", "board", "controls")}
+    whole = {name: bundle.module(name) for name in ("explore", "inspect", "board", "controls")}
     own = sum(path.stat().st_size for path in (ROOT / "dbos_notebook/widgets/js").glob("*.js"))
     most = max(len(text.encode()) for text in whole.values())
     report.add(

@@ -1,41 +1,76 @@
-"""What a person calls. Each method checks its arguments and hands on to a room.
+"""``connect`` and ``Client``: every public call, in sections. Each calls one function below it.
 
-Nothing heavy is imported before the first ``connect``: ``import dbos_notebook`` stays light.
+Views, graphs and pictures are imported when they are first asked for.
 """
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
-from dbos_notebook.counting import Counting
-from dbos_notebook.database.reader import repeat_if_changed
-from dbos_notebook.errors import FilterError, LocationError, NotCopyableError, TrustWarning
-from dbos_notebook.exploring import Exploring
-from dbos_notebook.picturing import Picturing
-from dbos_notebook.reading import DEFAULT_LIMIT, Reading
-from dbos_notebook.steering import Steering
+import pyarrow as pa
+
+from dbos_notebook.control import schedules as schedule_operations
+from dbos_notebook.control.controller import Controller
+from dbos_notebook.control.failure_analysis import repair_status
+from dbos_notebook.control.forks import Fork, Rewind
+from dbos_notebook.control.operations import Cancel, Delete, Resume, SetAttributes, SetDelay
+from dbos_notebook.control.repair import Repair, RepairFork
+from dbos_notebook.database import open_reader
+from dbos_notebook.database.location import check_name, locate
+from dbos_notebook.errors import FilterError, LocationError, NotCopyableError, TrustWarning, nearest
+from dbos_notebook.payloads.decoders import Decoder, Readers, Trusted, inert
+from dbos_notebook.store import Store
+from dbos_notebook.tables import aggregates, frames, listings, streaming
+from dbos_notebook.tables.columns import STEP, WORKFLOW
+from dbos_notebook.tables.filters import as_seconds, as_texts, check_filters
+from dbos_notebook.types import DEFAULT_LIMIT, Filters, WorkflowFilters
 
 if TYPE_CHECKING:
+    import datetime as dt
     import os
 
+    import networkx as nx
     import pandas as pd
     from dbos import Serializer
 
+    from dbos_notebook.control.operations import Operation
+    from dbos_notebook.control.plan import Plan
+    from dbos_notebook.control.receipt import Receipt
     from dbos_notebook.database.catalog import Catalog
     from dbos_notebook.database.location import Location
-    from dbos_notebook.database.reader import Reader
-    from dbos_notebook.payloads.decoders import Decoder
+    from dbos_notebook.drawing.picture import Picture
+    from dbos_notebook.types import (
+        BackfillOptions,
+        CancelOptions,
+        ConfirmOption,
+        DeleteOptions,
+        Duration,
+        ForceOption,
+        ForkOptions,
+        RepairOptions,
+        ResumeOptions,
+        RewindOptions,
+        StartStep,
+        StartSteps,
+        Strings,
+        Theme,
+        Time,
+        WorkflowIds,
+    )
+    from dbos_notebook.widgets.board import Board
+    from dbos_notebook.widgets.controls import Controls
+    from dbos_notebook.widgets.explore import Explore
+    from dbos_notebook.widgets.inspect import Inspect
     from dbos_notebook.workflow import Workflow
 
-    Texts = str | Iterable[str] | pd.Series[str] | pd.DataFrame
+MAX_TIMEOUT_SECONDS = 2_000_000
+"""Postgres and TCP count milliseconds, up to 2^31."""
 
-
-LONGEST_TIMEOUT = 2_000_000
-"""Seconds; Postgres and TCP count milliseconds, up to 2^31."""
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def connect(
@@ -47,9 +82,9 @@ def connect(
     trust_payloads: bool = False,
     serializer: Serializer | None = None,
     payload_readers: Mapping[str, Callable[[str], Any]] | None = None,
-    statement_timeout: float | None = 30.0,
+    statement_timeout: Duration | None = 30.0,
 ) -> Client:
-    """Connect to a DBOS system database, now, and read what it holds.
+    """Connect to a DBOS system database and read which tables it has.
 
     Parameters
     ----------
@@ -62,26 +97,27 @@ def connect(
         The Postgres schema of DBOS's tables (DBOS's ``dbos_system_schema``). Ignored on SQLite.
     application_name
         Show only what this application owns and what no application owns, everywhere: lists,
-        counts, queues, events, schedules, versions, executors, views, and what control picks by
-        itself. As ``DBOSClient(application_name=…)``: a call's own ``application_name=`` takes
-        its place, and what is named by ID is shown whoever owns it. Databases from before DBOS
-        recorded owners (dbos 2.30) are not narrowed.
+        counts, queues, events, schedules, versions, executors, views, and what control selects
+        by itself. As in ``DBOSClient(application_name=…)``, the ``application_name=`` of a single
+        call overrides it, and a workflow named by its ID is shown whoever owns it. Databases
+        older than dbos 2.30 record no owners and are not narrowed.
     read_only
-        Promise never to control workflows. Reading never writes in any case.
+        Refuse every call that controls workflows. Reading never writes in any case.
     trust_payloads
-        Let DBOS itself deserialize inputs, outputs, errors and the like: they come back as objects
-        of the application's own classes, and **unpickling runs whatever they hold**. Only for a
-        database whose every writer you trust. ``error_type`` and ``error_message`` are decoded
-        inertly in any case, but for a format that ``serializer`` alone knows.
+        Let DBOS itself deserialize inputs, outputs and errors into objects of the application's
+        own classes. **Unpickling runs whatever the payload holds**, so use it only for a database
+        whose every writer you trust. ``error_type`` and ``error_message`` are decoded without
+        running anything in any case, except for a format that only ``serializer`` knows.
     serializer
-        The application's own (``DBOSConfig["serializer"]``), for ``trust_payloads=True``.
+        The application's own serializer (``DBOSConfig["serializer"]``), for
+        ``trust_payloads=True``.
     payload_readers
         Functions that read the formats of an application's own serializers, by the serializer's
-        name: each takes the stored string and returns the value. Nothing else is trusted. Where
-        one raises, the payload comes as an ``Undecoded`` that says so.
+        name. Each takes the stored string and returns the value. Nothing else is trusted. If a
+        function raises, the payload is returned as an ``Undecoded`` with the reason.
     statement_timeout
-        Seconds that one query may take; ``None``: no bound. On SQLite it is checked while rows
-        arrive.
+        Seconds, or a timedelta, that one query may take; ``None``: no limit. On SQLite it is
+        checked while rows arrive.
 
     Returns
     -------
@@ -90,7 +126,7 @@ def connect(
     Raises
     ------
     LocationError
-        The argument, or the surroundings, name no database; or another argument makes no sense.
+        The argument, or the environment, names no database; or another argument is invalid.
     DatabaseConnectionError
         The server or the file cannot be reached (AuthenticationError: the login was refused).
     NotDBOSDatabaseError
@@ -102,12 +138,6 @@ def connect(
     >>> db.workflows(status="ERROR")["name"].tolist()
     ['checkout', 'portable', 'checkout', 'parent_fails', 'checkout']
     """
-    from dbos_notebook.database import open_reader
-    from dbos_notebook.database.catalog import read_catalog
-    from dbos_notebook.database.location import check_name, locate
-    from dbos_notebook.payloads.decoders import Readers, Trusted, inert
-    from dbos_notebook.tables.columns import expected_columns
-
     try:
         location = locate(database)
     finally:
@@ -116,43 +146,82 @@ def connect(
     check_name("schema", schema)
     if application_name is not None:
         check_name("application_name", application_name)
-    if statement_timeout is not None and not (
-        isinstance(statement_timeout, Real) and 0 < statement_timeout <= LONGEST_TIMEOUT
-    ):
-        raise LocationError(
-            f"statement_timeout={statement_timeout!r} must be a number of seconds above 0 and up "
-            f"to {LONGEST_TIMEOUT:,}, or None for no bound."
-        )
-    if serializer is not None and not trust_payloads:
-        raise LocationError(
-            f"serializer={serializer!r} would run; it needs trust_payloads=True as well."
-        )
     decoder: Decoder = Trusted(serializer) if trust_payloads else inert
     if payload_readers is not None:
         decoder = Readers(payload_readers, decoder)
-    reader = open_reader(location, schema, statement_timeout)
-    with ExitStack() as undo:
-        undo.callback(reader.close)
-        catalog = read_catalog(reader, expected_columns())
-        undo.pop_all()  # it is a database of DBOS, and stays open
+    if serializer is not None and not trust_payloads:
+        raise LocationError(
+            f"serializer={serializer!r} would run code; it needs trust_payloads=True as well."
+        )
+    reader = open_reader(location, schema, _timeout_seconds(statement_timeout))
+    with ExitStack() as on_error:
+        on_error.callback(reader.close)
+        store = Store.open(reader, decoder, application_name=application_name)
+        on_error.pop_all()
     if trust_payloads:
         warnings.warn(
             "trust_payloads=True: reading payloads runs whatever code they hold.",
             TrustWarning,
             stacklevel=2,
         )
-    client = Client(
-        reader, catalog, decoder, application_name=application_name, read_only=read_only
-    )
-    reader.changes.follow(catalog, client._read_catalog)
-    return client
+    return Client(store, read_only=read_only)
 
 
-class Client(Reading, Counting, Picturing, Steering, Exploring):
-    """A connection to one system database. Make it with :func:`connect`.
+def _timeout_seconds(value: Duration | None) -> float | None:
+    try:
+        seconds = as_seconds(value, "statement_timeout")
+    except FilterError:
+        seconds = -1.0
+    if seconds is not None and not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+        raise LocationError(
+            f"statement_timeout={value!r} must be a number of seconds above 0 and up to "
+            f"{MAX_TIMEOUT_SECONDS:,}, a timedelta, or None for no limit."
+        )
+    return seconds
 
-    It may be used from several threads and inside a running event loop, is a context manager, and
-    never shows a password. Alone in a notebook cell it shows a card.
+
+_FILTER_HINTS = {
+    name: hint.__forward_arg__ for name, hint in WorkflowFilters.__annotations__.items()
+}
+
+
+def _show_filters(method: F) -> F:
+    """Write each filter into the signature that help() and completion show for ``**filters``."""
+    signature = inspect.signature(method)
+    parameters = list(signature.parameters.values())[:-1]
+    names = {each.name for each in parameters}
+    keyword_only = [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    filters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+        for name, hint in _FILTER_HINTS.items()
+        if name not in names
+    ]
+    positional = [each for each in parameters if each not in keyword_only]
+    method.__signature__ = signature.replace(parameters=[*positional, *filters, *keyword_only])  # type: ignore[attr-defined] # mypy does not know it
+    return method
+
+
+class Client:
+    """A connection to one DBOS system database. Make it with :func:`connect`.
+
+    ===================  ===========================================================================
+    **Read rows**        :meth:`workflows`, :meth:`queued`, :meth:`steps`, :meth:`tree`,
+                         :meth:`events`, :meth:`messages`, :meth:`streams`, :meth:`schedules`,
+                         :meth:`versions`; :meth:`iter_workflows` and :meth:`arrow` for many
+    **Aggregate**        :meth:`counts`, :meth:`step_statistics`, :meth:`queues`, :meth:`executors`
+    **One workflow**     :meth:`workflow`, :meth:`graph`, :meth:`timeline`
+    **Control**          :meth:`cancel`, :meth:`resume`, :meth:`fork`, :meth:`rewind`,
+                         :meth:`repair`, :meth:`delete`, :meth:`set_delay`, :meth:`set_attributes`
+    **Schedules**        :meth:`pause_schedule`, :meth:`resume_schedule`, :meth:`trigger_schedule`,
+                         :meth:`backfill_schedule`, :meth:`delete_schedule`
+    **Follow up**        :meth:`wait`, :meth:`repair_status`, :meth:`history`, :meth:`last_receipt`
+    **Views**            :meth:`explore`, :meth:`inspect`, :meth:`board`, :meth:`controls`
+    **Connection**       :attr:`location`, :attr:`catalog`, :attr:`read_only`, :meth:`explain`,
+                         :meth:`close`
+    ===================  ===========================================================================
+
+    A client may be used from several threads and inside a running event loop, is a context
+    manager, and never shows a password. As the last line of a notebook cell it shows a card.
 
     Examples
     --------
@@ -161,58 +230,34 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
     26
     """
 
-    def __init__(
-        self,
-        reader: Reader,
-        catalog: Catalog,
-        decoder: Decoder,
-        *,
-        application_name: str | None = None,
-        read_only: bool = False,
-    ) -> None:
-        from dbos_notebook.tables.sql import Queries
+    def __init__(self, store: Store, *, read_only: bool = False) -> None:
+        self._store = store
+        self._controller = Controller(store, read_only=read_only)
 
-        self._reader = reader
-        self._queries = Queries(catalog, decoder, application_name)
-        self._decoder = decoder
-        self._application_name = application_name
-        self.read_only = read_only
-
-    def _read_catalog(self) -> Catalog:
-        """Read the catalog again, such as when the application was upgraded, and use it."""
-        from dbos_notebook.database.catalog import read_catalog
-        from dbos_notebook.tables.columns import expected_columns
-
-        self._queries.use(read_catalog(self._reader, expected_columns()))
-        return self.catalog
-
-    @property
-    def catalog(self) -> Catalog:
-        """The tables and columns of the database, its revision, and what wrote it."""
-        return self._queries.catalog
+    # Connection
 
     @property
     def location(self) -> Location:
         """Where the database is, without its password."""
-        return self._reader.location
+        return self._store.location
 
     @property
-    def _place(self) -> str:
-        """What a view names as its source: the database, and the application if it is narrowed."""
-        name = self._queries.application
-        return f"{self.location}, application {name!r}" if name else str(self.location)
+    def catalog(self) -> Catalog:
+        """The tables and columns of the database, its revision, and what wrote it."""
+        return self._store.catalog
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the client refuses every call that controls workflows."""
+        return self._controller.read_only
 
     def __repr__(self) -> str:
-        return f"<dbos_notebook.Client {self._place}>"
+        return f"<dbos_notebook.Client {self._store.label}>"
 
-    @repeat_if_changed
     def _repr_html_(self) -> str:
         from dbos_notebook.drawing.cards import client_card
-        from dbos_notebook.tables import aggregates
 
-        with self._reader.session() as session:
-            summary = aggregates.summary(session, self._queries)
-        return client_card(self._place, self.catalog, summary)
+        return client_card(self._store.label, self.catalog, self._store.read(aggregates.summary))
 
     def __enter__(self) -> Self:
         return self
@@ -228,78 +273,365 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         )
 
     def close(self) -> None:
-        """Close the connections. Safe to call twice; later calls raise."""
-        self._close_control()
-        self._reader.close()
+        """Close all connections. Closing twice is safe; any later call raises."""
+        self._controller.close()
+        self._store.close()
 
-    def workflow(self, workflow_id: str) -> Workflow:
-        """Look at one workflow: its input, result, steps, children, and where it came from.
+    @_show_filters
+    def explain(
+        self,
+        what: Literal["workflows", "steps"] = "workflows",
+        *,
+        limit: int | None = 50,
+        workflows: WorkflowIds = (),
+        **filters: Unpack[WorkflowFilters],
+    ) -> str:
+        """Return the database's query plan (EXPLAIN) for a listing, without running it.
 
-        Raises
-        ------
-        WorkflowNotFoundError
-            No workflow has this ID; the message names some that begin alike.
+        Parameters
+        ----------
+        what
+            ``"workflows"``, or ``"steps"`` of ``workflows``.
+        limit
+            Rows at most.
+        workflows
+            The workflows whose steps would be listed.
+        **filters
+            The filters of :meth:`workflows`.
 
         Examples
         --------
-        >>> dbos_notebook.connect(example_database).workflow("checkout-1")
-        <Workflow 'checkout-1' checkout SUCCESS>
+        >>> "INDEX" in connect(example_database).explain(workflow_ids="checkout-1")
+        True
         """
-        from dbos_notebook.workflow import Workflow
+        if what == "steps":
+            return self._store.read(listings.explain_steps, as_texts(workflows, "workflows"))
+        return self._store.read(listings.explain_workflows, check_filters(filters), limit)
 
-        found = self._one_workflow(
-            workflow_id, load_input=True, load_output=True, load_internals=True
-        )
-        return Workflow(self, found.iloc[0])
+    # Read rows
 
-    def _one_workflow(self, workflow_id: str, **loads: Any) -> pd.DataFrame:
-        """List one workflow, which may have been deleted since its ID was read."""
-        from dbos_notebook.tables import listings
-
-        found = self.workflows([workflow_id], **loads)
-        if found.empty:
-            with self._reader.session() as session:
-                listings.raise_unknown(session, self._queries, [workflow_id])
-        return found
-
-    @repeat_if_changed
-    def _stored(self, what: str, workflows: Texts | None, limit: int | None = None) -> pd.DataFrame:
-        from dbos_notebook.tables import frames, listings
-        from dbos_notebook.tables.filters import as_texts, check_window
-
-        ids = None if workflows is None else as_texts(workflows, "workflows")
-        limit, _ = check_window(limit, None)
-        with self._reader.session() as session:
-            most = None if limit is None else limit + 1
-            columns, batches = listings.stored(session, self._queries, what, ids, most)
-            kept, truncated = frames.cut(batches, limit)
-            frame = frames.to_frame(kept, columns, self._decoder)
-        frames.note_truncation(frame, truncated=truncated, asked=limit != DEFAULT_LIMIT, what=what)
-        return frame
-
-    def events(
+    @_show_filters
+    def workflows(
         self,
-        workflows: Texts | None = None,
+        workflow_ids: WorkflowIds | None = None,
         *,
-        history: bool = False,
         limit: int | None = DEFAULT_LIMIT,
+        offset: int | None = None,
+        sort_desc: bool = True,
+        load_input: bool = False,
+        load_output: bool = False,
+        load_errors: bool = True,
+        load_internals: bool = False,
+        normalize: bool = False,
+        **filters: Unpack[Filters],
     ) -> pd.DataFrame:
-        """List the events that workflows set (``DBOS.set_event``), their latest values.
+        """List workflows, newest first.
+
+        The filters are those of ``DBOSClient.list_workflows`` (dbos 3.4) with the same meaning,
+        except that times may be ages (``"24h"``), lists may be any iterable, a Series or a
+        DataFrame, **an empty list matches nothing**, ``limit=0`` returns no rows, and
+        ``attributes`` works on SQLite too.
+
+        Parameters
+        ----------
+        workflow_ids, status, name, app_version, forked_from, parent_workflow_id, user
+            One string or many; a DataFrame stands for its ``workflow_id`` column.
+        queue_name, executor_id, schedule_name
+            One string or many.
+        workflow_id_prefix
+            Prefixes of IDs. On SQLite the case of ASCII letters is ignored.
+        application_name
+            One string or many; rows that no application owns always match.
+        start_time, end_time
+            Bounds on ``created_at``, inclusive.
+        completed_after, completed_before, dequeued_after, dequeued_before
+            Bounds on ``completed_at`` and ``dequeued_at``, inclusive. A time without a time zone
+            is local.
+        limit, offset
+            How many rows are returned and skipped. ``limit=None``: all. When rows were left out,
+            ``df.attrs["truncated"]`` is true; at the default limit a TruncatedWarning says so.
+        sort_desc
+            Newest first: by ``created_at``, then by ID (on Postgres not by ID with
+            ``limit=None``).
+        load_input, load_output
+            Add ``serialization`` and ``input``, or ``output`` and ``error``, decoded without
+            running anything (``dbos_notebook.payloads``).
+        load_errors
+            Look up and decode the errors of failed workflows. Without it ``error_type`` and
+            ``error_message`` are missing, and a long listing takes a quarter less time.
+        load_internals
+            Add DBOS's internal columns: ``rate_limited``, ``is_debounced``,
+            ``debounce_deadline``, ``owner_xid``, ``creator_xid``.
+        normalize
+            Flatten the loaded inputs and outputs into columns: ``input.0.sku``, ``output.total``.
+        queues_only
+            Only workflows that are on a queue and not finished.
+        was_forked_from, is_fork, has_parent
+            True or False.
+        attributes
+            Workflows whose attributes contain all of these (PostgreSQL's ``jsonb @>``).
+        search
+            A substring of the ID, name, user or queue, in any case; or of the error, as ``error``.
+        error
+            A substring of the recorded error, case-sensitive (from 5 characters in a pickle).
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per workflow. The columns and dtypes are those of the column reference, the
+            same on every database version.
+
+        Raises
+        ------
+        FilterError
+            An unknown filter or an invalid value.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.workflows(status="ERROR", name="checkout", has_parent=False)[["name", "status"]]
+               name status
+        0  checkout  ERROR
+        1  checkout  ERROR
+        >>> db.workflows(workflow_ids=[]).empty
+        True
+        """
+        return self._store.workflows(
+            workflow_ids,
+            limit=limit,
+            offset=offset,
+            sort_desc=sort_desc,
+            load_input=load_input,
+            load_output=load_output,
+            load_errors=load_errors,
+            load_internals=load_internals,
+            normalize=normalize,
+            **filters,
+        )
+
+    @_show_filters
+    def queued(
+        self,
+        workflow_ids: WorkflowIds | None = None,
+        *,
+        limit: int | None = DEFAULT_LIMIT,
+        offset: int | None = None,
+        sort_desc: bool = True,
+        load_input: bool = False,
+        load_output: bool = False,
+        load_errors: bool = True,
+        load_internals: bool = False,
+        normalize: bool = False,
+        **filters: Unpack[Filters],
+    ) -> pd.DataFrame:
+        """List workflows that are on a queue and DELAYED, ENQUEUED or PENDING.
+
+        Takes the arguments of :meth:`workflows`. A ``status`` replaces the three statuses, as in
+        ``DBOSClient.list_queued_workflows``.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).queued()["workflow_id"].tolist()
+        ['queued-2', 'queued-1', 'holder']
+        """
+        filters["queues_only"] = True
+        return self.workflows(
+            workflow_ids,
+            limit=limit,
+            offset=offset,
+            sort_desc=sort_desc,
+            load_input=load_input,
+            load_output=load_output,
+            load_errors=load_errors,
+            load_internals=load_internals,
+            normalize=normalize,
+            **filters,
+        )
+
+    @_show_filters
+    def iter_workflows(
+        self,
+        chunksize: int = 50_000,
+        *,
+        load_input: bool = False,
+        load_output: bool = False,
+        load_errors: bool = True,
+        **filters: Unpack[WorkflowFilters],
+    ) -> Iterator[pd.DataFrame]:
+        """Read workflows as DataFrames of ``chunksize`` rows, newest first, without a limit.
+
+        Rows are read page by page, and **nothing is open between two frames**: no transaction, no
+        lock, no query. The consumer may take any time; ``statement_timeout`` counts only the
+        database's work. Each page is a snapshot of its own: a workflow that exists throughout is
+        returned exactly once, with its values when its page was read; one that is created
+        meanwhile is not returned.
+
+        Parameters
+        ----------
+        chunksize
+            Rows per DataFrame.
+        load_input, load_output, load_errors
+            As in :meth:`workflows`.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> [len(frame) for frame in db.iter_workflows(chunksize=10)]
+        [10, 10, 6]
+        """
+        if isinstance(chunksize, bool) or not isinstance(chunksize, int) or chunksize < 1:
+            raise FilterError(f"chunksize takes a whole number above 0, not {chunksize!r}.")
+        batches = streaming.workflow_batches(
+            self._store.reader,
+            self._store.queries,
+            check_filters(filters),
+            load_input=load_input,
+            load_output=load_output,
+            load_errors=load_errors,
+            first_rows=max(chunksize, streaming.FIRST_ROWS),
+        )
+        columns = listings.workflow_columns(load_input=load_input, load_output=load_output)
+        return (
+            frames.to_frame(group, columns, self._store.decoder)
+            for group in frames.rechunk(batches, chunksize)
+        )
+
+    @_show_filters
+    def arrow(
+        self,
+        what: Literal["workflows", "steps"] = "workflows",
+        **filters: Unpack[WorkflowFilters],
+    ) -> pa.RecordBatchReader:
+        """Read workflows, or the steps of workflows, as Arrow record batches.
+
+        As with :meth:`iter_workflows`, nothing is open between two batches. The order of rows is
+        not defined.
+
+        Parameters
+        ----------
+        what
+            ``"workflows"`` or ``"steps"``.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.arrow("steps", name="checkout").read_all().num_rows > 0
+        True
+        """
+        if what not in ("workflows", "steps"):
+            raise FilterError(
+                f"arrow({what!r}) is not offered.{nearest(what, ['workflows', 'steps'])} "
+                "Use 'workflows' or 'steps'."
+            )
+        columns = WORKFLOW if what == "workflows" else STEP
+        read = streaming.workflow_batches if what == "workflows" else streaming.step_batches
+        batches = read(self._store.reader, self._store.queries, check_filters(filters))
+        return pa.RecordBatchReader.from_batches(frames.arrow_schema(columns), batches)
+
+    def steps(
+        self,
+        workflows: WorkflowIds,
+        *,
+        children: bool = False,
+        load_output: bool = False,
+        normalize: bool = False,
+    ) -> pd.DataFrame:
+        """List the steps of one workflow or of many, in one query.
+
+        A step that is running has no row: DBOS records a step when it ends.
 
         Parameters
         ----------
         workflows
-            An ID, many, a Series, or a DataFrame with ``workflow_id``; ``None``: of all.
+            An ID, a list, a Series, or a DataFrame with a ``workflow_id`` column. An empty one
+            returns no rows.
+        children
+            Include the steps of all workflows below them.
+        load_output
+            Add ``serialization``, ``output`` and ``error``, decoded.
+        normalize
+            Flatten the loaded outputs into columns: ``output.total``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per step, by workflow ID and ``function_id``.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            One ID was given, as a string, and no workflow has it.
+
+        Examples
+        --------
+        >>> steps = dbos_notebook.connect(example_database).steps("checkout-1")
+        >>> steps["function_name"].tolist()[:3]
+        ['DBOS.setEvent', 'validate', 'charge']
+        """
+        return self._store.steps(
+            workflows, children=children, load_output=load_output, normalize=normalize
+        )
+
+    def tree(self, workflows: WorkflowIds, *, depth: int | None = None) -> pd.DataFrame:
+        """List workflows and everything below them: children, their children, and so on.
+
+        Children are found by the steps that started them and by ``parent_workflow_id``, so the
+        replacement children of a fork are included.
+
+        Parameters
+        ----------
+        workflows
+            One ID or many.
+        depth
+            How many levels below; ``None``: all.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns of :meth:`workflows`, ``root_workflow_id`` and ``depth``; parents first.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has one of the IDs.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).tree("checkout-1")[["workflow_id", "depth"]]
+              workflow_id  depth
+        0      checkout-1      0
+        1    checkout-1-4      1
+        2  checkout-1-4-1      2
+        """
+        return self._store.tree(workflows, depth=depth)
+
+    def events(
+        self,
+        workflows: WorkflowIds | None = None,
+        *,
+        history: bool = False,
+        limit: int | None = DEFAULT_LIMIT,
+    ) -> pd.DataFrame:
+        """List the latest values of the events that workflows set (``DBOS.set_event``).
+
+        Parameters
+        ----------
+        workflows
+            An ID, a list, a Series, or a DataFrame with a ``workflow_id`` column; ``None``: all.
         history
-            Earlier values too: a row for each step that set one, in the order of the steps, with
-            ``function_id``. A value that was set outside a step has none of its own.
+            Include earlier values: a row for each step that set one, in the order of the steps,
+            with ``function_id``. A value that was set outside a step has none.
         limit
             Rows at most; ``None``: all.
 
         Raises
         ------
         FilterError
-            ``history=True`` on a database that keeps no earlier values of events.
+            ``history=True`` on a database that keeps no earlier values.
 
         Examples
         --------
@@ -309,46 +641,51 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         >>> db.events("checkout-1", history=True)["function_id"].tolist()
         [1, 6]
         """
-        if history and not self.catalog.tables.get("workflow_events_history"):
-            raise FilterError(
-                f"history=True: this database (written by {self.catalog.written_by}) keeps no "
-                "earlier values of events. Without history=True the latest ones are listed."
-            )
-        return self._stored("events_history" if history else "events", workflows, limit)
+        return self._store.events(workflows, history=history, limit=limit)
 
     def messages(
-        self, workflows: Texts | None = None, *, limit: int | None = DEFAULT_LIMIT
+        self, workflows: WorkflowIds | None = None, *, limit: int | None = DEFAULT_LIMIT
     ) -> pd.DataFrame:
         """List the messages sent to workflows (``DBOS.send``), oldest first.
+
+        Parameters
+        ----------
+        workflows, limit
+            As in :meth:`events`.
 
         Examples
         --------
         >>> str(dbos_notebook.connect(example_database).messages()["consumed"].dtype)
         'boolean'
         """
-        return self._stored("messages", workflows, limit)
+        return self._store.table("messages", workflows, limit)
 
     def streams(
-        self, workflows: Texts | None = None, *, limit: int | None = DEFAULT_LIMIT
+        self, workflows: WorkflowIds | None = None, *, limit: int | None = DEFAULT_LIMIT
     ) -> pd.DataFrame:
         """List the values that workflows wrote to streams, in order.
+
+        Parameters
+        ----------
+        workflows, limit
+            As in :meth:`events`.
 
         Examples
         --------
         >>> list(dbos_notebook.connect(example_database).streams().columns)[:3]
         ['workflow_id', 'key', 'offset']
         """
-        return self._stored("streams", workflows, limit)
+        return self._store.table("streams", workflows, limit)
 
     def schedules(self) -> pd.DataFrame:
-        """List the schedules that are kept in the database.
+        """List the schedules that are stored in the database.
 
         Examples
         --------
         >>> "cron_timezone" in dbos_notebook.connect(example_database).schedules()
         True
         """
-        return self._stored("schedules", None)
+        return self._store.table("schedules")
 
     def versions(self) -> pd.DataFrame:
         """List application versions, the latest last.
@@ -358,33 +695,1073 @@ class Client(Reading, Counting, Picturing, Steering, Exploring):
         >>> dbos_notebook.connect(example_database).versions()["version_name"].tolist()
         ['v1']
         """
-        return self._stored("versions", None)
+        return self._store.table("versions")
 
-    @repeat_if_changed
-    def explain(
+    # Aggregate
+
+    @_show_filters
+    def counts(
         self,
-        what: Literal["workflows", "steps"] = "workflows",
+        by: str | Iterable[str] = "status",
         *,
-        limit: int | None = 50,
-        **filters: Any,
-    ) -> str:
-        """Return the database's plan (EXPLAIN) for a listing, without running it.
+        bucket: str | dt.timedelta | None = None,
+        time: str = "created_at",
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Count workflows by columns and by time, in the database.
+
+        Parameters
+        ----------
+        by
+            Columns of :meth:`workflows`; ``[]`` for none.
+        bucket
+            Width of the time buckets ("15min", "1h", "1d"), which start at multiples of it since
+            1970 in UTC. ``None``: not by time.
+        time
+            The column that is bucketed; workflows without a value in it are not counted.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns of ``by``, the bucket's start under the name of ``time``, and ``count``.
 
         Examples
         --------
-        >>> "INDEX" in connect(example_database).explain(workflow_ids="checkout-1")
+        >>> dbos_notebook.connect(example_database).counts("status", name="checkout")
+             status  count
+        0   SUCCESS      5
+        1     ERROR      3
+        """
+        return self._store.read(aggregates.counts, by, bucket, time, check_filters(filters))
+
+    @_show_filters
+    def step_statistics(
+        self, by: str | Iterable[str] = "function_name", **filters: Unpack[WorkflowFilters]
+    ) -> pd.DataFrame:
+        """Summarize the steps of workflows: how many ran and failed, and how long they took.
+
+        A step that a fork copied from its original counts once, with the original. Before dbos
+        2.10 steps have no times, by which copies are recognized: there they count with the fork
+        as well.
+
+        Parameters
+        ----------
+        by
+            ``function_name``, ``application_name``, or a workflow's ``name``, ``app_version``,
+            ``queue_name``, ``executor_id``, ``class_name``.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``by``, ``count``, ``errors`` (Int64), ``total``, ``mean``, ``p50``, ``p95``, ``max``
+            (timedelta64[ms]); the largest total time first.
+
+        Examples
+        --------
+        >>> statistics = dbos_notebook.connect(example_database).step_statistics()
+        >>> int(statistics.set_index("function_name").loc["charge", "count"])
+        8
+        """
+        return self._store.read(aggregates.step_statistics, by, check_filters(filters))
+
+    def queues(self) -> pd.DataFrame:
+        """List queues with their limits, depth, running workflows, and longest wait.
+
+        There is a row per queue, or per partition that holds work. A queue that holds work is
+        listed even if its limits are in the application's code and not in the database.
+
+        Examples
+        --------
+        >>> queues = dbos_notebook.connect(example_database).queues()
+        >>> queues.loc[queues["enqueued"] > 0, ["queue_name", "enqueued"]].values.tolist()
+        [['slow', 2]]
+        """
+        return self._store.read(aggregates.queues)
+
+    def executors(self) -> pd.DataFrame:
+        """List the executors that ran workflows, the latest activity first.
+
+        DBOS records no heartbeat. An executor that only enqueued workflows is not listed.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).executors()["executor_id"].tolist()
+        ['local']
+        """
+        return self._store.read(aggregates.executors)
+
+    # One workflow
+
+    def workflow(self, workflow_id: str) -> Workflow:
+        """Return one workflow: its input, result, steps, children, and origin.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID; the message names some that start the same way.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).workflow("checkout-1")
+        <Workflow 'checkout-1' checkout SUCCESS>
+        """
+        from dbos_notebook.workflow import Workflow
+
+        return Workflow.read(self._store, workflow_id)
+
+    def graph(
+        self,
+        workflow_id: str,
+        *,
+        children: bool = True,
+        depth: int | None = None,
+        forks: bool = False,
+        load_output: bool = False,
+    ) -> nx.DiGraph[Any]:
+        """Return the execution graph of a workflow: what ran, in which order, what in parallel.
+
+        A workflow's node is its ID, a step's node is ``(workflow_id, function_id)``. The result
+        is a plain acyclic ``networkx.DiGraph``; docs/graphs.md lists the attributes.
+
+        Parameters
+        ----------
+        workflow_id
+            The workflow.
+        children
+            Include its children, and theirs.
+        depth
+            How many levels of children; ``None``: all.
+        forks
+            Include the workflows that it was forked from and all forks of these, with their
+            children.
+        load_output
+            Give each node a digest of its stored result, by which ``graphs.compare`` recognizes
+            a changed result.
+
+        Returns
+        -------
+        networkx.DiGraph
+
+        Raises
+        ------
+        FilterError
+            Several workflows were given, or none.
+        WorkflowNotFoundError
+            No workflow has this ID.
+        GraphError
+            The rows contradict each other: a workflow is its own ancestor.
+
+        Examples
+        --------
+        >>> graph = dbos_notebook.connect(example_database).graph("checkout-1")
+        >>> graph.nodes["checkout-1", 3]["name"]
+        'charge'
+        >>> graph.edges[("checkout-1", 4), "checkout-1-4"]["kind"]
+        'starts'
+        """
+        from dbos_notebook.graphs.build import read_graph
+
+        return read_graph(
+            self._store,
+            workflow_id,
+            depth=depth if children else 0,
+            forks=forks,
+            load_output=load_output,
+        )
+
+    def timeline(
+        self,
+        workflow_id: str,
+        *,
+        fold: Literal["auto"] | int | None = "auto",
+        open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
+        hide: Iterable[str] = (),
+        theme: Theme = "auto",
+        critical_path: bool = True,
+        children: bool = True,
+        depth: int | None = None,
+    ) -> Picture:
+        """Draw the timeline of a workflow: a row per workflow and step on one time axis.
+
+        It distinguishes running, sleeping, and waiting in a queue, for children and for messages.
+        What is still running has an open end. A long wait is shortened where the axis is broken.
+
+        Parameters
+        ----------
+        workflow_id
+            The workflow.
+        fold
+            "auto" folds similar rows where there are too many; a number is about how many rows to
+            show; ``None`` never folds.
+        open
+            The groups to show unfolded: see ``graphs.fold``.
+        hide
+            Operations to leave out, such as "set_event", or "bookkeeping".
+        theme
+            "light", "dark", or "auto": what the reader prefers. A PNG is light then.
+        critical_path
+            Underline the critical path.
+        children, depth
+            As in :meth:`graph`.
+
+        Returns
+        -------
+        Picture
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> print(db.timeline("checkout-1", depth=0, hide="bookkeeping").text[:8])
+        checkout
+        """
+        from dbos_notebook.drawing.timeline import timeline
+
+        return timeline(
+            self.graph(workflow_id, children=children, depth=depth),
+            fold=fold,
+            open=open,
+            hide=hide,
+            theme=theme,
+            critical_path=critical_path,
+        )
+
+    # Control. Each call returns a Receipt, or with plan=True a Plan of which nothing has been done
+    # yet. Before anything is written it raises a ControlError for an unknown ID, for a call that
+    # would do harm (force=True overrides that), and for more than 20 workflows without
+    # confirm=True. An empty list changes nothing.
+
+    def _control(
+        self, operation: Operation, workflows: Strings, *, plan: bool, confirm: bool = False
+    ) -> Receipt | Plan:
+        ids = as_texts(workflows, "workflows")
+        return self._controller.execute(operation, ids, plan=plan, confirm=confirm)
+
+    @overload
+    def cancel(
+        self, workflows: WorkflowIds, *, plan: Literal[True], **options: Unpack[CancelOptions]
+    ) -> Plan: ...
+    @overload
+    def cancel(
+        self,
+        workflows: WorkflowIds,
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[CancelOptions],
+    ) -> Receipt: ...
+    def cancel(
+        self,
+        workflows: WorkflowIds,
+        *,
+        cancel_children: bool = False,
+        plan: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Cancel workflows: take them off their queue, or stop them at their next step.
+
+        A workflow that has finished is not changed, and the receipt says so. DBOS clears the queue
+        of a cancelled workflow; the receipt keeps it.
+
+        Parameters
+        ----------
+        workflows
+            An ID, a list, a Series, or a DataFrame with a ``workflow_id`` column.
+        cancel_children
+            Cancel the workflows below them as well.
+        plan
+            Return what would happen, and change nothing.
+        confirm
+            Allow more than 20 workflows.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.cancel("queued-1", plan=True).items[0].effect
+        "will not start; leaves queue 'slow'"
+        """
+        operation = Cancel(cancel_children=cancel_children)
+        return self._control(operation, workflows, plan=plan, confirm=confirm)
+
+    @overload
+    def resume(
+        self, workflows: WorkflowIds, *, plan: Literal[True], **options: Unpack[ResumeOptions]
+    ) -> Plan: ...
+    @overload
+    def resume(
+        self,
+        workflows: WorkflowIds,
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[ResumeOptions],
+    ) -> Receipt: ...
+    def resume(
+        self,
+        workflows: WorkflowIds,
+        *,
+        queue_name: str | None = None,
+        plan: bool = False,
+        force: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Resume cancelled workflows after their last recorded step; start waiting ones at once.
+
+        Parameters
+        ----------
+        workflows
+            As in :meth:`cancel`.
+        queue_name
+            The queue to put them on; ``None``: DBOS's internal queue; ``"original"``: each onto
+            the queue that it was on, as far as that is known. DBOS erases it on cancel, so a
+            client knows it only of workflows that it cancelled itself.
+        plan, confirm
+            As in :meth:`cancel`.
+        force
+            Include PENDING workflows, which may run twice at once if their executor is alive.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.resume("checkout-5-bad", plan=True).items[0].effect
+        'it has failed, and DBOS resumes no failed workflow: fork it'
+        """
+        operation = Resume.create(queue_name, force=force)
+        return self._control(operation, workflows, plan=plan, confirm=confirm)
+
+    @overload
+    def fork(
+        self,
+        workflows: WorkflowIds,
+        start_step: StartSteps,
+        *,
+        plan: Literal[True],
+        **options: Unpack[ForkOptions],
+    ) -> Plan: ...
+    @overload
+    def fork(
+        self,
+        workflows: WorkflowIds,
+        start_step: StartSteps,
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[ForkOptions],
+    ) -> Receipt: ...
+    def fork(
+        self,
+        workflows: WorkflowIds,
+        start_step: StartSteps,
+        *,
+        application_version: str | None = None,
+        queue_name: str | None = None,
+        queue_partition_key: str | None = None,
+        timeout: Duration | None = None,
+        key: str | None = None,
+        replacement_children: Mapping[str, str] | None = None,
+        plan: bool = False,
+        force: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Fork workflows: start new ones that copy the steps before one and run from there.
+
+        Parameters
+        ----------
+        workflows
+            As in :meth:`cancel`.
+        start_step
+            The first step that runs again: its ``function_id``; ``"first"`` or 0; ``"last"``;
+            ``"failed"``, the last step with an error or, if there is none, the last step that is
+            not DBOS's own; the name of a step; or a mapping from workflow IDs to these. A list
+            makes a fork from each of its steps: ``db.fork("a", [2, 3])``,
+            ``{"a": [2, 3], "b": 1}``.
+        application_version
+            The version to run under; ``None``: the latest.
+        queue_name, queue_partition_key
+            Where to enqueue; ``None``: DBOS's internal queue; ``queue_name="original"``: each onto
+            the queue that it was on, with its own partition key. A partitioned queue needs a key.
+        timeout
+            Seconds, or a timedelta, that each fork may take.
+        key
+            Makes the call idempotent: with the same key, a workflow is forked from a step once,
+            however often and by whomever the call is made.
+        replacement_children
+            A mapping from child workflow IDs to those that copied steps refer to instead.
+        plan, confirm
+            As in :meth:`cancel`.
+        force
+            Include workflows that have not finished; their work then happens twice.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> plan = db.fork("checkout-5-bad", "failed", key="incident-7", plan=True)
+        >>> plan.items[0].point.label
+        'step 3 (charge)'
+        """
+        operation = Fork.create(
+            start_step,
+            application_version=application_version,
+            queue_name=queue_name,
+            queue_partition_key=queue_partition_key,
+            timeout=timeout,
+            key=key,
+            replacement_children=replacement_children,
+            force=force,
+        )
+        return self._control(operation, workflows, plan=plan, confirm=confirm)
+
+    @overload
+    def rewind(
+        self,
+        workflows: WorkflowIds,
+        start_step: StartStep = "first",
+        *,
+        plan: Literal[True],
+        **options: Unpack[RewindOptions],
+    ) -> Plan: ...
+    @overload
+    def rewind(
+        self,
+        workflows: WorkflowIds,
+        start_step: StartStep = "first",
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[RewindOptions],
+    ) -> Receipt: ...
+    def rewind(
+        self,
+        workflows: WorkflowIds,
+        start_step: StartStep = "first",
+        *,
+        application_version: str | None = None,
+        queue_name: str | None = None,
+        queue_partition_key: str | None = None,
+        plan: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Rewind finished workflows: the same workflows run again from a step.
+
+        Unlike with a fork, their later steps, events, messages and results are lost. A second call
+        rewinds a second time. Checkpoints in an application's own database are not rewound: only
+        the application can do that (``DBOS.rewind_workflow``).
+
+        Parameters
+        ----------
+        workflows, start_step, application_version, queue_name, queue_partition_key
+            As in :meth:`fork`, but one step for each workflow; without a version they keep theirs.
+        plan, confirm
+            As in :meth:`cancel`.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.rewind("checkout-1", "charge", plan=True).items[0].effect
+        'forgets step 3 (charge) and what came after, ...; repeats what had succeeded: charge'
+        """
+        operation = Rewind.create(
+            start_step,
+            application_version=application_version,
+            queue_name=queue_name,
+            queue_partition_key=queue_partition_key,
+        )
+        return self._control(operation, workflows, plan=plan, confirm=confirm)
+
+    @overload
+    def repair(
+        self, workflows: WorkflowIds, *, plan: Literal[True], **options: Unpack[RepairOptions]
+    ) -> Plan: ...
+    @overload
+    def repair(
+        self,
+        workflows: WorkflowIds,
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[RepairOptions],
+    ) -> Receipt: ...
+    def repair(
+        self,
+        workflows: WorkflowIds,
+        *,
+        application_version: str | None = None,
+        queue_name: str | None = None,
+        key: str | None = None,
+        wait: bool = True,
+        timeout: Duration | None = 600.0,
+        plan: bool = False,
+        force: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Repair failed workflows together with the failed children that made them fail.
+
+        The deepest failures are forked from the step that failed. When those forks have succeeded,
+        each workflow that awaited one is forked from the step that did, with the fork in the
+        child's place; and so on up to the workflows that were given. Steps that had succeeded are
+        not run again.
+
+        The call can be repeated: a failure with a fork that succeeded or is still running, whoever
+        made it, is not forked again. After a timeout or Ctrl-C the same call continues.
+
+        Parameters
+        ----------
+        workflows
+            As in :meth:`cancel`.
+        application_version
+            The version to run under; ``None``: the latest.
+        queue_name
+            Where to enqueue the forks; ``None``: DBOS's internal queue; ``"original"``: each onto
+            the queue that it was on, with its own partition key.
+        key
+            Names the attempt; ``None``: the version does. Where forks failed again, another key
+            makes new ones.
+        wait
+            Fork a parent only when the forks of its children have succeeded. ``False`` forks all
+            at once: parents then wait in an executor, and fail if their children fail again.
+        timeout
+            Seconds, or a timedelta, to wait for children in all; ``None``: no limit.
+        plan, confirm
+            As in :meth:`cancel`.
+        force
+            Include failures with a fork that is running or has succeeded.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> plan = db.repair("parent-6-bad", application_version="v2", plan=True)
+        >>> [item.effect for item in plan.items]
+        ['runs again from step 3 (charge)',
+         'runs again from step 2 (DBOS.getResult), once parent-6-bad-1 has been repaired']
+        """
+        operation = RepairFork.create(
+            application_version=application_version,
+            queue_name=queue_name,
+            key=key,
+            wait=wait,
+            timeout=timeout,
+            force=force,
+        )
+        repair = Repair(self._controller)
+        ids = as_texts(workflows, "workflows")
+        return self._controller.execute(
+            operation, ids, plan=plan, confirm=confirm, make_plan=repair.plan
+        )
+
+    @overload
+    def delete(
+        self, workflows: WorkflowIds, *, plan: Literal[True], **options: Unpack[DeleteOptions]
+    ) -> Plan: ...
+    @overload
+    def delete(
+        self,
+        workflows: WorkflowIds,
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[DeleteOptions],
+    ) -> Receipt: ...
+    def delete(
+        self,
+        workflows: WorkflowIds,
+        *,
+        delete_children: bool = False,
+        plan: bool = False,
+        force: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Delete workflows with their steps, events, messages and streams.
+
+        It always asks for ``confirm=True``.
+
+        Parameters
+        ----------
+        workflows
+            As in :meth:`cancel`.
+        delete_children
+            Delete the workflows below them as well.
+        plan
+            As in :meth:`cancel`; ``apply(confirm=True)`` then deletes.
+        force
+            Include PENDING workflows.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> len(db.delete("checkout-1", delete_children=True, plan=True))
+        3
+        """
+        operation = Delete(delete_children, force)
+        return self._control(operation, workflows, plan=plan, confirm=confirm)
+
+    @overload
+    def set_delay(
+        self,
+        workflows: WorkflowIds,
+        delay: Duration | None = None,
+        *,
+        until: Time | None = None,
+        plan: Literal[True],
+        **options: Unpack[ConfirmOption],
+    ) -> Plan: ...
+    @overload
+    def set_delay(
+        self,
+        workflows: WorkflowIds,
+        delay: Duration | None = None,
+        *,
+        until: Time | None = None,
+        plan: Literal[False] = False,
+        **options: Unpack[ConfirmOption],
+    ) -> Receipt: ...
+    def set_delay(
+        self,
+        workflows: WorkflowIds,
+        delay: Duration | None = None,
+        *,
+        until: Time | None = None,
+        plan: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Set when DELAYED workflows become ready.
+
+        Parameters
+        ----------
+        workflows
+            As in :meth:`cancel`.
+        delay
+            Seconds from now, or a timedelta.
+        until
+            The instant itself, instead of a delay.
+        plan, confirm
+            As in :meth:`cancel`.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.set_delay("queued-1", 60, plan=True).items[0].effect
+        'only a DELAYED workflow has a delay; it is ENQUEUED'
+        """
+        operation = SetDelay.create(delay, until)
+        return self._control(operation, workflows, plan=plan, confirm=confirm)
+
+    @overload
+    def set_attributes(
+        self,
+        workflows: WorkflowIds,
+        attributes: Mapping[str, Any] | None,
+        *,
+        merge: bool = False,
+        plan: Literal[True],
+        **options: Unpack[ConfirmOption],
+    ) -> Plan: ...
+    @overload
+    def set_attributes(
+        self,
+        workflows: WorkflowIds,
+        attributes: Mapping[str, Any] | None,
+        *,
+        merge: bool = False,
+        plan: Literal[False] = False,
+        **options: Unpack[ConfirmOption],
+    ) -> Receipt: ...
+    def set_attributes(
+        self,
+        workflows: WorkflowIds,
+        attributes: Mapping[str, Any] | None,
+        *,
+        merge: bool = False,
+        plan: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Replace the attributes of workflows, or merge into them.
+
+        Parameters
+        ----------
+        workflows
+            As in :meth:`cancel`.
+        attributes
+            A dict with string keys and JSON values; ``None`` clears.
+        merge
+            Keep the keys that are not named. DBOS does this in one statement. Only on SQLite, and
+            only if a key needs an escape in JSON (``é``, a quote, a backslash), the client reads
+            all attributes and replaces them: a change that another process makes to other keys
+            within that moment is lost.
+        plan, confirm
+            As in :meth:`cancel`.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.set_attributes("attributed", {"tier": 2}, merge=True, plan=True).items[0].effect
+        'becomes {"customer": "acme", "tier": 2}'
+        """
+        operation = SetAttributes.create(attributes, merge=merge, dialect=self.catalog.dialect)
+        return self._control(operation, workflows, plan=plan, confirm=confirm)
+
+    # Schedules. Plans and receipts have ``schedule_name`` in place of ``workflow_id``.
+
+    @overload
+    def pause_schedule(self, schedules: Strings, *, plan: Literal[True]) -> Plan: ...
+    @overload
+    def pause_schedule(self, schedules: Strings, *, plan: Literal[False] = False) -> Receipt: ...
+    def pause_schedule(self, schedules: Strings, *, plan: bool = False) -> Receipt | Plan:
+        """Pause schedules: they start no workflow until they are resumed.
+
+        Parameters
+        ----------
+        schedules
+            One name or many.
+        plan
+            As in :meth:`cancel`.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.pause_schedule("nightly", plan=True).items[0].effect
+        'no schedule has this name'
+        """
+        return self._control(schedule_operations.PauseSchedule(), schedules, plan=plan)
+
+    @overload
+    def resume_schedule(self, schedules: Strings, *, plan: Literal[True]) -> Plan: ...
+    @overload
+    def resume_schedule(self, schedules: Strings, *, plan: Literal[False] = False) -> Receipt: ...
+    def resume_schedule(self, schedules: Strings, *, plan: bool = False) -> Receipt | Plan:
+        """Resume paused schedules.
+
+        Parameters
+        ----------
+        schedules, plan
+            As in :meth:`pause_schedule`.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.resume_schedule("nightly", plan=True).items[0].effect
+        'no schedule has this name'
+        """
+        return self._control(schedule_operations.ResumeSchedule(), schedules, plan=plan)
+
+    @overload
+    def trigger_schedule(
+        self, schedules: Strings, *, plan: Literal[True], **options: Unpack[ForceOption]
+    ) -> Plan: ...
+    @overload
+    def trigger_schedule(
+        self, schedules: Strings, *, plan: Literal[False] = False, **options: Unpack[ForceOption]
+    ) -> Receipt: ...
+    def trigger_schedule(
+        self, schedules: Strings, *, plan: bool = False, force: bool = False
+    ) -> Receipt | Plan:
+        """Enqueue the workflows of schedules once, now. Each call enqueues them again.
+
+        DBOS unpickles a schedule's context to do so. A context that names classes is therefore
+        refused.
+
+        Parameters
+        ----------
+        schedules, plan
+            As in :meth:`pause_schedule`.
+        force
+            Trust who wrote the context.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.trigger_schedule("nightly", plan=True).items[0].effect
+        'no schedule has this name'
+        """
+        return self._control(schedule_operations.TriggerSchedule(force), schedules, plan=plan)
+
+    @overload
+    def backfill_schedule(
+        self,
+        schedule: str,
+        start: Time,
+        end: Time | None = None,
+        *,
+        plan: Literal[True],
+        **options: Unpack[BackfillOptions],
+    ) -> Plan: ...
+    @overload
+    def backfill_schedule(
+        self,
+        schedule: str,
+        start: Time,
+        end: Time | None = None,
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[BackfillOptions],
+    ) -> Receipt: ...
+    def backfill_schedule(
+        self,
+        schedule: str,
+        start: Time,
+        end: Time | None = None,
+        *,
+        plan: bool = False,
+        force: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Enqueue the runs that a schedule should have started in a period, one line per run.
+
+        Runs that exist are skipped, so the call can be repeated.
+
+        Parameters
+        ----------
+        schedule
+            Its name.
+        start, end
+            Both exclusive; instants or ages. ``end=None``: now.
+        plan, confirm
+            As in :meth:`cancel`.
+        force
+            As in :meth:`trigger_schedule`.
+
+        Raises
+        ------
+        ScheduleNotFoundError
+            No schedule has this name.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.backfill_schedule("nightly", "7d")
+        Traceback (most recent call last):
+        dbos_notebook.errors.ScheduleNotFoundError: No schedule is named 'nightly'. ...
+        """
+        operation, runs = schedule_operations.backfill(
+            self._store, schedule, start, end, force=force
+        )
+        return self._control(operation, runs, plan=plan, confirm=confirm)
+
+    @overload
+    def delete_schedule(
+        self, schedules: Strings, *, plan: Literal[True], **options: Unpack[ConfirmOption]
+    ) -> Plan: ...
+    @overload
+    def delete_schedule(
+        self, schedules: Strings, *, plan: Literal[False] = False, **options: Unpack[ConfirmOption]
+    ) -> Receipt: ...
+    def delete_schedule(
+        self, schedules: Strings, *, plan: bool = False, confirm: bool = False
+    ) -> Receipt | Plan:
+        """Delete schedules. It always asks for ``confirm=True``. Their past workflows stay.
+
+        Parameters
+        ----------
+        schedules, plan
+            As in :meth:`pause_schedule`.
+        confirm
+            Required to delete.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.delete_schedule("nightly", plan=True).items[0].effect
+        'no schedule has this name'
+        """
+        operation = schedule_operations.DeleteSchedule()
+        return self._control(operation, schedules, plan=plan, confirm=confirm)
+
+    # Follow up
+
+    def wait(self, workflows: WorkflowIds, *, timeout: Duration | None = None) -> pd.DataFrame:
+        """Wait until workflows have finished; return them as :meth:`workflows` does.
+
+        A notebook and a terminal show the progress. It only reads: Ctrl-C ends the waiting with a
+        ``ControlInterrupt`` that carries what was seen, and the workflows continue.
+
+        Parameters
+        ----------
+        workflows
+            As in :meth:`cancel`.
+        timeout
+            Seconds, or a timedelta. After that the frame holds unfinished workflows too.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.wait(["checkout-1", "checkout-5-bad"])["status"].tolist()
+        ['SUCCESS', 'ERROR']
+        """
+        ids = as_texts(workflows, "workflows")
+        return self._controller.wait(ids, as_seconds(timeout, "timeout", least=0))
+
+    def repair_status(self, workflows: WorkflowIds | None = None) -> pd.DataFrame:
+        """List what has become of failures: repaired, in progress, failed again, or nothing.
+
+        Parameters
+        ----------
+        workflows
+            As in :meth:`cancel`; ``None``: all that are in ERROR or ran out of recovery attempts.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``workflow_id``, ``name``, ``status``, ``app_version``, ``state``, ``forks`` (how many,
+            forks of forks included), ``latest_fork``, ``latest_fork_status``,
+            ``latest_fork_version``, ``covered_by``. The states: ``repaired`` (a fork succeeded),
+            ``in progress``, ``failed again``, ``covered`` (a fork of the workflow above it
+            succeeded: ``covered_by``), ``unaddressed``, ``not failed``.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.repair_status(["checkout-5-bad", "parent-6-bad"])["state"].tolist()
+        ['failed again', 'unaddressed']
+        """
+        ids = None if workflows is None else as_texts(workflows, "workflows")
+        return self._store.read(repair_status, ids)
+
+    def history(self) -> pd.DataFrame:
+        """List the control calls of this client, oldest first.
+
+        They are also logged, with the outcome of every workflow, by the logger
+        ``dbos_notebook.control``.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).history().empty
         True
         """
-        if what == "steps":
-            from dbos_notebook.tables.columns import STEP
-            from dbos_notebook.tables.filters import as_texts
+        return self._controller.history.to_frame()
 
-            ids = as_texts(filters.pop("workflows", []), "workflows")
-            with self._reader.session() as session:
-                return session.explain(self._queries.step_select(STEP, ids))
-        from dbos_notebook.tables.columns import WORKFLOW
+    def last_receipt(self) -> Receipt | None:
+        """Return the receipt of this client's latest control call, also of an interrupted one.
 
-        checked = self._check(filters)
-        with self._reader.session() as session:
-            statement = self._queries.workflow_select(WORKFLOW, checked, limit=limit)
-            return session.explain(statement)
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).last_receipt() is None
+        True
+        """
+        return self._controller.history.last
+
+    # Views
+
+    @_show_filters
+    def explore(
+        self,
+        *,
+        live: bool = False,
+        tree: bool = False,
+        page_size: int = 50,
+        **filters: Unpack[WorkflowFilters],
+    ) -> Explore:
+        """Show workflows as a list that can be searched, sorted, expanded and selected from.
+
+        Parameters
+        ----------
+        live
+            Start with live refresh: every two seconds while the list is visible.
+        tree
+            Start with children below their parents.
+        page_size
+            Rows on a page: 25, 50, 100 or 200.
+        **filters
+            The filters of :meth:`workflows` to start with; ``queues_only=True`` starts with what
+            is enqueued.
+
+        Returns
+        -------
+        Explore
+            A widget. ``.frame`` holds the rows shown, ``.selection`` those selected, ``.code`` the
+            Python that returns the same rows; ``.save_html(path)`` writes it as a page.
+
+        Examples
+        --------
+        >>> widget = dbos_notebook.connect(example_database).explore(name="checkout")
+        >>> len(widget.frame)
+        8
+        """
+        from dbos_notebook.widgets.explore import Explore
+
+        return Explore(
+            self._store, self._controller, filters, live=live, tree=tree, page_size=page_size
+        )
+
+    def inspect(self, workflow_id: str, *, live: bool = True, tab: str = "graph") -> Inspect:
+        """Show one workflow: its graph, timeline and steps, with the controls that apply to it.
+
+        Clicking a step shows when it ran and its result or error, and offers to fork the workflow
+        from there. A fork opens in place and is followed while it runs.
+
+        Parameters
+        ----------
+        workflow_id
+            The workflow.
+        live
+            Refresh about once a second while the workflow is active and the view is visible.
+        tab
+            The tab to start with: ``"graph"``, ``"timeline"`` or ``"steps"``.
+
+        Returns
+        -------
+        Inspect
+            A widget. ``.selection`` is the key of the selected node, as in :meth:`graph`;
+            ``.receipt`` that of the last action; ``.save_html(path)`` writes it as a page that
+            needs no kernel.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID.
+
+        Examples
+        --------
+        >>> widget = dbos_notebook.connect(example_database).inspect("checkout-5-bad")
+        >>> widget.graph.nodes["checkout-5-bad", 3]["error_type"]
+        '__main__.PaymentDeclined'
+        """
+        from dbos_notebook.widgets.inspect import Inspect
+
+        return Inspect(self._store, self._controller, workflow_id, live=live, tab=tab)
+
+    def board(self, *, window: str = "24h", live: bool = False) -> Board:
+        """Show queues, finished workflows and failures at a glance.
+
+        Parameters
+        ----------
+        window
+            How far back: ``"1h"``, ``"6h"``, ``"24h"``, ``"7d"``, ``"30d"``.
+        live
+            Start with live refresh: every five seconds while the board is visible.
+
+        Returns
+        -------
+        Board
+            A widget. ``.queues`` and ``.failures`` are DataFrames of what it shows.
+
+        Raises
+        ------
+        FilterError
+            Another window.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).board(window="7d").window
+        '7d'
+        """
+        from dbos_notebook.widgets.board import Board
+
+        return Board(self._store, window=window, live=live)
+
+    def controls(self, workflows: WorkflowIds) -> Controls:
+        """Show buttons that cancel, resume, fork and repair, each with its plan and receipt.
+
+        Parameters
+        ----------
+        workflows
+            As in :meth:`cancel`.
+
+        Returns
+        -------
+        Controls
+            A widget. ``.frame`` holds the workflows now, ``.receipt`` that of the last action.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).controls("queued-1")
+        <Controls sqlite:...: 1 workflow>
+        """
+        from dbos_notebook.widgets.controls import Controls
+
+        return Controls(self._store, self._controller, workflows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbos_notebook.errors import WorkflowNotFoundError
 from dbos_notebook.payloads.recorded_errors import shown
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dbos_notebook.graphs.intervals import Runs
+    from dbos_notebook.store import Store
 
 SHOWN_CHARACTERS = 200
 
@@ -22,18 +23,6 @@ class Input(NamedTuple):
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-
-
-class Source(Protocol):
-    """What a workflow asks for more of itself: a Client, which lies above this room."""
-
-    def steps(self, workflows: str, /, *, load_output: bool) -> pd.DataFrame: ...  # noqa: D102
-    def tree(self, workflow: str, /, *, depth: int) -> pd.DataFrame: ...  # noqa: D102
-    def workflow(self, workflow_id: str, /) -> Workflow: ...  # noqa: D102
-    def workflows(self, *, forked_from: str, limit: None) -> pd.DataFrame: ...  # noqa: D102
-    def events(self, workflows: str, /, *, limit: None) -> pd.DataFrame: ...  # noqa: D102
-    def messages(self, workflows: str, /, *, limit: None) -> pd.DataFrame: ...  # noqa: D102
-    def streams(self, workflows: str, /, *, limit: None) -> pd.DataFrame: ...  # noqa: D102
 
 
 class Workflow:
@@ -52,9 +41,15 @@ class Workflow:
     'order-5-bad'
     """
 
-    def __init__(self, client: Source, row: pd.Series[Any]) -> None:
-        self._client = client
+    def __init__(self, store: Store, row: pd.Series[Any]) -> None:
+        self._store = store
         self.row = row
+
+    @classmethod
+    def read(cls, store: Store, workflow_id: str) -> Workflow:
+        """Read a workflow by its ID."""
+        found = store.workflow(workflow_id, load_input=True, load_output=True, load_internals=True)
+        return cls(store, found.iloc[0])
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and name in self.row.index:
@@ -84,12 +79,12 @@ class Workflow:
     @cached_property
     def steps(self) -> pd.DataFrame:
         """Its steps with their results, as :meth:`Client.steps` gives them."""
-        return self._client.steps(self.id, load_output=True)
+        return self._store.steps(self.id, load_output=True)
 
     @cached_property
     def children(self) -> pd.DataFrame:
         """The workflows that it started, as :meth:`Client.workflows` gives them."""
-        tree = self._client.tree(self.id, depth=1)
+        tree = self._store.tree(self.id, depth=1)
         return tree[tree["depth"] == 1].reset_index(drop=True)
 
     @cached_property
@@ -106,29 +101,29 @@ class Workflow:
         import pandas as pd
 
         other = self.row[column]
-        return None if pd.isna(other) else self._client.workflow(other)
+        return None if pd.isna(other) else Workflow.read(self._store, other)
 
     @cached_property
     def forks(self) -> pd.DataFrame:
         """The workflows that were forked from it."""
-        return self._client.workflows(forked_from=self.id, limit=None)
+        return self._store.workflows(forked_from=self.id, limit=None)
 
     @cached_property
     def events(self) -> dict[str, Any]:
         """The events that it set: their latest values by key."""
-        frame = self._client.events(self.id, limit=None)
+        frame = self._store.table("events", self.id)
         return dict(zip(frame["key"], frame["value"], strict=True))
 
     @cached_property
     def messages(self) -> pd.DataFrame:
         """The messages that were sent to it."""
-        return self._client.messages(self.id, limit=None)
+        return self._store.table("messages", self.id)
 
     @cached_property
     def streams(self) -> dict[str, list[Any]]:
         """What it wrote to its streams, in order, by key."""
         streams: dict[str, list[Any]] = {}
-        frame = self._client.streams(self.id, limit=None)
+        frame = self._store.table("streams", self.id)
         for key, value in zip(frame["key"], frame["value"], strict=True):
             streams.setdefault(key, []).append(value)
         return streams
@@ -233,7 +228,7 @@ class Workflow:
         if pd.isna(self.row["forked_from"]):
             return None
         try:
-            theirs = self._client.steps(self.row["forked_from"], load_output=False)
+            theirs = self._store.steps(self.row["forked_from"], load_output=False)
         except WorkflowNotFoundError:
             return None
         same = ["function_id", "started_at", "completed_at"]

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from servers import require
 
-from scripts.system_packages import CHROMIUM, find_chromium
+from scripts.system_packages import CHROMIUM, find_test_browser
 
 if TYPE_CHECKING:
     import nbformat
@@ -350,7 +350,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
 @pytest.fixture(scope="session")
 def only_chromium() -> Iterator[tuple[Browser, asyncio.AbstractEventLoop]]:
     """A running Chromium, and the event loop that Playwright keeps running in this thread."""
-    path = find_chromium()
+    path = find_test_browser()
     if path is None:
         require(CHROMIUM)
     with running_chromium(str(path)) as browser:

@@ -5,93 +5,108 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 import dbos_notebook as dn
 
 PACKAGE = Path(dn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-# Lower rooms first. A room imports from rooms of lower numbers, and from itself.
-ORDER = {
-    "errors": 0,
-    "printable": 0,
-    "database": 1,
-    "payloads": 1,
-    "tables": 2,
-    "graphs": 3,
-    "control": 4,
-    "fleet": 4,
-    "pictures": 4,
-    "exploring": 5,
-    "counting": 5,
-    "reading": 5,
-    "picturing": 5,
-    "steering": 5,
-    "workflow": 5,
-    "client": 6,
-    "widgets": 7,
-}
-# Not rooms of the chain: the public surface, the command line, and an application of its own.
-OUTSIDE = {"__init__", "__main__", "apps", "cli", "demo"}
+# The layers, lowest first: a package or module imports from lower layers and from itself.
+LAYERS = [
+    {"errors", "html", "status", "text", "types"},
+    {"database", "payloads"},
+    {"tables"},
+    {"store"},
+    {"graphs"},
+    {"control", "drawing"},
+    {"workflow"},
+    {"widgets"},
+    {"client"},
+    {"__init__"},
+    {"demo"},
+    {"server"},
+    {"__main__"},
+]
+LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 
 
-def room(path: Path) -> str:
-    """Return the room that a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
 
 
-def imported_rooms(path: Path) -> list[tuple[str, int, bool]]:
-    """Return (room, line, whether at module level) for each import of the package in a file."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    # Not run when the file is imported: what functions import, and what only annotations need.
-    inside_functions = {
-        id(node)
-        for later in ast.walk(tree)
-        if isinstance(later, ast.FunctionDef | ast.AsyncFunctionDef)
-        or (isinstance(later, ast.If) and ast.unparse(later.test) == "TYPE_CHECKING")
-        for node in ast.walk(later)
-    }
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+NAMES = {module_name(path): path for path in MODULES}
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield (module, line) for each import of the package: also in functions, also for types."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            names = [node.module or ""]
-            if node.module == "dbos_notebook":
-                names = [f"dbos_notebook.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "dbos_notebook" and len(parts) > 1:
-                found.append((parts[1], node.lineno, id(node) not in inside_functions))
-    return found
+            for alias in node.names:
+                within = f"{node.module}.{alias.name}"
+                name = within if within in NAMES else str(node.module)
+                if name.partition(".")[0] == "dbos_notebook":
+                    yield name, node.lineno
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.partition(".")[0] == "dbos_notebook":
+                    yield alias.name, node.lineno
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def layer(module: str) -> int:
+    return LAYER_OF[[*module.split("."), "__init__"][1]]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_imports_run_down_only(path: Path) -> None:
-    mine = room(path)
-    if mine in OUTSIDE:
-        return
-    assert mine in ORDER, f"{mine} is a room that design.md does not know"
-    for theirs, line, at_module_level in imported_rooms(path):
-        where = f"{path.relative_to(PACKAGE)}:{line}"
-        assert theirs in ORDER, f"{where} imports {theirs}"
-        if mine in ("client", "exploring") and theirs in ("widgets", "client"):
-            assert not at_module_level, f"{where}: widgets load only when one is opened"
-            continue
-        assert theirs == mine or ORDER[theirs] < ORDER[mine], f"{where}: {mine} imports {theirs}"
+    name = module_name(path)
+    for imported, line in imports(path):
+        same = imported.split(".")[:2] == name.split(".")[:2]
+        assert same or layer(imported) < layer(name), f"{path}:{line} imports {imported}"
 
 
-def test_some_imports_were_seen() -> None:
-    """The check above would pass on files it cannot read."""
-    rooms = {theirs for theirs, _, _ in imported_rooms(PACKAGE / "client.py")}
-    assert {"errors", "tables", "database"} <= rooms
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = nx.DiGraph(
+        (name, imported) for name, path in NAMES.items() for imported, _ in imports(path)
+    )
+    assert graph.number_of_edges() > 300
+    circles = [sorted(part) for part in nx.strongly_connected_components(graph) if len(part) > 1]
+    assert circles == []
+
+
+def test_no_two_modules_and_no_two_classes_share_a_name() -> None:
+    # The demo is an application of its own.
+    own = {name: path for name, path in NAMES.items() if ".demo" not in name}
+    modules = Counter(name.rpartition(".")[2] for name in own)
+    classes = Counter(
+        node.name
+        for path in own.values()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in (modules + classes).items() if count > 1} == set()
+
+
+def test_a_package_uses_its_own_templates_only() -> None:
+    shared = {path.name for path in (PACKAGE / "templates").iterdir()}
+    for folder in PACKAGE.glob("*/templates"):
+        own = {path.name for path in folder.iterdir()} | shared
+        sources = [*folder.iterdir(), *folder.parent.rglob("*.py")]
+        named = {
+            name
+            for path in sources
+            for name in re.findall(r"\b\w+\.(?:html|svg)\.j2\b", path.read_text(encoding="utf-8"))
+        }
+        assert named <= own, folder
 
 
 def test_the_public_list_is_sorted_and_complete() -> None:
@@ -127,10 +142,11 @@ def test_every_public_method_is_documented() -> None:
 
 def test_importing_loads_no_database_library() -> None:
     heavy = [
+        "pandas",
         "sqlalchemy",
         "psycopg",
         "dbos",
-        "pyarrow.csv",
+        "pyarrow",
         "IPython",
         "adbc_driver_sqlite",
         "networkx",

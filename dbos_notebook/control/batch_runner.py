@@ -125,7 +125,7 @@ class BatchRunner:
         watch_waits: LookAfter | None = None,
     ) -> None:
         self._door = pool
-        self._presses = interrupts
+        self._interrupts = interrupts
         self._call = call
         self.server = server
         self._watch_waits = watch_waits
@@ -146,7 +146,9 @@ class BatchRunner:
         with self._door.in_use():
             try:
                 with Progress(title, total) as progress:
-                    while (waiting or under_way) and not self._stopped and not self._presses.count:
+                    while (
+                        (waiting or under_way) and not self._stopped and not self._interrupts.count
+                    ):
                         while waiting and len(under_way) < 2 * self._door.width:
                             unit = waiting.pop()
                             under_way.add(self._door.submit(partial(self._work, unit)))
@@ -237,7 +239,7 @@ class BatchRunner:
         """Let nothing more begin, and wait a little for what has begun."""
         with self._lock:
             self._stopped = True
-        self.interrupted = self.interrupted or self._presses.count > 0
+        self.interrupted = self.interrupted or self._interrupts.count > 0
         hasty = self.interrupted or isinstance(self.fatal, DatabaseConnectionError)
         if self._wait(batches, INTERRUPTED_SECONDS if hasty else FAILED_SECONDS):
             return
@@ -252,7 +254,7 @@ class BatchRunner:
         while any(unit.begun and not unit.ended for unit in batches):
             try:
                 # Pressed again: whoever does not want to wait gets "unknown" for the rest.
-                if time.monotonic() > deadline or self._presses.count > 1:
+                if time.monotonic() > deadline or self._interrupts.count > 1:
                     return False
                 time.sleep(0.02)
             except KeyboardInterrupt:

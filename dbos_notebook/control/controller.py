@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
     from dbos_notebook.control.transactions import Elsewhere
     from dbos_notebook.database.reader import Reader, Session
-    from dbos_notebook.tables.sql import Queries
+    from dbos_notebook.store import Store
 
 MANY = 20
 """More than so many are changed without a plan only with ``confirm=True``."""
@@ -80,26 +80,20 @@ OUT_OF_DOUBT_SECONDS = 3.0
 DONE_BEFORE = {True: "this plan has done it", False: "this plan has done it, or may have"}
 
 
-Look = Callable[["Session", "Queries", Sequence[str]], "pd.DataFrame"]
+AnyOperation = TypeVar("AnyOperation", bound="Operation")
 
 
 class Controller:
     """Plans and applies the control calls of one client."""
 
-    def __init__(
-        self,
-        reader: Reader,
-        queries: Queries,
-        *,
-        application_name: str | None,
-        read_only: Callable[[], bool],
-    ) -> None:
-        self.reader = reader
-        self.queries = queries
-        self._read_only = read_only
-        timeout: float | None = getattr(reader, "statement_timeout", None)
-        self.pool = ClientPool(reader.location, reader.schema, application_name, timeout)
-        self.history = History(str(reader.location))
+    def __init__(self, store: Store, *, read_only: bool = False) -> None:
+        self.store = store
+        self.reader = store.reader
+        self.queries = store.queries
+        self.read_only = read_only
+        timeout: float | None = getattr(store.reader, "statement_timeout", None)
+        self.pool = ClientPool(store.location, store.reader.schema, store.application_name, timeout)
+        self.history = History(str(store.location))
         # The queues of what was cancelled, with the moment, by workflow: DBOS erases them.
         self._erased: dict[str, tuple[int | None, str | None]] = {}
 
@@ -150,7 +144,7 @@ class Controller:
             session,
             self.queries,
             operation.needs(doing),
-            client_read_only=self._read_only(),
+            client_read_only=self.read_only,
         )
 
     def _with_availability(
@@ -168,16 +162,23 @@ class Controller:
         # DBOS gives the fork of an unclaimed workflow to the client's application.
         return self.queries.application if own is None and isinstance(operation, Fork) else own
 
-    def do(
-        self, operation: Operation, ids: Sequence[str], *, plan: bool, confirm: bool
+    def execute(
+        self,
+        operation: AnyOperation,
+        ids: Sequence[str],
+        *,
+        plan: bool,
+        confirm: bool,
+        make_plan: Callable[[AnyOperation, Sequence[str]], Plan] | None = None,
     ) -> Plan | Receipt:
-        """Return the plan, or apply it at once if nothing speaks against that."""
+        """Return the plan of an operation, or apply it at once if nothing forbids that."""
+        if not plan:
+            self.require_writable()
+        planned = (make_plan or self.plan)(operation, ids)
         if plan:
-            return self.plan(operation, ids)
-        self.require_writable()
-        made = self.plan(operation, ids)
-        self.validate_plan(made, confirm=confirm)
-        return self.apply(made, confirm)
+            return planned
+        self.validate_plan(planned, confirm=confirm)
+        return planned.apply(confirm=confirm)
 
     def validate_plan(self, plan: Plan, *, confirm: bool) -> None:
         """Raise for what cannot be done or must be confirmed, before anything is written."""
@@ -217,7 +218,7 @@ class Controller:
 
     def require_writable(self) -> None:
         """Raise for a client that was opened for reading alone: nothing needs to be read for it."""
-        if self._read_only():
+        if self.read_only:
             raise ReadOnlyError(
                 f"This client of {self.reader.location} was opened with read_only=True. "
                 "connect(…) without it can control workflows."
@@ -435,7 +436,7 @@ class Controller:
             on = "the same call again goes on"
         else:
             on = "error.plan.apply() goes on with what was not begun"
-        told = f"error.receipt (or db.last_receipt) tells each; {on}."
+        told = f"error.receipt (or db.last_receipt()) tells each; {on}."
         if runner.interrupted:
             raise ControlInterrupt(
                 f"{receipt.action} was interrupted: {counts}. {told}", plan=plan, receipt=receipt
@@ -462,27 +463,13 @@ class Controller:
             ) from None
         return self._listed(ids)
 
-    @repeat_if_changed
     def require_known(self, ids: Sequence[str]) -> None:
         """Raise WorkflowNotFoundError for an ID that no workflow has."""
-        with self.reader.session() as session:
-            listings.require_known(session, self.queries, ids)
+        self.store.read(listings.require_known, ids)
 
-    @repeat_if_changed
     def read(self, ids: Sequence[str]) -> dict[str, records.WorkflowRecord]:
         """Read workflows as control sees them."""
-        with self.reader.session() as session:
-            return records.workflows(session, self.queries, ids)
-
-    @repeat_if_changed
-    def read_status(self, look: Look, ids: Sequence[str] | None) -> pd.DataFrame:
-        """Make a frame in one snapshot; without IDs, of all that have failed by themselves."""
-        with self.reader.session() as session:
-            if ids is None:
-                ids = list(records.failures(session, self.queries))
-            else:
-                listings.require_known(session, self.queries, ids)
-            return look(session, self.queries, ids)
+        return self.store.read(records.workflows, ids)
 
     @repeat_if_changed
     def _listed(self, ids: Sequence[str]) -> pd.DataFrame:
@@ -520,7 +507,7 @@ class _Reading:
         self._reader = reader
         self._server = runner.server
         self.elsewhere: Elsewhere | None = None
-        self._presses = interrupts
+        self._interrupts = interrupts
         self._broken = runner.interrupted or runner.fatal is not None
         silent = isinstance(runner.fatal, DatabaseConnectionError | QueryCancelledError)
         self._deadline = time.monotonic() + (
@@ -535,7 +522,7 @@ class _Reading:
         while left := [each for each in transactions if each.in_doubt]:
             self.read(partial(_settled, left))
             waiting = any(each.in_doubt for each in left)
-            if not waiting or self._silent or self._presses.count or time.monotonic() > deadline:
+            if not waiting or self._silent or self._interrupts.count or time.monotonic() > deadline:
                 return
             time.sleep(0.2)
 
@@ -545,7 +532,7 @@ class _Reading:
             try:
                 return self._once(call)
             except NotebookError:
-                if not self._broken or time.monotonic() > self._deadline or self._presses.count:
+                if not self._broken or time.monotonic() > self._deadline or self._interrupts.count:
                     return None
                 time.sleep(0.3)
         return None
@@ -582,7 +569,7 @@ class _Reading:
             now = time.monotonic()
             if answered.is_set():
                 answered_at = answered_at or now
-            if self._presses.count and pressed_at is None:
+            if self._interrupts.count and pressed_at is None:
                 pressed_at = now
             begun = answered_at if answered_at is not None else pressed_at
             patience = READING_SECONDS if answered_at is not None else AFTER_CTRL_C_SECONDS

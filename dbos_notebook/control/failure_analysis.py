@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dbos_notebook.control import records
 from dbos_notebook.control.fork_points import ForkPoint
 from dbos_notebook.control.records import StepRecord, WorkflowRecord
+from dbos_notebook.tables import listings
 from dbos_notebook.tables.columns import FAILED_STATUSES, TEXT
 
 if TYPE_CHECKING:
@@ -137,10 +138,17 @@ COLUMNS = (
 STATES = ("repaired", "in progress", "failed again", "covered", "unaddressed", "not failed")
 
 
-def repair_status(session: Session, queries: Queries, ids: Sequence[str]) -> pd.DataFrame:
-    """Look up the forks of workflows, the forks of those, and the forks of their parents."""
+def repair_status(session: Session, queries: Queries, ids: Sequence[str] | None) -> pd.DataFrame:
+    """Return the state of failures by their forks, the forks of those, and those of their parents.
+
+    Without IDs, of all workflows that failed by themselves.
+    """
     import pandas as pd
 
+    if ids is None:
+        ids = list(records.failures(session, queries))
+    else:
+        listings.require_known(session, queries, ids)
     everything = records.with_ancestors(session, queries, ids)
     forked = descent(session, queries, list(everything))
     table = []

@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dbos_notebook.control import permissions, records
 from dbos_notebook.control.dbos_client import forks_keep_version
-from dbos_notebook.control.fork_points import ForkPoint, resolve
-from dbos_notebook.control.operations import ItemKey, Known, Operation, PlanItem, changed
+from dbos_notebook.control.fork_points import ForkPoint, check, resolve
+from dbos_notebook.control.operations import (
+    ItemKey,
+    Known,
+    Operation,
+    PlanItem,
+    as_key,
+    as_optional_name,
+    changed,
+)
 from dbos_notebook.control.permissions import Needs
-from dbos_notebook.control.queue_selection import choose, read_queues
+from dbos_notebook.control.queue_selection import ORIGINAL, choose, read_queues
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError
+from dbos_notebook.tables.filters import as_name, as_seconds
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
@@ -140,6 +149,24 @@ class StepOperation(Operation):
         return found
 
 
+def check_partition_key(queue_name: Any, queue_partition_key: Any) -> None:
+    """Raise where a partition key is given to workflows that keep their own."""
+    if queue_name == ORIGINAL and queue_partition_key is not None:
+        raise FilterError(
+            f"queue_name='original' puts each workflow back with its own partition key, so "
+            f"queue_partition_key={queue_partition_key!r} has no place beside it."
+        )
+
+
+def _as_replacements(value: Any) -> dict[str, str] | None:
+    if value is None:
+        return None
+    name = "replacement_children"
+    if not isinstance(value, Mapping):
+        raise FilterError(f"{name} takes a mapping of IDs, not {value!r}.")
+    return {as_name(old, name): as_name(new, name) for old, new in value.items()} or None
+
+
 @dataclass(frozen=True)
 class Fork(StepOperation):
     """Fork: a new workflow that copies the steps before one, and runs from there."""
@@ -150,6 +177,32 @@ class Fork(StepOperation):
     key: str | None = None
     replacement_children: Mapping[str, str] | None = None
     force: bool = False
+
+    @classmethod
+    def create(
+        cls,
+        start_step: Any,
+        *,
+        application_version: Any = None,
+        queue_name: Any = None,
+        queue_partition_key: Any = None,
+        timeout: Any = None,
+        key: Any = None,
+        replacement_children: Any = None,
+        force: bool = False,
+    ) -> Fork:
+        """Validate the arguments of ``Client.fork``."""
+        check_partition_key(queue_name, queue_partition_key)
+        return cls(
+            check(start_step, several=True),
+            as_optional_name(application_version, "application_version"),
+            as_optional_name(queue_name, "queue_name"),
+            as_optional_name(queue_partition_key, "queue_partition_key"),
+            timeout=as_seconds(timeout, "timeout"),
+            key=as_key(key),
+            replacement_children=_as_replacements(replacement_children),
+            force=force,
+        )
 
     def needs(self, items: Sequence[PlanItem]) -> Needs:
         """Return the privileges; to copy steps takes more."""
@@ -265,6 +318,24 @@ class Rewind(StepOperation):
     needed: ClassVar[Needs] = permissions.REWIND
     # Somebody else's resume changes the row as well.
     traceable: ClassVar[bool] = False
+
+    @classmethod
+    def create(
+        cls,
+        start_step: Any,
+        *,
+        application_version: Any = None,
+        queue_name: Any = None,
+        queue_partition_key: Any = None,
+    ) -> Rewind:
+        """Validate the arguments of ``Client.rewind``."""
+        check_partition_key(queue_name, queue_partition_key)
+        return cls(
+            check(start_step),
+            as_optional_name(application_version, "application_version"),
+            as_optional_name(queue_name, "queue_name"),
+            as_optional_name(queue_partition_key, "queue_partition_key"),
+        )
 
     def needs(self, items: Sequence[PlanItem]) -> Needs:
         """Return the privileges; to set the version takes one more."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -17,6 +18,14 @@ from dbos_notebook.control import permissions, records
 from dbos_notebook.control.permissions import Needs
 from dbos_notebook.control.queue_selection import KnownQueues, choose_for_resume, read_queues
 from dbos_notebook.control.records import FINAL, StepRecord, WorkflowRecord
+from dbos_notebook.errors import FilterError
+from dbos_notebook.tables.filters import (
+    as_epoch_ms,
+    as_name,
+    as_seconds,
+    check_filters,
+    check_storable,
+)
 from dbos_notebook.text import printable
 
 if TYPE_CHECKING:
@@ -215,6 +224,27 @@ def _liveliness(row: WorkflowRecord) -> int:
     return 2 if row.status == "PENDING" else int(row.active)
 
 
+def as_key(key: Any) -> str | None:
+    """Return the key of an idempotent call, normalized to NFC.
+
+    Examples
+    --------
+    >>> as_key("cafe" + chr(0x301)) == as_key("caf" + chr(0xe9))
+    True
+    """
+    if key is None:
+        return None
+    if not isinstance(key, str) or not key.strip():
+        raise FilterError(f"key must be a non-empty string such as 'incident-42', not {key!r}.")
+    check_storable(key, "key")
+    return unicodedata.normalize("NFC", key)
+
+
+def as_optional_name(value: Any, name: str) -> str | None:
+    """Return the name of a queue or a version, or ``None``."""
+    return None if value is None else as_name(value, name)
+
+
 @dataclass(frozen=True)
 class Cancel(Operation):
     """Cancel: off its queue, or stopped at its next step."""
@@ -295,6 +325,11 @@ class Resume(Operation):
     needed: ClassVar[Needs] = permissions.RESUME
     queue_name: str | None = None
     force: bool = False
+
+    @classmethod
+    def create(cls, queue_name: Any = None, *, force: bool = False) -> Resume:
+        """Validate the arguments of ``Client.resume``."""
+        return cls(as_optional_name(queue_name, "queue_name"), force)
 
     def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         if row.status == "SUCCESS":
@@ -430,6 +465,20 @@ class SetDelay(Operation):
     # Milliseconds since 1970: a moment, so that applying twice does the same.
     until: int = 0
 
+    @classmethod
+    def create(cls, delay: Any, until: Any) -> SetDelay:
+        """Validate the arguments of ``Client.set_delay``."""
+        now = dt.datetime.now(dt.UTC)
+        if (delay is None) == (until is None):
+            raise FilterError("set_delay takes either a delay or an instant (until=…).")
+        if until is None:
+            seconds = as_seconds(delay, "delay", least=0) or 0
+            return cls(int((now.timestamp() + seconds) * 1000))
+        instant = as_epoch_ms(until, "until", now)
+        if instant < 0:
+            raise FilterError(f"until={until!r} is before 1970, where DBOS's clock begins.")
+        return cls(instant)
+
     def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         if row.status != "DELAYED":
             return "unchanged", f"only a DELAYED workflow has a delay; it is {row.status}"
@@ -475,6 +524,18 @@ class SetAttributes(Operation):
     attributes: Mapping[str, Any] | None = None
     merge: bool = False
     merged_here: bool = False
+
+    @classmethod
+    def create(cls, attributes: Any, *, merge: bool, dialect: str) -> SetAttributes:
+        """Validate the arguments of ``Client.set_attributes``."""
+        if attributes is None and merge:
+            raise FilterError("attributes=None cannot be merged; without merge it clears them.")
+        if attributes is not None:
+            attributes = check_filters({"attributes": attributes})["attributes"]
+            # As the database will hold it: a tuple becomes a list, a number as a key a string.
+            attributes = json.loads(json.dumps(attributes))
+        by_client = merge and dialect == "sqlite" and escaped(attributes or {})
+        return cls(attributes, merge, by_client)
 
     def options(self) -> dict[str, Any]:
         """Return the options that are not at their defaults."""

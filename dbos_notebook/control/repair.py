@@ -11,7 +11,7 @@ import datetime as dt
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dbos_notebook.control import failure_analysis, records
 from dbos_notebook.control.availability import ExecutorAvailability
@@ -20,13 +20,14 @@ from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
 from dbos_notebook.control.failure_analysis import Cause, descent
 from dbos_notebook.control.forks import Fork
-from dbos_notebook.control.operations import ItemKey, Known, PlanItem
+from dbos_notebook.control.operations import ItemKey, Known, PlanItem, as_key, as_optional_name
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.receipt import Receipt, ReceiptLine
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import NotebookError
 from dbos_notebook.tables.columns import FAILED_STATUSES
+from dbos_notebook.tables.filters import MOST_SECONDS, as_seconds
 
 if TYPE_CHECKING:
     from dbos_notebook.control.controller import Controller
@@ -43,6 +44,28 @@ class RepairFork(Fork):
     action: ClassVar[str] = "repair"
     wait: bool = True
     timeout_waiting: float = TIMEOUT_SECONDS
+
+    @classmethod
+    def create(  # type: ignore[override] # a repair has other arguments than a fork
+        cls,
+        *,
+        application_version: Any = None,
+        queue_name: Any = None,
+        key: Any = None,
+        wait: bool = True,
+        timeout: Any = TIMEOUT_SECONDS,
+        force: bool = False,
+    ) -> RepairFork:
+        """Validate the arguments of ``Client.repair``."""
+        seconds = as_seconds(timeout, "timeout", least=0)
+        return cls(
+            application_version=as_optional_name(application_version, "application_version"),
+            queue_name=as_optional_name(queue_name, "queue_name"),
+            key=as_key(key) or f"repair-{application_version or 'latest'}",
+            force=force,
+            wait=wait,
+            timeout_waiting=MOST_SECONDS if seconds is None else seconds,
+        )
 
     def read(
         self,
@@ -237,7 +260,7 @@ class _Run:
     ) -> None:
         self._controller = controller
         self._plan = plan
-        self._verb = operation
+        self._operation = operation
         self._causes = found
         self._deadline = time.monotonic() + operation.timeout_waiting
         self.lines: dict[str, ReceiptLine] = {}
@@ -259,7 +282,7 @@ class _Run:
                 self._level(level)
                 left = [item for item in left if item.workflow_id not in self.lines]
                 above = {child for item in left for child in self._children(item)}
-                if self.runner is None and self._verb.wait:
+                if self.runner is None and self._operation.wait:
                     self._wait([line for one, line in self.lines.items() if one in above])
         except KeyboardInterrupt:
             self.end().interrupted = True
@@ -273,7 +296,7 @@ class _Run:
 
     def end(self) -> BatchRunner:
         """End it between two levels; the runner that is returned says why."""
-        self.runner = BatchRunner(self._controller.pool, self._verb.call, InterruptCounter())
+        self.runner = BatchRunner(self._controller.pool, self._operation.call, InterruptCounter())
         return self.runner
 
     def receipt(self) -> Receipt:
@@ -288,7 +311,11 @@ class _Run:
 
         lines = [self.lines[item.workflow_id] for item in self._plan.items]
         return Receipt(
-            self._verb.action, lines, wait=self._controller.wait, check=check, notes=self._notes
+            self._operation.action,
+            lines,
+            wait=self._controller.wait,
+            check=check,
+            notes=self._notes,
         )
 
     def _children(self, item: PlanItem) -> set[str]:
@@ -309,7 +336,7 @@ class _Run:
                 if (new := self.lines[child].new_workflow_id)
             }
             ready.append(dataclasses.replace(item, replaced=replaced or None))
-        plan = Plan(self._verb, ready, self._controller.apply)
+        plan = Plan(self._operation, ready, self._controller.apply)
         plan.applied = self._plan.applied
         with InterruptCounter() as interrupts:
             receipt, runner = self._controller.run(plan, interrupts)
@@ -328,11 +355,12 @@ class _Run:
             if new is None:
                 return f"its child {child} was not repaired: {self.lines[child].detail}"
             state = self._states.get(new)
-            if self._verb.wait and state != "SUCCESS":
+            if self._operation.wait and state != "SUCCESS":
                 if state in (None, *records.ACTIVE):
                     return (
-                        f"not begun: {new}, the fork of its child {child}, had not finished after "
-                        f"{self._verb.timeout_waiting:g} s ({state}); the same call again goes on"
+                        f"not started: {new}, the fork of its child {child}, had not finished "
+                        f"after {self._operation.timeout_waiting:g} s ({state}); the same call "
+                        "continues"
                     )
                 return f"its child {child} failed again: {new} is {state}"
         return None
@@ -351,7 +379,7 @@ class _Run:
         status = item.row.status if item.row else None
         self.lines[item.workflow_id] = ReceiptLine(
             item.workflow_id,
-            self._verb.action,
+            self._operation.action,
             "unchanged",
             status,
             status,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 
@@ -16,12 +16,14 @@ from dbos_notebook.control.permissions import Needs
 from dbos_notebook.control.queue_selection import problem_of_schedule, read_queues
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.control.safe_serializer import PICKLED, harmless, trusted
-from dbos_notebook.errors import FilterError, RefusedError
+from dbos_notebook.errors import FilterError, RefusedError, ScheduleNotFoundError
+from dbos_notebook.tables.filters import as_epoch_ms, as_name
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
 
     from dbos_notebook.database.reader import Session
+    from dbos_notebook.store import Store
     from dbos_notebook.tables.sql import Queries
 MOST_RUNS = 10_000
 _GONE = "no schedule has this name"
@@ -361,6 +363,30 @@ class Backfill(Operation):
     def target(self, item: PlanItem) -> tuple[str | None, str | None]:
         """Return the latest version, and the schedule's queue."""
         return None, self.queue_name
+
+
+def backfill(
+    store: Store, schedule: Any, start: Any, end: Any, *, force: bool
+) -> tuple[Backfill, list[str]]:
+    """Validate the arguments of ``Client.backfill_schedule``.
+
+    Returns the operation and the IDs of the runs, or raises ScheduleNotFoundError.
+    """
+    name = as_name(schedule, "schedule")
+    now = dt.datetime.now(dt.UTC)
+    first = as_epoch_ms(start, "start", now)
+    last = now.timestamp() * 1000 if end is None else as_epoch_ms(end, "end", now)
+    begin, finish = (dt.datetime.fromtimestamp(each / 1000, dt.UTC) for each in (first, last))
+    found = store.read(read, [name]).get(name)
+    if found is None:
+        raise ScheduleNotFoundError(
+            f"No schedule is named {name!r}. Nothing was written; db.schedules() lists those that "
+            "are stored in the database."
+        )
+    operation = Backfill(
+        name, begin, finish, found.row.queue_name, found.cron, found.timezone, force
+    )
+    return operation, runs(store.queries, found, begin, finish, force=force)
 
 
 def runs(

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
+from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs import contraction
 from dbos_notebook.graphs.critical_path import mark_failing_path
 from dbos_notebook.graphs.ordering import in_time, is_sequence
@@ -24,12 +25,14 @@ from dbos_notebook.graphs.validation import check_rows
 from dbos_notebook.payloads import decode
 from dbos_notebook.tables import frames, listings
 from dbos_notebook.tables.columns import MESSAGE, STEP, Column
+from dbos_notebook.tables.filters import as_texts, check_window
 from dbos_notebook.tables.timing import frame_times
 
 if TYPE_CHECKING:
     import networkx as nx
 
     from dbos_notebook.database.reader import Session
+    from dbos_notebook.store import Store
     from dbos_notebook.tables.sql import Queries
 
 
@@ -639,6 +642,24 @@ def read(
     messages = _messages(session, queries, receivers.unique().tolist())
     copied = _copied(session, queries, workflows)
     return Rows(tuple(roots), workflows, steps, messages, wakes, copied, read_at)
+
+
+def read_graph(
+    store: Store,
+    workflow_id: str,
+    *,
+    depth: int | None = None,
+    forks: bool = False,
+    load_output: bool = False,
+) -> nx.DiGraph[Any]:
+    """Read a workflow and return its execution graph, as :meth:`Client.graph` does."""
+    ids = as_texts(workflow_id, "workflow_id")
+    if len(ids) != 1:
+        raise FilterError(f"graph takes one workflow, not {len(ids)}. Call it for each.")
+    if depth is not None:
+        depth = check_window(depth, None)[0]
+    rows = store.read(read, ids[0], depth=depth, forks=forks, load_output=load_output)
+    return graph_of(rows, ids[0], str(store.location))
 
 
 def graph_of(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:

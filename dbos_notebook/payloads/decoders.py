@@ -79,7 +79,7 @@ class Readers:
             return self._otherwise(text, serialization, column)
         try:
             value = reader(text)
-        except Exception as problem:  # noqa: BLE001 - the user's function may raise anything
+        except Exception as problem:  # noqa: BLE001 - the application's code may raise anything
             raised = printable(f"{type(problem).__name__}: {problem}")
             return Undecoded(f"the reader of {printable(serialization)!r} raised {raised}", text)
         return as_recorded(value) if column == "error" else value

@@ -81,12 +81,12 @@ def workflows(
     offset: int | None,
     decoder: Decoder,
     *,
-    sort_desc: bool,
-    load_input: bool,
-    load_output: bool,
-    load_errors: bool,
-    normalize: bool,
+    sort_desc: bool = True,
+    load_input: bool = False,
+    load_output: bool = False,
+    load_errors: bool = True,
     load_internals: bool = False,
+    normalize: bool = False,
 ) -> tuple[pd.DataFrame, bool]:
     """Return workflows as a DataFrame, and whether the limit left some out."""
     if normalize:
@@ -165,6 +165,29 @@ def step_batches(
     columns = step_columns(load_output=load_output)
     statement = queries.step_select(STEP, ids, load_output=load_output, **page)
     return columns, typed(session, statement, columns, queries.decoder)
+
+
+def steps(
+    session: Session,
+    queries: Queries,
+    ids: Sequence[str],
+    decoder: Decoder,
+    *,
+    require: bool,
+    children: bool,
+    load_output: bool,
+    normalize: bool,
+) -> pd.DataFrame:
+    """Return steps as a DataFrame; with ``require``, raise for an ID that no workflow has."""
+    if normalize:
+        require_loaded(load_output)
+    if require:
+        require_known(session, queries, ids)
+    if children:
+        ids = list(descendants(session, queries, ids, None))
+    columns, batches = step_batches(session, queries, ids, load_output=load_output)
+    frame = frames.to_frame(batches, columns, decoder)
+    return normalized(frame) if normalize else frame
 
 
 def typed(
@@ -338,6 +361,32 @@ def stored(
             statement = statement.where(*queries.of_owned_workflow(key))
     statement = statement.order_by(*(table.c[key] for key in keys if key in table.c))
     return columns, typed(session, statement.limit(limit), columns)
+
+
+def stored_frame(
+    session: Session,
+    queries: Queries,
+    what: str,
+    ids: Sequence[str] | None,
+    limit: int | None,
+    decoder: Decoder,
+) -> tuple[pd.DataFrame, bool]:
+    """Return a stored table as a DataFrame, and whether the limit left rows out."""
+    columns, batches = stored(session, queries, what, ids, None if limit is None else limit + 1)
+    kept, truncated = frames.cut(batches, limit)
+    return frames.to_frame(kept, columns, decoder), truncated
+
+
+def explain_workflows(
+    session: Session, queries: Queries, filters: Mapping[str, Any], limit: int | None
+) -> str:
+    """Return the database's query plan for a listing of workflows."""
+    return session.explain(queries.workflow_select(WORKFLOW, filters, limit=limit))
+
+
+def explain_steps(session: Session, queries: Queries, ids: Sequence[str]) -> str:
+    """Return the database's query plan for a listing of steps."""
+    return session.explain(queries.step_select(STEP, ids))
 
 
 def empty(columns: Sequence[Column]) -> pa.RecordBatch:

@@ -36,7 +36,7 @@ SAMPLE = 20_000
 
 
 @dataclass(frozen=True)
-class Order:
+class SortOrder:
     """How a page is sorted, and behind which row it begins."""
 
     sort: str = "created_at"
@@ -62,7 +62,7 @@ def page(
     session: Session,
     queries: Queries,
     filters: Mapping[str, Any],
-    order: Order,
+    order: SortOrder,
     limit: int,
     *,
     topmost: bool = False,
@@ -105,7 +105,7 @@ def _read(
     session: Session,
     queries: Queries,
     conditions: Sequence[sa.ColumnElement[bool]],
-    order: Order,
+    order: SortOrder,
     limit: int,
     look_through: int | None,
 ) -> Page:
@@ -158,7 +158,7 @@ def _read(
 
 
 def _bound(
-    session: Session, queries: Queries, keys: Sequence[Key], order: Order, rows: int
+    session: Session, queries: Queries, keys: Sequence[Key], order: SortOrder, rows: int
 ) -> int | None:
     """Return when the row so many places on was created; ``None``: there are fewer."""
     created = queries.workflows.c.created_at
@@ -171,7 +171,7 @@ def _bound(
     return int(found[0]["created"]) if found else None
 
 
-def _keys(queries: Queries, order: Order, now: int) -> list[Key]:
+def _keys(queries: Queries, order: SortOrder, now: int) -> list[Key]:
     """Return what is sorted by, each never missing, the ID last; and how each travels."""
     table = queries.workflows
     identity: Key = (table.c.workflow_uuid, "text")
@@ -217,7 +217,7 @@ def _keys(queries: Queries, order: Order, now: int) -> list[Key]:
     return [(missing, "integer"), (filled, kind), identity]
 
 
-def _behind(keys: Sequence[Key], order: Order) -> list[sa.ColumnElement[bool]]:
+def _behind(keys: Sequence[Key], order: SortOrder) -> list[sa.ColumnElement[bool]]:
     if len(order.after) != len(keys):
         raise FilterError(
             f"after={list(order.after)!r} is not where a page sorted by {order.sort!r} ended. "

@@ -1,4 +1,4 @@
 """Views in a notebook's cell: the Python half of each here, the browser's half in ``js/``.
 
-A view asks the client and sends plain values; what they mean is for the rooms below to say.
+A view reads through a ``Store``, changes through a ``Controller``, and sends plain values.
 """

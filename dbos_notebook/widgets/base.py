@@ -1,12 +1,10 @@
-"""The base class of the views, and the bundling of their JavaScript and CSS."""
+"""The base class of the views."""
 
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,47 +13,14 @@ import traitlets
 from IPython.display import publish_display_data
 
 from dbos_notebook.errors import ControlInterrupt, NotebookError
-from dbos_notebook.widgets import serialize
+from dbos_notebook.widgets import bundle, serialize
 
 if TYPE_CHECKING:
-    from dbos_notebook.client import Client
-
-_IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z]+)\.js";\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=function|class|const)", re.MULTILINE)
-
-
-def module(name: str) -> str:
-    """Return ``js/<name>.js`` with all that it imports.
-
-    Examples
-    --------
-    >>> whole = module("explore")
-    >>> "import " in whole, whole.count("export default")
-    (False, 1)
-    """
-    return "\n".join(_parts(name, {}).values())
-
-
-def _parts(name: str, found: dict[str, str]) -> dict[str, str]:
-    text = _read(f"{name}.js")
-    for imported in _IMPORT.findall(text):
-        if imported not in found:
-            _parts(imported, found)
-    found[name] = _EXPORT.sub("", _IMPORT.sub("", text))
-    return found
-
-
-def style(*names: str) -> str:
-    """Return the style sheets of these names as one."""
-    return "\n".join(_read(f"{name}.css") for name in names)
-
-
-def _read(name: str) -> str:
-    return (files("dbos_notebook.widgets") / "js" / name).read_text(encoding="utf-8")
+    from dbos_notebook.store import Store
 
 
 class View(anywidget.AnyWidget):
-    """A widget on one client's database.
+    """A widget on one database.
 
     The browser asks with messages ``{"kind": …, "request": number, …}``, and each is answered by
     one of the same kind and number, or by one of kind ``"error"``. Nothing is sent unasked, so
@@ -71,8 +36,8 @@ class View(anywidget.AnyWidget):
 
     _token = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, client: Client, **traits: Any) -> None:
-        self._client = client
+    def __init__(self, store: Store, **traits: Any) -> None:
+        self._store = store
         self._answers: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
         super().__init__(_token=secrets.token_hex(8), **traits)
         self.on_msg(self._receive)
@@ -100,7 +65,7 @@ class View(anywidget.AnyWidget):
             text = "The kernel was interrupted before it had answered."
         else:
             text = f"{type(error).__name__}: {error}"
-        return self._client.location.redact(text)
+        return self._store.location.redact(text)
 
     def static_html(self) -> str:
         """Return the view as HTML that needs no kernel: what GitHub and nbconvert show."""
@@ -150,7 +115,7 @@ class View(anywidget.AnyWidget):
         data, metadata = self._repr_mimebundle_()
         outputs = [(data, metadata)]
         if html := data.pop("text/html", None):
-            css = style("fallback")
+            css = bundle.style("fallback")
             whole = f'<div data-dn-fallback="{self._token}"><style>{css}</style>{html}</div>'
             outputs.append(({"text/html": whole, "text/plain": data["text/plain"]}, {}))
             data["text/plain"] = ""
@@ -159,4 +124,4 @@ class View(anywidget.AnyWidget):
             publish(*output)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._client.location}>"
+        return f"<{type(self).__name__} {self._store.location}>"

@@ -11,11 +11,11 @@ import traitlets
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables.aggregates import Health, health
-from dbos_notebook.widgets import base, html_export, serialize
+from dbos_notebook.widgets import bundle, html_export, serialize
 from dbos_notebook.widgets.base import View
 
 if TYPE_CHECKING:
-    from dbos_notebook.client import Client
+    from dbos_notebook.store import Store
 
 # How far back, and the width of a bar: some fifty or sixty, of a length that people count in.
 WINDOWS = {
@@ -46,16 +46,16 @@ class Board(View):
     ['slow']
     """
 
-    _esm = base.module("board")
-    _css = base.style("base", "board")
+    _esm = bundle.module("board")
+    _css = bundle.style("base", "board")
 
     window = traitlets.Unicode("24h").tag(sync=True)
     live = traitlets.Bool(default_value=False).tag(sync=True)
     _start = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, client: Client, *, window: str = "24h", live: bool = False) -> None:
-        start = {"windows": list(WINDOWS), "location": client._place}
-        super().__init__(client, window=window, live=live, _start=start)
+    def __init__(self, store: Store, *, window: str = "24h", live: bool = False) -> None:
+        start = {"windows": list(WINDOWS), "location": store.label}
+        super().__init__(store, window=window, live=live, _start=start)
         self._answers = {"board": self._board}
 
     @traitlets.validate("window")
@@ -68,13 +68,13 @@ class Board(View):
     @repeat_if_changed
     def read(self) -> Health:
         """Read the database now."""
-        client = self._client
-        with client._reader.session() as session:
+        store = self._store
+        with store.session() as session:
             return health(
                 session,
-                client._queries,
+                store.queries,
                 *WINDOWS[self.window],
-                client._decoder,
+                store.decoder,
             )
 
     @property
@@ -96,13 +96,13 @@ class Board(View):
 
     def static_html(self) -> str:
         """Return the board as tables that need no kernel."""
-        return html_export.board(self._client._place, facts(self.read()), self.window)
+        return html_export.board(self._store.label, facts(self.read()), self.window)
 
     def _page(self) -> str:
         return html_export.page("Board", [self.static_html()])
 
     def __repr__(self) -> str:
-        return f"<Board {self._client.location}, the last {self.window}>"
+        return f"<Board {self._store.location}, the last {self.window}>"
 
     _repr_keys: ClassVar[Any] = ()
 

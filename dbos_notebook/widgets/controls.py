@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from dbos_notebook.control.forks import Fork
+from dbos_notebook.control.operations import Cancel, Resume
+from dbos_notebook.control.repair import Repair, RepairFork
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import ControlInterrupt, FilterError, PartialFailureError
+from dbos_notebook.tables import aggregates
 from dbos_notebook.tables.filters import as_texts
 from dbos_notebook.tables.pages import choices
-from dbos_notebook.widgets import base, html_export, query_form, serialize
+from dbos_notebook.widgets import bundle, html_export, query_form, serialize
 from dbos_notebook.widgets.base import View
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dbos_notebook.client import Client
+    from dbos_notebook.control.controller import Controller
     from dbos_notebook.control.plan import Plan
     from dbos_notebook.control.receipt import Receipt
+    from dbos_notebook.store import Store
 
 
 NAMES = ("cancel", "resume", "fork", "repair")
@@ -47,8 +52,9 @@ class Actions:
 
     receipt: Receipt | None = None
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, store: Store, controller: Controller) -> None:
+        self._store = store
+        self._controller = controller
         self._plans: OrderedDict[str, Plan] = OrderedDict()
         self._receipts: OrderedDict[str, Receipt] = OrderedDict()
         self.answers = {
@@ -60,9 +66,9 @@ class Actions:
 
     def forbidden(self) -> str | None:
         """Say why nothing can be controlled; ``None``: it can."""
-        if self._client.read_only:
+        if self._controller.read_only:
             return "This client is read-only: connect without read_only=True to control."
-        control = self._client.catalog.control
+        control = self._store.catalog.control
         return None if control.possible else control.reason
 
     def possible(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -80,18 +86,16 @@ class Actions:
 
     def _plan(self, name: str, ids: list[str], options: dict[str, Any], key: str) -> Plan:
         given = {word: options[word] for word in _OPTIONS[name] if options.get(word)}
-        client = self._client
         if name == "cancel":
-            plan = client.cancel(ids, plan=True, **given)
-        elif name == "resume":
-            plan = client.resume(ids, plan=True, **given)
-        elif name == "fork":
+            return self._controller.plan(Cancel(**given), ids)
+        if name == "resume":
+            return self._controller.plan(Resume.create(**given), ids)
+        if name == "fork":
             start = _start_step(given.pop("start_step", "failed"))
-            plan = client.fork(ids, start, key=key, plan=True, **given)
-        else:
-            # A kernel that waited for children here would answer nobody meanwhile.
-            plan = client.repair(ids, key=key, wait=False, plan=True, **given)
-        return cast("Plan", plan)
+            return self._controller.plan(Fork.create(start, key=key, **given), ids)
+        # A kernel that waited for children here would answer nothing meanwhile.
+        operation = RepairFork.create(key=key, wait=False, **given)
+        return Repair(self._controller).plan(operation, ids)
 
     def plan(self, message: dict[str, Any]) -> dict[str, Any]:
         """Say what an action would do, and keep the plan under the click's key."""
@@ -142,11 +146,11 @@ class Actions:
     @repeat_if_changed
     def targets(self, _: dict[str, Any]) -> dict[str, Any]:
         """Name the versions and queues that a fork may be sent to, the likeliest first."""
-        versions = self._client.versions()["version_name"].astype(str).tolist()[::-1]
+        versions = self._store.table("versions")["version_name"].astype(str).tolist()[::-1]
         names = ("app_version", "queue_name")
-        with self._client._reader.session() as session:
-            seen = choices(session, self._client._queries, names, 50)
-        queues = self._client.queues()["queue_name"].astype(str).tolist()
+        with self._store.session() as session:
+            seen = choices(session, self._store.queries, names, 50)
+        queues = self._store.read(aggregates.queues)["queue_name"].astype(str).tolist()
         return {
             "versions": list(dict.fromkeys([*versions, *seen["app_version"]]))[:50],
             "queues": list(dict.fromkeys([*queues, *seen["queue_name"]]))[:50],
@@ -208,23 +212,23 @@ class Controls(View):
     (5, None)
     """
 
-    _esm = base.module("controls")
-    _css = base.style("base", "explore")
+    _esm = bundle.module("controls")
+    _css = bundle.style("base", "explore")
 
     _start = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, client: Client, workflows: Any) -> None:
+    def __init__(self, store: Store, controller: Controller, workflows: Any) -> None:
         self._ids = as_texts(workflows, "workflows")[: query_form.MOST_SELECTED]
-        client._controller.require_known(self._ids)
-        self._actions = Actions(client)
+        controller.require_known(self._ids)
+        self._actions = Actions(store, controller)
         start = {"ids": self._ids, "forbidden": self._actions.forbidden()}
-        super().__init__(client, _start=start)
+        super().__init__(store, _start=start)
         self._answers = {"rows": self._rows, **self._actions.answers}
 
     @property
     def frame(self) -> pd.DataFrame:
         """The workflows, as they are in the database now."""
-        return self._client.workflows(self._ids, limit=None)
+        return self._store.workflows(self._ids, limit=None)
 
     @property
     def receipt(self) -> Receipt | None:
@@ -248,11 +252,11 @@ class Controls(View):
 
     def static_html(self) -> str:
         """Return the workflows as a table that needs no kernel."""
-        return html_export.listing(self._client, self.frame, serialize.cut(self.code, 300))
+        return html_export.listing(self._store, self.frame, serialize.cut(self.code, 300))
 
     def _page(self) -> str:
-        return html_export.listing_page(self._client, self.frame, self.code)
+        return html_export.listing_page(self._store, self.frame, self.code)
 
     def __repr__(self) -> str:
         many = f"{len(self._ids):,} workflow{'' if len(self._ids) == 1 else 's'}"
-        return f"<Controls {self._client.location}: {many}>"
+        return f"<Controls {self._store.location}: {many}>"

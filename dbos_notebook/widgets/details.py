@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.tables import listings, pages
+from dbos_notebook.tables.filters import check_filters
 from dbos_notebook.widgets import serialize
 from dbos_notebook.workflow import Workflow
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from dbos_notebook.client import Client
     from dbos_notebook.database.reader import Session
+    from dbos_notebook.store import Store
 
 STEPS = 100
 """Steps that come at once."""
@@ -24,47 +25,47 @@ MOST_FORKS = 50
 
 
 @repeat_if_changed
-def of_workflow(client: Client, workflow_id: str) -> dict[str, Any]:
+def of_workflow(store: Store, workflow_id: str) -> dict[str, Any]:
     """Return all that an opened row shows, in one snapshot; raises WorkflowNotFoundError."""
-    with client._reader.session() as session:
+    with store.session() as session:
         return {
-            **_itself(client, session, workflow_id),
-            **_steps(client, session, workflow_id, None),
+            **_itself(store, session, workflow_id),
+            **_steps(store, session, workflow_id, None),
         }
 
 
 @repeat_if_changed
-def itself(client: Client, workflow_id: str) -> dict[str, Any]:
+def itself(store: Store, workflow_id: str) -> dict[str, Any]:
     """Return what is told of a workflow without its steps; raises WorkflowNotFoundError."""
-    with client._reader.session() as session:
-        return _itself(client, session, workflow_id)
+    with store.session() as session:
+        return _itself(store, session, workflow_id)
 
 
-def _itself(client: Client, session: Session, workflow_id: str) -> dict[str, Any]:
-    filters = client._check({"workflow_ids": [workflow_id]})
-    frame = _listed(client, session, filters, payloads=True)
+def _itself(store: Store, session: Session, workflow_id: str) -> dict[str, Any]:
+    filters = check_filters({"workflow_ids": [workflow_id]})
+    frame = _listed(store, session, filters, payloads=True)
     if frame.empty:
-        listings.require_known(session, client._queries, [workflow_id])
-    (told,) = many(client, frame)
-    return {**told, "forks": forks(client, session, workflow_id)}
+        listings.require_known(session, store.queries, [workflow_id])
+    (told,) = many(store, frame)
+    return {**told, "forks": forks(store, session, workflow_id)}
 
 
-def forks(client: Client, session: Session, workflow_id: str) -> list[dict[str, str]]:
+def forks(store: Store, session: Session, workflow_id: str) -> list[dict[str, str]]:
     """Return the newest forks of a workflow: their IDs and statuses."""
-    filters = client._check({"forked_from": [workflow_id]})
-    return serialize.forks(_listed(client, session, filters, payloads=False))
+    filters = check_filters({"forked_from": [workflow_id]})
+    return serialize.forks(_listed(store, session, filters, payloads=False))
 
 
 def _listed(
-    client: Client, session: Session, filters: dict[str, Any], *, payloads: bool
+    store: Store, session: Session, filters: dict[str, Any], *, payloads: bool
 ) -> pd.DataFrame:
     frame, _ = listings.workflows(
         session,
-        client._queries,
+        store.queries,
         filters,
         MOST_FORKS,
         None,
-        client._decoder,
+        store.decoder,
         sort_desc=True,
         load_input=payloads,
         load_output=payloads,
@@ -74,10 +75,10 @@ def _listed(
     return frame
 
 
-def many(client: Client, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def many(store: Store, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield what is told of each workflow of a frame with payloads, without steps and forks."""
     for row, (_, record) in zip(serialize.workflow_rows(frame), frame.iterrows(), strict=True):
-        yield _told(Workflow(client, record), row)
+        yield _told(Workflow(store, record), row)
 
 
 def _told(workflow: Workflow, row: dict[str, Any]) -> dict[str, Any]:
@@ -92,12 +93,12 @@ def _told(workflow: Workflow, row: dict[str, Any]) -> dict[str, Any]:
 
 
 @repeat_if_changed
-def steps(client: Client, workflow_id: str, after: int | None) -> dict[str, Any]:
+def steps(store: Store, workflow_id: str, after: int | None) -> dict[str, Any]:
     """Return the steps behind ``after``, and whether there are more."""
-    with client._reader.session() as session:
-        return _steps(client, session, workflow_id, after)
+    with store.session() as session:
+        return _steps(store, session, workflow_id, after)
 
 
-def _steps(client: Client, session: Session, workflow_id: str, after: int | None) -> dict[str, Any]:
-    page = pages.step_page(session, client._queries, workflow_id, after, STEPS, client._decoder)
+def _steps(store: Store, session: Session, workflow_id: str, after: int | None) -> dict[str, Any]:
+    page = pages.step_page(session, store.queries, workflow_id, after, STEPS, store.decoder)
     return {"steps": serialize.step_rows(page.frame), "more_steps": page.more}

@@ -10,17 +10,19 @@ import traitlets
 
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError
-from dbos_notebook.tables import frames, listings, pages
-from dbos_notebook.widgets import base, details, html_export, query_form, serialize
+from dbos_notebook.tables import aggregates, frames, listings, pages
+from dbos_notebook.tables.filters import check_filters
+from dbos_notebook.widgets import bundle, details, html_export, query_form, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dbos_notebook.client import Client
+    from dbos_notebook.control.controller import Controller
     from dbos_notebook.control.receipt import Receipt
     from dbos_notebook.database.reader import Session
+    from dbos_notebook.store import Store
 
 FIRST_LOOK, LOOK_THROUGH = 5_000, 80_000
 """Rows that one message looks through for a text. The first few are found while one still types;
@@ -50,8 +52,8 @@ class Explore(View):
     ['ERROR']
     """
 
-    _esm = base.module("explore")
-    _css = base.style("base", "explore")
+    _esm = bundle.module("explore")
+    _css = bundle.style("base", "explore")
 
     selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
     live = traitlets.Bool(default_value=False).tag(sync=True)
@@ -59,7 +61,8 @@ class Explore(View):
 
     def __init__(
         self,
-        client: Client,
+        store: Store,
+        controller: Controller,
         filters: Mapping[str, Any],
         *,
         live: bool = False,
@@ -71,7 +74,7 @@ class Explore(View):
                 f"page_size={page_size!r} is not offered. Use one of {query_form.SIZES}."
             )
         # Before anything is shown, so that a wrong filter fails in the caller's cell.
-        checked = client._check(filters)
+        checked = check_filters(filters)
         # An age stays an age: the list goes on showing the last day.
         given = {
             name: filters[name] if name in query_form.TIMES else checked[name] for name in checked
@@ -82,19 +85,19 @@ class Explore(View):
         mode = "queued" if queued else "tree" if tree else "flat"
         self._view: dict[str, Any] = {**shown, "mode": mode, "size": page_size}
         self._frame: pd.DataFrame | None = None
-        catalog = client.catalog
+        catalog = store.catalog
         start = {
             "view": self._view,
             "fixed": [f"{name}={value!r}"[:100] for name, value in self._fixed.items()],
             "sizes": list(query_form.SIZES),
             "has_parents": catalog.has("workflow_status", "parent_workflow_id"),
             "has_attributes": catalog.has("workflow_status", "attributes"),
-            "location": client._place,
+            "location": store.label,
         }
-        self._actions = Actions(client)
+        self._actions = Actions(store, controller)
         start["forbidden"] = self._actions.forbidden()
-        start["read_only"] = client.read_only
-        super().__init__(client, live=live, _start=start)
+        start["read_only"] = controller.read_only
+        super().__init__(store, live=live, _start=start)
         self._answers = {
             "page": self._page_answer,
             "children": self._children,
@@ -128,13 +131,13 @@ class Explore(View):
 
     @repeat_if_changed
     def _first_page(self) -> pd.DataFrame:
-        with self._client._reader.session() as session:
+        with self._store.session() as session:
             return self._read(session, self._view, ()).frame
 
     @property
     def selection(self) -> pd.DataFrame:
         """The rows that are ticked, as they are in the database now."""
-        return self._client.workflows(list(self.selected), limit=None)
+        return self._store.workflows(list(self.selected), limit=None)
 
     @property
     def code(self) -> str:
@@ -154,14 +157,14 @@ class Explore(View):
         limit: int | None = None,
         part: int = 0,
     ) -> pages.Page:
-        filters = self._client._check(query_form.as_filters(view) | self._fixed)
+        filters = check_filters(query_form.as_filters(view) | self._fixed)
         sort, descending = query_form.order(view)
         looked = min(LOOK_THROUGH, FIRST_LOOK * 4 ** max(0, min(part, 8)))
         return pages.page(
             session,
-            self._client._queries,
+            self._store.queries,
             filters,
-            pages.Order(sort, descending, tuple(after or ())),
+            pages.SortOrder(sort, descending, tuple(after or ())),
             max(1, min(limit or query_form.SIZES[-1], query_form.size(view))),
             topmost=view.get("mode") == "tree",
             look_through=looked if "search" in filters else None,
@@ -172,7 +175,7 @@ class Explore(View):
         view = message.get("view") or {}
         begun = time.perf_counter()
         part = int(message.get("part") or 0)
-        with self._client._reader.session() as session:
+        with self._store.session() as session:
             page = self._read(session, view, message.get("after"), message.get("limit"), part)
             rows = self._rows(session, page.frame)
         self._view = dict(view)
@@ -194,7 +197,7 @@ class Explore(View):
 
     def _rows(self, session: Session, frame: pd.DataFrame) -> list[dict[str, Any]]:
         rows = serialize.workflow_rows(frame)
-        queries = self._client._queries
+        queries = self._store.queries
         children = pages.child_counts(session, queries, frame["workflow_id"].tolist())
         positions = pages.queue_positions(session, queries, frame)
         for row in rows:
@@ -206,37 +209,39 @@ class Explore(View):
 
     @repeat_if_changed
     def _children(self, message: dict[str, Any]) -> dict[str, Any]:
-        queries = self._client._queries
-        with self._client._reader.session() as session:
+        queries = self._store.queries
+        with self._store.session() as session:
             tree = listings.tree(session, queries, [str(message["id"])], 1)
             frame = tree[tree["depth"] == 1]
             rows = self._rows(session, frame.head(MOST_CHILDREN))
         return {"rows": rows, "left_out": max(0, len(frame) - MOST_CHILDREN)}
 
     def _details(self, message: dict[str, Any]) -> dict[str, Any]:
-        answer = details.of_workflow(self._client, str(message["id"]))
+        answer = details.of_workflow(self._store, str(message["id"]))
         answer["stamp"] = serialize.stamp(answer)
         answer["now"] = round(time.time() * 1000)
         return {"same": True} if message.get("stamp") == answer["stamp"] else answer
 
     def _more_steps(self, message: dict[str, Any]) -> dict[str, Any]:
-        return details.steps(self._client, str(message["id"]), int(message["after"]))
+        return details.steps(self._store, str(message["id"]), int(message["after"]))
 
     def _counts(self, message: dict[str, Any]) -> dict[str, Any]:
         """Count by status under the view's other filters."""
         filters = query_form.as_filters(message.get("view") or {}) | self._fixed
         filters.pop("status", None)
         begun = time.perf_counter()
-        counted = self._client.counts("status", **filters)
+        counted = self._store.read(
+            aggregates.counts, "status", None, "created_at", check_filters(filters)
+        )
         counts = dict(zip(counted["status"].astype(str), map(int, counted["count"]), strict=True))
         return {"counts": counts, "took": round((time.perf_counter() - begun) * 1000)}
 
     @repeat_if_changed
     def _choices(self, _: dict[str, Any]) -> dict[str, Any]:
         columns = {name: _COLUMNS.get(name, name) for name in query_form.CHOSEN}
-        with self._client._reader.session() as session:
+        with self._store.session() as session:
             found = pages.choices(
-                session, self._client._queries, list(columns.values()), MOST_CHOICES
+                session, self._store.queries, list(columns.values()), MOST_CHOICES
             )
         return {"choices": {name: found[column] for name, column in columns.items()}}
 
@@ -248,10 +253,10 @@ class Explore(View):
 
     def static_html(self) -> str:
         """Return the first rows as a table that needs no kernel; without errors' texts."""
-        return html_export.listing(self._client, self.frame, self.code)
+        return html_export.listing(self._store, self.frame, self.code)
 
     def _page(self) -> str:
-        return html_export.listing_page(self._client, self.frame, self.code)
+        return html_export.listing_page(self._store, self.frame, self.code)
 
     def __repr__(self) -> str:
-        return f"<Explore {self._client.location}: {self.code}>"
+        return f"<Explore {self._store.location}: {self.code}>"

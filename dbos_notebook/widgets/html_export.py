@@ -17,13 +17,13 @@ from dbos_notebook.drawing.graph_svg import draw
 from dbos_notebook.errors import GraphvizNotFoundError
 from dbos_notebook.graphs.intervals import Spans, Times
 from dbos_notebook.html import environment
-from dbos_notebook.widgets import base, details, node_details, serialize
-from dbos_notebook.widgets.run_data import MOST_LISTED, PICTURES, Run, as_plain
+from dbos_notebook.widgets import bundle, details, node_details, serialize
+from dbos_notebook.widgets.run_data import MOST_LISTED, PICTURES, RunData, as_plain
 
 if TYPE_CHECKING:
     import jinja2
 
-    from dbos_notebook.client import Client
+    from dbos_notebook.store import Store
 
 FALLBACK_ROWS = 20
 
@@ -57,20 +57,20 @@ def _took(row: dict[str, Any]) -> str:
     return _span(row.get("duration"))
 
 
-def listing(client: Client, frame: pd.DataFrame, code: str) -> str:
+def listing(store: Store, frame: pd.DataFrame, code: str) -> str:
     """Return a short table of a listing, to stand in a notebook's file."""
-    return _render(client, frame.head(FALLBACK_ROWS), code, len(frame) - FALLBACK_ROWS, {})
+    return _render(store, frame.head(FALLBACK_ROWS), code, len(frame) - FALLBACK_ROWS, {})
 
 
-def listing_page(client: Client, frame: pd.DataFrame, code: str) -> str:
+def listing_page(store: Store, frame: pd.DataFrame, code: str) -> str:
     """Return a whole page of a listing, each row with its details."""
-    return page("Workflows", [opened(client, frame, code)])
+    return page("Workflows", [opened(store, frame, code)])
 
 
-def opened(client: Client, frame: pd.DataFrame, code: str) -> str:
+def opened(store: Store, frame: pd.DataFrame, code: str) -> str:
     """Return a table of workflows, each with its details."""
-    told = {i: details.of_workflow(client, i) for i in frame["workflow_id"]}
-    return _render(client, frame, code, 0, told)
+    told = {i: details.of_workflow(store, i) for i in frame["workflow_id"]}
+    return _render(store, frame, code, 0, told)
 
 
 def page(title: str, parts: Sequence[str]) -> str:
@@ -91,25 +91,25 @@ def board(location: str, facts: dict[str, Any], window: str) -> str:
             ended={status: sum(bars) for status, bars in sorted(facts["series"].items())},
             now=round(now.timestamp() * 1000),
             read_at=f"{now:%Y-%m-%d %H:%M:%S} UTC",
-            style=base.style("static"),
+            style=bundle.style("static"),
         )
     )
 
 
 def _render(
-    client: Client, frame: pd.DataFrame, code: str, left_out: int, opened: dict[str, Any]
+    store: Store, frame: pd.DataFrame, code: str, left_out: int, opened: dict[str, Any]
 ) -> str:
     return (
         _templates()
         .get_template("listing.html.j2")
         .render(
-            location=str(client.location),
+            location=str(store.location),
             code=code,
             rows=serialize.workflow_rows(frame),
             opened=opened,
             left_out=max(0, left_out),
             read_at=f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC",
-            style=base.style("static"),
+            style=bundle.style("static"),
         )
     )
 
@@ -121,7 +121,7 @@ MOST_PAYLOADS = 6_000_000
 MOST_TEXT = 20_000
 
 
-def fallback(client: Client, run: Run) -> str:
+def fallback(store: Store, run: RunData) -> str:
     """Return the graph as an image with the facts, to stand in a notebook's file.
 
     An image, because in it nothing could run; it follows the reader's light or dark by itself.
@@ -135,7 +135,7 @@ def fallback(client: Client, run: Run) -> str:
         image = ""
     return _render_run(
         "run.html.j2",
-        client,
+        store,
         row=run.row,
         took=Times(run.graph).took(run.workflow_id),
         forks=run.forks,
@@ -147,21 +147,21 @@ def fallback(client: Client, run: Run) -> str:
     )
 
 
-def _render_run(template: str, client: Client, **values: Any) -> str:
+def _render_run(template: str, store: Store, **values: Any) -> str:
     made = _templates().get_template(template)
-    return made.render(location=str(client.location), style=base.style("static"), **values)
+    return made.render(location=str(store.location), style=bundle.style("static"), **values)
 
 
 def _now() -> str:
     return f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def inspect_page(client: Client, run: Run, style: str) -> str:
+def inspect_page(store: Store, run: RunData, style: str) -> str:
     """Return one file with the graph, the timeline, the table of steps, and what each one did."""
-    script = base.module("offline")
+    script = bundle.module("offline")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # "</script>" within a text would end the script's element.
-    recorded = json.dumps(record(client, run), ensure_ascii=False).replace("<", "\\u003c")
+    recorded = json.dumps(record(store, run), ensure_ascii=False).replace("<", "\\u003c")
     name = run.row.get("name", "workflow")
     return (
         _templates()
@@ -172,13 +172,13 @@ def inspect_page(client: Client, run: Run, style: str) -> str:
             script_hash=f"sha256-{digest}",
             style=style,
             recorded=recorded,
-            fallback=fallback(client, run),
-            note=f"{client.location} · read {_now()} · made by dbos_notebook; it needs no network.",
+            fallback=fallback(store, run),
+            note=f"{store.location} · read {_now()} · made by dbos_notebook; it needs no network.",
         )
     )
 
 
-def record(client: Client, run: Run) -> dict[str, Any]:
+def record(store: Store, run: RunData) -> dict[str, Any]:
     """Return all that the browser half may ask of a run."""
     pictures: dict[str, Any] = {}
     groups: dict[str, Any] = {}
@@ -192,7 +192,7 @@ def record(client: Client, run: Run) -> dict[str, Any]:
         found = [] if shown is None else [k for k, n in shown.nodes.items() if n["kind"] == "group"]
         for key in found[:MOST_GROUPS]:
             name = shown.nodes[key]["group"] if shown is not None else ""
-            told = node_details.of_node(client, run, key, view)
+            told = node_details.of_node(store, run, key, view)
             groups[_text(key)] = {"key": as_plain(key), **told}
             named = json.dumps([kind, name], separators=(",", ":"), ensure_ascii=False)
             pictures[named] = run.drawn({**view, "open": [name]})
@@ -208,7 +208,7 @@ def record(client: Client, run: Run) -> dict[str, Any]:
         },
         "pictures": pictures,
         "groups": groups,
-        "nodes": _told(client, run),
+        "nodes": _told(store, run),
         "list": run.listed(),
     }
 
@@ -218,20 +218,20 @@ def _text(key: Any) -> str:
     return json.dumps(as_plain(key), separators=(",", ":"), ensure_ascii=False)
 
 
-def _told(client: Client, run: Run) -> dict[str, Any]:
+def _told(store: Store, run: RunData) -> dict[str, Any]:
     """Return what each workflow and step tells, the root first, within the bound of payloads."""
     ids = [key for key, node in run.graph.nodes.items() if node["kind"] == "workflow"]
     ids = [run.workflow_id, *(each for each in ids if each != run.workflow_id)][:MOST_LISTED]
     told: dict[str, Any] = {}
     room = MOST_PAYLOADS
-    flows = client.workflows(ids, load_input=True, load_output=True, limit=None)
-    for one in details.many(client, flows):
+    flows = store.workflows(ids, load_input=True, load_output=True, limit=None)
+    for one in details.many(store, flows):
         found = {"kind": "workflow", "key": one["row"]["id"], **one, "forks": []}
         if one["row"]["id"] == run.workflow_id:
             found["forks"] = list(run.forks)
         room = _bounded(found, room)
         told[_text(one["row"]["id"])] = found
-    frame = client.steps(ids, load_output=True).head(MOST_LISTED)
+    frame = store.steps(ids, load_output=True).head(MOST_LISTED)
     for workflow_id, number, found in node_details.many_steps(frame):
         room = _bounded(found, room)
         told[_text((workflow_id, number))] = {"key": [workflow_id, number], **found}

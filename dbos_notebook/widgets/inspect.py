@@ -12,17 +12,19 @@ import traitlets
 
 from dbos_notebook.drawing import svg
 from dbos_notebook.errors import FilterError
+from dbos_notebook.graphs.build import read_graph
 from dbos_notebook.tables.filters import as_texts
-from dbos_notebook.widgets import base, html_export, node_details, serialize
+from dbos_notebook.widgets import bundle, html_export, node_details, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
-from dbos_notebook.widgets.run_data import Run, as_key, as_plain
+from dbos_notebook.widgets.run_data import RunData, as_key, as_plain
+from dbos_notebook.workflow import Workflow
 
 if TYPE_CHECKING:
-    from dbos_notebook.client import Client
+    from dbos_notebook.control.controller import Controller
     from dbos_notebook.control.receipt import Receipt
     from dbos_notebook.graphs.comparison import Comparison
-    from dbos_notebook.workflow import Workflow
+    from dbos_notebook.store import Store
 
 MOST_ROWS = 300
 
@@ -34,14 +36,14 @@ class Compared:
         self.ids = ids
         self._comparison = comparison
         # The merged graph is drawn as a run of its own.
-        self._run = Run(ids[0], comparison.graph, {}, [])
+        self._run = RunData(ids[0], comparison.graph, {}, [])
 
     @classmethod
-    def read(cls, client: Client, first: str, second: str) -> Compared:
+    def read(cls, store: Store, first: str, second: str) -> Compared:
         """Read both now."""
         from dbos_notebook import graphs
 
-        one, other = (client.graph(each, load_output=True) for each in (first, second))
+        one, other = (read_graph(store, each, load_output=True) for each in (first, second))
         return cls((first, second), graphs.compare(one, other))
 
     def told(self, view: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def style() -> str:
     """Return the view's style, with the colours of pictures in light and in dark."""
     light = svg.rules(".dn-inspect .dn-canvas", "light")
     dark = svg.rules('.dn-inspect[data-theme="dark"] .dn-canvas', "dark")
-    return "\n".join([base.style("base"), light, dark, base.style("inspect")])
+    return "\n".join([bundle.style("base"), light, dark, bundle.style("inspect")])
 
 
 class Inspect(View):
@@ -105,7 +107,7 @@ class Inspect(View):
     'db.steps("checkout-5-bad", load_output=True).set_index("function_id").loc[3]'
     """
 
-    _esm = base.module("inspect")
+    _esm = bundle.module("inspect")
     _css = style()
 
     workflow_id = traitlets.Unicode().tag(sync=True)
@@ -114,14 +116,20 @@ class Inspect(View):
     _start = traitlets.Dict().tag(sync=True)
 
     def __init__(
-        self, client: Client, workflow_id: str, *, live: bool = True, tab: str = "graph"
+        self,
+        store: Store,
+        controller: Controller,
+        workflow_id: str,
+        *,
+        live: bool = True,
+        tab: str = "graph",
     ) -> None:
         if tab not in TABS:
             raise FilterError(f"tab={tab!r} is none. Use one of {TABS}.")
-        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._runs: OrderedDict[str, RunData] = OrderedDict()
         self._compared: Compared | None = None
-        self._actions = Actions(client)
-        self._client = client
+        self._actions = Actions(store, controller)
+        self._store = store
         ids = as_texts(workflow_id, "workflow_id")
         if len(ids) != 1:
             raise FilterError(f"inspect takes one workflow, not {len(ids)}. Call it for each.")
@@ -129,11 +137,11 @@ class Inspect(View):
         self._run(ids[0])
         start = {
             "tab": tab,
-            "read_only": client.read_only,
+            "read_only": controller.read_only,
             "forbidden": self._actions.forbidden(),
-            "location": str(client.location),
+            "location": str(store.location),
         }
-        super().__init__(client, workflow_id=ids[0], live=live, _start=start)
+        super().__init__(store, workflow_id=ids[0], live=live, _start=start)
         self._answers = {
             "show": self._show,
             "node": self._node,
@@ -169,7 +177,7 @@ class Inspect(View):
     @property
     def workflow(self) -> Workflow:
         """The workflow that is shown, as it is in the database now."""
-        return self._client.workflow(self.workflow_id)
+        return Workflow.read(self._store, self.workflow_id)
 
     @property
     def graph(self) -> Any:
@@ -181,10 +189,10 @@ class Inspect(View):
         """The Python that gives what is selected, where the client is called ``db``."""
         return node_details.code(self._run(self.workflow_id), self.selection)
 
-    def _run(self, workflow_id: str, *, anew: bool = False) -> Run:
+    def _run(self, workflow_id: str, *, anew: bool = False) -> RunData:
         found = None if anew else self._runs.get(workflow_id)
         if found is None:
-            found = Run.read(self._client, workflow_id)
+            found = RunData.read(self._store, workflow_id)
             before = self._runs.get(workflow_id)
             # What was drawn of it is as good as before; of what still runs, a bar is longer now.
             if before is not None and before.stamp == found.stamp and not found.active:
@@ -204,7 +212,7 @@ class Inspect(View):
         view = message.get("view") or {}
         return {**self._shown(run, view), **state, "took": _since(begun)}
 
-    def _shown(self, run: Run, view: Mapping[str, Any]) -> dict[str, Any]:
+    def _shown(self, run: RunData, view: Mapping[str, Any]) -> dict[str, Any]:
         return {"facts": run.facts(), "picture": run.drawn(view), "open": view.get("open") or []}
 
     def _reveal(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -219,7 +227,7 @@ class Inspect(View):
         key = as_key(message["key"])
         return {
             "key": message["key"],
-            **node_details.of_node(self._client, run, key, message["view"]),
+            **node_details.of_node(self._store, run, key, message["view"]),
         }
 
     def _search(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -229,12 +237,12 @@ class Inspect(View):
         return self._run(_id(message)).listed()
 
     def _raw(self, message: dict[str, Any]) -> dict[str, Any]:
-        return {"payloads": node_details.raw(self._client, as_key(message["key"]))}
+        return {"payloads": node_details.raw(self._store, as_key(message["key"]))}
 
     def _compare(self, message: dict[str, Any]) -> dict[str, Any]:
         first, second = str(message["first"]), str(message["second"])
         if self._compared is None or self._compared.ids != (first, second) or message.get("anew"):
-            self._compared = Compared.read(self._client, first, second)
+            self._compared = Compared.read(self._store, first, second)
         return self._compared.told(message.get("view") or {})
 
     def _code(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -243,15 +251,15 @@ class Inspect(View):
 
     def static_html(self) -> str:
         """Return the picture and the facts as HTML that needs no kernel."""
-        return html_export.fallback(self._client, self._run(self.workflow_id))
+        return html_export.fallback(self._store, self._run(self.workflow_id))
 
     def _page(self) -> str:
         return html_export.inspect_page(
-            self._client, self._run(self.workflow_id, anew=True), self._css
+            self._store, self._run(self.workflow_id, anew=True), self._css
         )
 
     def __repr__(self) -> str:
-        return f"<Inspect {self.workflow_id!r} {self._client.location}>"
+        return f"<Inspect {self.workflow_id!r} {self._store.location}>"
 
 
 def _id(message: Mapping[str, Any]) -> str:

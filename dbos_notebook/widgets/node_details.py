@@ -10,36 +10,37 @@ from dbos_notebook.errors import StepNotFoundError
 from dbos_notebook.payloads import RecordedError
 from dbos_notebook.tables import pages
 from dbos_notebook.widgets import details, serialize
-from dbos_notebook.widgets.run_data import Run, as_plain, node_in_short
+from dbos_notebook.widgets.run_data import RunData, as_plain, node_in_short
+from dbos_notebook.workflow import Workflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import pandas as pd
 
-    from dbos_notebook.client import Client
     from dbos_notebook.payloads.decoders import Decoder
+    from dbos_notebook.store import Store
 
 MOST_MEMBERS = 50
 _PAYLOADS = ("input", "output", "error")
 
 
-def of_node(client: Client, run: Run, key: Any, view: Mapping[str, Any]) -> dict[str, Any]:
+def of_node(store: Store, run: RunData, key: Any, view: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is known of a node, with its payloads decoded."""
     if isinstance(key, str):
-        return {"kind": "workflow", **details.itself(client, key)}
+        return {"kind": "workflow", **details.itself(store, key)}
     shown = run.picture(view).shown
     if shown is not None and key in shown and shown.nodes[key]["kind"] == "group":
         return _group(run, shown.nodes[key], key)
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
-        return of_step(client, *key)
+        return of_step(store, *key)
     node = run.graph.nodes.get(key, {})
     return {"kind": "running", "workflow_id": node.get("workflow_id"), "name": node.get("name")}
 
 
-def of_step(client: Client, workflow_id: str, number: int) -> dict[str, Any]:
+def of_step(store: Store, workflow_id: str, number: int) -> dict[str, Any]:
     """Return a step with its result."""
-    page = _page(client, workflow_id, number, client._decoder)
+    page = _page(store, workflow_id, number, store.decoder)
     return next(found for _, _, found in many_steps(page))
 
 
@@ -75,15 +76,15 @@ def attempts_of(error: Any) -> int | None:
 
 
 @repeat_if_changed
-def _page(client: Client, workflow_id: str, number: int, decoder: Decoder) -> pd.DataFrame:
-    with client._reader.session() as session:
-        page = pages.step_page(session, client._queries, workflow_id, number - 1, 1, decoder)
+def _page(store: Store, workflow_id: str, number: int, decoder: Decoder) -> pd.DataFrame:
+    with store.session() as session:
+        page = pages.step_page(session, store.queries, workflow_id, number - 1, 1, decoder)
     if page.frame.empty or int(page.frame["function_id"].iloc[0]) != number:
         raise StepNotFoundError(f"Workflow {workflow_id!r} has no step {number} any more.")
     return page.frame
 
 
-def _group(run: Run, node: Mapping[str, Any], key: Any) -> dict[str, Any]:
+def _group(run: RunData, node: Mapping[str, Any], key: Any) -> dict[str, Any]:
     members = list(node["members"])
     found = {
         "kind": "group",
@@ -99,18 +100,15 @@ def _group(run: Run, node: Mapping[str, Any], key: Any) -> dict[str, Any]:
     return {**found, "kind": "group"}
 
 
-def raw(client: Client, key: Any) -> list[dict[str, Any]]:
-    """Return the payloads of a node as they are stored, for who doubts how they were decoded."""
-    as_stored = type(client)(
-        client._reader,
-        client.catalog,
-        lambda text, serialization, _: {"format": serialization or "not named", "text": text},
+def raw(store: Store, key: Any) -> list[dict[str, Any]]:
+    """Return the payloads of a node as they are stored, without decoding them."""
+    raw_store = store.with_decoder(
+        lambda text, serialization, _: {"format": serialization or "not named", "text": text}
     )
-    as_stored._queries = client._queries
     if isinstance(key, str):
-        record = as_stored.workflow(key).row
+        record = Workflow.read(raw_store, key).row
     else:
-        record = _page(as_stored, key[0], key[1], as_stored._decoder).iloc[0]
+        record = _page(raw_store, key[0], key[1], raw_store.decoder).iloc[0]
     found = []
     for name in _PAYLOADS:
         stored = record.get(name)
@@ -121,13 +119,13 @@ def raw(client: Client, key: Any) -> list[dict[str, Any]]:
     return found
 
 
-def code(run: Run, key: Any) -> str:
+def code(run: RunData, key: Any) -> str:
     """Write the Python that gives what is looked at.
 
     Examples
     --------
     >>> db = dbos_notebook.connect(example_database)
-    >>> code(Run.read(db, "checkout-1"), ("checkout-1", 3))
+    >>> code(RunData.read(db._store, "checkout-1"), ("checkout-1", 3))
     'db.steps("checkout-1", load_output=True).set_index("function_id").loc[3]'
     """
     from dbos_notebook.widgets.query_form import literal

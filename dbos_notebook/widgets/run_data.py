@@ -26,8 +26,8 @@ from dbos_notebook.widgets import details, serialize
 if TYPE_CHECKING:
     import networkx as nx
 
-    from dbos_notebook.client import Client
     from dbos_notebook.drawing.picture import Picture
+    from dbos_notebook.store import Store
 
 ACTIVE = ("PENDING", "ENQUEUED", "DELAYED")
 FAILED = ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
@@ -61,7 +61,7 @@ def as_plain(key: Any) -> Any:
     return [as_plain(part) for part in key] if isinstance(key, tuple) else key
 
 
-class Run:
+class RunData:
     """A workflow and all below it, as they were at one time.
 
     Attributes
@@ -85,14 +85,14 @@ class Run:
 
     @classmethod
     @repeat_if_changed
-    def read(cls, client: Client, workflow_id: str, *, results: bool = False) -> Run:
+    def read(cls, store: Store, workflow_id: str, *, results: bool = False) -> RunData:
         """Read it now, in one snapshot; raises WorkflowNotFoundError."""
-        with client._reader.session() as session:
+        with store.session() as session:
             found = build.read(
-                session, client._queries, workflow_id, depth=None, forks=False, load_output=results
+                session, store.queries, workflow_id, depth=None, forks=False, load_output=results
             )
-            forks = details.forks(client, session, workflow_id)
-        graph = build.graph_of(found, workflow_id, str(client.location))
+            forks = details.forks(store, session, workflow_id)
+        graph = build.graph_of(found, workflow_id, str(store.location))
         frame = found.workflows
         (row,) = serialize.workflow_rows(frame[frame["workflow_id"] == workflow_id])
         return cls(workflow_id, graph, row, forks)

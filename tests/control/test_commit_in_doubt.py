@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from by_hand import add_workflow, set_status, write
+from raw_rows import add_workflow, set_status, write
 from servers import CORPUS, PostgresServer, Proxy, start_postgres, start_standby, wait_until
 from sqlalchemy.engine import make_url
 from test_schedules import add

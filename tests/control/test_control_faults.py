@@ -83,7 +83,7 @@ def test_an_interrupted_bulk_fork_tells_what_was_done_and_can_go_on(still: dn.Cl
     assert 20 < receipt.counts["done"] < COUNT
     assert_true_of_forks(still, receipt, ids)
     assert "not begun: interrupted" in set(receipt.to_frame()["detail"])
-    assert still.last_receipt is receipt
+    assert still.last_receipt() is receipt
     # The same call goes on where it was stopped, and makes none twice.
     rest = still.fork(ids, "first", key="go on", confirm=True)
     assert rest.counts["unchanged"] == receipt.counts["done"]
@@ -192,7 +192,7 @@ def test_an_interrupted_bulk_cancel_is_true_row_by_row(still: dn.Client) -> None
         except dn.ControlInterrupt as error:
             receipt = error.receipt
         except KeyboardInterrupt:
-            receipt = still.last_receipt
+            receipt = still.last_receipt()
         try:
             thread.join()
             time.sleep(0.05)

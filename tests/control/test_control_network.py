@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from by_hand import set_status
+from raw_rows import set_status
 from servers import PostgresServer, Proxy, start_pgbouncer, wait_until
 
 import dbos_notebook as dn

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from by_hand import write
+from raw_rows import write
 
 import dbos_notebook as dn
 from dbos_notebook import graphs

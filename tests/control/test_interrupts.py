@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from by_hand import write
+from raw_rows import write
 from test_schedules import add
 
 import dbos_notebook as dn
@@ -66,7 +66,7 @@ def test_ctrl_c_pressed_twice_while_the_receipt_is_read(db: dn.Client) -> None:
     with pytest.raises(dn.ControlInterrupt) as caught:
         plan.apply()
     assert caught.value.receipt.counts["done"] == 2
-    assert db.last_receipt is caught.value.receipt
+    assert db.last_receipt() is caught.value.receipt
     assert plan.apply().counts["unchanged"] == 2
 
 

@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from by_hand import write
+from raw_rows import write
 
 import dbos_notebook as dn
 

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import psycopg
 import pytest
+from dbos_notebook.steering import base as making
 from processes import in_child
 from servers import CORPUS, PostgresServer
 from test_faults_postgres import READS
@@ -25,7 +26,6 @@ from test_faults_postgres import READS
 import dbos_notebook as dn
 from dbos_notebook.database import sqlite_file
 from dbos_notebook.database.reader import TABLES
-from dbos_notebook.steering import base as making
 from dbos_notebook.tables.columns import expected_columns
 
 VERSIONS = ("2.0.0", "2.20.0")
@@ -186,14 +186,14 @@ def test_noticing_changes_takes_no_request_of_its_own(postgres_server: PostgresS
     with dn.connect(url) as db:
         db.workflows(limit=3)
         sessions = 0
-        session = db._reader.session
+        session = db._store.reader.session
 
         def counted() -> Any:
             nonlocal sessions
             sessions += 1
             return session()
 
-        db._reader.session = counted  # type: ignore[method-assign]
+        db._store.reader.session = counted  # type: ignore[method-assign]
         db.workflows(limit=3)
         assert sessions == 1
 
@@ -242,7 +242,7 @@ def test_rows_that_are_deleted_between_two_sessions_of_a_call(tmp_path: Path, de
     path = tmp_path / "app.sqlite"
     path.write_bytes(original)
     with dn.connect(path) as db:
-        session, moment, opened = db._reader.session, 0, 0
+        session, moment, opened = db._store.reader.session, 0, 0
 
         def hooked() -> Any:
             nonlocal opened
@@ -251,7 +251,7 @@ def test_rows_that_are_deleted_between_two_sessions_of_a_call(tmp_path: Path, de
             opened += 1
             return session()
 
-        db._reader.session = hooked  # type: ignore[method-assign]
+        db._store.reader.session = hooked  # type: ignore[method-assign]
         for name, call in SEVERAL.items():
             for moment in range(20):
                 path.write_bytes(original)
@@ -336,7 +336,7 @@ db = dn.connect(sys.argv[1])
 db.cancel("queued-2")
 count = sa.text("SELECT count(*) AS n FROM dbos.workflow_status".replace(
     "dbos.", "" if db.catalog.dialect == "sqlite" else "dbos."))
-with db._reader.session() as session:
+with db._store.reader.session() as session:
     before = session.rows(count)
     children = [os.fork()]
     if children[0]:
@@ -375,7 +375,7 @@ def test_a_fork_while_a_thread_holds_the_locks_does_not_hang(url: str) -> None:
     held, over = threading.Event(), threading.Event()
     with dn.connect(url) as db:
         db.workflows(limit=3)
-        reader: Any = db._reader
+        reader: Any = db._store.reader
         own = reader._idle._lock if reader.dialect == "postgresql" else reader._file._lock
 
         def hold() -> None:

@@ -151,7 +151,10 @@ def test_reading_through_a_pooler_is_read_only(
 ) -> None:
     with start_pgbouncer(postgres_server, mode) as bouncer:
         db = dn.connect(bouncer.url(corpus))
-        with pytest.raises(dn.NotebookError, match="read-only"), db._reader.session() as session:
+        with (
+            pytest.raises(dn.NotebookError, match="read-only"),
+            db._store.reader.session() as session,
+        ):
             session.execute("UPDATE dbos.workflow_status SET status = 'CANCELLED'")  # type: ignore[attr-defined]
         db.close()
 
@@ -169,7 +172,7 @@ def test_the_stricter_statement_timeout_holds(
         dn.connect(
             f"{url}{separator}options=-c%20statement_timeout%3D{on_role}", statement_timeout=asked
         ) as db,
-        db._reader.session() as session,
+        db._store.reader.session() as session,
     ):
         rows = session.execute("SHOW statement_timeout")  # type: ignore[attr-defined]
     assert rows == [{"statement_timeout": expected}]
@@ -389,7 +392,7 @@ def test_on_a_silent_network_an_interrupt_ends_a_read_at_once(
         db = dn.connect(proxy.url(many))
         proxy.silent = True
         if when == "connecting":
-            db._reader._idle.close()  # type: ignore[attr-defined]
+            db._store.reader._idle.close()  # type: ignore[attr-defined]
         began: list[float] = []
 
         def interrupt() -> None:
@@ -415,7 +418,7 @@ def test_a_read_takes_few_round_trips(
     with Proxy(postgres_server) as proxy, dn.connect(proxy.url(corpus)) as db:
         READS[name](db)
         # The answer to the last ROLLBACK is waited for, so that it is not counted below.
-        idle = db._reader._idle  # type: ignore[attr-defined]
+        idle = db._store.reader._idle  # type: ignore[attr-defined]
         idle.keep(idle.take())
         before = proxy.requests
         READS[name](db)

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import graphviz
 import networkx as nx
 import pytest
-import runs
+import sample_graphs
 
 import dbos_notebook as dn
 from dbos_notebook import graphs
@@ -70,14 +70,14 @@ def test_every_node_is_drawn_and_bound_to_its_key(db: dn.Client) -> None:
 
 def test_time_runs_one_way() -> None:
     for direction, axis in (("LR", 0), ("TB", 1)):
-        graph = runs.failing()
+        graph = sample_graphs.failing()
         places = boxes(dn.draw(graph, direction=direction))
         for tail, head in graph.edges:
             assert places[tail][axis] < places[head][axis], (direction, tail, head)
 
 
 def test_concurrent_steps_stand_side_by_side() -> None:
-    places = boxes(dn.draw(runs.concurrent(), direction="LR"))
+    places = boxes(dn.draw(sample_graphs.concurrent(), direction="LR"))
     fetches = {places["report-1", number] for number in range(3, 11)}
     cleans = {places["report-1", number] for number in range(11, 17)}
     middle = [sum(x for x, _ in each) / len(each) for each in (fetches, cleans)]
@@ -85,13 +85,13 @@ def test_concurrent_steps_stand_side_by_side() -> None:
     assert max(x for x, _ in fetches) - min(x for x, _ in fetches) < 60
     assert middle[0] < middle[1]
     for direction, axis in (("LR", 1), ("TB", 0)):  # and the first one first
-        places = boxes(dn.draw(runs.concurrent(), direction=direction))
+        places = boxes(dn.draw(sample_graphs.concurrent(), direction=direction))
         order = [places["report-1", number][axis] for number in range(3, 11)]
         assert order == sorted(order), direction
 
 
 def test_many_to_many_links_meet_in_one_point() -> None:
-    graph = runs.concurrent()
+    graph = sample_graphs.concurrent()
     assert sum(kind == "next" for *_, kind in graph.edges(data="kind")) == 48 + 8 + 6 + 4
     svg = dn.draw(graph).svg
     # 8 + 6 lines with the junction instead of 48.
@@ -100,7 +100,7 @@ def test_many_to_many_links_meet_in_one_point() -> None:
 
 
 def test_a_failure_says_where_and_why() -> None:
-    picture = dn.draw(runs.failing())
+    picture = dn.draw(sample_graphs.failing())
     said = texts(picture)
     assert (
         "failed in order › fulfil › ship › book_courier #3 — "
@@ -112,7 +112,7 @@ def test_a_failure_says_where_and_why() -> None:
 
 
 def test_a_workflow_whose_own_code_failed() -> None:
-    sample = runs.Sample("w")
+    sample = sample_graphs.Sample("w")
     sample.workflow(
         "w", "order", 0, 1, "ERROR", error_type="builtins.KeyError", error_message="'sku'",
         on_failing_path=True,
@@ -123,7 +123,7 @@ def test_a_workflow_whose_own_code_failed() -> None:
 
 @pytest.mark.parametrize("status", ["ENQUEUED", "DELAYED"])
 def test_a_workflow_with_no_steps(status: str) -> None:
-    sample = runs.Sample("w")
+    sample = sample_graphs.Sample("w")
     sample.workflow("w", "order", 0, None, status)
     picture = dn.draw(sample.graph)
     assert status.lower() in texts(picture)
@@ -138,7 +138,7 @@ def test_an_empty_graph() -> None:
 
 @pytest.mark.parametrize("theme", ["auto", "light", "dark"])
 def test_hostile_names_stay_text(theme: str) -> None:
-    picture = dn.draw(runs.hostile(), theme=theme, fold=None)
+    picture = dn.draw(sample_graphs.hostile(), theme=theme, fold=None)
     said = texts(picture)
     assert any("<script>" in each for each in said)
     assert max(map(len, said)) < 400
@@ -147,7 +147,7 @@ def test_hostile_names_stay_text(theme: str) -> None:
 
 
 def test_hostile_names_in_dot_are_shown_letter_by_letter() -> None:
-    picture = dn.draw(runs.hostile(), fold=None)
+    picture = dn.draw(sample_graphs.hostile(), fold=None)
     root = ElementTree.fromstring(render(picture.dot.source, "svg").decode())
     shown = {"".join(each.itertext()) for each in root.iter(f"{SVG}text")}
     for name in (
@@ -164,19 +164,19 @@ def test_hostile_names_in_dot_are_shown_letter_by_letter() -> None:
 
 
 def test_a_changed_dot_is_drawn_as_it_is() -> None:
-    dot = dn.draw(runs.failing()).dot
+    dot = dn.draw(sample_graphs.failing()).dot
     assert isinstance(dot, graphviz.Digraph)
     dot.node("mine", "my own note")
     assert "my own note" in dn.draw(dot).svg
 
 
 def test_the_same_graph_gives_the_same_picture() -> None:
-    pictures = [dn.draw(runs.concurrent()).svg for _ in range(3)]
+    pictures = [dn.draw(sample_graphs.concurrent()).svg for _ in range(3)]
     assert len(set(pictures)) == 1
 
 
 def test_two_pictures_share_no_ids() -> None:
-    one, two = dn.draw(runs.failing()), dn.draw(runs.failing(), theme="dark")
+    one, two = dn.draw(sample_graphs.failing()), dn.draw(sample_graphs.failing(), theme="dark")
     ids = [{each.get("id") for each in parse(p).iter() if each.get("id")} for p in (one, two)]
     assert not ids[0] & ids[1]
     marks = [
@@ -186,7 +186,7 @@ def test_two_pictures_share_no_ids() -> None:
 
 
 def test_accessible() -> None:
-    root = parse(dn.draw(runs.failing()))
+    root = parse(dn.draw(sample_graphs.failing()))
     assert root.get("role") == "img"
     named = root.get("aria-labelledby", "").split()
     said = {each.get("id"): each.text for each in root if each.get("id") in named}
@@ -195,18 +195,18 @@ def test_accessible() -> None:
 
 
 def test_dark_is_a_style_of_this_picture_alone() -> None:
-    picture = dn.draw(runs.failing())
+    picture = dn.draw(sample_graphs.failing())
     root = parse(picture)
     (style,) = root.iter(f"{SVG}style")
     rules = (style.text or "").removeprefix("@media (prefers-color-scheme:dark){")[:-1]
     for rule in rules.split("}")[:-1]:
         assert rule.startswith(f"#{root.get('id')} .")
     for theme in ("light", "dark"):
-        assert not list(parse(dn.draw(runs.failing(), theme=theme)).iter(f"{SVG}style"))
+        assert not list(parse(dn.draw(sample_graphs.failing(), theme=theme)).iter(f"{SVG}style"))
 
 
 def test_files(tmp_path: Path) -> None:
-    picture = dn.draw(runs.failing())
+    picture = dn.draw(sample_graphs.failing())
     begins = {
         "svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF", "dot": b"digraph", "gv": b"digraph",
         "txt": b"order", "html": b"<!doctype html>",
@@ -220,7 +220,7 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_what_a_notebook_gets() -> None:
-    picture = dn.draw(runs.failing())
+    picture = dn.draw(sample_graphs.failing())
     data, metadata = picture._repr_mimebundle_()
     assert set(data) == {"image/svg+xml", "image/png", "text/plain"}
     assert metadata["image/png"] == {
@@ -237,7 +237,7 @@ def test_without_graphviz_the_notebook_gets_text_and_the_reason(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setitem(sys.modules, "pygraphviz", None)
-    picture = dn.draw(runs.failing())
+    picture = dn.draw(sample_graphs.failing())
     with pytest.raises(dn.GraphvizNotFoundError, match="pip install pygraphviz"):
         _ = picture.svg
     data, _ = picture._repr_mimebundle_()
@@ -259,9 +259,9 @@ def test_the_machines_own_dot_is_taken_first(
         "sys.stdout.buffer.write(graph.draw(format=sys.argv[1][2:], prog='dot'))\n"
     )
     program.chmod(0o755)
-    without = dn.draw(runs.failing()).svg
+    without = dn.draw(sample_graphs.failing()).svg
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert dn.draw(runs.failing()).svg == without
+    assert dn.draw(sample_graphs.failing()).svg == without
     assert (tmp_path / "asked").read_text() == "-Tjson0"
 
 
@@ -273,18 +273,18 @@ def test_a_dot_that_fails_or_hangs_is_an_error(
     program.write_text("#!/bin/sh\necho out of memory >&2; exit 3\n")
     program.chmod(0o755)
     with pytest.raises(dn.PictureError, match="failed with 3: out of memory"):
-        _ = dn.draw(runs.failing()).svg
+        _ = dn.draw(sample_graphs.failing()).svg
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setattr(layout, "PATIENCE", 0.3)
     begun = time.monotonic()
     with pytest.raises(dn.PictureError, match="stopped after"):
-        _ = dn.draw(runs.failing()).svg
+        _ = dn.draw(sample_graphs.failing()).svg
     assert time.monotonic() - begun < 10
 
 
 def test_too_many_nodes_are_refused_at_once() -> None:
     with pytest.raises(dn.PictureError, match=r"5,401 nodes .* fold at 'auto'"):
-        dn.draw(runs.many(900), fold=None)
+        dn.draw(sample_graphs.many(900), fold=None)
 
 
 @pytest.mark.parametrize(
@@ -298,14 +298,14 @@ def test_too_many_nodes_are_refused_at_once() -> None:
 )
 def test_arguments_that_make_no_sense(arguments: dict[str, object], said: str) -> None:
     with pytest.raises(dn.PictureError, match=said):
-        dn.draw(runs.failing(), **arguments)  # type: ignore[arg-type]
+        dn.draw(sample_graphs.failing(), **arguments)  # type: ignore[arg-type]
 
 
 def test_what_is_hidden_must_be_an_operation() -> None:
     with pytest.raises(dn.GraphError, match="Did you mean 'sleep'"):
-        dn.draw(runs.failing(), hide="sleeps")
-    hidden = dn.draw(runs.failing(), hide=["sleep", "get_result"])
-    assert "sleep 1.0 s" in texts(dn.draw(runs.failing()))
+        dn.draw(sample_graphs.failing(), hide="sleeps")
+    hidden = dn.draw(sample_graphs.failing(), hide=["sleep", "get_result"])
+    assert "sleep 1.0 s" in texts(dn.draw(sample_graphs.failing()))
     assert "sleep 1.0 s" not in texts(hidden)
     # What failed is never hidden.
     assert ("order-17", 4) in hidden.nodes.values()
@@ -317,7 +317,7 @@ def test_every_status_reads_without_colour() -> None:
 
     forms = set()
     for status in LIGHT.statuses:
-        sample = runs.Sample("w")
+        sample = sample_graphs.Sample("w")
         sample.workflow("w", "order", 0, 1, status)
         root = parse(dn.draw(sample.graph, theme="light"))
         mark = next(e for e in root.iter(f"{SVG}g") if e.get("transform") == "translate(7 17)")
@@ -374,7 +374,7 @@ def test_a_comparison_shows_what_changed(shop: dn.Client) -> None:
 def test_every_difference_has_a_mark_of_its_own() -> None:
     forms = set()
     for difference in DIFFERENCES:
-        sample = runs.Sample("w")
+        sample = sample_graphs.Sample("w")
         sample.graph.graph["root_second"] = "v"
         sample.workflow("w", "order", 0, 1, difference=difference)
         root = parse(dn.draw(sample.graph, theme="light"))
@@ -385,13 +385,13 @@ def test_every_difference_has_a_mark_of_its_own() -> None:
 
 
 def test_the_critical_path_goes_through_children() -> None:
-    picture = dn.draw(runs.failing(), critical_path=True)
+    picture = dn.draw(sample_graphs.failing(), critical_path=True)
     said = texts(picture)
     shares = [int(each[:-1]) for each in said if each.endswith("%") and each[:-1].isdigit()]
     assert len(shares) > 5
     assert sum(shares) == pytest.approx(100, abs=len(shares))
     black = [e for e in parse(picture).iter(f"{SVG}path") if e.get("opacity") == ".28"]
-    path = graphs.critical_path(runs.failing())
+    path = graphs.critical_path(sample_graphs.failing())
     # Not past a child as well: neither of the two edges from a start to its wait.
     assert len(black) == len(dict.fromkeys(path["node"])) - 1
 
@@ -420,7 +420,7 @@ def test_steps_numbered_from_0_as_typescripts_are(corpus_postgres: Callable[[str
 
 def test_a_large_layout_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    graph = runs.many(50)
+    graph = sample_graphs.many(50)
     picture = dn.draw(graph, fold=None)
     assert set(picture.nodes.values()) == set(graph)
     with monkeypatch.context() as patch:
@@ -430,8 +430,8 @@ def test_a_large_layout_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyP
 
 
 def test_pictures_drawn_by_several_threads_at_once() -> None:
-    graphs_of = [runs.failing() for _ in range(24)]
-    alone = dn.draw(runs.failing()).svg
+    graphs_of = [sample_graphs.failing() for _ in range(24)]
+    alone = dn.draw(sample_graphs.failing()).svg
     with ThreadPoolExecutor(8) as pool:
         drawn = list(pool.map(lambda graph: dn.draw(graph).svg, graphs_of))
     assert set(drawn) == {alone}
@@ -441,7 +441,7 @@ def test_a_png_that_fails_leaves_the_svg_and_a_warning(monkeypatch: pytest.Monke
     from dbos_notebook.drawing import raster
 
     monkeypatch.setattr(raster, "_CHILD", "import sys; sys.exit('no memory')")
-    sample = runs.Sample("w")
+    sample = sample_graphs.Sample("w")
     sample.workflow("w", "山田", 0, 1)
     picture = dn.draw(sample.graph)
     with pytest.warns(UserWarning, match="no memory"):

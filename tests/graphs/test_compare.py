@@ -12,7 +12,7 @@ import pytest
 from dbos import DBOSClient, SetWorkflowID
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import frame, frames, step, workflow
+from sample_rows import frame, frames, step, workflow
 
 import dbos_notebook as dn
 from dbos_notebook.graphs import Comparison, compare, execution_graph, fold, plain

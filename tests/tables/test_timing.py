@@ -23,7 +23,7 @@ from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn
 from dbos_notebook.tables import pages, timing
-from dbos_notebook.widgets.run_data import Run
+from dbos_notebook.widgets.run_data import RunData
 
 ERASED = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 TABLES = ("operation_outputs", "workflow_status")
@@ -203,8 +203,8 @@ def checked(db: dn.Client, lives: Sequence[Life]) -> None:
 def same_in_sql(db: dn.Client) -> None:
     """The rules in SQL and in memory give the same, where no steps are needed to tell."""
     now = round(time.time() * 1000)
-    queries = db._queries
-    with db._reader.session() as session:
+    queries = db._store.queries
+    with db._store.reader.session() as session:
         times = timing.sql_times(queries, now)
         key = queries.workflows.c.workflow_uuid.label("workflow_id")
         statement = sa.select(key, *(value.label(name) for name, value in times.items()))
@@ -255,9 +255,9 @@ def test_the_same_on_postgres(postgres_server: PostgresServer) -> None:
         waiting = frame[frame["status"] == "ENQUEUED"].groupby("queue_name", observed=True)
         for name, longest in waiting["queue_wait"].max().items():
             assert abs(queues.loc[name, "oldest_wait"] - longest) < pd.Timedelta("10s")
-        with db._reader.session() as session:
-            order = pages.Order("duration", descending=True)
-            page = pages.page(session, db._queries, {}, order, 1000)
+        with db._store.reader.session() as session:
+            order = pages.SortOrder("duration", descending=True)
+            page = pages.page(session, db._store.queries, {}, order, 1000)
         known = page.frame["duration"].dropna()
         assert len(known) > 100
         ended = page.frame["status"].isin(["SUCCESS", "ERROR"])
@@ -336,7 +336,7 @@ def test_who_was_cancelled_on_its_queue_may_have_run_before(empty: Path, ran_bef
     with dn.connect(empty) as db:
         said, card = db.timeline("w").text, str(db.workflow("w"))
         drawn = dn.draw(db.graph("w")).svg
-        inspected = Run.read(db, "w").facts()["unstarted"]
+        inspected = RunData.read(db, "w").facts()["unstarted"]
     most = "6.0 s" if ran_before else "5.0 s"
     sentence = f"waited at most {most}; whether it ran before is not recorded"
     assert sentence in said

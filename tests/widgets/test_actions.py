@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from asking_widgets import ask
+from widget_messages import ask
 
 import dbos_notebook as dn
 

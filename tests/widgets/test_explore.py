@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking_widgets import ask
+from widget_messages import ask
 
 import dbos_notebook as dn
 from dbos_notebook.widgets import query_form

@@ -16,13 +16,13 @@ from typing import Any
 
 import psutil
 import pytest
-from asking_widgets import ask
+from widget_messages import ask
 
 import dbos_notebook as dn
 from dbos_notebook.drawing.diagram import short_id
 from dbos_notebook.server.cli import main
 from dbos_notebook.server.commands import report
-from dbos_notebook.widgets import base
+from dbos_notebook.widgets import bundle
 from dbos_notebook.widgets.inspect import Inspect
 from dbos_notebook.widgets.run_data import as_key
 
@@ -275,7 +275,7 @@ def test_the_state_that_a_notebook_keeps_is_small(db: dn.Client) -> None:
     assert "PaymentDeclined" not in str(state)
     scripts = (files("dbos_notebook.widgets") / "js").iterdir()
     assert sum(len(each.read_bytes()) for each in scripts if each.name.endswith(".js")) < 150_000
-    assert "import " not in base.module("inspect")
+    assert "import " not in bundle.module("inspect")
 
 
 def test_a_notebook_without_a_kernel_shows_the_graph(db: dn.Client) -> None:
@@ -368,6 +368,6 @@ def test_the_report_of_the_command_line(
 def test_no_two_names_of_a_script_are_the_same(view: str) -> None:
     # Its modules share one scope, in which a second declaration would be a syntax error.
     declared = re.compile(r"^(?:async )?(?:function|class|const|let) (\w+)", re.MULTILINE)
-    names = declared.findall(base.module(view))
+    names = declared.findall(bundle.module(view))
     assert len(names) > 5
     assert sorted(names) == sorted(set(names))

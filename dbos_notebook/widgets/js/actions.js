@@ -1,186 +1,241 @@
-// Cancel, resume, fork, repair: buttons that are on where DBOS would act, the plan of a click, one
-// confirmation, the receipt.
-import { copy, el, onEntered, put, replace } from "./dom.js";
-import { count, statusIcon } from "./format.js";
+// Cancel, resume, fork and repair: buttons that are enabled where DBOS would act, the plan of a
+// click, its confirmation, and the receipt.
+import { button, copyButton, el, focus, focusedElement, linkButton, onEntered, replace, uniqueId }
+  from "./dom.js";
+import { formatCount, pluralize } from "./format.js";
+import { statusIcon } from "./status.js";
+import { OUTCOMES } from "./status_data.js";
+/** @import {Action, ActionOptions, Answer, Ask, Child, Plan, Receipt} from "./types.js" */
 
+/** @typedef {Answer<"possible">["possible"]} Possible */
+/** @typedef {{key: keyof ActionOptions, label: string, values?: "steps" | "versions" | "queues"}} Option */
+
+/** @type {readonly Action[]} */
 const NAMES = ["cancel", "resume", "fork", "repair"];
-const TITLES = {
-  cancel: "Take it off its queue, or stop it at its next step",
-  resume: "Go on after its last recorded step",
-  fork: "Start a new run that copies the steps before one, and runs from there",
-  repair: "Fork it together with the failed children that made it fail",
+/** @type {Record<Action, {title: string, planned: string}>} */
+const ACTIONS = {
+  cancel: {
+    title: "Remove from the queue, or stop at the next step",
+    planned: "will be cancelled",
+  },
+  resume: {
+    title: "Continue after the last recorded step",
+    planned: "will be resumed",
+  },
+  fork: {
+    title: "Start a new run that copies the steps before a chosen one and runs from there",
+    planned: "will be forked",
+  },
+  repair: {
+    title: "Fork together with the failed children that caused the failure",
+    planned: "will be repaired",
+  },
 };
 const STEPS = ["failed", "first", "last"];
+const PLACEHOLDERS = { steps: "failed", versions: "latest", queues: "default" };
+/** @type {Option} */
+const QUEUE = { key: "queue_name", label: "queue", values: "queues" };
+/** @type {Option} */
+const VERSION = { key: "application_version", label: "version", values: "versions" };
+/** @type {Record<Action, readonly Option[]>} */
 const OPTIONS = {
-  cancel: [["cancel_children", "children too", "tick"]],
-  resume: [["queue_name", "queue", "queues"]],
-  fork: [["start_step", "from step", "steps"], ["application_version", "version", "versions"],
-    ["queue_name", "queue", "queues"]],
-  repair: [["application_version", "version", "versions"], ["queue_name", "queue", "queues"]],
+  cancel: [{ key: "cancel_children", label: "include children" }],
+  resume: [QUEUE],
+  fork: [{ key: "start_step", label: "from step", values: "steps" }, VERSION, QUEUE],
+  repair: [VERSION, QUEUE],
 };
-const OUTCOMES = { do: "SUCCESS", done: "SUCCESS", unchanged: "CANCELLED", refused: "ERROR",
-  failed: "ERROR", not_found: "ERROR", unknown: "MAX_RECOVERY_ATTEMPTS_EXCEEDED" };
+const MOST_CODE = 300;
 
 export class Actions {
-  // ask(kind, question) → answer or null; done(receipt) after something was written;
-  // find(id) shows a workflow, where there is a place for that.
-  constructor(forbidden, ask, done, find) {
-    // In lanes of its own: another's buttons beside these must not take their answers.
-    this.ask = (kind, question) => ask(kind, question, `${kind} ${this.lists}`);
-    this.done = done;
-    this.find = find;
+  /**
+   * @param {string | null} forbidden why nothing can be controlled
+   * @param {Ask} ask
+   * @param {(receipt: Receipt | null) => unknown} onDone called after something was written; null: it
+   *   failed
+   * @param {(id: string) => unknown} [openWorkflow] where a view can show another workflow
+   */
+  constructor(forbidden, ask, onDone, openWorkflow) {
+    this.id = uniqueId();
+    /** @type {Ask} */
+    // In lanes of its own: buttons elsewhere in the view must not replace its questions.
+    this.ask = (kind, question) => ask(kind, question, `${kind} ${this.id}`);
+    this.onDone = onDone;
+    this.openWorkflow = openWorkflow;
     this.forbidden = forbidden;
+    /** @type {readonly string[]} */
     this.ids = [];
+    /** What the buttons were last asked about; null: they must be asked again. */
+    /** @type {string | null} */
+    this.subject = null;
+    /** @type {Action} */
+    this.action = "cancel";
+    /** @type {ActionOptions} */
+    this.options = {};
+    this.key = "";
+    this.turn = 0;
+    /** @type {HTMLButtonElement | null} */
+    this.confirm = null;
+    /** @type {Answer<"targets"> | null} */
+    this.targets = null;
+    /** @type {Element | null} */
+    this.focusBefore = null;
     this.bar = el("span", { class: "dn-actions", role: "group", "aria-label": "Actions" });
     this.panel = el("div", { class: "dn-plan", hidden: true, role: "group", "aria-live": "polite" });
-    this.lists = `dn-${Math.random().toString(36).slice(2, 9)}`;
     this.showButtons(null);
   }
 
-  // The workflows that the buttons are about.
-  async about(ids, statuses = "") {
-    const known = ids.join("\n") + statuses;
-    const same = known === this.known;
-    this.known = known;
+  /**
+   * Set the workflows that the buttons act on, and enable the buttons that would do something.
+   * @param {readonly string[]} ids
+   * @param {string} [state] what is shown of them: where it changes, the buttons may change too
+   */
+  async setWorkflows(ids, state = "") {
+    const subject = ids.join("\n") + state;
+    if (subject === this.subject) return;
+    this.subject = subject;
     this.ids = ids;
-    if (same) return;
     if (!ids.length) {
       this.close();
       this.showButtons(null);
       return;
     }
     if (this.forbidden) return;
-    const answer = await this.ask("possible", { ids });
+    const answer = await this.ask("possible", { ids: [...ids] });
     if (answer) this.showButtons(answer.possible);
-    // What was not answered is asked again.
-    else if (this.known === known) this.known = null;
+    else if (this.subject === subject) this.subject = null;
   }
 
+  /** @param {Possible | null} possible */
   showButtons(possible) {
     replace(this.bar, NAMES.map((name) => {
       const found = possible?.[name];
-      const many = this.ids.length > 1 && found?.count ? ` ${count(found.count)}` : "";
-      const why = this.forbidden ?? found?.why;
-      return el("button", {
-        type: "button",
-        class: "dn-button",
-        title: found?.count ? TITLES[name] : (why || TITLES[name]),
-        disabled: !found?.count,
-        on: { click: () => this.begin(name) },
-      }, `${name[0].toUpperCase()}${name.slice(1)}${many}`);
+      const number = this.ids.length > 1 && found?.count ? ` ${formatCount(found.count)}` : "";
+      const reason = found?.count ? "" : this.forbidden ?? found?.why;
+      return button(`${capitalize(name)}${number}`, reason || ACTIONS[name].title,
+        () => this.begin(name), { disabled: !found?.count });
     }));
   }
 
-  begin(name, options = {}) {
-    this.action = name;
+  /**
+   * @param {Action} action
+   * @param {ActionOptions} [options]
+   */
+  begin(action, options = {}) {
+    this.action = action;
     this.options = options;
-    this.pressed = this.panel.getRootNode().activeElement;
-    // Of this click alone: whatever is sent twice is done once.
+    this.focusBefore = focusedElement(this.panel);
+    // A key of this click alone, so that a plan is applied once however often it is sent.
     const random = crypto.getRandomValues(new Uint8Array(6));
     this.key = `click-${[...random].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
-    return this.plan();
+    return this.showPlan();
   }
 
-  async plan() {
-    // Only a plan that is seen is confirmed: neither the one before, nor one that is under way.
+  async showPlan() {
+    // Only the plan that is shown can be confirmed: neither the previous one nor one in flight.
     if (this.confirm) this.confirm.disabled = true;
-    const turn = this.turn = (this.turn ?? 0) + 1;
-    const asked = { action: this.action, ids: this.ids, options: this.options, key: this.key };
-    const answer = await this.ask("plan", asked);
-    if (!answer) return;
+    const turn = this.turn += 1;
+    const { action, ids, options, key } = this;
+    const plan = await this.ask("plan", { action, ids: [...ids], options, key });
+    if (!plan) return;
     this.targets ??= await this.ask("targets", {});
     if (turn !== this.turn) return;
-    const { counts } = answer;
-    const confirm = el("button", { type: "button", class: "dn-button dn-confirm",
-      disabled: !counts.do, on: { click: () => this.apply(confirm, answer.key) } },
-      `${this.title()} ${count(counts.do)} ${counts.do === 1 ? "workflow" : "workflows"}`);
+    const ready = plan.counts.do ?? 0;
+    const confirm = button(`${capitalize(action)} ${pluralize(ready, "workflow")}`, null,
+      () => this.apply(confirm, plan.key), { class: "dn-button dn-confirm", disabled: !ready });
     this.confirm = confirm;
-    const code = el("code", { class: "dn-quiet" }, answer.code.slice(0, 300));
     replace(this.panel,
       el("div", { class: "dn-plan-head" },
-        el("b", {}, `Plan: ${this.action}`), this.tally(counts),
-        el("span", { class: "dn-space" }), this.optionInputs()),
-      answer.unlikely > 0 && el("p", { class: "dn-note dn-warn" },
-        `${count(answer.unlikely)} would wait: no running executor seems able to take them.`),
-      this.planTable(answer),
+        el("b", {}, `Plan: ${action}`), this.summary(plan.counts),
+        el("span", { class: "dn-space" }), OPTIONS[action].map((option) => this.optionInput(option))),
+      plan.unlikely > 0 && el("p", { class: "dn-note dn-warn" },
+        `${formatCount(plan.unlikely)} would stay enqueued: no live executor appears able to run them.`),
+      this.planTable(plan),
       el("div", { class: "dn-plan-foot" }, confirm,
-        el("button", { type: "button", class: "dn-button", on: { click: () => this.close() } },
-          "Do nothing"),
-        code,
-        el("button", { type: "button", class: "dn-quiet", on: { click: async (event) => {
-          event.target.textContent = (await copy(answer.code)) ? "copied" : "select it, and copy";
-        } } }, "copy as code")));
-    this.panel.setAttribute("aria-label", `Plan: ${this.action}`);
+        // Not "Cancel", which is the name of an action.
+        button("Discard", "Close the plan without changing anything", () => this.close()),
+        el("code", { class: "dn-quiet" }, plan.code.slice(0, MOST_CODE)),
+        copyButton("Copy code", "Copy the Python code of this plan", () => plan.code,
+          { class: "dn-quiet" })));
+    this.panel.setAttribute("aria-label", `Plan: ${action}`);
     this.panel.hidden = false;
     this.panel.scrollIntoView({ block: "nearest" });
-    if (!this.isHeld()) this.read();
+    if (!this.hasFocus()) this.focusRows();
   }
 
-  title() {
-    return this.action[0].toUpperCase() + this.action.slice(1);
+  /** @param {string} outcome */
+  describe(outcome) {
+    return outcome === "do" ? ACTIONS[this.action].planned : outcome.replace("_", " ");
   }
 
-  tally(counts) {
-    const words = Object.entries(counts).filter(([, number]) => number);
-    return el("span", { class: "dn-quiet" },
-      words.map(([word, number]) => `${count(number)} ${word.replace("_", " ")}`).join(", "));
+  /** @param {Record<string, number>} counts */
+  summary(counts) {
+    return el("span", { class: "dn-quiet" }, Object.entries(counts).filter(([, number]) => number)
+      .map(([outcome, number]) => `${formatCount(number)} ${this.describe(outcome)}`).join(", "));
   }
 
-  optionInputs() {
-    return (OPTIONS[this.action] ?? []).map(([key, label, kind]) => {
-      if (kind === "tick") {
-        const input = el("input", { type: "checkbox", checked: Boolean(this.options[key]) });
-        input.addEventListener("change", () => this.set(key, input.checked));
-        return el("label", { class: "dn-option" }, input, label);
-      }
-      const id = `${this.lists}-${key}`;
-      const values = kind === "steps" ? STEPS : (this.targets?.[kind] ?? []);
-      const input = el("input", { type: "text", list: id, spellcheck: "false", autocomplete: "off",
-        value: this.options[key] ?? "",
-        placeholder: { steps: "failed", versions: "latest", queues: "DBOS's own" }[kind] });
-      onEntered(input, () => {
-        if (input.value.trim() !== (this.options[key] ?? "")) this.set(key, input.value.trim());
-      });
-      return el("label", { class: "dn-option" }, label, input,
-        el("datalist", { id }, values.map((value) => el("option", { value }))));
+  /** @param {Option} option */
+  optionInput({ key, label, values }) {
+    const value = this.options[key] ?? "";
+    if (!values) {
+      const box = el("input", { type: "checkbox", checked: Boolean(value) });
+      box.addEventListener("change", () => this.setOption(key, box.checked));
+      return el("label", { class: "dn-option" }, box, label);
+    }
+    const id = `${this.id}-${key}`;
+    const suggestions = values === "steps" ? STEPS : this.targets?.[values] ?? [];
+    const input = el("input", { type: "text", list: id, spellcheck: "false", autocomplete: "off",
+      value, placeholder: PLACEHOLDERS[values] });
+    onEntered(input, () => {
+      const entered = input.value.trim();
+      if (entered !== (this.options[key] ?? "")) this.setOption(key, entered);
     });
+    return el("label", { class: "dn-option" }, label, input,
+      el("datalist", { id }, suggestions.map((suggestion) => el("option", { value: suggestion }))));
   }
 
-  set(key, value) {
+  /**
+   * @param {keyof ActionOptions} key
+   * @param {string | boolean} value
+   */
+  setOption(key, value) {
     this.options = { ...this.options, [key]: value };
-    return this.plan();
+    return this.showPlan();
   }
 
-  planTable(answer) {
-    const rows = answer.rows.map((row) => el("tr", {},
-      el("td", {}, statusIcon(OUTCOMES[row.verdict]), ` ${row.verdict.replace("_", " ")}`),
+  /** @param {Plan} plan */
+  planTable(plan) {
+    const rows = plan.rows.map((row) => el("tr", {},
+      el("td", {}, this.outcome(row.verdict)),
       el("td", {}, row.name && el("b", {}, row.name), " ", el("code", {}, row.workflow_id)),
       el("td", {}, row.status),
       el("td", { class: "dn-effect" }, row.effect),
       el("td", { class: "dn-effect" }, row.will_run)));
-    return this.scroll(el("table", {},
-      el("thead", {}, el("tr", {}, ["", "workflow", "status now", "what would happen", "will it run"]
-        .map((label) => el("th", { scope: "col" }, label)))),
-      el("tbody", {}, rows)), answer.left_out);
+    return table(["", "workflow", "current status", "effect", "will it run?"], rows, plan.left_out);
   }
 
-  scroll(table, leftOut) {
-    return el("div", { class: "dn-plan-rows", tabindex: "0" }, table,
-      leftOut > 0 && el("p", { class: "dn-note" }, `… and ${count(leftOut)} more`));
+  /** @param {string} outcome */
+  outcome(outcome) {
+    return [statusIcon(OUTCOMES[outcome] ?? ""), ` ${this.describe(outcome)}`];
   }
 
-  async apply(button, key) {
-    button.disabled = true;
-    button.textContent = "…";
+  /**
+   * @param {HTMLButtonElement} confirm
+   * @param {string} key
+   */
+  async apply(confirm, key) {
+    confirm.disabled = true;
+    confirm.textContent = "…";
     const receipt = await this.ask("apply", { key });
-    if (!receipt) {
-      this.close();
-      this.known = null;
-      this.done(null);
-      return;
-    }
+    this.subject = null;
+    if (receipt) this.showReceipt(receipt);
+    else this.close();
+    this.onDone(receipt);
+  }
+
+  /** @param {Receipt} receipt */
+  showReceipt(receipt) {
     const rows = receipt.rows.map((row) => el("tr", {},
-      el("td", {}, statusIcon(OUTCOMES[row.outcome]), ` ${row.outcome.replace("_", " ")}`),
+      el("td", {}, this.outcome(row.outcome)),
       el("td", {}, el("code", {}, row.workflow_id)),
       el("td", {}, row.status_before, row.status_after !== row.status_before
         && ` → ${row.status_after ?? ""}`),
@@ -188,45 +243,59 @@ export class Actions {
       el("td", { class: "dn-effect" }, row.detail)));
     replace(this.panel,
       el("div", { class: "dn-plan-head" }, el("b", {}, `Receipt: ${receipt.action}`),
-        this.tally(receipt.counts)),
+        this.summary(receipt.counts)),
       receipt.notes.map((note) => el("p", { class: "dn-note" }, note)),
-      this.scroll(el("table", {},
-        el("thead", {}, el("tr", {}, ["outcome", "workflow", "status", "new run", ""]
-          .map((label) => el("th", { scope: "col" }, label)))),
-        el("tbody", {}, rows)), receipt.left_out));
-    // Where the confirmation stood is nothing that its second click would press.
-    put(this.panel, el("div", { class: "dn-plan-foot" },
-      el("span", { class: "dn-note" }, "widget.receipt holds it"), el("span", { class: "dn-space" }),
-      el("button", { type: "button", class: "dn-button", on: { click: () => this.close() } },
-        "Close")));
+      table(["outcome", "workflow", "status", "new run", ""], rows, receipt.left_out),
+      // No button stands where the confirmation was: a second click must not press anything.
+      el("div", { class: "dn-plan-foot" },
+        el("span", { class: "dn-note" }, "Also available as widget.receipt"),
+        el("span", { class: "dn-space" }), button("Close", null, () => this.close())));
     this.panel.setAttribute("aria-label", `Receipt: ${receipt.action}`);
-    this.read();
-    this.known = null;
-    this.done(receipt);
+    this.focusRows();
   }
 
+  /** @param {string} id */
   newRun(id) {
-    if (!this.find) return el("code", { title: id }, id);
-    return el("button", { type: "button", class: "dn-link dn-cut", title: `Show the new run ${id}`,
-      on: { click: () => this.find(id) } }, id);
+    const { openWorkflow } = this;
+    if (!openWorkflow) return el("code", { title: id }, id);
+    return linkButton(id, `Show the new run ${id}`, () => openWorkflow(id),
+      { class: "dn-link dn-cut" });
   }
 
-  isHeld() {
-    return this.panel.contains(this.panel.getRootNode().activeElement);
+  hasFocus() {
+    return this.panel.contains(focusedElement(this.panel));
   }
 
-  // The focus goes to what is to be read: Enter pressed twice, or held, neither confirms nor closes.
-  read() {
-    this.panel.querySelector(".dn-plan-rows").focus({ preventScroll: true });
+  /** Focus what is to be read, so that a repeated Enter neither confirms nor closes. */
+  focusRows() {
+    focus(this.panel.querySelector(".dn-plan-rows"));
   }
 
   close() {
-    const held = this.isHeld();
-    this.turn = (this.turn ?? 0) + 1;
+    const hadFocus = this.hasFocus();
+    this.turn += 1;
     this.panel.hidden = true;
     replace(this.panel);
-    if (!held) return;
-    const back = this.pressed?.isConnected ? this.pressed : this.bar.querySelector("button:enabled");
-    back?.focus({ preventScroll: true });
+    if (!hadFocus) return;
+    focus(this.focusBefore?.isConnected ? this.focusBefore
+      : this.bar.querySelector("button:enabled"));
   }
+}
+
+/**
+ * @param {readonly string[]} headings
+ * @param {Child} rows
+ * @param {number} leftOut
+ */
+function table(headings, rows, leftOut) {
+  return el("div", { class: "dn-plan-rows", tabindex: "0" },
+    el("table", {},
+      el("thead", {}, el("tr", {}, headings.map((heading) => el("th", { scope: "col" }, heading)))),
+      el("tbody", {}, rows)),
+    leftOut > 0 && el("p", { class: "dn-note" }, `… and ${formatCount(leftOut)} more`));
+}
+
+/** @param {string} word */
+function capitalize(word) {
+  return `${word[0]?.toUpperCase()}${word.slice(1)}`;
 }

@@ -1,245 +1,278 @@
-// The board: what waits and runs, what ended in a window of time, and what failed.
-import { copy, el, followTheme, put, replace, svg } from "./dom.js";
-import { place } from "./fallback.js";
-import { chip, count, exact, span, when } from "./format.js";
-import { Link } from "./link.js";
-import { Live } from "./live.js";
-import { State } from "./state.js";
+// The board: what waits and runs, what finished in a period, and what failed.
+import { append, button, copy, copyFeedback, el, followTheme, linkButton, replace, svg } from "./dom.js";
+import { mount } from "./fallback.js";
+import { ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, pluralize, runningTime } from "./format.js";
+import { KernelChannel } from "./kernel_channel.js";
+import { Polling } from "./polling.js";
+import { FINISHED, UNFINISHED, statusChip, statusPhrase } from "./status.js";
+import { StatusLine } from "./status_line.js";
+/** @import {BoardFacts, BoardFailure, BoardQueue, BoardTraits, Child, Model, RenderProps} from "./types.js" */
 
-const ASKING = 5000;
-const WIDE = 720;
-const HIGH = 96;
-// From the bottom up; a failure is at the foot, where one in a thousand is still seen.
-const ENDED = ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED", "SUCCESS"];
-const ACTIVE = ["PENDING", "ENQUEUED", "DELAYED"];
-const WORDS = { PENDING: "running", ENQUEUED: "enqueued", DELAYED: "delayed",
-  SUCCESS: "succeeded", ERROR: "failed", CANCELLED: "cancelled",
-  MAX_RECOVERY_ATTEMPTS_EXCEEDED: "recovery given up" };
+const POLL_MS = 5000;
+const CHART_WIDTH = 720;
+const CHART_HEIGHT = 96;
+const LEAST_BAR = 2; // so that one failure in a thousand is seen
+const DAY_MS = 86_400_000;
+const TICKS = [0, 0.25, 0.5, 0.75, 1];
+const RECOVERY = "MAX_RECOVERY_ATTEMPTS_EXCEEDED";
+/** Of the statuses of finished workflows, success first, then the most severe. */
+const TILES = ["SUCCESS", ...FINISHED.filter((status) => status !== "SUCCESS")];
 
 class Board {
+  /**
+   * @param {Model<BoardTraits>} model
+   * @param {HTMLElement} root
+   */
   constructor(model, root) {
     this.model = model;
     this.root = root;
     this.start = model.get("_start");
-    this.state = new State(() => this.load());
-    this.link = new Link(model, this.state);
-    this.live = new Live(root, model, {
+    /** @type {string | null} */
+    this.stamp = null;
+    this.status = new StatusLine(() => this.load());
+    this.channel = new KernelChannel(model, this.status);
+    this.polling = new Polling(root, model, {
       now: () => this.now(),
-      clock: ASKING,
-      wait: () => ASKING,
-      ready: () => this.link.idle("board"),
-      ask: () => this.load(this.stamp),
-      shown: () => this.state.show(),
+      clock: POLL_MS,
+      interval: () => POLL_MS,
+      isReady: () => this.channel.isIdle("board"),
+      poll: () => this.load(this.stamp),
+      onChange: () => this.status.show(),
     });
-    this.live.button.title = "Ask again every five seconds while this is seen";
-    this.build();
-    this.window = () => {
-      this.showWindows();
-      this.load();
-    };
-    model.on("change:window", this.window);
-    this.unfollow = followTheme(root);
-    this.load();
-  }
-
-  now() {
-    return this.state.now();
-  }
-
-  build() {
-    this.windows = el("div", { class: "dn-segments", role: "group", "aria-label": "Window" });
+    this.polling.button.title = "Update every 5 s while visible";
+    this.windows = el("div", { class: "dn-segments", role: "group", "aria-label": "Period" });
     this.tiles = el("div", { class: "dn-tiles" });
     this.chart = el("figure", { class: "dn-chart" });
     this.failures = el("section", { "aria-label": "Failures" });
     this.queues = el("section", { "aria-label": "Queues" });
-    put(this.root,
-      el("div", { class: "dn-top" }, el("b", { class: "dn-title", title: this.start.location },
-        this.start.location), el("span", { class: "dn-space" }), this.windows, this.live.button,
-      el("button", { type: "button", class: "dn-button", on: { click: () => this.load() } },
-        "Refresh")),
-      this.state.banner, this.tiles, this.chart,
-      el("div", { class: "dn-halves" }, this.failures, this.queues), this.state.line);
+    this.build();
+    this.onWindow = () => {
+      this.showWindows();
+      this.load();
+    };
+    model.on("change:window", this.onWindow);
+    this.unfollowTheme = followTheme(root);
+    this.load();
+  }
+
+  now() {
+    return this.status.now();
+  }
+
+  build() {
+    const { location } = this.start;
+    append(this.root,
+      el("div", { class: "dn-top" }, el("b", { class: "dn-title", title: location }, location),
+        el("span", { class: "dn-space" }), this.windows, this.polling.button,
+        button("Refresh", "Read the board again", () => this.load())),
+      this.status.banner, this.tiles, this.chart,
+      el("div", { class: "dn-halves" }, this.failures, this.queues), this.status.line);
     this.showWindows();
   }
 
   showWindows() {
     const current = this.model.get("window");
-    replace(this.windows, this.start.windows.map((name) => el("button", { type: "button",
-      "aria-pressed": String(name === current), title: `What ended in the last ${name}`,
-      on: { click: () => this.choose(name) } }, name)));
+    replace(this.windows, this.start.windows.map((window) => el("button", { type: "button",
+      "aria-pressed": String(window === current), title: `Finished in the last ${window}`,
+      on: { click: () => this.setWindow(window) } }, window)));
   }
 
-  choose(window) {
+  /** @param {string} window */
+  setWindow(window) {
     this.model.set("window", window);
     this.model.save_changes();
   }
 
-  // --- asking --------------------------------------------------------------------------------
-
+  /** @param {string | null} [stamp] nothing is sent if this still holds */
   async load(stamp = null) {
-    const answer = await this.state.try(this.link.ask("board", { stamp }));
+    const answer = await this.status.showErrorsOf(this.channel.ask("board", { stamp }));
     if (!answer) return;
-    this.state.read(answer);
+    this.status.updated(answer);
     if (answer.same) return;
     this.stamp = answer.stamp;
-    this.found = answer;
-    this.show();
+    this.showTiles(answer);
+    this.showChart(answer);
+    this.showFailures(answer);
+    this.showQueues(answer);
   }
 
-  // --- showing -------------------------------------------------------------------------------
+  // --- showing -----------------------------------------------------------------------------------
 
-  show() {
-    const { active, series } = this.found;
-    const ended = Object.fromEntries(
-      Object.entries(series).map(([status, bars]) => [status, bars.reduce((a, b) => a + b, 0)]));
-    const all = Object.values(ended).reduce((a, b) => a + b, 0);
-    const bad = (ended.ERROR ?? 0) + (ended.MAX_RECOVERY_ATTEMPTS_EXCEEDED ?? 0);
-    const tile = (status, number, note) => el("div", { class: "dn-tile", "data-none": !number },
-      chip(status), el("b", {}, count(number)), el("span", { class: "dn-quiet" }, note));
+  /** @param {BoardFacts} facts */
+  showTiles({ active, series }) {
+    const counts = new Map(Object.entries(series).map(([status, bars]) => [status, sum(bars)]));
+    const total = sum([...counts.values()]);
+    const failed = (counts.get("ERROR") ?? 0) + (counts.get(RECOVERY) ?? 0);
+    const note = (/** @type {string} */ status) => status === "ERROR" && total
+      ? `${formatShare(failed / total)} of ${formatCount(total)}` : this.model.get("window");
     replace(this.tiles,
-      ACTIVE.map((status) => tile(status, active[status] ?? 0, "now")),
+      UNFINISHED.map((status) => tile(status, active[status] ?? 0, "now")),
       el("i", { class: "dn-rule", "aria-hidden": "true" }),
-      ["SUCCESS", "ERROR", "CANCELLED"].map((status) => tile(status, ended[status] ?? 0,
-        status === "ERROR" && all ? `${share(bad / all)} of ${count(all)}` : this.model.get("window"))),
-      ended.MAX_RECOVERY_ATTEMPTS_EXCEEDED
-        ? tile("MAX_RECOVERY_ATTEMPTS_EXCEEDED", ended.MAX_RECOVERY_ATTEMPTS_EXCEEDED, "given up")
-        : null);
-    this.showChart(ended, all);
-    this.showFailures();
-    this.showQueues();
+      // Rare: shown where there is one.
+      TILES.filter((status) => status !== RECOVERY || counts.get(status))
+        .map((status) => tile(status, counts.get(status) ?? 0, note(status))));
   }
 
-  showChart(ended, all) {
-    const { begin, width, bars: number, series } = this.found;
-    const places = [...Array(number).keys()];
-    const known = [...ENDED.filter((status) => series[status]),
-      ...Object.keys(series).filter((status) => !ENDED.includes(status))];
-    const tops = places.map((place) => known.reduce((sum, one) => sum + series[one][place], 0));
-    const most = Math.max(1, ...tops);
-    const step = WIDE / places.length;
-    const said = known.map((one) => `${count(ended[one])} ${word(one)}`).join(", ");
-    const bars = places.map((place) => {
-      let y = HIGH;
-      const at = begin + place * width;
-      const parts = known.filter((one) => series[one][place]).map((one) => {
-        // However few: what is there is seen.
-        const height = Math.max(2, (series[one][place] / most) * (HIGH - 2));
+  /** @param {BoardFacts} facts */
+  showChart({ begin, width, bars: count, series }) {
+    // The most severe at the bottom, then statuses that DBOS does not know.
+    const statuses = [...FINISHED.filter((status) => series[status]),
+      ...Object.keys(series).filter((status) => !FINISHED.includes(status))];
+    const indices = [...Array(count).keys()];
+    const at = (/** @type {string} */ status, /** @type {number} */ index) =>
+      series[status]?.[index] ?? 0;
+    const describe = (/** @type {(status: string) => number} */ number) => statuses
+      .filter(number).map((status) => `${formatCount(number(status))} ${statusPhrase(status)}`)
+      .join(", ");
+    const highest = Math.max(1, ...indices.map((index) =>
+      sum(statuses.map((status) => at(status, index)))));
+    const step = CHART_WIDTH / count;
+    const bars = indices.map((index) => {
+      let y = CHART_HEIGHT;
+      const parts = statuses.filter((status) => at(status, index)).map((status) => {
+        const height = Math.max(LEAST_BAR, (at(status, index) / highest) * (CHART_HEIGHT - 2));
         y -= height;
-        return svg("rect", { x: place * step + 1, y, width: step - 2, height, "data-status": one });
+        return svg("rect", { x: index * step + 1, y, width: step - 2, height, "data-status": status });
       });
-      const told = known.filter((one) => series[one][place])
-        .map((one) => `${count(series[one][place])} ${word(one)}`).join(", ");
-      const hover = svg("rect", { x: place * step, y: 0, width: step, height: HIGH, class: "dn-hover" },
-        svg("title", {}, `${exact(at).replace(/\.\d+ /, " ")}, ${span(width).replace(".0", "")}: ${told || "nothing ended"}`));
-      return svg("g", {}, parts, hover);
+      const title = `${formatInstant(begin + index * width).replace(/\.\d+ /, " ")}, `
+        + `${formatDuration(width)}: ${describe((status) => at(status, index)) || "none finished"}`;
+      return svg("g", {}, parts, svg("rect", { x: index * step, y: 0, width: step,
+        height: CHART_HEIGHT, class: "dn-hover" }, svg("title", {}, title)));
     });
-    const end = begin + places.length * width;
-    const marks = [0, 0.25, 0.5, 0.75, 1].map((part) => {
-      const at = begin + part * (end - begin);
-      return el("span", {}, part === 1 ? "now" : label(at, end - begin));
-    });
+    const summary = describe((status) => sum(series[status] ?? []));
+    const length = count * width;
     replace(this.chart,
-      el("figcaption", {}, el("b", {}, "Ended workflows"), el("span", { class: "dn-quiet" },
-        all ? ` per ${span(width).replace(".0", "")}, at most ${count(most)}` : " — none in this window")),
-      svg("svg", { viewBox: `0 -1 ${WIDE} ${HIGH + 1}`, preserveAspectRatio: "none", role: "img",
-        "aria-label": `Ended workflows over time: ${said || "none"}` }, bars),
-      el("div", { class: "dn-axis", "aria-hidden": "true" }, marks));
+      el("figcaption", {}, el("b", {}, "Finished workflows"), el("span", { class: "dn-quiet" }, summary
+        ? ` per ${formatDuration(width)}, at most ${formatCount(highest)}` : ": none in this period")),
+      svg("svg", { viewBox: `0 -1 ${CHART_WIDTH} ${CHART_HEIGHT + 1}`, preserveAspectRatio: "none",
+        role: "img", "aria-label": `Finished workflows over time: ${summary || "none"}` }, bars),
+      el("div", { class: "dn-axis", "aria-hidden": "true" }, TICKS.map((tick) =>
+        el("span", {}, tick === 1 ? "now" : formatTick(begin + tick * length, length)))));
   }
 
-  showFailures() {
-    const { failures, more_failures: more, cut } = this.found;
-    const now = this.now();
+  /** @param {BoardFacts} facts */
+  showFailures({ failures, more_failures: more, cut }) {
     replace(this.failures, el("h4", {}, "Failures"),
-      failures.length ? el("table", { class: "dn-small-table" },
-        el("thead", {}, el("tr", {}, heading("workflow and error"), heading("count", true),
-          heading("last", true))),
-        el("tbody", {}, failures.map((row) => el("tr", {},
-          el("td", {}, el("span", { class: "dn-name" }, row.name), " ",
-            el("button", { type: "button", class: "dn-link", title: "Copy the ID of the newest",
-              on: { click: (event) => copied(event.currentTarget, row.id) } }, row.id),
-            el("div", { class: "dn-error", title: row.message },
-              row.type && el("b", {}, row.type.split(".").at(-1)),
-              row.messages > 1 && row.message ? ", for example" : "",
-              row.message && (row.type ? `: ${row.message}` : row.message))),
-          el("td", { class: "n" }, count(row.count)),
-          el("td", { class: "n" }, when(row.last, now))))))
-        : el("p", { class: "dn-note" }, "Nothing failed in this window."),
-      more ? el("p", { class: "dn-note" }, `… and ${count(more)} more kinds: .failures`) : null,
-      cut ? el("p", { class: "dn-note" }, "Of the newest 500 that failed.") : null);
+      failures.length
+        ? table([heading("workflow and error"), heading("count", true), heading("last", true)],
+          failures.map((failure) => failureLine(failure, this.now())))
+        : el("p", { class: "dn-note" }, "No failures in this period."),
+      more > 0 && el("p", { class: "dn-note" }, `… and ${pluralize(more, "more group")}: widget.failures`),
+      cut && el("p", { class: "dn-note" }, "Of the newest 500 failures."));
   }
 
-  showQueues() {
-    const { queues, more_queues: more } = this.found;
-    const most = Math.max(1, ...queues.map((row) => row.enqueued));
+  /** @param {BoardFacts} facts */
+  showQueues({ queues, more_queues: more }) {
+    const most = Math.max(1, ...queues.map((queue) => queue.enqueued));
     replace(this.queues, el("h4", {}, "Queues"),
-      queues.length ? el("table", { class: "dn-small-table" },
-        el("thead", {}, el("tr", {}, heading("queue"), heading("enqueued", true),
-          heading("running", true), heading("oldest waits", true))),
-        el("tbody", {}, queues.map((row) => {
-          const bar = el("i", { class: "dn-depth", "aria-hidden": "true" });
-          bar.style.width = `${(row.enqueued / most) * 100}%`;
-          const limits = [row.concurrency && `${row.concurrency} at once`,
-            row.worker_concurrency && `${row.worker_concurrency} on one executor`,
-            row.rate_max && `${row.rate_max} per ${row.rate_period} s`].filter(Boolean).join(", ");
-          return el("tr", {},
-            el("td", {}, el("span", { class: "dn-name" }, row.name),
-              row.partition === undefined ? null : el("span", { class: "dn-quiet" }, ` · ${row.partition}`),
-              limits ? el("div", { class: "dn-quiet dn-limits" }, limits) : null),
-            el("td", { class: "n dn-deep" }, count(row.enqueued), bar,
-              row.delayed ? el("div", { class: "dn-quiet dn-limits" }, `+ ${count(row.delayed)} delayed`) : null),
-            el("td", { class: "n" }, count(row.running),
-              row.concurrency ? el("span", { class: "dn-quiet" }, ` of ${count(row.concurrency)}`) : null),
-            el("td", { class: "n" }, row.oldest === undefined ? "" : el("span", {
-              "data-since": row.oldest, title: `since ${exact(row.oldest)}` },
-              span(this.now() - row.oldest))));
-        })))
-        : el("p", { class: "dn-note" }, "No queue is registered or holds work."),
-      more ? el("p", { class: "dn-note" }, `… and ${count(more)} more: .queues`) : null);
+      queues.length
+        ? table([heading("queue"), heading("enqueued", true), heading("running", true),
+          heading("oldest wait", true)],
+        queues.map((queue) => queueLine(queue, most, this.now())))
+        : el("p", { class: "dn-note" }, "No queue is registered or has workflows."),
+      more > 0 && el("p", { class: "dn-note" }, `… and ${formatCount(more)} more: widget.queues`));
   }
 
   close() {
-    this.model.off("change:window", this.window);
-    this.link.close();
-    this.live.close();
-    this.state.close();
-    this.unfollow();
+    this.model.off("change:window", this.onWindow);
+    this.channel.close();
+    this.polling.close();
+    this.status.close();
+    this.unfollowTheme();
   }
 }
 
-function word(status) {
-  return Object.hasOwn(WORDS, status) ? WORDS[status] : status;
+/** @param {readonly number[]} numbers */
+function sum(numbers) {
+  return numbers.reduce((total, number) => total + number, 0);
 }
 
-function heading(text, number = false) {
-  return el("th", { scope: "col", class: number ? "n" : null }, text);
+/**
+ * @param {string} status
+ * @param {number} count
+ * @param {string} note
+ */
+function tile(status, count, note) {
+  return el("div", { class: "dn-tile", "data-none": !count },
+    statusChip(status), el("b", {}, formatCount(count)), el("span", { class: "dn-quiet" }, note));
 }
 
-function share(part) {
-  return part && part < 0.001 ? "< 0.1 %" : `${(100 * part).toFixed(part < 0.1 ? 1 : 0)} %`;
+/**
+ * @param {string} text
+ * @param {boolean} [isNumber]
+ */
+function heading(text, isNumber = false) {
+  return el("th", { scope: "col", class: isNumber ? "n" : null }, text);
 }
 
-function label(ms, window) {
+/**
+ * @param {readonly Child[]} headings
+ * @param {readonly Child[]} lines
+ */
+function table(headings, lines) {
+  return el("table", { class: "dn-small-table" }, el("thead", {}, el("tr", {}, headings)),
+    el("tbody", {}, lines));
+}
+
+/**
+ * @param {BoardFailure} failure
+ * @param {number} now
+ */
+function failureLine({ name, type, message, messages, count, last, id }, now) {
+  const copyId = linkButton(id, "Copy the ID of the newest failure", async () => {
+    copyId.title = copyFeedback(await copy(id));
+  });
+  return el("tr", {},
+    el("td", {}, el("span", { class: "dn-name" }, name), " ", copyId,
+      errorLine(type, message, messages > 1 && message ? ", for example" : "")),
+    el("td", { class: "n" }, formatCount(count)),
+    el("td", { class: "n" }, ageOf(last, now)));
+}
+
+/**
+ * @param {BoardQueue} queue
+ * @param {number} most the largest number of enqueued workflows of a queue
+ * @param {number} now
+ */
+function queueLine(queue, most, now) {
+  const { name, partition, enqueued, delayed, running, concurrency, oldest } = queue;
+  const limits = [
+    concurrency && `concurrency ${concurrency}`,
+    queue.worker_concurrency && `${queue.worker_concurrency} per worker`,
+    queue.rate_max && `${queue.rate_max} per ${queue.rate_period} s`,
+  ].filter(Boolean).join(", ");
+  const depth = el("i", { class: "dn-depth", "aria-hidden": "true" });
+  depth.style.width = `${(enqueued / most) * 100}%`;
+  return el("tr", {},
+    el("td", {}, el("span", { class: "dn-name" }, name),
+      partition !== undefined && el("span", { class: "dn-quiet" }, ` · ${partition}`),
+      limits && el("div", { class: "dn-quiet dn-limits" }, limits)),
+    el("td", { class: "n dn-deep" }, formatCount(enqueued), depth,
+      delayed > 0 && el("div", { class: "dn-quiet dn-limits" }, `+ ${formatCount(delayed)} delayed`)),
+    el("td", { class: "n" }, formatCount(running),
+      concurrency && el("span", { class: "dn-quiet" }, ` of ${formatCount(concurrency)}`)),
+    el("td", { class: "n" }, oldest !== undefined
+      && runningTime(oldest, now, `since ${formatInstant(oldest)}`)));
+}
+
+/** @param {number} share */
+function formatShare(share) {
+  return share && share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+}
+
+/**
+ * @param {number} ms
+ * @param {number} length of the period, which decides between time and date
+ */
+function formatTick(ms, length) {
   const at = new Date(ms);
-  const two = (number) => String(number).padStart(2, "0");
-  const time = `${two(at.getHours())}:${two(at.getMinutes())}`;
-  if (window <= 86400000) return time;
-  const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
-  return window > 7 * 86400000 ? day : `${day.slice(5)} ${time}`;
+  if (length <= DAY_MS) return formatClock(at);
+  return length > 7 * DAY_MS ? formatDate(at) : `${formatDate(at).slice(5)} ${formatClock(at)}`;
 }
 
-async function copied(button, text) {
-  const done = await copy(text);
-  button.title = done ? "Copied" : "Copying is not allowed here: mark it and copy it";
-}
-
-function render({ model, el: host }) {
-  const root = el("div", { class: "dn-view dn-board", "data-lm-suppress-shortcuts": "true" });
-  const end = place(root, host, model);
-  const board = new Board(model, root);
-  return () => {
-    end();
-    board.close();
-  };
+/** @param {RenderProps<BoardTraits>} props */
+function render(props) {
+  return mount(props, "dn-board", (model, root) => new Board(model, root));
 }
 
 export default { render };

@@ -1,88 +1,130 @@
 // The columns of the list: what each shows of a row, and what it sorts by.
 import { el } from "./dom.js";
-import { shortType } from "./details.js";
-import { UNFINISHED, chip, count, exact, span, when } from "./format.js";
+import { ageOf, formatCount, formatDuration, formatInstant, pluralize, runningTime } from "./format.js";
+import { isUnfinished, statusChip } from "./status.js";
+/** @import {Child, Column, Mode, Row} from "./types.js" */
 
-function took(row, now) {
-  if (row.status === "PENDING") {
-    return el("span", { class: "dn-running", "data-since": row.started_at, title: "still running" },
-      span(now - row.started_at));
+/**
+ * @param {Row} row
+ * @param {number} now
+ * @returns {Child}
+ */
+function duration(row, now) {
+  if (row.status === "PENDING") return runningTime(row.started_at, now, "still running");
+  if (isUnfinished(row.status) || row.duration === undefined) return "";
+  // SQLite may record whole seconds: a duration of 0 then means less than one.
+  const inSeconds = [row.started_at, row.completed_at ?? row.updated_at]
+    .every((at) => at !== undefined && at % 1000 === 0);
+  return row.duration === 0 && inSeconds ? "< 1 s" : formatDuration(row.duration);
+}
+
+/**
+ * The time on a queue. It is unknown for a run that was resumed or recovered.
+ * @param {Row} row
+ * @param {number} now
+ * @returns {Child}
+ */
+function queueWait({ status, enqueued_at: enqueuedAt, started_at: startedAt }, now) {
+  if (enqueuedAt === undefined) return "";
+  if (status === "ENQUEUED") {
+    return runningTime(enqueuedAt, now, `since ${formatInstant(enqueuedAt)}`);
   }
-  if (UNFINISHED.includes(row.status) || row.duration === undefined) return "";
-  // SQLite may hold whole seconds, of which 0 says only that it was quick.
-  const whole = [row.started_at, row.completed_at ?? row.updated_at].every((at) => at % 1000 === 0);
-  return row.duration === 0 && whole ? "< 1 s" : span(row.duration);
+  return startedAt === undefined ? "" : formatDuration(Math.max(0, startedAt - enqueuedAt));
 }
 
-// Not known where a run was resumed or recovered, and not yet begun where it is delayed.
-function waited(row, now) {
-  if (row.enqueued_at === undefined) return "";
-  if (row.status !== "ENQUEUED") return span(Math.max(0, row.started_at - row.enqueued_at));
-  return el("span", { class: "dn-running", "data-since": row.enqueued_at,
-    title: `since ${exact(row.enqueued_at)}` }, span(now - row.enqueued_at));
-}
-
+/**
+ * The position on a queue.
+ * @param {Row} row
+ * @param {number} now
+ * @returns {Child}
+ */
 function position(row, now) {
-  if (row.position) {
-    return el("span", { title: `${row.position} of ${row.queue_length} that wait` },
-      count(row.position), el("span", { class: "dn-quiet" }, ` of ${count(row.queue_length)}`));
+  const { position: place, queue_length: length = 0 } = row;
+  if (place) {
+    return el("span", { title: `${place} of ${length} waiting` }, formatCount(place),
+      el("span", { class: "dn-quiet" }, ` of ${formatCount(length)}`));
   }
-  if (row.status === "DELAYED" && row.delay_until) return when(row.delay_until, now);
+  if (row.status === "DELAYED" && row.delay_until) return ageOf(row.delay_until, now);
   return el("span", { class: "dn-quiet" }, row.status === "PENDING" ? "running" : "");
 }
 
-const text = (key) => (row) => row[key] === undefined ? "" : el("span", { title: row[key] }, row[key]);
+/**
+ * @param {"app_version" | "authenticated_user" | "priority"} key
+ * @returns {(row: Row) => Child}
+ */
+function text(key) {
+  return ({ [key]: value }) => value === undefined ? "" : el("span", { title: value }, value);
+}
 
-const queue = (row) => row.queue_name === undefined ? "" : el("span",
-  { title: row.queue_name, class: row.queue_name.startsWith("_dbos_") ? "dn-quiet" : null },
-  row.queue_name,
-  row.queue_partition_key && el("span", { class: "dn-quiet" }, ` · ${row.queue_partition_key}`));
+/**
+ * @param {Row} row
+ * @returns {Child}
+ */
+function queue({ queue_name: name, queue_partition_key: partition }) {
+  if (name === undefined) return "";
+  return el("span", { title: name, class: name.startsWith("_dbos_") ? "dn-quiet" : null }, name,
+    partition && el("span", { class: "dn-quiet" }, ` · ${partition}`));
+}
 
-const STATUS = { key: "status", label: "status", show: (row) => chip(row.status), rank: 0 };
-const CREATED = { key: "created_at", label: "created", rank: 1, time: true,
-  show: (row, now) => when(row.created_at, now) };
-const QUEUE = { key: "queue_name", label: "queue", show: queue, rank: 2, optional: true };
-const VERSION = { key: "app_version", label: "version", show: text("app_version"), rank: 3,
-  optional: true };
-const USER = { key: "authenticated_user", label: "user", rank: 4,
-  optional: true, show: text("authenticated_user") };
+/** @type {Column} */
+const STATUS = { key: "status", label: "status", rank: 0, show: (row) => statusChip(row.status) };
+/** @type {Column} */
 const NAME = { key: "name", label: "workflow", rank: 0, main: true };
+/** @type {Column} */
+const CREATED = { key: "created_at", label: "created", rank: 1,
+  show: (row, now) => ageOf(row.created_at, now) };
+/** @type {Column} */
+const DURATION = { key: "duration", label: "duration", rank: 1, number: true, show: duration };
+/** @type {Column} */
+const POSITION = { key: "queue_position", label: "position", rank: 0, number: true, show: position };
+/** @type {Column} */
+const QUEUE_WAIT = { key: "created_at", label: "waiting", rank: 1, number: true, reversed: true,
+  show: queueWait };
+/** @type {Column} */
+const QUEUE = { key: "queue_name", label: "queue", rank: 2, optional: true, show: queue };
+/** @type {Column} */
+const PRIORITY = { key: "priority", label: "priority", rank: 3, number: true,
+  show: text("priority") };
+/** @type {Column} */
+const VERSION = { key: "app_version", label: "version", rank: 3, optional: true,
+  show: text("app_version") };
+/** @type {Column} */
+const USER = { key: "authenticated_user", label: "user", rank: 4, optional: true,
+  show: text("authenticated_user") };
 
+const ALL = [STATUS, NAME, CREATED, DURATION, QUEUE, VERSION, USER];
+/** @type {Record<Mode, readonly Column[]>} */
 export const COLUMNS = {
-  flat: [STATUS, NAME, CREATED,
-    { key: "duration", label: "took", show: took, rank: 1, number: true }, QUEUE, VERSION, USER],
-  queued: [STATUS, NAME,
-    { key: "queue_position", label: "place", show: position, rank: 0, number: true },
-    { key: "created_at", label: "waits", show: waited, rank: 1, number: true, reversed: true },
-    QUEUE, { key: "priority", label: "priority", show: text("priority"), rank: 3, number: true },
-    VERSION, USER],
+  flat: ALL,
+  tree: ALL,
+  queued: [STATUS, NAME, POSITION, QUEUE_WAIT, QUEUE, PRIORITY, VERSION, USER],
 };
-COLUMNS.tree = COLUMNS.flat;
 
-// What is on a row besides its columns: its name, ID and relatives; and what went wrong.
+/**
+ * The main column: name and ID, and how the workflow relates to others.
+ * @param {Row} row
+ * @param {boolean} inTree where parents and children are shown as such
+ * @returns {Child}
+ */
 export function identity(row, inTree) {
-  const marks = [];
-  if (row.forked_from) marks.push(mark("fork", `forked from ${row.forked_from}`));
-  if (row.was_forked_from) marks.push(mark("has forks", "others were forked from it"));
-  if (row.parent_workflow_id && !inTree) marks.push(mark("child", `of ${row.parent_workflow_id}`));
-  if (row.children && !inTree) {
-    marks.push(mark(`${row.children} ${row.children === 1 ? "child" : "children"}`, "started by it"));
-  }
-  if (row.recovery_attempts > 1) marks.push(mark(`${row.recovery_attempts} attempts`, "executions"));
+  const { recovery_attempts: attempts = 0 } = row;
   return [
     el("span", { class: "dn-name", title: row.name }, row.name ?? "–"),
     el("code", { class: "dn-id", title: row.id }, row.id),
-    marks,
+    row.forked_from !== undefined && mark("fork", `forked from ${row.forked_from}`),
+    row.was_forked_from && mark("has forks", "other runs were forked from it"),
+    row.parent_workflow_id !== undefined && !inTree
+      && mark("child", `child of ${row.parent_workflow_id}`),
+    row.children !== undefined && !inTree
+      && mark(pluralize(row.children, "child", "children"), "workflows that it started"),
+    attempts > 1 && mark(`${attempts} attempts`, "times it was started"),
   ];
 }
 
-export function trouble(row) {
-  if (!row.error_type && !row.error_message) return null;
-  return el("div", { class: "dn-error", title: row.error_message },
-    row.error_type && el("b", {}, shortType(row.error_type)),
-    row.error_message && (row.error_type ? `: ${row.error_message}` : row.error_message));
-}
-
+/**
+ * @param {string} label
+ * @param {string} title
+ */
 function mark(label, title) {
   return el("span", { class: "dn-mark", title }, label);
 }

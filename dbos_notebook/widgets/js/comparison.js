@@ -1,90 +1,122 @@
-// Two runs against each other, an original and its fork, in the view of one of them.
-import { el, replace } from "./dom.js";
-import { comparisonPanel, nodePanel } from "./nodepanel.js";
-import { button, otherRun } from "./runhead.js";
+// Compares an original and its fork, in the view of one of them.
+import { button, el, replace } from "./dom.js";
+import { comparisonPanel, nodePanel } from "./node_panel.js";
+import { runLink } from "./run_header.js";
+/** @import {Child, ComparedRow, ComparisonAnswer, Key} from "./types.js" */
+/** @import {Inspect} from "./inspect.js" */
+
+/** @typedef {Pick<ComparedRow, "kind" | "group" | "ref" | "first" | "second">} ComparedNode */
 
 export class Comparison {
-  // view: the Inspect in whose picture, strip and panel it is shown.
+  /** @param {Inspect} view in whose picture, notice line and panel the comparison is shown */
   constructor(view) {
     this.view = view;
+    /** @type {readonly [string, string] | null} the IDs of the original and the fork; null: none */
     this.pair = null;
+    /** @type {ComparisonAnswer | null} */
+    this.found = null;
     this.turn = 0;
   }
 
-  async show(first, second, anew = false) {
+  /**
+   * @param {string} original
+   * @param {string} fork
+   * @param {boolean} [reload] read both runs again
+   */
+  async show(original, fork, reload = false) {
     const { view } = this;
     const { id } = view;
     const turn = this.turn += 1;
-    const answer = await view.try(view.link.ask("compare",
-      { first, second, anew, view: { ...view.view(), picture: "graph" } }));
-    // What was ended or left meanwhile does not come back.
+    const answer = await view.showErrorsOf(view.channel.ask("compare", { first: original,
+      second: fork, anew: reload, view: { ...view.pictureView(), picture: "graph" } }));
+    // The comparison may have been closed, or the run left, in the meantime.
     if (!answer || turn !== this.turn || id !== view.id) return;
     if (view.tab !== "graph") {
       view.tab = "graph";
       view.showTabs();
     }
-    this.pair = [first, second];
+    this.pair = [original, fork];
     this.found = answer;
-    view.canvas.show(answer.picture, `Comparison of ${first} and ${second}`);
-    view.fade();
+    view.svgView.show(answer.picture, `Comparison of ${original} and ${fork}`);
+    view.highlightResults();
     view.showTools();
-    replace(view.strip, el("b", {}, "Comparison"), el("span", {}, "original ", otherRun(first, view)),
-      el("span", {}, "fork ", otherRun(second, view)), el("span", { class: "dn-space" }),
-      button("End", "Show the run alone", () => this.end()));
-    view.strip.hidden = false;
-    this.list();
+    const options = { offline: view.offline, openRun: (/** @type {string} */ other) => view.openRun(other) };
+    replace(view.notice, el("b", {}, "Comparison"),
+      el("span", {}, "original ", runLink(original, options)),
+      el("span", {}, "fork ", runLink(fork, options)), el("span", { class: "dn-space" }),
+      button("Close comparison", "Show the run alone", () => this.close()));
+    view.notice.hidden = false;
+    this.showDifferences();
   }
 
-  again(anew = false) {
-    return this.show(...this.pair, anew);
+  /** @param {boolean} [reload] */
+  async update(reload = false) {
+    if (this.pair) await this.show(...this.pair, reload);
   }
 
-  list() {
-    this.tell(comparisonPanel(this.found, {
-      goCompared: (row) => this.go(row),
-      endComparison: () => this.end(),
-    }));
+  showDifferences() {
+    if (!this.found) return;
+    this.showPanel(comparisonPanel(this.found, (row) => this.choose(row), () => this.close()));
   }
 
-  tell(...parts) {
+  /** @param {...Child} parts */
+  showPanel(...parts) {
     replace(this.view.panel, parts);
     this.view.panel.hidden = false;
   }
 
-  // What the two runs did at one place, one below the other.
-  async go(node) {
-    const { view } = this;
-    if (node.kind === "group") {
-      await view.change({ open: [...view.options.open, node.group] });
+  /**
+   * Show what the two runs did at one place, one below the other.
+   * @param {ComparedNode} node
+   */
+  async choose(node) {
+    const { view, pair, found } = this;
+    if (!pair || !found) return;
+    if (node.kind === "group" && node.group !== undefined) {
+      await view.setOptions({ open: [...view.options.open, node.group] });
       return;
     }
-    const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
-    const ref = node.ref ?? this.found.picture.nodes.find((other) =>
-      same(other.first, node.first) && same(other.second, node.second))?.ref;
-    if (ref) view.canvas.select(ref, true);
-    const parts = [button("‹ What differs", "Back to the list", () => this.list())];
-    for (const key of [node.first, node.second].filter((each) => each !== undefined)) {
-      const found = await view.try(view.link.ask("node", { id: this.pair[0], key, view: {} },
-        `node${JSON.stringify(key)}`));
-      if (!found || !this.pair) return;
-      parts.push(el("h4", {}, same(key, node.first) ? "original" : "fork"),
-        nodePanel(found, { ...view.doing(found), mayFork: false, actions: null,
-          close: () => this.list() }));
+    const ref = node.ref ?? found.picture.nodes.find((other) =>
+      isSame(other.first, node.first) && isSame(other.second, node.second))?.ref;
+    if (ref !== undefined) view.svgView.select(ref, true);
+    /** @type {Child[]} */
+    const parts = [button("‹ Differences", "Back to the list", () => this.showDifferences())];
+    for (const key of [node.first, node.second]) {
+      if (key === undefined) continue;
+      const details = await view.showErrorsOf(view.channel.ask("node",
+        { id: pair[0], key, view: {} }, `node ${JSON.stringify(key)}`));
+      if (!details || !this.pair) return;
+      parts.push(el("h4", {}, isSame(key, node.first) ? "original" : "fork"),
+        nodePanel(details, { ...view.panelOptions(), canFork: false, actions: null,
+          close: () => this.showDifferences() }));
     }
-    this.tell(el("div", { class: "dn-two" }, parts));
+    this.showPanel(el("div", { class: "dn-two" }, parts));
   }
 
-  end(load = true) {
+  close() {
+    this.discard();
+    return this.view.load();
+  }
+
+  /** End the comparison where the view goes on to show something else. */
+  discard() {
     const { view } = this;
     this.turn += 1;
     this.pair = null;
     this.found = null;
-    view.strip.hidden = true;
+    view.notice.hidden = true;
     view.options.open = [];
     view.panel.hidden = true;
     view.panel.replaceChildren();
-    view.canvas.scale = null;
+    view.svgView.scale = null;
     view.stamp = null;
-    return load ? view.load() : null;
   }
+}
+
+/**
+ * @param {Key | undefined} key
+ * @param {Key | undefined} other
+ */
+function isSame(key, other) {
+  return JSON.stringify(key) === JSON.stringify(other);
 }

@@ -1,47 +1,61 @@
-// The buttons alone, for workflows that a cell has already found.
-import { el, followTheme, put, replace } from "./dom.js";
-import { place } from "./fallback.js";
+// The action buttons alone, for workflows that a cell has already found.
+import { append, button, el, followTheme, replace } from "./dom.js";
+import { mount } from "./fallback.js";
 import { Actions } from "./actions.js";
-import { chip, count } from "./format.js";
-import { Link } from "./link.js";
-import { State } from "./state.js";
+import { formatCount, pluralize } from "./format.js";
+import { KernelChannel } from "./kernel_channel.js";
+import { statusChip } from "./status.js";
+import { StatusLine } from "./status_line.js";
+/** @import {Ask, ControlsTraits, Model, RenderProps} from "./types.js" */
 
-function render({ model, el: host }) {
-  const { ids, forbidden } = model.get("_start");
-  const root = el("div", { class: "dn-view dn-controls" });
-  const end = place(root, host, model);
-  const state = new State(() => show(), () => "");
-  const link = new Link(model, state);
-  const ask = async (kind, question, lane) => {
-    const answer = await state.try(link.ask(kind, question, lane));
-    if (answer) state.answered();
-    return answer;
-  };
-  const title = el("span", { class: "dn-title" });
-  const show = async () => {
-    const answer = await ask("rows", {});
+class Controls {
+  /**
+   * @param {Model<ControlsTraits>} model
+   * @param {HTMLElement} root
+   */
+  constructor(model, root) {
+    const { ids, forbidden } = model.get("_start");
+    this.ids = ids;
+    this.status = new StatusLine(() => this.load(), () => "");
+    this.channel = new KernelChannel(model, this.status);
+    /** @type {Ask} */
+    this.ask = async (kind, question, lane) => {
+      const answer = await this.status.showErrorsOf(this.channel.ask(kind, question, lane));
+      if (answer) this.status.clearError();
+      return answer;
+    };
+    this.title = el("span", { class: "dn-title" });
+    this.actions = new Actions(forbidden, this.ask, () => this.load());
+    append(root, el("div", { class: "dn-top" }, this.title, this.actions.bar,
+      el("span", { class: "dn-space" }), this.status.line,
+      button("Refresh", "Read the workflows again", () => this.load())),
+    this.status.banner, this.actions.panel);
+    this.unfollowTheme = followTheme(root);
+    this.load();
+  }
+
+  async load() {
+    const answer = await this.ask("rows", {});
     if (!answer) return;
     const [row] = answer.rows;
-    replace(title, ids.length === 1 && row
-      ? [chip(row.status), el("b", {}, row.name ?? ""), el("code", {}, row.id)]
-      : [el("b", {}, `${count(ids.length)} workflows`),
-        Object.entries(answer.counts).map(([status, number]) =>
-          el("span", { class: "dn-status" }, chip(status), el("b", {}, count(number))))]);
-    await actions.about(ids, JSON.stringify(answer.counts));
-  };
-  const actions = new Actions(forbidden, ask, show);
-  const refresh = el("button", { type: "button", class: "dn-button", title: "Ask again now",
-    on: { click: show } }, "Refresh");
-  put(root, el("div", { class: "dn-top" }, title, actions.bar, el("span", { class: "dn-space" }),
-    state.line, refresh), state.banner, actions.panel);
-  const unfollow = followTheme(root);
-  show();
-  return () => {
-    end();
-    link.close();
-    state.close();
-    unfollow();
-  };
+    replace(this.title, this.ids.length === 1 && row
+      ? [statusChip(row.status), el("b", {}, row.name), el("code", {}, row.id)]
+      : [el("b", {}, pluralize(this.ids.length, "workflow")),
+        Object.entries(answer.counts).map(([status, count]) =>
+          el("span", { class: "dn-status" }, statusChip(status), el("b", {}, formatCount(count))))]);
+    await this.actions.setWorkflows(this.ids, JSON.stringify(answer.counts));
+  }
+
+  close() {
+    this.channel.close();
+    this.status.close();
+    this.unfollowTheme();
+  }
+}
+
+/** @param {RenderProps<ControlsTraits>} props */
+function render(props) {
+  return mount(props, "dn-controls", (model, root) => new Controls(model, root));
 }
 
 export default { render };

@@ -1,18 +1,28 @@
-// What an opened row tells: facts, input, output or error, and the steps along their time.
-import { el, put } from "./dom.js";
-import { UNFINISHED, chip, exact, span, statusIcon, when } from "./format.js";
+// The details of a workflow: facts, input, output or error, and its steps over time.
+import { append, button, copyButton, el, linkButton } from "./dom.js";
+import { ageOf, elapsed, formatCount, formatDuration, formatInstant, shortClassName } from "./format.js";
+import { isUnfinished, statusChip, statusIcon } from "./status.js";
+/** @import {Child, ErrorPayload, Payload, Row, Step, StepsPage, WorkflowDetails} from "./types.js" */
 
+/**
+ * @typedef {object} DetailsOptions
+ * @property {number} now
+ * @property {(id: string) => unknown} openWorkflow
+ * @property {(after: number) => Promise<StepsPage | null>} moreSteps
+ */
+
+/** @type {readonly [keyof Row, string][]} */
 const FACTS = [
   ["created_at", "created"],
   ["dequeued_at", "dequeued"],
   ["completed_at", "completed"],
-  ["updated_at", "changed"],
+  ["updated_at", "updated"],
   ["delay_until", "delayed until"],
   ["workflow_deadline", "deadline"],
   ["queue_name", "queue"],
   ["queue_partition_key", "partition"],
   ["priority", "priority"],
-  ["deduplication_id", "deduplication"],
+  ["deduplication_id", "deduplication ID"],
   ["app_version", "version"],
   ["application_name", "application"],
   ["executor_id", "executor"],
@@ -26,172 +36,225 @@ const FACTS = [
 ];
 const INSTANTS = ["created_at", "dequeued_at", "completed_at", "updated_at", "delay_until",
   "workflow_deadline"];
-const SHORT = 90;
+const LINE_LENGTH = 90;
 
-export function details(found, now, doing) {
-  const row = found.row;
-  const body = el("div", { class: "dn-details" });
-  put(body, facts(row, found, now, doing));
-  const payloads = el("div", { class: "dn-payloads" });
-  if (found.input) put(payloads, payload("input", found.input));
-  if (found.error) put(payloads, failure(found.error));
-  if (found.output) put(payloads, payload("output", found.output));
-  put(body, payloads, steps(found, now, doing));
-  return body;
+/**
+ * @param {WorkflowDetails & StepsPage} found
+ * @param {DetailsOptions} options
+ */
+export function workflowDetails(found, options) {
+  return el("div", { class: "dn-details" },
+    workflowFacts(found, options.now, options.openWorkflow),
+    el("div", { class: "dn-payloads" },
+      found.input && payloadSection("input", found.input),
+      found.error && errorSection(found.error),
+      found.output && payloadSection("output", found.output)),
+    stepsSection(found, options));
 }
 
-export function facts(row, found, now, doing) {
-  const list = el("dl", { class: "dn-facts" });
-  const fact = (name, ...value) => put(list, el("div", {}, el("dt", {}, name), el("dd", {}, value)));
-  fact("id", el("code", {}, row.id), copyButton(row.id, doing));
-  for (const [key, name] of FACTS) {
-    if (row[key] === undefined) continue;
-    if (key === "updated_at" && row.completed_at !== undefined) continue;
-    if (key === "priority" && row.priority === 0) continue;
-    if (key === "recovery_attempts" && row.recovery_attempts <= 1) continue;
-    fact(name, INSTANTS.includes(key) ? when(row[key], now) : row[key]);
-  }
-  if (row.parent_workflow_id) fact("parent", idLink(row.parent_workflow_id, doing));
-  if (row.forked_from) fact("forked from", idLink(row.forked_from, doing));
-  if (found.forks.length) {
-    fact("forks", found.forks.map((fork) => [statusIcon(fork.status), idLink(fork.id, doing), " "]));
-  }
-  return list;
+/**
+ * @param {WorkflowDetails} found
+ * @param {number} now
+ * @param {(id: string) => unknown} openWorkflow
+ */
+export function workflowFacts({ row, forks }, now, openWorkflow) {
+  const link = (/** @type {string} */ id) => linkButton(id, `Show ${id}`, () => openWorkflow(id));
+  /** @type {[string, Child][]} */
+  const facts = [
+    ["id", [el("code", {}, row.id),
+      copyButton("Copy", "Copy the ID", () => row.id, { class: "dn-quiet" })]],
+    ...FACTS.filter(([key]) => isShown(key, row)).map(([key, name]) => /** @type {[string, Child]} */ (
+      [name, INSTANTS.includes(key) ? ageOf(Number(row[key]), now) : String(row[key])])),
+    ["parent", row.parent_workflow_id !== undefined && link(row.parent_workflow_id)],
+    ["forked from", row.forked_from !== undefined && link(row.forked_from)],
+    ["forks", forks.length > 0
+      && forks.map((fork) => [statusIcon(fork.status), link(fork.id), " "])],
+  ];
+  return factList(facts);
 }
 
-export function idLink(id, doing) {
-  return el(
-    "button",
-    { type: "button", class: "dn-link", title: `Find ${id}`, on: { click: () => doing.find(id) } },
-    id,
-  );
+/**
+ * A list of names and values; a value that is missing is left out.
+ * @param {readonly (readonly [string, Child])[]} facts
+ */
+export function factList(facts) {
+  return el("dl", { class: "dn-facts" }, facts
+    .filter(([, value]) => value !== undefined && value !== null && value !== false && value !== "")
+    .map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
 
-export function copyButton(text, doing) {
-  const button = el("button", { type: "button", class: "dn-quiet", title: "Copy the ID" }, "copy");
-  button.addEventListener("click", async () => {
-    button.textContent = (await doing.copy(text)) ? "copied" : "select it, and copy";
-    setTimeout(() => (button.textContent = "copy"), 1500);
-  });
-  return button;
+/**
+ * @param {keyof Row} key
+ * @param {Row} row
+ */
+function isShown(key, row) {
+  if (key === "updated_at") return row.updated_at !== undefined && row.completed_at === undefined;
+  if (key === "priority") return Boolean(row.priority);
+  if (key === "recovery_attempts") return (row.recovery_attempts ?? 0) > 1;
+  return row[key] !== undefined;
 }
 
-export function payload(name, value) {
-  return el("section", {}, el("h4", {}, name), written(value));
+/**
+ * @param {string} name
+ * @param {Payload} value
+ */
+export function payloadSection(name, value) {
+  return el("section", {}, el("h4", {}, name), wholePayload(value));
 }
 
-function written(value) {
+/** @param {Payload} value */
+function wholePayload({ text, left_out: leftOut }) {
   return [
-    el("pre", { tabindex: "0" }, value.text),
-    value.left_out && el("p", { class: "dn-note" },
-      `${value.left_out.toLocaleString("en-US")} more characters: db.workflow(…) has the value`),
+    el("pre", { tabindex: "0" }, text),
+    leftOut !== undefined && el("p", { class: "dn-note" },
+      `${formatCount(leftOut)} more characters: db.workflow(…) returns the whole value`),
   ];
 }
 
-export function failure(error) {
-  const section = el("section", { class: "dn-failure" }, el("h4", {}, "error"));
-  if (!error.type) return put(section, written(error));
-  put(section, el("pre", { tabindex: "0" }, el("b", {}, shortType(error.type)), `: ${error.message}`));
-  for (const note of error.notes ?? []) put(section, el("p", { class: "dn-note" }, note));
-  if (error.type.includes(".")) put(section, el("p", { class: "dn-note" }, error.type));
-  if (error.traceback) {
-    put(section, el("details", {}, el("summary", {}, "recorded traceback"),
-      el("pre", { tabindex: "0" }, error.traceback)));
-  }
-  return section;
+/** @param {ErrorPayload} error */
+export function errorSection(error) {
+  const { type, notes = [], traceback } = error;
+  const heading = el("h4", {}, "error");
+  if (!type) return el("section", { class: "dn-failure" }, heading, wholePayload(error));
+  return el("section", { class: "dn-failure" }, heading,
+    el("pre", { tabindex: "0" }, el("b", {}, shortClassName(type)), `: ${error.message}`),
+    notes.map((note) => el("p", { class: "dn-note" }, note)),
+    type.includes(".") && el("p", { class: "dn-note" }, type),
+    traceback && el("details", {}, el("summary", {}, "recorded traceback"),
+      el("pre", { tabindex: "0" }, traceback)));
 }
 
-export function shortType(type) {
-  return type.slice(type.lastIndexOf(".") + 1);
-}
-
-// Steps that did not run in the latest run: a fork's first ones are the original's, with its times,
-// and those of a run that was resumed or recovered are older than it.
-function older(step, row) {
-  if (row.forked_from !== undefined && step.completed_at + 1000 < row.created_at) return "copied";
+/**
+ * Where a step's result comes from if the latest run did not make it: a fork copies the first steps
+ * of its original with their times, and a resumed or recovered run keeps those of the earlier run.
+ * @param {Step} step
+ * @param {Row} row
+ */
+function earlierOrigin(step, row) {
+  const { completed_at: completed } = step;
+  if (row.forked_from !== undefined && isBefore(completed, row.created_at, 1000)) return "copied";
   if (row.status === "ENQUEUED" || row.status === "DELAYED") return "earlier";
-  const again = row.dequeued_at !== undefined && row.enqueued_at === undefined;
-  return again && step.completed_at < row.started_at ? "earlier" : "";
+  const isRepeated = row.dequeued_at !== undefined && row.enqueued_at === undefined;
+  return isRepeated && isBefore(completed, row.started_at) ? "earlier" : "";
 }
 
-// The time from the first of what this run did to the last.
-function scale(found, now) {
-  const own = found.steps.filter((step) => !older(step, found.row));
-  const times = own.flatMap((step) => [step.started_at, step.completed_at]);
-  const row = found.row;
-  times.push(row.started_at, row.completed_at);
-  if (UNFINISHED.includes(row.status)) times.push(now);
-  const known = times.filter((time) => time !== undefined);
-  const from = Math.min(...known);
-  return [from, Math.max(1, Math.max(...known) - from)];
+/**
+ * @param {number | undefined} earlier
+ * @param {number | undefined} later
+ * @param {number} [tolerance]
+ */
+function isBefore(earlier, later, tolerance = 0) {
+  return earlier !== undefined && later !== undefined && earlier + tolerance < later;
 }
 
-function steps(found, now, doing) {
-  const section = el("section", { class: "dn-steps" });
-  if (!found.steps.length) return put(section, el("p", { class: "dn-note" }, "No step is recorded."));
-  const [from, long] = scale(found, now);
-  const body = el("tbody");
-  const table = el("table", { "aria-label": "Steps" },
-    el("thead", {}, el("tr", {},
-      el("th", { scope: "col", class: "n" }, "#"),
-      el("th", { scope: "col" }, el("span", { class: "dn-unseen" }, "status")),
-      el("th", { scope: "col" }, "step"),
-      el("th", { scope: "col", class: "dn-when" }, `within ${span(long)}`),
-      el("th", { scope: "col", class: "n" }, "took"),
-      el("th", { scope: "col" }, "result"))),
-    body);
-  const add = (rows) => put(body, rows.map((step) => stepRow(step, found.row, from, long, doing)));
-  add(found.steps);
-  put(section, table);
-  if (found.more_steps) {
-    let last = found.steps.at(-1).number;
-    const more = el("button", { type: "button", class: "dn-button" }, "More steps");
-    more.addEventListener("click", async () => {
-      more.disabled = true;
-      const answer = await doing.moreSteps(last);
-      more.disabled = false;
-      if (!answer) return;
-      add(answer.steps);
-      last = answer.steps.at(-1)?.number ?? last;
-      if (!answer.more_steps) more.remove();
-    });
-    put(section, more);
+/**
+ * The interval that the bars cover: from the first to the last instant of the latest run.
+ * @param {WorkflowDetails & StepsPage} found
+ * @param {number} now
+ * @returns {{begin: number, length: number}}
+ */
+function timeScale({ row, steps }, now) {
+  const known = [...steps.filter((step) => !earlierOrigin(step, row))
+    .flatMap((step) => [step.started_at, step.completed_at]),
+  row.started_at, row.completed_at, isUnfinished(row.status) ? now : undefined]
+    .filter((at) => at !== undefined);
+  const begin = Math.min(...known);
+  return { begin, length: Math.max(1, Math.max(...known) - begin) };
+}
+
+/**
+ * @param {WorkflowDetails & StepsPage} found
+ * @param {DetailsOptions} options
+ */
+function stepsSection(found, options) {
+  const { row, steps } = found;
+  const last = steps.at(-1);
+  if (!last) {
+    return el("section", { class: "dn-steps" }, el("p", { class: "dn-note" }, "No steps recorded."));
   }
-  if (found.row.status === "PENDING") {
-    put(section, el("p", { class: "dn-note" }, chip("PENDING"),
-      ` after step ${found.steps.at(-1).number}: a step is recorded when it ends`));
-  }
-  return section;
+  const scale = timeScale(found, options.now);
+  const lines = (/** @type {readonly Step[]} */ page) =>
+    page.map((step) => stepLine(step, row, scale, options));
+  const body = el("tbody", {}, lines(steps));
+  return el("section", { class: "dn-steps" },
+    el("table", { "aria-label": "Steps" },
+      el("thead", {}, el("tr", {},
+        el("th", { scope: "col", class: "n" }, "#"),
+        el("th", { scope: "col" }, el("span", { class: "dn-unseen" }, "status")),
+        el("th", { scope: "col" }, "step"),
+        el("th", { scope: "col", class: "dn-when" }, `timeline, ${formatDuration(scale.length)}`),
+        el("th", { scope: "col", class: "n" }, "duration"),
+        el("th", { scope: "col" }, "result"))),
+      body),
+    found.more_steps && moreButton(last.number, options.moreSteps,
+      (page) => append(body, lines(page))),
+    row.status === "PENDING" && el("p", { class: "dn-note" }, statusChip(row.status),
+      ` after step ${last.number}; a step is recorded when it finishes`));
 }
 
-function stepRow(step, row, from, long, doing) {
-  const took = step.completed_at !== undefined && step.started_at !== undefined
-    ? step.completed_at - step.started_at : undefined;
+/**
+ * @param {number} last the number of the last step that is shown
+ * @param {(after: number) => Promise<StepsPage | null>} load
+ * @param {(steps: readonly Step[]) => unknown} add
+ */
+function moreButton(last, load, add) {
+  let after = last;
+  const more = button("More steps", null, async () => {
+    more.disabled = true;
+    const answer = await load(after);
+    more.disabled = false;
+    if (!answer) return;
+    add(answer.steps);
+    after = answer.steps.at(-1)?.number ?? after;
+    if (!answer.more_steps) more.remove();
+  });
+  return more;
+}
+
+/**
+ * @param {Step} step
+ * @param {Row} row
+ * @param {{begin: number, length: number}} scale
+ * @param {DetailsOptions} options
+ */
+function stepLine(step, row, scale, { openWorkflow }) {
+  const { child } = step;
+  const origin = earlierOrigin(step, row);
   return el("tr", { "data-status": step.status },
     el("td", { class: "n" }, step.number),
     el("td", {}, statusIcon(step.status)),
-    el("td", { class: "dn-step" }, step.name, step.child && [" ", idLink(step.child, doing)]),
-    el("td", { class: "dn-when" }, older(step, row)
-      ? el("span", { class: "dn-quiet" }, older(step, row)) : took === undefined ? "" : bar(step, from, long)),
-    el("td", { class: "n" }, span(took)),
-    el("td", { class: "dn-result" }, result(step.result)));
+    el("td", { class: "dn-step" }, step.name,
+      child !== undefined && [" ", linkButton(child, `Show ${child}`, () => openWorkflow(child))]),
+    el("td", { class: "dn-when" },
+      origin ? el("span", { class: "dn-quiet" }, origin) : timeBar(step, scale)),
+    el("td", { class: "n" }, formatDuration(elapsed(step.started_at, step.completed_at))),
+    el("td", { class: "dn-result" }, shortPayload(step.result)));
 }
 
-function bar(step, from, long) {
-  const left = Math.max(0, Math.min(99, (100 * (step.started_at - from)) / long));
-  const width = Math.min(100 - left, (100 * (step.completed_at - step.started_at)) / long);
-  const drawn = el("i", { "data-status": step.status });
-  drawn.style.marginLeft = `${left}%`;
-  drawn.style.width = `${width}%`;
-  return el("span", { class: "dn-bar", title: exact(step.started_at) }, drawn);
+/**
+ * @param {Step} step
+ * @param {{begin: number, length: number}} scale
+ */
+function timeBar({ status, started_at: started, completed_at: completed }, { begin, length }) {
+  if (started === undefined || completed === undefined) return "";
+  const left = Math.max(0, Math.min(99, (100 * (started - begin)) / length));
+  const width = Math.min(100 - left, (100 * (completed - started)) / length);
+  const bar = el("i", { "data-status": status });
+  bar.style.marginLeft = `${left}%`;
+  bar.style.width = `${width}%`;
+  return el("span", { class: "dn-bar", title: formatInstant(started) }, bar);
 }
 
-export function result(value, whole = false) {
+/**
+ * A payload on one line, which opens where it is longer.
+ * @param {Payload | undefined} value
+ */
+function shortPayload(value) {
   if (!value || value.text === "None") return el("span", { class: "dn-quiet" }, "None");
-  if (whole) return written(value);
   const line = value.text.split("\n").join(" ");
-  if (line.length <= SHORT && !value.text.includes("\n")) return el("code", {}, line);
+  const isShort = line.length <= LINE_LENGTH;
+  if (isShort && !value.text.includes("\n")) return el("code", {}, line);
   return el("details", {},
-    el("summary", {}, el("code", {}, line.length > SHORT ? `${line.slice(0, SHORT)}…` : line)),
-    written(value));
+    el("summary", {}, el("code", {}, isShort ? line : `${line.slice(0, LINE_LENGTH)}…`)),
+    wholePayload(value));
 }

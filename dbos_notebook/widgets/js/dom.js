@@ -1,136 +1,306 @@
-// Elements out of plain values. This is the one place where a text reaches the page, and it goes in
-// as a text node or as the value of a named attribute: nothing here, and nothing that uses it,
-// parses markup.
+// Builds elements. This is the only place where a string reaches the page, and it does so as a text
+// node or as the value of a named attribute: neither this module nor its callers parse markup.
+/** @import {Attributes, Child} from "./types.js" */
 
-// Where the focus can be. JupyterLab's shortcuts stay away from an element that says so, and ask the
-// focused one alone: without this, two d's pressed on a row would delete the cell.
+// JupyterLab's shortcuts skip an element that carries this attribute, and look at the focused element
+// alone: without it, pressing "d" twice on a row would delete the cell.
 const FOCUSABLE = ["BUTTON", "INPUT", "SELECT", "SUMMARY"];
+const SUPPRESS_SHORTCUTS = "data-lm-suppress-shortcuts";
 const SVG = "http://www.w3.org/2000/svg";
-const CLEAR = /(^rgba\(.*,|\/) 0\)$/;
+const TRANSPARENT = /(^rgba\(.*,|\/) 0\)$/;
+const COPY_FEEDBACK_MS = 1500;
 
-// el("td", {class: "n", title: text, on: {click: f}}, "text", child, null, [more])
+/**
+ * Create an HTML element: el("td", {class: "n", on: {click: f}}, "text", child, null, [more]).
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Attributes} [attributes] one that is null, undefined or false is skipped
+ * @param {...Child} children
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
 export function el(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
 
+/**
+ * Create an SVG element.
+ * @template {keyof SVGElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Attributes} [attributes]
+ * @param {...Child} children
+ * @returns {SVGElementTagNameMap[Tag]}
+ */
 export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
+/**
+ * @template {Element} T
+ * @param {T} node
+ * @param {Attributes} attributes
+ * @param {readonly Child[]} children
+ * @returns {T}
+ */
 function fill(node, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) {
+  const { on = {}, ...rest } = attributes;
+  for (const [event, handler] of Object.entries(on)) {
+    node.addEventListener(event, /** @type {EventListener} */ (handler));
+  }
+  for (const [name, value] of Object.entries(rest)) {
     if (value === null || value === undefined || value === false) continue;
-    if (name === "on") {
-      for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
-    } else if (name === "value" || name === "checked" || name === "disabled") {
-      node[name] = value;
+    if (name === "value" || name === "checked" || name === "disabled") {
+      Object.assign(node, { [name]: value });
     } else {
       node.setAttribute(name, value === true ? "" : String(value));
     }
   }
   if (FOCUSABLE.includes(node.tagName) || "tabindex" in attributes) {
-    node.setAttribute("data-lm-suppress-shortcuts", "true");
+    node.setAttribute(SUPPRESS_SHORTCUTS, "true");
   }
-  put(node, ...children);
+  append(node, ...children);
   return node;
 }
 
-export function put(node, ...children) {
-  for (const child of children.flat(Infinity)) {
+/**
+ * Append children; those that are null, undefined or false are skipped.
+ * @template {Element} T
+ * @param {T} node
+ * @param {...Child} children
+ * @returns {T}
+ */
+export function append(node, ...children) {
+  for (const child of children) {
     if (child === null || child === undefined || child === false) continue;
-    node.append(child instanceof Node ? child : document.createTextNode(String(child)));
+    if (isList(child)) append(node, ...child);
+    else node.append(child instanceof Node ? child : document.createTextNode(String(child)));
   }
   return node;
 }
 
-// What had the focus has it again: itself, or what has its name among the new. Its place too, where
-// as many came as went; else another button would stand there, and be pressed.
+/**
+ * @param {Child} child
+ * @returns {child is readonly Child[]}
+ */
+function isList(child) {
+  return Array.isArray(child);
+}
+
+/**
+ * Replace the children of an element and keep the focus: on the same element, on a new one with the
+ * same name, or on the one in the same position if the number of elements has not changed.
+ * @template {Element} T
+ * @param {T} node
+ * @param {...Child} children
+ * @returns {T}
+ */
 export function replace(node, ...children) {
-  const held = node.getRootNode().activeElement;
-  const alike = () => [...node.querySelectorAll(held.tagName)];
-  const before = held && held !== node && node.contains(held) ? alike() : null;
+  const focused = focusedElement(node);
+  const similar = () => focused ? [...node.querySelectorAll(focused.tagName)] : [];
+  const before = focused && focused !== node && node.contains(focused) ? similar() : null;
   node.replaceChildren();
-  put(node, ...children);
-  if (!before) return node;
-  const again = node.contains(held) ? held : FOCUSABLE.includes(held.tagName) && heir(held, before,
-    alike());
-  if (again) again.focus({ preventScroll: true });
+  append(node, ...children);
+  if (!before || !focused) return node;
+  if (node.contains(focused)) focus(focused);
+  else if (FOCUSABLE.includes(focused.tagName)) focus(successor(focused, before, similar()));
   return node;
 }
 
-function heir(held, before, after) {
-  return after.find((one) => nameOf(one) === nameOf(held))
-    ?? (before.length === after.length ? after[before.indexOf(held)] : null);
+/**
+ * @param {Element} focused
+ * @param {Element[]} before
+ * @param {Element[]} after
+ * @returns {Element | null | undefined}
+ */
+function successor(focused, before, after) {
+  return after.find((other) => nameOf(other) === nameOf(focused))
+    ?? (before.length === after.length ? after[before.indexOf(focused)] : null);
 }
 
+/** @param {Element} node */
 function nameOf(node) {
-  return node.getAttribute("aria-label") ?? (node.title || node.textContent);
+  return node.getAttribute("aria-label") ?? (node.getAttribute("title") || node.textContent);
 }
 
-// An icon of 16 × 16 from path data; drawn with the colour of the text around it.
-export function icon(path, name = "") {
-  return svg(
-    "svg",
-    { viewBox: "0 0 16 16", class: `dn-icon ${name}`, "aria-hidden": "true" },
-    svg("path", { d: path }),
-  );
+/**
+ * The focused element, also within a shadow root.
+ * @param {Element} node
+ * @returns {Element | null}
+ */
+export function focusedElement(node) {
+  const root = node.getRootNode();
+  return root instanceof Document || root instanceof ShadowRoot ? root.activeElement : null;
 }
 
-// What was typed is meant when the field is left, a suggestion was taken, or Enter was pressed; a
-// browser that shows suggestions keeps Enter to itself.
-export function onEntered(input, act) {
-  input.addEventListener("change", act);
-  input.addEventListener("keydown", (event) => event.key === "Enter" && act());
-  return input;
+/** @param {Element | null | undefined} node */
+export function focus(node) {
+  if (node instanceof HTMLElement || node instanceof SVGElement) {
+    node.focus({ preventScroll: true });
+  }
 }
 
+/**
+ * The closest ancestor of an event's target, or the target itself, that matches a selector.
+ * @param {Event} event
+ * @param {string} selector
+ * @returns {Element | null}
+ */
+export function closest(event, selector) {
+  return event.target instanceof Element ? event.target.closest(selector) : null;
+}
+
+/**
+ * Whether a key press is a shortcut of the browser or the host.
+ * @param {KeyboardEvent} event
+ */
+export function hasModifier(event) {
+  return event.ctrlKey || event.metaKey || event.altKey;
+}
+
+/**
+ * A 16 × 16 icon drawn from path data in the colour of the surrounding text.
+ * @param {string} path
+ */
+export function icon(path) {
+  return svg("svg", { viewBox: "0 0 16 16", class: "dn-icon", "aria-hidden": "true" },
+    svg("path", { d: path }));
+}
+
+/**
+ * @param {Child} label
+ * @param {string | null} title
+ * @param {(event: MouseEvent) => unknown} onClick
+ * @param {Attributes} [attributes]
+ */
+export function button(label, title, onClick, attributes = {}) {
+  return el("button", { type: "button", class: "dn-button", title, on: { click: onClick },
+    ...attributes }, label);
+}
+
+/**
+ * A button whose label is an icon or a symbol, named by its title.
+ * @param {Child} label
+ * @param {string} title
+ * @param {(event: MouseEvent) => unknown} onClick
+ * @param {Attributes} [attributes]
+ */
+export function iconButton(label, title, onClick, attributes = {}) {
+  return button(label, title, onClick, { "aria-label": title, ...attributes });
+}
+
+/**
+ * A button that looks like a link.
+ * @param {Child} label
+ * @param {string} title
+ * @param {(event: MouseEvent) => unknown} onClick
+ * @param {Attributes} [attributes]
+ */
+export function linkButton(label, title, onClick, attributes = {}) {
+  return button(label, title, onClick, { class: "dn-link", ...attributes });
+}
+
+/**
+ * A button that copies a string and confirms it for a moment.
+ * @param {string} label
+ * @param {string} title
+ * @param {() => string | null | Promise<string | null>} text null: there is nothing to copy
+ * @param {Attributes} [attributes]
+ */
+export function copyButton(label, title, text, attributes = {}) {
+  const made = button(label, title, async () => {
+    const copied = await text();
+    if (copied === null) return;
+    made.textContent = copyFeedback(await copy(copied));
+    setTimeout(() => (made.textContent = label), COPY_FEEDBACK_MS);
+  }, attributes);
+  return made;
+}
+
+/**
+ * Copy to the clipboard; false where a frame has no permission for it.
+ * @param {string} text
+ */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    return false; // a frame without the permission: the text stands there to be copied by hand
+    return false;
   }
 }
 
-// Dark or light, told from the colour of the text that the host gives, whatever host it is.
+/** @param {boolean} copied */
+export function copyFeedback(copied) {
+  return copied ? "Copied" : "Select the text to copy it";
+}
+
+/**
+ * Call back when a value was entered: the field was left, a suggestion was taken, or Enter was
+ * pressed (a browser that shows suggestions sends no change event for Enter).
+ * @param {HTMLInputElement} input
+ * @param {() => unknown} callback
+ */
+export function onEntered(input, callback) {
+  input.addEventListener("change", callback);
+  input.addEventListener("keydown", (event) => event.key === "Enter" && callback());
+  return input;
+}
+
+/** An ID that is unique in the page. */
+export function uniqueId() {
+  return `dn-${Math.random().toString(36).slice(2, 9)}`;
+}
+
+/**
+ * Follow the host's theme. It is derived from the text colour, so that this works in any host.
+ * @param {HTMLElement} root
+ * @returns {() => void} stops following
+ */
 export function followTheme(root) {
-  let later;
-  const look = () => {
+  /** @type {number | undefined} */
+  let timer;
+  const update = () => {
     root.dataset.theme = lightness(getComputedStyle(root).color) > 0.55 ? "dark" : "light";
-    // For what must cover what it lies on, where the host has no name for its ground.
-    root.style.setProperty("--dn-behind", ground(root));
+    // For parts that cover others, where the host does not name its background.
+    root.style.setProperty("--dn-behind", background(root));
   };
-  const looked = () => {
-    look();
-    // A theme's style sheet may come after its name.
-    clearTimeout(later);
-    later = setTimeout(look, 400);
+  const changed = () => {
+    update();
+    // A theme's style sheet may load after its name has changed.
+    clearTimeout(timer);
+    timer = setTimeout(update, 400);
   };
-  const watch = new MutationObserver(looked);
+  const observer = new MutationObserver(changed);
   for (const node of [document.documentElement, document.body]) {
-    watch.observe(node, { attributes: true });
+    observer.observe(node, { attributes: true });
   }
-  looked();
+  changed();
   return () => {
-    watch.disconnect();
-    clearTimeout(later);
+    observer.disconnect();
+    clearTimeout(timer);
   };
 }
 
-// From 0 to 1. A computed colour is of whatever form the host's style sheet gave it.
+/**
+ * The lightness of a computed colour, from 0 to 1. Browsers keep the notation of the style sheet.
+ * @param {string} colour
+ */
 function lightness(colour) {
-  const [, form, values] = colour.match(/^([a-z]+)\((?:[a-z][\w-]* )?(.*)\)$/) ?? [null, "rgb", ""];
+  const [, notation = "rgb", values = ""] = colour.match(/^([a-z]+)\((?:[a-z][\w-]* )?(.*)\)$/)
+    ?? [];
   const [first = 0, second = 0, third = 0] = values.match(/-?[\d.]+(e-?\d+)?/g)?.map(Number) ?? [];
-  if (form.startsWith("ok")) return first;
-  if (form.startsWith("l")) return first / 100;
-  return (0.299 * first + 0.587 * second + 0.114 * third) / (form === "color" ? 1 : 255);
+  if (notation.startsWith("ok")) return first;
+  if (notation.startsWith("l")) return first / 100;
+  return (0.299 * first + 0.587 * second + 0.114 * third) / (notation === "color" ? 1 : 255);
 }
 
-function ground(root) {
-  for (let node = root; node; node = node.parentNode ?? node.host) {
+/** @param {Element} root */
+function background(root) {
+  /** @type {Node | null} */
+  let node = root;
+  while (node) {
     const colour = node instanceof Element ? getComputedStyle(node).backgroundColor : "";
-    if (colour && !CLEAR.test(colour)) return colour;
+    if (colour && !TRANSPARENT.test(colour)) return colour;
+    node = node.parentNode ?? (node instanceof ShadowRoot ? node.host : null);
   }
   return "Canvas";
 }

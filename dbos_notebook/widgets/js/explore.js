@@ -1,429 +1,484 @@
-// The list of workflows: what is asked, the rows that came, and what is done with them.
-import { copy, el, followTheme, put, replace } from "./dom.js";
-import { place } from "./fallback.js";
-import { count, exact } from "./format.js";
-import { Link } from "./link.js";
-import { Live } from "./live.js";
-import { State } from "./state.js";
+// The list of workflows: filters, pages of rows, their details, and actions on the selected ones.
+import { append, button, closest, copy, copyFeedback, el, followTheme, iconButton, replace, uniqueId } from "./dom.js";
+import { mount } from "./fallback.js";
+import { formatCount, formatDate } from "./format.js";
+import { KernelChannel, KernelError } from "./kernel_channel.js";
+import { Polling } from "./polling.js";
+import { StatusLine } from "./status_line.js";
 import { Actions } from "./actions.js";
-import { details } from "./details.js";
-import { filterPanel, statusBar } from "./filters.js";
+import { workflowDetails } from "./details.js";
+import { FilterPanel, StatusBar } from "./filters.js";
 import { Grid } from "./grid.js";
+/** @import {Ask, Column, Cursor, ExploreTraits, ListView, Mode, Model, Page, RenderProps, Row} from "./types.js" */
+/** @import {StepsPage, WorkflowDetails} from "./types.js" */
 
-const TYPING = 90;
-const BETWEEN = 250; // so that no more than four questions a second come of typing
-const ASKING = 2000;
-const CLOCK = 5000;
-const COUNTS = 15000;
+/**
+ * @typedef {object} OpenDetails
+ * @property {WorkflowDetails & StepsPage} [found] missing while they are loaded
+ * @property {string} [stamp]
+ * @property {string} [status]
+ * @property {string} [error]
+ * @property {HTMLElement} [node]
+ */
+
+const TYPING_MS = 90;
+/** Between two searches, so that typing sends at most four a second. */
+const SEARCH_INTERVAL_MS = 250;
+const POLL_MS = 2000;
+const CLOCK_MS = 5000;
+const COUNT_MS = 15_000;
+/** The kernel is busy with polls, and with counts, for at most one part in so many. */
+const POLL_SHARE = 20;
+const COUNT_SHARE = 50;
+/** @type {readonly (readonly [Mode, string, string])[]} */
 const MODES = [
-  ["flat", "List", "Every workflow that matches"],
+  ["flat", "List", "All workflows that match"],
   ["tree", "Tree", "Children below their parents"],
-  ["queued", "Enqueued", "What waits or runs on queues, in the order it will be served"],
+  ["queued", "Enqueued", "Workflows that wait or run on queues, in the order of dequeuing"],
 ];
+const NO_PARENTS = "This database does not record parents";
 
 class Explore {
+  /**
+   * @param {Model<ExploreTraits>} model
+   * @param {HTMLElement} root
+   */
   constructor(model, root) {
     this.model = model;
     this.root = root;
     this.start = model.get("_start");
+    /** @type {ListView} */
     this.view = structuredClone(this.start.view);
-    this.state = new State(() => this.refresh());
-    this.link = new Link(model, this.state);
-    this.live = new Live(root, model, {
+    this.status = new StatusLine(() => this.refresh());
+    this.channel = new KernelChannel(model, this.status);
+    this.polling = new Polling(root, model, {
       now: () => this.now(),
-      clock: CLOCK,
-      wait: () => Math.max(ASKING, 20 * (this.state.took ?? 0)),
-      ready: () => this.link.idle("page"),
-      ask: () => this.askAgain(false),
-      shown: () => this.state.show(),
+      clock: CLOCK_MS,
+      interval: () => Math.max(POLL_MS, POLL_SHARE * (this.status.took ?? 0)),
+      isReady: () => this.channel.isIdle("page"),
+      poll: () => this.reload(false),
+      onChange: () => this.status.show(),
     });
-    this.live.button.title = "Ask again every two seconds while this is seen";
+    this.polling.button.title = "Update every 2 s while visible";
+    /** @type {readonly Row[]} */
     this.rows = [];
-    this.open = new Map(); // what is told of opened rows, and its element
-    this.before = []; // where the pages before this one began
-    this.after = [];
-    this.page = { more: false, last: [] };
-    this.grid = new Grid({
-      now: () => this.now(),
-      mode: () => this.view.mode,
-      sorted: () => this.sorted(),
-      sort: (column) => this.sort(column),
-      toggle: (id) => this.toggle(id),
-      unfold: (row) => this.unfold(row),
-      pick: (id) => this.pick(id),
-      pickAll: (checked) => this.pickAll(checked),
-      selected: () => this.selected(),
-      opened: (row, columns) => this.opened(row, columns),
-      isOpen: (id) => this.open.has(id),
-      turn: (by) => ((by > 0 ? this.older : this.newer).disabled ? null : this.turn(by)),
-    });
+    /** @type {Page} */
+    this.page = { rows: [], more: false, last: [], searched_to: null };
+    this.isLoaded = false;
+    /** @type {string | null} */
+    this.stamp = null;
+    /** @type {Cursor} where the page begins */
+    this.cursor = [];
+    /** @type {Cursor[]} where the pages before it begin */
+    this.previousCursors = [];
+    /** @type {Map<string, OpenDetails>} by workflow ID */
+    this.openDetails = new Map();
+    /** @type {Record<string, number> | null} by status; null: not known */
+    this.counts = null;
+    this.countedAt = 0;
+    this.countTook = 0;
+    this.searchedAt = 0;
+    this.grid = this.makeGrid();
+    this.search = el("input", { type: "search", class: "dn-search", spellcheck: "false",
+      placeholder: "Search ID, name, user, queue, error", "aria-label": "Search",
+      value: this.view.search ?? "", on: { input: () => this.onSearchInput() } });
+    this.modes = el("div", { class: "dn-segments", role: "group", "aria-label": "View" });
+    this.statusBar = new StatusBar(this.view, (change) => this.change(change));
+    this.filters = new FilterPanel(this.start, this.view, (change) => this.change(change),
+      () => this.loadChoices(), uniqueId());
+    this.filterButton = button("Filter", "More filters", () => this.toggleFilters(),
+      { "aria-expanded": "false" });
+    this.code = el("div", { class: "dn-code", hidden: true });
+    this.selection = el("div", { class: "dn-picked", hidden: true, role: "group",
+      "aria-label": "Selected workflows" });
+    this.actions = this.makeActions();
+    this.range = el("span", { class: "dn-said", role: "status" });
+    this.previous = iconButton("‹", "Previous page", () => this.turnPage(-1));
+    this.next = iconButton("›", "Next page", () => this.turnPage(1));
+    this.sizes = el("select", { class: "dn-select", "aria-label": "Rows per page" },
+      this.start.sizes.map((size) => el("option", { value: size }, size)));
     this.build();
-    this.ticked = () => this.showPicked();
-    model.on("change:selected", this.ticked);
-    this.unfollow = followTheme(root);
-    this.load().then(() => this.count());
+    this.onSelected = () => this.showSelection();
+    model.on("change:selected", this.onSelected);
+    this.unfollowTheme = followTheme(root);
+    this.load().then(() => this.loadCounts());
   }
 
   now() {
-    return this.state.now();
+    return this.status.now();
   }
 
-  try(answer) {
-    return this.state.try(answer);
+  /** @type {Ask} */
+  ask(kind, question, lane) {
+    return this.status.showErrorsOf(this.channel.ask(kind, question, lane));
   }
 
-  // --- what stands there ---------------------------------------------------------------------
+  // --- building and showing ----------------------------------------------------------------------
+
+  makeGrid() {
+    return new Grid({
+      now: () => this.now(),
+      mode: () => this.view.mode,
+      sortOrder: () => this.sortOrder(),
+      sort: (column) => this.sort(column),
+      toggleDetails: (id) => this.toggleDetails(id),
+      toggleChildren: (row) => this.toggleChildren(row),
+      toggleSelected: (id) => this.toggleSelected(id),
+      selectPage: (isSelected) => this.selectPage(isSelected),
+      selected: () => this.selected(),
+      details: (row, columns) => this.details(row, columns),
+      isOpen: (id) => this.openDetails.has(id),
+      turnPage: (direction) => ((direction > 0 ? this.next : this.previous).disabled
+        ? null : this.turnPage(direction)),
+    });
+  }
+
+  makeActions() {
+    const actions = new Actions(this.start.forbidden,
+      (kind, question, lane) => this.ask(kind, question, lane), () => this.refresh(),
+      (id) => this.find(id));
+    actions.bar.hidden = this.start.read_only;
+    return actions;
+  }
 
   build() {
-    const id = `dn-${Math.random().toString(36).slice(2, 9)}`;
-    this.search = el("input", { type: "search", class: "dn-search", spellcheck: "false",
-      placeholder: "Search ID, name, user, queue, error", "aria-label": "Search",
-      value: this.view.search ?? "" });
-    this.search.addEventListener("input", () => this.typed());
-    this.modes = el("div", { class: "dn-segments", role: "group", "aria-label": "View" });
-    this.statuses = statusBar(this.view, (part) => this.change(part));
-    this.filters = filterPanel(this.start, this.view, (part) => this.change(part),
-      () => this.choices(), id);
-    this.filterButton = this.button("Filter", "More filters", () => this.toggleFilters());
-    this.filterButton.setAttribute("aria-expanded", "false");
-    this.codeBox = el("div", { class: "dn-code", hidden: true });
-    this.picked = el("div", { class: "dn-picked", hidden: true, role: "group",
-      "aria-label": "Selected workflows" });
-    this.actions = new Actions(this.start.forbidden,
-      (kind, question, lane) => this.try(this.link.ask(kind, question, lane)),
-      () => this.refresh(), (id) => this.find(id));
-    this.actions.bar.hidden = Boolean(this.start.read_only);
-    this.said = el("span", { class: "dn-said", role: "status" });
-    this.newer = this.button("‹", "Page before", () => this.turn(-1));
-    this.older = this.button("›", "Next page", () => this.turn(1));
-    this.sizes = el("select", { class: "dn-select", "aria-label": "Rows on a page" },
-      this.start.sizes.map((size) => el("option", { value: size }, size)));
-    this.sizes.value = this.view.size;
+    this.sizes.value = String(this.view.size);
     this.sizes.addEventListener("change", () => this.change({ size: Number(this.sizes.value) }));
-    put(this.root,
+    append(this.root,
       el("div", { class: "dn-top" }, this.search, this.filters.ages, this.filterButton, this.modes,
-        el("span", { class: "dn-space" }), this.live.button,
-        this.button("Refresh", "Ask again now", () => this.refresh()),
-        this.button("Code", "Show and copy the Python that gives these rows", () => this.code())),
-      this.statuses.node, this.filters.panel, this.filters.chips, this.state.banner,
-      this.codeBox,
-      this.picked, this.actions.panel,
+        el("span", { class: "dn-space" }), this.polling.button,
+        button("Refresh", "Read the list again", () => this.refresh()),
+        button("Code", "Show and copy the Python code that returns these rows",
+          () => this.showCode())),
+      this.statusBar.node, this.filters.panel, this.filters.chips, this.status.banner, this.code,
+      this.selection, this.actions.panel,
       el("div", { class: "dn-scroll" }, this.grid.node),
-      el("div", { class: "dn-foot" }, this.newer, this.said, this.older, this.sizes,
-        el("span", { class: "dn-space" }), this.state.line));
-    this.root.addEventListener("keydown", (event) => this.shortcut(event));
-    this.showMode();
+      el("div", { class: "dn-foot" }, this.previous, this.range, this.next, this.sizes,
+        el("span", { class: "dn-space" }), this.status.line));
+    this.root.addEventListener("keydown", (event) => this.onKey(event));
+    this.showModes();
     this.grid.show([], this.emptyText());
-    this.showPicked();
+    this.showSelection();
   }
 
-  button(label, title, act) {
-    return el("button", { type: "button", class: "dn-button", title, "aria-label": title,
-      on: { click: act } }, label);
+  showModes() {
+    replace(this.modes, MODES.map(([mode, label, title]) => {
+      const isUnavailable = mode === "tree" && !this.start.has_parents;
+      return el("button", {
+        type: "button",
+        title: isUnavailable ? NO_PARENTS : title,
+        disabled: isUnavailable,
+        "aria-pressed": String(this.view.mode === mode),
+        on: { click: () => this.change({ mode, sort: "", descending: null }) },
+      }, label);
+    }));
   }
 
-  showMode() {
-    replace(this.modes, MODES.map(([mode, label, title]) => el("button", {
-      type: "button",
-      title: mode === "tree" && !this.start.has_parents
-        ? "This database does not record parents" : title,
-      disabled: mode === "tree" && !this.start.has_parents,
-      "aria-pressed": String(this.view.mode === mode),
-      on: { click: () => this.change({ mode, sort: "", descending: null }) },
-    }, label)));
+  /** @returns {[string, boolean]} the sort key, and whether it descends */
+  sortOrder() {
+    const isQueued = this.view.mode === "queued";
+    const key = this.view.sort || (isQueued ? "queue_position" : "created_at");
+    return [key, this.view.descending ?? (key === "created_at" && !isQueued)];
   }
 
-  sorted() {
-    const queued = this.view.mode === "queued";
-    const key = this.view.sort || (queued ? "queue_position" : "created_at");
-    return [key, this.view.descending ?? (key === "created_at" && !queued)];
-  }
-
+  /** @param {Column} column */
   sort(column) {
-    const [sorted, descending] = this.sorted();
-    const largestFirst = column.key === "created_at" || column.key === "duration";
-    const first = column.reversed ? false : largestFirst;
-    this.change({ sort: column.key, descending: sorted === column.key ? !descending : first });
+    const [key, descending] = this.sortOrder();
+    const isLargestFirst = column.key === "created_at" || column.key === "duration";
+    this.change({ sort: column.key,
+      descending: key === column.key ? !descending : isLargestFirst && !column.reversed });
   }
 
   showRows() {
     this.grid.show(this.rows, this.emptyText());
-    this.showSaid();
-    this.showPicked();
+    this.showRange();
+    this.showSelection();
   }
 
   emptyText() {
     if (this.page.searched_to) return "Searching older workflows …";
-    if (!this.loaded) return "Reading …";
+    if (!this.isLoaded) return "Loading …";
     const { search, status, start_time: since, end_time: until } = this.view;
     if (search || status?.length || since || until || this.filters.chips.childElementCount) {
       return "No workflow matches.";
     }
-    return this.view.mode === "queued" ? "Nothing waits or runs on a queue." : "There is no workflow yet.";
+    return this.view.mode === "queued" ? "No workflow waits or runs on a queue." : "No workflows yet.";
   }
 
-  opened(row, columns) {
-    const told = this.open.get(row.id);
-    if (!told) return null;
-    told.node ??= el("tr", { class: "dn-opened" }, el("td", { colspan: columns }, told.found
-      ? details(told.found, this.now(), {
-        find: (id) => this.find(id),
-        copy,
-        moreSteps: (after) => this.try(this.link.ask("steps", { id: row.id, after }, `s${row.id}`)),
+  /**
+   * The details of a row, if they are open.
+   * @param {Row} row
+   * @param {number} columns
+   */
+  details(row, columns) {
+    const details = this.openDetails.get(row.id);
+    if (!details) return null;
+    details.node ??= el("tr", { class: "dn-opened" }, el("td", { colspan: columns }, details.found
+      ? workflowDetails(details.found, {
+        now: this.now(),
+        openWorkflow: (id) => this.find(id),
+        moreSteps: (after) => this.ask("steps", { id: row.id, after }, `steps ${row.id}`),
       })
-      : el("p", { class: "dn-note" }, told.failed ?? "Reading …")));
-    return told.node;
+      : el("p", { class: "dn-note" }, details.error ?? "Loading …")));
+    return details.node;
   }
 
-  showSaid() {
-    const begin = this.before.length * this.view.size + 1;
-    const end = begin + this.rows.length - 1;
+  showRange() {
+    const first = this.previousCursors.length * this.view.size + 1;
     const total = this.total();
-    let said = this.rows.length ? `${count(begin)}–${count(end)}` : "none";
-    if (total !== null && this.rows.length) said += ` of ${count(total)}`;
-    else if (this.page.more && this.rows.length) said += " of more";
-    if (this.page.searched_to) said += ` · searched back to ${exact(this.page.searched_to).slice(0, 10)}`;
-    if (this.said.textContent !== said) this.said.textContent = said;
-    this.newer.disabled = !this.before.length;
-    this.older.disabled = !this.page.more || !this.rows.length;
-    this.grid.node.setAttribute("aria-rowcount", total ?? -1);
+    let text = "none";
+    if (this.rows.length) {
+      text = `${formatCount(first)}–${formatCount(first + this.rows.length - 1)}`;
+      if (total !== null) text += ` of ${formatCount(total)}`;
+      else if (this.page.more) text += " of more";
+    }
+    if (this.page.searched_to) text += ` · searched back to ${formatDate(new Date(this.page.searched_to))}`;
+    if (this.range.textContent !== text) this.range.textContent = text;
+    this.previous.disabled = !this.previousCursors.length;
+    this.next.disabled = !this.page.more || !this.rows.length;
+    this.grid.node.setAttribute("aria-rowcount", String(total ?? -1));
   }
 
+  /** The number of workflows that match; null: not known. */
   total() {
-    if (!this.counts || this.view.mode === "tree") return null;
-    const wanted = this.view.status?.length ? this.view.status : Object.keys(this.counts);
-    return wanted.reduce((sum, status) => sum + (this.counts[status] ?? 0), 0);
+    const { counts } = this;
+    if (!counts || this.view.mode === "tree") return null;
+    const statuses = this.view.status?.length ? this.view.status : Object.keys(counts);
+    return statuses.reduce((sum, status) => sum + (counts[status] ?? 0), 0);
   }
 
-  // --- asking --------------------------------------------------------------------------------
+  // --- reading -----------------------------------------------------------------------------------
 
-  change(part) {
-    Object.assign(this.view, part);
-    this.before = [];
-    this.after = [];
-    if ("mode" in part) {
-      this.showMode();
-      this.grid.kids.clear();
-      this.open.clear();
+  /** @param {Partial<ListView>} change */
+  async change(change) {
+    Object.assign(this.view, change);
+    this.previousCursors = [];
+    this.cursor = [];
+    if ("mode" in change) {
+      this.showModes();
+      this.grid.children.clear();
+      this.openDetails.clear();
     }
     this.filters.update();
-    this.statuses.update(this.counts);
-    return this.load().then(() => this.count());
+    this.statusBar.update(this.counts);
+    await this.load();
+    await this.loadCounts();
   }
 
-  typed() {
-    const since = Date.now() - (this.asked ?? 0);
-    this.live.later("typing", Math.max(TYPING, BETWEEN - since), () => {
-      this.asked = Date.now();
+  onSearchInput() {
+    const elapsed = Date.now() - this.searchedAt;
+    this.polling.setTimer("typing", Math.max(TYPING_MS, SEARCH_INTERVAL_MS - elapsed), () => {
+      this.searchedAt = Date.now();
       this.change({ search: this.search.value.trim() });
     });
   }
 
+  /** @param {string} id */
   find(id) {
     this.search.value = id;
-    this.open.clear();
+    this.openDetails.clear();
     this.change({ search: id, status: [], mode: this.view.mode === "queued" ? "flat" : this.view.mode });
   }
 
-  question() {
-    return { view: this.view, after: this.after };
-  }
-
+  /** @param {string | null} [stamp] nothing is sent if this still holds */
   async load(stamp = null) {
-    const page = await this.try(this.link.ask("page", { ...this.question(), stamp }));
+    const page = await this.ask("page", { view: this.view, after: this.cursor, stamp });
     if (!page) return;
-    this.state.read(page);
+    this.status.updated(page);
     if (page.same) return;
     this.stamp = page.stamp;
-    this.loaded = true;
+    this.isLoaded = true;
     this.page = page;
     this.rows = page.rows;
     this.showRows();
     await this.searchOn();
   }
 
-  // A text is looked for in parts, each short, until the page is full or all was looked through.
+  /** A search reads part after part, each short, until the page is full or all was searched. */
   async searchOn() {
     for (let part = 1; this.page.searched_to && this.rows.length < this.view.size; part += 1) {
-      const page = await this.try(this.link.ask("page",
-        { view: this.view, after: this.page.last, limit: this.view.size - this.rows.length, part }));
-      if (!page) return;
-      this.state.read(page);
+      const page = await this.ask("page", { view: this.view, after: this.page.last,
+        limit: this.view.size - this.rows.length, part });
+      if (!page || page.same) return;
+      this.status.updated(page);
       this.page = page;
       this.rows = this.rows.concat(page.rows);
       this.showRows();
     }
   }
 
-  turn(by) {
-    if (by > 0) {
-      this.before.push(this.after);
-      this.after = this.page.last;
+  /** @param {1 | -1} direction */
+  turnPage(direction) {
+    if (direction > 0) {
+      this.previousCursors.push(this.cursor);
+      this.cursor = this.page.last;
     } else {
-      this.after = this.before.pop() ?? [];
+      this.cursor = this.previousCursors.pop() ?? [];
     }
-    this.grid.focused = null;
+    this.grid.focusedId = null;
     return this.load();
   }
 
-  async count() {
-    // To count what a text is in would read every row.
+  async loadCounts() {
+    // Counting the workflows that contain a string would read every row.
     if (this.view.search || this.view.error || this.view.attributes) {
       this.counts = null;
     } else {
-      const view = { ...this.view, status: [] };
-      const answer = await this.try(this.link.ask("counts", { view }));
+      const answer = await this.ask("counts", { view: { ...this.view, status: [] } });
       if (!answer) return;
       this.counts = answer.counts;
-      this.counted = Date.now();
+      this.countedAt = Date.now();
       this.countTook = answer.took;
     }
-    this.statuses.update(this.counts);
-    this.showSaid();
+    this.statusBar.update(this.counts);
+    this.showRange();
   }
 
-  async choices() {
-    const answer = await this.try(this.link.ask("choices"));
+  async loadChoices() {
+    const answer = await this.ask("choices", {});
     return answer?.choices;
   }
 
   async toggleFilters() {
-    const shown = await this.filters.toggle();
-    this.filterButton.setAttribute("aria-expanded", String(shown));
+    this.filterButton.setAttribute("aria-expanded", String(await this.filters.toggle()));
   }
 
   refresh() {
-    this.live.touch();
-    return this.askAgain(true);
+    this.polling.touch();
+    return this.reload(true);
   }
 
-  async askAgain(all) {
-    // A search that came in parts is not asked again by itself.
+  /** @param {boolean} all also what has probably not changed */
+  async reload(all) {
+    // A search that reads several parts is not repeated by polling.
     if (all || !this.view.search) await this.load(all ? null : this.stamp);
-    for (const [id, told] of this.open) {
+    for (const [id, details] of this.openDetails) {
       const row = this.grid.row(id);
-      if (all || !row || told.status !== row.status || row.status === "PENDING") await this.tell(id);
+      if (all || !row || details.status !== row.status || row.status === "PENDING") {
+        await this.loadDetails(id);
+      }
     }
-    const due = Math.max(COUNTS, 50 * (this.countTook ?? 0));
-    if (all || Date.now() - (this.counted ?? 0) > due) await this.count();
+    const interval = Math.max(COUNT_MS, COUNT_SHARE * this.countTook);
+    if (all || Date.now() - this.countedAt > interval) await this.loadCounts();
   }
 
-  // --- opening -------------------------------------------------------------------------------
+  // --- details and children ----------------------------------------------------------------------
 
-  toggle(id) {
-    if (this.open.delete(id)) {
-      this.showRows();
-      return;
+  /** @param {string} id */
+  toggleDetails(id) {
+    if (!this.openDetails.delete(id)) {
+      this.openDetails.set(id, {});
+      this.loadDetails(id);
     }
-    this.open.set(id, {});
-    this.tell(id);
     this.showRows();
   }
 
-  async tell(id) {
-    const told = this.open.get(id);
+  /** @param {string} id */
+  async loadDetails(id) {
     try {
-      const found = await this.link.ask("details", { id, stamp: told?.found?.stamp }, `d${id}`);
-      if (!found || found.same || !this.open.has(id)) return;
-      this.open.set(id, { found, status: found.row.status });
+      const found = await this.channel.ask("details",
+        { id, stamp: this.openDetails.get(id)?.stamp }, `details ${id}`);
+      if (!found || found.same || !this.openDetails.has(id)) return;
+      this.openDetails.set(id, { found, stamp: found.stamp, status: found.row.status });
     } catch (error) {
-      if (!this.open.has(id)) return;
-      this.open.set(id, { failed: error.message });
+      if (!(error instanceof KernelError)) throw error;
+      if (!this.openDetails.has(id)) return;
+      this.openDetails.set(id, { error: error.message });
     }
     this.showRows();
   }
 
-  async unfold(row) {
-    if (this.grid.kids.delete(row.id)) {
-      this.showRows();
-      return;
+  /** @param {Row} row */
+  async toggleChildren(row) {
+    if (!this.grid.children.delete(row.id)) {
+      const answer = await this.ask("children", { id: row.id }, `children ${row.id}`);
+      if (!answer) return;
+      this.grid.children.set(row.id, answer);
     }
-    const answer = await this.try(this.link.ask("children", { id: row.id }, `c${row.id}`));
-    if (!answer) return;
-    this.grid.kids.set(row.id, answer);
     this.showRows();
   }
 
-  // --- selecting -----------------------------------------------------------------------------
+  // --- selection ---------------------------------------------------------------------------------
 
   selected() {
     return this.model.get("selected");
   }
 
+  /** @param {string[]} ids */
   select(ids) {
     this.model.set("selected", ids);
     this.model.save_changes();
-    this.showPicked();
+    this.showSelection();
   }
 
-  pick(id) {
+  /** @param {string} id */
+  toggleSelected(id) {
     const ids = this.selected();
-    this.select(ids.includes(id) ? ids.filter((one) => one !== id) : [...ids, id]);
+    this.select(ids.includes(id) ? ids.filter((other) => other !== id) : [...ids, id]);
   }
 
-  pickAll(checked) {
-    const here = this.rows.map((row) => row.id);
-    const others = this.selected().filter((id) => !here.includes(id));
-    this.select(checked ? [...others, ...here] : others);
+  /** @param {boolean} isSelected */
+  selectPage(isSelected) {
+    const page = this.rows.map((row) => row.id);
+    const others = this.selected().filter((id) => !page.includes(id));
+    this.select(isSelected ? [...others, ...page] : others);
   }
 
-  showPicked() {
+  showSelection() {
     const ids = new Set(this.selected());
-    this.grid.showPicked();
-    this.picked.hidden = !ids.size;
-    // Whether an action is possible changes with what is shown of the selected ones.
+    this.grid.showSelection();
+    this.selection.hidden = !ids.size;
+    // Which actions are possible depends on the statuses of the selected rows.
     const statuses = this.rows.map((row) => ids.has(row.id) && row.status).join();
-    this.actions.about([...ids], statuses);
-    replace(this.picked, el("b", {}, `${count(ids.size)} selected`), this.actions.bar,
+    this.actions.setWorkflows([...ids], statuses);
+    replace(this.selection, el("b", {}, `${formatCount(ids.size)} selected`), this.actions.bar,
       el("span", { class: "dn-space" }),
-      this.button("Code", "Show and copy the Python that gives the selected rows",
-        () => this.code(true)),
-      this.button("Clear", "Select nothing", () => this.select([])));
+      button("Code", "Show and copy the Python code that returns the selected rows",
+        () => this.showCode(true)),
+      button("Clear", "Clear the selection", () => this.select([])));
   }
 
-  async code(selection = false) {
-    const answer = await this.try(this.link.ask("code", { view: this.view, selection }));
+  /** @param {boolean} [selection] of the selected rows alone */
+  async showCode(selection = false) {
+    const answer = await this.ask("code", { view: this.view, selection });
     if (!answer) return;
-    const copied = await copy(answer.text);
-    replace(this.codeBox, el("pre", { tabindex: "0" }, answer.text),
-      el("span", { class: "dn-note" }, copied ? "copied" : "select it, and copy"),
-      this.button("×", "Close", () => (this.codeBox.hidden = true)));
-    this.codeBox.hidden = false;
+    const isCopied = await copy(answer.text);
+    replace(this.code, el("pre", { tabindex: "0" }, answer.text),
+      el("span", { class: "dn-note" }, copyFeedback(isCopied)),
+      iconButton("×", "Close", () => (this.code.hidden = true)));
+    this.code.hidden = false;
   }
 
-  // --- by keyboard ---------------------------------------------------------------------------
+  // --- keyboard ----------------------------------------------------------------------------------
 
-  shortcut(event) {
-    const typing = event.target.closest?.("input, select, textarea");
-    if (event.key === "/" && !typing) {
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    const isTyping = closest(event, "input, select, textarea");
+    const isInSearch = event.target === this.search;
+    if (event.key === "/" && !isTyping) {
       this.search.focus();
       event.preventDefault();
-    } else if (event.key === "Escape" && event.target === this.search && this.search.value) {
+    } else if (event.key === "Escape" && isInSearch && this.search.value) {
       this.search.value = "";
-      this.typed();
-    } else if (event.key === "ArrowDown" && event.target === this.search) {
-      this.grid.rove(this.rows[0]?.id, true);
+      this.onSearchInput();
+    } else if (event.key === "ArrowDown" && isInSearch) {
+      this.grid.focusRow(this.rows[0]?.id, true);
       event.preventDefault();
     }
   }
 
   close() {
-    this.model.off("change:selected", this.ticked);
-    this.link.close();
-    this.live.close();
-    this.state.close();
-    this.unfollow();
+    this.model.off("change:selected", this.onSelected);
+    this.channel.close();
+    this.polling.close();
+    this.status.close();
+    this.unfollowTheme();
   }
 }
 
-function render({ model, el: host }) {
-  const root = el("div", { class: "dn-view" });
-  const end = place(root, host, model);
-  const explore = new Explore(model, root);
-  return () => {
-    end();
-    explore.close();
-  };
+/** @param {RenderProps<ExploreTraits>} props */
+function render(props) {
+  return mount(props, "dn-explore", (model, root) => new Explore(model, root));
 }
 
 export default { render };

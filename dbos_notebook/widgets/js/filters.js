@@ -1,19 +1,28 @@
-// What the list is narrowed by: statuses with their counts, chosen values, times, texts.
+// The filters of the list: statuses with their counts, chosen values, strings, times.
 import { el, onEntered, replace } from "./dom.js";
-import { STATUSES, chip, count, exact } from "./format.js";
+import { formatCount, formatInstant } from "./format.js";
+import { STATUS_NAMES, statusChip } from "./status.js";
+/** @import {ChosenFilter, ExploreStart, ListView} from "./types.js" */
 
+/** @typedef {(change: Partial<ListView>) => unknown} OnChange */
+/** @typedef {Partial<Record<ChosenFilter, string[]>>} Choices */
+
+/** @type {readonly [ChosenFilter, string, string][]} */
 const FIELDS = [
-  ["name", "Workflow", "a workflow function"],
-  ["queue_name", "Queue", "a queue"],
-  ["app_version", "Version", "an application version"],
-  ["user", "User", "who started it"],
-  ["executor_id", "Executor", "who ran it"],
-  ["application_name", "Application", "an application"],
+  ["name", "Workflow", "workflow function"],
+  ["queue_name", "Queue", "queue"],
+  ["app_version", "Version", "application version"],
+  ["user", "User", "authenticated user"],
+  ["executor_id", "Executor", "executor ID"],
+  ["application_name", "Application", "application"],
 ];
-const TEXTS = [
-  ["error", "Error says", "PaymentDeclined"],
+/** @type {readonly ["error" | "attributes", string, string][]} */
+const STRINGS = [
+  ["error", "Error contains", "PaymentDeclined"],
   ["attributes", "Attributes", "tenant=t7, tier=2"],
 ];
+/** @type {readonly ["start_time" | "end_time", string][]} */
+const TIMES = [["start_time", "Created from"], ["end_time", "Created until"]];
 const AGES = [
   ["", "any time"],
   ["15min", "last 15 minutes"],
@@ -22,133 +31,187 @@ const AGES = [
   ["7d", "last 7 days"],
   ["30d", "last 30 days"],
 ];
+const INSTANT = /^\d{4}-.*T.*(Z|[+-]\d\d:\d\d)$/;
 
-const MOMENT = /^\d{4}-.*T.*(Z|[+-]\d\d:\d\d)$/;
-
-// A moment as a field of the page holds it: in the reader's own zone.
-function local(value) {
-  if (!MOMENT.test(value)) return "";
+/**
+ * An instant as an input of type datetime-local holds it: in the reader's time zone.
+ * @param {string} value
+ */
+function asLocal(value) {
+  if (!INSTANT.test(value)) return "";
   const at = new Date(value);
-  return new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 19);
+  return new Date(at.getTime() - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
 }
 
-// The row of statuses: each a switch.
-export function statusBar(view, change) {
-  const bar = el("div", { class: "dn-statuses", role: "group", "aria-label": "Status" });
-  const update = (counts) => {
-    replace(bar, Object.keys(STATUSES).map((status) => {
-      const on = (view.status ?? []).includes(status);
-      const number = counts?.[status];
+/** @param {string} value */
+function isAge(value) {
+  return AGES.some(([age]) => age === value);
+}
+
+/** The row of statuses, each a toggle. */
+export class StatusBar {
+  /**
+   * @param {ListView} view
+   * @param {OnChange} onChange
+   */
+  constructor(view, onChange) {
+    this.view = view;
+    this.onChange = onChange;
+    this.node = el("div", { class: "dn-statuses", role: "group", "aria-label": "Status" });
+    this.update(null);
+  }
+
+  /** @param {Record<string, number> | null} counts null: not known */
+  update(counts) {
+    const chosen = this.view.status ?? [];
+    replace(this.node, STATUS_NAMES.map((status) => {
+      const isOn = chosen.includes(status);
+      const number = counts?.[status] ?? 0;
+      const others = chosen.filter((other) => other !== status);
       return el("button", {
         type: "button",
         class: "dn-status",
-        "aria-pressed": String(on),
-        "data-none": counts && !number && !on,
-        on: {
-          click: () => {
-            const others = (view.status ?? []).filter((one) => one !== status);
-            change({ status: on ? others : [...others, status] });
-          },
-        },
-      }, chip(status), counts && el("b", {}, count(number ?? 0)));
+        "aria-pressed": String(isOn),
+        "data-none": counts && !number && !isOn,
+        on: { click: () => this.onChange({ status: isOn ? others : [...others, status] }) },
+      }, statusChip(status), counts && el("b", {}, formatCount(number)));
     }));
-  };
-  update(null);
-  return { node: bar, update };
+  }
 }
 
-// The panel of filters, and the chips of those that are set.
-export function filterPanel(start, view, change, loadChoices, name) {
-  const panel = el("div", { class: "dn-panel", hidden: true, role: "group", "aria-label": "Filters" });
-  const chips = el("div", { class: "dn-chips" });
-  let loaded = false;
+/** The panel of filters, the choice of an age, and a chip for each filter that is set. */
+export class FilterPanel {
+  /**
+   * @param {ExploreStart} start
+   * @param {ListView} view
+   * @param {OnChange} onChange
+   * @param {() => Promise<Choices | undefined>} loadChoices
+   * @param {string} id unique in the page
+   */
+  constructor(start, view, onChange, loadChoices, id) {
+    this.fixed = start.fixed;
+    this.view = view;
+    this.onChange = onChange;
+    this.loadChoices = loadChoices;
+    this.isLoaded = false;
+    this.panel = el("div", { class: "dn-panel", hidden: true, role: "group", "aria-label": "Filters" });
+    this.chips = el("div", { class: "dn-chips" });
+    this.fields = FIELDS.map(([key, label, hint]) => this.chosenField(key, label, hint, id));
+    this.strings = STRINGS.filter(([key]) => key !== "attributes" || start.has_attributes)
+      .map(([key, label, hint]) => this.stringField(key, label, hint));
+    this.times = TIMES.map(([key, label]) => this.timeField(key, label));
+    replace(this.panel, [...this.fields, ...this.strings, ...this.times].map((field) => field.node));
+    this.ages = el("select", { "aria-label": "Created", class: "dn-select" },
+      AGES.map(([value, label]) => el("option", { value }, label)));
+    this.ages.addEventListener("change", () => onChange({ start_time: this.ages.value }));
+    this.update();
+  }
 
-  const choose = (key, label, hint) => {
-    const id = `${name}-${key}`;
-    const list = el("datalist", { id });
-    const input = el("input", { type: "text", list: id, placeholder: hint, autocomplete: "off",
+  /**
+   * @param {ChosenFilter} key
+   * @param {string} label
+   * @param {string} hint
+   * @param {string} id
+   */
+  chosenField(key, label, hint, id) {
+    const list = el("datalist", { id: `${id}-${key}` });
+    const input = el("input", { type: "text", list: list.id, placeholder: hint, autocomplete: "off",
       spellcheck: "false" });
     onEntered(input, () => {
       const value = input.value.trim();
       input.value = "";
-      if (value) change({ [key]: [...new Set([...(view[key] ?? []), value])] });
+      if (value) this.onChange({ [key]: [...new Set([...(this.view[key] ?? []), value])] });
     });
     return { key, list, node: el("label", {}, el("span", {}, label), input, list) };
-  };
-  const fields = FIELDS.map((field) => choose(...field));
-  const texts = TEXTS.filter(([key]) => key !== "attributes" || start.has_attributes).map(
-    ([key, label, hint]) => {
-      const input = el("input", { type: "text", placeholder: hint, spellcheck: "false" });
-      onEntered(input, () => {
-        if (input.value.trim() !== (view[key] ?? "")) change({ [key]: input.value.trim() });
-      });
-      return { key, input, node: el("label", {}, el("span", {}, label), input) };
-    },
-  );
-  const moments = [["start_time", "Created from"], ["end_time", "Created until"]].map(
-    ([key, label]) => {
-      const input = el("input", { type: "datetime-local", step: "1" });
-      input.addEventListener("change", () => {
-        // With its zone: the kernel may live in another.
-        change({ [key]: input.value ? new Date(input.value).toISOString() : "" });
-      });
-      return { key, input, node: el("label", {}, el("span", {}, label), input) };
-    },
-  );
-  replace(panel, [...fields, ...texts, ...moments].map((field) => field.node));
+  }
 
-  const ages = el("select", { "aria-label": "Created", class: "dn-select" },
-    AGES.map(([value, label]) => el("option", { value }, label)));
-  ages.addEventListener("change", () => change({ start_time: ages.value }));
+  /**
+   * @param {"error" | "attributes"} key
+   * @param {string} label
+   * @param {string} hint
+   */
+  stringField(key, label, hint) {
+    const input = el("input", { type: "text", placeholder: hint, spellcheck: "false" });
+    onEntered(input, () => {
+      const value = input.value.trim();
+      if (value !== (this.view[key] ?? "")) this.onChange({ [key]: value });
+    });
+    return { key, input, node: el("label", {}, el("span", {}, label), input) };
+  }
 
-  const removable = (key, shown, rest) => el("span", { class: "dn-filter" }, shown,
-    el("button", { type: "button", "aria-label": `Remove ${shown}`, title: "Remove",
-      on: { click: () => change({ [key]: rest }) } }, "×"));
+  /**
+   * @param {"start_time" | "end_time"} key
+   * @param {string} label
+   */
+  timeField(key, label) {
+    const input = el("input", { type: "datetime-local", step: "1" });
+    input.addEventListener("change", () => {
+      // With the time zone: the kernel may run in another one.
+      this.onChange({ [key]: input.value ? new Date(input.value).toISOString() : "" });
+    });
+    return { key, input, node: el("label", {}, el("span", {}, label), input) };
+  }
 
-  const update = () => {
-    const set = [];
-    for (const [key, label] of FIELDS) {
-      for (const value of view[key] ?? []) {
-        const rest = view[key].filter((one) => one !== value);
-        set.push(removable(key, `${label.toLowerCase()} ${value}`, rest));
-      }
-    }
-    for (const [key, label] of TEXTS) {
-      if (view[key]) set.push(removable(key, `${label.toLowerCase()} ${view[key]}`, ""));
-    }
-    for (const [key, word] of [["start_time", "from"], ["end_time", "until"]]) {
-      const value = view[key];
-      if (value && !AGES.some(([age]) => age === value)) {
-        const said = MOMENT.test(value) ? exact(Date.parse(value)) : value;
-        set.push(removable(key, `${word} ${said}`, ""));
-      }
-    }
-    for (const fixed of start.fixed) set.push(el("span", { class: "dn-filter" }, fixed));
-    replace(chips, set);
-    for (const { key, input } of texts) input.value = view[key] ?? "";
-    for (const { key, input } of moments) {
-      const value = local(view[key]);
-      // What is being typed into stays as it is; a browser leaves out seconds that are none.
+  /** Show the filters that are set. */
+  update() {
+    const { view } = this;
+    replace(this.chips, this.chosenChips(), STRINGS.map(([key, label]) => view[key]
+      && this.chip(`${label.toLowerCase()} ${view[key]}`, { [key]: "" })), this.timeChips(),
+    this.fixed.map((text) => el("span", { class: "dn-filter" }, text)));
+    for (const { key, input } of this.strings) input.value = view[key] ?? "";
+    for (const { key, input } of this.times) {
+      const value = asLocal(view[key] ?? "");
+      // An input that is being edited is left as it is; a browser omits seconds that are zero.
       if (input.value.padEnd(value.length, ":00") !== value) input.value = value;
     }
-    const age = view.start_time ?? "";
-    ages.querySelector("[data-other]")?.remove();
-    if (!AGES.some(([value]) => value === age)) {
-      ages.append(el("option", { value: age, "data-other": true }, "other"));
+    this.showAge(view.start_time ?? "");
+  }
+
+  /** @param {string} age */
+  showAge(age) {
+    this.ages.querySelector("[data-other]")?.remove();
+    if (!isAge(age)) this.ages.append(el("option", { value: age, "data-other": true }, "other"));
+    this.ages.value = age;
+  }
+
+  chosenChips() {
+    return FIELDS.map(([key, label]) => {
+      const values = this.view[key] ?? [];
+      return values.map((value) => this.chip(`${label.toLowerCase()} ${value}`,
+        { [key]: values.filter((other) => other !== value) }));
+    });
+  }
+
+  timeChips() {
+    return TIMES.map(([key, label]) => {
+      const value = this.view[key];
+      if (!value || isAge(value)) return null;
+      const shown = INSTANT.test(value) ? formatInstant(Date.parse(value)) : value;
+      return this.chip(`${label.toLowerCase()} ${shown}`, { [key]: "" });
+    });
+  }
+
+  /**
+   * @param {string} label
+   * @param {Partial<ListView>} change what removes the filter
+   */
+  chip(label, change) {
+    return el("span", { class: "dn-filter" }, label,
+      el("button", { type: "button", "aria-label": `Remove ${label}`, title: "Remove",
+        on: { click: () => this.onChange(change) } }, "×"));
+  }
+
+  /** Show or hide the panel; return whether it is shown. */
+  async toggle() {
+    this.panel.hidden = !this.panel.hidden;
+    if (!this.panel.hidden && !this.isLoaded) {
+      this.isLoaded = true;
+      const choices = await this.loadChoices();
+      for (const { key, list } of this.fields) {
+        replace(list, (choices?.[key] ?? []).map((value) => el("option", { value })));
+      }
+      this.isLoaded = Boolean(choices);
     }
-    ages.value = age;
-  };
-  const toggle = async () => {
-    panel.hidden = !panel.hidden;
-    if (panel.hidden || loaded) return !panel.hidden;
-    loaded = true;
-    const choices = await loadChoices();
-    for (const { key, list } of fields) {
-      replace(list, (choices?.[key] ?? []).map((value) => el("option", { value })));
-    }
-    loaded = Boolean(choices);
-    return true;
-  };
-  update();
-  return { panel, chips, ages, update, toggle };
+    return !this.panel.hidden;
+  }
 }

@@ -1,86 +1,159 @@
-// Times, spans, numbers and statuses as a person reads them.
-import { el, icon } from "./dom.js";
+// Formats times, durations, numbers and errors.
+import { el } from "./dom.js";
+/** @import {Child} from "./types.js" */
 
-const UNITS = [
-  ["d", 86400000],
-  ["h", 3600000],
-  ["min", 60000],
-  ["s", 1000],
-];
+/** @type {readonly [string, number][]} */
+const AGES = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000]];
+/**
+ * The larger unit, the smaller, how many make a larger one, and seconds in a smaller one.
+ * @type {readonly [string, string, number, number][]}
+ */
+const UNITS = [["d", "h", 24, 3600], ["h", "m", 60, 60], ["m", "s", 60, 1]];
 
-const RING = "M8 1.75a6.25 6.25 0 1 0 0 12.5a6.25 6.25 0 0 0 0-12.5Z";
-
-// Shapes differ as well as colours: a check, a cross, a bar, an arc, a queue, a clock, a triangle.
-export const STATUSES = {
-  ERROR: ["ERROR", `${RING}M5.7 5.7l4.6 4.6M10.3 5.7l-4.6 4.6`],
-  MAX_RECOVERY_ATTEMPTS_EXCEEDED: ["MAX RECOVERY", "M8 2L14.5 13.5H1.5ZM8 6.3v3.4M8 11.4v.6"],
-  PENDING: ["PENDING", "M8 1.75a6.25 6.25 0 1 1-5.9 4.2"],
-  ENQUEUED: ["ENQUEUED", "M2 4h12M2 8h8.5M2 12h5"],
-  DELAYED: ["DELAYED", `${RING}M8 4.7V8l2.3 1.7`],
-  SUCCESS: ["SUCCESS", `${RING}M5.2 8.2l2 2l3.7-4.1`],
-  CANCELLED: ["CANCELLED", `${RING}M3.8 12.2l8.4-8.4`],
-};
-export const UNFINISHED = ["PENDING", "ENQUEUED", "DELAYED"];
-
-// A database may hold any word, also one that every object has.
-function shapeOf(status) {
-  return Object.hasOwn(STATUSES, status) ? STATUSES[status] : [status, RING];
-}
-
-export function chip(status) {
-  const [label, path] = shapeOf(status);
-  return el("span", { class: "dn-chip", "data-status": status, title: status }, icon(path), label);
-}
-
-export function statusIcon(status) {
-  const [, path] = shapeOf(status);
-  const found = el("span", { class: "dn-chip", "data-status": status, title: status }, icon(path));
-  found.setAttribute("role", "img");
-  found.setAttribute("aria-label", status);
-  return found;
-}
-
-export function count(number) {
+/** @param {number} number */
+export function formatCount(number) {
   return number.toLocaleString("en-US");
 }
 
-export function span(ms) {
+/**
+ * A number with its noun: "1 failure", "12,000 failures".
+ * @param {number} number
+ * @param {string} noun
+ * @param {string} [nouns]
+ */
+export function pluralize(number, noun, nouns = `${noun}s`) {
+  return `${formatCount(number)} ${number === 1 ? noun : nouns}`;
+}
+
+/**
+ * A duration in its two largest units, as Python writes it in pictures; empty where it is not known.
+ * @param {number | null | undefined} ms
+ * @returns {string}
+ */
+export function formatDuration(ms) {
   if (ms === null || ms === undefined || Number.isNaN(ms)) return "";
-  for (const [unit, size] of UNITS) {
-    if (ms >= size) {
-      const value = ms / size;
-      return `${value >= 100 ? Math.round(value) : value.toFixed(1)} ${unit}`;
-    }
+  if (ms < 0) return `−${formatDuration(-ms)}`;
+  const seconds = ms / 1000;
+  if (seconds < 0.9995) return `${ms.toFixed(0)} ms`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  if (seconds < 59.95) return `${Number(seconds.toPrecision(3))} s`;
+  const whole = Math.floor(seconds + 0.5);
+  for (const [large, small, ratio, size] of UNITS) {
+    const units = Math.floor(whole / size);
+    const [count, rest] = [Math.floor(units / ratio), units % ratio];
+    if (count) return rest ? `${count} ${large} ${rest} ${small}` : `${count} ${large}`;
   }
-  return `${Math.max(0, Math.round(ms))} ms`;
+  return `${whole} s`;
 }
 
-export function ago(ms, now) {
-  const past = now - ms;
-  if (Math.abs(past) < 1500) return "now";
-  const [unit, size] = UNITS.find(([, size]) => Math.abs(past) >= size) ?? ["s", 1000];
-  const value = Math.round(Math.abs(past) / size);
-  return past > 0 ? `${value} ${unit} ago` : `in ${value} ${unit}`;
+/**
+ * The time between two instants, where both are known.
+ * @param {number | undefined} begin
+ * @param {number | undefined} end
+ */
+export function elapsed(begin, end) {
+  return begin === undefined || end === undefined ? undefined : end - begin;
 }
 
-const pad = (number, width = 2) => String(number).padStart(width, "0");
+/**
+ * How long ago an instant was, or how far ahead it is.
+ * @param {number} ms
+ * @param {number} now
+ */
+export function formatAge(ms, now) {
+  const age = now - ms;
+  if (Math.abs(age) < 1500) return "now";
+  const [unit, size] = AGES.find(([, smallest]) => Math.abs(age) >= smallest) ?? ["s", 1000];
+  const value = Math.round(Math.abs(age) / size);
+  return age > 0 ? `${value} ${unit} ago` : `in ${value} ${unit}`;
+}
 
-// In the reader's own zone, which is named.
-export function exact(ms) {
-  if (ms === null || ms === undefined) return "an unknown time";
+/**
+ * @param {number} number
+ * @param {number} [width]
+ */
+function pad(number, width = 2) {
+  return String(number).padStart(width, "0");
+}
+
+/**
+ * A date in the reader's time zone.
+ * @param {Date} at
+ */
+export function formatDate(at) {
+  return `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())}`;
+}
+
+/**
+ * Hours and minutes in the reader's time zone.
+ * @param {Date} at
+ */
+export function formatClock(at) {
+  return `${pad(at.getHours())}:${pad(at.getMinutes())}`;
+}
+
+/**
+ * An instant to the millisecond, in the reader's time zone, which is named.
+ * @param {number | null | undefined} ms
+ */
+export function formatInstant(ms) {
+  if (ms === null || ms === undefined) return "unknown time";
   const at = new Date(ms);
-  const day = `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())}`;
-  const time = `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}`;
-  const away = -at.getTimezoneOffset();
-  const sign = away < 0 ? "−" : "+";
-  const zone = `${sign}${pad(Math.floor(Math.abs(away) / 60))}:${pad(Math.abs(away) % 60)}`;
-  return `${day} ${time}.${pad(at.getMilliseconds(), 3)} UTC${away ? zone : ""}`;
+  const time = `${formatClock(at)}:${pad(at.getSeconds())}.${pad(at.getMilliseconds(), 3)}`;
+  const offset = -at.getTimezoneOffset();
+  const zone = `${offset < 0 ? "−" : "+"}${pad(Math.floor(Math.abs(offset) / 60))}`
+    + `:${pad(Math.abs(offset) % 60)}`;
+  return `${formatDate(at)} ${time} UTC${offset ? zone : ""}`;
 }
 
-// A time that says how long ago, and exactly when under the pointer.
-export function when(ms, now) {
-  if (ms === undefined || ms === null) return "";
-  const shown = el("time", { title: exact(ms), "data-ms": ms }, ago(ms, now));
+/**
+ * A time that shows its age, and the exact instant as its title. Polling keeps it up to date.
+ * @param {number | undefined} ms
+ * @param {number} now
+ */
+export function ageOf(ms, now) {
+  if (ms === undefined) return "";
+  const shown = el("time", { title: formatInstant(ms), "data-ms": ms }, formatAge(ms, now));
   shown.dateTime = new Date(ms).toISOString();
   return shown;
+}
+
+/**
+ * The time since an instant. Polling keeps it up to date.
+ * @param {number | undefined} ms
+ * @param {number} now
+ * @param {string} title
+ */
+export function runningTime(ms, now, title) {
+  if (ms === undefined) return "";
+  return el("span", { class: "dn-running", "data-since": ms, title }, formatSince(ms, now));
+}
+
+/**
+ * @param {number} ms
+ * @param {number} now the kernel's clock may be behind the database's
+ */
+export function formatSince(ms, now) {
+  return formatDuration(Math.max(0, now - ms));
+}
+
+/**
+ * The name of a class without its module.
+ * @param {string} type
+ */
+export function shortClassName(type) {
+  return type.slice(type.lastIndexOf(".") + 1);
+}
+
+/**
+ * The error of a workflow in short.
+ * @param {string | undefined} type
+ * @param {string | undefined} message
+ * @param {string} [note] what stands between the two
+ * @returns {Child}
+ */
+export function errorLine(type, message, note = "") {
+  if (!type && !message) return null;
+  return el("div", { class: "dn-error", title: message }, type && el("b", {}, shortClassName(type)), note,
+    message && (type ? `: ${message}` : message));
 }

@@ -1,197 +1,264 @@
-// The rows of the list: what stands in them, and walking through them by keyboard.
-import { COLUMNS, identity, trouble } from "./columns.js";
-import { el, icon, replace } from "./dom.js";
-import { count } from "./format.js";
+// The rows of the list, and moving through them by keyboard.
+import { COLUMNS, identity } from "./columns.js";
+import { closest, el, focusedElement, hasModifier, icon, replace } from "./dom.js";
+import { errorLine, formatCount } from "./format.js";
+/** @import {Children, Column, Mode, Row} from "./types.js" */
+
+/**
+ * @typedef {object} GridOptions
+ * @property {() => number} now
+ * @property {() => Mode} mode
+ * @property {() => [string, boolean]} sortOrder the sort key, and whether it descends
+ * @property {(column: Column) => unknown} sort
+ * @property {(id: string) => unknown} toggleDetails
+ * @property {(row: Row) => unknown} toggleChildren
+ * @property {(id: string) => unknown} toggleSelected
+ * @property {(selected: boolean) => unknown} selectPage
+ * @property {() => readonly string[]} selected
+ * @property {(row: Row, columns: number) => HTMLElement | null} details the open details of a row
+ * @property {(id: string) => boolean} isOpen
+ * @property {(direction: 1 | -1) => Promise<unknown> | null} turnPage null: there is no such page
+ */
 
 const CHEVRON = "M6 3.5L10.5 8L6 12.5";
+const INDENT_PX = 20;
 
 export class Grid {
-  // doing: {now(), mode(), sorted() → [key, descending], sort(column), toggle(id), unfold(row),
-  // pick(id), pickAll(checked), selected(), opened(row, columns) → an element or null,
-  // isOpen(id), turn(by)}
-  constructor(doing) {
-    this.doing = doing;
+  /** @param {GridOptions} options */
+  constructor(options) {
+    this.options = options;
+    /** @type {readonly Row[]} */
     this.rows = [];
-    this.kids = new Map(); // of rows that are opened in the tree
-    this.focused = null;
+    /** @type {Map<string, Children>} of the rows that are expanded in the tree */
+    this.children = new Map();
+    /** @type {string | null} */
+    this.focusedId = null;
+    this.selectAll = el("input", { type: "checkbox" });
     this.head = el("thead");
-    this.body = el("tbody", { on: { keydown: (event) => this.key(event) } });
+    this.body = el("tbody", { on: { keydown: (event) => this.onKey(event) } });
     this.node = el("table", { class: "dn-list", "aria-label": "Workflows",
       "aria-multiselectable": "true" }, this.head, this.body);
   }
 
   get inTree() {
-    return this.doing.mode() === "tree";
+    return this.options.mode() === "tree";
   }
 
-  // A row that is shown, at whatever depth.
+  /**
+   * A row that is shown, at any depth.
+   * @param {string} id
+   */
   row(id) {
-    return this.all().find((row) => row.id === id) ?? null;
+    return this.allRows().find((row) => row.id === id) ?? null;
   }
 
-  all() {
-    return [this.rows, ...[...this.kids.values()].map((below) => below.rows)].flat();
+  allRows() {
+    return [this.rows, ...[...this.children.values()].map((below) => below.rows)].flat();
   }
 
-  // A column in which no row has anything takes no room.
+  /** The columns of the mode, without optional ones that would be empty. */
   columns() {
-    const rows = this.all();
-    return COLUMNS[this.doing.mode()].filter(
-      (column) => !column.optional || rows.some((row) => row[column.key] !== undefined),
-    );
+    const rows = this.allRows();
+    return COLUMNS[this.options.mode()].filter(({ optional, key }) =>
+      !optional || rows.some((row) => row[/** @type {keyof Row} */ (key)] !== undefined));
   }
 
-  // --- what stands there ---------------------------------------------------------------------
+  // --- showing ---------------------------------------------------------------------------------
 
-  // The rows, and those below them; nothing: these words.
-  show(rows, nothing) {
+  /**
+   * @param {readonly Row[]} rows
+   * @param {string} emptyText shown where there is no row
+   */
+  show(rows, emptyText) {
     this.rows = rows;
     this.showHead();
-    const at = this.node.getRootNode().activeElement;
-    const held = this.body.contains(at) && !at.closest(".dn-opened") ? this.focused : null;
-    const shown = this.lines(rows, 1);
-    if (!shown.length) shown.push(this.note(nothing, 1));
-    replace(this.body, shown);
-    this.rove(held ?? this.focused, held !== null);
+    const active = focusedElement(this.node);
+    const hadFocus = this.body.contains(active) && !active?.closest(".dn-opened");
+    const lines = this.lines(rows, 1);
+    if (!lines.length) lines.push(this.note(emptyText, 1));
+    replace(this.body, lines);
+    this.focusRow(this.focusedId, hadFocus && this.focusedId !== null);
   }
 
+  /**
+   * @param {readonly Row[]} rows
+   * @param {number} level
+   * @returns {HTMLElement[]}
+   */
   lines(rows, level) {
+    const columns = this.columns();
     return rows.flatMap((row) => {
-      const below = this.kids.get(row.id);
+      const below = this.children.get(row.id);
+      const details = this.options.details(row, columns.length + 1);
       return [
-        this.line(row, level),
-        this.doing.opened(row, this.columns().length + 1),
+        this.line(row, level, columns),
+        ...(details ? [details] : []),
         ...(below ? this.lines(below.rows, level + 1) : []),
-        below?.left_out ? this.note(`… and ${count(below.left_out)} more`, level + 1) : null,
-      ].filter(Boolean);
+        ...(below?.left_out ? [this.note(`… and ${formatCount(below.left_out)} more`, level + 1)] : []),
+      ];
     });
   }
 
   showHead() {
-    const [sorted, descending] = this.doing.sorted();
+    const [key, descending] = this.options.sortOrder();
     this.node.setAttribute("role", this.inTree ? "treegrid" : "grid");
-    this.node.dataset.sorted = sorted;
-    this.every = el("input", { type: "checkbox", "aria-label": "Select all on this page",
-      on: { change: () => this.doing.pickAll(this.every.checked) } });
+    this.node.dataset.sorted = key;
+    this.selectAll = el("input", { type: "checkbox", "aria-label": "Select all on this page",
+      on: { change: () => this.options.selectPage(this.selectAll.checked) } });
     const headings = this.columns().map((column) => {
-      const on = column.key === sorted;
-      const down = column.reversed ? !descending : descending;
+      const isSorted = column.key === key;
+      const isDown = column.reversed ? !descending : descending;
       return el("th", {
         scope: "col",
         class: column.number ? "n" : null,
         "data-rank": column.rank,
-        "aria-sort": on ? (down ? "descending" : "ascending") : null,
+        "aria-sort": isSorted ? (isDown ? "descending" : "ascending") : null,
       }, el("button", { type: "button", title: `Sort by ${column.label}`,
-        on: { click: () => this.doing.sort(column) } }, column.label,
-        el("span", { "aria-hidden": "true" }, on ? (down ? " ↓" : " ↑") : "")));
+        on: { click: () => this.options.sort(column) } }, column.label,
+      el("span", { "aria-hidden": "true" }, isSorted ? (isDown ? " ↓" : " ↑") : "")));
     });
-    replace(this.head, el("tr", {}, el("th", { class: "dn-check" }, this.every), headings));
+    replace(this.head, el("tr", {}, el("th", { class: "dn-check" }, this.selectAll), headings));
   }
 
+  /**
+   * @param {string} text
+   * @param {number} level
+   */
   note(text, level) {
     const cell = el("td", { colspan: this.columns().length + 1, class: "dn-none" }, text);
     cell.style.paddingLeft = `${2 + level}em`;
     return el("tr", {}, cell);
   }
 
-  line(row, level) {
-    const now = this.doing.now();
-    const parent = this.inTree && row.children;
-    const open = parent ? this.kids.has(row.id) : this.doing.isOpen(row.id);
-    const cells = this.columns().map((column) => {
-      const attributes = { class: column.number ? "n" : null, "data-rank": column.rank };
-      if (!column.main) return el("td", attributes, column.show(row, now));
-      const toggle = el("button", { type: "button", tabindex: "-1", class: "dn-toggle",
-        "aria-label": parent ? "Show children" : "Show details",
-        "data-open": open,
-        on: { click: (event) => {
-          event.stopPropagation();
-          this.focused = row.id;
-          this.open(row);
-        } } }, parent || !this.inTree ? icon(CHEVRON) : null);
-      const cell = el("td", { class: "dn-main", "data-rank": 0 },
-        el("div", { class: "dn-line" }, toggle, identity(row, this.inTree)), trouble(row));
-      cell.style.paddingLeft = `${10 + (level - 1) * 20}px`;
-      return cell;
-    });
-    const tick = el("input", { type: "checkbox", tabindex: "-1", "aria-label": `Select ${row.id}`,
-      on: { change: () => this.doing.pick(row.id) } });
+  /**
+   * @param {Row} row
+   * @param {number} level
+   * @param {readonly Column[]} columns
+   */
+  line(row, level, columns) {
+    const now = this.options.now();
+    const checkbox = el("input", { type: "checkbox", tabindex: "-1", "aria-label": `Select ${row.id}`,
+      on: { change: () => this.options.toggleSelected(row.id) } });
     return el("tr", {
       class: "dn-row",
       tabindex: "-1",
       "data-id": row.id,
       "data-status": row.status,
-      "aria-expanded": String(open),
+      "aria-expanded": String(this.isExpanded(row)),
       "aria-level": this.inTree ? level : null,
       on: {
         click: (event) => {
-          if (event.target.closest("button, input")) return;
-          this.focused = row.id;
-          // To mark a text with the pointer is no click.
-          if (!String(document.getSelection?.() ?? "")) this.doing.toggle(row.id);
+          if (closest(event, "button, input")) return;
+          this.focusedId = row.id;
+          // Selecting text with the pointer is not a click.
+          if (!String(document.getSelection() ?? "")) this.options.toggleDetails(row.id);
         },
-        focus: () => this.rove(row.id, false),
+        focus: () => this.focusRow(row.id, false),
       },
-    }, el("td", { class: "dn-check" }, tick), cells);
+    }, el("td", { class: "dn-check" }, checkbox), columns.map((column) => column.main
+      ? this.mainCell(row, level)
+      : el("td", { class: column.number ? "n" : null, "data-rank": column.rank },
+        column.show?.(row, now))));
   }
 
-  // Children where there are some, else what it did.
-  open(row) {
-    if (this.inTree && row.children) this.doing.unfold(row);
-    else this.doing.toggle(row.id);
+  /**
+   * @param {Row} row
+   * @param {number} level
+   */
+  mainCell(row, level) {
+    const isParent = this.inTree && Boolean(row.children);
+    const toggle = el("button", { type: "button", tabindex: "-1", class: "dn-toggle",
+      "aria-label": isParent ? "Show children" : "Show details",
+      "data-open": this.isExpanded(row),
+      on: { click: (event) => {
+        event.stopPropagation();
+        this.focusedId = row.id;
+        this.toggle(row);
+      } } }, isParent || !this.inTree ? icon(CHEVRON) : null);
+    const cell = el("td", { class: "dn-main", "data-rank": 0 },
+      el("div", { class: "dn-line" }, toggle, identity(row, this.inTree)),
+      errorLine(row.error_type, row.error_message));
+    cell.style.paddingLeft = `${10 + (level - 1) * INDENT_PX}px`;
+    return cell;
   }
 
-  showPicked() {
-    const ids = new Set(this.doing.selected());
+  /** @param {Row} row */
+  isExpanded(row) {
+    return this.inTree && row.children ? this.children.has(row.id) : this.options.isOpen(row.id);
+  }
+
+  /**
+   * Expand or collapse: children where there are some, else the details.
+   * @param {Row} row
+   */
+  toggle(row) {
+    if (this.inTree && row.children) this.options.toggleChildren(row);
+    else this.options.toggleDetails(row.id);
+  }
+
+  showSelection() {
+    const ids = new Set(this.options.selected());
     for (const line of this.lineElements()) {
-      const on = ids.has(line.dataset.id);
-      line.setAttribute("aria-selected", String(on));
-      line.querySelector(".dn-check input").checked = on;
+      const isSelected = ids.has(line.dataset.id ?? "");
+      line.setAttribute("aria-selected", String(isSelected));
+      const checkbox = line.querySelector(".dn-check input");
+      if (checkbox instanceof HTMLInputElement) checkbox.checked = isSelected;
     }
-    const here = this.rows.filter((row) => ids.has(row.id)).length;
-    this.every.checked = here > 0 && here === this.rows.length;
-    this.every.indeterminate = here > 0 && here < this.rows.length;
+    const count = this.rows.filter((row) => ids.has(row.id)).length;
+    this.selectAll.checked = count > 0 && count === this.rows.length;
+    this.selectAll.indeterminate = count > 0 && count < this.rows.length;
   }
 
-  // --- by keyboard ---------------------------------------------------------------------------
+  // --- keyboard --------------------------------------------------------------------------------
 
+  /** @returns {HTMLElement[]} */
   lineElements() {
-    return [...this.body.querySelectorAll("tr.dn-row")];
+    return [...this.body.querySelectorAll("tr")].filter((line) => line.classList.contains("dn-row"));
   }
 
-  rove(id, focus) {
+  /**
+   * Make a row, or the first one, the one that Tab reaches.
+   * @param {string | null | undefined} id
+   * @param {boolean} takeFocus
+   */
+  focusRow(id, takeFocus) {
     const lines = this.lineElements();
     const target = lines.find((line) => line.dataset.id === id) ?? lines[0];
     for (const line of lines) line.tabIndex = line === target ? 0 : -1;
-    this.focused = target?.dataset.id ?? null;
-    if (focus) target?.focus();
+    this.focusedId = target?.dataset.id ?? null;
+    if (takeFocus) target?.focus();
   }
 
-  key(event) {
-    const at = event.target;
-    if (!at.classList?.contains("dn-row")) return;
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    const line = event.target;
+    if (!(line instanceof HTMLElement) || !line.classList.contains("dn-row")) return;
     const lines = this.lineElements();
-    const place = lines.indexOf(at);
-    const { id } = at.dataset;
-    const row = this.row(id);
-    const opened = this.inTree && row?.children ? this.kids.has(id) : this.doing.isOpen(id);
-    const go = (to) => this.rove(lines[Math.max(0, Math.min(lines.length - 1, to))].dataset.id, true);
-    const turn = (by) => this.doing.turn(by)?.then(() => this.rove(null, true));
+    const index = lines.indexOf(line);
+    const row = this.row(line.dataset.id ?? "");
+    if (!row) return;
+    const isExpanded = this.isExpanded(row);
+    const move = (/** @type {number} */ to) =>
+      this.focusRow(lines[Math.max(0, Math.min(lines.length - 1, to))]?.dataset.id, true);
+    const turn = (/** @type {1 | -1} */ direction) =>
+      this.options.turnPage(direction)?.then(() => this.focusRow(null, true));
+    /** @type {Record<string, () => unknown>} */
     const keys = {
-      ArrowDown: () => go(place + 1),
-      ArrowUp: () => go(place - 1),
-      Home: () => go(0),
-      End: () => go(lines.length - 1),
-      Enter: () => this.doing.toggle(id),
-      " ": () => this.doing.pick(id),
-      ArrowRight: () => !opened && this.open(row),
-      ArrowLeft: () => opened && this.open(row),
+      ArrowDown: () => move(index + 1),
+      ArrowUp: () => move(index - 1),
+      Home: () => move(0),
+      End: () => move(lines.length - 1),
+      Enter: () => this.options.toggleDetails(row.id),
+      " ": () => this.options.toggleSelected(row.id),
+      ArrowRight: () => isExpanded || this.toggle(row),
+      ArrowLeft: () => isExpanded && this.toggle(row),
       PageDown: () => turn(1),
       PageUp: () => turn(-1),
     };
-    if (!(event.key in keys) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const act = keys[event.key];
+    if (!act || hasModifier(event)) return;
     event.preventDefault();
-    this.focused = id;
-    keys[event.key]();
+    this.focusedId = row.id;
+    act();
   }
 }

@@ -1,580 +1,710 @@
 // One workflow: what it is, its graph and timeline, what each step did, and what can be done.
-import { copy, el, followTheme, put, replace } from "./dom.js";
-import { place } from "./fallback.js";
-import { count, exact, span } from "./format.js";
-import { Link } from "./link.js";
-import { Live } from "./live.js";
-import { State } from "./state.js";
+import { append, button, closest, copy, copyFeedback, el, focus, followTheme, hasModifier, iconButton, replace } from "./dom.js";
+import { mount } from "./fallback.js";
+import { formatCount, formatDuration, formatInstant, pluralize, shortClassName } from "./format.js";
+import { KernelChannel } from "./kernel_channel.js";
+import { Polling } from "./polling.js";
+import { StatusLine } from "./status_line.js";
 import { Actions } from "./actions.js";
-import { Canvas } from "./canvas.js";
-import { Finder } from "./finder.js";
+import { SvgView } from "./svg_view.js";
+import { Search } from "./search.js";
 import { Comparison } from "./comparison.js";
-import { nodePanel } from "./nodepanel.js";
-import { button, runHead } from "./runhead.js";
-import { shortType } from "./details.js";
-import { stepTable } from "./steptable.js";
+import { nodePanel } from "./node_panel.js";
+import { runHeader } from "./run_header.js";
+import { stepTable } from "./step_table.js";
+/** @import {Ask, GraphNode, InspectTraits, Key, Model, NodeList, Picture} from "./types.js" */
+/** @import {PictureOptions, PictureView, Receipt, ReceiptRow, RenderProps, RunFacts, Tab} from "./types.js" */
+/** @import {PanelOptions} from "./node_panel.js" */
 
-const LOOK = 1000;
-const CALM = 5000;
+const POLL_MS = 1000;
+const SLOW_POLL_MS = 5000;
+/** Polls without a change after which polling slows down. */
+const UNCHANGED_POLLS = 30;
+/** The kernel is busy with polls for at most one part in so many. */
 const BUSY_SHARE = 12;
-const CLOCK = 1000;
-const TYPED = 150;
-const FITTING = 120;
-const GROWN = 5000; // a timeline of what still runs is drawn anew after this, though nothing else changed
+const CLOCK_MS = 1000;
+const TYPING_MS = 150;
+const RESIZE_MS = 120;
+/** A timeline of a run that is active is drawn again after this, though nothing has changed. */
+const GROWTH_MS = 5000;
+/** Steps in which the width of a picture changes, so that it is not drawn for each pixel. */
+const WIDTH_STEP = { timeline: 20, graph: 100 };
+/** @type {readonly (readonly [Tab, string])[]} */
 const TABS = [["graph", "Graph"], ["timeline", "Timeline"], ["steps", "Steps"]];
 
-class Inspect {
+export class Inspect {
+  /**
+   * @param {Model<InspectTraits>} model
+   * @param {HTMLElement} root
+   */
   constructor(model, root) {
     this.model = model;
     this.root = root;
     this.start = model.get("_start");
     this.offline = Boolean(this.start.offline);
-    this.state = new State(() => this.refresh(), () => this.said());
-    this.link = new Link(model, this.state);
+    this.status = new StatusLine(() => this.refresh(), () => this.statusText());
+    this.channel = new KernelChannel(model, this.status);
     this.id = model.get("workflow_id");
+    /** @type {Tab} */
     this.tab = this.start.tab;
+    /** @type {PictureOptions} */
     this.options = { open: [], hide: false, critical: false, direction: "auto" };
+    /** @type {string[]} the runs that were shown before */
     this.trail = [];
     this.comparison = new Comparison(this);
-    this.calm = 0;
-    this.live = new Live(root, model, {
+    /** Whether a change of the model's traits is the view's own. */
+    this.isOwnChange = false;
+    this.isActive = false;
+    /** @type {string | null} */
+    this.stamp = null;
+    /** @type {RunFacts | null} */
+    this.facts = null;
+    /** @type {NodeList | null} */
+    this.nodeList = null;
+    /** @type {Picture | null} */
+    this.picture = null;
+    this.pictureWidth = 0;
+    this.pictureDrawnAt = 0;
+    /** @type {Promise<unknown>} the last change of the picture's options */
+    this.changing = Promise.resolve();
+    this.unchangedPolls = 0;
+    this.polling = new Polling(root, model, {
       now: () => this.now(),
-      clock: CLOCK,
-      wait: () => this.pause(),
-      ready: () => this.link.idle("show") && !this.comparison.pair,
-      // What has all ended changes no more, unless something is done to it.
-      ended: () => !this.active && this.facts !== undefined,
-      ask: () => this.askAgain(),
-      shown: () => this.showLive(),
+      clock: CLOCK_MS,
+      interval: () => this.pollInterval(),
+      isReady: () => this.channel.isIdle("show") && !this.comparison.pair,
+      isFinished: () => !this.isActive && this.facts !== null,
+      poll: () => this.poll(),
+      onChange: () => this.showLive(),
     });
-    this.finder = new Finder({
+    this.search = new Search({
       id: () => this.id,
-      later: (act) => this.live.later("typing", TYPED, act),
-      ask: (text) => this.try(this.link.ask("search", { id: this.id, text })),
+      later: (callback) => this.polling.setTimer("typing", TYPING_MS, callback),
+      ask: (text) => this.showErrorsOf(this.channel.ask("search", { id: this.id, text })),
       go: (key) => this.go(key),
-      mark: (nodes) => this.canvas.mark((nodes ?? []).map((node) => node.ref)),
+      highlight: (nodes) => this.svgView.highlight(nodes.map((node) => node.ref)),
       isSelected: (node) => node.ref === this.selectedRef(),
-      filter: () => this.tab === "steps" && (this.showList(), true),
+      filter: () => {
+        if (this.tab === "steps") this.showSteps();
+        return this.tab === "steps";
+      },
     });
-    this.build();
-    const sight = new ResizeObserver(() => this.fitted());
-    sight.observe(this.picture);
-    this.endings = [followTheme(root), this.follow(), () => sight.disconnect()];
-    this.load({ first: true });
-  }
-
-  now() {
-    return this.state.now();
-  }
-
-  try(answer) {
-    return this.state.try(answer);
-  }
-
-  // --- what stands there ---------------------------------------------------------------------
-
-  build() {
+    this.svgView = new SvgView((node) => this.choose(node), nodeLabel);
     this.head = el("header", { class: "dn-run" });
-    this.canvas = new Canvas({
-      choose: (node) => this.choose(node),
-      label: (node) => [node.count && `${count(node.count)} ${node.levels ? "levels" : "times"}`, node.name, node.status,
-        node.error && shortType(node.error), node.took ?? span(node.duration)].filter(Boolean).join(", "),
-    });
     this.tabs = el("div", { class: "dn-tabs", role: "tablist", "aria-label": "View" });
     this.failures = el("span", { class: "dn-group dn-failures", hidden: true, role: "group",
       "aria-label": "Failures" });
-    this.sizes = this.canvas.buttons();
+    this.zoomButtons = this.svgView.zoomButtons();
     this.tools = el("span", { class: "dn-group", role: "group", "aria-label": "Picture" });
-    this.strip = el("div", { class: "dn-strip", hidden: true });
+    this.notice = el("div", { class: "dn-strip", hidden: true });
     this.panel = el("aside", { class: "dn-side", hidden: true, "aria-label": "Details" });
-    this.listing = el("div", { class: "dn-listing", hidden: true });
+    this.steps = el("div", { class: "dn-listing", hidden: true });
     this.hint = el("span", { class: "dn-quiet dn-hint" },
-      "drag to move · Ctrl + wheel to zoom · arrows walk along the lines");
-    const ask = (kind, question, lane) => this.try(this.link.ask(kind, question, lane));
-    const made = () => new Actions(this.start.forbidden, ask, (receipt) => this.acted(receipt),
+      "Drag to pan · Ctrl+wheel to zoom · arrow keys to move between nodes");
+    this.pictureBox = el("div", { class: "dn-picture", role: "tabpanel" }, this.svgView.frame,
+      el("div", { class: "dn-under" }, this.svgView.legend));
+    this.actions = this.makeActions();
+    this.nodeActions = this.makeActions();
+    this.build();
+    const resize = new ResizeObserver(() => this.onResize());
+    resize.observe(this.pictureBox);
+    this.cleanups = [followTheme(root), this.followTraits(), () => resize.disconnect()];
+    this.load({ isFirst: true });
+  }
+
+  now() {
+    return this.status.now();
+  }
+
+  /**
+   * @template T
+   * @param {Promise<T | null>} answer
+   */
+  showErrorsOf(answer) {
+    return this.status.showErrorsOf(answer);
+  }
+
+  // --- building and showing ----------------------------------------------------------------------
+
+  makeActions() {
+    /** @type {Ask} */
+    const ask = (kind, question, lane) =>
+      this.showErrorsOf(this.channel.ask(kind, question, lane));
+    return new Actions(this.start.forbidden, ask, (receipt) => this.onActionDone(receipt),
       (id) => this.openRun(id));
-    this.actions = made();
-    this.nodeActions = made();
-    this.picture = el("div", { class: "dn-picture", role: "tabpanel" }, this.canvas.frame,
-      el("div", { class: "dn-under" }, this.canvas.legend));
-    put(this.root, this.head,
-      this.state.banner, this.actions.panel, this.nodeActions.panel, this.strip,
-      el("div", { class: "dn-bar2" }, this.tabs, this.failures, this.finder.node,
-        el("span", { class: "dn-space" }), this.tools, this.sizes),
-      el("div", { class: "dn-body" }, this.picture, this.listing, this.panel),
-      el("div", { class: "dn-end" }, this.state.line, el("span", { class: "dn-space" }), this.hint));
-    this.listen();
+  }
+
+  build() {
+    append(this.root, this.head, this.status.banner, this.actions.panel, this.nodeActions.panel,
+      this.notice,
+      el("div", { class: "dn-bar2" }, this.tabs, this.failures, this.search.node,
+        el("span", { class: "dn-space" }), this.tools, this.zoomButtons),
+      el("div", { class: "dn-body" }, this.pictureBox, this.steps, this.panel),
+      el("div", { class: "dn-end" }, this.status.line, el("span", { class: "dn-space" }), this.hint));
+    this.tabs.addEventListener("keydown", (event) => this.onTabKey(event));
+    this.root.addEventListener("keydown", (event) => this.onKey(event));
     this.showTabs();
     this.showTools();
     this.showLive();
   }
 
   showTabs() {
-    replace(this.tabs, TABS.map(([name, label]) => el("button", {
-      type: "button", role: "tab", "aria-selected": String(this.tab === name),
-      tabindex: this.tab === name ? "0" : "-1",
-      on: { click: () => this.turnTo(name) },
+    replace(this.tabs, TABS.map(([tab, label]) => el("button", {
+      type: "button", role: "tab", "aria-selected": String(this.tab === tab),
+      tabindex: this.tab === tab ? "0" : "-1",
+      on: { click: () => this.openTab(tab) },
     }, label)));
-    const pictured = this.tab !== "steps";
-    this.picture.hidden = !pictured;
-    this.picture.setAttribute("aria-label", TABS.find(([name]) => name === this.tab)[1]);
-    this.listing.hidden = pictured;
-    this.tools.hidden = !pictured;
-    this.sizes.hidden = !pictured;
-    this.hint.hidden = !pictured;
+    const isPicture = this.tab !== "steps";
+    for (const node of [this.pictureBox, this.tools, this.zoomButtons, this.hint]) {
+      node.hidden = !isPicture;
+    }
+    this.steps.hidden = isPicture;
+    this.pictureBox.setAttribute("aria-label", new Map(TABS).get(this.tab) ?? "");
     this.root.dataset.tab = this.tab;
   }
 
   showTools() {
     if (this.offline) return;
-    const toggle = (key, label, title, on, off) => el("button", { type: "button",
-      class: "dn-button", title, "aria-pressed": String(this.options[key] === on),
-      on: { click: () => this.change({ [key]: this.options[key] === on ? off : on }) } }, label);
+    const toggle = (/** @type {string} */ label, /** @type {string} */ title,
+      /** @type {boolean} */ isOn, /** @type {Partial<PictureOptions>} */ change) =>
+      button(label, title, () => this.setOptions(change), { "aria-pressed": String(isOn) });
+    const { open, critical, hide, direction } = this.options;
+    const isDown = direction === "TB";
     replace(this.tools,
-      this.options.open.length > 0 && button("Fold all", "Fold what was opened",
-        () => this.change({ open: [] })),
-      toggle("critical", "Critical path", "Mark what determined the end", true, false),
-      toggle("hide", "Bookkeeping", "Show DBOS's own steps: events, sleeps, results", false, true),
-      this.tab === "graph" && !this.comparison.pair
-        && toggle("direction", "↓", "Let time run down", "TB", "auto"));
+      open.length > 0 && button("Collapse all", "Collapse the groups that were expanded",
+        () => this.setOptions({ open: [] })),
+      toggle("Critical path", "Highlight the steps that determined the total duration", critical,
+        { critical: !critical }),
+      toggle("System steps", "Show the steps of DBOS itself: events, sleeps, results", !hide,
+        { hide: !hide }),
+      this.tab === "graph" && !this.comparison.pair && toggle("↓", "Lay out from top to bottom",
+        isDown, { direction: isDown ? "auto" : "TB" }));
   }
 
   showLive() {
-    const { button: live } = this.live;
-    live.title = !this.active
-      ? "All of it has ended: there is nothing to wait for"
-      : this.live.on() ? "It is asked for changes while this is seen"
-        : "Ask for changes while this is seen";
-    live.toggleAttribute("data-idle", !this.active);
-    this.state.show();
+    const { button: live } = this.polling;
+    if (!this.isActive) live.title = "Everything has finished: there is nothing to update";
+    else if (this.polling.isOn()) live.title = "Updates automatically while visible";
+    else live.title = "Update automatically while visible";
+    live.toggleAttribute("data-idle", !this.isActive);
+    this.status.show();
   }
 
-  // What stands where else it says when it was read.
-  said() {
-    if (this.offline) return `as of ${exact(this.state.at)}`;
-    return this.active && this.live.on() && !this.comparison.pair ? "live" : null;
+  /**
+   * What is shown in place of the time of the update.
+   * @returns {string | null}
+   */
+  statusText() {
+    if (this.offline) return `as of ${formatInstant(this.status.updatedAt)}`;
+    return this.isActive && this.polling.isOn() && !this.comparison.pair ? "live" : null;
   }
 
-  showHead() {
-    const acting = !this.start.read_only && !this.offline;
-    replace(this.head, runHead(this.facts, {
-      now: () => this.now(),
-      before: this.trail.at(-1),
+  /** @param {RunFacts} facts */
+  showHeader(facts) {
+    const canAct = !this.start.read_only && !this.offline;
+    replace(this.head, runHeader(facts, {
+      now: this.now(),
+      previous: this.trail.at(-1),
       offline: this.offline,
-      live: this.live.button,
-      actions: acting ? this.actions.bar : null,
+      live: this.polling.button,
+      actions: canAct ? this.actions.bar : null,
       forbidden: this.start.forbidden,
       back: () => this.back(),
       refresh: () => this.refresh(),
       copyCode: () => this.copyCode(),
       openRun: (id) => this.openRun(id),
-      compare: (first, second) => this.comparison.show(first, second),
+      compare: (original, fork) => this.comparison.show(original, fork),
     }));
   }
 
   showFailures() {
-    const { failures, more_failures: more } = this.facts;
+    const { failures = [], more_failures: more = 0 } = this.facts ?? {};
     this.failures.hidden = !failures.length;
     const total = failures.length + more;
-    const at = failures.findIndex((node) => node.ref === this.selectedRef());
+    const index = this.failureIndex();
     replace(this.failures,
-      button("‹", "Failure before (Shift + F)", () => this.step(-1), { "aria-label": "Failure before" }),
-      el("button", { type: "button", class: "dn-button dn-bad", title: "Show it (F)",
-        on: { click: () => (at < 0 ? this.step(1) : this.go(failures[at].key)) } },
-      at < 0 ? `${count(total)} ${total === 1 ? "failure" : "failures"}` : `${at + 1} of ${count(total)}`),
-      button("›", "Next failure (F)", () => this.step(1), { "aria-label": "Next failure" }));
+      button("‹", "Previous failure (Shift+F)", () => this.goToFailure(-1),
+        { "aria-label": "Previous failure" }),
+      button(index < 0 ? pluralize(total, "failure") : `${index + 1} of ${formatCount(total)}`,
+        "Go to the failure (F)", () => this.goToFailure(index < 0 ? 1 : 0),
+        { class: "dn-button dn-bad" }),
+      button("›", "Next failure (F)", () => this.goToFailure(1), { "aria-label": "Next failure" }));
   }
 
-  step(by) {
-    const { failures } = this.facts;
-    if (!failures.length) return;
-    const at = failures.findIndex((node) => node.ref === this.selectedRef());
-    const next = at < 0 ? (by > 0 ? 0 : failures.length - 1)
-      : (at + by + failures.length) % failures.length;
-    this.go(failures[next].key);
+  failureIndex() {
+    return this.facts?.failures.findIndex((node) => node.ref === this.selectedRef()) ?? -1;
   }
 
-  // --- asking --------------------------------------------------------------------------------
+  /** @param {-1 | 0 | 1} offset */
+  goToFailure(offset) {
+    const failures = this.facts?.failures ?? [];
+    const index = this.failureIndex();
+    const next = index < 0 ? (offset > 0 ? 0 : failures.length - 1)
+      : (index + offset + failures.length) % failures.length;
+    const failure = failures[next];
+    if (failure) this.go(failure.key);
+  }
 
-  view() {
+  /** @param {Picture} picture */
+  showPicture(picture) {
+    if (this.comparison.pair) return;
+    const isTimeline = this.tab === "timeline";
+    this.picture = picture;
+    this.pictureWidth = this.width();
+    this.pictureDrawnAt = this.now();
+    this.svgView.show(picture, `${isTimeline ? "Timeline" : "Graph"} of `
+      + `${this.facts?.row.name ?? "the workflow"}; arrow keys move, Enter opens`, isTimeline);
+    this.svgView.select(this.selectedRef());
+    this.showTools();
+    this.highlightResults();
+  }
+
+  highlightResults() {
+    if (this.search.results.length) {
+      this.svgView.highlight(this.search.results.map((node) => node.ref));
+    }
+  }
+
+  showSteps() {
+    if (!this.nodeList) return;
+    replace(this.steps, stepTable(this.nodeList, {
+      text: this.search.text, root: this.id, selected: this.selectedRef(),
+      onChoose: (node) => this.choose(node),
+    }));
+  }
+
+  // --- reading -----------------------------------------------------------------------------------
+
+  /** @returns {PictureView} */
+  pictureView() {
     return { ...this.options, picture: this.tab === "timeline" ? "timeline" : "graph",
-      room: this.room() };
+      room: this.width() };
   }
 
-  // In which a timeline is drawn; a graph only takes its direction from it.
-  room() {
-    const [wide, by] = this.tab === "timeline" ? [this.picture.clientWidth, 20]
-      : [this.root.clientWidth, 100];
-    return Math.round(wide / by) * by;
+  /** The width for which a timeline is drawn; a graph chooses only its direction by it. */
+  width() {
+    const [width, step] = this.tab === "timeline"
+      ? [this.pictureBox.clientWidth, WIDTH_STEP.timeline]
+      : [this.root.clientWidth, WIDTH_STEP.graph];
+    return Math.round(width / step) * step;
   }
 
-  async load({ anew = false, first = false, stamp = null } = {}) {
-    const id = this.id;
-    const answer = await this.try(this.link.ask("show", { id, view: this.view(), anew, stamp }));
+  /**
+   * Show the run.
+   * @param {object} [options]
+   * @param {boolean} [options.reload] read it from the database again
+   * @param {boolean} [options.isFirst] it has not been shown before
+   * @param {string | null} [options.stamp] nothing is sent if this still holds
+   */
+  async load({ reload = false, isFirst = false, stamp = null } = {}) {
+    const { id } = this;
+    const answer = await this.showErrorsOf(this.channel.ask("show",
+      { id, view: this.pictureView(), anew: reload, stamp }));
     if (!answer || id !== this.id) return null;
-    this.active = answer.active;
-    this.state.read(answer);
+    this.isActive = answer.active;
+    this.status.updated(answer);
     this.showLive();
     if (answer.same) return answer;
+    const { facts } = answer;
     this.stamp = answer.stamp;
-    this.facts = answer.facts;
-    this.showHead();
+    this.facts = facts;
+    this.showHeader(facts);
     this.showPicture(answer.picture);
     this.showFailures();
-    if (!this.offline) this.actions.about([id], `${answer.facts.row.status} ${answer.facts.forks.length} ${this.stamp}`);
-    if (this.tab === "steps") this.list();
+    if (!this.offline) {
+      this.actions.setWorkflows([id], `${facts.row.status} ${facts.forks.length} ${this.stamp}`);
+    }
+    if (this.tab === "steps") this.loadSteps();
     const selected = this.selected();
-    if (selected && (first || anew)) this.tell(selected, { quiet: !first, look: first });
-    else if (first && this.facts.row.status === "ERROR") this.lookAtFailure();
+    if (selected !== null && (isFirst || reload)) {
+      this.showDetails(selected, { isUpdate: !isFirst, scroll: isFirst });
+    } else if (isFirst && facts.row.status === "ERROR" && facts.failures[0]) {
+      this.svgView.reveal(facts.failures[0].ref);
+    }
     return answer;
   }
 
-  lookAtFailure() {
-    const ref = this.facts.failures[0]?.ref;
-    const part = ref && this.canvas.parts.get(ref);
-    if (part && this.canvas.frame.dataset.movable === "true") this.canvas.lookAt(part);
-  }
-
-  showPicture(picture) {
-    if (this.comparison.pair) return;
-    this.drawn = picture;
-    this.drawnIn = this.room();
-    this.drawnAt = this.now();
-    this.canvas.show(picture, `${this.tab === "timeline" ? "Timeline" : "Graph"} of `
-      + `${this.facts.row.name ?? "the workflow"}; arrow keys walk, Enter opens`,
-    this.tab === "timeline");
-    this.canvas.select(this.selectedRef());
+  /** @param {Partial<PictureOptions>} change */
+  setOptions(change) {
+    Object.assign(this.options, change);
     this.showTools();
-    this.fade();
-  }
-
-  change(part) {
-    Object.assign(this.options, part);
-    this.showTools();
-    if (this.comparison.pair) return this.comparison.again();
+    if (this.comparison.pair) return this.comparison.update();
     this.changing = this.load();
     return this.changing;
   }
 
-  async turnTo(tab) {
+  /** @param {Tab} tab */
+  async openTab(tab) {
     if (tab === this.tab && !this.comparison.pair) return;
-    if (this.comparison.pair) this.comparison.end(false);
+    if (this.comparison.pair) this.comparison.discard();
     this.tab = tab;
-    this.canvas.scale = null;
+    this.svgView.scale = null;
     this.showTabs();
     this.showTools();
-    this.tabs.querySelector("[aria-selected=true]").focus();
-    await (tab === "steps" ? this.list() : this.load());
-    this.canvas.select(this.selectedRef(), true);
+    focus(this.tabs.querySelector("[aria-selected=true]"));
+    await (tab === "steps" ? this.loadSteps() : this.load());
+    this.svgView.select(this.selectedRef(), true);
   }
 
   async refresh() {
-    this.live.touch();
-    this.calm = 0;
-    if (this.comparison.pair) return this.comparison.again(true);
-    return this.load({ anew: true });
+    this.polling.touch();
+    this.unchangedPolls = 0;
+    if (this.comparison.pair) await this.comparison.update(true);
+    else await this.load({ reload: true });
   }
 
-  async list() {
-    const answer = await this.try(this.link.ask("list", { id: this.id }));
+  async loadSteps() {
+    const answer = await this.showErrorsOf(this.channel.ask("list", { id: this.id }));
     if (!answer) return;
-    this.rows = answer;
-    this.showList();
+    this.nodeList = answer;
+    this.showSteps();
   }
 
-  showList() {
-    if (!this.rows) return;
-    replace(this.listing, stepTable(this.rows, {
-      text: this.finder.text, root: this.id, selected: this.selectedRef(),
-      choose: (node) => this.choose(node),
-    }));
+  /** At most once a second, and less often the longer nothing has changed. */
+  pollInterval() {
+    return Math.max(this.unchangedPolls > UNCHANGED_POLLS ? SLOW_POLL_MS : POLL_MS,
+      BUSY_SHARE * (this.status.took ?? 0));
   }
 
-  // --- going -----------------------------------------------------------------------------------
+  async poll() {
+    const { stamp } = this;
+    const hasGrown = this.tab === "timeline" && this.now() - this.pictureDrawnAt > GROWTH_MS;
+    await this.load({ reload: true, stamp: hasGrown ? null : stamp });
+    this.unchangedPolls = stamp === this.stamp ? this.unchangedPolls + 1 : 0;
+  }
 
+  /** Draw a timeline again if its width has changed. */
+  onResize() {
+    const fits = () => this.tab !== "timeline" || this.comparison.pair || this.offline
+      || !this.picture || !this.pictureBox.clientWidth || this.pictureWidth === this.width();
+    if (!fits()) this.polling.setTimer("resize", RESIZE_MS, () => fits() || this.setOptions({}));
+  }
+
+  // --- selecting -----------------------------------------------------------------------------------
+
+  /** @returns {Key | null} the key of the selected node */
   selected() {
     const key = this.model.get("_selected");
-    return key.length ? (key.length === 1 ? key[0] : key) : null;
+    if (!key.length) return null;
+    return key.length === 1 ? String(key[0]) : key;
   }
 
+  /** @returns {string | null} */
   selectedRef() {
-    const key = JSON.stringify(this.selected());
-    if (key === "null") return null;
-    const all = [...(this.drawn?.nodes ?? []), ...(this.facts?.failures ?? []),
-      ...(this.rows?.rows ?? []), ...(this.finder.heard ?? [])];
-    return all.find((node) => JSON.stringify(node.key) === key)?.ref ?? null;
+    const selected = this.selected();
+    if (selected === null) return null;
+    const nodes = [...(this.picture?.nodes ?? []), ...(this.facts?.failures ?? []),
+      ...(this.nodeList?.rows ?? []), ...this.search.results];
+    return nodes.find((node) => isSameKey(node.key, selected))?.ref ?? null;
   }
 
-  set(name, value) {
+  /**
+   * @template {keyof InspectTraits} Name
+   * @param {Name} name
+   * @param {InspectTraits[Name]} value
+   */
+  setTrait(name, value) {
+    this.isOwnChange = true;
     this.model.set(name, value);
     this.model.save_changes();
+    this.isOwnChange = false;
   }
 
-  remember(key) {
-    const plain = key === null ? [] : Array.isArray(key) ? key : [key];
-    if (JSON.stringify(plain) === JSON.stringify(this.model.get("_selected"))) return;
-    this.own = true;
-    this.set("_selected", plain);
-    this.own = false;
+  /** @param {Key | null} key */
+  setSelected(key) {
+    const selected = key === null ? [] : typeof key === "string" ? [key] : [...key];
+    if (isSameKey(selected, this.model.get("_selected"))) return;
+    this.setTrait("_selected", selected);
   }
 
-  // A click on a node.
+  /**
+   * A node was clicked.
+   * @param {GraphNode} node
+   */
   choose(node) {
-    if (this.comparison.pair) return this.comparison.go(node);
-    this.remember(node.key);
-    this.canvas.select(node.ref);
+    if (this.comparison.pair) {
+      this.comparison.choose(node);
+      return;
+    }
+    this.setSelected(node.key);
+    this.svgView.select(node.ref);
     this.showFailures();
-    if (node.kind === "group") this.openGroup(node.group);
-    return this.tell(node.key);
+    if (node.kind === "group" && node.group !== undefined) this.expand(node.group);
+    this.showDetails(node.key);
   }
 
-  async openGroup(name) {
-    if (this.options.open.includes(name)) return;
-    await this.change({ open: [...this.options.open, name] });
+  /** @param {string} group */
+  async expand(group) {
+    const { open } = this.options;
+    if (!open.includes(group)) await this.setOptions({ open: [...open, group] });
   }
 
-  async foldGroup(name) {
-    await this.change({ open: this.options.open.filter((other) => other !== name) });
-    this.tell(this.selected(), { quiet: true });
+  /** @param {string} group */
+  async collapse(group) {
+    await this.setOptions({ open: this.options.open.filter((other) => other !== group) });
+    this.updateDetails();
   }
 
-  // To a node, wherever it is: what hides it is opened.
+  /**
+   * Go to a node; groups that hide it are expanded.
+   * @param {Key} key
+   */
   async go(key) {
-    if (this.comparison.pair) this.comparison.end(false);
-    // Whether it is hidden is told by the picture that was asked for, and not by the one before.
+    if (this.comparison.pair) this.comparison.discard();
+    // The picture that is in flight decides whether the node is hidden.
     await this.changing;
-    this.remember(key);
-    let ref = this.selectedRef();
-    if (this.tab !== "steps" && !(ref && this.canvas.has(ref))) {
-      const answer = await this.try(this.link.ask("reveal",
-        { id: this.id, view: this.view(), key }));
+    this.setSelected(key);
+    const shown = this.selectedRef();
+    if (this.tab !== "steps" && !(shown !== null && this.svgView.has(shown))) {
+      const answer = await this.showErrorsOf(this.channel.ask("reveal",
+        { id: this.id, view: this.pictureView(), key }));
       if (answer) {
         this.options.open = answer.open;
         this.showPicture(answer.picture);
-        ref = this.selectedRef();
       }
     }
-    this.canvas.select(ref, true);
+    this.svgView.select(this.selectedRef(), true);
     this.showFailures();
-    if (this.tab === "steps") this.showList();
-    return this.tell(key);
+    if (this.tab === "steps") this.showSteps();
+    await this.showDetails(key);
   }
 
-  async tell(key, { quiet = false, look = false } = {}) {
-    const text = JSON.stringify(key);
-    const found = await this.try(this.link.ask("node",
-      { id: this.id, key, view: { ...this.view(), open: this.withoutGroup(key) } }));
-    if (!found || JSON.stringify(this.selected()) !== text) return;
-    if (quiet && this.panel.hidden) return;
-    if (look) this.canvas.select(this.selectedRef(), true);
-    const told = nodePanel(found, this.doing(found));
-    // What is read again while it is looked at must not jump.
+  /**
+   * @param {Key} key
+   * @param {object} [options]
+   * @param {boolean} [options.isUpdate] only if they are open, and without moving
+   * @param {boolean} [options.scroll] bring the node into view
+   */
+  async showDetails(key, { isUpdate = false, scroll = false } = {}) {
+    const found = await this.showErrorsOf(this.channel.ask("node",
+      { id: this.id, key, view: { ...this.pictureView(), open: this.openWithout(key) } }));
+    const selected = this.selected();
+    if (!found || selected === null || !isSameKey(selected, key)) return;
+    if (isUpdate && this.panel.hidden) return;
+    if (scroll) this.svgView.select(this.selectedRef(), true);
+    const details = nodePanel(found, {
+      ...this.panelOptions(),
+      actions: found.kind === "workflow" && !this.start.read_only ? this.nodeActions.bar : null,
+    });
     const { scrollTop } = this.panel;
-    if (quiet && told.textContent === this.panel.firstChild?.textContent) return;
-    replace(this.panel, told);
-    if (quiet) this.panel.scrollTop = scrollTop;
+    if (isUpdate && details.textContent === this.panel.firstChild?.textContent) return;
+    replace(this.panel, details);
+    if (isUpdate) this.panel.scrollTop = scrollTop;
     this.panel.hidden = false;
     if (found.kind === "workflow" && found.row.id !== this.id && !this.start.read_only) {
-      this.nodeActions.about([found.row.id], found.row.status);
+      this.nodeActions.setWorkflows([found.row.id], found.row.status);
     }
   }
 
-  withoutGroup(key) {
-    return Array.isArray(key) && key[0] === "group"
-      ? this.options.open.filter((name) => name !== key[1]) : this.options.open;
+  /** Update the details that are open. */
+  updateDetails() {
+    const selected = this.selected();
+    if (selected !== null) this.showDetails(selected, { isUpdate: true });
   }
 
-  doing(found) {
-    const shown = found.kind === "workflow" && !this.start.read_only ? this.nodeActions.bar : null;
+  /**
+   * The expanded groups without the one that a key names: a group's details are those of the group
+   * while it is collapsed.
+   * @param {Key} key
+   */
+  openWithout(key) {
+    const { open } = this.options;
+    return typeof key !== "string" && key[0] === "group"
+      ? open.filter((group) => group !== key[1]) : open;
+  }
+
+  /** @returns {PanelOptions} */
+  panelOptions() {
     return {
-      now: () => this.now(),
+      now: this.now(),
       root: this.id,
       offline: this.offline,
       forbidden: this.start.forbidden,
-      mayFork: !this.start.read_only && !this.offline,
-      actions: shown,
-      copy,
-      find: (id) => this.openRun(id),
+      canFork: !this.start.read_only && !this.offline,
+      actions: null,
       go: (key) => this.go(key),
       openRun: (id) => (id === this.id || this.offline ? this.go(id) : this.openRun(id)),
-      isOpen: (name) => this.options.open.includes(name),
-      openGroup: (name) => this.openGroup(name).then(() => this.tell(this.selected())),
-      foldGroup: (name) => this.foldGroup(name),
-      fork: (id, number) => {
+      isExpanded: (group) => this.options.open.includes(group),
+      expand: (group) => this.expand(group).then(() => this.updateDetails()),
+      collapse: (group) => this.collapse(group),
+      fork: (id, step) => {
         this.nodeActions.ids = [id];
-        return this.nodeActions.begin("fork", { start_step: String(number) });
+        return this.nodeActions.begin("fork", { start_step: String(step) });
       },
-      raw: (key) => this.try(this.link.ask("raw", { key })).then((answer) => answer?.payloads),
-      code: (key) => this.try(this.link.ask("code", { id: this.id, key }))
-        .then((answer) => answer?.text ?? null),
+      raw: async (key) => {
+        const answer = await this.showErrorsOf(this.channel.ask("raw", { key }));
+        return answer && answer.payloads;
+      },
+      code: (key) => this.code(key),
       close: () => this.closePanel(),
     };
   }
 
-  closePanel(focus = true) {
+  /** @param {boolean} [takeFocus] */
+  closePanel(takeFocus = true) {
     const ref = this.selectedRef();
     this.panel.hidden = true;
     this.panel.replaceChildren();
-    this.remember(null);
-    this.canvas.select(null);
+    this.setSelected(null);
+    this.svgView.select(null);
     this.showFailures();
-    if (focus) this.canvas.parts.get(ref)?.focus({ preventScroll: true });
+    if (takeFocus) this.svgView.focusNode(ref);
   }
 
-  openRun(id) {
-    if (id === this.id) return this.comparison.pair ? this.comparison.end() : null;
+  // --- going to other runs -------------------------------------------------------------------------
+
+  /** @param {string} id */
+  async openRun(id) {
+    if (id === this.id) {
+      if (this.comparison.pair) await this.comparison.close();
+      return;
+    }
     this.trail.push(this.id);
-    return this.show(id);
+    await this.showRun(id);
   }
 
-  back() {
-    return this.trail.length ? this.show(this.trail.pop()) : null;
+  async back() {
+    const id = this.trail.pop();
+    if (id !== undefined) await this.showRun(id);
   }
 
-  async show(id) {
+  /** @param {string} id */
+  async showRun(id) {
     this.id = id;
-    if (this.comparison.pair) this.comparison.end(false);
+    if (this.comparison.pair) this.comparison.discard();
     this.options.open = [];
     this.stamp = null;
-    this.rows = null;
-    this.calm = 0;
-    this.live.touch();
+    this.nodeList = null;
+    this.unchangedPolls = 0;
+    this.polling.touch();
     this.closePanel(false);
     this.actions.close();
     this.nodeActions.close();
-    this.finder.close();
-    this.own = true;
-    this.set("workflow_id", id);
-    this.own = false;
-    const answer = await this.load({ anew: true, first: true });
-    if (answer) this.live.again();
+    this.search.close();
+    this.setTrait("workflow_id", id);
+    const answer = await this.load({ reload: true, isFirst: true });
+    if (answer) this.polling.schedule();
   }
 
-  // After something was written: what it did is seen here.
-  async acted(receipt) {
-    this.calm = 0;
-    const made = receipt?.rows.find((row) => row.new_workflow_id
+  /** @param {Receipt | null} receipt */
+  async onActionDone(receipt) {
+    this.unchangedPolls = 0;
+    const fork = receipt?.rows.find((row) => row.new_workflow_id !== undefined
       && (row.outcome === "done" || row.outcome === "unchanged"));
-    if (made) await this.followFork(made);
-    else await this.load({ anew: true });
-    this.live.again();
+    if (fork) await this.openFork(fork);
+    else await this.load({ reload: true });
+    this.polling.schedule();
   }
 
-  async followFork(made) {
-    const told = this.nodeActions.panel.hidden ? this.actions : this.nodeActions;
-    const kept = [...told.panel.childNodes];
-    const held = told.isHeld();
-    await this.openRun(made.new_workflow_id);
-    // The receipt stays until it is closed.
-    put(told.panel, kept);
-    told.panel.hidden = false;
-    if (held) told.read();
+  /**
+   * Show a new run; the receipt stays until it is closed.
+   * @param {ReceiptRow} row
+   */
+  async openFork(row) {
+    const actions = this.nodeActions.panel.hidden ? this.actions : this.nodeActions;
+    const { panel } = actions;
+    const receipt = [...panel.childNodes];
+    const hadFocus = actions.hasFocus();
+    await this.openRun(row.new_workflow_id ?? this.id);
+    append(panel, receipt);
+    panel.hidden = false;
+    if (hadFocus) actions.focusRows();
+  }
+
+  /** @param {Key | null} key */
+  async code(key) {
+    const answer = await this.showErrorsOf(this.channel.ask("code", { id: this.id, key }));
+    return answer && answer.text;
   }
 
   async copyCode() {
-    const answer = await this.try(this.link.ask("code", { id: this.id, key: this.selected() }));
-    if (!answer) return;
-    const copied = await copy(answer.text);
-    replace(this.strip, el("code", {}, answer.text),
-      el("span", { class: "dn-note" }, copied ? "copied" : "select it, and copy"),
-      el("span", { class: "dn-space" }),
-      button("×", "Close", () => (this.strip.hidden = true), { "aria-label": "Close" }));
-    this.strip.hidden = false;
+    const code = await this.code(this.selected());
+    if (code === null) return;
+    const isCopied = await copy(code);
+    replace(this.notice, el("code", {}, code),
+      el("span", { class: "dn-note" }, copyFeedback(isCopied)), el("span", { class: "dn-space" }),
+      iconButton("×", "Close", () => (this.notice.hidden = true)));
+    this.notice.hidden = false;
   }
 
-  // --- by keyboard and along the time ------------------------------------------------------------
+  // --- keyboard and the model's traits -------------------------------------------------------------
 
-  listen() {
-    this.tabs.addEventListener("keydown", (event) => {
-      const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (!by) return;
-      const at = TABS.findIndex(([name]) => name === this.tab);
-      this.turnTo(TABS[(at + by + TABS.length) % TABS.length][0]);
-      event.preventDefault();
-    });
-    this.root.addEventListener("keydown", (event) => {
-      const typing = event.target.closest?.("input, select, textarea");
-      if (event.key === "Escape") {
-        if (this.finder.isOpen) this.finder.close();
-        else if (this.comparison.pair) this.comparison.end();
-        else if (!this.panel.hidden) this.closePanel();
-        else return;
-        event.preventDefault();
-      } else if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-      else if (event.key === "/") {
-        this.finder.input.focus();
-        event.preventDefault();
-      } else if (event.key === "f" || event.key === "F") {
-        this.step(event.shiftKey ? -1 : 1);
-        event.preventDefault();
-      }
-    });
+  /** @param {KeyboardEvent} event */
+  onTabKey(event) {
+    const offset = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!offset) return;
+    const index = TABS.findIndex(([tab]) => tab === this.tab);
+    const next = TABS[(index + offset + TABS.length) % TABS.length];
+    if (next) this.openTab(next[0]);
+    event.preventDefault();
   }
 
-  // A timeline is drawn anew where there is more or less room for it than there was.
-  fitted() {
-    const fits = () => this.tab !== "timeline" || this.comparison.pair || this.offline || !this.drawn
-      || !this.picture.clientWidth || this.drawnIn === this.room();
-    if (!fits()) this.live.later("fitting", FITTING, () => fits() || this.change({}));
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    const isTyping = closest(event, "input, select, textarea");
+    if (event.key === "Escape") {
+      if (this.search.isOpen) this.search.close();
+      else if (this.comparison.pair) this.comparison.close();
+      else if (!this.panel.hidden) this.closePanel();
+      else return;
+    } else if (isTyping || hasModifier(event)) return;
+    else if (event.key === "/") this.search.input.focus();
+    else if (event.key.toLowerCase() === "f") this.goToFailure(event.shiftKey ? -1 : 1);
+    else return;
+    event.preventDefault();
   }
 
-  fade() {
-    if (this.finder.heard) this.canvas.mark(this.finder.heard.map((node) => node.ref));
-  }
-
-  // At most once a second; the longer nothing has changed, the less often.
-  pause() {
-    return Math.max(this.calm > 30 ? CALM : LOOK, BUSY_SHARE * (this.state.took ?? 0));
-  }
-
-  async askAgain() {
-    const before = this.stamp;
-    const grown = this.tab === "timeline" && this.now() - this.drawnAt > GROWN;
-    await this.load({ anew: true, stamp: grown ? null : before });
-    this.calm = before === this.stamp ? this.calm + 1 : 0;
-  }
-
-  // What Python changes is followed.
-  follow() {
-    const chosen = () => {
-      if (this.own) return;
+  /** Follow changes that Python makes to the traits. */
+  followTraits() {
+    const onSelected = () => {
+      if (this.isOwnChange) return;
       const key = this.selected();
       if (key === null) this.closePanel();
       else this.go(key);
     };
-    const moved = () => {
-      if (!this.own && this.model.get("workflow_id") !== this.id) {
-        this.trail.push(this.id);
-        this.show(this.model.get("workflow_id"));
-      }
+    const onWorkflow = () => {
+      if (this.isOwnChange || this.model.get("workflow_id") === this.id) return;
+      this.trail.push(this.id);
+      this.showRun(this.model.get("workflow_id"));
     };
-    const switched = () => (this.calm = 0);
-    const heard = { "change:_selected": chosen, "change:workflow_id": moved,
-      "change:live": switched };
-    for (const [event, act] of Object.entries(heard)) this.model.on(event, act);
+    const onLive = () => (this.unchangedPolls = 0);
+    const callbacks = { "change:_selected": onSelected, "change:workflow_id": onWorkflow,
+      "change:live": onLive };
+    for (const [event, callback] of Object.entries(callbacks)) this.model.on(event, callback);
     return () => {
-      for (const [event, act] of Object.entries(heard)) this.model.off(event, act);
+      for (const [event, callback] of Object.entries(callbacks)) this.model.off(event, callback);
     };
   }
 
   close() {
-    this.link.close();
-    this.live.close();
-    this.state.close();
-    this.canvas.close();
-    for (const end of this.endings) end();
+    this.channel.close();
+    this.polling.close();
+    this.status.close();
+    this.svgView.close();
+    for (const cleanup of this.cleanups) cleanup();
   }
 }
 
-export function render({ model, el: host }) {
-  // JupyterLab's own shortcuts stay out of what is typed and walked through here.
-  const root = el("div", { class: "dn-view dn-inspect", "data-lm-suppress-shortcuts": "true" });
-  const end = place(root, host, model);
-  const inspect = new Inspect(model, root);
-  return () => {
-    end();
-    inspect.close();
-  };
+/**
+ * What a screen reader says of a node.
+ * @param {GraphNode} node
+ */
+function nodeLabel({ name, status, count, levels, error, took, duration }) {
+  return [count && `${formatCount(count)} ${levels ? "levels" : "times"}`, name, status,
+    error && shortClassName(error), took ?? formatDuration(duration)].filter(Boolean).join(", ");
+}
+
+/**
+ * @param {Key} key
+ * @param {Key} other
+ */
+function isSameKey(key, other) {
+  return JSON.stringify(key) === JSON.stringify(other);
+}
+
+/** @param {RenderProps<InspectTraits>} props */
+export function render(props) {
+  return mount(props, "dn-inspect", (model, root) => new Inspect(model, root));
 }
 
 export default { render };

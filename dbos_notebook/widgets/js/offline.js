@@ -1,81 +1,124 @@
-// A view of one workflow in a page without a kernel: what was recorded answers for it.
+// One workflow in a page without a kernel, answered from what was recorded in the page.
 import { render } from "./inspect.js";
+import { contains } from "./step_table.js";
+/** @import {Callback, InspectTraits, Key, Kind, Model, PictureView, Recorded} from "./types.js" */
 
-class Recorded {
+/** @typedef {{kind: Kind, request: string} & Record<string, any>} Message */
+
+const MOST_FOUND = 50;
+const NOT_RECORDED = { kind: "error", type: "Not recorded",
+  text: "This page does not contain that. Open the workflow in a notebook to see it." };
+
+/** @implements {Model<InspectTraits>} */
+class RecordedModel {
+  /** @param {Recorded} recorded */
   constructor(recorded) {
     this.recorded = recorded;
-    this.traits = { _start: recorded.start, workflow_id: recorded.workflow_id, live: false,
-      _selected: [] };
-    this.heard = new Map();
+    /** @type {InspectTraits} */
+    this.traits = { _token: "", _start: recorded.start, workflow_id: recorded.workflow_id,
+      live: false, _selected: [] };
+    /** @type {Map<string, Callback[]>} */
+    this.callbacks = new Map();
   }
 
+  /**
+   * @template {keyof InspectTraits} Name
+   * @param {Name} name
+   * @returns {InspectTraits[Name]}
+   */
   get(name) {
     return this.traits[name];
   }
 
+  /**
+   * @template {keyof InspectTraits} Name
+   * @param {Name} name
+   * @param {InspectTraits[Name]} value
+   */
   set(name, value) {
     this.traits[name] = value;
   }
 
   save_changes() {}
 
-  on(event, act) {
-    this.heard.set(event, [...(this.heard.get(event) ?? []), act]);
+  /**
+   * @param {string} event
+   * @param {Callback} callback
+   */
+  on(event, callback) {
+    this.callbacks.set(event, [...(this.callbacks.get(event) ?? []), callback]);
   }
 
-  off(event, act) {
-    this.heard.set(event, (this.heard.get(event) ?? []).filter((other) => other !== act));
+  /**
+   * @param {string} event
+   * @param {Callback} callback
+   */
+  off(event, callback) {
+    this.callbacks.set(event,
+      (this.callbacks.get(event) ?? []).filter((other) => other !== callback));
   }
 
-  send(message) {
-    const answer = { kind: message.kind, request: message.request, ...this.answer(message) };
-    setTimeout(() => (this.heard.get("msg:custom") ?? []).forEach((act) => act(answer)));
+  /** @param {object} question */
+  send(question) {
+    const message = /** @type {Message} */ (question);
+    const { kind, request } = message;
+    const answer = { kind, request, ...(this.answer(message) ?? NOT_RECORDED) };
+    setTimeout(() => {
+      for (const callback of this.callbacks.get("msg:custom") ?? []) callback(answer);
+    });
   }
 
-  answer(message) {
-    const answers = {
-      show: () => ({ ...this.recorded.state, ...this.shown(message.view) }),
-      reveal: () => this.revealed(message),
-      node: () => this.recorded.nodes[JSON.stringify(message.key)] ?? this.group(message.key),
-      search: () => this.search(message.text),
-      list: () => this.recorded.list,
-    };
-    const told = answers[message.kind]?.();
-    return told ?? { kind: "error", type: "Page", text: "This page has no more of it: it needs a kernel." };
+  /**
+   * @param {Message} message
+   * @returns {object | undefined}
+   */
+  answer({ kind, view, key, text }) {
+    switch (kind) {
+      case "show": return { ...this.recorded.state, ...this.shown(view) };
+      case "reveal": return this.revealed(key, view);
+      case "node": return this.recorded.nodes[JSON.stringify(key)]
+        ?? this.recorded.groups[JSON.stringify(key)];
+      case "search": return this.search(text);
+      case "list": return this.recorded.list;
+      default: return undefined;
+    }
   }
 
-  // Of opened groups the last one counts: each is recorded opened by itself.
-  picture(kind, open) {
+  /**
+   * Of several expanded groups the last one is shown: each is recorded expanded by itself.
+   * @param {PictureView} view
+   */
+  shown({ picture: kind, open }) {
     const { pictures } = this.recorded;
-    return pictures[JSON.stringify([kind, ...open])] ?? pictures[JSON.stringify([kind])];
+    const picture = pictures[JSON.stringify([kind, ...open.slice(-1)])]
+      ?? pictures[JSON.stringify([kind])];
+    return { picture, open };
   }
 
-  shown(view) {
-    return { picture: this.picture(view.picture, view.open.slice(-1)), open: view.open };
-  }
-
-  revealed({ key, view }) {
+  /**
+   * The picture that shows a node, with the groups that are expanded in it.
+   * @param {Key} key
+   * @param {PictureView} view
+   */
+  revealed(key, view) {
     const wanted = JSON.stringify(key);
     for (const [name, picture] of Object.entries(this.recorded.pictures)) {
       const [kind, ...open] = JSON.parse(name);
-      if (kind === view.picture && picture.nodes.some((node) => JSON.stringify(node.key) === wanted)) {
-        return { picture, open };
-      }
+      const isShown = picture.nodes.some((node) => JSON.stringify(node.key) === wanted);
+      if (kind === view.picture && isShown) return { picture, open };
     }
-    return { picture: this.picture(view.picture, view.open.slice(-1)), open: view.open };
+    return this.shown(view);
   }
 
-  group(key) {
-    return this.recorded.groups[JSON.stringify(key)];
-  }
-
+  /** @param {string} text */
   search(text) {
-    const wanted = text.toLowerCase();
-    const found = this.recorded.list.rows.filter((node) => [node.name, node.workflow_id, node.error,
-      node.error_message].some((part) => String(part ?? "").toLowerCase().includes(wanted)));
-    return { found: found.slice(0, 50), count: found.length };
+    const found = this.recorded.list.rows.filter((node) => contains(node, text));
+    return { found: found.slice(0, MOST_FOUND), count: found.length };
   }
 }
 
-const recorded = JSON.parse(document.getElementById("recorded").textContent);
-render({ model: new Recorded(recorded), el: document.querySelector("main") });
+const main = document.querySelector("main");
+const recorded = document.getElementById("recorded");
+if (main && recorded) {
+  render({ model: new RecordedModel(JSON.parse(recorded.textContent ?? "")), el: main });
+}

@@ -1,0 +1,51 @@
+"""The public names of the package, one sorted list; ``__init__.py`` loads each on first use."""
+
+from . import errors as errors
+from . import graphs as graphs
+from . import payloads as payloads
+from .client import Client as Client
+from .client import connect as connect
+from .control.operations import PlanItem as PlanItem
+from .control.plan import Plan as Plan
+from .control.receipt import Receipt as Receipt
+from .control.receipt import ReceiptLine as ReceiptLine
+from .drawing.graph_svg import draw as draw
+from .drawing.picture import Picture as Picture
+from .errors import AuthenticationError as AuthenticationError
+from .errors import ConfirmationError as ConfirmationError
+from .errors import ControlError as ControlError
+from .errors import ControlInterrupt as ControlInterrupt
+from .errors import DatabaseChangedError as DatabaseChangedError
+from .errors import DatabaseConnectionError as DatabaseConnectionError
+from .errors import DatabaseLockedError as DatabaseLockedError
+from .errors import FilterError as FilterError
+from .errors import GraphError as GraphError
+from .errors import GraphvizNotFoundError as GraphvizNotFoundError
+from .errors import LocationError as LocationError
+from .errors import MissingPackageError as MissingPackageError
+from .errors import NotCopyableError as NotCopyableError
+from .errors import NotDBOSDatabaseError as NotDBOSDatabaseError
+from .errors import NotebookError as NotebookError
+from .errors import OutputError as OutputError
+from .errors import PartialFailureError as PartialFailureError
+from .errors import PermissionDeniedError as PermissionDeniedError
+from .errors import PictureError as PictureError
+from .errors import QueryCancelledError as QueryCancelledError
+from .errors import QueryTimeoutError as QueryTimeoutError
+from .errors import ReadOnlyError as ReadOnlyError
+from .errors import RefusedError as RefusedError
+from .errors import ScheduleNotFoundError as ScheduleNotFoundError
+from .errors import SchemaNotFoundError as SchemaNotFoundError
+from .errors import StepNotFoundError as StepNotFoundError
+from .errors import TruncatedWarning as TruncatedWarning
+from .errors import TrustWarning as TrustWarning
+from .errors import UnsupportedRevisionError as UnsupportedRevisionError
+from .errors import WorkflowNotFoundError as WorkflowNotFoundError
+from .graphs.comparison import Comparison as Comparison
+from .widgets.board import Board as Board
+from .widgets.controls import Controls as Controls
+from .widgets.explore import Explore as Explore
+from .widgets.inspect import Inspect as Inspect
+from .workflow import Workflow as Workflow
+
+__version__: str

@@ -1,0 +1,215 @@
+"""A system database as every package reads it: sessions, queries and decoding together."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack
+
+from dbos_notebook.database.catalog import Catalog, read_catalog
+from dbos_notebook.database.reader import repeat_if_changed
+from dbos_notebook.errors import FilterError
+from dbos_notebook.tables import frames, listings
+from dbos_notebook.tables.columns import expected_columns
+from dbos_notebook.tables.filters import as_texts, check_filters, check_window
+from dbos_notebook.tables.sql import Queries
+from dbos_notebook.types import DEFAULT_LIMIT, Filters, WorkflowIds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dbos_notebook.database.location import Location
+    from dbos_notebook.database.reader import Reader, Session
+    from dbos_notebook.payloads.decoders import Decoder
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Table = Literal["events", "events_history", "messages", "streams", "schedules", "versions"]
+"""The tables that are listed as they are stored."""
+
+
+class ListOptions(TypedDict, total=False):
+    """How ``Store.workflows`` lists what the filters select."""
+
+    sort_desc: bool
+    load_input: bool
+    load_output: bool
+    load_errors: bool
+    load_internals: bool
+    normalize: bool
+
+
+class ListArguments(Filters, ListOptions, total=False):
+    """All keyword arguments of ``Store.workflows``."""
+
+
+class Store:
+    """A connection to one system database, with what is needed to read it.
+
+    ``Client`` and every package above ``tables`` read through a store. It never writes.
+
+    Attributes
+    ----------
+    reader
+        Opens read-only sessions.
+    queries
+        Composes SQL for the tables that this database has, narrowed to one application.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        catalog: Catalog,
+        decoder: Decoder,
+        *,
+        application_name: str | None = None,
+    ) -> None:
+        self.reader = reader
+        self.queries = Queries(catalog, decoder, application_name)
+        self.decoder = decoder
+
+    @classmethod
+    def open(cls, reader: Reader, decoder: Decoder, *, application_name: str | None) -> Store:
+        """Read what the database holds, and notice from then on when its tables change."""
+        catalog = read_catalog(reader, expected_columns())
+        store = cls(reader, catalog, decoder, application_name=application_name)
+        reader.changes.follow(catalog, store.refresh)
+        return store
+
+    def refresh(self) -> Catalog:
+        """Read the catalog again, such as after an upgrade of the application, and use it."""
+        self.queries.use(read_catalog(self.reader, expected_columns()))
+        return self.catalog
+
+    @property
+    def catalog(self) -> Catalog:
+        """The tables and columns of the database, its revision, and what wrote it."""
+        return self.queries.catalog
+
+    @property
+    def location(self) -> Location:
+        """Where the database is, without its password."""
+        return self.reader.location
+
+    @property
+    def application_name(self) -> str | None:
+        """The application to which everything is narrowed; ``None``: all."""
+        return self.queries.application
+
+    @property
+    def label(self) -> str:
+        """The database, and the application if there is one, as the title of a view."""
+        name = self.application_name
+        return f"{self.location}, application {name!r}" if name else str(self.location)
+
+    def with_decoder(self, decoder: Decoder) -> Store:
+        """Return the same store with another decoder of payloads."""
+        same = copy.copy(self)
+        same.decoder = decoder
+        return same
+
+    def session(self) -> AbstractContextManager[Session]:
+        """Open a read-only session: one snapshot for all its statements."""
+        return self.reader.session()
+
+    def read(
+        self,
+        function: Callable[Concatenate[Session, Queries, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Call a function of ``tables`` in a session of its own.
+
+        It is called again when the tables of the database changed meanwhile.
+        """
+
+        @repeat_if_changed
+        def call() -> T:
+            with self.session() as session:
+                return function(session, self.queries, *args, **kwargs)
+
+        return call()
+
+    def workflows(
+        self,
+        workflow_ids: WorkflowIds | None = None,
+        *,
+        limit: int | None = DEFAULT_LIMIT,
+        offset: int | None = None,
+        **arguments: Unpack[ListArguments],
+    ) -> pd.DataFrame:
+        """List workflows as :meth:`Client.workflows` does."""
+        options: ListOptions = {}
+        filters: Filters = {}
+        for name, value in arguments.items():
+            into = options if name in ListOptions.__annotations__ else filters
+            into[name] = value  # type: ignore[literal-required] # the names are those of the dicts
+        limit, offset = check_window(limit, offset)
+        checked = check_filters({"workflow_ids": workflow_ids, **filters})
+        frame, truncated = self.read(
+            listings.workflows, checked, limit, offset, self.decoder, **options
+        )
+        frames.note_truncation(
+            frame, truncated=truncated, asked=limit != DEFAULT_LIMIT, what="workflows"
+        )
+        return frame
+
+    def workflow(self, workflow_id: str, **options: Unpack[ListOptions]) -> pd.DataFrame:
+        """List one workflow; raises WorkflowNotFoundError where it does not exist (any more)."""
+        found = self.workflows([workflow_id], **options)
+        if found.empty:
+            self.read(listings.raise_unknown, [workflow_id])
+        return found
+
+    def steps(
+        self,
+        workflows: WorkflowIds,
+        *,
+        children: bool = False,
+        load_output: bool = False,
+        normalize: bool = False,
+    ) -> pd.DataFrame:
+        """List steps as :meth:`Client.steps` does."""
+        ids = as_texts(workflows, "workflows")
+        return self.read(
+            listings.steps,
+            ids,
+            self.decoder,
+            # IDs that were found elsewhere may be gone; one that a person wrote should exist.
+            require=isinstance(workflows, str),
+            children=children,
+            load_output=load_output,
+            normalize=normalize,
+        )
+
+    def tree(self, workflow: WorkflowIds, *, depth: int | None = None) -> pd.DataFrame:
+        """List workflows and all below them as :meth:`Client.tree` does."""
+        depth = None if depth is None else check_window(depth, None)[0]
+        return self.read(listings.tree, as_texts(workflow, "workflow"), depth)
+
+    def table(
+        self, name: Table, workflows: WorkflowIds | None = None, limit: int | None = None
+    ) -> pd.DataFrame:
+        """List a table as it is stored: events, messages, streams, schedules or versions."""
+        ids = None if workflows is None else as_texts(workflows, "workflows")
+        limit, _ = check_window(limit, None)
+        frame, truncated = self.read(listings.stored_frame, name, ids, limit, self.decoder)
+        frames.note_truncation(frame, truncated=truncated, asked=limit != DEFAULT_LIMIT, what=name)
+        return frame
+
+    def events(
+        self, workflows: WorkflowIds | None, *, history: bool, limit: int | None
+    ) -> pd.DataFrame:
+        """List events as :meth:`Client.events` does."""
+        if history and not self.catalog.tables.get("workflow_events_history"):
+            raise FilterError(
+                f"history=True: this database (written by {self.catalog.written_by}) keeps no "
+                "earlier values of events. Without history=True the latest ones are listed."
+            )
+        return self.table("events_history" if history else "events", workflows, limit)
+
+    def close(self) -> None:
+        """Close the connections. Safe to call twice."""
+        self.reader.close()

@@ -1,0 +1,254 @@
+// The panel beside the picture: a step, a workflow, a group of either, or what two runs differ in.
+import { append, button, copyButton, el, iconButton, linkButton } from "./dom.js";
+import { elapsed, formatCount, formatDuration, formatInstant, shortClassName } from "./format.js";
+import { statusChip, statusIcon } from "./status.js";
+import { errorSection, factList, payloadSection, workflowFacts } from "./details.js";
+/** @import {Child, ComparedRow, ComparisonAnswer, GraphNode, GroupDetails, Key, NodeDetails} from "./types.js" */
+/** @import {RunningDetails, StepDetails, StoredPayload, WorkflowNodeDetails} from "./types.js" */
+
+/**
+ * @typedef {object} PanelOptions
+ * @property {number} now
+ * @property {string} root the workflow that is shown
+ * @property {boolean} offline
+ * @property {string | null} forbidden why nothing can be controlled
+ * @property {boolean} canFork whether a step offers to fork from it
+ * @property {HTMLElement | null} actions the buttons of another workflow than the one that is shown
+ * @property {(id: string) => unknown} openRun
+ * @property {(key: Key) => unknown} go
+ * @property {(group: string) => boolean} isExpanded
+ * @property {(group: string) => unknown} expand
+ * @property {(group: string) => unknown} collapse
+ * @property {(id: string, step: number) => unknown} fork
+ * @property {(key: Key) => Promise<readonly StoredPayload[] | null>} raw
+ * @property {(key: Key) => Promise<string | null>} code
+ * @property {() => unknown} close
+ */
+
+/**
+ * @param {NodeDetails} found
+ * @param {PanelOptions} options
+ */
+export function nodePanel(found, options) {
+  return append(el("div", { class: "dn-told" }), parts(found, options));
+}
+
+/**
+ * @param {NodeDetails} found
+ * @param {PanelOptions} options
+ * @returns {Child}
+ */
+function parts(found, options) {
+  switch (found.kind) {
+    case "step": return stepParts(found, options);
+    case "workflow": return workflowParts(found, options);
+    case "group": return groupParts(found, options);
+    default: return runningParts(found, options);
+  }
+}
+
+/**
+ * @param {string} status
+ * @param {string} title
+ * @param {string | undefined} subtitle
+ * @param {PanelOptions} options
+ */
+function heading(status, title, subtitle, options) {
+  return el("header", {}, statusIcon(status), el("h3", { tabindex: "-1" }, title),
+    subtitle && el("span", { class: "dn-quiet" }, subtitle), el("span", { class: "dn-space" }),
+    closeButton("Close the details", "Close (Escape)", () => options.close()));
+}
+
+/**
+ * @param {string} name
+ * @param {string} title
+ * @param {() => unknown} onClick
+ */
+function closeButton(name, title, onClick) {
+  return iconButton("×", title, onClick, { class: "dn-button dn-tool", "aria-label": name });
+}
+
+/**
+ * @param {StepDetails} found
+ * @param {PanelOptions} options
+ * @returns {Child}
+ */
+function stepParts({ step, attempts, error, output }, options) {
+  const key = [step.workflow_id, step.number];
+  const { child } = step;
+  const took = elapsed(step.started_at, step.completed_at);
+  return [
+    heading(step.status, step.name, `#${step.number}`, options),
+    factList([
+      ["started", step.started_at !== undefined && formatInstant(step.started_at)],
+      ["duration", formatDuration(took)],
+      ["attempts", attempts],
+      ["workflow", linkButton(step.workflow_id, `Show ${step.workflow_id}`,
+        () => options.openRun(step.workflow_id))],
+      ["child", child !== undefined
+        && linkButton(child, "Show the child", () => options.go(child))],
+    ]),
+    !options.offline && el("div", { class: "dn-doing" },
+      options.canFork && button("Fork from here …", options.forbidden
+        ?? "Start a new run that copies the steps before this one and runs from here",
+      () => options.fork(step.workflow_id, step.number),
+      { class: "dn-button dn-strong", disabled: Boolean(options.forbidden) }),
+      codeButton(key, options)),
+    error && errorSection(error),
+    output && payloadSection("output", output),
+    !options.offline && rawSection(key, options),
+  ];
+}
+
+/**
+ * @param {WorkflowNodeDetails} found
+ * @param {PanelOptions} options
+ * @returns {Child}
+ */
+function workflowParts(found, options) {
+  const { row, error, input, output } = found;
+  const isOther = row.id !== options.root;
+  return [
+    heading(row.status, row.name ?? "workflow", "workflow", options),
+    !options.offline && el("div", { class: "dn-doing" },
+      isOther && button("Open run", "Show this run in place of the current one",
+        () => options.openRun(row.id)),
+      isOther && options.actions, codeButton(row.id, options)),
+    workflowFacts(found, options.now, options.openRun),
+    error && errorSection(error),
+    input && payloadSection("input", input),
+    output && payloadSection("output", output),
+    !options.offline && rawSection(row.id, options),
+  ];
+}
+
+/**
+ * @param {GroupDetails} found
+ * @param {PanelOptions} options
+ * @returns {Child}
+ */
+function groupParts(found, options) {
+  const { group } = found;
+  const isExpanded = options.isExpanded(group);
+  return [
+    heading(found.status, `${formatCount(found.count)} ${found.levels ? "levels of" : "×"} ${found.name}`,
+      `${found.of}s`, options),
+    factList([
+      ["statuses", Object.entries(found.statuses).map(([status, count]) =>
+        [statusChip(status), ` ${formatCount(count)} `])],
+      ["each", found.duration_min !== undefined
+        && `${formatDuration(found.duration_min)} – ${formatDuration(found.duration_max)}`],
+      ["total", formatDuration(found.duration_total)],
+      ["failures", found.inside > 0 && formatCount(found.inside)],
+    ]),
+    el("div", { class: "dn-doing" }, isExpanded
+      ? button("Collapse", "Show as one node", () => options.collapse(group))
+      : button("Expand", "Show each one", () => options.expand(group))),
+    el("ul", { class: "dn-members" }, found.members.map((member) => el("li", {},
+      statusIcon(member.status), linkButton(nodeName(member), "Show this node",
+        () => options.go(member.key)),
+      member.error && el("b", {}, shortClassName(member.error)),
+      el("span", { class: "dn-quiet" }, member.took ?? formatDuration(member.duration))))),
+    found.left_out > 0
+      && el("p", { class: "dn-note" }, `… and ${formatCount(found.left_out)} more`),
+  ];
+}
+
+/** @param {GraphNode} node */
+function nodeName(node) {
+  return node.kind === "workflow" ? node.workflow_id : `${node.name} #${node.number}`;
+}
+
+/**
+ * @param {RunningDetails} found
+ * @param {PanelOptions} options
+ * @returns {Child}
+ */
+function runningParts(found, options) {
+  return [
+    heading("PENDING", "running", found.name, options),
+    el("p", { class: "dn-note" }, "A step is recorded when it finishes. Which step runs now can only be "
+      + "inferred from those that have finished."),
+  ];
+}
+
+/**
+ * @param {Key} key
+ * @param {PanelOptions} options
+ */
+function codeButton(key, options) {
+  return copyButton("Copy code", "Copy the Python code that returns this", () => options.code(key));
+}
+
+/**
+ * The payloads as they are stored, read when they are first shown.
+ * @param {Key} key
+ * @param {PanelOptions} options
+ */
+function rawSection(key, options) {
+  const box = el("div");
+  const section = el("details", { class: "dn-raw" }, el("summary", {}, "Stored payloads"), box);
+  section.addEventListener("toggle", async () => {
+    if (!section.open || box.firstChild) return;
+    const payloads = await options.raw(key);
+    if (!payloads) return;
+    append(box, payloads.map((payload) => [
+      el("p", { class: "dn-note" },
+        `${payload.name}: ${payload.format}, ${formatCount(payload.length)} characters`),
+      el("pre", { tabindex: "0" }, payload.text),
+    ]), !payloads.length && el("p", { class: "dn-note" }, "No payload is stored."));
+  });
+  return section;
+}
+
+/**
+ * The differences of two runs, as lines that lead to the picture.
+ * @param {ComparisonAnswer} found
+ * @param {(row: ComparedRow) => unknown} onChoose
+ * @param {() => unknown} onClose
+ */
+export function comparisonPanel(found, onChoose, onClose) {
+  const counts = Object.entries(found.counts)
+    .map(([difference, count]) => `${formatCount(count)} ${describe(difference)}`).join(", ");
+  const rows = found.rows.map((row) => el("tr", {},
+    el("td", {}, linkButton(comparedName(row), "Show both sides", () => onChoose(row))),
+    el("td", { class: "dn-differs", "data-difference": row.difference }, describe(row.difference)),
+    el("td", {}, row.first === undefined ? "–"
+      : side(row.status_first, row.error_type_first, row.duration_first)),
+    el("td", {}, row.second === undefined ? "–"
+      : side(row.status_second, row.error_type_second, row.duration_second))));
+  return el("div", { class: "dn-told" },
+    el("header", {}, el("h3", { tabindex: "-1" }, "Differences"), el("span", { class: "dn-space" }),
+      closeButton("Close the comparison", "Close the comparison (Escape)", onClose)),
+    el("p", { class: "dn-note" }, counts),
+    rows.length > 0 && el("table", { class: "dn-pairs" },
+      el("thead", {}, el("tr", {}, ["", "", "original", "fork"].map((name) =>
+        el("th", { scope: "col" }, name)))),
+      el("tbody", {}, rows)),
+    found.left_out > 0
+      && el("p", { class: "dn-note" }, `… and ${formatCount(found.left_out)} more`));
+}
+
+/** @param {ComparedRow} row */
+function comparedName(row) {
+  const key = row.second ?? row.first;
+  const number = Array.isArray(key) && typeof key[1] === "number" ? ` #${key[1]}` : "";
+  return `${row.name ?? "?"}${number}`;
+}
+
+/**
+ * @param {string | undefined} status
+ * @param {string | undefined} errorType
+ * @param {number | undefined} duration
+ * @returns {Child}
+ */
+function side(status, errorType, duration) {
+  return [status && statusIcon(status), " ",
+    errorType ? shortClassName(errorType) : formatDuration(duration)];
+}
+
+/** @param {string} difference */
+function describe(difference) {
+  return difference.replace("only in first", "only in the original")
+    .replace("only in second", "only in the fork");
+}

@@ -1,0 +1,483 @@
+// Types of the values that travel between a view's Python half and its browser half. They are read
+// by the type checker alone (see scripts/js); nothing here reaches a browser.
+
+// --- elements --------------------------------------------------------------------------------
+
+/** What `el` and `append` accept as a child: false, null and undefined are skipped. */
+export type Child = Node | string | number | false | null | undefined | readonly Child[];
+export type Handlers = {
+  [Name in keyof HTMLElementEventMap]?: (event: HTMLElementEventMap[Name]) => unknown;
+};
+export interface Attributes {
+  [name: string]: string | number | boolean | null | undefined | Handlers;
+  on?: Handlers;
+}
+
+// --- the widget's model ------------------------------------------------------------------------
+
+/** A node's key as JSON: a workflow's ID, or the parts of a tuple such as [workflow ID, step]. */
+export type Key = string | readonly (string | number)[];
+export type Callback = (...values: any[]) => void;
+
+/** The part of anywidget's model that the views use. */
+export interface Model<Traits> {
+  get<Name extends keyof Traits>(name: Name): Traits[Name];
+  set<Name extends keyof Traits>(name: Name, value: Traits[Name]): void;
+  save_changes(): void;
+  on(event: string, callback: Callback): void;
+  off(event: string, callback: Callback): void;
+  send(message: object): void;
+}
+export interface BaseTraits {
+  _token: string;
+}
+export interface LiveTraits extends BaseTraits {
+  live: boolean;
+}
+export interface ExploreTraits extends LiveTraits {
+  selected: string[];
+  _start: ExploreStart;
+}
+export interface InspectTraits extends LiveTraits {
+  workflow_id: string;
+  _selected: (string | number)[];
+  _start: InspectStart;
+}
+export interface BoardTraits extends LiveTraits {
+  window: string;
+  _start: { windows: string[]; location: string };
+}
+export interface ControlsTraits extends BaseTraits {
+  _start: { ids: string[]; forbidden: string | null };
+}
+export interface ExploreStart {
+  view: ListView;
+  fixed: string[];
+  sizes: number[];
+  has_parents: boolean;
+  has_attributes: boolean;
+  location: string;
+  forbidden: string | null;
+  read_only: boolean;
+}
+export interface InspectStart {
+  tab: Tab;
+  read_only: boolean;
+  forbidden: string | null;
+  offline?: boolean;
+}
+/** What a host passes to a view's `render`. */
+export interface RenderProps<Traits> {
+  model: Model<Traits>;
+  el: HTMLElement;
+}
+
+// --- workflows and steps -----------------------------------------------------------------------
+
+/** Times are milliseconds since 1970, durations milliseconds; a missing value is left out. */
+export interface Row {
+  id: string;
+  status: string;
+  name?: string;
+  class_name?: string;
+  config_name?: string;
+  app_version?: string;
+  application_name?: string;
+  executor_id?: string;
+  queue_name?: string;
+  queue_partition_key?: string;
+  deduplication_id?: string;
+  error_type?: string;
+  error_message?: string;
+  schedule_name?: string;
+  authenticated_user?: string;
+  assumed_role?: string;
+  attributes?: string;
+  parent_workflow_id?: string;
+  forked_from?: string;
+  was_forked_from?: boolean;
+  priority?: number;
+  recovery_attempts?: number;
+  created_at?: number;
+  updated_at?: number;
+  dequeued_at?: number;
+  completed_at?: number;
+  delay_until?: number;
+  workflow_deadline?: number;
+  enqueued_at?: number;
+  started_at?: number;
+  duration?: number;
+  /** Number of children; in the list only. */
+  children?: number;
+  /** Place on its queue, from 1; in the list only. */
+  position?: number;
+  queue_length?: number;
+}
+/** A decoded value as a string, and how many characters were cut from it. */
+export interface Payload {
+  text: string;
+  left_out?: number;
+}
+export interface ErrorPayload extends Payload {
+  type?: string;
+  message?: string;
+  notes?: string[];
+  traceback?: string;
+}
+export interface StoredPayload {
+  name: string;
+  format: string;
+  length: number;
+  text: string;
+}
+export interface Step {
+  number: number;
+  name: string;
+  status: string;
+  started_at?: number;
+  completed_at?: number;
+  child?: string;
+  result?: Payload;
+}
+export interface Fork {
+  id: string;
+  status: string;
+}
+export interface Payloads {
+  input?: Payload;
+  output?: Payload;
+  error?: ErrorPayload;
+}
+export interface StepsPage {
+  steps: Step[];
+  more_steps: boolean;
+}
+export interface WorkflowDetails extends Payloads {
+  row: Row;
+  forks: Fork[];
+}
+
+// --- the list ----------------------------------------------------------------------------------
+
+export type Mode = "flat" | "tree" | "queued";
+/** The filters, sort order and mode that are set in the list. */
+export interface ListView {
+  mode: Mode;
+  size: number;
+  sort?: string;
+  descending?: boolean | null;
+  search?: string;
+  error?: string;
+  attributes?: string;
+  start_time?: string;
+  end_time?: string;
+  status?: string[];
+  name?: string[];
+  queue_name?: string[];
+  app_version?: string[];
+  user?: string[];
+  executor_id?: string[];
+  application_name?: string[];
+}
+export type ChosenFilter =
+  "name" | "queue_name" | "app_version" | "user" | "executor_id" | "application_name";
+/** Where a page ends, as the next one is asked for. */
+export type Cursor = readonly unknown[];
+export interface Page {
+  rows: Row[];
+  more: boolean;
+  last: Cursor;
+  searched_to: number | null;
+}
+export interface Children {
+  rows: Row[];
+  left_out: number;
+}
+export interface Column {
+  key: keyof Row | "queue_position";
+  label: string;
+  show?: (row: Row, now: number) => Child;
+  /** The higher, the narrower the view in which it is still hidden. */
+  rank: number;
+  number?: boolean;
+  optional?: boolean;
+  main?: boolean;
+  /** Whether the largest value that is shown has the smallest sort key. */
+  reversed?: boolean;
+}
+
+// --- one workflow --------------------------------------------------------------------------------
+
+export type Tab = "graph" | "timeline" | "steps";
+/** A node of the graph in short, as lists and pictures name it. */
+export interface GraphNode {
+  /** Identifies the node's element in a picture. */
+  ref: string;
+  key: Key;
+  kind: string;
+  name: string;
+  status: string;
+  workflow_id?: string;
+  number?: number;
+  operation?: string;
+  group?: string;
+  of?: string;
+  count?: number;
+  levels?: number;
+  difference?: string;
+  first?: Key;
+  second?: Key;
+  error?: string;
+  error_message?: string;
+  duration?: number;
+  /** The duration in words, where the steps refine what the row says. */
+  took?: string;
+}
+export interface ListedNode extends GraphNode {
+  depth: number;
+  started_at?: number;
+  completed_at?: number;
+  created_at?: number;
+}
+export interface NodeList {
+  rows: ListedNode[];
+  left_out: number;
+}
+export interface Picture {
+  svg: string;
+  nodes: GraphNode[];
+  /** Pairs of `ref`. */
+  edges: [string, string][];
+}
+export interface RunFacts {
+  row: Row;
+  forks: Fork[];
+  failures: GraphNode[];
+  more_failures: number;
+  counts: string;
+  took: string;
+  unstarted: string;
+  active: boolean;
+}
+export interface PictureOptions {
+  open: string[];
+  hide: boolean;
+  critical: boolean;
+  direction: "auto" | "LR" | "TB";
+}
+export interface PictureView extends PictureOptions {
+  picture: "graph" | "timeline";
+  room: number;
+}
+export interface StepDetails extends Payloads {
+  kind: "step";
+  key: Key;
+  step: Step & { workflow_id: string };
+  attempts?: number;
+}
+export interface WorkflowNodeDetails extends WorkflowDetails {
+  kind: "workflow";
+  key: Key;
+}
+export interface GroupDetails extends GraphNode {
+  kind: "group";
+  group: string;
+  count: number;
+  statuses: Record<string, number>;
+  inside: number;
+  members: GraphNode[];
+  left_out: number;
+  duration_min?: number;
+  duration_max?: number;
+  duration_total?: number;
+}
+export interface RunningDetails {
+  kind: "running";
+  key: Key;
+  name?: string;
+  workflow_id?: string;
+}
+export type NodeDetails = StepDetails | WorkflowNodeDetails | GroupDetails | RunningDetails;
+export interface ComparedRow extends Pick<GraphNode, "name"> {
+  kind?: string;
+  group?: string;
+  ref?: string;
+  difference: string;
+  first?: Key;
+  second?: Key;
+  status_first?: string;
+  status_second?: string;
+  error_type_first?: string;
+  error_type_second?: string;
+  duration_first?: number;
+  duration_second?: number;
+}
+export interface ComparisonAnswer {
+  picture: Picture;
+  counts: Record<string, number>;
+  rows: ComparedRow[];
+  left_out: number;
+}
+
+// --- the board -----------------------------------------------------------------------------------
+
+export interface BoardQueue {
+  name: string;
+  partition?: string;
+  oldest?: number;
+  rate_max?: number;
+  rate_period?: number;
+  enqueued: number;
+  running: number;
+  delayed: number;
+  concurrency?: number;
+  worker_concurrency?: number;
+}
+export interface BoardFailure {
+  name: string;
+  type: string;
+  message: string;
+  messages: number;
+  count: number;
+  last: number;
+  id: string;
+}
+export interface BoardFacts {
+  begin: number;
+  width: number;
+  bars: number;
+  active: Record<string, number>;
+  series: Record<string, number[]>;
+  queues: BoardQueue[];
+  more_queues: number;
+  failures: BoardFailure[];
+  more_failures: number;
+  cut: boolean;
+}
+
+// --- control -------------------------------------------------------------------------------------
+
+export type Action = "cancel" | "resume" | "fork" | "repair";
+export interface ActionOptions {
+  cancel_children?: boolean;
+  queue_name?: string;
+  start_step?: string;
+  application_version?: string;
+}
+export interface PlanRow {
+  workflow_id: string;
+  verdict: string;
+  name?: string;
+  status?: string;
+  effect?: string;
+  new_workflow_id?: string;
+  will_run?: string;
+}
+export interface Plan {
+  key: string;
+  counts: Record<string, number>;
+  rows: PlanRow[];
+  left_out: number;
+  unlikely: number;
+  code: string;
+}
+export interface ReceiptRow {
+  workflow_id: string;
+  outcome: string;
+  status_before?: string;
+  status_after?: string;
+  new_workflow_id?: string;
+  detail?: string;
+}
+export interface Receipt {
+  key: string;
+  action: Action;
+  counts: Record<string, number>;
+  ok: boolean;
+  rows: ReceiptRow[];
+  left_out: number;
+  notes: string[];
+}
+
+// --- questions and answers -----------------------------------------------------------------------
+
+/** When an answer was read, and its stamp: the same while nothing has changed. */
+export interface Stamped {
+  stamp: string;
+  now: number;
+  took?: number;
+}
+/** The answer to a question whose stamp still holds, in place of the whole answer. */
+export interface Same extends Stamped {
+  same: true;
+}
+export type Fresh<Answer> = Answer & Stamped & { same?: undefined };
+
+/** What each kind of message asks, and what is answered. */
+export interface Messages {
+  // The list.
+  page: [
+    { view: ListView; after: Cursor; stamp?: string | null; limit?: number; part?: number },
+    Fresh<Page> | Same,
+  ];
+  counts: [{ view: ListView }, { counts: Record<string, number>; took: number }];
+  choices: [object, { choices: Partial<Record<ChosenFilter, string[]>> }];
+  details: [
+    { id: string; stamp?: string },
+    Fresh<WorkflowDetails & StepsPage> | { same: true },
+  ];
+  steps: [{ id: string; after: number }, StepsPage];
+  children: [{ id: string }, Children];
+  code: [
+    { view: ListView; selection: boolean } | { id: string; key: Key | null },
+    { text: string },
+  ];
+  // One workflow.
+  show: [
+    { id: string; view: PictureView; anew: boolean; stamp: string | null },
+    Fresh<{ facts: RunFacts; picture: Picture; open: string[]; active: boolean }>
+    | (Same & { active: boolean }),
+  ];
+  node: [{ id: string; key: Key; view: Partial<PictureView> }, NodeDetails];
+  reveal: [{ id: string; view: PictureView; key: Key }, { picture: Picture; open: string[] }];
+  search: [{ id: string; text: string }, { found: GraphNode[]; count: number }];
+  list: [{ id: string }, NodeList];
+  raw: [{ key: Key }, { payloads: StoredPayload[] }];
+  compare: [
+    { first: string; second: string; anew: boolean; view: PictureView },
+    ComparisonAnswer,
+  ];
+  // The board, and the buttons alone.
+  board: [{ stamp: string | null }, Fresh<BoardFacts> | Same];
+  rows: [object, { rows: Row[]; counts: Record<string, number>; stamp: string }];
+  // Control.
+  possible: [{ ids: string[] }, { possible: Record<Action, { count: number; why: string }> }];
+  plan: [{ action: Action; ids: string[]; options: ActionOptions; key: string }, Plan];
+  apply: [{ key: string }, Receipt];
+  targets: [object, { versions: string[]; queues: string[] }];
+}
+export type Kind = keyof Messages;
+export type Question<K extends Kind> = Messages[K][0];
+export type Answer<K extends Kind> = Messages[K][1];
+/** Ask the kernel; null where it failed, which is then shown, or where a later question replaced it. */
+export type Ask = <K extends Kind>(
+  kind: K, question: Question<K>, lane?: string,
+) => Promise<Answer<K> | null>;
+export interface ErrorAnswer {
+  kind: "error";
+  request?: string;
+  type: string;
+  text: string;
+}
+
+// --- a page without a kernel ---------------------------------------------------------------------
+
+export interface Recorded {
+  start: InspectStart;
+  workflow_id: string;
+  state: { facts: RunFacts; stamp: string; active: boolean; now: number; took: number };
+  pictures: Record<string, Picture>;
+  groups: Record<string, GroupDetails>;
+  nodes: Record<string, NodeDetails>;
+  list: NodeList;
+}

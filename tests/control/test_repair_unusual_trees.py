@@ -1,0 +1,93 @@
+"""Repair on trees of shapes that no application makes, or none that one would expect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from raw_rows import add_workflow, awaits, write
+
+import dbos_notebook as dn
+from dbos_notebook.control.failure_analysis import Cause
+from dbos_notebook.control.fork_points import ForkPoint
+from dbos_notebook.control.repair import _Tree
+
+
+@pytest.fixture
+def db(corpus_sqlite: Callable[[str], Path]) -> Iterator[dn.Client]:
+    with dn.connect(corpus_sqlite("3.4.0")) as client:
+        yield client
+
+
+def test_a_fork_of_a_fork_takes_the_place_of_what_it_repaired(db: dn.Client) -> None:
+    add_workflow(db, "child", ("leaf", True, None))
+    add_workflow(db, "parent", *awaits("child"))
+    add_workflow(db, "first", ("leaf", True, None), forked_from="child")
+    add_workflow(db, "second", ("leaf", False, None), forked_from="first", status="SUCCESS")
+    # Also where the fork in between is asked about as well.
+    status = db.repair_status(["child", "first"])
+    assert status["state"].tolist() == ["repaired", "repaired"]
+    receipt = db.repair("parent", timeout=0)
+    child, parent = receipt.lines
+    assert (child.outcome, child.new_workflow_id) == ("unchanged", "second")
+    assert parent.outcome == "done"
+    steps = db.steps(parent.new_workflow_id)
+    assert steps["child_workflow_id"].tolist() == ["second"]
+    assert len(db.workflows(forked_from=["child", "first"])) == 2
+
+
+def test_failures_in_a_circle_are_refused(db: dn.Client) -> None:
+    add_workflow(db, "one", *awaits("two"))
+    add_workflow(db, "two", *awaits("one"))
+    add_workflow(db, "self", *awaits("self"))
+    add_workflow(db, "above", *awaits("one"))
+    for asked in ("one", "self", "above"):
+        plan = db.repair(asked, plan=True)
+        assert plan.counts["refused"] == len(plan)
+        with pytest.raises(dn.RefusedError, match="in a circle"):
+            db.repair(asked)
+    assert set(plan.apply().to_frame()["outcome"]) == {"unchanged"}
+
+
+def test_forks_in_a_circle_end(db: dn.Client) -> None:
+    add_workflow(db, "one", ("leaf", True, None), forked_from="two")
+    add_workflow(db, "two", ("leaf", True, None), forked_from="one")
+    assert db.repair_status(["one", "two"])["state"].tolist() == ["failed again"] * 2
+    assert db.repair(["one", "two"], timeout=0).counts["done"] == 2
+
+
+def test_a_deep_tree_is_measured() -> None:
+    point = ForkPoint(1, None)
+    below = {f"d{number}": Cause(point, (f"d{number + 1}",)) for number in range(2_000)}
+    tree = _Tree(causes={**below, "d2000": Cause(point)})
+    tree.measure()
+    assert (tree.heights["d0"], tree.heights["d2000"]) == (2_000, 0)
+    assert not any(cause.problem for cause in tree.causes.values())
+
+
+def test_a_child_that_two_parents_share_is_forked_once(db: dn.Client) -> None:
+    add_workflow(db, "shared", ("leaf", True, None))
+    add_workflow(db, "left", *awaits("shared"))
+    add_workflow(db, "right", *awaits("shared"))
+    receipt = db.repair(["left", "right"], wait=False)
+    new = {line.workflow_id: line.new_workflow_id for line in receipt.lines}
+    assert receipt.counts["done"] == 3
+    for parent in ("left", "right"):
+        assert db.steps(new[parent])["child_workflow_id"].tolist() == [new["shared"]]
+
+
+def test_what_awaits_nothing_that_exists_is_refused(db: dn.Client) -> None:
+    add_workflow(db, "lost", ("DBOS.getResult", True, "nowhere"))
+    with pytest.raises(dn.RefusedError, match="awaits nowhere, which does not exist"):
+        db.repair("lost")
+
+
+def test_force_does_not_say_that_a_success_failed(db: dn.Client) -> None:
+    add_workflow(db, "leaf", ("leaf", True, None))
+    (line,) = db.repair("leaf").lines
+    write(db, "UPDATE {}workflow_status SET status = 'SUCCESS' WHERE forked_from = 'leaf'")
+    (again,) = db.repair("leaf", force=True).lines
+    assert again.detail == (
+        f"already forked as {line.new_workflow_id}, which is SUCCESS. Another key=… tries anew"
+    )

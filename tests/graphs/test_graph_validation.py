@@ -1,0 +1,130 @@
+"""What functions over graphs do with what they cannot take: an error says the value and the way."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import pandas as pd
+import pytest
+from sample_rows import frames, step, workflow
+
+import dbos_notebook as dn
+from dbos_notebook import graphs
+from dbos_notebook.graphs import execution_graph
+
+
+@pytest.fixture(scope="module")
+def graph() -> nx.DiGraph[Any]:
+    """A run of six steps."""
+    return execution_graph(*frames([workflow("w")], [step("w", n, n, n + 1) for n in range(6)]))
+
+
+FUNCTIONS: list[Callable[[Any], object]] = [
+    dn.draw,
+    graphs.fold,
+    graphs.critical_path,
+    graphs.self_time,
+    lambda graph: graphs.compare(graph, graph),
+]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_what_is_no_graph(function: Callable[[Any], object], graph: nx.DiGraph[Any]) -> None:
+    """The likeliest slip is to pass the ID; the picture of it would fail when it is looked at."""
+    with pytest.raises(dn.GraphError, match=r"'order-1'\. Pass db\.graph\('order-1'\)"):
+        function("order-1")
+    with pytest.raises(dn.GraphError, match=r"None\. Pass db\.graph\(workflow_id\)"):
+        function(None)
+    with pytest.raises(dn.GraphError, match="MultiDiGraph"):
+        function(nx.MultiDiGraph(graph))
+    with pytest.raises(dn.GraphError, match="plain copy"):
+        function(graphs.plain(graph))
+
+
+def test_a_folded_graph_is_not_folded_again(graph: nx.DiGraph[Any]) -> None:
+    folded = graphs.fold(graph, budget=3)
+    with pytest.raises(dn.GraphError, match="folded"):
+        graphs.fold(folded, budget=1)
+    assert set(graphs.fold(folded, budget=3)) == set(folded)
+
+
+def test_a_graph_that_was_folded_is_drawn_as_it_is() -> None:
+    """Who folds to more than a picture's own budget wants to see that much."""
+    steps = [step("w", n, n, n + 1, f"step {min(n, 100)}") for n in range(120)]
+    folded = graphs.fold(execution_graph(*frames([workflow("w")], steps)), budget=110)
+    assert 80 < len(folded) < 110
+    assert dn.draw(folded).shown is folded
+
+
+def test_a_part_of_a_graph_is_folded() -> None:
+    """The steps of a workflow without the workflow itself, as networkx cuts them out."""
+    blocks = [step("w", n, n // 40 * 100, n // 40 * 100 + 50) for n in range(80)]
+    graph = execution_graph(*frames([workflow("w")], blocks))
+    part = graph.subgraph([node for node in graph if node != "w"])
+    assert any(node["kind"] == "join" for node in part.nodes.values())
+    folded = graphs.fold(part, budget=3)
+    assert sum(node.get("count", 0) for _, node in folded.nodes.items()) == 80
+    assert nx.is_directed_acyclic_graph(folded)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"tolerance": "half"}, "tolerance takes a number from 0 on, not 'half'"),
+        ({"tolerance": -1}, "not -1"),
+        ({"tolerance": float("nan")}, "not nan"),
+        ({"at_least": "ten"}, "at_least takes a span of time such as '10ms', not 'ten'"),
+        ({"at_least": 10}, "not 10"),
+        ({"at_least": None}, "not None"),
+    ],
+)
+def test_arguments_of_a_comparison(
+    graph: nx.DiGraph[Any], arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(dn.GraphError, match=said):
+        graphs.compare(graph, graph, **arguments)
+
+
+def test_a_comparison_is_not_compared(graph: nx.DiGraph[Any]) -> None:
+    with pytest.raises(dn.GraphError, match="is a comparison"):
+        graphs.compare(graphs.compare(graph, graph).graph, graph)
+
+
+@pytest.mark.parametrize("name", ["open", "hide"])
+def test_what_to_open_and_hide(graph: nx.DiGraph[Any], name: str) -> None:
+    wrong: dict[str, Any] = {name: 3}
+    for function in (dn.draw, graphs.fold):
+        with pytest.raises(dn.GraphError, match=f"{name} takes a text or a list of texts, not 3"):
+            function(graph, **wrong)
+
+
+def test_rows_that_make_no_graph() -> None:
+    workflows, steps = frames([workflow("w")], [step("w", 1, 0, 1)])
+    with pytest.raises(dn.GraphError, match="'x' is none of the workflows"):
+        execution_graph(workflows, steps, root="x")
+    with pytest.raises(dn.GraphError, match="workflows has more than one row of w"):
+        execution_graph(pd.concat([workflows] * 2), steps)
+    with pytest.raises(dn.GraphError, match="steps has more than one row of w, 1"):
+        execution_graph(workflows, pd.concat([steps] * 2))
+
+
+def test_a_step_whose_number_is_none(corpus_sqlite: Callable[[str], Path]) -> None:
+    """SQLite keeps a text in a column of numbers; such a row is no step, and spoils no other."""
+    path = corpus_sqlite("3.4.0")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "UPDATE operation_outputs SET function_id = 'number ' || function_id"
+            " WHERE workflow_uuid = 'checkout-1' AND function_id IN (2, 3)"
+        )
+    with dn.connect(path) as db:
+        graph = db.graph("checkout-1")
+        assert ("checkout-1", 4) in graph
+        assert ("checkout-1", 2) not in graph
+        assert len(graphs.plain(graph)) == len(graph)
+        assert len(graphs.critical_path(graph))
+        assert db.timeline("checkout-1").svg
