@@ -28,7 +28,7 @@ def _digest() -> str:
     sha = hashlib.sha256()
     for path in sorted((ROOT / "dbos_notebook").rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
-            sha.update(str(path).encode() + b"\0" + path.read_bytes())
+            sha.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return sha.hexdigest()[:16]
 
 
