@@ -158,6 +158,14 @@ def test_the_files_that_a_page_names_exist(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_the_pages_that_the_code_names_exist() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "dbos_notebook").rglob("*.py")]
+    named = {name for source in sources for name in re.findall(r"\bdocs/[\w/]+\.md\b", source)}
+    assert len(named) > 2
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
 def test_the_gallery_shows_all_its_pictures() -> None:
     shown = set(re.findall(r"\(pictures/([\w-]+\.svg)\)", (DOCS / "gallery.md").read_text()))
     assert shown == {picture.name for picture in (DOCS / "pictures").iterdir()}
