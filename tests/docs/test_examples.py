@@ -153,6 +153,8 @@ def test_the_files_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name in set(re.findall(r"`((?:tests|scripts|docs|notebooks|benchmarks)/[\w./]+)`", text)):
         assert (ROOT / name).exists(), name
+    for name in set(re.findall(r"`make test T=(tests/[^`]+)`", text)):
+        assert (ROOT / name).exists(), name
     for target in set(re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", text)):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
