@@ -13,7 +13,7 @@ import pandas as pd
 
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.status import STATUSES
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 MIN_SECONDS = 0.001
 """DBOS's resolution is one millisecond."""
@@ -137,9 +137,9 @@ def as_strings(value: Any, name: str) -> list[str]:
 
     Examples
     --------
-    >>> as_texts("order-1", "workflow_ids")
+    >>> as_strings("order-1", "workflow_ids")
     ['order-1']
-    >>> as_texts(pd.DataFrame({"workflow_id": ["a", "b", "a"]}), "workflow_ids")
+    >>> as_strings(pd.DataFrame({"workflow_id": ["a", "b", "a"]}), "workflow_ids")
     ['a', 'b']
     """
     if isinstance(value, str):
@@ -294,7 +294,7 @@ def _check_other(name: str, value: Any) -> Any:
             document = ""
         if not document or not _is_nested_within(MAX_LEVELS, value):
             raise FilterError(
-                f"attributes={printable(value)} is nested more than {MAX_LEVELS} levels deep."
+                f"attributes={sanitize(value)} is nested more than {MAX_LEVELS} levels deep."
             )
         if "\\u0000" in document:
             raise FilterError(

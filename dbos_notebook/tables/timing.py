@@ -56,7 +56,7 @@ INTERNAL_QUEUE = "_dbos_internal_queue"
 """DBOS's default queue for forks, scheduled, resumed and recovered workflows."""
 
 SECOND_MS = 1000
-"""Tolerance in milliseconds: SQLite databases have whole seconds (see docs/reading.md), and clocks
+"""Tolerance in milliseconds: SQLite databases have whole seconds (see docs/times.md), and clocks
 differ."""
 
 RAN_BEFORE = Column(
