@@ -326,7 +326,7 @@ def check_limit_offset(limit: Any, offset: Any) -> tuple[int | None, int]:
 
     Examples
     --------
-    >>> check_window(None, None)
+    >>> check_limit_offset(None, None)
     (None, 0)
     """
     for name, value in (("limit", limit), ("offset", offset)):
