@@ -69,7 +69,7 @@ def go_silent(
     return at_the_call
 
 
-def test_a_silent_network_ends_a_call_in_time(
+def test_a_call_on_a_silent_network_times_out(
     name: str, proxy: Proxy, go_silent: Callable[[dn.Plan], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with dn.connect(proxy.url(name), statement_timeout=1.0) as db:
@@ -90,7 +90,7 @@ def test_a_silent_network_ends_a_call_in_time(
         assert db.cancel("queued-1").counts["done"] == 1
 
 
-def test_ctrl_c_ends_a_call_on_a_silent_network_at_once(
+def test_ctrl_c_ends_a_call_on_a_silent_network(
     name: str, proxy: Proxy, go_silent: Callable[[dn.Plan], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with dn.connect(proxy.url(name), statement_timeout=60.0) as db:
@@ -107,7 +107,7 @@ def test_ctrl_c_ends_a_call_on_a_silent_network_at_once(
         assert db.cancel("queued-1").counts["done"] == 1
 
 
-def test_ctrl_c_before_the_first_change_ends_the_reading_on_a_silent_network(
+def test_ctrl_c_before_the_first_change_ends_a_read_on_a_silent_network(
     name: str, proxy: Proxy
 ) -> None:
     with dn.connect(proxy.url(name), statement_timeout=60.0) as db:
@@ -121,7 +121,7 @@ def test_ctrl_c_before_the_first_change_ends_the_reading_on_a_silent_network(
         proxy.cut()
 
 
-def test_a_lock_of_another_session_ends_a_call_in_time_and_is_named(
+def test_a_call_blocked_by_a_lock_times_out_and_names_the_holder(
     name: str, postgres_server: PostgresServer
 ) -> None:
     url = postgres_server.url(name)
@@ -143,7 +143,7 @@ def test_a_lock_of_another_session_ends_a_call_in_time_and_is_named(
         assert error.plan.apply().counts["done"] == 1
 
 
-def test_a_stricter_timeout_of_the_role_is_kept(name: str, postgres_server: PostgresServer) -> None:
+def test_a_stricter_role_timeout_applies(name: str, postgres_server: PostgresServer) -> None:
     url = postgres_server.url(name)
     with postgres_server.admin() as admin:
         admin.execute(f"ALTER DATABASE {name} SET lock_timeout = '200ms'".encode())
@@ -155,7 +155,7 @@ def test_a_stricter_timeout_of_the_role_is_kept(name: str, postgres_server: Post
         assert "was lost" not in str(error)
 
 
-def test_no_connection_of_control_outlives_a_call(
+def test_control_keeps_no_connection_after_a_call(
     name: str, postgres_server: PostgresServer
 ) -> None:
     def controlling() -> int:
@@ -174,7 +174,7 @@ def test_no_connection_of_control_outlives_a_call(
         wait_until(lambda: controlling() == 0, 2)
 
 
-def test_a_notebook_that_is_suspended_keeps_no_lock(
+def test_a_suspended_notebook_holds_no_lock(
     name: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits, commit = [], ControlConnection.commit
@@ -195,7 +195,7 @@ def test_a_notebook_that_is_suspended_keeps_no_lock(
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-def test_control_through_a_pooler_leaves_no_setting_behind(
+def test_control_through_a_pooler_leaves_no_setting(
     name: str, postgres_server: PostgresServer, mode: Any
 ) -> None:
     with (
@@ -220,7 +220,7 @@ def test_control_through_a_pooler_leaves_no_setting_behind(
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_a_session_pool_with_few_connections_is_enough_for_reading_and_control(
+def test_a_small_session_pool_suffices_for_reading_and_control(
     name: str, postgres_server: PostgresServer, size: int
 ) -> None:
     ids = ["attributed", "checkout-1", "checkout-2", "checkout-4"]
@@ -235,7 +235,7 @@ def test_a_session_pool_with_few_connections_is_enough_for_reading_and_control(
         assert db.fork(ids[1:3], "charge").counts["done"] == 2
 
 
-def test_a_call_through_a_pooler_that_was_restarted_in_between_works(
+def test_a_call_works_after_the_pooler_restarts(
     name: str, postgres_server: PostgresServer, proxy: Proxy
 ) -> None:
     with dn.connect(proxy.url(name)) as db:

@@ -121,7 +121,7 @@ def gone(url: str) -> None:
 
 
 @pytest.mark.parametrize("config", [{}, OWN_NAME, NAMELESS], ids=["default", "own name", "no name"])
-def test_an_idle_application_that_was_just_deployed_and_then_killed(
+def test_a_new_idle_deployment_is_likely_and_a_killed_one_unlikely(
     url: str, effects: Path, config: dict[str, Any]
 ) -> None:
     assert told(url, "v0").startswith("unlikely: no DBOS process is connected to the database now")
@@ -136,9 +136,7 @@ def test_an_idle_application_that_was_just_deployed_and_then_killed(
     assert told(url, "v1").startswith("unlikely: no DBOS process is connected to the database now")
 
 
-def test_a_version_is_not_likely_because_it_ran_a_moment_before_it_was_killed(
-    url: str, effects: Path
-) -> None:
+def test_recent_activity_does_not_make_a_killed_version_likely(url: str, effects: Path) -> None:
     with running(url, "v1", effects) as process:
         process.send("run", name="three", ids=["two"])
         found = told(url, "v1")
@@ -157,7 +155,7 @@ def test_a_version_is_not_likely_because_it_ran_a_moment_before_it_was_killed(
         assert "version v2 is at work, and no other DBOS process is connected" in found
 
 
-def test_two_versions_at_once_are_not_taken_for_one(url: str, effects: Path) -> None:
+def test_two_running_versions_are_distinguished(url: str, effects: Path) -> None:
     with running(url, "v1", effects), running(url, "v2", effects) as other:
         other.send("run", name="three", ids=["two"])
         assert told(url, "v2").startswith("likely: version v2 last did something")
@@ -182,7 +180,7 @@ def deployed(request: pytest.FixtureRequest, tmp_path: Path, effects: Path) -> s
     return url
 
 
-def test_a_version_that_was_deployed_before_the_other_died(deployed: str, effects: Path) -> None:
+def test_rolling_deployment_with_overlap(deployed: str, effects: Path) -> None:
     with running(deployed, "v1", effects) as process:
         process.send("run", name="three", ids=["two"])
         assert told(deployed, "v1").startswith("likely: version v1 last did something")
@@ -200,7 +198,7 @@ def test_a_version_that_was_deployed_before_the_other_died(deployed: str, effect
             assert "one began when that version was registered" in found
 
 
-def test_a_version_that_was_deployed_after_the_other_died(deployed: str, effects: Path) -> None:
+def test_deployment_after_the_old_version_ended(deployed: str, effects: Path) -> None:
     with running(deployed, "v1", effects) as process:
         process.send("run", name="three", ids=["two"])
     with running(deployed, "v2", effects) as process:
@@ -213,7 +211,7 @@ def test_a_version_that_was_deployed_after_the_other_died(deployed: str, effects
         until(lambda: told(deployed, "v1").startswith("unlikely: "), "v1 is unlikely")
 
 
-def test_another_version_that_works_again_under_another_executor_id(
+def test_an_old_version_that_restarts_with_another_executor_id(
     deployed: str, effects: Path
 ) -> None:
     with running(deployed, "v1", effects):
@@ -227,7 +225,7 @@ def test_another_version_that_works_again_under_another_executor_id(
             assert "version v0 is at work" in found
 
 
-def test_a_redeployed_version_that_has_run_nothing_since(url: str, effects: Path) -> None:
+def test_a_redeployed_version_that_is_idle_is_likely(url: str, effects: Path) -> None:
     """Its registration is as old as its first deployment."""
     with running(url, "v0", effects):
         found = told(url, "v0")
@@ -235,7 +233,7 @@ def test_a_redeployed_version_that_has_run_nothing_since(url: str, effects: Path
     assert "connections of DBOS processes are open, which do not name their version" in found
 
 
-def test_a_role_that_may_not_see_other_sessions(
+def test_a_role_that_cannot_see_other_sessions(
     postgres_server: PostgresServer, database: str, url: str, effects: Path
 ) -> None:
     with postgres_server.admin(database) as connection:
@@ -262,7 +260,7 @@ def test_a_role_that_may_not_see_other_sessions(
             connection.execute(b"DELETE FROM dbos.application_versions WHERE version_name = 'v1'")
 
 
-def test_programs_that_cannot_be_executors_are_not_taken_for_them(
+def test_connections_of_other_programs_do_not_count_as_executors(
     postgres_server: PostgresServer, database: str, url: str
 ) -> None:
     with postgres_server.admin(database) as connection:
@@ -294,7 +292,7 @@ def test_programs_that_cannot_be_executors_are_not_taken_for_them(
         ("other-app", ["BEGIN", "LISTEN dbos_streams_channel", "COMMIT"], "unlikely"),
     ],
 )
-def test_connections_of_the_other_sdks_are_known_by_what_they_do(
+def test_connections_of_other_sdks_are_recognized_by_their_statements(
     url: str, name: str, statements: list[str], word: str
 ) -> None:
     with psycopg.connect(url) as connection:
@@ -309,7 +307,7 @@ def test_connections_of_the_other_sdks_are_known_by_what_they_do(
         assert found.startswith(word), found
 
 
-def test_silent_connections_are_not_proof(
+def test_idle_connections_lose_weight_with_time(
     url: str, effects: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a host that lost its power, or of a pooler whose client died."""
@@ -325,7 +323,7 @@ def test_silent_connections_are_not_proof(
         assert told(url, "v0").startswith("unlikely")
 
 
-def test_behind_a_transaction_pooler_silence_is_not_death(
+def test_an_idle_executor_behind_a_transaction_pooler_is_unknown(
     postgres_server: PostgresServer,
     database: str,
     url: str,
@@ -355,7 +353,7 @@ def test_behind_a_transaction_pooler_silence_is_not_death(
         assert not told(pooled, "v1").startswith("likely")
 
 
-def test_a_standby_says_nothing_of_the_primary(
+def test_a_standby_reports_unknown(
     postgres_server: PostgresServer, own_postgres: PostgresServer, template: str, tmp_path: Path
 ) -> None:
     dump = tmp_path / "template.sql.gz"
@@ -368,7 +366,9 @@ def test_a_standby_says_nothing_of_the_primary(
     assert "on a standby it cannot be seen who is connected to the primary" in found
 
 
-def test_sqlite_shows_who_has_the_file_open(tmp_path: Path, effects: Path) -> None:
+def test_processes_that_have_the_sqlite_file_open_count_as_executors(
+    tmp_path: Path, effects: Path
+) -> None:
     path = tmp_path / "app.sqlite"
     url = f"sqlite:///{path}"
     _run_once(url, effects)
@@ -393,7 +393,7 @@ def test_sqlite_shows_who_has_the_file_open(tmp_path: Path, effects: Path) -> No
         assert told(url, "v0").startswith("unknown"), "v1 was the last to be deployed"
 
 
-def test_what_finished_is_seen_where_the_database_has_no_time_of_it(
+def test_updated_at_counts_as_activity_if_no_completion_time_exists(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     path = corpus_sqlite("2.0.0")
@@ -412,7 +412,7 @@ def test_what_finished_is_seen_where_the_database_has_no_time_of_it(
     assert "any version last did something 0 s ago" in found or "1 s ago" in found, found
 
 
-def test_the_typescript_sdk_names_its_version(
+def test_connections_of_the_typescript_sdk_name_their_version(
     postgres_server: PostgresServer, database: str, url: str, typescript: Path
 ) -> None:
     theirs = url.replace("postgres:@/", "postgres@localhost/").replace("@/", "@localhost/")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "investigate_a_failure.ipynb"
 
 
-def test_it_leads_to_the_step_and_the_reason(
+def test_the_notebook_finds_the_failed_step_and_its_error(
     shop_sqlite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DBOS_SYSTEM_DATABASE_URL", f"sqlite:///{shop_sqlite}")
@@ -32,7 +32,7 @@ def test_it_leads_to_the_step_and_the_reason(
     assert "<script>alert('boo')" not in page
 
 
-def test_the_page_on_pictures() -> None:
+def test_the_examples_of_the_drawing_docs() -> None:
     done = doctest.testfile(
         str(ROOT / "docs" / "pictures.md"),
         module_relative=False,

@@ -228,7 +228,9 @@ def test_the_list_is_searched_and_a_row_opens(shown: Shown, client: dn.Client, f
     expect(rows).to_have_count(25)
 
 
-def test_a_graph_is_drawn_and_a_step_told(shown: Shown, client: dn.Client, failed: str) -> None:
+def test_a_graph_is_drawn_and_a_step_shows_its_details(
+    shown: Shown, client: dn.Client, failed: str
+) -> None:
     steps = client.steps(failed, load_output=True)
     step = steps[steps["status"] == "ERROR"].iloc[0]
     view = shown.page.locator(".dn-inspect")
@@ -295,7 +297,7 @@ CHANGED_BY_OTHERS = """() => {
 }"""
 
 
-def test_views_on_one_page_leave_each_other_s_look_alone(in_notebook: Shown) -> None:
+def test_views_on_one_page_do_not_change_each_others_style(in_notebook: Shown) -> None:
     page = in_notebook.page
     page.locator(".dn-row .dn-name").first.click()
     page.wait_for_selector(".dn-details .dn-steps")
@@ -312,7 +314,7 @@ LIGHTNESS = """(node) => {
 }"""
 
 
-def test_cells_of_marimo_follow_what_is_ticked(in_marimo: Shown, failed: str) -> None:
+def test_marimo_cells_follow_the_selection(in_marimo: Shown, failed: str) -> None:
     page = in_marimo.page
     # The second list; the first has them all.
     page.locator(".dn-view", has=page.get_by_label("Previous page")).nth(1).get_by_label(
@@ -322,7 +324,7 @@ def test_cells_of_marimo_follow_what_is_ticked(in_marimo: Shown, failed: str) ->
     assert in_marimo.errors == []
 
 
-def test_a_step_is_forked_by_a_click_and_the_fork_cancelled(
+def test_a_step_is_forked_and_the_fork_cancelled(
     shown: Shown, client: dn.Client, failed: str
 ) -> None:
     before = client.workflows(forked_from=failed)["workflow_id"].tolist()
@@ -348,7 +350,7 @@ def test_a_step_is_forked_by_a_click_and_the_fork_cancelled(
 
 
 @pytest.mark.parametrize("host", ["lab", "notebook"])
-def test_a_kernel_that_ended_is_told_and_what_was_left_is_shown(
+def test_the_end_of_a_kernel_is_shown_and_the_fallback_replaces_the_view(
     notebook: Callable[..., Opened], shop_sqlite: Path, failed: str, host: str
 ) -> None:
     opened = notebook(

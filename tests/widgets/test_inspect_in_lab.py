@@ -55,7 +55,7 @@ def side(page: Page) -> Locator:
     return page.locator(".dn-inspect .dn-side")
 
 
-def test_a_failed_step_tells_why(opened: Opened, page: Page, old_sqlite: Path) -> None:
+def test_a_failed_step_shows_its_error(opened: Opened, page: Page, old_sqlite: Path) -> None:
     page.get_by_role("button", name="1 failure").click()
     told = side(page)
     expect(told).to_be_visible()
@@ -81,7 +81,7 @@ def test_a_failed_step_tells_why(opened: Opened, page: Page, old_sqlite: Path) -
     expect(page.locator(".jp-OutputArea-output pre", has_text=str(key))).to_be_visible()
 
 
-def test_steps_are_walked_by_keyboard(page: Page) -> None:
+def test_steps_are_navigated_by_keyboard(page: Page) -> None:
     node(page, "checkout, ERROR").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -96,7 +96,7 @@ def test_steps_are_walked_by_keyboard(page: Page) -> None:
     expect(side(page)).to_be_visible()
 
 
-def test_the_picture_is_moved_and_enlarged(page: Page) -> None:
+def test_the_graph_can_be_panned_and_zoomed(page: Page) -> None:
     picture = page.locator(".dn-picture > .dn-canvas > svg")
     frame = page.locator(".dn-picture > .dn-canvas")
     before = picture.bounding_box()
@@ -230,7 +230,7 @@ def _many(path: Path, children: int) -> None:
     connection.close()
 
 
-def test_hostile_names_and_payloads_run_nothing(
+def test_hostile_names_and_payloads_run_no_script(
     notebook: Callable[..., Opened], old_sqlite: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "hostile.sqlite"
@@ -265,9 +265,7 @@ def test_hostile_names_and_payloads_run_nothing(
     assert opened.beyond_the_server() == []
 
 
-def test_a_picture_is_cleaned_whoever_drew_it(
-    notebook: Callable[..., Opened], old_sqlite: Path
-) -> None:
+def test_svg_is_sanitized_in_the_browser(notebook: Callable[..., Opened], old_sqlite: Path) -> None:
     evil = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" onload="window.ran=1">'
         "<script>window.ran=1</script><g onclick='window.ran=1'><rect width='5' height='5' "
@@ -299,7 +297,7 @@ def test_a_picture_is_cleaned_whoever_drew_it(
     assert opened.beyond_the_server() == []
 
 
-def test_live_asks_while_it_is_seen_and_stops_with_its_cell(
+def test_live_updates_run_while_visible_and_stop_with_the_cell(
     notebook: Callable[..., Opened], old_sqlite: Path, tmp_path: Path
 ) -> None:
     asked = tmp_path / "asked"
@@ -358,7 +356,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApplication]:
         live.stop()
 
 
-def test_cancel_and_resume_by_a_click(
+def test_cancel_and_resume_with_buttons(
     notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
     opened = notebook(opening(live.url, "db.inspect('long')"), width=1300)
