@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbos_notebook.errors import WorkflowNotFoundError
-from dbos_notebook.payloads.recorded_errors import shown
+from dbos_notebook.payloads.recorded_errors import describe
 from dbos_notebook.text import printable
 
 if TYPE_CHECKING:
@@ -273,4 +273,4 @@ def shortened(value: Any) -> str:
     >>> len(shortened("x" * 1000))
     200
     """
-    return printable(shown(value), SHOWN_CHARACTERS)
+    return printable(describe(value), SHOWN_CHARACTERS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dbos_notebook.html import environment
-from dbos_notebook.payloads.recorded_errors import shown
+from dbos_notebook.payloads.recorded_errors import describe
 from dbos_notebook.text import printable
 
 if TYPE_CHECKING:
@@ -157,5 +157,5 @@ def lines(text: object) -> str:
 
 def _value(value: Any) -> dict[str, str]:
     # Arrays and frames are shown on many lines.
-    full = lines(shown(value))
+    full = lines(describe(value))
     return {"short": printable(full, SHOWN_CHARACTERS), "full": full}

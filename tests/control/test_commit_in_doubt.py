@@ -13,7 +13,7 @@ import pytest
 from raw_rows import add_workflow, set_status, write
 from servers import CORPUS, PostgresServer, Proxy, start_postgres, start_standby, wait_until
 from sqlalchemy.engine import make_url
-from test_schedules_are_paused_resumed_triggered_backfilled_and_deleted import add
+from test_schedules import add
 
 import dbos_notebook as dn
 from dbos_notebook.control import controller

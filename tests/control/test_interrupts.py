@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from raw_rows import write
-from test_schedules_are_paused_resumed_triggered_backfilled_and_deleted import add
+from test_schedules import add
 
 import dbos_notebook as dn
 from dbos_notebook.control.operations import Cancel

@@ -12,7 +12,7 @@ from raw_rows import add_workflow, set_status, write
 from servers import CORPUS, PostgresServer, start_pgbouncer, start_standby
 from sqlalchemy.engine import make_url
 from test_commit_in_doubt import VERBS
-from test_schedules_are_paused_resumed_triggered_backfilled_and_deleted import add
+from test_schedules import add
 
 import dbos_notebook as dn
 from dbos_notebook.control import permissions

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from raw_rows import add_workflow, write
-from test_schedules_are_paused_resumed_triggered_backfilled_and_deleted import add
+from test_schedules import add
 
 import dbos_notebook as dn
 
