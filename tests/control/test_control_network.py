@@ -77,13 +77,13 @@ def test_a_call_on_a_silent_network_times_out(
         plan = db.cancel("queued-1", plan=True)
         go_silent(plan)
         took, error = seconds(plan.apply, dn.PartialFailureError)
-        assert took < 1.0 + 5.0
+        assert took < 1.0 + 20.0  # otherwise it waits for minutes
         assert "has not answered" in str(error) or "Cannot reach" in str(error)
         # It had not been asked to commit anything.
         assert [line.outcome for line in error.receipt.lines] == ["failed"]
         # Idle connections, too: what is read before it is bounded as well.
         took, _ = seconds(lambda: db.cancel("queued-1"), dn.DatabaseConnectionError)
-        assert took < 1.0 + 5.0
+        assert took < 1.0 + 20.0  # otherwise it waits for minutes
         proxy.silent = False
         proxy.cut()
         monkeypatch.undo()
@@ -98,7 +98,7 @@ def test_ctrl_c_ends_a_call_on_a_silent_network(
         go_silent(plan)
         press_after(1.0)
         took, error = seconds(plan.apply, dn.ControlInterrupt)
-        assert 1.0 < took < 1.0 + 1.5  # 1 s, and the patience of a machine that is busy
+        assert 1.0 < took < 1.0 + 10.0  # the statement timeout is 60 s
         assert [line.outcome for line in error.receipt.lines] == ["failed"]
         assert error.plan is plan
         proxy.silent = False
@@ -115,7 +115,7 @@ def test_ctrl_c_before_the_first_change_ends_a_read_on_a_silent_network(
         proxy.silent = True
         press_after(0.5)
         took, error = seconds(plan.apply, dn.ControlInterrupt)
-        assert took < 0.5 + 1.5
+        assert took < 0.5 + 10.0  # the statement timeout is 60 s
         assert [line.detail for line in error.receipt.lines] == ["not begun: interrupted"]
         proxy.silent = False
         proxy.cut()
@@ -131,14 +131,14 @@ def test_a_call_blocked_by_a_lock_times_out_and_names_the_holder(
     ):
         app.execute("SELECT 1 FROM dbos.workflow_status FOR UPDATE")
         took, error = seconds(lambda: db.cancel("queued-1"), dn.PartialFailureError)
-        assert took < 3.0 + 5.0
+        assert took < 3.0 + 20.0  # otherwise it waits for ever
         assert isinstance(error.__cause__, dn.QueryTimeoutError)
         assert f"a lock held by session {app.info.backend_pid}" in str(error)
         assert 'application "shop\'s worker", idle in transaction' in str(error)
         assert [line.outcome for line in error.receipt.lines] == ["failed"]
         press_after(0.5)
         took, error = seconds(error.plan.apply, dn.ControlInterrupt)
-        assert took < 0.5 + 1.5
+        assert took < 0.5 + 2.0  # the statement timeout is 3 s
         app.rollback()
         assert error.plan.apply().counts["done"] == 1
 
@@ -150,7 +150,7 @@ def test_a_stricter_role_timeout_applies(name: str, postgres_server: PostgresSer
     with dn.connect(url) as db, psycopg.connect(url) as app:
         app.execute("SELECT 1 FROM dbos.workflow_status FOR UPDATE")
         took, error = seconds(lambda: db.cancel("queued-1"), dn.PartialFailureError)
-        assert took < 3.0
+        assert took < 10.0  # the statement timeout is 30 s
         assert "lock timeout" in str(error)
         assert "was lost" not in str(error)
 

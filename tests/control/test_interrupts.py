@@ -179,7 +179,7 @@ def test_ctrl_c_on_a_locked_sqlite_file_ends_the_call_and_writes_nothing_later(
         begun = time.monotonic()
         with pytest.raises(dn.ControlInterrupt) as caught:
             plan.apply()
-        assert time.monotonic() - begun < 0.3 + 1.0 + 0.5  # the last: a machine that is busy
+        assert time.monotonic() - begun < 0.3 + 2.5  # it would wait for 3 s
         (line,) = caught.value.receipt.lines
         assert (line.outcome, line.detail) == ("failed", "not done: interrupted")
     time.sleep(0.2)
@@ -211,7 +211,7 @@ def test_the_statement_timeout_limits_the_wait_for_a_locked_file(db: dn.Client) 
             begun = time.monotonic()
             with pytest.raises(dn.PartialFailureError, match="stayed locked"):
                 plan.apply()
-            assert 0.3 <= time.monotonic() - begun < 1.5
+            assert 0.3 <= time.monotonic() - begun < 2.5  # it would wait for 3 s
 
 
 def test_a_slow_sqlite_statement_times_out(db: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -306,7 +306,7 @@ def test_ctrl_c_cancels_the_query_and_the_client_stays_usable(
             started = time.monotonic()
             with pytest.raises(KeyboardInterrupt):
                 db.workflows()
-            assert time.monotonic() - started < 8
+            assert time.monotonic() - started < 20  # the statement timeout is 30 s
             interrupter.join()
             assert waiting.is_set(), "the query never ran"
             # The lock still holds, so only a cancel can have ended it.
@@ -383,7 +383,7 @@ def test_a_statement_timeout(fresh: tuple[PostgresServer, str]) -> None:
             started = time.monotonic()
             with pytest.raises(dn.QueryTimeoutError, match="statement_timeout") as raised:
                 db.workflows()
-            assert 0.4 < time.monotonic() - started < 5
+            assert 0.4 < time.monotonic() - started < 15  # the default is 30 s
         assert isinstance(raised.value, TimeoutError)
         assert len(db.workflows()) > 0
 

@@ -387,14 +387,14 @@ def test_ctrl_c_ends_waiting_for_a_lock(locked: Path) -> None:
             dn.connect(locked)
     finally:
         interrupter.join()
-    assert time.monotonic() - began < 1.5  # of the 3 s that it would have waited
+    assert time.monotonic() - began < 2.5  # it would wait for 3 s
 
 
 def test_waiting_for_a_lock_ends_with_the_statement_timeout(locked: Path) -> None:
     began = time.monotonic()
     with pytest.raises(dn.DatabaseLockedError):
         dn.connect(locked, statement_timeout=0.2)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 2.5  # it would wait for 3 s
 
 
 def test_the_statement_timeout_does_not_count_a_slow_consumer(wal: Path) -> None:

@@ -277,7 +277,7 @@ def test_a_dot_that_fails_or_hangs_is_an_error(
     begun = time.monotonic()
     with pytest.raises(dn.PictureError, match="stopped after"):
         _ = dn.draw(sample_graphs.failing()).svg
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30  # the program sleeps for 60 s
 
 
 def test_too_many_nodes_are_refused_at_once() -> None:
