@@ -23,7 +23,7 @@ from dbos_notebook.payloads.limits import (
 from dbos_notebook.payloads.pickles import run
 from dbos_notebook.payloads.recorded_errors import RecordedError, to_recorded_error
 from dbos_notebook.payloads.values import Opaque, Reference, Undecoded
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 __all__ = ["FORMATS", "Opaque", "RecordedError", "Reference", "Undecoded", "decode"]
 
@@ -92,15 +92,15 @@ def decode(text: Any, serialization: str | None = None, *, error: bool = False) 
             return json_dialects.portable_error(value) if error else value
         if kind in ("DBOS_JSON", "DBOS_GOB"):
             return _from_go(text, kind, error=error)
-        return Undecoded(f"written by the serializer {printable(kind)!r}", text)
+        return Undecoded(f"written by the serializer {sanitize(kind)!r}", text)
     except DecodeError as problem:
-        return Undecoded(printable(problem), text)
+        return Undecoded(sanitize(problem), text)
     except MemoryError:
         return Undecoded("out of memory", text)
     except _DECODING_ERRORS as problem:
         if serialization is None and kind == "json":
             return _from_unknown(text, error=error)
-        return Undecoded(printable(f"invalid: {problem}"), text)
+        return Undecoded(sanitize(f"invalid: {problem}"), text)
 
 
 def _from_unknown(text: str, *, error: bool) -> Any:

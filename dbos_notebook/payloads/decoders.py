@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dbos_notebook.errors import LocationError, MissingPackageError, TrustWarning
 from dbos_notebook.payloads import FORMATS, RecordedError, Undecoded, decode
 from dbos_notebook.payloads.json_dialects import portable_error
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     from dbos import Serializer
@@ -74,8 +74,8 @@ class ReaderDecoder:
         try:
             value = reader(text)
         except Exception as problem:  # noqa: BLE001 - the user's function may raise anything
-            raised = printable(f"{type(problem).__name__}: {problem}")
-            return Undecoded(f"the reader of {printable(serialization)!r} raised {raised}", text)
+            raised = sanitize(f"{type(problem).__name__}: {problem}")
+            return Undecoded(f"the reader of {sanitize(serialization)!r} raised {raised}", text)
         return to_recorded(value) if column == "error" else value
 
 

@@ -17,7 +17,7 @@ from dbos_notebook.payloads.limits import MAX_DEPTH, Budget, DecodeError
 from dbos_notebook.payloads.reconstruct import make_set, set_items
 from dbos_notebook.payloads.recorded_errors import RecordedError
 from dbos_notebook.payloads.values import Opaque
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 MAX_DIGITS = 4_000
 MAX_VALUES = 1_000_000
@@ -58,7 +58,7 @@ def portable_error(value: Any) -> Any:
         message = value["message"]
         plain = isinstance(message, str)
         return RecordedError(
-            printable(value["name"]),
+            sanitize(value["name"]),
             () if plain else (message,),
             message=message if plain else None,
             state={"stack": value["stack"]} if isinstance(value.get("stack"), str) else None,
@@ -121,7 +121,7 @@ def _typed(value: Any, kind: Any, budget: Budget) -> Any:
     ):
         return bytes(value)
     if kind in ("class", "custom") and name is not None:
-        return Opaque(printable(name), state=value)
+        return Opaque(sanitize(name), state=value)
     if kind == "undefined":
         return None
     if isinstance(value, str):
@@ -189,7 +189,7 @@ def decode_java(value: Any, budget: Budget) -> Any:
             return attributes
         if kind.endswith(".WireThrowable") and type(attributes.get("type")) is str:
             return _throwable(attributes)
-        return Opaque(printable(kind), state=attributes)
+        return Opaque(sanitize(kind), state=attributes)
     if not isinstance(value, list):
         return value
     if len(value) == 2 and type(value[0]) is str and _CLASS.fullmatch(value[0]):
@@ -211,7 +211,7 @@ def _java_value(kind: str, value: Any, budget: Budget) -> Any:
             return parts
         if _is_jvm_class(kind):
             return _java_set(parts, budget) if "Set" in kind else parts
-        return Opaque(printable(kind), (parts,))
+        return Opaque(sanitize(kind), (parts,))
     if isinstance(value, dict):
         return decode_java({"@class": kind, **value}, budget)
     constructor = _JAVA_CONSTRUCTORS.get(kind)
@@ -220,7 +220,7 @@ def _java_value(kind: str, value: Any, budget: Budget) -> Any:
             return constructor(value)
         except (ArithmeticError, AttributeError, TypeError, ValueError):
             pass  # the format of another version: show the stored value
-    return Opaque(printable(kind), (value,))
+    return Opaque(sanitize(kind), (value,))
 
 
 def _java_set(members: list[Any], budget: Budget) -> Any:
@@ -282,7 +282,7 @@ def _throwable(attributes: dict[str, Any]) -> RecordedError:
         name: part for name, part in attributes.items() if name in _THROWABLE_ATTRIBUTES and part
     }
     return RecordedError(
-        printable(attributes["type"]),
+        sanitize(attributes["type"]),
         message="" if message is None else str(message),
         state=attributes,
     )
@@ -366,7 +366,7 @@ def go_error(text: str) -> RecordedError:
     # Their first fields: DBOS's errors have the message first, portable ones a name before it.
     message = dict(zip(_GOB_MESSAGE, (strings[:1], strings[1:2]), strict=True)).get(kind, [])
     shown = message[0] if message else f"<undecoded: {describe_gob(data)}>"
-    return RecordedError(printable(kind.lstrip("*")), message=shown)
+    return RecordedError(sanitize(kind.lstrip("*")), message=shown)
 
 
 _GOB_MESSAGE = ("*dbos.DBOSError", "*dbos.PortableWorkflowError")

@@ -39,7 +39,7 @@ class _UnsupportedError(Exception):
 
 
 def dotted(module: str, name: str) -> str:
-    """Return the dotted name of a global, printable and at most ``MAX_NAME`` long."""
+    """Return the dotted name of a global, sanitize and at most ``MAX_NAME`` long."""
     # Truncate first: a name of megabytes may be used many times.
     if len(module) + len(name) > MAX_NAME:
         module, name = module[:MAX_NAME], name[:MAX_NAME]

@@ -22,7 +22,7 @@ from reprlib import recursive_repr
 from typing import Any
 
 from dbos_notebook.payloads.values import Opaque, Reference
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 _DBOS = {
     "DBOSConflictingWorkflowError": (
@@ -337,7 +337,7 @@ def _unpack_arguments(
 
 
 def _printable_name(name: Any) -> str:
-    return printable(name if type(name) is str else repr(name))
+    return sanitize(name if type(name) is str else repr(name))
 
 
 def _last_name(dotted: str) -> str:
@@ -413,7 +413,7 @@ def _attributes(error: RecordedError, depth: int) -> str:
         return f"{code}: {message}" if code else message
     pairs = itertools.chain(error.kwargs.items(), error.state.items())
     attributes = (
-        f"{printable(name)}={value!r}"
+        f"{sanitize(name)}={value!r}"
         for name, value in itertools.islice(pairs, MAX_ATTRIBUTES)
         if type(name) is str and not name.startswith("__") and value not in (None, "", (), [], {})
     )

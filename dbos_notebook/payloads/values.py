@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from reprlib import recursive_repr
 from typing import Any
 
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 # Python, numpy and notebooks read such attributes of any object and act on them.
 _PROTOCOL_PREFIXES = ("__", "_repr_", "_ipython_")
@@ -102,7 +102,7 @@ class Opaque:
 
 
 def _name(name: Any) -> str:
-    return printable(name if type(name) is str else repr(name))
+    return sanitize(name if type(name) is str else repr(name))
 
 
 def _parts(value: Opaque) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from dbos_notebook.payloads.decoders import Decoder, decode_error, decode_inert
 from dbos_notebook.status import FAILED_STATUSES, STATUSES
 from dbos_notebook.tables import timing
 from dbos_notebook.tables.columns import ERROR, FIRST_MS, LAST_MS, RECORDED, TEXT, Column
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 MAX_LEVELS = 8
 """Deeper parts stay whole; a value may also contain itself."""
@@ -99,7 +99,7 @@ def _parts(name: str, value: Any, levels: int) -> Iterator[tuple[str, Any]]:
             yield name, value
         return
     for key, part in named.items():
-        yield from _parts(f"{name}.{printable(key, MAX_NAME)}", part, levels - 1)
+        yield from _parts(f"{name}.{sanitize(key, MAX_NAME)}", part, levels - 1)
 
 
 def _named(value: Any) -> Mapping[Any, Any] | None:
@@ -277,7 +277,7 @@ def fill_errors(
 
 def _error_words(error: object) -> tuple[str | None, str]:
     if isinstance(error, RecordedError):
-        kind, message = printable(error.type.removeprefix("builtins.")), error.message
+        kind, message = sanitize(error.type.removeprefix("builtins.")), error.message
     else:
         kind, message = None, error if isinstance(error, str) else repr(error)
     if len(message) > MAX_MESSAGE:

@@ -156,7 +156,7 @@ def test_a_new_idle_deployment_is_likely_and_a_killed_one_unlikely(
         assert will_run(url, "v1").startswith("likely: version v1 was registered")
         assert will_run(url, None).startswith("likely: version v1 (the latest) was registered")
         before = will_run(url, "v0")
-        assert before.startswith("unknown: version v0 was registered 2.0 d ago"), before
+        assert before.startswith("unknown: version v0 was registered about 2 d ago"), before
         missing = will_run(url, "v7")
         assert missing == "unlikely: no executor has registered version v7; registered are v1, v0"
     until_disconnected(url)
@@ -254,7 +254,7 @@ def test_a_redeployed_version_that_is_idle_is_likely(url: str, effects: Path) ->
     """Its registration is as old as its first deployment."""
     with running(url, "v0", effects):
         found = will_run(url, "v0")
-    assert found.startswith("likely: version v0 was registered 2.0 d ago"), found
+    assert found.startswith("likely: version v0 was registered about 2 d ago"), found
     assert "connections of DBOS processes are open, which do not name their version" in found
 
 
@@ -302,7 +302,7 @@ def test_connections_of_other_programs_do_not_count_as_executors(
         assert will_run(url, "v0").startswith("unlikely: no DBOS process is connected")
         with psycopg.connect(url, application_name="shop-web"):
             found = will_run(url, "v0")
-            assert found.startswith("unknown: version v0 was registered 2.0 d ago"), found
+            assert found.startswith("unknown: version v0 was registered about 2 d ago"), found
             assert "1 connection is open that may be of DBOS processes ('shop-web')" in found
 
 
@@ -369,7 +369,7 @@ def test_an_idle_executor_behind_a_transaction_pooler_is_unknown(
             found = will_run(url, "v1")
             assert found.startswith(("unknown", "likely")), found
             found = will_run(pooled, "v1")
-            assert found.startswith("unknown: version v1 was registered 2.0 d ago"), found
+            assert found.startswith("unknown: version v1 was registered about 2 d ago"), found
             assert "this connection goes through a connection pooler" in found
         time.sleep(0.5)
         monkeypatch.setattr(availability, "SILENT_SECONDS", 0.2)
@@ -387,7 +387,7 @@ def test_a_standby_reports_unknown(
     # A base backup copies every database of a server, and this one has no others.
     with start_standby(own_postgres) as standby:
         found = will_run(standby.url(database), "v0")
-    assert found.startswith("unknown: version v0 was registered 2.0 d ago"), found
+    assert found.startswith("unknown: version v0 was registered about 2 d ago"), found
     assert "on a standby it cannot be seen who is connected to the primary" in found
 
 
@@ -434,7 +434,7 @@ def test_updated_at_counts_as_activity_if_no_completion_time_exists(
         found = availability.ExecutorAvailability(
             session, client._store.queries, client.location
         ).of(None, None, None)
-    assert "any version last did something 0 s ago" in found or "1 s ago" in found, found
+    assert "any version last did something < 1 s ago" in found or "about 1 s ago" in found, found
 
 
 def test_connections_of_the_typescript_sdk_name_their_version(
