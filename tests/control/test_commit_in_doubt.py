@@ -17,7 +17,7 @@ from test_schedules import add
 
 import dbos_notebook as dn
 from dbos_notebook.control import controller
-from dbos_notebook.control.transactions import Transaction, settle
+from dbos_notebook.control.transactions import Transaction, update_outcomes
 
 VERBS: dict[str, Callable[[dn.Client], Any]] = {
     "cancel": lambda db: db.cancel(["queued-1", "queued-2"]),
@@ -277,7 +277,7 @@ def test_a_standby_that_lags_does_not_deny_what_was_committed_or_may_be(
             # It was started after a transaction began that the primary may still commit.
             transaction = Transaction(1, 1, 1, None, commit_sent=True)
             with db._controller.reader.session() as session:
-                settle(session, [transaction])
+                update_outcomes(session, [transaction])
             assert transaction.in_doubt
     with dn.connect(server.url(name)) as db:
         assert db.workflow("queued-1").status == "CANCELLED"
@@ -290,6 +290,6 @@ def test_a_server_without_an_address_is_not_taken_for_one_that_was_restarted(
     old = [Transaction(1, 1, 1, address, commit_sent=True) for address in (here, elsewhere, None)]
     name = server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")
     with dn.connect(server.url(name)) as db, db._controller.reader.session() as session:
-        settle(session, old)
+        update_outcomes(session, old)
     # This server is reached through a Unix socket, where it has no address.
     assert all(each.in_doubt for each in old)

@@ -137,7 +137,7 @@ def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
     counts = receipt.counts
     assert counts["done"] > 20
     assert counts["unchanged"] > 0
-    assert counts["unknown"] <= 2 * db._controller.pool.width
+    assert counts["unknown"] <= 2 * db._controller.pool.max_calls
     # What was not asked to commit was not done, and that is proven.
     assert counts["failed"] + counts["unknown"] > 0
     if counts["unknown"]:
@@ -157,7 +157,7 @@ def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
 def test_a_database_that_goes_away_while_a_repair_waits(
     shut: tuple[dn.Client, Callable[[bool], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbos_notebook.control.display.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("dbos_notebook.control.display.RECONNECT_SECONDS", 0.5)
     db, switch = shut
     # Nobody runs v9, so the repair waits for the child's fork.
     timer = threading.Timer(1.0, switch, [True])

@@ -19,7 +19,7 @@ from dbos_notebook.control import permissions
 
 _numbers = itertools.count(1)
 
-NEEDED: dict[str, permissions.Needs] = {
+NEEDED: dict[str, permissions.Privileges] = {
     "cancel": permissions.CANCEL,
     "fork": {**permissions.FORK, **permissions.FORK_COPYING},
     "resume": permissions.RESUME,
@@ -255,7 +255,7 @@ def test_two_servers_behind_one_address_are_told_apart(
 
     with dn.connect(corpus_postgres("3.4.0")) as db:
         plan = db.cancel("queued-1", plan=True)
-        found = controller.conditions
+        found = controller.check_permissions
 
         def elsewhere(*arguments: Any, **options: Any) -> Any:
             # As if reading had reached a server that was started at another moment.
@@ -264,9 +264,9 @@ def test_two_servers_behind_one_address_are_told_apart(
             conditions = found(*arguments, **options)
             return dataclasses.replace(conditions, server=conditions.server - 1)
 
-        monkeypatch.setattr(controller, "conditions", elsewhere)
+        monkeypatch.setattr(controller, "check_permissions", elsewhere)
         with pytest.raises(
-            dn.PartialFailureError, match="leads to another server than a moment ago"
+            dn.PartialFailureError, match="leads to another server than when this call was prepared"
         ) as caught:
             plan.apply()
         assert [line.outcome for line in caught.value.receipt.lines] == ["failed"]
