@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from dbos_notebook.control.records import INTERNAL_QUEUE
 from dbos_notebook.database.postgres import PostgresSession
-from dbos_notebook.database.sqlite_file import Writers, writers
+from dbos_notebook.database.sqlite_file import Writers, find_writers
 from dbos_notebook.text import count, lasted
 
 if TYPE_CHECKING:
@@ -466,7 +466,7 @@ class ExecutorAvailability:
             found.dbos = len(self._writers.others)
             found.possible = int(self._writers.here)
             found.listening = found.dbos + found.possible
-            found.starts = self._writers.began
+            found.starts = self._writers.started_ms
             found.opened = min(found.starts, default=None)
             return found
         if self._hidden is not None:
@@ -551,7 +551,7 @@ class ExecutorAvailability:
         since = self._now - ACTIVITY_SECONDS * 1000
         self._activities = [one for one in self._activities if one.last >= since]
         if not postgres and self._location is not None and self._location.path is not None:
-            self._writers = writers(self._location.path)
+            self._writers = find_writers(self._location.path)
         if not postgres and self._writers is None:
             self._hidden = "this system does not show which processes have the file open"
 

@@ -39,10 +39,10 @@ def require_available(action: str, options: Sequence[str]) -> None:
     options
         The options that were passed with other values than their defaults.
     """
-    version = releases.installed()
+    version = releases.installed_version()
     if version is None:
         return  # the catalog reports it, with the version to install
-    problem = releases.lacking(action, tuple(options), version)
+    problem = releases.missing_feature(action, tuple(options), version)
     if problem is not None:
         raise UnsupportedRevisionError(
             f"{problem}, and {version} is installed. Nothing was written."
@@ -51,17 +51,17 @@ def require_available(action: str, options: Sequence[str]) -> None:
 
 def forks_keep_version() -> bool:
     """Return whether a fork without ``application_version`` keeps that of its original."""
-    return (0, 0) < releases.parse(releases.installed()) <= _KEEPS_VERSION
+    return (0, 0) < releases.parse_version(releases.installed_version()) <= _KEEPS_VERSION
 
 
 def enqueues_with_xid() -> bool:
     """Return whether the installed dbos writes ``creator_xid`` when it enqueues."""
-    return releases.parse(releases.installed()) >= _ENQUEUES_WITH_XID
+    return releases.parse_version(releases.installed_version()) >= _ENQUEUES_WITH_XID
 
 
 def sets_isolation_level() -> bool:
     """Return whether the installed dbos sets an isolation level when it resumes."""
-    return (0, 0) < releases.parse(releases.installed()) < _DEFAULT_ISOLATION
+    return (0, 0) < releases.parse_version(releases.installed_version()) < _DEFAULT_ISOLATION
 
 
 def make_client(
@@ -97,13 +97,13 @@ def make_client(
         arguments["serializer"] = serializer()
     if system_database_engine is not None:
         arguments["system_database_engine"] = system_database_engine
-        if releases.parse(releases.installed()) < (3, 0):
+        if releases.parse_version(releases.installed_version()) < (3, 0):
             # The first versions require a URL with a host, although they use the engine.
             arguments["system_database_url"] = _UNUSED_URLS[system_database_engine.dialect.name]
     else:
         arguments["system_database_url"] = system_database_url
     arguments["dbos_system_schema"] = dbos_system_schema or "dbos"
-    if releases.parse(releases.installed()) >= (2, 30):
+    if releases.parse_version(releases.installed_version()) >= (2, 30):
         return DBOSClient(**arguments)
     return cast("DBOSClient", _LegacyClient(DBOSClient, arguments))
 
@@ -138,7 +138,7 @@ class _LegacyClient:
             if schema != self._schema and _application_is_running():
                 raise RefusedError(
                     f"This process runs a DBOS application on the schema {schema!r}, and dbos "
-                    f"{releases.installed()} supports one schema per process: control of "
+                    f"{releases.installed_version()} supports one schema per process: control of "
                     f"{self._schema!r} would write to the application's tables. Use another "
                     "process, or dbos 2.25 or later. Nothing was written."
                 )
@@ -154,7 +154,7 @@ class _LegacyClient:
 
     def _each(self, action: str, workflow_ids: list[str], options: dict[str, Any]) -> None:
         with self._own_schema():
-            if releases.parse(releases.installed()) >= _BULK:
+            if releases.parse_version(releases.installed_version()) >= _BULK:
                 getattr(self._client, f"{action}_workflows")(workflow_ids, **options)
                 return
             for workflow_id in workflow_ids:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.control.records import ACTIVE, WorkflowRecord
+from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import DatabaseConnectionError
 from dbos_notebook.html import environment
-from dbos_notebook.tables.columns import STATUSES
+from dbos_notebook.status import STATUSES
 from dbos_notebook.text import printable
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def watch(
                 for workflow_id in waiting:
                     records.pop(workflow_id, None)
                 records |= found
-                waiting = [one for one in waiting if one in found and found[one].status in ACTIVE]
+                waiting = [one for one in waiting if one in found and found[one].active]
             elapsed = time.monotonic() - started
             if elapsed > DISPLAY_DELAY_SECONDS:
                 table.show(records, waiting)

@@ -21,6 +21,7 @@ from dbos_notebook.drawing.graph_svg import draw
 from dbos_notebook.drawing.timeline import WIDE, timeline
 from dbos_notebook.graphs import build
 from dbos_notebook.graphs.intervals import Times
+from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES
 from dbos_notebook.widgets import details, serialize
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from dbos_notebook.drawing.picture import Picture
     from dbos_notebook.store import Store
 
-ACTIVE = ("PENDING", "ENQUEUED", "DELAYED")
-FAILED = ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 ECHOES = ("get_result", "start_child")
 """Steps that fail because a child did: the child is where to look."""
 MOST_FAILURES = 500
@@ -112,7 +111,7 @@ class RunData:
     @property
     def active(self) -> bool:
         """Whether anything of it may still change by itself."""
-        return any(node.get("status") in ACTIVE for node in self.graph.nodes.values())
+        return any(node.get("status") in ACTIVE_STATUSES for node in self.graph.nodes.values())
 
     def picture(self, view: Mapping[str, Any]) -> Picture:
         """Draw it as the browser wants to see it."""
@@ -194,7 +193,7 @@ class RunData:
         explained: set[Any] = set()
         found = []
         for key, node in nodes.items():
-            if node["kind"] != "step" or node.get("status") not in FAILED:
+            if node["kind"] != "step" or node.get("status") not in ERROR_STATUSES:
                 continue
             explained.add(node["workflow_id"])
             child = nodes.get(node.get("child_workflow_id"), {})
@@ -203,7 +202,9 @@ class RunData:
         found += [
             key
             for key, node in nodes.items()
-            if node["kind"] == "workflow" and node.get("status") in FAILED and key not in explained
+            if node["kind"] == "workflow"
+            and node.get("status") in ERROR_STATUSES
+            and key not in explained
         ]
         never = pd.Timestamp.max.tz_localize("UTC")
         found.sort(
@@ -347,7 +348,9 @@ def node_in_short(key: Any, node: Mapping[str, Any]) -> dict[str, Any]:
         message = str(node.get("error_message") or "")
         told["error_message"] = serialize.cut(message, serialize.SHORT_CHARACTERS)
     duration = node.get("duration", node.get("duration_total"))
-    if duration is not None and not (node["kind"] != "group" and node.get("status") in ACTIVE):
+    if duration is not None and not (
+        node["kind"] != "group" and node.get("status") in ACTIVE_STATUSES
+    ):
         told["duration"] = serialize.milliseconds(duration)
     return told
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dbos_notebook.payloads import Opaque, RecordedError
+from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables.timing import frame_times, never_ran
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def workflow_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
             row.pop("executor_id", None)  # who enqueued it, or ran it before it was resumed
         if not pd.isna(record["error_message"]):
             row["error_message"] = cut(record["error_message"], SHORT_CHARACTERS)
-        if record["status"] not in ("PENDING", "ENQUEUED", "DELAYED"):
+        if record["status"] not in ACTIVE_STATUSES:
             row["duration"] = milliseconds(record["duration"])
         if record["was_forked_from"] is True:
             row["was_forked_from"] = True

@@ -365,9 +365,13 @@ def test_the_report_of_the_command_line(
 
 
 @pytest.mark.parametrize("view", ["board", "controls", "explore", "inspect", "offline"])
-def test_no_two_names_of_a_script_are_the_same(view: str) -> None:
-    # Its modules share one scope, in which a second declaration would be a syntax error.
-    declared = re.compile(r"^(?:async )?(?:function|class|const|let) (\w+)", re.MULTILINE)
-    names = declared.findall(bundle.module(view))
-    assert len(names) > 5
-    assert sorted(names) == sorted(set(names))
+def test_a_script_has_each_module_once_and_before_what_imports_it(view: str) -> None:
+    script = bundle.module(view)
+    written = re.findall(r"^const \$(\w+) = \(\(\) =>", script, re.MULTILINE)
+    assert len(written) > 5
+    assert len(written) == len(set(written))
+    assert written[-1] == view
+    parts = re.split(r"^const \$\w+ = \(\(\) =>", script, flags=re.MULTILINE)[1:]
+    for place, part in enumerate(parts):
+        imported = re.findall(r"^const \{[^}]*\} = \$(\w+);", part, re.MULTILINE)
+        assert set(imported) <= set(written[:place])
