@@ -39,12 +39,12 @@ def child(call: Callable[[], Any], user: str | None = None) -> Iterator[Callable
             if user is not None:
                 become(user)
             outcome: tuple[bool, Any] = (True, call())
-        except BaseException as error:  # noqa: BLE001 - it is raised in the parent
+        except BaseException as error:  # noqa: BLE001 - the parent raises it
             outcome = (False, error)
         with os.fdopen(write_end, "wb") as pipe:
             try:
                 pipe.write(pickle.dumps(outcome))
-            except Exception:  # noqa: BLE001 - whatever cannot be pickled
+            except Exception:  # noqa: BLE001 - pickling may raise any error
                 pipe.write(pickle.dumps((False, RuntimeError(repr(outcome)))))
         os._exit(0)
     os.close(write_end)
