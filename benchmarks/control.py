@@ -97,8 +97,8 @@ def _fill(url: str, count: int) -> dict[str, list[str]]:
                     updated_at, application_version, executor_id, queue_name, serialization,
                     application_name)
                 SELECT '{operation}-' || i, '{status}', 'order', 1790000000000 + i,
-                    1790000000000 + i, 'old', 'e', CASE WHEN '{status}' = 'ENQUEUED' THEN 'bench' END, 'py_pickle',
-                    'bench'
+                    1790000000000 + i, 'old', 'e',
+                    CASE WHEN '{status}' = 'ENQUEUED' THEN 'bench' END, 'py_pickle', 'bench'
                 FROM generate_series(1, {count}) AS g(i)""".encode()
             )
             connection.execute(

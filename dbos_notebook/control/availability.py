@@ -69,6 +69,27 @@ Likelihood = Literal["likely", "unlikely", "unknown"]
 _Column: TypeAlias = "sa.ColumnElement[Any]"
 
 
+class _Target(NamedTuple):
+    """The work for which to find an executor.
+
+    ``versions`` are those whose executors run it: the requested version, or the latest ones.
+    """
+
+    version: str | None
+    application: str | None
+    versions: frozenset[str]
+
+    @property
+    def label(self) -> str:
+        """How the evidence names the versions."""
+        label = f"version {' or '.join(sorted(self.versions))}" if self.versions else "any version"
+        return f"{label} (the latest)" if self.version is None and self.versions else label
+
+    def has_application(self, application: str | None) -> bool:
+        """Return whether evidence of this application counts."""
+        return self.application is None or application in (None, self.application)
+
+
 class _Estimate(NamedTuple):
     likelihood: Likelihood
     evidence: str
@@ -173,32 +194,35 @@ class _Connections:
             return _describe_writers(self.writers)
         parts = []
         if self.own:
-            parts.append(f"{_connections(self.own, 'of that version ')} open")
+            parts.append(f"{_format_connections(self.own, 'of that version ')} open")
         if self.dbos:
-            parts.append(f"{_connections(self.dbos, 'of DBOS processes of unknown version ')} open")
-        if self.possible and not (self.own or self.dbos):
-            names = ", ".join(repr(one) if one else "unnamed" for one in self.possible_names[:3])
             parts.append(
-                f"{_connections(self.possible)} open that may belong to DBOS processes ({names})"
+                f"{_format_connections(self.dbos, 'of DBOS processes of unknown version ')} open"
+            )
+        if self.possible and not (self.own or self.dbos):
+            names = ", ".join(repr(name) if name else "unnamed" for name in self.possible_names[:3])
+            parts.append(
+                f"{_format_connections(self.possible)} open that may belong to DBOS processes "
+                f"({names})"
             )
         if self.other:
             groups = " and ".join(
                 f"{number} of {name}" for name, number in sorted(self.other.items())[:3]
             )
-            parts.append(f"{_connections(sum(self.other.values()))} open: {groups}")
+            parts.append(f"{_format_connections(sum(self.other.values()))} open: {groups}")
         return ", and ".join(parts)
 
 
-def _connections(number: int, kind: str = "") -> str:
+def _format_connections(number: int, kind: str = "") -> str:
     return f"{count(number, 'connection')} {kind}{'is' if number == 1 else 'are'}"
 
 
-def _describe_writers(found: Writers) -> str:
-    number = len(found.others)
+def _describe_writers(writers: Writers) -> str:
+    number = len(writers.others)
     if not number:
-        return "this process has the file open for writing" if found.here else ""
+        return "this process has the file open for writing" if writers.here else ""
     processes = count(number, "other process", "other processes")
-    pids = f" (PID {', '.join(map(str, found.others))})" if number <= 3 else ""
+    pids = f" (PID {', '.join(map(str, writers.others))})" if number <= 3 else ""
     return f"{processes} {'has' if number == 1 else 'have'} the file open for writing{pids}"
 
 
@@ -254,7 +278,9 @@ class ExecutorAvailability:
                     self._denied = str(error).splitlines()[0]
             if self._denied is not None:
                 return f"unknown: this role may not read executor activity ({self._denied})"
-            likelihood, evidence = self._evaluate(version, application)
+            versions = {version} if version else self._latest(application)
+            target = _Target(version, application, frozenset(versions))
+            likelihood, evidence = self._evaluate(target)
             limits, registered = self._limits(queue)
             if likelihood == "likely" and not registered:
                 likelihood = "unknown"
@@ -263,16 +289,13 @@ class ExecutorAvailability:
 
     # Evaluating
 
-    def _evaluate(self, version: str | None, application: str | None) -> _Estimate:
-        wanted = {version} if version else self._latest(application)
-        label = f"version {' or '.join(sorted(wanted))}" if wanted else "any version"
-        if version is None and wanted:
-            label += " (the latest)"
+    def _evaluate(self, target: _Target) -> _Estimate:
+        label = target.label
         own = [
             activity
             for activity in self._activities
-            if (not wanted or activity.version in wanted)
-            and (application is None or activity.application in (None, application))
+            if (not target.versions or activity.version in target.versions)
+            and target.has_application(activity.application)
         ]
         last = max(own, key=lambda activity: activity.last, default=None)
         age = None if last is None else max(0.0, (self._now - last.last) / 1000)
@@ -282,153 +305,159 @@ class ExecutorAvailability:
             else f"{label} was last active {lasted(age)} ago (executor {last.executor})"
         )
         recent = age is not None and age <= RECENT_SECONDS
-        found = self._connections(wanted, application)
-        if last is not None and not self._may_be_open(last, found):
+        connections = self._classify_connections(target)
+        if last is not None and not self._may_be_open(last, connections):
             recent = False
-        launched = self._launched(wanted, found)
+        launched = self._launched(target, connections)
         if launched is False:
             # The processes that are alive started when other versions were deployed.
             recent = False
-        opened = found.describe()
-        if not found.candidates:
-            absent = self._absent(found)
+        opened = connections.describe()
+        if not connections.candidates:
+            absent = self._absent(connections)
             if absent is not None:
                 return _Estimate("unlikely", f"{absent}; {history}")
-        elif found.silent is not None and found.silent > SILENT_SECONDS:
+        elif connections.silent is not None and connections.silent > SILENT_SECONDS:
             return _Estimate(
-                "unlikely" if found.silent > DEAD_SECONDS else "unknown",
-                f"{history}; {opened}, but none has sent a statement for {lasted(found.silent)} "
-                "(a live executor sends one about every second)",
+                "unlikely" if connections.silent > DEAD_SECONDS else "unknown",
+                f"{history}; {opened}, but none has sent a statement for "
+                f"{lasted(connections.silent)} (a live executor sends one about every second)",
             )
         if recent:
-            invisible = self._invisible(found)
-            if not found.candidates and invisible:
+            invisible = self._invisible(connections)
+            if not connections.candidates and invisible:
                 return _Estimate("unknown", f"{history}, but {invisible}")
-            return _Estimate("likely", history + (f", and {opened}" if found.candidates else ""))
-        if found.own or (not wanted and found.dbos):
+            return _Estimate(
+                "likely", history + (f", and {opened}" if connections.candidates else "")
+            )
+        if connections.own or (not target.versions and connections.dbos):
             return _Estimate("likely", f"{opened}; {history}")
-        known = [one for one in self._versions if one.name in wanted]
-        if wanted and self._versions and not known and last is None:
-            names = [one.name for one in self._versions[::-1]]
+        known = [version for version in self._versions if version.name in target.versions]
+        if target.versions and self._versions and not known and last is None:
+            names = [version.name for version in self._versions[::-1]]
             registered = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
             return _Estimate(
                 "unlikely", f"no executor has registered {label} (registered: {registered})"
             )
         return self._evaluate_registration(
-            version, wanted, application, found, known, own, label, history, launched=launched
+            target, connections, known, own, history, launched=launched
         )
 
     def _evaluate_registration(
         self,
-        version: str | None,
-        wanted: Collection[str],
-        application: str | None,
-        found: _Connections,
+        target: _Target,
+        connections: _Connections,
         known: Sequence[_Version],
         own: Sequence[_Activity],
-        label: str,
         history: str,
         *,
         launched: bool | None,
     ) -> _Estimate:
         """Evaluate the registration of a version that has no recent activity."""
-        created = max((one.created for one in known if one.created), default=None)
+        created = max((version.created for version in known if version.created), default=None)
         age = None if created is None else max(0.0, (self._now - created) / 1000)
         if age is not None:
-            history = f"{label} was registered {lasted(age)} ago; {history}"
-        opened = found.describe()
-        if launched and found.dbos:
+            history = f"{target.label} was registered {lasted(age)} ago; {history}"
+        opened = connections.describe()
+        if launched and connections.dbos:
             return _Estimate(
                 "likely",
                 f"{history}; {opened}, and one process started when that version was registered",
             )
-        if found.dbos:
-            likelihood, evidence = self._evaluate_unknown_version(
-                wanted, application, found, created, own
-            )
-            if launched is False and likelihood == "likely" and version:
+        if connections.dbos:
+            likelihood, evidence = self._evaluate_unknown_version(target, connections, created, own)
+            if launched is False and likelihood == "likely" and target.version:
                 likelihood = "unknown"
                 evidence += ", but their processes started when other versions were registered"
             return _Estimate(likelihood, f"{history}; {evidence}")
         if age is not None and age <= RECENT_SECONDS:
-            invisible = self._invisible(found)
-            if not found.candidates and invisible:
+            invisible = self._invisible(connections)
+            if not connections.candidates and invisible:
                 return _Estimate("unknown", f"{history}; {invisible}")
             return _Estimate("likely", history + (f"; {opened}" if opened else ""))
-        reason = opened if found.candidates else self._hidden or self._invisible(found)
+        reason = opened if connections.candidates else self._hidden or self._invisible(connections)
         return _Estimate("unknown", history + (f"; {reason}" if reason else ""))
 
-    def _absent(self, found: _Connections) -> str | None:
+    def _absent(self, connections: _Connections) -> str | None:
         """Return the evidence that no executor is alive; ``None`` if there is none."""
         if self._hidden is not None:
             return None
-        if found.writers is not None:
-            if found.writers.complete and not found.writers.here:
+        if connections.writers is not None:
+            if connections.writers.complete and not connections.writers.here:
                 return "no other process on this machine has the file open for writing"
             return None
-        return found.describe() or "no DBOS process is connected to the database"
+        return connections.describe() or "no DBOS process is connected to the database"
 
     @staticmethod
-    def _invisible(found: _Connections) -> str | None:
+    def _invisible(connections: _Connections) -> str | None:
         """Return that no process is visible, where some may be invisible."""
-        if found.writers is not None and not found.writers.here:
+        if connections.writers is not None and not connections.writers.here:
             return "no visible process has the file open for writing"
         return None
 
     def _evaluate_unknown_version(
         self,
-        wanted: Collection[str],
-        application: str | None,
-        found: _Connections,
+        target: _Target,
+        connections: _Connections,
         created: int | None,
         own: Sequence[_Activity],
     ) -> _Estimate:
-        """Estimate whether executors of an unknown version are of the wanted one."""
-        opened = found.describe()
+        """Estimate whether executors of an unknown version are of a wanted one."""
+        opened = connections.describe()
         since = self._now - RECENT_SECONDS * 1000
-        others = [one for one in self._activities if one.version not in wanted]
+        others = [
+            activity for activity in self._activities if activity.version not in target.versions
+        ]
         other_versions = [
-            one.created
-            for one in self._versions
-            if one.name not in wanted
-            and one.created
-            and (application is None or one.application in (None, application))
+            version.created
+            for version in self._versions
+            if version.name not in target.versions
+            and version.created
+            and target.has_application(version.application)
         ]
         # No registration lies in the future, even if this clock is behind.
         created = None if created is None else min(created, self._now)
-        active = [one for one in others if one.last >= since and self._may_be_open(one, found)]
+        active = [
+            activity
+            for activity in others
+            if activity.last >= since and self._may_be_open(activity, connections)
+        ]
         if active:
-            names = ", ".join(sorted({str(one.version) for one in active}))
+            names = ", ".join(sorted({str(activity.version) for activity in active}))
             evidence = f"{opened}; version {names} is active"
             # The newest process may have replaced those without activity since its start.
-            newest_start = max(found.starts, default=0)
-            executors = {(one.executor, one.version) for one in active if one.last >= newest_start}
-            if found.listening is not None and found.listening <= len(executors):
+            newest_start = max(connections.starts, default=0)
+            executors = {
+                (activity.executor, activity.version)
+                for activity in active
+                if activity.last >= newest_start
+            }
+            if connections.listening is not None and connections.listening <= len(executors):
                 return _Estimate("unlikely", f"{evidence}, and no other DBOS process is connected")
             newest = created is not None and created >= max(other_versions, default=0)
             deployed = created is not None and self._now - created <= DEPLOYED_SECONDS * 1000
             return _Estimate("likely" if newest and deployed else "unknown", evidence)
         # The version that was registered or active last is likely to be connected.
-        last = max([one.last for one in own] + ([created] if created else []), default=-1)
-        other_last = max([one.last for one in others] + other_versions, default=0)
+        last = max([activity.last for activity in own] + ([created] if created else []), default=-1)
+        other_last = max([activity.last for activity in others] + other_versions, default=0)
         return _Estimate("likely" if last >= other_last else "unknown", opened)
 
     @staticmethod
-    def _may_be_open(activity: _Activity, found: _Connections) -> bool:
+    def _may_be_open(activity: _Activity, connections: _Connections) -> bool:
         """Return whether the executor may be among what is open: it was connected when active."""
         # SQLite may round the time of an activity down to the second.
-        rounding = 999 if found.writers is not None and activity.last % 1000 == 0 else 0
-        return found.opened is None or found.opened <= activity.last + rounding
+        rounding = 999 if connections.writers is not None and activity.last % 1000 == 0 else 0
+        return connections.opened is None or connections.opened <= activity.last + rounding
 
-    def _launched(self, wanted: Collection[str], found: _Connections) -> bool | None:
+    def _launched(self, target: _Target, connections: _Connections) -> bool | None:
         """Return whether a process started when a wanted version was registered.
 
         ``False``: each started when another version was registered. ``None``: unknown.
         """
-        if not found.starts or len(found.starts) != found.listening:
+        if not connections.starts or len(connections.starts) != connections.listening:
             return None
-        versions = [self._registered_at(start) for start in found.starts]
-        if any(version in wanted for version in versions if version is not None):
+        versions = [self._registered_at(start) for start in connections.starts]
+        if any(version in target.versions for version in versions):
             return True
         return None if None in versions else False
 
@@ -452,27 +481,28 @@ class ExecutorAvailability:
         every application's latest version run work without an application.
         """
         owners = {version.application for version in self._versions}
-        wanted = {application} if application is not None else owners
         latest: set[str] = set()
-        for owner in wanted:
-            visible = [one for one in self._versions if one.application in (None, owner)]
+        for owner in {application} if application is not None else owners:
+            visible = [
+                version for version in self._versions if version.application in (None, owner)
+            ]
             if visible:
-                latest.add(max(visible, key=lambda one: one.timestamp or 0).name)
+                latest.add(max(visible, key=lambda version: version.timestamp or 0).name)
         return latest
 
-    def _connections(self, wanted: Collection[str], application: str | None) -> _Connections:
-        found = _Connections(writers=self._writers)
+    def _classify_connections(self, target: _Target) -> _Connections:
+        connections = _Connections(writers=self._writers)
         if self._writers is not None:
-            found.dbos = len(self._writers.others)
-            found.possible = int(self._writers.here)
-            found.listening = found.dbos + found.possible
-            found.starts = self._writers.started_ms
-            found.opened = min(found.starts, default=None)
-            return found
+            connections.dbos = len(self._writers.others)
+            connections.possible = int(self._writers.here)
+            connections.listening = connections.dbos + connections.possible
+            connections.starts = self._writers.started_ms
+            connections.opened = min(connections.starts, default=None)
+            return connections
         if self._hidden is not None:
-            return found
-        applications = {one.application for one in self._versions}
-        applications |= {one.application for one in self._activities}
+            return connections
+        applications = {version.application for version in self._versions}
+        applications |= {activity.application for activity in self._activities}
         applications -= {None}
         registered = {version.name for version in self._versions}
         dbos: list[_ConnectionGroup] = []
@@ -482,23 +512,23 @@ class ExecutorAvailability:
             if name == _CLIENT or name.startswith(_TOOLS):
                 continue
             if name.startswith(_TYPESCRIPT):
-                version = _version(name, wanted, registered)
-                if version in wanted:
-                    found.own += group.count
+                version = _version(name, target.versions, registered)
+                if version in target.versions:
+                    connections.own += group.count
                 elif version:
-                    found.add_other(f"version {version}", group.count)
+                    connections.add_other(f"version {version}", group.count)
                     continue
                 else:
-                    found.dbos += group.count
+                    connections.dbos += group.count
             elif name == _PYTHON or group.works or name in applications:
                 # The Go SDK names its connections after the application.
-                if application is not None and name in applications - {application}:
-                    found.add_other(f"application {name}", group.count)
+                if not target.has_application(name) and name in applications:
+                    connections.add_other(f"application {name}", group.count)
                     continue
-                found.dbos += group.count
+                connections.dbos += group.count
             else:
-                found.possible += group.count
-                found.possible_names.append(name)
+                connections.possible += group.count
+                connections.possible_names.append(name)
                 possible.append(group)
                 continue
             dbos.append(group)
@@ -506,16 +536,18 @@ class ExecutorAvailability:
         # The role may not see the activity of some sessions.
         visible = all(group.last is not None for group in groups)
         if visible:
-            found.opened = min((group.opened for group in groups if group.opened), default=None)
+            connections.opened = min(
+                (group.opened for group in groups if group.opened), default=None
+            )
             listening = sum(group.listens for group in groups)
             if listening:
-                found.listening = listening
-                found.starts = tuple(start for group in groups for start in group.starts)
+                connections.listening = listening
+                connections.starts = tuple(start for group in groups for start in group.starts)
         statements = [group.last for group in dbos or possible]
         known = [moment for moment in statements if moment is not None]
         if known and len(known) == len(statements):
-            found.silent = max(0.0, (self._now - max(known)) / 1000)
-        return found
+            connections.silent = max(0.0, (self._now - max(known)) / 1000)
+        return connections
 
     def _limits(self, queue: str | None) -> tuple[str, bool]:
         """Return the queue's limits as the end of a sentence, and whether the queue is known."""
@@ -523,18 +555,18 @@ class ExecutorAvailability:
             return "", True
         if not self._queries.catalog.has("queues", "name"):
             return "", True
-        found = self._queues.get(queue)
-        if found is None:
+        settings = self._queues.get(queue)
+        if settings is None:
             return f"; no queue {queue!r} is registered in the database", False
         parts = []
-        if found.concurrency is not None:
-            parts.append(f"runs {found.concurrency} at a time")
-        if found.rate is not None:
-            parts.append(f"starts {found.rate} per {_number(found.period)} s")
-        if found.running:
-            parts.append(f"{found.running} running")
-        if found.waiting:
-            parts.append(f"{found.waiting} waiting")
+        if settings.concurrency is not None:
+            parts.append(f"runs {settings.concurrency} at a time")
+        if settings.rate is not None:
+            parts.append(f"starts {settings.rate} per {_number(settings.period)} s")
+        if settings.running:
+            parts.append(f"{settings.running} running")
+        if settings.waiting:
+            parts.append(f"{settings.waiting} waiting")
         return (f"; queue {queue!r}: {', '.join(parts)}" if parts else ""), True
 
     # Reading
@@ -549,7 +581,7 @@ class ExecutorAvailability:
             self._add(row)
         self._versions.sort(key=lambda version: version.timestamp or 0)
         since = self._now - ACTIVITY_SECONDS * 1000
-        self._activities = [one for one in self._activities if one.last >= since]
+        self._activities = [activity for activity in self._activities if activity.last >= since]
         if not postgres and self._location is not None and self._location.path is not None:
             self._writers = find_writers(self._location.path)
         if not postgres and self._writers is None:
@@ -667,16 +699,16 @@ class ExecutorAvailability:
 
     def _registered(self) -> list[sa.Select[Any]]:
         table, column = self._queries.catalog.table("application_versions"), self._queries.column
-        if not {"version_name", "version_timestamp"} <= set(table.c.keys()):
+        if not {"onename", "onetimestamp"} <= set(table.c.keys()):
             return []
         return [
             self._part(
                 "version",
                 table,
-                s1=table.c.version_name,
+                s1=table.c.onename,
                 s2=column(table, "application_name"),
                 i1=column(table, "created_at"),
-                i2=table.c.version_timestamp,
+                i2=table.c.onetimestamp,
             )
         ]
 

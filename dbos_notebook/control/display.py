@@ -205,7 +205,7 @@ def watch(
                 for workflow_id in waiting:
                     records.pop(workflow_id, None)
                 records |= found
-                waiting = [one for one in waiting if one in found and found[one].active]
+                waiting = [key for key in waiting if key in found and found[key].active]
             elapsed = time.monotonic() - started
             if elapsed > DISPLAY_DELAY_SECONDS:
                 table.show(records, waiting)
@@ -266,12 +266,18 @@ def _progress(
     waiting: Sequence[str],
 ) -> tuple[str, dict[str, int], list[list[str]]]:
     """Return the heading, the counts by status, and the rows of a live table."""
-    totals = Counter(records[one].status if one in records else DELETED for one in ids)
+    totals = Counter(
+        records[workflow_id].status if workflow_id in records else DELETED for workflow_id in ids
+    )
     counts = {status: totals[status] for status in [*STATUSES, DELETED] if totals[status]}
     rows = [
-        [printable(records[one].name or ""), printable(one), printable(records[one].status)]
-        for one in waiting[:MAX_WAITING_WORKFLOWS]
-        if one in records
+        [
+            printable(records[workflow_id].name or ""),
+            printable(workflow_id),
+            printable(records[workflow_id].status),
+        ]
+        for workflow_id in waiting[:MAX_WAITING_WORKFLOWS]
+        if workflow_id in records
     ]
     if len(waiting) > MAX_WAITING_WORKFLOWS:
         rows.append([f"… and {len(waiting) - MAX_WAITING_WORKFLOWS:,} more", "", ""])

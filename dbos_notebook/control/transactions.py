@@ -326,15 +326,21 @@ def update_outcomes(session: Session, transactions: Sequence[Transaction]) -> No
     Their rows must be read in another session afterwards: this session's snapshot is older than
     the answer.
     """
-    known = [one for one in transactions if one.started is not None and one.server]
+    known = [
+        transaction
+        for transaction in transactions
+        if transaction.started is not None and transaction.server
+    ]
     if not known:
         return
     statement = sa.text(_ENDED_SQL.format(address=_ADDRESS_SQL)).bindparams(
-        pids=_array([one.pid for one in known]),
-        servers=_array([one.server for one in known]),
-        starts=_array([one.started for one in known]),
+        pids=_array([transaction.pid for transaction in known]),
+        servers=_array([transaction.server for transaction in known]),
+        starts=_array([transaction.started for transaction in known]),
         addresses="{"
-        + ",".join(f'"{one.address}"' if one.address else "NULL" for one in known)
+        + ",".join(
+            f'"{transaction.address}"' if transaction.address else "NULL" for transaction in known
+        )
         + "}",
     )
     for row in session.rows(statement):
