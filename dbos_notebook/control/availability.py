@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from dbos_notebook.control.records import INTERNAL_QUEUE
 from dbos_notebook.database.postgres import PostgresSession
 from dbos_notebook.database.sqlite_file import Writers, find_writers
-from dbos_notebook.text import count, lasted
+from dbos_notebook.text import duration, plural
 
 if TYPE_CHECKING:
     from dbos_notebook.database.location import Location
@@ -214,14 +214,14 @@ class _Connections:
 
 
 def _format_connections(number: int, kind: str = "") -> str:
-    return f"{count(number, 'connection')} {kind}{'is' if number == 1 else 'are'}"
+    return f"{plural(number, 'connection')} {kind}{'is' if number == 1 else 'are'}"
 
 
 def _describe_writers(writers: Writers) -> str:
     number = len(writers.others)
     if not number:
         return "this process has the file open for writing" if writers.here else ""
-    processes = count(number, "other process", "other processes")
+    processes = plural(number, "other process", "other processes")
     pids = f" (PID {', '.join(map(str, writers.others))})" if number <= 3 else ""
     return f"{processes} {'has' if number == 1 else 'have'} the file open for writing{pids}"
 
@@ -302,7 +302,8 @@ class ExecutorAvailability:
         history = (
             f"{label} has no recent activity"
             if last is None or age is None
-            else f"{label} was last active {lasted(age)} ago (executor {last.executor})"
+            else f"{label} was last active {duration(age, approximate=True)} ago "
+            f"(executor {last.executor})"
         )
         recent = age is not None and age <= RECENT_SECONDS
         connections = self._classify_connections(target)
@@ -321,7 +322,8 @@ class ExecutorAvailability:
             return _Estimate(
                 "unlikely" if connections.silent > DEAD_SECONDS else "unknown",
                 f"{history}; {opened}, but none has sent a statement for "
-                f"{lasted(connections.silent)} (a live executor sends one about every second)",
+                f"{duration(connections.silent, approximate=True)} "
+                "(a live executor sends one about every second)",
             )
         if recent:
             invisible = self._invisible(connections)
@@ -357,7 +359,9 @@ class ExecutorAvailability:
         created = max((version.created for version in known if version.created), default=None)
         age = None if created is None else max(0.0, (self._now - created) / 1000)
         if age is not None:
-            history = f"{target.label} was registered {lasted(age)} ago; {history}"
+            history = (
+                f"{target.label} was registered {duration(age, approximate=True)} ago; {history}"
+            )
         opened = connections.describe()
         if launched and connections.dbos:
             return _Estimate(

@@ -14,7 +14,7 @@ from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import DatabaseConnectionError
 from dbos_notebook.html import environment
 from dbos_notebook.status import STATUSES
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     import jinja2
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 50
 """Rows that a cell displays; ``to_frame()`` has all."""
 MAX_TITLE_CHARACTERS = 500
-"""Characters of a title or note; ``printable`` limits the cells of a table to fewer."""
+"""Characters of a title or note; ``sanitize`` limits the cells of a table to fewer."""
 MAX_CELL_WIDTH = 60
 """Characters to which a column of a plain-text table is padded at most."""
 WRAPPED_COLUMNS = ("workflow_id", "new_workflow_id", "effect", "detail", "will_run")
@@ -73,7 +73,7 @@ class TableRepr:
         columns = [name for name in self.columns if frame[name].notna().any()]
         # A row stays one line, whatever characters a workflow's name contains.
         rows = [
-            ["" if pd.isna(value) else printable(value) for value in values]
+            ["" if pd.isna(value) else sanitize(value) for value in values]
             for values in frame[columns].itertuples(index=False)
         ]
         return columns, rows, len(self.frame) - len(frame)
@@ -83,8 +83,8 @@ class TableRepr:
         columns, rows, omitted = self._table()
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
         lines = [
-            f"{printable(self.title, MAX_TITLE_CHARACTERS)}: {counts or 'nothing'}",
-            *(f"  {printable(note, MAX_TITLE_CHARACTERS)}" for note in self.notes),
+            f"{sanitize(self.title, MAX_TITLE_CHARACTERS)}: {counts or 'nothing'}",
+            *(f"  {sanitize(note, MAX_TITLE_CHARACTERS)}" for note in self.notes),
         ]
         widths = [
             min(MAX_CELL_WIDTH, max(len(cell) for cell in column))
@@ -104,9 +104,9 @@ class TableRepr:
             _templates()
             .get_template("table.html.j2")
             .render(
-                title=printable(self.title, MAX_TITLE_CHARACTERS),
+                title=sanitize(self.title, MAX_TITLE_CHARACTERS),
                 counts={name: count for name, count in self.counts.items() if count},
-                notes=[printable(note, MAX_TITLE_CHARACTERS) for note in self.notes],
+                notes=[sanitize(note, MAX_TITLE_CHARACTERS) for note in self.notes],
                 headers=[name.replace("_", " ") for name in columns],
                 columns=columns,
                 wrapped=WRAPPED_COLUMNS,
@@ -148,7 +148,7 @@ def progress_bar(title: str, total: int, *, enabled: bool | None = None) -> tqdm
     if enabled is None and in_notebook():
         enabled = True
     return tqdm(
-        desc=printable(title),
+        desc=sanitize(title),
         total=total,
         disable=None if enabled is None else not enabled,
         delay=DISPLAY_DELAY_SECONDS,
@@ -272,9 +272,9 @@ def _progress(
     counts = {status: totals[status] for status in [*STATUSES, DELETED] if totals[status]}
     rows = [
         [
-            printable(records[workflow_id].name or ""),
-            printable(workflow_id),
-            printable(records[workflow_id].status),
+            sanitize(records[workflow_id].name or ""),
+            sanitize(workflow_id),
+            sanitize(records[workflow_id].status),
         ]
         for workflow_id in waiting[:MAX_WAITING_WORKFLOWS]
         if workflow_id in records

@@ -23,7 +23,7 @@ from dbos_notebook.errors import (
     ReadOnlyError,
     UnsupportedRevisionError,
 )
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     from dbos_notebook.database.catalog import Catalog
@@ -348,7 +348,7 @@ def _check_server(
         if row["row_security"]:
             row_security.add(table)
         if row["sequences"]:
-            missing.append(f"USAGE ON SEQUENCE {', '.join(map(printable, row['sequences']))}")
+            missing.append(f"USAGE ON SEQUENCE {', '.join(map(sanitize, row['sequences']))}")
         if row["whole"]:
             continue
         lacking = sorted(set(columns) & set(row["missing"] or ()))
@@ -394,7 +394,7 @@ def _missing_function(reader: Reader, name: str) -> PermissionDeniedError:
 
 
 def _role(row: Mapping[str, Any]) -> str:
-    return printable(str(row["role"]))
+    return sanitize(str(row["role"]))
 
 
 def not_allowed(location: Location, reason: str) -> PermissionDeniedError:

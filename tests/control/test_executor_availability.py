@@ -136,7 +136,7 @@ def test_an_idle_application_that_was_just_deployed_and_then_killed(
             "likely: version v1 (the latest) was registered"
         )
         before = availability_of(url, "v0")
-        assert before.startswith("unknown: version v0 was registered 2 d ago"), before
+        assert before.startswith("unknown: version v0 was registered about 2 d ago"), before
         missing = availability_of(url, "v7")
         assert missing == "unlikely: no executor has registered version v7 (registered: v1, v0)"
     wait_for_disconnect(url)
@@ -240,7 +240,7 @@ def test_a_redeployed_version_that_has_run_nothing_since(url: str, effects: Path
     """Its registration dates from its first deployment."""
     with running(url, "v0", effects):
         found = availability_of(url, "v0")
-    assert found.startswith("likely: version v0 was registered 2 d ago"), found
+    assert found.startswith("likely: version v0 was registered about 2 d ago"), found
     assert "connections of DBOS processes of unknown version are open" in found
 
 
@@ -290,7 +290,7 @@ def test_programs_that_cannot_be_executors_are_not_taken_for_them(
         assert availability_of(url, "v0").startswith("unlikely: no DBOS process is connected")
         with psycopg.connect(url, application_name="shop-web"):
             found = availability_of(url, "v0")
-            assert found.startswith("unknown: version v0 was registered 2 d ago"), found
+            assert found.startswith("unknown: version v0 was registered about 2 d ago"), found
             assert "1 connection is open that may belong to DBOS processes ('shop-web')" in found
 
 
@@ -357,7 +357,7 @@ def test_behind_a_transaction_pooler_silence_is_not_death(
             found = availability_of(url, "v1")
             assert found.startswith(("unknown", "likely")), found
             found = availability_of(pooled, "v1")
-            assert found.startswith("unknown: version v1 was registered 2 d ago"), found
+            assert found.startswith("unknown: version v1 was registered about 2 d ago"), found
             assert "this connection goes through a connection pooler" in found
         time.sleep(0.5)
         monkeypatch.setattr(availability, "SILENT_SECONDS", 0.2)
@@ -375,7 +375,7 @@ def test_a_standby_says_nothing_of_the_primary(
     # A base backup copies every database of a server, and this one has no others.
     with start_standby(own_postgres) as standby:
         found = availability_of(standby.url(database), "v0")
-    assert found.startswith("unknown: version v0 was registered 2 d ago"), found
+    assert found.startswith("unknown: version v0 was registered about 2 d ago"), found
     assert "a standby does not show who is connected to the primary" in found
 
 
@@ -420,7 +420,7 @@ def test_what_finished_is_seen_where_the_database_has_no_time_of_it(
         found = availability.ExecutorAvailability(
             session, client._store.queries, client.location
         ).estimate(None, None, None)
-    assert re.search(r"any version was last active [\d.]+ (ms|s) ago", found), found
+    assert re.search(r"any version was last active (< 1|about \d+) s ago", found), found
 
 
 def test_the_typescript_sdk_names_its_version(
