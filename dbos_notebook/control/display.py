@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -36,11 +36,13 @@ class TableRepr:
     Attributes
     ----------
     counts
-        How many lines per word, with the word's class in the style.
+        The number of rows per verdict or outcome.
     notes
         Sentences that stand above the table.
     columns
         Which of the frame's columns are shown; those without a value go.
+    labels
+        What is shown instead of a verdict.
     """
 
     title: str
@@ -49,6 +51,7 @@ class TableRepr:
     frame: pd.DataFrame
     columns: Sequence[str]
     whole: str = ".to_frame()"
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def _table(self) -> tuple[list[str], list[list[str]], int]:
         import pandas as pd
@@ -65,7 +68,11 @@ class TableRepr:
     def text(self) -> str:
         """Return it as plain text."""
         columns, rows, more = self._table()
-        counts = ", ".join(f"{count:,} {word}" for word, count in self.counts.items() if count)
+        counts = ", ".join(
+            f"{count:,} {self.labels.get(name, name)}"
+            for name, count in self.counts.items()
+            if count
+        )
         lines = [
             f"{printable(self.title, SHOWN_CHARACTERS)}: {counts or 'nothing'}",
             *(f"  {printable(note, SHOWN_CHARACTERS)}" for note in self.notes),
@@ -89,7 +96,8 @@ class TableRepr:
             .get_template("table.html.j2")
             .render(
                 title=printable(self.title, SHOWN_CHARACTERS),
-                counts={word: count for word, count in self.counts.items() if count},
+                counts={name: count for name, count in self.counts.items() if count},
+                labels=self.labels,
                 notes=[printable(note, SHOWN_CHARACTERS) for note in self.notes],
                 columns=[name.replace("_", " ") for name in columns],
                 names=columns,

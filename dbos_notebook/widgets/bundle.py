@@ -20,7 +20,7 @@ _COMMENT = re.compile(r"^[ \t]*(?:/\*\*(?:(?!\*/).)*\*/|//[^\n]*)\n", re.MULTILI
 _STATUS_STYLE = '@import "./status.css";\n'
 
 _OUTCOMES = {
-    "do": "SUCCESS",
+    "ready": "SUCCESS",
     "done": "SUCCESS",
     "unchanged": "CANCELLED",
     "refused": "ERROR",

@@ -131,7 +131,7 @@ def say(call: Callable[[dn.Client], Any], client: dn.Client, said: Said) -> None
 def test_what_is_cut_while_it_commits_is_unknown_until_the_commit_has_ended(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.5)
+    monkeypatch.setattr(controller, "IN_DOUBT_SECONDS", 0.5)
     delay = Delay(server)
     said = {operation: Said() for operation in VERBS}
     threads = [
@@ -152,7 +152,7 @@ def test_what_is_cut_while_it_commits_is_unknown_until_the_commit_has_ended(
         }
         assert outcomes == {operation: {"unknown"} for operation in VERBS}
         assert all(isinstance(each.error, dn.PartialFailureError) for each in said.values())
-        assert "receipt.check() asks again" in said["cancel"].receipt.lines[0].detail
+        assert "receipt.check() reads it again" in said["cancel"].receipt.lines[0].detail
         # Nothing has changed: who asks again is told no more.
         assert said["fork"].receipt.check().counts["unknown"] == 1
     finally:
@@ -162,7 +162,7 @@ def test_what_is_cut_while_it_commits_is_unknown_until_the_commit_has_ended(
         assert {line.outcome for line in each.receipt.check().lines} == {"done"}, operation
     # The error says how to go on: with the same ID, which makes no second fork.
     fork = said["fork"]
-    assert "plan.apply() goes on" in str(fork.error)
+    assert "error.plan.apply() continues" in str(fork.error)
     assert fork.error.plan.apply().counts["unchanged"] == 1
     with dn.connect(shop.url) as db:
         assert db.workflows(forked_from="checkout-1")["workflow_id"].tolist() == [
@@ -202,7 +202,7 @@ def _waits_for_a_lock(server: PostgresServer) -> bool:
 def test_a_commit_that_takes_too_long_is_not_cancelled_and_its_receipt_says_what_it_waits_for(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.2)
+    monkeypatch.setattr(controller, "IN_DOUBT_SECONDS", 0.2)
     delay, client, said = Delay(server), shop.client(statement_timeout=1.0), Said()
     delay.set(True)
     try:
@@ -224,7 +224,7 @@ def test_a_commit_that_takes_too_long_is_not_cancelled_and_its_receipt_says_what
 def test_a_session_under_another_role_cannot_see_its_own_commit_and_does_not_deny_it(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.3)
+    monkeypatch.setattr(controller, "IN_DOUBT_SECONDS", 0.3)
     name = str(make_url(shop.url).database)
     with server.admin(name) as admin:
         for statement in (

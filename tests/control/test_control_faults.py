@@ -82,7 +82,7 @@ def test_an_interrupted_bulk_fork_tells_what_was_done_and_can_go_on(still: dn.Cl
     receipt = caught.value.receipt
     assert 20 < receipt.counts["done"] < COUNT
     assert_true_of_forks(still, receipt, ids)
-    assert "not begun: interrupted" in set(receipt.to_frame()["detail"])
+    assert "not started: interrupted" in set(receipt.to_frame()["detail"])
     assert still.last_receipt() is receipt
     # The same call goes on where it was stopped, and makes none twice.
     rest = still.fork(ids, "first", key="go on", confirm=True)
@@ -130,7 +130,7 @@ def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
 
         thread = threading.Thread(target=watch)
         thread.start()
-        with pytest.raises(dn.PartialFailureError, match="broke off") as caught:
+        with pytest.raises(dn.PartialFailureError, match="did not complete") as caught:
             db.fork(ids, "first", key="gone", confirm=True)
         thread.join()
     receipt = caught.value.receipt
@@ -162,12 +162,15 @@ def test_a_database_that_goes_away_while_a_repair_waits(
     # Nobody runs v9, so the repair waits for the child's fork.
     timer = threading.Timer(1.0, switch, [True])
     timer.start()
-    with pytest.raises(dn.PartialFailureError, match="broke off") as caught:
+    with pytest.raises(dn.PartialFailureError, match="did not complete") as caught:
         db.repair("parent-6-bad", application_version="v9", timeout=60)
     timer.join()
     child, parent = caught.value.receipt.lines
     assert (child.outcome, parent.outcome) == ("done", "unchanged")
-    assert parent.detail == "not begun: it broke off; the same call again goes on"
+    assert (
+        parent.detail
+        == "not started: the repair failed before it; repeat the same call to continue"
+    )
     switch(False)
     assert caught.value.receipt.check().counts["done"] == 1
     assert forks(db, ["parent-6-bad-1", "parent-6-bad"]) == {
@@ -209,7 +212,7 @@ def test_an_interrupted_bulk_cancel_is_true_row_by_row(still: dn.Client) -> None
 def test_ctrl_c_while_waiting_stops_the_watching_alone(still: dn.Client) -> None:
     begun = time.monotonic()
     thread = interrupt_when(lambda: time.monotonic() > begun + 0.5)
-    with pytest.raises(dn.ControlInterrupt, match="the workflows go on") as caught:
+    with pytest.raises(dn.ControlInterrupt, match="the workflows continue") as caught:
         still.wait(["queued-1", "checkout-1"])
     thread.join()
     assert caught.value.workflows["status"].tolist() == ["ENQUEUED", "SUCCESS"]
@@ -219,21 +222,20 @@ def test_ctrl_c_while_waiting_stops_the_watching_alone(still: dn.Client) -> None
 def test_what_is_deleted_in_between_does_not_stop_the_rest_of_its_batch(still: dn.Client) -> None:
     ids = fill(still, "CANCELLED")
     plan = still.resume(ids, plan=True)
-    look, gone = plan.operation.look, ids[7]
-    looked = []
+    evaluate, gone = plan.operation.evaluate, ids[7]
+    evaluated = []
 
-    def look_then_lose(*arguments: object) -> object:
-        # Between the plan's last look and the call, somebody deletes one.
-        known = look(*arguments)  # type: ignore[arg-type]
-        looked.append(gone)
-        return known
+    def note_evaluation(*arguments: object) -> object:
+        # Between the plan's last evaluation and the call, somebody deletes one.
+        evaluated.append(gone)
+        return evaluate(*arguments)  # type: ignore[arg-type] # passed on unchanged
 
-    object.__setattr__(plan.operation, "look", look_then_lose)
+    object.__setattr__(plan.operation, "evaluate", note_evaluation)
     call = plan.operation.call
 
     def lose_then_call(client: object, items: object) -> object:
-        if looked:
-            looked.clear()
+        if evaluated:
+            evaluated.clear()
             client.delete_workflow(gone)  # type: ignore[attr-defined]
         return call(client, items)  # type: ignore[arg-type]
 

@@ -116,7 +116,7 @@ def test_ctrl_c_before_the_first_change_ends_the_reading_on_a_silent_network(
         press_after(0.5)
         took, error = seconds(plan.apply, dn.ControlInterrupt)
         assert took < 0.5 + 1.5
-        assert [line.detail for line in error.receipt.lines] == ["not begun: interrupted"]
+        assert [line.detail for line in error.receipt.lines] == ["not started: interrupted"]
         proxy.silent = False
         proxy.cut()
 

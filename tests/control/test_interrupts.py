@@ -62,7 +62,7 @@ def before(plan: dn.Plan, method: str, act: Callable[[], object]) -> None:
 
 def test_ctrl_c_pressed_twice_while_the_receipt_is_read(db: dn.Client) -> None:
     plan = db.fork(["checkout-1", "checkout-2"], "first", plan=True)
-    before(plan, "again", lambda: (press(), press()))
+    before(plan, "reread", lambda: (press(), press()))
     with pytest.raises(dn.ControlInterrupt) as caught:
         plan.apply()
     assert caught.value.receipt.counts["done"] == 2
@@ -72,10 +72,10 @@ def test_ctrl_c_pressed_twice_while_the_receipt_is_read(db: dn.Client) -> None:
 
 def test_ctrl_c_before_the_first_call_begins_none(db: dn.Client) -> None:
     plan = db.cancel(["queued-1", "queued-2"], plan=True)
-    before(plan, "look", press)
+    before(plan, "evaluate", press)
     with pytest.raises(dn.ControlInterrupt) as caught:
         plan.apply()
-    assert set(caught.value.receipt.to_frame()["detail"]) == {"not begun: interrupted"}
+    assert set(caught.value.receipt.to_frame()["detail"]) == {"not started: interrupted"}
     assert set(db.workflows(["queued-1", "queued-2"])["status"]) == {"ENQUEUED"}
 
 
@@ -104,7 +104,7 @@ def test_ctrl_c_while_it_is_logged_loses_no_line(db: dn.Client) -> None:
 
 def test_a_third_press_ends_it_whatever_it_was_about_to_tell(db: dn.Client) -> None:
     plan = db.cancel("queued-1", plan=True)
-    before(plan, "again", lambda: [press() for _ in range(3)])
+    before(plan, "reread", lambda: [press() for _ in range(3)])
     with pytest.raises(KeyboardInterrupt):
         plan.apply()
 
@@ -113,7 +113,7 @@ def test_children_that_went_along_with_their_parent_are_told_of(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(db, "UPDATE {}workflow_status SET status = 'ENQUEUED' WHERE name <> 'x'")
-    monkeypatch.setattr(Cancel, "batch", 1)
+    monkeypatch.setattr(Cancel, "batch_size", 1)
     plan = db.cancel("checkout-1", cancel_children=True, plan=True)
     # In the first call's thread, so that no second begins.
     before(plan, "call", lambda: (press(), time.sleep(0.1)))
@@ -149,9 +149,12 @@ def test_a_trigger_that_lost_its_answer_is_known_and_not_repeated(db: dn.Client)
         plan.apply()
     (line,) = caught.value.receipt.lines
     # Its transaction was committed, so the workflow that it started is known.
-    assert (line.outcome, "though: the line was cut" in line.detail) == ("done", True)
+    assert (line.outcome, "did not return: the line was cut" in line.detail) == ("done", True)
     (line,) = plan.apply().lines
-    assert (line.outcome, line.detail) == ("unchanged", "this plan has done it, or may have")
+    assert (line.outcome, line.detail) == (
+        "unchanged",
+        "already done by this plan, or possibly done",
+    )
     assert len(db.workflows(workflow_id_prefix="sched-")) == 1
 
 

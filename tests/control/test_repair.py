@@ -33,7 +33,7 @@ def test_failed_trees_of_three_levels_are_repaired_and_nothing_is_repeated(
     assert set(failed["status"]) == {"ERROR"}
     before = live.effects()
     plan = steered.repair(ids, **V2, plan=True, timeout=None)
-    assert plan.counts["do"] == 9
+    assert plan.counts["ready"] == 9
     names = plan.to_frame()["name"].tolist()
     assert names == ["leaf"] * 3 + ["middle"] * 3 + ["top"] * 3
     assert not plan.to_frame()["effect"].str.contains("repeats").any()
@@ -91,7 +91,7 @@ def test_what_fails_again_stops_the_way_up_and_another_key_tries_anew(
     status = steered.repair_status([one, f"{one}-2"])
     assert status["state"].tolist() == ["unaddressed", "failed again"]
     again = steered.repair(one, **V2, timeout=30)
-    assert "it failed again. Another key=… tries anew" in again.to_frame()["detail"].iloc[0]
+    assert "it failed again. Pass another key=… to try again" in again.to_frame()["detail"].iloc[0]
     other = steered.repair(one, **V2, key="second try", timeout=30)
     assert other.to_frame()["outcome"].tolist() == ["done", "unchanged"]
 
@@ -151,7 +151,7 @@ def test_waiting_for_children_is_bounded_interruptible_and_goes_on(
     assert steered.repair_status([f"{one}-2-2"])["state"].tolist() == ["in progress"]
     begun = time.monotonic()
     thread = interrupt_when(lambda: time.monotonic() > begun + 1.5)
-    with pytest.raises(dn.ControlInterrupt, match="goes on") as caught:
+    with pytest.raises(dn.ControlInterrupt, match="to continue") as caught:
         steered.repair(one, application_version="v3", queue_name="free")
     thread.join()
     assert [line.outcome for line in caught.value.receipt.lines] == ["unchanged"] * 3
