@@ -54,6 +54,7 @@ from dbos_notebook.errors import (
     ScheduleNotFoundError,
     StepNotFoundError,
 )
+from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
 
 if TYPE_CHECKING:
@@ -429,7 +430,7 @@ class Controller:
             watch(self.read, ids, timeout, title)
         except KeyboardInterrupt:
             frame = self._list(ids)
-            finished = int((~frame["status"].isin(records.ACTIVE)).sum())
+            finished = int((~frame["status"].isin(ACTIVE_STATUSES)).sum())
             raise ControlInterrupt(
                 f"Stopped waiting; the workflows continue. {finished:,} of {len(ids):,} have "
                 "finished: error.workflows.",

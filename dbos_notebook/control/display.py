@@ -11,11 +11,11 @@ from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from dbos_notebook.control.records import ACTIVE, WorkflowRecord
+from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import DatabaseConnectionError
 from dbos_notebook.html import environment
-from dbos_notebook.tables.columns import STATUSES
-from dbos_notebook.text import printable
+from dbos_notebook.status import OUTCOME_STYLES, STATUSES
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     import jinja2
@@ -60,7 +60,7 @@ class TableRepr:
         columns = [name for name in self.columns if shown[name].notna().any()]
         # A line of the table stays one line, whatever a workflow is called.
         rows = [
-            ["" if pd.isna(value) else printable(value) for value in values]
+            ["" if pd.isna(value) else sanitize(value) for value in values]
             for values in shown[columns].itertuples(index=False)
         ]
         return columns, rows, len(self.frame) - len(shown)
@@ -69,13 +69,13 @@ class TableRepr:
         """Return it as plain text."""
         columns, rows, more = self._table()
         counts = ", ".join(
-            f"{count:,} {self.labels.get(name, name)}"
+            f"{count:,} {self.labels.get(name, OUTCOME_STYLES[name].label)}"
             for name, count in self.counts.items()
             if count
         )
         lines = [
-            f"{printable(self.title, SHOWN_CHARACTERS)}: {counts or 'nothing'}",
-            *(f"  {printable(note, SHOWN_CHARACTERS)}" for note in self.notes),
+            f"{sanitize(self.title, SHOWN_CHARACTERS)}: {counts or 'nothing'}",
+            *(f"  {sanitize(note, SHOWN_CHARACTERS)}" for note in self.notes),
         ]
         widths = [
             min(60, max(len(cell) for cell in column))
@@ -95,10 +95,10 @@ class TableRepr:
             _templates()
             .get_template("table.html.j2")
             .render(
-                title=printable(self.title, SHOWN_CHARACTERS),
+                title=sanitize(self.title, SHOWN_CHARACTERS),
                 counts={name: count for name, count in self.counts.items() if count},
                 labels=self.labels,
-                notes=[printable(note, SHOWN_CHARACTERS) for note in self.notes],
+                notes=[sanitize(note, SHOWN_CHARACTERS) for note in self.notes],
                 columns=[name.replace("_", " ") for name in columns],
                 names=columns,
                 wide=WIDE,
@@ -117,7 +117,7 @@ def _templates() -> jinja2.Environment:
 def progress(title: str, counts: Mapping[str, Any], lines: Sequence[Sequence[str]]) -> str:
     """Return the HTML of a live table: counts, and what is still under way."""
     template = _templates().get_template("progress.html.j2")
-    shown = [[printable(cell) for cell in line] for line in lines]
+    shown = [[sanitize(cell) for cell in line] for line in lines]
     return template.render(title=title, counts=counts, lines=shown)
 
 
@@ -257,7 +257,7 @@ def watch(
                         seen[one] = now[one]
                     else:
                         seen.pop(one, None)
-                waiting = [one for one in waiting if one in now and now[one].status in ACTIVE]
+                waiting = [one for one in waiting if one in now and now[one].active]
             took = time.monotonic() - begun
             if display.enabled and took > 1:
                 display.show(*_table(title, ids, seen, waiting))

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from dbos_notebook.control.records import StepRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError, nearest
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 Step: TypeAlias = int | str
 """A step's number, its name, "first", "last" or "failed"."""
@@ -186,7 +186,7 @@ def _resolve_number(workflow_id: str, start_step: Step, steps: Sequence[StepReco
 def _not_found(
     workflow_id: str, step: str, steps: Sequence[StepRecord], name: str = ""
 ) -> StepNotFoundError:
-    names = [printable(step.function_name) for step in steps]
+    names = [sanitize(step.function_name) for step in steps]
     pairs = zip(steps, names[:MAX_SHOWN_STEPS], strict=False)
     listed = ", ".join(f"{step.function_id} {label}" for step, label in pairs)
     if len(steps) > MAX_SHOWN_STEPS:

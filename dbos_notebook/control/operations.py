@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 from dbos_notebook.control import permissions, records
 from dbos_notebook.control.permissions import Needs
 from dbos_notebook.control.queue_selection import KnownQueues, choose_for_resume, read_queues
-from dbos_notebook.control.records import FINAL, WorkflowRecord
+from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import FilterError
+from dbos_notebook.status import COMPLETED_STATUSES, WAITING_STATUSES
 from dbos_notebook.tables.filters import (
     as_epoch_ms,
     as_name,
@@ -26,7 +27,7 @@ from dbos_notebook.tables.filters import (
     check_filters,
     check_storable,
 )
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
@@ -367,7 +368,7 @@ class Cancel(Operation):
         return None
 
     def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
-        if row.status in FINAL:
+        if row.status in COMPLETED_STATUSES:
             return "unchanged", f"it has finished: {row.status}"
         if row.status == "CANCELLED":
             return "unchanged", "it is already cancelled"
@@ -426,7 +427,7 @@ class Resume(Operation):
                 "it is PENDING: if an executor is still running it, it would run twice at the same "
                 "time. Pass force=True if none is"
             )
-        if row.status in ("ENQUEUED", "DELAYED"):
+        if row.status in WAITING_STATUSES:
             return "ready", "starts without waiting any longer"
         return "ready", "continues after its last recorded step, without a deadline"
 
@@ -620,9 +621,7 @@ class SetAttributes(Operation):
             wanted = {**current, **(wanted or {})}
         if _same_json(stored, wanted):
             return "unchanged", "it already has these attributes"
-        effect = (
-            f"becomes {printable(json.dumps(wanted, ensure_ascii=False), MAX_SHOWN_CHARACTERS)}"
-        )
+        effect = f"becomes {sanitize(json.dumps(wanted, ensure_ascii=False), MAX_SHOWN_CHARACTERS)}"
         removed = sorted(set(current) - set(wanted or ()))
         return "ready", effect + (f"; removes {', '.join(removed)}" if removed else "")
 

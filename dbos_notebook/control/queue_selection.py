@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from dbos_notebook.control.records import INTERNAL_QUEUE, WorkflowRecord
+from dbos_notebook.status import INTERRUPTED_STATUSES
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
@@ -138,7 +139,7 @@ def _choose_original(row: WorkflowRecord, queues: KnownQueues) -> Destination:
             return Destination(problem=f"{_describe_partitioned(queue)}, and this one has none")
         partition = f", partition {key!r}" if key is not None else ""
         return Destination(queue, key, f"onto queue {queue!r}{partition}")
-    cleared = row.status in ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+    cleared = row.status in INTERRUPTED_STATUSES
     if known or not cleared:
         return Destination(None, key, "onto DBOS's internal queue, as it was on no queue")
     reason = f"DBOS clears the queue of a {row.status} workflow, and this client did not see it"

@@ -7,10 +7,11 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from dbos_notebook.control.display import TableRepr
 from dbos_notebook.control.operations import Operation, PlanItem, Snapshot
+from dbos_notebook.status import OUTCOMES, Outcome
 from dbos_notebook.tables.filters import as_seconds
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from dbos_notebook.control.batch_runner import Batch, BatchRunner
     from dbos_notebook.control.client_pool import ClientPool
     from dbos_notebook.control.transactions import Attempt
-
-Outcome = Literal["done", "unchanged", "not_found", "failed", "unknown"]
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from dbos_notebook.control.receipt import Receipt, ReceiptLine
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import NotebookError
-from dbos_notebook.tables.columns import FAILED_STATUSES
+from dbos_notebook.status import ACTIVE_STATUSES, FAILED_STATUSES
 from dbos_notebook.tables.filters import MOST_SECONDS, as_seconds
 
 if TYPE_CHECKING:
@@ -362,7 +362,7 @@ class _RepairRun:
             status = self._statuses.get(new)
             if not self._operation.wait or status == "SUCCESS":
                 continue
-            if status in (None, *records.ACTIVE):
+            if status in (None, *ACTIVE_STATUSES):
                 return (
                     f"not started: {new}, the fork of its child {child}, had not finished after "
                     f"{self._operation.wait_seconds:g} s ({status}); repeat the same call to "

@@ -9,10 +9,15 @@ import networkx as nx
 import pandas as pd
 
 from dbos_notebook import text
-from dbos_notebook.drawing.theme import ENDED, known
 from dbos_notebook.errors import GraphError
 from dbos_notebook.graphs.validation import check_graph
-from dbos_notebook.tables.timing import ERASED, SECOND
+from dbos_notebook.status import (
+    INTERRUPTED_STATUSES,
+    TERMINAL_STATUSES,
+    WAITING_STATUSES,
+    known_status,
+)
+from dbos_notebook.tables.timing import SECOND
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -67,7 +72,7 @@ class Times:
         span = self._runs.span(key)
         if span is None:
             return None
-        over = known(self._graph.nodes[key].get("status")) in ENDED
+        over = known_status(self._graph.nodes[key].get("status")) in TERMINAL_STATUSES
         enqueued, begun = (
             None if each is None else each / 1000 for each in (span.enqueued, span.begun)
         )
@@ -77,12 +82,12 @@ class Times:
         """Say how long a workflow ran, or has run; ``""`` where it is not known."""
         duration = self._graph.nodes[key].get("duration")
         run = self.workflow(key)
-        if text.missing(duration) or run is None or run.began is None:
+        if text.is_missing(duration) or run is None or run.began is None:
             return ""
         if not self.coarse:
-            return text.took(duration)
+            return text.duration(duration)
         lasted = run.ended - run.began
-        return text.about(lasted) if self._runs.to_the_second(key) else text.lasted(lasted)
+        return text.duration(lasted, approximate=self._runs.to_the_second(key))
 
     def waited(self, key: Any) -> str:
         """Say how long a workflow waited on a queue, or has waited; ``""``: not known, or not."""
@@ -90,9 +95,9 @@ class Times:
         if run is None or run.enqueued is None:
             return ""
         wait = self._graph.nodes[key].get("queue_wait")
-        if self.coarse and wait is not None and not text.missing(wait):
-            return text.about(wait.total_seconds())
-        return text.lasted((run.ended if run.began is None else run.began) - run.enqueued)
+        if self.coarse and wait is not None and not text.is_missing(wait):
+            return text.duration(wait, approximate=True)
+        return text.duration((run.ended if run.began is None else run.began) - run.enqueued)
 
     def again(self, key: Any) -> bool:
         """Whether it is recorded that a workflow ran before its latest run."""
@@ -112,7 +117,7 @@ class Times:
 
     def delayed(self, key: Any) -> str:
         """Say until when a workflow is delayed."""
-        until = text.moment(self._graph.nodes[key].get("delay_until"))
+        until = text.timestamp(self._graph.nodes[key].get("delay_until"))
         return f"delayed until {until}" if until else "delayed"
 
     def unstarted(self, key: Any) -> str:
@@ -149,12 +154,11 @@ class Times:
 
 def seconds(time: Any) -> float | None:
     """Return an instant in seconds since 1970; ``None``: absent."""
-    return None if text.missing(time) else float(time.timestamp())
+    return None if text.is_missing(time) else float(time.timestamp())
 
 
 Key = Hashable
 Node = Mapping[str, Any]
-_WAITING = ("DELAYED", "ENQUEUED")
 _WHOLE = ("created_at", "dequeued_at", "ended_at")
 _ASKED = 100
 """Workflows whose times are looked at to know whether all are in whole seconds."""
@@ -231,7 +235,9 @@ def describe_unstarted(found: Unstarted, waited: str = "") -> str:
         return "its delay had not ended" + (", never ran" if known else "")
     if known:
         return f"waited {waited}, never ran" if waited else "never ran"
-    return f"waited at most {text.lasted(found.most / 1000)}; whether it ran before is not recorded"
+    return (
+        f"waited at most {text.duration(found.most / 1000)}; whether it ran before is not recorded"
+    )
 
 
 class Runs:
@@ -289,7 +295,7 @@ class Runs:
             milliseconds(node[name]) if name in node else None
             for name in ("enqueued_at", "started_at", "ended_at")
         )
-        waits = node.get("status") in _WAITING
+        waits = node.get("status") in WAITING_STATUSES
         if waits or (node.get("status") == "PENDING" and begun is not None):
             since = next(each for each in (begun, enqueued, created) if each is not None)
             ended = since if self._now is None else max(since, self._now)
@@ -314,7 +320,7 @@ class Runs:
             return "copied"
         if "started_at" not in owner:
             # Cancelling may have erased when it began; whatever waits has not.
-            never = owner.get("status") in _WAITING or owner.get("recovery_attempts") == 0
+            never = owner.get("status") in WAITING_STATUSES or owner.get("recovery_attempts") == 0
             return "earlier" if never else ""
         if "dequeued_at" in owner and "enqueued_at" not in owner:
             return "earlier" if end < milliseconds(owner["started_at"]) else ""
@@ -363,7 +369,7 @@ class Runs:
         if span is None:
             return None
         node = self._nodes[workflow_id]
-        over = node.get("status") not in (*_WAITING, "PENDING")
+        over = node.get("status") not in (*WAITING_STATUSES, "PENDING")
         ran = span.enqueued is None and node.get("recovery_attempts") != 0
         lost = span.begun is None and ran and over
         if not lost and not self.coarse:
@@ -391,7 +397,7 @@ class Runs:
     def _implied(self, workflow_id: Key) -> bool:
         """Whether the beginning is exact: cancelling erased it, a deadline and timeout imply it."""
         node = self._nodes[workflow_id]
-        erased = node.get("status") in ERASED and "dequeued_at" not in node
+        erased = node.get("status") in INTERRUPTED_STATUSES and "dequeued_at" not in node
         return erased and "started_at" in node
 
     def _after_starter(

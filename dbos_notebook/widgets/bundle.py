@@ -1,8 +1,9 @@
 """Bundle the JavaScript and CSS of a view into one module and one style sheet.
 
 A notebook host loads one of each for a view, from no address that another could be imported from.
-So what a file imports is written before it, once. ``status_data.js`` and ``status.css`` are no
-files: they are written here, so that statuses are described in Python alone.
+So the modules that a module imports are written before it, once, each in a scope of its own.
+``status_data.js`` and ``status.css`` are no files: they are written here, so that statuses are
+described in Python alone.
 """
 
 from __future__ import annotations
@@ -10,24 +11,21 @@ from __future__ import annotations
 import json
 import re
 from importlib.resources import files
+from typing import Any
 
-from dbos_notebook.drawing.theme import DARK, ENDED, GRAVEST, LIGHT, SAID
+from dbos_notebook.status import (
+    OUTCOME_STYLES,
+    STATUS_STYLES,
+    STATUSES_BY_SEVERITY,
+    TERMINAL_STATUSES,
+)
 
-_IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z_]+)\.js";\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=async function|function|class|const)", re.MULTILINE)
+_IMPORT = re.compile(r'^import \{([^}]*)\}\s+from "\./([a-z_]+)\.js";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export ((?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
+_DEFAULT = re.compile(r"^export default (.*);\n", re.MULTILINE)
 # On lines of their own; types are for the checker alone.
 _COMMENT = re.compile(r"^[ \t]*(?:/\*\*(?:(?!\*/).)*\*/|//[^\n]*)\n", re.MULTILINE | re.DOTALL)
 _STATUS_STYLE = '@import "./status.css";\n'
-
-_OUTCOMES = {
-    "ready": "SUCCESS",
-    "done": "SUCCESS",
-    "unchanged": "CANCELLED",
-    "refused": "ERROR",
-    "failed": "ERROR",
-    "not_found": "ERROR",
-    "unknown": "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
-}
 
 
 def module(name: str) -> str:
@@ -39,15 +37,22 @@ def module(name: str) -> str:
     >>> "import " in whole, whole.count("export default")
     (False, 1)
     """
-    return "\n".join(_modules(name, {}).values())
+    scopes = _scopes(name, {})
+    default = f"export default ${name}.default;\n" if "default:" in scopes[name] else ""
+    return "\n".join(scopes.values()) + default
 
 
-def _modules(name: str, found: dict[str, str]) -> dict[str, str]:
+def _scopes(name: str, found: dict[str, str]) -> dict[str, str]:
+    """Write a module, and before it those that it imports, as functions that return the exports."""
     text = _status_data() if name == "status_data" else _read(f"{name}.js")
-    for imported in _IMPORT.findall(text):
+    for _, imported in _IMPORT.findall(text):
         if imported not in found:
-            _modules(imported, found)
-    found[name] = _EXPORT.sub("", _COMMENT.sub("", _IMPORT.sub("", text)))
+            _scopes(imported, found)
+    body = _COMMENT.sub("", _IMPORT.sub(r"const {\1} = $\2;\n", text))
+    exported = [f"{match[2]}," for match in _EXPORT.finditer(body)]
+    exported += [f"default: {match[1]}," for match in _DEFAULT.finditer(body)]
+    body = _EXPORT.sub(r"\1", _DEFAULT.sub("", body)).strip()
+    found[name] = f"const ${name} = (() => {{\n{body}\nreturn {{ {' '.join(exported)} }};\n}})();\n"
     return found
 
 
@@ -57,14 +62,22 @@ def _status_data() -> str:
         {
             "name": status,
             "label": status.removesuffix("_ATTEMPTS_EXCEEDED").replace("_", " "),
-            "phrase": SAID[status],
-            "finished": status in ENDED,
+            "phrase": STATUS_STYLES[status].label,
+            "finished": status in TERMINAL_STATUSES,
+            "mark": _mark(status),
         }
-        for status in GRAVEST
-        if status
+        for status in STATUSES_BY_SEVERITY
     ]
-    constants = {"STATUSES": statuses, "OUTCOMES": _OUTCOMES}
+    constants = {
+        "STATUSES": statuses,
+        "UNKNOWN_MARK": _mark(""),
+        "OUTCOMES": {name: style._asdict() for name, style in OUTCOME_STYLES.items()},
+    }
     return "".join(f"export const {name} = {json.dumps(constants[name])};\n" for name in constants)
+
+
+def _mark(status: str) -> list[dict[str, Any]]:
+    return [path._asdict() for path in STATUS_STYLES[status].mark]
 
 
 def style(*names: str) -> str:
@@ -79,26 +92,22 @@ def style(*names: str) -> str:
 
 
 def _status_style() -> str:
-    """Write the colours of the statuses as custom properties, and as ``--dn-status`` of an element.
+    """Write the colors of statuses as custom properties, and as ``--dn-status`` of an element.
 
-    ``--dn-error`` and its like are for what is coloured as a status but has none, such as the text
-    of an error. A page without a kernel cannot know whether its host is light or dark: its colours
-    are legible on both.
+    ``--dn-error`` and its like color what has no status of its own, such as the text of an error.
     """
-    light = {_property(name): ink.text for name, ink in LIGHT.statuses.items()}
-    dark = {_property(name): ink.text for name, ink in DARK.statuses.items()}
-    both = {_property(name): ink.line for name, ink in LIGHT.statuses.items()}
-    lines = [
+    light = {_property(name): each.light.text for name, each in STATUS_STYLES.items()}
+    dark = {_property(name): each.dark.text for name, each in STATUS_STYLES.items()}
+    rules = [
         _rule(".dn-view", light),
         _rule('.dn-view[data-theme="dark"]', dark),
-        _rule(".dn-static", both),
         _rule("[data-status]", {"--dn-status": f"var({_property('')})"}),
     ]
-    lines += [
+    rules += [
         _rule(f'[data-status="{name}"]', {"--dn-status": f"var({_property(name)})"})
-        for name in filter(None, GRAVEST)
+        for name in STATUSES_BY_SEVERITY
     ]
-    return "".join(lines)
+    return "".join(rules)
 
 
 def _property(status: str) -> str:

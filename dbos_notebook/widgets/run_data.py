@@ -21,6 +21,7 @@ from dbos_notebook.drawing.graph_svg import draw
 from dbos_notebook.drawing.timeline import WIDE, timeline
 from dbos_notebook.graphs import build
 from dbos_notebook.graphs.intervals import Times
+from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES
 from dbos_notebook.widgets import details, serialize
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from dbos_notebook.drawing.picture import Picture
     from dbos_notebook.store import Store
 
-ACTIVE = ("PENDING", "ENQUEUED", "DELAYED")
-FAILED = ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 ECHOES = ("get_result", "start_child")
 """Steps that fail because a child did: the child is where to look."""
 MOST_FAILURES = 500
@@ -112,7 +111,7 @@ class RunData:
     @property
     def active(self) -> bool:
         """Whether anything of it may still change by itself."""
-        return any(node.get("status") in ACTIVE for node in self.graph.nodes.values())
+        return any(node.get("status") in ACTIVE_STATUSES for node in self.graph.nodes.values())
 
     def picture(self, view: Mapping[str, Any]) -> Picture:
         """Draw it as the browser wants to see it."""
@@ -185,8 +184,8 @@ class RunData:
         kinds = Counter(
             "step" if "function_id" in node else node["kind"] for node in self.graph.nodes.values()
         )
-        said = [text.count(kinds["workflow"], "workflow")] if kinds["workflow"] > 1 else []
-        return ", ".join([*said, text.count(kinds["step"], "step")])
+        said = [text.plural(kinds["workflow"], "workflow")] if kinds["workflow"] > 1 else []
+        return ", ".join([*said, text.plural(kinds["step"], "step")])
 
     def failures(self) -> Iterator[dict[str, Any]]:
         """Yield where it failed: what made the whole fail first, then the others by their time."""
@@ -194,7 +193,7 @@ class RunData:
         explained: set[Any] = set()
         found = []
         for key, node in nodes.items():
-            if node["kind"] != "step" or node.get("status") not in FAILED:
+            if node["kind"] != "step" or node.get("status") not in ERROR_STATUSES:
                 continue
             explained.add(node["workflow_id"])
             child = nodes.get(node.get("child_workflow_id"), {})
@@ -203,7 +202,9 @@ class RunData:
         found += [
             key
             for key, node in nodes.items()
-            if node["kind"] == "workflow" and node.get("status") in FAILED and key not in explained
+            if node["kind"] == "workflow"
+            and node.get("status") in ERROR_STATUSES
+            and key not in explained
         ]
         never = pd.Timestamp.max.tz_localize("UTC")
         found.sort(
@@ -329,7 +330,7 @@ def node_in_short(key: Any, node: Mapping[str, Any]) -> dict[str, Any]:
         "ref": short_id(key),
         "key": as_plain(key),
         "kind": node["kind"],
-        "name": serialize.cut(str(node.get("name") or ""), serialize.SHORT_CHARACTERS),
+        "name": text.truncate(str(node.get("name") or ""), serialize.SHORT_CHARACTERS),
         "status": str(node.get("status") or ""),
         "workflow_id": as_plain(node.get("workflow_id")),
     }
@@ -343,11 +344,13 @@ def node_in_short(key: Any, node: Mapping[str, Any]) -> dict[str, Any]:
         if f"node_{name}" in node:
             told[name] = as_plain(node[f"node_{name}"])
     if node.get("error_type"):
-        told["error"] = serialize.cut(str(node["error_type"]), serialize.SHORT_CHARACTERS)
+        told["error"] = text.truncate(str(node["error_type"]), serialize.SHORT_CHARACTERS)
         message = str(node.get("error_message") or "")
-        told["error_message"] = serialize.cut(message, serialize.SHORT_CHARACTERS)
+        told["error_message"] = text.truncate(message, serialize.SHORT_CHARACTERS)
     duration = node.get("duration", node.get("duration_total"))
-    if duration is not None and not (node["kind"] != "group" and node.get("status") in ACTIVE):
+    if duration is not None and not (
+        node["kind"] != "group" and node.get("status") in ACTIVE_STATUSES
+    ):
         told["duration"] = serialize.milliseconds(duration)
     return told
 

@@ -117,7 +117,7 @@ def test_frames_have_the_same_columns_and_types_also_when_empty(still: dn.Client
         ),
         (lambda db: db.delete("checkout-1"), dn.ConfirmationError, "confirm=True"),
         (lambda db: db.delete("holder", confirm=True), dn.RefusedError, "cancel it first"),
-        (lambda db: db.set_delay("holder"), dn.FilterError, "one of them"),
+        (lambda db: db.set_delay("holder"), dn.FilterError, "either a delay or"),
         (lambda db: db.set_attributes("holder", {"a": object()}), dn.FilterError, "JSON"),
         (lambda db: db.set_attributes("holder", None, merge=True), dn.FilterError, "merged"),
         (lambda db: db.pause_schedule("none"), dn.ScheduleNotFoundError, "db.schedules()"),
@@ -238,7 +238,7 @@ def test_each_step_of_a_fork_is_judged_alone(still: dn.Client) -> None:
     client.destroy()
     receipt = plan.apply()
     assert [line.outcome for line in receipt.lines] == ["done", "unchanged"]
-    assert receipt.lines[1].detail.startswith(f"refused: the fork's ID {taken} is taken")
+    assert receipt.lines[1].detail.startswith(f"refused: the fork's ID {taken} is used")
 
 
 def test_a_fork_that_the_database_refuses_leaves_the_other_of_its_workflow_done(

@@ -88,5 +88,6 @@ def test_force_does_not_say_that_a_success_failed(db: dn.Client) -> None:
     write(db, "UPDATE {}workflow_status SET status = 'SUCCESS' WHERE forked_from = 'leaf'")
     (again,) = db.repair("leaf", force=True).lines
     assert again.detail == (
-        f"already forked as {line.new_workflow_id}, which is SUCCESS. Pass another key=… to try again"
+        f"already forked as {line.new_workflow_id}, which is SUCCESS. Pass another key=… to try "
+        "again"
     )

@@ -72,7 +72,7 @@ def test_each_of_several_goes_back_onto_its_own_queue(queued: dn.Client, operati
     call = getattr(queued, operation)
     plan = call(ids, "failed", queue_name="original", plan=True)
     assert plan.items[1].effect.endswith("; onto queue 'tenants', partition 't1'")
-    assert plan.items[2].effect.endswith("; onto DBOS's own queue, as it was on none")
+    assert plan.items[2].effect.endswith("; onto DBOS's internal queue, as it was on no queue")
     receipt = plan.apply()
     assert receipt.counts["done"] == 3
     made = [line.new_workflow_id or line.workflow_id for line in receipt.lines]

@@ -379,7 +379,7 @@ def test_a_fork_while_a_thread_holds_the_locks_does_not_hang(url: str) -> None:
         own = reader._idle._lock if reader.dialect == "postgresql" else reader._file._lock
 
         def hold() -> None:
-            with own, reader.changes._lock, sqlite_file._kept_lock, making._MAKING:
+            with own, reader.changes._lock, sqlite_file._descriptors_lock, making._MAKING:
                 held.set()
                 over.wait(60)
 

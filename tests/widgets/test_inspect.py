@@ -362,12 +362,3 @@ def test_the_report_of_the_command_line(
         report("parent-6-bad", str(old_sqlite), output=tmp_path / "no" / "folder.html")
     with pytest.raises(dn.WorkflowNotFoundError):
         report("nothing", str(old_sqlite), output=tmp_path / "nothing.html")
-
-
-@pytest.mark.parametrize("view", ["board", "controls", "explore", "inspect", "offline"])
-def test_no_two_names_of_a_script_are_the_same(view: str) -> None:
-    # Its modules share one scope, in which a second declaration would be a syntax error.
-    declared = re.compile(r"^(?:async )?(?:function|class|const|let) (\w+)", re.MULTILINE)
-    names = declared.findall(bundle.module(view))
-    assert len(names) > 5
-    assert sorted(names) == sorted(set(names))

@@ -1,7 +1,6 @@
 // Cancel, resume, fork and repair: buttons that are enabled where DBOS would act, the plan of a
 // click, its confirmation, and the receipt.
-import { button, copyButton, el, focus, focusedElement, linkButton, onEntered, replace, uniqueId }
-  from "./dom.js";
+import { button, copyButton, el, focus, focusedElement, linkButton, onEntered, replace, uniqueId } from "./dom.js";
 import { formatCount, pluralize } from "./format.js";
 import { statusIcon } from "./status.js";
 import { OUTCOMES } from "./status_data.js";
@@ -164,7 +163,7 @@ export class Actions {
 
   /** @param {string} outcome */
   describe(outcome) {
-    return outcome === "ready" ? ACTIONS[this.action].planned : outcome.replace("_", " ");
+    return outcome === "ready" ? ACTIONS[this.action].planned : OUTCOMES[outcome]?.label ?? outcome;
   }
 
   /** @param {Record<string, number>} counts */
@@ -215,7 +214,8 @@ export class Actions {
 
   /** @param {string} outcome */
   outcome(outcome) {
-    return [statusIcon(OUTCOMES[outcome] ?? ""), ` ${this.describe(outcome)}`];
+    const label = this.describe(outcome);
+    return [statusIcon(OUTCOMES[outcome]?.status ?? "", label), ` ${label}`];
   }
 
   /**
