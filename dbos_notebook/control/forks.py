@@ -8,7 +8,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, TypedDict
+from typing import TYPE_CHECKING, ClassVar
 
 from dbos_notebook.control import permissions, records
 from dbos_notebook.control.dbos_client import forks_keep_version
@@ -60,14 +60,6 @@ def fork_id(key: str | None, workflow_id: str, start_step: int) -> str:
     readable = re.sub(r"[^A-Za-z0-9_.]+", "-", key).strip("-")[:_MAX_READABLE_CHARACTERS] or "fork"
     name = json.dumps([key, workflow_id, start_step], ensure_ascii=False)
     return f"{readable}-{uuid.uuid5(_NAMESPACE, name)}"
-
-
-class _TargetOptions(TypedDict):
-    """The options that DBOS's fork and rewind share."""
-
-    application_version: str | None
-    queue_name: str | None
-    queue_partition_key: str | None
 
 
 @dataclass
@@ -190,13 +182,6 @@ class StepOperation(Operation):
             queue_name=place.queue_name,
             queue_partition_key=place.queue_partition_key,
         )
-
-    def _target_options(self, item: PlanItem) -> _TargetOptions:
-        return {
-            "application_version": self.application_version,
-            "queue_name": item.queue_name,
-            "queue_partition_key": item.queue_partition_key,
-        }
 
     def lacks_step(self, item: PlanItem) -> bool:
         """Return whether the item was refused because its start step does not exist."""
@@ -349,7 +334,9 @@ class Fork(StepOperation):
                     item.point.start_step,
                     replacement_children=dict(replacements) if replacements else None,
                     timeout_seconds=self.timeout,
-                    **self._target_options(item),
+                    application_version=self.application_version,
+                    queue_name=item.queue_name,
+                    queue_partition_key=item.queue_partition_key,
                 )
 
     def succeeded(self, item: PlanItem, after: Snapshot) -> bool:
@@ -439,7 +426,11 @@ class Rewind(StepOperation):
             if item.point is None:
                 raise RuntimeError(f"{item.workflow_id} was planned without a step")
             client.rewind_workflow(
-                item.workflow_id, start_step=item.point.start_step, **self._target_options(item)
+                item.workflow_id,
+                start_step=item.point.start_step,
+                application_version=self.application_version,
+                queue_name=item.queue_name,
+                queue_partition_key=item.queue_partition_key,
             )
 
     def succeeded(self, item: PlanItem, after: Snapshot) -> bool:

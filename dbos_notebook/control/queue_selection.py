@@ -91,7 +91,9 @@ def choose(
 
     Examples
     --------
-    >>> row = WorkflowRecord("order-1", "ERROR", *[None] * 4, "tenants", "t1", *[None] * 6)
+    >>> row = WorkflowRecord(
+    ...     "order-1", "ERROR", queue_name="tenants", queue_partition_key="t1"
+    ... )
     >>> queues = KnownQueues(partitioned=frozenset({"tenants"}))
     >>> choose(row, "original", None, queues).queue_partition_key
     't1'

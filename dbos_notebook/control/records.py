@@ -29,18 +29,18 @@ class WorkflowRecord:
 
     workflow_id: str
     status: str
-    name: str | None
-    app_version: str | None
-    application_name: str | None
-    executor_id: str | None
-    queue_name: str | None
-    queue_partition_key: str | None
-    parent_workflow_id: str | None
-    forked_from: str | None
-    created_at: int | None
-    updated_at: int | None
-    delay_until: int | None
-    attributes: str | None
+    name: str | None = None
+    app_version: str | None = None
+    application_name: str | None = None
+    executor_id: str | None = None
+    queue_name: str | None = None
+    queue_partition_key: str | None = None
+    parent_workflow_id: str | None = None
+    forked_from: str | None = None
+    created_at: int | None = None
+    updated_at: int | None = None
+    delay_until: int | None = None
+    attributes: str | None = None
     completed_at: int | None = None
 
     @property

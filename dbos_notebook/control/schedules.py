@@ -95,17 +95,8 @@ def _schedule(stored: Mapping[str, str | None]) -> Schedule:
         workflow_id=stored["schedule_name"] or "",
         status=stored["status"] or "ACTIVE",
         name=stored["workflow_name"],
-        app_version=None,
         application_name=stored["application_name"],
-        executor_id=None,
         queue_name=stored["queue_name"],
-        queue_partition_key=None,
-        parent_workflow_id=None,
-        forked_from=None,
-        created_at=None,
-        updated_at=None,
-        delay_until=None,
-        attributes=None,
     )
     return Schedule(row, stored["schedule"] or "", stored["cron_timezone"], stored["context"])
 

@@ -9,8 +9,7 @@ from dbos_notebook.control.records import StepRecord, WorkflowRecord
 
 
 def row(workflow_id: str, status: str) -> WorkflowRecord:
-    missing = dict.fromkeys(WorkflowRecord.__slots__)
-    return WorkflowRecord(**{**missing, "workflow_id": workflow_id, "status": status})  # type: ignore[arg-type]
+    return WorkflowRecord(workflow_id, status)
 
 
 def step(

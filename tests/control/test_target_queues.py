@@ -60,7 +60,7 @@ def test_a_fork_onto_a_partitioned_queue_needs_a_key(queued: dn.Client) -> None:
     assert set(frame["verdict"]) == {"refused"}
     assert "pass queue_partition_key=…" in frame["effect"]["plain-1"]
     assert "queue_name='original' to keep its own, 't1'" in frame["effect"]["tenant-1"]
-    with pytest.raises(dn.RefusedError, match="waits there for ever"):
+    with pytest.raises(dn.RefusedError, match="waits there forever"):
         queued.rewind("tenant-1", "failed", queue_name="tenants")
     receipt = queued.fork("plain-1", "failed", queue_name="tenants", queue_partition_key="t7")
     assert places(queued, [receipt.lines[0].new_workflow_id]) == [("tenants", "t7")]
