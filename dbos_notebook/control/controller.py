@@ -19,10 +19,11 @@ import sqlalchemy as sa
 from dbos_notebook.control import records
 from dbos_notebook.control.audit import History
 from dbos_notebook.control.availability import ExecutorAvailability
-from dbos_notebook.control.batch_runner import Batch, BatchRunner, InterruptCounter
+from dbos_notebook.control.batch_runner import Batch, BatchRunner
 from dbos_notebook.control.client_pool import ClientPool
 from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
+from dbos_notebook.control.interrupts import InterruptCounter
 from dbos_notebook.control.operations import (
     ClearedQueue,
     Operation,
@@ -31,15 +32,15 @@ from dbos_notebook.control.operations import (
     Snapshot,
     distinct,
 )
-from dbos_notebook.control.permissions import Conditions, conditions
+from dbos_notebook.control.permissions import PermissionCheck, check_permissions
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.receipt import OutcomeAnalysis, Receipt, ReceiptLine
 from dbos_notebook.control.transactions import (
     Attempt,
     Transaction,
-    read_elsewhere,
+    read_other_server,
     read_waits,
-    settle,
+    update_outcomes,
 )
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import (
@@ -56,11 +57,12 @@ from dbos_notebook.errors import (
 )
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
+from dbos_notebook.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dbos_notebook.control.transactions import Elsewhere
+    from dbos_notebook.control.transactions import OtherServer
     from dbos_notebook.database.reader import Reader, Session
     from dbos_notebook.store import Store
 
@@ -141,9 +143,9 @@ class Controller:
 
     def _conditions(
         self, session: Session, operation: Operation, items: Sequence[PlanItem]
-    ) -> Conditions:
+    ) -> PermissionCheck:
         """Check for a read-only client or server, and for missing privileges."""
-        return conditions(
+        return check_permissions(
             self.reader,
             session,
             self.queries,
@@ -162,7 +164,7 @@ class Controller:
                 return None
             version, queue = operation.target(item)
             owner = operation.owner(item, self.queries.application)
-            return availability.of(version, owner, queue)
+            return availability.estimate(version, owner, queue)
 
         return [dataclasses.replace(item, will_run=will_run(item)) for item in items]
 
@@ -260,7 +262,7 @@ class Controller:
         operation = plan.operation
         # Nothing has been changed yet, so Ctrl-C ends it immediately.
         prepared = interrupts.interruptible(partial(self._prepare, plan))
-        items, checked = prepared if prepared is not None else (plan.items, Conditions())
+        items, checked = prepared if prepared is not None else (plan.items, PermissionCheck())
         ready = [item for item in items if item.verdict == "ready"]
         batches = [Batch(batch) for batch in operation.batches(ready)]
         runner = BatchRunner(
@@ -270,11 +272,11 @@ class Controller:
             server=checked.server,
             watch_waits=self._watch_waits,
         )
-        runner.filtered = bool(checked.filtered)
+        runner.row_security = bool(checked.row_security)
         # A pooler in session mode reserves a server connection for each of ours, and may have one.
         self.reader.release()
         runner.run(batches, f"{operation.action} {len(ready):,} workflows")
-        new_ids = {original: new for batch in batches for original, new in batch.made.items()}
+        new_ids = {original: new for batch in batches for original, new in batch.new_ids.items()}
         items = [
             dataclasses.replace(
                 item, new_workflow_id=new_ids.get(item.workflow_id, item.new_workflow_id)
@@ -290,7 +292,7 @@ class Controller:
         return receipt, runner
 
     @repeat_if_changed
-    def _prepare(self, plan: Plan) -> tuple[list[PlanItem], Conditions]:
+    def _prepare(self, plan: Plan) -> tuple[list[PlanItem], PermissionCheck]:
         """Evaluate a plan again; return its items as they are now, and the conditions."""
         operation = plan.operation
         planned = {item.key: item for item in plan.items}
@@ -425,7 +427,7 @@ class Controller:
     def wait(self, ids: Sequence[str], timeout: float | None) -> pd.DataFrame:
         """Wait until workflows have finished, and list them in the order given."""
         self.require_known(ids)
-        title = f"Waiting for {len(ids):,} workflow{'' if len(ids) == 1 else 's'}"
+        title = f"Waiting for {plural(len(ids), 'workflow')}"
         try:
             watch(self.read, ids, timeout, title)
         except KeyboardInterrupt:
@@ -513,12 +515,12 @@ class _OutcomeReader:
     ) -> None:
         self._reader = reader
         self._server = runner.server
-        self.other_server: Elsewhere | None = None
+        self.other_server: OtherServer | None = None
         self._interrupts = interrupts
         self._incomplete = runner.interrupted or runner.fatal is not None
         silent = isinstance(runner.fatal, DatabaseConnectionError | QueryCancelledError)
         self._deadline = time.monotonic() + (
-            REREAD_AFTER_SILENCE_SECONDS if silent and runner.took_long else REREAD_SECONDS
+            REREAD_AFTER_SILENCE_SECONDS if silent and runner.failed_late else REREAD_SECONDS
         )
         # A client that has been closed reads nothing.
         self._stopped = closed
@@ -557,7 +559,7 @@ class _OutcomeReader:
                 if self._server:
                     # Another server may answer than the one that was written to: an address may
                     # have several, and one may have failed since.
-                    self.other_server = read_elsewhere(session, self._server)
+                    self.other_server = read_other_server(session, self._server)
                 elif self._incomplete:
                     session.rows(sa.select(sa.literal(1)))
                 answered.set()
@@ -592,4 +594,4 @@ class _OutcomeReader:
 
 
 def _settle(transactions: Sequence[Transaction], session: Session) -> None:
-    settle(session, transactions)
+    update_outcomes(session, transactions)

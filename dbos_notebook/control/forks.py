@@ -24,7 +24,7 @@ from dbos_notebook.control.operations import (
     as_optional_name,
     changed,
 )
-from dbos_notebook.control.permissions import Needs
+from dbos_notebook.control.permissions import Privileges
 from dbos_notebook.control.queue_selection import ORIGINAL, KnownQueues, choose
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError
@@ -231,7 +231,7 @@ class Fork(StepOperation):
 
     action: ClassVar[str] = "fork"
     planned: ClassVar[str] = "will be forked"
-    needed: ClassVar[Needs] = permissions.FORK
+    needed: ClassVar[Privileges] = permissions.FORK
     timeout: float | None = None
     key: str | None = None
     replacement_children: Mapping[str, str] | None = None
@@ -263,7 +263,7 @@ class Fork(StepOperation):
             force=force,
         )
 
-    def needs(self, items: Sequence[PlanItem]) -> Needs:
+    def needs(self, items: Sequence[PlanItem]) -> Privileges:
         """Return the privileges; copying steps needs more."""
         copies = any(item.point is not None and item.point.start_step > 1 for item in items)
         return {**self.needed, **(permissions.FORK_COPYING if copies else {})}
@@ -377,7 +377,7 @@ class Rewind(StepOperation):
 
     action: ClassVar[str] = "rewind"
     planned: ClassVar[str] = "will be rewound"
-    needed: ClassVar[Needs] = permissions.REWIND
+    needed: ClassVar[Privileges] = permissions.REWIND
     # A resume by somebody else changes the row as well.
     traceable: ClassVar[bool] = False
 
@@ -399,7 +399,7 @@ class Rewind(StepOperation):
             as_optional_name(queue_partition_key, "queue_partition_key"),
         )
 
-    def needs(self, items: Sequence[PlanItem]) -> Needs:
+    def needs(self, items: Sequence[PlanItem]) -> Privileges:
         """Return the privileges; setting the version needs one more."""
         return {
             **self.needed,

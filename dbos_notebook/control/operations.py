@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 from dbos_notebook.control import permissions, records
-from dbos_notebook.control.permissions import Needs
+from dbos_notebook.control.permissions import Privileges
 from dbos_notebook.control.queue_selection import KnownQueues, choose_for_resume, read_queues
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import FilterError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dbos import DBOSClient
 
     from dbos_notebook.control.fork_points import ForkPoint
-    from dbos_notebook.control.transactions import Elsewhere
+    from dbos_notebook.control.transactions import OtherServer
     from dbos_notebook.database.reader import Session
     from dbos_notebook.tables.sql import Queries
 
@@ -168,7 +168,7 @@ class Snapshot:
     workflows: dict[str, WorkflowRecord]
     children: list[str] = field(default_factory=list)
     triggered: dict[str, list[str]] = field(default_factory=dict)
-    other_server: Elsewhere | None = None
+    other_server: OtherServer | None = None
 
     def row(self, item: PlanItem) -> WorkflowRecord | None:
         """Return the workflow of an item, if it exists."""
@@ -186,7 +186,7 @@ class Operation:
     action: ClassVar[str]
     planned: ClassVar[str]
     """What is said of the workflows that a plan would change: "will be cancelled"."""
-    needed: ClassVar[Needs] = {}
+    needed: ClassVar[Privileges] = {}
     """The privileges that the role needs."""
     subject: ClassVar[str] = "workflow_id"
     not_found: ClassVar[str] = "no workflow has this ID"
@@ -208,7 +208,7 @@ class Operation:
         """Whether DBOS itself includes the children of the workflows it is called for."""
         return False
 
-    def needs(self, items: Sequence[PlanItem]) -> Needs:
+    def needs(self, items: Sequence[PlanItem]) -> Privileges:
         """Return the privileges that the role needs to change these."""
         return self.needed
 
@@ -344,7 +344,7 @@ class Cancel(Operation):
 
     action: ClassVar[str] = "cancel"
     planned: ClassVar[str] = "will be cancelled"
-    needed: ClassVar[Needs] = permissions.CANCEL
+    needed: ClassVar[Privileges] = permissions.CANCEL
     batch_size: ClassVar[int] = BATCH_SIZE
     clears_queue: ClassVar[bool] = True
     several_transactions: ClassVar[bool] = True  # with children, one per level
@@ -355,7 +355,7 @@ class Cancel(Operation):
         """Whether children are cancelled, including those started after the plan."""
         return self.cancel_children
 
-    def needs(self, items: Sequence[PlanItem]) -> Needs:
+    def needs(self, items: Sequence[PlanItem]) -> Privileges:
         """Return the privileges; cancelling children needs one more."""
         return {**self.needed, **(permissions.CANCEL_CHILDREN if self.cancel_children else {})}
 
@@ -406,7 +406,7 @@ class Resume(Operation):
 
     action: ClassVar[str] = "resume"
     planned: ClassVar[str] = "will be resumed"
-    needed: ClassVar[Needs] = permissions.RESUME
+    needed: ClassVar[Privileges] = permissions.RESUME
     batch_size: ClassVar[int] = BATCH_SIZE
     enqueues: ClassVar[bool] = True
     queue_name: str | None = None
@@ -496,7 +496,7 @@ class Delete(Operation):
 
     action: ClassVar[str] = "delete"
     planned: ClassVar[str] = "will be deleted"
-    needed: ClassVar[Needs] = permissions.DELETE
+    needed: ClassVar[Privileges] = permissions.DELETE
     batch_size: ClassVar[int] = BATCH_SIZE
     always_confirm: ClassVar[bool] = True
     delete_children: bool = False
@@ -531,7 +531,7 @@ class SetDelay(Operation):
 
     action: ClassVar[str] = "set_delay"
     planned: ClassVar[str] = "will be delayed"
-    needed: ClassVar[Needs] = permissions.SET_DELAY
+    needed: ClassVar[Privileges] = permissions.SET_DELAY
     # Milliseconds since 1970: an instant, so that applying twice has the same effect.
     until: int = 0
 
@@ -591,7 +591,7 @@ class SetAttributes(Operation):
 
     action: ClassVar[str] = "set_attributes"
     planned: ClassVar[str] = "will be changed"
-    needed: ClassVar[Needs] = permissions.SET_ATTRIBUTES
+    needed: ClassVar[Privileges] = permissions.SET_ATTRIBUTES
     attributes: Mapping[str, Any] | None = None
     merge: bool = False
     merged_by_client: bool = field(default=False, repr=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbos_notebook.control.display import TableRepr
 from dbos_notebook.control.operations import VERDICTS, ItemKey, Operation, PlanItem
+from dbos_notebook.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +129,7 @@ class Plan:
 
     def _table(self) -> TableRepr:
         options = ", ".join(f"{name}={value!r}" for name, value in self.operation.options().items())
-        workflows = f"{len(self.items):,} workflow{'' if len(self.items) == 1 else 's'}"
+        workflows = plural(len(self.items), "workflow")
         title = f"Plan: {self.action} {workflows}{' with ' + options if options else ''}"
         notes = list(self.notes)
         answers = {item.will_run for item in self.items if item.will_run}

@@ -13,6 +13,7 @@ from dbos_notebook.control.display import TableRepr
 from dbos_notebook.control.operations import Operation, PlanItem, Snapshot
 from dbos_notebook.status import OUTCOMES, Outcome
 from dbos_notebook.tables.filters import as_seconds
+from dbos_notebook.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,8 +128,8 @@ class Receipt:
         return self if self._check is None else self._check()
 
     def _table(self) -> TableRepr:
-        subjects = f"{len(self.lines):,} {self._subject.removesuffix('_id').removesuffix('_name')}"
-        title = f"Receipt: {self.action} {subjects}{'' if len(self.lines) == 1 else 's'}"
+        subject = self._subject.removesuffix("_id").removesuffix("_name")
+        title = f"Receipt: {self.action} {plural(len(self.lines), subject)}"
         notes = list(self.notes)
         if self.counts["unknown"]:
             notes.append("Some outcomes are unknown. receipt.check() reads the database again.")
@@ -201,12 +202,12 @@ class OutcomeAnalysis:
         batch, error = attempted
         runner = self.runner
         reason = "interrupted" if runner.interrupted else str(runner.fatal or "the call ended")
-        if not batch.begun:
+        if not batch.started:
             if self.operation.cascades and not item.requested and self._shown(item):
                 # DBOS had found it below a workflow whose call had begun.
                 return "done", item.effect
             return "unchanged", f"not started: {reason}"
-        if batch.ended and error is None:
+        if batch.finished and error is None:
             return self._returned(item)
         if error is not None and not self.pool.fatal(error):
             return self._refused(item, self.pool.reason(error))
@@ -236,7 +237,7 @@ class OutcomeAnalysis:
         row = after.row(item)
         if row is None:
             return "not_found", _DELETED
-        if self.runner.filtered and item.row is not None and row.status == item.row.status:
+        if self.runner.row_security and item.row is not None and row.status == item.row.status:
             return "unchanged", (
                 "row-level security applies to this role, and no row was changed: a policy hides "
                 f"this one from changes, or it was {row.status} when DBOS was called"
@@ -270,7 +271,7 @@ class OutcomeAnalysis:
             if shown and after and (already_done := operation.already_done(item, after)):
                 return "unchanged", already_done
             return "failed", f"not done: {reason}"
-        started = operation.started_since(item, after, attempt.began_at) if after else []
+        started = operation.started_since(item, after, attempt.started_at) if after else []
         if len(started) == 1:
             return "done", f"{item.effect}, as {started[0]}{not_returned}"
         fork = (
@@ -284,8 +285,8 @@ class OutcomeAnalysis:
             if shown and operation.traceable:
                 return "done", item.effect + not_returned
             return "unknown", in_doubt
-        fates = [transaction.fate for transaction in attempt.transactions]
-        if not operation.several_transactions and fates == ["committed"]:
+        outcomes = [transaction.outcome for transaction in attempt.transactions]
+        if not operation.several_transactions and outcomes == ["committed"]:
             # One transaction is all of the call: it had the effect that it reports on returning.
             outcome, detail = self._returned(item)
             return outcome, detail + not_returned

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from dbos_notebook.control import records
-from dbos_notebook.control.batch_runner import BatchRunner, InterruptCounter
+from dbos_notebook.control.batch_runner import BatchRunner
 from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
 from dbos_notebook.control.failure_analysis import Cause, find_cause, fork_descendants
 from dbos_notebook.control.fork_points import ForkPoint
 from dbos_notebook.control.forks import Fork, StepSnapshot
+from dbos_notebook.control.interrupts import InterruptCounter
 from dbos_notebook.control.operations import (
     ItemKey,
     PlanItem,

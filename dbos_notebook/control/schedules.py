@@ -20,14 +20,14 @@ from dbos_notebook.control.operations import (
     Snapshot,
     Verdict,
 )
-from dbos_notebook.control.permissions import Needs
+from dbos_notebook.control.permissions import Privileges
 from dbos_notebook.control.queue_selection import (
     KnownQueues,
     read_queues,
     schedule_queue_problem,
 )
 from dbos_notebook.control.records import WorkflowRecord
-from dbos_notebook.control.safe_serializer import PICKLED, harmless, trusted
+from dbos_notebook.control.safe_serializer import UNSAFE_CONTEXT, is_safe_context, unsafe_contexts
 from dbos_notebook.errors import FilterError, RefusedError, ScheduleNotFoundError
 from dbos_notebook.tables.filters import as_epoch_ms, as_name
 
@@ -64,8 +64,8 @@ class Schedule:
 
     def refusal(self, queues: KnownQueues, *, force: bool) -> Refusal | None:
         """Return why its workflow cannot be enqueued, if it cannot."""
-        if not force and not harmless(self.context):
-            return Refusal(PICKLED)
+        if not force and not is_safe_context(self.context):
+            return Refusal(UNSAFE_CONTEXT)
         problem = schedule_queue_problem(self.row.queue_name, queues)
         return Refusal(problem) if problem else None
 
@@ -125,7 +125,7 @@ class ScheduleOperation(Operation):
 
 @dataclass(frozen=True)
 class _SetStatus(ScheduleOperation):
-    needed: ClassVar[Needs] = permissions.SET_SCHEDULE
+    needed: ClassVar[Privileges] = permissions.SET_SCHEDULE
     status: ClassVar[str]
     effect: ClassVar[str]
 
@@ -176,7 +176,7 @@ class DeleteSchedule(ScheduleOperation):
 
     action: ClassVar[str] = "delete_schedule"
     planned: ClassVar[str] = "will be deleted"
-    needed: ClassVar[Needs] = permissions.DELETE_SCHEDULE
+    needed: ClassVar[Privileges] = permissions.DELETE_SCHEDULE
     always_confirm: ClassVar[bool] = True
 
     def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
@@ -198,7 +198,7 @@ class TriggerSchedule(ScheduleOperation):
 
     action: ClassVar[str] = "trigger_schedule"
     planned: ClassVar[str] = "will be triggered"
-    needed: ClassVar[Needs] = permissions.ENQUEUE_SCHEDULE
+    needed: ClassVar[Privileges] = permissions.ENQUEUE_SCHEDULE
     several_transactions: ClassVar[bool] = True
     enqueues: ClassVar[bool] = True
     traceable: ClassVar[bool] = False
@@ -254,7 +254,7 @@ class TriggerSchedule(ScheduleOperation):
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> dict[str, str]:
         """Trigger; DBOS derives the workflow's ID from the time."""
-        with trusted(self.force):
+        with unsafe_contexts(allowed=self.force):
             return {
                 item.workflow_id: client.trigger_schedule(item.workflow_id).get_workflow_id()
                 for item in items
@@ -289,7 +289,7 @@ class Backfill(Operation):
 
     action: ClassVar[str] = "backfill_schedule"
     planned: ClassVar[str] = "will be enqueued"
-    needed: ClassVar[Needs] = permissions.ENQUEUE_SCHEDULE
+    needed: ClassVar[Privileges] = permissions.ENQUEUE_SCHEDULE
     several_transactions: ClassVar[bool] = True
     enqueues: ClassVar[bool] = True
     schedule_name: str = ""
@@ -330,8 +330,8 @@ class Backfill(Operation):
             raise FilterError(f"end={finish} is not after start={begin}.")
         if not can_enqueue(store.queries):
             raise RefusedError(f"Backfill of {name!r} is refused: {_TOO_OLD}.")
-        if not force and not harmless(found.context):
-            raise RefusedError(f"Backfill of {name!r} is refused: {PICKLED}.")
+        if not force and not is_safe_context(found.context):
+            raise RefusedError(f"Backfill of {name!r} is refused: {UNSAFE_CONTEXT}.")
         operation = cls(
             name, begin, finish, found.row.queue_name, found.cron, found.timezone, force
         )
@@ -399,7 +399,7 @@ class Backfill(Operation):
         for item in items:
             time = self._time(item.workflow_id)
             # Both ends are exclusive, and no two runs are less than a second apart.
-            with trusted(self.force):
+            with unsafe_contexts(allowed=self.force):
                 client.backfill_schedule(
                     self.schedule_name,
                     time - dt.timedelta(seconds=1),
