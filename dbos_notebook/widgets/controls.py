@@ -80,7 +80,7 @@ class Actions:
         found = {}
         for name in NAMES:
             plan = self._plan(name, ids, {}, "possible")
-            ready = plan.counts["do"]
+            ready = plan.counts["ready"]
             why = "" if ready else next((item.effect for item in plan.items), "nothing selected")
             found[name] = {"count": ready, "why": truncate(why, serialize.SHORT_CHARACTERS)}
         return {"possible": found}
