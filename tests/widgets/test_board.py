@@ -16,7 +16,7 @@ import pytest
 from browser import Opened
 
 import dbos_notebook as dn
-from dbos_notebook.widgets.board import WINDOWS, Board, facts
+from dbos_notebook.widgets.board import WINDOWS, Board, board_facts
 
 
 def ask(board: Board, **question: Any) -> dict[str, Any]:
@@ -86,12 +86,12 @@ def test_a_reading_without_a_change_travels_as_one_word(shop_sqlite: Path) -> No
 
 
 def test_another_window_is_refused(db: dn.Client) -> None:
-    with pytest.raises(dn.FilterError, match="'2h' is not offered"):
+    with pytest.raises(dn.FilterError, match="'2h' is not supported"):
         db.board(window="2h")
     board = db.board()
     for window in WINDOWS:
         board.window = window
-        assert facts(board.read())["width"] * facts(board.read())["bars"] == int(
+        assert board_facts(board.read())["width"] * board_facts(board.read())["bars"] == int(
             WINDOWS[window][0].total_seconds() * 1000
         )
 

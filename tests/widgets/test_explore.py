@@ -114,17 +114,17 @@ def test_a_value_written_as_code_is_the_same_value(value: Any) -> None:
     assert eval(written) == value
     # Nothing hidden: what is pasted is what was seen.
     assert written.isprintable()
-    assert eval(query_form.code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
+    assert eval(query_form.list_code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
         "name": str(value)
     }
 
 
 def test_what_is_no_number_of_json_is_a_text_or_refused() -> None:
-    assert query_form.as_filters({"attributes": "a=NaN, b=1e400, c=-1.5e2"}) == {
+    assert query_form.to_filters({"attributes": "a=NaN, b=1e400, c=-1.5e2"}) == {
         "attributes": {"a": "NaN", "b": "1e400", "c": -150.0}
     }
-    with pytest.raises(dn.FilterError, match="1e400 is no number of JSON"):
-        query_form.as_filters({"attributes": '{"a": 1e400}'})
+    with pytest.raises(dn.FilterError, match="1e400 is not a JSON number"):
+        query_form.to_filters({"attributes": '{"a": 1e400}'})
 
 
 def test_what_was_asked_for_stays_and_can_be_changed(db: dn.Client) -> None:
@@ -168,10 +168,10 @@ def searched(widget: Explore, **view: Any) -> tuple[list[str], int]:
 def test_a_text_is_looked_for_in_parts_that_grow(
     shop: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.explore.LOOK_THROUGH", 7)
+    monkeypatch.setattr("dbos_notebook.widgets.explore.MAX_SEARCH_ROWS", 7)
     counted = []
     for first in (7, 2):
-        monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_LOOK", first)
+        monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_SEARCH_ROWS", first)
         for descending in (True, False):
             widget = shop.explore()
             found, parts = searched(widget, search="ship", descending=descending)
@@ -196,7 +196,7 @@ def test_the_workflow_of_a_pasted_id_comes_first_and_once(
     )
     expected = shop.workflows(search=oldest, limit=None)["workflow_id"].tolist()
     assert expected[0] != oldest, "its children are newer, and their IDs hold its own"
-    monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_LOOK", 2)
+    monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_SEARCH_ROWS", 2)
     widget = shop.explore()
     assert ask(widget, "page", view={"search": oldest})["rows"][0]["id"] == oldest
     found, _ = searched(widget, search=oldest)
@@ -250,7 +250,7 @@ def test_an_opened_row_tells_all(db: dn.Client) -> None:
 def test_many_steps_come_in_parts(
     corpus_sqlite: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.details.STEPS", 2)
+    monkeypatch.setattr("dbos_notebook.widgets.details.STEPS_PER_PAGE", 2)
     with dn.connect(corpus_sqlite("3.4.0")) as client:
         widget = client.explore()
         told = ask(widget, "details", id="checkout-1")
@@ -301,7 +301,7 @@ def test_counts_and_choices(db: dn.Client) -> None:
     counts = ask(widget, "counts", view={"name": ["checkout"], "status": ["ERROR"]})["counts"]
     assert counts == {"SUCCESS": 5, "ERROR": 3}
     choices = ask(widget, "choices")["choices"]
-    assert set(choices) == set(query_form.CHOSEN)
+    assert set(choices) == set(query_form.CHOICE_FILTERS)
     assert choices["name"][0] in db.workflows(limit=None)["name"].unique()
     assert "slow" in choices["queue_name"]
 
