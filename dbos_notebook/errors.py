@@ -1,40 +1,40 @@
-"""Every error and warning that dbos_notebook raises on purpose, and nothing else.
+"""All exceptions and warnings of dbos_notebook.
 
 The tree::
 
     NotebookError
-    ├── LocationError            (ValueError)       the argument names no database
+    ├── LocationError            (ValueError)       the argument is not a database
     ├── DatabaseConnectionError  (ConnectionError)  the server or file cannot be reached
-    │   └── AuthenticationError                     it was reached, and refused the login
-    ├── NotDBOSDatabaseError                        reached, but it holds no DBOS tables
+    │   └── AuthenticationError                     the server rejected the login
+    ├── NotDBOSDatabaseError                        the database has no DBOS tables
     │   └── SchemaNotFoundError                     the DBOS tables are in another schema
-    ├── PermissionDeniedError    (PermissionError)  the role may not read a table
-    ├── QueryCancelledError                         the server ended the statement
-    │   └── QueryTimeoutError    (TimeoutError)     it ran past its time
-    ├── DatabaseLockedError                         another process holds the SQLite file
-    ├── DatabaseChangedError                        its tables or file changed during the call
+    ├── PermissionDeniedError    (PermissionError)  the role cannot read a table
+    ├── QueryCancelledError                         the server cancelled the statement
+    │   └── QueryTimeoutError    (TimeoutError)     statement_timeout was exceeded
+    ├── DatabaseLockedError                         another process has locked the SQLite file
+    ├── DatabaseChangedError                        tables or file changed during the call
     ├── NotCopyableError         (TypeError)        a client was pickled or copied
-    ├── FilterError              (ValueError)       a filter, value or column makes no sense
+    ├── FilterError              (ValueError)       invalid filter, filter value or column
     ├── WorkflowNotFoundError    (LookupError)      no workflow has that ID
-    ├── GraphError               (ValueError)       rows that make no graph; a wrong graph or word
-    ├── PictureError                                a picture cannot be drawn or written
-    │   └── GraphvizNotFoundError                   nothing is installed that lays out graphs
-    ├── MissingPackageError      (ImportError)      an extra of this package is not installed
-    ├── OutputError              (OSError)          a file exists already, or cannot be written
-    ├── ReadOnlyError            (PermissionError)  control where nothing can be written
-    └── ControlError                                a control call wrote nothing, or not all
+    ├── GraphError               (ValueError)       inconsistent rows, or an invalid argument
+    ├── PictureError                                a picture cannot be drawn or saved
+    │   └── GraphvizNotFoundError                   no Graphviz is installed
+    ├── MissingPackageError      (ImportError)      an optional dependency is not installed
+    ├── OutputError              (OSError)          an output file exists or cannot be written
+    ├── ReadOnlyError            (PermissionError)  control calls are not possible here
+    └── ControlError                                a control call did nothing or not everything
         ├── UnsupportedRevisionError                the installed dbos cannot control this database
-        ├── RefusedError         (ValueError)       it would do harm or can do nothing; ``plan``
-        │   └── StepNotFoundError (LookupError)     there is no such step to start from; ``plan``
-        ├── ScheduleNotFoundError (LookupError)     no schedule has that name
-        ├── ConfirmationError                       many workflows, or a deletion; ``plan``
-        └── PartialFailureError                          a fault ended it half way; ``receipt``
+        ├── RefusedError         (ValueError)       the call is harmful or impossible; ``plan``
+        │   └── StepNotFoundError (LookupError)     the start step does not exist; ``plan``
+        ├── ScheduleNotFoundError (LookupError)     the schedule does not exist
+        ├── ConfirmationError                       ``confirm=True`` is required; ``plan``
+        └── PartialFailureError                     the call failed part-way; ``receipt``
 
-    ControlInterrupt             (KeyboardInterrupt)  Ctrl-C ended control or waiting half way
-    TruncatedWarning             (UserWarning)      a listing left rows out
-    TrustWarning                 (UserWarning)      payloads run code, or could not be run
+    ControlInterrupt             (KeyboardInterrupt)  Ctrl-C stopped a control call or a wait
+    TruncatedWarning             (UserWarning)      a result was cut at its limit
+    TrustWarning                 (UserWarning)      payloads run code, or could not be deserialized
 
-Each message says what happened, the value, and what to do. None ever holds a password.
+Each message states what happened, the value, and what to do. No message contains a password.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from typing import Any, NoReturn
 
 
 class NotebookError(Exception):
-    """Base of every error that dbos_notebook raises on purpose."""
+    """Base class of all errors that dbos_notebook raises."""
 
 
 class LocationError(NotebookError, ValueError):
-    """The argument does not say where a system database is."""
+    """The argument does not identify a system database."""
 
 
 class DatabaseConnectionError(NotebookError, ConnectionError):
@@ -57,83 +57,83 @@ class DatabaseConnectionError(NotebookError, ConnectionError):
 
 
 class AuthenticationError(DatabaseConnectionError):
-    """The server was reached and refused the user or the password."""
+    """The server rejected the user or the password."""
 
 
 class NotDBOSDatabaseError(NotebookError):
-    """The database was reached, but it holds no DBOS tables."""
+    """The database has no DBOS tables."""
 
 
 class SchemaNotFoundError(NotDBOSDatabaseError):
-    """The schema asked for has no DBOS tables; others of the database have."""
+    """The requested schema has no DBOS tables, but another schema of the database does."""
 
 
 class PermissionDeniedError(NotebookError, PermissionError):
-    """The role that is connected may not read what was asked for."""
+    """The connected role has no permission to read a table."""
 
 
 class QueryCancelledError(NotebookError):
-    """The server ended the statement: for a lock, for a standby's sake, or because asked to."""
+    """The server cancelled the statement: lock timeout, standby conflict, or a cancel request."""
 
 
 class QueryTimeoutError(QueryCancelledError, TimeoutError):
-    """The statement ran past ``statement_timeout`` and was cancelled."""
+    """The statement exceeded ``statement_timeout`` and was cancelled."""
 
 
 class DatabaseLockedError(NotebookError):
-    """Another process holds the SQLite file exclusively."""
+    """Another process has an exclusive lock on the SQLite file."""
 
 
 class DatabaseChangedError(NotebookError):
-    """The tables, or the SQLite file, changed while they were read; the same call works again."""
+    """The tables or the SQLite file changed while they were read. Repeat the call."""
 
 
 class NotCopyableError(NotebookError, TypeError):
-    """A client was to be pickled or copied, and its connections cannot be."""
+    """A client was pickled or copied, which its connections do not support."""
 
 
 class FilterError(NotebookError, ValueError):
-    """A filter, a filter's value, or a column name makes no sense."""
+    """A filter, a filter value, or a column name is invalid."""
 
 
 class WorkflowNotFoundError(NotebookError, LookupError):
-    """No workflow of the database has the given ID."""
+    """The database has no workflow with the given ID."""
 
 
 class PictureError(NotebookError):
-    """A picture cannot be drawn as asked, or not be written to that file."""
+    """A picture cannot be drawn or saved as requested."""
 
 
 class GraphvizNotFoundError(PictureError):
-    """Neither the program ``dot`` nor pygraphviz is there to lay out a graph."""
+    """Neither the program ``dot`` nor pygraphviz is installed to lay out a graph."""
 
 
 class GraphError(NotebookError, ValueError):
-    """The rows contradict each other, or a function over graphs got what it cannot take."""
+    """The rows are inconsistent, or a graph function got an invalid argument."""
 
 
 class MissingPackageError(NotebookError, ImportError):
-    """What was asked for needs a package that an extra brings."""
+    """The call needs a package that belongs to an optional extra."""
 
 
 class OutputError(NotebookError, OSError):
-    """A file that was to be written exists already, or cannot be written."""
+    """The output file already exists or cannot be written."""
 
 
 class ReadOnlyError(NotebookError, PermissionError):
-    """Control was asked of a client with ``read_only=True``, a standby, or a read-only session."""
+    """Control is not possible: ``read_only=True``, a standby, or a read-only session."""
 
 
 class ControlError(NotebookError):
-    """A control call wrote nothing, or not all that it should have.
+    """A control call changed nothing, or not everything that it should have.
 
     Attributes
     ----------
     plan
-        What would have been done and what not (a ``Plan``), where the call was refused; where it
-        broke off, ``plan.apply()`` goes on.
+        The ``Plan`` of a refused call, with the reason for each workflow. After a partial failure,
+        ``plan.apply()`` continues.
     receipt
-        What was done (a ``Receipt``), where the call had begun.
+        The ``Receipt`` of a call that had started.
     """
 
     def __init__(self, message: str, *, plan: Any = None, receipt: Any = None) -> None:
@@ -143,11 +143,11 @@ class ControlError(NotebookError):
 
 
 class UnsupportedRevisionError(ControlError):
-    """The installed dbos cannot control this database, or lacks the call. Nothing was written."""
+    """The installed dbos cannot control this database or lacks the call. Nothing was written."""
 
 
 class RefusedError(ControlError, ValueError):
-    """It would do harm, or can do nothing. Nothing was written; ``plan`` tells why for each."""
+    """The call would do harm or have no effect. Nothing was written; see ``plan`` for reasons."""
 
 
 class StepNotFoundError(RefusedError, LookupError):
@@ -155,28 +155,28 @@ class StepNotFoundError(RefusedError, LookupError):
 
 
 class ScheduleNotFoundError(ControlError, LookupError):
-    """No schedule of the database has the given name. Nothing was written."""
+    """The database has no schedule with the given name. Nothing was written."""
 
 
 class ConfirmationError(ControlError):
-    """The call changes many workflows, or deletes; ``confirm=True`` is asked for."""
+    """The call changes many workflows, or deletes, and needs ``confirm=True``."""
 
 
 class PartialFailureError(ControlError):
-    """A fault ended the call half way. ``receipt`` tells what was done."""
+    """The call failed part-way. ``receipt`` lists what was done."""
 
 
 class ControlInterrupt(KeyboardInterrupt):
-    """Ctrl-C ended control or waiting half way.
+    """Ctrl-C stopped a control call or a wait.
 
     Attributes
     ----------
     plan
-        What it was doing (a ``Plan``): ``plan.apply()`` goes on. ``None`` where it only waited.
+        The ``Plan`` of the control call; ``plan.apply()`` continues. ``None`` for a wait.
     receipt
-        What control had done (a ``Receipt``); ``None`` where it only waited.
+        The ``Receipt`` of what the control call had done; ``None`` for a wait.
     workflows
-        What waiting had seen last (a DataFrame); ``None`` where it did not wait.
+        The last DataFrame that the wait had read; ``None`` for a control call.
     """
 
     def __init__(
@@ -189,18 +189,18 @@ class ControlInterrupt(KeyboardInterrupt):
 
 
 class TruncatedWarning(UserWarning):
-    """A listing left rows out because of its ``limit``."""
+    """A listing was truncated at its ``limit``."""
 
 
 class TrustWarning(UserWarning):
-    """Payloads are trusted, and run what they hold; or one of them failed to."""
+    """Payloads are trusted and can run code, or one of them could not be deserialized."""
 
 
-def raise_alone(error: NotebookError) -> NoReturn:
-    """Raise an error in the place of a driver's, and let go of that one.
+def raise_without_context(error: NotebookError) -> NoReturn:
+    """Raise an error instead of the driver's, without a reference to it.
 
-    ``from None`` hides the other from a traceback and keeps it at ``__context__``, where it holds
-    the connection, and that the password.
+    ``from None`` hides the driver's error in the traceback but keeps it as ``__context__``, and
+    through it the connection and its password.
     """
     try:
         raise error
@@ -209,19 +209,19 @@ def raise_alone(error: NotebookError) -> NoReturn:
 
 
 def nearest(value: object, known: Iterable[str]) -> str:
-    """Name the known word nearest to a wrong one, as the end of an error message.
+    """Return a suggestion for a misspelled name, to append to an error message.
 
     Parameters
     ----------
     value
-        What the person wrote.
+        The invalid name.
     known
-        The words that would have been right.
+        The valid names.
 
     Returns
     -------
     str
-        ``" Did you mean 'ERROR'?"``, or ``""`` where nothing is near.
+        ``" Did you mean 'ERROR'?"``, or ``""`` if no valid name is similar.
 
     Examples
     --------
@@ -230,6 +230,6 @@ def nearest(value: object, known: Iterable[str]) -> str:
     >>> nearest("zzz", ["SUCCESS", "ERROR"])
     ''
     """
-    words = {word.casefold(): word for word in known}
-    close = difflib.get_close_matches(str(value).casefold(), words, n=1, cutoff=0.6)
-    return f" Did you mean {words[close[0]]!r}?" if close else ""
+    names = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(str(value).casefold(), names, n=1, cutoff=0.6)
+    return f" Did you mean {names[close[0]]!r}?" if close else ""

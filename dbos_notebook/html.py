@@ -8,6 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
+from dbos_notebook.status import (
+    ACTIVE_STATUSES,
+    OUTCOME_STYLES,
+    STATUS_STYLES,
+    known_status,
+    status_css,
+)
+
 if TYPE_CHECKING:
     import jinja2
 
@@ -22,7 +32,7 @@ def environment(package: str) -> jinja2.Environment:
     """
     import jinja2
 
-    return jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [
                 jinja2.PackageLoader("dbos_notebook", f"{package}/templates"),
@@ -34,3 +44,11 @@ def environment(package: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.globals.update(
+        ACTIVE_STATUSES=ACTIVE_STATUSES,
+        STATUS_STYLES=STATUS_STYLES,
+        OUTCOME_STYLES=OUTCOME_STYLES,
+        known_status=known_status,
+        status_css=lambda selector: Markup(status_css(selector)),  # noqa: S704 - own constants
+    )
+    return templates

@@ -32,7 +32,7 @@ from servers import CORPUS, PASSWORD, PASSWORD_ROLE, PostgresServer, start_postg
 import dbos_notebook as dn
 
 # Programs that tests start: they need arguments, and launch applications.
-collect_ignore_glob = ["*/*application.py", "*/live_lives.py"]
+collect_ignore_glob = ["*/*application.py"]
 
 # Some tests press Ctrl-C, which a process that a shell started in the background ignores.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,7 +17,8 @@ import pytest
 
 import dbos_notebook as dn
 from benchmarks.databases import Shape, fill_sqlite
-from dbos_notebook.tables.columns import FRAMES, PAYLOAD, STATUSES, STEP, WORKFLOW, Column
+from dbos_notebook.status import STATUSES
+from dbos_notebook.tables.columns import FRAMES, PAYLOAD, STEP, WORKFLOW, Column
 from dbos_notebook.tables.filters import LISTS
 
 EMPTY = [

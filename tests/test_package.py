@@ -16,12 +16,15 @@ import networkx as nx
 import pytest
 
 import dbos_notebook as dn
+from dbos_notebook.tables import filters
+from dbos_notebook.types import Filters, WorkflowFilters
 
 PACKAGE = Path(dn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # The layers, lowest first: a package or module imports from lower layers and from itself.
 LAYERS = [
-    {"errors", "html", "status", "text", "types"},
+    {"errors", "status", "text", "types"},
+    {"html"},
     {"database", "payloads"},
     {"tables"},
     {"store"},
@@ -163,3 +166,14 @@ def test_importing_loads_no_database_library() -> None:
 
 def test_the_types_are_published() -> None:
     assert (PACKAGE / "py.typed").exists()
+
+
+def test_the_typed_filters_are_those_that_are_checked() -> None:
+    assert set(WorkflowFilters.__annotations__) == set(filters.NAMES)
+
+
+def test_help_shows_each_filter() -> None:
+    for method in (dn.Client.workflows, dn.Client.queued, dn.Client.counts, dn.Client.explore):
+        shown = inspect.signature(method).parameters
+        assert set(Filters.__annotations__) <= set(shown), method
+        assert "filters" not in shown

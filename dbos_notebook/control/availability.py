@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from dbos_notebook.control.records import INTERNAL_QUEUE
 from dbos_notebook.database.postgres import PostgresSession
-from dbos_notebook.database.sqlite_file import Writers, writers
+from dbos_notebook.database.sqlite_file import Writers, find_writers
 
 if TYPE_CHECKING:
     from dbos_notebook.database.location import Location
@@ -346,7 +346,7 @@ class ExecutorAvailability:
             found.dbos = len(self._writers.others)
             found.maybe = int(self._writers.here)
             found.listening = found.dbos + found.maybe
-            found.starts = self._writers.began
+            found.starts = self._writers.started_ms
             found.began = min(found.starts, default=None)
             return found
         if self._unseen is not None:
@@ -426,7 +426,7 @@ class ExecutorAvailability:
         since = self._now - LOOKED_BACK_SECONDS * 1000
         self._seen = [row for row in self._seen if row["last"] >= since]
         if not postgres and self._location is not None and self._location.path is not None:
-            self._writers = writers(self._location.path)
+            self._writers = find_writers(self._location.path)
         if not postgres and self._writers is None:
             self._unseen = "which processes have the file open cannot be seen here"
 

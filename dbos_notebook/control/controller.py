@@ -57,6 +57,7 @@ from dbos_notebook.errors import (
     ScheduleNotFoundError,
     StepNotFoundError,
 )
+from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
 
 if TYPE_CHECKING:
@@ -455,7 +456,7 @@ class Controller:
             watch(self.read, ids, timeout, title)
         except KeyboardInterrupt:
             frame = self._listed(ids)
-            ended = int((~frame["status"].isin(records.ACTIVE)).sum())
+            ended = int((~frame["status"].isin(ACTIVE_STATUSES)).sum())
             raise ControlInterrupt(
                 f"Stopped watching; the workflows go on. {ended:,} of {len(ids):,} have finished: "
                 "error.workflows.",

@@ -45,10 +45,10 @@ def require_available(action: str, options: Sequence[str]) -> None:
     options
         Those that were passed and are not at their defaults.
     """
-    version = releases.installed()
+    version = releases.installed_version()
     if version is None:
         return  # the catalog says so, with what to install
-    problem = releases.lacking(action, tuple(options), version)
+    problem = releases.missing_feature(action, tuple(options), version)
     if problem is not None:
         raise UnsupportedRevisionError(
             f"{problem}, and {version} is installed. Nothing was written."
@@ -57,17 +57,17 @@ def require_available(action: str, options: Sequence[str]) -> None:
 
 def forks_keep_version() -> bool:
     """Tell whether a fork without ``application_version`` keeps that of its original."""
-    return (0, 0) < releases.parse(releases.installed()) <= _KEEPS_VERSION
+    return (0, 0) < releases.parse_version(releases.installed_version()) <= _KEEPS_VERSION
 
 
 def enqueues_with_xid() -> bool:
     """Tell whether the installed dbos writes ``workflow_status.creator_xid`` when it enqueues."""
-    return releases.parse(releases.installed()) >= _ENQUEUES_WITH_XID
+    return releases.parse_version(releases.installed_version()) >= _ENQUEUES_WITH_XID
 
 
 def asks_for_isolation() -> bool:
     """Tell whether the installed dbos sets an isolation level when it resumes."""
-    return (0, 0) < releases.parse(releases.installed()) < _ASKS_NO_ISOLATION
+    return (0, 0) < releases.parse_version(releases.installed_version()) < _ASKS_NO_ISOLATION
 
 
 def make_client(
@@ -103,13 +103,13 @@ def make_client(
         arguments["serializer"] = serializer()
     if system_database_engine is not None:
         arguments["system_database_engine"] = system_database_engine
-        if releases.parse(releases.installed()) < (3, 0):
+        if releases.parse_version(releases.installed_version()) < (3, 0):
             # Checked for a host by the first versions, though the engine is used.
             arguments["system_database_url"] = _PLACEHOLDER[system_database_engine.dialect.name]
     else:
         arguments["system_database_url"] = system_database_url
     arguments["dbos_system_schema"] = dbos_system_schema or "dbos"
-    if releases.parse(releases.installed()) >= (2, 30):
+    if releases.parse_version(releases.installed_version()) >= (2, 30):
         return DBOSClient(**arguments)
     return cast("DBOSClient", _OlderClient(DBOSClient, arguments))
 
@@ -144,7 +144,7 @@ class _OlderClient:
             if now != self._schema and _application_runs():
                 raise RefusedError(
                     f"This process runs a DBOS application on the schema {now!r}, and dbos "
-                    f"{releases.installed()} keeps one schema per process: control of "
+                    f"{releases.installed_version()} keeps one schema per process: control of "
                     f"{self._schema!r} would reach into its tables. Use another process, or dbos "
                     "2.25 or later. Nothing was written."
                 )
@@ -160,7 +160,7 @@ class _OlderClient:
 
     def _each(self, action: str, workflow_ids: list[str], options: dict[str, Any]) -> None:
         with self._own_schema():
-            if releases.parse(releases.installed()) >= _BULK:
+            if releases.parse_version(releases.installed_version()) >= _BULK:
                 getattr(self._client, f"{action}_workflows")(workflow_ids, **options)
                 return
             for workflow_id in workflow_ids:

@@ -11,10 +11,10 @@ from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from dbos_notebook.control.records import ACTIVE, WorkflowRecord
+from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import DatabaseConnectionError
 from dbos_notebook.html import environment
-from dbos_notebook.tables.columns import STATUSES
+from dbos_notebook.status import STATUSES
 from dbos_notebook.text import printable
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def watch(
                         seen[one] = now[one]
                     else:
                         seen.pop(one, None)
-                waiting = [one for one in waiting if one in now and now[one].status in ACTIVE]
+                waiting = [one for one in waiting if one in now and now[one].active]
             took = time.monotonic() - begun
             if display.enabled and took > 1:
                 display.show(*_table(title, ids, seen, waiting))

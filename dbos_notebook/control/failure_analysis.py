@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from dbos_notebook.control import records
 from dbos_notebook.control.fork_points import ForkPoint
 from dbos_notebook.control.records import StepRecord, WorkflowRecord
+from dbos_notebook.status import FAILED_STATUSES
 from dbos_notebook.tables import listings
-from dbos_notebook.tables.columns import FAILED_STATUSES, TEXT
+from dbos_notebook.tables.columns import TEXT
 
 if TYPE_CHECKING:
     import pandas as pd

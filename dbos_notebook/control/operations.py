@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from dbos_notebook.control import permissions, records
 from dbos_notebook.control.permissions import Needs
 from dbos_notebook.control.queue_selection import KnownQueues, choose_for_resume, read_queues
-from dbos_notebook.control.records import FINAL, StepRecord, WorkflowRecord
+from dbos_notebook.control.records import StepRecord, WorkflowRecord
 from dbos_notebook.errors import FilterError
+from dbos_notebook.status import COMPLETED_STATUSES, WAITING_STATUSES
 from dbos_notebook.tables.filters import (
     as_epoch_ms,
     as_name,
@@ -276,7 +277,7 @@ class Cancel(Operation):
         return None
 
     def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
-        if row.status in FINAL:
+        if row.status in COMPLETED_STATUSES:
             return "unchanged", f"it has finished: {row.status}"
         if row.status == "CANCELLED":
             return "unchanged", "it is cancelled already"
@@ -341,7 +342,7 @@ class Resume(Operation):
                 "it is PENDING: if an executor still runs it, it would run twice at once. "
                 "force=True where none does"
             )
-        if row.status in ("ENQUEUED", "DELAYED"):
+        if row.status in WAITING_STATUSES:
             return "do", "waits no longer"
         return "do", "goes on after its last recorded step, without a deadline"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from dbos_notebook.control.records import INTERNAL_QUEUE, WorkflowRecord
+from dbos_notebook.status import INTERRUPTED_STATUSES
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
@@ -135,7 +136,7 @@ def _back(row: WorkflowRecord, queues: KnownQueues) -> Destination:
             return Destination(problem=f"{_partitioned(queue)}: it has none itself")
         partition = f", partition {key!r}" if key is not None else ""
         return Destination(queue, key, f"onto queue {queue!r}{partition}")
-    erased = row.status in ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+    erased = row.status in INTERRUPTED_STATUSES
     if known or not erased:
         return Destination(None, key, "onto DBOS's own queue, as it was on none")
     why = f"DBOS erases the queue of what is {row.status}, and this client did not see it"

@@ -7,11 +7,12 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dbos_notebook.control.display import TableRepr
 from dbos_notebook.control.forks import Fork
 from dbos_notebook.control.operations import Cancel, Known, Operation, PlanItem
+from dbos_notebook.status import OUTCOMES, Outcome
 from dbos_notebook.tables.filters import as_seconds
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
     from dbos_notebook.control.batch_runner import Batch, BatchRunner
     from dbos_notebook.control.client_pool import ClientPool
-
-Outcome = Literal["done", "unchanged", "not_found", "failed", "unknown"]
-OUTCOMES: tuple[Outcome, ...] = ("done", "unchanged", "not_found", "failed", "unknown")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import sqlalchemy as sa
 
+from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.columns import STEP, WORKFLOW
 from dbos_notebook.tables.timing import INTERNAL_QUEUE as INTERNAL_QUEUE
@@ -20,10 +21,6 @@ from dbos_notebook.tables.timing import INTERNAL_QUEUE as INTERNAL_QUEUE
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
     from dbos_notebook.tables.sql import Queries
-
-FINAL = ("SUCCESS", "ERROR")
-"""What cancel and resume leave as it is, without a word."""
-ACTIVE = ("DELAYED", "ENQUEUED", "PENDING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ class WorkflowRecord:
     @property
     def active(self) -> bool:
         """Whether it runs or waits to run."""
-        return self.status in ACTIVE
+        return self.status in ACTIVE_STATUSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +97,7 @@ def workflows(session: Session, queries: Queries, ids: Iterable[str]) -> dict[st
 
 def failures(session: Session, queries: Queries) -> dict[str, WorkflowRecord]:
     """Read the workflows that failed by themselves: not those that were cancelled."""
-    return _found(session, queries, {"status": ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]})
+    return _found(session, queries, {"status": list(ERROR_STATUSES)})
 
 
 def forks(

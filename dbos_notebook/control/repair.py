@@ -26,7 +26,7 @@ from dbos_notebook.control.receipt import Receipt, ReceiptLine
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import NotebookError
-from dbos_notebook.tables.columns import FAILED_STATUSES
+from dbos_notebook.status import ACTIVE_STATUSES, FAILED_STATUSES
 from dbos_notebook.tables.filters import MOST_SECONDS, as_seconds
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ class _Run:
                 return f"its child {child} was not repaired: {self.lines[child].detail}"
             state = self._states.get(new)
             if self._operation.wait and state != "SUCCESS":
-                if state in (None, *records.ACTIVE):
+                if state in (None, *ACTIVE_STATUSES):
                     return (
                         f"not started: {new}, the fork of its child {child}, had not finished "
                         f"after {self._operation.timeout_waiting:g} s ({state}); the same call "

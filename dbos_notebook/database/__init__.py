@@ -1,6 +1,6 @@
-"""Where the system database is, what it holds, and reading it: never writing it.
+"""Locate a system database, read its catalog, and read rows; never write.
 
-The meaning of tables and columns belongs to ``tables``; this room moves rows.
+The meaning of tables and columns belongs to ``tables``; this package only moves rows.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def open_reader(location: Location, schema: str, statement_timeout: float | None) -> Reader:
-    """Return the reader for a location. Nothing is connected yet."""
-    # Each driver is loaded only where it is needed.
+    """Return the reader for a location, without connecting."""
+    # Import each driver only where it is needed.
     if location.kind == "postgres":
         from dbos_notebook.database.postgres import PostgresReader
 

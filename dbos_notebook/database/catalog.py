@@ -1,37 +1,32 @@
-"""The tables and columns that a system database has, and how a client notices that they change."""
+"""The catalog: the tables and columns of a system database, and whether dbos can control it."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
 from dbos_notebook.database import releases
-from dbos_notebook.database.reader import repeat_if_changed
+from dbos_notebook.database.reader import Reader, repeat_if_changed
 from dbos_notebook.errors import NotDBOSDatabaseError, PermissionDeniedError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from dbos_notebook.database.reader import Reader
-
-
-# What is read of every database; everything else may be missing.
-_ALWAYS = ("workflow_uuid", "status", "created_at", "updated_at")
+_REQUIRED_COLUMNS = ("workflow_uuid", "status", "created_at", "updated_at")
+"""The columns of ``workflow_status`` in every version of dbos; others can be missing."""
 
 
 @dataclass(frozen=True)
-class Control:
-    """Whether the installed dbos can cancel, resume and fork here, and if not, what can.
+class ControlSupport:
+    """Whether the installed dbos can cancel, resume and fork workflows of a database.
 
     Attributes
     ----------
     possible
-        Whether control calls are let through.
+        Whether control calls are allowed.
     reason
-        One sentence: both revisions, and what to install where it is impossible.
+        One sentence with both versions and, if control is not possible, what to install.
     """
 
     possible: bool
@@ -43,7 +38,7 @@ class Control:
 
 @dataclass(frozen=True, repr=False)
 class Catalog:
-    """The tables of one system database, as they were when the client connected.
+    """The tables and columns of one system database, read when the client connected.
 
     Attributes
     ----------
@@ -52,14 +47,14 @@ class Catalog:
     schema
         The Postgres schema; ``None`` on SQLite.
     revision
-        Highest migration that ran (``dbos_migrations.version``); ``None`` where unknown.
+        The last migration (``dbos_migrations.version``); ``None`` if unknown.
     tables
         Columns by table.
     absent
-        Columns that dbos 3.4 has and this database lacks, by table; ``()`` where the whole table
-        is missing. What they would hold is missing in DataFrames.
+        Columns that dbos 3.4 has and this database lacks, by table; ``()`` if the whole table is
+        absent. Their values are missing in DataFrames.
     unreadable
-        Tables that the role may not read. What only they prove is not looked up.
+        Tables that the role has no permission to read; they are not queried.
     """
 
     dialect: str
@@ -78,8 +73,8 @@ class Catalog:
         return "\n".join([*lines, f"  {self.control.reason}>"])
 
     @property
-    def control(self) -> Control:
-        """What control is possible with the dbos that is installed here, which is not imported.
+    def control(self) -> ControlSupport:
+        """Whether the installed dbos can control this database. Does not import dbos.
 
         Examples
         --------
@@ -88,11 +83,11 @@ class Catalog:
         >>> print(Catalog("postgresql", "dbos", 35, {}).control.reason)
         Revision 35 (written by dbos 2.20 to 2.22) cannot be controlled with the installed dbos ...
         """
-        return control_with(releases.installed(), self.dialect, self.revision)
+        return control_support(releases.installed_version(), self.dialect, self.revision)
 
     @property
     def written_by(self) -> str:
-        """What wrote this revision, as far as is known.
+        """Which versions of dbos write this revision, as far as is known.
 
         Examples
         --------
@@ -103,23 +98,23 @@ class Catalog:
         """
         if self.revision is None:
             return "an unknown version"
-        return releases.writers(self.dialect, self.revision)
+        return releases.written_by(self.dialect, self.revision)
 
     def has(self, table: str, column: str | None = None) -> bool:
-        """Tell whether a table, or a column of it, is there."""
+        """Return whether the database has a table, or a column of it."""
         columns = self.tables.get(table)
         return columns is not None and (column is None or column in columns)
 
     def require(self, table: str, columns: Iterable[str]) -> None:
-        """Raise NotDBOSDatabaseError for a table, or columns of it, that DBOS always makes."""
+        """Raise NotDBOSDatabaseError if a table or some of its columns are absent."""
         if missing := [column for column in columns if not self.has(table, column)]:
             raise NotDBOSDatabaseError(
-                f"The table {table} lacks {', '.join(missing)}, which DBOS has had in every "
-                "version. Look whether it is a view, or another application's table."
+                f"The table {table} lacks {', '.join(missing)}, which every version of DBOS "
+                "creates. Check whether it is a view or a table of another application."
             )
 
     def table(self, name: str) -> sa.TableClause:
-        """Return a table with the columns that it really has, to compose SQL from.
+        """Return a SQLAlchemy table with the columns that exist in the database.
 
         Examples
         --------
@@ -133,66 +128,66 @@ class Catalog:
         return sa.table(name, *columns, schema=self.schema)
 
 
-def control_with(dbos: str | None, dialect: str, revision: int | None) -> Control:
-    """Say whether a version of dbos controls a revision, and what to install where it does not.
+def control_support(dbos: str | None, dialect: str, revision: int | None) -> ControlSupport:
+    """Return whether a version of dbos can control a revision and, if not, what to install.
 
     Parameters
     ----------
     dbos
-        The installed version; ``None``: it is not installed.
+        The installed version; ``None`` if dbos is not installed.
 
     Examples
     --------
-    >>> control_with("2.20.0", "postgresql", 35).possible
+    >>> control_support("2.20.0", "postgresql", 35).possible
     True
-    >>> print(control_with("2.20.0", "postgresql", 125).reason)
+    >>> print(control_support("2.20.0", "postgresql", 125).reason)
     Revision 125 (written by dbos 3.4) cannot be controlled with the installed dbos 2.20.0: forks
     made with it would have no input. Control it from an environment with pip install "dbos==3.4.*".
     """
-    fits = None if revision is None else releases.advice(dialect, revision)
-    install = f'pip install "{fits}"' if fits else "pip install --upgrade dbos"
+    requirement = None if revision is None else releases.pip_requirement(dialect, revision)
+    install = f'pip install "{requirement}"' if requirement else "pip install --upgrade dbos"
     if dbos is None:
-        return Control(
+        return ControlSupport(
             possible=False,
-            reason="dbos is not installed here, and control goes through its DBOSClient (reading "
-            f"works without it). Run {install}.",
+            reason="dbos is not installed here, and control needs its DBOSClient (reading works "
+            f"without it). Run {install}.",
         )
     if revision is None:
-        return Control(
+        return ControlSupport(
             possible=False,
             reason="The revision of this database is unknown, because dbos_migrations cannot "
-            f"be read; so it is not known whether the installed dbos {dbos} fits it.",
+            f"be read, so the installed dbos {dbos} may not support it.",
         )
-    written = f"Revision {revision} (written by {releases.writers(dialect, revision)})"
-    version = releases.parse(dbos)
-    if version < releases.CONTROLS_FROM:
-        first = releases.named(releases.CONTROLS_FROM)
-        return Control(
+    written = f"Revision {revision} (written by {releases.written_by(dialect, revision)})"
+    version = releases.parse_version(dbos)
+    if version < releases.FIRST_SUPPORTED:
+        first = releases.format_version(releases.FIRST_SUPPORTED)
+        return ControlSupport(
             possible=False,
-            reason=f"The DBOSClient of the installed dbos {dbos} cannot be used from here; those "
-            f"of dbos {first} and later can. {written} can be controlled from an environment with "
+            reason=f"The DBOSClient of the installed dbos {dbos} is not supported; control needs "
+            f"dbos {first} or later. {written} can be controlled from an environment with "
             f"{install}.",
         )
     known = [release for release in releases.RELEASES if release.version == version]
-    if version > releases.KNOWN:
-        # What a later release needs is not known; what dbos 3 needs is.
-        possible, newest = revision >= releases.DBOS_3, None
+    if version > releases.NEWEST_KNOWN:
+        # The needs of later releases are unknown, so those of dbos 3 are assumed.
+        possible, newest = revision >= releases.DBOS_3_REVISION, None
     else:
-        possible = bool(known) and releases.controls(known[0], dialect, revision)
+        possible = bool(known) and releases.can_control(known[0], dialect, revision)
         newest = known[0].revision(dialect) if known else None
     if possible:
-        return Control(
+        return ControlSupport(
             possible=True, reason=f"{written} can be controlled with the installed dbos {dbos}."
         )
     refused = f"{written} cannot be controlled with the installed dbos {dbos}"
     if newest is not None and revision > newest:
         if revision > releases.RELEASES[-1].revision(dialect):
-            return Control(
+            return ControlSupport(
                 possible=False,
-                reason=f"{refused}, which knows revisions up to {newest}. "
+                reason=f"{refused}, which supports revisions up to {newest}. "
                 "Run pip install --upgrade dbos.",
             )
-        inputs = newest < releases.DBOS_3 <= revision
+        inputs = newest < releases.DBOS_3_REVISION <= revision
         why = (
             "forks made with it would have no input"
             if inputs
@@ -202,22 +197,22 @@ def control_with(dbos: str | None, dialect: str, revision: int | None) -> Contro
         why = "it reads columns that this database lacks"
     remedy = (
         f"Control it from an environment with {install}."
-        if fits
-        else "No release of dbos leaves a database so; let the application finish its migrations."
+        if requirement
+        else "No release of dbos writes this revision; let the application finish its migrations."
     )
-    return Control(possible=False, reason=f"{refused}: {why}. {remedy}")
+    return ControlSupport(possible=False, reason=f"{refused}: {why}. {remedy}")
 
 
 @repeat_if_changed
 def read_catalog(reader: Reader, expected: Mapping[str, Iterable[str]]) -> Catalog:
-    """Read what a database holds; raises what ``reader.tables`` raises.
+    """Read the catalog of a database. Raises the errors of ``reader.tables``.
 
-    ``expected`` names the columns that may be looked for, by table.
+    ``expected`` lists the columns that a current database has, by table.
     """
     tables = reader.tables()
     for name in ("workflow_input", "workflow_output"):
         if "workflow_uuid" not in tables.get(name, ()):
-            # Whose its rows are cannot be known.
+            # Without this column its rows cannot be joined to workflows.
             tables.pop(name, None)
     absent = {
         table: tuple(column for column in columns if column not in tables.get(table, ()))
@@ -229,7 +224,7 @@ def read_catalog(reader: Reader, expected: Mapping[str, Iterable[str]]) -> Catal
     catalog = Catalog(
         reader.dialect, reader.schema, None, tables, absent, frozenset(reader.unreadable)
     )
-    catalog.require("workflow_status", _ALWAYS)
+    catalog.require("workflow_status", _REQUIRED_COLUMNS)
     if not catalog.has("dbos_migrations", "version"):
         return catalog
     statement = sa.select(sa.func.max(catalog.table("dbos_migrations").c.version).label("version"))
@@ -237,7 +232,7 @@ def read_catalog(reader: Reader, expected: Mapping[str, Iterable[str]]) -> Catal
         with reader.session() as session:
             revision = session.rows(statement)[0]["version"]
     except PermissionDeniedError:
-        # A role that may read the workflows but not this table loses only the number.
+        # A role may have access to the workflows but not to this table.
         revision = None
-    # SQLite keeps a text in any column, and a view may give one.
+    # SQLite stores strings in any column, and a view may return one.
     return dataclasses.replace(catalog, revision=revision if type(revision) is int else None)

@@ -1,7 +1,7 @@
-"""A psycopg connection on which nothing waits for the server longer than it may.
+"""A psycopg connection with a deadline for every wait.
 
-psycopg waits for an answer without bound, and after Ctrl-C it waits for the server once more. On a
-network that drops packets both would last for many minutes. Reading and control use this class.
+psycopg waits for a response without limit, and after Ctrl-C it waits for the server again. On a
+network that drops packets, both can take many minutes. Reading and control use this class.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ Row = TypeVar("Row")
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10
-"""How long connecting may take, unless ``statement_timeout`` is less."""
+"""Timeout for connecting, if ``statement_timeout`` is not shorter."""
 GRACE_SECONDS = 2.0
-"""How much longer than ``statement_timeout`` an answer is waited for: the server, whose own clock
-ends the statement, has the better message."""
+"""Time to wait for a response beyond ``statement_timeout``: the server cancels the statement
+itself, and its error message is better."""
 CANCEL_SECONDS = 2.0
-"""How long a request to cancel a statement may take, on a thread of its own."""
-NOTICE_SECONDS = 0.5
-"""How long a caller waits for that request, so that it is sent also where the process ends now."""
-STOP_SECONDS = 1.0
-"""How long a stream that is left early waits for the server to stop sending."""
+"""Timeout of a request to cancel a statement, which runs on a thread of its own."""
+CANCEL_JOIN_SECONDS = 0.5
+"""How long a caller waits for that request, so that it is sent even if the process exits now."""
+STOP_COPY_SECONDS = 1.0
+"""How long to wait for the server to stop sending when a stream is closed early."""
 _CHECK_SECONDS = 0.1
-"""How often a wait looks at its deadline and lets Ctrl-C in."""
+"""How often a wait checks its deadline and handles Ctrl-C."""
 
 
 class NoAnswerError(psycopg.OperationalError):
-    """The server has sent nothing until the deadline."""
+    """The server has sent nothing before the deadline."""
 
 
 def time_limit(statement_timeout: float | None) -> float | None:
-    """Return the seconds after which an answer no longer comes; ``None``: no bound.
+    """Return how many seconds to wait for a response; ``None`` means no limit.
 
     Examples
     --------
@@ -60,45 +60,44 @@ def time_limit(statement_timeout: float | None) -> float | None:
 def connection_parameters(location: Location, statement_timeout: float | None) -> dict[str, Any]:
     """Return the arguments of ``BoundedConnection.connect`` for a location, **with its password**.
 
-    A connection that was lost without a word is noticed: while a request is under way by
-    ``tcp_user_timeout``, while an answer is waited for by keepalives. What the location says itself
-    comes first.
+    A silently dropped connection is detected by ``tcp_user_timeout`` while a request is sent and by
+    keepalives while a response is awaited. The location's own parameters take precedence.
     """
     limit = time_limit(statement_timeout)
-    given = dict(location.parameters)
-    # psycopg tries several hosts in turn only where it sees them, and libpq would read what a
-    # service says after what is set here.
-    given = {**read_service(str(given.pop("service"))), **given} if "service" in given else given
-    hosts = str(given.get("host") or "").count(",") + 1
-    connecting = CONNECT_SECONDS if limit is None else min(CONNECT_SECONDS, limit)
-    # Of each host. libpq takes less than 2 s as 2 s.
-    each = given.get("connect_timeout")
-    within = connecting if each is None else float(each) * hosts
+    own = dict(location.parameters)
+    # Resolve the service here: psycopg tries several hosts only if it sees them, and libpq would
+    # not let the service override the defaults below.
+    own = {**read_service(str(own.pop("service"))), **own} if "service" in own else own
+    hosts = str(own.get("host") or "").count(",") + 1
+    default = CONNECT_SECONDS if limit is None else min(CONNECT_SECONDS, limit)
+    # connect_timeout applies to each host; libpq treats less than 2 s as 2 s.
+    per_host = own.get("connect_timeout")
+    total = default if per_host is None else float(per_host) * hosts
     return {
-        "within": within + 1.0 if within > 0 else None,
-        "connect_timeout": max(2, int(connecting / hosts)),
+        "total_timeout": total + 1.0 if total > 0 else None,
+        "connect_timeout": max(2, int(default / hosts)),
         "keepalives": 1,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "tcp_user_timeout": int((25.0 if limit is None else limit) * 1000),
         "application_name": "dbos_notebook",
-        **given,
+        **own,
         "client_encoding": "utf8",
     }
 
 
 def read_service(name: str) -> dict[str, str]:
-    """Return what a service file says of a service, where libpq looks for one.
+    """Return the parameters of a libpq service from the files that libpq reads.
 
     Returns
     -------
     dict
-        ``{"service": name}`` where no file has it: libpq then says what is wrong.
+        ``{"service": name}`` if no file defines it: libpq then raises the error.
     """
-    own = os.environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")
-    files = [own, os.path.join(os.environ.get("PGSYSCONFDIR", ""), "pg_service.conf")]
-    for file in files:
+    user_file = os.environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")
+    system_file = os.path.join(os.environ.get("PGSYSCONFDIR", ""), "pg_service.conf")
+    for file in (user_file, system_file):
         parser = configparser.RawConfigParser(
             delimiters=("=",), comment_prefixes=("#",), default_section=""
         )
@@ -112,31 +111,32 @@ def read_service(name: str) -> dict[str, str]:
 
 
 class BoundedConnection(psycopg.Connection[Row]):
-    """A connection whose waits end at a deadline, and at Ctrl-C at once.
+    """A connection whose waits end at a deadline, and immediately at Ctrl-C.
 
     Attributes
     ----------
     time_limit
-        Seconds that one wait may take where no ``deadline`` is set; ``None``: no bound.
+        Seconds that one wait may take if no ``deadline`` is set; ``None`` means no limit.
     deadline
-        When every wait ends, as ``time.monotonic`` counts. Set it before a statement.
-    renewed
-        Whether something that comes from the server moves the deadline to ``time_limit`` from then:
-        a slow network is no silent one.
+        The ``time.monotonic()`` at which every wait ends. Set it before a statement.
+    extends_deadline
+        Whether data from the server moves the deadline to ``time_limit`` seconds from then, because
+        a slow network is not a dead one.
     """
 
     time_limit: float | None = None
     deadline: float | None = None
-    renewed = False
+    extends_deadline = False
     _canceller: threading.Thread | None = None
 
     @classmethod
     def connect(  # type: ignore[override]  # psycopg's arguments and one more
-        cls, *args: Any, within: float | None = None, **kwargs: Any
+        cls, *args: Any, total_timeout: float | None = None, **kwargs: Any
     ) -> Self:
-        """Connect as psycopg does, in so many seconds, looking up the host's name included.
+        """Connect like psycopg, within ``total_timeout`` seconds including the DNS lookup.
 
-        On a thread of its own: the operating system's resolver heeds neither Ctrl-C nor a deadline.
+        This runs on a separate thread, because the operating system's resolver can be interrupted
+        neither by Ctrl-C nor by a deadline.
         """
         future: Future[Self] = Future()
         abandoned = threading.Event()
@@ -145,7 +145,7 @@ class BoundedConnection(psycopg.Connection[Row]):
         def run() -> None:
             try:
                 connection = connect(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - raised below, where it is waited for
+            except BaseException as error:  # noqa: BLE001 - future.result() raises it
                 future.set_exception(error)
                 return
             future.set_result(connection)
@@ -153,7 +153,7 @@ class BoundedConnection(psycopg.Connection[Row]):
                 connection.close()
 
         threading.Thread(target=run, name="dbos_notebook_connect", daemon=True).start()
-        deadline = math.inf if within is None else time.monotonic() + within
+        deadline = math.inf if total_timeout is None else time.monotonic() + total_timeout
         try:
             while True:
                 try:
@@ -161,7 +161,7 @@ class BoundedConnection(psycopg.Connection[Row]):
                 except TimeoutError:
                     if future.done() or time.monotonic() <= deadline:
                         continue
-                    raise NoAnswerError(f"nobody answered within {within:.0f} s") from None
+                    raise NoAnswerError(f"no response within {total_timeout:.0f} s") from None
         except BaseException:
             abandoned.set()
             if future.done() and future.exception() is None:
@@ -171,94 +171,93 @@ class BoundedConnection(psycopg.Connection[Row]):
     def wait(
         self, gen: PQGen[T], interval: float = _CHECK_SECONDS, timeout: float | None = None
     ) -> T:
-        """Run a generator of psycopg's on this connection; see :class:`BoundedConnection`."""
+        """Run a psycopg generator on this connection, up to the deadline."""
         if self.abandoned:
-            raise psycopg.OperationalError("the connection was given up")
+            raise psycopg.OperationalError("the connection was abandoned")
         deadline, limit = self.deadline, self.time_limit if timeout is None else timeout
         if limit is not None and (deadline is None or timeout is not None):
             deadline = min(deadline or math.inf, time.monotonic() + limit)
         try:
-            bounded = gen if deadline is None else self._until(gen, deadline)
+            bounded = gen if deadline is None else self._run_until(gen, deadline)
             return waiting.wait(bounded, self.pgconn.socket, interval=_CHECK_SECONDS)
         except (KeyboardInterrupt, NoAnswerError):
             self.abandon()
             raise
 
-    def _until(self, gen: PQGen[T], deadline: float) -> PQGen[T]:
-        """Run a generator of psycopg's until a moment."""
+    def _run_until(self, gen: PQGen[T], deadline: float) -> PQGen[T]:
+        """Run a psycopg generator up to a deadline."""
         try:
             state = next(gen)
             while True:
                 ready = yield state
                 state = gen.send(ready)
                 now = time.monotonic()
-                if ready and self.renewed and self.time_limit is not None:
+                if ready and self.extends_deadline and self.time_limit is not None:
                     self.deadline = deadline = now + self.time_limit
                 elif now > deadline:
-                    raise NoAnswerError("no answer came in time")
+                    raise NoAnswerError("no response before the deadline")
         except StopIteration as end:
             result: T = end.value
             return result
 
     @property
     def abandoned(self) -> bool:
-        """Whether it was given up: its server did not answer, or Ctrl-C came."""
+        """Whether the connection was abandoned after a timeout or Ctrl-C."""
         return self._canceller is not None
 
     @property
     def closed(self) -> bool:
-        """Whether the connection can no longer be used; so it is once it was given up."""
+        """Whether the connection is closed or abandoned."""
         if self._canceller not in (None, threading.current_thread()):
             return True
         return super().closed
 
     def close(self) -> None:
-        """Close the connection, unless that is under way."""
+        """Close the connection, unless it is already being closed."""
         if not self.abandoned:
             super().close()
 
     def abandon(self) -> None:
-        """Cancel what the server does for this connection, and close it, without waiting for it."""
+        """Cancel the running statement and close the connection without waiting for the server."""
         if not self.abandoned:
             self._canceller = threading.Thread(target=self._cancel_and_finish, daemon=True)
             self._canceller.start()
-            # Usually the server answers in no time, and then nothing is left running there.
-            self._canceller.join(NOTICE_SECONDS)
+            # The server usually responds at once, and then the statement has ended.
+            self._canceller.join(CANCEL_JOIN_SECONDS)
 
     def _cancel_and_finish(self) -> None:
         try:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
                 self.cancel_safe(timeout=CANCEL_SECONDS)
         except psycopg.Error:
-            # The server cannot be asked. It ends the statement by its own statement_timeout.
-            pass
+            pass  # unreachable: the server's statement_timeout ends the statement
         finally:
             self.pgconn.finish()
 
-    def _try_cancel(self, *, timeout: float = NOTICE_SECONDS) -> None:
-        # psycopg calls this where a block that copies is left by an exception, and would take 5 s.
-        super()._try_cancel(timeout=min(timeout, NOTICE_SECONDS))
+    def _try_cancel(self, *, timeout: float = CANCEL_JOIN_SECONDS) -> None:
+        # psycopg calls this when an exception leaves a COPY block, and would wait for 5 s.
+        super()._try_cancel(timeout=min(timeout, CANCEL_JOIN_SECONDS))
 
     def stop_copying(self) -> None:
-        """End a COPY that is not read to its end; give the connection up if that does not work."""
-        self.deadline = time.monotonic() + STOP_SECONDS
+        """Cancel a COPY that was not read to its end; abandon the connection if that fails."""
+        self.deadline = time.monotonic() + STOP_COPY_SECONDS
         try:
-            self.cancel_safe(timeout=STOP_SECONDS)
+            self.cancel_safe(timeout=STOP_COPY_SECONDS)
             self.wait(_discard(self.pgconn))
         except psycopg.errors.QueryCanceled:
-            pass  # as was asked for
+            pass  # as requested
         except psycopg.Error:
             self.abandon()
 
     def is_alive(self) -> bool:
-        """Return whether a connection that was kept idle can be used. Nothing is sent."""
+        """Return whether an idle connection is still usable. Sends nothing."""
         try:
             for _ in range(10):
                 with selectors.DefaultSelector() as selector:
                     selector.register(self.pgconn.socket, selectors.EVENT_READ)
                     if not selector.select(0):
                         break
-                # Something came unasked: a notice, or the end of the connection.
+                # The server sent a notice or closed the connection.
                 self.pgconn.consume_input()
         except (psycopg.Error, OSError, ValueError):
             return False
@@ -266,6 +265,6 @@ class BoundedConnection(psycopg.Connection[Row]):
 
 
 def _discard(pgconn: psycopg.pq.abc.PGconn) -> Generator[Any, Any, None]:
-    """Read what a COPY still sends."""
+    """Read and discard the remaining rows of a COPY."""
     while isinstance((yield from generators.copy_from(pgconn)), memoryview):
         pass

@@ -1,7 +1,7 @@
-"""What a forked child must not share with its parent: connections, threads, locks.
+"""Replace connections, threads and locks in a forked child process.
 
-A child that closes a connection ends the parent's session with it, and a lock that another thread
-held during the fork is never released in the child.
+If a child closes an inherited connection, the parent's session ends with it. A lock that another
+thread held during the fork is never released in the child.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ class Forkable(Protocol):
     """An object that holds connections, threads or locks."""
 
     def after_fork(self) -> None:
-        """Start anew in a forked child, without touching what belongs to the parent."""
+        """Reset the object in a forked child without touching the parent's resources."""
         ...
 
 
 _objects: weakref.WeakSet[Any] = weakref.WeakSet()
-_of_parent: list[object] = []
+_inherited: list[object] = []
 
 
-def reset_after_fork(each: Forkable) -> None:
-    """Have ``each.after_fork()`` called in every child that is forked from this process."""
-    _objects.add(each)
+def reset_after_fork(instance: Forkable) -> None:
+    """Register an object: ``after_fork()`` is called in each child forked from this process."""
+    _objects.add(instance)
 
 
 def keep_for_parent(*resources: object) -> None:
-    """Keep what a child inherited, so that it is never finalized, which would close it."""
-    _of_parent.extend(resources)
+    """Keep a reference to inherited resources, because their finalizers would close them."""
+    _inherited.extend(resources)
 
 
 class ForkableLock:
-    """A lock that a forked child finds free, whoever held it in the parent."""
+    """A lock that is free in a forked child, even if it was held in the parent."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Start anew: the thread that held it is not in the child."""
+        """Replace the lock: the thread that held it does not exist in the child."""
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:
@@ -53,9 +53,9 @@ class ForkableLock:
 
 
 def _after_fork() -> None:
-    for each in list(_objects):
-        each.after_fork()
+    for instance in list(_objects):
+        instance.after_fork()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+if hasattr(os, "register_at_fork"):  # Windows has no fork.
     os.register_at_fork(after_in_child=_after_fork)

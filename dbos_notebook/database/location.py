@@ -1,6 +1,6 @@
-"""From what a person has in hand (URL, path, nothing) to one location; redaction.
+"""Parse a database URL, libpq string, path or configuration into a Location; redact passwords.
 
-Nothing here opens a connection. Reading belongs to ``postgres`` and ``sqlite``.
+Nothing here opens a connection; that belongs to ``postgres`` and ``sqlite``.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ _SECRET_PARAMETERS = (
     "scram_client_key",
     "scram_server_key",
 )
-_SHORTEST_SECRET = 4
+_MIN_REDACTED_LENGTH = 4
+_MAX_LABEL = 1000
 _QUOTES = ("''", '""', "``", "“”", "‘’", "<>")
-# What a URL or a libpq string that was mistaken for the name of a file looks like; not C:/.
+# Matches a malformed URL or libpq string that would otherwise be taken for a path; not C:/.
 _ADDRESS = re.compile(r"://|^[\w+.-]{2,}:/|:.*@|(pass|pwd|secret|token)\w*\s*[=:]", re.I | re.S)
 _HOST = re.compile(r"[\w.:%-]*|[/@][^@=;]*")
 _PORT = re.compile(r"[\d,]*")
-# As SQLAlchemy divides a URL.
+# SQLAlchemy's rule for the user and password of a URL.
 _LOGIN = re.compile(r"(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@")
 _PARAMETER = re.compile(r"://|[;,&\s]\s*\w+\s*=|^\w*pass\w*\s*=", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Location:
-    """One system database: a Postgres server's, or a SQLite file.
+    """One system database: a database of a Postgres server, or a SQLite file.
 
-    Its ``repr`` and ``str`` never hold a password.
+    Its ``repr`` and ``str`` never contain a password.
     """
 
     kind: Literal["postgres", "sqlite"]
@@ -55,14 +56,14 @@ class Location:
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
     path: Path | None = None
     source: str = "argument"
-    # The host and database may be parts of a password that holds a bare @: they are not shown.
-    doubtful: bool = False
+    # The host and database may be parts of a password with an unescaped @: never show them.
+    ambiguous: bool = False
 
     def __str__(self) -> str:
         return self.label
 
     def url(self) -> str:
-        """Return the URL that SQLAlchemy takes. It holds the password: never show it."""
+        """Return the SQLAlchemy URL. It contains the password: never show it."""
         from sqlalchemy.engine import URL
 
         if self.path:
@@ -74,19 +75,19 @@ class Location:
             password=parts.pop("password", None),
             host=parts.pop("host", None),
             port=int(parts.pop("port")) if "port" in parts else None,
-            # As libpq: the database of the user's name.
+            # Like libpq, default to the user's name.
             database=parts.pop("dbname", self.parameters.get("user")),
             query=parts,
         )
-        # A socket's directory cannot stand where a host name does.
+        # A socket directory is not valid as the host of a URL.
         if url.host and url.host.startswith("/"):
             url = url.set(host="").update_query_dict({"host": url.host})
         return url.render_as_string(hide_password=False)
 
     def address(self) -> str:
-        """Return what :func:`locate` finds it by from anywhere, **with its secrets**.
+        """Return a string that :func:`locate` accepts in any directory, **with its secrets**.
 
-        For the environment of a child process, and never to be shown.
+        Use it for the environment of a child process; never show it.
 
         Examples
         --------
@@ -97,29 +98,30 @@ class Location:
 
         return str(self.path) if self.path else make_conninfo(**self.parameters)
 
-    def redact(self, text: str) -> str:
-        """Remove this location's secrets from a text, such as a driver's message."""
-        doubtful = ("host", "dbname") if self.doubtful else ()
-        for name in (*_SECRET_PARAMETERS, *doubtful):
+    def redact(self, message: str) -> str:
+        """Return a message, such as a driver's, without this location's secrets."""
+        hidden = ("host", "dbname") if self.ambiguous else ()
+        for name in (*_SECRET_PARAMETERS, *hidden):
             secret = str(self.parameters.get(name) or "")
-            # Stars in the place of a word that is known to stand there would tell the password.
-            if not secret or secret not in text or secret in self.label:
+            # A password that equals a part of the label must stay: replacing a known word with
+            # stars would reveal it.
+            if not secret or secret not in message or secret in self.label:
                 continue
-            if len(secret) < _SHORTEST_SECRET:
-                return "(what it said is left out, for the password might show in it)"
-            text = text.replace(secret, "***")
-        return text
+            if len(secret) < _MIN_REDACTED_LENGTH:
+                return "(message omitted because it may contain the password)"
+            message = message.replace(secret, "***")
+        return message
 
 
 def locate(database: str | os.PathLike[str] | None = None) -> Location:
-    """Find the system database that the argument, or the surroundings, name.
+    """Return the location of a system database.
 
     Parameters
     ----------
     database
-        A URL, a libpq key=value string, or a path. ``None``: the environment
+        A URL, a libpq key=value string, or a path. ``None`` means the environment
         variable ``DBOS_SYSTEM_DATABASE_URL``, then ``dbos-config.yaml`` in the working
-        directory, resolved as DBOS resolves it (``${VAR}`` substituted; without a
+        directory, resolved as DBOS resolves it (``${VAR}`` is substituted; without a
         ``system_database_url``, ``sqlite:///<name>.sqlite``).
 
     Returns
@@ -129,7 +131,7 @@ def locate(database: str | os.PathLike[str] | None = None) -> Location:
     Raises
     ------
     LocationError
-        Nothing names a database, or what does cannot be read as one.
+        No database was given, or the given one is invalid.
 
     Examples
     --------
@@ -139,22 +141,22 @@ def locate(database: str | os.PathLike[str] | None = None) -> Location:
     'shop.sqlite'
     """
     try:
-        return _located(database)
+        return _locate(database)
     except LocationError as error:
-        # Without the frames, whose variables hold the text and its password, and without the
-        # driver's own error, which quotes it.
-        problem = error.with_traceback(None)
+        # Drop the frames, whose variables contain the password, and the driver's error, which
+        # quotes it.
+        redacted = error.with_traceback(None)
     del database
-    problem.__context__ = None
-    raise problem
+    redacted.__context__ = None
+    raise redacted
 
 
 def check_name(name: str, value: object) -> None:
-    """Raise LocationError where ``value`` is no text that names something in a database."""
+    """Raise LocationError if ``value`` is not a valid name of a database object."""
     if not isinstance(value, str) or not value:
-        raise LocationError(f"{name}={value!r} must be a text, and not an empty one.")
+        raise LocationError(f"{name}={value!r} must be a non-empty string.")
     if "\0" in value or not _encodable(value):
-        raise LocationError(f"{name}={value!r} holds a character that no name can have.")
+        raise LocationError(f"{name}={value!r} contains a character that names cannot have.")
 
 
 def _encodable(text: str) -> bool:
@@ -165,9 +167,9 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _located(database: Any) -> Location:
+def _locate(database: Any) -> Location:
     if database is not None:
-        return _given(database)
+        return _from_argument(database)
     if url := os.environ.get(ENVIRONMENT_VARIABLE):
         return _parse(url, f"${ENVIRONMENT_VARIABLE}")
     config = Path(CONFIG_FILE)
@@ -179,12 +181,14 @@ def _located(database: Any) -> Location:
     )
 
 
-def _given(database: Any) -> Location:
+def _from_argument(database: Any) -> Location:
     if isinstance(database, str):
         return _parse(database, "argument")
     path = os.fspath(database) if isinstance(database, os.PathLike) else None
     if not isinstance(path, str):
-        raise LocationError(f"The database must be a text or a path, not {type(database)}. {FORMS}")
+        raise LocationError(
+            f"The database must be a string or a path, not {type(database)}. {FORMS}"
+        )
     return _sqlite(path, "argument")
 
 
@@ -197,7 +201,7 @@ def _from_config(config: Path) -> str:
     try:
         text = config.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise LocationError(f"{config} is not UTF-8. Save it as UTF-8.") from None
+        raise LocationError(f"{config} is not valid UTF-8. Save it as UTF-8.") from None
     except OSError as error:
         raise LocationError(f"{config} cannot be read: {error.strerror}.") from None
     try:
@@ -205,53 +209,52 @@ def _from_config(config: Path) -> str:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" near line {mark.line + 1}" if mark else ""
-        # The parser quotes the line it stumbled on, which may hold the password.
+        # The parser's message quotes the invalid line, which may contain the password.
         raise LocationError(f"{config} is not valid YAML{where}.") from None
     if not isinstance(data, dict):
-        raise LocationError(f"{config} must hold a mapping, not a {type(data).__name__}.")
+        raise LocationError(f"{config} must contain a mapping, not a {type(data).__name__}.")
     url = data.get("system_database_url")
     if url and not isinstance(url, str):
         raise LocationError(
-            f"system_database_url in {config} must be a text, not a {type(url).__name__}."
+            f"system_database_url in {config} must be a string, not a {type(url).__name__}."
         )
     if url:
         return url
     name = data.get("name")
     if not name or not isinstance(name, str | int):
         raise LocationError(f"{config} has neither system_database_url nor name.")
-    # As DBOS's own default: the application's name, made into a file name.
+    # DBOS derives its default file name from the application's name.
     file = str(name).replace("-", "_").replace(" ", "_").lower()
     return f"sqlite:///{'_' + file if file[0].isdigit() else file}.sqlite"
 
 
 def _parse(text: str, source: str) -> Location:
     text = text.strip()
-    # As they are copied from a configuration or a chat.
+    # Remove quotes that were copied along from a configuration or a chat.
     while len(text) > 1 and text[0] + text[-1] in _QUOTES:
         text = text[1:-1].strip()
     if not text:
-        raise LocationError(f"The database from {source} is an empty text. {FORMS}")
+        raise LocationError(f"The database from {source} is an empty string. {FORMS}")
     if "\0" in text:
-        raise LocationError(f"The database from {source} holds a NUL character. {FORMS}")
+        raise LocationError(f"The database from {source} contains a NUL character. {FORMS}")
     if _POSTGRES_SCHEME.match(text):
         return _postgres(_POSTGRES_SCHEME.sub("postgresql://", text), source)
     if _SQLITE_SCHEME.match(text):
         return _sqlite(_sqlite_path(text), source)
     if scheme := re.match(r"^([\w+.-]{1,40})://", text):
         raise LocationError(
-            f"{printable(scheme.group(1))}:// is not a database that DBOS keeps workflows in. "
-            f"{FORMS}"
+            f"{printable(scheme.group(1))}:// is not a database that DBOS supports. {FORMS}"
         )
-    if _KEY_VALUE.match(text) and not _is_there(text):
+    if _KEY_VALUE.match(text) and not _exists(text):
         return _postgres(text, source)
     return _sqlite(text, source)
 
 
-def _is_there(path: str) -> bool:
+def _exists(path: str) -> bool:
     try:
         return Path(path).expanduser().exists()
     except (OSError, RuntimeError, ValueError):
-        # A name too long, a home of nobody, half a character: no file has it.
+        # The name is too long, ~user is unknown, or it has a lone surrogate: no such file.
         return False
 
 
@@ -264,139 +267,140 @@ def _sqlite_path(url: str) -> str:
         parts = None
     if parts is None or parts.host or parts.username or parts.password or parts.port:
         raise LocationError(
-            "A SQLite URL has three slashes and then the path: sqlite:///app.sqlite, or "
-            "sqlite:////data/app.sqlite for /data/app.sqlite. This one is something else."
+            "This SQLite URL is invalid. Write three slashes and then the path: "
+            "sqlite:///app.sqlite, or sqlite:////data/app.sqlite for /data/app.sqlite."
         )
     if not parts.database or parts.database == ":memory:":
         raise LocationError(
-            "An in-memory SQLite database lives inside the application and cannot be read "
+            "An in-memory SQLite database exists only inside its application and cannot be read "
             "from here. Give the path of a file: sqlite:///app.sqlite"
         )
     return parts.database
 
 
 def _sqlite(path: str, source: str) -> Location:
-    if _ADDRESS.search(path) and not _is_there(path):
-        # Its text is not shown: it may hold a password.
+    if _ADDRESS.search(path) and not _exists(path):
+        # Do not show the string: it may contain a password.
         raise LocationError(
-            f"The database from {source} is no file that exists, and is not written as a "
-            f"database's address either. {FORMS}"
+            f"The database from {source} is neither an existing file nor a valid URL. {FORMS}"
         )
     try:
         file = Path(path).expanduser().absolute()
         file.exists()
         os.fsencode(file)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no file can have this name"
-        raise LocationError(f"The path from {source} cannot be looked at: {reason}.") from None
-    return Location("sqlite", printable(f"sqlite:///{file}", 1000), path=file, source=source)
+        reason = getattr(error, "strerror", None) or "invalid file name"
+        raise LocationError(f"The path from {source} cannot be opened: {reason}.") from None
+    return Location("sqlite", printable(f"sqlite:///{file}", _MAX_LABEL), path=file, source=source)
 
 
 def _postgres(text: str, source: str) -> Location:
-    parameters = _by_libpq(text)
-    doubtful = False
-    if not parameters or _misread(text, parameters):
-        parameters, doubtful = _as_dbos_does(text, parameters)
+    parameters = _parse_as_libpq(text)
+    ambiguous = False
+    if not parameters or _is_ambiguous(text, parameters):
+        parameters, ambiguous = _parse_as_sqlalchemy(text, parameters)
     if not parameters:
         raise LocationError(
-            f"The Postgres address from {source} cannot be read. Characters such as "
-            "@ : / % in a user or password are written percent-encoded "
-            f"(urllib.parse.quote). {FORMS}"
+            f"The Postgres address from {source} cannot be parsed. Percent-encode characters "
+            f"such as @ : / % in the user and password (urllib.parse.quote). {FORMS}"
         )
     label = _postgres_label(parameters)
-    if doubtful:
+    if ambiguous:
         label = _postgres_label({**parameters, "host": "***", "dbname": "***"})
-    return Location("postgres", label, parameters, source=source, doubtful=doubtful)
+    return Location("postgres", label, parameters, source=source, ambiguous=ambiguous)
 
 
-def _by_libpq(text: str) -> dict[str, Any]:
-    """Return what libpq reads in an address; nothing where it cannot read it."""
+def _parse_as_libpq(text: str) -> dict[str, Any]:
+    """Return the parameters that libpq parses from an address; empty if it cannot."""
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
     try:
         return conninfo_to_dict(text) if _encodable(text) else {}
     except (psycopg.Error, UnicodeDecodeError):
-        # The messages may quote the part that could not be read, password and all.
+        # The message may quote the password.
         return {}
 
 
-def _as_dbos_does(text: str, by_libpq: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Read a URL as DBOS does, which hands it to SQLAlchemy.
+def _parse_as_sqlalchemy(text: str, by_libpq: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Parse a URL as DBOS does, with SQLAlchemy.
 
-    Returns what was read, or nothing where it is not certain, and whether the host and database
-    may be parts of the password.
+    Returns the parameters (empty if the URL is ambiguous), and whether the host and database may be
+    parts of the password.
 
-    SQLAlchemy takes bare ``: / ? # %`` in a password, and a bare ``@`` in a user or database.
+    SQLAlchemy accepts unescaped ``: / ? # %`` in a password and an unescaped ``@`` in a user or
+    database.
     """
     import sqlalchemy as sa
 
     if not text.startswith("postgresql://") or not _encodable(text):
         return {}, False
-    login, rest = _divided(text)
+    login, rest = _split_login(text)
     user, password = (login["user"], login["password"]) if login else ("", None)
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):
         return {}, False
-    # libpq is stricter with the rest, which SQLAlchemy does not read to its end.
-    parameters = _by_libpq(f"postgresql://{rest}")
-    found = {
+    # libpq parses the rest strictly; SQLAlchemy ignores a part of it.
+    parameters = _parse_as_libpq(f"postgresql://{rest}")
+    expected = {
         "user": unquote(user) or None,
         "password": None if password is None else unquote(password),
         "host": parameters.get("host"),
         "dbname": parameters.get("dbname"),
     }
-    read: dict[str, Any] = {"user": url.username or None, "password": url.password}
-    read |= {"host": url.host or url.query.get("host"), "dbname": url.database or None}
-    bare, _, query = rest.partition("?")
-    _, at, behind = bare.rpartition("@")
-    if found != read or "@" in query or "\0" in unquote(user + (password or "")):
+    parsed: dict[str, Any] = {"user": url.username or None, "password": url.password}
+    parsed |= {"host": url.host or url.query.get("host"), "dbname": url.database or None}
+    address, _, query = rest.partition("?")
+    _, at, after_at = address.rpartition("@")
+    if expected != parsed or "@" in query or "\0" in unquote(user + (password or "")):
         return {}, False
-    if at and (":" in behind or "/" in behind):
-        # A host with a port or database: what is before it is a password.
+    if at and (":" in after_at or "/" in after_at):
+        # A host with a port or database follows the @, so a password may precede it.
         return {}, False
-    parameters |= {name: found[name] for name in ("user", "password") if found[name]}
-    if not _plausible(parameters):
+    parameters |= {name: expected[name] for name in ("user", "password") if expected[name]}
+    if not _is_plausible(parameters):
         return {}, False
-    given = ("user", "host", "port", "dbname")
-    if _plausible(by_libpq) and any(by_libpq.get(name) != parameters.get(name) for name in given):
-        # Both are addresses: host:5432/a@b is one of libpq's.
+    names = ("user", "host", "port", "dbname")
+    if _is_plausible(by_libpq) and any(
+        by_libpq.get(name) != parameters.get(name) for name in names
+    ):
+        # Both interpretations are valid, as for host:5432/a@b.
         return {}, False
     return parameters, bool(at and password is not None)
 
 
-def _divided(url: str) -> tuple[re.Match[str] | None, str]:
-    """Divide a URL into user and password, and the rest."""
+def _split_login(url: str) -> tuple[re.Match[str] | None, str]:
+    """Split a URL into the login (user and password) and the rest."""
     address = url.removeprefix("postgresql://")
     login = _LOGIN.match(address)
     return login, address[login.end() :] if login else address
 
 
-def _misread(text: str, parameters: Mapping[str, Any]) -> bool:
-    """Tell whether libpq may have taken a part of the password for something else.
+def _is_ambiguous(text: str, parameters: Mapping[str, Any]) -> bool:
+    """Return whether libpq may have parsed a part of the password as another parameter.
 
-    A password with a bare ``@`` or ``/`` in a URL moves into the host, port or database, and
-    parameters that are parted by other than spaces are one long value.
+    A password with an unescaped ``@`` or ``/`` in a URL ends up in the host, port or database, and
+    parameters that are not separated by spaces become one long value.
     """
     if text.startswith("postgresql://"):
-        login, rest = _divided(text)
-        given = login[0] if login else ""
-        if "/" in given or "@" in given[:-1] or "@" in rest.partition("?")[0]:
+        login, rest = _split_login(text)
+        credentials = login[0] if login else ""
+        if "/" in credentials or "@" in credentials[:-1] or "@" in rest.partition("?")[0]:
             return True
-    return not _plausible(parameters)
+    return not _is_plausible(parameters)
 
 
-def _plausible(parameters: Mapping[str, Any]) -> bool:
-    """Tell whether hosts, ports, user and database are such as there may be."""
-    given = {name: str(parameters.get(name) or "") for name in ("host", "port", "user", "dbname")}
+def _is_plausible(parameters: Mapping[str, Any]) -> bool:
+    """Return whether the host, port, user and database look valid."""
+    values = {name: str(parameters.get(name) or "") for name in ("host", "port", "user", "dbname")}
     return (
         bool(parameters)
-        # Parameters that are not behind a slash become a part of the user.
-        and "?" not in given["user"]
-        and all(_HOST.fullmatch(host) for host in given["host"].split(","))
-        and _PORT.fullmatch(given["port"]) is not None
-        and not any(_PARAMETER.search(value) for value in given.values())
+        # A query without a slash before it becomes a part of the user.
+        and "?" not in values["user"]
+        and all(_HOST.fullmatch(host) for host in values["host"].split(","))
+        and _PORT.fullmatch(values["port"]) is not None
+        and not any(_PARAMETER.search(value) for value in values.values())
     )
 
 
@@ -407,5 +411,5 @@ def _postgres_label(parameters: Mapping[str, Any]) -> str:
     database = parameters.get("dbname") or parameters.get("user") or ""
     if host.startswith("/"):
         port = f"&port={port[1:]}" if port else ""
-        return printable(f"postgresql://{user}/{database}?host={host}{port}", 1000)
-    return printable(f"postgresql://{user}{host or 'localhost'}{port}/{database}", 1000)
+        return printable(f"postgresql://{user}/{database}?host={host}{port}", _MAX_LABEL)
+    return printable(f"postgresql://{user}{host or 'localhost'}{port}/{database}", _MAX_LABEL)

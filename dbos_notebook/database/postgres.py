@@ -1,8 +1,7 @@
-"""Postgres: read-only transactions through psycopg, and COPY into Arrow.
+"""The Postgres reader: read-only transactions through psycopg, and COPY into Arrow.
 
-Rows travel as COPY's CSV; docs/performance.md says what that buys. No setting outlives its
-transaction, so that nothing of ours reaches other clients of a connection pooler:
-docs/security.md.
+Rows are transferred as CSV by COPY; docs/performance.md has the measurements. No setting outlives
+its transaction, so that other clients of a connection pooler are not affected (docs/security.md).
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 import pyarrow as pa
+import sqlalchemy as sa
 from psycopg import generators, sql, waiting
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import dict_row
@@ -29,14 +29,16 @@ from dbos_notebook.database.connection import (
     time_limit,
 )
 from dbos_notebook.database.csv_blocks import (
-    FIRST_BYTES,
-    LARGEST_BYTES,
+    FIRST_BLOCK_BYTES,
+    MAX_BLOCK_BYTES,
+    BatchTransform,
     Block,
     Dialect,
     record_batches,
 )
 from dbos_notebook.database.fork_safety import keep_for_parent, reset_after_fork
-from dbos_notebook.database.reader import TABLES, SchemaChanges
+from dbos_notebook.database.location import Location
+from dbos_notebook.database.reader import TABLES, SchemaChanges, Select
 from dbos_notebook.errors import (
     AuthenticationError,
     DatabaseChangedError,
@@ -47,29 +49,25 @@ from dbos_notebook.errors import (
     QueryCancelledError,
     QueryTimeoutError,
     SchemaNotFoundError,
-    raise_alone,
+    raise_without_context,
 )
 from dbos_notebook.text import printable
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
     from psycopg.pq.abc import PGconn, PGresult
 
-    from dbos_notebook.database.csv_blocks import Each
-    from dbos_notebook.database.location import Location
-
-KEPT_CONNECTIONS = 4
+MAX_IDLE_CONNECTIONS = 4
 IDLE_SECONDS = 5.0
-"""A connection that nobody has used for so long is closed: it may hold a place in a pool."""
+"""An unused connection is closed after this time, because it may occupy a slot of a pool."""
 IDLE_IN_TRANSACTION_SECONDS = 60
-"""The server ends a transaction of ours after this pause, should the notebook be suspended."""
-_SETTLE_SECONDS = 1.0
-_DIALECT: Any = cast(Any, PGDialect_psycopg)()
-# NULL is an unquoted empty field, the empty text a quoted one.
+"""The server ends an idle transaction after this time, in case the notebook is suspended."""
+_ROLLBACK_SECONDS = 1.0
+_DIALECT: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy has no type here
+# NULL is an unquoted empty field, the empty string a quoted one.
 _CSV = Dialect(quote='"', nulls=("",))
 
-# One request opens the transaction, sets its limits, and asks the first question: the server may
-# be far. A limit that is stricter already is kept; 0 is none. Both settings have units ("30s").
+# One request opens the transaction, sets its limits, and runs the first statement, to save round
+# trips. A stricter existing limit is kept; 0 means no limit. Both settings have units ("30s").
 _BEGIN = """
     BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SELECT pg_catalog.set_config(name, LEAST(NULLIF(now, 0), NULLIF(wanted, 0))::text, true)
@@ -81,16 +79,17 @@ _BEGIN = """
     ) AS limits
     WHERE wanted > 0;
 """
-# What changes when a table is created or dropped, or gets another column. A column that is renamed
-# or dropped leaves it as it is, and fails loudly where it is read. It is read by index (0.1 ms),
-# takes no lock on DBOS's tables, needs no privilege, and cannot fail: without the schema it is ".".
+# The fingerprint changes when a table is created or dropped or a column is added. It does not
+# change when a column is renamed or dropped, but then reading the column fails. The query uses an
+# index (0.1 ms), takes no lock on DBOS's tables, needs no privilege, and cannot fail: without the
+# schema, the fingerprint is ".".
 _FINGERPRINT = """
     SELECT pg_catalog.concat(sum(c.oid::bigint), '.', sum(c.relnatts))
     FROM pg_catalog.pg_class c
     WHERE c.relname IN ({tables}) AND c.relnamespace = pg_catalog.to_regnamespace({schema});
 """
 _FINGERPRINT_RESULT = 2
-"""Which of the results of the first request it is, after those of BEGIN and of the limits."""
+"""Index of the fingerprint in the results of the first request, after BEGIN and the limits."""
 
 _TABLES = """
     SELECT c.relname AS table_name, a.attname AS column_name,
@@ -100,13 +99,13 @@ _TABLES = """
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'f')
 """
-_SCHEMAS_OF_DBOS = """
+_DBOS_SCHEMAS = """
     SELECT n.nspname AS name FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relname = 'workflow_status' ORDER BY 1
 """
 
-_CHANGED = (
+_SCHEMA_ERRORS = (
     psycopg.errors.UndefinedColumn,
     psycopg.errors.UndefinedTable,
     psycopg.errors.InvalidSchemaName,
@@ -114,8 +113,8 @@ _CHANGED = (
 _Connection = BoundedConnection[dict[str, Any]]
 
 
-class OtherTablesError(Exception):
-    """The catalog says other tables than those that a session found when it began."""
+class StaleCatalogError(Exception):
+    """The tables in the database differ from those of the catalog."""
 
     def __init__(self, fingerprint: str) -> None:
         super().__init__(fingerprint)
@@ -125,8 +124,9 @@ class OtherTablesError(Exception):
 class PostgresReader:
     """Opens read-only snapshots on a Postgres system database.
 
-    Connections are made on demand, and kept for a few seconds: a widget may refresh on one thread
-    while a cell reads on another. A kept one that the server has dropped is replaced.
+    Connections are opened on demand and kept for a few seconds, because a widget may refresh on one
+    thread while a cell reads on another. If the server has dropped a kept connection, it is
+    replaced.
     """
 
     dialect = "postgresql"
@@ -145,42 +145,42 @@ class PostgresReader:
 
     @contextmanager
     def session(self) -> Iterator[PostgresSession]:
-        """Open a REPEATABLE READ, READ ONLY transaction; roll it back at the end.
+        """Open a REPEATABLE READ, READ ONLY transaction and roll it back at the end.
 
         It begins with the first statement, in the same request.
         """
-        self.changes.settle()
+        self.changes.refresh_if_stale()
         session = PostgresSession(self)
         try:
             try:
                 yield session
             finally:
                 session.close()
-        except OtherTablesError as error:
+        except StaleCatalogError as error:
             self.changes.update(error.fingerprint)
-            raise_alone(
+            raise_without_context(
                 DatabaseChangedError(
-                    f"The tables of {self.location} have changed since the last call, such as when "
-                    "the application is upgraded. They have been read again: call again."
+                    f"The tables of {self.location} have changed since the last call, for example "
+                    "by an upgrade of the application. The catalog was updated; call again."
                 )
             )
         except (psycopg.Error, pa.ArrowException) as error:
-            raise_alone(self._translate(error, session.seconds))
+            raise_without_context(self._translate(error, session.seconds))
 
     def tables(self) -> dict[str, frozenset[str]]:
-        """Read the tables and columns of the schema, whatever the role may select."""
+        """Return the columns of each table in the schema, including unreadable tables."""
         with self.session() as session:
-            found: dict[str, set[str]] = {}
+            tables: dict[str, set[str]] = {}
             rows = session.execute(_TABLES, [self.schema])
             for row in rows:
-                found.setdefault(row["table_name"], set()).add(row["column_name"])
+                tables.setdefault(row["table_name"], set()).add(row["column_name"])
             self.unreadable = frozenset(row["table_name"] for row in rows if not row["readable"])
-            if "workflow_status" not in found:
-                schemas = [row["name"] for row in session.execute(_SCHEMAS_OF_DBOS)]
-                self._refuse(sorted(found), schemas)
-        return {table: frozenset(columns) for table, columns in found.items()}
+            if "workflow_status" not in tables:
+                schemas = [row["name"] for row in session.execute(_DBOS_SCHEMAS)]
+                self._raise_not_dbos(sorted(tables), schemas)
+        return {table: frozenset(columns) for table, columns in tables.items()}
 
-    def _refuse(self, found: list[str], schemas: list[str]) -> None:
+    def _raise_not_dbos(self, tables: list[str], schemas: list[str]) -> None:
         where = f"{self.location}, schema {self.schema!r}"
         if schemas:
             names = ", ".join(repr(name) for name in schemas)
@@ -188,24 +188,24 @@ class PostgresReader:
                 f"No DBOS tables in {where}. Schemas of this database that have them: {names}. "
                 f"Use connect(…, schema={schemas[0]!r})."
             )
-        have = ", ".join(map(printable, found[:10])) if found else "no tables"
+        existing = ", ".join(map(printable, tables[:10])) or "no tables"
         raise NotDBOSDatabaseError(
-            f"Not a DBOS system database: looked for the table workflow_status in {where} and "
-            f"found {have}. DBOS keeps its tables in the database that its configuration "
-            "names as system_database_url."
+            f"Not a DBOS system database: expected the table workflow_status in {where} and "
+            f"found {existing}. Connect to the database that the application's configuration "
+            "has as system_database_url."
         )
 
     def release(self) -> None:
-        """Close what is kept for the next session: a small pool may have no other place."""
+        """Close the idle connections: a small connection pool may have no other slot."""
         self._idle.close()
 
     def close(self) -> None:
-        """Close the kept connections; later sessions are refused."""
+        """Close the idle connections; later sessions raise an error."""
         self._closed = True
         self._idle.close()
 
     def begin(self) -> tuple[_Connection, bytes]:
-        """Return a connection, and what opens a transaction on it before its first statement."""
+        """Return a connection, and the SQL that opens a transaction before its first statement."""
         if self._closed:
             raise DatabaseConnectionError(
                 f"This client is closed ({self.location}). Call connect() again."
@@ -213,24 +213,23 @@ class PostgresReader:
         return self._idle.take() or self._connect(), self._opening
 
     def end(self, connection: _Connection) -> None:
-        """Roll a transaction back, and keep the connection for the next session."""
+        """Roll a transaction back and keep the connection for the next session."""
         self._idle.keep(connection)
-        if self._closed:
-            # By another thread, meanwhile.
+        if self._closed:  # by another thread in the meantime
             self._idle.close()
 
     def _connect(self) -> _Connection:
         try:
-            # Not in a variable: some tools show those of a traceback, and one has the password.
+            # Keep the password out of variables: some tools show those of a traceback.
             connection: _Connection = BoundedConnection.connect(
                 **connection_parameters(self.location, self.statement_timeout),
                 row_factory=dict_row,
                 prepare_threshold=None,
-                # The transaction is begun by a statement of ours, not by one of psycopg's.
+                # _BEGIN opens the transaction, not psycopg.
                 autocommit=True,
             )
         except psycopg.Error as error:
-            raise_alone(self._translate(error, 0.0, connecting=True))
+            raise_without_context(self._translate(error, 0.0, connecting=True))
         return connection
 
     def _translate(
@@ -240,50 +239,50 @@ class PostgresReader:
         state = getattr(error, "sqlstate", None) or ""
         if "statement pooling mode" in reason:
             return DatabaseConnectionError(
-                f"{self.location} is a connection pooler in statement pooling mode, which allows "
-                f"no transactions ({reason}). Reading needs one, and so does DBOS: use the "
-                "database itself, or a pool in transaction or session mode."
+                f"{self.location} is a connection pooler in statement pooling mode, which does not "
+                f"support transactions ({reason}). Connect to the database directly, or to a pool "
+                "in transaction or session mode, which DBOS needs too."
             )
         if state.startswith("28") or "authentication failed" in reason:
             return AuthenticationError(
-                f"The server refused the login to {self.location}: {reason}. Check the user and "
+                f"The server rejected the login to {self.location}: {reason}. Check the user and "
                 "password (special characters percent-encoded), PGPASSWORD and ~/.pgpass."
             )
         if connecting:
             return DatabaseConnectionError(f"Cannot reach {self.location}: {reason}")
         if isinstance(error, NoAnswerError):
             return DatabaseConnectionError(
-                f"{self.location} has not answered for {seconds:.0f} s, longer than "
-                f"statement_timeout={self.statement_timeout:g} allows: the network, or what stands "
-                "between, may have dropped the connection. The next call connects again."
+                f"{self.location} has not responded for {seconds:.0f} s, longer than "
+                f"statement_timeout={self.statement_timeout:g} allows. The network or a proxy may "
+                "have dropped the connection. The next call connects again."
             )
-        if isinstance(error, _CHANGED):
-            self.changes.doubt()
+        if isinstance(error, _SCHEMA_ERRORS):
+            self.changes.mark_stale()
             return DatabaseChangedError(
-                f"{self.location} could not be read: {reason}. Its tables may have been changed "
-                "by a migration; the next call reads them again."
+                f"{self.location} could not be read: {reason}. A migration may have changed its "
+                "tables; the next call reads the catalog again."
             )
         if isinstance(error, psycopg.errors.QueryCanceled):
             return self._cancelled(reason, seconds)
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
             return PermissionDeniedError(
-                f"The role connected to {self.location} may not read this: {reason}. Ask for "
+                f"The role connected to {self.location} has no permission: {reason}. Ask for "
                 f'GRANT USAGE ON SCHEMA "{self.schema}" and GRANT SELECT ON ALL TABLES IN SCHEMA '
                 f'"{self.schema}".'
             )
         if "conflict with recovery" in reason or state == "40001":
             return QueryCancelledError(
-                f"{self.location} is a standby, and cancelled the query because it stood in the "
-                f"way of changes from the primary ({reason}). Call again, narrow the filters, or "
-                "read from the primary."
+                f"{self.location} is a standby and cancelled the query because it conflicted with "
+                f"changes from the primary ({reason}). Call again, narrow the filters, or read "
+                "from the primary."
             )
         if isinstance(error, psycopg.errors.LockNotAvailable):
             return QueryCancelledError(
-                f"{self.location} waited longer for a lock than its lock_timeout allows, such as "
-                f"while a migration runs ({reason}). Call again."
+                f"{self.location} waited for a lock longer than its lock_timeout, for example "
+                f"during a migration ({reason}). Call again."
             )
-        # Without a state, the words are libpq's: no server has answered. 57P: it shut down. 08: a
-        # connection pooler had none for us.
+        # Without SQLSTATE, the error is libpq's and the server did not respond. Class 57P: the
+        # server shut down. Class 08: a connection pooler had no connection.
         if isinstance(error, psycopg.OperationalError) and (
             not state or state.startswith(("57P", "08"))
         ):
@@ -291,56 +290,56 @@ class PostgresReader:
                 f"The connection to {self.location} was lost: {reason}. "
                 "The next call connects again."
             )
-        return NotebookError(f"{self.location} could not answer: {reason}")
+        return NotebookError(f"{self.location} raised an error: {reason}")
 
     def _cancelled(self, reason: str, seconds: float) -> NotebookError:
-        # What ran out is known by the time: a server may speak any language.
+        # Use the elapsed time to find the cause: the server's message may be in any language.
         limit = self.statement_timeout
         if limit is not None and seconds >= 0.95 * limit:
             return QueryTimeoutError(
                 f"The query was cancelled by the server after {seconds:.1f} s ({reason}). Narrow "
-                f"the filters, or connect(…, statement_timeout=…) with more than {limit:g}; or, if "
+                f"the filters, or use connect(…, statement_timeout=…) with more than {limit:g}. If "
                 "a migration or another session has locked the table, call again."
             )
         if "user request" in reason:
             return QueryCancelledError(
-                f"Somebody cancelled the query after {seconds:.1f} s, such as with "
-                f"pg_cancel_backend ({reason}). Call again, or ask who administers the server."
+                f"The query was cancelled after {seconds:.1f} s by another user, for example with "
+                f"pg_cancel_backend ({reason}). Call again, or ask the server's administrator."
             )
         return QueryTimeoutError(
             f"The query was cancelled by the server after {seconds:.1f} s ({reason}): the role, "
-            f"the database or the server of {self.location} has a stricter statement_timeout of "
-            "its own. Narrow the filters."
+            f"the database or the server of {self.location} has a stricter statement_timeout. "
+            "Narrow the filters."
         )
 
 
 def _fingerprint(schema: str) -> str:
     tables = sql.SQL(", ").join(map(sql.Literal, TABLES))
-    # to_regnamespace reads its argument as SQL reads a name, so it must be quoted as one.
+    # to_regnamespace parses its argument as an SQL identifier, so it must be quoted as one.
     name = sql.Literal(sql.Identifier(schema).as_string(None))
     return sql.SQL(_FINGERPRINT).format(tables=tables, schema=name).as_string(None)
 
 
 class _IdleConnections:
-    """Connections that wait for the next session, a few seconds at most."""
+    """Connections that are kept for the next session, for a few seconds."""
 
     def __init__(self) -> None:
         self._reset()
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Leave the parent's connections to the parent: closed here, its sessions would end."""
+        """Keep the parent's connections open: closing them here would end its sessions."""
         keep_for_parent(self._idle)
         self._reset()
 
     def _reset(self) -> None:
         self._lock = threading.Condition()
-        # With the moment since when each is idle; the one that was used last stands last.
+        # Pairs of the time since when a connection is idle and the connection, oldest first.
         self._idle: deque[tuple[float, _Connection]] = deque()
         self._closer: threading.Thread | None = None
 
     def take(self) -> _Connection | None:
-        """Return a connection that still works, if there is one."""
+        """Return a working connection, if there is one."""
         while True:
             with self._lock:
                 if not self._idle:
@@ -349,16 +348,16 @@ class _IdleConnections:
             if _rolled_back(connection) and connection.is_alive():
                 return connection
             if connection.abandoned:
-                # Nobody answers there; each of the others would be waited for as well.
+                # The server does not respond; do not wait for each of the other connections.
                 self.close()
             connection.close()
 
     def keep(self, connection: _Connection) -> None:
-        """Roll back what the connection has done, and keep it if it works and there is room."""
+        """Roll back the transaction; keep the connection if it works and there is room."""
         status = connection.pgconn.transaction_status
         try:
             if status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
-                # The answer is read when the connection is used again, not waited for.
+                # The response is read when the connection is used again.
                 connection.pgconn.send_query(b"ROLLBACK")
                 connection.pgconn.flush()
             elif status != TransactionStatus.IDLE:
@@ -368,7 +367,7 @@ class _IdleConnections:
         if connection.closed:
             return
         with self._lock:
-            if len(self._idle) < KEPT_CONNECTIONS:
+            if len(self._idle) < MAX_IDLE_CONNECTIONS:
                 self._idle.append((time.monotonic(), connection))
                 if self._closer is None:
                     self._closer = threading.Thread(
@@ -402,8 +401,8 @@ class _IdleConnections:
 
 
 def _rolled_back(connection: _Connection) -> bool:
-    """Read the answer to the ROLLBACK that ended the last session."""
-    connection.deadline = time.monotonic() + _SETTLE_SECONDS
+    """Read the response to the ROLLBACK that ended the last session."""
+    connection.deadline = time.monotonic() + _ROLLBACK_SECONDS
     try:
         connection.wait(generators.fetch_many(connection.pgconn))
     except psycopg.Error:
@@ -426,23 +425,20 @@ class PostgresSession:
 
     @property
     def seconds(self) -> float:
-        """How long the last statement has run."""
+        """How long the last statement has run, in seconds."""
         return self._ended - self._started
 
     @property
     def process(self) -> int | None:
-        """The ID of the server's process as it was given at login; a pooler gives one of its own.
-
-        ``None`` before the first statement.
-        """
+        """The backend PID from the login; a pooler sends its own. ``None`` before a statement."""
         return None if self._connection is None else self._connection.info.backend_pid
 
     def close(self) -> None:
-        """End the snapshot. Streams that were not read to their end are closed."""
+        """End the snapshot and close unfinished streams."""
         self._ended = time.monotonic()
         connection = self._connection
         if os.getpid() != self._process:
-            # This is a forked child, and the session is its parent's.
+            # This is a forked child; the session belongs to the parent.
             keep_for_parent(connection, self._streams.pop_all())
             return
         try:
@@ -453,59 +449,58 @@ class PostgresSession:
                 self._reader.end(connection)
 
     def rows(self, statement: sa.Executable) -> list[dict[str, Any]]:
-        """Run a statement of few rows and return them as dictionaries."""
+        """Run a statement with a small result and return its rows as dictionaries."""
         return self._fetch(self._sql(statement))
 
     def execute(self, query: str, parameters: list[Any] | None = None) -> list[dict[str, Any]]:
-        """Run a statement in Postgres' own words."""
+        """Run an SQL string with psycopg's placeholders."""
         return self._fetch(self._cursor().mogrify(query, parameters).encode())
 
     def batches(
-        self,
-        statement: sa.Select[Any] | sa.CompoundSelect[Any],
-        schema: pa.Schema,
-        each: Each | None = None,
+        self, statement: Select, schema: pa.Schema, transform: BatchTransform | None = None
     ) -> Generator[pa.RecordBatch]:
-        """Stream a statement's rows."""
-        stream = record_batches(self._copy_blocks(self._copy(statement)), schema, _CSV, each)
+        """Stream the rows of a statement."""
+        stream = record_batches(self._copy_blocks(self._copy(statement)), schema, _CSV, transform)
         return self._streams.enter_context(closing(stream))
 
-    def tables(
-        self, *queries: tuple[sa.Select[Any] | sa.CompoundSelect[Any], pa.Schema]
-    ) -> list[list[pa.RecordBatch]]:
-        """Run several statements of few rows in one request."""
+    def tables(self, *queries: tuple[Select, pa.Schema]) -> list[list[pa.RecordBatch]]:
+        """Run several statements with small results in one request."""
         copies = (self._copy(statement) for statement, _ in queries)
         connection, request = self._begin(b"; ".join(copies))
         connection.pgconn.send_query(request)
         results = connection.wait(generators.execute(connection.pgconn))
-        found = []
+        tables = []
         for _, schema in queries:
             _raise_failure(results)
-            rows = list(_arriving(connection))
+            rows = list(_copy_rows(connection))
             block = Block(b"".join(rows), max(map(len, rows), default=0), last=True)
-            # A generator, as of any stream, but with one block or none.
-            blocks = (each for each in ([block] if rows else []))
-            found.append(list(record_batches(blocks, schema, _CSV)))
+            # record_batches takes a generator, here of one block or none.
+            blocks = (block for _ in rows[:1])
+            tables.append(list(record_batches(blocks, schema, _CSV)))
             results = connection.wait(generators.fetch_many(connection.pgconn))
         _raise_failure(results)
-        return found
+        return tables
 
-    def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
-        """Return EXPLAIN's text."""
+    def explain(self, statement: Select) -> str:
+        """Return the output of EXPLAIN."""
         rows = self._fetch(b"EXPLAIN " + self._sql(statement))
         return "\n".join(row["QUERY PLAN"] for row in rows)
 
     def _begin(self, statement: bytes) -> tuple[_Connection, bytes]:
-        """Return the connection, and a statement with what must stand before it."""
+        """Return the connection, and the statement preceded by the opening of the transaction."""
         if self._streaming:
             raise RuntimeError("A stream of this session is still open: read or close it first.")
-        if self._connection is None:
-            self._connection, self._opening = self._reader.begin()
+        connection = self._connected()
         opening, self._opening = self._opening, b""
         self._started = time.monotonic()
-        self._connection.time_limit, self._connection.renewed = self._limit, True
-        self._connection.deadline = None if self._limit is None else self._started + self._limit
-        return self._connection, opening + statement
+        connection.time_limit, connection.extends_deadline = self._limit, True
+        connection.deadline = None if self._limit is None else self._started + self._limit
+        return connection, opening + statement
+
+    def _connected(self) -> _Connection:
+        if self._connection is None:
+            self._connection, self._opening = self._reader.begin()
+        return self._connection
 
     def _fetch(self, statement: bytes) -> list[dict[str, Any]]:
         begins = bool(self._opening)
@@ -521,34 +516,32 @@ class PostgresSession:
             return cursor.fetchall()
 
     def _check(self, result: PGresult | None) -> None:
-        """Raise where the statement was made for other tables than there are now."""
+        """Raise StaleCatalogError if the tables have changed since the catalog was read."""
         value = result.get_value(0, 0) if result is not None else None
         fingerprint = (value or b"").decode()
-        if self._reader.changes.differs(fingerprint):
-            raise OtherTablesError(fingerprint)
+        if self._reader.changes.has_changed(fingerprint):
+            raise StaleCatalogError(fingerprint)
 
     def _cursor(self) -> psycopg.ClientCursor[Any]:
-        if self._connection is None:
-            self._connection, self._opening = self._reader.begin()
-        return psycopg.ClientCursor(self._connection)
+        return psycopg.ClientCursor(self._connected())
 
     def _sql(self, statement: sa.Executable) -> bytes:
-        compiled = cast(Any, statement).compile(
+        compiled: Any = cast(sa.ClauseElement, statement).compile(
             dialect=_DIALECT, compile_kwargs={"render_postcompile": True}
         )
-        # COPY takes no server-side parameters; psycopg binds them here, quoted by libpq.
+        # COPY supports no server-side parameters; psycopg inserts them, quoted by libpq.
         return self._cursor().mogrify(str(compiled), compiled.params).encode()
 
     def _copy(self, statement: sa.Executable) -> bytes:
         return b"COPY (" + self._sql(statement) + b") TO STDOUT (FORMAT csv)"
 
     def _copy_blocks(self, copy: bytes) -> Generator[Block]:
-        """Yield COPY's rows in blocks.
+        """Yield the rows of COPY in blocks.
 
-        psycopg's ``Copy`` runs a generator for each row, which costs more than the row, and takes
-        no statement before COPY. libpq's own call takes the rows that have already arrived. Each
-        row is copied at once: a list of psycopg's buffers would keep the garbage collector busier
-        than the rows keep us.
+        psycopg's ``Copy`` runs a generator for each row, which costs more than the row itself, and
+        allows no statement before COPY. libpq's own function returns the rows that have already
+        arrived. Each row is copied immediately, because the garbage collector would spend more time
+        on a list of psycopg's buffers than the rows take.
         """
         begins = bool(self._opening)
         connection, request = self._begin(copy)
@@ -562,12 +555,12 @@ class PostgresSession:
             _raise_failure(results)
             if begins:
                 self._check(results[_FINGERPRINT_RESULT])
-            wanted = FIRST_BYTES
+            size = FIRST_BLOCK_BYTES
             data, longest = bytearray(), 0
             while True:
                 count, row = pgconn.get_copy_data(1)
                 if count == 0:
-                    connection.wait(_more_data(pgconn))
+                    connection.wait(_wait_for_data(pgconn))
                     continue
                 if count < 0:
                     complete = True
@@ -576,10 +569,10 @@ class PostgresSession:
                 data += row
                 if count > longest:
                     longest = count
-                if len(data) >= wanted:
+                if len(data) >= size:
                     yield Block(data, longest, last=False)
                     data, longest = bytearray(), 0
-                    wanted = min(wanted * 3 // 2, LARGEST_BYTES)
+                    size = min(size * 3 // 2, MAX_BLOCK_BYTES)
             self._ended = time.monotonic()
             if data:
                 yield Block(data, longest, last=True)
@@ -589,27 +582,27 @@ class PostgresSession:
                 connection.stop_copying()
 
 
-def _arriving(connection: _Connection) -> Generator[bytes]:
-    """Yield the rows of a COPY, to its end."""
+def _copy_rows(connection: _Connection) -> Generator[bytes]:
+    """Yield all rows of a COPY."""
     while True:
         count, row = connection.pgconn.get_copy_data(1)
         if count < 0:
             return
         if count == 0:
-            connection.wait(_more_data(connection.pgconn))
+            connection.wait(_wait_for_data(connection.pgconn))
         else:
             yield bytes(row)
 
 
-def _more_data(pgconn: PGconn) -> Generator[waiting.Wait, Any, None]:
-    """Wait until the server has sent something, and read it."""
+def _wait_for_data(pgconn: PGconn) -> Generator[waiting.Wait, Any, None]:
+    """Wait for data from the server and read it."""
     while not (yield waiting.Wait.R):
         pass
     pgconn.consume_input()
 
 
 def _raise_failure(results: list[Any]) -> None:
-    """Raise the error in which a request ended, if it did."""
+    """Raise the error of a failed request."""
     last = results[-1]
     if last.status == ExecStatus.FATAL_ERROR:
         raise psycopg.errors.error_from_result(last)

@@ -1,7 +1,7 @@
-"""What every reader of a system database offers; the two that exist are siblings.
+"""The interface of the Postgres and SQLite readers, and detection of schema changes.
 
-A reader opens sessions. A session is one read-only snapshot: all its statements see the
-same moment. Rows come as Arrow record batches with the types that the caller names.
+A reader opens sessions. A session is one read-only snapshot: all its statements see the same state
+of the database. Rows are returned as Arrow record batches with the types that the caller requests.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ import functools
 import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
+import pyarrow as pa
+import sqlalchemy as sa
+
+from dbos_notebook.database.csv_blocks import BatchTransform
 from dbos_notebook.database.fork_safety import reset_after_fork
+from dbos_notebook.database.location import Location
 from dbos_notebook.errors import DatabaseChangedError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import sqlalchemy as sa
-
-    from dbos_notebook.database.csv_blocks import Each
-    from dbos_notebook.database.location import Location
-
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Select = sa.Select[Any] | sa.CompoundSelect[Any]
 
 TABLES = (
     "application_versions",
@@ -39,92 +37,93 @@ TABLES = (
     "workflow_schedules",
     "workflow_status",
 )
-"""The tables that are looked at: those that ``tables`` reads."""
-TRIES = 8
-"""How often a call is made before its DatabaseChangedError is raised."""
+"""The tables of DBOS that are read, and whose changes are detected."""
+MAX_ATTEMPTS = 8
+"""How often a call is attempted before its DatabaseChangedError is raised."""
 
 
 class SchemaChanges:
-    """Notices that tables or columns were created, changed or dropped since the last session.
+    """Detects that tables or columns were created, changed or dropped since the last session.
 
-    Every reader has one. It calls :meth:`settle` before each session, and asks :meth:`differs` with
-    the fingerprint that the session saw; if so, it ends the session and calls :meth:`update`.
+    Every reader has one. It calls :meth:`refresh_if_stale` before each session and
+    :meth:`has_changed` with the schema fingerprint that the session reads; if that returns true, it
+    ends the session and calls :meth:`update`.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._seen: str | None = None
-        self._first: object = None
-        self._read_again: Callable[[], object] | None = None
+        self._fingerprint: str | None = None
+        self._catalog: object = None
+        self._read_catalog: Callable[[], object] | None = None
         self._reading_thread: int | None = None
-        self._doubtful = False
+        self._stale = False
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Take a lock that no thread of the parent holds."""
+        """Replace the lock, which a thread of the parent may hold."""
         self._lock = threading.RLock()
         self._reading_thread = None
 
-    def follow(self, catalog: object, read_again: Callable[[], object]) -> None:
-        """Begin to notice changes of what ``catalog`` says.
+    def follow(self, catalog: object, read_catalog: Callable[[], object]) -> None:
+        """Start to detect changes of the tables in ``catalog``.
 
-        ``read_again`` is called, with no session open, when the tables may have changed. It opens
-        sessions of its own, has the new catalog used, and returns it.
+        ``read_catalog`` is called, with no session open, when the tables may have changed. It opens
+        its own sessions, replaces the catalog in use, and returns the new one.
         """
-        self._first, self._read_again = catalog, read_again
+        self._catalog, self._read_catalog = catalog, read_catalog
 
-    def settle(self) -> None:
-        """Read the tables again if they are in doubt."""
-        if self._doubtful and self._reading_thread != threading.get_ident():
+    def refresh_if_stale(self) -> None:
+        """Read the catalog again if it was marked as stale."""
+        if self._stale and self._reading_thread != threading.get_ident():
             with self._lock:
-                if self._read() == self._first:
-                    self._doubtful = False
+                if self._read() == self._catalog:
+                    self._stale = False
 
-    def differs(self, fingerprint: str) -> bool:
-        """Return whether the tables are others than those of the catalog."""
-        if self._read_again is None:
-            self._seen = self._seen or fingerprint
+    def has_changed(self, fingerprint: str) -> bool:
+        """Return whether the tables differ from those of the catalog."""
+        if self._read_catalog is None:
+            self._fingerprint = self._fingerprint or fingerprint
             return False
-        return fingerprint != self._seen and self._reading_thread != threading.get_ident()
+        return fingerprint != self._fingerprint and self._reading_thread != threading.get_ident()
 
     def update(self, fingerprint: str) -> None:
-        """Read the tables again, whose fingerprint this is, unless another thread has done it.
+        """Read the catalog for a new fingerprint, unless another thread has done so.
 
-        Raises what reading the tables raises; the next session then tries again.
+        Raises the errors of reading the catalog; the next session then tries again.
         """
         with self._lock:
-            if fingerprint != self._seen:
-                self._first = self._read()
-                self._seen, self._doubtful = fingerprint, False
+            if fingerprint != self._fingerprint:
+                self._catalog = self._read()
+                self._fingerprint, self._stale = fingerprint, False
 
-    def doubt(self) -> None:
-        """Have every session read the tables again, until they are what they were.
+    def mark_stale(self) -> None:
+        """Read the catalog before every session until it equals the current one.
 
-        For a table or column that has gone and left the fingerprint as it was: should it come
-        back, the fingerprint would not show that either.
+        For a dropped table or column that does not change the fingerprint: its return would not
+        change the fingerprint either.
         """
-        self._doubtful = True
+        self._stale = True
 
     def _read(self) -> object:
-        if self._read_again is None:
+        if self._read_catalog is None:
             return None
         self._reading_thread = threading.get_ident()
         try:
-            return self._read_again()
+            return self._read_catalog()
         finally:
             self._reading_thread = None
 
 
 def repeat_if_changed(call: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function that only reads: repeat it when it raises DatabaseChangedError."""
+    """Repeat a read-only function when it raises DatabaseChangedError (a decorator)."""
 
     @functools.wraps(call)
     def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
-        for _ in range(TRIES - 1):
+        for _ in range(MAX_ATTEMPTS - 1):
             try:
                 return call(*args, **kwargs)
             except DatabaseChangedError:
-                continue  # the next session reads the tables again
+                continue  # the next session reads the catalog again
         return call(*args, **kwargs)
 
     return repeated
@@ -134,57 +133,51 @@ class Session(Protocol):
     """One read-only snapshot of a system database."""
 
     def rows(self, statement: sa.Executable) -> list[dict[str, Any]]:
-        """Run a statement of few rows and return them as dictionaries."""
+        """Run a statement with a small result and return its rows as dictionaries."""
         ...
 
     def batches(
-        self,
-        statement: sa.Select[Any] | sa.CompoundSelect[Any],
-        schema: pa.Schema,
-        each: Each | None = None,
+        self, statement: Select, schema: pa.Schema, transform: BatchTransform | None = None
     ) -> Generator[pa.RecordBatch]:
-        """Run a statement of any size and stream its rows in the given Arrow schema.
+        """Run a statement and stream its rows in the given Arrow schema.
 
-        What ``each`` makes of a batch is made while the next rows come, on another thread.
-        One stream at a time: it must be read to its end, or closed, before the next statement.
+        ``transform`` is applied to each batch on another thread while the next rows arrive. Read
+        or close the stream before the next statement of the session.
         """
         ...
 
-    def tables(
-        self, *queries: tuple[sa.Select[Any] | sa.CompoundSelect[Any], pa.Schema]
-    ) -> list[list[pa.RecordBatch]]:
-        """Run several statements of few rows; return each one's batches in its Arrow schema.
+    def tables(self, *queries: tuple[Select, pa.Schema]) -> list[list[pa.RecordBatch]]:
+        """Run several statements with small results; return the batches of each in its schema.
 
-        A server is asked once for all of them, because it may be far.
+        Postgres gets them in one request, to save round trips.
         """
         ...
 
-    def explain(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> str:
-        """Return the database's plan for a statement, without running it."""
+    def explain(self, statement: Select) -> str:
+        """Return the database's query plan for a statement, without running it."""
         ...
 
 
 class Reader(Protocol):
-    """A way to open sessions on one system database, from any thread."""
+    """Opens sessions on one system database, from any thread."""
 
     location: Location
     dialect: str
     schema: str | None
     unreadable: frozenset[str]
-    """Tables that the role may not read, as ``tables`` found."""
+    """Tables that the role has no permission to read, set by ``tables``."""
     changes: SchemaChanges
-    """Told the fingerprint of the tables by each session, before the session is used."""
 
     def session(self) -> AbstractContextManager[Session]:
-        """Open a snapshot; it ends with the ``with`` block."""
+        """Open a snapshot, which ends with the ``with`` block."""
         ...
 
     def tables(self) -> dict[str, frozenset[str]]:
-        """Return the columns of each table that DBOS's schema holds, by table name."""
+        """Return the columns of each table in DBOS's schema, by table name."""
         ...
 
     def release(self) -> None:
-        """Close the connections that no session uses. Later sessions open others."""
+        """Close the connections that no session uses. Later sessions open new ones."""
         ...
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""The releases of dbos: the revision that each writes, and what each ``DBOSClient`` can do.
+"""The releases of dbos: their schema revisions and the features of their ``DBOSClient``.
 
-Read from the releases themselves, 1.14 to 3.4 (docs/compatibility.md). Nothing here imports dbos:
-reading works without it.
+The facts come from the releases 1.14 to 3.4 themselves (docs/compatibility.md). Nothing here
+imports dbos, because reading works without it.
 """
 
 from __future__ import annotations
@@ -9,21 +9,18 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+Version = tuple[int, int]
 
-    Version = tuple[int, int]
-
-CONTROLS_FROM: Version = (2, 0)
-"""The first dbos whose ``DBOSClient`` takes an engine and a schema, and one database alone."""
-DBOS_3 = 110
-"""The revision from which a ``DBOSClient`` of dbos 3 finds what it needs; inputs are in
-``workflow_input``. One of dbos 2 neither reads nor deletes that table: its forks would have no
-input, and it leaves rows behind when it deletes."""
-KNOWN: Version = (3, 4)
+FIRST_SUPPORTED: Version = (2, 0)
+"""The first dbos whose ``DBOSClient`` takes an engine and a schema, and needs only one database."""
+DBOS_3_REVISION = 110
+"""The first revision that a ``DBOSClient`` of dbos 3 supports; inputs are in ``workflow_input``. A
+client of dbos 2 neither reads that table nor deletes from it: its forks would have no input, and
+its deletions leave rows behind."""
+NEWEST_KNOWN: Version = (3, 4)
 """The newest release in the table."""
 
 
@@ -36,7 +33,7 @@ class Release:
     version
         Major and minor.
     postgres, sqlite
-        The revision to which it migrates a database.
+        The schema revision that it migrates a database to.
     """
 
     version: Version
@@ -44,7 +41,7 @@ class Release:
     sqlite: int
 
     def revision(self, dialect: str) -> int:
-        """Return its revision on ``"postgresql"`` or ``"sqlite"``."""
+        """Return the schema revision on ``"postgresql"`` or ``"sqlite"``."""
         return self.sqlite if dialect == "sqlite" else self.postgres
 
 
@@ -91,13 +88,12 @@ RELEASES = tuple(
         (3, 4, 125, 125),
     )
 )
-"""All minor releases. Revisions of Postgres and SQLite are counted apart below 100, and together,
-with the SDKs of all languages, from 100 on."""
+"""All minor releases. Below 100, Postgres and SQLite have separate revision numbers; from 100 on,
+they share one sequence, also with the SDKs of other languages."""
 
 OTHER_SDKS: Mapping[int, str] = {123: "the TypeScript SDK 5.3"}
-"""What else was seen to write a revision."""
+"""SDKs of other languages that were observed to write a revision."""
 
-# The first dbos whose DBOSClient has a call, or takes an option of it.
 SINCE: Mapping[tuple[str, str | None], Version] = {
     ("cancel", "cancel_children"): (2, 24),
     ("resume", "queue_name"): (2, 15),
@@ -105,7 +101,7 @@ SINCE: Mapping[tuple[str, str | None], Version] = {
     ("fork", "queue_partition_key"): (2, 15),
     ("fork", "replacement_children"): (2, 16),
     ("fork", "timeout"): (2, 30),
-    # It replaces children, and has to see what was forked already.
+    # repair replaces children and has to read which workflows were forked already.
     ("repair", None): (2, 16),
     ("rewind", None): (3, 1),
     ("delete", None): (2, 15),
@@ -118,17 +114,19 @@ SINCE: Mapping[tuple[str, str | None], Version] = {
     ("trigger_schedule", None): (2, 13),
     ("backfill_schedule", None): (2, 13),
 }
+"""The first dbos whose ``DBOSClient`` supports an action, or an option of it."""
 
 
 @functools.cache
-def installed() -> str | None:
-    """Return the version of dbos that is installed; ``None`` where it is not. Nothing is imported.
+def installed_version() -> str | None:
+    """Return the installed version of dbos without importing it; ``None`` if it is not installed.
 
-    Kept: a plan for thousands asks for each, and to look it up reads a file.
+    The result is cached: a plan calls this for each of thousands of workflows, and a lookup reads
+    a file.
 
     Examples
     --------
-    >>> parse(installed()) >= (3, 0)
+    >>> parse_version(installed_version()) >= (3, 0)
     True
     """
     try:
@@ -137,113 +135,115 @@ def installed() -> str | None:
         return None
 
 
-def parse(version: str | None) -> Version:
-    """Return the major and minor of a version; ``(0, 0)`` where there is none.
+def parse_version(version: str | None) -> Version:
+    """Return the major and minor version; ``(0, 0)`` for ``None`` or an invalid string.
 
     Examples
     --------
-    >>> parse("2.31.1"), parse("3.5a2"), parse(None)
+    >>> parse_version("2.31.1"), parse_version("3.5a2"), parse_version(None)
     ((2, 31), (3, 5), (0, 0))
     """
     found = re.match(r"(\d+)\.(\d+)", version or "")
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def named(version: Version) -> str:
-    """Name a version as pip does.
+def format_version(version: Version) -> str:
+    """Return a version as a string.
 
     Examples
     --------
-    >>> named((2, 20))
+    >>> format_version((2, 20))
     '2.20'
     """
     return f"{version[0]}.{version[1]}"
 
 
-def lacking(action: str, options: tuple[str, ...], version: str | None) -> str | None:
-    """Say which call or option the ``DBOSClient`` of a version lacks, and since when there is one.
+def missing_feature(action: str, options: tuple[str, ...], version: str | None) -> str | None:
+    """Describe the action or option that the ``DBOSClient`` of a version lacks, if any.
 
     Examples
     --------
-    >>> lacking("fork", ("queue_name",), "2.10.0")
+    >>> missing_feature("fork", ("queue_name",), "2.10.0")
     'fork with queue_name needs dbos 2.15 or later'
-    >>> lacking("fork", (), "2.10.0")
+    >>> missing_feature("fork", (), "2.10.0")
     """
-    needed = [
+    missing = [
         (since, f"{action} with {option}" if option else action)
         for option in (None, *options)
-        if (since := SINCE.get((action, option))) is not None and parse(version) < since
+        if (since := SINCE.get((action, option))) is not None and parse_version(version) < since
     ]
-    if not needed:
+    if not missing:
         return None
-    since, what = max(needed)
-    return f"{what} needs dbos {named(since)} or later"
+    since, feature = max(missing)
+    return f"{feature} needs dbos {format_version(since)} or later"
 
 
-def controls(release: Release, dialect: str, revision: int) -> bool:
-    """Tell whether a release's ``DBOSClient`` controls a database of a revision.
+def can_control(release: Release, dialect: str, revision: int) -> bool:
+    """Return whether a release's ``DBOSClient`` can control a database of a revision.
 
-    That of its own revision always. One of dbos 2 fails on older revisions, or writes too little
-    into newer ones. One of dbos 3 works on all from ``DBOS_3`` to its own.
+    A client always controls its own revision. A client of dbos 2 fails on older revisions and
+    writes incomplete rows into newer ones. A client of dbos 3 works from ``DBOS_3_REVISION`` up to
+    its own revision.
 
     Examples
     --------
     >>> dbos_3_4 = RELEASES[-1]
-    >>> [controls(dbos_3_4, "sqlite", revision) for revision in (108, 114, 125, 126)]
+    >>> [can_control(dbos_3_4, "sqlite", revision) for revision in (108, 114, 125, 126)]
     [False, True, True, False]
     """
     own = release.revision(dialect)
-    return revision == own or DBOS_3 <= revision <= own
+    return revision == own or DBOS_3_REVISION <= revision <= own
 
 
-def advice(dialect: str, revision: int) -> str | None:
-    """Return what pip is to install to control a revision; ``None`` where no known release does.
+def pip_requirement(dialect: str, revision: int) -> str | None:
+    """Return the pip requirement that can control a revision; ``None`` if no known release can.
 
     Examples
     --------
-    >>> advice("postgresql", 35)
+    >>> pip_requirement("postgresql", 35)
     'dbos==2.20.*'
-    >>> advice("postgresql", 50)
-    >>> advice("postgresql", 115)
+    >>> pip_requirement("postgresql", 50)
+    >>> pip_requirement("postgresql", 115)
     'dbos==3.1.*'
     """
-    fits = [
+    suitable = [
         release
         for release in RELEASES
-        if release.version >= CONTROLS_FROM and controls(release, dialect, revision)
+        if release.version >= FIRST_SUPPORTED and can_control(release, dialect, revision)
     ]
-    own = [release for release in fits if release.revision(dialect) == revision]
-    return f"dbos=={named((own or fits)[0].version)}.*" if fits else None
+    exact = [release for release in suitable if release.revision(dialect) == revision]
+    return f"dbos=={format_version((exact or suitable)[0].version)}.*" if suitable else None
 
 
-def writers(dialect: str, revision: int) -> str:
-    """Say what wrote a revision, as far as is known.
+def written_by(dialect: str, revision: int) -> str:
+    """Return which releases write a revision, as far as is known.
 
     Examples
     --------
-    >>> writers("sqlite", 125)
+    >>> written_by("sqlite", 125)
     'dbos 3.4'
-    >>> writers("postgresql", 123)
+    >>> written_by("postgresql", 123)
     'dbos 3.2 to 3.3 or the TypeScript SDK 5.3'
-    >>> writers("postgresql", 50)
+    >>> written_by("postgresql", 50)
     'something between dbos 2.29 and dbos 2.30'
     """
-    names = _writers(dialect, revision)
+    names = _releases_of(dialect, revision)
     if names:
         other = OTHER_SDKS.get(revision)
         return f"{names} or {other}" if other else names
-    revisions = sorted({release.revision(dialect) for release in RELEASES})
-    below = [_writers(dialect, each).split(" to ") for each in revisions if each < revision]
-    above = [_writers(dialect, each).split(" to ") for each in revisions if each > revision]
-    last = f"dbos {below[-1][-1].removeprefix('dbos ')}" if below else ""
+    below = [r.version for r in RELEASES if r.revision(dialect) < revision]
+    above = [r.version for r in RELEASES if r.revision(dialect) > revision]
     if below and above:
-        return f"something between {last} and {above[0][0]}"
-    return f"something after {last}" if below else f"something before {above[0][0]}"
+        last, first = format_version(below[-1]), format_version(above[0])
+        return f"something between dbos {last} and dbos {first}"
+    if below:
+        return f"something after dbos {format_version(below[-1])}"
+    return f"something before dbos {format_version(above[0])}"
 
 
-def _writers(dialect: str, revision: int) -> str:
-    found = [each.version for each in RELEASES if each.revision(dialect) == revision]
-    if not found:
+def _releases_of(dialect: str, revision: int) -> str:
+    versions = [r.version for r in RELEASES if r.revision(dialect) == revision]
+    if not versions:
         return ""
-    first, last = named(found[0]), named(found[-1])
+    first, last = format_version(versions[0]), format_version(versions[-1])
     return f"dbos {first}" if first == last else f"dbos {first} to {last}"

@@ -8,8 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook import text
-from dbos_notebook.drawing.theme import DASHES, ENDED, GRAVEST, OPERATIONS, SAID, known
+from dbos_notebook.drawing.theme import DIFFERENCES, OPERATIONS
 from dbos_notebook.graphs.intervals import Times
+from dbos_notebook.status import (
+    STATUS_STYLES,
+    TERMINAL_STATUSES,
+    known_status,
+    severity_rank,
+    status_label,
+)
 from dbos_notebook.tables.timing import never_ran
 
 if TYPE_CHECKING:
@@ -98,12 +105,12 @@ def card_of(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Car
     """Return the card of a node, without its place."""
     attributes = graph.nodes[key]
     kind = str(attributes.get("kind", "step"))
-    status = known(attributes.get("status"))
+    status = known_status(attributes.get("status"))
     operation = str(attributes.get("operation", "step"))
     card = Card(node_id, key, kind, status, "box", [], tooltip(key, attributes, times), None)
     card.failing = bool(attributes.get("on_failing_path"))
     card.look = card.mark = status
-    card.dash, card.strong = DASHES[status], status == "ERROR"
+    card.dash, card.strong = STATUS_STYLES[status].dash, status == "ERROR"
     apply(card, attributes)
     name = text.clean(attributes.get("name") or "", 200)
     duration = text.took(attributes.get("duration"))
@@ -161,9 +168,11 @@ def _workflow_lines(
 ) -> None:
     card.shape = "workflow"
     duration, waited, run = times.took(key), times.waited(key), times.workflow(key)
-    said = SAID[card.status] if card.status else text.clean(attributes.get("status") or "", 40)
+    said = (
+        status_label(card.status) if card.status else text.clean(attributes.get("status") or "", 40)
+    )
     if duration:
-        said += f" {'after' if card.status in ENDED else 'for'} {duration}"
+        said += f" {'after' if card.status in TERMINAL_STATUSES else 'for'} {duration}"
     card.lines = [
         CardLine(text.fit(name, TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"),
         CardLine(text.fit_ends(text.clean(key, 200), SMALL, WIDEST)),
@@ -214,12 +223,12 @@ def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     ]
     statuses = {str(each): int(n) for each, n in (attributes.get("statuses") or {}).items() if n}
     total = sum(statuses.values()) or 1
-    order = sorted(statuses, key=lambda each: GRAVEST.index(known(each)))
-    card.shares = [(known(each), statuses[each] / total) for each in order]
-    said = " · ".join(f"{statuses[each]:,} {SAID[known(each)]}" for each in order)
+    order = sorted(statuses, key=severity_rank)
+    card.shares = [(known_status(each), statuses[each] / total) for each in order]
+    said = " · ".join(f"{statuses[each]:,} {status_label(each)}" for each in order)
     card.lines.append(CardLine(text.fit(said, SMALL, WIDEST), tone="status"))
     inside = int(attributes.get("failures_inside") or 0)
-    if inside and not any(known(each) == "ERROR" for each in statuses):
+    if inside and not any(known_status(each) == "ERROR" for each in statuses):
         card.lines.append(
             CardLine(text.count(inside, "failure") + " inside", SMALL, bold=True, tone="ink")
         )
@@ -300,26 +309,17 @@ def measure(card: Card) -> None:
     )
 
 
-# The status whose colours a difference has, and the dashes of its outline.
-LOOKS = {
-    "changed error": ("ERROR", ""),
-    "changed result": ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", ""),
-    "slower": ("ENQUEUED", ""),
-    "faster": ("SUCCESS", ""),
-    "only in first": ("CANCELLED", "5 3"),
-    "only in second": ("PENDING", ""),
-    "same": ("", ""),
-}
 _SIDES = ("", "_second")
 
 
 def apply(card: Card, attributes: dict[str, Any]) -> None:
     """Make a card one of a comparison, if its node is."""
     difference = text.clean(attributes.get("difference") or "", 40)
-    if difference not in LOOKS:
+    if difference not in DIFFERENCES:
         return
     card.difference = card.mark = difference
-    card.look, card.dash = LOOKS[difference]
+    style = DIFFERENCES[difference]
+    card.look, card.dash = style.status, style.dash
     card.marked = card.marked or difference != "same"
     card.strong = difference == "changed error"
 
@@ -332,7 +332,7 @@ def difference_label(attributes: dict[str, Any]) -> str:
     elif difference == "changed error":
         both = [_ended(attributes, side) for side in _SIDES]
     elif difference == "changed result":
-        both = [SAID[known(attributes.get(f"status{side}"))] for side in _SIDES]
+        both = [status_label(attributes.get(f"status{side}")) for side in _SIDES]
     else:
         return ""
     return " → ".join(both) if both[0] != both[1] else str(difference)
@@ -341,16 +341,18 @@ def difference_label(attributes: dict[str, Any]) -> str:
 def _ended(attributes: dict[str, Any], side: str) -> str:
     error = attributes.get(f"error_type{side}")
     if text.missing(error) or not error:
-        return SAID[known(attributes.get(f"status{side}"))]
+        return status_label(attributes.get(f"status{side}"))
     return text.clean(error, 300).rsplit(".", 1)[-1]
 
 
 def counted(graph: nx.DiGraph[Any]) -> str:
     """Count the differences of a comparison's graph, the gravest first."""
     found: Counter[str] = Counter(
-        str(node["difference"]) for node in graph.nodes.values() if node.get("difference") in LOOKS
+        str(node["difference"])
+        for node in graph.nodes.values()
+        if node.get("difference") in DIFFERENCES
     )
-    return " · ".join(f"{found[each]:,} {each}" for each in LOOKS if found[each])
+    return " · ".join(f"{found[each]:,} {each}" for each in DIFFERENCES if found[each])
 
 
 @dataclass

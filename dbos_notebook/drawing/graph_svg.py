@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dbos_notebook import text
 from dbos_notebook.drawing.picture import Drawing, Picture
-from dbos_notebook.drawing.theme import DARK, GRAVEST, LIGHT, OPERATIONS, SAID, ThemeName
+from dbos_notebook.drawing.theme import DARK, DIFFERENCES, LIGHT, OPERATIONS, ThemeName
 from dbos_notebook.errors import PictureError, nearest
 from dbos_notebook.graphs.critical_path import drawn_critical_path
+from dbos_notebook.status import STATUSES_BY_SEVERITY, status_label
 
 if TYPE_CHECKING:
     import graphviz
@@ -370,15 +371,16 @@ def picture_id(kind: str, graph: nx.DiGraph[Any], *parts: object) -> str:
 
 
 def _legend(scene: Scene) -> Legend:
-    from dbos_notebook.drawing.diagram import LOOKS
-
     legend = Legend()
     cards = list(scene.cards.values())
     marks = {card.mark for card in cards if card.marked or card.kind == "group"}
     marks |= {status for card in cards for status, _ in card.shares}
-    for mark in (*GRAVEST, *LOOKS):
-        if mark in marks:
-            legend.add("status", mark, SAID.get(mark, mark))
+    for status in (*STATUSES_BY_SEVERITY, ""):
+        if status in marks:
+            legend.add("status", status, status_label(status))
+    for difference in DIFFERENCES:
+        if difference in marks:
+            legend.add("status", difference, difference)
     for operation, (_, said) in OPERATIONS.items():
         if said and any(card.shape == operation for card in cards):
             legend.add("shape", operation, said + CHILD.get(operation, ""))

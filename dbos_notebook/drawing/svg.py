@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from dbos_notebook import text
-from dbos_notebook.drawing.theme import DARK, DASHES, FONT, LIGHT, SAID, Palette, ThemeName
+from dbos_notebook.drawing.theme import DARK, DIFFERENCES, FONT, LIGHT, Palette, ThemeName
 from dbos_notebook.html import environment
+from dbos_notebook.status import STATUS_STYLES
 
 if TYPE_CHECKING:
     import jinja2
 
 
-_STATUSES = tuple(LIGHT.statuses)
 _PLAIN = {
     "ground": "fill",
     "frame": "fill",
@@ -34,6 +34,9 @@ _PLAIN = {
     "line-mark": "fill",
     "frame-line": "stroke",
 }
+_MARK_PATH = Markup('<path d="{}" {}{}{}/>')
+_NO_FILL = Markup(' fill="none"')
+_STROKE = Markup(' stroke-width="{:g}" stroke-linecap="round" stroke-linejoin="round"')
 _OF_STATUS = {
     "line": "stroke",
     "fill": "fill",
@@ -50,6 +53,7 @@ class Paint:
         self._theme = theme
         self._picture = picture
         self._used: dict[str, tuple[str, str]] = {}
+        self._marks: dict[str, Markup] = {}
 
     def __call__(self, *roles: str) -> Markup:
         """Return the attributes of roles such as "ink" or "ERROR.line"."""
@@ -61,6 +65,26 @@ class Paint:
             classes.append(name)
             attributes.append(f'{attribute}="{_colour(palette, role)}"')
         return Markup(f'class="{" ".join(classes)}" {" ".join(attributes)}')  # noqa: S704 - the palette's words
+
+    def mark(self, name: str) -> Markup:
+        """Return the mark of a status or a difference, 16 wide, its center at 0,0."""
+        if name not in self._marks:
+            if name in DIFFERENCES:
+                status, paths = DIFFERENCES[name].status, DIFFERENCES[name].mark
+            else:
+                status, paths = name, STATUS_STYLES[name].mark
+            fills = {"status": [f"{status}.mark"], "ground": ["card"], "none": []}
+            strokes = {"status": [f"{status}.line"], "ground": ["ground-line"], "none": []}
+            self._marks[name] = Markup("").join(
+                _MARK_PATH.format(
+                    path.d,
+                    self(*fills[path.fill], *strokes[path.stroke]),
+                    Markup("") if path.fill != "none" else _NO_FILL,
+                    Markup("") if path.stroke == "none" else _STROKE.format(path.width),
+                )
+                for path in paths
+            )
+        return self._marks[name]
 
     def style(self) -> Markup:
         """Return the style that makes the colours given so far dark where dark is preferred."""
@@ -84,7 +108,7 @@ def rules(scope: str, theme: ThemeName) -> str:
     True
     """
     palette = DARK if theme == "dark" else LIGHT
-    roles = [*_PLAIN, *(f"{status}.{part}" for status in _STATUSES for part in _OF_STATUS)]
+    roles = [*_PLAIN, *(f"{status}.{part}" for status in STATUS_STYLES for part in _OF_STATUS)]
     return "".join(
         f"{scope} .{name}{{{attribute}:{_colour(palette, role)}}}"
         for role in roles
@@ -96,7 +120,7 @@ def _class(role: str) -> tuple[str, str]:
     if role in _PLAIN:
         return role, _PLAIN[role]
     status, part = role.rsplit(".", 1)
-    return f"s{_STATUSES.index(status)}-{part}", _OF_STATUS[part]
+    return f"{status or 'unknown'}-{part}", _OF_STATUS[part]
 
 
 def _colour(palette: Palette, role: str) -> str:
@@ -124,8 +148,6 @@ def _templates() -> jinja2.Environment:
         arrow=arrow,
         zigzag=zigzag,
         width=text.width,
-        DASHES=DASHES,
-        SAID=SAID,
         FONT=FONT,
     )
     return templates

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from dbos_notebook import text
 from dbos_notebook.drawing.diagram import group_count, of_kind
-from dbos_notebook.drawing.theme import SAID, known
 from dbos_notebook.graphs.intervals import Times
+from dbos_notebook.status import status_label
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -30,7 +30,7 @@ def tree(graph: nx.DiGraph[Any], times: Times | None = None) -> str:
     >>> graph.add_edge("w", ("w", 1), kind="first")
     >>> print(tree(graph))
     order  w  succeeded
-      1 pay  not known
+      1 pay  unknown
     """
     times = times or Times(graph)
     lines = [f"{'  ' * depth}{_line(key, graph.nodes[key], times)}" for key, depth in walk(graph)]
@@ -88,7 +88,7 @@ def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
     if kind == "group":
         name = group_count(attributes) + name
         said = ", ".join(
-            f"{n:,} {SAID[known(each)]}"
+            f"{n:,} {status_label(each)}"
             for each, n in (attributes.get("statuses") or {}).items()
             if n
         )
@@ -100,7 +100,7 @@ def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
             name = f"{name}  {text.clean(key, 80)}"
         elif "function_id" in attributes:
             name = f"{attributes['function_id']} {name}"
-        said = SAID[known(attributes.get("status"))]
+        said = status_label(attributes.get("status"))
         spans = times.said(key) if kind == "workflow" else text.took(attributes.get("duration"))
         if "function_id" in attributes and (older := times.older(key)):
             spans = f"{spans}  {older}"

@@ -1,30 +1,19 @@
-"""Colours, line styles and marks by status and operation: what a picture looks like, in one place.
-
-The colours are those of Okabe and Ito, told apart by the colour-blind, darkened until they read
-on the ground. Nothing is said by colour alone: each status has a mark and a line style too.
-"""
+"""The fonts, colors and shapes of pictures; those of statuses come from ``status.py``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from dbos_notebook.status import STATUS_STYLES, MarkPath, StatusColors, circle
+
 ThemeName = Literal["auto", "light", "dark"]
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 
 
 @dataclass(frozen=True)
-class Ink:
-    """The colours of one status: lines and marks, surface, text."""
-
-    line: str
-    fill: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Palette:
-    """Every colour of a picture. ``statuses`` has the seven of DBOS and ``""`` for the rest."""
+    """The colors of a picture; ``statuses`` has DBOS's seven and ``""`` for any other."""
 
     ground: str
     frame: str
@@ -33,7 +22,7 @@ class Palette:
     line: str
     faint: str
     card: str
-    statuses: dict[str, Ink]
+    statuses: dict[str, StatusColors]
 
 
 LIGHT = Palette(
@@ -44,16 +33,7 @@ LIGHT = Palette(
     line="#6e7781",
     faint="#d8dee4",
     card="#ffffff",
-    statuses={
-        "SUCCESS": Ink("#00855f", "#e6f5ef", "#00624a"),
-        "ERROR": Ink("#c43d00", "#fdeae1", "#a33200"),
-        "PENDING": Ink("#0072b2", "#e3f1fa", "#005a8d"),
-        "ENQUEUED": Ink("#a87400", "#fdf3dc", "#7a5400"),
-        "DELAYED": Ink("#8a7d00", "#f9f6d6", "#645a00"),
-        "CANCELLED": Ink("#6e7781", "#eceff1", "#4d555e"),
-        "MAX_RECOVERY_ATTEMPTS_EXCEEDED": Ink("#a63d7c", "#f8e6f0", "#842e62"),
-        "": Ink("#6e7781", "#f6f8fa", "#4d555e"),
-    },
+    statuses={name: style.light for name, style in STATUS_STYLES.items()},
 )
 DARK = Palette(
     ground="#0d1117",
@@ -63,55 +43,64 @@ DARK = Palette(
     line="#8b949e",
     faint="#30363d",
     card="#0d1117",
-    statuses={
-        "SUCCESS": Ink("#2fbf95", "#0f2a23", "#5fd6b3"),
-        "ERROR": Ink("#ff7a45", "#3a1a0d", "#ff9d75"),
-        "PENDING": Ink("#56b4e9", "#0d2637", "#86cbf2"),
-        "ENQUEUED": Ink("#e6a93a", "#2f2410", "#f0c470"),
-        "DELAYED": Ink("#d8cc4a", "#2a2810", "#e6dd80"),
-        "CANCELLED": Ink("#8b949e", "#1f252c", "#b3bcc5"),
-        "MAX_RECOVERY_ATTEMPTS_EXCEEDED": Ink("#dd8fba", "#331c29", "#ecb3d2"),
-        "": Ink("#8b949e", "#161b22", "#b3bcc5"),
-    },
+    statuses={name: style.dark for name, style in STATUS_STYLES.items()},
 )
 
-DASHES = {
-    "SUCCESS": "",
-    "ERROR": "",
-    "PENDING": "6 3",
-    "ENQUEUED": "1.5 3",
-    "DELAYED": "1.5 3",
-    "CANCELLED": "7 3 1.5 3",
-    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "",
-    "": "",
+
+@dataclass(frozen=True)
+class DifferenceStyle:
+    """How a node of a comparison is shown: the status whose colors it has, its outline and mark."""
+
+    status: str
+    dash: str
+    mark: tuple[MarkPath, ...]
+
+
+DIFFERENCES = {
+    "changed error": DifferenceStyle(
+        "ERROR",
+        "",
+        (
+            MarkPath(circle(6.5), fill="status"),
+            MarkPath("M-3.2-1.6H3.2M-3.2 1.6H3.2M1.8-4L-1.8 4", stroke="ground", width=1.5),
+        ),
+    ),
+    "changed result": DifferenceStyle(
+        "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
+        "",
+        (
+            MarkPath("M0-7L7 0L0 7L-7 0Z", fill="status"),
+            MarkPath("M-2.8-1.4H2.8M-2.8 1.4H2.8M1.6-3.4L-1.6 3.4", stroke="ground", width=1.4),
+        ),
+    ),
+    "slower": DifferenceStyle("ENQUEUED", "", (MarkPath("M0-6L6.5 5H-6.5Z", fill="status"),)),
+    "faster": DifferenceStyle("SUCCESS", "", (MarkPath("M0 6L6.5-5H-6.5Z", fill="status"),)),
+    "only in first": DifferenceStyle(
+        "CANCELLED",
+        "5 3",
+        (
+            MarkPath("M-6-6H6V6H-6Z", fill="ground", stroke="status", width=1.6),
+            MarkPath("M-3.4 0H3.4", stroke="status", width=1.8),
+        ),
+    ),
+    "only in second": DifferenceStyle(
+        "PENDING",
+        "",
+        (
+            MarkPath("M-6.5-6.5H6.5V6.5H-6.5Z", fill="status"),
+            MarkPath("M-3.6 0H3.6M0-3.6V3.6", stroke="ground", width=1.8),
+        ),
+    ),
+    "same": DifferenceStyle(
+        "",
+        "",
+        (
+            MarkPath(circle(6), fill="ground", stroke="status", width=1.2),
+            MarkPath("M-2.8-1.5H2.8M-2.8 1.5H2.8", stroke="status", width=1.2),
+        ),
+    ),
 }
-"""SVG's stroke-dasharray of a status's outline."""
-
-ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
-
-SAID = {
-    "SUCCESS": "succeeded",
-    "ERROR": "failed",
-    "PENDING": "running",
-    "ENQUEUED": "enqueued",
-    "DELAYED": "delayed",
-    "CANCELLED": "cancelled",
-    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "gave up recovering",
-    "": "not known",
-}
-"""What a legend calls a status."""
-
-GRAVEST = (
-    "ERROR",
-    "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
-    "CANCELLED",
-    "PENDING",
-    "ENQUEUED",
-    "DELAYED",
-    "SUCCESS",
-    "",
-)
-"""Statuses, the one to look at first first."""
+"""By the ``difference`` of a compared node, the one to look at first first."""
 
 OPERATIONS = {
     "step": ("box", ""),
@@ -126,9 +115,3 @@ OPERATIONS = {
     "other": ("component", ""),
 }
 """Graphviz's shape of an operation, and what a card calls it."""
-
-
-def known(status: object) -> str:
-    """Return a status of the palette; ``""`` for one that DBOS does not know."""
-    text = str(status) if status is not None else ""
-    return text if text in LIGHT.statuses else ""

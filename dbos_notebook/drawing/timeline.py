@@ -18,10 +18,11 @@ from dbos_notebook.drawing.diagram import group_count, group_name, of_kind, shor
 from dbos_notebook.drawing.graph_svg import MARGIN, THEMES, check_choice, folded, picture_id
 from dbos_notebook.drawing.picture import Drawing, Picture
 from dbos_notebook.drawing.text_tree import walk
-from dbos_notebook.drawing.theme import GRAVEST, OPERATIONS, SAID, ThemeName, known
+from dbos_notebook.drawing.theme import OPERATIONS, ThemeName
 from dbos_notebook.errors import GraphError, PictureError
 from dbos_notebook.graphs.critical_path import drawn_critical_path
 from dbos_notebook.graphs.intervals import Run, Times
+from dbos_notebook.status import ERROR_STATUSES, STATUSES_BY_SEVERITY, known_status, status_label
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -128,7 +129,7 @@ def _row(
         short_id(key),
         key,
         kind,
-        known(attributes.get("status")),
+        known_status(attributes.get("status")),
         text.clean(attributes.get("name") or kind, 200),
         depth,
         tooltip(key, attributes, times),
@@ -237,7 +238,7 @@ def _group_row(
     bad = sum(
         int(n)
         for status, n in (attributes.get("statuses") or {}).items()
-        if known(status) in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+        if status in ERROR_STATUSES
     )
     row.remark = f"{bad:,} failed" if bad else ""
     if not row.members:
@@ -603,9 +604,9 @@ def _legend(drawn: list[Drawn]) -> Legend:
 
     legend = Legend()
     statuses = {each.row.status for each in drawn}
-    for status in GRAVEST:
+    for status in (*STATUSES_BY_SEVERITY, ""):
         if status in statuses:
-            legend.add("status", status, SAID[status])
+            legend.add("status", status, status_label(status))
     parts = {bar.part for each in drawn for bar in each.bars}
     for part, said in PARTS.items():
         if part in parts:

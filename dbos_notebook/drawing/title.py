@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dbos_notebook import text
 from dbos_notebook.drawing import diagram
-from dbos_notebook.drawing.theme import ENDED, SAID, known
 from dbos_notebook.graphs.intervals import Times
+from dbos_notebook.status import TERMINAL_STATUSES, known_status, status_label
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -63,15 +63,15 @@ def headline(
     """
     root = graph.graph.get("root")
     attributes = graph.nodes[root] if root in graph else {}
-    status = known(attributes.get("status"))
+    status = known_status(attributes.get("status"))
     name = text.clean(attributes.get("name") or "workflows", 200)
     key = text.clean(root, 200) if root is not None else ""
-    outcome = SAID[status] if status else text.clean(attributes.get("status") or "", 40)
+    outcome = status_label(status) if status else text.clean(attributes.get("status") or "", 40)
     if "root_second" in graph.graph:
         return _of_two(graph, name, key)
     duration = times.took(root) if root in graph else ""
     if duration:
-        outcome += f" {'after' if status in ENDED else 'for'} {duration}"
+        outcome += f" {'after' if status in TERMINAL_STATUSES else 'for'} {duration}"
     run = times.workflow(root) if root in graph else None
     if root in graph and (how := times.unstarted(root)):
         outcome += f", {how}"
@@ -82,7 +82,7 @@ def headline(
     when = when.replace(".000", "") if times.coarse else when
     verb = "began" if began else "created"
     if began and times.again(root):
-        verb = "ran again from" if status in ENDED else "runs again since"
+        verb = "ran again from" if status in TERMINAL_STATUSES else "runs again since"
     facts = [f"{verb} {when}" if when else "", *_counts(graph)]
     facts += notes or []
     facts += ["workflows timed to the second (SQLite)"] if times.coarse else []

@@ -23,6 +23,7 @@ from dbos_notebook.graphs.critical_path import mark_failing_path
 from dbos_notebook.graphs.ordering import in_time, is_sequence
 from dbos_notebook.graphs.validation import check_rows
 from dbos_notebook.payloads import decode
+from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
 from dbos_notebook.tables.columns import MESSAGE, STEP, Column
 from dbos_notebook.tables.filters import as_texts, check_window
@@ -106,7 +107,7 @@ def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, 
     nodes: list[Node] = [{"kind": "workflow", "workflow_id": each, "status": ""} for each in ids]
     times = frame_times(workflows, read_at)
     # All ages in one graph are of one moment; what is over stays as it was read.
-    active = workflows["status"].isin(["DELAYED", "ENQUEUED", "PENDING"]).to_numpy(bool)
+    active = workflows["status"].isin(ACTIVE_STATUSES).to_numpy(bool)
     for name in _WORKFLOW:
         column = workflows.get(name)
         if name in times and column is None:
@@ -291,7 +292,6 @@ Pair = tuple[Key, Key]
 Times = tuple[Sequence[int | None], Sequence[int | None]]
 MANY_LAST = 64
 """A workflow of which more steps than this come last, and that is awaited, ends in a join."""
-_ACTIVE = ("DELAYED", "ENQUEUED", "PENDING")
 
 
 def execution_graph(
@@ -493,7 +493,7 @@ class _Parts:
                 for key in last:
                     kind = edges.first if key == workflow_id else edges.next
                     kind.append((key, (workflow_id, "running")))
-            elif workflow["status"] not in _ACTIVE and workflow_id in self.awaiters:
+            elif workflow["status"] not in ACTIVE_STATUSES and workflow_id in self.awaiters:
                 if len(last) > MANY_LAST:
                     last = [edges.join(workflow_id, last)]
                 awaiters = self.awaiters[workflow_id]

@@ -14,8 +14,9 @@ import pandas as pd
 
 from dbos_notebook.errors import GraphError
 from dbos_notebook.graphs.contraction import knots
-from dbos_notebook.graphs.similarity import FAILED, Key, SimilaritySource
+from dbos_notebook.graphs.similarity import Key, SimilaritySource
 from dbos_notebook.graphs.validation import check_graph, share, span
+from dbos_notebook.status import FAILED_STATUSES
 
 T = TypeVar("T")
 MOST_COMPARED = 1_000_000
@@ -280,7 +281,7 @@ def _difference(
 
 
 def _error(node: Node) -> tuple[Any, ...] | None:
-    if node["status"] not in FAILED:
+    if node["status"] not in FAILED_STATUSES:
         return None
     return node["status"], node.get("error_type"), node.get("error_message")
 

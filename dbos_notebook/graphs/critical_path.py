@@ -12,6 +12,7 @@ import pandas as pd
 
 from dbos_notebook.errors import GraphError
 from dbos_notebook.graphs.intervals import Span, Spans, Step
+from dbos_notebook.status import FAILED_STATUSES
 
 Node = dict[str, Any]
 
@@ -45,7 +46,7 @@ def mark_failing_path(
     while workflow_id is not None and workflow_id not in seen:
         seen.add(workflow_id)
         workflow = nodes[workflow_id]
-        if workflow["status"] not in ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
+        if workflow["status"] not in FAILED_STATUSES:
             return
         workflow["on_failing_path"] = True
         failed = _failed_step(workflow, steps_of.get(workflow_id, ()))

@@ -14,22 +14,14 @@ import pandas as pd
 from dbos_notebook.errors import GraphError, nearest
 from dbos_notebook.graphs.build import uncollected
 from dbos_notebook.graphs.contraction import put_together, without, without_joins
-from dbos_notebook.graphs.similarity import FAILED, Alike, Key, SimilaritySource
+from dbos_notebook.graphs.similarity import Alike, Key, SimilaritySource
 from dbos_notebook.graphs.validation import check_graph, is_folded, texts
+from dbos_notebook.status import FAILED_STATUSES, STATUSES_BY_SEVERITY, severity_rank
 
 FEW_LEVELS = 3
 """So many levels of a deep tree are worth a group."""
 FEW_FAILURES = 3
 """So many failures of a kind are shown one by one; more become a group of failures."""
-WORST = (
-    "ERROR",
-    "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
-    "CANCELLED",
-    "PENDING",
-    "ENQUEUED",
-    "DELAYED",
-    "SUCCESS",
-)
 
 
 @dataclass(frozen=True)
@@ -366,8 +358,8 @@ class FoldPlan:
             "group": unit.group,
             "members": tuple(unit.members),
             "count": unit.repeats or len(unit.members),
-            "statuses": {word: statuses[word] for word in WORST if word in statuses},
-            "status": min(statuses, key=_badness),
+            "statuses": {word: statuses[word] for word in STATUSES_BY_SEVERITY if word in statuses},
+            "status": min(statuses, key=severity_rank),
         }
         if unit.within is not None:
             said["workflow_id"] = unit.within
@@ -379,7 +371,7 @@ class FoldPlan:
             said.setdefault("operation", "other")
         else:
             said["failures_inside"] = sum(
-                self.source.nodes[key]["status"] in FAILED
+                self.source.nodes[key]["status"] in FAILED_STATUSES
                 for member, inside in self._inside(unit)
                 for key in inside
                 if key != member
@@ -389,10 +381,6 @@ class FoldPlan:
             said["on_failing_path"] = any(node.get("on_failing_path") for node in nodes)
         said.update(_times(nodes))
         return said
-
-
-def _badness(status: str) -> int:
-    return WORST.index(status) if status in WORST else len(WORST)
 
 
 def _named(nodes: Sequence[Mapping[str, Any]], repeats: int | None) -> str:
@@ -515,6 +503,6 @@ def _hidden(graph: nx.DiGraph[Any], hide: Iterable[str]) -> list[Key]:
         for key, node in graph.nodes.items()
         if node.get("operation") in wanted
         and "function_id" in node
-        and node["status"] not in FAILED
+        and node["status"] not in FAILED_STATUSES
         and not node.get("on_failing_path")
     ]

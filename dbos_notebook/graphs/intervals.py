@@ -9,10 +9,15 @@ import networkx as nx
 import pandas as pd
 
 from dbos_notebook import text
-from dbos_notebook.drawing.theme import ENDED, known
 from dbos_notebook.errors import GraphError
 from dbos_notebook.graphs.validation import check_graph
-from dbos_notebook.tables.timing import ERASED, SECOND
+from dbos_notebook.status import (
+    INTERRUPTED_STATUSES,
+    TERMINAL_STATUSES,
+    WAITING_STATUSES,
+    known_status,
+)
+from dbos_notebook.tables.timing import SECOND
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -67,7 +72,7 @@ class Times:
         span = self._runs.span(key)
         if span is None:
             return None
-        over = known(self._graph.nodes[key].get("status")) in ENDED
+        over = known_status(self._graph.nodes[key].get("status")) in TERMINAL_STATUSES
         enqueued, begun = (
             None if each is None else each / 1000 for each in (span.enqueued, span.begun)
         )
@@ -154,7 +159,6 @@ def seconds(time: Any) -> float | None:
 
 Key = Hashable
 Node = Mapping[str, Any]
-_WAITING = ("DELAYED", "ENQUEUED")
 _WHOLE = ("created_at", "dequeued_at", "ended_at")
 _ASKED = 100
 """Workflows whose times are looked at to know whether all are in whole seconds."""
@@ -289,7 +293,7 @@ class Runs:
             milliseconds(node[name]) if name in node else None
             for name in ("enqueued_at", "started_at", "ended_at")
         )
-        waits = node.get("status") in _WAITING
+        waits = node.get("status") in WAITING_STATUSES
         if waits or (node.get("status") == "PENDING" and begun is not None):
             since = next(each for each in (begun, enqueued, created) if each is not None)
             ended = since if self._now is None else max(since, self._now)
@@ -314,7 +318,7 @@ class Runs:
             return "copied"
         if "started_at" not in owner:
             # Cancelling may have erased when it began; whatever waits has not.
-            never = owner.get("status") in _WAITING or owner.get("recovery_attempts") == 0
+            never = owner.get("status") in WAITING_STATUSES or owner.get("recovery_attempts") == 0
             return "earlier" if never else ""
         if "dequeued_at" in owner and "enqueued_at" not in owner:
             return "earlier" if end < milliseconds(owner["started_at"]) else ""
@@ -363,7 +367,7 @@ class Runs:
         if span is None:
             return None
         node = self._nodes[workflow_id]
-        over = node.get("status") not in (*_WAITING, "PENDING")
+        over = node.get("status") not in (*WAITING_STATUSES, "PENDING")
         ran = span.enqueued is None and node.get("recovery_attempts") != 0
         lost = span.begun is None and ran and over
         if not lost and not self.coarse:
@@ -391,7 +395,7 @@ class Runs:
     def _implied(self, workflow_id: Key) -> bool:
         """Whether the beginning is exact: cancelling erased it, a deadline and timeout imply it."""
         node = self._nodes[workflow_id]
-        erased = node.get("status") in ERASED and "dequeued_at" not in node
+        erased = node.get("status") in INTERRUPTED_STATUSES and "dequeued_at" not in node
         return erased and "started_at" in node
 
     def _after_starter(

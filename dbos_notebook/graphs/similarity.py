@@ -10,8 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 import networkx as nx
 
+from dbos_notebook.status import FAILED_STATUSES
+
 Key = Hashable
-FAILED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 LONGEST_PATTERN = 12
 """So many steps may make the body of a loop that is recognised."""
 DEEP = 24
@@ -75,7 +76,7 @@ class SimilaritySource:
     def failure(self, key: Key) -> str | None:
         """Return what tells a failed node from other failed ones; ``None`` if it has not failed."""
         node = self.nodes[key]
-        if node["status"] not in FAILED:
+        if node["status"] not in FAILED_STATUSES:
             return None
         return f"{node['status']} {node.get('error_type', '')}"
 

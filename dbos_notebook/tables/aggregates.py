@@ -12,18 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.errors import FilterError, nearest
+from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES, TERMINAL_STATUSES
 from dbos_notebook.tables import aggregates, frames, listings, timing
-from dbos_notebook.tables.columns import (
-    EXECUTOR,
-    FAILED_STATUSES,
-    FRAMES,
-    QUEUE,
-    QUEUE_WORK,
-    QUEUED_STATUSES,
-    STEP,
-    WORKFLOW,
-    Column,
-)
+from dbos_notebook.tables.columns import EXECUTOR, FRAMES, QUEUE, QUEUE_WORK, STEP, WORKFLOW, Column
 from dbos_notebook.tables.filters import as_timedelta
 from dbos_notebook.tables.sql import Queries
 
@@ -194,7 +185,7 @@ def _queue_work(queries: Queries, now: pd.Timestamp) -> Question:
             count("PENDING").label("running"),
             sa.func.min(sa.case((status == "ENQUEUED", enqueued))).label("oldest_enqueued_at"),
         )
-        .where(name.is_not(None), status.in_(QUEUED_STATUSES), *queries.where({}))
+        .where(name.is_not(None), status.in_(ACTIVE_STATUSES), *queries.where({}))
         .group_by(sa.literal_column("1"), sa.literal_column("2"))
     )
     return statement, columns
@@ -459,18 +450,18 @@ def health(
     since = int((now - window).timestamp() * 1000)
     recorded = queries.catalog.has("workflow_status", "completed_at")
     moment = "completed_at" if recorded else "updated_at"
-    statuses = ["SUCCESS", *FAILED_STATUSES]
+    statuses = list(TERMINAL_STATUSES)
     after = {"completed_after": since} if recorded else {"start_time": since}
     active, ended = aggregates.all_counts(
         session,
         queries,
-        ("status", None, "created_at", {"status": list(QUEUED_STATUSES)}),
+        ("status", None, "created_at", {"status": list(ACTIVE_STATUSES)}),
         ("status", bucket, moment, {"status": statuses} | after),
     )
     failed, cut = listings.workflows(
         session,
         queries,
-        {"status": ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]} | after,
+        {"status": list(ERROR_STATUSES)} | after,
         MOST_FAILURES,
         None,
         decoder,

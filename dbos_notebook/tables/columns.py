@@ -26,22 +26,6 @@ Kind = Literal[
     "payload",
 ]
 
-STATUSES = (
-    "DELAYED",
-    "ENQUEUED",
-    "PENDING",
-    "SUCCESS",
-    "ERROR",
-    "CANCELLED",
-    "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
-)
-"""DBOS's seven workflow statuses, in the order of a workflow's life."""
-
-QUEUED_STATUSES = ("DELAYED", "ENQUEUED", "PENDING")
-"""The statuses of work that is still on a queue, as ``list_queued_workflows`` has them."""
-
-FAILED_STATUSES = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
-
 FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 """The years 1 to 9999, in milliseconds since 1970: what pandas and Python can show."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dbos_notebook.errors import FilterError, nearest
-from dbos_notebook.tables.columns import STATUSES
+from dbos_notebook.status import STATUSES
 
 LEAST_SECONDS = 0.001
 """DBOS counts in milliseconds."""

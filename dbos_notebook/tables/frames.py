@@ -19,17 +19,9 @@ import pyarrow.compute as pc
 from dbos_notebook.errors import FilterError, TruncatedWarning
 from dbos_notebook.payloads import FORMATS, Opaque, RecordedError, Undecoded, decode
 from dbos_notebook.payloads.decoders import Decoder, inert, recorded_error
+from dbos_notebook.status import FAILED_STATUSES, STATUSES
 from dbos_notebook.tables import timing
-from dbos_notebook.tables.columns import (
-    ERROR,
-    FAILED_STATUSES,
-    FIRST_MS,
-    LAST_MS,
-    RECORDED,
-    STATUSES,
-    TEXT,
-    Column,
-)
+from dbos_notebook.tables.columns import ERROR, FIRST_MS, LAST_MS, RECORDED, TEXT, Column
 from dbos_notebook.text import printable
 
 MAX_LEVELS = 8

@@ -16,8 +16,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, nearest
+from dbos_notebook.status import STATUSES
 from dbos_notebook.tables import frames, listings, timing
-from dbos_notebook.tables.columns import STATUSES, STEP, WORKFLOW, Column, Kind
+from dbos_notebook.tables.columns import STEP, WORKFLOW, Column, Kind
 from dbos_notebook.tables.sql import Queries
 
 if TYPE_CHECKING:

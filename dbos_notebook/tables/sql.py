@@ -18,17 +18,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.payloads.decoders import inert
+from dbos_notebook.status import ACTIVE_STATUSES, FAILED_STATUSES
 from dbos_notebook.tables import timing
-from dbos_notebook.tables.columns import (
-    ERROR,
-    FAILED_STATUSES,
-    FIRST_MS,
-    LAST_MS,
-    QUEUED_STATUSES,
-    RECORDED,
-    WAIT,
-    Column,
-)
+from dbos_notebook.tables.columns import ERROR, FIRST_MS, LAST_MS, RECORDED, WAIT, Column
 from dbos_notebook.tables.filters import LISTS, TIMES
 
 if TYPE_CHECKING:
@@ -290,8 +282,8 @@ class Queries:
             queued: list[Condition] = [self.column(table, "queue_name").is_not(None)]
             if "status" not in filters:
                 # In two parts, because DBOS has a partial index for each.
-                delayed = [status for status in QUEUED_STATUSES if status == "DELAYED"]
-                others = [status for status in QUEUED_STATUSES if status != "DELAYED"]
+                delayed = [status for status in ACTIVE_STATUSES if status == "DELAYED"]
+                others = [status for status in ACTIVE_STATUSES if status != "DELAYED"]
                 either = (_literally(table.c.status, part) for part in (others, delayed))
                 queued.append(sa.or_(*either))
             return queued

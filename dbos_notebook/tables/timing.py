@@ -32,6 +32,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import Null
 
+from dbos_notebook.status import INTERRUPTED_STATUSES, TERMINAL_STATUSES, WAITING_STATUSES
 from dbos_notebook.tables.columns import Column
 
 if TYPE_CHECKING:
@@ -62,9 +63,6 @@ RAN_BEFORE = Column(
 )
 """Evidence of an earlier run, from the steps; it travels with a workflow, and is not shown."""
 
-_TERMINAL = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
-ERASED = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
-_WAITING = ("ENQUEUED", "DELAYED")
 _INSTANTS = (
     "created_at",
     "updated_at",
@@ -126,7 +124,9 @@ def run_times(value: Callable[[str], Array | None], status: Status, now: int) ->
     )
     never = np.zeros(size, bool)
     attempts = _or(value("recovery_attempts"), np.full(size, np.nan))
-    terminal, erased, waiting = (status.among(each) for each in (_TERMINAL, ERASED, _WAITING))
+    terminal, erased, waiting = (
+        status.among(each) for each in (TERMINAL_STATUSES, INTERRUPTED_STATUSES, WAITING_STATUSES)
+    )
     undequeued = np.isnat(dequeued)
 
     # Before dbos 2.31 no completion was recorded; the last change of the row is it.
@@ -350,7 +350,7 @@ def sql_times(queries: Tables, now: int) -> dict[str, sa.ColumnElement[Any]]:
     status = table.c.status
     moment_now = sa.literal(now, sa.BigInteger())
     last = sa.func.coalesce(completed, updated)
-    lost = sa.and_(status.in_(ERASED), dequeued.is_(None))
+    lost = sa.and_(status.in_(INTERRUPTED_STATUSES), dequeued.is_(None))
     implied = deadline - timeout
     coarse = sa.and_(last % SECOND == 0, created % SECOND == 0)
 
@@ -360,11 +360,11 @@ def sql_times(queries: Tables, now: int) -> dict[str, sa.ColumnElement[Any]]:
     ended = sa.case(
         (sa.and_(status == "CANCELLED", near(deadline)), deadline),
         (sa.and_(lost, attempts == 1, near(implied)), implied),
-        (status.in_(_TERMINAL), last),
+        (status.in_(TERMINAL_STATUSES), last),
     )
     started = sa.case(
         (sa.and_(lost, attempts == 1, implied <= ended), implied),
-        (sa.or_(lost, status.in_(_WAITING)), None),
+        (sa.or_(lost, status.in_(WAITING_STATUSES)), None),
         else_=sa.func.coalesce(dequeued, created),
     )
     base = sa.case((delay > created, delay), else_=created)
@@ -409,7 +409,7 @@ def sql_never_ran(queries: Tables) -> sa.ColumnElement[bool]:
     attempts = queries.column(queries.workflows, "recovery_attempts")
     # As text, whatever type somebody gave the column.
     none = sa.func.coalesce(sa.cast(attempts, sa.Text()), "") == "0"
-    return sa.or_(status.in_(_WAITING), sa.and_(status == "CANCELLED", none))
+    return sa.or_(status.in_(WAITING_STATUSES), sa.and_(status == "CANCELLED", none))
 
 
 def never_ran(status: object, attempts: object) -> bool:
@@ -421,7 +421,7 @@ def never_ran(status: object, attempts: object) -> bool:
     (True, True, False)
     """
     # A missing number of attempts is pandas' NA, which has no truth.
-    return status in _WAITING or (status == "CANCELLED" and str(attempts) in ("0", "0.0"))
+    return status in WAITING_STATUSES or (status == "CANCELLED" and str(attempts) in ("0", "0.0"))
 
 
 def _sql_between(start: sa.ColumnElement[Any], end: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

@@ -1,8 +1,9 @@
 """Bundle the JavaScript and CSS of a view into one module and one style sheet.
 
 A notebook host loads one of each for a view, from no address that another could be imported from.
-So what a file imports is written before it, once. ``status_data.js`` and ``status.css`` are no
-files: they are written here, so that statuses are described in Python alone.
+So the modules that a module imports are written before it, once, each in a scope of its own.
+``status_data.js`` and ``status.css`` are no files: they are written here, so that statuses are
+described in Python alone.
 """
 
 from __future__ import annotations
@@ -11,23 +12,19 @@ import json
 import re
 from importlib.resources import files
 
-from dbos_notebook.drawing.theme import DARK, ENDED, GRAVEST, LIGHT, SAID
+from dbos_notebook.status import (
+    OUTCOME_STYLES,
+    STATUS_STYLES,
+    STATUSES_BY_SEVERITY,
+    TERMINAL_STATUSES,
+)
 
-_IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z_]+)\.js";\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=async function|function|class|const)", re.MULTILINE)
+_IMPORT = re.compile(r'^import \{([^}]*)\}\s+from "\./([a-z_]+)\.js";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export ((?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
+_DEFAULT = re.compile(r"^export default (.*);\n", re.MULTILINE)
 # On lines of their own; types are for the checker alone.
 _COMMENT = re.compile(r"^[ \t]*(?:/\*\*(?:(?!\*/).)*\*/|//[^\n]*)\n", re.MULTILINE | re.DOTALL)
 _STATUS_STYLE = '@import "./status.css";\n'
-
-_OUTCOMES = {
-    "do": "SUCCESS",
-    "done": "SUCCESS",
-    "unchanged": "CANCELLED",
-    "refused": "ERROR",
-    "failed": "ERROR",
-    "not_found": "ERROR",
-    "unknown": "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
-}
 
 
 def module(name: str) -> str:
@@ -39,15 +36,22 @@ def module(name: str) -> str:
     >>> "import " in whole, whole.count("export default")
     (False, 1)
     """
-    return "\n".join(_modules(name, {}).values())
+    scopes = _scopes(name, {})
+    default = f"export default ${name}.default;\n" if "default:" in scopes[name] else ""
+    return "\n".join(scopes.values()) + default
 
 
-def _modules(name: str, found: dict[str, str]) -> dict[str, str]:
+def _scopes(name: str, found: dict[str, str]) -> dict[str, str]:
+    """Write a module, and before it those that it imports, as functions that return the exports."""
     text = _status_data() if name == "status_data" else _read(f"{name}.js")
-    for imported in _IMPORT.findall(text):
+    for _, imported in _IMPORT.findall(text):
         if imported not in found:
-            _modules(imported, found)
-    found[name] = _EXPORT.sub("", _COMMENT.sub("", _IMPORT.sub("", text)))
+            _scopes(imported, found)
+    body = _COMMENT.sub("", _IMPORT.sub(r"const {\1} = $\2;\n", text))
+    exported = [f"{match[2]}," for match in _EXPORT.finditer(body)]
+    exported += [f"default: {match[1]}," for match in _DEFAULT.finditer(body)]
+    body = _EXPORT.sub(r"\1", _DEFAULT.sub("", body)).strip()
+    found[name] = f"const ${name} = (() => {{\n{body}\nreturn {{ {' '.join(exported)} }};\n}})();\n"
     return found
 
 
@@ -57,13 +61,13 @@ def _status_data() -> str:
         {
             "name": status,
             "label": status.removesuffix("_ATTEMPTS_EXCEEDED").replace("_", " "),
-            "phrase": SAID[status],
-            "finished": status in ENDED,
+            "phrase": STATUS_STYLES[status].label,
+            "finished": status in TERMINAL_STATUSES,
         }
-        for status in GRAVEST
-        if status
+        for status in STATUSES_BY_SEVERITY
     ]
-    constants = {"STATUSES": statuses, "OUTCOMES": _OUTCOMES}
+    outcomes = {name: style.status for name, style in OUTCOME_STYLES.items()}
+    constants = {"STATUSES": statuses, "OUTCOMES": outcomes}
     return "".join(f"export const {name} = {json.dumps(constants[name])};\n" for name in constants)
 
 
@@ -85,9 +89,9 @@ def _status_style() -> str:
     of an error. A page without a kernel cannot know whether its host is light or dark: its colours
     are legible on both.
     """
-    light = {_property(name): ink.text for name, ink in LIGHT.statuses.items()}
-    dark = {_property(name): ink.text for name, ink in DARK.statuses.items()}
-    both = {_property(name): ink.line for name, ink in LIGHT.statuses.items()}
+    light = {_property(name): each.light.text for name, each in STATUS_STYLES.items()}
+    dark = {_property(name): each.dark.text for name, each in STATUS_STYLES.items()}
+    both = {_property(name): each.light.line for name, each in STATUS_STYLES.items()}
     lines = [
         _rule(".dn-view", light),
         _rule('.dn-view[data-theme="dark"]', dark),
@@ -96,7 +100,7 @@ def _status_style() -> str:
     ]
     lines += [
         _rule(f'[data-status="{name}"]', {"--dn-status": f"var({_property(name)})"})
-        for name in filter(None, GRAVEST)
+        for name in STATUSES_BY_SEVERITY
     ]
     return "".join(lines)
 

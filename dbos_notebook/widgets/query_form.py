@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dbos_notebook.errors import FilterError
-from dbos_notebook.tables.columns import STATUSES
+from dbos_notebook.status import STATUSES
 from dbos_notebook.tables.pages import SORTS
 from dbos_notebook.text import escaped
 from dbos_notebook.widgets.messages import ViewOptions

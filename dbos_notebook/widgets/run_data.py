@@ -20,6 +20,7 @@ from dbos_notebook.drawing.graph_svg import draw
 from dbos_notebook.drawing.timeline import WIDE, timeline
 from dbos_notebook.graphs import build
 from dbos_notebook.graphs.intervals import Times
+from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES
 from dbos_notebook.tables import listings
 from dbos_notebook.tables.filters import check_filters
 from dbos_notebook.widgets import serialize
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from dbos_notebook.drawing.picture import Picture
     from dbos_notebook.store import Store
 
-ACTIVE = ("PENDING", "ENQUEUED", "DELAYED")
-FAILED = ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 CHILD_OPERATIONS = ("get_result", "start_child")
 """Steps that fail because a child failed: the child is the failure to show."""
 MAX_FAILURES = 500
@@ -131,7 +130,7 @@ class RunData:
     @property
     def active(self) -> bool:
         """Whether a workflow of the run is running or waits to run."""
-        return any(node.get("status") in ACTIVE for node in self.graph.nodes.values())
+        return any(node.get("status") in ACTIVE_STATUSES for node in self.graph.nodes.values())
 
     @cached_property
     def times(self) -> Times:
@@ -270,7 +269,7 @@ class RunData:
         explained: set[NodeKey] = set()
         failures = []
         for key, node in nodes.items():
-            if node["kind"] != "step" or node.get("status") not in FAILED:
+            if node["kind"] != "step" or node.get("status") not in ERROR_STATUSES:
                 continue
             explained.add(node["workflow_id"])
             child = nodes.get(node.get("child_workflow_id"), {})
@@ -280,7 +279,9 @@ class RunData:
         failures += [
             key
             for key, node in nodes.items()
-            if node["kind"] == "workflow" and node.get("status") in FAILED and key not in explained
+            if node["kind"] == "workflow"
+            and node.get("status") in ERROR_STATUSES
+            and key not in explained
         ]
         last = pd.Timestamp.max.tz_localize("UTC")
         failures.sort(
@@ -375,7 +376,9 @@ def node_summary(key: NodeKey, node: Mapping[str, Any]) -> NodeSummary:
         summary["error"] = serialize.truncate(node["error_type"])
         summary["error_message"] = serialize.truncate(node.get("error_message") or "")
     duration = node.get("duration", node.get("duration_total"))
-    if duration is not None and (node["kind"] == "group" or node.get("status") not in ACTIVE):
+    if duration is not None and (
+        node["kind"] == "group" or node.get("status") not in ACTIVE_STATUSES
+    ):
         summary["duration"] = serialize.milliseconds(duration)
     message: NodeSummary = compact(summary)
     return message

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dbos_notebook.payloads import Opaque, RecordedError
+from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables.timing import frame_times, never_ran
 from dbos_notebook.widgets.messages import (
     ErrorPayload,
@@ -125,7 +126,7 @@ def _workflow_row(record: Mapping[Any, Any], times: Mapping[Any, Any]) -> Workfl
     row |= {str(name): milliseconds(time) for name, time in times.items()}
     if never_ran(record["status"], record["recovery_attempts"]):
         row.pop("executor_id", None)  # that which enqueued it, or ran it before it was resumed
-    if record["status"] not in ("PENDING", "ENQUEUED", "DELAYED"):
+    if record["status"] not in ACTIVE_STATUSES:
         row["duration"] = milliseconds(record["duration"])
     if record["was_forked_from"] is True:
         row["was_forked_from"] = True

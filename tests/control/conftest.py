@@ -15,13 +15,13 @@ import dbos_notebook as dn
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from control_live import Live
+from live_executors import LiveApplication
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def executors(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Live]:
+) -> Iterator[LiveApplication]:
     """The application in versions v1 (in which some steps fail) and v2, both running."""
     directory = tmp_path_factory.mktemp(f"live-{request.param}")
     if request.param == "sqlite":
@@ -29,7 +29,7 @@ def executors(
     else:
         server = request.getfixturevalue("postgres_server")
         url = server.url(server.create_database())
-    live = Live(url, directory)
+    live = LiveApplication(url, directory)
     try:
         live.start("v1")
         # SQLite keeps whole seconds, and the latest version is the one of the latest.
@@ -41,7 +41,7 @@ def executors(
 
 
 @pytest.fixture
-def live(executors: Live) -> Iterator[Live]:
+def live(executors: LiveApplication) -> Iterator[LiveApplication]:
     """The running application; between the tests that use it, it stands still.
 
     Idle executors would take a quarter of a processor from all other tests.
@@ -52,7 +52,7 @@ def live(executors: Live) -> Iterator[Live]:
 
 
 @pytest.fixture
-def steered(live: Live) -> Iterator[dn.Client]:
+def steered(live: LiveApplication) -> Iterator[dn.Client]:
     """A client that may control the live application's workflows."""
     with dn.connect(live.url) as client:
         yield client

@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from control_live import Process, until
+from live_executors import ExecutorProcess, until
 from servers import PostgresServer, require, start_pgbouncer, start_standby
 
 import dbos_notebook as dn
@@ -61,8 +61,8 @@ def template(postgres_server: PostgresServer, effects: Path) -> str:
 
 
 def _run_once(url: str, effects: Path) -> None:
-    process = Process(url, "v0", "executor-v0", effects)
-    process.ask("run", name="three", ids=["one"])
+    process = ExecutorProcess(url, "v0", "executor-v0", effects)
+    process.send("run", name="three", ids=["one"])
     process.stop()
 
 
@@ -79,12 +79,12 @@ def url(postgres_server: PostgresServer, database: str) -> str:
 
 
 @contextmanager
-def running(url: str, version: str, effects: Path, **config: Any) -> Iterator[Process]:
+def running(url: str, version: str, effects: Path, **config: Any) -> Iterator[ExecutorProcess]:
     """An application that is deployed and has run nothing."""
     if url.startswith("sqlite"):
         # Whole seconds there: of two within one it cannot be told which was registered by whom.
         time.sleep(2.1)
-    process = Process(url, version, f"executor-{version}", effects, **config)
+    process = ExecutorProcess(url, version, f"executor-{version}", effects, **config)
     try:
         yield process
     finally:
@@ -139,7 +139,7 @@ def test_a_version_is_not_likely_because_it_ran_a_moment_before_it_was_killed(
     url: str, effects: Path
 ) -> None:
     with running(url, "v1", effects) as process:
-        process.ask("run", name="three", ids=["two"])
+        process.send("run", name="three", ids=["two"])
         found = told(url, "v1")
         assert found.startswith("likely: version v1 last did something"), found
     gone(url)
@@ -149,7 +149,7 @@ def test_a_version_is_not_likely_because_it_ran_a_moment_before_it_was_killed(
     with running(url, "v2", effects) as process:
         # What is open now was opened after v1's last deed.
         assert not told(url, "v1").startswith("likely")
-        process.ask("run", name="three", ids=["three"])
+        process.send("run", name="three", ids=["three"])
         assert told(url, "v2").startswith("likely: version v2 last did something")
         found = told(url, "v1")
         assert found.startswith("unlikely: "), "the one process that listens is v2's"
@@ -158,7 +158,7 @@ def test_a_version_is_not_likely_because_it_ran_a_moment_before_it_was_killed(
 
 def test_two_versions_at_once_are_not_taken_for_one(url: str, effects: Path) -> None:
     with running(url, "v1", effects), running(url, "v2", effects) as other:
-        other.ask("run", name="three", ids=["two"])
+        other.send("run", name="three", ids=["two"])
         assert told(url, "v2").startswith("likely: version v2 last did something")
         found = told(url, "v1")
         assert found.startswith("likely: "), "two processes listen, and one of them is v2"
@@ -183,11 +183,11 @@ def deployed(request: pytest.FixtureRequest, tmp_path: Path, effects: Path) -> s
 
 def test_a_version_that_was_deployed_before_the_other_died(deployed: str, effects: Path) -> None:
     with running(deployed, "v1", effects) as process:
-        process.ask("run", name="three", ids=["two"])
+        process.send("run", name="three", ids=["two"])
         assert told(deployed, "v1").startswith("likely: version v1 last did something")
         with running(deployed, "v2", effects):
             # They overlap, as in a rolling deployment: v1 works on, and is killed.
-            process.ask("run", name="three", ids=["three"])
+            process.send("run", name="three", ids=["three"])
             assert told(deployed, "v1").startswith("likely: version v1 last did something")
             assert told(deployed, "v2").startswith("likely: version v2 was registered")
             process.stop()
@@ -201,12 +201,12 @@ def test_a_version_that_was_deployed_before_the_other_died(deployed: str, effect
 
 def test_a_version_that_was_deployed_after_the_other_died(deployed: str, effects: Path) -> None:
     with running(deployed, "v1", effects) as process:
-        process.ask("run", name="three", ids=["two"])
+        process.send("run", name="three", ids=["two"])
     with running(deployed, "v2", effects) as process:
         until(lambda: not told(deployed, "v1").startswith("likely"), "v1 is gone")
         found = told(deployed, "v2")
         assert found.startswith("likely: version v2 was registered"), found
-        process.ask("run", name="three", ids=["three"])
+        process.send("run", name="three", ids=["three"])
         assert told(deployed, "v2").startswith("likely: version v2 last did something")
         # Once v1's own activity is old enough, since the one process that is left is v2's, at work.
         until(lambda: told(deployed, "v1").startswith("unlikely: "), "v1 is unlikely")
@@ -218,8 +218,8 @@ def test_another_version_that_works_again_under_another_executor_id(
     with running(deployed, "v1", effects):
         age_versions(deployed, "v1")
         for executor in ("first", "second"):
-            process = Process(deployed, "v0", executor, effects)
-            process.ask("run", name="three", ids=[f"by {executor}"])
+            process = ExecutorProcess(deployed, "v0", executor, effects)
+            process.send("run", name="three", ids=[f"by {executor}"])
             found = told(deployed, "v1")
             process.stop()
             assert found.startswith("unknown: version v1 was registered"), found
@@ -336,7 +336,7 @@ def test_behind_a_transaction_pooler_silence_is_not_death(
         with running(pooled, "v1", effects, **POOLED) as process:
             found = told(url, "v1")
             assert found.startswith("likely: version v1 was registered"), found
-            process.ask("run", name="three", ids=["two"])
+            process.send("run", name="three", ids=["two"])
             for place in (url, pooled):
                 assert told(place, "v1").startswith("likely: version v1 last did something")
             with postgres_server.admin(database) as connection:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 import pytest
 
@@ -46,6 +45,8 @@ def test_the_notebook_repairs_the_incident(database: Path, monkeypatch: pytest.M
 
 
 def test_waiting_shows_one_live_table(database: Path, tmp_path: Path) -> None:
+    import nbformat  # takes almost two seconds, which the other workers save
+
     code = f"""
 import dbos_notebook as dn
 with dn.connect({str(database)!r}) as db:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 
 import pytest
-from control_live import Live, until
+from live_executors import LiveApplication, until
 
 import dbos_notebook as dn
 
@@ -25,10 +25,10 @@ def only(receipt: dn.Receipt) -> dict[str, str]:
 
 
 def test_cancel_stops_a_run_at_its_next_step_and_resume_goes_on_after_the_last(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("three")
-    live._processes["v1"].ask("start", name="three", ids=[one], args=[one])
+    live.send("v1", "start", name="three", ids=[one], args=[one])
     until(lambda: live.effects(one)[f"held-{one}"], "the second step runs")
     row = only(steered.cancel(one))
     assert (row["outcome"], row["status_before"], row["status_after"]) == (
@@ -45,13 +45,13 @@ def test_cancel_stops_a_run_at_its_next_step_and_resume_goes_on_after_the_last(
 
 
 def test_cancel_takes_work_off_its_queue_and_the_receipt_keeps_the_queue(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     holder, waiting, delayed = fresh("holder"), fresh("waiting"), fresh("delayed")
-    live._processes["v1"].ask("enqueue", name="three", ids=[holder], args=[holder], queue="busy")
+    live.send("v1", "enqueue", name="three", ids=[holder], args=[holder], queue="busy")
     until(lambda: live.effects(holder)[f"held-{holder}"], "the queue is held")
-    live._processes["v1"].ask("enqueue", name="three", ids=[waiting], queue="busy")
-    live._processes["v1"].ask("delay", name="three", ids=[delayed], queue="busy")
+    live.send("v1", "enqueue", name="three", ids=[waiting], queue="busy")
+    live.send("v1", "delay", name="three", ids=[delayed], queue="busy")
     receipt = steered.cancel([waiting, delayed])
     frame = receipt.to_frame()
     assert frame["outcome"].tolist() == ["done", "done"]
@@ -66,14 +66,13 @@ def test_cancel_takes_work_off_its_queue_and_the_receipt_keeps_the_queue(
 
 
 def test_resume_starts_a_waiting_workflow_at_once(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     holder, waiting, delayed = fresh("holder"), fresh("waiting"), fresh("delayed")
-    app = live._processes["v2"]
-    app.ask("enqueue", name="three", ids=[holder], args=[holder], queue="busy")
+    live.send("v2", "enqueue", name="three", ids=[holder], args=[holder], queue="busy")
     until(lambda: live.effects(holder)[f"held-{holder}"], "the queue is held")
-    app.ask("enqueue", name="three", ids=[waiting], queue="busy")
-    app.ask("delay", name="three", ids=[delayed], queue="busy")
+    live.send("v2", "enqueue", name="three", ids=[waiting], queue="busy")
+    live.send("v2", "delay", name="three", ids=[delayed], queue="busy")
     receipt = steered.resume([waiting, delayed])
     assert receipt.ok
     assert set(receipt.wait(timeout=20)["status"]) == {"SUCCESS"}
@@ -83,10 +82,10 @@ def test_resume_starts_a_waiting_workflow_at_once(
 
 
 def test_a_cancelled_tree_says_which_children_went_with_it(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("parent")
-    live._processes["v1"].ask("start", name="parent", ids=[one], args=[one])
+    live.send("v1", "start", name="parent", ids=[one], args=[one])
     until(lambda: live.effects(f"{one}-2")[f"held-{one}"], "the child runs")
     plan = steered.cancel(one, cancel_children=True, plan=True)
     assert plan.to_frame()["workflow_id"].tolist() == [one, f"{one}-2"]
@@ -97,10 +96,10 @@ def test_a_cancelled_tree_says_which_children_went_with_it(
 
 
 def test_a_fork_copies_what_came_before_and_runs_from_its_step_on_the_chosen_version(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("rich")
-    live._processes["v1"].ask("run", name="rich", ids=[one])
+    live.send("v1", "run", name="rich", ids=[one])
     receipt = steered.fork(one, "failed", application_version="v2", key="rich again")
     new = only(receipt)["new_workflow_id"]
     assert new.startswith("rich-again-")
@@ -117,10 +116,10 @@ def test_a_fork_copies_what_came_before_and_runs_from_its_step_on_the_chosen_ver
 
 
 def test_a_cell_that_runs_twice_makes_one_fork(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("rich")
-    live._processes["v1"].ask("run", name="rich", ids=[one])
+    live.send("v1", "run", name="rich", ids=[one])
     for number in range(3):
         row = only(steered.fork(one, "failed", application_version="v2", key="twice"))
         assert row["outcome"] == ("unchanged" if number else "done")
@@ -133,10 +132,10 @@ def test_a_cell_that_runs_twice_makes_one_fork(
 
 
 def test_twenty_who_apply_the_same_at_once_make_one_fork_each(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     ids = [fresh("leaf") for _ in range(5)]
-    live._processes["v1"].ask("run", name="leaf", ids=ids, args=[1])
+    live.send("v1", "run", name="leaf", ids=ids, args=[1])
     plan = steered.fork(ids, "failed", application_version="v2", plan=True)
     clients = [dn.connect(live.url) for _ in range(4)]
     receipts: list[dn.Receipt] = []
@@ -173,11 +172,11 @@ def test_twenty_who_apply_the_same_at_once_make_one_fork_each(
 
 
 def test_a_plan_that_has_gone_stale_is_not_carried_out(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one, two = fresh("three"), fresh("leaf")
-    live._processes["v1"].ask("start", name="three", ids=[one], args=[one])
-    live._processes["v1"].ask("run", name="leaf", ids=[two], args=[1])
+    live.send("v1", "start", name="three", ids=[one], args=[one])
+    live.send("v1", "run", name="leaf", ids=[two], args=[1])
     until(lambda: live.effects(one)[f"held-{one}"], "it runs")
     cancel = steered.cancel(one, plan=True)
     assert cancel.items[0].verdict == "do"
@@ -193,10 +192,10 @@ def test_a_plan_that_has_gone_stale_is_not_carried_out(
 
 
 def test_rewind_runs_the_same_workflow_again(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("rich")
-    live._processes["v1"].ask("run", name="rich", ids=[one])
+    live.send("v1", "run", name="rich", ids=[one])
     receipt = steered.rewind(one, "fragile", application_version="v2")
     assert only(receipt)["outcome"] == "done"
     assert receipt.wait(timeout=20)["status"].tolist() == ["SUCCESS"]
@@ -205,12 +204,13 @@ def test_rewind_runs_the_same_workflow_again(
 
 
 def test_delays_attributes_and_deletion(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one, done = fresh("delayed"), fresh("three")
-    app = live._processes["v2"]
-    app.ask("delay", name="three", ids=[one], queue="free", attributes={"tenant": "a", "tier": 1})
-    app.ask("run", name="three", ids=[done])
+    live.send(
+        "v2", "delay", name="three", ids=[one], queue="free", attributes={"tenant": "a", "tier": 1}
+    )
+    live.send("v2", "run", name="three", ids=[done])
     row = only(steered.set_delay(one, until="2035-01-01T00:00:00Z"))
     assert row["outcome"] == "done"
     assert str(steered.workflows(one)["delay_until"].iloc[0]) == "2035-01-01 00:00:00+00:00"
@@ -228,17 +228,17 @@ def test_delays_attributes_and_deletion(
 
 
 def test_what_a_delay_of_nothing_starts_runs(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("delayed")
-    live._processes["v2"].ask("delay", name="three", ids=[one], queue="free")
+    live.send("v2", "delay", name="three", ids=[one], queue="free")
     assert only(steered.set_delay(one, 0))["outcome"] == "done"
     assert steered.wait(one, timeout=20)["status"].tolist() == ["SUCCESS"]
 
 
-def test_schedules(live: Live, steered: dn.Client, fresh: Callable[[str], str]) -> None:
+def test_schedules(live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]) -> None:
     name = fresh("yearly")
-    live._processes["v2"].ask("schedule", name=name, cron="0 0 1 1 *", context={"a": 1})
+    live.send("v2", "schedule", name=name, cron="0 0 1 1 *", context={"a": 1})
     schedule = lambda: steered.schedules().set_index("schedule_name").loc[name, "status"]  # noqa: E731
     assert only(steered.pause_schedule(name))["outcome"] == "done"
     assert schedule() == "PAUSED"
@@ -263,10 +263,10 @@ def test_schedules(live: Live, steered: dn.Client, fresh: Callable[[str], str]) 
 
 
 def test_a_schedule_whose_context_would_run_code_is_not_triggered(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     name = fresh("opaque")
-    live._processes["v2"].ask("schedule", name=name, cron="0 0 1 1 *", context="object")
+    live.send("v2", "schedule", name=name, cron="0 0 1 1 *", context="object")
     with pytest.raises(dn.RefusedError, match="unpickle"):
         steered.trigger_schedule(name)
     with pytest.raises(dn.RefusedError, match="unpickle"):
@@ -276,13 +276,13 @@ def test_a_schedule_whose_context_would_run_code_is_not_triggered(
 
 
 def test_control_inside_an_event_loop_and_on_a_thread_warns_of_nothing(
-    live: Live,
+    live: LiveApplication,
     steered: dn.Client,
     fresh: Callable[[str], str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ids = [fresh("delayed") for _ in range(3)]
-    live._processes["v2"].ask("delay", name="three", ids=ids, queue="free")
+    live.send("v2", "delay", name="three", ids=ids, queue="free")
     receipts = []
 
     async def cell() -> None:
@@ -298,11 +298,11 @@ def test_control_inside_an_event_loop_and_on_a_thread_warns_of_nothing(
 
 
 def test_will_it_run_tells_the_living_from_the_dead(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("leaf")
-    live._processes["v1"].ask("run", name="leaf", ids=[one], args=[1])
-    live._processes["v2"].ask("run", name="three", ids=[fresh("three")])
+    live.send("v1", "run", name="leaf", ids=[one], args=[1])
+    live.send("v2", "run", name="three", ids=[fresh("three")])
 
     def told(**options: str) -> str:
         return str(steered.fork(one, "failed", plan=True, **options).items[0].will_run)

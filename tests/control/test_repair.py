@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from control_live import Live, until
+from live_executors import LiveApplication, until
 from test_control_faults import interrupt_when
 
 import dbos_notebook as dn
@@ -17,13 +17,15 @@ import dbos_notebook as dn
 V2: dict[str, Any] = {"application_version": "v2", "queue_name": "free"}
 
 
-def fail(live: Live, name: str, ids: list[str], args: list[object] | None = None) -> None:
+def fail(
+    live: LiveApplication, name: str, ids: list[str], args: list[object] | None = None
+) -> None:
     """Run workflows under v1, in which they fail."""
-    live._processes["v1"].ask("run", name=name, ids=ids, args=args or [])
+    live.send("v1", "run", name=name, ids=ids, args=args or [])
 
 
 def test_failed_trees_of_three_levels_are_repaired_and_nothing_is_repeated(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     ids = [fresh("top") for _ in range(3)]
     for number, one in enumerate(ids):
@@ -65,7 +67,7 @@ def test_failed_trees_of_three_levels_are_repaired_and_nothing_is_repeated(
 
 
 def test_only_the_child_that_failed_is_repaired(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("pair")
     fail(live, "pair", [one], [7])
@@ -79,7 +81,7 @@ def test_only_the_child_that_failed_is_repaired(
 
 
 def test_what_fails_again_stops_the_way_up_and_another_key_tries_anew(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("hopeless")
     fail(live, "outer_hopeless", [one])
@@ -97,7 +99,7 @@ def test_what_fails_again_stops_the_way_up_and_another_key_tries_anew(
 
 
 def test_a_child_that_nobody_awaits_does_not_hold_up_its_parent(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("careless")
     fail(live, "careless", [one], [1])
@@ -109,7 +111,7 @@ def test_a_child_that_nobody_awaits_does_not_hold_up_its_parent(
 
 
 def test_a_body_that_raised_keeps_all_its_steps(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("body")
     fail(live, "body_fails", [one])
@@ -119,7 +121,7 @@ def test_a_body_that_raised_keeps_all_its_steps(
 
 
 def test_what_somebody_else_has_repaired_is_not_forked_again(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one, two = fresh("leaf"), fresh("top")
     fail(live, "leaf", [one], [1])
@@ -139,7 +141,7 @@ def test_what_somebody_else_has_repaired_is_not_forked_again(
 
 
 def test_waiting_for_children_is_bounded_interruptible_and_goes_on(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("top")
     fail(live, "top", [one], [5])
@@ -165,7 +167,7 @@ def test_waiting_for_children_is_bounded_interruptible_and_goes_on(
 
 
 def test_without_waiting_parents_wait_themselves(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("top")
     fail(live, "top", [one], [6])
@@ -175,7 +177,7 @@ def test_without_waiting_parents_wait_themselves(
 
 
 def test_a_repaired_parent_covers_the_failures_below_it(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("top")
     fail(live, "top", [one], [8])
@@ -189,7 +191,7 @@ def test_a_repaired_parent_covers_the_failures_below_it(
 
 
 def test_two_people_repair_at_once(
-    live: Live, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("top")
     fail(live, "top", [one], [9])

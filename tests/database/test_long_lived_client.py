@@ -222,8 +222,8 @@ SEVERAL: dict[str, Callable[[dn.Client], Any]] = {
     ],
     "inspect": lambda db: db.inspect("checkout-1").static_html(),
     "explore": lambda db: db.explore().static_html(),
-    "details": lambda db: db.explore()._answers["details"]({"id": "parent-6-bad"}),
-    "children": lambda db: db.explore()._answers["children"]({"id": "parent-6-bad"}),
+    "details": lambda db: db.explore()._handlers["details"]({"id": "parent-6-bad"}),
+    "children": lambda db: db.explore()._handlers["children"]({"id": "parent-6-bad"}),
     "board": lambda db: db.board().static_html(),
     "controls": lambda db: db.controls("checkout-1"),
     "plan": lambda db: db.fork(["checkout-1", "parent-6-bad"], "first", plan=True),
@@ -379,7 +379,7 @@ def test_a_fork_while_a_thread_holds_the_locks_does_not_hang(url: str) -> None:
         own = reader._idle._lock if reader.dialect == "postgresql" else reader._file._lock
 
         def hold() -> None:
-            with own, reader.changes._lock, sqlite_file._kept_lock, making._MAKING:
+            with own, reader.changes._lock, sqlite_file._descriptors_lock, making._MAKING:
                 held.set()
                 over.wait(60)
 

@@ -182,7 +182,7 @@ def test_a_large_wal_is_refused_to_others_with_what_to_do(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave(place.path, "no -shm")
-    monkeypatch.setattr(sqlite_file, "COPIED_AT_MOST", 1000)
+    monkeypatch.setattr(sqlite_file, "MAX_COPY_BYTES", 1000)
     before = place.listing()
     with pytest.raises(dn.DatabaseConnectionError, match="WAL") as caught:
         in_child(lambda: seen(place.path), READER)

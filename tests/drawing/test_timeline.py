@@ -275,7 +275,7 @@ def test_very_many_steps_in_one_bar_stay_a_small_picture() -> None:
     )
     bars = [e for e in row.iter(f"{SVG}rect") if e.get("rx") == "2"]
     # The one that failed is seen among thousands.
-    assert sum("s1-mark" in (e.get("class") or "") for e in bars) == 1
+    assert sum("ERROR-mark" in (e.get("class") or "") for e in bars) == 1
 
 
 @pytest.mark.parametrize("theme", ["auto", "dark"])

@@ -11,14 +11,14 @@ import pytest
 
 import dbos_notebook as dn
 
-APPLICATION = Path(__file__).parent / "application.py"
+APPLICATION = Path(__file__).parent / "graphs_application.py"
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def talk(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dn.Client]:
-    """A client on the database of ``application.py``: of SQLite, then of Postgres."""
+    """A client on the database of ``graphs_application.py``: of SQLite, then of Postgres."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('talk') / 'talk.sqlite'}"
     else:

@@ -17,12 +17,12 @@ from sample_rows import step as a_step
 import dbos_notebook as dn
 from dbos_notebook.graphs import execution_graph, fold, plain
 from dbos_notebook.graphs.folding import BOOKKEEPING
-from dbos_notebook.graphs.similarity import Source
+from dbos_notebook.graphs.similarity import SimilaritySource
 
 
 def inside(graph: nx.DiGraph, folded: nx.DiGraph) -> Counter[Any]:
     """Count how often each node of a graph is in a folded one."""
-    source = Source.of(graph)
+    source = SimilaritySource.of(graph)
     found: Counter[Any] = Counter()
     for key, node in folded.nodes.items():
         if node.get("levels"):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from costly import costly_errors
+from costly_pickles import costly_errors
 
 from dbos_notebook.payloads import Opaque, RecordedError, Undecoded, decode
 

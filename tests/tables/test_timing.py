@@ -16,16 +16,16 @@ import pandas as pd
 import psycopg
 import pytest
 import sqlalchemy as sa
+from dbos_simulator import INTERNAL, WAITING, Life
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lives import INTERNAL, WAITING, Life
 from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn
 from dbos_notebook.tables import pages, timing
 from dbos_notebook.widgets.run_data import RunData
 
-ERASED = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+INTERRUPTED_STATUSES = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 TABLES = ("operation_outputs", "workflow_status")
 SECOND = timing.SECOND
 
@@ -118,7 +118,7 @@ def hidden(life: Life) -> bool:
     row = life.row
     if not life.truth.again:
         return False
-    if row["status"] in ERASED:
+    if row["status"] in INTERRUPTED_STATUSES:
         return False
     if row["recovery_attempts"] > 1 or row["started_at_epoch_ms"] is None:
         return False
@@ -149,7 +149,7 @@ def check(life: Life, wait: int | None, duration: int | None, late: int) -> None
     elif life.status in WAITING or truth.started is None or end is None:
         assert duration is None
     elif duration is None:
-        assert life.status in ERASED
+        assert life.status in INTERRUPTED_STATUSES
         timed = life.row["workflow_timeout_ms"] and life.row["recovery_attempts"] == 1
         assert not timed or truth.again
     else:
@@ -170,7 +170,7 @@ def check(life: Life, wait: int | None, duration: int | None, late: int) -> None
     true = None if truth.enqueued is None or until is None else until - truth.enqueued
     if wait is None:
         # Never missing for what ran once, unless cancelling erased it.
-        assert truth.again or life.status in ERASED
+        assert truth.again or life.status in INTERRUPTED_STATUSES
     elif not hidden(life):
         assert true is not None
         early = (life.row["delay_until_epoch_ms"] or 0) > (truth.enqueued or 0)

@@ -16,7 +16,7 @@ import pytest
 import dbos_notebook as dn
 from dbos_notebook.widgets import serialize
 
-APPLICATION = Path(__file__).parent / "live_lives.py"
+APPLICATION = Path(__file__).parent / "simulated_application.py"
 SECOND = pd.Timedelta("1s")
 
 
@@ -24,7 +24,7 @@ SECOND = pd.Timedelta("1s")
 def odd(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[dn.Client, dict[str, Any]]]:
-    """A client on the database of ``live_lives.py``, and what that found."""
+    """A client on the database of ``simulated_application.py``, and what that found."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('odd') / 'odd.sqlite'}"
     else:

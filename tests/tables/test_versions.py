@@ -13,7 +13,8 @@ from reference import read_everything
 from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn
-from dbos_notebook.tables.columns import PAYLOAD, STATUSES, STEP, WORKFLOW
+from dbos_notebook.status import STATUSES
+from dbos_notebook.tables.columns import PAYLOAD, STEP, WORKFLOW
 
 NEWEST = CORPUS / "dbos-3.4.0.sqlite"
 # What every DBOS database has had since the first that is read.

@@ -27,9 +27,9 @@ from servers import PostgresServer, Proxy, wait_until
 import dbos_notebook as dn
 from dbos_notebook.database import releases
 
-APPLICATION = Path(__file__).with_name("application.py")
-INSTALLED = releases.installed()
-VERSION = releases.parse(INSTALLED)
+APPLICATION = Path(__file__).with_name("versions_application.py")
+INSTALLED = releases.installed_version()
+VERSION = releases.parse_version(INSTALLED)
 EXTENSION = (
     "CREATE FUNCTION uuid_generate_v4() RETURNS uuid LANGUAGE sql AS 'SELECT gen_random_uuid()';"
 )
@@ -156,7 +156,7 @@ def test_graph_and_tree_are_read(url: str) -> None:
 
 def test_control_of_its_own_database(url: str) -> None:
     with dn.connect(url) as db:
-        if VERSION < releases.CONTROLS_FROM:
+        if VERSION < releases.FIRST_SUPPORTED:
             with pytest.raises(dn.errors.UnsupportedRevisionError, match=r'"dbos==2\.0\.\*"'):
                 db.cancel("waits-1")
             return
@@ -234,7 +234,7 @@ def test_what_the_version_lacks_is_refused_with_the_one_that_has_it(
         if since <= VERSION:
             assert call(db).items
             return
-        named = re.escape(f"{name} needs dbos {releases.named(since)} or later")
+        named = re.escape(f"{name} needs dbos {releases.format_version(since)} or later")
         with pytest.raises(dn.errors.UnsupportedRevisionError, match=named):
             call(db)
 
@@ -268,14 +268,17 @@ def test_the_revision_is_the_one_in_the_table(url: str) -> None:
     known = {release.version: release for release in releases.RELEASES}
     with dn.connect(url) as db:
         assert db.catalog.revision == known[VERSION].revision(db.catalog.dialect)
-        assert releases.named(VERSION) in db.catalog.written_by or "to" in db.catalog.written_by
+        assert (
+            releases.format_version(VERSION) in db.catalog.written_by
+            or "to" in db.catalog.written_by
+        )
 
 
 def test_a_lost_connection_is_an_error_and_no_endless_wait(
     postgres_server: PostgresServer, postgres_url: str
 ) -> None:
     """DBOSClient before 2.30 cannot be told not to try again."""
-    if VERSION < releases.CONTROLS_FROM:
+    if VERSION < releases.FIRST_SUPPORTED:
         return
     with dn.connect(postgres_url) as db:
         db.cancel("cancelled", plan=True)
@@ -309,24 +312,26 @@ def test_an_advised_version_controls_the_revision_and_can_be_installed() -> None
     for dialect in ("sqlite", "postgresql"):
         for release in releases.RELEASES:
             revision = release.revision(dialect)
-            advice = releases.advice(dialect, revision)
+            advice = releases.pip_requirement(dialect, revision)
             assert advice is not None, revision
             advised = Version(advice.removeprefix("dbos==").replace("*", "0"))
             assert advised in bound
-            assert releases.advice(dialect, revision) in dn_reason(dialect, revision, "0.27.0")
+            assert releases.pip_requirement(dialect, revision) in dn_reason(
+                dialect, revision, "0.27.0"
+            )
             assert control_possible(f"{advised}", dialect, revision)
 
 
 def dn_reason(dialect: str, revision: int, version: str) -> str:
-    from dbos_notebook.database.catalog import control_with
+    from dbos_notebook.database.catalog import control_support
 
-    return control_with(version, dialect, revision).reason
+    return control_support(version, dialect, revision).reason
 
 
 def control_possible(version: str, dialect: str, revision: int) -> bool:
-    from dbos_notebook.database.catalog import control_with
+    from dbos_notebook.database.catalog import control_support
 
-    return control_with(version, dialect, revision).possible
+    return control_support(version, dialect, revision).possible
 
 
 READING = """

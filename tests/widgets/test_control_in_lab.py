@@ -15,7 +15,7 @@ import dbos_notebook as dn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "control"))
 
-from control_live import Live, until
+from live_executors import LiveApplication, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -24,10 +24,10 @@ CONNECT = "import dbos_notebook as dn\ndb = dn.connect({!r})"
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApplication]:
     """The application in versions v1 (in which some steps fail) and v2, both running."""
     directory = tmp_path_factory.mktemp("live")
-    live = Live(f"sqlite:///{directory / 'live.sqlite'}", directory)
+    live = LiveApplication(f"sqlite:///{directory / 'live.sqlite'}", directory)
     try:
         live.start("v1")
         # SQLite keeps whole seconds, and the latest version is the one of the latest.
@@ -44,9 +44,9 @@ def confirm(page: Page) -> None:
 
 
 def test_cancel_a_running_one_see_it_stop_and_resume_it(
-    notebook: Callable[..., Opened], live: Live
+    notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
-    live._processes["v1"].ask("start", name="three", ids=["runs"], args=["gate"])
+    live.send("v1", "start", name="three", ids=["runs"], args=["gate"])
     until(lambda: live.effects("runs")["held-gate"], "the second step runs")
     opened = notebook(CONNECT.format(live.url), "db.explore(live=True)")
     page = opened.page
@@ -73,8 +73,8 @@ def test_cancel_a_running_one_see_it_stop_and_resume_it(
     assert opened.errors == []
 
 
-def test_the_buttons_alone(notebook: Callable[..., Opened], live: Live) -> None:
-    live._processes["v1"].ask("run", name="rich", ids=["alone-1", "alone-2"])
+def test_the_buttons_alone(notebook: Callable[..., Opened], live: LiveApplication) -> None:
+    live.send("v1", "run", name="rich", ids=["alone-1", "alone-2"])
     opened = notebook(
         CONNECT.format(live.url),
         "widget = db.controls(['alone-1', 'alone-2'])\nwidget",
@@ -102,15 +102,15 @@ def pick_all(opened: Opened, number: int) -> Page:
     return page
 
 
-def test_fifty_are_forked_at_once(notebook: Callable[..., Opened], live: Live) -> None:
+def test_fifty_are_forked_at_once(notebook: Callable[..., Opened], live: LiveApplication) -> None:
     ids = [f"fifty-{number}" for number in range(50)]
-    live._processes["v1"].ask("run", name="rich", ids=ids, attributes={"lot": 50})
+    live.send("v1", "run", name="rich", ids=ids, attributes={"lot": 50})
     opened = notebook(
         CONNECT.format(live.url), "db.explore(status='ERROR', attributes={'lot': 50}, page_size=50)"
     )
     page = pick_all(opened, 50)
     page.locator(".dn-actions button:enabled", has_text="Fork 50").click()
-    page.wait_for_selector(".dn-plan .dn-quiet:has-text('50 do')")
+    page.wait_for_selector(".dn-plan .dn-quiet:has-text('50 will be forked')")
     confirm(page)
     assert "50 done" in page.inner_text(".dn-plan-head")
     assert page.locator(".dn-plan tbody tr").count() == 50
@@ -127,12 +127,14 @@ def test_fifty_are_forked_at_once(notebook: Callable[..., Opened], live: Live) -
     assert opened.errors == []
 
 
-def test_fifty_are_taken_off_their_queue(notebook: Callable[..., Opened], live: Live) -> None:
+def test_fifty_are_taken_off_their_queue(
+    notebook: Callable[..., Opened], live: LiveApplication
+) -> None:
     # Of this queue one runs at a time.
-    live._processes["v1"].ask("enqueue", name="three", queue="busy", ids=["cork"], args=["uncork"])
+    live.send("v1", "enqueue", name="three", queue="busy", ids=["cork"], args=["uncork"])
     until(lambda: live.effects("cork")["held-uncork"], "the first runs")
     ids = [f"waits-{number}" for number in range(50)]
-    live._processes["v1"].ask("enqueue", name="three", queue="busy", ids=ids)
+    live.send("v1", "enqueue", name="three", queue="busy", ids=ids)
     opened = notebook(
         CONNECT.format(live.url), "db.explore(status='ENQUEUED', queue_name='busy', page_size=50)"
     )

@@ -405,9 +405,9 @@ def test_a_message_of_no_kind_is_no_question(
     sent: list[Any] = []
     monkeypatch.setattr(widget, "send", sent.append)
     for content in ("text", None, {}, {"kind": "close"}, {"kind": "__init__"}, {"kind": []}):
-        widget._receive(widget, content, [])
+        widget._on_message(widget, content, [])
     assert sent == []
-    widget._receive(widget, {"kind": "page", "view": {}, "request": 7}, [])
+    widget._on_message(widget, {"kind": "page", "view": {}, "request": 7}, [])
     assert sent[0]["request"] == 7
 
 

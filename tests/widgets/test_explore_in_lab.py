@@ -82,7 +82,7 @@ def test_pages_turn_and_turn_back(page: Page, client: dn.Client) -> None:
     page.get_by_label("Next page").click()
     until_ids(page, everything[50:75])
     assert page.get_by_label("Next page").is_disabled()
-    page.get_by_label("Page before").click()
+    page.get_by_label("Previous page").click()
     until_ids(page, everything[25:50])
 
 
@@ -266,12 +266,12 @@ def test_hostile_names_run_nothing(
     page = opened.page
     page.locator(".dn-row[data-id='checkout-1']").locator(".dn-name").click()
     page.wait_for_selector(".dn-details")
-    page.get_by_label("More filters").click()
+    page.get_by_title("More filters").click()
     page.wait_for_function("document.querySelectorAll('.dn-panel datalist option').length > 2")
     page.get_by_role("button", name="Enqueued", exact=True).click()
     page.wait_for_function("document.querySelectorAll('.dn-row').length < 20")
     page.locator(".dn-row input").first.check()
-    page.get_by_label("Show and copy the Python that gives the selected rows").click()
+    page.get_by_title("Show and copy the Python code that returns the selected rows").click()
     page.wait_for_selector(".dn-code pre")
     assert page.locator(".dn-view img, .dn-view script").count() == 0
     assert page.evaluate("window.ran") is None

@@ -209,7 +209,7 @@ def shown(request: pytest.FixtureRequest) -> Iterator[Shown]:
 
 
 def test_the_list_is_searched_and_a_row_opens(shown: Shown, client: dn.Client, failed: str) -> None:
-    view = shown.page.locator(".dn-view", has=shown.page.get_by_label("Page before")).first
+    view = shown.page.locator(".dn-view", has=shown.page.get_by_label("Previous page")).first
     rows = view.locator(".dn-row")
     expect(rows).to_have_count(25)
     search = view.get_by_label("Search", exact=True)
@@ -315,7 +315,7 @@ LIGHTNESS = """(node) => {
 def test_cells_of_marimo_follow_what_is_ticked(in_marimo: Shown, failed: str) -> None:
     page = in_marimo.page
     # The second list; the first has them all.
-    page.locator(".dn-view", has=page.get_by_label("Page before")).nth(1).get_by_label(
+    page.locator(".dn-view", has=page.get_by_label("Previous page")).nth(1).get_by_label(
         f"Select {failed}", exact=True
     ).check()
     expect(page.get_by_text(f"ticked: {failed}")).to_be_visible()
@@ -386,7 +386,7 @@ def test_a_kernel_that_ended_is_told_and_what_was_left_is_shown(
     opened.restart()
     expect(banners).to_have_count(4)
     for banner in banners.all():
-        expect(banner).to_contain_text("The kernel that made this view has ended")
+        expect(banner).to_contain_text("The kernel of this view has stopped")
         expect(banner).not_to_contain_text("Try again")
     assert (rows.count(), nodes.count()) == (25, drawn)
     # To ask says so again, and does not wait for ever.

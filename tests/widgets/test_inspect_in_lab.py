@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from browser import WAIT_SECONDS, Opened
-from control.control_live import Live, until
+from control.live_executors import LiveApplication, until
 from playwright.sync_api import Locator, Page, expect
 
 import dbos_notebook as dn
@@ -66,7 +66,7 @@ def test_a_failed_step_tells_why(opened: Opened, page: Page, old_sqlite: Path) -
     expect(told.locator("h3")).to_have_text(failed["function_name"])
     expect(told.locator(".dn-failure pre")).to_contain_text(failed["error_message"])
     expect(told).to_contain_text("Fork from here")
-    told.get_by_text("as stored").click()
+    told.get_by_text("Stored payloads").click()
     with dn.connect(old_sqlite) as db:
         (stored,) = sqlite3.connect(old_sqlite).execute(
             "SELECT error FROM operation_outputs WHERE workflow_uuid = ? AND function_id = ?",
@@ -120,11 +120,11 @@ def test_the_picture_is_moved_and_enlarged(page: Page) -> None:
     assert frame.evaluate("frame => frame.scrollLeft") == pytest.approx(left + 120, abs=3)
     # To let go after moving opens nothing.
     expect(side(page)).to_be_hidden()
-    page.get_by_role("button", name="Show all of it").click()
+    page.get_by_role("button", name="Fit to view").click()
     whole = picture.bounding_box()
     assert whole is not None
     assert whole["width"] <= box["width"]
-    page.get_by_role("button", name="As large as it reads well").click()
+    page.get_by_role("button", name="Readable size").click()
 
 
 def test_timeline_and_steps_show_the_same_nodes(page: Page, old_sqlite: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_thousand_children_are_folded_and_opened(
     assert before < 100
     page.locator(".dn-inspect [data-node]", has_text="failed").last.click()
     expect(side(page).locator(".dn-members li").first).to_be_visible()
-    expect(page.get_by_role("button", name="Fold all")).to_be_visible()
+    expect(page.get_by_role("button", name="Collapse all")).to_be_visible()
     page.wait_for_function(
         "n => document.querySelectorAll('.dn-inspect [data-node]').length > n", arg=before
     )
@@ -195,7 +195,7 @@ def test_a_thousand_children_are_folded_and_opened(
     page.evaluate("""() => {
         const click = (name) => [...document.querySelectorAll(".dn-inspect button")]
             .find((button) => [button.textContent, button.ariaLabel].includes(name)).click();
-        click("Fold all");
+        click("Collapse all");
         click("Next failure");
     }""")
     expect(side(page).locator("h3")).to_have_text("parse")
@@ -331,10 +331,10 @@ def test_live_asks_while_it_is_seen_and_stops_with_its_cell(
     asks_again()
     # Two views of one model, each at most once a second.
     assert in_seconds(4) <= 10
-    page.get_by_role("switch", name="Live").first.click()
+    page.get_by_role("switch", name="LiveApplication").first.click()
     page.wait_for_timeout(500)
     assert in_seconds(2.5) == 0
-    page.get_by_role("switch", name="Live").first.click()
+    page.get_by_role("switch", name="LiveApplication").first.click()
     asks_again()
     opened.command("editmenu:clear-all")
     page.wait_for_timeout(500)
@@ -343,14 +343,14 @@ def test_live_asks_while_it_is_seen_and_stops_with_its_cell(
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApplication]:
     """A DBOS application in version v1, in which steps fail, and v2, in which they do not."""
     directory = tmp_path_factory.mktemp("inspected")
-    live = Live(f"sqlite:///{directory / 'live.sqlite'}", directory)
+    live = LiveApplication(f"sqlite:///{directory / 'live.sqlite'}", directory)
     try:
         first = live.start("v1")
-        first.ask("run", name="rich", ids=["broken"])
-        first.ask("start", name="three", ids=["long"], args=["gate"])
+        first.send("run", name="rich", ids=["broken"])
+        first.send("start", name="three", ids=["long"], args=["gate"])
         time.sleep(1)  # SQLite keeps whole seconds, and the latest version is the latest's
         live.start("v2")
         yield live
@@ -358,7 +358,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         live.stop()
 
 
-def test_cancel_and_resume_by_a_click(notebook: Callable[..., Opened], live: Live) -> None:
+def test_cancel_and_resume_by_a_click(
+    notebook: Callable[..., Opened], live: LiveApplication
+) -> None:
     opened = notebook(opening(live.url, "db.inspect('long')"), width=1300)
     page = opened.page
     head = page.locator(".dn-run")
@@ -396,7 +398,7 @@ def test_cancel_and_resume_by_a_click(notebook: Callable[..., Opened], live: Liv
 
 
 def test_a_failed_step_is_forked_onto_the_fixed_version(
-    notebook: Callable[..., Opened], live: Live
+    notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
     cells = opening(live.url, "db.inspect('broken')"), "print(widget.receipt)"
     opened = notebook(*cells, width=1300, height=1100)
@@ -422,17 +424,19 @@ def test_a_failed_step_is_forked_onto_the_fixed_version(
         until(lambda: db.workflow(new).status == "SUCCESS", "the fork succeeds")
     assert live.versions(new)["b"] == "v2"
     assert "a" not in live.effects(new)
-    head.get_by_role("button", name="compare").click()
-    expect(side(page)).to_contain_text("What differs")
+    head.get_by_role("button", name="Compare").click()
+    expect(side(page)).to_contain_text("Differences")
     expect(side(page)).to_contain_text("changed error")
-    page.get_by_role("button", name="End", exact=True).click()
+    page.get_by_role("button", name="Close comparison", exact=True).click()
     page.get_by_role("button", name="Back").click()
     expect(page.locator(".dn-run-id")).to_have_text("broken")
     expect(head).to_contain_text("forked as")
     assert opened.errors == []
 
 
-def test_a_read_only_client_has_no_buttons(notebook: Callable[..., Opened], live: Live) -> None:
+def test_a_read_only_client_has_no_buttons(
+    notebook: Callable[..., Opened], live: LiveApplication
+) -> None:
     code = opening(live.url, "db.inspect('broken')").replace(")", ", read_only=True)", 1)
     page = notebook(code, width=1300).page
     page.locator(".dn-inspect [data-node][aria-label^='fragile']").click()

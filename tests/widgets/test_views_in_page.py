@@ -6,7 +6,6 @@ Without a notebook between them the tests can hold answers back, and fail them.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -139,8 +138,8 @@ def test_a_kernel_that_takes_no_question_is_told_of(
         # As JupyterLab does where a kernel was shut down.
         page.evaluate("() => { window.model.send = () => { throw new Error('Cannot send'); }; }")
         for _ in range(2):
-            page.get_by_role("button", name=re.compile("Refresh|Ask again now")).first.click()
-            banner = page.locator(".dn-banner", has_text="KernelEnded")
+            page.get_by_role("button", name="Refresh").first.click()
+            banner = page.locator(".dn-banner", has_text="Kernel stopped")
             banner.wait_for()
             assert "Try again" not in banner.inner_text()
             banner.get_by_label("Close").click()
@@ -164,12 +163,12 @@ def test_the_focus_stays_where_it_was(db: dn.Client, shown: Callable[..., Page])
     page.locator(".dn-row").first.press("Enter")
     page.locator(".dn-opened .dn-facts button").first.focus()
     assert focused(page) == "Copy the ID"
-    page.evaluate("document.querySelector('[title=\"Sort by took\"]').click()")
+    page.evaluate("document.querySelector('[title=\"Sort by duration\"]').click()")
     page.wait_for_timeout(400)
     assert focused(page) == "Copy the ID"
     board = shown(db.board(window="30d"))
     board.get_by_role("button", name="7d").press("Enter")
-    assert focused(board) == "What ended in the last 7d"
+    assert focused(board) == "Finished in the last 7d"
 
 
 def test_a_plan_that_is_not_seen_is_not_confirmed(copied: Path, shown: Callable[..., Page]) -> None:
@@ -181,7 +180,7 @@ def test_a_plan_that_is_not_seen_is_not_confirmed(copied: Path, shown: Callable[
         assert confirm.is_enabled()
         # Another plan is under way: what stands there is not what would be done.
         page.evaluate("window.model.holding = 'plan'")
-        page.get_by_label("children too").check()
+        page.get_by_label("include children").check()
         page.wait_for_function("window.model.held.length === 1")
         assert confirm.is_disabled()
         page.evaluate("document.querySelector('.dn-confirm').click()")
@@ -190,9 +189,9 @@ def test_a_plan_that_is_not_seen_is_not_confirmed(copied: Path, shown: Callable[
         page.wait_for_function("!document.querySelector('.dn-confirm').disabled")
         # A plan that arrives after all was dropped is not shown.
         page.evaluate("window.model.holding = 'plan'")
-        page.get_by_label("children too").uncheck()
+        page.get_by_label("include children").uncheck()
         page.wait_for_function("window.model.held.length === 1")
-        page.get_by_role("button", name="Do nothing").click()
+        page.get_by_role("button", name="Discard").click()
         page.evaluate("window.model.release()")
         page.wait_for_timeout(100)
         assert page.locator(".dn-plan").is_hidden()
@@ -220,7 +219,7 @@ def test_what_is_pressed_twice_neither_confirms_a_plan_nor_closes_a_receipt(
         # From what is to be read, the confirmation is the next stop.
         page.keyboard.press("Tab")
         assert focused(page) == confirm.inner_text()
-        page.get_by_role("button", name="Do nothing").press("Enter")
+        page.get_by_role("button", name="Discard").press("Enter")
         assert focused(page) == press.get_attribute("title")
         press.press("Enter")
         confirm.wait_for()
@@ -271,7 +270,7 @@ def test_the_fields_of_time_hold_what_the_list_is_narrowed_by(
 ) -> None:
     page = shown(db.explore(end_time="2100-01-01T00:00:00.000Z"))
     page.get_by_title("More filters").click()
-    begin, end = page.get_by_label("Created from"), page.get_by_label("Created until")
+    begin, end = (page.get_by_label(each, exact=True) for each in ("Created from", "Created until"))
     assert end.input_value().startswith("2100-01-01T00:00")
     begin.fill("2020-02-03T04:05:06")
     chip = page.locator(".dn-filter", has_text="from 2020-02-03 04:05:06")
@@ -295,7 +294,7 @@ def test_what_buttons_can_do_is_asked_again_after_a_failure(
     page.locator(".dn-row[data-id='queued-1'] input").check()
     page.locator(".dn-banner", has_text="failed").wait_for()
     page.evaluate("window.model.failing = null")
-    page.get_by_role("button", name="Ask again now").first.click()
+    page.get_by_role("button", name="Refresh").first.click()
     page.locator(".dn-actions button:enabled").first.wait_for()
 
 
@@ -314,7 +313,7 @@ def test_after_a_failed_action_the_list_tells_what_is_and_the_error_stays(
         banner.wait_for()
         page.locator(".dn-row[data-id='queued-1'][data-status='CANCELLED']").wait_for()
         page.get_by_role("button", name="Cancel", exact=True, disabled=True).wait_for()
-        page.get_by_role("button", name="Ask again now").click()
+        page.get_by_role("button", name="Refresh").click()
         page.wait_for_function("window.model.sent.at(-1).kind === 'counts'")
         assert "failed" in banner.inner_text()
         assert "Try again" not in banner.inner_text()
@@ -389,11 +388,11 @@ def test_a_comparison_is_not_called_live(copied: Path, shown: Callable[..., Page
         page = shown(db.inspect(receipt.to_frame()["new_workflow_id"].item()))
         line = page.locator(".dn-end .dn-state")
         page.wait_for_function("document.querySelector('.dn-state').textContent === 'live'")
-        page.get_by_role("button", name="compare", exact=True).first.click()
+        page.get_by_role("button", name="Compare", exact=True).first.click()
         page.locator(".dn-pairs").wait_for()
         page.wait_for_function("document.querySelector('.dn-state').textContent !== 'live'")
-        assert line.inner_text().startswith("read ")
-        page.get_by_role("button", name="End", exact=True).click()
+        assert line.inner_text().startswith("updated ")
+        page.get_by_role("button", name="Close comparison", exact=True).click()
         page.wait_for_function("document.querySelector('.dn-state').textContent === 'live'")
 
 
@@ -401,9 +400,9 @@ def test_a_comparison_that_was_ended_or_left_does_not_come_back(
     db: dn.Client, shown: Callable[..., Page]
 ) -> None:
     page = shown(db.inspect("fork-1"))
-    compare = page.get_by_role("button", name="compare", exact=True)
+    compare = page.get_by_role("button", name="Compare", exact=True)
     compare.click()
-    page.locator(".dn-side", has_text="What differs").wait_for()
+    page.locator(".dn-side", has_text="Differences").wait_for()
 
     def held() -> None:
         page.wait_for_function("window.model.held.length === 1")
@@ -420,7 +419,7 @@ def test_a_comparison_that_was_ended_or_left_does_not_come_back(
     page.evaluate("window.model.holding = 'compare'")
     page.get_by_role("button", name="Critical path").click()
     held()
-    page.get_by_role("button", name="End", exact=True).click()
+    page.get_by_role("button", name="Close comparison", exact=True).click()
     released()
     page.evaluate("window.model.holding = 'compare'")
     compare.click()
@@ -589,9 +588,9 @@ def test_an_empty_list_says_whether_anything_was_asked_for(
     with dn.connect(copied) as db:
         page = shown(db.explore())
         none = page.locator(".dn-none")
-        none.get_by_text("There is no workflow yet.").wait_for()
+        none.get_by_text("No workflows yet.").wait_for()
         page.get_by_role("button", name="Enqueued").first.click()
-        none.get_by_text("Nothing waits or runs on a queue.").wait_for()
+        none.get_by_text("No workflow waits or runs on a queue.").wait_for()
         page.get_by_label("Search", exact=True).fill("order")
         none.get_by_text("No workflow matches.").wait_for()
 
@@ -606,8 +605,8 @@ def test_a_comparison_speaks_of_the_original_and_the_fork(
     connection.close()
     with dn.connect(copied) as db:
         page = shown(db.inspect("checkout-5-bad"))
-        page.get_by_role("button", name="compare").click()
-        told = page.locator(".dn-told", has_text="What differs")
+        page.get_by_role("button", name="Compare").click()
+        told = page.locator(".dn-told", has_text="Differences")
         told.wait_for()
         assert "1 only in the original" in told.inner_text()
         assert "1 only in the fork" in told.inner_text()

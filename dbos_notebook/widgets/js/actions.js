@@ -1,7 +1,6 @@
 // Cancel, resume, fork and repair: buttons that are enabled where DBOS would act, the plan of a
 // click, its confirmation, and the receipt.
-import { button, copyButton, el, focus, focusedElement, linkButton, onEntered, replace, uniqueId }
-  from "./dom.js";
+import { button, copyButton, el, focus, focusedElement, linkButton, onEntered, replace, uniqueId } from "./dom.js";
 import { formatCount, pluralize } from "./format.js";
 import { statusIcon } from "./status.js";
 import { OUTCOMES } from "./status_data.js";

@@ -1,6 +1,6 @@
 """Odd lives of workflows on real DBOS, each compared with the simulator after every operation.
 
-    python live_lives.py URL
+    python simulated_application.py URL
 
 prints what the simulator had wrong, as JSON, and leaves the database to look at.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, SetWorkflowID, SetWorkflowTimeout
-from lives import Life
+from dbos_simulator import Life
 
 URL = sys.argv[1]
 COARSE = URL.startswith("sqlite") and sys.version_info < (3, 12)

@@ -1,16 +1,15 @@
-"""A DBOS application for the tests of control: a process that runs until its input closes.
+"""The DBOS application of the tests of control; ``live_executors`` runs it in processes.
 
-``python control_app.py VERSION EXECUTOR`` with the URL in the environment. Each step writes a
-line to a file before it does anything: that is how side effects are counted. A line read from the
-input is a command (JSON), answered by a line of output.
+Each step first appends a line to a file, so that side effects can be counted. A process executes
+the commands that it receives through a pipe.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,18 @@ from dbos import DBOS, SetEnqueueOptions, SetWorkflowAttributes, SetWorkflowID
 
 
 def effects() -> Path:
-    """Return the file in which steps leave their traces."""
+    """Return the file to which steps append their side effects."""
     return Path(os.environ["CONTROL_EFFECTS"])
 
 
 def effect(step: str) -> None:
-    """Leave a trace that a step of a workflow has begun."""
+    """Record that a step of a workflow has begun."""
     with effects().open("a") as file:
         file.write(f"{DBOS.workflow_id} {step} {DBOS.application_version}\n")
 
 
 def wait_for(gate: str) -> None:
-    """Wait until a test opens a gate."""
+    """Wait until a test opens a gate (creates its file)."""
     while not (effects().parent / "gates" / gate).exists():
         time.sleep(0.02)
 
@@ -42,7 +41,7 @@ def work(name: str) -> str:
 
 @DBOS.step()
 def held(gate: str) -> str:
-    """Wait for a gate, so that a test can act while a step runs."""
+    """Wait for a gate so that a test can act while a step runs."""
     effect(f"held-{gate}")
     wait_for(gate)
     return gate
@@ -134,14 +133,14 @@ def outer_hopeless() -> None:
 
 @DBOS.workflow()
 def careless(number: int) -> str:
-    """Start a child that always fails, and do not look back."""
+    """Start a child that always fails, without awaiting it."""
     DBOS.start_workflow(always_fails)
     return fragile(f"careless{number}")
 
 
 @DBOS.workflow()
 def parent(gate: str) -> str:
-    """A child that waits in a step."""
+    """Start a child that waits in a step."""
     work("p")
     handle = DBOS.start_workflow(three, gate)
     return handle.get_result()
@@ -158,61 +157,67 @@ FUNCTIONS = {
 }
 
 
-def command(asked: dict[str, Any]) -> Any:
-    """Do what a test asks."""
-    kind = asked["do"]
+def run_command(command: dict[str, Any]) -> None:
+    """Execute a command of a test."""
+    kind = command["do"]
     if kind in ("start", "run", "enqueue", "delay"):
-        function, args = FUNCTIONS[asked["name"]], asked.get("args", [])
-        for workflow_id in asked["ids"]:
-            with SetWorkflowID(workflow_id), SetWorkflowAttributes(asked.get("attributes")):
+        function, args = FUNCTIONS[command["name"]], command.get("args", [])
+        for workflow_id in command["ids"]:
+            with SetWorkflowID(workflow_id), SetWorkflowAttributes(command.get("attributes")):
                 if kind == "enqueue":
-                    DBOS.enqueue_workflow(asked["queue"], function, *args)
+                    DBOS.enqueue_workflow(command["queue"], function, *args)
                 elif kind == "delay":
                     with SetEnqueueOptions(delay_seconds=3600):
-                        DBOS.enqueue_workflow(asked["queue"], function, *args)
+                        DBOS.enqueue_workflow(command["queue"], function, *args)
                 else:
                     DBOS.start_workflow(function, *args)
         if kind == "run":
-            for workflow_id in asked["ids"]:
+            for workflow_id in command["ids"]:
                 try:
                     DBOS.retrieve_workflow(workflow_id).get_result(polling_interval_sec=0.02)
-                except Exception:  # noqa: BLE001 - those that are meant to fail
+                except Exception:  # noqa: BLE001 - some workflows fail on purpose
                     continue
     elif kind == "schedule":
+        context = command.get("context")
         DBOS.create_schedule(
-            schedule_name=asked["name"],
+            schedule_name=command["name"],
             workflow_fn=scheduled,
-            schedule=asked["cron"],
-            context=Path("x") if asked.get("context") == "object" else asked.get("context"),
+            schedule=command["cron"],
+            context=Path("x") if context == "object" else context,
         )
-    return "ok"
 
 
-def main() -> None:
-    version, executor = sys.argv[1:]
+def main(
+    url: str, version: str, executor: str, effects: str, config: dict[str, Any], pipe: Connection
+) -> None:
+    """Launch an executor and execute commands until the pipe closes."""
+    os.environ["CONTROL_EFFECTS"] = effects
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, sys.stdout.fileno())
+    os.dup2(silence, sys.stderr.fileno())
     DBOS(
         config={
             "name": "control-tests",
-            "system_database_url": os.environ["CONTROL_URL"],
+            "system_database_url": url,
             "application_version": version,
             "executor_id": executor,
             "log_level": "CRITICAL",
             "notification_listener_polling_interval_sec": 0.05,
-            **json.loads(os.environ.get("CONTROL_CONFIG", "{}")),
+            **config,
         }
     )
     DBOS.launch()
     DBOS.register_queue("busy", global_concurrency=1, polling_interval_sec=0.05)
     DBOS.register_queue("free", polling_interval_sec=0.05)
-    print("ready", flush=True)
-    for line in sys.stdin:
+    pipe.send("ready")
+    while True:
         try:
-            answer = command(json.loads(line))
-        except Exception as error:  # noqa: BLE001 - the test shall see it
-            answer = repr(error)
-        print(json.dumps(answer), flush=True)
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
+            command = pipe.recv()
+        except EOFError:
+            os._exit(0)
+        try:
+            run_command(command)
+        except Exception as error:  # noqa: BLE001 - reported to the test, which fails
+            pipe.send(repr(error))
+        else:
+            pipe.send("ok")

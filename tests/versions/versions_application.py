@@ -1,4 +1,4 @@
-"""A DBOS application for every dbos from 1.14 on: ``python application.py URL [ID …]``.
+"""A DBOS application for every dbos from 1.14 on: ``python versions_application.py URL [ID …]``.
 
 Without IDs it runs some workflows and leaves others on a queue that nobody serves. With IDs it is
 started a second time, repaired, and runs until those have finished.

@@ -1,7 +1,7 @@
-"""Pickles made to do harm, and a program that decodes them and many mutations under watch.
+"""Malicious pickles, and a program that decodes them and many mutations under an audit hook.
 
-Run as a program (``python attacks.py COUNT SEED``) it limits its own memory, watches Python's audit
-events (imports, files, processes, code), decodes, and prints what happened as JSON.
+Run as a program (``python attack_pickles.py COUNT SEED``) it limits its own memory, records the
+audit events of Python (imports, files, processes, code), decodes, and prints the outcome as JSON.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import sys
 import time
 from collections.abc import Iterator
 
-from costly import costly, costly_errors
+from costly_pickles import chained_integers, costly, costly_errors
 
 MEMORY_BYTES = 1 << 30
 SECONDS_EACH = 20.0
-"""What is bounded ends in one or two seconds, on a busy machine in six; what is not never would."""
+"""A bounded decode takes one or two seconds, six on a busy machine; an unbounded one never ends."""
+SLOW = {"integers as keys": chained_integers}
+"""Attacks that take seconds to build: functions that do it, by name."""
 WATCHED = (
     "import",
     "open",
@@ -236,7 +238,12 @@ def main(count: int, seed: int) -> None:
     """Decode everything under watch and print the outcome."""
     from dbos_notebook.payloads import decode
 
-    corpus = {**harmful(), **{f"mutation {n}": d for n, d in enumerate(mutations(count, seed))}}
+    slow_ones = {name: build() for name, build in SLOW.items()}
+    corpus = {
+        **harmful(),
+        **slow_ones,
+        **{f"mutation {n}": d for n, d in enumerate(mutations(count, seed))},
+    }
     # What Python and pandas load when it is first needed, the list of time zones and the zone UTC,
     # is loaded now.
     for first in (*harmless(), harmful()["zone"], harmful()["pandas' last second of 9999 there"]):

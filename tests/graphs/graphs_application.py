@@ -1,4 +1,4 @@
-"""A small DBOS application whose runs have what the corpus lacks; ``python application.py URL``.
+"""A DBOS application that records what the corpus lacks; ``python graphs_application.py URL``.
 
 A parent that starts a receiver and a sender, a fan of concurrent steps, nine children at once, and
 workflows that start one by its ID that is there already.
