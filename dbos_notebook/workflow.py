@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbos_notebook import text
 from dbos_notebook.errors import WorkflowNotFoundError
-from dbos_notebook.payloads.recorded_errors import shown
+from dbos_notebook.payloads.recorded_errors import describe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -225,7 +225,7 @@ class Workflow:
                 value = self._took(value)
             elif isinstance(value, pd.Timedelta):
                 value = self._waited(value)
-            facts[name] = text.printable(value)
+            facts[name] = text.sanitize(value)
         if self.row["status"] == "CANCELLED" and self.row["recovery_attempts"] == 0:
             from dbos_notebook.graphs.intervals import describe_unstarted
 
@@ -237,13 +237,12 @@ class Workflow:
         """Return the duration of the latest run, refined by the steps beyond whole seconds."""
         runs, span = self._runs, self._runs.span(self.id)
         if not runs.coarse or span is None or span.begun is None:
-            return f"{duration.total_seconds():,.3f} s"
+            return text.duration(duration)
         lasted = (span.ended - span.begun) / 1000
-        return text.about(lasted) if runs.to_the_second(self.id) else f"{lasted:,.3f} s"
+        return text.duration(lasted, approximate=runs.to_the_second(self.id))
 
     def _waited(self, wait: pd.Timedelta) -> str:
-        seconds = wait.total_seconds()
-        return text.about(seconds) if self._runs.coarse else f"{seconds:,.3f} s"
+        return text.duration(wait, approximate=self._runs.coarse)
 
     @cached_property
     def _runs(self) -> Runs:
@@ -266,7 +265,7 @@ class Workflow:
         return self.steps[["workflow_id", *columns]].merge(steps[columns].dropna(), on=columns)
 
     def _identity(self) -> dict[str, str]:
-        return {name: text.printable(getattr(self, name)) for name in ("id", "name", "status")}
+        return {name: text.sanitize(getattr(self, name)) for name in ("id", "name", "status")}
 
     def __repr__(self) -> str:
         return "<Workflow {id!r} {name} {status}>".format(**self._identity())
@@ -279,7 +278,7 @@ class Workflow:
                 lines.append(f"  {name}: {short_repr(value)}")
         for _, step in self.steps.iterrows():
             result = step["error"] if step["status"] == "ERROR" else step["output"]
-            name = text.printable(step["function_name"])
+            name = text.sanitize(step["function_name"])
             lines.append(f"  {step['function_id']:>4} {name} {step['status']} {short_repr(result)}")
         return "\n".join(lines)
 
@@ -302,4 +301,4 @@ def short_repr(value: Any) -> str:
     >>> len(short_repr("x" * 1000))
     200
     """
-    return text.printable(shown(value), MAX_VALUE_CHARACTERS)
+    return text.sanitize(describe(value), MAX_VALUE_CHARACTERS)

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/pictures.md: real runs of two applications on a real Postgres.
+"""Draw the pictures of docs/gallery.md: real runs of two applications on a real Postgres.
 
 Run it as ``python scripts/gallery.py``; it needs the extra "test".
 """

@@ -156,7 +156,7 @@ def _queue(record: dict[Any, Any]) -> BoardQueue:
     values = {name: record[column] for name, column in columns.items()}
     row: BoardQueue = compact(
         {
-            "name": serialize.truncate(record["queue_name"]),
+            "name": serialize.label(record["queue_name"]),
             "oldest": serialize.milliseconds(record["oldest_enqueued_at"]),
             # NumPy's integers are not JSON.
             **{
@@ -173,9 +173,9 @@ def _failure(record: dict[Any, Any]) -> BoardFailure:
     error_type, message = record["error_type"], record["error_message"]
     row: BoardFailure = compact(
         {
-            "name": serialize.truncate(record["name"]),
+            "name": serialize.label(record["name"]),
             "type": "" if pd.isna(error_type) else error_type,
-            "message": "" if pd.isna(message) else serialize.truncate(message),
+            "message": "" if pd.isna(message) else serialize.label(message),
             "messages": int(record["messages"]),
             "count": int(record["count"]),
             "last": serialize.milliseconds(record["last"]),

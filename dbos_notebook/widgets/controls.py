@@ -106,7 +106,7 @@ class Actions:
             count = plan.counts["do"]
             effects = (item.effect for item in plan.items)
             why = "" if count else next(effects, "no workflow is selected")
-            possible[action] = {"count": count, "why": serialize.truncate(why)}
+            possible[action] = {"count": count, "why": serialize.label(why)}
         return {"possible": possible}
 
     def _plan(self, action: str, ids: list[str], options: Mapping[str, Any], key: str) -> Plan:
@@ -165,7 +165,7 @@ class Actions:
             "ok": receipt.ok,
             "rows": _string_rows(frame.drop(columns="action")),
             "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
-            "notes": list(map(serialize.truncate, receipt.notes)),
+            "notes": list(map(serialize.label, receipt.notes)),
         }
 
     def _on_targets(self, _message: Question) -> Answer:
@@ -202,7 +202,7 @@ def _cache(cached: OrderedDict[str, T], key: str, value: T) -> None:
 def _string_rows(frame: pd.DataFrame) -> list[dict[str, str]]:
     return [
         {
-            str(name): serialize.truncate(value, MAX_CELL_CHARACTERS)
+            str(name): text.truncate(str(value), MAX_CELL_CHARACTERS)
             for name, value in record.items()
             if not pd.isna(value)
         }
@@ -286,11 +286,11 @@ class Controls(View):
 
     def static_html(self) -> str:
         """Return the workflows as a table that needs no kernel."""
-        code = serialize.truncate(self.code, MAX_CODE_CHARACTERS)
+        code = text.truncate(self.code, MAX_CODE_CHARACTERS)
         return html_export.listing(self._store, self.frame, code)
 
     def _html_page(self) -> str:
         return html_export.listing_page(self._store, self.frame, self.code)
 
     def __repr__(self) -> str:
-        return f"<Controls {self._store.location}: {text.count(len(self._ids), 'workflow')}>"
+        return f"<Controls {self._store.location}: {text.plural(len(self._ids), 'workflow')}>"

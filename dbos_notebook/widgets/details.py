@@ -10,6 +10,7 @@ from dbos_notebook.errors import StepNotFoundError
 from dbos_notebook.payloads import RecordedError
 from dbos_notebook.tables import listings, pages
 from dbos_notebook.tables.filters import check_filters
+from dbos_notebook.text import truncate
 from dbos_notebook.widgets import serialize
 from dbos_notebook.widgets.messages import (
     GroupDetails,
@@ -197,13 +198,13 @@ def stored_payloads(store: Store, key: NodeKey) -> list[StoredPayload]:
     for name in ("input", "output", "error"):
         payload = record.get(name)
         if isinstance(payload, dict):
-            text = payload["text"]
+            stored_text = payload["text"]
             payloads.append(
                 {
                     "name": name,
                     "format": payload["format"],
-                    "length": len(text),
-                    "text": serialize.truncate(text, serialize.MAX_VALUE_CHARACTERS),
+                    "length": len(stored_text),
+                    "text": truncate(stored_text, serialize.MAX_VALUE_CHARACTERS),
                 }
             )
     return payloads

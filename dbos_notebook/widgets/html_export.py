@@ -64,7 +64,7 @@ def _utc(time: dt.datetime) -> str:
 
 
 def _duration(milliseconds: int | None) -> str:
-    return "–" if milliseconds is None else text.took(pd.Timedelta(milliseconds, "ms"))
+    return "–" if milliseconds is None else text.duration(milliseconds / 1000)
 
 
 def _row_duration(row: WorkflowMessage) -> str:
@@ -152,7 +152,7 @@ def run(store: Store, data: RunData) -> str:
         forks=data.forks,
         image=image,
         alt=f"Execution graph of {data.workflow_id}",
-        text=serialize.truncate(picture.text, MAX_TREE_CHARACTERS),
+        text=text.truncate(picture.text, MAX_TREE_CHARACTERS),
         code=details.node_code(data, None),
     )
 

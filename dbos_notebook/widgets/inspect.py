@@ -272,6 +272,6 @@ def _compared_nodes(record: Mapping[Any, Any]) -> ComparedNodes:
         row[side] = serialize.to_json_key(key)
         row[f"duration_{side}"] = serialize.milliseconds(record[f"duration_{side}"])
         columns += [f"status_{side}", f"error_type_{side}"]
-    row |= {name: serialize.truncate(record[name]) for name in columns if not pd.isna(record[name])}
+    row |= {name: serialize.label(record[name]) for name in columns if not pd.isna(record[name])}
     nodes: ComparedNodes = compact(row)
     return nodes

@@ -10,7 +10,7 @@ from typing import Any
 from dbos_notebook.errors import FilterError
 from dbos_notebook.status import STATUSES
 from dbos_notebook.tables.pages import SORTS
-from dbos_notebook.text import escaped
+from dbos_notebook.text import escape_unsafe
 from dbos_notebook.widgets.messages import ViewOptions
 
 CHOICE_FILTERS = ("name", "queue_name", "app_version", "user", "executor_id", "application_name")
@@ -176,7 +176,7 @@ def _literal(value: object) -> str:
     if isinstance(value, str):
         # Double quotes, as in the documentation; JSON's escapes are Python's too. Characters that
         # are invisible or control a terminal are escaped as well.
-        return escaped(json.dumps(value, ensure_ascii=False))
+        return escape_unsafe(json.dumps(value, ensure_ascii=False))
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, dict):

@@ -260,8 +260,8 @@ class RunData:
         kinds = Counter(
             "step" if "function_id" in node else node["kind"] for node in self.graph.nodes.values()
         )
-        workflows = [text.count(kinds["workflow"], "workflow")] if kinds["workflow"] > 1 else []
-        return ", ".join([*workflows, text.count(kinds["step"], "step")])
+        workflows = [text.plural(kinds["workflow"], "workflow")] if kinds["workflow"] > 1 else []
+        return ", ".join([*workflows, text.plural(kinds["step"], "step")])
 
     def _failures(self) -> list[NodeKey]:
         """Return the nodes that failed: what made the root fail first, then by time."""
@@ -363,7 +363,7 @@ def node_summary(key: NodeKey, node: Mapping[str, Any]) -> NodeSummary:
         "ref": short_id(key),
         "key": serialize.to_json_key(key),
         "kind": node["kind"],
-        "name": serialize.truncate(node.get("name") or ""),
+        "name": serialize.label(node.get("name") or ""),
         "status": str(node.get("status") or ""),
         "workflow_id": serialize.to_json_key(node.get("workflow_id")),
         "number": node.get("function_id"),
@@ -373,8 +373,8 @@ def node_summary(key: NodeKey, node: Mapping[str, Any]) -> NodeSummary:
     for name in ("first", "second"):
         summary[name] = serialize.to_json_key(node.get(f"node_{name}"))
     if node.get("error_type"):
-        summary["error"] = serialize.truncate(node["error_type"])
-        summary["error_message"] = serialize.truncate(node.get("error_message") or "")
+        summary["error"] = serialize.label(node["error_type"])
+        summary["error_message"] = serialize.label(node.get("error_message") or "")
     duration = node.get("duration", node.get("duration_total"))
     if duration is not None and (
         node["kind"] == "group" or node.get("status") not in ACTIVE_STATUSES

@@ -12,6 +12,7 @@ import pandas as pd
 from dbos_notebook.payloads import Opaque, RecordedError
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables.timing import frame_times, never_ran
+from dbos_notebook.text import truncate
 from dbos_notebook.widgets.messages import (
     ErrorPayload,
     ForkMessage,
@@ -60,16 +61,9 @@ _TIME_COLUMNS = (
 )
 
 
-def truncate(text: object, max_characters: int = MAX_LABEL_CHARACTERS) -> str:
-    """Shorten a string; what was cut shows as an ellipsis.
-
-    Examples
-    --------
-    >>> truncate("abcdef", 4)
-    'abc…'
-    """
-    text = str(text)
-    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
+def label(value: object) -> str:
+    """Return a value as a string for one line, truncated."""
+    return truncate(str(value), MAX_LABEL_CHARACTERS)
 
 
 def milliseconds(value: Any) -> int | None:
@@ -119,7 +113,7 @@ def _workflow_row(record: Mapping[Any, Any], times: Mapping[Any, Any]) -> Workfl
     columns = ("status", *_STRING_COLUMNS, *_ID_COLUMNS, *_INTEGER_COLUMNS)
     known = {name: record[name] for name in columns if not pd.isna(record[name])}
     row: dict[str, Any] = {"id": record["workflow_id"], "status": known.get("status", "")}
-    row |= {name: truncate(known[name]) for name in _STRING_COLUMNS if name in known}
+    row |= {name: label(known[name]) for name in _STRING_COLUMNS if name in known}
     row |= {name: known[name] for name in _ID_COLUMNS if name in known}
     row |= {name: int(known[name]) for name in _INTEGER_COLUMNS if name in known}
     row |= {name: milliseconds(record[name]) for name in _TIME_COLUMNS}
@@ -131,7 +125,7 @@ def _workflow_row(record: Mapping[Any, Any], times: Mapping[Any, Any]) -> Workfl
     if record["was_forked_from"] is True:
         row["was_forked_from"] = True
     if record["attributes"]:
-        row["attributes"] = truncate(json.dumps(record["attributes"], ensure_ascii=False))
+        row["attributes"] = label(json.dumps(record["attributes"], ensure_ascii=False))
     message: WorkflowMessage = compact(row)
     return message
 
@@ -151,7 +145,7 @@ def step_rows(frame: pd.DataFrame) -> list[StepMessage]:
         row: StepMessage = compact(
             {
                 "number": int(record["function_id"]),
-                "name": truncate(record["function_name"]),
+                "name": label(record["function_name"]),
                 "status": record["status"],
                 "started_at": milliseconds(record["started_at"]),
                 "completed_at": milliseconds(record["completed_at"]),
@@ -252,9 +246,9 @@ def error_payload(error: object) -> ErrorPayload:
     payload: ErrorPayload = compact(value_payload(error))
     if not isinstance(error, RecordedError):
         return payload
-    payload["type"] = truncate(replace_surrogates(error.type))
+    payload["type"] = label(replace_surrogates(error.type))
     payload["message"] = truncate(replace_surrogates(str(error.message)), MAX_VALUE_CHARACTERS)
-    payload["notes"] = [truncate(replace_surrogates(str(note))) for note in error.notes[:20]]
+    payload["notes"] = [label(replace_surrogates(str(note))) for note in error.notes[:20]]
     if traceback := error.state.get("traceback") or error.state.get("__traceback__"):
         payload["traceback"] = truncate(replace_surrogates(str(traceback)), MAX_VALUE_CHARACTERS)
     return payload
