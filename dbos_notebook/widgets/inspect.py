@@ -46,8 +46,8 @@ MAX_CACHED_RUNS = 3
 
 def _style() -> str:
     """Return the style sheet of the view, with the colors of pictures in light and in dark."""
-    light = svg.rules(".dn-inspect .dn-canvas", "light")
-    dark = svg.rules('.dn-inspect[data-theme="dark"] .dn-canvas', "dark")
+    light = svg.rules(".dn-inspect .dn-svg-view", "light")
+    dark = svg.rules('.dn-inspect[data-theme="dark"] .dn-svg-view', "dark")
     return "\n".join([bundle.style("base"), light, dark, bundle.style("inspect")])
 
 

@@ -72,7 +72,7 @@ def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
     return thread
 
 
-def test_an_interrupted_bulk_fork_tells_what_was_done_and_can_go_on(still: dn.Client) -> None:
+def test_an_interrupted_bulk_fork_reports_what_was_done_and_can_continue(still: dn.Client) -> None:
     ids = fill(still, "ERROR")
     with dn.connect(still.location.path or still.location.url()) as other:
         thread = interrupt_when(lambda: len(forks(other, ids)) > 20)
@@ -115,7 +115,7 @@ def shut(
     switch(False)
 
 
-def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
+def test_losing_the_database_during_a_call_gives_unknown_outcomes(
     shut: tuple[dn.Client, Callable[[bool], None]],
 ) -> None:
     db, switch = shut
@@ -154,7 +154,7 @@ def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
     assert len(forks(db, ids)) == COUNT
 
 
-def test_a_database_that_goes_away_while_a_repair_waits(
+def test_losing_the_database_while_a_repair_waits(
     shut: tuple[dn.Client, Callable[[bool], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dbos_notebook.control.display.PATIENCE_SECONDS", 0.5)
@@ -175,7 +175,7 @@ def test_a_database_that_goes_away_while_a_repair_waits(
     }
 
 
-def test_an_interrupted_bulk_cancel_is_true_row_by_row(still: dn.Client) -> None:
+def test_an_interrupted_bulk_cancel_has_an_exact_receipt(still: dn.Client) -> None:
     ids = fill(still, "ENQUEUED")
     plan = still.cancel(ids, plan=True)
     still._controller.pool.submit(
@@ -206,7 +206,7 @@ def test_an_interrupted_bulk_cancel_is_true_row_by_row(still: dn.Client) -> None
     assert receipt.counts["done"] > 0
 
 
-def test_ctrl_c_while_waiting_stops_the_watching_alone(still: dn.Client) -> None:
+def test_ctrl_c_during_wait_stops_only_the_waiting(still: dn.Client) -> None:
     begun = time.monotonic()
     thread = interrupt_when(lambda: time.monotonic() > begun + 0.5)
     with pytest.raises(dn.ControlInterrupt, match="the workflows go on") as caught:
@@ -216,7 +216,7 @@ def test_ctrl_c_while_waiting_stops_the_watching_alone(still: dn.Client) -> None
     assert still.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
 
 
-def test_what_is_deleted_in_between_does_not_stop_the_rest_of_its_batch(still: dn.Client) -> None:
+def test_a_workflow_deleted_meanwhile_does_not_stop_its_batch(still: dn.Client) -> None:
     ids = fill(still, "CANCELLED")
     plan = still.resume(ids, plan=True)
     look, gone = plan.operation.look, ids[7]
@@ -243,7 +243,7 @@ def test_what_is_deleted_in_between_does_not_stop_the_rest_of_its_batch(still: d
     assert [line.workflow_id for line in receipt.lines if line.outcome == "not_found"] == [gone]
 
 
-def test_a_fault_in_a_batch_that_was_taken_apart_is_told(still: dn.Client) -> None:
+def test_a_fault_in_a_split_batch_is_reported(still: dn.Client) -> None:
     ids = fill(still, "CANCELLED")[:10]
     plan = still.resume(ids, plan=True)
     call, calls = plan.operation.call, []
@@ -267,7 +267,7 @@ def test_a_fault_in_a_batch_that_was_taken_apart_is_told(still: dn.Client) -> No
     )
 
 
-def test_a_file_that_was_replaced_is_controlled_as_it_is_now(
+def test_control_follows_a_replaced_sqlite_file(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     path, another = corpus_sqlite("3.4.0"), corpus_sqlite("3.4.0")
@@ -282,7 +282,7 @@ def test_a_file_that_was_replaced_is_controlled_as_it_is_now(
             db.cancel("queued-2")
 
 
-def test_a_closed_client_controls_nothing(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_closed_client_refuses_control(corpus_sqlite: Callable[[str], Path]) -> None:
     db = dn.connect(corpus_sqlite("3.4.0"))
     plan = db.cancel("queued-1", plan=True)
     db.close()

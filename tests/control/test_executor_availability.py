@@ -1,7 +1,7 @@
-"""Will it run? Asked of real applications: just deployed, idle, killed, pooled, under other names.
+"""Whether a fork would run, with real executors: just deployed, idle, killed, pooled, renamed.
 
-Each test has a database of its own, in which an application of version v0 ran a workflow two days
-ago. The one that is asked about is another process, started and killed by the test.
+Each test has its own database, in which version v0 of an application ran a workflow two days ago.
+The test starts and kills executors of other versions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ POOLED = {**NAMELESS, "use_listen_notify": False}
 
 
 def age(execute: Callable[[str], Any], schema: str) -> None:
-    """Move all that has happened two days back."""
+    """Move all recorded times back by two days."""
     for table, columns in {
         "workflow_status": ("created_at", "updated_at", "started_at_epoch_ms", "completed_at"),
         "application_versions": ("created_at", "version_timestamp"),
@@ -45,7 +45,7 @@ def age(execute: Callable[[str], Any], schema: str) -> None:
 
 @pytest.fixture(scope="module")
 def effects(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of side effects that the application wants."""
+    """The file to which the application appends its side effects."""
     path = tmp_path_factory.mktemp("executors") / "effects"
     path.touch()
     return path
@@ -69,38 +69,63 @@ def _run_once(url: str, effects: Path) -> None:
 
 @pytest.fixture
 def database(postgres_server: PostgresServer, template: str) -> str:
-    """The name of a copy of it."""
+    """The name of a copy of the template."""
     return postgres_server.create_database(template)
 
 
 @pytest.fixture
 def url(postgres_server: PostgresServer, database: str) -> str:
-    """Its URL."""
+    """The URL of the copy."""
     return postgres_server.url(database)
 
 
 @contextmanager
 def running(url: str, version: str, effects: Path, **config: Any) -> Iterator[ExecutorProcess]:
-    """An application that is deployed and has run nothing."""
+    """Run an executor of a version, which executes no workflow unless it is told to."""
     if url.startswith("sqlite"):
-        # Whole seconds there: of two within one it cannot be told which was registered by whom.
+        # SQLite keeps whole seconds; two registrations within one cannot be ordered.
         time.sleep(2.1)
+    before = listeners(url)
     process = ExecutorProcess(url, version, f"executor-{version}", effects, **config)
     try:
+        if config.get("use_listen_notify", True):
+            # A thread of the application opens this connection some time after the launch.
+            until(lambda: listeners(url) - before or url.startswith("sqlite"), "it listens")
         yield process
     finally:
         process.stop()
 
 
-def told(url: str, version: str | None, **options: Any) -> str:
-    """Ask whether a fork would run."""
+def listeners(url: str) -> set[int]:
+    """Return the PIDs of the sessions that listen for notifications."""
+    if url.startswith("sqlite"):
+        return set()
+    with psycopg.connect(url, autocommit=True) as connection:
+        rows = connection.execute(
+            b"SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+            b"AND pid <> pg_backend_pid() AND query LIKE 'LISTEN %'"
+        ).fetchall()
+    return {pid for (pid,) in rows}
+
+
+def will_run(url: str, version: str | None, **options: Any) -> str:
+    """Return the estimate of whether a fork would run."""
     with dn.connect(url, **options) as client:
         plan = client.fork("one", 1, application_version=version, plan=True)
         return str(plan.items[0].will_run)
 
 
+def until_will_run(url: str, version: str, beginning: str) -> str:
+    """Wait until the estimate begins as expected, and return it."""
+    deadline = time.monotonic() + 30
+    while not (found := will_run(url, version)).startswith(beginning):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return found
+
+
 def age_versions(url: str, version: str) -> None:
-    """Move a registration back so far that it does not say whose process has just begun."""
+    """Move a registration back by a day, so that it does not explain a recent connection."""
     change = f"SET created_at = created_at - {DAY} WHERE version_name = '{version}'"
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
@@ -110,8 +135,8 @@ def age_versions(url: str, version: str) -> None:
             other.execute(f"UPDATE dbos.application_versions {change}".encode())
 
 
-def gone(url: str) -> None:
-    """Wait until the server has noticed that a process was killed."""
+def until_disconnected(url: str) -> None:
+    """Wait until the server has closed the connections of a killed process."""
     with psycopg.connect(url, autocommit=True) as connection:
         others = (
             b"SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() "
@@ -121,51 +146,53 @@ def gone(url: str) -> None:
 
 
 @pytest.mark.parametrize("config", [{}, OWN_NAME, NAMELESS], ids=["default", "own name", "no name"])
-def test_an_idle_application_that_was_just_deployed_and_then_killed(
+def test_a_new_idle_deployment_is_likely_and_a_killed_one_unlikely(
     url: str, effects: Path, config: dict[str, Any]
 ) -> None:
-    assert told(url, "v0").startswith("unlikely: no DBOS process is connected to the database now")
+    assert will_run(url, "v0").startswith(
+        "unlikely: no DBOS process is connected to the database now"
+    )
     with running(url, "v1", effects, **config):
-        assert told(url, "v1").startswith("likely: version v1 was registered")
-        assert told(url, None).startswith("likely: version v1 (the latest) was registered")
-        before = told(url, "v0")
+        assert will_run(url, "v1").startswith("likely: version v1 was registered")
+        assert will_run(url, None).startswith("likely: version v1 (the latest) was registered")
+        before = will_run(url, "v0")
         assert before.startswith("unknown: version v0 was registered about 2 d ago"), before
-        missing = told(url, "v7")
+        missing = will_run(url, "v7")
         assert missing == "unlikely: no executor has registered version v7; registered are v1, v0"
-    gone(url)
-    assert told(url, "v1").startswith("unlikely: no DBOS process is connected to the database now")
+    until_disconnected(url)
+    assert will_run(url, "v1").startswith(
+        "unlikely: no DBOS process is connected to the database now"
+    )
 
 
-def test_a_version_is_not_likely_because_it_ran_a_moment_before_it_was_killed(
-    url: str, effects: Path
-) -> None:
+def test_recent_activity_does_not_make_a_killed_version_likely(url: str, effects: Path) -> None:
     with running(url, "v1", effects) as process:
         process.send("run", name="three", ids=["two"])
-        found = told(url, "v1")
+        found = will_run(url, "v1")
         assert found.startswith("likely: version v1 last did something"), found
-    gone(url)
-    found = told(url, "v1")
+    until_disconnected(url)
+    found = will_run(url, "v1")
     assert found.startswith("unlikely: no DBOS process is connected"), found
     assert "version v1 last did something" in found
     with running(url, "v2", effects) as process:
         # What is open now was opened after v1's last deed.
-        assert not told(url, "v1").startswith("likely")
+        assert not will_run(url, "v1").startswith("likely")
         process.send("run", name="three", ids=["three"])
-        assert told(url, "v2").startswith("likely: version v2 last did something")
-        found = told(url, "v1")
+        assert will_run(url, "v2").startswith("likely: version v2 last did something")
+        found = will_run(url, "v1")
         assert found.startswith("unlikely: "), "the one process that listens is v2's"
         assert "version v2 is at work, and no other DBOS process is connected" in found
 
 
-def test_two_versions_at_once_are_not_taken_for_one(url: str, effects: Path) -> None:
+def test_two_running_versions_are_distinguished(url: str, effects: Path) -> None:
     with running(url, "v1", effects), running(url, "v2", effects) as other:
         other.send("run", name="three", ids=["two"])
-        assert told(url, "v2").startswith("likely: version v2 last did something")
-        found = told(url, "v1")
+        assert will_run(url, "v2").startswith("likely: version v2 last did something")
+        found = will_run(url, "v1")
         assert found.startswith("likely: "), "two processes listen, and one of them is v2"
         assert "one began when that version was registered" in found
         age_versions(url, "v1")
-        found = told(url, "v1")
+        found = will_run(url, "v1")
         assert found.startswith("unknown: "), "who knows which version the other is"
         assert "version v2 is at work" in found
 
@@ -182,38 +209,34 @@ def deployed(request: pytest.FixtureRequest, tmp_path: Path, effects: Path) -> s
     return url
 
 
-def test_a_version_that_was_deployed_before_the_other_died(deployed: str, effects: Path) -> None:
+def test_rolling_deployment_with_overlap(deployed: str, effects: Path) -> None:
     with running(deployed, "v1", effects) as process:
         process.send("run", name="three", ids=["two"])
-        assert told(deployed, "v1").startswith("likely: version v1 last did something")
+        assert will_run(deployed, "v1").startswith("likely: version v1 last did something")
         with running(deployed, "v2", effects):
             # They overlap, as in a rolling deployment: v1 works on, and is killed.
             process.send("run", name="three", ids=["three"])
-            assert told(deployed, "v1").startswith("likely: version v1 last did something")
-            assert told(deployed, "v2").startswith("likely: version v2 was registered")
+            assert will_run(deployed, "v1").startswith("likely: version v1 last did something")
+            assert will_run(deployed, "v2").startswith("likely: version v2 was registered")
             process.stop()
-            until(lambda: not told(deployed, "v1").startswith("likely"), "v1 is gone")
-            found = told(deployed, "v1")
-            assert found.startswith("unknown: version v1 was registered"), found
-            found = told(deployed, "v2")
-            assert found.startswith("likely: version v2 was registered"), found
+            until_will_run(deployed, "v1", "unknown: version v1 was registered")
+            found = until_will_run(deployed, "v2", "likely: version v2 was registered")
             assert "one began when that version was registered" in found
 
 
-def test_a_version_that_was_deployed_after_the_other_died(deployed: str, effects: Path) -> None:
+def test_deployment_after_the_old_version_ended(deployed: str, effects: Path) -> None:
     with running(deployed, "v1", effects) as process:
         process.send("run", name="three", ids=["two"])
     with running(deployed, "v2", effects) as process:
-        until(lambda: not told(deployed, "v1").startswith("likely"), "v1 is gone")
-        found = told(deployed, "v2")
-        assert found.startswith("likely: version v2 was registered"), found
+        until(lambda: not will_run(deployed, "v1").startswith("likely"), "v1 is gone")
+        until_will_run(deployed, "v2", "likely: version v2 was registered")
         process.send("run", name="three", ids=["three"])
-        assert told(deployed, "v2").startswith("likely: version v2 last did something")
+        assert will_run(deployed, "v2").startswith("likely: version v2 last did something")
         # Once v1's own activity is old enough, since the one process that is left is v2's, at work.
-        until(lambda: told(deployed, "v1").startswith("unlikely: "), "v1 is unlikely")
+        until_will_run(deployed, "v1", "unlikely: ")
 
 
-def test_another_version_that_works_again_under_another_executor_id(
+def test_an_old_version_that_restarts_with_another_executor_id(
     deployed: str, effects: Path
 ) -> None:
     with running(deployed, "v1", effects):
@@ -221,21 +244,21 @@ def test_another_version_that_works_again_under_another_executor_id(
         for executor in ("first", "second"):
             process = ExecutorProcess(deployed, "v0", executor, effects)
             process.send("run", name="three", ids=[f"by {executor}"])
-            found = told(deployed, "v1")
+            found = will_run(deployed, "v1")
             process.stop()
             assert found.startswith("unknown: version v1 was registered"), found
             assert "version v0 is at work" in found
 
 
-def test_a_redeployed_version_that_has_run_nothing_since(url: str, effects: Path) -> None:
+def test_a_redeployed_version_that_is_idle_is_likely(url: str, effects: Path) -> None:
     """Its registration is as old as its first deployment."""
     with running(url, "v0", effects):
-        found = told(url, "v0")
+        found = will_run(url, "v0")
     assert found.startswith("likely: version v0 was registered about 2 d ago"), found
     assert "connections of DBOS processes are open, which do not name their version" in found
 
 
-def test_a_role_that_may_not_see_other_sessions(
+def test_a_role_that_cannot_see_other_sessions(
     postgres_server: PostgresServer, database: str, url: str, effects: Path
 ) -> None:
     with postgres_server.admin(database) as connection:
@@ -247,22 +270,22 @@ def test_a_role_that_may_not_see_other_sessions(
     blinkered = postgres_server.url(database, username="blinkered")
     for config in ({}, NAMELESS):
         with running(url, "v1", effects, **config):
-            assert told(blinkered, "v1").startswith("likely"), "it was registered a moment ago"
+            assert will_run(blinkered, "v1").startswith("likely"), "it was registered a moment ago"
             with postgres_server.admin(database) as connection:
                 age(lambda statement: connection.execute(statement.encode()), "dbos.")
-            found = told(blinkered, "v1")
+            found = will_run(blinkered, "v1")
             if config:
                 assert found.startswith("unknown"), found
                 assert "connections are open that may be of DBOS processes (unnamed)" in found
             else:
                 assert found.startswith("likely"), found
-        gone(url)
-        assert told(blinkered, "v1").startswith("unlikely: no DBOS process is connected")
+        until_disconnected(url)
+        assert will_run(blinkered, "v1").startswith("unlikely: no DBOS process is connected")
         with postgres_server.admin(database) as connection:
             connection.execute(b"DELETE FROM dbos.application_versions WHERE version_name = 'v1'")
 
 
-def test_programs_that_cannot_be_executors_are_not_taken_for_them(
+def test_connections_of_other_programs_do_not_count_as_executors(
     postgres_server: PostgresServer, database: str, url: str
 ) -> None:
     with postgres_server.admin(database) as connection:
@@ -276,9 +299,9 @@ def test_programs_that_cannot_be_executors_are_not_taken_for_them(
         psycopg.connect(url, application_name="psql"),
         psycopg.connect(url, application_name="dbos_transact_client"),
     ):
-        assert told(url, "v0").startswith("unlikely: no DBOS process is connected")
+        assert will_run(url, "v0").startswith("unlikely: no DBOS process is connected")
         with psycopg.connect(url, application_name="shop-web"):
-            found = told(url, "v0")
+            found = will_run(url, "v0")
             assert found.startswith("unknown: version v0 was registered about 2 d ago"), found
             assert "1 connection is open that may be of DBOS processes ('shop-web')" in found
 
@@ -294,7 +317,7 @@ def test_programs_that_cannot_be_executors_are_not_taken_for_them(
         ("other-app", ["BEGIN", "LISTEN dbos_streams_channel", "COMMIT"], "unlikely"),
     ],
 )
-def test_connections_of_the_other_sdks_are_known_by_what_they_do(
+def test_connections_of_other_sdks_are_recognized_by_their_statements(
     url: str, name: str, statements: list[str], word: str
 ) -> None:
     with psycopg.connect(url) as connection:
@@ -305,27 +328,27 @@ def test_connections_of_the_other_sdks_are_known_by_what_they_do(
     with psycopg.connect(url, application_name=name, autocommit=True) as connection:
         for statement in statements:
             connection.execute(statement.encode())
-        found = told(url, "v0")
+        found = will_run(url, "v0")
         assert found.startswith(word), found
 
 
-def test_silent_connections_are_not_proof(
+def test_idle_connections_lose_weight_with_time(
     url: str, effects: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a host that lost its power, or of a pooler whose client died."""
     with psycopg.connect(url, application_name="dbos_transact", autocommit=True) as connection:
         connection.execute(b"SELECT 1")
-        assert told(url, "v0").startswith("likely")
+        assert will_run(url, "v0").startswith("likely")
         time.sleep(0.3)
         monkeypatch.setattr(availability, "SILENT_SECONDS", 0.2)
-        found = told(url, "v0")
+        found = will_run(url, "v0")
         assert found.startswith("unknown: no recent work of version v0 is recorded; 1 connection")
         assert "none has sent a statement for" in found
         monkeypatch.setattr(availability, "DEAD_SECONDS", 0.2)
-        assert told(url, "v0").startswith("unlikely")
+        assert will_run(url, "v0").startswith("unlikely")
 
 
-def test_behind_a_transaction_pooler_silence_is_not_death(
+def test_an_idle_executor_behind_a_transaction_pooler_is_unknown(
     postgres_server: PostgresServer,
     database: str,
     url: str,
@@ -335,27 +358,27 @@ def test_behind_a_transaction_pooler_silence_is_not_death(
     with start_pgbouncer(postgres_server, pool_size=5) as pooler:
         pooled = pooler.url(database)
         with running(pooled, "v1", effects, **POOLED) as process:
-            found = told(url, "v1")
+            found = will_run(url, "v1")
             assert found.startswith("likely: version v1 was registered"), found
             process.send("run", name="three", ids=["two"])
             for place in (url, pooled):
-                assert told(place, "v1").startswith("likely: version v1 last did something")
+                assert will_run(place, "v1").startswith("likely: version v1 last did something")
             with postgres_server.admin(database) as connection:
                 age(lambda statement: connection.execute(statement.encode()), "dbos.")
             # Idle for two days: the server's connections are the pooler's, and have no name.
-            found = told(url, "v1")
+            found = will_run(url, "v1")
             assert found.startswith(("unknown", "likely")), found
-            found = told(pooled, "v1")
+            found = will_run(pooled, "v1")
             assert found.startswith("unknown: version v1 was registered about 2 d ago"), found
             assert "this connection goes through a connection pooler" in found
         time.sleep(0.5)
         monkeypatch.setattr(availability, "SILENT_SECONDS", 0.2)
-        found = told(url, "v1")
+        found = will_run(url, "v1")
         assert not found.startswith("likely"), found
-        assert not told(pooled, "v1").startswith("likely")
+        assert not will_run(pooled, "v1").startswith("likely")
 
 
-def test_a_standby_says_nothing_of_the_primary(
+def test_a_standby_reports_unknown(
     postgres_server: PostgresServer, own_postgres: PostgresServer, template: str, tmp_path: Path
 ) -> None:
     dump = tmp_path / "template.sql.gz"
@@ -363,37 +386,39 @@ def test_a_standby_says_nothing_of_the_primary(
     database = own_postgres.restore(dump)
     # A base backup copies every database of a server, and this one has no others.
     with start_standby(own_postgres) as standby:
-        found = told(standby.url(database), "v0")
+        found = will_run(standby.url(database), "v0")
     assert found.startswith("unknown: version v0 was registered about 2 d ago"), found
     assert "on a standby it cannot be seen who is connected to the primary" in found
 
 
-def test_sqlite_shows_who_has_the_file_open(tmp_path: Path, effects: Path) -> None:
+def test_processes_that_have_the_sqlite_file_open_count_as_executors(
+    tmp_path: Path, effects: Path
+) -> None:
     path = tmp_path / "app.sqlite"
     url = f"sqlite:///{path}"
     _run_once(url, effects)
     with closing(sqlite3.connect(path)) as connection, connection:
         age(connection.execute, "")
-    assert not told(url, "v0").startswith("likely")
+    assert not will_run(url, "v0").startswith("likely")
     linux = sys.platform == "linux"
     with running(url, "v1", effects):
-        found = told(url, "v1")
+        found = will_run(url, "v1")
         assert found.startswith("likely: version v1 was registered"), found
         if linux:
             assert "1 other process has the file open for writing (PID" in found
         # Another notebook only reads.
         with dn.connect(url):
             pass
-        assert told(url, "v0").startswith("unknown")
-    found = told(url, "v1")
+        assert will_run(url, "v0").startswith("unknown")
+    found = will_run(url, "v1")
     if linux:
         assert not found.startswith("likely"), found
         assert "has the file open for writing" in found
     with running(url, "v0", effects):
-        assert told(url, "v0").startswith("unknown"), "v1 was the last to be deployed"
+        assert will_run(url, "v0").startswith("unknown"), "v1 was the last to be deployed"
 
 
-def test_what_finished_is_seen_where_the_database_has_no_time_of_it(
+def test_updated_at_counts_as_activity_if_no_completion_time_exists(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     path = corpus_sqlite("2.0.0")
@@ -412,24 +437,24 @@ def test_what_finished_is_seen_where_the_database_has_no_time_of_it(
     assert "any version last did something < 1 s ago" in found or "about 1 s ago" in found, found
 
 
-def test_the_typescript_sdk_names_its_version(
+def test_connections_of_the_typescript_sdk_name_their_version(
     postgres_server: PostgresServer, database: str, url: str, typescript: Path
 ) -> None:
     theirs = url.replace("postgres:@/", "postgres@localhost/").replace("@/", "@localhost/")
     with _typescript(typescript, theirs, "ts_2.0", "executor_ts"):
-        found = told(url, "ts_2.0")
+        found = will_run(url, "ts_2.0")
         assert found.startswith("likely: "), found
         assert "connections of that version are open" in found
         with postgres_server.admin(database) as connection:
             age(lambda statement: connection.execute(statement.encode()), "dbos.")
-        assert told(url, "ts_2.0").startswith("likely: ")
-        found = told(url, "v0")
+        assert will_run(url, "ts_2.0").startswith("likely: ")
+        found = will_run(url, "v0")
         assert found.startswith("unlikely: "), found
         assert "of version ts_2.0" in found
-    gone(url)
-    assert told(url, "ts_2.0").startswith("unlikely: no DBOS process is connected")
+    until_disconnected(url)
+    assert will_run(url, "ts_2.0").startswith("unlikely: no DBOS process is connected")
     with _typescript(typescript, theirs, "", ""):
-        found = told(url, None)
+        found = will_run(url, None)
         assert found.startswith("likely: "), found
         assert "connections of DBOS processes are open, which do not name their version" in found
 

@@ -60,7 +60,7 @@ def before(plan: dn.Plan, method: str, act: Callable[[], object]) -> None:
     object.__setattr__(plan.operation, method, first)
 
 
-def test_ctrl_c_pressed_twice_while_the_receipt_is_read(db: dn.Client) -> None:
+def test_pressing_ctrl_c_twice_while_the_receipt_is_read(db: dn.Client) -> None:
     plan = db.fork(["checkout-1", "checkout-2"], "first", plan=True)
     before(plan, "again", lambda: (press(), press()))
     with pytest.raises(dn.ControlInterrupt) as caught:
@@ -70,7 +70,7 @@ def test_ctrl_c_pressed_twice_while_the_receipt_is_read(db: dn.Client) -> None:
     assert plan.apply().counts["unchanged"] == 2
 
 
-def test_ctrl_c_before_the_first_call_begins_none(db: dn.Client) -> None:
+def test_ctrl_c_before_the_first_call_changes_nothing(db: dn.Client) -> None:
     plan = db.cancel(["queued-1", "queued-2"], plan=True)
     before(plan, "look", press)
     with pytest.raises(dn.ControlInterrupt) as caught:
@@ -79,7 +79,7 @@ def test_ctrl_c_before_the_first_call_begins_none(db: dn.Client) -> None:
     assert set(db.workflows(["queued-1", "queued-2"])["status"]) == {"ENQUEUED"}
 
 
-def test_ctrl_c_while_it_is_logged_loses_no_line(db: dn.Client) -> None:
+def test_ctrl_c_during_logging_loses_no_log_line(db: dn.Client) -> None:
     lines: list[str] = []
 
     class Presser(logging.Handler):
@@ -102,14 +102,14 @@ def test_ctrl_c_while_it_is_logged_loses_no_line(db: dn.Client) -> None:
     assert len(lines) == 3
 
 
-def test_a_third_press_ends_it_whatever_it_was_about_to_tell(db: dn.Client) -> None:
+def test_a_third_ctrl_c_raises_at_once(db: dn.Client) -> None:
     plan = db.cancel("queued-1", plan=True)
     before(plan, "again", lambda: [press() for _ in range(3)])
     with pytest.raises(KeyboardInterrupt):
         plan.apply()
 
 
-def test_children_that_went_along_with_their_parent_are_told_of(
+def test_children_cancelled_with_their_parent_are_in_the_receipt(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(db, "UPDATE {}workflow_status SET status = 'ENQUEUED' WHERE name <> 'x'")
@@ -124,7 +124,7 @@ def test_children_that_went_along_with_their_parent_are_told_of(
     assert len(caught.value.receipt) == 3
 
 
-def test_a_plan_applied_by_four_threads_is_carried_out_once(db: dn.Client) -> None:
+def test_a_plan_applied_by_four_threads_is_applied_once(db: dn.Client) -> None:
     add(db)
     plan = db.trigger_schedule("daily", plan=True)
     threads = [threading.Thread(target=plan.apply) for _ in range(4)]
@@ -135,7 +135,7 @@ def test_a_plan_applied_by_four_threads_is_carried_out_once(db: dn.Client) -> No
     assert len(db.workflows(workflow_id_prefix="sched-")) == 1
 
 
-def test_a_trigger_that_lost_its_answer_is_known_and_not_repeated(db: dn.Client) -> None:
+def test_a_trigger_whose_answer_was_lost_is_not_repeated(db: dn.Client) -> None:
     add(db)
     plan = db.trigger_schedule("daily", plan=True)
     call = plan.operation.call
@@ -156,7 +156,7 @@ def test_a_trigger_that_lost_its_answer_is_known_and_not_repeated(db: dn.Client)
 
 
 @pytest.mark.parametrize("operation", ["cancel", "resume", "delete", "rewind"])
-def test_a_file_that_stays_locked_ends_the_call(
+def test_a_locked_sqlite_file_ends_the_call(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     monkeypatch.setattr("dbos_notebook.control.transactions.BUSY_TIMEOUT_SECONDS", 0.2)
@@ -169,7 +169,7 @@ def test_a_file_that_stays_locked_ends_the_call(
 
 
 @pytest.mark.parametrize("other", [locked, read])
-def test_ctrl_c_on_a_file_that_is_locked_ends_the_call_and_nothing_is_written_later(
+def test_ctrl_c_on_a_locked_sqlite_file_ends_the_call_and_writes_nothing_later(
     db: dn.Client, other: Callable[[dn.Client], AbstractContextManager[None]]
 ) -> None:
     db.cancel("queued-1")  # so that dbos is loaded
@@ -179,7 +179,7 @@ def test_ctrl_c_on_a_file_that_is_locked_ends_the_call_and_nothing_is_written_la
         begun = time.monotonic()
         with pytest.raises(dn.ControlInterrupt) as caught:
             plan.apply()
-        assert time.monotonic() - begun < 0.3 + 1.0 + 0.5  # the last: a machine that is busy
+        assert time.monotonic() - begun < 0.3 + 2.5  # it would wait for 3 s
         (line,) = caught.value.receipt.lines
         assert (line.outcome, line.detail) == ("failed", "not done: interrupted")
     time.sleep(0.2)
@@ -188,7 +188,7 @@ def test_ctrl_c_on_a_file_that_is_locked_ends_the_call_and_nothing_is_written_la
 
 
 @pytest.mark.parametrize("other", [locked, read])
-def test_a_client_that_is_closed_writes_nothing_later(
+def test_a_closed_client_writes_nothing_later(
     db: dn.Client, other: Callable[[dn.Client], AbstractContextManager[None]]
 ) -> None:
     path = str(db.location.path)
@@ -203,7 +203,7 @@ def test_a_client_that_is_closed_writes_nothing_later(
         assert set(again.workflows("queued-2")["status"]) == {"ENQUEUED"}
 
 
-def test_the_statement_timeout_bounds_the_wait_for_a_file(db: dn.Client) -> None:
+def test_the_statement_timeout_limits_the_wait_for_a_locked_file(db: dn.Client) -> None:
     with dn.connect(str(db.location.path), statement_timeout=0.3) as hasty:
         plan = hasty.cancel("queued-2", plan=True)
         hasty.cancel("queued-1")
@@ -211,12 +211,10 @@ def test_the_statement_timeout_bounds_the_wait_for_a_file(db: dn.Client) -> None
             begun = time.monotonic()
             with pytest.raises(dn.PartialFailureError, match="stayed locked"):
                 plan.apply()
-            assert 0.3 <= time.monotonic() - begun < 1.5
+            assert 0.3 <= time.monotonic() - begun < 2.5  # it would wait for 3 s
 
 
-def test_a_statement_on_a_file_that_takes_too_long_ends(
-    db: dn.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_sqlite_statement_times_out(db: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dbos_notebook.control.transactions.time_limit", lambda _: 0.2)
     write(
         db,

@@ -86,7 +86,7 @@ def rows(db: dn.Client) -> Any:
 
 
 @pytest.mark.parametrize("operation", VERBS)
-def test_a_verb_works_with_the_columns_that_it_needs_and_is_refused_without_any_of_them(
+def test_each_operation_needs_exactly_the_documented_grants(
     role: tuple[str, Callable[[str], None]], url: str, operation: str
 ) -> None:
     login, run = role
@@ -110,7 +110,7 @@ def test_a_verb_works_with_the_columns_that_it_needs_and_is_refused_without_any_
         assert VERBS[operation](db).counts["done"] >= 1
 
 
-def test_a_plan_says_that_it_could_not_be_applied(
+def test_a_plan_warns_that_it_cannot_be_applied(
     role: tuple[str, Callable[[str], None]],
 ) -> None:
     with dn.connect(role[0]) as db:
@@ -123,7 +123,7 @@ def test_a_plan_says_that_it_could_not_be_applied(
         assert db.last_receipt() is None
 
 
-def test_row_level_security_is_said(role: tuple[str, Callable[[str], None]], url: str) -> None:
+def test_row_level_security_is_reported(role: tuple[str, Callable[[str], None]], url: str) -> None:
     login, run = role
     run("GRANT UPDATE ON dbos.workflow_status TO {}")
     run("ALTER TABLE dbos.workflow_status ENABLE ROW LEVEL SECURITY")
@@ -137,7 +137,7 @@ def test_row_level_security_is_said(role: tuple[str, Callable[[str], None]], url
         run("ALTER TABLE dbos.workflow_status DISABLE ROW LEVEL SECURITY")
 
 
-def test_row_level_security_refuses_what_writes_several_tables_and_is_the_reason_of_the_rest(
+def test_row_level_security_refuses_operations_that_write_several_tables(
     role: tuple[str, Callable[[str], None]], url: str
 ) -> None:
     login, run = role
@@ -163,7 +163,7 @@ def test_row_level_security_refuses_what_writes_several_tables_and_is_the_reason
 
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["direct", "session pool"])
-def test_sessions_that_are_read_only_by_default_are_refused_at_once(
+def test_read_only_sessions_are_refused_before_any_write(
     role: tuple[str, Callable[[str], None]],
     postgres_server: PostgresServer,
     url: str,
@@ -199,7 +199,7 @@ def _refuses(db: dn.Client, why: str) -> None:
     assert db.last_receipt() is None
 
 
-def test_a_standby_is_read_and_control_there_is_refused_until_it_is_promoted(
+def test_a_standby_refuses_control_until_it_is_promoted(
     own_postgres: PostgresServer,
 ) -> None:
     name = own_postgres.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")
@@ -225,7 +225,7 @@ def test_a_standby_is_read_and_control_there_is_refused_until_it_is_promoted(
             assert plan.apply().counts["done"] == 1
 
 
-def test_a_server_that_became_read_only_after_the_last_look_writes_nothing(
+def test_a_server_that_turns_read_only_during_a_call_writes_nothing(
     postgres_server: PostgresServer, corpus_postgres: Callable[[str], str]
 ) -> None:
     url = corpus_postgres("3.4.0")
@@ -248,7 +248,7 @@ def test_a_server_that_became_read_only_after_the_last_look_writes_nothing(
         assert db.workflow("queued-1").status == "ENQUEUED"
 
 
-def test_two_servers_behind_one_address_are_told_apart(
+def test_another_server_behind_the_same_address_is_detected(
     corpus_postgres: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dbos_notebook.control import controller
@@ -274,7 +274,7 @@ def test_two_servers_behind_one_address_are_told_apart(
         assert plan.apply().counts["done"] == 1
 
 
-def test_a_function_that_was_revoked_is_named_before_anything_is_written(
+def test_a_revoked_function_is_named_before_any_write(
     postgres_server: PostgresServer, corpus_postgres: Callable[[str], str]
 ) -> None:
     url = make_url(corpus_postgres("3.4.0"))
@@ -304,7 +304,7 @@ def test_a_function_that_was_revoked_is_named_before_anything_is_written(
         "EXECUTE ON FUNCTION pg_catalog.pg_stat_get_activity(integer)",
     ],
 )
-def test_a_role_that_may_not_see_who_is_connected_forks_and_hears_that_this_is_unknown(
+def test_a_role_that_cannot_see_sessions_can_fork_and_will_run_is_unknown(
     postgres_server: PostgresServer, corpus_postgres: Callable[[str], str], revoke: str
 ) -> None:
     url = make_url(corpus_postgres("3.4.0"))
@@ -327,7 +327,7 @@ def test_a_role_that_may_not_see_who_is_connected_forks_and_hears_that_this_is_u
         assert "unknown: this role may not read" in repr(db.repair("parent-6-bad", plan=True))
 
 
-def test_a_pool_in_statement_mode_is_refused_as_such(
+def test_a_pooler_in_statement_mode_is_refused(
     postgres_server: PostgresServer, corpus_postgres: Callable[[str], str]
 ) -> None:
     name = str(make_url(corpus_postgres("3.4.0")).database)
@@ -338,7 +338,7 @@ def test_a_pool_in_statement_mode_is_refused_as_such(
         dn.connect(bouncer.url(name))
 
 
-def test_a_service_file_and_several_hosts_lead_control_where_reading_goes(
+def test_control_and_reading_use_the_same_server_of_a_service_file(
     postgres_server: PostgresServer,
     corpus_postgres: Callable[[str], str],
     tmp_path: Any,

@@ -104,7 +104,7 @@ def own_client(url: str) -> DBOSClient:
     return DBOSClient(**options)
 
 
-def test_listing_is_the_installed_dbos_own(url: str) -> None:
+def test_listings_match_the_installed_dbos(url: str) -> None:
     theirs = own_client(url)
     with dn.connect(url) as db:
         listed = {each.workflow_id: each for each in theirs.list_workflows()}
@@ -131,7 +131,7 @@ def test_listing_is_the_installed_dbos_own(url: str) -> None:
     theirs.destroy()
 
 
-def test_steps_are_the_installed_dbos_own(url: str) -> None:
+def test_steps_match_the_installed_dbos(url: str) -> None:
     theirs = own_client(url)
     with dn.connect(url) as db:
         for workflow_id in ("good", "bad", "parent"):
@@ -146,7 +146,7 @@ def test_steps_are_the_installed_dbos_own(url: str) -> None:
     theirs.destroy()
 
 
-def test_graph_and_tree_are_read(url: str) -> None:
+def test_graph_and_tree_can_be_read(url: str) -> None:
     with dn.connect(url) as db:
         graph = db.graph("parent")
         assert {("parent", 1)} <= set(graph.nodes)
@@ -154,7 +154,7 @@ def test_graph_and_tree_are_read(url: str) -> None:
         assert "<svg" in dn.draw(graph).svg
 
 
-def test_control_of_its_own_database(url: str) -> None:
+def test_control_of_a_database_of_the_installed_version(url: str) -> None:
     with dn.connect(url) as db:
         if VERSION < releases.FIRST_SUPPORTED:
             with pytest.raises(dn.errors.UnsupportedRevisionError, match=r'"dbos==2\.0\.\*"'):
@@ -227,7 +227,7 @@ def replace_children(db: dn.Client) -> Any:
 
 
 @pytest.mark.parametrize(("name", "since", "call"), OPTIONS, ids=[name for name, *_ in OPTIONS])
-def test_what_the_version_lacks_is_refused_with_the_one_that_has_it(
+def test_unsupported_options_are_refused_with_the_version_that_has_them(
     sqlite_url: str, name: str, since: releases.Version, call: Callable[[dn.Client], Any]
 ) -> None:
     with dn.connect(sqlite_url) as db:
@@ -239,7 +239,7 @@ def test_what_the_version_lacks_is_refused_with_the_one_that_has_it(
             call(db)
 
 
-def test_options_that_are_said_to_be_there_are_parameters_of_the_client() -> None:
+def test_supported_options_are_parameters_of_the_dbos_client() -> None:
     methods = {
         "cancel": "cancel_workflow",
         "resume": "resume_workflow",
@@ -260,11 +260,11 @@ def test_options_that_are_said_to_be_there_are_parameters_of_the_client() -> Non
         assert has == (since <= VERSION), (action, option)
 
 
-def test_the_environment_has_the_version_that_it_is_for() -> None:
+def test_the_environment_has_the_expected_dbos_version() -> None:
     assert os.environ.get("EXPECTED_DBOS", INSTALLED) == INSTALLED
 
 
-def test_the_revision_is_the_one_in_the_table(url: str) -> None:
+def test_the_revision_matches_the_release_table(url: str) -> None:
     known = {release.version: release for release in releases.RELEASES}
     with dn.connect(url) as db:
         assert db.catalog.revision == known[VERSION].revision(db.catalog.dialect)
@@ -274,7 +274,7 @@ def test_the_revision_is_the_one_in_the_table(url: str) -> None:
         )
 
 
-def test_a_lost_connection_is_an_error_and_no_endless_wait(
+def test_a_lost_connection_is_an_error_and_does_not_wait_forever(
     postgres_server: PostgresServer, postgres_url: str
 ) -> None:
     """DBOSClient before 2.30 cannot be told not to try again."""
@@ -369,7 +369,7 @@ def read_in_a_new_process(script: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_nothing_imports_dbos_to_read(sqlite_url: str) -> None:
+def test_reading_does_not_import_dbos(sqlite_url: str) -> None:
     script = READING.format(url=sqlite_url, block=True, call="pass")
     assert "read:" in read_in_a_new_process(script)
 
