@@ -19,11 +19,12 @@ import sqlalchemy as sa
 from dbos_notebook.control import records
 from dbos_notebook.control.audit import History
 from dbos_notebook.control.availability import ExecutorAvailability
-from dbos_notebook.control.batch_runner import Batch, BatchRunner, InterruptCounter
+from dbos_notebook.control.batch_runner import Batch, BatchRunner
 from dbos_notebook.control.client_pool import ClientPool
 from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
 from dbos_notebook.control.forks import Fork, StepOperation
+from dbos_notebook.control.interrupts import InterruptCounter
 from dbos_notebook.control.operations import (
     Cancel,
     Delete,
@@ -33,16 +34,16 @@ from dbos_notebook.control.operations import (
     PlanItem,
     distinct,
 )
-from dbos_notebook.control.permissions import Conditions, conditions
+from dbos_notebook.control.permissions import PermissionCheck, check_permissions
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.receipt import Receipt, ReceiptLine, describe_outcome
 from dbos_notebook.control.schedules import DeleteSchedule
 from dbos_notebook.control.transactions import (
     Attempt,
     Transaction,
-    read_elsewhere,
+    read_other_server,
     read_waits,
-    settle,
+    update_outcomes,
 )
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import (
@@ -63,7 +64,7 @@ from dbos_notebook.tables import frames, listings
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dbos_notebook.control.transactions import Elsewhere
+    from dbos_notebook.control.transactions import OtherServer
     from dbos_notebook.database.reader import Reader, Session
     from dbos_notebook.store import Store
 
@@ -137,10 +138,10 @@ class Controller:
 
     def conditions(
         self, session: Session, operation: Operation, items: Sequence[PlanItem]
-    ) -> Conditions:
+    ) -> PermissionCheck:
         """Find what speaks against doing it: a read-only client or server, missing privileges."""
         doing = [item for item in items if item.verdict == "do"]
-        return conditions(
+        return check_permissions(
             self.reader,
             session,
             self.queries,
@@ -154,7 +155,7 @@ class Controller:
         if item.verdict != "do":
             return item
         version, queue = operation.target(item)
-        told = availability.of(version, self.owner(operation, item), queue)
+        told = availability.estimate(version, self.owner(operation, item), queue)
         return dataclasses.replace(item, will_run=told)
 
     def owner(self, operation: Operation, item: PlanItem) -> str | None:
@@ -260,7 +261,7 @@ class Controller:
         operation = plan.operation
         # Nothing has been changed yet, so Ctrl-C ends it at once.
         prepared = interrupts.interruptible(partial(self._prepare, plan))
-        items, found = prepared if prepared is not None else (plan.items, Conditions())
+        items, found = prepared if prepared is not None else (plan.items, PermissionCheck())
         doing = [item for item in items if item.verdict == "do"]
         batches = [Batch(batch) for batch in operation.batches(doing)]
         runner = BatchRunner(
@@ -270,11 +271,11 @@ class Controller:
             server=found.server,
             watch_waits=self._watch_waits,
         )
-        runner.filtered = bool(found.filtered)
+        runner.row_security = bool(found.row_security)
         # A pooler in session mode keeps a server's connection for each of ours, and may have one.
         self.reader.release()
         runner.run(batches, f"{operation.action} {len(doing):,} workflows")
-        made = {one: new for unit in batches for one, new in unit.made.items()}
+        made = {one: new for unit in batches for one, new in unit.new_ids.items()}
         items = [
             dataclasses.replace(
                 item, new_workflow_id=made.get(item.workflow_id, item.new_workflow_id)
@@ -290,7 +291,7 @@ class Controller:
         return receipt, runner
 
     @repeat_if_changed
-    def _prepare(self, plan: Plan) -> tuple[list[PlanItem], Conditions]:
+    def _prepare(self, plan: Plan) -> tuple[list[PlanItem], PermissionCheck]:
         """Judge a plan again, and return its lines with the conditions that were found."""
         operation = plan.operation
         planned = {item.key: item for item in plan.items}
@@ -507,12 +508,12 @@ class _Reading:
     ) -> None:
         self._reader = reader
         self._server = runner.server
-        self.elsewhere: Elsewhere | None = None
+        self.elsewhere: OtherServer | None = None
         self._interrupts = interrupts
         self._broken = runner.interrupted or runner.fatal is not None
         silent = isinstance(runner.fatal, DatabaseConnectionError | QueryCancelledError)
         self._deadline = time.monotonic() + (
-            AFTER_SILENCE_SECONDS if silent and runner.took_long else READ_AGAIN_SECONDS
+            AFTER_SILENCE_SECONDS if silent and runner.failed_late else READ_AGAIN_SECONDS
         )
         # A client that was closed meanwhile reads no more.
         self._silent = closed
@@ -549,7 +550,7 @@ class _Reading:
                 if self._server:
                     # Another server may answer than the one that was written to: an address may
                     # have several, and one may have failed since.
-                    self.elsewhere = read_elsewhere(session, self._server)
+                    self.elsewhere = read_other_server(session, self._server)
                 elif self._broken:
                     session.rows(sa.select(sa.literal(1)))
                 answered.set()
@@ -584,4 +585,4 @@ class _Reading:
 
 
 def _settled(transactions: Sequence[Transaction], session: Session) -> None:
-    settle(session, transactions)
+    update_outcomes(session, transactions)

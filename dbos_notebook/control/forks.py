@@ -22,7 +22,7 @@ from dbos_notebook.control.operations import (
     as_optional_name,
     changed,
 )
-from dbos_notebook.control.permissions import Needs
+from dbos_notebook.control.permissions import Privileges
 from dbos_notebook.control.queue_selection import ORIGINAL, choose, read_queues
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError
@@ -172,7 +172,7 @@ class Fork(StepOperation):
     """Fork: a new workflow that copies the steps before one, and runs from there."""
 
     action: ClassVar[str] = "fork"
-    needed: ClassVar[Needs] = permissions.FORK
+    needed: ClassVar[Privileges] = permissions.FORK
     timeout: float | None = None
     key: str | None = None
     replacement_children: Mapping[str, str] | None = None
@@ -204,7 +204,7 @@ class Fork(StepOperation):
             force=force,
         )
 
-    def needs(self, items: Sequence[PlanItem]) -> Needs:
+    def needs(self, items: Sequence[PlanItem]) -> Privileges:
         """Return the privileges; to copy steps takes more."""
         copies = any(item.point is not None and item.point.start_step > 1 for item in items)
         return {**self.needed, **(permissions.FORK_COPYING if copies else {})}
@@ -315,7 +315,7 @@ class Rewind(StepOperation):
     """Rewind: the same workflow, its steps from one on discarded, enqueued again."""
 
     action: ClassVar[str] = "rewind"
-    needed: ClassVar[Needs] = permissions.REWIND
+    needed: ClassVar[Privileges] = permissions.REWIND
     # Somebody else's resume changes the row as well.
     traceable: ClassVar[bool] = False
 
@@ -337,7 +337,7 @@ class Rewind(StepOperation):
             as_optional_name(queue_partition_key, "queue_partition_key"),
         )
 
-    def needs(self, items: Sequence[PlanItem]) -> Needs:
+    def needs(self, items: Sequence[PlanItem]) -> Privileges:
         """Return the privileges; to set the version takes one more."""
         extra = permissions.REWIND_TO_VERSION if self.application_version else {}
         return {**self.needed, **extra}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from dbos_notebook.control import permissions, records
-from dbos_notebook.control.permissions import Needs
+from dbos_notebook.control.permissions import Privileges
 from dbos_notebook.control.queue_selection import KnownQueues, choose_for_resume, read_queues
 from dbos_notebook.control.records import StepRecord, WorkflowRecord
 from dbos_notebook.errors import FilterError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dbos import DBOSClient
 
     from dbos_notebook.control.fork_points import ForkPoint
-    from dbos_notebook.control.transactions import Elsewhere
+    from dbos_notebook.control.transactions import OtherServer
     from dbos_notebook.database.reader import Session
     from dbos_notebook.tables.sql import Queries
 
@@ -122,7 +122,7 @@ class Known:
     # What was started by name since a moment, by the name.
     started: dict[str, list[str]] = field(default_factory=dict)
     # After the call: what was read, if it is not the server that was written to.
-    elsewhere: Elsewhere | None = None
+    elsewhere: OtherServer | None = None
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,10 @@ class Operation:
     subject: ClassVar[str] = "workflow_id"
     several_transactions: ClassVar[bool] = False
     """Whether DBOS makes several transactions of one call, so that one proves nothing."""
-    needed: ClassVar[Needs] = {}
+    needed: ClassVar[Privileges] = {}
     """What the role must be granted."""
 
-    def needs(self, items: Sequence[PlanItem]) -> Needs:
+    def needs(self, items: Sequence[PlanItem]) -> Privileges:
         """Return the privileges that doing so much takes."""
         return self.needed
 
@@ -253,10 +253,10 @@ class Cancel(Operation):
     action: ClassVar[str] = "cancel"
     batch: ClassVar[int] = BATCH
     several_transactions: ClassVar[bool] = True  # where children are cancelled, level by level
-    needed: ClassVar[Needs] = permissions.CANCEL
+    needed: ClassVar[Privileges] = permissions.CANCEL
     cancel_children: bool = False
 
-    def needs(self, items: Sequence[PlanItem]) -> Needs:
+    def needs(self, items: Sequence[PlanItem]) -> Privileges:
         """Return the privileges, of which children take one more."""
         extra = permissions.CANCEL_CHILDREN if self.cancel_children else {}
         return {**self.needed, **extra}
@@ -323,7 +323,7 @@ class Resume(Operation):
     action: ClassVar[str] = "resume"
     enqueues: ClassVar[bool] = True
     batch: ClassVar[int] = BATCH
-    needed: ClassVar[Needs] = permissions.RESUME
+    needed: ClassVar[Privileges] = permissions.RESUME
     queue_name: str | None = None
     force: bool = False
 
@@ -421,7 +421,7 @@ class Delete(Operation):
 
     action: ClassVar[str] = "delete"
     batch: ClassVar[int] = BATCH
-    needed: ClassVar[Needs] = permissions.DELETE
+    needed: ClassVar[Privileges] = permissions.DELETE
     delete_children: bool = False
     force: bool = False
 
@@ -462,7 +462,7 @@ class SetDelay(Operation):
     """Move the moment before which a DELAYED workflow does not start."""
 
     action: ClassVar[str] = "set_delay"
-    needed: ClassVar[Needs] = permissions.SET_DELAY
+    needed: ClassVar[Privileges] = permissions.SET_DELAY
     # Milliseconds since 1970: a moment, so that applying twice does the same.
     until: int = 0
 
@@ -521,7 +521,7 @@ class SetAttributes(Operation):
     """
 
     action: ClassVar[str] = "set_attributes"
-    needed: ClassVar[Needs] = permissions.SET_ATTRIBUTES
+    needed: ClassVar[Privileges] = permissions.SET_ATTRIBUTES
     attributes: Mapping[str, Any] | None = None
     merge: bool = False
     merged_here: bool = False

@@ -188,13 +188,13 @@ def _outcome(
         return "unchanged", f"{refused}{item.effect}"
     unit, error = attempt
     why = "interrupted" if runner.interrupted else str(runner.fatal or "the call ended")
-    if not unit.begun:
+    if not unit.started:
         along = isinstance(operation, Cancel) and operation.cancel_children and not item.asked
         if along and known and operation.succeeded(item, known.rows.get(item.workflow_id), None):
             # DBOS had found it below one whose call had begun.
             return "done", operation.done(item)
         return "unchanged", f"not begun: {why}"
-    if unit.ended and error is None:
+    if unit.finished and error is None:
         return _returned(operation, item, known, runner)
     if error is not None and not pool.fatal(error):
         return _refused(operation, item, known, pool.reason(error))
@@ -224,7 +224,7 @@ def _returned(
         )
     if after is None:
         return "not_found", "it was deleted meanwhile"
-    if runner.filtered and item.row is not None and after.status == item.row.status:
+    if runner.row_security and item.row is not None and after.status == item.row.status:
         return "unchanged", (
             "row-level security applies to this role, and it changed no row: a policy hides this "
             f"one from changes, or it was {after.status} when the call came"
@@ -271,14 +271,14 @@ def _broken_off(
         if shown and isinstance(operation, Fork) and new is not None:
             return "unchanged", f"already forked as {new.workflow_id}, which is {new.status}"
         return "failed", f"not done: {why}"
-    started = operation.started_since(item, known, attempt.began_at) if known else []
+    started = operation.started_since(item, known, attempt.started_at) if known else []
     if len(started) == 1:
         return "done", f"{operation.done(item)}, as {started[0]} (though: {why})"
     if doubtful:
         if shown and operation.traceable:
             return "done", f"{operation.done(item)} (though: {why})"
         return "unknown", _doubt(operation, item, why)
-    if not operation.several_transactions and [each.fate for each in attempt.transactions] == [
+    if not operation.several_transactions and [each.outcome for each in attempt.transactions] == [
         "committed"
     ]:
         # One transaction is all of the call: it did what it would have done had it returned.

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dbos_notebook.control import failure_analysis, records
 from dbos_notebook.control.availability import ExecutorAvailability
-from dbos_notebook.control.batch_runner import BatchRunner, InterruptCounter
+from dbos_notebook.control.batch_runner import BatchRunner
 from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
 from dbos_notebook.control.failure_analysis import Cause, descent
 from dbos_notebook.control.forks import Fork
+from dbos_notebook.control.interrupts import InterruptCounter
 from dbos_notebook.control.operations import ItemKey, Known, PlanItem, as_key, as_optional_name
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.receipt import Receipt, ReceiptLine
@@ -190,7 +191,7 @@ class Repair:
         if item.verdict != "do" or item.row is None:
             return item
         owner = self._controller.owner(operation, item)
-        told = availability.of(operation.application_version, owner, item.queue_name)
+        told = availability.estimate(operation.application_version, owner, item.queue_name)
         return dataclasses.replace(item, will_run=told)
 
     def _explore(self, session: Session, ids: Sequence[str]) -> _Tree:

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from dbos_notebook.control import permissions, records
 from dbos_notebook.control.dbos_client import enqueues_with_xid
 from dbos_notebook.control.operations import ItemKey, Known, Operation, PlanItem, Verdict
-from dbos_notebook.control.permissions import Needs
+from dbos_notebook.control.permissions import Privileges
 from dbos_notebook.control.queue_selection import problem_of_schedule, read_queues
 from dbos_notebook.control.records import WorkflowRecord
-from dbos_notebook.control.safe_serializer import PICKLED, harmless, trusted
+from dbos_notebook.control.safe_serializer import UNSAFE_CONTEXT, is_safe_context, unsafe_contexts
 from dbos_notebook.errors import FilterError, RefusedError, ScheduleNotFoundError
 from dbos_notebook.tables.filters import as_epoch_ms, as_name
 
@@ -114,7 +114,7 @@ class ScheduleOperation(Operation):
 
 @dataclass(frozen=True)
 class _SetStatus(ScheduleOperation):
-    needed: ClassVar[Needs] = permissions.SET_SCHEDULE
+    needed: ClassVar[Privileges] = permissions.SET_SCHEDULE
     status: ClassVar[str]
     means: ClassVar[str]
 
@@ -163,7 +163,7 @@ class DeleteSchedule(ScheduleOperation):
     """Delete a schedule; the workflows that it started stay."""
 
     action: ClassVar[str] = "delete_schedule"
-    needed: ClassVar[Needs] = permissions.DELETE_SCHEDULE
+    needed: ClassVar[Privileges] = permissions.DELETE_SCHEDULE
 
     def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         return "do", "goes for good; the workflows that it started stay"
@@ -191,7 +191,7 @@ class TriggerSchedule(ScheduleOperation):
     """Enqueue a schedule's workflow once, now."""
 
     action: ClassVar[str] = "trigger_schedule"
-    needed: ClassVar[Needs] = permissions.ENQUEUE_SCHEDULE
+    needed: ClassVar[Privileges] = permissions.ENQUEUE_SCHEDULE
     several_transactions: ClassVar[bool] = True
     enqueues: ClassVar[bool] = True
     traceable: ClassVar[bool] = False
@@ -212,7 +212,9 @@ class TriggerSchedule(ScheduleOperation):
             return known
         if not self.force:
             known.problems |= {
-                name: PICKLED for name, each in found.items() if not harmless(each.context)
+                name: UNSAFE_CONTEXT
+                for name, each in found.items()
+                if not is_safe_context(each.context)
             }
         queues = read_queues(session, queries)
         for name, schedule in found.items():
@@ -258,7 +260,7 @@ class TriggerSchedule(ScheduleOperation):
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> dict[str, str]:
         """Trigger; DBOS chooses the workflow's ID by the moment."""
-        with trusted(self.force):
+        with unsafe_contexts(allowed=self.force):
             return {
                 item.workflow_id: client.trigger_schedule(item.workflow_id).get_workflow_id()
                 for item in items
@@ -294,7 +296,7 @@ class Backfill(Operation):
     """Enqueue the runs of a schedule that a time has missed: a line for each run."""
 
     action: ClassVar[str] = "backfill_schedule"
-    needed: ClassVar[Needs] = permissions.ENQUEUE_SCHEDULE
+    needed: ClassVar[Privileges] = permissions.ENQUEUE_SCHEDULE
     several_transactions: ClassVar[bool] = True
     enqueues: ClassVar[bool] = True
     schedule_name: str = ""
@@ -320,8 +322,8 @@ class Backfill(Operation):
             problem = _GONE
         elif (schedule.cron, schedule.timezone) != (self.cron, self.timezone):
             problem = "the schedule has changed since the plan"
-        elif not self.force and not harmless(schedule.context):
-            problem = PICKLED
+        elif not self.force and not is_safe_context(schedule.context):
+            problem = UNSAFE_CONTEXT
         else:
             queues = read_queues(session, queries)
             problem = problem_of_schedule(schedule.row.queue_name, queues)
@@ -347,7 +349,7 @@ class Backfill(Operation):
         for item in items:
             moment = self._moment(item.workflow_id)
             # Both ends are exclusive, and no two runs are less than a second apart.
-            with trusted(self.force):
+            with unsafe_contexts(allowed=self.force):
                 client.backfill_schedule(
                     self.schedule_name,
                     moment - dt.timedelta(seconds=1),
@@ -409,8 +411,10 @@ def runs(
         raise FilterError(f"end={end} is not after start={start}.")
     if not can_enqueue(queries):
         raise RefusedError(f"Backfill of {schedule.row.workflow_id!r} is refused: {_TOO_OLD}.")
-    if not force and not harmless(schedule.context):
-        raise RefusedError(f"Backfill of {schedule.row.workflow_id!r} is refused: {PICKLED}.")
+    if not force and not is_safe_context(schedule.context):
+        raise RefusedError(
+            f"Backfill of {schedule.row.workflow_id!r} is refused: {UNSAFE_CONTEXT}."
+        )
     found: list[str] = []
     try:
         zone = ZoneInfo(schedule.timezone) if schedule.timezone else dt.UTC

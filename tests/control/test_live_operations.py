@@ -309,10 +309,10 @@ def test_will_run_distinguishes_running_from_dead_executors(
     def told(**options: str) -> str:
         return str(steered.fork(one, "failed", plan=True, **options).items[0].will_run)
 
-    assert told(application_version="v2").startswith("likely: version v2 last did something")
+    assert told(application_version="v2").startswith("likely: version v2 was last active")
     assert told().startswith("likely: version v2 (the latest)")
     assert told(application_version="v9") == (
-        "unlikely: no executor has registered version v9; registered are v2, v1"
+        "unlikely: no executor has registered version v9 (registered: v2, v1)"
     )
     assert "runs 1 at a time" in told(queue_name="busy")
     assert told(queue_name="nowhere").startswith("unknown")

@@ -112,8 +112,8 @@ def test_an_invalid_schedule_name_is_refused(still: dn.Client, name: str) -> Non
         still.backfill_schedule(name, "2d")
 
 
-def test_a_pickle_with_a_huge_memo_index_is_not_harmless() -> None:
-    from dbos_notebook.control.safe_serializer import harmless
+def test_a_place_far_away_is_not_made_room_for() -> None:
+    from dbos_notebook.control.safe_serializer import is_safe_context
 
-    assert harmless(base64.b64encode(b"\x80\x04]q\x00.").decode())
-    assert not harmless(base64.b64encode(b"\x80\x04]r\xff\xff\xff\x7f.").decode())
+    assert is_safe_context(base64.b64encode(b"\x80\x04]q\x00.").decode())
+    assert not is_safe_context(base64.b64encode(b"\x80\x04]r\xff\xff\xff\x7f.").decode())
