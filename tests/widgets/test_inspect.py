@@ -23,7 +23,7 @@ from dbos_notebook.server.cli import main
 from dbos_notebook.server.commands import report
 from dbos_notebook.widgets import bundle
 from dbos_notebook.widgets.inspect import Inspect
-from dbos_notebook.widgets.run_data import as_key
+from dbos_notebook.widgets.serialize import from_json_key
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -57,13 +57,13 @@ def test_every_element_of_a_drawing_is_a_node(db: dn.Client, what: str) -> None:
     assert parts == {node["ref"] for node in answer["nodes"]}
     graph = widget.graph
     for node in answer["nodes"]:
-        key = as_key(node["key"])
+        key = from_json_key(node["key"])
         assert node["ref"] == short_id(key)
         assert (node["name"], node["status"]) == (
             graph.nodes[key]["name"],
             graph.nodes[key]["status"],
         )
-    refs = {node["ref"]: as_key(node["key"]) for node in answer["nodes"]}
+    refs = {node["ref"]: from_json_key(node["key"]) for node in answer["nodes"]}
     if what == "graph":
         drawn = {(refs[a], refs[b]) for a, b in answer["edges"]}
         assert drawn == set(graph.edges)
