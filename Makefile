@@ -6,8 +6,9 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 READY := .venv/.ready
 SIZE ?= full
-JOBS ?= 2
-# A path stands for itself; the name of a package for its tests and its doctests.
+# One worker more than processors, because many tests wait for a server or a browser.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
+# T is a path, or the name of a package: its tests and its doctests.
 TESTS = $(if $(wildcard $(firstword $(subst ::, ,$(T)))),$(T),$(wildcard tests/$(T) tests/test_$(T).py dbos_notebook/$(T) dbos_notebook/$(T).py))
 
 .DEFAULT_GOAL := help
@@ -19,9 +20,10 @@ help: ## Show the targets
 demo: $(READY) ## Run a real DBOS application on SQLite, then the quickstart notebook on it
 	$(BIN)/python -m dbos_notebook.server.demo_pages
 
-test: $(if $(T),$(READY),check) ## Run lint, types, and every test (doctests too); T=graphs: one package's tests alone, T=tests/test_cli.py: a path's
+test: export DBOS_NOTEBOOK_NIGHTLY := $(or $(NIGHTLY),$(DBOS_NOTEBOOK_NIGHTLY))
+test: $(if $(T),$(READY),check) ## Run lint, types, and every test (doctests too); T=graphs: one package, T=tests/test_client.py: a path; NIGHTLY=1: many more random examples
 	$(BIN)/python scripts/system_packages.py
-	$(BIN)/python -m pytest $(if $(T),-n 0 $(or $(TESTS),$(error T=$(T) is no path and no package)),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
+	$(BIN)/python -m pytest -n $(if $(findstring .py,$(T)),0,$(JOBS)) --dist loadfile --no-loadscope-reorder $(if $(T),$(or $(TESTS),$(error T=$(T) is no path and no package)))
 
 check: $(READY) ## Run lint, format and type checks
 	$(BIN)/ruff check .

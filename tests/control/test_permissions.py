@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from raw_rows import add_workflow, set_status, write
-from servers import PostgresServer, start_pgbouncer, start_standby
+from servers import CORPUS, PostgresServer, start_pgbouncer, start_standby
 from sqlalchemy.engine import make_url
 from test_commit_in_doubt import VERBS
 from test_schedules import add
@@ -200,14 +200,14 @@ def _refuses(db: dn.Client, why: str) -> None:
 
 
 def test_a_standby_is_read_and_control_there_is_refused_until_it_is_promoted(
-    postgres_server: PostgresServer, corpus_postgres: Callable[[str], str]
+    own_postgres: PostgresServer,
 ) -> None:
-    name = str(make_url(corpus_postgres("3.4.0")).database)
-    with dn.connect(postgres_server.url(name)) as db:
+    name = own_postgres.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")
+    with dn.connect(own_postgres.url(name)) as db:
         add(db)
-    with start_standby(postgres_server) as standby:
+    with start_standby(own_postgres) as standby:
         standby.wait_for(name, "SELECT 1 FROM dbos.workflow_schedules")
-        both = f"host={standby.socket_directory},{postgres_server.socket_directory}"
+        both = f"host={standby.socket_directory},{own_postgres.socket_directory}"
         with (
             dn.connect(standby.url(name)) as db,
             dn.connect(f"{both} user=postgres dbname={name}") as either,

@@ -154,8 +154,8 @@ def test_a_server_that_is_down() -> None:
     assert SECRET not in everything_shown(raised.value)
 
 
-def test_a_server_restarted_between_calls(restartable_postgres: PostgresServer) -> None:
-    server = restartable_postgres
+def test_a_server_restarted_between_calls(own_postgres: PostgresServer) -> None:
+    server = own_postgres
     database = server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")
     with dn.connect(server.url(database)) as db:
         before = db.workflows()

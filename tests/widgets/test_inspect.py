@@ -362,16 +362,3 @@ def test_the_report_of_the_command_line(
         report("parent-6-bad", str(old_sqlite), output=tmp_path / "no" / "folder.html")
     with pytest.raises(dn.WorkflowNotFoundError):
         report("nothing", str(old_sqlite), output=tmp_path / "nothing.html")
-
-
-@pytest.mark.parametrize("view", ["board", "controls", "explore", "inspect", "offline"])
-def test_a_script_has_each_module_once_and_before_what_imports_it(view: str) -> None:
-    script = bundle.module(view)
-    written = re.findall(r"^const \$(\w+) = \(\(\) =>", script, re.MULTILINE)
-    assert len(written) > 5
-    assert len(written) == len(set(written))
-    assert written[-1] == view
-    parts = re.split(r"^const \$\w+ = \(\(\) =>", script, flags=re.MULTILINE)[1:]
-    for place, part in enumerate(parts):
-        imported = re.findall(r"^const \{[^}]*\} = \$(\w+);", part, re.MULTILINE)
-        assert set(imported) <= set(written[:place])

@@ -163,7 +163,7 @@ export class Actions {
 
   /** @param {string} outcome */
   describe(outcome) {
-    return outcome === "do" ? ACTIONS[this.action].planned : outcome.replace("_", " ");
+    return outcome === "do" ? ACTIONS[this.action].planned : OUTCOMES[outcome]?.label ?? outcome;
   }
 
   /** @param {Record<string, number>} counts */
@@ -214,7 +214,8 @@ export class Actions {
 
   /** @param {string} outcome */
   outcome(outcome) {
-    return [statusIcon(OUTCOMES[outcome] ?? ""), ` ${this.describe(outcome)}`];
+    const label = this.describe(outcome);
+    return [statusIcon(OUTCOMES[outcome]?.status ?? "", label), ` ${label}`];
   }
 
   /**

@@ -157,7 +157,7 @@ export function hasModifier(event) {
 }
 
 /**
- * A 16 × 16 icon drawn from path data in the colour of the surrounding text.
+ * A 16 × 16 icon drawn from path data in the color of the surrounding text.
  * @param {string} path
  */
 export function icon(path) {
@@ -251,7 +251,7 @@ export function uniqueId() {
 }
 
 /**
- * Follow the host's theme. It is derived from the text colour, so that this works in any host.
+ * Follow the host's theme. It is derived from the text color, so that this works in any host.
  * @param {HTMLElement} root
  * @returns {() => void} stops following
  */
@@ -281,11 +281,11 @@ export function followTheme(root) {
 }
 
 /**
- * The lightness of a computed colour, from 0 to 1. Browsers keep the notation of the style sheet.
- * @param {string} colour
+ * The lightness of a computed color, from 0 to 1. Browsers keep the notation of the style sheet.
+ * @param {string} color
  */
-function lightness(colour) {
-  const [, notation = "rgb", values = ""] = colour.match(/^([a-z]+)\((?:[a-z][\w-]* )?(.*)\)$/)
+function lightness(color) {
+  const [, notation = "rgb", values = ""] = color.match(/^([a-z]+)\((?:[a-z][\w-]* )?(.*)\)$/)
     ?? [];
   const [first = 0, second = 0, third = 0] = values.match(/-?[\d.]+(e-?\d+)?/g)?.map(Number) ?? [];
   if (notation.startsWith("ok")) return first;
@@ -298,8 +298,8 @@ function background(root) {
   /** @type {Node | null} */
   let node = root;
   while (node) {
-    const colour = node instanceof Element ? getComputedStyle(node).backgroundColor : "";
-    if (colour && !TRANSPARENT.test(colour)) return colour;
+    const color = node instanceof Element ? getComputedStyle(node).backgroundColor : "";
+    if (color && !TRANSPARENT.test(color)) return color;
     node = node.parentNode ?? (node instanceof ShadowRoot ? node.host : null);
   }
   return "Canvas";

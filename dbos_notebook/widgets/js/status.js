@@ -1,11 +1,9 @@
-// Statuses as a person sees them: their names, labels, marks and order come from Python
-// (status_data.d.ts), and so do their colours (status.css, as the custom property --dn-status).
+// Statuses as a person sees them. Names, labels, order and marks come from Python (status_data.d.ts),
+// and so do colors (status.css, as the custom property --dn-status).
 import { el, svg } from "./dom.js";
-import { STATUSES, UNKNOWN_STATUS } from "./status_data.js";
+import { STATUSES, UNKNOWN_MARK } from "./status_data.js";
 
-/** The colours of a mark, by what its paths call them. */
-const COLORS = { status: "currentColor", ground: "var(--dn-ground, Canvas)", none: "none" };
-// By name, which in a database may be any string, also one that every object has as a property.
+// In a database a status may be any string, also one that every object has as a property.
 const BY_NAME = new Map(STATUSES.map((status) => [status.name, status]));
 
 /** The most severe first. */
@@ -28,24 +26,28 @@ export function statusPhrase(status) {
 }
 
 /**
- * An icon with the status's label.
+ * The mark and the label of a status.
  * @param {string} status
  */
 export function statusChip(status) {
-  return el("span", { class: "dn-chip", "data-status": status, title: status }, markIcon(status),
+  return el("span", { class: "dn-chip", "data-status": status, title: status }, mark(status),
     BY_NAME.get(status)?.label ?? status);
 }
 
-/** @param {string} status */
-export function statusIcon(status) {
-  return el("span", { class: "dn-chip", "data-status": status, title: status, role: "img",
-    "aria-label": status }, markIcon(status));
+/**
+ * The mark of a status alone, which a screen reader names.
+ * @param {string} status
+ * @param {string} [label]
+ */
+export function statusIcon(status, label = status) {
+  return el("span", { class: "dn-chip", "data-status": status, title: label, role: "img",
+    "aria-label": label }, mark(status));
 }
 
 /** @param {string} status */
-function markIcon(status) {
-  const { mark } = BY_NAME.get(status) ?? UNKNOWN_STATUS;
-  return svg("svg", { class: "dn-icon", viewBox: "-8 -8 16 16", "aria-hidden": "true" },
-    mark.map(({ d, fill, stroke, width }) => svg("path", { d, fill: COLORS[fill],
-      stroke: COLORS[stroke], "stroke-width": width })));
+function mark(status) {
+  const paths = BY_NAME.get(status)?.mark ?? UNKNOWN_MARK;
+  return svg("svg", { viewBox: "-8 -8 16 16", class: "dn-icon dn-status-mark", "aria-hidden": "true" },
+    paths.map(({ d, fill, stroke, width }) => svg("path", { d, "stroke-width": width,
+      class: `dn-fill-${fill} dn-stroke-${stroke}` })));
 }

@@ -1,6 +1,13 @@
-// The module status_data.js is no file: widgets/bundle.py writes it, so that statuses and outcomes
-// are described in Python alone.
+// The module status_data.js is no file: widgets/bundle.py writes it from status.py, so that statuses
+// and outcomes are described in Python alone.
 
+/** One SVG path of a mark, in a box from -8 to 8. */
+export interface MarkPath {
+  d: string;
+  fill: "status" | "ground" | "none";
+  stroke: "status" | "ground" | "none";
+  width: number;
+}
 export interface StatusData {
   /** As DBOS records it. */
   name: string;
@@ -10,19 +17,16 @@ export interface StatusData {
   phrase: string;
   /** Whether a workflow with this status has ended. */
   finished: boolean;
-  /** Its mark, drawn in a box from -8 to 8. */
   mark: readonly MarkPath[];
 }
-
-export interface MarkPath {
-  d: string;
-  fill: "status" | "ground" | "none";
-  stroke: "status" | "ground" | "none";
-  width: number;
+export interface OutcomeData {
+  label: string;
+  /** The status whose mark and color it has. */
+  status: string;
 }
 /** The most severe first. */
 export const STATUSES: readonly StatusData[];
-/** Any status that is none of those. */
-export const UNKNOWN_STATUS: StatusData;
-/** The status whose icon and colour stand for an outcome of a plan or receipt. */
-export const OUTCOMES: Readonly<Record<string, string>>;
+/** The mark of a status that DBOS does not know. */
+export const UNKNOWN_MARK: readonly MarkPath[];
+/** The outcomes of plans and receipts. */
+export const OUTCOMES: Readonly<Record<string, OutcomeData>>;

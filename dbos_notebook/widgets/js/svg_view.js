@@ -92,7 +92,7 @@ export class SvgView {
     /** @type {Map<string, GraphNode>} by ref */
     this.nodes = new Map();
     /** @type {Map<string, string[]>} by ref */
-    this.neighbours = new Map();
+    this.neighbors = new Map();
     this.isTimeline = false;
     /** @type {number | null} null: the default for the width */
     this.scale = null;
@@ -130,7 +130,7 @@ export class SvgView {
     made.setAttribute("role", "group");
     made.setAttribute("aria-label", label);
     this.nodes = new Map(picture.nodes.map((node) => [node.ref, node]));
-    this.neighbours = neighboursOf(picture.edges);
+    this.neighbors = neighborsOf(picture.edges);
     this.elements = this.makeButtons(made);
     this.picture = made;
     replace(this.frame, made);
@@ -229,7 +229,7 @@ export class SvgView {
 
   /**
    * @param {number} factor
-   * @param {Point | null} [fixed] the point that stays in place; null: the centre
+   * @param {Point | null} [fixed] the point that stays in place; null: the center
    */
   zoom(factor, fixed = null) {
     const before = this.shownScale;
@@ -359,21 +359,21 @@ export class SvgView {
   }
 
   /**
-   * The node in the direction of an arrow key: a neighbour in the graph, else the nearest node.
+   * The node in the direction of an arrow key: a neighbor in the graph, else the nearest node.
    * @param {string} ref
    * @param {readonly [number, number]} direction
    */
   nodeTowards(ref, [dx, dy]) {
     const start = this.elements.get(ref);
     if (!start) return null;
-    const from = centre(start);
+    const from = center(start);
     /**
      * How far another node is in the direction, and how far off it.
      * @param {string} other
      */
     const offset = (other) => {
       const element = this.elements.get(other);
-      const to = element && other !== ref ? centre(element) : from;
+      const to = element && other !== ref ? center(element) : from;
       const [x, y] = [to.x - from.x, to.y - from.y];
       return { along: x * dx + y * dy, across: Math.abs(x * dy) + Math.abs(y * dx) };
     };
@@ -387,11 +387,11 @@ export class SvgView {
       }
       return found;
     };
-    const neighbours = (this.neighbours.get(ref) ?? []).filter((other) => {
+    const neighbors = (this.neighbors.get(ref) ?? []).filter((other) => {
       const { along, across } = offset(other);
       return along > across;
     });
-    return nearest(neighbours) ?? nearest(this.elements.keys());
+    return nearest(neighbors) ?? nearest(this.elements.keys());
   }
 
   // --- pointer and keyboard ----------------------------------------------------------------------
@@ -482,7 +482,7 @@ export class SvgView {
 }
 
 /** @param {readonly [string, string][]} edges */
-function neighboursOf(edges) {
+function neighborsOf(edges) {
   /** @type {Map<string, string[]>} */
   const found = new Map();
   for (const [from, to] of edges) {
@@ -499,7 +499,7 @@ function neighboursOf(edges) {
  * @param {SVGGraphicsElement} element
  * @returns {Position}
  */
-function centre(element) {
+function center(element) {
   const box = element.getBoundingClientRect();
   return { x: box.left + box.width / 2, y: box.top + box.height / 2 };
 }
