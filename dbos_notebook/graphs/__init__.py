@@ -7,7 +7,7 @@ says what nodes and edges mean.
 from dbos_notebook.graphs.build import execution_graph
 from dbos_notebook.graphs.comparison import Comparison, compare
 from dbos_notebook.graphs.critical_path import critical_path, self_time
-from dbos_notebook.graphs.export import plain
+from dbos_notebook.graphs.export import to_serializable
 from dbos_notebook.graphs.folding import fold
 
 __all__ = [
@@ -16,6 +16,6 @@ __all__ = [
     "critical_path",
     "execution_graph",
     "fold",
-    "plain",
     "self_time",
+    "to_serializable",
 ]

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs import contraction
 from dbos_notebook.graphs.critical_path import mark_failing_path
-from dbos_notebook.graphs.ordering import in_time, is_sequence
+from dbos_notebook.graphs.ordering import is_sequential, order_by_time
 from dbos_notebook.graphs.validation import check_rows
 from dbos_notebook.payloads import decode
 from dbos_notebook.status import ACTIVE_STATUSES
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def garbage_collection_paused() -> Iterator[None]:
     """Hold off the cycle collector.
 
     While a million objects are made, it goes through all of them again and again and finds
@@ -203,7 +203,7 @@ def _digest(nodes: Sequence[Node], rows: pd.DataFrame) -> None:
         node["output_digest"] = hashlib.sha256(shown.encode("utf-8", "replace")).hexdigest()[:32]
 
 
-def spans(steps: pd.DataFrame) -> tuple[list[int | None], list[int | None]]:
+def step_times(steps: pd.DataFrame) -> tuple[list[int | None], list[int | None]]:
     """Return when steps started and were completed, in milliseconds."""
     started, completed = (_milliseconds(steps[name]) for name in ("started_at", "completed_at"))
     return started, completed
@@ -290,7 +290,7 @@ def message_edges(
 Key = Hashable
 Pair = tuple[Key, Key]
 Times = tuple[Sequence[int | None], Sequence[int | None]]
-MANY_LAST = 64
+MAX_LAST_STEPS = 64
 """A workflow of which more steps than this come last, and that is awaited, ends in a join."""
 
 
@@ -347,7 +347,7 @@ def execution_graph(
     >>> graph.nodes["checkout-1", 3]["name"], list(graph.successors(("checkout-1", 3)))
     ('charge', [('checkout-1', 4)])
     """
-    with uncollected():
+    with garbage_collection_paused():
         return _execution_graph(workflows, steps, root, messages, wakes, copied, database, read_at)
 
 
@@ -381,21 +381,21 @@ def _execution_graph(
     graph.graph["read_at"] = read_at
     pairs = message_edges(parts.nodes, messages)
     parts.connect(graph, pairs, frozenset())
-    if knots := contraction.knots(graph):
+    if cycles := contraction.cycles(graph):
         # Honest rows can be knotted by clocks: a workflow that went on at another machine, or a
-        # message whose sender was guessed from times. Do without both where the knots are.
-        tied = set().union(*knots)
+        # message whose sender was guessed from times. Do without both where the cycles are.
+        tied = set().union(*cycles)
         pairs = [pair for pair in pairs if not tied.issuperset(pair)]
-        sequential = frozenset(contraction.workflows_of(knots, graph.nodes))
+        sequential = frozenset(contraction.workflows_of(cycles, graph.nodes))
         parts.connect(graph, pairs, sequential)
-        if knots := contraction.knots(graph):
+        if cycles := contraction.cycles(graph):
             # Or by a step that started by its ID a workflow that was there already: DBOS gives its
             # handle, and writes the same row as if it had been started.
-            knotted = frozenset(contraction.workflows_of(knots, graph.nodes))
+            knotted = frozenset(contraction.workflows_of(cycles, graph.nodes))
             parts.keep_first_starts(workflows, knotted)
             parts.connect(graph, pairs, sequential | knotted)
-        if knots := contraction.knots(graph):
-            raise contraction.refuse(knots, graph.nodes)
+        if cycles := contraction.cycles(graph):
+            raise contraction.cycle_error(cycles, graph.nodes)
     return graph
 
 
@@ -418,7 +418,7 @@ class _Parts:
         steps = steps.loc[known & steps["function_id"].notna()]
         steps = steps.sort_values(["workflow_id", "function_id"], kind="stable")
         keys, nodes = step_nodes(steps, wakes)
-        starts, ends = spans(steps)
+        starts, ends = step_times(steps)
         for place, node in enumerate(nodes):
             wakes_at, end = node.get("wakes_at"), ends[place]
             if wakes_at is not None and end is not None:
@@ -488,31 +488,31 @@ class _Parts:
         graph.add_nodes_from(self.nodes.items())
         edges = _Edges(graph)
         for workflow_id, workflow in self.workflows.items():
-            last = self._order(edges, workflow_id, in_order=workflow_id in sequential)
+            last = self._order(edges, workflow_id, topological_order=workflow_id in sequential)
             if workflow["status"] == "PENDING":
                 for key in last:
                     kind = edges.first if key == workflow_id else edges.next
                     kind.append((key, (workflow_id, "running")))
             elif workflow["status"] not in ACTIVE_STATUSES and workflow_id in self.awaiters:
-                if len(last) > MANY_LAST:
+                if len(last) > MAX_LAST_STEPS:
                     last = [edges.join(workflow_id, last)]
                 awaiters = self.awaiters[workflow_id]
                 edges.returns.extend((key, awaiter) for key in last for awaiter in awaiters)
             self._reached(edges, workflow_id, workflow)
         edges.write(messages)
 
-    def _order(self, edges: _Edges, workflow_id: str, *, in_order: bool) -> Sequence[Key]:
+    def _order(self, edges: _Edges, workflow_id: str, *, topological_order: bool) -> Sequence[Key]:
         """Put a workflow's steps in order; return what comes last, itself if it has no steps."""
         keys = self.keys_of.get(workflow_id, ())
         if not keys:
             return (workflow_id,)
         times = self.times_of[workflow_id]
-        if in_order or is_sequence(*times):
-            # As in_sequence has it, and twice as fast: most workflows are so.
+        if topological_order or is_sequential(*times):
+            # As sequential_order has it, and twice as fast: most workflows are so.
             edges.next.extend(pairwise(keys))
             edges.first.append((workflow_id, keys[0]))
             return keys[-1:]
-        order = in_time(*times)
+        order = order_by_time(*times)
         if order.joins:
             keys = [*keys, *(edges.new_join(workflow_id) for _ in range(order.joins))]
         edges.next.extend((keys[one], keys[other]) for one, other in order.edges)
@@ -659,10 +659,10 @@ def read_graph(
     if depth is not None:
         depth = check_window(depth, None)[0]
     rows = store.read(read, ids[0], depth=depth, forks=forks, load_output=load_output)
-    return graph_of(rows, ids[0], str(store.location))
+    return build_graph(rows, ids[0], str(store.location))
 
 
-def graph_of(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:
+def build_graph(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:
     """Make the execution graph of what was read."""
     return execution_graph(
         rows.workflows,

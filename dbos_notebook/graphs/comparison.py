@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from dbos_notebook.errors import GraphError
-from dbos_notebook.graphs.contraction import knots
-from dbos_notebook.graphs.similarity import Key, SimilaritySource
-from dbos_notebook.graphs.validation import check_graph, share, span
+from dbos_notebook.graphs.contraction import cycles
+from dbos_notebook.graphs.similarity import Key, WorkflowTree
+from dbos_notebook.graphs.validation import check_duration, check_fraction, check_graph
 from dbos_notebook.status import FAILED_STATUSES
 
 T = TypeVar("T")
-MOST_COMPARED = 1_000_000
+MAX_ALIGNED = 1_000_000
 """Sequences whose lengths multiply to more are paired by counting, not by the best alignment."""
 
 
@@ -31,7 +31,7 @@ class Pair(NamedTuple):
     depth: int
 
 
-def pairs(first: SimilaritySource, second: SimilaritySource) -> Iterator[Pair]:
+def pairs(first: WorkflowTree, second: WorkflowTree) -> Iterator[Pair]:
     """Pair the nodes of two runs, from their roots down: a workflow, its steps, their children."""
     # An explicit stack: trees may be deeper than Python's.
     waiting: list[Iterator[Pair | tuple[str | None, str | None, int]]] = []
@@ -48,32 +48,32 @@ def pairs(first: SimilaritySource, second: SimilaritySource) -> Iterator[Pair]:
 
 
 def _within(
-    first: SimilaritySource,
-    second: SimilaritySource,
+    first: WorkflowTree,
+    second: WorkflowTree,
     one: str | None,
     other: str | None,
     depth: int,
 ) -> Iterator[Pair | tuple[str | None, str | None, int]]:
     """Pair what two workflows hold: steps, each followed by the children that it started."""
     mine, theirs = _children(first, one), _children(second, other)
-    for step, match in aligned(_steps(first, one), _steps(second, other)):
+    for step, match in align(_steps(first, one), _steps(second, other)):
         yield Pair(step, match, depth + 1)
         # Those under None were started by no step, also not by one that the other run lacks.
         started = mine.pop(step, ()) if step is not None else ()
         others = theirs.pop(match, ()) if match is not None else ()
         for child, twin in zip_longest(started, others):
             yield child, twin, depth + 1
-    for child, twin in aligned(_named(first, mine), _named(second, theirs)):
+    for child, twin in align(_named(first, mine), _named(second, theirs)):
         yield child, twin, depth + 1
 
 
-def _steps(source: SimilaritySource, workflow_id: str | None) -> dict[Key, Hashable]:
+def _steps(source: WorkflowTree, workflow_id: str | None) -> dict[Key, Hashable]:
     if workflow_id is None:
         return {}
-    return {step: source.like(step) for step in source.steps_of.get(workflow_id, ())}
+    return {step: source.step_kind(step) for step in source.steps_of.get(workflow_id, ())}
 
 
-def _children(source: SimilaritySource, workflow_id: str | None) -> dict[Key | None, list[str]]:
+def _children(source: WorkflowTree, workflow_id: str | None) -> dict[Key | None, list[str]]:
     """Return a workflow's children by the step that started them; ``None`` where none did."""
     found: dict[Key | None, list[str]] = {}
     if workflow_id is not None:
@@ -82,19 +82,19 @@ def _children(source: SimilaritySource, workflow_id: str | None) -> dict[Key | N
     return found
 
 
-def _named(source: SimilaritySource, children: Mapping[Any, Sequence[str]]) -> dict[str, Hashable]:
+def _named(source: WorkflowTree, children: Mapping[Any, Sequence[str]]) -> dict[str, Hashable]:
     left = [child for some in children.values() for child in some]
     return {child: source.nodes[child].get("name") for child in left}
 
 
-def aligned(
+def align(
     first: Mapping[T, Hashable], second: Mapping[T, Hashable]
 ) -> Iterator[tuple[T | None, T | None]]:
     """Pair items of two sequences that are like each other, in order; the others stay alone.
 
     Examples
     --------
-    >>> list(aligned({1: "a", 2: "b", 3: "c"}, {1: "a", 2: "new", 3: "b", 4: "c"}))
+    >>> list(align({1: "a", 2: "b", 3: "c"}, {1: "a", 2: "new", 3: "b", 4: "c"}))
     [(1, 1), (None, 2), (2, 3), (3, 4)]
     """
     ones, others = list(first), list(second)
@@ -117,7 +117,7 @@ def _matched(
     likes: Sequence[Hashable],
     theirs: Sequence[Hashable],
 ) -> Iterator[tuple[T | None, T | None]]:
-    if len(ones) * len(others) > MOST_COMPARED:
+    if len(ones) * len(others) > MAX_ALIGNED:
         yield from _counted(ones, others, likes, theirs)
         return
     place = other = 0
@@ -229,14 +229,14 @@ def compare(
     >>> compare(good, bad).frame[["name", "difference"]].values.tolist()[1:4]
     [['DBOS.setEvent', 'same'], ['validate', 'same'], ['charge', 'changed error']]
     """
-    share(tolerance, "tolerance")
-    smallest = span(at_least, "at_least")
+    check_fraction(tolerance, "tolerance")
+    smallest = check_duration(at_least, "at_least")
     sources = []
     for graph in (first, second):
         check_graph(graph)
         if "root_second" in graph.graph:
             raise GraphError("This graph is a comparison. Pass those that db.graph(...) gave.")
-        source = SimilaritySource.of(graph)
+        source = WorkflowTree.of(graph)
         if any(node["kind"] == "group" for node in source.nodes.values()):
             raise GraphError("This graph is folded. Pass those that db.graph(...) gave.")
         if source.root not in source.nodes:
@@ -287,7 +287,7 @@ def _error(node: Node) -> tuple[Any, ...] | None:
 
 
 def _framed(
-    one: SimilaritySource, other: SimilaritySource, found: Sequence[Pair], words: Sequence[str]
+    one: WorkflowTree, other: WorkflowTree, found: Sequence[Pair], words: Sequence[str]
 ) -> pd.DataFrame:
     """Return the rows of a comparison."""
     absent: Node = {}
@@ -357,7 +357,7 @@ def _merged(
     for pair_of, values in added.items():
         if pair_of not in edges:
             merged.add_edge(*pair_of, **{**values, "difference": "only in second"})
-    for knot in knots(merged):
+    for knot in cycles(merged):
         # What ran in one order in one run, and in the other in the other: the first's is kept.
         inner = [(a, b) for a, b in merged.edges(knot) if b in knot]
         merged.remove_edges_from(

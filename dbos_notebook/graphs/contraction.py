@@ -13,7 +13,7 @@ Key = Hashable
 SHOWN = 5
 
 
-def in_order(graph: nx.DiGraph[Any]) -> list[Key]:
+def topological_order(graph: nx.DiGraph[Any]) -> list[Key]:
     """Return the nodes so that each follows all that lead to it; those on cycles are left out.
 
     ``networkx.topological_sort`` gives the same, and takes three times as long: it looks at each
@@ -33,9 +33,9 @@ def in_order(graph: nx.DiGraph[Any]) -> list[Key]:
     return order
 
 
-def knots(graph: nx.DiGraph[Any]) -> list[set[Key]]:
+def cycles(graph: nx.DiGraph[Any]) -> list[set[Key]]:
     """Return the sets of nodes that lie on cycles; none of a graph that is acyclic."""
-    if len(in_order(graph)) == len(graph):
+    if len(topological_order(graph)) == len(graph):
         return []
     return [
         part
@@ -51,7 +51,9 @@ def workflows_of(
     return sorted({nodes[node]["workflow_id"] for part in parts for node in part})
 
 
-def refuse(parts: Iterable[Iterable[Key]], nodes: Mapping[Key, Mapping[str, Any]]) -> GraphError:
+def cycle_error(
+    parts: Iterable[Iterable[Key]], nodes: Mapping[Key, Mapping[str, Any]]
+) -> GraphError:
     """Make the error that names the workflows of a cycle."""
     found = workflows_of(parts, nodes)
     named = ", ".join(map(repr, found[:SHOWN])) + (", …" if len(found) > SHOWN else "")
@@ -65,13 +67,13 @@ def refuse(parts: Iterable[Iterable[Key]], nodes: Mapping[Key, Mapping[str, Any]
     )
 
 
-MOST_BRIDGES = 64
+MAX_BRIDGES = 64
 """A node between so many others is not taken out, but stays as a join."""
 # Which kind an edge has that stands for several, or for a path.
 _RANK = {"next": 0, "first": 1, "message": 2, "forked_from": 3, "returns": 4, "starts": 5}
 
 
-def without(graph: nx.DiGraph[Any], hidden: Collection[Key]) -> nx.DiGraph[Any]:
+def remove_nodes(graph: nx.DiGraph[Any], hidden: Collection[Key]) -> nx.DiGraph[Any]:
     """Take nodes out of a graph; what came before one then comes before what came after it."""
     if not hidden:
         return graph
@@ -81,7 +83,7 @@ def without(graph: nx.DiGraph[Any], hidden: Collection[Key]) -> nx.DiGraph[Any]:
     return copy
 
 
-def without_joins(graph: nx.DiGraph[Any]) -> None:
+def remove_joins(graph: nx.DiGraph[Any]) -> None:
     """Take the joins out of a graph that few enough edges can replace."""
     for key in [key for key, node in graph.nodes.items() if node["kind"] == "join"]:
         _bridge(graph, key)
@@ -89,7 +91,7 @@ def without_joins(graph: nx.DiGraph[Any]) -> None:
 
 def _bridge(graph: nx.DiGraph[Any], key: Key) -> None:
     before, after = list(graph.pred[key].items()), list(graph.succ[key].items())
-    if len(before) * len(after) > MOST_BRIDGES:
+    if len(before) * len(after) > MAX_BRIDGES:
         workflow_id = graph.nodes[key]["workflow_id"]
         graph.nodes[key].clear()
         graph.nodes[key].update(kind="join", name="join", workflow_id=workflow_id)
@@ -102,7 +104,7 @@ def _bridge(graph: nx.DiGraph[Any], key: Key) -> None:
             _add(graph, one, other, kind, count)
 
 
-def put_together(
+def contract(
     graph: nx.DiGraph[Any], group_of: Mapping[Key, Key], shown: Iterable[tuple[Key, dict[str, Any]]]
 ) -> nx.DiGraph[Any]:
     """Return the graph whose nodes stand for several of another's.
@@ -121,7 +123,7 @@ def put_together(
         The result's nodes and their attributes.
     """
     begun: dict[Key, int] = {}
-    for place, key in enumerate(in_order(graph)):
+    for place, key in enumerate(topological_order(graph)):
         begun.setdefault(group_of[key], place)
     result: nx.DiGraph[Any] = nx.DiGraph(**graph.graph)
     result.add_nodes_from(sorted(shown, key=lambda node: begun[node[0]]))

@@ -150,7 +150,7 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
     return walk.frame()
 
 
-def drawn_critical_path(graph: nx.DiGraph[Any]) -> list[tuple[Any, float, float]]:
+def critical_path_intervals(graph: nx.DiGraph[Any]) -> list[tuple[Any, float, float]]:
     """Return (node, start, end) in seconds for each part of the critical path that has a length."""
     if graph.graph.get("root") not in graph:
         return []

@@ -14,7 +14,7 @@ import pandas as pd
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def plain(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
+def to_serializable(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
     r"""Copy a graph with texts as node keys, and attributes that any format can hold.
 
     A workflow's key stays its ID, unless that begins as JSON does; every other key becomes a
@@ -33,7 +33,7 @@ def plain(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
     Examples
     --------
     >>> import networkx as nx
-    >>> graph = plain(dbos_notebook.connect(example_database).graph("checkout-1"))
+    >>> graph = to_serializable(dbos_notebook.connect(example_database).graph("checkout-1"))
     >>> again = nx.node_link_graph(nx.node_link_data(graph, edges="edges"), edges="edges")
     >>> again.nodes['["checkout-1", 3]']["name"]
     'charge'

@@ -12,15 +12,15 @@ import networkx as nx
 import pandas as pd
 
 from dbos_notebook.errors import GraphError, nearest
-from dbos_notebook.graphs.build import uncollected
-from dbos_notebook.graphs.contraction import put_together, without, without_joins
-from dbos_notebook.graphs.similarity import Alike, Key, SimilaritySource
-from dbos_notebook.graphs.validation import check_graph, is_folded, texts
+from dbos_notebook.graphs.build import garbage_collection_paused
+from dbos_notebook.graphs.contraction import contract, remove_joins, remove_nodes
+from dbos_notebook.graphs.similarity import Key, Similarity, WorkflowTree
+from dbos_notebook.graphs.validation import check_graph, is_folded, string_list
 from dbos_notebook.status import FAILED_STATUSES, STATUSES_BY_SEVERITY, severity_rank
 
-FEW_LEVELS = 3
+MIN_LEVELS = 3
 """So many levels of a deep tree are worth a group."""
-FEW_FAILURES = 3
+MAX_SINGLE_FAILURES = 3
 """So many failures of a kind are shown one by one; more become a group of failures."""
 
 
@@ -44,7 +44,7 @@ class Level:
 
     run: int = 3
     patterns: bool = False
-    alike: Alike = "exactly"
+    alike: Similarity = "exactly"
     deepest: int | None = None
     stretches: Literal["between failures", "all"] | None = None
 
@@ -110,7 +110,7 @@ class FoldPlan:
     Without ``opened`` it is a trial, given up where it goes over the budget.
     """
 
-    source: SimilaritySource
+    source: WorkflowTree
     level: Level
     budget: int
     opened: Collection[str] | None = None
@@ -140,7 +140,7 @@ class FoldPlan:
         spine = self.source.spine
         ends = max(3, self.budget // 12)
         middle = spine[ends:-ends]
-        if len(middle) >= FEW_LEVELS and self.source.spine_size() > max(6 * ends, self.budget // 2):
+        if len(middle) >= MIN_LEVELS and self.source.spine_size() > max(6 * ends, self.budget // 2):
             name = self.source.nodes[middle[0]].get("name", "")
             within = spine[ends - 1]
             self._add_levels(middle, f"levels of {name} from {json.dumps(middle[0])}", within)
@@ -198,7 +198,9 @@ class FoldPlan:
                 repeats = len(whole) // run.period if entire else None
                 yield _Part(whole, "whole", repeats, number)
             for some in failed.values():
-                yield _Part(some, "alone" if len(some) <= FEW_FAILURES else "failed", None, number)
+                yield _Part(
+                    some, "alone" if len(some) <= MAX_SINGLE_FAILURES else "failed", None, number
+                )
             if alone:
                 yield _Part(alone, "alone", None, number)
 
@@ -257,7 +259,7 @@ class FoldPlan:
             alike.setdefault((failure, kind, part), []).append(child)
         for (failure, *_), members in alike.items():
             closed = level.deepest is not None and source.depth[members[0]] >= level.deepest
-            few = 1 if failure is None or level.alike == "anyhow" else FEW_FAILURES
+            few = 1 if failure is None or level.alike == "anyhow" else MAX_SINGLE_FAILURES
             if len(members) > few:
                 shown += self._show(members, parent)
             elif closed:
@@ -410,9 +412,9 @@ def _times(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-BOOKKEEPING = frozenset({"get_event", "get_result", "other", "set_event", "sleep", "stream"})
-"""The operations that ``hide={"bookkeeping"}`` stands for."""
-OPERATIONS = BOOKKEEPING | {"recv", "send", "start_child", "step"}
+SYSTEM_OPERATIONS = frozenset({"get_event", "get_result", "other", "set_event", "sleep", "stream"})
+"""The operations that ``hide={"system"}`` stands for."""
+OPERATIONS = SYSTEM_OPERATIONS | {"recv", "send", "start_child", "step"}
 
 
 def fold(
@@ -445,8 +447,8 @@ def fold(
         groups stay as they are. Names of groups that are not there change nothing, so that a
         view may keep them while a run goes on.
     hide
-        Operations to leave out ("sleep", "set_event", …), or "bookkeeping" for all of
-        ``fold.BOOKKEEPING``. What failed is not hidden.
+        Operations to leave out ("sleep", "set_event", …), or "system" for all of
+        ``fold.SYSTEM_OPERATIONS``. What failed is not hidden.
 
     Returns
     -------
@@ -464,40 +466,40 @@ def fold(
     >>> graph = dbos_notebook.connect(example_database).graph("checkout-1")
     >>> len(graph), len(fold(graph)), len(fold(graph, budget=8))
     (14, 14, 6)
-    >>> [node["name"] for _, node in fold(graph, hide="bookkeeping").nodes.items()][:4]
+    >>> [node["name"] for _, node in fold(graph, hide="system").nodes.items()][:4]
     ['checkout', 'validate', 'charge', 'ship']
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise GraphError(f"budget takes a whole number above 0, not {budget!r}.")
     check_graph(graph)
-    opened = frozenset(texts(open, "open"))
-    graph = without(graph, _hidden(graph, texts(hide, "hide")))
+    opened = frozenset(string_list(open, "open"))
+    graph = remove_nodes(graph, _hidden(graph, string_list(hide, "hide")))
     if len(graph) <= budget:
         return graph.copy()
     if is_folded(graph):
         raise GraphError("This graph is folded. Pass the one that db.graph(...) gave.")
-    with uncollected():
-        source = SimilaritySource.of(graph)
+    with garbage_collection_paused():
+        source = WorkflowTree.of(graph)
         level = next(
             (each for each in LEVELS if not FoldPlan(source, each, budget).excessive), LEVELS[-1]
         )
         plan = FoldPlan(source, level, budget, opened)
-        folded = put_together(graph, plan.group_of(graph), plan.shown(graph))
-        without_joins(folded)
+        folded = contract(graph, plan.group_of(graph), plan.shown(graph))
+        remove_joins(folded)
     return folded
 
 
 def _hidden(graph: nx.DiGraph[Any], hide: Iterable[str]) -> list[Key]:
     wanted = set(hide)
-    known = sorted(OPERATIONS | {"bookkeeping"})
+    known = sorted(OPERATIONS | {"system"})
     if unknown := wanted.difference(known):
         word = min(unknown, key=str)
         raise GraphError(
             f"hide takes operations, and {word!r} is none.{nearest(word, known)} "
             f"Use some of: {', '.join(known)}."
         )
-    if "bookkeeping" in wanted:
-        wanted |= BOOKKEEPING
+    if "system" in wanted:
+        wanted |= SYSTEM_OPERATIONS
     return [
         key
         for key, node in graph.nodes.items()

@@ -78,7 +78,7 @@ class Times:
         )
         return Run(span.created / 1000, enqueued, begun, span.ended / 1000, over, span.lost)
 
-    def took(self, key: Any) -> str:
+    def duration(self, key: Any) -> str:
         """Say how long a workflow ran, or has run; ``""`` where it is not known."""
         duration = self._graph.nodes[key].get("duration")
         run = self.workflow(key)
@@ -87,9 +87,9 @@ class Times:
         if not self.coarse:
             return text.duration(duration)
         lasted = run.ended - run.began
-        return text.duration(lasted, approximate=self._runs.to_the_second(key))
+        return text.duration(lasted, approximate=self._runs.is_approximate(key))
 
-    def waited(self, key: Any) -> str:
+    def queue_wait(self, key: Any) -> str:
         """Say how long a workflow waited on a queue, or has waited; ``""``: not known, or not."""
         run = self.workflow(key)
         if run is None or run.enqueued is None:
@@ -99,18 +99,18 @@ class Times:
             return text.duration(wait, approximate=True)
         return text.duration((run.ended if run.began is None else run.began) - run.enqueued)
 
-    def again(self, key: Any) -> bool:
+    def ran_before(self, key: Any) -> bool:
         """Whether it is recorded that a workflow ran before its latest run."""
-        return self._runs.again(key)
+        return self._runs.ran_before(key)
 
-    def said(self, key: Any) -> str:
+    def summary(self, key: Any) -> str:
         """Say how long a workflow ran, or else how long it waited."""
         run = self.workflow(key)
         if run is None or run.began is not None or run.lost:
-            return self.took(key)
+            return self.duration(key)
         if run.over:
             return self.unstarted(key)
-        waited = self.waited(key)
+        waited = self.queue_wait(key)
         if not waited and self._graph.nodes[key].get("status") == "DELAYED":
             return self.delayed(key).removeprefix("delayed").strip()
         return f"has waited {waited}" if waited else ""
@@ -123,7 +123,7 @@ class Times:
     def unstarted(self, key: Any) -> str:
         """Say how a workflow was cancelled before its latest run; ``""``: it was not."""
         found = self._runs.unstarted(key)
-        return "" if found is None else describe_unstarted(found, self.waited(key))
+        return "" if found is None else describe_unstarted(found, self.queue_wait(key))
 
     def step(self, key: Any) -> tuple[float, float] | None:
         """Return when a step began and ended; ``None``: not known."""
@@ -144,12 +144,12 @@ class Times:
             return None
         return start, max(start, end)
 
-    def older(self, key: Any) -> str:
+    def origin(self, key: Any) -> str:
         """Say where a step is from that did not run in the latest run of its workflow."""
         return {
             "copied": "copied from the original",
             "earlier": "from an earlier run",
-        }.get(self._runs.older(key), "")
+        }.get(self._runs.origin(key), "")
 
 
 def seconds(time: Any) -> float | None:
@@ -303,7 +303,7 @@ class Runs:
             return None
         return Span(created, enqueued, begun, ended if begun is None else max(begun, ended))
 
-    def older(self, key: Key) -> str:
+    def origin(self, key: Key) -> str:
         """Say where a step is from that did not run in its workflow's latest run.
 
         ``"copied"``: from the workflow that this one was forked from. ``"earlier"``: from an
@@ -326,14 +326,14 @@ class Runs:
             return "earlier" if end < milliseconds(owner["started_at"]) else ""
         return ""
 
-    def again(self, workflow_id: Key) -> bool:
+    def ran_before(self, workflow_id: Key) -> bool:
         """Whether it is recorded that a workflow ran before its latest run."""
         node = self._nodes.get(workflow_id, {})
         if "dequeued_at" not in node or "enqueued_at" in node:
             return False
         steps = self._steps.get(workflow_id, ())
         return node.get("recovery_attempts", 0) > 1 or any(
-            self.older(key) == "earlier" for key in steps
+            self.origin(key) == "earlier" for key in steps
         )
 
     def unstarted(self, workflow_id: Key) -> Unstarted | None:
@@ -348,7 +348,7 @@ class Runs:
         before: bool | None = None
         if "enqueued_at" in node:
             before = False
-        elif any(self.older(key) == "earlier" for key in keys):
+        elif any(self.origin(key) == "earlier" for key in keys):
             before = True
         since = span.created
         if "delay_until" in node:
@@ -356,7 +356,7 @@ class Runs:
         rounding = SECOND if self.coarse else 0
         return Unstarted(before, since > span.ended, max(0, span.ended - since + rounding))
 
-    def to_the_second(self, workflow_id: Key) -> bool:
+    def is_approximate(self, workflow_id: Key) -> bool:
         """Whether how long a workflow ran is known to the second only, as no steps say more."""
         span = self.span(workflow_id) if self.coarse else None
         if span is None or span.begun is None:
@@ -377,7 +377,7 @@ class Runs:
         steps = [
             step
             for key in self._steps.get(workflow_id, ())
-            if (step := _timed(key, self._nodes[key])) is not None and not self.older(key)
+            if (step := _timed(key, self._nodes[key])) is not None and not self.origin(key)
         ]
         first = min((step.start for step in steps), default=None)
         last = max((step.end for step in steps), default=None)
@@ -455,7 +455,7 @@ class Spans:
 
     def own_steps(self, workflow_id: str) -> list[Step]:
         """Return those that ran in its latest run."""
-        return [step for step in self.steps(workflow_id) if not self._runs.older(step.key)]
+        return [step for step in self.steps(workflow_id) if not self._runs.origin(step.key)]
 
     def starter(self, workflow_id: str, child: str) -> Step | None:
         """Return the first step of a workflow that started a child."""

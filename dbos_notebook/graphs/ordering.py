@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-FEW_EDGES, EDGES_EACH = 64, 4
+MAX_EDGES, MAX_EDGES_PER_STEP = 64, 4
 """A workflow may have so many edges, or so many for each step; beyond, joins stand in."""
 
 
@@ -37,12 +37,12 @@ class Order:
     last: Sequence[int] = ()
 
 
-def in_sequence(count: int) -> Order:
+def sequential_order(count: int) -> Order:
     """Order steps one after another, as their function_ids have it.
 
     Examples
     --------
-    >>> in_sequence(3).edges
+    >>> sequential_order(3).edges
     [(0, 1), (1, 2)]
     """
     if not count:
@@ -50,7 +50,7 @@ def in_sequence(count: int) -> Order:
     return Order([(one, one + 1) for one in range(count - 1)], 0, (0,), (count - 1,))
 
 
-def is_sequence(starts: Sequence[int | None], ends: Sequence[int | None]) -> bool:
+def is_sequential(starts: Sequence[int | None], ends: Sequence[int | None]) -> bool:
     """Whether each step has times and ended before the next one started."""
     reached = None
     for start, end in zip(starts, ends, strict=True):
@@ -62,7 +62,7 @@ def is_sequence(starts: Sequence[int | None], ends: Sequence[int | None]) -> boo
     return True
 
 
-def in_time(starts: Sequence[int | None], ends: Sequence[int | None]) -> Order:
+def order_by_time(starts: Sequence[int | None], ends: Sequence[int | None]) -> Order:
     """Order steps by when they started and were completed.
 
     Parameters
@@ -88,12 +88,12 @@ def in_time(starts: Sequence[int | None], ends: Sequence[int | None]) -> Order:
     --------
     Two steps at once, and one after both:
 
-    >>> order = in_time([0, 1, 6], [5, 6, 9])
+    >>> order = order_by_time([0, 1, 6], [5, 6, 9])
     >>> order.edges, order.first, order.last
     ([(0, 2), (1, 2)], (0, 1), (2,))
     """
-    if is_sequence(starts, ends):
-        return in_sequence(len(starts))
+    if is_sequential(starts, ends):
+        return sequential_order(len(starts))
     count = len(starts)
     whole = Order()
     begun = 0  # where the run of steps with times began
@@ -131,8 +131,8 @@ def _append(whole: Order, part: Order, offset: int, count: int, total: int) -> N
 
 
 def _interval_order(starts: Sequence[int], ends: Sequence[int]) -> Order:
-    if is_sequence(starts, ends):
-        return in_sequence(len(starts))
+    if is_sequential(starts, ends):
+        return sequential_order(len(starts))
     count = len(starts)
     # The function_id breaks ties, so no two steps precede each other.
     by_end = sorted((end, place) for place, end in enumerate(ends))
@@ -144,7 +144,7 @@ def _interval_order(starts: Sequence[int], ends: Sequence[int]) -> Order:
     )
     blocks = blocks[1:]
     direct = sum((high - low) * len(later) for low, high, later in blocks)
-    if direct <= max(FEW_EDGES, EDGES_EACH * count):
+    if direct <= max(MAX_EDGES, MAX_EDGES_PER_STEP * count):
         order.edges = [
             (by_end[earlier][1], place)
             for low, high, later in blocks

@@ -13,11 +13,11 @@ import networkx as nx
 from dbos_notebook.status import FAILED_STATUSES
 
 Key = Hashable
-LONGEST_PATTERN = 12
+MAX_PATTERN = 12
 """So many steps may make the body of a loop that is recognised."""
-DEEP = 24
+MIN_SPINE_DEPTH = 24
 """From so many workflows one below the other on, a tree is followed down its deepest path."""
-Alike = Literal["exactly", "loosely", "by name", "anyhow"]
+Similarity = Literal["exactly", "loosely", "by name", "anyhow"]
 
 
 class RepeatedRun(NamedTuple):
@@ -28,7 +28,7 @@ class RepeatedRun(NamedTuple):
 
 
 @dataclass
-class SimilaritySource:
+class WorkflowTree:
     """An execution graph as a tree: workflows, their steps in order, and their children.
 
     Attributes
@@ -55,7 +55,7 @@ class SimilaritySource:
     stretches: dict[Hashable, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: nx.DiGraph[Any]) -> SimilaritySource:
+    def of(cls, graph: nx.DiGraph[Any]) -> WorkflowTree:
         """Read the tree off a graph."""
         nodes: dict[Key, Mapping[str, Any]] = dict(graph.nodes.items())
         source = cls(nodes, root=graph.graph.get("root"))
@@ -84,7 +84,7 @@ class SimilaritySource:
         """Whether it led to the root's failure, and so must be seen."""
         return bool(self.nodes[key].get("on_failing_path"))
 
-    def like(self, key: Key) -> Hashable:
+    def step_kind(self, key: Key) -> Hashable:
         """Return what like steps have in common."""
         node = self.nodes[key]
         if "function_id" not in node:
@@ -96,8 +96,8 @@ class SimilaritySource:
         steps = self.steps_of.get(workflow_id, [])
         # As numbers, which are compared faster than names.
         numbers: dict[Hashable, int] = {}
-        likes = [numbers.setdefault(self.like(step), len(numbers)) for step in steps]
-        longest = LONGEST_PATTERN if patterns else 1
+        likes = [numbers.setdefault(self.step_kind(step), len(numbers)) for step in steps]
+        longest = MAX_PATTERN if patterns else 1
         place = 0
         while place < len(steps):
             period, covered = 1, 1
@@ -130,7 +130,7 @@ class SimilaritySource:
         path = [one for one in self.depth if self.on_path(one)]
         if not path and self.depth:
             deepest = max(self.depth, key=self.depth.__getitem__)
-            if self.depth[deepest] >= DEEP:
+            if self.depth[deepest] >= MIN_SPINE_DEPTH:
                 parents = {
                     child: parent
                     for parent, children in self.children_of.items()
@@ -171,7 +171,7 @@ class SimilaritySource:
             node = self.nodes[workflow_id]
             head = node.get("name"), self.failure(workflow_id)
             steps = [
-                (*self.like(step), self.failure(step))  # type: ignore[misc]
+                (*self.step_kind(step), self.failure(step))  # type: ignore[misc]
                 for step in self.steps_of.get(workflow_id, ())
             ]
             children = self.children_of.get(workflow_id, ())
@@ -181,7 +181,7 @@ class SimilaritySource:
             loose[workflow_id] = numbers.setdefault(kinds, len(numbers))
         return exact, loose
 
-    def shape(self, workflow_id: str, alike: Alike) -> Hashable:
+    def shape(self, workflow_id: str, alike: Similarity) -> Hashable:
         """Return what alike workflows have in common."""
         if alike == "anyhow":
             return None

@@ -35,7 +35,7 @@ def is_folded(graph: nx.DiGraph[Any]) -> bool:
     return any(node.get("kind") == "group" for node in graph.nodes.values())
 
 
-def texts(value: Iterable[str], name: str) -> list[str]:
+def string_list(value: Iterable[str], name: str) -> list[str]:
     """Return one text or several as a list."""
     if isinstance(value, str):
         return [value]
@@ -50,7 +50,7 @@ def texts(value: Iterable[str], name: str) -> list[str]:
     return found
 
 
-def share(value: float, name: str) -> float:
+def check_fraction(value: float, name: str) -> float:
     """Return a number from 0 on."""
     known = isinstance(value, int | float) and not isinstance(value, bool)
     if not known or not 0 <= value < math.inf:
@@ -58,7 +58,7 @@ def share(value: float, name: str) -> float:
     return value
 
 
-def span(value: str | pd.Timedelta, name: str) -> pd.Timedelta:
+def check_duration(value: str | pd.Timedelta, name: str) -> pd.Timedelta:
     """Return a span of time, which is not negative."""
     found = None
     # A number has no unit: pandas would take it for nanoseconds.

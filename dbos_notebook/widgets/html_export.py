@@ -137,7 +137,7 @@ def fallback(store: Store, run: RunData) -> str:
         "run.html.j2",
         store,
         row=run.row,
-        took=Times(run.graph).took(run.workflow_id),
+        took=Times(run.graph).duration(run.workflow_id),
         forks=run.forks,
         image=image,
         alt=f"Execution graph of {run.workflow_id}",
@@ -187,7 +187,7 @@ def record(store: Store, run: RunData) -> dict[str, Any]:
     for kind in PICTURES:
         critical = timed and kind == "timeline"
         view: dict[str, Any] = {"picture": kind, "open": [], "critical": critical}
-        shown = run.picture(view).shown
+        shown = run.picture(view).graph
         pictures[json.dumps([kind], separators=(",", ":"))] = run.drawn(view)
         found = [] if shown is None else [k for k, n in shown.nodes.items() if n["kind"] == "group"]
         for key in found[:MOST_GROUPS]:

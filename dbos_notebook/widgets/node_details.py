@@ -30,7 +30,7 @@ def of_node(store: Store, run: RunData, key: Any, view: Mapping[str, Any]) -> di
     """Return what is known of a node, with its payloads decoded."""
     if isinstance(key, str):
         return {"kind": "workflow", **details.itself(store, key)}
-    shown = run.picture(view).shown
+    shown = run.picture(view).graph
     if shown is not None and key in shown and shown.nodes[key]["kind"] == "group":
         return _group(run, shown.nodes[key], key)
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):

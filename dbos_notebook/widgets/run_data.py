@@ -18,7 +18,7 @@ from dbos_notebook import text
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.drawing.diagram import short_id
 from dbos_notebook.drawing.graph_svg import draw
-from dbos_notebook.drawing.timeline import WIDE, timeline
+from dbos_notebook.drawing.timeline import DEFAULT_WIDTH, timeline
 from dbos_notebook.graphs import build
 from dbos_notebook.graphs.intervals import Times
 from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES
@@ -91,7 +91,7 @@ class RunData:
                 session, store.queries, workflow_id, depth=None, forks=False, load_output=results
             )
             forks = details.forks(store, session, workflow_id)
-        graph = build.graph_of(found, workflow_id, str(store.location))
+        graph = build.build_graph(found, workflow_id, str(store.location))
         frame = found.workflows
         (row,) = serialize.workflow_rows(frame[frame["workflow_id"] == workflow_id])
         return cls(workflow_id, graph, row, forks)
@@ -117,7 +117,7 @@ class RunData:
         """Draw it as the browser wants to see it."""
         kind = "timeline" if view.get("picture") == "timeline" else "graph"
         opened = tuple(str(name) for name in view.get("open") or ())
-        hide = ("bookkeeping",) if view.get("hide") else ()
+        hide = ("system",) if view.get("hide") else ()
         direction = view.get("direction") if view.get("direction") in DIRECTIONS else "auto"
         room = int(view.get("room") or 0)
         return self._kept(
@@ -145,7 +145,7 @@ class RunData:
                 hide=hide,
                 theme="light",
                 critical_path=critical,
-                width=min(max(room, TIMELINE[0]), TIMELINE[1]) if room else WIDE,
+                width=min(max(room, TIMELINE[0]), TIMELINE[1]) if room else DEFAULT_WIDTH,
             )
         elif direction == "auto" and room:
             # Time runs to the right wherever the view has room for that, or nearly.
@@ -175,7 +175,7 @@ class RunData:
             "failures": failures[:MOST_FAILURES],
             "more_failures": max(0, len(failures) - MOST_FAILURES),
             "counts": self._counts(),
-            "took": self._times.took(self.workflow_id),
+            "took": self._times.duration(self.workflow_id),
             "unstarted": self._times.unstarted(self.workflow_id),
             "active": self.active,
         }
@@ -226,7 +226,7 @@ class RunData:
     def _timed(self, told: dict[str, Any]) -> dict[str, Any]:
         """Add how long a workflow took as its picture says it, which the steps may refine."""
         if told["kind"] == "workflow" and "duration" in told and told["key"] in self.graph:
-            told["took"] = self._times.took(told["key"])
+            told["took"] = self._times.duration(told["key"])
         return told
 
     def search(self, text: str) -> dict[str, Any]:
@@ -250,7 +250,7 @@ class RunData:
         opened = [str(name) for name in view.get("open") or ()]
         chain = self._chain(key)
         for _ in range(len(chain) + 12):
-            shown = self.picture({**view, "open": opened}).shown
+            shown = self.picture({**view, "open": opened}).graph
             if shown is None or key in shown:
                 break
             holds = {
@@ -357,7 +357,7 @@ def node_in_short(key: Any, node: Mapping[str, Any]) -> dict[str, Any]:
 
 def drawn(picture: Picture) -> dict[str, Any]:
     """Return a picture with its nodes and how they hang together."""
-    shown = picture.shown
+    shown = picture.graph
     keys = list(dict.fromkeys(picture.nodes.values()))
     if shown is None:
         return {"svg": picture.svg, "nodes": [], "edges": []}

@@ -43,7 +43,7 @@ def test_what_is_no_graph(function: Callable[[Any], object], graph: nx.DiGraph[A
     with pytest.raises(dn.GraphError, match="MultiDiGraph"):
         function(nx.MultiDiGraph(graph))
     with pytest.raises(dn.GraphError, match="plain copy"):
-        function(graphs.plain(graph))
+        function(graphs.to_serializable(graph))
 
 
 def test_a_folded_graph_is_not_folded_again(graph: nx.DiGraph[Any]) -> None:
@@ -58,7 +58,7 @@ def test_a_graph_that_was_folded_is_drawn_as_it_is() -> None:
     steps = [step("w", n, n, n + 1, f"step {min(n, 100)}") for n in range(120)]
     folded = graphs.fold(execution_graph(*frames([workflow("w")], steps)), budget=110)
     assert 80 < len(folded) < 110
-    assert dn.draw(folded).shown is folded
+    assert dn.draw(folded).graph is folded
 
 
 def test_a_part_of_a_graph_is_folded() -> None:
@@ -125,6 +125,6 @@ def test_a_step_whose_number_is_none(corpus_sqlite: Callable[[str], Path]) -> No
         graph = db.graph("checkout-1")
         assert ("checkout-1", 4) in graph
         assert ("checkout-1", 2) not in graph
-        assert len(graphs.plain(graph)) == len(graph)
+        assert len(graphs.to_serializable(graph)) == len(graph)
         assert len(graphs.critical_path(graph))
         assert db.timeline("checkout-1").svg

@@ -118,7 +118,7 @@ def test_sleeps_say_when_they_wake(client: dn.Client, every_graph: dict[str, nx.
 
 def test_written_and_read_again(every_graph: dict[str, nx.DiGraph]) -> None:
     for root, graph in every_graph.items():
-        flat = graphs.plain(graph)
+        flat = graphs.to_serializable(graph)
         assert len(flat) == len(graph)
         text = json.dumps(nx.node_link_data(flat, edges="edges"))
         same(nx.node_link_graph(json.loads(text), edges="edges"), flat)
