@@ -39,9 +39,9 @@ bench: $(READY) ## Measure against DBOSClient and raw COPY; SIZE=small in two mi
 	$(BIN)/python scripts/system_packages.py chromium
 	$(BIN)/python -m benchmarks $(SIZE)
 
-docs: $(READY) ## Build the documentation into build/docs
-	$(BIN)/python scripts/reference.py --check
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+docs: $(READY) ## Build the documentation into build/docs; executes its pages if the package changed
+	rm -rf build/docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs build/docs
 	@echo "build/docs/index.html"
 
 screenshots: $(READY) ## Take the widgets' pictures in docs/screenshots, in a real JupyterLab

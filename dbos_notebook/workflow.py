@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbos_notebook.errors import WorkflowNotFoundError
-from dbos_notebook.payloads.recorded_errors import shown
+from dbos_notebook.payloads.recorded_errors import describe
 from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
@@ -272,4 +272,4 @@ def shortened(value: Any) -> str:
     >>> len(shortened("x" * 1000))
     200
     """
-    return sanitize(shown(value), SHOWN_CHARACTERS)
+    return sanitize(describe(value), SHOWN_CHARACTERS)

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/pictures.md: real runs of two applications on a real Postgres.
+"""Draw the pictures of docs/gallery.md: real runs of two applications on a real Postgres.
 
 Run it as ``python scripts/gallery.py``; it needs the extra "test".
 """
@@ -28,15 +28,17 @@ def pictures(gallery: dn.Client, shop: dn.Client) -> dict[str, Callable[[], dn.P
 
     def compared() -> dn.Picture:
         original, fork = (shop.graph(each, load_output=True) for each in (ORIGINAL, FORK))
-        return dn.draw(graphs.compare(original, fork).graph, hide=["stream"])
+        return dn.draw(graphs.compare(original, fork), hide=["stream"])
 
     return {
         "failure": lambda: dn.draw(gallery.graph("order-17")),
-        "failure-timeline": lambda: gallery.timeline("order-17"),
+        "failure-timeline": lambda: gallery.timeline("order-17", critical_path=True),
         "concurrency": lambda: dn.draw(gallery.graph("report-march"), critical_path=True),
-        "concurrency-timeline": lambda: gallery.timeline("report-march", theme="dark"),
+        "concurrency-timeline": lambda: gallery.timeline(
+            "report-march", theme="dark", critical_path=True
+        ),
         "folded": lambda: dn.draw(gallery.graph("import-march")),
-        "folded-timeline": lambda: gallery.timeline("import-march"),
+        "folded-timeline": lambda: gallery.timeline("import-march", critical_path=True),
         "fork": compared,
         "running-timeline": lambda: shop.timeline("unpaid-0-1.0-0001"),
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dbos_notebook.html import environment
-from dbos_notebook.payloads.recorded_errors import shown
+from dbos_notebook.payloads.recorded_errors import describe
 from dbos_notebook.text import duration, sanitize, sanitize_lines
 
 if TYPE_CHECKING:
@@ -124,5 +124,5 @@ def workflow_card(
 
 def _value(value: Any) -> dict[str, str]:
     # Arrays and data frames have several lines.
-    full = sanitize_lines(shown(value), MAX_CHARACTERS)
+    full = sanitize_lines(describe(value), MAX_CHARACTERS)
     return {"short": sanitize(full, SHOWN_CHARACTERS), "full": full}

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from dbos_notebook.errors import FilterError, TruncatedWarning
 from dbos_notebook.payloads import FORMATS, Opaque, RecordedError, Undecoded, decode
-from dbos_notebook.payloads.decoders import Decoder, inert, recorded_error
+from dbos_notebook.payloads.decoders import Decoder, decode_error, decode_inert
 from dbos_notebook.status import FAILED_STATUSES, STATUSES
 from dbos_notebook.tables import timing
 from dbos_notebook.tables.columns import ERROR, FIRST_MS, LAST_MS, RECORDED, TEXT, Column
@@ -149,7 +149,7 @@ def derive(
     batch: pa.RecordBatch,
     columns: Sequence[Column],
     now: dt.datetime,
-    decoder: Decoder = inert,
+    decoder: Decoder = decode_inert,
 ) -> pa.RecordBatch:
     """Give the columns their Arrow types and add the derived ones.
 
@@ -233,13 +233,13 @@ def _words(
 def _stored_words(text: str, form: str | None, decoder: Decoder) -> tuple[str | None, str]:
     if len(text) <= _SHORT and (form is None or form in FORMATS):
         return _known_words(text, form)
-    return _error_words(recorded_error(text, form, decoder))
+    return _error_words(decode_error(text, form, decoder))
 
 
 @functools.lru_cache(maxsize=8_192)
 def _known_words(text: str, form: str | None) -> tuple[str | None, str]:
     # Kept, because boards and lists read the same failures again and again.
-    return _error_words(inert(text, form, "error"))
+    return _error_words(decode_inert(text, form, "error"))
 
 
 def _scattered(place: pa.Array, words: tuple[pa.DictionaryArray, pa.Array]) -> dict[str, pa.Array]:
@@ -304,7 +304,7 @@ def _one_of(status: pa.Array, names: Sequence[str]) -> pa.Array:
 
 
 def to_frame(
-    batches: Iterable[pa.RecordBatch], columns: Sequence[Column], decoder: Decoder = inert
+    batches: Iterable[pa.RecordBatch], columns: Sequence[Column], decoder: Decoder = decode_inert
 ) -> pd.DataFrame:
     """Turn batches into one DataFrame with the dtypes of the vocabulary.
 

@@ -56,7 +56,7 @@ INTERNAL_QUEUE = "_dbos_internal_queue"
 """Where DBOS puts forks, scheduled, resumed and recovered workflows unless told otherwise."""
 
 SECOND = 1000
-"""Milliseconds. SQLite databases hold whole seconds (see docs/reading.md), and clocks differ."""
+"""Milliseconds. SQLite databases hold whole seconds (see docs/times.md), and clocks differ."""
 
 RAN_BEFORE = Column(
     "_ran_before", "boolean", "Whether a recorded step is older than the latest run.", "_ran_before"

@@ -1,9 +1,8 @@
-"""The notebook of an investigation runs as ``make demo`` runs it, and the page's examples do."""
+"""The notebook of an investigation runs as ``make demo`` runs it."""
 
 from __future__ import annotations
 
 import base64
-import doctest
 import re
 from pathlib import Path
 
@@ -30,17 +29,3 @@ def test_it_leads_to_the_step_and_the_reason(
     assert any("critical path" in each for each in pictures)
     # Notes of orders, which the notebook shows with their inputs.
     assert "<script>alert('boo')" not in page
-
-
-def test_the_page_on_pictures() -> None:
-    done = doctest.testfile(
-        str(ROOT / "docs" / "pictures.md"),
-        module_relative=False,
-        globs={"example_database": str(ROOT / "tests" / "corpus" / "dbos-3.4.0.sqlite")},
-        optionflags=doctest.NORMALIZE_WHITESPACE,
-        encoding="utf-8",
-    )
-    assert done.attempted > 5
-    assert done.failed == 0
-    shown = set(re.findall(r"\(pictures/([\w-]+\.svg)\)", (ROOT / "docs/pictures.md").read_text()))
-    assert shown == {each.name for each in (ROOT / "docs" / "pictures").iterdir()}
