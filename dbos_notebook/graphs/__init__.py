@@ -1,7 +1,6 @@
-"""Execution graphs as networkx graphs: making, folding, explaining and comparing them.
+"""Build, fold, analyze and compare execution graphs, as functions over ``networkx.DiGraph``.
 
-Plain functions over ``networkx.DiGraph``. Nothing here draws; ``pictures`` does. docs/graphs.md
-says what nodes and edges mean.
+docs/graphs.md documents the attributes of nodes and edges. ``drawing`` makes pictures of graphs.
 """
 
 from dbos_notebook.graphs.build import execution_graph
