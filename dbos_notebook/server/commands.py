@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dbos_notebook.database.location import ENVIRONMENT_VARIABLE, locate
 from dbos_notebook.demo.runner import run
-from dbos_notebook.demo.workload import SMALLEST
+from dbos_notebook.demo.workload import MIN_WORKFLOWS
 from dbos_notebook.errors import LocationError, MissingPackageError, OutputError
 
 FOLDER = "dbos_notebooks"
@@ -265,8 +265,8 @@ def _run(arguments: list[str], environment: dict[str, str]) -> int:
 
 def demo(database: str, workflows: int, seed: int, *, force: bool = False) -> int:
     """Run the demo application and say how to open what it wrote; return the exit status."""
-    if workflows < SMALLEST:
-        raise LocationError(f"--workflows {workflows} is too few: take at least {SMALLEST}.")
+    if workflows < MIN_WORKFLOWS:
+        raise LocationError(f"--workflows {workflows} is too few: take at least {MIN_WORKFLOWS}.")
     # disable=None: a bar on a terminal, nothing in a pipe.
     with tqdm(total=workflows, unit=" workflows", disable=None) as bar:
 

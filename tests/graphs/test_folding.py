@@ -236,7 +236,9 @@ def test_bookkeeping_is_hidden_and_order_stays(talk: dn.Client) -> None:
 
 def test_what_makes_no_sense_is_told(talk: dn.Client) -> None:
     graph = talk.graph("fan")
-    with pytest.raises(dn.GraphError, match=r"'slep' is none\. Did you mean 'sleep'"):
+    with pytest.raises(
+        dn.GraphError, match=r"'slep', which is no operation\. Did you mean 'sleep'"
+    ):
         fold(graph, hide=["slep"])
     for budget in (0, True, 2.5):
         with pytest.raises(dn.GraphError, match="budget takes"):
