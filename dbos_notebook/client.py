@@ -22,7 +22,7 @@ from dbos_notebook.control.repair import Repair, RepairFork
 from dbos_notebook.database import open_reader
 from dbos_notebook.database.location import check_name, locate
 from dbos_notebook.errors import FilterError, LocationError, NotCopyableError, TrustWarning, nearest
-from dbos_notebook.payloads.decoders import Decoder, Readers, Trusted, inert
+from dbos_notebook.payloads.decoders import Decoder, ReaderDecoder, TrustedDecoder, decode_inert
 from dbos_notebook.store import Store
 from dbos_notebook.tables import aggregates, frames, listings, streaming
 from dbos_notebook.tables.columns import STEP, WORKFLOW
@@ -146,9 +146,9 @@ def connect(
     check_name("schema", schema)
     if application_name is not None:
         check_name("application_name", application_name)
-    decoder: Decoder = Trusted(serializer) if trust_payloads else inert
+    decoder: Decoder = TrustedDecoder(serializer) if trust_payloads else decode_inert
     if payload_readers is not None:
-        decoder = Readers(payload_readers, decoder)
+        decoder = ReaderDecoder(payload_readers, decoder)
     if serializer is not None and not trust_payloads:
         raise LocationError(
             f"serializer={serializer!r} would run code; it needs trust_payloads=True as well."

@@ -1,9 +1,9 @@
 """Workflow statuses and control outcomes: groups, order, labels, marks and colors, defined once.
 
-Python imports from here, templates get it from Python, and ``widgets.bundle`` writes it for
-JavaScript and CSS. The colors are Okabe and Ito's, which color-blind readers can tell apart,
-darkened or lightened until they are legible. Color is never the only signal: every status also
-has a mark of its own shape.
+Python imports from here; templates get it through ``html.environment``, JavaScript and CSS through
+``widgets/bundle.py``. The colors are Okabe and Ito's, which color-blind readers can tell apart,
+darkened or lightened until they are legible. Color is never the only signal: every status also has
+a mark of its own shape.
 """
 
 from __future__ import annotations
@@ -108,8 +108,6 @@ class StatusStyle:
         The paths of the mark.
     light, dark
         Its colors on a light and on a dark background.
-    any_background
-        A text color for HTML whose background is unknown.
     """
 
     label: str
@@ -118,7 +116,6 @@ class StatusStyle:
     mark: tuple[MarkPath, ...]
     light: StatusColors
     dark: StatusColors
-    any_background: str
 
 
 def circle(radius: float) -> str:
@@ -143,7 +140,6 @@ STATUS_STYLES = {
         (_RING, MarkPath("M0-3.6V0L2.6 1.8", stroke="status", width=1.5)),
         StatusColors("#8a7d00", "#f9f6d6", "#645a00"),
         StatusColors("#d8cc4a", "#2a2810", "#e6dd80"),
-        "#a8741a",
     ),
     "ENQUEUED": StatusStyle(
         "enqueued",
@@ -157,7 +153,6 @@ STATUS_STYLES = {
         ),
         StatusColors("#a87400", "#fdf3dc", "#7a5400"),
         StatusColors("#e6a93a", "#2f2410", "#f0c470"),
-        "#a8741a",
     ),
     "PENDING": StatusStyle(
         "running",
@@ -166,7 +161,6 @@ STATUS_STYLES = {
         (_RING, MarkPath("M-1.8-3.2L3.4 0L-1.8 3.2Z", fill="status")),
         StatusColors("#0072b2", "#e3f1fa", "#005a8d"),
         StatusColors("#56b4e9", "#0d2637", "#86cbf2"),
-        "#2f7fd1",
     ),
     "SUCCESS": StatusStyle(
         "succeeded",
@@ -178,7 +172,6 @@ STATUS_STYLES = {
         ),
         StatusColors("#00855f", "#e6f5ef", "#00624a"),
         StatusColors("#2fbf95", "#0f2a23", "#5fd6b3"),
-        "#1a8754",
     ),
     "ERROR": StatusStyle(
         "failed",
@@ -190,7 +183,6 @@ STATUS_STYLES = {
         ),
         StatusColors("#c43d00", "#fdeae1", "#a33200"),
         StatusColors("#ff7a45", "#3a1a0d", "#ff9d75"),
-        "#d1483f",
     ),
     "CANCELLED": StatusStyle(
         "cancelled",
@@ -199,7 +191,6 @@ STATUS_STYLES = {
         (_RING, MarkPath("M-4.2 4.2L4.2-4.2", stroke="status", width=1.6)),
         StatusColors("#6e7781", "#eceff1", "#4d555e"),
         StatusColors("#8b949e", "#1f252c", "#b3bcc5"),
-        "inherit",
     ),
     "MAX_RECOVERY_ATTEMPTS_EXCEEDED": StatusStyle(
         "recovery limit exceeded",
@@ -211,7 +202,6 @@ STATUS_STYLES = {
         ),
         StatusColors("#a63d7c", "#f8e6f0", "#842e62"),
         StatusColors("#dd8fba", "#331c29", "#ecb3d2"),
-        "#b3558c",
     ),
     "": StatusStyle(
         "unknown",
@@ -220,7 +210,6 @@ STATUS_STYLES = {
         (_RING, MarkPath(circle(1.6), fill="status")),
         StatusColors("#6e7781", "#f6f8fa", "#4d555e"),
         StatusColors("#8b949e", "#161b22", "#b3bcc5"),
-        "inherit",
     ),
 }
 """By status; ``""`` stands for a status that is missing or unknown to this version."""
@@ -260,28 +249,20 @@ def severity_rank(status: object) -> int:
     return STATUSES_BY_SEVERITY.index(str(status)) if known else len(STATUSES_BY_SEVERITY)
 
 
-def status_css(selector: str, background: Literal["light", "dark", "any"] = "any") -> str:
-    """Return CSS rules that color text by status.
+def status_css(selector: str) -> str:
+    """Return CSS rules that color text by status, legible on a light and on a dark background.
 
     Parameters
     ----------
     selector
         A selector in which ``{}`` stands for the status.
-    background
-        What the text stands on.
 
     Examples
     --------
-    >>> ".chip.ERROR{color:#a33200}" in status_css(".chip.{}", "light")
+    >>> ".card .ERROR{color:#c43d00}" in status_css(".card .{}")
     True
     """
-    rules = []
-    for status in STATUSES:
-        style = STATUS_STYLES[status]
-        colors = {
-            "light": style.light.text,
-            "dark": style.dark.text,
-            "any": style.any_background,
-        }
-        rules.append(f"{selector.replace('{}', status)}{{color:{colors[background]}}}")
-    return "".join(rules)
+    return "".join(
+        f"{selector.replace('{}', status)}{{color:{STATUS_STYLES[status].light.line}}}"
+        for status in STATUSES
+    )

@@ -1,71 +1,126 @@
-"""Strings made safe and short for one line, and times, sizes and counts as people read them."""
+"""Format strings, numbers, durations and times for people: sanitize, truncate, measure, write.
+
+Everything here returns plain strings; ``html.py`` is the one place that makes markup.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import re
 import unicodedata
-from typing import Any
 
 import pandas as pd
 
-# Control characters of both sets, what turns or hides text, line ends of Unicode's, and halves of
-# surrogate pairs, which no encoding takes. The joiners, U+200C and U+200D, are part of ordinary
-# Persian and of many emoji, and stay.
-_UNFIT = re.compile(
+# C0 and C1 controls, bidirectional and invisible characters, Unicode's line separators, and lone
+# surrogates, which no encoding accepts. The joiners U+200C and U+200D are kept: ordinary Persian
+# and many emoji contain them.
+_UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 
-def printable(text: object, most: int = 200) -> str:
-    r"""Return a text on one line of at most ``most`` characters, with nothing obeyed or hidden.
+def sanitize(text: object, max_length: int = 200) -> str:
+    r"""Return a value's string on one line, with unsafe characters escaped, truncated.
 
-    Control characters, line ends, overrides of the direction and lone surrogates are shown by
-    their escapes. What is cut off shows as an ellipsis.
+    Control characters, line ends, bidirectional overrides, invisible characters and lone
+    surrogates are written as escapes, so that a terminal or a notebook cannot obey or hide them.
 
     Examples
     --------
-    >>> printable("pay\x1b[2J\nSUCCESS")
+    >>> sanitize("pay\x1b[2J\nSUCCESS")
     'pay\\x1b[2J\\nSUCCESS'
-    >>> printable("x" * 300, most=5)
+    >>> sanitize("x" * 300, max_length=5)
     'xxxx…'
     """
-    # Cut first: of a text of megabytes only its beginning is looked at.
-    whole = text if isinstance(text, str) else str(text)
-    shown = escaped(whole[:most])
-    return shown if len(whole) <= most and len(shown) <= most else shown[: most - 1] + "…"
+    string = text if isinstance(text, str) else str(text)
+    # Truncate first, so that only the beginning of a string of megabytes is searched.
+    safe = escape_unsafe(string[:max_length])
+    return truncate(safe if len(string) <= max_length else safe + "…", max_length)
 
 
-def escaped(text: str) -> str:
-    r"""Return a text in which nothing is obeyed or hidden, whole.
+def sanitize_lines(text: object, max_length: int) -> str:
+    r"""Return a value's string with unsafe characters escaped except line feeds, truncated.
 
     Examples
     --------
-    >>> escaped("pay\u202e\ud800")
+    >>> sanitize_lines("Traceback:\n  \x1b[1mpay", 100)
+    'Traceback:\n  \\x1b[1mpay'
+    """
+    string = text if isinstance(text, str) else repr(text)
+    lines = string[:max_length].split("\n")
+    safe = "\n".join(sanitize(line, max_length) for line in lines)
+    return safe if len(string) <= max_length else safe + "…"
+
+
+def escape_unsafe(text: str) -> str:
+    r"""Return a string with unsafe characters escaped, whole.
+
+    Examples
+    --------
+    >>> escape_unsafe("pay\u202e\ud800")
     'pay\\u202e\\ud800'
     """
-    return _UNFIT.sub(_escaped, text)
+    return _UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return found.group().encode("unicode_escape").decode("ascii")
+def truncate(text: str, max_length: int) -> str:
+    """Return a string of at most ``max_length`` characters; an ellipsis stands for the rest.
+
+    Examples
+    --------
+    >>> truncate("abcdef", 4), truncate("abcd", 4)
+    ('abc…', 'abcd')
+    """
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
-LONGEST_TOOLTIP = 1_000
-MOST_MARKS = 2
-"""Combining marks on one letter: more would paint over the neighbours."""
+MAX_SVG_TEXT = 1_000
+MAX_COMBINING_MARKS = 2
+"""Combining marks per letter: more would be drawn over neighbouring lines."""
 
-# Controls, lone surrogates, what XML forbids, and the characters that reorder their neighbours.
+# Controls, lone surrogates, what XML forbids, and bidirectional and invisible characters.
 _UNDRAWABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
     "\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]+"
 )
 _SPACES = re.compile(r"\s+")
 
-# How wide characters from " " to "~" are, in thousandths of the size: of Helvetica (Arial and
-# Liberation Sans are the same) and DejaVu Sans, the wider, because any of them may be the
-# reader's font.
+
+def sanitize_svg(text: object, max_length: int = MAX_SVG_TEXT) -> str:
+    r"""Return a value's string on one line, without what SVG renderers cannot draw, truncated.
+
+    Examples
+    --------
+    >>> sanitize_svg("a\nb\x1b[31m")
+    'a b [31m'
+    >>> sanitize_svg("x" * 2000, 5)
+    'xxxx…'
+    """
+    string = str(text)
+    # Truncate first, so that a name of 100 kB costs no more than a short one; to twice the
+    # length, because removing characters shortens it.
+    line = _SPACES.sub(" ", _UNDRAWABLE.sub(" ", string[: max_length * 2])).strip()
+    if not line.isascii():
+        line = _limit_combining_marks(line)
+    if len(line) > max_length or len(string) > max_length * 2:
+        line = line[: max_length - 1].rstrip() + "…"
+    return line
+
+
+def _limit_combining_marks(text: str) -> str:
+    kept: list[str] = []
+    marks = 0
+    for character in text:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks <= MAX_COMBINING_MARKS:
+            kept.append(character)
+    return "".join(kept)
+
+
+# The widths of the characters from " " to "~" in thousandths of the font size: the larger of
+# Helvetica (Arial and Liberation Sans are equal) and DejaVu Sans, because the reader may have any.
 _WIDTHS = (
     318, 401, 460, 838, 636, 950, 780, 275, 390, 390, 500, 838, 318, 361, 318, 337,
     636, 636, 636, 636, 636, 636, 636, 636, 636, 636, 337, 337, 838, 838, 838, 556,
@@ -77,44 +132,12 @@ _WIDTHS = (
 _BOLD = 1.12
 
 
-def clean(text: object, longest: int = LONGEST_TOOLTIP) -> str:
-    r"""Return text as one line that any renderer draws, cut at ``longest`` characters.
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
+    """Estimate the width of a line of text, in the unit of the font size.
 
     Examples
     --------
-    >>> clean("a\nb\x1b[31m")
-    'a b [31m'
-    >>> clean("x" * 2000, 5)
-    'xxxx…'
-    """
-    # Cut first: a name of 100 kB costs no more than a short one. Twice the room, because
-    # what is taken out makes it shorter.
-    whole = str(text)
-    line = _SPACES.sub(" ", _UNDRAWABLE.sub(" ", whole[: longest * 2])).strip()
-    line = _without_piles(line)
-    if len(line) > longest or len(whole) > longest * 2:
-        line = line[: longest - 1].rstrip() + "…"
-    return line
-
-
-def _without_piles(text: str) -> str:
-    if text.isascii():
-        return text
-    kept: list[str] = []
-    marks = 0
-    for character in text:
-        marks = marks + 1 if unicodedata.combining(character) else 0
-        if marks <= MOST_MARKS:
-            kept.append(character)
-    return "".join(kept)
-
-
-def width(text: str, size: float, *, bold: bool = False) -> float:
-    """Estimate how wide a line of text is drawn, in the unit of ``size``.
-
-    Examples
-    --------
-    >>> width("iii", 10) < width("MMM", 10) < width("東京都", 10)
+    >>> text_width("iii", 10) < text_width("MMM", 10) < text_width("東京都", 10)
     True
     """
     total = 0
@@ -131,71 +154,83 @@ def width(text: str, size: float, *, bold: bool = False) -> float:
     return total * size / 1000 * (_BOLD if bold else 1)
 
 
-def fit(text: str, size: float, room: float, *, bold: bool = False) -> str:
-    """Cut a clean line at its end until it is at most ``room`` wide.
+def truncate_to_width(text: str, size: float, max_width: float, *, bold: bool = False) -> str:
+    """Truncate a line at its end until it is at most ``max_width`` wide.
 
     Examples
     --------
-    >>> fit("process_payment_of_customer", 10, 80)
+    >>> truncate_to_width("process_payment_of_customer", 10, 80)
     'process_paym…'
-    >>> fit("short", 10, 80)
+    >>> truncate_to_width("short", 10, 80)
     'short'
     """
-    if width(text, size, bold=bold) <= room:
+    if text_width(text, size, bold=bold) <= max_width:
         return text
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        if width(text[:middle] + "…", size, bold=bold) <= room:
+        if text_width(text[:middle] + "…", size, bold=bold) <= max_width:
             low = middle
         else:
             high = middle - 1
     return text[:low].rstrip() + "…"
 
 
-def fit_ends(text: str, size: float, room: float) -> str:
-    """Cut a clean line in its middle: of an ID, both ends tell it from others.
+def truncate_middle(text: str, size: float, max_width: float) -> str:
+    """Truncate a line in its middle: both ends of an ID distinguish it from others.
 
     Examples
     --------
-    >>> fit_ends("0190aa12-77f1-4c55-9d0e-aa61b54ffe01", 10, 90)
+    >>> truncate_middle("0190aa12-77f1-4c55-9d0e-aa61b54ffe01", 10, 90)
     '0190aa1…54ffe01'
     """
-    if width(text, size) <= room:
+    if text_width(text, size) <= max_width:
         return text
     low, high = 0, len(text) // 2
     while low < high:
         middle = (low + high + 1) // 2
-        if width(text[:middle] + "…" + text[-middle:], size) <= room:
+        if text_width(text[:middle] + "…" + text[-middle:], size) <= max_width:
             low = middle
         else:
             high = middle - 1
     return f"{text[:low]}…{text[-low:]}" if low else "…"
 
 
-def took(span: Any) -> str:
-    """Say a span of time in its two largest units; ``""`` where it is not known.
+def duration(span: float | dt.timedelta | None, *, approximate: bool = False) -> str:
+    """Write a duration in its two largest units.
+
+    Parameters
+    ----------
+    span
+        A timedelta or a number of seconds, which may be longer than a Timedelta can hold.
+        Negative durations occur where clocks differ.
+    approximate
+        Whether it is known to the second only.
+
+    Returns
+    -------
+    str
+        ``""`` if it is missing.
 
     Examples
     --------
-    >>> [took(pd.Timedelta(each)) for each in ("340ms", "1230ms", "125s", "200min", "50h")]
+    >>> [duration(pd.Timedelta(span)) for span in ("340ms", "1230ms", "125s", "200min", "50h")]
     ['340 ms', '1.2 s', '2 m 5 s', '3 h 20 m', '2 d 2 h']
-    >>> took(pd.Timedelta("-5ms")), took(pd.NaT), took(pd.Timedelta(0))
-    ('−5 ms', '', '0 ms')
+    >>> duration(-0.005), duration(pd.NaT), duration(0), duration(10**10)
+    ('−5 ms', '', '0 ms', '115740 d 17 h')
+    >>> [duration(seconds, approximate=True) for seconds in (0.3, 1.4, 90)]
+    ['< 1 s', 'about 1 s', 'about 1 m 30 s']
     """
-    return "" if missing(span) else lasted(pd.Timedelta(span).total_seconds())
-
-
-def lasted(seconds: float) -> str:
-    """Say a number of seconds as ``took`` says a span: also of centuries, which no Timedelta holds.
-
-    Examples
-    --------
-    >>> lasted(1.23), lasted(10**10)
-    ('1.2 s', '115740 d 17 h')
-    """
-    if seconds < 0:  # a step that ends before it starts: clocks differ
-        return f"−{lasted(-seconds)}"
+    if span is None or is_missing(span):
+        return ""
+    seconds = span.total_seconds() if isinstance(span, dt.timedelta) else float(span)
+    if approximate:
+        whole = math.floor(seconds + 0.5)
+        if whole < 1:
+            return "< 1 s"
+        return f"about {whole} s" if whole < 60 else f"about {duration(whole)}"
+    if seconds < 0:
+        return f"−{duration(-seconds)}"
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
@@ -208,48 +243,36 @@ def lasted(seconds: float) -> str:
     return f"{whole} s"
 
 
-def about(seconds: float) -> str:
-    """Say a number of seconds that is known to the second only.
+def timestamp(time: dt.datetime | None) -> str:
+    """Write a time with milliseconds in UTC; ``""`` if it is missing.
 
     Examples
     --------
-    >>> about(1.4), about(0.3), about(90)
-    ('about 1 s', '< 1 s', 'about 1 m 30 s')
-    """
-    whole = math.floor(seconds + 0.5)
-    if whole < 1:
-        return "< 1 s"
-    return f"about {whole} s" if whole < 60 else f"about {lasted(whole)}"
-
-
-def moment(time: Any) -> str:
-    """Say an instant; ``""`` where it is not known.
-
-    Examples
-    --------
-    >>> moment(pd.Timestamp("2026-01-02T03:04:05.678Z"))
+    >>> timestamp(pd.Timestamp("2026-01-02T03:04:05.678Z"))
     '2026-01-02 03:04:05.678 UTC'
     """
-    if missing(time):
+    if time is None or is_missing(time):
         return ""
-    stamp = pd.Timestamp(time).tz_convert("UTC")
-    return f"{stamp:%Y-%m-%d %H:%M:%S}.{stamp.microsecond // 1000:03d} UTC"
+    utc = pd.Timestamp(time).tz_convert("UTC")
+    return f"{utc:%Y-%m-%d %H:%M:%S}.{utc.microsecond // 1000:03d} UTC"
 
 
-def count(number: int, word: str, words: str | None = None) -> str:
+def plural(number: int, noun: str, nouns: str | None = None) -> str:
     """Write a number with its noun.
 
     Examples
     --------
-    >>> count(1, "step"), count(12000, "step")
-    ('1 step', '12,000 steps')
+    >>> plural(1, "step"), plural(12000, "step"), plural(0, "child", "children")
+    ('1 step', '12,000 steps', '0 children')
     """
-    return f"{number:,} {word if number == 1 else words or word + 's'}"
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
-def missing(value: Any) -> bool:
-    """Tell whether an attribute is absent: ``None``, ``NaT``, ``NA`` or ``nan``."""
-    # Asked of each node of a large graph; pandas.isna takes ten times as long.
+def is_missing(value: object) -> bool:
+    """Return whether a value is ``None``, ``NaT``, ``NA`` or ``nan``.
+
+    ``pandas.isna`` takes ten times as long, which is felt in large graphs.
+    """
     if value is None or value is pd.NaT or value is pd.NA:
         return True
     return isinstance(value, float) and math.isnan(value)

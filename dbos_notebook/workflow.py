@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbos_notebook.errors import WorkflowNotFoundError
-from dbos_notebook.payloads.recorded_errors import shown
-from dbos_notebook.text import printable
+from dbos_notebook.payloads.recorded_errors import describe
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,7 +189,7 @@ class Workflow:
                 value = self._took(value)
             elif isinstance(value, pd.Timedelta):
                 value = self._waited(value)
-            found[name] = printable(value)
+            found[name] = sanitize(value)
         if self.row["status"] == "CANCELLED" and self.row["recovery_attempts"] == 0:
             from dbos_notebook.graphs.intervals import describe_unstarted
 
@@ -204,15 +204,14 @@ class Workflow:
 
         runs, span = self._runs, self._runs.span(self.id)
         if not runs.coarse or span is None or span.begun is None:
-            return f"{duration.total_seconds():,.3f} s"
+            return text.duration(duration)
         lasted = (span.ended - span.begun) / 1000
-        return text.about(lasted) if runs.to_the_second(self.id) else f"{lasted:,.3f} s"
+        return text.duration(lasted, approximate=runs.to_the_second(self.id))
 
     def _waited(self, wait: pd.Timedelta) -> str:
         from dbos_notebook import text
 
-        seconds = wait.total_seconds()
-        return text.about(seconds) if self._runs.coarse else f"{seconds:,.3f} s"
+        return text.duration(wait, approximate=self._runs.coarse)
 
     @cached_property
     def _runs(self) -> Runs:
@@ -235,7 +234,7 @@ class Workflow:
         return self.steps[["workflow_id", *same]].merge(theirs[same].dropna(), on=same)
 
     def _identity(self) -> dict[str, str]:
-        return {name: printable(getattr(self, name)) for name in ("id", "name", "status")}
+        return {name: sanitize(getattr(self, name)) for name in ("id", "name", "status")}
 
     def __repr__(self) -> str:
         return "<Workflow {id!r} {name} {status}>".format(**self._identity())
@@ -249,7 +248,7 @@ class Workflow:
         for _, step in self.steps.iterrows():
             result = step["error"] if step["status"] == "ERROR" else step["output"]
             lines.append(
-                f"  {step['function_id']:>4} {printable(step['function_name'])} {step['status']} "
+                f"  {step['function_id']:>4} {sanitize(step['function_name'])} {step['status']} "
                 f"{shortened(result)}"
             )
         return "\n".join(lines)
@@ -273,4 +272,4 @@ def shortened(value: Any) -> str:
     >>> len(shortened("x" * 1000))
     200
     """
-    return printable(shown(value), SHOWN_CHARACTERS)
+    return sanitize(describe(value), SHOWN_CHARACTERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 
 @pytest.mark.parametrize(
@@ -23,20 +23,20 @@ from dbos_notebook.text import printable
     ],
 )
 def test_what_is_obeyed_or_hidden_is_shown(text: object, shown: str) -> None:
-    assert printable(text) == shown
-    printable(text).encode()
+    assert sanitize(text) == shown
+    sanitize(text).encode()
 
 
 @pytest.mark.parametrize("length", [1, 2, 9, 10])
 def test_no_longer_than_asked(length: int) -> None:
     for text in ("x" * 10, "\x1b" * 10, "x" * 9 + "\x1b", "x" * 10_000_000):
-        assert len(printable(text, length)) <= length
-    assert printable("x" * 10, 10) == "x" * 10
-    assert printable("x" * 11, 10) == "x" * 9 + "…"
+        assert len(sanitize(text, length)) <= length
+    assert sanitize("x" * 10, 10) == "x" * 10
+    assert sanitize("x" * 11, 10) == "x" * 9 + "…"
 
 
 def test_all_of_unicode_can_be_encoded() -> None:
     for start in range(0, 0x110000, 4096):
-        shown = printable("".join(map(chr, range(start, start + 4096))), 60_000)
+        shown = sanitize("".join(map(chr, range(start, start + 4096))), 60_000)
         assert shown.encode().decode() == shown
         assert len(shown.splitlines()) == 1

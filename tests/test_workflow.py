@@ -183,8 +183,8 @@ def test_a_name_forges_no_line_and_obeys_no_terminal(
 
 
 def test_a_long_traceback_is_cut() -> None:
-    from dbos_notebook.drawing.cards import MOST_CHARACTERS, lines
+    from dbos_notebook.text import sanitize_lines
 
-    shown = lines("first\n" + "\x1b" + "T" * 5_000_000)
+    shown = sanitize_lines("first\n" + "\x1b" + "T" * 5_000_000, 20_000)
     assert shown.startswith("first\n\\x1bTTT")
-    assert len(shown) < MOST_CHARACTERS + 10
+    assert len(shown) < 20_010

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,10 +88,10 @@ class History:
                 line.workflow_id,
                 "" if line.start_step is None else f" from step {line.start_step}",
                 line.outcome,
-                printable(line.status_before),
-                printable(line.status_after),
+                sanitize(line.status_before),
+                sanitize(line.status_after),
                 f" as {line.new_workflow_id!r}" if line.new_workflow_id else "",
-                f": {printable(line.detail, 2_000)}" if line.detail else "",
+                f": {sanitize(line.detail, 2_000)}" if line.detail else "",
             )
 
     @property

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from dbos_notebook.control.records import INTERNAL_QUEUE
 from dbos_notebook.database.postgres import PostgresSession
 from dbos_notebook.database.sqlite_file import Writers, find_writers
+from dbos_notebook.text import duration
 
 if TYPE_CHECKING:
     from dbos_notebook.database.location import Location
@@ -184,7 +185,8 @@ class ExecutorAvailability:
         did = (
             f"no recent work of {what} is recorded"
             if last is None or age is None
-            else f"{what} last did something {_age(age)} ago (executor {last['executor']})"
+            else f"{what} last did something {duration(age, approximate=True)} ago "
+            f"(executor {last['executor']})"
         )
         recent = age is not None and age <= RECENT_SECONDS
         found = self._connections(wanted, application)
@@ -202,7 +204,7 @@ class ExecutorAvailability:
                 return "unlikely", f"{against}; {did}"
         if candidates and found.silent is not None and found.silent > SILENT_SECONDS:
             word = "unlikely" if found.silent > DEAD_SECONDS else "unknown"
-            quiet = f"none has sent a statement for {_age(found.silent)}"
+            quiet = f"none has sent a statement for {duration(found.silent, approximate=True)}"
             return word, f"{did}; {opened}, but {quiet} (a live executor does about every second)"
         if recent:
             hidden = self._hidden(found)
@@ -219,7 +221,7 @@ class ExecutorAvailability:
         registered = max((row["created"] for row in known if row["created"]), default=None)
         fresh = None if registered is None else max(0.0, (self._now - registered) / 1000)
         if fresh is not None:
-            did = f"{what} was registered {_age(fresh)} ago; {did}"
+            did = f"{what} was registered {duration(fresh, approximate=True)} ago; {did}"
         if launched and found.dbos:
             return "likely", f"{did}; {opened}, and one began when that version was registered"
         if found.dbos:
@@ -663,17 +665,3 @@ def _plain(text: Any) -> str:
         return f"{float(text):g}"
     except (TypeError, ValueError):
         return str(text)
-
-
-def _age(seconds: float) -> str:
-    """Say a span in its largest unit.
-
-    Examples
-    --------
-    >>> _age(7200)
-    '2.0 h'
-    """
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -15,7 +15,7 @@ from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import DatabaseConnectionError
 from dbos_notebook.html import environment
 from dbos_notebook.status import STATUSES
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     import jinja2
@@ -57,7 +57,7 @@ class TableRepr:
         columns = [name for name in self.columns if shown[name].notna().any()]
         # A line of the table stays one line, whatever a workflow is called.
         rows = [
-            ["" if pd.isna(value) else printable(value) for value in values]
+            ["" if pd.isna(value) else sanitize(value) for value in values]
             for values in shown[columns].itertuples(index=False)
         ]
         return columns, rows, len(self.frame) - len(shown)
@@ -67,8 +67,8 @@ class TableRepr:
         columns, rows, more = self._table()
         counts = ", ".join(f"{count:,} {word}" for word, count in self.counts.items() if count)
         lines = [
-            f"{printable(self.title, SHOWN_CHARACTERS)}: {counts or 'nothing'}",
-            *(f"  {printable(note, SHOWN_CHARACTERS)}" for note in self.notes),
+            f"{sanitize(self.title, SHOWN_CHARACTERS)}: {counts or 'nothing'}",
+            *(f"  {sanitize(note, SHOWN_CHARACTERS)}" for note in self.notes),
         ]
         widths = [
             min(60, max(len(cell) for cell in column))
@@ -88,9 +88,9 @@ class TableRepr:
             _templates()
             .get_template("table.html.j2")
             .render(
-                title=printable(self.title, SHOWN_CHARACTERS),
+                title=sanitize(self.title, SHOWN_CHARACTERS),
                 counts={word: count for word, count in self.counts.items() if count},
-                notes=[printable(note, SHOWN_CHARACTERS) for note in self.notes],
+                notes=[sanitize(note, SHOWN_CHARACTERS) for note in self.notes],
                 columns=[name.replace("_", " ") for name in columns],
                 names=columns,
                 wide=WIDE,
@@ -109,7 +109,7 @@ def _templates() -> jinja2.Environment:
 def progress(title: str, counts: Mapping[str, Any], lines: Sequence[Sequence[str]]) -> str:
     """Return the HTML of a live table: counts, and what is still under way."""
     template = _templates().get_template("progress.html.j2")
-    shown = [[printable(cell) for cell in line] for line in lines]
+    shown = [[sanitize(cell) for cell in line] for line in lines]
     return template.render(title=title, counts=counts, lines=shown)
 
 

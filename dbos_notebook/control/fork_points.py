@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.control.records import StepRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError, nearest
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     pass
@@ -186,7 +186,7 @@ def _number(workflow_id: str, start_step: int | str, steps: Sequence[StepRecord]
 
 
 def _missing(workflow_id: str, what: str, steps: Sequence[StepRecord]) -> StepNotFoundError:
-    names = [printable(step.function_name) for step in steps]
+    names = [sanitize(step.function_name) for step in steps]
     pairs = zip(steps, names[:SHOWN], strict=False)
     listed = ", ".join(f"{step.function_id} {name}" for step, name in pairs)
     if len(steps) > SHOWN:

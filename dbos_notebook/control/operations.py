@@ -27,7 +27,7 @@ from dbos_notebook.tables.filters import (
     check_filters,
     check_storable,
 )
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
@@ -555,7 +555,7 @@ class SetAttributes(Operation):
             wanted = {**kept, **(wanted or {})}
         if _same(old, wanted):
             return "unchanged", "it has these attributes already"
-        shown = printable(json.dumps(wanted, ensure_ascii=False), SHOWN_CHARACTERS)
+        shown = sanitize(json.dumps(wanted, ensure_ascii=False), SHOWN_CHARACTERS)
         lost = sorted(set(kept) - set(wanted or ()))
         return "do", f"becomes {shown}" + (f"; loses {', '.join(lost)}" if lost else "")
 

@@ -20,7 +20,7 @@ from dbos_notebook.errors import (
     ReadOnlyError,
     UnsupportedRevisionError,
 )
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     from dbos_notebook.database.catalog import Catalog
@@ -332,7 +332,7 @@ def _of_server(reader: Reader, found: list[dict[str, Any]], needs: Needs) -> Con
         if row["filtered"]:
             filtered.add(table)
         if row["sequences"]:
-            missing.append(f"USAGE ON SEQUENCE {', '.join(map(printable, row['sequences']))}")
+            missing.append(f"USAGE ON SEQUENCE {', '.join(map(sanitize, row['sequences']))}")
         if row["whole"]:
             continue
         lacking = sorted(set(columns) & set(row["missing"] or ()))
@@ -377,7 +377,7 @@ def _without_function(reader: Reader, name: str) -> PermissionDeniedError:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return printable(str(row["role"]))
+    return sanitize(str(row["role"]))
 
 
 def not_allowed(location: Location, reason: str) -> PermissionDeniedError:

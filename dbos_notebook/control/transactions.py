@@ -26,7 +26,7 @@ from dbos_notebook.errors import (
     QueryTimeoutError,
     ReadOnlyError,
 )
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -362,8 +362,8 @@ def read_waits(session: Session, pids: Sequence[int]) -> dict[int, str]:
 
 def _holder(row: dict[str, Any]) -> str:
     about = [
-        f"role {printable(row['role'])}" if row["role"] else "",
-        f"application {printable(row['application'])!r}" if row["application"] else "",
+        f"role {sanitize(row['role'])}" if row["role"] else "",
+        f"application {sanitize(row['application'])!r}" if row["application"] else "",
         row["state"] or "",
     ]
     if row["seconds"] is not None:

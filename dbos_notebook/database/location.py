@@ -14,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from dbos_notebook.errors import LocationError
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 ENVIRONMENT_VARIABLE = "DBOS_SYSTEM_DATABASE_URL"
 CONFIG_FILE = "dbos-config.yaml"
@@ -243,7 +243,7 @@ def _parse(text: str, source: str) -> Location:
         return _sqlite(_sqlite_path(text), source)
     if scheme := re.match(r"^([\w+.-]{1,40})://", text):
         raise LocationError(
-            f"{printable(scheme.group(1))}:// is not a database that DBOS supports. {FORMS}"
+            f"{sanitize(scheme.group(1))}:// is not a database that DBOS supports. {FORMS}"
         )
     if _KEY_VALUE.match(text) and not _exists(text):
         return _postgres(text, source)
@@ -291,7 +291,7 @@ def _sqlite(path: str, source: str) -> Location:
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "invalid file name"
         raise LocationError(f"The path from {source} cannot be opened: {reason}.") from None
-    return Location("sqlite", printable(f"sqlite:///{file}", _MAX_LABEL), path=file, source=source)
+    return Location("sqlite", sanitize(f"sqlite:///{file}", _MAX_LABEL), path=file, source=source)
 
 
 def _postgres(text: str, source: str) -> Location:
@@ -411,5 +411,5 @@ def _postgres_label(parameters: Mapping[str, Any]) -> str:
     database = parameters.get("dbname") or parameters.get("user") or ""
     if host.startswith("/"):
         port = f"&port={port[1:]}" if port else ""
-        return printable(f"postgresql://{user}/{database}?host={host}{port}", _MAX_LABEL)
-    return printable(f"postgresql://{user}{host or 'localhost'}{port}/{database}", _MAX_LABEL)
+        return sanitize(f"postgresql://{user}/{database}?host={host}{port}", _MAX_LABEL)
+    return sanitize(f"postgresql://{user}{host or 'localhost'}{port}/{database}", _MAX_LABEL)

@@ -51,7 +51,7 @@ from dbos_notebook.errors import (
     SchemaNotFoundError,
     raise_without_context,
 )
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
@@ -188,7 +188,7 @@ class PostgresReader:
                 f"No DBOS tables in {where}. Schemas of this database that have them: {names}. "
                 f"Use connect(…, schema={schemas[0]!r})."
             )
-        existing = ", ".join(map(printable, tables[:10])) or "no tables"
+        existing = ", ".join(map(sanitize, tables[:10])) or "no tables"
         raise NotDBOSDatabaseError(
             f"Not a DBOS system database: expected the table workflow_status in {where} and "
             f"found {existing}. Connect to the database that the application's configuration "

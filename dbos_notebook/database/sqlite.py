@@ -34,7 +34,7 @@ from dbos_notebook.errors import (
     QueryTimeoutError,
     raise_without_context,
 )
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 BUSY_TIMEOUT_SECONDS = 3.0
 """How long a read waits for a writer."""
@@ -140,10 +140,10 @@ class SQLiteReader:
         except OSError as error:
             raise DatabaseConnectionError(
                 f"{self.location} cannot be read: {error.strerror}"
-                + (f" ({printable(error.filename, 1000)})." if error.filename else ".")
+                + (f" ({sanitize(error.filename, 1000)})." if error.filename else ".")
             ) from None
         raise DatabaseConnectionError(
-            f"There is no file {printable(path, 1000)}. Reading never creates it: check the path, "
+            f"There is no file {sanitize(path, 1000)}. Reading never creates it: check the path, "
             "or start the application that writes it."
         )
 
@@ -165,7 +165,7 @@ class SQLiteReader:
             for row in session.rows(statement):
                 tables.setdefault(row["table_name"], set()).add(row["column_name"])
         if "workflow_status" not in tables:
-            existing = ", ".join(map(printable, sorted(tables)[:10])) or "no tables"
+            existing = ", ".join(map(sanitize, sorted(tables)[:10])) or "no tables"
             raise NotDBOSDatabaseError(
                 f"Not a DBOS system database: expected the table workflow_status in "
                 f"{self.location} and found {existing}."

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dbos_notebook.html import environment
-from dbos_notebook.payloads.recorded_errors import shown
-from dbos_notebook.text import printable
+from dbos_notebook.payloads.recorded_errors import describe
+from dbos_notebook.text import duration, sanitize, sanitize_lines
 
 if TYPE_CHECKING:
     import jinja2
@@ -19,32 +19,13 @@ if TYPE_CHECKING:
 SHOWN = 8
 SHOWN_STEPS = 200
 SHOWN_CHARACTERS = 100
-MOST_CHARACTERS = 20_000
+MAX_CHARACTERS = 20_000
 """What a card holds of a value when it is opened; more would bloat the notebook's file."""
 
 
 @cache
 def _templates() -> jinja2.Environment:
     return environment("drawing")
-
-
-def age(span: Any) -> str:
-    """Say a span of time in its largest unit.
-
-    Examples
-    --------
-    >>> age(pd.Timedelta("3h20m"))
-    '3.3 h'
-    >>> age(pd.NaT)
-    '–'
-    """
-    if pd.isna(span):
-        return "–"
-    seconds = pd.Timedelta(span).total_seconds()
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
 def client_card(location: str, catalog: Catalog, summary: dict[str, Any]) -> str:
@@ -64,14 +45,14 @@ def client_card(location: str, catalog: Catalog, summary: dict[str, Any]) -> str
     busy = busy[(busy["enqueued"] > 0) | (busy["running"] > 0) | (busy["delayed"] > 0)]
     queues = [
         {
-            "name": printable(row["queue_name"]),
+            "name": sanitize(row["queue_name"]),
             "partition": None
             if pd.isna(row["queue_partition_key"])
-            else printable(row["queue_partition_key"]),
+            else sanitize(row["queue_partition_key"]),
             "enqueued": row["enqueued"],
             "running": row["running"],
             "delayed": row["delayed"],
-            "oldest": age(row["oldest_wait"]),
+            "oldest": duration(row["oldest_wait"]) or "–",
         }
         for row in busy.sort_values("enqueued", ascending=False).to_dict("records")
     ]
@@ -80,13 +61,13 @@ def client_card(location: str, catalog: Catalog, summary: dict[str, Any]) -> str
         .get_template("client.html.j2")
         .render(
             location=location,
-            schema=None if catalog.schema is None else printable(catalog.schema),
+            schema=None if catalog.schema is None else sanitize(catalog.schema),
             revision=catalog.revision,
             written_by=catalog.written_by,
-            counts={printable(status): count for status, count in summary["counts"].items()},
+            counts={sanitize(status): count for status, count in summary["counts"].items()},
             total=sum(summary["counts"].values()),
             failures=[
-                {"name": printable(row["name"]), "count": row["count"]}
+                {"name": sanitize(row["name"]), "count": row["count"]}
                 for row in summary["failures"][:SHOWN]
             ],
             failed=sum(row["count"] for row in summary["failures"]),
@@ -123,13 +104,13 @@ def workflow_card(
             facts=facts,
             payloads={n: _value(v) for n, v in payloads.items() if v is not None},
             # Where an application, or a library of it, kept one with its error.
-            traceback=lines(next(filter(None, kept), "")),
+            traceback=sanitize_lines(next(filter(None, kept), ""), MAX_CHARACTERS),
             steps=[
                 {
                     "number": step["function_id"],
-                    "name": printable(step["function_name"]),
+                    "name": sanitize(step["function_name"]),
                     "status": step["status"],
-                    "took": age(step["duration"]),
+                    "took": duration(step["duration"]) or "–",
                     "result": _value(
                         step["error"] if step["status"] == "ERROR" else step["output"]
                     ),
@@ -141,21 +122,7 @@ def workflow_card(
     )
 
 
-def lines(text: object) -> str:
-    r"""Return a text of many lines, each of them printable, cut where it is long.
-
-    Examples
-    --------
-    >>> lines("Traceback:\n  \x1b[1mpay")
-    'Traceback:\n  \\x1b[1mpay'
-    """
-    whole = text if isinstance(text, str) else repr(text)
-    kept = whole[:MOST_CHARACTERS].split("\n")
-    shown = "\n".join(printable(line, MOST_CHARACTERS) for line in kept)
-    return shown if len(whole) <= MOST_CHARACTERS else shown + "…"
-
-
 def _value(value: Any) -> dict[str, str]:
     # Arrays and frames are shown on many lines.
-    full = lines(shown(value))
-    return {"short": printable(full, SHOWN_CHARACTERS), "full": full}
+    full = sanitize_lines(describe(value), MAX_CHARACTERS)
+    return {"short": sanitize(full, SHOWN_CHARACTERS), "full": full}

@@ -112,8 +112,8 @@ def card_of(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Car
     card.look = card.mark = status
     card.dash, card.strong = STATUS_STYLES[status].dash, status == "ERROR"
     apply(card, attributes)
-    name = text.clean(attributes.get("name") or "", 200)
-    duration = text.took(attributes.get("duration"))
+    name = text.sanitize_svg(attributes.get("name") or "", 200)
+    duration = text.duration(attributes.get("duration"))
     older = times.older(key) if "function_id" in attributes else ""
     if kind == "workflow":
         _workflow_lines(card, name or "workflow", key, attributes, times)
@@ -132,14 +132,17 @@ def card_of(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Car
         card.shape = operation if operation == "other" else "step"
         card.lines = [
             CardLine(
-                text.fit(name or "step", TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"
+                text.truncate_to_width(name or "step", TITLE, WIDEST, bold=True),
+                TITLE,
+                bold=True,
+                tone="ink",
             ),
             CardLine(" · ".join(x for x in (_number(attributes), duration) if x)),
         ]
         if older:
             card.lines.append(CardLine(older))
     if changed := difference_label(attributes):
-        fitted = text.fit(changed, SMALL, WIDEST, bold=True)
+        fitted = text.truncate_to_width(changed, SMALL, WIDEST, bold=True)
         card.lines.append(CardLine(fitted, bold=True, tone="status"))
     else:
         _error_line(card, attributes)
@@ -155,7 +158,11 @@ def _caption(graph: nx.DiGraph[Any], key: Any, operation: str, name: str, durati
     """Say of a bookkeeping step what its shape and the links do not say already."""
     said = OPERATIONS[operation][1]
     if operation == "start_child":
-        return "" if heads(graph, key, "starts") else text.fit(f"{said} {name}", SMALL, WIDEST)
+        return (
+            ""
+            if heads(graph, key, "starts")
+            else text.truncate_to_width(f"{said} {name}", SMALL, WIDEST)
+        )
     if operation == "get_result":
         said = "" if tails(graph, key, "returns") else f"{said} a child"
     if operation in ("set_event", "stream"):
@@ -169,28 +176,34 @@ def _workflow_lines(
     card.shape = "workflow"
     duration, waited, run = times.took(key), times.waited(key), times.workflow(key)
     said = (
-        status_label(card.status) if card.status else text.clean(attributes.get("status") or "", 40)
+        status_label(card.status)
+        if card.status
+        else text.sanitize_svg(attributes.get("status") or "", 40)
     )
     if duration:
         said += f" {'after' if card.status in TERMINAL_STATUSES else 'for'} {duration}"
     card.lines = [
-        CardLine(text.fit(name, TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"),
-        CardLine(text.fit_ends(text.clean(key, 200), SMALL, WIDEST)),
+        CardLine(
+            text.truncate_to_width(name, TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"
+        ),
+        CardLine(text.truncate_middle(text.sanitize_svg(key, 200), SMALL, WIDEST)),
         CardLine(said, SMALL, tone="status"),
     ]
     queue = attributes.get("queue_name")
-    if not text.missing(queue):
+    if not text.is_missing(queue):
         waits = "has waited" if run is not None and not run.over and run.began is None else "waited"
-        place = text.fit(text.clean(queue, 60), SMALL, WIDEST - 90)
+        place = text.truncate_to_width(text.sanitize_svg(queue, 60), SMALL, WIDEST - 90)
         if attributes.get("status") == "DELAYED":
             until = times.delayed(key).removeprefix("delayed ")
-            card.lines.append(CardLine(text.fit(until, SMALL, WIDEST)))
+            card.lines.append(CardLine(text.truncate_to_width(until, SMALL, WIDEST)))
         card.lines.append(
             CardLine(f"{waits} {waited} on {place}" if waited else f"on queue {place}")
         )
     elif how := times.unstarted(key):
         # Cancelling erased which queue it was.
-        card.lines += [CardLine(text.fit(each, SMALL, WIDEST)) for each in how.split("; ")]
+        card.lines += [
+            CardLine(text.truncate_to_width(each, SMALL, WIDEST)) for each in how.split("; ")
+        ]
 
 
 def group_name(name: str, attributes: dict[str, Any]) -> str:
@@ -217,48 +230,55 @@ def group_count(attributes: dict[str, Any]) -> str:
 def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     card.shape = "group"
     numbers = group_count(attributes)
-    room = WIDEST - text.width(numbers, TITLE, bold=True)
+    room = WIDEST - text.text_width(numbers, TITLE, bold=True)
     card.lines = [
-        CardLine(numbers + text.fit(name, TITLE, room, bold=True), TITLE, bold=True, tone="ink")
+        CardLine(
+            numbers + text.truncate_to_width(name, TITLE, room, bold=True),
+            TITLE,
+            bold=True,
+            tone="ink",
+        )
     ]
     statuses = {str(each): int(n) for each, n in (attributes.get("statuses") or {}).items() if n}
     total = sum(statuses.values()) or 1
     order = sorted(statuses, key=severity_rank)
     card.shares = [(known_status(each), statuses[each] / total) for each in order]
     said = " · ".join(f"{statuses[each]:,} {status_label(each)}" for each in order)
-    card.lines.append(CardLine(text.fit(said, SMALL, WIDEST), tone="status"))
+    card.lines.append(CardLine(text.truncate_to_width(said, SMALL, WIDEST), tone="status"))
     inside = int(attributes.get("failures_inside") or 0)
     if inside and not any(known_status(each) == "ERROR" for each in statuses):
         card.lines.append(
-            CardLine(text.count(inside, "failure") + " inside", SMALL, bold=True, tone="ink")
+            CardLine(text.plural(inside, "failure") + " inside", SMALL, bold=True, tone="ink")
         )
     low, high = attributes.get("duration_min"), attributes.get("duration_max")
-    if not text.missing(low) and not text.missing(high):
-        both = (text.took(low), text.took(high))
+    if not text.is_missing(low) and not text.is_missing(high):
+        both = (text.duration(low), text.duration(high))
         card.lines.append(CardLine(both[0] if both[0] == both[1] else " – ".join(both)))
 
 
 def _error_line(card: Card, attributes: dict[str, Any]) -> None:
     error = attributes.get("error_type")
-    if text.missing(error) or not error:
+    if text.is_missing(error) or not error:
         return
     # "shop.errors.PaymentDeclined": the class is what tells; the rest is in the tooltip.
-    name = text.clean(error, 300).rsplit(".", 1)[-1]
-    card.lines.append(CardLine(text.fit(name, SMALL, WIDEST, bold=True), bold=True, tone="status"))
+    name = text.sanitize_svg(error, 300).rsplit(".", 1)[-1]
+    card.lines.append(
+        CardLine(text.truncate_to_width(name, SMALL, WIDEST, bold=True), bold=True, tone="status")
+    )
 
 
 def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
     """Say all that is known of a node, in lines."""
     workflow = attributes.get("workflow_id", key)
-    lines = [text.clean(attributes.get("name") or "", 500)]
+    lines = [text.sanitize_svg(attributes.get("name") or "", 500)]
     if attributes.get("kind") == "group":
-        counted = text.count(int(attributes.get("count", 0)), str(attributes.get("of", "node")))
+        counted = text.plural(int(attributes.get("count", 0)), str(attributes.get("of", "node")))
         lines.append(f"{counted} folded into one")
-        lines.append(f"open with open=[{text.clean(attributes.get('group', ''), 200)!r}]")
-        total = text.took(attributes.get("duration_total"))
+        lines.append(f"open with open=[{text.sanitize_svg(attributes.get('group', ''), 200)!r}]")
+        total = text.duration(attributes.get("duration_total"))
         lines += [f"{total} in all"] if total else []
     else:
-        lines.append(f"workflow {text.clean(workflow, 300)}")
+        lines.append(f"workflow {text.sanitize_svg(workflow, 300)}")
         if "function_id" in attributes:
             lines.append(f"step {attributes['function_id']}")
     for column, said in (
@@ -276,21 +296,23 @@ def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
         ("difference", "difference"),
     ):
         value = attributes.get(column)
-        if text.missing(value) or value == "":
+        if text.is_missing(value) or value == "":
             continue
         if column == "executor_id" and never_ran(
             attributes.get("status"), attributes.get("recovery_attempts")
         ):
             continue
         if column in ("duration", "queue_wait"):
-            value = text.took(value)
+            value = text.duration(value)
             if times.coarse and attributes.get("kind") == "workflow":
                 value = times.took(key) if column == "duration" else times.waited(key)
         elif column.endswith("_at") or column == "delay_until":
-            value = text.moment(value)
-        lines.append(f"{said}: {text.clean(value, 200)}")
+            value = text.timestamp(value)
+        lines.append(f"{said}: {text.sanitize_svg(value, 200)}")
     error = [attributes.get("error_type"), attributes.get("error_message")]
-    told = ": ".join(text.clean(each) for each in error if not text.missing(each) and each)
+    told = ": ".join(
+        text.sanitize_svg(each) for each in error if not text.is_missing(each) and each
+    )
     if told:
         lines.append(told)
     return "\n".join(line for line in lines if line)
@@ -299,8 +321,8 @@ def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
 def measure(card: Card) -> None:
     """Give a card the size that its lines need."""
     mark = 20 if card.marked else 0
-    wide = max((text.width(x.text, x.size, bold=x.bold) for x in card.lines), default=0)
-    badge = text.width(card.badge, 10, bold=True) + 8 if card.badge else 0
+    wide = max((text.text_width(x.text, x.size, bold=x.bold) for x in card.lines), default=0)
+    badge = text.text_width(card.badge, 10, bold=True) + 8 if card.badge else 0
     slant = 20 if card.shape in BOOKKEEPING else 12
     card.width = max(30.0, mark + wide + slant + (10 if wide else 0) + badge)
     bar = 8 if card.shares else 0
@@ -314,7 +336,7 @@ _SIDES = ("", "_second")
 
 def apply(card: Card, attributes: dict[str, Any]) -> None:
     """Make a card one of a comparison, if its node is."""
-    difference = text.clean(attributes.get("difference") or "", 40)
+    difference = text.sanitize_svg(attributes.get("difference") or "", 40)
     if difference not in DIFFERENCES:
         return
     card.difference = card.mark = difference
@@ -328,7 +350,7 @@ def difference_label(attributes: dict[str, Any]) -> str:
     """Say what changed: "340 ms → 1.2 s", "succeeded → CourierError"; ``""``: not to be said."""
     difference = attributes.get("difference")
     if difference in ("slower", "faster"):
-        both = [text.took(attributes.get(f"duration{side}")) for side in _SIDES]
+        both = [text.duration(attributes.get(f"duration{side}")) for side in _SIDES]
     elif difference == "changed error":
         both = [_ended(attributes, side) for side in _SIDES]
     elif difference == "changed result":
@@ -340,9 +362,9 @@ def difference_label(attributes: dict[str, Any]) -> str:
 
 def _ended(attributes: dict[str, Any], side: str) -> str:
     error = attributes.get(f"error_type{side}")
-    if text.missing(error) or not error:
+    if text.is_missing(error) or not error:
         return status_label(attributes.get(f"status{side}"))
-    return text.clean(error, 300).rsplit(".", 1)[-1]
+    return text.sanitize_svg(error, 300).rsplit(".", 1)[-1]
 
 
 def counted(graph: nx.DiGraph[Any]) -> str:
@@ -472,8 +494,8 @@ def _link(tail: str, head: str, cards: dict[str, Card], attributes: dict[str, An
         link.failing = link.failing and not both[0].difference
         link.critical = all(card.critical for card in both)
     link.faint = attributes.get("difference") == "only in first"
-    if kind == "forked_from" and not text.missing(attributes.get("step")):
-        link.tooltip = text.clean(f"forked from step {attributes['step']}")
+    if kind == "forked_from" and not text.is_missing(attributes.get("step")):
+        link.tooltip = text.sanitize_svg(f"forked from step {attributes['step']}")
     return link
 
 

@@ -51,7 +51,7 @@ class Legend:
         """Set the items in lines no longer than ``room``."""
         x = y = 0.0
         for item in self.items:
-            size = text.width(item.text, 11) + (24 if item.what else 0)
+            size = text.text_width(item.text, 11) + (24 if item.what else 0)
             if x and x + size > room:
                 x, y = 0.0, y + _ROW
             item.x, item.y = x, y
@@ -407,4 +407,4 @@ def _draw_dot(dot: graphviz.Digraph) -> Picture:
         svg = layout.render(dot.source, "svg").decode()
         return Drawing(svg[svg.index("<svg") :], {})
 
-    return Picture(drawing, lambda: text.clean(dot.source, 100_000), lambda: dot)
+    return Picture(drawing, lambda: text.sanitize_svg(dot.source, 100_000), lambda: dot)

@@ -147,7 +147,7 @@ def _templates() -> jinja2.Environment:
         curve=curve,
         arrow=arrow,
         zigzag=zigzag,
-        width=text.width,
+        width=text.text_width,
         FONT=FONT,
     )
     return templates

@@ -36,7 +36,7 @@ def tree(graph: nx.DiGraph[Any], times: Times | None = None) -> str:
     lines = [f"{'  ' * depth}{_line(key, graph.nodes[key], times)}" for key, depth in walk(graph)]
     if len(lines) > MOST_LINES:
         left = len(lines) - MOST_LINES
-        lines = [*lines[:MOST_LINES], f"… and {text.count(left, 'line')} more"]
+        lines = [*lines[:MOST_LINES], f"… and {text.plural(left, 'line')} more"]
     return "\n".join(lines)
 
 
@@ -83,7 +83,7 @@ def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, 
 
 
 def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
-    name = text.clean(attributes.get("name") or "", 80)
+    name = text.sanitize_svg(attributes.get("name") or "", 80)
     kind = attributes.get("kind")
     if kind == "group":
         name = group_count(attributes) + name
@@ -92,22 +92,22 @@ def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
             for each, n in (attributes.get("statuses") or {}).items()
             if n
         )
-        low = text.took(attributes.get("duration_min"))
-        high = text.took(attributes.get("duration_max"))
+        low = text.duration(attributes.get("duration_min"))
+        high = text.duration(attributes.get("duration_max"))
         spans = low if low == high else f"{low} – {high}"
     else:
         if kind == "workflow":
-            name = f"{name}  {text.clean(key, 80)}"
+            name = f"{name}  {text.sanitize_svg(key, 80)}"
         elif "function_id" in attributes:
             name = f"{attributes['function_id']} {name}"
         said = status_label(attributes.get("status"))
-        spans = times.said(key) if kind == "workflow" else text.took(attributes.get("duration"))
+        spans = times.said(key) if kind == "workflow" else text.duration(attributes.get("duration"))
         if "function_id" in attributes and (older := times.older(key)):
             spans = f"{spans}  {older}"
     error = ""
-    if attributes.get("error_type") and not text.missing(attributes["error_type"]):
-        error = text.clean(attributes["error_type"], 80).rsplit(".", 1)[-1]
+    if attributes.get("error_type") and not text.is_missing(attributes["error_type"]):
+        error = text.sanitize_svg(attributes["error_type"], 80).rsplit(".", 1)[-1]
         message = attributes.get("error_message")
-        if not text.missing(message) and message:
-            error += f": {text.clean(message, 80)}"
+        if not text.is_missing(message) and message:
+            error += f": {text.sanitize_svg(message, 80)}"
     return "  ".join(part for part in (name, said, spans, error) if part)

@@ -130,14 +130,14 @@ def _row(
         key,
         kind,
         known_status(attributes.get("status")),
-        text.clean(attributes.get("name") or kind, 200),
+        text.sanitize_svg(attributes.get("name") or kind, 200),
         depth,
         tooltip(key, attributes, times),
         failing=bool(attributes.get("on_failing_path")),
     )
     error = attributes.get("error_type")
-    if not text.missing(error) and error:
-        row.error = text.clean(error, 300).rsplit(".", 1)[-1]
+    if not text.is_missing(error) and error:
+        row.error = text.sanitize_svg(error, 300).rsplit(".", 1)[-1]
     if kind == "workflow":
         _workflow_row(graph, times, row, attributes)
     elif kind == "group":
@@ -176,7 +176,7 @@ def _workflow_row(
             continue  # its bar begins at a whole second; how long it waited stands above
         told[span.part] = told.get(span.part, 0.0) + span.end - span.start
     row.tooltip += "".join(
-        f"\n{said}: {text.lasted(told[part])}" for part, said in PARTS.items() if told.get(part)
+        f"\n{said}: {text.duration(told[part])}" for part, said in PARTS.items() if told.get(part)
     )
 
 
@@ -233,7 +233,7 @@ def _group_row(
                 row.members.append((start, run.ended))
         elif not times.older(member) and (span := times.step(member)):
             row.members.append(span)
-    low, high = (text.took(attributes.get(f"duration_{each}")) for each in ("min", "max"))
+    low, high = (text.duration(attributes.get(f"duration_{each}")) for each in ("min", "max"))
     row.took = low if low == high else f"{low} – {high}"
     bad = sum(
         int(n)
@@ -256,16 +256,16 @@ def _step_row(
             shown.nodes[tail].get("workflow_id", tail) for tail in tails(shown, row.key, "returns")
         ]
         child = shown.nodes[owners[0]].get("name") if owners and owners[0] in shown else None
-        row.name = text.clean(f"{said} {child or 'a child'}", 200)
+        row.name = text.sanitize_svg(f"{said} {child or 'a child'}", 200)
     elif operation == "start_child":
-        row.name = text.clean(f"{said} {row.name}", 200)
+        row.name = text.sanitize_svg(f"{said} {row.name}", 200)
     elif said:
         row.name = said
     if not row.number and row.status == "PENDING":
         row.name, row.running = f"running, {row.name}", True
     if older := times.older(row.key):
         row.remark = older
-        row.took = text.took(attributes.get("duration"))
+        row.took = text.duration(attributes.get("duration"))
         return
     span = times.step(row.key)
     if span is None:
@@ -273,10 +273,10 @@ def _step_row(
         return
     part = "own" if row.running else _WAITS.get(operation, "run")
     row.spans = [TimelineSpan(*span, part, row.status)]
-    row.took = text.lasted(span[1] - span[0])
+    row.took = text.duration(span[1] - span[0])
     duration = attributes.get("duration", pd.NaT)
     if duration < pd.Timedelta(0):  # false where it is not known
-        row.took, row.remark = text.took(duration), "ends before it begins: clocks differ"
+        row.took, row.remark = text.duration(duration), "ends before it begins: clocks differ"
 
 
 BUDGET = 150
@@ -411,7 +411,7 @@ def _render(
         guides=_guides(drawn),
         scale=scale,
         tick_label=_tick,
-        took=text.lasted,
+        took=text.duration,
         legend=legend,
         wide=wide,
         high=top + y + 26 + legend.high,
@@ -433,8 +433,8 @@ def _critical(graph: nx.DiGraph[Any], times: Times) -> list[tuple[Any, float, fl
 def _label_width(row: TimelineRow) -> float:
     size = 12 if row.kind == "workflow" else 11
     mark = 20 if _has_mark(row) else 4
-    number = text.width(row.number, 10) + 6 if row.number else 0
-    wide = text.width(row.name, size, bold=row.kind != "step")
+    number = text.text_width(row.number, 10) + 6 if row.number else 0
+    wide = text.text_width(row.name, size, bold=row.kind != "step")
     return min(row.depth, _DEEPEST) * _INDENT + mark + wide + number
 
 
@@ -443,11 +443,11 @@ def _said(row: TimelineRow) -> str:
 
 
 def _said_width(row: TimelineRow) -> float:
-    error = text.fit(row.error, 11, _AFTER[1] / 2, bold=True)
+    error = text.truncate_to_width(row.error, 11, _AFTER[1] / 2, bold=True)
     said = _said(row)
     if row.members and "at once" not in row.remark:  # it is said when the area is drawn
         said += f" · {_AT_ONCE.format(len(row.members))}"
-    return text.width(said, 11) + text.width(f" {error}", 11, bold=True) + 16
+    return text.text_width(said, 11) + text.text_width(f" {error}", 11, bold=True) + 16
 
 
 def _has_mark(row: TimelineRow) -> bool:
@@ -462,15 +462,15 @@ def _place(
     size = 12 if row.kind == "workflow" else 11
     label, after = room
     label -= 12 + x + (20 if _has_mark(row) else 4)
-    number = text.width(row.number, 10) + 6 if row.number else 0
-    name = text.fit(row.name, size, label - number, bold=row.kind != "step")
+    number = text.text_width(row.number, 10) + 6 if row.number else 0
+    name = text.truncate_to_width(row.name, size, label - number, bold=row.kind != "step")
     also = row.number
-    left = label - text.width(name, size, bold=True) - 10
+    left = label - text.text_width(name, size, bold=True) - 10
     if again and left > 50:
-        also = text.fit_ends(text.clean(row.key, 200), 10, left)
+        also = text.truncate_middle(text.sanitize_svg(row.key, 200), 10, left)
     drawn = Drawn(row, y, high, x, name, also)
     drawn.also_x = x + (20 if _has_mark(row) else 4) + 6
-    drawn.also_x += text.width(name, size, bold=row.kind != "step")
+    drawn.also_x += text.text_width(name, size, bold=row.kind != "step")
     drawn.bars = _bars(row, scale)
     drawn.critical = _joined(scale.many(np.array(row.critical).reshape(-1, 2)).tolist())
     if row.members:
@@ -554,7 +554,7 @@ def _area(drawn: Drawn, scale: Scale, high: float) -> int:
 def _words(drawn: Drawn, room: float) -> None:
     row = drawn.row
     drawn.words = _said(row)
-    drawn.error = text.fit(row.error, 11, _AFTER[1] / 2, bold=True)
+    drawn.error = text.truncate_to_width(row.error, 11, _AFTER[1] / 2, bold=True)
     size = _said_width(row)
     begin = min((bar.x for bar in drawn.bars), default=0.0)
     end = max((bar.x + bar.wide for bar in drawn.bars), default=6.0)
@@ -569,8 +569,10 @@ def _words(drawn: Drawn, room: float) -> None:
         drawn.words_x = room - size + 10
         if drawn.words_x < 0:  # nor over the name before the bar: cut
             drawn.words_x = 0.0
-            drawn.words = text.fit(drawn.words, 11, room - size + text.width(drawn.words, 11))
-    drawn.error_x = drawn.words_x + text.width(drawn.words, 11) + 5
+            drawn.words = text.truncate_to_width(
+                drawn.words, 11, room - size + text.text_width(drawn.words, 11)
+            )
+    drawn.error_x = drawn.words_x + text.text_width(drawn.words, 11) + 5
 
 
 def _guides(drawn: list[Drawn]) -> list[tuple[float, float, float]]:
@@ -594,9 +596,9 @@ def _tick(tick: Tick) -> str:
     if not tick.seconds:
         return "0"
     if tick.major:  # after a break: how long since the beginning
-        return text.lasted(tick.seconds)
+        return text.duration(tick.seconds)
     sign = "+" if tick.since != tick.seconds else ""
-    return sign + text.lasted(tick.since)
+    return sign + text.duration(tick.since)
 
 
 def _legend(drawn: list[Drawn]) -> Legend:

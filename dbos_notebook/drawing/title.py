@@ -30,16 +30,18 @@ class Headline:
 
     def fitted(self, room: float) -> Headline:
         """Cut what is drawn to the room there is."""
-        name = text.fit(self.name, 16, room * 0.6, bold=True)
-        left = room - text.width(name, 16, bold=True) - 8
-        facts = text.fit(self.facts, 12, room - 30 - text.width(self.outcome, 12, bold=True))
+        name = text.truncate_to_width(self.name, 16, room * 0.6, bold=True)
+        left = room - text.text_width(name, 16, bold=True) - 8
+        facts = text.truncate_to_width(
+            self.facts, 12, room - 30 - text.text_width(self.outcome, 12, bold=True)
+        )
         return Headline(
             name,
-            text.fit_ends(self.key, 12, left),
+            text.truncate_middle(self.key, 12, left),
             self.status,
             self.outcome,
             facts,
-            text.fit(self.reason, 12, room - 20),
+            text.truncate_to_width(self.reason, 12, room - 20),
             self.title,
             self.desc,
         )
@@ -64,9 +66,11 @@ def headline(
     root = graph.graph.get("root")
     attributes = graph.nodes[root] if root in graph else {}
     status = known_status(attributes.get("status"))
-    name = text.clean(attributes.get("name") or "workflows", 200)
-    key = text.clean(root, 200) if root is not None else ""
-    outcome = status_label(status) if status else text.clean(attributes.get("status") or "", 40)
+    name = text.sanitize_svg(attributes.get("name") or "workflows", 200)
+    key = text.sanitize_svg(root, 200) if root is not None else ""
+    outcome = (
+        status_label(status) if status else text.sanitize_svg(attributes.get("status") or "", 40)
+    )
     if "root_second" in graph.graph:
         return _of_two(graph, name, key)
     duration = times.took(root) if root in graph else ""
@@ -78,7 +82,7 @@ def headline(
     if status == "ENQUEUED" and (waited := times.waited(root)):
         outcome += f" for {waited}"
     began = run is not None and run.began is not None and not run.lost
-    when = text.moment(attributes.get("started_at" if began else "created_at"))
+    when = text.timestamp(attributes.get("started_at" if began else "created_at"))
     when = when.replace(".000", "") if times.coarse else when
     verb = "began" if began else "created"
     if began and times.again(root):
@@ -95,16 +99,16 @@ def headline(
         outcome,
         said,
         why,
-        text.clean(f"{kind} of {name} {key}"),
-        text.clean(f"{outcome} · {said}. {why}"),
+        text.sanitize_svg(f"{kind} of {name} {key}"),
+        text.sanitize_svg(f"{outcome} · {said}. {why}"),
     )
 
 
 def _of_two(graph: nx.DiGraph[Any], name: str, key: str) -> Headline:
-    both = f"{key} → {text.clean(graph.graph['root_second'], 200)}"
+    both = f"{key} → {text.sanitize_svg(graph.graph['root_second'], 200)}"
     counted = diagram.counted(graph)
-    title = text.clean(f"Comparison of {name} {both}")
-    return Headline(name, both, "", "compared", counted, "", title, text.clean(counted))
+    title = text.sanitize_svg(f"Comparison of {name} {both}")
+    return Headline(name, both, "", "compared", counted, "", title, text.sanitize_svg(counted))
 
 
 def _counts(graph: nx.DiGraph[Any]) -> list[str]:
@@ -119,8 +123,8 @@ def _counts(graph: nx.DiGraph[Any]) -> list[str]:
             workflows += 1
         elif "function_id" in attributes:
             steps += 1
-    found = [text.count(workflows, "workflow")] if workflows > 1 else []
-    return [*found, text.count(steps, "step")]
+    found = [text.plural(workflows, "workflow")] if workflows > 1 else []
+    return [*found, text.plural(steps, "step")]
 
 
 def reason(graph: nx.DiGraph[Any]) -> str:
@@ -142,7 +146,7 @@ def reason(graph: nx.DiGraph[Any]) -> str:
         owner = attributes.get("workflow_id")
         number = f" #{attributes['function_id']}" if "function_id" in attributes else ""
         where = " › ".join(
-            [*_path(graph, owner), text.clean(attributes.get("name") or "", 80) + number]
+            [*_path(graph, owner), text.sanitize_svg(attributes.get("name") or "", 80) + number]
         )
         return f"failed in {where}{_error(attributes)}"
     workflows = [
@@ -164,7 +168,7 @@ def _path(graph: nx.DiGraph[Any], workflow: Any) -> list[str]:
     while workflow in graph and workflow not in seen:
         seen.add(workflow)
         attributes = graph.nodes[workflow]
-        names.append(text.clean(attributes.get("name") or workflow, 60))
+        names.append(text.sanitize_svg(attributes.get("name") or workflow, 60))
         if workflow == graph.graph.get("root"):
             break
         workflow = attributes.get("parent")
@@ -175,8 +179,12 @@ def _path(graph: nx.DiGraph[Any], workflow: Any) -> list[str]:
 
 def _error(attributes: dict[str, Any]) -> str:
     kind = attributes.get("error_type")
-    if text.missing(kind) or not kind:
+    if text.is_missing(kind) or not kind:
         return ""
-    said = " — " + text.clean(kind, 300).rsplit(".", 1)[-1]
+    said = " — " + text.sanitize_svg(kind, 300).rsplit(".", 1)[-1]
     message = attributes.get("error_message")
-    return said if text.missing(message) or not message else f"{said}: {text.clean(message, 300)}"
+    return (
+        said
+        if text.is_missing(message) or not message
+        else f"{said}: {text.sanitize_svg(message, 300)}"
+    )

@@ -82,12 +82,12 @@ class Times:
         """Say how long a workflow ran, or has run; ``""`` where it is not known."""
         duration = self._graph.nodes[key].get("duration")
         run = self.workflow(key)
-        if text.missing(duration) or run is None or run.began is None:
+        if text.is_missing(duration) or run is None or run.began is None:
             return ""
         if not self.coarse:
-            return text.took(duration)
+            return text.duration(duration)
         lasted = run.ended - run.began
-        return text.about(lasted) if self._runs.to_the_second(key) else text.lasted(lasted)
+        return text.duration(lasted, approximate=self._runs.to_the_second(key))
 
     def waited(self, key: Any) -> str:
         """Say how long a workflow waited on a queue, or has waited; ``""``: not known, or not."""
@@ -95,9 +95,9 @@ class Times:
         if run is None or run.enqueued is None:
             return ""
         wait = self._graph.nodes[key].get("queue_wait")
-        if self.coarse and wait is not None and not text.missing(wait):
-            return text.about(wait.total_seconds())
-        return text.lasted((run.ended if run.began is None else run.began) - run.enqueued)
+        if self.coarse and wait is not None and not text.is_missing(wait):
+            return text.duration(wait, approximate=True)
+        return text.duration((run.ended if run.began is None else run.began) - run.enqueued)
 
     def again(self, key: Any) -> bool:
         """Whether it is recorded that a workflow ran before its latest run."""
@@ -117,7 +117,7 @@ class Times:
 
     def delayed(self, key: Any) -> str:
         """Say until when a workflow is delayed."""
-        until = text.moment(self._graph.nodes[key].get("delay_until"))
+        until = text.timestamp(self._graph.nodes[key].get("delay_until"))
         return f"delayed until {until}" if until else "delayed"
 
     def unstarted(self, key: Any) -> str:
@@ -154,7 +154,7 @@ class Times:
 
 def seconds(time: Any) -> float | None:
     """Return an instant in seconds since 1970; ``None``: absent."""
-    return None if text.missing(time) else float(time.timestamp())
+    return None if text.is_missing(time) else float(time.timestamp())
 
 
 Key = Hashable
@@ -235,7 +235,9 @@ def describe_unstarted(found: Unstarted, waited: str = "") -> str:
         return "its delay had not ended" + (", never ran" if known else "")
     if known:
         return f"waited {waited}, never ran" if waited else "never ran"
-    return f"waited at most {text.lasted(found.most / 1000)}; whether it ran before is not recorded"
+    return (
+        f"waited at most {text.duration(found.most / 1000)}; whether it ran before is not recorded"
+    )
 
 
 class Runs:

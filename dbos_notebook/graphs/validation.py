@@ -14,13 +14,13 @@ import networkx as nx
 import pandas as pd
 
 from dbos_notebook.errors import GraphError
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 
 def check_graph(graph: object) -> None:
     """Refuse what is no execution graph: an ID, a table, a graph that has no directions."""
     if not isinstance(graph, nx.DiGraph) or graph.is_multigraph():
-        shown = printable(repr(graph)) if isinstance(graph, str | None) else type(graph).__name__
+        shown = sanitize(repr(graph)) if isinstance(graph, str | None) else type(graph).__name__
         asked = shown if isinstance(graph, str) else "workflow_id"
         raise GraphError(f"Not a graph of a run, but {shown}. Pass db.graph({asked}).")
     if isinstance(graph.graph.get("read_at"), str):
@@ -44,7 +44,7 @@ def texts(value: Iterable[str], name: str) -> list[str]:
         hash(tuple(found))
     except TypeError:
         raise GraphError(
-            f"{name} takes a text or a list of texts, not {printable(repr(value))}. "
+            f"{name} takes a text or a list of texts, not {sanitize(repr(value))}. "
             "Leave it out for none."
         ) from None
     return found
@@ -54,7 +54,7 @@ def share(value: float, name: str) -> float:
     """Return a number from 0 on."""
     known = isinstance(value, int | float) and not isinstance(value, bool)
     if not known or not 0 <= value < math.inf:
-        raise GraphError(f"{name} takes a number from 0 on, not {printable(repr(value))}.")
+        raise GraphError(f"{name} takes a number from 0 on, not {sanitize(repr(value))}.")
     return value
 
 
@@ -67,7 +67,7 @@ def span(value: str | pd.Timedelta, name: str) -> pd.Timedelta:
             found = pd.Timedelta(value)
     if found is None or not found >= pd.Timedelta(0):
         raise GraphError(
-            f"{name} takes a span of time such as '10ms', not {printable(repr(value))}."
+            f"{name} takes a span of time such as '10ms', not {sanitize(repr(value))}."
         )
     return found
 
@@ -81,9 +81,9 @@ def check_rows(workflows: pd.DataFrame, steps: pd.DataFrame, root: str | None) -
         known = rows[keys].dropna()
         twice = known.loc[known.duplicated()].astype("str")
         if len(twice):
-            shown = printable(", ".join(twice.iloc[0].tolist()))
+            shown = sanitize(", ".join(twice.iloc[0].tolist()))
             raise GraphError(f"{name} has more than one row of {shown}. Pass each row once.")
     if root is not None and not workflows["workflow_id"].eq(root).any():
         raise GraphError(
-            f"root={printable(root)!r} is none of the workflows. Pass the ID of one of the rows."
+            f"root={sanitize(root)!r} is none of the workflows. Pass the ID of one of the rows."
         )

@@ -1,8 +1,8 @@
-"""Decoders: inert, with functions of the user's, or by DBOS's own deserialization on request.
+"""Decoders: inert (the default), with the user's functions, or with DBOS's own deserialization.
 
-DBOS's runs what payloads hold. This is the one place that reaches into ``dbos._serialization``:
-DBOS has no public function for it, and DBOSClient reads nothing written before dbos 3.0. Before
-dbos 2.14 there was one format, a pickle, and a serializer that replaced it.
+DBOS's deserialization can run code in payloads. Only this module uses ``dbos._serialization``: DBOS
+has no public function for it, and DBOSClient reads nothing written before dbos 3.0. Before dbos
+2.14, the only format was pickle, which a serializer could replace.
 """
 
 from __future__ import annotations
@@ -15,46 +15,37 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dbos_notebook.errors import LocationError, MissingPackageError, TrustWarning
 from dbos_notebook.payloads import FORMATS, RecordedError, Undecoded, decode
 from dbos_notebook.payloads.json_dialects import portable_error
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     from dbos import Serializer
 
 
 class Decoder(Protocol):
-    """What turns the stored texts of a column into values."""
+    """A function that converts stored strings of a column into values."""
 
     def __call__(self, text: str, serialization: str | None, column: str) -> Any:
-        """Return the value of a text of the column ``input``, ``output``, ``error`` or another."""
+        """Return the value of a string in the column ``input``, ``output``, ``error``, …."""
 
 
-def require_dbos() -> None:
-    """Raise MissingPackageError where dbos, which is to deserialize, is not installed."""
-    if importlib.util.find_spec("dbos") is None:
-        raise MissingPackageError(
-            "trust_payloads=True deserializes with dbos, which is not installed here. Install the "
-            "application's version of it, or connect without trust_payloads."
-        )
-
-
-def inert(text: str, serialization: str | None, column: str) -> Any:
-    """Decode without running anything: the Decoder of a client that trusts nothing."""
+def decode_inert(text: str, serialization: str | None, column: str) -> Any:
+    """Decode without running any code: the default Decoder of a client."""
     return decode(text, serialization, error=column == "error")
 
 
-def recorded_error(text: str, serialization: str | None, decoder: Decoder) -> Any:
-    """Return a recorded error for its type and message.
+def decode_error(text: str, serialization: str | None, decoder: Decoder) -> Any:
+    """Return a recorded error, to get its type and message.
 
-    Formats that are known are decoded inertly whatever the decoder; one of the application's own,
-    which says nothing otherwise, by the decoder.
+    Known formats are decoded inertly, whatever the decoder. Only an application's own format is
+    passed to the decoder.
     """
-    if serialization is None or serialization in FORMATS or decoder is inert:
-        return inert(text, serialization, "error")
-    return as_recorded(decoder(text, serialization, "error"))
+    if serialization is None or serialization in FORMATS or decoder is decode_inert:
+        return decode_inert(text, serialization, "error")
+    return to_recorded(decoder(text, serialization, "error"))
 
 
-def as_recorded(value: Any) -> Any:
-    """Make a RecordedError of an exception or of an error's portable form; others stay."""
+def to_recorded(value: Any) -> Any:
+    """Convert an exception or a portable error to a RecordedError; return other values as is."""
     if not isinstance(value, BaseException):
         return portable_error(value)
     kind = type(value)
@@ -65,70 +56,75 @@ def as_recorded(value: Any) -> Any:
     return RecordedError(f"{kind.__module__}.{kind.__qualname__}", value.args, message=message)
 
 
-class Readers:
-    """A Decoder with functions of the user's for the formats that have a name of their own."""
+Readers = Mapping[str, Callable[[str], Any]]
 
-    def __init__(self, readers: Mapping[str, Callable[[str], Any]], otherwise: Decoder) -> None:
-        self._readers = dict(checked_readers(readers))
-        self._otherwise = otherwise
+
+class ReaderDecoder:
+    """A Decoder that calls the user's functions for an application's own formats."""
+
+    def __init__(self, readers: Readers, fallback: Decoder) -> None:
+        self._readers = dict(check_readers(readers))
+        self._fallback = fallback
 
     def __call__(self, text: str, serialization: str | None, column: str) -> Any:
-        """Read a text by the function for its format, if there is one."""
+        """Decode a string with the function for its format, if there is one."""
         reader = self._readers.get(serialization or "")
         if reader is None:
-            return self._otherwise(text, serialization, column)
+            return self._fallback(text, serialization, column)
         try:
             value = reader(text)
-        except Exception as problem:  # noqa: BLE001 - the application's code may raise anything
-            raised = printable(f"{type(problem).__name__}: {problem}")
-            return Undecoded(f"the reader of {printable(serialization)!r} raised {raised}", text)
-        return as_recorded(value) if column == "error" else value
+        except Exception as problem:  # noqa: BLE001 - the user's function may raise anything
+            raised = sanitize(f"{type(problem).__name__}: {problem}")
+            return Undecoded(f"the reader of {sanitize(serialization)!r} raised {raised}", text)
+        return to_recorded(value) if column == "error" else value
 
 
-def checked_readers(
-    readers: Mapping[str, Callable[[str], Any]],
-) -> Mapping[str, Callable[[str], Any]]:
-    """Return the readers; raises LocationError for what is no mapping of names to functions.
+def check_readers(readers: Readers) -> Readers:
+    """Return the readers; raise LocationError if they are not a mapping of names to functions.
 
     Examples
     --------
-    >>> checked_readers({"py_pickle": print})
+    >>> check_readers({"py_pickle": print})
     Traceback (most recent call last):
     dbos_notebook.errors.LocationError: payload_readers has 'py_pickle', which is decoded ...
     """
     if not isinstance(readers, Mapping):
         raise LocationError(
-            f"payload_readers={readers!r} must be a dict of functions by the name of their "
-            'serializer, such as {"my_serializer": function}.'
+            f"payload_readers={readers!r} must be a dict from serializer names to functions, such "
+            'as {"my_serializer": function}.'
         )
     for name, reader in readers.items():
         if not isinstance(name, str) or not name:
             raise LocationError(
-                f"payload_readers has the key {name!r}; its keys are names of serializers, as the "
-                "column 'serialization' shows them."
+                f"payload_readers has the key {name!r}; its keys must be serializer names, as in "
+                "the column 'serialization'."
             )
         if name in FORMATS - {"DBOS_GOB"}:
             raise LocationError(
-                f"payload_readers has {name!r}, which is decoded without a function. Its keys are "
-                "the names of an application's own serializers."
+                f"payload_readers has {name!r}, which is decoded without a function. Its keys must "
+                "be names of an application's own serializers."
             )
         if not callable(reader):
             raise LocationError(
-                f"payload_readers[{name!r}] is {reader!r}; it must be a function that takes a "
-                "string and returns a value."
+                f"payload_readers[{name!r}]={reader!r} must be a function that takes a string and "
+                "returns a value."
             )
     return readers
 
 
-class Trusted:
-    """The Decoder of a client that trusts its payloads: DBOS's own, with the given serializer.
+class TrustedDecoder:
+    """The Decoder for ``trust_payloads=True``: DBOS's deserialization with the given serializer.
 
-    What DBOS cannot deserialize (another SDK's format, a class that is not installed) is decoded
-    inertly instead, with one TrustWarning.
+    Payloads that DBOS cannot deserialize (another SDK's format, a class that is not installed) are
+    decoded inertly, with one TrustWarning.
     """
 
     def __init__(self, serializer: Serializer | None = None) -> None:
-        require_dbos()
+        if importlib.util.find_spec("dbos") is None:
+            raise MissingPackageError(
+                "trust_payloads=True needs dbos, which is not installed here. Install the "
+                "application's version of it, or connect without trust_payloads."
+            )
         from dbos import _serialization as own
 
         # Formats have names since dbos 2.14.
@@ -142,10 +138,10 @@ class Trusted:
         self._serializer: Any = serializer or getattr(own, "DBOSDefaultSerializer", None)
         if self._serializer is None:
             self._serializer = getattr(own, "DefaultSerializer", lambda: own)()
-        self._told = False
+        self._warned = False
 
     def __call__(self, text: str, serialization: str | None, column: str) -> Any:
-        """Deserialize a text as DBOS would."""
+        """Deserialize a string as DBOS does."""
         from dbos import _serialization as own
 
         try:
@@ -156,13 +152,13 @@ class Trusted:
             )
             return make(text, serialization, self._serializer)
         except Exception as problem:  # noqa: BLE001 - the application's code may raise anything
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 warnings.warn(
                     f"A payload of {column!r} ({serialization or 'default'}) could not be "
-                    f"deserialized by DBOS ({type(problem).__name__}: {problem}). It, and others "
-                    "like it, are decoded inertly instead.",
+                    f"deserialized by DBOS ({type(problem).__name__}: {problem}). This payload and "
+                    "others like it are decoded without running code instead.",
                     TrustWarning,
                     stacklevel=2,
                 )
-            return inert(text, serialization, column)
+            return decode_inert(text, serialization, column)

@@ -1,4 +1,4 @@
-"""The JSON that DBOS's SDKs write: portable, SuperJSON, Java's Jackson, Go's base64 and gob."""
+"""Decode the formats of other DBOS SDKs: portable JSON, SuperJSON, Java's Jackson, and Go's."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from dbos_notebook.payloads import reconstruct
-from dbos_notebook.payloads.limits import MAX_DEPTH, PickleError, Work
-from dbos_notebook.payloads.reconstruct import hashed
+from dbos_notebook.payloads.limits import MAX_DEPTH, Budget, DecodeError
+from dbos_notebook.payloads.reconstruct import make_set, set_items
 from dbos_notebook.payloads.recorded_errors import RecordedError
 from dbos_notebook.payloads.values import Opaque
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 MAX_DIGITS = 4_000
 MAX_VALUES = 1_000_000
-"""Values that a document may hold."""
-# To its end, where it has no closing quote: so that no text makes it look twice at a place.
+"""Maximum number of values in a document."""
+# An unterminated string matches up to the end, so that no position is matched twice.
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BIGINT = re.compile(r"-?[0-9]+")
 
 
-def parse(text: str) -> Any:
-    """Parse JSON; raises ValueError, RecursionError, or PickleError where it holds too much."""
-    if _values(text) > MAX_VALUES:
-        check(text)
+def parse_json(text: str) -> Any:
+    """Parse JSON; raise ValueError, RecursionError, or DecodeError if it has too many values."""
+    if _count_values(text) > MAX_VALUES:
+        check_value_count(text)
     return json.loads(text)
 
 
-def check(text: str) -> None:
-    """Raise PickleError where JSON holds too many values."""
-    if _values(text) > MAX_VALUES and _values(_STRING.sub("", text)) > MAX_VALUES:
-        raise PickleError(f"it has over {MAX_VALUES:,} values")
+def check_value_count(text: str) -> None:
+    """Raise DecodeError if a JSON document has too many values."""
+    if _count_values(text) > MAX_VALUES and _count_values(_STRING.sub("", text)) > MAX_VALUES:
+        raise DecodeError(f"over {MAX_VALUES:,} values")
 
 
-def _values(text: str) -> int:
+def _count_values(text: str) -> int:
     return text.count("[") + text.count("{") + text.count(",")
 
 
 def portable_error(value: Any) -> Any:
-    """Make an error of DBOS's portable form, ``{"name", "message", "code", "data"}``.
+    """Convert a portable error, ``{"name", "message", "code", "data"}``, to a RecordedError.
+
+    Other values are returned unchanged.
 
     Examples
     --------
@@ -57,7 +58,7 @@ def portable_error(value: Any) -> Any:
         message = value["message"]
         plain = isinstance(message, str)
         return RecordedError(
-            printable(value["name"]),
+            sanitize(value["name"]),
             () if plain else (message,),
             message=message if plain else None,
             state={"stack": value["stack"]} if isinstance(value.get("stack"), str) else None,
@@ -67,21 +68,21 @@ def portable_error(value: Any) -> Any:
     return value
 
 
-def superjson(document: Any, work: Work) -> Any:
-    """Give a superjson document (``{"json": …, "meta": {"values": …}}``) its types back.
+def decode_superjson(document: Any, budget: Budget) -> Any:
+    """Restore the types of a superjson document (``{"json": …, "meta": {"values": …}}``).
 
     Examples
     --------
-    >>> superjson({"json": {"n": "12"}, "meta": {"values": {"n": ["bigint"]}}}, Work(60))
+    >>> decode_superjson({"json": {"n": "12"}, "meta": {"values": {"n": ["bigint"]}}}, Budget(60))
     {'n': 12}
     """
     if not isinstance(document, dict) or "json" not in document:
         return document
     meta = document.get("meta")
-    return _apply(document["json"], meta.get("values") if isinstance(meta, dict) else None, work)
+    return _apply(document["json"], meta.get("values") if isinstance(meta, dict) else None, budget)
 
 
-def _apply(value: Any, tree: Any, work: Work) -> Any:
+def _apply(value: Any, tree: Any, budget: Budget) -> Any:
     """Apply a tree of annotations: ``[type]``, ``[type, {path: tree}]`` or ``{path: tree}``."""
     if isinstance(tree, dict):
         own, below = None, tree
@@ -92,23 +93,23 @@ def _apply(value: Any, tree: Any, work: Work) -> Any:
         return value
     for path, subtree in below.items():
         keys = re.split(r"(?<!\\)\.", path, maxsplit=MAX_DEPTH)
-        if len(keys) <= MAX_DEPTH:  # nothing deeper will be shown
-            value = _at(value, [key.replace(r"\.", ".") for key in keys], 0, subtree, work)
-    return value if own is None else _typed(value, own, work)
+        if len(keys) <= MAX_DEPTH:  # a deeper value is not decoded anyway
+            value = _apply_at(value, [key.replace(r"\.", ".") for key in keys], 0, subtree, budget)
+    return value if own is None else _typed(value, own, budget)
 
 
-def _at(value: Any, keys: list[str], place: int, tree: Any, work: Work) -> Any:
-    if place == len(keys):
-        return _apply(value, tree, work)
-    key = keys[place]
+def _apply_at(value: Any, keys: list[str], position: int, tree: Any, budget: Budget) -> Any:
+    if position == len(keys):
+        return _apply(value, tree, budget)
+    key = keys[position]
     if isinstance(value, dict) and key in value:
-        value[key] = _at(value[key], keys, place + 1, tree, work)
+        value[key] = _apply_at(value[key], keys, position + 1, tree, budget)
     elif isinstance(value, list) and key.isdecimal() and len(key) < 10 and int(key) < len(value):
-        value[int(key)] = _at(value[int(key)], keys, place + 1, tree, work)
+        value[int(key)] = _apply_at(value[int(key)], keys, position + 1, tree, budget)
     return value
 
 
-def _typed(value: Any, kind: Any, work: Work) -> Any:
+def _typed(value: Any, kind: Any, budget: Budget) -> Any:
     # ["class", name], ["custom", name], ["symbol", name], ["typed-array", name]
     kind, name = kind if isinstance(kind, list) and len(kind) == 2 else (kind, None)
     if not isinstance(kind, str):
@@ -120,25 +121,25 @@ def _typed(value: Any, kind: Any, work: Work) -> Any:
     ):
         return bytes(value)
     if kind in ("class", "custom") and name is not None:
-        return Opaque(printable(name), state=value)
+        return Opaque(sanitize(name), state=value)
     if kind == "undefined":
         return None
     if isinstance(value, str):
-        return _of_text(value, kind)
+        return _from_string(value, kind)
     if kind == "set" and isinstance(value, list):
-        return _set(value, work)
+        return _to_set(value, budget)
     if kind == "map" and isinstance(value, list):
-        return _map(value, work)
+        return _to_map(value, budget)
     return portable_error(value) if kind == "Error" else value
 
 
-def _of_text(text: str, kind: str) -> Any:
+def _from_string(text: str, kind: str) -> Any:
     if kind == "bigint" and len(text) <= MAX_DIGITS and _BIGINT.fullmatch(text):
         return int(text)
     if kind == "Date":
         try:
             return dt.datetime.fromisoformat(text)
-        except ValueError:  # a Date may be of a year over 9999
+        except ValueError:  # JavaScript's Date supports years over 9999
             return Opaque("Date", (text,))
     if kind == "number":
         special = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf, "-0": -0.0}
@@ -146,104 +147,102 @@ def _of_text(text: str, kind: str) -> Any:
     return Opaque("RegExp", (text,)) if kind == "regexp" else text
 
 
-def _set(members: list[Any], work: Work) -> Any:
+def _to_set(members: list[Any], budget: Budget) -> Any:
     try:
-        made: set[Any] = reconstruct.hashed(work, set, members)
-    except (TypeError, ValueError):  # JavaScript's may hold objects
+        value: set[Any] = make_set(budget, set, members)
+    except (TypeError, ValueError):  # a JavaScript Set may contain objects
         return Opaque("Set", (members,))
-    # … and tells 1 from true.
-    return made if len(made) == len(members) else Opaque("Set", (members,))
+    # In JavaScript 1 and true are different, in Python they are equal.
+    return value if len(value) == len(members) else Opaque("Set", (members,))
 
 
-def _map(pairs: list[Any], work: Work) -> Any:
-    made: dict[Any, Any] = {}
+def _to_map(pairs: list[Any], budget: Budget) -> Any:
+    value: dict[Any, Any] = {}
     try:
         for key, item in pairs:
-            reconstruct.set_items(work, made, [key, item])
+            set_items(budget, value, [key, item])
     except (TypeError, ValueError):
         return Opaque("Map", (pairs,))
-    return made if len(made) == len(pairs) else Opaque("Map", (pairs,))
+    return value if len(value) == len(pairs) else Opaque("Map", (pairs,))
 
-
-GO_NIL = "__DBOS_NIL"
-GO_ERROR = "error"
-"""The type of a Go error that was stored as its text alone: Go's interface, for want of a class."""
 
 # java.util.ImmutableCollections$ListN, [Ljava.lang.Object;, [B
 _CLASS = re.compile(r"\[*(?:[BCDFIJSZ]|L?(?:[A-Za-z_$][\w$]*\.)+[A-Za-z_$][\w$]*;?)")
 
 
-def java(value: Any, work: Work) -> Any:
-    """Take the type names of Jackson's default typing out of a parsed document.
+def decode_java(value: Any, budget: Budget) -> Any:
+    """Convert a parsed document with type names (Jackson's default typing) to values.
 
     Examples
     --------
-    >>> java(["[Ljava.lang.Object;", [7, ["java.math.BigDecimal", 9.5]]], Work(60))
+    >>> decode_java(["[Ljava.lang.Object;", [7, ["java.math.BigDecimal", 9.5]]], Budget(60))
     [7, Decimal('9.5')]
-    >>> java({"@class": "com.shop.Order", "id": 17}, Work(60))
+    >>> decode_java({"@class": "com.shop.Order", "id": 17}, Budget(60))
     Order(id=17)
     """
     if isinstance(value, dict):
         kind = value.get("@class")
-        named = {name: java(part, work) for name, part in value.items() if name != "@class"}
-        if type(kind) is not str or (_of_java(kind) and kind.endswith(_MAPS)):
-            return named
-        if kind.endswith(".WireThrowable") and type(named.get("type")) is str:
-            return _throwable(named)
-        return Opaque(printable(kind), state=named)
+        attributes = {
+            name: decode_java(part, budget) for name, part in value.items() if name != "@class"
+        }
+        if type(kind) is not str or (_is_jvm_class(kind) and kind.endswith(_JAVA_MAPS)):
+            return attributes
+        if kind.endswith(".WireThrowable") and type(attributes.get("type")) is str:
+            return _throwable(attributes)
+        return Opaque(sanitize(kind), state=attributes)
     if not isinstance(value, list):
         return value
     if len(value) == 2 and type(value[0]) is str and _CLASS.fullmatch(value[0]):
-        return _java_value(value[0], value[1], work)
-    return [java(part, work) for part in value]
+        return _java_value(value[0], value[1], budget)
+    return [decode_java(part, budget) for part in value]
 
 
-_MAPS = ("Map", "$MapN", "$Map1", "Properties", "Hashtable")
+_JAVA_MAPS = ("Map", "$MapN", "$Map1", "Properties", "Hashtable")
 
 
-def _of_java(kind: str) -> bool:
+def _is_jvm_class(kind: str) -> bool:
     return kind.startswith(("java.", "[", "kotlin.", "scala."))
 
 
-def _java_value(kind: str, value: Any, work: Work) -> Any:
+def _java_value(kind: str, value: Any, budget: Budget) -> Any:
     if isinstance(value, list):
-        parts = [java(part, work) for part in value]
+        parts = [decode_java(part, budget) for part in value]
         if kind.startswith("[") or kind.rpartition(".")[2].find("List") >= 0:
             return parts
-        if _of_java(kind):
-            return _java_set(parts, work) if "Set" in kind else parts
-        return Opaque(printable(kind), (parts,))
+        if _is_jvm_class(kind):
+            return _java_set(parts, budget) if "Set" in kind else parts
+        return Opaque(sanitize(kind), (parts,))
     if isinstance(value, dict):
-        return java({"@class": kind, **value}, work)
-    maker = _JAVA.get(kind)
-    if maker is not None:
+        return decode_java({"@class": kind, **value}, budget)
+    constructor = _JAVA_CONSTRUCTORS.get(kind)
+    if constructor is not None:
         try:
-            return maker(value)
+            return constructor(value)
         except (ArithmeticError, AttributeError, TypeError, ValueError):
-            pass  # another version writes it otherwise: it is shown as it is written
-    return Opaque(printable(kind), (value,))
+            pass  # the format of another version: show the stored value
+    return Opaque(sanitize(kind), (value,))
 
 
-def _java_set(members: list[Any], work: Work) -> Any:
+def _java_set(members: list[Any], budget: Budget) -> Any:
     try:
-        return hashed(work, set, members)
+        return make_set(budget, set, members)
     except (TypeError, ValueError):
         return Opaque("java.util.Set", (members,))
 
 
-def _same(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
 def _number(value: Any) -> decimal.Decimal:
-    return decimal.Decimal(value if isinstance(value, int) else _short(str(value)))
+    return decimal.Decimal(value if isinstance(value, int) else _checked_digits(str(value)))
 
 
 def _integer(value: Any) -> int:
-    return int(_short(value)) if isinstance(value, str) else int(value)
+    return int(_checked_digits(value)) if isinstance(value, str) else int(value)
 
 
-def _short(text: str) -> str:
+def _checked_digits(text: str) -> str:
     if len(text) > MAX_DIGITS:
         raise ValueError("a number is too long")
     return text
@@ -251,47 +250,49 @@ def _short(text: str) -> str:
 
 def _instant(value: Any) -> Any:
     if isinstance(value, str):
-        return dt.datetime.fromisoformat(_short(value))
-    raise TypeError("it is no time as text")
+        return dt.datetime.fromisoformat(_checked_digits(value))
+    raise TypeError("not a time string")
 
 
-_JAVA: dict[str, Callable[[Any], Any]] = {
+_JAVA_CONSTRUCTORS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(
-        ("java.lang.Long", "java.lang.Short", "java.lang.Byte", "java.lang.Integer"), _same
+        ("java.lang.Long", "java.lang.Short", "java.lang.Byte", "java.lang.Integer"), _unchanged
     ),
     **dict.fromkeys(
-        ("java.lang.Float", "java.lang.Double", "java.lang.String", "java.lang.Boolean"), _same
+        ("java.lang.Float", "java.lang.Double", "java.lang.String", "java.lang.Boolean"), _unchanged
     ),
-    "java.lang.Character": _same,
+    "java.lang.Character": _unchanged,
     "java.math.BigDecimal": _number,
     "java.math.BigInteger": _integer,
     "java.util.UUID": uuid.UUID,
     "java.util.Date": _instant,
     "java.time.Instant": _instant,
-    "java.time.LocalDate": lambda text: dt.date.fromisoformat(_short(text)),
+    "java.time.LocalDate": lambda text: dt.date.fromisoformat(_checked_digits(text)),
     "java.time.LocalDateTime": _instant,
-    "java.time.LocalTime": lambda text: dt.time.fromisoformat(_short(text)),
+    "java.time.LocalTime": lambda text: dt.time.fromisoformat(_checked_digits(text)),
     "java.time.OffsetDateTime": _instant,
     "[B": lambda text: base64.b64decode(text, validate=True),
 }
 
 
-def _throwable(named: dict[str, Any]) -> RecordedError:
-    """Make the error of a WireThrowable: its Java serialization is not looked into."""
-    message = named["message"]
-    shown = {name: part for name, part in named.items() if name in _THROWABLE and part}
+def _throwable(attributes: dict[str, Any]) -> RecordedError:
+    """Return the error of a WireThrowable, without its Java serialization."""
+    message = attributes["message"]
+    attributes = {
+        name: part for name, part in attributes.items() if name in _THROWABLE_ATTRIBUTES and part
+    }
     return RecordedError(
-        printable(named["type"]),
+        sanitize(attributes["type"]),
         message="" if message is None else str(message),
-        state=shown,
+        state=attributes,
     )
 
 
-_THROWABLE = ("causeType", "stackPreview", "suppressedCount", "node", "extra")
+_THROWABLE_ATTRIBUTES = ("causeType", "stackPreview", "suppressedCount", "node", "extra")
 
 
-def looks_java(value: Any) -> bool:
-    """Return whether a document of no known format is one that Java wrote."""
+def is_java(value: Any) -> bool:
+    """Return whether a document without a recorded format was written by Java."""
     if isinstance(value, dict):
         return "@class" in value
     return (
@@ -299,115 +300,16 @@ def looks_java(value: Any) -> bool:
         and len(value) == 2
         and type(value[0]) is str
         and isinstance(value[1], list | dict)
-        and _of_java(value[0])
+        and _is_jvm_class(value[0])
         and _CLASS.fullmatch(value[0]) is not None
     )
 
 
-def go_json(text: str) -> str:
-    """Return the JSON of Go's own format, which is base64 of it; raises ValueError otherwise.
-
-    Examples
-    --------
-    >>> go_json("eyJPcmRlcklEIjogMTd9")
-    '{"OrderID": 17}'
-    """
-    return _base64(text).decode("utf-8")
-
-
-def go_error(text: str) -> RecordedError:
-    """Return the error of a Go workflow: its text, or what a gob says of itself.
-
-    Examples
-    --------
-    >>> go_error("no address on file").message
-    'no address on file'
-    """
-    try:
-        data = _base64(text)
-    except ValueError:
-        data = b""
-    named = _gob_name(data)
-    if named is None:
-        return RecordedError(GO_ERROR, message=text)
-    kind, place = named
-    words = _gob_texts(data, place)
-    # Their first fields: DBOS's errors have the message first, portable ones a name before it.
-    message = dict(zip(_GOB_MESSAGE, (words[:1], words[1:2]), strict=True)).get(kind, [])
-    shown = message[0] if message else f"<undecoded: {gob(data)}>"
-    return RecordedError(printable(kind.lstrip("*")), message=shown)
-
-
-_GOB_MESSAGE = ("*dbos.DBOSError", "*dbos.PortableWorkflowError")
-
-
-def gob(data: bytes | str) -> str:
-    """Say what a gob is."""
-    if isinstance(data, str):
-        data = _base64(data)
-    return f"it is gob, Go's own binary format, of {len(data):,} bytes"
-
-
-def _base64(text: str) -> bytes:
-    try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except binascii.Error:
-        raise ValueError("it is no base64") from None
-
-
-# The name under which Go registered the type of an interface's value, after its length.
-_GOB_TYPE = re.compile(rb"[\x03-\x7f](\*?(?:[\w.-]{1,60}/){0,8}[\w-]{1,60}\.[A-Za-z_]\w{0,60})")
-
-
-def _gob_name(data: bytes) -> tuple[str, int] | None:
-    for found in _GOB_TYPE.finditer(data[: 1 << 16]):
-        begin, end = found.span(1)
-        length = data[begin - 1]
-        # The pattern may take in what follows the name.
-        if length <= end - begin:
-            name = data[begin : begin + length]
-            if _GOB_TYPE.fullmatch(bytes([length]) + name):
-                return name.decode("ascii", "replace"), begin + length
-    return None
-
-
-def _gob_texts(data: bytes, place: int) -> list[str]:
-    """Return the texts of a struct's first two fields; none where they are no texts."""
-    texts: list[str] = []
-    try:
-        _, place = _gob_number(data, place)  # the type's number
-        _, place = _gob_number(data, place)  # the value's length
-        for _ in range(2):
-            step, place = _gob_number(data, place)
-            if step != 1:
-                break
-            length, place = _gob_number(data, place)
-            text = data[place : place + length]
-            if len(text) < length:
-                break
-            texts.append(text.decode())
-            place += length
-    except (IndexError, UnicodeDecodeError):
-        pass  # what was read so far is right
-    return texts
-
-
-def _gob_number(data: bytes, place: int) -> tuple[int, int]:
-    """Return an unsigned number and the place behind it."""
-    first = data[place]
-    if first < 0x80:
-        return first, place + 1
-    size = 256 - first
-    if size > 8:
-        raise IndexError("it is no number of gob's")
-    return int.from_bytes(data[place + 1 : place + 1 + size], "big"), place + 1 + size
-
-
-def parse_java(text: str, work: Work) -> Any:
-    """Parse what Java wrote; raises ValueError where it is no JSON."""
-    # As decimals, so that a BigDecimal loses nothing; the others become floats again.
-    check(text)
-    return java(_floats(json.loads(text, parse_float=_decimal)), work)
+def parse_java(text: str, budget: Budget) -> Any:
+    """Parse a document of Java's SDK; raise ValueError if it is not JSON."""
+    # Parse numbers as Decimal, so that a BigDecimal keeps all digits; convert the others to float.
+    check_value_count(text)
+    return decode_java(_floats(json.loads(text, parse_float=_decimal)), budget)
 
 
 def _decimal(text: str) -> Any:
@@ -424,3 +326,109 @@ def _floats(value: Any, *, exact: bool = False) -> Any:
     if kind is decimal.Decimal and not exact:
         return float(value)
     return value
+
+
+# Go
+
+GO_NIL = "__DBOS_NIL"
+GO_ERROR = "error"
+"""The type of a Go error that was stored as its message only: the name of Go's interface."""
+
+
+def go_json(text: str) -> str:
+    """Return the JSON document in Go's format, which is base64; raise ValueError if it is invalid.
+
+    Examples
+    --------
+    >>> go_json("eyJPcmRlcklEIjogMTd9")
+    '{"OrderID": 17}'
+    """
+    return _base64(text).decode("utf-8")
+
+
+def go_error(text: str) -> RecordedError:
+    """Return the error of a Go workflow, from its message or from a gob.
+
+    Examples
+    --------
+    >>> go_error("no address on file").message
+    'no address on file'
+    """
+    try:
+        data = _base64(text)
+    except ValueError:
+        data = b""
+    attributes = _gob_name(data)
+    if attributes is None:
+        return RecordedError(GO_ERROR, message=text)
+    kind, position = attributes
+    strings = _gob_strings(data, position)
+    # Their first fields: DBOS's errors have the message first, portable ones a name before it.
+    message = dict(zip(_GOB_MESSAGE, (strings[:1], strings[1:2]), strict=True)).get(kind, [])
+    shown = message[0] if message else f"<undecoded: {describe_gob(data)}>"
+    return RecordedError(sanitize(kind.lstrip("*")), message=shown)
+
+
+_GOB_MESSAGE = ("*dbos.DBOSError", "*dbos.PortableWorkflowError")
+
+
+def describe_gob(data: bytes | str) -> str:
+    """Return a description of a gob."""
+    if isinstance(data, str):
+        data = _base64(data)
+    return f"gob, Go's binary format, {len(data):,} bytes"
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        raise ValueError("not valid base64") from None
+
+
+# The length and registered name of the concrete type of an interface value.
+_GOB_TYPE = re.compile(rb"[\x03-\x7f](\*?(?:[\w.-]{1,60}/){0,8}[\w-]{1,60}\.[A-Za-z_]\w{0,60})")
+
+
+def _gob_name(data: bytes) -> tuple[str, int] | None:
+    for match in _GOB_TYPE.finditer(data[: 1 << 16]):
+        begin, end = match.span(1)
+        length = data[begin - 1]
+        # The match may include bytes after the name.
+        if length <= end - begin:
+            name = data[begin : begin + length]
+            if _GOB_TYPE.fullmatch(bytes([length]) + name):
+                return name.decode("ascii", "replace"), begin + length
+    return None
+
+
+def _gob_strings(data: bytes, position: int) -> list[str]:
+    """Return the strings in a struct's first two fields, up to a field of another type."""
+    texts: list[str] = []
+    try:
+        _, position = _gob_number(data, position)  # the type's number
+        _, position = _gob_number(data, position)  # the value's length
+        for _ in range(2):
+            step, position = _gob_number(data, position)
+            if step != 1:
+                break
+            length, position = _gob_number(data, position)
+            text = data[position : position + length]
+            if len(text) < length:
+                break
+            texts.append(text.decode())
+            position += length
+    except (IndexError, UnicodeDecodeError):
+        pass  # the strings read so far are valid
+    return texts
+
+
+def _gob_number(data: bytes, position: int) -> tuple[int, int]:
+    """Return an unsigned integer and the position after it."""
+    first = data[position]
+    if first < 0x80:
+        return first, position + 1
+    size = 256 - first
+    if size > 8:
+        raise IndexError("not a gob integer")
+    return int.from_bytes(data[position + 1 : position + 1 + size], "big"), position + 1 + size

@@ -1,4 +1,4 @@
-"""Rebuild plain values of Python's own types from the calls that a pickle recorded."""
+"""Reconstruct values of Python's built-in types from the calls that a pickle recorded."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dbos_notebook.payloads import arrays
-from dbos_notebook.payloads.limits import ADDRESSES, Work, key, units
+from dbos_notebook.payloads.limits import ADDRESS_TYPES, Budget, checked_key, copy_cost
 from dbos_notebook.payloads.recorded_errors import RecordedError
 from dbos_notebook.payloads.values import Factory, Opaque, Reference
 
+# Maximum lengths of string arguments, in characters.
 MAX_NAME = 200
-MAX_TEXT_ARGUMENT = 10_000
-MAX_FRACTION_TEXT = 2_001
+MAX_DECIMAL_OR_PATH = 10_000
+MAX_FRACTION = 2_001
 MAX_ZONE_NAME = 50
 MAX_ADDRESS = 100
 _RENAMED = {"__builtin__": "builtins", "exceptions": "builtins", "copy_reg": "copyreg"}
@@ -33,13 +34,13 @@ _EXCEPTIONS = frozenset(
 )
 
 
-class _DeclinedError(Exception):
-    """A maker was given what it does not take."""
+class _UnsupportedError(Exception):
+    """A constructor does not support the recorded arguments."""
 
 
 def dotted(module: str, name: str) -> str:
-    """Return the name of a global, fit to be shown."""
-    # Cut first: a name of megabytes may be used many times.
+    """Return the dotted name of a global, sanitize and at most ``MAX_NAME`` long."""
+    # Truncate first: a name of megabytes may be used many times.
     if len(module) + len(name) > MAX_NAME:
         module, name = module[:MAX_NAME], name[:MAX_NAME]
     full = f"{_RENAMED.get(module, module)}.{name}"
@@ -48,27 +49,27 @@ def dotted(module: str, name: str) -> str:
     return full if len(full) <= MAX_NAME else full[: MAX_NAME - 1] + "…"
 
 
-def make(
-    work: Work, named: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+def construct(
+    budget: Budget, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
 ) -> Any:
-    """Return what a payload's call of ``named`` would give: a plain value, or a record of it."""
-    if type(named) is not Reference:
-        work.spend(len(args))
-        return Opaque("call", (named, *args), kwargs)
-    if named.type in _EXCEPTIONS:
-        return RecordedError(named.type, args)
-    maker = _MAKERS.get(named.type)
-    if maker is not None and not kwargs:
-        # What is made of something big copies it, or at least reads it.
+    """Return the result of a recorded call: a plain value, or an inert record of the call."""
+    if type(function) is not Reference:
+        budget.spend(len(args))
+        return Opaque("call", (function, *args), kwargs)
+    if function.type in _EXCEPTIONS:
+        return RecordedError(function.type, args)
+    constructor = _CONSTRUCTORS.get(function.type)
+    if constructor is not None and not kwargs:
+        # A constructor copies its arguments, or at least reads them.
         if len(args) > 100:
-            work.spend(len(args))
+            budget.spend(len(args))
         for arg in args:
-            work.spend(units(arg))
+            budget.spend(copy_cost(arg))
         try:
-            return maker(work, *args) if maker in _WORKING else maker(*args)
-        # What is wrong with the arguments is for their reader to see, in the record.
+            return constructor(budget, *args) if constructor in _USES_BUDGET else constructor(*args)
+        # The record shows the invalid arguments.
         except (
-            _DeclinedError,
+            _UnsupportedError,
             ArithmeticError,
             AttributeError,
             LookupError,
@@ -76,21 +77,21 @@ def make(
             ValueError,
             struct.error,
         ):
-            return Opaque(named.type, args)
-    return Opaque(named.type, args, kwargs)
+            return Opaque(function.type, args)
+    return Opaque(function.type, args, kwargs)
 
 
-def _exact(value: Any, *kinds: type) -> Any:
+def _require_type(value: Any, *kinds: type) -> Any:
     if type(value) not in kinds:
-        raise _DeclinedError
+        raise _UnsupportedError
     return value
 
 
 def _collection(kind: Callable[[Iterable[Any]], Any]) -> Callable[..., Any]:
-    def maker(work: Work, items: Any = ()) -> Any:
-        return hashed(work, kind, _exact(items, list, tuple, set, frozenset))
+    def constructor(budget: Budget, items: Any = ()) -> Any:
+        return make_set(budget, kind, _require_type(items, list, tuple, set, frozenset))
 
-    return maker
+    return constructor
 
 
 _set = _collection(set)
@@ -98,122 +99,126 @@ _frozenset = _collection(frozenset)
 
 
 def _list(items: Any = ()) -> Any:
-    return list(_exact(items, list, tuple))
+    return list(_require_type(items, list, tuple))
 
 
-def _dict(work: Work, items: Any = ()) -> Any:
-    made: dict[Any, Any] = {}
+def _dict(budget: Budget, items: Any = ()) -> Any:
+    mapping: dict[Any, Any] = {}
     if type(items) is dict:
         return dict(items)
-    for name, value in _exact(items, list, tuple):
-        set_items(work, made, [name, value])
-    return made
+    for name, value in _require_type(items, list, tuple):
+        set_items(budget, mapping, [name, value])
+    return mapping
 
 
-def _ordered(work: Work, items: Any = ()) -> Any:
-    return collections.OrderedDict(_dict(work, items))
+def _ordered_dict(budget: Budget, items: Any = ()) -> Any:
+    return collections.OrderedDict(_dict(budget, items))
 
 
 def _counter(items: Any = ()) -> Any:
-    # Its repr compares the counts: they must be such that can be, and cheaply.
-    kinds = {type(count) for count in _exact(items, dict).values()}
+    # The repr of a Counter compares the counts, so they must be comparable and cheap to compare.
+    kinds = {type(count) for count in _require_type(items, dict).values()}
     decimals = kinds == {decimal.Decimal} and all(count.is_finite() for count in items.values())
     if not decimals and not kinds <= {int, float, bool}:
-        raise _DeclinedError
+        raise _UnsupportedError
     return collections.Counter(items)
 
 
-def _defaultdict(work: Work, factory: Any = None, items: Any = ()) -> Any:
+def _defaultdict(budget: Budget, factory: Any = None, items: Any = ()) -> Any:
     if isinstance(factory, Opaque):
         called = "" if type(factory) is Reference else "(…)"
         factory = Factory(f"{factory.type}{called}")
     elif factory is not None:
-        raise _DeclinedError
-    return collections.defaultdict(factory, _dict(work, items))
+        raise _UnsupportedError
+    return collections.defaultdict(factory, _dict(budget, items))
 
 
 def _deque(items: Any = (), size: Any = None) -> Any:
-    return collections.deque(_exact(items, tuple, list), _exact(size, int, type(None)))
+    return collections.deque(
+        _require_type(items, tuple, list), _require_type(size, int, type(None))
+    )
 
 
 def _bytearray(data: Any = b"", encoding: Any = None) -> Any:
-    return bytearray(_latin(data, encoding) if type(data) is str else _exact(data, bytes))
+    return bytearray(
+        _encode_latin1(data, encoding) if type(data) is str else _require_type(data, bytes)
+    )
 
 
-def _latin(text: Any, encoding: Any = "latin1") -> Any:
-    # How protocols below 3 write bytes.
+def _encode_latin1(text: Any, encoding: Any = "latin1") -> Any:
+    # Protocols below 3 write bytes as encoded strings.
     if encoding not in ("latin1", "latin-1"):
-        raise _DeclinedError
-    return _exact(text, str).encode("latin-1")
+        raise _UnsupportedError
+    return _require_type(text, str).encode("latin-1")
 
 
 def _bytes(*args: Any) -> Any:
     if args:
-        raise _DeclinedError
+        raise _UnsupportedError
     return b""
 
 
 def _complex(real: Any, imaginary: Any) -> Any:
-    return complex(_exact(real, int, float), _exact(imaginary, int, float))
+    return complex(_require_type(real, int, float), _require_type(imaginary, int, float))
 
 
 def _decimal(text: Any) -> Any:
-    if len(_exact(text, str)) > MAX_TEXT_ARGUMENT:
-        raise _DeclinedError
-    made = decimal.Decimal(text)
-    if made.is_snan():  # comparing it raises
-        raise _DeclinedError
-    return made
+    if len(_require_type(text, str)) > MAX_DECIMAL_OR_PATH:
+        raise _UnsupportedError
+    value = decimal.Decimal(text)
+    if value.is_snan():  # comparing a signaling NaN raises
+        raise _UnsupportedError
+    return value
 
 
 def _fraction(*args: Any) -> Any:
-    # One text before Python 3.12, a numerator and a denominator since.
+    # Python before 3.12 pickles one string, later versions a numerator and a denominator.
     if len(args) == 1:
-        if len(_exact(args[0], str)) > MAX_FRACTION_TEXT:
-            raise _DeclinedError
+        if len(_require_type(args[0], str)) > MAX_FRACTION:
+            raise _UnsupportedError
         numerator, denominator = args[0].split("/")
         args = (int(numerator), int(denominator))
-    return fractions.Fraction(*(_exact(arg, int) for arg in args))
+    return fractions.Fraction(*(_require_type(arg, int) for arg in args))
 
 
 def _zone(zone: Any) -> Any:
     if zone is not None and not isinstance(zone, dt.timezone | zoneinfo.ZoneInfo):
-        raise _DeclinedError
+        raise _UnsupportedError
     return zone
 
 
-def _state_of_time(state: Any, length: int) -> bytes:
-    # Protocols below 3 wrote it as a text.
-    data = state.encode("latin-1") if type(state) is str else _exact(state, bytes)
+def _time_state(state: Any, length: int) -> bytes:
+    # Protocols below 3 write the state as a string.
+    data = state.encode("latin-1") if type(state) is str else _require_type(state, bytes)
     if len(data) != length:
-        raise _DeclinedError
+        raise _UnsupportedError
     return bytes(data)
 
 
-# The fields are given one by one: of a packed state Python takes the year 0 and the hour 99, and
-# fails later.
+# The fields are passed one by one: given a packed state, Python accepts the year 0 and the hour 99
+# and fails later.
 
 
 def _datetime(state: Any, zone: Any = None) -> Any:
-    data = _state_of_time(state, 10)
-    month, fold = _month(data[2])
-    when = (data[0] << 8 | data[1], month, data[3], data[4], data[5], data[6])
-    return dt.datetime(*when, _microsecond(data[7:]), _zone(zone), fold=fold)
+    data = _time_state(state, 10)
+    month, fold = _split_fold(data[2])
+    fields = (data[0] << 8 | data[1], month, data[3], data[4], data[5], data[6])
+    return dt.datetime(*fields, _microsecond(data[7:]), _zone(zone), fold=fold)
 
 
 def _date(state: Any) -> Any:
-    data = _state_of_time(state, 4)
+    data = _time_state(state, 4)
     return dt.date(data[0] << 8 | data[1], data[2], data[3])
 
 
 def _time(state: Any, zone: Any = None) -> Any:
-    data = _state_of_time(state, 6)
-    hour, fold = _month(data[0])
+    data = _time_state(state, 6)
+    hour, fold = _split_fold(data[0])
     return dt.time(hour, data[1], data[2], _microsecond(data[3:]), _zone(zone), fold=fold)
 
 
-def _month(byte: int) -> tuple[int, int]:
-    """Return a month (of a time: the hour), and the fold, which is its first bit."""
+def _split_fold(byte: int) -> tuple[int, int]:
+    """Return the month or hour of a byte, and the fold, which is its highest bit."""
     return byte & 0x7F, byte >> 7
 
 
@@ -222,74 +227,74 @@ def _microsecond(data: bytes) -> int:
 
 
 def _timedelta(*parts: Any) -> Any:
-    return dt.timedelta(*(_exact(part, int) for part in parts))
+    return dt.timedelta(*(_require_type(part, int) for part in parts))
 
 
 def _timezone(offset: Any, *name: Any) -> Any:
-    if name and len(_exact(name[0], str)) > MAX_ZONE_NAME:
-        raise _DeclinedError
-    return dt.timezone(_exact(offset, dt.timedelta), *name)
+    if name and len(_require_type(name[0], str)) > MAX_ZONE_NAME:
+        raise _UnsupportedError
+    return dt.timezone(_require_type(offset, dt.timedelta), *name)
 
 
 @functools.cache
-def _known_zones() -> frozenset[str]:
+def _zone_names() -> frozenset[str]:
     return frozenset(zoneinfo.available_timezones())
 
 
 def _zoneinfo(key: Any, from_cache: Any = True) -> Any:  # noqa: FBT002 - as pickled
-    # Asked for a name it does not know, zoneinfo goes looking for a package of that name.
-    if _exact(key, str) not in _known_zones():
-        raise _DeclinedError
-    return _known_zone(key)
+    # For an unknown name, zoneinfo would search for a package of that name.
+    if _require_type(key, str) not in _zone_names():
+        raise _UnsupportedError
+    return _cached_zone(key)
 
 
 @functools.cache
-def _known_zone(key: str) -> zoneinfo.ZoneInfo:
-    # Kept, since Python keeps eight, and reads the file again for a ninth.
+def _cached_zone(key: str) -> zoneinfo.ZoneInfo:
+    # Python caches only eight zones and would read the file again for each further one.
     return zoneinfo.ZoneInfo(key)
 
 
 def _path(kind: type[pathlib.PurePath]) -> Callable[..., Any]:
-    def maker(*parts: Any) -> Any:
-        if sum(len(_exact(part, str)) for part in parts) > MAX_TEXT_ARGUMENT:
-            raise _DeclinedError
+    def constructor(*parts: Any) -> Any:
+        if sum(len(_require_type(part, str)) for part in parts) > MAX_DECIMAL_OR_PATH:
+            raise _UnsupportedError
         return kind(*parts)
 
-    return maker
+    return constructor
 
 
 def _address(kind: Callable[[Any], Any]) -> Callable[..., Any]:
-    def maker(value: Any) -> Any:
+    def constructor(value: Any) -> Any:
         if type(value) is str and len(value) > MAX_ADDRESS:
-            raise _DeclinedError
-        return kind(_exact(value, int, str))
+            raise _UnsupportedError
+        return kind(_require_type(value, int, str))
 
-    return maker
+    return constructor
 
 
 def _pattern(pattern: Any, flags: Any = 0) -> Any:
     return Opaque("re.Pattern", (pattern, flags))
 
 
-def _instance(work: Work, named: Any, *args: Any) -> Any:
+def _newobj(budget: Budget, cls: Any, *args: Any) -> Any:
     # copyreg.__newobj__(class, *args)
-    return make(work, _exact(named, Reference), args)
+    return construct(budget, _require_type(cls, Reference), args)
 
 
-def _named_within(named: Any, name: Any) -> Any:
-    # getattr(class, name): how a method or a nested class is named. No attribute is looked up.
-    return Reference(dotted(_exact(named, Reference).type, _exact(name, str)))
+def _getattr(owner: Any, name: Any) -> Any:
+    # getattr(class, name) refers to a method or a nested class. Only the name is recorded.
+    return Reference(dotted(_require_type(owner, Reference).type, _require_type(name, str)))
 
 
-def _reconstructed(work: Work, named: Any, base: Any, state: Any) -> Any:
-    # copyreg._reconstructor(class, base, state): how protocols 0 and 1 make an instance.
-    if _exact(base, Reference).type == "builtins.object":
-        return make(work, _exact(named, Reference), ())
-    return Opaque(_exact(named, Reference).type, (state,))
+def _reconstructor(budget: Budget, cls: Any, base: Any, state: Any) -> Any:
+    # copyreg._reconstructor(class, base, state) creates an instance in protocols 0 and 1.
+    if _require_type(base, Reference).type == "builtins.object":
+        return construct(budget, _require_type(cls, Reference), ())
+    return Opaque(_require_type(cls, Reference).type, (state,))
 
 
-_MAKERS: dict[str, Callable[..., Any]] = {
-    "builtins.getattr": _named_within,
+_CONSTRUCTORS: dict[str, Callable[..., Any]] = {
+    "builtins.getattr": _getattr,
     "builtins.set": _set,
     "builtins.frozenset": _frozenset,
     "builtins.list": _list,
@@ -297,13 +302,13 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "builtins.bytearray": _bytearray,
     "builtins.bytes": _bytes,
     "builtins.complex": _complex,
-    "_codecs.encode": _latin,
-    "collections.OrderedDict": _ordered,
+    "_codecs.encode": _encode_latin1,
+    "collections.OrderedDict": _ordered_dict,
     "collections.Counter": _counter,
     "collections.defaultdict": _defaultdict,
     "collections.deque": _deque,
-    "copyreg.__newobj__": _instance,
-    "copyreg._reconstructor": _reconstructed,
+    "copyreg.__newobj__": _newobj,
+    "copyreg._reconstructor": _reconstructor,
     "datetime.date": _date,
     "datetime.datetime": _datetime,
     "datetime.time": _time,
@@ -313,7 +318,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "fractions.Fraction": _fraction,
     "re._compile": _pattern,
     "zoneinfo.ZoneInfo._unpickle": _zoneinfo,
-    **{f"ipaddress.{kind.__name__}": _address(kind) for kind in ADDRESSES},
+    **{f"ipaddress.{kind.__name__}": _address(kind) for kind in ADDRESS_TYPES},
     **{
         f"{module}.{name}": _path(kind)
         for module in ("pathlib", "pathlib._local")
@@ -324,25 +329,27 @@ _MAKERS: dict[str, Callable[..., Any]] = {
             ("PureWindowsPath", pathlib.PureWindowsPath),
         )
     },
-    **arrays.MAKERS,
+    **arrays.CONSTRUCTORS,
 }
-MADE = frozenset(_MAKERS)
-"""The names of which a plain value is made."""
-# Those that make dicts and sets, or call others, are given the Work that is left.
-_WORKING = frozenset({_set, _frozenset, _dict, _ordered, _defaultdict, _instance, _reconstructed})
+CONSTRUCTED_TYPES = frozenset(_CONSTRUCTORS)
+"""The callables whose results are reconstructed."""
+# Constructors of dicts and sets, and those that call other constructors, need the budget.
+_USES_BUDGET = frozenset(
+    {_set, _frozenset, _dict, _ordered_dict, _defaultdict, _newobj, _reconstructor}
+)
 
 
-def with_state(work: Work, made: Any, state: Any) -> Any:
-    """Give a record its state; a plain value may come of it."""
-    if isinstance(made, RecordedError):
-        made.take_state(state)
-    elif type(made) is Opaque:
-        if made.type == "uuid.UUID" and (number := _uuid_number(state)) is not None:
+def set_state(budget: Budget, value: Any, state: Any) -> Any:
+    """Set the state of a record, and return it or the plain value that it represents."""
+    if isinstance(value, RecordedError):
+        value.set_state(state)
+    elif type(value) is Opaque:
+        if value.type == "uuid.UUID" and (number := _uuid_number(state)) is not None:
             return uuid.UUID(int=number)
-        made.state = _known_state(work, made.type, state) or _attributes(work, state)
-    elif not isinstance(made, dict):  # an OrderedDict may have attributes; they are not shown
-        raise ValueError(f"a {type(made).__name__} takes no state")
-    return made
+        value.state = _library_state(budget, value.type, state) or _attributes(budget, state)
+    elif not isinstance(value, dict):  # attributes of an OrderedDict are ignored
+        raise ValueError(f"a {type(value).__name__} has no state")
+    return value
 
 
 def _uuid_number(state: Any) -> int | None:
@@ -350,91 +357,89 @@ def _uuid_number(state: Any) -> int | None:
     return number if type(number) is int and 0 <= number < 1 << 128 else None
 
 
-def _known_state(work: Work, kind: str, state: Any) -> dict[str, Any] | None:
+def _library_state(budget: Budget, kind: str, state: Any) -> dict[str, Any] | None:
     if kind.startswith("polars.") and type(state) is bytes:
-        return {"bytes": len(state)}  # its own binary form, or Arrow's
+        return {"bytes": len(state)}  # polars' binary format, or Arrow's
     if not kind.startswith(("numpy.", "pandas.")):
         return None
     try:
         if kind == "numpy.ndarray":
             return arrays.array_state(state)
-        work.spend(arrays.LOOKS)
+        budget.spend(arrays.TABLE_STATE_COST)
         return arrays.table_state(kind, state)
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
-        # Another pandas writes it otherwise; what is recorded is shown as it is.
-        return None
+        return None  # the format of another version: show the recorded state
 
 
-def _attributes(work: Work, state: Any) -> Any:
+def _attributes(budget: Budget, state: Any) -> Any:
     if (
         type(state) is tuple
         and len(state) == 2
         and all(type(s) in (dict, type(None)) for s in state)
     ):
-        work.spend(len(state[0] or ()) + len(state[1] or ()))
-        # Of a class with __slots__: what its __dict__ held, and its slots.
+        budget.spend(len(state[0] or ()) + len(state[1] or ()))
+        # A class with __slots__ has the state (__dict__, slots).
         return {**(state[0] or {}), **(state[1] or {})}
     if type(state) is dict and type(state.get("__dict__")) is dict:
-        # A pydantic model: beside its fields, which of them were set, those of extra="allow", and
-        # private attributes.
+        # A pydantic model: fields, extra fields (extra="allow") and private attributes.
         fields = state["__dict__"]
         for more in ("__pydantic_extra__", "__pydantic_private__"):
             part = state.get(more)
             if type(part) is dict and part:
-                work.spend(len(fields) + len(part))
+                budget.spend(len(fields) + len(part))
                 fields = {**fields, **part}
         return fields
     return state
 
 
-def extend(made: Any, items: list[Any]) -> None:
-    """Append items to a list, or to the record of a subclass of it."""
-    if type(made) in (list, collections.deque):
-        made.extend(items)
-    elif type(made) is Opaque:
-        _more(made, items)
+def extend(value: Any, items: list[Any]) -> None:
+    """Append items to a list or deque, or to the record of a subclass."""
+    if type(value) in (list, collections.deque):
+        value.extend(items)
+    elif type(value) is Opaque:
+        _add_record_items(value, items)
     else:
-        raise ValueError(f"a {type(made).__name__} takes no items")
+        raise ValueError(f"a {type(value).__name__} does not support APPENDS")
 
 
-def set_items(work: Work, made: Any, flat: list[Any]) -> None:
-    """Set ``[key, value, key, value, …]`` in a dict, or in the record of a subclass of it."""
+def set_items(budget: Budget, value: Any, flat: list[Any]) -> None:
+    """Set ``[key, value, key, value, …]`` in a dict, or in the record of a subclass."""
     if len(flat) % 2:
         raise ValueError("a key has no value")
-    if isinstance(made, dict):
-        if type(made) is collections.Counter:  # its repr compares what it holds
-            raise ValueError("a Counter takes no keys")
-        for place in range(0, len(flat), 2):
-            made[key(work, flat[place])] = flat[place + 1]
-            if place & 0xFF == 0xFE:
-                work.look_at_the_clock()
-    elif type(made) is Opaque:
-        _more(made, list(zip(flat[::2], flat[1::2], strict=True)))
+    if isinstance(value, dict):
+        if type(value) is collections.Counter:  # its repr compares the counts, see _counter
+            raise ValueError("a Counter does not support SETITEMS")
+        for index in range(0, len(flat), 2):
+            value[checked_key(budget, flat[index])] = flat[index + 1]
+            if index & 0xFF == 0xFE:
+                budget.check_time()
+    elif type(value) is Opaque:
+        _add_record_items(value, list(zip(flat[::2], flat[1::2], strict=True)))
     else:
-        raise ValueError(f"a {type(made).__name__} takes no keys")
+        raise ValueError(f"a {type(value).__name__} does not support SETITEMS")
 
 
-def add(work: Work, made: Any, items: Iterable[Any]) -> None:
-    """Add items to a set, or to the record of a subclass of it."""
-    if type(made) is set:
-        for place, item in enumerate(items):
-            made.add(key(work, item))
-            if place & 0xFF == 0xFE:
-                work.look_at_the_clock()
-    elif type(made) is Opaque:
-        _more(made, list(items))
+def add(budget: Budget, value: Any, items: Iterable[Any]) -> None:
+    """Add items to a set, or to the record of a subclass."""
+    if type(value) is set:
+        for index, item in enumerate(items):
+            value.add(checked_key(budget, item))
+            if index & 0xFF == 0xFE:
+                budget.check_time()
+    elif type(value) is Opaque:
+        _add_record_items(value, list(items))
     else:
-        raise ValueError(f"a {type(made).__name__} takes no members")
+        raise ValueError(f"a {type(value).__name__} does not support ADDITEMS")
 
 
-def hashed(work: Work, kind: Callable[[Iterable[Any]], Any], items: Iterable[Any]) -> Any:
-    """Make a set or frozenset whose members cannot make it slow."""
+def make_set(budget: Budget, kind: Callable[[Iterable[Any]], Any], items: Iterable[Any]) -> Any:
+    """Return a set or frozenset, after checking that hashing its members is not slow."""
     members: set[Any] = set()
-    add(work, members, items)
+    add(budget, members, items)
     return kind(members)
 
 
-def _more(made: Opaque, items: list[Any]) -> None:
-    if made.items is None:
-        made.items = []
-    made.items.extend(items)
+def _add_record_items(value: Opaque, items: list[Any]) -> None:
+    if value.items is None:
+        value.items = []
+    value.items.extend(items)

@@ -1,4 +1,8 @@
-"""Recorded errors: the class that was raised, and the message that ``str()`` would return."""
+"""Recorded errors: the class that was raised, and the message that ``str()`` would return.
+
+The messages of known libraries are composed from the pickled arguments and attributes, as the
+library's own ``__str__`` does.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from reprlib import recursive_repr
 from typing import Any
 
 from dbos_notebook.payloads.values import Opaque, Reference
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 _DBOS = {
     "DBOSConflictingWorkflowError": (
@@ -129,11 +133,11 @@ GOOGLE_CODES = {
     **{"InternalServerError": 500, "MethodNotImplemented": 501, "BadGateway": 502},
     **{"ServiceUnavailable": 503, "GatewayTimeout": 504, "DeadlineExceeded": 504},
 }
-"""The status codes that google.api_core's classes begin their messages with."""
+"""The status code at the start of the messages of google.api_core's classes."""
 
 TEMPLATES: dict[str, str] = {
-    **{f"dbos._error.{name}": f"DBOS Error {words}" for name, words in _DBOS.items()},
-    **{f"botocore.exceptions.{name}": words for name, words in _BOTOCORE.items()},
+    **{f"dbos._error.{name}": f"DBOS Error {message}" for name, message in _DBOS.items()},
+    **{f"botocore.exceptions.{name}": message for name, message in _BOTOCORE.items()},
     "celery.exceptions.Retry": "{0}",
     "jinja2.exceptions.TemplateSyntaxError": "{0}",
     "paramiko.ssh_exception.BadAuthenticationType": "{0}; allowed types: {1!r}",
@@ -144,31 +148,33 @@ TEMPLATES: dict[str, str] = {
     "twilio.base.exceptions.TwilioRestException": "HTTP {status} error: {msg}",
     "urllib.error.URLError": "<urlopen error {0}>",
 }
-"""By class."""
+"""Message templates by class, with positional arguments, keyword arguments or attributes."""
 
-MAX_NESTED = 6
-"""Levels of errors within errors whose messages are composed; deeper ones show their record."""
-MAX_LOOKED_AT = 10
-"""Arguments that are looked at for a class, and attributes that are shown."""
+MAX_NESTED_ERRORS = 6
+"""Levels of nested errors whose messages are composed; deeper ones are shown by their repr."""
+MAX_ATTRIBUTES = 10
+"""Arguments that are searched for a class, and attributes that are shown."""
 MAX_LINES = 100
 """Problems of one validation error that are shown."""
+_MAX_SETS, _MAX_PARAMETERS, _MAX_CHARACTERS = 10, 100, 300
+"""SQLAlchemy's limits for the parameters in a message."""
 
 
 class RecordedError:
-    """An error as it was recorded; it is no exception and cannot be raised.
+    """A recorded error. It is not an exception and cannot be raised.
 
     Attributes
     ----------
     type
         The dotted name of the class that was raised.
     message
-        What ``str()`` of it would give, as far as the record shows.
+        The result of ``str()``, as far as it can be derived from the record.
     args, kwargs
-        What it was to be made with.
+        The recorded constructor arguments.
     state
-        What was recorded of its attributes.
+        The recorded attributes.
     notes, code, data
-        Notes that were added to it; the code and data of a portable error.
+        The notes added to the error; the code and data of a portable error.
 
     Examples
     --------
@@ -184,7 +190,7 @@ class RecordedError:
 
     def __init__(
         self,
-        type: str,  # noqa: A002 - the word for it
+        type: str,  # noqa: A002 - the standard term
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         *,
@@ -198,16 +204,15 @@ class RecordedError:
         self.kwargs = kwargs or {}
         self.state: dict[Any, Any] = {}
         self.notes: list[Any] = []
-        self.take_state(state)
+        self.set_state(state)
         self.code = code
         self.data = data
         self.recorded_message = message
 
     @property
     def message(self) -> str:
-        """What ``str()`` of the error would give."""
-        # Made when it is asked for: the arguments may stand for far more than was recorded, which
-        # is seen when all is decoded.
+        """The result of ``str()``, as far as it can be derived from the record."""
+        # Composed on demand: until everything is decoded, the size of the arguments is unchecked.
         return _message(self, 0) if self.recorded_message is None else self.recorded_message
 
     def __eq__(self, other: object) -> bool:
@@ -218,8 +223,8 @@ class RecordedError:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def take_state(self, state: Any) -> None:
-        """Take what was recorded of the error's attributes."""
+    def set_state(self, state: Any) -> None:
+        """Set the recorded attributes."""
         if isinstance(state, dict):
             self.state = state
             notes = state.get("__notes__")
@@ -227,27 +232,27 @@ class RecordedError:
 
     @recursive_repr()
     def __repr__(self) -> str:
-        # Not the message: that of an error within an error would be composed over and over.
-        shown = [repr(arg) for arg in self.args]
-        if not shown and self.recorded_message:
-            shown.append(repr(self.recorded_message))
-        shown += [f"{_shown_name(name)}={value!r}" for name, value in self.kwargs.items()]
-        if not shown:
-            shown = [f"{_shown_name(name)}={value!r}" for name, value in self.state.items()]
-        if not shown and (message := self.message):
-            # Of a class that always says the same: nothing is nested in it.
-            shown = [repr(message)]
-        return f"{_leaf(self.type)}({', '.join(shown)})"
+        # Not the message, because messages of nested errors would be composed again and again.
+        parts = [repr(arg) for arg in self.args]
+        if not parts and self.recorded_message:
+            parts.append(repr(self.recorded_message))
+        parts += [f"{_printable_name(name)}={value!r}" for name, value in self.kwargs.items()]
+        if not parts:
+            parts = [f"{_printable_name(name)}={value!r}" for name, value in self.state.items()]
+        if not parts and (message := self.message):
+            # The class has a constant message without nested errors.
+            parts = [repr(message)]
+        return f"{_last_name(self.type)}({', '.join(parts)})"
 
 
-def shown(value: Any) -> str:
-    """Return a value's repr; of an error whose message is composed, its class and the message.
+def describe(value: Any) -> str:
+    """Return a value's repr, or the class and message of an error with a composed message.
 
     Examples
     --------
-    >>> shown(RecordedError("builtins.KeyError", ("sku",)))
+    >>> describe(RecordedError("builtins.KeyError", ("sku",)))
     "KeyError('sku')"
-    >>> shown(RecordedError("botocore.exceptions.NoCredentialsError"))
+    >>> describe(RecordedError("botocore.exceptions.NoCredentialsError"))
     'NoCredentialsError: Unable to locate credentials'
     """
     if not isinstance(value, RecordedError):
@@ -256,69 +261,69 @@ def shown(value: Any) -> str:
     plain = ("", repr(value.args), *(repr(arg) for arg in value.args[:1]))
     if message in plain or value.args == (message,) or value.recorded_message is not None:
         return repr(value)
-    return f"{_leaf(value.type)}: {message}"
+    return f"{_last_name(value.type)}: {message}"
 
 
-def as_error(value: Any) -> RecordedError | None:
-    """Return the error that a record of a call stands for; ``None`` for what is no such record.
+def to_recorded_error(value: Any) -> RecordedError | None:
+    """Convert the record of a call to a RecordedError; return ``None`` for other values.
 
-    Its class is the one that was raised, also where the pickle names a function or a method that
-    makes it.
+    The error's type is the class that was raised, even if the pickle calls a function or a method
+    that creates it.
 
     Examples
     --------
-    >>> maker = "botocore.exceptions._exception_from_packed_args"
+    >>> function = "botocore.exceptions._exception_from_packed_args"
     >>> cls = Reference("botocore.exceptions.ProfileNotFound")
-    >>> as_error(Opaque(maker, (cls, None, {"profile": "prod"}))).message
+    >>> to_recorded_error(Opaque(function, (cls, None, {"profile": "prod"}))).message
     'The config profile (prod) could not be found'
     """
     if type(value) is RecordedError:
         return value
     if type(value) is not Opaque:
         return None
-    named, args, kwargs = _called(value)
-    named, args, kwargs = _raised_class(named, args, kwargs)
-    return RecordedError(named, args, kwargs, state=value.state)
+    function, args, kwargs = _unwrap_partial(value)
+    function, args, kwargs = _raised_class(function, args, kwargs)
+    return RecordedError(function, args, kwargs, state=value.state)
 
 
-def _called(value: Opaque) -> tuple[str, tuple[Any, ...], Mapping[str, Any]]:
-    """Return what a record calls and with what, through ``functools.partial``."""
-    named, args, kwargs = value.type, tuple(value.args), value.kwargs
-    for _ in range(MAX_NESTED):
-        called = args[0] if named == "call" and args else None
-        if type(called) is not Opaque or called.type != "functools.partial":
+def _unwrap_partial(value: Opaque) -> tuple[str, tuple[Any, ...], Mapping[str, Any]]:
+    """Return the function, args and kwargs of a recorded call, resolving ``functools.partial``."""
+    name, args, kwargs = value.type, tuple(value.args), value.kwargs
+    for _ in range(MAX_NESTED_ERRORS):
+        partial = args[0] if name == "call" and args else None
+        if type(partial) is not Opaque or partial.type != "functools.partial":
             break
-        state = called.state
+        state = partial.state
         if type(state) is not tuple or len(state) != 4 or type(state[1]) is not tuple:
             break
         function, first, keywords = state[:3]
         args = (*first, *args[1:])
         kwargs = {**(keywords if type(keywords) is dict else {}), **kwargs}
         if type(function) is Reference:
-            named = function.type
+            name = function.type
         else:
             args = (function, *args)
-    return named, args, kwargs
+    return name, args, kwargs
 
 
 def _raised_class(
-    named: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[str, tuple[Any, ...], Mapping[str, Any]]:
-    owner, _, last = named.rpartition(".")
+    owner, _, last = name.rpartition(".")
     if _is_class(last):
-        return named, args, kwargs
-    if last != "__new__" and _is_class(_leaf(owner)):
-        # A class method: pydantic_core.ValidationError.from_exception_data
+        return name, args, kwargs
+    if last != "__new__" and _is_class(_last_name(owner)):
+        # A class method, such as pydantic_core.ValidationError.from_exception_data
         return owner, args, kwargs
-    # A function that is given the class, and mostly its arguments beside or behind it.
-    for place, arg in enumerate(args[:MAX_LOOKED_AT]):
-        if type(arg) is Reference and _is_class(_leaf(arg.type)):
-            rest = args[:place] + args[place + 1 :]
-            return arg.type, *_packed(rest, kwargs)
-    return named, args, kwargs
+    # A function whose arguments are the class and usually the arguments of the class.
+    for position, arg in enumerate(args[:MAX_ATTRIBUTES]):
+        if type(arg) is Reference and _is_class(_last_name(arg.type)):
+            rest = args[:position] + args[position + 1 :]
+            return arg.type, *_unpack_arguments(rest, kwargs)
+    return name, args, kwargs
 
 
-def _packed(
+def _unpack_arguments(
     rest: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     kinds = [type(part) for part in rest]
@@ -331,11 +336,11 @@ def _packed(
     return rest, kwargs
 
 
-def _shown_name(name: Any) -> str:
-    return printable(name if type(name) is str else repr(name))
+def _printable_name(name: Any) -> str:
+    return sanitize(name if type(name) is str else repr(name))
 
 
-def _leaf(dotted: str) -> str:
+def _last_name(dotted: str) -> str:
     return dotted.rpartition(".")[2]
 
 
@@ -343,52 +348,52 @@ def _is_class(name: str) -> bool:
     return name.lstrip("_")[:1].isupper()
 
 
-# What an error says
+# Messages
 
 
 def _message(error: RecordedError, depth: int) -> str:
     if error.recorded_message is not None:
         return error.recorded_message
-    if depth < MAX_NESTED:
+    if depth < MAX_NESTED_ERRORS:
         with contextlib.suppress(
             ArithmeticError, AttributeError, LookupError, TypeError, ValueError
         ):
-            # What does not have the parts that are known says what every error says.
-            words = _known(error, depth)
-            if words is not None:
-                return words
-    return _plain(error, depth)
+            # If the error lacks an expected part, use the default message.
+            message = _known_message(error, depth)
+            if message is not None:
+                return message
+    return _default_message(error, depth)
 
 
-def _known(error: RecordedError, depth: int) -> str | None:
+def _known_message(error: RecordedError, depth: int) -> str | None:
     state = error.state
     if state:
         if "dbos_error_code" in state:
-            # DBOS's own, and classes that are made of them; the others are pickled by arguments.
-            words, code = state["message"], state["dbos_error_code"]
-            return f"DBOS Error {code}: {words}" if code else f"DBOS Error: {words}"
+            # DBOS's errors and subclasses; the others are pickled with their arguments only.
+            message, code = state["message"], state["dbos_error_code"]
+            return f"DBOS Error {code}: {message}" if code else f"DBOS Error: {message}"
         if "status_code" in state and "detail" in state:
-            # starlette's and fastapi's, and classes that are made of theirs
+            # starlette's and fastapi's errors and subclasses
             return f"{_str(state['status_code'], depth)}: {_str(state['detail'], depth)}"
     if (template := TEMPLATES.get(error.type)) is not None:
-        return _filled(template, error, depth)
-    composer = _COMPOSERS.get(error.type) or _FAMILIES.get(error.type.partition(".")[0])
-    return None if composer is None else composer(error, depth)
+        return _fill_template(template, error, depth)
+    formatter = _FORMATTERS.get(error.type) or _PACKAGE_FORMATTERS.get(error.type.partition(".")[0])
+    return None if formatter is None else formatter(error, depth)
 
 
-def _plain(error: RecordedError, depth: int) -> str:
-    """Return what ``str()`` of any exception gives; without arguments, what its attributes say."""
+def _default_message(error: RecordedError, depth: int) -> str:
+    """Return ``str()`` of a plain exception or, without arguments, a message from attributes."""
     args = error.args
     if not args:
         return _attributes(error, depth)
-    words = error.state.get("message") if error.state else None
+    message = error.state.get("message") if error.state else None
     if (
-        type(words) is str
-        and len(args) <= MAX_LOOKED_AT
-        and all(type(arg) in _SIMPLE and str(arg) in words for arg in args)
+        type(message) is str
+        and len(args) <= MAX_ATTRIBUTES
+        and all(type(arg) in _SIMPLE and str(arg) in message for arg in args)
     ):
-        # A message that was made of the arguments: configparser's, and many an application's.
-        return words
+        # A message composed from the arguments, as in configparser and many applications.
+        return message
     return _str(args[0], depth) if len(args) == 1 else repr(args)
 
 
@@ -402,58 +407,58 @@ _SIMPLE = (str, int, float, bool)
 
 
 def _attributes(error: RecordedError, depth: int) -> str:
-    words = next(filter(None, (_words(error, name, depth) for name in _MESSAGES)), "")
-    code = next(filter(None, (_code(error, name) for name in _CODES)), "")
-    if words:
-        return f"{code}: {words}" if code else words
-    named = itertools.chain(error.kwargs.items(), error.state.items())
-    shown = (
-        f"{printable(name)}={value!r}"
-        for name, value in itertools.islice(named, MAX_LOOKED_AT)
+    message = next(filter(None, (_message_part(error, name, depth) for name in _MESSAGES)), "")
+    code = next(filter(None, (_code_part(error, name) for name in _CODES)), "")
+    if message:
+        return f"{code}: {message}" if code else message
+    pairs = itertools.chain(error.kwargs.items(), error.state.items())
+    attributes = (
+        f"{sanitize(name)}={value!r}"
+        for name, value in itertools.islice(pairs, MAX_ATTRIBUTES)
         if type(name) is str and not name.startswith("__") and value not in (None, "", (), [], {})
     )
-    return ", ".join(shown)
+    return ", ".join(attributes)
 
 
-def _named(error: RecordedError, name: str) -> Any:
-    """Return a keyword argument or an attribute, also a private one; ``None``: there is none."""
+def _attribute(error: RecordedError, name: str) -> Any:
+    """Return a keyword argument or an attribute, also a private one; ``None`` if absent."""
     for key in (name, f"_{name}"):
-        for named in (error.kwargs, error.state):
-            if key in named:
-                return named[key]
+        for mapping in (error.kwargs, error.state):
+            if key in mapping:
+                return mapping[key]
     return None
 
 
-def _words(error: RecordedError, name: str, depth: int) -> str:
-    value = _named(error, name)
+def _message_part(error: RecordedError, name: str, depth: int) -> str:
+    value = _attribute(error, name)
     if isinstance(value, str):
         return value
     if not value:
         return ""
-    nested = _nested(value)
-    if nested is not None and depth < MAX_NESTED:
-        return _described(nested, depth + 1)
+    nested = _nested_error(value)
+    if nested is not None and depth < MAX_NESTED_ERRORS:
+        return _describe(nested, depth + 1)
     return repr(value) if isinstance(value, list | tuple | dict) else ""
 
 
-def _code(error: RecordedError, name: str) -> str:
-    value = _named(error, name)
+def _code_part(error: RecordedError, name: str) -> str:
+    value = _attribute(error, name)
     if type(value) is Opaque and len(value.args) == 1 and not value.state:  # a member of an enum
         value = value.args[0]
     return str(value) if value and type(value) in (str, int) else ""
 
 
 def _str(value: Any, depth: int) -> str:
-    """Return what ``str()`` of a recorded value would give."""
+    """Return ``str()`` of a recorded value."""
     if isinstance(value, str):
         return value
-    if isinstance(value, _STR):
+    if isinstance(value, _STR_TYPES):
         return str(value)
-    nested = _nested(value) if depth < MAX_NESTED else None
+    nested = _nested_error(value) if depth < MAX_NESTED_ERRORS else None
     return repr(value) if nested is None else _message(nested, depth + 1)
 
 
-_STR = (
+_STR_TYPES = (
     decimal.Decimal,
     fractions.Fraction,
     uuid.UUID,
@@ -468,26 +473,26 @@ _ERROR_NAME = re.compile(
 )
 
 
-def _nested(value: Any) -> RecordedError | None:
-    """Return an error that another one holds; ``None`` for what seems to be none."""
-    error = as_error(value)
+def _nested_error(value: Any) -> RecordedError | None:
+    """Return a value as a nested error; ``None`` if it does not look like an error."""
+    error = to_recorded_error(value)
     if error is not value and error is not None and not _ERROR_NAME.search(error.type):
         return None
     return error
 
 
-def _described(error: RecordedError, depth: int) -> str:
+def _describe(error: RecordedError, depth: int) -> str:
     message = _message(error, depth)
-    kind = _leaf(error.type)
+    kind = _last_name(error.type)
     return f"{kind}: {message}" if message else kind
 
 
-_PART = re.compile(r"\{(\w+)(!r)?\}")
+_PLACEHOLDER = re.compile(r"\{(\w+)(!r)?\}")
 
 
-def _filled(template: str, error: RecordedError, depth: int) -> str | None:
-    def part(found: re.Match[str]) -> str:
-        name, whole = found.groups()
+def _fill_template(template: str, error: RecordedError, depth: int) -> str | None:
+    def part(match: re.Match[str]) -> str:
+        name, whole = match.groups()
         if name.isdecimal():
             value = error.args[int(name)]
         elif name in error.kwargs:
@@ -496,22 +501,24 @@ def _filled(template: str, error: RecordedError, depth: int) -> str | None:
             value = error.state[name]
         return repr(value) if whole else _str(value, depth)
 
-    return _PART.sub(part, template)
+    return _PLACEHOLDER.sub(part, template)
 
 
-# Known classes. A composer returns None, or raises, where it does not find what it expects.
+# Formatters of known classes. A formatter returns None or raises if an expected part is absent.
 
 
 def _dbos_retries(error: RecordedError, depth: int) -> str | None:
-    step, most, errors = error.args
-    words = f"DBOS Error 7: Step {_str(step, depth)} has exceeded its maximum of {most} retries"
-    last = _nested(errors[-1]) if errors else None
-    return words if last is None else f"{words}: {_described(last, depth + 1)}"
+    step, maximum, errors = error.args
+    message = (
+        f"DBOS Error 7: Step {_str(step, depth)} has exceeded its maximum of {maximum} retries"
+    )
+    last = _nested_error(errors[-1]) if errors else None
+    return message if last is None else f"{message}: {_describe(last, depth + 1)}"
 
 
 def _dbos_recovery(error: RecordedError, depth: int) -> str:
-    workflow, most = error.args
-    limit = "its maximum number of" if most is None else f"its maximum of {most}"
+    workflow, maximum = error.args
+    limit = "its maximum number of" if maximum is None else f"its maximum of {maximum}"
     return (
         f"DBOS Error 6: Workflow {_str(workflow, depth)} has exceeded {limit} execution or "
         "recovery attempts. Further attempts to execute or recover it will fail. See documentation "
@@ -541,16 +548,16 @@ def _os_error(error: RecordedError, depth: int) -> str | None:
     args = error.args
     if not 2 <= len(args) <= 5:
         return None
-    words = f"[Errno {args[0]}] {_str(args[1], depth)}"
+    message = f"[Errno {args[0]}] {_str(args[1], depth)}"
     if len(args) > 2 and args[2] is not None:
-        words += f": {args[2]!r}"
+        message += f": {args[2]!r}"
         if len(args) > 4:
-            words += f" -> {args[4]!r}"
-    return words
+            message += f" -> {args[4]!r}"
+    return message
 
 
 def _ssl(error: RecordedError, depth: int) -> str | None:
-    # Its strerror alone.
+    # The message is strerror alone.
     return error.args[1] if len(error.args) == 2 and type(error.args[1]) is str else None
 
 
@@ -558,13 +565,13 @@ def _unicode(verb: str) -> Callable[[RecordedError, int], str]:
     def compose(error: RecordedError, depth: int) -> str:
         *codec, text, begin, end, reason = error.args
         prefix = f"'{codec[0]}' codec can't {verb}" if codec else f"can't {verb}"
-        many = f"position {begin}-{end - 1}: {reason}"
-        one = end == begin + 1 and 0 <= begin < len(text)
+        span = f"position {begin}-{end - 1}: {reason}"
+        single = end == begin + 1 and 0 <= begin < len(text)
         if verb == "decode":
             where = f"byte 0x{text[begin]:02x} in position {begin}: {reason}"
-            return f"{prefix} {where}" if one else f"{prefix} bytes in {many}"
-        if not one:
-            return f"{prefix} characters in {many}"
+            return f"{prefix} {where}" if single else f"{prefix} bytes in {span}"
+        if not single:
+            return f"{prefix} characters in {span}"
         number = ord(text[begin])
         written = f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
         written = f"\\U{number:08x}" if number > 0xFFFF else written
@@ -574,33 +581,33 @@ def _unicode(verb: str) -> Callable[[RecordedError, int], str]:
 
 
 def _syntax(error: RecordedError, depth: int) -> str:
-    words, (file, line, *_) = error.args
+    message, (file, line, *_) = error.args
     name = file.rpartition("/")[2] if type(file) is str else ""
     where = ", ".join(filter(None, (name, f"line {line}" if type(line) is int else "")))
-    return f"{words} ({where})" if where else str(words)
+    return f"{message} ({where})" if where else str(message)
 
 
 def _group(error: RecordedError, depth: int) -> str:
-    words, errors = error.args
-    return f"{words} ({len(errors)} sub-exception{'' if len(errors) == 1 else 's'})"
+    message, errors = error.args
+    return f"{message} ({len(errors)} sub-exception{'' if len(errors) == 1 else 's'})"
 
 
 def _json(error: RecordedError, depth: int) -> str:
-    words, document, place = error.args
-    line = document.count("\n", 0, place) + 1
-    column = place - document.rfind("\n", 0, place)
-    return f"{words}: line {line} column {column} (char {place})"
+    message, document, position = error.args
+    line = document.count("\n", 0, position) + 1
+    column = position - document.rfind("\n", 0, position)
+    return f"{message}: line {line} column {column} (char {position})"
 
 
 def _called_process(error: RecordedError, depth: int) -> str:
     status, command = error.args[:2]
-    words = f"Command '{_str(command, depth)}'"
+    message = f"Command '{_str(command, depth)}'"
     if status >= 0:
-        return f"{words} returned non-zero exit status {status}."
+        return f"{message} returned non-zero exit status {status}."
     try:
-        return f"{words} died with {signal.Signals(-status)!r}."
+        return f"{message} died with {signal.Signals(-status)!r}."
     except ValueError:
-        return f"{words} died with unknown signal {-status}."
+        return f"{message} died with unknown signal {-status}."
 
 
 def _incomplete_read(error: RecordedError, depth: int) -> str:
@@ -610,16 +617,16 @@ def _incomplete_read(error: RecordedError, depth: int) -> str:
 
 
 def _client_error(error: RecordedError, depth: int) -> str:
-    answer, operation = error.args
-    said = answer.get("Error") or {}
-    meta = answer.get("ResponseMetadata") or {}
-    code, words = (_str(said.get(name, "Unknown"), depth) for name in ("Code", "Message"))
+    response, operation = error.args
+    error_field = response.get("Error") or {}
+    meta = response.get("ResponseMetadata") or {}
+    code, message = (_str(error_field.get(name, "Unknown"), depth) for name in ("Code", "Message"))
     retries = ""
     if meta.get("MaxAttemptsReached") and "RetryAttempts" in meta:
         retries = f" (reached max retries: {meta['RetryAttempts']})"
     return (
         f"An error occurred ({code}) when calling the {_str(operation, depth)} "
-        f"operation{retries}: {words}"
+        f"operation{retries}: {message}"
     )
 
 
@@ -631,12 +638,12 @@ def _pydantic(error: RecordedError, depth: int) -> str:
     for problem in problems[:MAX_LINES]:
         if problem["loc"]:
             lines.append(".".join(_str(part, 0) for part in problem["loc"]))
-        found = problem.get("input")
-        shown = f"type={problem['type']}"
+        value = problem.get("input")
+        details = f"type={problem['type']}"
         if not hidden:
-            kind = _leaf(found.type) if type(found) is Opaque else type(found).__name__
-            shown += f", input_value={_cut_middle(repr(found), 50)}, input_type={kind}"
-        lines.append(f"  {problem['msg']} [{shown}]")
+            kind = _last_name(value.type) if type(value) is Opaque else type(value).__name__
+            details += f", input_value={_truncate_middle(repr(value), 50)}, input_type={kind}"
+        lines.append(f"  {problem['msg']} [{details}]")
         if problem.get("url"):
             lines.append(f"    For further information visit {problem['url']}")
     if len(problems) > MAX_LINES:
@@ -644,16 +651,16 @@ def _pydantic(error: RecordedError, depth: int) -> str:
     return "\n".join(lines)
 
 
-def _cut_middle(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most // 2]}...{text[1 - most // 2 :]}"
+def _truncate_middle(text: str, maximum: int) -> str:
+    return text if len(text) <= maximum else f"{text[: maximum // 2]}...{text[1 - maximum // 2 :]}"
 
 
 def _fastapi(error: RecordedError, depth: int) -> str | None:
     problems = error.state.get("_errors")
     if not isinstance(problems, list | tuple):
         return None
-    words = f"{len(problems)} validation error{'' if len(problems) == 1 else 's'}:"
-    return "\n".join([words, *(f"  {problem!r}" for problem in problems[:MAX_LINES])])
+    message = f"{len(problems)} validation error{'' if len(problems) == 1 else 's'}:"
+    return "\n".join([message, *(f"  {problem!r}" for problem in problems[:MAX_LINES])])
 
 
 def _sqlalchemy(error: RecordedError, depth: int) -> str | None:
@@ -661,11 +668,11 @@ def _sqlalchemy(error: RecordedError, depth: int) -> str | None:
     if len(args) < 6 or not error.type.startswith("sqlalchemy.exc."):
         return None
     if error.type == "sqlalchemy.exc.StatementError":
-        words, statement, parameters, _, hidden, _, *many = args
-        lines = [_str(words, depth)]
+        message, statement, parameters, _, hidden, _, *multiparams = args
+        lines = [_str(message, depth)]
     else:
-        statement, parameters, orig, hidden, _, _, *many = args
-        nested = as_error(orig)
+        statement, parameters, orig, hidden, _, _, *multiparams = args
+        nested = to_recorded_error(orig)
         lines = (
             [_str(orig, depth)]
             if nested is None
@@ -678,58 +685,57 @@ def _sqlalchemy(error: RecordedError, depth: int) -> str | None:
         if parameters and hidden:
             lines.append("[SQL parameters hidden due to hide_parameters=True]")
         elif parameters:
-            lines.append(f"[parameters: {_parameters(parameters, many[0] if many else None)}]")
-    # Where its manual explains it follows here, with SQLAlchemy's version, which is not recorded.
+            lines.append(
+                f"[parameters: {_parameters(parameters, multiparams[0] if multiparams else None)}]"
+            )
+    # SQLAlchemy appends a link to its documentation with its version, which is not recorded.
     return "\n".join(lines)
 
 
-_MOST_SETS, _MOST_PARAMETERS, _MOST_CHARACTERS = 10, 100, 300
-
-
-def _parameters(parameters: Any, many: Any) -> str:
-    """Write bound parameters as SQLAlchemy does: few sets, and long values cut."""
-    if many is None:
-        return _cut_value(parameters)
-    if not many or not isinstance(parameters, list | tuple):
+def _parameters(parameters: Any, multiparams: Any) -> str:
+    """Format bound parameters like SQLAlchemy: few sets, and truncated long values."""
+    if multiparams is None:
+        return _truncate_value(parameters)
+    if not multiparams or not isinstance(parameters, list | tuple):
         return _parameter_set(parameters)
     opened, closed = "[]" if isinstance(parameters, list) else "()"
-    if len(parameters) <= _MOST_SETS:
+    if len(parameters) <= _MAX_SETS:
         return f"{opened}{', '.join(map(_parameter_set, parameters))}{closed}"
-    first = ", ".join(map(_parameter_set, parameters[: _MOST_SETS - 2]))
+    first = ", ".join(map(_parameter_set, parameters[: _MAX_SETS - 2]))
     last = ", ".join(map(_parameter_set, parameters[-2:]))
-    told = f"displaying {_MOST_SETS} of {len(parameters)} total bound parameter sets"
-    return f"{opened}{first}  ... {told} ...  {last}{closed}"
+    notice = f"displaying {_MAX_SETS} of {len(parameters)} total bound parameter sets"
+    return f"{opened}{first}  ... {notice} ...  {last}{closed}"
 
 
 def _parameter_set(parameters: Any) -> str:
-    if not isinstance(parameters, list | tuple | dict) or len(parameters) > _MOST_PARAMETERS:
-        return _cut_value(parameters)
+    if not isinstance(parameters, list | tuple | dict) or len(parameters) > _MAX_PARAMETERS:
+        return _truncate_value(parameters)
     if isinstance(parameters, dict):
-        return f"{{{', '.join(f'{k!r}: {_cut_value(v)}' for k, v in parameters.items())}}}"
-    shown = ", ".join(map(_cut_value, parameters))
+        return f"{{{', '.join(f'{k!r}: {_truncate_value(v)}' for k, v in parameters.items())}}}"
+    values = ", ".join(map(_truncate_value, parameters))
     if isinstance(parameters, list):
-        return f"[{shown}]"
-    return f"({shown},)" if len(parameters) == 1 else f"({shown})"
+        return f"[{values}]"
+    return f"({values},)" if len(parameters) == 1 else f"({values})"
 
 
-def _cut_value(value: Any) -> str:
+def _truncate_value(value: Any) -> str:
     text = repr(value)
-    more = len(text) - _MOST_CHARACTERS
+    more = len(text) - _MAX_CHARACTERS
     if more <= 0:
         return text
-    kept = _MOST_CHARACTERS // 2
+    kept = _MAX_CHARACTERS // 2
     return f"{text[:kept]} ... ({more} characters truncated) ... {text[-kept:]}"
 
 
 def _urllib3(error: RecordedError, depth: int) -> str | None:
-    # The pool, with which the message begins, is left out of the pickle.
+    # The message starts with the pool, which is not pickled.
     if error.type == "urllib3.exceptions.MaxRetryError":
         _, url, reason = error.args
-        words = f"Max retries exceeded with url: {url}"
-        nested = _nested(reason)
+        message = f"Max retries exceeded with url: {url}"
+        nested = _nested_error(reason)
         if nested is None:
-            return words
-        return f"{words} (Caused by {_leaf(nested.type)}({_message(nested, depth + 1)!r}))"
+            return message
+        return f"{message} (Caused by {_last_name(nested.type)}({_message(nested, depth + 1)!r}))"
     if error.type == "urllib3.exceptions.NameResolutionError":
         host, _, reason = error.args
         return f"Failed to resolve {host!r} ({_str(reason, depth)})"
@@ -740,15 +746,15 @@ def _urllib3(error: RecordedError, depth: int) -> str | None:
 
 def _google(error: RecordedError, depth: int) -> str | None:
     if error.type == "google.api_core.exceptions.RetryError":
-        words, cause = error.args
-        nested = as_error(cause)
+        message, cause = error.args
+        nested = to_recorded_error(cause)
         if nested is None:
             return None
-        return f"{words}, last exception: {_message(nested, depth + 1)}"
-    code = GOOGLE_CODES.get(_leaf(error.type))
+        return f"{message}, last exception: {_message(nested, depth + 1)}"
+    code = GOOGLE_CODES.get(_last_name(error.type))
     details = error.state.get("_details")
-    words = f"{code} {_str(error.args[0], depth)}"
-    return None if code is None else f"{words} {details!r}" if details else words
+    message = f"{code} {_str(error.args[0], depth)}"
+    return None if code is None else f"{message} {details!r}" if details else message
 
 
 def _grpc(error: RecordedError, depth: int) -> str:
@@ -767,9 +773,9 @@ def _aiohttp(error: RecordedError, depth: int) -> str | None:
         tls = "default" if tls is True else _str(tls, depth)
         reason = cause.args[1] if len(cause.args) > 1 else cause.message
         return f"Cannot connect to host {host}:{port} ssl:{tls} [{reason}]"
-    status, words = (error.state.get(name) for name in ("status", "message"))
-    if type(status) is int and type(words) is str:
-        return f"{status}, message={words!r}"
+    status, message = (error.state.get(name) for name in ("status", "message"))
+    if type(status) is int and type(message) is str:
+        return f"{status}, message={message!r}"
     return None
 
 
@@ -777,51 +783,51 @@ def _elasticsearch(error: RecordedError, depth: int) -> str | None:
     meta = error.state.get("meta")
     if type(meta) is not Opaque:
         return None
-    words = f"{meta.state['status']}, {error.state['message']!r}"
+    message = f"{meta.state['status']}, {error.state['message']!r}"
     body = error.state.get("body")
-    said = body.get("error") if type(body) is dict else None
-    causes = said.get("root_cause") if type(said) is dict else None
+    error_field = body.get("error") if type(body) is dict else None
+    causes = error_field.get("root_cause") if type(error_field) is dict else None
     if causes and "reason" in causes[0]:
-        words += f", {causes[0]['reason']!r}"
-    return f"{_leaf(error.type)}({words})"
+        message += f", {causes[0]['reason']!r}"
+    return f"{_last_name(error.type)}({message})"
 
 
 def _stripe(error: RecordedError, depth: int) -> str:
-    words, request = error.state["_message"] or "<empty message>", error.state.get("request_id")
-    return f"Request {request}: {words}" if request is not None else _str(words, depth)
+    message, request = error.state["_message"] or "<empty message>", error.state.get("request_id")
+    return f"Request {request}: {message}" if request is not None else _str(message, depth)
 
 
 def _django(error: RecordedError, depth: int) -> str:
-    words, _, values = error.args
-    if not isinstance(words, str):
-        return repr(words)
-    if type(values) is dict and len(words) <= _MOST_CHARACTERS and len(values) <= MAX_LOOKED_AT:
+    message, _, values = error.args
+    if not isinstance(message, str):
+        return repr(message)
+    if type(values) is dict and len(message) <= _MAX_CHARACTERS and len(values) <= MAX_ATTRIBUTES:
         for name, value in values.items():
-            text = _cut_value(value) if type(value) is not str else value[:_MOST_CHARACTERS]
-            words = words.replace(f"%({name})s", text).replace(f"%({name})d", text)
-    return repr([words])
+            text = _truncate_value(value) if type(value) is not str else value[:_MAX_CHARACTERS]
+            message = message.replace(f"%({name})s", text).replace(f"%({name})d", text)
+    return repr([message])
 
 
 def _arguments(error: RecordedError, depth: int) -> str:
-    return f"{_leaf(error.type)}{error.args!r}"
+    return f"{_last_name(error.type)}{error.args!r}"
 
 
 _PHRASES = {status.phrase: status.value for status in http.HTTPStatus}
 
 
 def _werkzeug(error: RecordedError, depth: int) -> str | None:
-    phrase = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _leaf(error.type))
-    code, words = _PHRASES.get(phrase), error.state.get("description")
+    phrase = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _last_name(error.type))
+    code, message = _PHRASES.get(phrase), error.state.get("description")
     if code is None or not error.type.startswith("werkzeug.exceptions."):
         return None
-    return f"{code} {phrase}: {_str(words, depth)}" if words else f"{code} {phrase}"
+    return f"{code} {phrase}: {_str(message, depth)}" if message else f"{code} {phrase}"
 
 
 def _kafka(error: RecordedError, depth: int) -> str | None:
     if not error.type.startswith("kafka.errors."):
         return None
-    words = _plain(error, depth)
-    return f"{_leaf(error.type)}: {words}" if error.args else _leaf(error.type)
+    message = _default_message(error, depth)
+    return f"{_last_name(error.type)}: {message}" if error.args else _last_name(error.type)
 
 
 def _builtin(base: type[BaseException]) -> Iterator[str]:
@@ -830,9 +836,9 @@ def _builtin(base: type[BaseException]) -> Iterator[str]:
             yield f"builtins.{name}"
 
 
-_Composer = Callable[[RecordedError, int], str | None]
+_Formatter = Callable[[RecordedError, int], str | None]
 
-_COMPOSERS: dict[str, _Composer] = {
+_FORMATTERS: dict[str, _Formatter] = {
     **dict.fromkeys(_builtin(KeyError), _key_error),
     **dict.fromkeys(_builtin(OSError), _os_error),
     **dict.fromkeys(_builtin(SyntaxError), _syntax),
@@ -863,8 +869,8 @@ _COMPOSERS: dict[str, _Composer] = {
     "grpc.aio._call.AioRpcError": _grpc,
     "pydantic_core._pydantic_core.ValidationError": _pydantic,
 }
-"""By class."""
-_FAMILIES: dict[str, _Composer] = {
+"""Formatters by class."""
+_PACKAGE_FORMATTERS: dict[str, _Formatter] = {
     "aiohttp": _aiohttp,
     "elasticsearch": _elasticsearch,
     "fastapi": _fastapi,
@@ -875,4 +881,4 @@ _FAMILIES: dict[str, _Composer] = {
     "urllib3": _urllib3,
     "werkzeug": _werkzeug,
 }
-"""By package, for classes that compose alike."""
+"""Formatters by package, for packages whose classes compose their messages alike."""

@@ -1,4 +1,4 @@
-"""What stands for a value that cannot come back as itself: inert records, with legible reprs."""
+"""Inert records, with readable reprs, for values that are not reconstructed."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from reprlib import recursive_repr
 from typing import Any
 
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
-# Python, numpy and notebooks look these up on any object, and obey what they find.
-_ASKED_BY_MACHINES = ("__", "_repr_", "_ipython_")
+# Python, numpy and notebooks read such attributes of any object and act on them.
+_PROTOCOL_PREFIXES = ("__", "_repr_", "_ipython_")
 
 
 class Opaque:
-    """An object of a class that was not loaded: its type, and what was recorded of it.
+    """The record of an object whose class was not loaded: its type and recorded state.
 
-    Nothing of the class runs. Attributes that the record holds can be read:
-    ``order.total``; in a record without names, ``order.args``. Those whose names mean something
-    to Python or a notebook (``__array_interface__``, ``_repr_html_``) only by ``order.state``.
+    No code of the class runs. Recorded attributes can be read as ``order.total``, positional
+    arguments as ``order.args``. Attributes with a meaning for Python or a notebook
+    (``__array_interface__``, ``_repr_html_``) are available only in ``order.state``.
 
     Attributes
     ----------
     type
         The dotted name of the class or function.
     args, kwargs
-        What it was to be made with.
+        The recorded constructor arguments.
     state
-        What was recorded of its attributes: a dict where there were names.
+        The recorded attributes; a dict if they have names.
     items
-        What was added to it, of a subclass of list, dict or set.
+        The items of a subclass of list, dict or set.
 
     Examples
     --------
@@ -43,7 +43,7 @@ class Opaque:
 
     def __init__(
         self,
-        type: str,  # noqa: A002 - the word for it
+        type: str,  # noqa: A002 - the standard term
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         state: Any = None,
@@ -56,15 +56,15 @@ class Opaque:
         self.items = items
 
     def __getattr__(self, name: str) -> Any:
-        # A slot is asked for here while it is not yet set: by a copy, or a debugger.
-        if name in Opaque.__slots__ or name.startswith(_ASKED_BY_MACHINES):
+        # copy and debuggers read slots before they are set.
+        if name in Opaque.__slots__ or name.startswith(_PROTOCOL_PREFIXES):
             raise AttributeError(name)
         state = self.state
         if type(state) is dict and name in state:
             return state[name]
         if name in self.kwargs:
             return self.kwargs[name]
-        raise AttributeError(f"no {name!r} was recorded of this {self.type}")
+        raise AttributeError(f"The record of this {self.type} has no attribute {name!r}.")
 
     def __dir__(self) -> Iterator[str]:
         yield from Opaque.__slots__
@@ -75,7 +75,7 @@ class Opaque:
             if type(name) is str
             and len(name) <= 200
             and name.isidentifier()
-            and not name.startswith(_ASKED_BY_MACHINES)
+            and not name.startswith(_PROTOCOL_PREFIXES)
         )
 
     def __eq__(self, other: object) -> bool:
@@ -84,25 +84,25 @@ class Opaque:
         return _parts(self) == _parts(other)
 
     def __hash__(self) -> int:
-        # It may be a key: an enum's member, a frozen dataclass.
+        # Enum members and frozen dataclasses can be keys.
         state = frozenset(self.state.items()) if type(self.state) is dict else ()
         return hash((self.type, tuple(self.args), state))
 
     @recursive_repr()
     def __repr__(self) -> str:
-        shown = [repr(arg) for arg in self.args]
+        parts = [repr(arg) for arg in self.args]
         if type(self.state) is dict:
-            shown += [f"{_name(name)}={value!r}" for name, value in self.state.items()]
+            parts += [f"{_name(name)}={value!r}" for name, value in self.state.items()]
         elif self.state is not None:
-            shown.append(f"state={self.state!r}")
-        shown += [f"{_name(name)}={value!r}" for name, value in self.kwargs.items()]
+            parts.append(f"state={self.state!r}")
+        parts += [f"{_name(name)}={value!r}" for name, value in self.kwargs.items()]
         if self.items:
-            shown.append(f"items={self.items!r}")
-        return f"{self.type.rpartition('.')[2]}({', '.join(shown)})"
+            parts.append(f"items={self.items!r}")
+        return f"{self.type.rpartition('.')[2]}({', '.join(parts)})"
 
 
 def _name(name: Any) -> str:
-    return printable(name if type(name) is str else repr(name))
+    return sanitize(name if type(name) is str else repr(name))
 
 
 def _parts(value: Opaque) -> tuple[Any, ...]:
@@ -110,7 +110,7 @@ def _parts(value: Opaque) -> tuple[Any, ...]:
 
 
 class Reference(Opaque):
-    """A class or function that a payload names, not loaded.
+    """The name of a class or function that was not loaded.
 
     Examples
     --------
@@ -125,7 +125,7 @@ class Reference(Opaque):
 
 
 class Factory(Reference):
-    """What makes the missing values of a recorded ``defaultdict``: not loaded, and never called.
+    """The default factory of a recorded ``defaultdict``, which is never loaded or called.
 
     Examples
     --------
@@ -137,17 +137,17 @@ class Factory(Reference):
     __slots__ = ()
 
     def __call__(self) -> Any:
-        """Raise KeyError, as a dict without that key does."""
-        raise KeyError(f"There is no such key, and {self.type} is not loaded to make its value.")
+        """Raise KeyError, like a dict without the key."""
+        raise KeyError(f"No such key; the default factory {self.type} was not loaded.")
 
 
 class Undecoded:
-    """A payload that was not decoded: the reason, and the stored text.
+    """A payload that was not decoded, with the reason and the stored string.
 
     Examples
     --------
-    >>> Undecoded("it is no base64", "%%%")
-    <undecoded: it is no base64>
+    >>> Undecoded("not valid base64", "%%%")
+    <undecoded: not valid base64>
     """
 
     __slots__ = ("reason", "text")

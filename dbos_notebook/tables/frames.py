@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 
 from dbos_notebook.errors import FilterError, TruncatedWarning
 from dbos_notebook.payloads import FORMATS, Opaque, RecordedError, Undecoded, decode
-from dbos_notebook.payloads.decoders import Decoder, inert, recorded_error
+from dbos_notebook.payloads.decoders import Decoder, decode_error, decode_inert
 from dbos_notebook.status import FAILED_STATUSES, STATUSES
 from dbos_notebook.tables import timing
 from dbos_notebook.tables.columns import ERROR, FIRST_MS, LAST_MS, RECORDED, TEXT, Column
-from dbos_notebook.text import printable
+from dbos_notebook.text import sanitize
 
 MAX_LEVELS = 8
 """Deeper parts stay whole; a value may also contain itself."""
@@ -99,7 +99,7 @@ def _parts(name: str, value: Any, levels: int) -> Iterator[tuple[str, Any]]:
             yield name, value
         return
     for key, part in named.items():
-        yield from _parts(f"{name}.{printable(key, MAX_NAME)}", part, levels - 1)
+        yield from _parts(f"{name}.{sanitize(key, MAX_NAME)}", part, levels - 1)
 
 
 def _named(value: Any) -> Mapping[Any, Any] | None:
@@ -149,7 +149,7 @@ def derive(
     batch: pa.RecordBatch,
     columns: Sequence[Column],
     now: dt.datetime,
-    decoder: Decoder = inert,
+    decoder: Decoder = decode_inert,
 ) -> pa.RecordBatch:
     """Give the columns their Arrow types and add the derived ones.
 
@@ -233,13 +233,13 @@ def _words(
 def _stored_words(text: str, form: str | None, decoder: Decoder) -> tuple[str | None, str]:
     if len(text) <= _SHORT and (form is None or form in FORMATS):
         return _known_words(text, form)
-    return _error_words(recorded_error(text, form, decoder))
+    return _error_words(decode_error(text, form, decoder))
 
 
 @functools.lru_cache(maxsize=8_192)
 def _known_words(text: str, form: str | None) -> tuple[str | None, str]:
     # Kept, because boards and lists read the same failures again and again.
-    return _error_words(inert(text, form, "error"))
+    return _error_words(decode_inert(text, form, "error"))
 
 
 def _scattered(place: pa.Array, words: tuple[pa.DictionaryArray, pa.Array]) -> dict[str, pa.Array]:
@@ -277,7 +277,7 @@ def fill_errors(
 
 def _error_words(error: object) -> tuple[str | None, str]:
     if isinstance(error, RecordedError):
-        kind, message = printable(error.type.removeprefix("builtins.")), error.message
+        kind, message = sanitize(error.type.removeprefix("builtins.")), error.message
     else:
         kind, message = None, error if isinstance(error, str) else repr(error)
     if len(message) > MAX_MESSAGE:
@@ -304,7 +304,7 @@ def _one_of(status: pa.Array, names: Sequence[str]) -> pa.Array:
 
 
 def to_frame(
-    batches: Iterable[pa.RecordBatch], columns: Sequence[Column], decoder: Decoder = inert
+    batches: Iterable[pa.RecordBatch], columns: Sequence[Column], decoder: Decoder = decode_inert
 ) -> pd.DataFrame:
     """Turn batches into one DataFrame with the dtypes of the vocabulary.
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, WorkflowNotFoundError
-from dbos_notebook.payloads.decoders import inert
+from dbos_notebook.payloads.decoders import decode_inert
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.columns import (
     FRAMES,
@@ -194,7 +194,7 @@ def typed(
     session: Session,
     statement: sa.Select[Any],
     columns: Sequence[Column],
-    decoder: Decoder = inert,
+    decoder: Decoder = decode_inert,
 ) -> Generator[pa.RecordBatch]:
     """Run a statement on workflows or steps; stream its rows with their derived columns."""
     # One moment for all rows, or a running workflow's age would differ between batches.

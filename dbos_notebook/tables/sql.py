@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import Null
 
-from dbos_notebook.payloads.decoders import inert
+from dbos_notebook.payloads.decoders import decode_inert
 from dbos_notebook.status import ACTIVE_STATUSES, FAILED_STATUSES
 from dbos_notebook.tables import timing
 from dbos_notebook.tables.columns import ERROR, FIRST_MS, LAST_MS, RECORDED, WAIT, Column
@@ -62,7 +62,7 @@ class Queries:
     """
 
     def __init__(
-        self, catalog: Catalog, decoder: Decoder = inert, application: str | None = None
+        self, catalog: Catalog, decoder: Decoder = decode_inert, application: str | None = None
     ) -> None:
         self.decoder = decoder
         self.application = application

@@ -11,6 +11,7 @@ import traitlets
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables.aggregates import Health, health
+from dbos_notebook.text import truncate
 from dbos_notebook.widgets import bundle, html_export, serialize
 from dbos_notebook.widgets.base import View
 
@@ -141,7 +142,7 @@ def _queues(queues: pd.DataFrame) -> list[dict[str, Any]]:
     busiest_first = queues.sort_values(["enqueued", "running", "delayed"], ascending=False)
     for record in busiest_first.to_dict("records"):
         row = {
-            "name": serialize.cut(str(record["queue_name"]), serialize.SHORT_CHARACTERS),
+            "name": truncate(str(record["queue_name"]), serialize.SHORT_CHARACTERS),
             "partition": record["queue_partition_key"],
             "oldest": serialize.milliseconds(record["oldest_enqueued_at"]),
             "rate_max": record["rate_limit_max"],
@@ -159,11 +160,11 @@ def _queues(queues: pd.DataFrame) -> list[dict[str, Any]]:
 def _failures(failures: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
-            "name": serialize.cut(str(record["name"]), serialize.SHORT_CHARACTERS),
+            "name": truncate(str(record["name"]), serialize.SHORT_CHARACTERS),
             "type": "" if pd.isna(record["error_type"]) else record["error_type"],
             "message": ""
             if pd.isna(record["error_message"])
-            else serialize.cut(record["error_message"], serialize.SHORT_CHARACTERS),
+            else truncate(record["error_message"], serialize.SHORT_CHARACTERS),
             "messages": int(record["messages"]),
             "count": int(record["count"]),
             "last": serialize.milliseconds(record["last"]),

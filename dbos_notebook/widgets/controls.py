@@ -15,6 +15,7 @@ from dbos_notebook.errors import ControlInterrupt, FilterError, PartialFailureEr
 from dbos_notebook.tables import aggregates
 from dbos_notebook.tables.filters import as_texts
 from dbos_notebook.tables.pages import choices
+from dbos_notebook.text import truncate
 from dbos_notebook.widgets import bundle, html_export, query_form, serialize
 from dbos_notebook.widgets.base import View
 
@@ -81,7 +82,7 @@ class Actions:
             plan = self._plan(name, ids, {}, "possible")
             ready = plan.counts["do"]
             why = "" if ready else next((item.effect for item in plan.items), "nothing selected")
-            found[name] = {"count": ready, "why": serialize.cut(why, serialize.SHORT_CHARACTERS)}
+            found[name] = {"count": ready, "why": truncate(why, serialize.SHORT_CHARACTERS)}
         return {"possible": found}
 
     def _plan(self, name: str, ids: list[str], options: dict[str, Any], key: str) -> Plan:
@@ -140,7 +141,7 @@ class Actions:
             "ok": receipt.ok,
             "rows": _records(frame.drop(columns="action")),
             "left_out": max(0, len(frame) - SHOWN_ROWS),
-            "notes": [serialize.cut(note, serialize.SHORT_CHARACTERS) for note in receipt.notes],
+            "notes": [truncate(note, serialize.SHORT_CHARACTERS) for note in receipt.notes],
         }
 
     @repeat_if_changed
@@ -174,7 +175,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, str]]:
 
     return [
         {
-            str(name): serialize.cut(str(value), 2_000)
+            str(name): truncate(str(value), 2_000)
             for name, value in record.items()
             if not pd.isna(value)
         }
@@ -252,7 +253,7 @@ class Controls(View):
 
     def static_html(self) -> str:
         """Return the workflows as a table that needs no kernel."""
-        return html_export.listing(self._store, self.frame, serialize.cut(self.code, 300))
+        return html_export.listing(self._store, self.frame, truncate(self.code, 300))
 
     def _page(self) -> str:
         return html_export.listing_page(self._store, self.frame, self.code)

@@ -45,7 +45,7 @@ def _instant(milliseconds: int | None) -> str:
 
 
 def _span(milliseconds: int | None) -> str:
-    return "–" if milliseconds is None else text.took(pd.Timedelta(milliseconds, "ms"))
+    return "–" if milliseconds is None else text.duration(pd.Timedelta(milliseconds, "ms"))
 
 
 def _took(row: dict[str, Any]) -> str:
@@ -141,7 +141,7 @@ def fallback(store: Store, run: RunData) -> str:
         forks=run.forks,
         image=image,
         alt=f"Execution graph of {run.workflow_id}",
-        text=serialize.cut(picture.text, MOST_TEXT),
+        text=text.truncate(picture.text, MOST_TEXT),
         code=node_details.code(run, None),
         read_at=_now(),
     )

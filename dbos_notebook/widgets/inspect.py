@@ -14,6 +14,7 @@ from dbos_notebook.drawing import svg
 from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs.build import read_graph
 from dbos_notebook.tables.filters import as_texts
+from dbos_notebook.text import truncate
 from dbos_notebook.widgets import bundle, html_export, node_details, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
@@ -63,7 +64,7 @@ class Compared:
 def _row(record: Mapping[Any, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"difference": str(record["difference"]), "kind": record["kind"]}
     if not pd.isna(record["name"]):
-        row["name"] = serialize.cut(record["name"], serialize.SHORT_CHARACTERS)
+        row["name"] = truncate(record["name"], serialize.SHORT_CHARACTERS)
     for side in ("first", "second"):
         key = record[f"node_{side}"]
         if key is None:
@@ -72,7 +73,7 @@ def _row(record: Mapping[Any, Any]) -> dict[str, Any]:
         for name in ("status", "error_type"):
             value = record[f"{name}_{side}"]
             if not pd.isna(value):
-                row[f"{name}_{side}"] = serialize.cut(value, serialize.SHORT_CHARACTERS)
+                row[f"{name}_{side}"] = truncate(value, serialize.SHORT_CHARACTERS)
         row[f"duration_{side}"] = serialize.milliseconds(record[f"duration_{side}"])
     return row
 

@@ -9,6 +9,7 @@ from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import StepNotFoundError
 from dbos_notebook.payloads import RecordedError
 from dbos_notebook.tables import pages
+from dbos_notebook.text import truncate
 from dbos_notebook.widgets import details, serialize
 from dbos_notebook.widgets.run_data import RunData, as_plain, node_in_short
 from dbos_notebook.workflow import Workflow
@@ -115,7 +116,7 @@ def raw(store: Store, key: Any) -> list[dict[str, Any]]:
         if isinstance(stored, dict):
             text = stored["text"]
             told = {"name": name, "format": stored["format"], "length": len(text)}
-            found.append({**told, "text": serialize.cut(text, serialize.MOST_CHARACTERS)})
+            found.append({**told, "text": truncate(text, serialize.MOST_CHARACTERS)})
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from dbos_notebook.errors import FilterError
 from dbos_notebook.status import STATUSES
 from dbos_notebook.tables.pages import SORTS
-from dbos_notebook.text import escaped
+from dbos_notebook.text import escape_unsafe
 
 CHOSEN = ("name", "queue_name", "app_version", "user", "executor_id", "application_name")
 """Filters of which values are chosen, each a list."""
@@ -173,8 +173,8 @@ def literal(value: Any) -> str:
 def _literal(value: Any) -> str:
     if isinstance(value, str):
         # As the rest of the documentation quotes; JSON's escapes are Python's too. What would be
-        # obeyed or hidden where the code is shown or pasted is escaped as well.
-        return escaped(json.dumps(value, ensure_ascii=False))
+        # obeyed or hidden where the code is shown or pasted is escape_unsafe as well.
+        return escape_unsafe(json.dumps(value, ensure_ascii=False))
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, dict):

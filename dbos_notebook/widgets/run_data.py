@@ -184,8 +184,8 @@ class RunData:
         kinds = Counter(
             "step" if "function_id" in node else node["kind"] for node in self.graph.nodes.values()
         )
-        said = [text.count(kinds["workflow"], "workflow")] if kinds["workflow"] > 1 else []
-        return ", ".join([*said, text.count(kinds["step"], "step")])
+        said = [text.plural(kinds["workflow"], "workflow")] if kinds["workflow"] > 1 else []
+        return ", ".join([*said, text.plural(kinds["step"], "step")])
 
     def failures(self) -> Iterator[dict[str, Any]]:
         """Yield where it failed: what made the whole fail first, then the others by their time."""
@@ -330,7 +330,7 @@ def node_in_short(key: Any, node: Mapping[str, Any]) -> dict[str, Any]:
         "ref": short_id(key),
         "key": as_plain(key),
         "kind": node["kind"],
-        "name": serialize.cut(str(node.get("name") or ""), serialize.SHORT_CHARACTERS),
+        "name": text.truncate(str(node.get("name") or ""), serialize.SHORT_CHARACTERS),
         "status": str(node.get("status") or ""),
         "workflow_id": as_plain(node.get("workflow_id")),
     }
@@ -344,9 +344,9 @@ def node_in_short(key: Any, node: Mapping[str, Any]) -> dict[str, Any]:
         if f"node_{name}" in node:
             told[name] = as_plain(node[f"node_{name}"])
     if node.get("error_type"):
-        told["error"] = serialize.cut(str(node["error_type"]), serialize.SHORT_CHARACTERS)
+        told["error"] = text.truncate(str(node["error_type"]), serialize.SHORT_CHARACTERS)
         message = str(node.get("error_message") or "")
-        told["error_message"] = serialize.cut(message, serialize.SHORT_CHARACTERS)
+        told["error_message"] = text.truncate(message, serialize.SHORT_CHARACTERS)
     duration = node.get("duration", node.get("duration_total"))
     if duration is not None and not (
         node["kind"] != "group" and node.get("status") in ACTIVE_STATUSES

@@ -16,6 +16,7 @@ import pandas as pd
 from dbos_notebook.payloads import Opaque, RecordedError
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables.timing import frame_times, never_ran
+from dbos_notebook.text import truncate
 
 if TYPE_CHECKING:
     from dbos_notebook.workflow import Input
@@ -54,17 +55,6 @@ _INSTANTS = (
 )
 
 
-def cut(text: str, most: int) -> str:
-    """Shorten a text, visibly.
-
-    Examples
-    --------
-    >>> cut("abcdef", 4)
-    'abc…'
-    """
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
 def milliseconds(value: Any) -> int | None:
     """Return an instant or a span in milliseconds.
 
@@ -89,7 +79,7 @@ def workflow_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     times = frame_times(frame, pd.Timestamp.now("UTC"))[["enqueued_at", "started_at"]]
     for record, moments in zip(frame.to_dict("records"), times.to_dict("records"), strict=True):
         row: dict[str, Any] = {"id": record["workflow_id"], "status": _status(record["status"])}
-        row |= {name: cut(str(record[name]), SHORT_CHARACTERS) for name in _TEXTS}
+        row |= {name: truncate(str(record[name]), SHORT_CHARACTERS) for name in _TEXTS}
         row |= {name: record[name] for name in _IDS}
         row |= {name: int(record[name]) for name in _NUMBERS if not pd.isna(record[name])}
         row |= {name: milliseconds(record[name]) for name in _INSTANTS}
@@ -100,13 +90,13 @@ def workflow_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
         if never_ran(record["status"], record["recovery_attempts"]):
             row.pop("executor_id", None)  # who enqueued it, or ran it before it was resumed
         if not pd.isna(record["error_message"]):
-            row["error_message"] = cut(record["error_message"], SHORT_CHARACTERS)
+            row["error_message"] = truncate(record["error_message"], SHORT_CHARACTERS)
         if record["status"] not in ACTIVE_STATUSES:
             row["duration"] = milliseconds(record["duration"])
         if record["was_forked_from"] is True:
             row["was_forked_from"] = True
         if record["attributes"]:
-            row["attributes"] = cut(
+            row["attributes"] = truncate(
                 json.dumps(record["attributes"], ensure_ascii=False), SHORT_CHARACTERS
             )
         rows.append({name: value for name, value in row.items() if value is not None})
@@ -131,7 +121,7 @@ def step_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
         failed = record["status"] == "ERROR"
         row = {
             "number": int(record["function_id"]),
-            "name": cut(str(record["function_name"]), SHORT_CHARACTERS),
+            "name": truncate(str(record["function_name"]), SHORT_CHARACTERS),
             "status": record["status"],
             "started_at": milliseconds(record["started_at"]),
             "completed_at": milliseconds(record["completed_at"]),
@@ -218,7 +208,7 @@ def call(value: Any) -> dict[str, Any]:
     left_out = sum(part.get("left_out", 0) for part in parts)
     if len(text) > MOST_CHARACTERS:
         left_out += len(text) - MOST_CHARACTERS + 1
-    found: dict[str, Any] = {"text": _legible(cut(text, MOST_CHARACTERS))}
+    found: dict[str, Any] = {"text": _legible(truncate(text, MOST_CHARACTERS))}
     return {**found, "left_out": left_out} if left_out else found
 
 
@@ -229,12 +219,12 @@ def failure(error: Any) -> dict[str, Any]:
     trace = error.state.get("traceback") or error.state.get("__traceback__")
     found = {
         **written(error),
-        "type": cut(_legible(error.type), SHORT_CHARACTERS),
-        "message": cut(_legible(str(error.message)), MOST_CHARACTERS),
-        "notes": [cut(_legible(str(note)), SHORT_CHARACTERS) for note in error.notes[:20]],
+        "type": truncate(_legible(error.type), SHORT_CHARACTERS),
+        "message": truncate(_legible(str(error.message)), MOST_CHARACTERS),
+        "notes": [truncate(_legible(str(note)), SHORT_CHARACTERS) for note in error.notes[:20]],
     }
     if trace:
-        found["traceback"] = cut(_legible(str(trace)), MOST_CHARACTERS)
+        found["traceback"] = truncate(_legible(str(trace)), MOST_CHARACTERS)
     return found
 
 

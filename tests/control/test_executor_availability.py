@@ -129,7 +129,7 @@ def test_an_idle_application_that_was_just_deployed_and_then_killed(
         assert told(url, "v1").startswith("likely: version v1 was registered")
         assert told(url, None).startswith("likely: version v1 (the latest) was registered")
         before = told(url, "v0")
-        assert before.startswith("unknown: version v0 was registered 2.0 d ago"), before
+        assert before.startswith("unknown: version v0 was registered about 2 d ago"), before
         missing = told(url, "v7")
         assert missing == "unlikely: no executor has registered version v7; registered are v1, v0"
     gone(url)
@@ -231,7 +231,7 @@ def test_a_redeployed_version_that_has_run_nothing_since(url: str, effects: Path
     """Its registration is as old as its first deployment."""
     with running(url, "v0", effects):
         found = told(url, "v0")
-    assert found.startswith("likely: version v0 was registered 2.0 d ago"), found
+    assert found.startswith("likely: version v0 was registered about 2 d ago"), found
     assert "connections of DBOS processes are open, which do not name their version" in found
 
 
@@ -279,7 +279,7 @@ def test_programs_that_cannot_be_executors_are_not_taken_for_them(
         assert told(url, "v0").startswith("unlikely: no DBOS process is connected")
         with psycopg.connect(url, application_name="shop-web"):
             found = told(url, "v0")
-            assert found.startswith("unknown: version v0 was registered 2.0 d ago"), found
+            assert found.startswith("unknown: version v0 was registered about 2 d ago"), found
             assert "1 connection is open that may be of DBOS processes ('shop-web')" in found
 
 
@@ -346,7 +346,7 @@ def test_behind_a_transaction_pooler_silence_is_not_death(
             found = told(url, "v1")
             assert found.startswith(("unknown", "likely")), found
             found = told(pooled, "v1")
-            assert found.startswith("unknown: version v1 was registered 2.0 d ago"), found
+            assert found.startswith("unknown: version v1 was registered about 2 d ago"), found
             assert "this connection goes through a connection pooler" in found
         time.sleep(0.5)
         monkeypatch.setattr(availability, "SILENT_SECONDS", 0.2)
@@ -364,7 +364,7 @@ def test_a_standby_says_nothing_of_the_primary(
     # A base backup copies every database of a server, and this one has no others.
     with start_standby(own_postgres) as standby:
         found = told(standby.url(database), "v0")
-    assert found.startswith("unknown: version v0 was registered 2.0 d ago"), found
+    assert found.startswith("unknown: version v0 was registered about 2 d ago"), found
     assert "on a standby it cannot be seen who is connected to the primary" in found
 
 
@@ -409,7 +409,7 @@ def test_what_finished_is_seen_where_the_database_has_no_time_of_it(
         found = availability.ExecutorAvailability(
             session, client._store.queries, client.location
         ).of(None, None, None)
-    assert "any version last did something 0 s ago" in found or "1 s ago" in found, found
+    assert "any version last did something < 1 s ago" in found or "about 1 s ago" in found, found
 
 
 def test_the_typescript_sdk_names_its_version(

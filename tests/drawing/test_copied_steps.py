@@ -45,4 +45,4 @@ def test_copied_steps_are_known_within_the_second_of_the_fork(
     assert "50 ms · copied from the original" in said
     assert path_of_it["duration"].sum() == pd.Timedelta("60ms")
     assert any(each.startswith("succeeded after 60 ms") for each in said)
-    assert "took: 0.060 s" in card or "took: < 1 s" in card
+    assert "took: 60 ms" in card or "took: < 1 s" in card

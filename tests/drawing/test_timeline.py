@@ -377,6 +377,6 @@ DURATIONS = [
 
 @pytest.mark.parametrize(("span", "said"), DURATIONS)
 def test_durations_in_words(span: str, said: str) -> None:
-    from dbos_notebook.text import took
+    from dbos_notebook.text import duration
 
-    assert took(pd.Timedelta(span)) == said
+    assert duration(pd.Timedelta(span)) == said

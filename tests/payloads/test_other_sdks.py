@@ -143,7 +143,7 @@ def test_what_go_writes() -> None:
     gob = base64.b64encode(b"\x0d\xff\x81\x02\x01\x02\xff\x82\x00\x01").decode()
     undecoded = decode(gob, "DBOS_GOB")
     assert isinstance(undecoded, Undecoded)
-    assert "gob, Go's own binary format, of 10 bytes" in undecoded.reason
+    assert "gob, Go's binary format, 10 bytes" in undecoded.reason
     assert isinstance(decode(go("x")[:-3], "DBOS_JSON"), Undecoded)
 
 

@@ -14,7 +14,7 @@ import pytest
 from real_errors import PACKAGES, made
 
 from dbos_notebook.payloads import Opaque, RecordedError, Reference, decode
-from dbos_notebook.payloads.recorded_errors import as_error
+from dbos_notebook.payloads.recorded_errors import to_recorded_error
 
 STORED = json.loads(Path(__file__).with_name("real_errors.json").read_text())
 
@@ -154,9 +154,11 @@ def test_words_that_are_attributes_are_shown(error: Exception, words: str) -> No
 
 
 def test_a_lower_case_class_stays_and_a_function_without_a_class_is_named() -> None:
-    assert as_error(Opaque("socket.timeout", ("timed out",))) == RecordedError(
+    assert to_recorded_error(Opaque("socket.timeout", ("timed out",))) == RecordedError(
         "socket.timeout", ("timed out",)
     )
-    made_error = as_error(Opaque("shop.rebuild", ("x", Reference("shop.Order.Declined"), ("a",))))
+    made_error = to_recorded_error(
+        Opaque("shop.rebuild", ("x", Reference("shop.Order.Declined"), ("a",)))
+    )
     assert made_error is not None
     assert (made_error.type, made_error.args) == ("shop.Order.Declined", ("x", ("a",)))

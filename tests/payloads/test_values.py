@@ -25,7 +25,7 @@ import pytest
 
 from dbos_notebook.payloads import Opaque, RecordedError, Undecoded, decode
 from dbos_notebook.payloads.pickles import run
-from dbos_notebook.payloads.recorded_errors import as_error
+from dbos_notebook.payloads.recorded_errors import to_recorded_error
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -336,7 +336,7 @@ def test_what_is_missing_broken_or_foreign() -> None:
     assert "my_serializer" in foreign.reason
     assert foreign.text == "secret"
     assert "secret" not in repr(foreign)
-    assert decode("%%%", "py_pickle") == Undecoded("it is no base64", "%%%")
+    assert decode("%%%", "py_pickle") == Undecoded("not valid base64", "%%%")
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_the_fast_path_to_an_error_gives_what_the_slow_one_does(error: Any, prot
     data = pickle.dumps(error, protocol)
     value = run(data).stack[-1]
     back = decode(stored(error, protocol), "py_pickle", error=True)
-    assert back == (as_error(value) or value)
+    assert back == (to_recorded_error(value) or value)
     # With one byte more it is another pickle.
     longer = base64.b64encode(data[:-1] + b"0N.").decode()
     assert decode(longer, "py_pickle", error=True) is None

@@ -541,7 +541,7 @@ def test_the_fallbacks_columns_are_as_wide_as_what_is_in_them(
     html = db.explore(status="ERROR").static_html()
     page = chromium.new_page(viewport={"width": 800, "height": 900})
     page.set_content(f"<style>{host}</style><div class=jp-RenderedHTMLCommon>{html}</div>")
-    lines = page.locator("td span.ERROR").evaluate_all(
+    lines = page.locator("td span[data-status=ERROR]").evaluate_all(
         "(all) => all.map((one) => one.getClientRects().length)"
     )
     page.close()
