@@ -17,7 +17,7 @@ from dbos_notebook import text
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.drawing.diagram import short_id
 from dbos_notebook.drawing.graph_svg import draw
-from dbos_notebook.drawing.timeline import timeline
+from dbos_notebook.drawing.timeline import DEFAULT_WIDTH, timeline
 from dbos_notebook.graphs import build
 from dbos_notebook.graphs.intervals import Times
 from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES
