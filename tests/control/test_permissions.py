@@ -111,12 +111,12 @@ def test_a_call_needs_exactly_the_columns_that_are_listed(
         assert CALLS[operation](db).counts["done"] >= 1
 
 
-def test_a_plan_says_that_it_could_not_be_applied(
+def test_a_plan_warns_that_it_cannot_be_applied(
     role: tuple[str, Callable[[str], None]],
 ) -> None:
     with dn.connect(role[0]) as db:
         plan = db.cancel("holder", plan=True)
-        assert plan.counts["do"] == 1
+        assert plan.counts["ready"] == 1
         assert "plan.apply() would be refused" in repr(plan)
         assert "lacks UPDATE ON workflow_status" in repr(plan)
         with pytest.raises(dn.PermissionDeniedError, match="lacks UPDATE ON workflow_status"):
@@ -166,7 +166,7 @@ def test_row_level_security_refuses_calls_that_write_several_tables(
 
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["direct", "session pool"])
-def test_sessions_that_are_read_only_by_default_are_refused_at_once(
+def test_read_only_sessions_are_refused_before_any_write(
     role: tuple[str, Callable[[str], None]],
     postgres_server: PostgresServer,
     url: str,
