@@ -703,16 +703,16 @@ class ExecutorAvailability:
 
     def _registered(self) -> list[sa.Select[Any]]:
         table, column = self._queries.catalog.table("application_versions"), self._queries.column
-        if not {"onename", "onetimestamp"} <= set(table.c.keys()):
+        if not {"version_name", "version_timestamp"} <= set(table.c.keys()):
             return []
         return [
             self._part(
                 "version",
                 table,
-                s1=table.c.onename,
+                s1=table.c.version_name,
                 s2=column(table, "application_name"),
                 i1=column(table, "created_at"),
-                i2=table.c.onetimestamp,
+                i2=table.c.version_timestamp,
             )
         ]
 

@@ -163,11 +163,20 @@ def test_a_database_lost_while_a_repair_waits(
     monkeypatch.setattr("dbos_notebook.control.display.RECONNECT_SECONDS", 0.5)
     db, switch = switchable
     # No executor runs v9, so the repair waits for the child's fork.
-    timer = threading.Timer(1.0, switch, [True])
-    timer.start()
-    with pytest.raises(dn.PartialFailureError, match="did not complete") as caught:
-        db.repair("parent-6-bad", application_version="v9", timeout=60)
-    timer.join()
+    with dn.connect(db.location.url()) as other:
+
+        def close_after_the_fork() -> None:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and not forks(other, ["parent-6-bad-1"]):
+                time.sleep(0.02)
+            time.sleep(0.5)  # the repair reads the fork and begins to wait
+            switch(True)
+
+        thread = threading.Thread(target=close_after_the_fork)
+        thread.start()
+        with pytest.raises(dn.PartialFailureError, match="broke off") as caught:
+            db.repair("parent-6-bad", application_version="v9", timeout=60)
+        thread.join()
     child, parent = caught.value.receipt.lines
     assert (child.outcome, parent.outcome) == ("done", "unchanged")
     assert (
