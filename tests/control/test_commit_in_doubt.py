@@ -39,6 +39,10 @@ CALLS: dict[str, Callable[[dn.Client], Any]] = {
 def server() -> Iterator[PostgresServer]:
     """A separate server, because these tests block every COMMIT."""
     server, directory = start_postgres()
+    with server.admin() as admin:
+        # Only a synchronous COMMIT waits for a standby.
+        admin.execute("ALTER SYSTEM SET synchronous_commit = on")
+        admin.execute("SELECT pg_reload_conf()")
     yield server
     server.server.cleanup()
     shutil.rmtree(directory, ignore_errors=True)
