@@ -79,7 +79,7 @@ def _one(opened: Opened) -> None:
     page.wait_for_selector(".dn-picture [data-node]")
     opened.set_dark(dark=False)
     page.get_by_role("button", name="1 failure").click()
-    page.wait_for_selector(".dn-side h3")
+    page.wait_for_selector(".dn-side-panel h3")
     page.get_by_role("button", name="Fit to view").click()
     _save(page, "inspect")
     page.get_by_role("tab", name="Timeline").click()

@@ -302,7 +302,8 @@ class ExecutorAvailability:
         history = (
             f"{label} has no recent activity"
             if last is None or age is None
-            else f"{label} was last active {duration(age)} ago (executor {last.executor})"
+            else f"{label} was last active {duration(age, approximate=True)} ago "
+            f"(executor {last.executor})"
         )
         recent = age is not None and age <= RECENT_SECONDS
         connections = self._classify_connections(target)
@@ -321,7 +322,8 @@ class ExecutorAvailability:
             return _Estimate(
                 "unlikely" if connections.silent > DEAD_SECONDS else "unknown",
                 f"{history}; {opened}, but none has sent a statement for "
-                f"{duration(connections.silent)} (a live executor sends one about every second)",
+                f"{duration(connections.silent, approximate=True)} "
+                "(a live executor sends one about every second)",
             )
         if recent:
             invisible = self._invisible(connections)
@@ -357,7 +359,9 @@ class ExecutorAvailability:
         created = max((version.created for version in known if version.created), default=None)
         age = None if created is None else max(0.0, (self._now - created) / 1000)
         if age is not None:
-            history = f"{target.label} was registered {duration(age)} ago; {history}"
+            history = (
+                f"{target.label} was registered {duration(age, approximate=True)} ago; {history}"
+            )
         opened = connections.describe()
         if launched and connections.dbos:
             return _Estimate(

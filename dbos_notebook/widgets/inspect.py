@@ -85,8 +85,8 @@ KEPT = 3
 
 def style() -> str:
     """Return the view's style, with the colours of pictures in light and in dark."""
-    light = svg.rules(".dn-inspect .dn-canvas", "light")
-    dark = svg.rules('.dn-inspect[data-theme="dark"] .dn-canvas', "dark")
+    light = svg.rules(".dn-inspect .dn-svg-view", "light")
+    dark = svg.rules('.dn-inspect[data-theme="dark"] .dn-svg-view', "dark")
     return "\n".join([bundle.style("base"), light, dark, bundle.style("inspect")])
 
 

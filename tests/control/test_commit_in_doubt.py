@@ -39,10 +39,10 @@ CALLS: dict[str, Callable[[dn.Client], Any]] = {
 def server() -> Iterator[PostgresServer]:
     """A separate server, because these tests block every COMMIT."""
     server, directory = start_postgres()
-    with server.admin() as admin:
-        # Only a synchronous COMMIT waits for a standby.
-        admin.execute("ALTER SYSTEM SET synchronous_commit = on")
-        admin.execute("SELECT pg_reload_conf()")
+    with server.admin() as connection:
+        # Without it no COMMIT waits for a standby.
+        connection.execute("ALTER SYSTEM SET synchronous_commit = on")
+        connection.execute("SELECT pg_reload_conf()")
     yield server
     server.server.cleanup()
     shutil.rmtree(directory, ignore_errors=True)
@@ -213,7 +213,7 @@ def test_a_slow_commit_is_not_cancelled_and_the_error_names_what_it_waits_for(
     commits.set(True)
     try:
         run_call(lambda db: db.cancel("queued-1"), client, result)
-        assert result.seconds < 6.0
+        assert result.seconds < 20.0  # otherwise it waits for ever
         assert isinstance(result.error, dn.PartialFailureError)
         assert "waits for a synchronous standby" in str(result.error)
         assert result.receipt.counts["unknown"] == 1

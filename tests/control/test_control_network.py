@@ -193,7 +193,7 @@ def test_transactions_have_timeouts_so_that_a_suspended_notebook_keeps_no_lock(
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-def test_control_through_a_pooler_leaves_no_setting_behind(
+def test_control_through_a_pooler_leaves_no_setting(
     name: str, postgres_server: PostgresServer, mode: Any
 ) -> None:
     with (

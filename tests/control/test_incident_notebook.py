@@ -66,7 +66,7 @@ def test_an_executor_of_a_version_that_does_not_exist_is_refused(database: Path)
         demo.start(database, "3.0")
 
 
-def test_an_executor_stops_with_its_block(database: Path) -> None:
+def test_a_demo_executor_stops_with_its_with_block(database: Path) -> None:
     with demo.start(database, "1.0") as shop:
         assert shop.running
         assert repr(shop) == "<Executor of the shop, version 1.0, running>"

@@ -61,7 +61,7 @@ def run_before(plan: dn.Plan, method: str, act: Callable[[], object]) -> None:
     object.__setattr__(plan.operation, method, first)
 
 
-def test_ctrl_c_pressed_twice_while_the_receipt_is_read(db: dn.Client) -> None:
+def test_pressing_ctrl_c_twice_while_the_receipt_is_read(db: dn.Client) -> None:
     plan = db.fork(["checkout-1", "checkout-2"], "first", plan=True)
     run_before(plan, "reread", lambda: (press_ctrl_c(), press_ctrl_c()))
     with pytest.raises(dn.ControlInterrupt) as caught:

@@ -111,7 +111,7 @@ def test_a_call_needs_exactly_the_columns_that_are_listed(
         assert CALLS[operation](db).counts["done"] >= 1
 
 
-def test_a_plan_says_that_it_could_not_be_applied(
+def test_a_plan_warns_that_it_cannot_be_applied(
     role: tuple[str, Callable[[str], None]],
 ) -> None:
     with dn.connect(role[0]) as db:
@@ -166,7 +166,7 @@ def test_row_level_security_refuses_calls_that_write_several_tables(
 
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["direct", "session pool"])
-def test_sessions_that_are_read_only_by_default_are_refused_at_once(
+def test_read_only_sessions_are_refused_before_any_write(
     role: tuple[str, Callable[[str], None]],
     postgres_server: PostgresServer,
     url: str,

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "investigate_a_failure.ipynb"
 
 
-def test_it_leads_to_the_step_and_the_reason(
+def test_the_notebook_finds_the_failed_step_and_its_error(
     shop_sqlite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DBOS_SYSTEM_DATABASE_URL", f"sqlite:///{shop_sqlite}")

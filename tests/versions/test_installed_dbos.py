@@ -145,7 +145,7 @@ def test_steps_match_the_installed_dbos(url: str) -> None:
     client.destroy()
 
 
-def test_graph_and_tree_are_read(url: str) -> None:
+def test_graph_and_tree_can_be_read(url: str) -> None:
     with dn.connect(url) as db:
         graph = db.graph("parent")
         assert {("parent", 1)} <= set(graph.nodes)
@@ -153,7 +153,7 @@ def test_graph_and_tree_are_read(url: str) -> None:
         assert "<svg" in dn.draw(graph).svg
 
 
-def test_control_of_its_own_database(url: str) -> None:
+def test_control_of_a_database_of_the_installed_version(url: str) -> None:
     with dn.connect(url) as db:
         if VERSION < releases.FIRST_SUPPORTED:
             with pytest.raises(dn.errors.UnsupportedRevisionError, match=r'"dbos==2\.0\.\*"'):
@@ -263,7 +263,7 @@ def test_the_environment_has_the_expected_version() -> None:
     assert os.environ.get("EXPECTED_DBOS", INSTALLED) == INSTALLED
 
 
-def test_the_revision_is_the_one_in_the_table(url: str) -> None:
+def test_the_revision_matches_the_release_table(url: str) -> None:
     known = {release.version: release for release in releases.RELEASES}
     with dn.connect(url) as db:
         assert db.catalog.revision == known[VERSION].revision(db.catalog.dialect)
@@ -368,7 +368,7 @@ def read_in_a_new_process(script: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_nothing_imports_dbos_to_read(sqlite_url: str) -> None:
+def test_reading_does_not_import_dbos(sqlite_url: str) -> None:
     script = READING.format(url=sqlite_url, block=True, call="pass")
     assert "read:" in read_in_a_new_process(script)
 

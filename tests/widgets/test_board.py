@@ -23,7 +23,7 @@ def ask(board: Board, **question: Any) -> dict[str, Any]:
     return board.answer({"kind": "board", "request": 1, **question})
 
 
-def test_it_counts_what_the_listing_has(shop: dn.Client) -> None:
+def test_the_board_counts_equal_those_of_the_listing(shop: dn.Client) -> None:
     board = shop.board(window="1h")
     told = ask(board)
     frame = shop.workflows(limit=None)
@@ -43,7 +43,7 @@ def test_it_counts_what_the_listing_has(shop: dn.Client) -> None:
     assert told["queues"][0]["name"] == deepest
 
 
-def test_a_message_of_several_is_called_an_example(shop_sqlite: Path) -> None:
+def test_the_error_message_of_a_group_is_labelled_as_an_example(shop_sqlite: Path) -> None:
     with dn.connect(shop_sqlite) as db:
         several = db.workflows(status="SUCCESS", limit=3)["workflow_id"].tolist()
     assert len(several) == 3
@@ -76,7 +76,7 @@ def test_every_version_has_a_board(corpus_sqlite: Callable[[str], Path], version
         assert "running kernel" in board.static_html()
 
 
-def test_a_reading_without_a_change_travels_as_one_word(shop_sqlite: Path) -> None:
+def test_an_unchanged_board_sends_one_word(shop_sqlite: Path) -> None:
     with dn.connect(shop_sqlite) as db:
         board = db.board(window="30d")
         first = ask(board)
@@ -96,7 +96,7 @@ def test_another_window_is_refused(db: dn.Client) -> None:
         )
 
 
-def test_an_error_is_an_answer(tmp_path: Path, shop_sqlite: Path) -> None:
+def test_errors_are_sent_to_the_browser(tmp_path: Path, shop_sqlite: Path) -> None:
     path = tmp_path / "gone.sqlite"
     shutil.copyfile(shop_sqlite, path)
     with dn.connect(path) as db:
@@ -111,7 +111,7 @@ def test_an_error_is_an_answer(tmp_path: Path, shop_sqlite: Path) -> None:
     assert "workflow_status" in told["text"]
 
 
-def test_hostile_names_stay_text(tmp_path: Path, old_sqlite: Path) -> None:
+def test_hostile_names_are_escaped(tmp_path: Path, old_sqlite: Path) -> None:
     path = tmp_path / "hostile.sqlite"
     shutil.copyfile(old_sqlite, path)
     connection = sqlite3.connect(path)
@@ -123,7 +123,7 @@ def test_hostile_names_stay_text(tmp_path: Path, old_sqlite: Path) -> None:
     assert "<img" not in html
 
 
-def test_it_is_alive_in_jupyterlab(
+def test_the_board_refreshes_in_jupyterlab(
     notebook: Callable[..., Opened], shop_sqlite: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "live.sqlite"

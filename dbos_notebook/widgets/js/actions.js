@@ -152,9 +152,9 @@ export class Actions {
       el("div", { class: "dn-plan-foot" }, confirm,
         // Not "Cancel", which is the name of an action.
         button("Discard", "Close the plan without changing anything", () => this.close()),
-        el("code", { class: "dn-quiet" }, plan.code.slice(0, MOST_CODE)),
+        el("code", { class: "dn-muted" }, plan.code.slice(0, MOST_CODE)),
         copyButton("Copy code", "Copy the Python code of this plan", () => plan.code,
-          { class: "dn-quiet" })));
+          { class: "dn-muted" })));
     this.panel.setAttribute("aria-label", `Plan: ${action}`);
     this.panel.hidden = false;
     this.panel.scrollIntoView({ block: "nearest" });
@@ -168,7 +168,7 @@ export class Actions {
 
   /** @param {Record<string, number>} counts */
   summary(counts) {
-    return el("span", { class: "dn-quiet" }, Object.entries(counts).filter(([, number]) => number)
+    return el("span", { class: "dn-muted" }, Object.entries(counts).filter(([, number]) => number)
       .map(([outcome, number]) => `${formatCount(number)} ${this.describe(outcome)}`).join(", "));
   }
 
@@ -259,7 +259,7 @@ export class Actions {
     const { openWorkflow } = this;
     if (!openWorkflow) return el("code", { title: id }, id);
     return linkButton(id, `Show the new run ${id}`, () => openWorkflow(id),
-      { class: "dn-link dn-cut" });
+      { class: "dn-link dn-truncated" });
   }
 
   hasFocus() {
