@@ -242,7 +242,7 @@ class ExecutorAvailability:
         self, session: Session, queries: Queries, location: Location | None = None
     ) -> None:
         self._session = session
-        self._queries = queries.of_all_applications
+        self._queries = queries.all_applications
         self._location = location
         self._now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
         self._loaded = False
@@ -703,16 +703,16 @@ class ExecutorAvailability:
 
     def _registered(self) -> list[sa.Select[Any]]:
         table, column = self._queries.catalog.table("application_versions"), self._queries.column
-        if not {"onename", "onetimestamp"} <= set(table.c.keys()):
+        if not {"version_name", "version_timestamp"} <= set(table.c.keys()):
             return []
         return [
             self._part(
                 "version",
                 table,
-                s1=table.c.onename,
+                s1=table.c.version_name,
                 s2=column(table, "application_name"),
                 i1=column(table, "created_at"),
-                i2=table.c.onetimestamp,
+                i2=table.c.version_timestamp,
             )
         ]
 

@@ -103,7 +103,7 @@ def test_fifty_workflows_are_forked_together(shop_sqlite: Path, tmp_path: Path) 
 
 def test_refused_actions_give_the_reason(still: dn.Client) -> None:
     widget = still.controls("checkout-1")
-    assert "not kept any more" in ask(widget, "apply", key="never")["text"]
+    assert "has expired" in ask(widget, "apply", key="never")["text"]
     assert ask(widget, "plan", action="destroy", ids=[], key="x")["type"] == "FilterError"
     plan = ask(
         widget, "plan", action="fork", ids=["checkout-1"], key="y", options={"start_step": "99"}
@@ -114,7 +114,7 @@ def test_refused_actions_give_the_reason(still: dn.Client) -> None:
 
 
 def test_old_plans_expire(still: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.controls.KEPT", 2)
+    monkeypatch.setattr("dbos_notebook.widgets.controls.MAX_CACHED_PLANS", 2)
     widget = still.explore()
     for number in range(4):
         ask(widget, "plan", action="cancel", ids=["queued-1"], key=f"k{number}")

@@ -63,8 +63,10 @@ export class Actions {
     this.forbidden = forbidden;
     /** @type {readonly string[]} */
     this.ids = [];
-    /** What the buttons were last asked about; null: they must be asked again. */
-    /** @type {string | null} */
+    /**
+     * What the buttons were last asked about; null: they must be asked again.
+     * @type {string | null}
+     */
     this.subject = null;
     /** @type {Action} */
     this.action = "cancel";
