@@ -1,4 +1,4 @@
-"""Which step and which children a failure comes from, on recorded steps of every shape."""
+"""Which step and which children caused a failure, for recorded steps of every shape."""
 
 from __future__ import annotations
 
