@@ -74,24 +74,24 @@ def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
 
 
 def test_an_interrupted_bulk_fork_reports_what_was_done_and_can_be_continued(
-    still: dn.Client,
+    idle_db: dn.Client,
 ) -> None:
-    ids = fill(still, "ERROR")
-    with dn.connect(still.location.path or still.location.url()) as other:
+    ids = fill(idle_db, "ERROR")
+    with dn.connect(idle_db.location.path or idle_db.location.url()) as other:
         thread = interrupt_when(lambda: len(forks(other, ids)) > 20)
         with pytest.raises(dn.ControlInterrupt, match="interrupted") as caught:
-            still.fork(ids, "first", key="go on", confirm=True)
+            idle_db.fork(ids, "first", key="go on", confirm=True)
         thread.join()
     receipt = caught.value.receipt
     assert 20 < receipt.counts["done"] < COUNT
-    assert_matches_forks(still, receipt, ids)
+    assert_matches_forks(idle_db, receipt, ids)
     assert "not started: interrupted" in set(receipt.to_frame()["detail"])
-    assert still.last_receipt() is receipt
+    assert idle_db.last_receipt() is receipt
     # The same call continues where it stopped, and forks nothing twice.
-    rest = still.fork(ids, "first", key="go on", confirm=True)
+    rest = idle_db.fork(ids, "first", key="go on", confirm=True)
     assert rest.counts["unchanged"] == receipt.counts["done"]
     assert rest.counts["done"] == COUNT - receipt.counts["done"]
-    assert len(still.workflows(forked_from=ids, limit=None)) == COUNT
+    assert len(idle_db.workflows(forked_from=ids, limit=None)) == COUNT
 
 
 @pytest.fixture
@@ -190,11 +190,11 @@ def test_a_database_lost_while_a_repair_waits(
     }
 
 
-def test_the_receipt_of_an_interrupted_bulk_cancel_matches_the_database(still: dn.Client) -> None:
-    ids = fill(still, "ENQUEUED")
-    plan = still.cancel(ids, plan=True)
-    still._controller.pool.submit(lambda: time.sleep(0.2))  # keeps SQLite's only thread busy
-    with dn.connect(still.location.path or still.location.url()) as other:
+def test_the_receipt_of_an_interrupted_bulk_cancel_matches_the_database(idle_db: dn.Client) -> None:
+    ids = fill(idle_db, "ENQUEUED")
+    plan = idle_db.cancel(ids, plan=True)
+    idle_db._controller.pool.submit(lambda: time.sleep(0.2))  # keeps SQLite's only thread busy
+    with dn.connect(idle_db.location.path or idle_db.location.url()) as other:
 
         def started() -> bool:
             return not other.workflows(ids, status="CANCELLED", limit=1).empty
@@ -205,33 +205,33 @@ def test_the_receipt_of_an_interrupted_bulk_cancel_matches_the_database(still: d
         except dn.ControlInterrupt as error:
             receipt = error.receipt
         except KeyboardInterrupt:
-            receipt = still.last_receipt()
+            receipt = idle_db.last_receipt()
         try:
             thread.join()
             time.sleep(0.05)
         except KeyboardInterrupt:
             # The call had finished before the signal arrived.
             thread.join()
-    now = still.workflows(ids, limit=None, load_errors=False).set_index("workflow_id")["status"]
+    now = idle_db.workflows(ids, limit=None, load_errors=False).set_index("workflow_id")["status"]
     for line in receipt.lines:
         assert line.status_after == now[line.workflow_id]
         assert (line.outcome == "done") == (now[line.workflow_id] == "CANCELLED")
     assert receipt.counts["done"] > 0
 
 
-def test_ctrl_c_while_waiting_does_not_stop_the_workflows(still: dn.Client) -> None:
+def test_ctrl_c_while_waiting_does_not_stop_the_workflows(idle_db: dn.Client) -> None:
     started = time.monotonic()
     thread = interrupt_when(lambda: time.monotonic() > started + 0.5)
     with pytest.raises(dn.ControlInterrupt, match="the workflows continue") as caught:
-        still.wait(["queued-1", "checkout-1"])
+        idle_db.wait(["queued-1", "checkout-1"])
     thread.join()
     assert caught.value.workflows["status"].tolist() == ["ENQUEUED", "SUCCESS"]
-    assert still.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
+    assert idle_db.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
 
 
-def test_a_deleted_workflow_does_not_stop_the_rest_of_its_batch(still: dn.Client) -> None:
-    ids = fill(still, "CANCELLED")
-    plan = still.resume(ids, plan=True)
+def test_a_deleted_workflow_does_not_stop_the_rest_of_its_batch(idle_db: dn.Client) -> None:
+    ids = fill(idle_db, "CANCELLED")
+    plan = idle_db.resume(ids, plan=True)
     read, deleted_id = plan.operation.read, ids[7]
     pending = []
 
@@ -258,9 +258,9 @@ def test_a_deleted_workflow_does_not_stop_the_rest_of_its_batch(still: dn.Client
     ]
 
 
-def test_a_failure_in_a_batch_repeated_item_by_item_is_reported(still: dn.Client) -> None:
-    ids = fill(still, "CANCELLED")[:10]
-    plan = still.resume(ids, plan=True)
+def test_a_failure_in_a_batch_repeated_item_by_item_is_reported(idle_db: dn.Client) -> None:
+    ids = fill(idle_db, "CANCELLED")[:10]
+    plan = idle_db.resume(ids, plan=True)
     call, calls = plan.operation.call, []
 
     def delete_then_fail(client: Any, items: Sequence[Any]) -> Any:
@@ -276,7 +276,7 @@ def test_a_failure_in_a_batch_repeated_item_by_item_is_reported(still: dn.Client
         plan.apply()
     outcomes = caught.value.receipt.to_frame()["outcome"].tolist()
     assert outcomes == ["done"] * 3 + ["not_found"] + ["done"] + ["failed"] * 5
-    now = still.workflows(ids).set_index("workflow_id")["status"]
+    now = idle_db.workflows(ids).set_index("workflow_id")["status"]
     assert [now.get(one) for one in ids] == (
         ["ENQUEUED"] * 3 + [None] + ["ENQUEUED"] + ["CANCELLED"] * 5
     )

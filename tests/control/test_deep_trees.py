@@ -1,4 +1,4 @@
-"""Workflows that start each other a thousand levels deep, and how few statements anything needs."""
+"""Trees 1,500 levels deep, and how few statements they need."""
 
 from __future__ import annotations
 

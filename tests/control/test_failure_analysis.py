@@ -1,4 +1,4 @@
-"""Which step and which children a failure comes from, on recorded steps of every shape."""
+"""Which step and which children caused a failure, for recorded steps of every shape."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_only_children_whose_failure_propagated_are_required() -> None:
     assert (cause.children, cause.required) == (("a",), frozenset())
 
 
-def test_a_run_that_was_awaited_by_its_id_cannot_be_replaced() -> None:
+def test_a_workflow_awaited_by_id_cannot_be_replaced() -> None:
     cause = find_cause(row("w", "ERROR"), [step(1, "DBOS.getResult", "a", bad=True)], CHILDREN)
     assert "awaits a by its ID" in str(cause.problem)
     assert "db.rewind('a', …)" in str(cause.problem)
@@ -92,9 +92,8 @@ def test_a_run_that_was_awaited_by_its_id_cannot_be_replaced() -> None:
 
 def test_a_child_that_was_deleted_cannot_be_forked() -> None:
     steps = [step(1, "c", "gone"), step(2, "DBOS.getResult", "gone", bad=True)]
-    assert (
-        find_cause(row("w", "ERROR"), steps, {}).problem == "its failed child gone has been deleted"
-    )
+    cause = find_cause(row("w", "ERROR"), steps, {})
+    assert cause.problem == "its failed child gone has been deleted"
 
 
 def test_a_cancelled_workflow_keeps_all_its_steps() -> None:

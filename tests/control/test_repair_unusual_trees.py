@@ -1,4 +1,4 @@
-"""Repair on trees of shapes that no application makes, or none that one would expect."""
+"""Repair of trees of unusual shapes, written by hand."""
 
 from __future__ import annotations
 
