@@ -93,35 +93,37 @@ def test_an_invalid_stored_delay_can_be_replaced(db: dn.Client) -> None:
     [{"a": (1, 2)}, {"a": {1: "x", None: "y"}}, {"a": 1e22, "b": -0.0, "c": 10**300}, {"a": "é"}],
 )
 def test_attributes_are_compared_in_their_stored_form(
-    still: dn.Client, attributes: dict[str, object]
+    static_db: dn.Client, attributes: dict[str, object]
 ) -> None:
-    assert still.set_attributes("checkout-1", attributes).counts["done"] == 1
-    assert still.set_attributes("checkout-1", attributes).counts["unchanged"] == 1
+    assert static_db.set_attributes("checkout-1", attributes).counts["done"] == 1
+    assert static_db.set_attributes("checkout-1", attributes).counts["unchanged"] == 1
 
 
-def test_true_and_one_are_different_attribute_values(still: dn.Client) -> None:
-    assert still.set_attributes("checkout-1", {"a": [1]}).counts["done"] == 1
-    assert still.set_attributes("checkout-1", {"a": [True]}).counts["done"] == 1
-    assert still.set_attributes("checkout-1", {"a": [True]}, merge=True).counts["unchanged"] == 1
-    assert still.workflows("checkout-1")["attributes"].iloc[0]["a"] == [True]
+def test_true_and_one_are_different_attribute_values(static_db: dn.Client) -> None:
+    assert static_db.set_attributes("checkout-1", {"a": [1]}).counts["done"] == 1
+    assert static_db.set_attributes("checkout-1", {"a": [True]}).counts["done"] == 1
+    assert (
+        static_db.set_attributes("checkout-1", {"a": [True]}, merge=True).counts["unchanged"] == 1
+    )
+    assert static_db.workflows("checkout-1")["attributes"].iloc[0]["a"] == [True]
 
 
 @pytest.mark.parametrize("key", ['a"b', "a\\b", "é", "a\nb", "a.b[0]"])
-def test_merge_takes_any_attribute_key(still: dn.Client, key: str) -> None:
-    before = still.workflows("attributed")["attributes"].iloc[0]
+def test_merge_takes_any_attribute_key(static_db: dn.Client, key: str) -> None:
+    before = static_db.workflows("attributed")["attributes"].iloc[0]
     assert before
-    assert still.set_attributes("attributed", {key: {key: [1]}}, merge=True).counts["done"] == 1
-    assert still.workflows("attributed")["attributes"].iloc[0] == {**before, key: {key: [1]}}
-    assert still.set_attributes("attributed", {key: {key: [1]}}, merge=True).ok
-    assert still.set_attributes("checkout-1", {key: 1, "z": 2}, merge=True).counts["done"] == 1
-    assert still.workflows("checkout-1")["attributes"].iloc[0] == {key: 1, "z": 2}
+    assert static_db.set_attributes("attributed", {key: {key: [1]}}, merge=True).counts["done"] == 1
+    assert static_db.workflows("attributed")["attributes"].iloc[0] == {**before, key: {key: [1]}}
+    assert static_db.set_attributes("attributed", {key: {key: [1]}}, merge=True).ok
+    assert static_db.set_attributes("checkout-1", {key: 1, "z": 2}, merge=True).counts["done"] == 1
+    assert static_db.workflows("checkout-1")["attributes"].iloc[0] == {key: 1, "z": 2}
 
 
-def test_a_merge_keeps_attributes_added_since_the_plan(still: dn.Client) -> None:
-    plan = still.set_attributes("attributed", {"é": 1}, merge=True, plan=True)
-    still.set_attributes("attributed", {"tier": "gold"}, merge=True)
+def test_a_merge_keeps_attributes_added_since_the_plan(static_db: dn.Client) -> None:
+    plan = static_db.set_attributes("attributed", {"é": 1}, merge=True, plan=True)
+    static_db.set_attributes("attributed", {"tier": "gold"}, merge=True)
     assert plan.apply().counts["done"] == 1
-    now = still.workflows("attributed")["attributes"].iloc[0]
+    now = static_db.workflows("attributed")["attributes"].iloc[0]
     assert (now["é"], now["tier"], now["customer"]) == (1, "gold", "acme")
 
 

@@ -72,23 +72,25 @@ def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
     return thread
 
 
-def test_an_interrupted_bulk_fork_reports_what_was_done_and_can_continue(still: dn.Client) -> None:
-    ids = fill(still, "ERROR")
-    with dn.connect(still.location.path or still.location.url()) as other:
+def test_an_interrupted_bulk_fork_reports_what_was_done_and_can_continue(
+    static_db: dn.Client,
+) -> None:
+    ids = fill(static_db, "ERROR")
+    with dn.connect(static_db.location.path or static_db.location.url()) as other:
         thread = interrupt_when(lambda: len(forks(other, ids)) > 20)
         with pytest.raises(dn.ControlInterrupt, match="interrupted") as caught:
-            still.fork(ids, "first", key="go on", confirm=True)
+            static_db.fork(ids, "first", key="go on", confirm=True)
         thread.join()
     receipt = caught.value.receipt
     assert 20 < receipt.counts["done"] < COUNT
-    assert_true_of_forks(still, receipt, ids)
+    assert_true_of_forks(static_db, receipt, ids)
     assert "not begun: interrupted" in set(receipt.to_frame()["detail"])
-    assert still.last_receipt() is receipt
+    assert static_db.last_receipt() is receipt
     # The same call goes on where it was stopped, and makes none twice.
-    rest = still.fork(ids, "first", key="go on", confirm=True)
+    rest = static_db.fork(ids, "first", key="go on", confirm=True)
     assert rest.counts["unchanged"] == receipt.counts["done"]
     assert rest.counts["done"] == COUNT - receipt.counts["done"]
-    assert len(still.workflows(forked_from=ids, limit=None)) == COUNT
+    assert len(static_db.workflows(forked_from=ids, limit=None)) == COUNT
 
 
 @pytest.fixture
@@ -175,13 +177,13 @@ def test_losing_the_database_while_a_repair_waits(
     }
 
 
-def test_an_interrupted_bulk_cancel_has_an_exact_receipt(still: dn.Client) -> None:
-    ids = fill(still, "ENQUEUED")
-    plan = still.cancel(ids, plan=True)
-    still._controller.pool.submit(
+def test_an_interrupted_bulk_cancel_has_an_exact_receipt(static_db: dn.Client) -> None:
+    ids = fill(static_db, "ENQUEUED")
+    plan = static_db.cancel(ids, plan=True)
+    static_db._controller.pool.submit(
         lambda: time.sleep(0.2)
     )  # keeps SQLite's one thread busy a little
-    with dn.connect(still.location.path or still.location.url()) as other:
+    with dn.connect(static_db.location.path or static_db.location.url()) as other:
 
         def begun() -> bool:
             return not other.workflows(ids, status="CANCELLED", limit=1).empty
@@ -192,33 +194,33 @@ def test_an_interrupted_bulk_cancel_has_an_exact_receipt(still: dn.Client) -> No
         except dn.ControlInterrupt as error:
             receipt = error.receipt
         except KeyboardInterrupt:
-            receipt = still.last_receipt()
+            receipt = static_db.last_receipt()
         try:
             thread.join()
             time.sleep(0.05)
         except KeyboardInterrupt:
             # It had finished before the signal came.
             thread.join()
-    now = still.workflows(ids, limit=None, load_errors=False).set_index("workflow_id")["status"]
+    now = static_db.workflows(ids, limit=None, load_errors=False).set_index("workflow_id")["status"]
     for line in receipt.lines:
         assert line.status_after == now[line.workflow_id]
         assert (line.outcome == "done") == (now[line.workflow_id] == "CANCELLED")
     assert receipt.counts["done"] > 0
 
 
-def test_ctrl_c_during_wait_stops_only_the_waiting(still: dn.Client) -> None:
+def test_ctrl_c_during_wait_stops_only_the_waiting(static_db: dn.Client) -> None:
     begun = time.monotonic()
     thread = interrupt_when(lambda: time.monotonic() > begun + 0.5)
     with pytest.raises(dn.ControlInterrupt, match="the workflows go on") as caught:
-        still.wait(["queued-1", "checkout-1"])
+        static_db.wait(["queued-1", "checkout-1"])
     thread.join()
     assert caught.value.workflows["status"].tolist() == ["ENQUEUED", "SUCCESS"]
-    assert still.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
+    assert static_db.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
 
 
-def test_a_workflow_deleted_meanwhile_does_not_stop_its_batch(still: dn.Client) -> None:
-    ids = fill(still, "CANCELLED")
-    plan = still.resume(ids, plan=True)
+def test_a_workflow_deleted_meanwhile_does_not_stop_its_batch(static_db: dn.Client) -> None:
+    ids = fill(static_db, "CANCELLED")
+    plan = static_db.resume(ids, plan=True)
     look, gone = plan.operation.look, ids[7]
     looked = []
 
@@ -243,9 +245,9 @@ def test_a_workflow_deleted_meanwhile_does_not_stop_its_batch(still: dn.Client) 
     assert [line.workflow_id for line in receipt.lines if line.outcome == "not_found"] == [gone]
 
 
-def test_a_fault_in_a_split_batch_is_reported(still: dn.Client) -> None:
-    ids = fill(still, "CANCELLED")[:10]
-    plan = still.resume(ids, plan=True)
+def test_a_fault_in_a_split_batch_is_reported(static_db: dn.Client) -> None:
+    ids = fill(static_db, "CANCELLED")[:10]
+    plan = static_db.resume(ids, plan=True)
     call, calls = plan.operation.call, []
 
     def lose_then_fail(client: object, items: Sequence[object]) -> object:
@@ -261,7 +263,7 @@ def test_a_fault_in_a_split_batch_is_reported(still: dn.Client) -> None:
         plan.apply()
     outcomes = caught.value.receipt.to_frame()["outcome"].tolist()
     assert outcomes == ["done"] * 3 + ["not_found"] + ["done"] + ["failed"] * 5
-    now = still.workflows(ids).set_index("workflow_id")["status"]
+    now = static_db.workflows(ids).set_index("workflow_id")["status"]
     assert [now.get(one) for one in ids] == (
         ["ENQUEUED"] * 3 + [None] + ["ENQUEUED"] + ["CANCELLED"] * 5
     )

@@ -53,9 +53,11 @@ def verdicts(plan: object) -> dict[str, str]:
     return {item.workflow_id: item.verdict for item in plan.items}
 
 
-def test_a_plan_writes_nothing_and_gives_a_verdict_for_each_workflow(still: dn.Client) -> None:
-    before = dump(still)
-    plan = still.cancel(["queued-1", "holder", "checkout-1", "cancelled-1", "nobody"], plan=True)
+def test_a_plan_writes_nothing_and_gives_a_verdict_for_each_workflow(static_db: dn.Client) -> None:
+    before = dump(static_db)
+    plan = static_db.cancel(
+        ["queued-1", "holder", "checkout-1", "cancelled-1", "nobody"], plan=True
+    )
     assert verdicts(plan) == {
         "queued-1": "do",
         "holder": "do",
@@ -63,25 +65,25 @@ def test_a_plan_writes_nothing_and_gives_a_verdict_for_each_workflow(still: dn.C
         "cancelled-1": "unchanged",
         "nobody": "not_found",
     }
-    plan = still.resume(["cancelled-1", "holder", "checkout-5-bad", "queued-1"], plan=True)
+    plan = static_db.resume(["cancelled-1", "holder", "checkout-5-bad", "queued-1"], plan=True)
     assert list(verdicts(plan).values()) == ["do", "refused", "unchanged", "do"]
-    plan = still.fork(["checkout-1", "holder", "queued-1"], "first", plan=True)
+    plan = static_db.fork(["checkout-1", "holder", "queued-1"], "first", plan=True)
     assert list(verdicts(plan).values()) == ["do", "refused", "refused"]
-    plan = still.rewind(["checkout-1", "holder"], plan=True)
+    plan = static_db.rewind(["checkout-1", "holder"], plan=True)
     assert list(verdicts(plan).values()) == ["do", "refused"]
     # DBOS's own refuses 0, and starts at the beginning for 1.
-    assert still.rewind("checkout-1", 0, plan=True).items[0].point.start_step == 1
-    plan = still.delete(["checkout-1", "holder"], delete_children=True, plan=True)
+    assert static_db.rewind("checkout-1", 0, plan=True).items[0].point.start_step == 1
+    plan = static_db.delete(["checkout-1", "holder"], delete_children=True, plan=True)
     assert list(verdicts(plan)) == ["checkout-1", "holder", "checkout-1-4", "checkout-1-4-1"]
-    assert dump(still) == before
+    assert dump(static_db) == before
 
 
-def test_empty_plans_and_receipts_have_the_same_columns_and_dtypes(still: dn.Client) -> None:
-    full, none = still.fork("checkout-1", 2, plan=True), still.fork([], 2, plan=True)
+def test_empty_plans_and_receipts_have_the_same_columns_and_dtypes(static_db: dn.Client) -> None:
+    full, none = static_db.fork("checkout-1", 2, plan=True), static_db.fork([], 2, plan=True)
     assert isinstance(full, dn.Plan)
     assert isinstance(none, dn.Plan)
     assert full.to_frame().dtypes.equals(none.to_frame().dtypes)
-    receipt = still.cancel(pd.DataFrame({"workflow_id": []}))
+    receipt = static_db.cancel(pd.DataFrame({"workflow_id": []}))
     assert isinstance(receipt, dn.Receipt)
     assert receipt.to_frame().empty
     assert list(receipt.to_frame().columns) == [
@@ -124,32 +126,32 @@ def test_empty_plans_and_receipts_have_the_same_columns_and_dtypes(still: dn.Cli
     ],
 )  # fmt: skip
 def test_a_refused_call_writes_nothing(
-    still: dn.Client,
+    static_db: dn.Client,
     call: Callable[[dn.Client], object],
     error: type[Exception],
     says: str,
 ) -> None:
-    before = dump(still)
+    before = dump(static_db)
     with pytest.raises(error) as caught:
-        call(still)
+        call(static_db)
     assert says in str(caught.value)
-    assert dump(still) == before
-    assert still.history().empty
+    assert dump(static_db) == before
+    assert static_db.history().empty
 
 
-def test_more_than_twenty_workflows_need_confirmation(still: dn.Client) -> None:
-    everything = still.workflows()
+def test_more_than_twenty_workflows_need_confirmation(static_db: dn.Client) -> None:
+    everything = static_db.workflows()
     ended = everything[~everything["status"].isin(["PENDING", "ENQUEUED"])]
     assert len(ended) > 20
-    before = dump(still)
+    before = dump(static_db)
     with pytest.raises(dn.ConfirmationError, match=r"fork would change \d+ workflows") as caught:
-        still.fork(ended, "first")
+        static_db.fork(ended, "first")
     assert caught.value.plan.counts["do"] == len(ended)
-    assert dump(still) == before
-    receipt = still.fork(ended, "first", confirm=True)
+    assert dump(static_db) == before
+    receipt = static_db.fork(ended, "first", confirm=True)
     assert isinstance(receipt, dn.Receipt)
     assert receipt.counts["done"] == len(ended)
-    assert len(still.workflows(forked_from=ended)) == len(ended) + 1  # and the corpus's own
+    assert len(static_db.workflows(forked_from=ended)) == len(ended) + 1  # and the corpus's own
 
 
 @pytest.mark.parametrize(
@@ -191,8 +193,8 @@ def test_fork_points(old_sqlite: Path, workflow: str, asked: object, number: int
         ["validate", 2, 3, "charge"],  # the same two steps
     ],
 )
-def test_a_workflow_can_be_forked_from_several_steps(still: dn.Client, asked: Any) -> None:
-    plan = still.fork(["checkout-1", "checkout-1"], asked, key="both", plan=True)
+def test_a_workflow_can_be_forked_from_several_steps(static_db: dn.Client, asked: Any) -> None:
+    plan = static_db.fork(["checkout-1", "checkout-1"], asked, key="both", plan=True)
     assert plan.to_frame()["start_step"].tolist() == [2, 3]
     receipt = plan.apply()
     frame = receipt.to_frame()
@@ -200,39 +202,39 @@ def test_a_workflow_can_be_forked_from_several_steps(still: dn.Client, asked: An
     assert frame["outcome"].tolist() == ["done", "done"]
     new = frame["new_workflow_id"].tolist()
     # Each has copies of the steps below its own.
-    assert [len(still.steps(one)) for one in new] == [1, 2]
+    assert [len(static_db.steps(one)) for one in new] == [1, 2]
     assert plan.apply().to_frame()["outcome"].tolist() == ["unchanged", "unchanged"]
     # The key makes the whole call repeatable, and each of its forks.
-    again = still.fork("checkout-1", asked, key="both").to_frame()
+    again = static_db.fork("checkout-1", asked, key="both").to_frame()
     assert again["outcome"].tolist() == ["unchanged", "unchanged"]
-    assert still.fork("checkout-1", 3, key="both").lines[0].new_workflow_id == new[1]
-    assert set(still.workflows(forked_from="checkout-1")["workflow_id"]) == set(new)
+    assert static_db.fork("checkout-1", 3, key="both").lines[0].new_workflow_id == new[1]
+    assert set(static_db.workflows(forked_from="checkout-1")["workflow_id"]) == set(new)
     assert len(receipt.check()) == 2
 
 
-def test_without_a_key_each_call_makes_a_new_fork_but_a_plan_only_one(still: dn.Client) -> None:
-    plan = still.fork("checkout-1", [0, "first", 2], plan=True)
+def test_without_a_key_each_call_makes_a_new_fork_but_a_plan_only_one(static_db: dn.Client) -> None:
+    plan = static_db.fork("checkout-1", [0, "first", 2], plan=True)
     new = [item.new_workflow_id for item in plan.items]
     assert len(set(new)) == 2
     assert [line.new_workflow_id for line in plan.apply().lines] == new
     assert [line.outcome for line in plan.apply().lines] == ["unchanged", "unchanged"]
-    assert len(still.fork("checkout-1", [1, 2])) == 2
-    assert len(still.workflows(forked_from="checkout-1")) == 4
+    assert len(static_db.fork("checkout-1", [1, 2])) == 2
+    assert len(static_db.workflows(forked_from="checkout-1")) == 4
 
 
-def test_each_step_of_a_fork_has_its_own_verdict(still: dn.Client) -> None:
-    plan = still.fork(["checkout-1", "waits"], {"checkout-1": [2, 99], "waits": 5}, plan=True)
+def test_each_step_of_a_fork_has_its_own_verdict(static_db: dn.Client) -> None:
+    plan = static_db.fork(["checkout-1", "waits"], {"checkout-1": [2, 99], "waits": 5}, plan=True)
     assert [item.verdict for item in plan.items] == ["do", "refused", "do"]
     receipt = plan.apply()
     assert [line.outcome for line in receipt.lines] == ["done", "unchanged", "done"]
     assert "has no step 99" in receipt.lines[1].detail
     assert [line.start_step for line in receipt.lines] == [2, None, 5]
     with pytest.raises(dn.StepNotFoundError, match="no step 99"):
-        still.fork("checkout-1", [2, 99])
+        static_db.fork("checkout-1", [2, 99])
     # Somebody else takes the second ID.
-    plan = still.fork("checkout-1", [2, 3], plan=True)
+    plan = static_db.fork("checkout-1", [2, 3], plan=True)
     taken = plan.items[1].new_workflow_id
-    client = DBOSClient(system_database_url=still.location.url())
+    client = DBOSClient(system_database_url=static_db.location.url())
     with SetWorkflowID(taken):
         client.fork_workflow("waits", 1)
     client.destroy()
@@ -262,20 +264,20 @@ def test_a_fork_refused_by_the_database_does_not_undo_the_others(
         assert len(db.workflows(forked_from="checkout-1")) == 3
 
 
-def test_a_list_of_steps_for_several_workflows_or_a_rewind_is_refused(still: dn.Client) -> None:
+def test_a_list_of_steps_for_several_workflows_or_a_rewind_is_refused(static_db: dn.Client) -> None:
     with pytest.raises(dn.FilterError, match=r"\{'checkout-1': \[2, 3\], …\}"):
-        still.fork(["checkout-1", "checkout-2"], [2, 3])
+        static_db.fork(["checkout-1", "checkout-2"], [2, 3])
     with pytest.raises(dn.FilterError, match="only a fork can"):
-        still.rewind("checkout-1", pd.Series([2, 3], index=["checkout-1"] * 2))
+        static_db.rewind("checkout-1", pd.Series([2, 3], index=["checkout-1"] * 2))
     with pytest.raises(dn.FilterError, match="empty list"):
-        still.fork("checkout-1", {"checkout-1": []})
+        static_db.fork("checkout-1", {"checkout-1": []})
 
 
 def test_a_plan_warns_of_repeated_steps_and_of_recurring_failures(
-    still: dn.Client,
+    static_db: dn.Client,
 ) -> None:
     effects = [
-        still.fork(one, step, plan=True).to_frame()["effect"].iloc[0]
+        static_db.fork(one, step, plan=True).to_frame()["effect"].iloc[0]
         for one, step in (("checkout-1", "validate"), ("parent-6-bad", "failed"))
     ]
     assert effects[0].endswith("repeats what had succeeded: validate, charge")
@@ -331,18 +333,18 @@ def test_a_database_of_an_old_revision_is_refused_before_any_write(
         assert dump(db) == before
 
 
-def test_an_upgrade_while_connected_is_noticed(still: dn.Client) -> None:
-    plan = still.cancel("queued-1", plan=True)
+def test_an_upgrade_while_connected_is_noticed(static_db: dn.Client) -> None:
+    plan = static_db.cancel("queued-1", plan=True)
     statement = "UPDATE {}dbos_migrations SET version = 999"
-    if still.location.path:
-        with sqlite3.connect(still.location.path) as connection:
+    if static_db.location.path:
+        with sqlite3.connect(static_db.location.path) as connection:
             connection.execute(statement.format(""))
     else:
-        with psycopg.connect(still.location.url()) as server:
+        with psycopg.connect(static_db.location.url()) as server:
             server.execute(statement.format("dbos.").encode())
     with pytest.raises(dn.UnsupportedRevisionError, match="pip install --upgrade dbos"):
         plan.apply()
-    assert still.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
+    assert static_db.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
 
 
 def test_a_schedule_is_not_triggered_where_dbos_could_not_enqueue(tmp_path: Path) -> None:
@@ -369,19 +371,19 @@ def test_a_schedule_is_not_triggered_where_dbos_could_not_enqueue(tmp_path: Path
         assert db.pause_schedule("daily").ok
 
 
-def test_control_creates_no_tables_and_no_file(still: dn.Client) -> None:
-    schema = dump(still)["schema"]
+def test_control_creates_no_tables_and_no_file(static_db: dn.Client) -> None:
+    schema = dump(static_db)["schema"]
     for call in (
-        lambda: still.cancel("queued-1"),
-        lambda: still.resume("cancelled-1"),
-        lambda: still.fork("checkout-1", 3),
-        lambda: still.rewind("checkout-2"),
-        lambda: still.set_attributes("checkout-3", {"a": 1}),
-        lambda: still.delete("checkout-3", confirm=True),
+        lambda: static_db.cancel("queued-1"),
+        lambda: static_db.resume("cancelled-1"),
+        lambda: static_db.fork("checkout-1", 3),
+        lambda: static_db.rewind("checkout-2"),
+        lambda: static_db.set_attributes("checkout-3", {"a": 1}),
+        lambda: static_db.delete("checkout-3", confirm=True),
     ):
         assert call().counts["done"] == 1
-    assert dump(still)["schema"] == schema
-    path = still.location.path
+    assert dump(static_db)["schema"] == schema
+    path = static_db.location.path
     if path:
         with dn.connect(path) as other:
             path.unlink()
@@ -462,12 +464,12 @@ def test_no_password_is_shown(
 
 
 def test_history_and_log_record_who_did_what(
-    still: dn.Client, caplog: pytest.LogCaptureFixture
+    static_db: dn.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="dbos_notebook.control")
-    still.cancel(["queued-1", "checkout-1"])
-    still.fork("checkout-1", 3, key="audit")
-    history = still.history()
+    static_db.cancel(["queued-1", "checkout-1"])
+    static_db.fork("checkout-1", 3, key="audit")
+    history = static_db.history()
     assert history["action"].tolist() == ["cancel", "fork"]
     assert history[["done", "unchanged"]].values.tolist() == [[1, 1], [1, 0]]
     assert history["options"].iloc[1] == "start_step=3, key='audit'"
@@ -498,19 +500,19 @@ def test_hostile_names_are_escaped(corpus_sqlite: Callable[[str], Path]) -> None
         assert keyed.counts["done"] == 1
 
 
-def test_applying_a_plan_twice_changes_nothing_the_second_time(still: dn.Client) -> None:
-    rewind = still.rewind("checkout-1", plan=True)
-    fork = still.fork(["checkout-2", "checkout-3"], "last", plan=True)
+def test_applying_a_plan_twice_changes_nothing_the_second_time(static_db: dn.Client) -> None:
+    rewind = static_db.rewind("checkout-1", plan=True)
+    fork = static_db.fork(["checkout-2", "checkout-3"], "last", plan=True)
     for number in range(2):
         outcome = "unchanged" if number else "done"
         assert set(rewind.apply().to_frame()["outcome"]) == {outcome}
         assert set(fork.apply().to_frame()["outcome"]) == {outcome}
-    assert len(still.workflows(forked_from=["checkout-2", "checkout-3"])) == 2
+    assert len(static_db.workflows(forked_from=["checkout-2", "checkout-3"])) == 2
 
 
-def test_two_concurrent_rewinds_change_a_workflow_once(still: dn.Client) -> None:
-    with dn.connect(still.location.path or still.location.url()) as other:
-        plans = [client.rewind("checkout-1", plan=True) for client in (still, other)]
+def test_two_concurrent_rewinds_change_a_workflow_once(static_db: dn.Client) -> None:
+    with dn.connect(static_db.location.path or static_db.location.url()) as other:
+        plans = [client.rewind("checkout-1", plan=True) for client in (static_db, other)]
         start, receipts = threading.Barrier(2), []
 
         def apply(plan: dn.Plan) -> None:
@@ -541,18 +543,18 @@ def test_set_delay_takes_seconds_timedelta_and_datetime(
             assert abs((until - soon).total_seconds()) < 5
 
 
-def test_waiting_for_finished_workflows_returns_at_once_in_order(still: dn.Client) -> None:
-    frame = still.wait(["checkout-5-bad", "checkout-1"])
+def test_waiting_for_finished_workflows_returns_at_once_in_order(static_db: dn.Client) -> None:
+    frame = static_db.wait(["checkout-5-bad", "checkout-1"])
     assert frame["workflow_id"].tolist() == ["checkout-5-bad", "checkout-1"]
-    assert still.wait(["queued-1"], timeout=0.3)["status"].tolist() == ["ENQUEUED"]
+    assert static_db.wait(["queued-1"], timeout=0.3)["status"].tolist() == ["ENQUEUED"]
     with pytest.raises(dn.WorkflowNotFoundError):
-        still.wait("nobody")
-    assert still.wait([]).empty
+        static_db.wait("nobody")
+    assert static_db.wait([]).empty
 
 
-def test_attributes_are_compared_as_json_values(still: dn.Client) -> None:
+def test_attributes_are_compared_as_json_values(static_db: dn.Client) -> None:
     same = json.loads('{"tier": 1, "customer": "acme"}')
-    (line,) = still.set_attributes("attributed", same).lines
+    (line,) = static_db.set_attributes("attributed", same).lines
     assert line.outcome == "unchanged"
-    assert still.set_attributes("attributed", None).ok
-    assert still.workflows("attributed")["attributes"].iloc[0] is None
+    assert static_db.set_attributes("attributed", None).ok
+    assert static_db.workflows("attributed")["attributes"].iloc[0] is None

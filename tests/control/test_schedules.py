@@ -45,20 +45,20 @@ def set_context(db: dn.Client, context: str) -> None:
 @pytest.mark.parametrize("late", [False, True], ids=["after the plan", "after the last look"])
 @pytest.mark.parametrize("operation", ["backfill", "trigger"])
 def test_a_context_stored_after_the_plan_is_not_run(
-    still: dn.Client, tmp_path: Path, operation: str, late: bool
+    static_db: dn.Client, tmp_path: Path, operation: str, late: bool
 ) -> None:
-    add(still)
+    add(static_db)
     evil = text(Payload(tmp_path / "ran"))
     if operation == "backfill":
-        plan = still.backfill_schedule("daily", "2d", plan=True)
+        plan = static_db.backfill_schedule("daily", "2d", plan=True)
     else:
-        plan = still.trigger_schedule("daily", plan=True)
+        plan = static_db.trigger_schedule("daily", plan=True)
     assert plan.counts["do"]
     if late:
         call = plan.operation.call
 
         def swap_then_call(client: object, items: object) -> object:
-            set_context(still, evil)
+            set_context(static_db, evil)
             return call(client, items)  # type: ignore[arg-type]
 
         object.__setattr__(plan.operation, "call", swap_then_call)
@@ -67,24 +67,24 @@ def test_a_context_stored_after_the_plan_is_not_run(
         receipt = caught.value.receipt
         assert set(receipt.to_frame()["outcome"]) <= {"failed", "unchanged"}
     else:
-        set_context(still, evil)
+        set_context(static_db, evil)
         receipt = plan.apply()
         assert set(receipt.to_frame()["outcome"]) == {"unchanged"}
         assert receipt.to_frame()["detail"].str.startswith("refused: its context names").all()
     assert not (tmp_path / "ran").exists()
-    assert still.workflows(workflow_id_prefix="sched-").empty
+    assert static_db.workflows(workflow_id_prefix="sched-").empty
 
 
-def test_a_changed_schedule_is_not_backfilled_by_an_old_plan(still: dn.Client) -> None:
-    add(still)
-    plan = still.backfill_schedule("daily", "2d", plan=True)
-    write(still, "UPDATE {}workflow_schedules SET cron_timezone = 'Asia/Tokyo'")
+def test_a_changed_schedule_is_not_backfilled_by_an_old_plan(static_db: dn.Client) -> None:
+    add(static_db)
+    plan = static_db.backfill_schedule("daily", "2d", plan=True)
+    write(static_db, "UPDATE {}workflow_schedules SET cron_timezone = 'Asia/Tokyo'")
     receipt = plan.apply()
     assert set(receipt.to_frame()["outcome"]) == {"unchanged"}
     assert receipt.to_frame()["detail"].str.contains("has changed since the plan").all()
-    write(still, "DELETE FROM {}workflow_schedules")
+    write(static_db, "DELETE FROM {}workflow_schedules")
     assert set(plan.apply().to_frame()["outcome"]) == {"not_found"}
-    assert still.workflows(workflow_id_prefix="sched-").empty
+    assert static_db.workflows(workflow_id_prefix="sched-").empty
 
 
 @pytest.mark.parametrize(
@@ -99,17 +99,17 @@ def test_a_changed_schedule_is_not_backfilled_by_an_old_plan(still: dn.Client) -
     ],
 )
 def test_a_schedule_whose_runs_cannot_be_computed_is_refused(
-    still: dn.Client, cron: str, zone: str | None, start: str, end: str | None
+    static_db: dn.Client, cron: str, zone: str | None, start: str, end: str | None
 ) -> None:
-    add(still, cron, zone)
+    add(static_db, cron, zone)
     with pytest.raises(dn.RefusedError, match="runs cannot be reckoned"):
-        still.backfill_schedule("daily", start, end)
+        static_db.backfill_schedule("daily", start, end)
 
 
 @pytest.mark.parametrize("name", [["daily"], "da\0ily", "\ud800", " ", None])
-def test_an_invalid_schedule_name_is_refused(still: dn.Client, name: str) -> None:
+def test_an_invalid_schedule_name_is_refused(static_db: dn.Client, name: str) -> None:
     with pytest.raises(dn.FilterError, match="schedule"):
-        still.backfill_schedule(name, "2d")
+        static_db.backfill_schedule(name, "2d")
 
 
 def test_a_pickle_with_a_huge_memo_index_is_not_harmless() -> None:

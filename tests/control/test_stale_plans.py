@@ -11,30 +11,30 @@ import dbos_notebook as dn
 
 
 def test_a_child_whose_deletion_is_refused_is_not_deleted_with_its_parent(
-    still: dn.Client,
+    static_db: dn.Client,
 ) -> None:
-    set_status(still, "checkout-1-4", "PENDING")
-    receipt = still.delete("checkout-1", delete_children=True, plan=True).apply(confirm=True)
+    set_status(static_db, "checkout-1-4", "PENDING")
+    receipt = static_db.delete("checkout-1", delete_children=True, plan=True).apply(confirm=True)
     outcomes = {line.workflow_id: line.outcome for line in receipt.lines}
     assert outcomes == {"checkout-1": "done", "checkout-1-4": "unchanged", "checkout-1-4-1": "done"}
-    left = still.workflows(list(outcomes))
+    left = static_db.workflows(list(outcomes))
     assert left[["workflow_id", "status"]].values.tolist() == [["checkout-1-4", "PENDING"]]
 
 
 def test_a_child_started_since_the_plan_is_not_deleted_with_its_parent(
-    still: dn.Client,
+    static_db: dn.Client,
 ) -> None:
-    plan = still.delete("checkout-1", delete_children=True, plan=True)
-    set_status(still, "checkout-1-4-1", "PENDING")
+    plan = static_db.delete("checkout-1", delete_children=True, plan=True)
+    set_status(static_db, "checkout-1-4-1", "PENDING")
     write(
-        still,
+        static_db,
         "INSERT INTO {}workflow_status (workflow_uuid, status, name, parent_workflow_id, "
         "created_at, updated_at) VALUES (?, 'PENDING', 'pack', 'checkout-1-4', 1, 1)",
         "unplanned",
     )
     receipt = plan.apply(confirm=True)
     assert receipt.counts == {"done": 2, "unchanged": 1, "not_found": 0, "failed": 0, "unknown": 0}
-    left = still.workflows(["checkout-1", "checkout-1-4", "checkout-1-4-1", "unplanned"])
+    left = static_db.workflows(["checkout-1", "checkout-1-4", "checkout-1-4-1", "unplanned"])
     assert set(left["workflow_id"]) == {"checkout-1-4-1", "unplanned"}
 
 
@@ -48,15 +48,15 @@ def test_a_child_started_since_the_plan_is_not_deleted_with_its_parent(
 )
 @pytest.mark.parametrize("status", ["ENQUEUED", "PENDING"])
 def test_a_workflow_started_since_the_plan_is_skipped(
-    still: dn.Client, make: Callable[[dn.Client], dn.Plan], status: str
+    static_db: dn.Client, make: Callable[[dn.Client], dn.Plan], status: str
 ) -> None:
-    plan = make(still)
-    set_status(still, "cancelled-1", status)
+    plan = make(static_db)
+    set_status(static_db, "cancelled-1", status)
     (line,) = plan.apply(confirm=True).lines
     assert line.outcome == "unchanged"
     assert f"it is {status} now (when it was planned: CANCELLED)" in line.detail
-    assert still.workflows("cancelled-1")["status"].tolist() == [status]
-    assert still.workflows(forked_from="cancelled-1").empty
+    assert static_db.workflows("cancelled-1")["status"].tolist() == [status]
+    assert static_db.workflows(forked_from="cancelled-1").empty
 
 
 @pytest.mark.parametrize(
@@ -67,23 +67,23 @@ def test_a_workflow_started_since_the_plan_is_skipped(
     ],
 )
 def test_a_workflow_that_ran_again_since_the_plan_is_skipped(
-    still: dn.Client, make: Callable[[dn.Client], dn.Plan]
+    static_db: dn.Client, make: Callable[[dn.Client], dn.Plan]
 ) -> None:
-    plan = make(still)
+    plan = make(static_db)
     ended = "UPDATE {}workflow_status SET completed_at = completed_at + 5 WHERE workflow_uuid = ?"
-    write(still, ended, "checkout-1")
+    write(static_db, ended, "checkout-1")
     (line,) = plan.apply().lines
     assert (line.outcome, line.status_after) == ("unchanged", "SUCCESS")
     assert "it has run again since the plan" in line.detail
     # What does not concern the run does not concern the plan either.
-    plan = make(still)
-    assert still.set_attributes("checkout-1", {"incident": 42}).ok
+    plan = make(static_db)
+    assert static_db.set_attributes("checkout-1", {"incident": 42}).ok
     assert plan.apply().counts["done"] == 1
 
 
-def test_a_workflow_that_starts_after_the_plan_can_still_be_cancelled(still: dn.Client) -> None:
-    plan = still.cancel(["queued-1", "cancelled-1"], plan=True)
-    set_status(still, "queued-1", "PENDING")
-    set_status(still, "cancelled-1", "ENQUEUED")
+def test_a_workflow_that_starts_after_the_plan_can_still_be_cancelled(static_db: dn.Client) -> None:
+    plan = static_db.cancel(["queued-1", "cancelled-1"], plan=True)
+    set_status(static_db, "queued-1", "PENDING")
+    set_status(static_db, "cancelled-1", "ENQUEUED")
     receipt = plan.apply()
     assert [line.outcome for line in receipt.lines] == ["done", "unchanged"]

@@ -12,11 +12,11 @@ import dbos_notebook as dn
 
 
 @pytest.fixture
-def queued(still: dn.Client) -> dn.Client:
+def queued(static_db: dn.Client) -> dn.Client:
     """A client on a database with a queue, a partitioned queue, and failures of both."""
     for name, limit in (("plain", None), ("tenants", 1)):
         write(
-            still,
+            static_db,
             "INSERT INTO {}queues (queue_id, name, partition_concurrency, created_at, updated_at) "
             "VALUES (?, ?, ?, 1, 1)",
             name,
@@ -33,9 +33,9 @@ def queued(still: dn.Client) -> dn.Client:
         ("waits", "plain", None, "ENQUEUED"),
     ):
         if name != "waits":
-            add_workflow(still, name, ("call", status == "ERROR", None), status=status)
+            add_workflow(static_db, name, ("call", status == "ERROR", None), status=status)
         write(
-            still,
+            static_db,
             "UPDATE {}workflow_status SET queue_name = ?, queue_partition_key = ?, status = ? "
             "WHERE workflow_uuid = ?",
             queue,
@@ -43,7 +43,7 @@ def queued(still: dn.Client) -> dn.Client:
             status,
             name,
         )
-    return still
+    return static_db
 
 
 def places(db: dn.Client, ids: list[str]) -> list[tuple[Any, Any]]:

@@ -12,7 +12,7 @@ import dbos_notebook as dn
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def still(
+def static_db(
     request: pytest.FixtureRequest,
     corpus_sqlite: Callable[[str], Path],
     corpus_postgres: Callable[[str], str],
@@ -23,47 +23,47 @@ def still(
         yield client
 
 
-def test_buttons_are_enabled_where_dbos_would_act(still: dn.Client) -> None:
-    widget = still.explore()
+def test_buttons_are_enabled_where_dbos_would_act(static_db: dn.Client) -> None:
+    widget = static_db.explore()
     for status, offered in {
         "SUCCESS": {"fork"},
         "ERROR": {"fork", "repair"},
         "ENQUEUED": {"cancel", "resume"},
         "PENDING": {"cancel"},
     }.items():
-        one = still.workflows(status=status)["workflow_id"].iloc[0]
+        one = static_db.workflows(status=status)["workflow_id"].iloc[0]
         possible = ask(widget, "possible", ids=[one])["possible"]
         assert {name for name, found in possible.items() if found["count"]} == offered, status
         for name, found in possible.items():
             if name != "repair":
                 arguments = ("failed",) if name == "fork" else ()
-                plan = getattr(still, name)(one, *arguments, plan=True)
+                plan = getattr(static_db, name)(one, *arguments, plan=True)
                 assert found["count"] == plan.counts["do"]
                 assert found["why"] or found["count"]
     many = ask(widget, "possible", ids=["queued-1", "queued-2", "checkout-1"])["possible"]
     assert many["cancel"]["count"] == 2
 
 
-def test_a_plan_writes_nothing_and_its_confirmation_applies_it_once(still: dn.Client) -> None:
-    widget = still.explore()
+def test_a_plan_writes_nothing_and_its_confirmation_applies_it_once(static_db: dn.Client) -> None:
+    widget = static_db.explore()
     plan = ask(widget, "plan", action="cancel", ids=["queued-1", "checkout-1"], key="click-1")
     assert plan["counts"] == {"do": 1, "unchanged": 1, "refused": 0, "not_found": 0}
     assert plan["code"] == 'db.cancel(["queued-1", "checkout-1"])'
-    assert still.workflow("queued-1").status == "ENQUEUED"
+    assert static_db.workflow("queued-1").status == "ENQUEUED"
     assert widget.receipt is None
     receipt = ask(widget, "apply", key="click-1")
     assert receipt["counts"]["done"] == 1
-    assert still.workflow("queued-1").status == "CANCELLED"
-    still.resume("queued-1")
+    assert static_db.workflow("queued-1").status == "CANCELLED"
+    static_db.resume("queued-1")
     # The same click once more: the first receipt, and nothing is done again.
     assert ask(widget, "apply", key="click-1")["rows"] == receipt["rows"]
-    assert still.workflow("queued-1").status == "ENQUEUED"
+    assert static_db.workflow("queued-1").status == "ENQUEUED"
     assert widget.receipt is not None
     assert widget.receipt.to_frame()["outcome"].tolist() == ["done", "unchanged"]
 
 
-def test_a_click_makes_one_fork(still: dn.Client) -> None:
-    widget = still.inspect("checkout-5-bad")
+def test_a_click_makes_one_fork(static_db: dn.Client) -> None:
+    widget = static_db.inspect("checkout-5-bad")
     asked = {
         "action": "fork",
         "ids": ["checkout-5-bad"],
@@ -78,13 +78,13 @@ def test_a_click_makes_one_fork(still: dn.Client) -> None:
     (done,) = ask(widget, "apply", key="click-ab")["rows"]
     assert done["new_workflow_id"] == row["new_workflow_id"]
     # A second kernel that gets the same click finds the fork.
-    other = still.inspect("checkout-5-bad")
+    other = static_db.inspect("checkout-5-bad")
     ask(other, "plan", **asked)
     (again,) = ask(other, "apply", key="click-ab")["rows"]
     assert (again["outcome"], again["new_workflow_id"]) == ("unchanged", done["new_workflow_id"])
-    forks = still.workflows(forked_from="checkout-5-bad")["workflow_id"].tolist()
+    forks = static_db.workflows(forked_from="checkout-5-bad")["workflow_id"].tolist()
     assert sorted(forks) == sorted(["fork-1", done["new_workflow_id"]])
-    assert still.workflow(done["new_workflow_id"]).app_version == "v2"
+    assert static_db.workflow(done["new_workflow_id"]).app_version == "v2"
 
 
 def test_fifty_workflows_are_forked_together(shop_sqlite: Path, tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_fifty_workflows_are_forked_together(shop_sqlite: Path, tmp_path: Path) 
         assert len(client.workflows(is_fork=True, status="ENQUEUED", limit=None)) == 50
 
 
-def test_refused_actions_give_the_reason(still: dn.Client) -> None:
-    widget = still.controls("checkout-1")
+def test_refused_actions_give_the_reason(static_db: dn.Client) -> None:
+    widget = static_db.controls("checkout-1")
     assert "not kept any more" in ask(widget, "apply", key="never")["text"]
     assert ask(widget, "plan", action="destroy", ids=[], key="x")["type"] == "FilterError"
     plan = ask(
@@ -110,12 +110,12 @@ def test_refused_actions_give_the_reason(still: dn.Client) -> None:
     )
     assert plan["counts"]["refused"] == 1
     with pytest.raises(dn.WorkflowNotFoundError):
-        still.controls(["nobody"])
+        static_db.controls(["nobody"])
 
 
-def test_old_plans_expire(still: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_plans_expire(static_db: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dbos_notebook.widgets.controls.KEPT", 2)
-    widget = still.explore()
+    widget = static_db.explore()
     for number in range(4):
         ask(widget, "plan", action="cancel", ids=["queued-1"], key=f"k{number}")
     assert ask(widget, "apply", key="k0")["kind"] == "error"
