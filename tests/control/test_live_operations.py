@@ -179,7 +179,7 @@ def test_a_stale_plan_is_not_applied(
     live.send("v1", "run", name="leaf", ids=[two], args=[1])
     until(lambda: live.effects(workflow_id)[f"held-{workflow_id}"], "it runs")
     cancel = live_db.cancel(workflow_id, plan=True)
-    assert cancel.items[0].verdict == "do"
+    assert cancel.items[0].verdict == "ready"
     live.open(workflow_id)
     live_db.wait(workflow_id, timeout=20)
     row = only(cancel.apply())
@@ -225,9 +225,9 @@ def test_delays_attributes_and_deletion(
     assert only(live_db.set_delay(done, 5))["detail"].startswith("only a DELAYED workflow")
     assert only(live_db.set_attributes(workflow_id, {"tier": 2}, merge=True))["outcome"] == "done"
     assert live_db.workflows(workflow_id)["attributes"].iloc[0] == {"tenant": "a", "tier": 2}
-    assert "loses tenant" in only(live_db.set_attributes(workflow_id, {"tier": 3}))["detail"]
+    assert "removes tenant" in only(live_db.set_attributes(workflow_id, {"tier": 3}))["detail"]
     assert live_db.workflows(workflow_id)["attributes"].iloc[0] == {"tier": 3}
-    with pytest.raises(dn.ConfirmationError, match="delete would remove 1"):
+    with pytest.raises(dn.ConfirmationError, match="delete would permanently remove 1"):
         live_db.delete(workflow_id)
     assert only(live_db.delete(workflow_id, confirm=True))["outcome"] == "done"
     assert status(live_db, workflow_id) == "none"
@@ -251,7 +251,7 @@ def test_schedules_are_paused_resumed_triggered_backfilled_and_deleted(
     schedule = lambda: live_db.schedules().set_index("schedule_name").loc[name, "status"]  # noqa: E731
     assert only(live_db.pause_schedule(name))["outcome"] == "done"
     assert schedule() == "PAUSED"
-    assert only(live_db.pause_schedule(name))["detail"] == "it is PAUSED already"
+    assert only(live_db.pause_schedule(name))["detail"] == "it is already PAUSED"
     triggered = live_db.trigger_schedule(name)
     assert only(triggered)["detail"].startswith("enqueues scheduled once, now; the schedule stays")
     assert triggered.wait(timeout=20)["status"].tolist() == ["SUCCESS"]
@@ -316,10 +316,10 @@ def test_will_run_distinguishes_running_from_dead_executors(
     def told(**options: str) -> str:
         return str(live_db.fork(workflow_id, "failed", plan=True, **options).items[0].will_run)
 
-    assert told(application_version="v2").startswith("likely: version v2 last did something")
+    assert told(application_version="v2").startswith("likely: version v2 was last active")
     assert told().startswith("likely: version v2 (the latest)")
     assert told(application_version="v9") == (
-        "unlikely: no executor has registered version v9; registered are v2, v1"
+        "unlikely: no executor has registered version v9 (registered: v2, v1)"
     )
     assert "runs 1 at a time" in told(queue_name="busy")
     assert told(queue_name="nowhere").startswith("unknown")

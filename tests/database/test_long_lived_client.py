@@ -18,7 +18,6 @@ from typing import Any
 import pandas as pd
 import psycopg
 import pytest
-from dbos_notebook.steering import base as making
 from processes import in_child
 from servers import CORPUS, PostgresServer
 from test_faults_postgres import READS
@@ -220,8 +219,8 @@ SEVERAL: dict[str, Callable[[dn.Client], Any]] = {
     ],
     "inspect": lambda db: db.inspect("checkout-1").static_html(),
     "explore": lambda db: db.explore().static_html(),
-    "details": lambda db: db.explore()._answers["details"]({"id": "parent-6-bad"}),
-    "children": lambda db: db.explore()._answers["children"]({"id": "parent-6-bad"}),
+    "details": lambda db: db.explore()._handlers["details"]({"id": "parent-6-bad"}),
+    "children": lambda db: db.explore()._handlers["children"]({"id": "parent-6-bad"}),
     "board": lambda db: db.board().static_html(),
     "controls": lambda db: db.controls("checkout-1"),
     "plan": lambda db: db.fork(["checkout-1", "parent-6-bad"], "first", plan=True),
@@ -377,7 +376,7 @@ def test_forking_while_a_thread_holds_the_locks_does_not_hang(url: str) -> None:
         own = reader._idle._lock if reader.dialect == "postgresql" else reader._file._lock
 
         def hold() -> None:
-            with own, reader.changes._lock, sqlite_file._descriptors_lock, making._MAKING:
+            with own, reader.changes._lock, sqlite_file._descriptors_lock:
                 held.set()
                 over.wait(60)
 

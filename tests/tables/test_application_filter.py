@@ -142,7 +142,7 @@ def card(client: dn.Client) -> str:
 def explored(client: dn.Client, **options: Any) -> Any:
     """What the list shows: its rows, counts by status, and what may be chosen."""
     widget = client.explore(page_size=200, **options)
-    answers = widget._answers
+    answers = widget._handlers
     page = answers["page"]({"view": widget._view})["rows"]
     positions = {row["id"]: row.get("position") for row in page}
     return (
@@ -157,7 +157,7 @@ def explored(client: dn.Client, **options: Any) -> Any:
 def boarded(client: dn.Client) -> Any:
     """What the board shows."""
     found = client.board(window="30d").read()
-    facts = board.facts(found)
+    facts = board.board_facts(found)
     return facts["active"], facts["queues"], rows(found.failures), rows(found.ended)
 
 

@@ -38,7 +38,7 @@ def test_buttons_are_enabled_where_dbos_would_act(static_db: dn.Client) -> None:
             if name != "repair":
                 arguments = ("failed",) if name == "fork" else ()
                 plan = getattr(static_db, name)(one, *arguments, plan=True)
-                assert found["count"] == plan.counts["do"]
+                assert found["count"] == plan.counts["ready"]
                 assert found["why"] or found["count"]
     many = ask(widget, "possible", ids=["queued-1", "queued-2", "checkout-1"])["possible"]
     assert many["cancel"]["count"] == 2
@@ -47,7 +47,7 @@ def test_buttons_are_enabled_where_dbos_would_act(static_db: dn.Client) -> None:
 def test_a_plan_writes_nothing_and_its_confirmation_applies_it_once(static_db: dn.Client) -> None:
     widget = static_db.explore()
     plan = ask(widget, "plan", action="cancel", ids=["queued-1", "checkout-1"], key="click-1")
-    assert plan["counts"] == {"do": 1, "unchanged": 1, "refused": 0, "not_found": 0}
+    assert plan["counts"] == {"ready": 1, "unchanged": 1, "refused": 0, "not_found": 0}
     assert plan["code"] == 'db.cancel(["queued-1", "checkout-1"])'
     assert static_db.workflow("queued-1").status == "ENQUEUED"
     assert widget.receipt is None
@@ -95,7 +95,7 @@ def test_fifty_workflows_are_forked_together(shop_sqlite: Path, tmp_path: Path) 
         assert len(ids) == 50
         widget = client.controls(ids)
         plan = ask(widget, "plan", action="fork", ids=ids, key="k", options={"start_step": "first"})
-        assert plan["counts"]["do"] == 50
+        assert plan["counts"]["ready"] == 50
         receipt = ask(widget, "apply", key="k")
         assert receipt["counts"]["done"] == 50
         assert len(client.workflows(is_fork=True, status="ENQUEUED", limit=None)) == 50
@@ -103,7 +103,7 @@ def test_fifty_workflows_are_forked_together(shop_sqlite: Path, tmp_path: Path) 
 
 def test_refused_actions_give_the_reason(static_db: dn.Client) -> None:
     widget = static_db.controls("checkout-1")
-    assert "not kept any more" in ask(widget, "apply", key="never")["text"]
+    assert "has expired" in ask(widget, "apply", key="never")["text"]
     assert ask(widget, "plan", action="destroy", ids=[], key="x")["type"] == "FilterError"
     plan = ask(
         widget, "plan", action="fork", ids=["checkout-1"], key="y", options={"start_step": "99"}
@@ -114,7 +114,7 @@ def test_refused_actions_give_the_reason(static_db: dn.Client) -> None:
 
 
 def test_old_plans_expire(static_db: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.controls.KEPT", 2)
+    monkeypatch.setattr("dbos_notebook.widgets.controls.MAX_CACHED_PLANS", 2)
     widget = static_db.explore()
     for number in range(4):
         ask(widget, "plan", action="cancel", ids=["queued-1"], key=f"k{number}")

@@ -114,7 +114,7 @@ def test_fifty_workflows_are_forked_from_the_list(
     )
     page = pick_all(opened, 50)
     page.locator(".dn-actions button:enabled", has_text="Fork 50").click()
-    page.wait_for_selector(".dn-plan .dn-quiet:has-text('50 will be forked')")
+    page.wait_for_selector(".dn-plan .dn-muted:has-text('50 will be forked')")
     confirm(page)
     assert "50 done" in page.inner_text(".dn-plan-head")
     assert page.locator(".dn-plan tbody tr").count() == 50

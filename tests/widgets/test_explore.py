@@ -114,17 +114,17 @@ def test_a_filter_value_written_as_code_evaluates_to_itself(value: Any) -> None:
     assert eval(written) == value
     # Nothing hidden: what is pasted is what was seen.
     assert written.isprintable()
-    assert eval(query_form.code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
+    assert eval(query_form.list_code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
         "name": str(value)
     }
 
 
 def test_numbers_outside_json_are_strings_or_refused() -> None:
-    assert query_form.as_filters({"attributes": "a=NaN, b=1e400, c=-1.5e2"}) == {
+    assert query_form.to_filters({"attributes": "a=NaN, b=1e400, c=-1.5e2"}) == {
         "attributes": {"a": "NaN", "b": "1e400", "c": -150.0}
     }
-    with pytest.raises(dn.FilterError, match="1e400 is no number of JSON"):
-        query_form.as_filters({"attributes": '{"a": 1e400}'})
+    with pytest.raises(dn.FilterError, match="1e400 is not a JSON number"):
+        query_form.to_filters({"attributes": '{"a": 1e400}'})
 
 
 def test_initial_filters_are_kept_and_can_be_changed(db: dn.Client) -> None:
@@ -166,10 +166,10 @@ def searched(widget: Explore, **view: Any) -> tuple[list[str], int]:
 
 
 def test_search_proceeds_in_growing_parts(shop: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.explore.LOOK_THROUGH", 7)
+    monkeypatch.setattr("dbos_notebook.widgets.explore.MAX_SEARCH_ROWS", 7)
     counted = []
     for first in (7, 2):
-        monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_LOOK", first)
+        monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_SEARCH_ROWS", first)
         for descending in (True, False):
             widget = shop.explore()
             found, parts = searched(widget, search="ship", descending=descending)
@@ -194,7 +194,7 @@ def test_a_workflow_found_by_its_id_is_listed_first_and_once(
     )
     expected = shop.workflows(search=oldest, limit=None)["workflow_id"].tolist()
     assert expected[0] != oldest, "its children are newer, and their IDs hold its own"
-    monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_LOOK", 2)
+    monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_SEARCH_ROWS", 2)
     widget = shop.explore()
     assert ask(widget, "page", view={"search": oldest})["rows"][0]["id"] == oldest
     found, _ = searched(widget, search=oldest)
@@ -216,8 +216,8 @@ def test_the_tree_has_roots_and_their_children(shop: dn.Client) -> None:
     # A failure below a root that did not fail is found all the same.
     failed = [one for page in pages(widget, mode="tree", status=["ERROR"]) for one in page]
     errors = shop.workflows(status="ERROR", limit=None).set_index("workflow_id")
-    topmost = errors[~errors["parent_workflow_id"].isin(errors.index)]
-    assert set(failed) == set(topmost.index)
+    roots_only = errors[~errors["parent_workflow_id"].isin(errors.index)]
+    assert set(failed) == set(roots_only.index)
 
 
 def test_enqueued_workflows_show_their_queue_position(db: dn.Client) -> None:
@@ -248,7 +248,7 @@ def test_an_opened_row_has_all_details(db: dn.Client) -> None:
 def test_many_steps_are_sent_in_parts(
     corpus_sqlite: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.details.STEPS", 2)
+    monkeypatch.setattr("dbos_notebook.widgets.details.STEPS_PER_PAGE", 2)
     with dn.connect(corpus_sqlite("3.4.0")) as client:
         widget = client.explore()
         told = ask(widget, "details", id="checkout-1")
@@ -299,7 +299,7 @@ def test_counts_and_filter_choices(db: dn.Client) -> None:
     counts = ask(widget, "counts", view={"name": ["checkout"], "status": ["ERROR"]})["counts"]
     assert counts == {"SUCCESS": 5, "ERROR": 3}
     choices = ask(widget, "choices")["choices"]
-    assert set(choices) == set(query_form.CHOSEN)
+    assert set(choices) == set(query_form.CHOICE_FILTERS)
     assert choices["name"][0] in db.workflows(limit=None)["name"].unique()
     assert "slow" in choices["queue_name"]
 
@@ -403,9 +403,9 @@ def test_invalid_messages_are_ignored(db: dn.Client, monkeypatch: pytest.MonkeyP
     sent: list[Any] = []
     monkeypatch.setattr(widget, "send", sent.append)
     for content in ("text", None, {}, {"kind": "close"}, {"kind": "__init__"}, {"kind": []}):
-        widget._receive(widget, content, [])
+        widget._on_message(widget, content, [])
     assert sent == []
-    widget._receive(widget, {"kind": "page", "view": {}, "request": 7}, [])
+    widget._on_message(widget, {"kind": "page", "view": {}, "request": 7}, [])
     assert sent[0]["request"] == 7
 
 

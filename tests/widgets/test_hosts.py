@@ -235,7 +235,7 @@ def test_a_graph_is_drawn_and_a_step_shows_its_details(
     step = steps[steps["status"] == "ERROR"].iloc[0]
     view = shown.page.locator(".dn-inspect")
     view.locator(f"[data-node][aria-label^='{step['function_name']}']").click()
-    told = view.locator(".dn-side")
+    told = view.locator(".dn-side-panel")
     expect(told.locator("h3")).to_have_text(step["function_name"])
     expect(told.locator(".dn-failure pre")).to_contain_text(step["error_message"])
     view.get_by_role("tab", name="Timeline").click()
@@ -262,7 +262,9 @@ def test_dark_and_light_follow_the_host(shown: Shown) -> None:
         for view in views.all():
             expect(view).to_have_attribute("data-theme", "dark" if dark else "light")
         # What lies on something has the host's ground, and not the browser's.
-        grounds = shown.page.locator(".dn-inspect .dn-canvas .card, .dn-inspect .dn-canvas .ground")
+        grounds = shown.page.locator(
+            ".dn-inspect .dn-svg-view .card, .dn-inspect .dn-svg-view .ground"
+        )
         red = grounds.first.evaluate(LIGHTNESS)
         assert red < 0.3 if dark else red > 0.9
 
@@ -281,7 +283,7 @@ CHANGED_BY_OTHERS = """() => {
     const sheets = [...document.styleSheets].filter(
         (sheet) => sheet.ownerNode.textContent.includes(".dn-view {"));
     const changed = new Set();
-    const views = [[".dn-board", ".dn-tiles"], [".dn-inspect", ".dn-steplist"],
+    const views = [[".dn-board", ".dn-tiles"], [".dn-inspect", ".dn-step-table"],
         [":has(.dn-list)", ".dn-panel {"]];
     for (const [view, word] of views) {
         const nodes = [...document.querySelectorAll(`.dn-view${view} *`)];
@@ -302,7 +304,7 @@ def test_views_on_one_page_do_not_change_each_others_style(in_notebook: Shown) -
     page.locator(".dn-row .dn-name").first.click()
     page.wait_for_selector(".dn-details .dn-steps")
     page.get_by_role("button", name="1 failure").click()
-    page.wait_for_selector(".dn-side h3")
+    page.wait_for_selector(".dn-side-panel h3")
     assert page.evaluate(CHANGED_BY_OTHERS) == [3, []]
 
 

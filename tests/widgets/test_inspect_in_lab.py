@@ -52,7 +52,7 @@ def node(page: Page, name: str) -> Locator:
 
 
 def side(page: Page) -> Locator:
-    return page.locator(".dn-inspect .dn-side")
+    return page.locator(".dn-inspect .dn-side-panel")
 
 
 def test_a_failed_step_shows_its_error(opened: Opened, page: Page, old_sqlite: Path) -> None:
@@ -97,8 +97,8 @@ def test_steps_are_navigated_by_keyboard(page: Page) -> None:
 
 
 def test_the_graph_can_be_panned_and_zoomed(page: Page) -> None:
-    picture = page.locator(".dn-picture > .dn-canvas > svg")
-    frame = page.locator(".dn-picture > .dn-canvas")
+    picture = page.locator(".dn-picture > .dn-svg-view > svg")
+    frame = page.locator(".dn-picture > .dn-svg-view")
     before = picture.bounding_box()
     assert before is not None
     frame.hover()
@@ -106,7 +106,7 @@ def test_the_graph_can_be_panned_and_zoomed(page: Page) -> None:
     page.mouse.wheel(0, -400)
     page.keyboard.up("Control")
     page.wait_for_function(
-        "wide => document.querySelector('.dn-picture > .dn-canvas > svg')"
+        "wide => document.querySelector('.dn-picture > .dn-svg-view > svg')"
         ".getBoundingClientRect().width > wide * 2",
         arg=before["width"],
     )
@@ -134,8 +134,8 @@ def test_timeline_and_steps_show_the_same_nodes(page: Page, old_sqlite: Path) ->
     expect(page.locator(".dn-inspect svg[aria-label^=Timeline]")).to_be_visible()
     expect(page.locator("[data-node][aria-pressed=true]")).to_have_count(1)
     page.get_by_role("tab", name="Steps").click()
-    expect(page.locator(".dn-steplist tr[aria-selected=true] .dn-step")).to_have_text(name)
-    rows = page.locator(".dn-steplist tbody tr")
+    expect(page.locator(".dn-step-table tr[aria-selected=true] .dn-step")).to_have_text(name)
+    rows = page.locator(".dn-step-table tbody tr")
     with dn.connect(old_sqlite) as db:
         tree = db.tree(page.locator(".dn-run-id").inner_text())
         expect(rows).to_have_count(len(tree) + len(db.steps(tree)))
@@ -147,7 +147,7 @@ def test_timeline_and_steps_show_the_same_nodes(page: Page, old_sqlite: Path) ->
 def test_search_leads_to_a_step(page: Page) -> None:
     find = page.get_by_role("combobox", name="Find in this run")
     find.fill("charge")
-    expect(page.locator(".dn-found button")).to_have_count(1)
+    expect(page.locator(".dn-search-results button")).to_have_count(1)
     expect(node(page, "charge")).to_have_attribute("data-hit", "")
     find.press("Enter")
     expect(side(page).locator("h3")).to_have_text("charge")
@@ -290,7 +290,7 @@ def test_svg_is_sanitized_in_the_browser(notebook: Callable[..., Opened], old_sq
     kept = page.inner_html(".dn-picture")
     for word in ("script", "onload", "onclick", "foreignObject", "href", "127.0.0.2", "<style"):
         assert word not in kept
-    page.locator(".dn-picture > .dn-canvas").click()
+    page.locator(".dn-picture > .dn-svg-view").click()
     page.wait_for_timeout(300)
     assert page.evaluate("window.ran") is None
     assert opened.errors == []

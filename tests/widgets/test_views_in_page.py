@@ -119,7 +119,7 @@ def test_any_string_may_be_a_status(copied: Path, shown: Callable[..., Page]) ->
             page = shown(db.inspect(name))
             page.locator("[data-node]").first.wait_for()
             page.get_by_role("tab", name="Steps").click()
-            page.locator(".dn-steplist tr").first.wait_for()
+            page.locator(".dn-step-table tr").first.wait_for()
 
 
 @pytest.mark.parametrize("view", ["explore", "board", "inspect", "controls"])
@@ -328,7 +328,7 @@ def test_a_timeline_is_drawn_for_the_available_width(
     def drawn() -> tuple[float, float]:
         """How wide it is, and how much larger than it was drawn."""
         page.wait_for_timeout(500)
-        found = page.locator(".dn-picture > .dn-canvas > svg").evaluate(
+        found = page.locator(".dn-picture > .dn-svg-view > svg").evaluate(
             "(svg) => [svg.clientWidth, svg.clientWidth / svg.viewBox.baseVal.width]"
         )
         return found[0], found[1]
@@ -337,7 +337,7 @@ def test_a_timeline_is_drawn_for_the_available_width(
     assert alone > 1050
     assert scale > 0.95
     page.get_by_role("button", name="1 failure").click()
-    page.locator(".dn-side h3").wait_for()
+    page.locator(".dn-side-panel h3").wait_for()
     beside, scale = drawn()
     assert beside < 900
     assert scale > 0.95
@@ -346,7 +346,7 @@ def test_a_timeline_is_drawn_for_the_available_width(
 
 
 def test_the_timeline_of_a_waiting_workflow_grows(copied: Path, shown: Callable[..., Page]) -> None:
-    said = "document.querySelector('.dn-picture > .dn-canvas > svg').textContent"
+    said = "document.querySelector('.dn-picture > .dn-svg-view > svg').textContent"
     with dn.connect(copied) as db:
         receipt = db.fork("checkout-5-bad", "failed")
         widget = db.inspect(receipt.to_frame()["new_workflow_id"].item())
@@ -368,7 +368,7 @@ def test_the_mark_of_a_row_does_not_overlap_other_rows(
     page = shown(db.inspect("checkout-5-bad"))
     page.get_by_role("tab", name="Timeline").click()
     page.get_by_role("button", name="1 failure").click()
-    page.locator(".dn-side h3").wait_for()
+    page.locator(".dn-side-panel h3").wait_for()
     over = page.evaluate("""() => {
         const halo = document.querySelector(".dn-halo");
         const { top, bottom } = halo.getBoundingClientRect();
@@ -384,10 +384,10 @@ def test_a_comparison_is_not_labelled_live(copied: Path, shown: Callable[..., Pa
     with dn.connect(copied) as db:
         receipt = db.fork("checkout-5-bad", "failed")
         page = shown(db.inspect(receipt.to_frame()["new_workflow_id"].item()))
-        line = page.locator(".dn-end .dn-state")
+        line = page.locator(".dn-footer .dn-state")
         page.wait_for_function("document.querySelector('.dn-state').textContent === 'live'")
         page.get_by_role("button", name="Compare", exact=True).first.click()
-        page.locator(".dn-pairs").wait_for()
+        page.locator(".dn-differences").wait_for()
         page.wait_for_function("document.querySelector('.dn-state').textContent !== 'live'")
         assert line.inner_text().startswith("updated ")
         page.get_by_role("button", name="Close comparison", exact=True).click()
@@ -398,7 +398,7 @@ def test_a_closed_comparison_does_not_reopen(db: dn.Client, shown: Callable[...,
     page = shown(db.inspect("fork-1"))
     compare = page.get_by_role("button", name="Compare", exact=True)
     compare.click()
-    page.locator(".dn-side", has_text="Differences").wait_for()
+    page.locator(".dn-side-panel", has_text="Differences").wait_for()
 
     def held() -> None:
         page.wait_for_function("window.model.held.length === 1")
@@ -407,9 +407,9 @@ def test_a_closed_comparison_does_not_reopen(db: dn.Client, shown: Callable[...,
         """Let the answer come; what is asked after it has been answered shows that it came."""
         page.evaluate("window.model.release()")
         page.get_by_label("Find in this run").fill("charge")
-        page.locator(".dn-found", has_text="charge").wait_for()
-        assert page.locator(".dn-strip").is_hidden()
-        assert page.locator(".dn-side").is_hidden()
+        page.locator(".dn-search-results", has_text="charge").wait_for()
+        assert page.locator(".dn-notice").is_hidden()
+        assert page.locator(".dn-side-panel").is_hidden()
         page.get_by_label("Find in this run").press("Escape")
 
     page.evaluate("window.model.holding = 'compare'")
@@ -448,18 +448,18 @@ def test_steps_and_graph_show_the_duration_of_a_workflow(
         label = page.locator("[data-node][aria-label^='order']").first.get_attribute("aria-label")
         assert label == f"order, SUCCESS, {took.removeprefix('took ')}"
         page.get_by_role("tab", name="Steps").click()
-        row = page.locator(".dn-steplist tr[data-kind=workflow]").first
+        row = page.locator(".dn-step-table tr[data-kind=workflow]").first
         row.get_by_text(took.removeprefix("took "), exact=True).wait_for()
 
 
 def test_the_selected_step_is_kept_between_tabs(db: dn.Client, shown: Callable[..., Page]) -> None:
     page = shown(db.inspect("checkout-4"), width=420)
     page.get_by_role("tab", name="Steps").click()
-    page.locator(".dn-steplist tr").last.click()
-    page.locator(".dn-side h3").wait_for()
+    page.locator(".dn-step-table tr").last.click()
+    page.locator(".dn-side-panel h3").wait_for()
     page.get_by_role("tab", name="Graph").click()
     page.wait_for_function("""() => {
-        const frame = document.querySelector(".dn-picture > .dn-canvas").getBoundingClientRect();
+        const frame = document.querySelector(".dn-picture > .dn-svg-view").getBoundingClientRect();
         const halo = document.querySelector(".dn-halo")?.getBoundingClientRect();
         return halo && halo.bottom > frame.top && halo.top < frame.bottom
           && halo.right > frame.left && halo.left < frame.right;
@@ -515,7 +515,7 @@ def test_long_names_fit_a_narrow_page_and_every_control_has_a_label(
             page.get_by_title("More filters").click()
         if view == "inspect":
             page.locator("[data-node]").nth(2).press("Enter")
-            page.locator(".dn-side header").wait_for()
+            page.locator(".dn-side-panel header").wait_for()
         if view == "controls":
             page.get_by_role("button", name="Cancel", exact=True).click()
             page.locator(".dn-confirm").wait_for()
@@ -579,7 +579,7 @@ def test_an_empty_list_shows_whether_filters_are_set(
     connection.close()
     with dn.connect(copied) as db:
         page = shown(db.explore())
-        none = page.locator(".dn-none")
+        none = page.locator(".dn-empty")
         none.get_by_text("No workflows yet.").wait_for()
         page.get_by_role("button", name="Enqueued").first.click()
         none.get_by_text("No workflow waits or runs on a queue.").wait_for()
@@ -598,7 +598,7 @@ def test_a_comparison_names_the_original_and_the_fork(
     with dn.connect(copied) as db:
         page = shown(db.inspect("checkout-5-bad"))
         page.get_by_role("button", name="Compare").click()
-        told = page.locator(".dn-told", has_text="Differences")
+        told = page.locator(".dn-node-details", has_text="Differences")
         told.wait_for()
         assert "1 only in the original" in told.inner_text()
         assert "1 only in the fork" in told.inner_text()
