@@ -22,7 +22,7 @@ from live_executors import LiveApplication
 def executors(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveApplication]:
-    """The application in versions v1 (in which some steps fail) and v2, both running."""
+    """The running application in two versions: v1, in which some steps fail, and v2."""
     directory = tmp_path_factory.mktemp(f"live-{request.param}")
     if request.param == "sqlite":
         url = f"sqlite:///{directory / 'live.sqlite'}"
@@ -32,7 +32,7 @@ def executors(
     live = LiveApplication(url, directory)
     try:
         live.start("v1")
-        # SQLite keeps whole seconds, and the latest version is the one of the latest.
+        # SQLite keeps whole seconds, and the version that is registered last is the latest.
         time.sleep(1)
         live.start("v2")
         yield live

@@ -41,7 +41,7 @@ def test_cancel_stops_at_the_next_step_and_resume_continues_after_the_last(
     assert row["outcome"] == "done"
     assert live_db.wait(one, timeout=20)["status"].tolist() == ["SUCCESS"]
     # DBOS records nothing of what it has cancelled: the step that ran then runs again, and only it.
-    assert live.effects(one) == {"a": 1, f"held-{one}": 2, "b": 1, "c": 1}
+    assert live.effects(workflow_id) == {"a": 1, f"held-{workflow_id}": 2, "b": 1, "c": 1}
 
 
 def test_cancel_removes_work_from_its_queue_and_the_receipt_records_the_queue(
@@ -104,7 +104,7 @@ def test_a_fork_copies_earlier_steps_and_runs_on_the_chosen_version(
     new = only(receipt)["new_workflow_id"]
     assert new.startswith("rich-again-")
     (row,) = receipt.wait(timeout=20).to_dict("records")
-    assert (row["status"], row["app_version"], row["forked_from"]) == ("SUCCESS", "v2", one)
+    assert (row["status"], row["app_version"], row["forked_from"]) == ("SUCCESS", "v2", workflow_id)
     assert live.effects(new) == {"b": 1, "c": 1}
     assert set(live.versions(new).values()) == {"v2"}
     old, forked = live_db.steps(one), live_db.steps(new)
@@ -164,8 +164,8 @@ def test_twenty_concurrent_forks_with_one_key_make_one_fork(
         assert len(group) == 10
         rows = [row for receipt in group for row in receipt.to_frame().to_dict("records")]
         assert {row["outcome"] for row in rows} == {"done", "unchanged"}
-        for one in ids:
-            mine = [row for row in rows if row["workflow_id"] == one]
+        for workflow_id in ids:
+            mine = [row for row in rows if row["workflow_id"] == workflow_id]
             assert [row["outcome"] for row in mine].count("done") == 1
             assert len({row["new_workflow_id"] for row in mine}) == 1
     assert len(live_db.workflows(forked_from=ids)) == 2 * len(ids)
@@ -208,7 +208,12 @@ def test_delays_attributes_and_deletion(
 ) -> None:
     one, done = unique_id("delayed"), unique_id("three")
     live.send(
-        "v2", "delay", name="three", ids=[one], queue="free", attributes={"tenant": "a", "tier": 1}
+        "v2",
+        "delay",
+        name="three",
+        ids=[workflow_id],
+        queue="free",
+        attributes={"tenant": "a", "tier": 1},
     )
     live.send("v2", "run", name="three", ids=[done])
     row = only(live_db.set_delay(one, until="2035-01-01T00:00:00Z"))

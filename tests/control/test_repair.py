@@ -49,12 +49,12 @@ def test_repair_of_three_level_trees_repeats_no_succeeded_step(
     # Under v2 each tree does just what was missing: the step that failed, and what follows it.
     assert set(did.values()) == {1}
     wanted = set()
-    for number, one in enumerate(ids):
-        middle, leaf = f"{one}-2", f"{one}-2-2"
+    for number, workflow_id in enumerate(ids):
+        middle, leaf = f"{workflow_id}-2", f"{workflow_id}-2-2"
         wanted |= {
             f"{new[leaf]} leaf{number}-b",
             f"{new[middle]} middle{number}-did",
-            f"{new[one]} top{number}-did",
+            f"{new[workflow_id]} top{number}-did",
         }
     assert set(did) == wanted
     status = live_db.repair_status(ids)
@@ -133,8 +133,8 @@ def test_a_workflow_repaired_by_somebody_else_is_not_forked_again(
     live_db.wait(by_hand, timeout=30)
     receipt = live_db.repair([one, two], **V2)
     lines = {line.workflow_id: line for line in receipt.lines}
-    assert lines[one].outcome == lines[f"{two}-2-2"].outcome == "unchanged"
-    assert lines[one].new_workflow_id == by_hand[0]
+    assert lines[workflow_id].outcome == lines[f"{two}-2-2"].outcome == "unchanged"
+    assert lines[workflow_id].new_workflow_id == by_hand[0]
     # The tree's own parents take the fork that was there.
     assert lines[two].outcome == lines[f"{two}-2"].outcome == "done"
     assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
@@ -199,7 +199,9 @@ def test_two_concurrent_repairs_make_one_fork(
     receipts: list[dn.Receipt] = []
     clients = [dn.connect(live.url) for _ in range(3)]
     threads = [
-        threading.Thread(target=lambda db=db: receipts.append(db.repair(one, **V2, timeout=30)))
+        threading.Thread(
+            target=lambda db=db: receipts.append(db.repair(workflow_id, **V2, timeout=30))
+        )
         for db in clients
     ]
     for thread in threads:
