@@ -329,10 +329,10 @@ def test_live_updates_run_while_visible_and_stop_with_the_cell(
     asks_again()
     # Two views of one model, each at most once a second.
     assert in_seconds(4) <= 10
-    page.get_by_role("switch", name="LiveApplication").first.click()
+    page.get_by_role("switch", name="Live").first.click()
     page.wait_for_timeout(500)
     assert in_seconds(2.5) == 0
-    page.get_by_role("switch", name="LiveApplication").first.click()
+    page.get_by_role("switch", name="Live").first.click()
     asks_again()
     opened.command("editmenu:clear-all")
     page.wait_for_timeout(500)
