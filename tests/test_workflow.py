@@ -1,4 +1,4 @@
-"""One workflow: what it holds, what it leads to, and how it shows itself."""
+"""``Workflow``: its values, its relatives and its representations."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_errors_by_class(db: dn.Client) -> None:
 
 
 def test_errors_of_long_and_short_listings_are_the_same(shop: dn.Client) -> None:
-    # A long one has its errors from a query of their own.
+    # A long listing reads errors with a query of their own.
     short = shop.workflows(limit=1_000)[["workflow_id", "error_type", "error_message"]]
     long = shop.workflows(limit=None)[["workflow_id", "error_type", "error_message"]]
     assert short["error_type"].notna().sum() > 0

@@ -6,14 +6,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import DatabaseConnectionError
 from dbos_notebook.html import environment
-from dbos_notebook.status import STATUSES
+from dbos_notebook.status import OUTCOME_STYLES, STATUSES
 from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
@@ -49,13 +49,15 @@ class TableRepr:
     Attributes
     ----------
     counts
-        How many rows by verdict or outcome, which is also the class in the HTML.
+        The number of rows by verdict or outcome.
     notes
         Sentences above the table.
     columns
         The columns of ``frame`` to display; columns without any value are left out.
     all_rows
         The expression that returns all rows, named where rows are left out.
+    labels
+        What is displayed for a verdict or an outcome instead of its usual label.
     """
 
     title: str
@@ -64,6 +66,7 @@ class TableRepr:
     frame: pd.DataFrame
     columns: Sequence[str]
     all_rows: str = ".to_frame()"
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def _table(self) -> tuple[list[str], list[list[str]], int]:
         """Return the columns, the cells and the number of rows left out."""
@@ -78,10 +81,16 @@ class TableRepr:
         ]
         return columns, rows, len(self.frame) - len(frame)
 
+    def _counts(self) -> list[tuple[str, int]]:
+        return [(name, count) for name, count in self.counts.items() if count]
+
+    def _label(self, name: str) -> str:
+        return self.labels.get(name, OUTCOME_STYLES[name].label)
+
     def text(self) -> str:
         """Return plain text."""
         columns, rows, omitted = self._table()
-        counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
+        counts = ", ".join(f"{count:,} {self._label(name)}" for name, count in self._counts())
         lines = [
             f"{sanitize(self.title, MAX_TITLE_CHARACTERS)}: {counts or 'nothing'}",
             *(f"  {sanitize(note, MAX_TITLE_CHARACTERS)}" for note in self.notes),
@@ -105,7 +114,10 @@ class TableRepr:
             .get_template("table.html.j2")
             .render(
                 title=sanitize(self.title, MAX_TITLE_CHARACTERS),
-                counts={name: count for name, count in self.counts.items() if count},
+                counts=[
+                    (OUTCOME_STYLES[name].status, self._label(name), count)
+                    for name, count in self._counts()
+                ],
                 notes=[sanitize(note, MAX_TITLE_CHARACTERS) for note in self.notes],
                 headers=[name.replace("_", " ") for name in columns],
                 columns=columns,

@@ -103,7 +103,7 @@ class Actions:
                 possible[action] = {"count": 0, "why": reason}
                 continue
             plan = self._plan(action, ids, {}, "possible")
-            count = plan.counts["do"]
+            count = plan.counts["ready"]
             effects = (item.effect for item in plan.items)
             why = "" if count else next(effects, "no workflow is selected")
             possible[action] = {"count": count, "why": serialize.label(why)}

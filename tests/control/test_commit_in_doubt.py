@@ -135,7 +135,7 @@ def run_call(call: Callable[[dn.Client], Any], client: dn.Client, result: Result
 def test_a_call_cut_during_commit_is_unknown_until_the_commit_has_ended(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.5)
+    monkeypatch.setattr(controller, "IN_DOUBT_SECONDS", 0.5)
     commits = BlockedCommits(server)
     results = {operation: Result() for operation in CALLS}
     threads = [
@@ -156,7 +156,7 @@ def test_a_call_cut_during_commit_is_unknown_until_the_commit_has_ended(
         }
         assert outcomes == {operation: {"unknown"} for operation in CALLS}
         assert all(isinstance(each.error, dn.PartialFailureError) for each in results.values())
-        assert "receipt.check() asks again" in results["cancel"].receipt.lines[0].detail
+        assert "receipt.check() reads it again" in results["cancel"].receipt.lines[0].detail
         # Nothing has changed, so another check has the same result.
         assert results["fork"].receipt.check().counts["unknown"] == 1
     finally:
@@ -166,7 +166,7 @@ def test_a_call_cut_during_commit_is_unknown_until_the_commit_has_ended(
         assert {line.outcome for line in each.receipt.check().lines} == {"done"}, operation
     # The error says how to continue: with the same ID, which creates no second fork.
     fork = results["fork"]
-    assert "plan.apply() goes on" in str(fork.error)
+    assert "error.plan.apply() continues" in str(fork.error)
     assert fork.error.plan.apply().counts["unchanged"] == 1
     with dn.connect(shop.url) as db:
         assert db.workflows(forked_from="checkout-1")["workflow_id"].tolist() == [
@@ -208,7 +208,7 @@ def _waits_for_a_lock(server: PostgresServer) -> bool:
 def test_a_slow_commit_is_not_cancelled_and_the_error_names_what_it_waits_for(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.2)
+    monkeypatch.setattr(controller, "IN_DOUBT_SECONDS", 0.2)
     commits, client, result = BlockedCommits(server), shop.client(statement_timeout=1.0), Result()
     commits.set(True)
     try:
@@ -230,7 +230,7 @@ def test_a_slow_commit_is_not_cancelled_and_the_error_names_what_it_waits_for(
 def test_a_commit_that_the_role_cannot_see_is_unknown(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.3)
+    monkeypatch.setattr(controller, "IN_DOUBT_SECONDS", 0.3)
     name = str(make_url(shop.url).database)
     with server.admin(name) as admin:
         for statement in (

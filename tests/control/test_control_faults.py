@@ -85,7 +85,7 @@ def test_an_interrupted_bulk_fork_reports_what_was_done_and_can_be_continued(
     receipt = caught.value.receipt
     assert 20 < receipt.counts["done"] < COUNT
     assert_matches_forks(still, receipt, ids)
-    assert "not begun: interrupted" in set(receipt.to_frame()["detail"])
+    assert "not started: interrupted" in set(receipt.to_frame()["detail"])
     assert still.last_receipt() is receipt
     # The same call continues where it stopped, and forks nothing twice.
     rest = still.fork(ids, "first", key="go on", confirm=True)
@@ -133,7 +133,7 @@ def test_a_lost_database_makes_only_unprovable_outcomes_unknown(
 
         thread = threading.Thread(target=watch)
         thread.start()
-        with pytest.raises(dn.PartialFailureError, match="broke off") as caught:
+        with pytest.raises(dn.PartialFailureError, match="did not complete") as caught:
             db.fork(ids, "first", key="gone", confirm=True)
         thread.join()
     receipt = caught.value.receipt
@@ -165,12 +165,15 @@ def test_a_database_lost_while_a_repair_waits(
     # No executor runs v9, so the repair waits for the child's fork.
     timer = threading.Timer(1.0, switch, [True])
     timer.start()
-    with pytest.raises(dn.PartialFailureError, match="broke off") as caught:
+    with pytest.raises(dn.PartialFailureError, match="did not complete") as caught:
         db.repair("parent-6-bad", application_version="v9", timeout=60)
     timer.join()
     child, parent = caught.value.receipt.lines
     assert (child.outcome, parent.outcome) == ("done", "unchanged")
-    assert parent.detail == "not begun: it broke off; the same call again goes on"
+    assert (
+        parent.detail
+        == "not started: the repair failed before it; repeat the same call to continue"
+    )
     switch(False)
     assert caught.value.receipt.check().counts["done"] == 1
     assert forks(db, ["parent-6-bad-1", "parent-6-bad"]) == {
@@ -210,7 +213,7 @@ def test_the_receipt_of_an_interrupted_bulk_cancel_matches_the_database(still: d
 def test_ctrl_c_while_waiting_does_not_stop_the_workflows(still: dn.Client) -> None:
     started = time.monotonic()
     thread = interrupt_when(lambda: time.monotonic() > started + 0.5)
-    with pytest.raises(dn.ControlInterrupt, match="the workflows go on") as caught:
+    with pytest.raises(dn.ControlInterrupt, match="the workflows continue") as caught:
         still.wait(["queued-1", "checkout-1"])
     thread.join()
     assert caught.value.workflows["status"].tolist() == ["ENQUEUED", "SUCCESS"]

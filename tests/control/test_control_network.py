@@ -114,7 +114,7 @@ def test_ctrl_c_stops_reading_on_a_silent_network(name: str, proxy: Proxy) -> No
         press_ctrl_c_after(0.5)
         seconds, error = time_to_fail(plan.apply, dn.ControlInterrupt)
         assert seconds < 0.5 + 1.5
-        assert [line.detail for line in error.receipt.lines] == ["not begun: interrupted"]
+        assert [line.detail for line in error.receipt.lines] == ["not started: interrupted"]
         proxy.silent = False
         proxy.cut()
 

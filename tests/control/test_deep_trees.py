@@ -150,7 +150,7 @@ def test_control_plans_for_a_deep_tree(deep: dn.Client) -> None:
     assert [item.workflow_id for item in repair.items] == [
         f"bad{level}" for level in reversed(range(DEPTH))
     ]
-    assert repair.counts["do"] == DEPTH
+    assert repair.counts["ready"] == DEPTH
     assert len(deep.cancel("bad0", cancel_children=True, plan=True)) == DEPTH
     assert len(deep.delete("bad0", delete_children=True, plan=True)) == DEPTH
     status = deep.repair_status([f"bad{DEPTH - 1}"])

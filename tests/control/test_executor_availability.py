@@ -97,6 +97,18 @@ def running(url: str, version: str, effects: Path, **config: Any) -> Iterator[Ex
         process.stop()
 
 
+def listeners(url: str) -> set[int]:
+    """Return the PIDs of the sessions that listen for notifications."""
+    if url.startswith("sqlite"):
+        return set()
+    with psycopg.connect(url, autocommit=True) as connection:
+        rows = connection.execute(
+            b"SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+            b"AND pid <> pg_backend_pid() AND query LIKE 'LISTEN %'"
+        ).fetchall()
+    return {pid for (pid,) in rows}
+
+
 def availability_of(url: str, version: str | None, **options: Any) -> str:
     """Return the estimate for a fork."""
     with dn.connect(url, **options) as client:

@@ -91,5 +91,5 @@ def test_closing_a_client_during_a_call_ends_it_and_leaves_no_connection(url: st
         outcomes = [line for line in caught.value.receipt.lines if line.outcome == "unchanged"]
         # Those that had not begun; of the others it depends on who was faster.
         assert len(outcomes) == 6
-        assert all("not begun: This client is closed" in line.detail for line in outcomes)
+        assert all("not started: This client is closed" in line.detail for line in outcomes)
         wait_until(lambda: count("true") == 0)

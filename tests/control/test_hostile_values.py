@@ -60,7 +60,7 @@ def test_ten_thousand_workflows_are_planned_and_shown_quickly(db: dn.Client) -> 
     )
     began = time.process_time()
     plan = db.fork([f"m{number}" for number in range(1, 10_001)], "first", plan=True)
-    assert plan.counts["do"] == 10_000
+    assert plan.counts["ready"] == 10_000
     assert len(plan._repr_html_()) < 100_000
     assert "… and 9,950 more" in repr(plan)
     assert time.process_time() - began < 10
@@ -72,7 +72,7 @@ def test_values_of_wrong_types_do_not_break_a_plan(db: dn.Client) -> None:
     write(db, "UPDATE {}workflow_status SET completed_at = ?", 2**63 - 1)
     (queue,) = write(db, "SELECT name FROM {}queues LIMIT 1")
     plan = db.fork("checkout-1", "first", queue_name=queue[0], plan=True)
-    assert plan.counts["do"] == 1
+    assert plan.counts["ready"] == 1
     assert "starts 5 per often s" in (plan.items[0].will_run or "")
     write(db, "UPDATE {}queues SET rate_limit_period_sec = NULL")
     assert plan.apply().counts["done"] == 1

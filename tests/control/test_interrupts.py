@@ -76,7 +76,7 @@ def test_ctrl_c_before_the_first_call_prevents_all_calls(db: dn.Client) -> None:
     run_before(plan, "read", press_ctrl_c)
     with pytest.raises(dn.ControlInterrupt) as caught:
         plan.apply()
-    assert set(caught.value.receipt.to_frame()["detail"]) == {"not begun: interrupted"}
+    assert set(caught.value.receipt.to_frame()["detail"]) == {"not started: interrupted"}
     assert set(db.workflows(["queued-1", "queued-2"])["status"]) == {"ENQUEUED"}
 
 
@@ -114,7 +114,7 @@ def test_children_cancelled_with_their_parent_are_in_the_receipt(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(db, "UPDATE {}workflow_status SET status = 'ENQUEUED' WHERE name <> 'x'")
-    monkeypatch.setattr(Cancel, "batch", 1)
+    monkeypatch.setattr(Cancel, "batch_size", 1)
     plan = db.cancel("checkout-1", cancel_children=True, plan=True)
     # In the thread of the first call, so that no second call starts.
     run_before(plan, "call", lambda: (press_ctrl_c(), time.sleep(0.1)))
@@ -150,9 +150,12 @@ def test_a_trigger_whose_response_was_lost_is_reported_and_not_repeated(db: dn.C
         plan.apply()
     (line,) = caught.value.receipt.lines
     # Its transaction was committed, so the new workflow is known.
-    assert (line.outcome, "though: the line was cut" in line.detail) == ("done", True)
+    assert (line.outcome, "did not return: the line was cut" in line.detail) == ("done", True)
     (line,) = plan.apply().lines
-    assert (line.outcome, line.detail) == ("unchanged", "this plan has done it, or may have")
+    assert (line.outcome, line.detail) == (
+        "unchanged",
+        "already done by this plan, or possibly done",
+    )
     assert len(db.workflows(workflow_id_prefix="sched-")) == 1
 
 

@@ -179,7 +179,7 @@ def test_a_stale_plan_is_not_applied(
     live.send("v1", "run", name="leaf", ids=[two], args=[1])
     until(lambda: live.effects(one)[f"held-{one}"], "it runs")
     cancel = steered.cancel(one, plan=True)
-    assert cancel.items[0].verdict == "do"
+    assert cancel.items[0].verdict == "ready"
     live.open(one)
     steered.wait(one, timeout=20)
     row = only(cancel.apply())
@@ -218,9 +218,9 @@ def test_delays_attributes_and_deletion(
     assert only(steered.set_delay(done, 5))["detail"].startswith("only a DELAYED workflow")
     assert only(steered.set_attributes(one, {"tier": 2}, merge=True))["outcome"] == "done"
     assert steered.workflows(one)["attributes"].iloc[0] == {"tenant": "a", "tier": 2}
-    assert "loses tenant" in only(steered.set_attributes(one, {"tier": 3}))["detail"]
+    assert "removes tenant" in only(steered.set_attributes(one, {"tier": 3}))["detail"]
     assert steered.workflows(one)["attributes"].iloc[0] == {"tier": 3}
-    with pytest.raises(dn.ConfirmationError, match="delete would remove 1"):
+    with pytest.raises(dn.ConfirmationError, match="delete would permanently remove 1"):
         steered.delete(one)
     assert only(steered.delete(one, confirm=True))["outcome"] == "done"
     assert status(steered, one) == "none"
@@ -244,7 +244,7 @@ def test_schedules_are_paused_resumed_triggered_backfilled_and_deleted(
     schedule = lambda: steered.schedules().set_index("schedule_name").loc[name, "status"]  # noqa: E731
     assert only(steered.pause_schedule(name))["outcome"] == "done"
     assert schedule() == "PAUSED"
-    assert only(steered.pause_schedule(name))["detail"] == "it is PAUSED already"
+    assert only(steered.pause_schedule(name))["detail"] == "it is already PAUSED"
     triggered = steered.trigger_schedule(name)
     assert only(triggered)["detail"].startswith("enqueues scheduled once, now; the schedule stays")
     assert triggered.wait(timeout=20)["status"].tolist() == ["SUCCESS"]

@@ -116,7 +116,7 @@ def test_a_plan_warns_that_it_cannot_be_applied(
 ) -> None:
     with dn.connect(role[0]) as db:
         plan = db.cancel("holder", plan=True)
-        assert plan.counts["do"] == 1
+        assert plan.counts["ready"] == 1
         assert "plan.apply() would be refused" in repr(plan)
         assert "lacks UPDATE ON workflow_status" in repr(plan)
         with pytest.raises(dn.PermissionDeniedError, match="lacks UPDATE ON workflow_status"):

@@ -57,18 +57,18 @@ def test_a_plan_writes_nothing_and_gives_a_verdict_for_each_workflow(still: dn.C
     before = dump(still)
     plan = still.cancel(["queued-1", "holder", "checkout-1", "cancelled-1", "nobody"], plan=True)
     assert verdicts(plan) == {
-        "queued-1": "do",
-        "holder": "do",
+        "queued-1": "ready",
+        "holder": "ready",
         "checkout-1": "unchanged",
         "cancelled-1": "unchanged",
         "nobody": "not_found",
     }
     plan = still.resume(["cancelled-1", "holder", "checkout-5-bad", "queued-1"], plan=True)
-    assert list(verdicts(plan).values()) == ["do", "refused", "unchanged", "do"]
+    assert list(verdicts(plan).values()) == ["ready", "refused", "unchanged", "ready"]
     plan = still.fork(["checkout-1", "holder", "queued-1"], "first", plan=True)
-    assert list(verdicts(plan).values()) == ["do", "refused", "refused"]
+    assert list(verdicts(plan).values()) == ["ready", "refused", "refused"]
     plan = still.rewind(["checkout-1", "holder"], plan=True)
-    assert list(verdicts(plan).values()) == ["do", "refused"]
+    assert list(verdicts(plan).values()) == ["ready", "refused"]
     # DBOS's own refuses 0, and starts at the beginning for 1.
     assert still.rewind("checkout-1", 0, plan=True).items[0].point.start_step == 1
     plan = still.delete(["checkout-1", "holder"], delete_children=True, plan=True)
@@ -100,7 +100,7 @@ def test_empty_plans_and_receipts_have_the_same_columns_and_dtypes(still: dn.Cli
     ("call", "error", "says"),
     [
         (lambda db: db.cancel("checkout-99"), dn.WorkflowNotFoundError, "IDs that begin alike"),
-        (lambda db: db.resume("holder"), dn.RefusedError, "it would run twice at once"),
+        (lambda db: db.resume("holder"), dn.RefusedError, "it would run twice at the same time"),
         (lambda db: db.fork("holder", "first"), dn.RefusedError, "a second time"),
         (lambda db: db.rewind("holder"), dn.RefusedError, "cancel it first"),
         (lambda db: db.fork("checkout-1", 9), dn.StepNotFoundError, "1 DBOS.setEvent, 2 validate"),
@@ -117,7 +117,7 @@ def test_empty_plans_and_receipts_have_the_same_columns_and_dtypes(still: dn.Cli
         ),
         (lambda db: db.delete("checkout-1"), dn.ConfirmationError, "confirm=True"),
         (lambda db: db.delete("holder", confirm=True), dn.RefusedError, "cancel it first"),
-        (lambda db: db.set_delay("holder"), dn.FilterError, "one of them"),
+        (lambda db: db.set_delay("holder"), dn.FilterError, "either a delay or"),
         (lambda db: db.set_attributes("holder", {"a": object()}), dn.FilterError, "JSON"),
         (lambda db: db.set_attributes("holder", None, merge=True), dn.FilterError, "merged"),
         (lambda db: db.pause_schedule("none"), dn.ScheduleNotFoundError, "db.schedules()"),
@@ -144,7 +144,7 @@ def test_more_than_twenty_workflows_need_confirmation(still: dn.Client) -> None:
     before = dump(still)
     with pytest.raises(dn.ConfirmationError, match=r"fork would change \d+ workflows") as caught:
         still.fork(ended, "first")
-    assert caught.value.plan.counts["do"] == len(ended)
+    assert caught.value.plan.counts["ready"] == len(ended)
     assert dump(still) == before
     receipt = still.fork(ended, "first", confirm=True)
     assert isinstance(receipt, dn.Receipt)
@@ -222,7 +222,7 @@ def test_without_a_key_each_call_makes_a_new_fork_but_a_plan_only_one(still: dn.
 
 def test_each_step_of_a_fork_has_its_own_verdict(still: dn.Client) -> None:
     plan = still.fork(["checkout-1", "waits"], {"checkout-1": [2, 99], "waits": 5}, plan=True)
-    assert [item.verdict for item in plan.items] == ["do", "refused", "do"]
+    assert [item.verdict for item in plan.items] == ["ready", "refused", "ready"]
     receipt = plan.apply()
     assert [line.outcome for line in receipt.lines] == ["done", "unchanged", "done"]
     assert "has no step 99" in receipt.lines[1].detail
@@ -238,7 +238,7 @@ def test_each_step_of_a_fork_has_its_own_verdict(still: dn.Client) -> None:
     client.destroy()
     receipt = plan.apply()
     assert [line.outcome for line in receipt.lines] == ["done", "unchanged"]
-    assert receipt.lines[1].detail.startswith(f"refused: the fork's ID {taken} is taken")
+    assert receipt.lines[1].detail.startswith(f"refused: the fork's ID {taken} is used")
 
 
 def test_a_fork_refused_by_the_database_does_not_undo_the_others(
@@ -278,7 +278,7 @@ def test_a_plan_warns_of_repeated_steps_and_of_recurring_failures(
         still.fork(one, step, plan=True).to_frame()["effect"].iloc[0]
         for one, step in (("checkout-1", "validate"), ("parent-6-bad", "failed"))
     ]
-    assert effects[0].endswith("repeats what had succeeded: validate, charge")
+    assert effects[0].endswith("repeats successful steps: validate, charge")
     assert "awaits parent-6-bad-1, whose failure is recorded" in effects[1]
 
 
@@ -293,12 +293,12 @@ def test_steps_of_the_typescript_sdk_count_from_zero(postgres_server: PostgresSe
         assert count > 2
         plan = db.fork(zero, "first", plan=True)
         assert plan.items[0].point.start_step == 0
-        with pytest.raises(dn.StepNotFoundError, match="cannot keep step 0 alone"):
+        with pytest.raises(dn.StepNotFoundError, match="cannot copy step 0 alone"):
             db.fork(zero, 1)
         (line,) = db.fork(zero, 2, key="ts").lines
         assert line.outcome == "done"
         assert db.steps(line.new_workflow_id)["function_id"].tolist() == [0, 1]
-        with pytest.raises(dn.RefusedError, match="at the earliest"):
+        with pytest.raises(dn.RefusedError, match="cannot rewind to step 0"):
             db.rewind(zero)
 
 
@@ -411,7 +411,7 @@ def test_a_read_only_role_gets_the_missing_grants_in_the_error(
     reader = url.set(username="looks_only").render_as_string(hide_password=False)
     with dn.connect(reader) as db:
         before = dump(db)
-        assert db.cancel("queued-1", plan=True).counts["do"] == 1
+        assert db.cancel("queued-1", plan=True).counts["ready"] == 1
         with pytest.raises(dn.PermissionDeniedError, match="GRANT SELECT, INSERT, UPDATE, DELETE"):
             db.cancel("queued-1")
         assert dump(db) == before

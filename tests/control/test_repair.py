@@ -35,7 +35,7 @@ def test_repair_of_three_level_trees_repeats_no_succeeded_step(
     assert set(failed["status"]) == {"ERROR"}
     before = live.effects()
     plan = steered.repair(ids, **V2, plan=True, timeout=None)
-    assert plan.counts["do"] == 9
+    assert plan.counts["ready"] == 9
     names = plan.to_frame()["name"].tolist()
     assert names == ["leaf"] * 3 + ["middle"] * 3 + ["top"] * 3
     assert not plan.to_frame()["effect"].str.contains("repeats").any()
@@ -93,7 +93,7 @@ def test_a_repeated_failure_stops_the_repair_and_another_key_retries(
     status = steered.repair_status([one, f"{one}-2"])
     assert status["state"].tolist() == ["unaddressed", "failed again"]
     again = steered.repair(one, **V2, timeout=30)
-    assert "it failed again. Another key=… tries anew" in again.to_frame()["detail"].iloc[0]
+    assert "it failed again. Pass another key=… to try again" in again.to_frame()["detail"].iloc[0]
     other = steered.repair(one, **V2, key="second try", timeout=30)
     assert other.to_frame()["outcome"].tolist() == ["done", "unchanged"]
 
@@ -153,7 +153,7 @@ def test_waiting_for_children_has_a_timeout_and_can_be_interrupted_and_continued
     assert steered.repair_status([f"{one}-2-2"])["state"].tolist() == ["in progress"]
     begun = time.monotonic()
     thread = interrupt_when(lambda: time.monotonic() > begun + 1.5)
-    with pytest.raises(dn.ControlInterrupt, match="goes on") as caught:
+    with pytest.raises(dn.ControlInterrupt, match="to continue") as caught:
         steered.repair(one, application_version="v3", queue_name="free")
     thread.join()
     assert [line.outcome for line in caught.value.receipt.lines] == ["unchanged"] * 3

@@ -11,7 +11,7 @@ from raw_rows import add_workflow, awaits, write
 import dbos_notebook as dn
 from dbos_notebook.control.failure_analysis import Cause
 from dbos_notebook.control.fork_points import ForkPoint
-from dbos_notebook.control.repair import _Tree
+from dbos_notebook.control.repair import rank_by_depth
 
 
 @pytest.fixture
@@ -60,10 +60,9 @@ def test_a_cycle_of_forks_terminates(db: dn.Client) -> None:
 def test_the_heights_of_a_deep_tree_are_measured() -> None:
     point = ForkPoint(1, None)
     below = {f"d{number}": Cause(point, (f"d{number + 1}",)) for number in range(2_000)}
-    tree = _Tree(causes={**below, "d2000": Cause(point)})
-    tree.measure()
-    assert (tree.heights["d0"], tree.heights["d2000"]) == (2_000, 0)
-    assert not any(cause.problem for cause in tree.causes.values())
+    causes = {**below, "d2000": Cause(point)}
+    assert rank_by_depth(causes) == [f"d{number}" for number in reversed(range(2_001))]
+    assert not any(cause.problem for cause in causes.values())
 
 
 def test_a_child_that_two_parents_share_is_forked_once(db: dn.Client) -> None:
@@ -89,5 +88,6 @@ def test_force_does_not_treat_a_success_as_failed(db: dn.Client) -> None:
     write(db, "UPDATE {}workflow_status SET status = 'SUCCESS' WHERE forked_from = 'leaf'")
     (again,) = db.repair("leaf", force=True).lines
     assert again.detail == (
-        f"already forked as {line.new_workflow_id}, which is SUCCESS. Another key=… tries anew"
+        f"already forked as {line.new_workflow_id}, which is SUCCESS. Pass another key=… to try "
+        "again"
     )

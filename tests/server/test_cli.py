@@ -1,4 +1,4 @@
-"""The command line's programs, as far as they go without a browser."""
+"""The subcommands of the command line, without a browser."""
 
 from __future__ import annotations
 

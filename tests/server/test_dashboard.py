@@ -1,4 +1,4 @@
-"""``dbos-notebook dashboard``: the widgets through a real Voilà, behind a token, offline."""
+"""``dbos-notebook dashboard``: the views in Voilà, behind a token, offline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_listening(port: int) -> bool:
 
 @pytest.fixture
 def dashboard(shop_sqlite: Path, tmp_path: Path) -> Iterator[str]:
-    """The address, with its token; what serves it ends with the command that started it."""
+    """The address with its token; checks that the server ends with its command."""
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

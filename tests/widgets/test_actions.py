@@ -1,4 +1,4 @@
-"""Actions by a click: what is offered, planned and done; in the Python half, on real databases."""
+"""The actions of the views in their Python half: availability, plans and receipts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def idle_client(
     corpus_sqlite: Callable[[str], Path],
     corpus_postgres: Callable[[str], str],
 ) -> Iterator[dn.Client]:
-    """A client on a copy of the corpus of its own, which no application runs."""
+    """A client on its own copy of the corpus, without a running application."""
     copy = corpus_sqlite if request.param == "sqlite" else corpus_postgres
     with dn.connect(copy("3.4.0")) as client:
         yield client
@@ -40,7 +40,7 @@ def test_buttons_are_enabled_where_dbos_would_act(idle_client: dn.Client) -> Non
             if name != "repair":
                 arguments = ("failed",) if name == "fork" else ()
                 plan = getattr(idle_client, name)(workflow_id, *arguments, plan=True)
-                assert availability["count"] == plan.counts["do"]
+                assert availability["count"] == plan.counts["ready"]
                 assert availability["why"] or availability["count"]
     selected = ask(widget, "possible", ids=["queued-1", "queued-2", "checkout-1"])["possible"]
     assert selected["cancel"]["count"] == 2
@@ -49,7 +49,7 @@ def test_buttons_are_enabled_where_dbos_would_act(idle_client: dn.Client) -> Non
 def test_a_plan_writes_nothing_and_its_confirmation_applies_it_once(idle_client: dn.Client) -> None:
     widget = idle_client.explore()
     plan = ask(widget, "plan", action="cancel", ids=["queued-1", "checkout-1"], key="click-1")
-    assert plan["counts"] == {"do": 1, "unchanged": 1, "refused": 0, "not_found": 0}
+    assert plan["counts"] == {"ready": 1, "unchanged": 1, "refused": 0, "not_found": 0}
     assert plan["code"] == 'db.cancel(["queued-1", "checkout-1"])'
     assert idle_client.workflow("queued-1").status == "ENQUEUED"
     assert widget.receipt is None
@@ -57,7 +57,7 @@ def test_a_plan_writes_nothing_and_its_confirmation_applies_it_once(idle_client:
     assert receipt["counts"]["done"] == 1
     assert idle_client.workflow("queued-1").status == "CANCELLED"
     idle_client.resume("queued-1")
-    # The same click once more: the first receipt, and nothing is done again.
+    # Confirming the same click again returns the first receipt and changes nothing.
     assert ask(widget, "apply", key="click-1")["rows"] == receipt["rows"]
     assert idle_client.workflow("queued-1").status == "ENQUEUED"
     assert widget.receipt is not None
@@ -79,7 +79,7 @@ def test_a_click_makes_one_fork(idle_client: dn.Client) -> None:
     )
     (done,) = ask(widget, "apply", key="click-ab")["rows"]
     assert done["new_workflow_id"] == row["new_workflow_id"]
-    # A second kernel that gets the same click finds the fork.
+    # A second kernel that receives the same click finds the fork.
     second_view = idle_client.inspect("checkout-5-bad")
     ask(second_view, "plan", **question)
     (repeated,) = ask(second_view, "apply", key="click-ab")["rows"]
@@ -100,7 +100,7 @@ def test_fifty_workflows_are_forked_together(shop_sqlite: Path, tmp_path: Path) 
         assert len(ids) == 50
         widget = client.controls(ids)
         plan = ask(widget, "plan", action="fork", ids=ids, key="k", options={"start_step": "first"})
-        assert plan["counts"]["do"] == 50
+        assert plan["counts"]["ready"] == 50
         receipt = ask(widget, "apply", key="k")
         assert receipt["counts"]["done"] == 50
         assert len(client.workflows(is_fork=True, status="ENQUEUED", limit=None)) == 50

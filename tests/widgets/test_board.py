@@ -1,4 +1,4 @@
-"""``db.board()``: what it counts, what it says when something is wrong, and how it looks alive."""
+"""``db.board()``: its counts, its errors, and the live view in JupyterLab."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_the_board_refreshes_in_jupyterlab(
     connection.execute("UPDATE workflow_status SET status = 'CANCELLED' WHERE status = 'ENQUEUED'")
     connection.commit()
     connection.close()
-    # Live: nobody asked.
+    # Live: updated without a click.
     page.locator(".dn-tile", has_text="ENQUEUED").locator(
         "b", has_text=re.compile("^0$")
     ).wait_for()

@@ -1,4 +1,4 @@
-"""The list's Python half, asked with the browser's messages: no browser, real databases."""
+"""The Python half of the list, called with the browser's messages, on real databases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dbos_notebook.widgets.explore import Explore
 
 
 def iter_pages(widget: Explore, **view: Any) -> Iterator[list[str]]:
-    """Give the IDs of every page, as the browser turns them."""
+    """Yield the IDs of each page, as the browser requests them."""
     after: list[Any] = []
     while True:
         answer = ask(widget, "page", view={"size": 25, **view}, after=after)
@@ -57,7 +57,7 @@ def test_pages_hold_every_row_once_and_in_order(
     if sort in everything and sort != "queue_position":
         values = everything.loc[ids, sort]
         known = values.dropna()
-        # What is missing stands last in both directions.
+        # Missing values are last in both directions.
         assert values.iloc[: len(known)].notna().all()
         if sort not in ("name", "queue_name", "authenticated_user"):  # a server's own order
             assert known.is_monotonic_decreasing if descending else known.is_monotonic_increasing
@@ -95,7 +95,7 @@ def test_filters_are_those_of_the_client(db: dn.Client) -> None:
         "end_time": "2100-01-01T00:00:00.000Z",
     }
     assert ids == db.workflows(**widget.filters)["workflow_id"].tolist()
-    # And the code is that very call.
+    # The code is the same call.
     assert eval(widget.code, {"db": db})["workflow_id"].tolist() == ids
 
 
@@ -112,7 +112,7 @@ def test_filters_are_those_of_the_client(db: dn.Client) -> None:
 def test_a_filter_value_written_as_code_evaluates_to_itself(value: Any) -> None:
     written = query_form.literal(value)
     assert eval(written) == value
-    # Nothing hidden: what is pasted is what was seen.
+    # No invisible characters: what is pasted is what was shown.
     assert written.isprintable()
     assert eval(query_form.list_code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
         "name": str(value)
@@ -152,7 +152,7 @@ def test_the_error_filter_searches_errors_only(db: dn.Client) -> None:
 
 
 def search_ids(widget: Explore, **view: Any) -> tuple[list[str], int]:
-    """Give the IDs that a search finds, as the browser asks for its parts, and their number."""
+    """Return the IDs that a search finds in parts, as the browser does, and the number of parts."""
     view = {"size": 25, **view}
     answer = ask(widget, "page", view=view)
     matches = answer["rows"]
@@ -179,7 +179,7 @@ def test_search_proceeds_in_growing_parts(shop: dn.Client, monkeypatch: pytest.M
             assert widget.frame.dtypes.astype(str).tolist() == expected.dtypes.astype(str).tolist()
             part_counts.append(parts)
     assert part_counts[0] > 2
-    # The first part is small, the second as large as any: a text needs one part more, not many.
+    # A small first part costs at most one part more.
     assert part_counts[0] <= part_counts[2] <= part_counts[0] + 1
 
 
@@ -199,7 +199,7 @@ def test_a_workflow_found_by_its_id_is_listed_first_and_once(
     assert ask(widget, "page", view={"search": oldest})["rows"][0]["id"] == oldest
     matches, _ = search_ids(widget, search=oldest)
     assert matches == [oldest, *(row_id for row_id in expected if row_id != oldest)]
-    # In no view that its other filters keep it out of.
+    # The other filters apply to it too.
     assert oldest not in search_ids(widget, search=oldest, status=["DELAYED"])[0]
     assert search_ids(widget, search=oldest, mode="tree")[0][0] == oldest
 
@@ -213,7 +213,7 @@ def test_the_tree_has_roots_and_their_children(shop: dn.Client) -> None:
     below = ask(widget, "children", id=parent["id"])["rows"]
     assert len(below) == parent["children"]
     assert {row["id"] for row in below} == set(shop.workflow(parent["id"]).children["workflow_id"])
-    # A failure below a root that did not fail is found all the same.
+    # A failure below a root that did not fail is found too.
     failed = [
         row_id for page in iter_pages(widget, mode="tree", status=["ERROR"]) for row_id in page
     ]
@@ -328,7 +328,7 @@ def test_an_error_is_sent_and_the_next_request_works(
     assert (answer["kind"], answer["type"]) == ("error", "DatabaseConnectionError")
     assert "There is no file" in answer["text"]
     assert isinstance(widget.last_error, dn.DatabaseConnectionError)
-    # To show it does not fail either: the browser will say it.
+    # Displaying it does not fail either: the browser shows the error.
     data, _ = widget._repr_mimebundle_()
     assert "text/plain" in data
     os.rename(moved_path, path)
@@ -352,7 +352,7 @@ def test_lone_surrogates_and_interrupts_are_answered(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    # Without an answer the browser would wait for ever, and ask nothing more of this kind.
+    # Without an answer the browser would wait forever.
     monkeypatch.setattr("dbos_notebook.tables.pages.page", interrupted)
     answer = ask(widget, "page", view={})
     assert (answer["kind"], answer["type"]) == ("error", "KeyboardInterrupt")

@@ -1,4 +1,4 @@
-"""The list in a real JupyterLab: seen, typed into, walked through, clicked."""
+"""The list in JupyterLab: search, paging, keyboard, selection, live updates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONNECT = "import dbos_notebook as dn\ndb = dn.connect({!r})"
 
 @pytest.fixture(scope="module")
 def opened(module_notebook: Callable[..., Opened], shop_sqlite: Path) -> Opened:
-    """One notebook with the list; each test begins at a fresh one."""
+    """A notebook with the list, which each test runs anew."""
     return module_notebook(
         CONNECT.format(str(shop_sqlite)),
         "widget = db.explore(page_size=25)\nwidget",
@@ -55,7 +55,7 @@ def ids(page: Page) -> list[str]:
 
 
 def wait_for_ids(page: Page, expected_ids: list[str]) -> None:
-    """Wait until the list shows exactly these."""
+    """Wait until the list shows exactly these workflows."""
     page.wait_for_function(
         "(wanted) => JSON.stringify([...document.querySelectorAll('.dn-row')]"
         ".map((row) => row.dataset.id)) === JSON.stringify(wanted)",
@@ -100,7 +100,7 @@ def test_statuses_filter_and_headings_sort(page: Page, client: dn.Client) -> Non
 def test_a_row_opens_and_shows_its_steps(page: Page, client: dn.Client) -> None:
     failed = client.workflows(status="ERROR", error="CouponError")["workflow_id"].iloc[0]
     page.get_by_label("Search", exact=True).fill(failed)
-    # Its children's IDs hold its own; what is called so itself stands first.
+    # The IDs of its children contain its own; the exact match is first.
     matches = client.workflows(search=failed)["workflow_id"]
     wait_for_ids(page, [failed, *matches[matches != failed]])
     row = page.locator(f".dn-row[data-id='{failed}']")
@@ -128,7 +128,7 @@ def test_the_list_works_by_keyboard(page: Page) -> None:
     assert page.evaluate(focused) == second
     page.keyboard.press(" ")
     page.wait_for_selector("text=1 selected")
-    # JupyterLab's own shortcuts stay out: two d's would delete the cell.
+    # JupyterLab's shortcuts are suppressed: two d's would delete the cell.
     page.keyboard.press("d")
     page.keyboard.press("d")
     page.keyboard.press("ArrowLeft")
@@ -225,13 +225,13 @@ def test_live_updates_stop_when_the_cell_is_rerun(
         )
     connection.close()
     page.locator(".dn-row[data-id='queued-1'][data-status='CANCELLED']").wait_for()
-    # The database goes away: the list says so, keeps its rows, and recovers by itself.
+    # While the database is gone, the list shows an error, keeps its rows, and then recovers.
     away = path.rename(path.with_suffix(".away"))
     page.wait_for_selector(".dn-banner:has-text('There is no file')")
     assert rows(page).count() == 26
     away.rename(path)
     page.wait_for_selector(".dn-banner", state="hidden")
-    # Without its output nobody asks any more.
+    # Without its output, the view sends no messages.
     opened.command("notebook:clear-all-cell-outputs")
     last = page.locator(".jp-CodeCell").last
     counts = []
@@ -276,7 +276,7 @@ def test_hostile_names_run_no_script_in_the_list(
     page.wait_for_selector(".dn-code pre")
     assert page.locator(".dn-view img, .dn-view script").count() == 0
     assert page.evaluate("window.ran") is None
-    # No name, however long, makes the list wider than its cell.
+    # A long name does not make the list wider than its cell.
     assert page.evaluate(
         "document.querySelector('.dn-view').scrollWidth"
         " <= document.querySelector('.dn-view').clientWidth"

@@ -1,4 +1,4 @@
-"""The views in hosts other than JupyterLab: Notebook 7 and marimo; and a kernel that ends."""
+"""The views in Notebook 7 and marimo, and the fallback after a kernel has stopped."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class HostPage:
 
 @pytest.fixture(scope="module")
 def database(shop_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the shop's, in which runs are forked."""
+    """A copy of the shop's database, in which the tests fork workflows."""
     return Path(shutil.copyfile(shop_sqlite, tmp_path_factory.mktemp("hosts") / "shop.sqlite"))
 
 
@@ -112,7 +112,7 @@ def client(database: Path) -> Iterator[dn.Client]:
 
 @pytest.fixture(scope="module")
 def failed(client: dn.Client) -> str:
-    """The run of the demo in which one step failed."""
+    """The workflow of the demo in which one step failed."""
     found: str = client.workflows(status="ERROR", error="CouponError")["workflow_id"].iloc[0]
     return found
 
@@ -141,7 +141,7 @@ def in_notebook(module_notebook: Callable[..., Opened], database: Path, failed: 
 def in_marimo(
     chromium: Browser, tmp_path_factory: pytest.TempPathFactory, database: Path, failed: str
 ) -> Iterator[HostPage]:
-    """The views in marimo, each a cell's last expression as users write it."""
+    """The views in marimo, each as the last expression of a cell."""
     if importlib.util.find_spec("marimo") is None:
         require("marimo (pip install marimo)")
     home = tmp_path_factory.mktemp("marimo")
@@ -164,14 +164,14 @@ def in_marimo(
 
 @contextmanager
 def running_marimo(app: Path) -> Iterator[str]:
-    """Serve an application of marimo; give its address."""
+    """Serve a marimo application; yield its address."""
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = app.with_suffix(".log")
     command = [sys.executable, "-m", "marimo", "--quiet", "run", str(app), "--headless"]
     command += ["--no-token", "--no-sandbox", "--host=127.0.0.1", f"--port={port}"]
-    # Without the settings of whoever calls.
+    # Without the user's settings.
     environment = os.environ | {"XDG_CONFIG_HOME": str(app.parent), "HOME": str(app.parent)}
     with log.open("wb") as written:
         process = subprocess.Popen(
@@ -200,7 +200,7 @@ def running_marimo(app: Path) -> Iterator[str]:
 
 @pytest.fixture(params=["notebook", "marimo"])
 def host_page(request: pytest.FixtureRequest) -> Iterator[HostPage]:
-    """The views in one host, then the other; at the end nothing may have gone wrong."""
+    """The views in one host, then the other; fails after errors in the console."""
     found: HostPage = request.getfixturevalue(f"in_{request.param}")
     yield found
     ours = [
@@ -267,7 +267,7 @@ def test_dark_and_light_follow_the_host(host_page: HostPage) -> None:
         host_page.set_dark(dark)
         for view in views.all():
             expect(view).to_have_attribute("data-theme", "dark" if dark else "light")
-        # What lies on something has the host's ground, and not the browser's.
+        # Cards have the background of the host, not of the browser.
         grounds = host_page.page.locator(
             ".dn-inspect .dn-svg-view .card, .dn-inspect .dn-svg-view .ground"
         )
@@ -324,7 +324,7 @@ LIGHTNESS = """(node) => {
 
 def test_marimo_cells_follow_the_selection(in_marimo: HostPage, failed: str) -> None:
     page = in_marimo.page
-    # The second list; the first has them all.
+    # The second list; the first shows all workflows.
     page.locator(".dn-view", has=page.get_by_label("Previous page")).nth(1).get_by_label(
         f"Select {failed}", exact=True
     ).check()
@@ -341,7 +341,7 @@ def test_a_step_is_forked_and_the_fork_cancelled(
     view.locator(f"[data-node][aria-label^='{step['function_name']}']").click()
     view.get_by_role("button", name="Fork from here").click()
     view.get_by_role("button", name="Fork 1 workflow").click()
-    # The new run opens in place.
+    # The fork opens in place.
     expect(view.locator("[aria-label='Receipt: fork']")).to_contain_text("done")
     expect(view.locator(".dn-run-id")).not_to_have_text(failed)
     forks = client.workflows(forked_from=failed).set_index("workflow_id").drop(index=before)
@@ -399,7 +399,7 @@ def test_the_end_of_a_kernel_is_shown_and_the_fallback_replaces_the_view(
         expect(banner).to_contain_text("The kernel of this view has stopped")
         expect(banner).not_to_contain_text("Try again")
     assert (rows.count(), nodes.count()) == (25, drawn)
-    # To ask says so again, and does not wait for ever.
+    # Another question fails too, without waiting.
     banners.first.get_by_label("Close").click()
     expect(banners).to_have_count(3)
     page.locator(".dn-view .dn-button", has_text="Refresh").first.click()
@@ -409,13 +409,13 @@ def test_the_end_of_a_kernel_is_shown_and_the_fallback_replaces_the_view(
     saved = opened.save()
     for cell, word in ((1, "dn-static"), (2, "data:image/svg+xml;base64,")):
         assert word in saved["cells"][cell]["outputs"][1]["data"]["text/html"]
-    # What finds no kernel any more shows what it left.
+    # Without a kernel, the fallback is shown.
     page.reload()
     page.wait_for_function(READY)
     expect_fallbacks()
     opened.run()
     expect_live()
-    # What finds it is as live as before.
+    # With the kernel, the view is live again.
     opened.save()
     page.reload()
     page.wait_for_function(READY)
@@ -423,7 +423,7 @@ def test_the_end_of_a_kernel_is_shown_and_the_fallback_replaces_the_view(
     page.get_by_label("Next page").click()
     page.wait_for_selector("text=26–50")
     assert opened.beyond_the_server() == []
-    # A file that somebody else has made is not trusted: no view, no style, no script of it.
+    # A file of somebody else is not trusted: JupyterLab shows no view, style or script of it.
     untrusted = opened.path.with_name(f"theirs-{host}.ipynb")
     untrusted.write_text(opened.path.read_text().replace("page_size=25", "page_size=50"))
     page.goto(f"{opened.jupyter.url}/{HOSTS[host]}/{untrusted.name}?token={opened.jupyter.token}")

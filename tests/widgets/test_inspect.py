@@ -1,4 +1,4 @@
-"""The view of one workflow: its Python half, asked with the browser's messages; the page."""
+"""The Python half of the inspect view, called with the browser's messages, and its HTML page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def show(widget: Inspect, **view: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def many_steps(corpus_sqlite: Callable[[str], Path]) -> Path:
-    """A database in which checkout-1 has hundreds of alike steps, one of which failed."""
+    """A database in which checkout-1 has hundreds of steps of the same name."""
     path = corpus_sqlite("3.4.0")
     connection = sqlite3.connect(path)
     with connection:
@@ -67,7 +67,7 @@ def test_every_element_of_a_drawing_is_a_node(db: dn.Client, picture_kind: str) 
     if picture_kind == "graph":
         drawn = {(refs[a], refs[b]) for a, b in answer["edges"]}
         assert drawn == set(graph.edges)
-    # The host's theme colours it, not what the reader prefers elsewhere.
+    # The colors follow the theme of the host, not of the browser.
     assert "prefers-color-scheme" not in answer["svg"]
 
 
@@ -165,9 +165,9 @@ def test_a_string_with_a_lone_surrogate_is_shown(corpus_sqlite: Callable[[str], 
 
 def test_failures_lead_to_their_origin(db: dn.Client) -> None:
     facts = show(db.inspect("parent-6-bad"))["facts"]
-    # The parent and its getResult failed because the child's step did.
+    # The parent and its getResult failed because a step of the child failed.
     assert [failure["key"] for failure in facts["failures"]] == [["parent-6-bad-1", 3]]
-    # No step of it failed: its own code did.
+    # No step failed, but the function raised.
     (only,) = show(db.inspect("portable-13"))["facts"]["failures"]
     assert only["key"] == "portable-13"
     assert show(db.inspect("checkout-1"))["facts"]["failures"] == []
@@ -275,9 +275,12 @@ def test_the_saved_widget_state_is_small(db: dn.Client) -> None:
     state = {n: v for n, v in widget.get_state().items() if n not in ("_esm", "_css")}
     assert len(json.dumps(state, default=str)) < 3_000
     assert "PaymentDeclined" not in str(state)
-    script = bundle.module("inspect")
-    assert len(script.encode()) < 150_000
-    assert "import " not in script
+    scripts: dict[str, str] = {}
+    for view in ("board", "controls", "explore", "inspect", "offline"):
+        bundle._scopes(view, scripts)
+    assert len(scripts) > 20
+    assert sum(len(each.encode()) for each in scripts.values()) < 150_000
+    assert "import " not in bundle.module("inspect")
 
 
 def test_a_notebook_without_a_kernel_shows_the_graph(db: dn.Client) -> None:

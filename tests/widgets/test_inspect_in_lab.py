@@ -1,4 +1,4 @@
-"""``db.inspect()`` and ``db.controls()`` as a person uses them: JupyterLab, Chromium, live DBOS."""
+"""``db.inspect()`` and ``db.controls()`` in JupyterLab, on a running application."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dbos_notebook.drawing.theme import DARK, LIGHT
 expect.set_options(timeout=WAIT_SECONDS * 1000)
 
 FAILED = "parent-6-bad"
-"""A run of the corpus that failed because a step of its child did."""
+"""A workflow of the corpus that failed because a step of its child failed."""
 HOSTILE = "<img src=x onerror='window.ran = 1'><script>window.ran = 2</script>"
 
 
@@ -35,7 +35,7 @@ def opened(module_notebook: Callable[..., Opened], old_sqlite: Path) -> Opened:
 
 @pytest.fixture
 def page(opened: Opened) -> Iterator[Page]:
-    """The view of the failed run, as at the beginning; at the end nothing may have gone wrong."""
+    """The view of the failed workflow in its initial state; fails after errors in the console."""
     page = opened.page
     view = page.locator(".dn-inspect")
     view.locator("[data-node]").first.wait_for()
@@ -73,7 +73,7 @@ def test_a_failed_step_shows_its_error(opened: Opened, page: Page, old_sqlite: P
             [failed["workflow_id"], int(failed["function_id"])],
         )
     expect(side_panel.locator(".dn-raw pre")).to_have_text(stored[0].strip())
-    # The next cell knows what was clicked.
+    # The next cell has the selection.
     opened.command("notebook:move-cursor-down")
     page.locator(".jp-CodeCell").nth(1).locator(".jp-InputArea-editor").click()
     opened.command("notebook:run-cell")
@@ -118,7 +118,7 @@ def test_the_graph_can_be_panned_and_zoomed(page: Page) -> None:
     page.mouse.move(box["x"] + box["width"] / 2 - 120, box["y"] + box["height"] / 2, steps=4)
     page.mouse.up()
     assert frame.evaluate("frame => frame.scrollLeft") == pytest.approx(left + 120, abs=3)
-    # To let go after moving opens nothing.
+    # Dragging does not select.
     expect(side(page)).to_be_hidden()
     page.get_by_role("button", name="Fit to view").click()
     fitted = picture.bounding_box()
@@ -189,8 +189,8 @@ def test_a_thousand_children_are_folded_and_opened(
     page.wait_for_function(
         "n => document.querySelectorAll('.dn-inspect [data-node]').length > n", arg=before
     )
-    # To a failure that is folded away: what hides it is opened, though nothing is folded yet when
-    # that is clicked.
+    # "Next failure" opens the group that contains the failure, although the groups are not folded
+    # yet when it is clicked.
     page.keyboard.press("Escape")
     page.evaluate("""() => {
         const click = (name) => [...document.querySelectorAll(".dn-inspect button")]
@@ -327,7 +327,7 @@ def test_live_updates_run_while_visible_and_stop_with_the_cell(
             page.wait_for_timeout(100)
 
     wait_for_message()
-    # Two views of one model, each at most once a second.
+    # Two views of one model, each with at most one question a second.
     assert messages_within(4) <= 10
     page.get_by_role("switch", name="LiveApplication").first.click()
     page.wait_for_timeout(500)
@@ -367,7 +367,7 @@ def test_cancel_and_resume_with_buttons(
     cancel = page.get_by_role("button", name="Cancel", exact=True)
     expect(cancel).to_be_enabled()
     expect(resume).to_be_disabled()
-    # The reason is said where nothing would be done.
+    # The reason is shown if no workflow would be changed.
     assert resume.get_attribute("title")
     cancel.click()
     plan = page.get_by_role("group", name="Plan: cancel")
@@ -381,14 +381,14 @@ def test_cancel_and_resume_with_buttons(
         assert db.workflow("long").status == "CANCELLED"
         live.open("gate")
         time.sleep(0.5)
-        # It has stopped: the step that ran ended, and the next has not begun.
+        # It stopped: the running step finished, and the next did not start.
         assert "b" not in live.effects("long")
         page.get_by_role("group", name="Receipt: cancel").get_by_role(
             "button", name="Close"
         ).click()
         resume.click()
         page.get_by_role("button", name="Resume 1 workflow").click()
-        # It is seen to run to its end, and nobody asks for it.
+        # The live view shows it finish.
         expect(head).to_contain_text("SUCCESS")
         expect(page.locator(".dn-inspect [data-node][aria-label^='work']")).to_have_count(3)
         assert db.workflow("long").status == "SUCCESS"
@@ -411,7 +411,7 @@ def test_a_failed_step_is_forked_onto_the_fixed_version(
     version.press("Tab")
     expect(plan).to_contain_text("v2")
     plan.get_by_role("button", name="Fork 1 workflow").click()
-    # The new run opens in place, and is watched until it has succeeded.
+    # The fork opens in place and is followed until it succeeds.
     head = page.locator(".dn-run")
     expect(head).to_contain_text("fork of broken")
     expect(head).to_contain_text("SUCCESS")

@@ -63,7 +63,7 @@ MODEL = """
 
 @pytest.fixture
 def open_view(chromium: Browser) -> Iterator[Callable[..., Page]]:
-    """Show a widget in a page of its own; at the end no script may have failed."""
+    """Open views, each in its own page; fails after errors in the console."""
     pages: list[Page] = []
     wrong: list[str] = []
 
@@ -135,7 +135,7 @@ def test_an_unreachable_kernel_is_reported(
         }
         page = open_view(views[view]())
         page.locator(".dn-row, .dn-tile, [data-node], .dn-title code").first.wait_for()
-        # As JupyterLab does where a kernel was shut down.
+        # As JupyterLab does after a kernel was shut down.
         page.evaluate("() => { window.model.send = () => { throw new Error('Cannot send'); }; }")
         for _ in range(2):
             page.get_by_role("button", name="Refresh").first.click()
@@ -159,7 +159,7 @@ def test_the_focus_is_kept(db: dn.Client, open_view: Callable[..., Page]) -> Non
         page.keyboard.press("Enter")
         page.wait_for_timeout(400)
         assert focused(page).rstrip(" ↑↓0123456789") == before.rstrip(" ↑↓0123456789")
-    # Within an opened row too, when the list is read again.
+    # In an expanded row too, when the list is refreshed.
     page.locator(".dn-row").first.press("Enter")
     page.locator(".dn-opened .dn-facts button").first.focus()
     assert focused(page) == "Copy the ID"
@@ -180,7 +180,7 @@ def test_a_plan_that_is_not_visible_is_not_confirmed(
         confirm = page.locator(".dn-confirm")
         confirm.wait_for()
         assert confirm.is_enabled()
-        # Another plan is under way: what stands there is not what would be done.
+        # While another plan is loading, the plan that is shown is out of date.
         page.evaluate("window.model.holding = 'plan'")
         page.get_by_label("include children").check()
         page.wait_for_function("window.model.held.length === 1")
@@ -189,7 +189,7 @@ def test_a_plan_that_is_not_visible_is_not_confirmed(
         assert "apply" not in page.evaluate("window.model.sent.map((one) => one.kind)")
         page.evaluate("window.model.release()")
         page.wait_for_function("!document.querySelector('.dn-confirm').disabled")
-        # A plan that arrives after all was dropped is not shown.
+        # A plan that arrives after it was discarded is not shown.
         page.evaluate("window.model.holding = 'plan'")
         page.get_by_label("include children").uncheck()
         page.wait_for_function("window.model.held.length === 1")
@@ -197,7 +197,7 @@ def test_a_plan_that_is_not_visible_is_not_confirmed(
         page.evaluate("window.model.release()")
         page.wait_for_timeout(100)
         assert page.locator(".dn-plan").is_hidden()
-        # Confirmed twice at once, done once.
+        # Two confirmations at once apply the plan once.
         page.get_by_role("button", name="Cancel 2").click()
         confirm.wait_for()
         page.evaluate("() => [1, 2].forEach(() => document.querySelector('.dn-confirm').click())")
@@ -218,7 +218,7 @@ def test_a_double_click_neither_confirms_a_plan_nor_closes_a_receipt(
         confirm.wait_for()
         page.keyboard.press("Enter")
         assert "apply" not in page.evaluate("window.model.sent.map((one) => one.kind)")
-        # From what is to be read, the confirmation is the next stop.
+        # From the plan, Tab moves to the confirmation.
         page.keyboard.press("Tab")
         assert focused(page) == confirm.inner_text()
         page.get_by_role("button", name="Discard").press("Enter")
@@ -251,7 +251,7 @@ def test_a_plan_fits_a_narrow_cell(database_copy: Path, open_view: Callable[...,
         receipt = page.locator(".dn-plan[aria-label^=Receipt]")
         receipt.wait_for()
         assert rows.evaluate("(rows) => rows.scrollWidth <= rows.clientWidth")
-        # Here is nowhere to show the new run.
+        # This view cannot show the fork.
         assert receipt.get_by_title("click-").count() == 1
         assert receipt.locator(".dn-link").count() == 0
 
@@ -326,7 +326,7 @@ def test_a_timeline_is_drawn_for_the_available_width(
     page.get_by_role("tab", name="Timeline").click()
 
     def timeline_size() -> tuple[float, float]:
-        """How wide it is, and how much larger than it was drawn."""
+        """Return the width of the timeline, and its scale."""
         page.wait_for_timeout(500)
         found = page.locator(".dn-picture > .dn-svg-view > svg").evaluate(
             "(svg) => [svg.clientWidth, svg.clientWidth / svg.viewBox.baseVal.width]"
@@ -408,7 +408,7 @@ def test_a_closed_comparison_does_not_reopen(db: dn.Client, open_view: Callable[
         page.wait_for_function("window.model.held.length === 1")
 
     def release_answer() -> None:
-        """Let the answer come; what is asked after it has been answered shows that it came."""
+        """Release the answer; a later question that is answered shows that it was received."""
         page.evaluate("window.model.release()")
         page.get_by_label("Find in this run").fill("charge")
         page.locator(".dn-search-results", has_text="charge").wait_for()
@@ -533,7 +533,7 @@ def test_long_names_fit_a_narrow_page_and_every_control_has_a_label(
         assert page.evaluate(UNLABELED) == []
         wide, width = page.evaluate(PAGE_WIDTHS)
         assert wide <= width
-        # What was rendered and closed hears nothing more.
+        # A closed view has no listeners.
         page.evaluate("window.close()")
         assert page.evaluate("window.model.heard.length") == 0
 
@@ -560,8 +560,8 @@ def test_the_fallback_is_shown_without_a_kernel_only(
     )
     widget = db.controls("checkout-5-bad")
     widget._ipython_display_()
-    # As Voilà and nbconvert write it. What nbconvert fetches from the network draws the view, but
-    # no kernel answers it.
+    # As Voilà and nbconvert write it. In the page of nbconvert the view is drawn, but no kernel
+    # answers it.
     as_written = f"""
         <div class="jp-OutputArea-child"><div class="jupyter-widgets jp-OutputArea-output">
           <script type="application/vnd.jupyter.widget-view+json">{{}}</script>

@@ -63,8 +63,10 @@ export class Actions {
     this.forbidden = forbidden;
     /** @type {readonly string[]} */
     this.ids = [];
-    /** What the buttons were last asked about; null: they must be asked again. */
-    /** @type {string | null} */
+    /**
+     * What the buttons were last asked about; null: they must be asked again.
+     * @type {string | null}
+     */
     this.subject = null;
     /** @type {Action} */
     this.action = "cancel";
@@ -138,7 +140,7 @@ export class Actions {
     if (!plan) return;
     this.targets ??= await this.ask("targets", {});
     if (turn !== this.turn) return;
-    const ready = plan.counts.do ?? 0;
+    const ready = plan.counts.ready ?? 0;
     const confirm = button(`${capitalize(action)} ${pluralize(ready, "workflow")}`, null,
       () => this.apply(confirm, plan.key), { class: "dn-button dn-confirm", disabled: !ready });
     this.confirm = confirm;
@@ -163,7 +165,7 @@ export class Actions {
 
   /** @param {string} outcome */
   describe(outcome) {
-    return outcome === "do" ? ACTIONS[this.action].planned : OUTCOMES[outcome]?.label ?? outcome;
+    return outcome === "ready" ? ACTIONS[this.action].planned : OUTCOMES[outcome]?.label ?? outcome;
   }
 
   /** @param {Record<string, number>} counts */
