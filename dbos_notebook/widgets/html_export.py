@@ -17,6 +17,7 @@ from dbos_notebook.drawing.graph_svg import draw
 from dbos_notebook.errors import GraphvizNotFoundError
 from dbos_notebook.graphs.intervals import Spans
 from dbos_notebook.html import environment
+from dbos_notebook.status import status_css
 from dbos_notebook.widgets import bundle, details, serialize
 from dbos_notebook.widgets.messages import (
     Answer,
@@ -82,7 +83,10 @@ def _render(template: str, **values: object) -> str:
         _templates()
         .get_template(template)
         .render(
-            style=bundle.style("static"), read_at=_utc(now), now=now.timestamp() * 1000, **values
+            style=bundle.style("static") + status_css('.dn-static [data-status="{}"]'),
+            read_at=_utc(now),
+            now=now.timestamp() * 1000,
+            **values,
         )
     )
 
