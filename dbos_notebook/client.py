@@ -881,7 +881,7 @@ class Client:
         open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
         hide: Iterable[str] = (),
         theme: Theme = "auto",
-        critical_path: bool = True,
+        critical_path: bool = False,
         children: bool = True,
         depth: int | None = None,
     ) -> Picture:
@@ -900,7 +900,7 @@ class Client:
         open
             The groups to show unfolded: see ``graphs.fold``.
         hide
-            Operations to leave out, such as "set_event", or "bookkeeping".
+            Operations to leave out, such as "set_event", or "system".
         theme
             "light", "dark", or "auto": what the reader prefers. A PNG is light then.
         critical_path
@@ -915,7 +915,7 @@ class Client:
         Examples
         --------
         >>> db = dbos_notebook.connect(example_database)
-        >>> print(db.timeline("checkout-1", depth=0, hide="bookkeeping").text[:8])
+        >>> print(db.timeline("checkout-1", depth=0, hide="system").text[:8])
         checkout
         """
         from dbos_notebook.drawing.timeline import timeline

@@ -239,7 +239,7 @@ class Workflow:
         if not runs.coarse or span is None or span.begun is None:
             return text.duration(duration)
         lasted = (span.ended - span.begun) / 1000
-        return text.duration(lasted, approximate=runs.to_the_second(self.id))
+        return text.duration(lasted, approximate=runs.is_approximate(self.id))
 
     def _waited(self, wait: pd.Timedelta) -> str:
         return text.duration(wait, approximate=self._runs.coarse)

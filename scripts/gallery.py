@@ -26,18 +26,20 @@ ORIGINAL, FORK = "order-0-1.0-0006", "fork-of-order-0-1.0-0006"
 def pictures(gallery: dn.Client, shop: dn.Client) -> dict[str, Callable[[], dn.Picture]]:
     """Return the function that draws each picture, by the name of its file."""
 
-    def comparison() -> dn.Picture:
-        original, fork = (shop.graph(key, load_output=True) for key in (ORIGINAL, FORK))
-        return dn.draw(graphs.compare(original, fork).graph, hide=["stream"])
+    def compared() -> dn.Picture:
+        original, fork = (shop.graph(each, load_output=True) for each in (ORIGINAL, FORK))
+        return dn.draw(graphs.compare(original, fork), hide=["stream"])
 
     return {
         "failure": lambda: dn.draw(gallery.graph("order-17")),
-        "failure-timeline": lambda: gallery.timeline("order-17"),
+        "failure-timeline": lambda: gallery.timeline("order-17", critical_path=True),
         "concurrency": lambda: dn.draw(gallery.graph("report-march"), critical_path=True),
-        "concurrency-timeline": lambda: gallery.timeline("report-march", theme="dark"),
+        "concurrency-timeline": lambda: gallery.timeline(
+            "report-march", theme="dark", critical_path=True
+        ),
         "folded": lambda: dn.draw(gallery.graph("import-march")),
-        "folded-timeline": lambda: gallery.timeline("import-march"),
-        "fork": comparison,
+        "folded-timeline": lambda: gallery.timeline("import-march", critical_path=True),
+        "fork": compared,
         "running-timeline": lambda: shop.timeline("unpaid-0-1.0-0001"),
     }
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dbos_notebook.database.location import ENVIRONMENT_VARIABLE, locate
 from dbos_notebook.demo.runner import run
-from dbos_notebook.demo.workload import SMALLEST
+from dbos_notebook.demo.workload import MIN_WORKFLOWS
 from dbos_notebook.errors import LocationError, MissingPackageError, OutputError
 
 NOTEBOOK_DIRECTORY = "dbos_notebooks"
@@ -60,8 +60,8 @@ def demo(database: str, workflows: int = 200, seed: int = 0, *, force: bool = Fa
     int
         The exit status.
     """
-    if workflows < SMALLEST:
-        raise LocationError(f"--workflows {workflows} is too few. Use at least {SMALLEST}.")
+    if workflows < MIN_WORKFLOWS:
+        raise LocationError(f"--workflows {workflows} is too few. Use at least {MIN_WORKFLOWS}.")
     # disable=None: a progress bar on a terminal, nothing in a pipe.
     with tqdm(total=workflows, unit=" workflows", disable=None) as bar:
 

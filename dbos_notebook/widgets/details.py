@@ -112,7 +112,7 @@ def node_details(store: Store, run: RunData, key: NodeKey, view: ViewOptions) ->
     """Return the details of a node of a run's graph, or of a group of its folded graph."""
     if isinstance(key, str):
         return {"kind": "workflow", **workflow_details(store, key)}
-    folded = run.picture(view).shown
+    folded = run.picture(view).graph
     if folded is not None and key in folded and folded.nodes[key]["kind"] == "group":
         return _group_details(run, folded.nodes[key], key)
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):

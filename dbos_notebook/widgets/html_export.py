@@ -152,7 +152,7 @@ def run(store: Store, data: RunData) -> str:
         "run.html.j2",
         location=str(store.location),
         row=data.row,
-        took=data.times.took(data.workflow_id),
+        took=data.times.duration(data.workflow_id),
         forks=data.forks,
         image=image,
         alt=f"Execution graph of {data.workflow_id}",
@@ -193,7 +193,7 @@ def record(store: Store, data: RunData) -> RecordedRun:
         critical = timed and kind == "timeline"
         view: dict[str, Any] = {"picture": kind, "open": [], "critical": critical}
         pictures[_json([kind])] = data.picture_message(view)
-        folded = data.picture(view).shown
+        folded = data.picture(view).graph
         nodes = {} if folded is None else folded.nodes
         keys = [key for key, node in nodes.items() if node["kind"] == "group"]
         for key in keys[:MAX_OPENED_GROUPS]:

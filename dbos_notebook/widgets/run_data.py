@@ -17,7 +17,7 @@ from dbos_notebook import text
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.drawing.diagram import short_id
 from dbos_notebook.drawing.graph_svg import draw
-from dbos_notebook.drawing.timeline import WIDE, timeline
+from dbos_notebook.drawing.timeline import DEFAULT_WIDTH, timeline
 from dbos_notebook.graphs import build
 from dbos_notebook.graphs.intervals import Times
 from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES
@@ -111,7 +111,7 @@ class RunData:
                 session, store.queries, workflow_id, depth=None, forks=False, load_output=False
             )
             forks = read_forks(store, session, workflow_id)
-        graph = build.graph_of(rows, workflow_id, str(store.location))
+        graph = build.build_graph(rows, workflow_id, str(store.location))
         frame = rows.workflows
         (row,) = serialize.workflow_rows(frame[frame["workflow_id"] == workflow_id])
         return cls(workflow_id, graph, row, forks)
@@ -145,7 +145,7 @@ class RunData:
         return self._cached_picture(
             "timeline" if view.get("picture") == "timeline" else "graph",
             tuple(str(name) for name in view.get("open") or ()),
-            ("bookkeeping",) if view.get("hide") else (),
+            ("system",) if view.get("hide") else (),
             direction if direction in DIRECTIONS else "auto",
             int(view.get("room") or 0),
             critical=bool(view.get("critical")),
@@ -173,7 +173,7 @@ class RunData:
                 hide=hide,
                 theme="light",
                 critical_path=critical,
-                width=min(max(room, smallest), largest) if room else WIDE,
+                width=min(max(room, smallest), largest) if room else DEFAULT_WIDTH,
             )
         elif direction == "auto" and room:
             # From left to right where the view is wide enough, or nearly.
@@ -197,7 +197,7 @@ class RunData:
     def picture_message(self, view: ViewOptions) -> PictureMessage:
         """Draw the run; return the SVG with the nodes and edges that are in it."""
         picture = self.picture(view)
-        folded = picture.shown
+        folded = picture.graph
         if folded is None:
             return {"svg": picture.svg, "nodes": [], "edges": []}
         keys = dict.fromkeys(picture.nodes.values())
@@ -212,7 +212,7 @@ class RunData:
         opened = [str(name) for name in view.get("open") or ()]
         ancestors = self._ancestors(key)
         for _ in range(len(ancestors) + 12):
-            folded = self.picture({**view, "open": opened}).shown
+            folded = self.picture({**view, "open": opened}).graph
             if folded is None or key in folded:
                 break
             group_of = {
@@ -251,7 +251,7 @@ class RunData:
             "failures": failures[:MAX_FAILURES],
             "more_failures": max(0, len(failures) - MAX_FAILURES),
             "counts": self._counts(),
-            "took": self.times.took(self.workflow_id),
+            "took": self.times.duration(self.workflow_id),
             "unstarted": self.times.unstarted(self.workflow_id),
             "active": self.active,
         }
@@ -299,7 +299,7 @@ class RunData:
     def _with_duration(self, summary: NodeSummary) -> NodeSummary:
         """Add the duration of a workflow as its picture shows it, which the steps may refine."""
         if summary["kind"] == "workflow" and "duration" in summary and summary["key"] in self.graph:
-            summary["took"] = self.times.took(summary["key"])
+            summary["took"] = self.times.duration(summary["key"])
         return summary
 
     def search(self, query: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The demo makes what it says: the same shape twice, every status, and clear refusals."""
+"""The demo: deterministic results, every status, and clear errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_status_occurs(small: Path) -> None:
 
 
 def test_the_same_run_is_refused_a_second_time(small: Path) -> None:
-    with pytest.raises(demo.DemoError, match="already holds a demo run with seed 3"):
+    with pytest.raises(demo.DemoError, match="already contains a demo run with seed 3"):
         demo.run(small, workflows=20, seed=3)
 
 

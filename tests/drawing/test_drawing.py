@@ -118,7 +118,9 @@ def test_a_workflow_whose_own_code_failed() -> None:
         on_failing_path=True,
     )  # fmt: skip
     sample.step("w", 1, "price", 0, 0.5)
-    assert "no step failed: the code of order did — KeyError: 'sku'" in texts(dn.draw(sample.graph))
+    assert "failed in the code of order, not in a step — KeyError: 'sku'" in texts(
+        dn.draw(sample.graph)
+    )
 
 
 @pytest.mark.parametrize("status", ["ENQUEUED", "DELAYED"])
@@ -270,10 +272,10 @@ def test_a_dot_that_fails_or_hangs_is_an_error(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     program.write_text("#!/bin/sh\necho out of memory >&2; exit 3\n")
     program.chmod(0o755)
-    with pytest.raises(dn.PictureError, match="failed with 3: out of memory"):
+    with pytest.raises(dn.PictureError, match="failed with exit status 3: out of memory"):
         _ = dn.draw(sample_graphs.failing()).svg
     program.write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(layout, "PATIENCE", 0.3)
+    monkeypatch.setattr(layout, "TIMEOUT_SECONDS", 0.3)
     begun = time.monotonic()
     with pytest.raises(dn.PictureError, match="stopped after"):
         _ = dn.draw(sample_graphs.failing()).svg
@@ -324,10 +326,10 @@ def test_every_status_is_readable_without_colour() -> None:
 
 
 def contrast(one: str, two: str) -> float:
-    """Return the contrast of two colours as WCAG reckons it."""
+    """Return the contrast of two colors as WCAG reckons it."""
 
-    def light(colour: str) -> float:
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    def light(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -422,7 +424,7 @@ def test_a_large_layout_runs_in_a_subprocess(monkeypatch: pytest.MonkeyPatch) ->
     picture = dn.draw(graph, fold=None)
     assert set(picture.nodes.values()) == set(graph)
     with monkeypatch.context() as patch:
-        patch.setattr(layout, "PATIENCE", 0.01)
+        patch.setattr(layout, "TIMEOUT_SECONDS", 0.01)
         with pytest.raises(dn.PictureError, match="stopped after"):
             _ = dn.draw(graph, fold=None).svg
 

@@ -15,7 +15,7 @@ from sample_rows import at, frame, frames, step, workflow
 
 import dbos_notebook as dn
 from dbos_notebook import graphs
-from dbos_notebook.graphs import execution_graph, plain
+from dbos_notebook.graphs import execution_graph, to_serializable
 
 
 def kinds(graph: nx.DiGraph, kind: str) -> set[tuple[object, object]]:
@@ -317,7 +317,7 @@ HOSTILE = [
 def test_keys_stay_distinct_as_strings() -> None:
     hostile = ["w", '["w", 1]', '"[\\"w\\", 1]"', '"w"', "\x01", "\x02", "\ufffd"]
     graph = execution_graph(*frames(list(map(workflow, hostile)), [step("w", 1, 0, 1)]))
-    assert len(plain(graph)) == len(graph) == 8
+    assert len(to_serializable(graph)) == len(graph) == 8
 
 
 def test_hostile_names_are_kept_and_can_be_written(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_hostile_names_are_kept_and_can_be_written(tmp_path: Path) -> None:
     ]
     graph = execution_graph(frame(workflows, "workflows"), frame(steps, "steps"))
     assert [name for _, name in graph.nodes("name")][::2] == HOSTILE
-    flat = plain(graph)
+    flat = to_serializable(graph)
     assert len(flat) == len(graph) == 2 * len(HOSTILE)
     assert next(name for _, name in flat.nodes("name")) == HOSTILE[0]
     nx.write_graphml(flat, tmp_path / "graph.xml")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sample_rows import frame, frames, step, workflow
 
 import dbos_notebook as dn
-from dbos_notebook.graphs import Comparison, compare, execution_graph, fold, plain
-from dbos_notebook.graphs.comparison import aligned
+from dbos_notebook.graphs import Comparison, compare, execution_graph, fold, to_serializable
+from dbos_notebook.graphs.comparison import align
 
 
 def run(name: str, *steps: dict[str, Any], **values: Any) -> nx.DiGraph:
@@ -141,7 +141,7 @@ def test_a_step_of_another_version_is_unmatched() -> None:
     row = comparison.frame.iloc[4]
     assert row["duration_difference"] == pd.Timedelta("40ms")
     assert (row["depth"], row["kind"], row["name"]) == (1, "step", "c")
-    nx.node_link_data(plain(graph))
+    nx.node_link_data(to_serializable(graph))
 
 
 def test_slower_steps_need_tolerance_and_at_least() -> None:
@@ -195,7 +195,7 @@ def test_incomparable_graphs_are_an_error(talk: dn.Client) -> None:
 )
 def test_alignment_keeps_every_node_and_their_order(first: list[str], second: list[str]) -> None:
     ones, others = dict(enumerate(first)), dict(enumerate(second))
-    found = list(aligned(ones, others))
+    found = list(align(ones, others))
     mine = [one for one, _ in found if one is not None]
     theirs = [other for _, other in found if other is not None]
     assert mine == list(ones)

@@ -17,7 +17,7 @@ from sample_rows import at, frame, frames, step, workflow
 
 import dbos_notebook as dn
 from dbos_notebook.graphs import critical_path, execution_graph, fold, self_time
-from dbos_notebook.graphs.critical_path import drawn_critical_path
+from dbos_notebook.graphs.critical_path import critical_path_intervals
 
 COLUMNS = ["node", "workflow_id", "function_id", "name", "part", "start", "end", "duration"]
 
@@ -161,7 +161,7 @@ def test_a_gap_before_the_first_recorded_step_is_not_own_code() -> None:
         ("before", 100), ("step", 200), ("unknown", 100), ("step", 100), ("unknown", 7500),
     ]  # fmt: skip
     assert "c" not in self_time(graph)["node"].tolist()
-    drawn = drawn_critical_path(graph)
+    drawn = critical_path_intervals(graph)
     assert all(end - start < 1 for node, start, end in drawn if "c" in node)
 
 

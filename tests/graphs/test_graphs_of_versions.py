@@ -118,7 +118,7 @@ def test_sleeps_have_their_wake_time(client: dn.Client, every_graph: dict[str, n
 
 def test_graphs_survive_writing_and_reading(every_graph: dict[str, nx.DiGraph]) -> None:
     for root, graph in every_graph.items():
-        flat = graphs.plain(graph)
+        flat = graphs.to_serializable(graph)
         assert len(flat) == len(graph)
         text = json.dumps(nx.node_link_data(flat, edges="edges"))
         same(nx.node_link_graph(json.loads(text), edges="edges"), flat)
