@@ -79,16 +79,12 @@ def _row_duration(row: WorkflowMessage) -> str:
 
 def _render(template: str, **values: object) -> str:
     now = dt.datetime.now(dt.UTC)
-    return (
-        _templates()
-        .get_template(template)
-        .render(
-            style=bundle.style("static") + status_css('.dn-static [data-status="{}"]'),
-            read_at=_utc(now),
-            now=now.timestamp() * 1000,
-            **values,
-        )
-    )
+    values |= {
+        "style": bundle.style("static") + status_css('.dn-static [data-status="{}"]'),
+        "read_at": _utc(now),
+        "now": round(now.timestamp() * 1000),
+    }
+    return _templates().get_template(template).render(values)
 
 
 def page(title: str, parts: list[str]) -> str:
