@@ -1,4 +1,4 @@
-"""One workflow: what it holds, what it leads to, and how it shows itself."""
+"""``Workflow``: its values, its relatives and its representations."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_a_workflow_leads_to_steps_children_and_forks(db: dn.Client) -> None:
 
 
 def test_streams_and_messages_are_those_of_the_tables(shop: dn.Client) -> None:
-    written = shop.streams(limit=None)
-    one = written["workflow_id"].iloc[0]
-    mine = written[written["workflow_id"] == one]
-    flow = shop.workflow(one)
-    assert sum(map(len, flow.streams.values())) == len(mine)
-    told = shop.messages(limit=None)["workflow_id"].iloc[0]
-    assert len(shop.workflow(told).messages) > 0
+    stream_rows = shop.streams(limit=None)
+    writer_id = stream_rows["workflow_id"].iloc[0]
+    own_rows = stream_rows[stream_rows["workflow_id"] == writer_id]
+    flow = shop.workflow(writer_id)
+    assert sum(map(len, flow.streams.values())) == len(own_rows)
+    receiver_id = shop.messages(limit=None)["workflow_id"].iloc[0]
+    assert len(shop.workflow(receiver_id).messages) > 0
 
 
 def test_a_workflow_draws_its_timeline(db: dn.Client) -> None:
@@ -86,10 +86,10 @@ def test_dir_and_repr_of_a_workflow(db: dn.Client) -> None:
 def hostile(corpus_sqlite: Callable[[str], Path]) -> Iterator[dn.Client]:
     path = corpus_sqlite("3.4.0")
     connection = sqlite3.connect(path)
-    evil = "<img src=x onerror=alert(1)>"
+    markup = "<img src=x onerror=alert(1)>"
     with connection:
-        connection.execute("UPDATE workflow_status SET name = ?, queue_name = ?", [evil, evil])
-        connection.execute("UPDATE operation_outputs SET function_name = ?", [evil])
+        connection.execute("UPDATE workflow_status SET name = ?, queue_name = ?", [markup, markup])
+        connection.execute("UPDATE operation_outputs SET function_name = ?", [markup])
         connection.execute("UPDATE workflow_output SET output = ?", ['"</details><script>"'])
         connection.execute("UPDATE workflow_input SET inputs = ?", ["not a payload"])
     connection.close()
@@ -130,7 +130,7 @@ def test_errors_by_class(db: dn.Client) -> None:
 
 
 def test_errors_of_long_and_short_listings_are_the_same(shop: dn.Client) -> None:
-    # A long one has its errors from a query of their own.
+    # A long listing reads errors with a query of their own.
     short = shop.workflows(limit=1_000)[["workflow_id", "error_type", "error_message"]]
     long = shop.workflows(limit=None)[["workflow_id", "error_type", "error_message"]]
     assert short["error_type"].notna().sum() > 0

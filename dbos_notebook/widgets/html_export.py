@@ -17,6 +17,7 @@ from dbos_notebook.drawing.graph_svg import draw
 from dbos_notebook.errors import GraphvizNotFoundError
 from dbos_notebook.graphs.intervals import Spans
 from dbos_notebook.html import environment
+from dbos_notebook.status import status_css
 from dbos_notebook.widgets import bundle, details, serialize
 from dbos_notebook.widgets.messages import (
     Answer,
@@ -78,13 +79,12 @@ def _row_duration(row: WorkflowMessage) -> str:
 
 def _render(template: str, **values: object) -> str:
     now = dt.datetime.now(dt.UTC)
-    return (
-        _templates()
-        .get_template(template)
-        .render(
-            style=bundle.style("static"), read_at=_utc(now), now=now.timestamp() * 1000, **values
-        )
-    )
+    values |= {
+        "style": bundle.style("static") + status_css('.dn-static [data-status="{}"]'),
+        "read_at": _utc(now),
+        "now": round(now.timestamp() * 1000),
+    }
+    return _templates().get_template(template).render(values)
 
 
 def page(title: str, parts: list[str]) -> str:

@@ -19,7 +19,7 @@ def status(db: dn.Client, workflow_id: str) -> str:
 
 
 def only(receipt: dn.Receipt) -> dict[str, str]:
-    """Return the one row of a receipt."""
+    """Return the workflow_id row of a receipt."""
     (row,) = receipt.to_frame().to_dict("records")
     return row
 
@@ -27,19 +27,19 @@ def only(receipt: dn.Receipt) -> dict[str, str]:
 def test_cancel_stops_at_the_next_step_and_resume_continues_after_the_last(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("three")
-    live.send("v1", "start", name="three", ids=[one], args=[one])
-    until(lambda: live.effects(one)[f"held-{one}"], "the second step runs")
-    row = only(live_db.cancel(one))
+    workflow_id = unique_id("three")
+    live.send("v1", "start", name="three", ids=[workflow_id], args=[workflow_id])
+    until(lambda: live.effects(workflow_id)[f"held-{workflow_id}"], "the second step runs")
+    row = only(live_db.cancel(workflow_id))
     assert (row["outcome"], row["status_before"], row["status_after"]) == (
         "done",
         "PENDING",
         "CANCELLED",
     )
-    live.open(one)
-    row = only(live_db.resume(one))
+    live.open(workflow_id)
+    row = only(live_db.resume(workflow_id))
     assert row["outcome"] == "done"
-    assert live_db.wait(one, timeout=20)["status"].tolist() == ["SUCCESS"]
+    assert live_db.wait(workflow_id, timeout=20)["status"].tolist() == ["SUCCESS"]
     # DBOS records nothing of what it has cancelled: the step that ran then runs again, and only it.
     assert live.effects(workflow_id) == {"a": 1, f"held-{workflow_id}": 2, "b": 1, "c": 1}
 
@@ -84,51 +84,51 @@ def test_resume_starts_an_enqueued_or_delayed_workflow_at_once(
 def test_cancel_with_children_lists_each_cancelled_child(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("parent")
-    live.send("v1", "start", name="parent", ids=[one], args=[one])
-    until(lambda: live.effects(f"{one}-2")[f"held-{one}"], "the child runs")
-    plan = live_db.cancel(one, cancel_children=True, plan=True)
-    assert plan.to_frame()["workflow_id"].tolist() == [one, f"{one}-2"]
+    workflow_id = unique_id("parent")
+    live.send("v1", "start", name="parent", ids=[workflow_id], args=[workflow_id])
+    until(lambda: live.effects(f"{workflow_id}-2")[f"held-{workflow_id}"], "the child runs")
+    plan = live_db.cancel(workflow_id, cancel_children=True, plan=True)
+    assert plan.to_frame()["workflow_id"].tolist() == [workflow_id, f"{workflow_id}-2"]
     receipt = plan.apply()
     assert receipt.counts["done"] == 2
-    assert {status(live_db, one), status(live_db, f"{one}-2")} == {"CANCELLED"}
-    live.open(one)
+    assert {status(live_db, workflow_id), status(live_db, f"{workflow_id}-2")} == {"CANCELLED"}
+    live.open(workflow_id)
 
 
 def test_a_fork_copies_earlier_steps_and_runs_on_the_chosen_version(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("rich")
-    live.send("v1", "run", name="rich", ids=[one])
-    receipt = live_db.fork(one, "failed", application_version="v2", key="rich again")
+    workflow_id = unique_id("rich")
+    live.send("v1", "run", name="rich", ids=[workflow_id])
+    receipt = live_db.fork(workflow_id, "failed", application_version="v2", key="rich again")
     new = only(receipt)["new_workflow_id"]
     assert new.startswith("rich-again-")
     (row,) = receipt.wait(timeout=20).to_dict("records")
     assert (row["status"], row["app_version"], row["forked_from"]) == ("SUCCESS", "v2", workflow_id)
     assert live.effects(new) == {"b": 1, "c": 1}
     assert set(live.versions(new).values()) == {"v2"}
-    old, forked = live_db.steps(one), live_db.steps(new)
+    old, forked = live_db.steps(workflow_id), live_db.steps(new)
     assert forked["function_name"].tolist()[:3] == old["function_name"].tolist()[:3]
     assert (forked["started_at"][:3] == old["started_at"][:3]).all()
     assert live_db.events(new)["value"].tolist() == ["two"]
     assert live_db.streams(new)["value"].tolist()[:2] == ["first", "second"]
-    assert live_db.events(one)["value"].tolist() == ["one"]
+    assert live_db.events(workflow_id)["value"].tolist() == ["workflow_id"]
 
 
 def test_the_same_key_makes_one_fork(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("rich")
-    live.send("v1", "run", name="rich", ids=[one])
+    workflow_id = unique_id("rich")
+    live.send("v1", "run", name="rich", ids=[workflow_id])
     for number in range(3):
-        row = only(live_db.fork(one, "failed", application_version="v2", key="twice"))
+        row = only(live_db.fork(workflow_id, "failed", application_version="v2", key="twice"))
         assert row["outcome"] == ("unchanged" if number else "done")
     assert row["detail"].startswith(f"already forked as {row['new_workflow_id']}, which is ")
-    assert len(live_db.workflows(forked_from=one)) == 1
+    assert len(live_db.workflows(forked_from=workflow_id)) == 1
     # Another key, or another step, is another fork.
-    other = only(live_db.fork(one, "first", application_version="v2", key="twice"))
+    other = only(live_db.fork(workflow_id, "first", application_version="v2", key="twice"))
     assert other["outcome"] == "done"
-    assert len(live_db.workflows(forked_from=one)) == 2
+    assert len(live_db.workflows(forked_from=workflow_id)) == 2
 
 
 def test_twenty_concurrent_forks_with_one_key_make_one_fork(
@@ -174,18 +174,18 @@ def test_twenty_concurrent_forks_with_one_key_make_one_fork(
 def test_a_stale_plan_is_not_applied(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one, two = unique_id("three"), unique_id("leaf")
-    live.send("v1", "start", name="three", ids=[one], args=[one])
+    workflow_id, two = unique_id("three"), unique_id("leaf")
+    live.send("v1", "start", name="three", ids=[workflow_id], args=[workflow_id])
     live.send("v1", "run", name="leaf", ids=[two], args=[1])
-    until(lambda: live.effects(one)[f"held-{one}"], "it runs")
-    cancel = live_db.cancel(one, plan=True)
+    until(lambda: live.effects(workflow_id)[f"held-{workflow_id}"], "it runs")
+    cancel = live_db.cancel(workflow_id, plan=True)
     assert cancel.items[0].verdict == "ready"
-    live.open(one)
-    live_db.wait(one, timeout=20)
+    live.open(workflow_id)
+    live_db.wait(workflow_id, timeout=20)
     row = only(cancel.apply())
     assert row["outcome"] == "unchanged"
     assert row["detail"] == "it has finished: SUCCESS (when it was planned: PENDING)"
-    # And one that has been deleted meanwhile.
+    # And workflow_id that has been deleted meanwhile.
     fork = live_db.fork(two, "failed", plan=True)
     live_db.delete(two, confirm=True)
     assert only(fork.apply())["outcome"] == "not_found"
@@ -194,19 +194,19 @@ def test_a_stale_plan_is_not_applied(
 def test_rewind_runs_the_same_workflow_again(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("rich")
-    live.send("v1", "run", name="rich", ids=[one])
-    receipt = live_db.rewind(one, "fragile", application_version="v2")
+    workflow_id = unique_id("rich")
+    live.send("v1", "run", name="rich", ids=[workflow_id])
+    receipt = live_db.rewind(workflow_id, "fragile", application_version="v2")
     assert only(receipt)["outcome"] == "done"
     assert receipt.wait(timeout=20)["status"].tolist() == ["SUCCESS"]
-    assert live.effects(one) == {"a": 1, "b": 2, "c": 1}
-    assert live_db.events(one)["value"].tolist() == ["two"]
+    assert live.effects(workflow_id) == {"a": 1, "b": 2, "c": 1}
+    assert live_db.events(workflow_id)["value"].tolist() == ["two"]
 
 
 def test_delays_attributes_and_deletion(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one, done = unique_id("delayed"), unique_id("three")
+    workflow_id, done = unique_id("delayed"), unique_id("three")
     live.send(
         "v2",
         "delay",
@@ -216,29 +216,31 @@ def test_delays_attributes_and_deletion(
         attributes={"tenant": "a", "tier": 1},
     )
     live.send("v2", "run", name="three", ids=[done])
-    row = only(live_db.set_delay(one, until="2035-01-01T00:00:00Z"))
+    row = only(live_db.set_delay(workflow_id, until="2035-01-01T00:00:00Z"))
     assert row["outcome"] == "done"
-    assert str(live_db.workflows(one)["delay_until"].iloc[0]) == "2035-01-01 00:00:00+00:00"
-    assert only(live_db.set_delay(one, until="2035-01-01T00:00:00Z"))["outcome"] == "unchanged"
+    assert str(live_db.workflows(workflow_id)["delay_until"].iloc[0]) == "2035-01-01 00:00:00+00:00"
+    assert (
+        only(live_db.set_delay(workflow_id, until="2035-01-01T00:00:00Z"))["outcome"] == "unchanged"
+    )
     assert only(live_db.set_delay(done, 5))["detail"].startswith("only a DELAYED workflow")
-    assert only(live_db.set_attributes(one, {"tier": 2}, merge=True))["outcome"] == "done"
-    assert live_db.workflows(one)["attributes"].iloc[0] == {"tenant": "a", "tier": 2}
-    assert "removes tenant" in only(live_db.set_attributes(one, {"tier": 3}))["detail"]
-    assert live_db.workflows(one)["attributes"].iloc[0] == {"tier": 3}
+    assert only(live_db.set_attributes(workflow_id, {"tier": 2}, merge=True))["outcome"] == "done"
+    assert live_db.workflows(workflow_id)["attributes"].iloc[0] == {"tenant": "a", "tier": 2}
+    assert "removes tenant" in only(live_db.set_attributes(workflow_id, {"tier": 3}))["detail"]
+    assert live_db.workflows(workflow_id)["attributes"].iloc[0] == {"tier": 3}
     with pytest.raises(dn.ConfirmationError, match="delete would permanently remove 1"):
-        live_db.delete(one)
-    assert only(live_db.delete(one, confirm=True))["outcome"] == "done"
-    assert status(live_db, one) == "none"
-    assert live_db.steps([one]).empty
+        live_db.delete(workflow_id)
+    assert only(live_db.delete(workflow_id, confirm=True))["outcome"] == "done"
+    assert status(live_db, workflow_id) == "none"
+    assert live_db.steps([workflow_id]).empty
 
 
 def test_a_delay_of_zero_starts_the_workflow(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("delayed")
-    live.send("v2", "delay", name="three", ids=[one], queue="free")
-    assert only(live_db.set_delay(one, 0))["outcome"] == "done"
-    assert live_db.wait(one, timeout=20)["status"].tolist() == ["SUCCESS"]
+    workflow_id = unique_id("delayed")
+    live.send("v2", "delay", name="three", ids=[workflow_id], queue="free")
+    assert only(live_db.set_delay(workflow_id, 0))["outcome"] == "done"
+    assert live_db.wait(workflow_id, timeout=20)["status"].tolist() == ["SUCCESS"]
 
 
 def test_schedules_are_paused_resumed_triggered_backfilled_and_deleted(
@@ -307,12 +309,12 @@ def test_control_in_an_event_loop_and_in_a_thread_emits_no_warning(
 def test_will_run_distinguishes_running_from_dead_executors(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("leaf")
-    live.send("v1", "run", name="leaf", ids=[one], args=[1])
+    workflow_id = unique_id("leaf")
+    live.send("v1", "run", name="leaf", ids=[workflow_id], args=[1])
     live.send("v2", "run", name="three", ids=[unique_id("three")])
 
     def will_run(**options: str) -> str:
-        return str(live_db.fork(one, "failed", plan=True, **options).items[0].will_run)
+        return str(live_db.fork(workflow_id, "failed", plan=True, **options).items[0].will_run)
 
     assert will_run(application_version="v2").startswith("likely: version v2 was last active")
     assert will_run().startswith("likely: version v2 (the latest)")
@@ -321,7 +323,7 @@ def test_will_run_distinguishes_running_from_dead_executors(
     )
     assert "runs 1 at a time" in will_run(queue_name="busy")
     assert will_run(queue_name="nowhere").startswith("unknown")
-    receipt = live_db.fork(one, "failed", application_version="v9")
+    receipt = live_db.fork(workflow_id, "failed", application_version="v9")
     assert "unlikely" in only(receipt)["detail"]
     assert "wait for an executor" in repr(receipt)
     live_db.cancel(only(receipt)["new_workflow_id"])

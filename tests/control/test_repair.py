@@ -28,8 +28,8 @@ def test_repair_of_three_level_trees_repeats_no_succeeded_step(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
     ids = [unique_id("top") for _ in range(3)]
-    for number, one in enumerate(ids):
-        fail(live, "top", [one], [number])
+    for number, workflow_id in enumerate(ids):
+        fail(live, "top", [workflow_id], [number])
     failed = live_db.tree(ids)
     assert len(failed) == 9
     assert set(failed["status"]) == {"ERROR"}
@@ -69,11 +69,11 @@ def test_repair_of_three_level_trees_repeats_no_succeeded_step(
 def test_only_the_child_that_failed_is_repaired(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("pair")
-    fail(live, "pair", [one], [7])
+    workflow_id = unique_id("pair")
+    fail(live, "pair", [workflow_id], [7])
     before = live.effects()
-    receipt = live_db.repair(one, **V2)
-    assert receipt.to_frame()["workflow_id"].tolist() == [f"{one}-2", one]
+    receipt = live_db.repair(workflow_id, **V2)
+    assert receipt.to_frame()["workflow_id"].tolist() == [f"{workflow_id}-2", workflow_id]
     assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
     assert sum((live.effects() - before).values()) == 1
     new = receipt.to_frame()["new_workflow_id"].iloc[1]
@@ -83,28 +83,28 @@ def test_only_the_child_that_failed_is_repaired(
 def test_a_repeated_failure_stops_the_repair_and_another_key_retries(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("hopeless")
-    fail(live, "outer_hopeless", [one])
-    receipt = live_db.repair(one, **V2, timeout=30)
+    workflow_id = unique_id("hopeless")
+    fail(live, "outer_hopeless", [workflow_id])
+    receipt = live_db.repair(workflow_id, **V2, timeout=30)
     child, parent = receipt.to_frame().to_dict("records")
     assert child["outcome"] == "done"
     assert parent["outcome"] == "unchanged"
-    assert parent["detail"].startswith(f"its child {one}-2 failed again: ")
-    status = live_db.repair_status([one, f"{one}-2"])
+    assert parent["detail"].startswith(f"its child {workflow_id}-2 failed again: ")
+    status = live_db.repair_status([workflow_id, f"{workflow_id}-2"])
     assert status["state"].tolist() == ["unaddressed", "failed again"]
-    again = live_db.repair(one, **V2, timeout=30)
+    again = live_db.repair(workflow_id, **V2, timeout=30)
     assert "it failed again. Pass another key=… to try again" in again.to_frame()["detail"].iloc[0]
-    other = live_db.repair(one, **V2, key="second try", timeout=30)
+    other = live_db.repair(workflow_id, **V2, key="second try", timeout=30)
     assert other.to_frame()["outcome"].tolist() == ["done", "unchanged"]
 
 
 def test_a_child_that_is_not_awaited_does_not_block_its_parent(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("careless")
-    fail(live, "careless", [one], [1])
-    until(lambda: set(live_db.tree(one)["status"]) == {"ERROR"}, "the child has failed too")
-    receipt = live_db.repair(one, **V2, timeout=30)
+    workflow_id = unique_id("careless")
+    fail(live, "careless", [workflow_id], [1])
+    until(lambda: set(live_db.tree(workflow_id)["status"]) == {"ERROR"}, "the child has failed too")
+    receipt = live_db.repair(workflow_id, **V2, timeout=30)
     assert receipt.to_frame()["outcome"].tolist() == ["done", "done"]
     assert sorted(receipt.wait(timeout=30)["status"]) == ["ERROR", "SUCCESS"]
     assert live.effects(str(receipt.lines[1].new_workflow_id)) == {"careless1": 1}
@@ -113,9 +113,9 @@ def test_a_child_that_is_not_awaited_does_not_block_its_parent(
 def test_a_workflow_whose_body_raised_keeps_all_its_steps(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("body")
-    fail(live, "body_fails", [one])
-    receipt = live_db.repair(one, **V2)
+    workflow_id = unique_id("body")
+    fail(live, "body_fails", [workflow_id])
+    receipt = live_db.repair(workflow_id, **V2)
     assert receipt.wait(timeout=30)["status"].tolist() == ["SUCCESS"]
     assert not live.effects(receipt.lines[0].new_workflow_id)
 
@@ -123,43 +123,45 @@ def test_a_workflow_whose_body_raised_keeps_all_its_steps(
 def test_a_workflow_repaired_by_somebody_else_is_not_forked_again(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one, two = unique_id("leaf"), unique_id("top")
-    fail(live, "leaf", [one], [1])
-    fail(live, "top", [two], [2])
+    workflow_id, other_id = unique_id("leaf"), unique_id("top")
+    fail(live, "leaf", [workflow_id], [1])
+    fail(live, "top", [other_id], [2])
     by_hand = [
         live_db.fork(which, "failed", **V2).lines[0].new_workflow_id
-        for which in (one, f"{two}-2-2")
+        for which in (workflow_id, f"{other_id}-2-2")
     ]
     live_db.wait(by_hand, timeout=30)
-    receipt = live_db.repair([one, two], **V2)
+    receipt = live_db.repair([workflow_id, other_id], **V2)
     lines = {line.workflow_id: line for line in receipt.lines}
-    assert lines[workflow_id].outcome == lines[f"{two}-2-2"].outcome == "unchanged"
+    assert lines[workflow_id].outcome == lines[f"{other_id}-2-2"].outcome == "unchanged"
     assert lines[workflow_id].new_workflow_id == by_hand[0]
     # The tree's own parents take the fork that was there.
-    assert lines[two].outcome == lines[f"{two}-2"].outcome == "done"
+    assert lines[other_id].outcome == lines[f"{other_id}-2"].outcome == "done"
     assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
 
 
 def test_waiting_for_children_has_a_timeout_and_can_be_interrupted_and_continued(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("top")
-    fail(live, "top", [one], [5])
+    workflow_id = unique_id("top")
+    fail(live, "top", [workflow_id], [5])
     # Nobody runs v3 yet, so the deepest fork waits.
-    receipt = live_db.repair(one, application_version="v3", queue_name="free", timeout=0.3)
+    receipt = live_db.repair(workflow_id, application_version="v3", queue_name="free", timeout=0.3)
     assert receipt.to_frame()["outcome"].tolist() == ["done", "unchanged", "unchanged"]
     assert "had not finished after 0.3 s" in receipt.lines[1].detail
     assert "unlikely" in receipt.lines[0].detail
-    assert live_db.repair_status([f"{one}-2-2"])["state"].tolist() == ["in progress"]
+    assert live_db.repair_status([f"{workflow_id}-2-2"])["state"].tolist() == ["in progress"]
     begun = time.monotonic()
     thread = interrupt_when(lambda: time.monotonic() > begun + 1.5)
     with pytest.raises(dn.ControlInterrupt, match="to continue") as caught:
-        live_db.repair(one, application_version="v3", queue_name="free")
+        live_db.repair(workflow_id, application_version="v3", queue_name="free")
     thread.join()
     assert [line.outcome for line in caught.value.receipt.lines] == ["unchanged"] * 3
     live.start("v3")
     try:
-        receipt = live_db.repair(one, application_version="v3", queue_name="free", timeout=30)
+        receipt = live_db.repair(
+            workflow_id, application_version="v3", queue_name="free", timeout=30
+        )
         assert receipt.counts["done"] == 2
         assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
     finally:
@@ -169,9 +171,9 @@ def test_waiting_for_children_has_a_timeout_and_can_be_interrupted_and_continued
 def test_without_waiting_the_forked_parents_await_their_children(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("top")
-    fail(live, "top", [one], [6])
-    receipt = live_db.repair(one, **V2, wait=False)
+    workflow_id = unique_id("top")
+    fail(live, "top", [workflow_id], [6])
+    receipt = live_db.repair(workflow_id, **V2, wait=False)
     assert receipt.counts["done"] == 3
     assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
 
@@ -179,22 +181,22 @@ def test_without_waiting_the_forked_parents_await_their_children(
 def test_a_repaired_parent_covers_the_failures_below_it(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("top")
-    fail(live, "top", [one], [8])
-    forked = live_db.fork(one, "first", **V2)
+    workflow_id = unique_id("top")
+    fail(live, "top", [workflow_id], [8])
+    forked = live_db.fork(workflow_id, "first", **V2)
     forked.wait(timeout=30)
-    status = live_db.repair_status([one, f"{one}-2", f"{one}-2-2"])
+    status = live_db.repair_status([workflow_id, f"{workflow_id}-2", f"{workflow_id}-2-2"])
     assert status["state"].tolist() == ["repaired", "covered", "covered"]
     assert status["covered_by"].iloc[2] == forked.lines[0].new_workflow_id
     everything = live_db.repair_status()
-    assert one in set(everything["workflow_id"])
+    assert workflow_id in set(everything["workflow_id"])
 
 
 def test_two_concurrent_repairs_make_one_fork(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = unique_id("top")
-    fail(live, "top", [one], [9])
+    workflow_id = unique_id("top")
+    fail(live, "top", [workflow_id], [9])
     before = live.effects()
     receipts: list[dn.Receipt] = []
     clients = [dn.connect(live.url) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""``db.board()``: what it counts, what it says when something is wrong, and how it looks alive."""
+"""``db.board()``: its counts, its errors, and the live view in JupyterLab."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def ask(board: Board, **question: Any) -> dict[str, Any]:
 
 def test_the_board_counts_equal_those_of_the_listing(shop: dn.Client) -> None:
     board = shop.board(window="1h")
-    told = ask(board)
+    reading = ask(board)
     frame = shop.workflows(limit=None)
     counts = frame["status"].astype(str).value_counts().to_dict()
     active = {name: counts[name] for name in ("DELAYED", "ENQUEUED", "PENDING")}
-    assert told["active"] == active
-    ended = {status: sum(bars) for status, bars in told["series"].items()}
+    assert reading["active"] == active
+    ended = {status: sum(bars) for status, bars in reading["series"].items()}
     assert ended == {name: number for name, number in counts.items() if name not in active}
-    assert {len(bars) for bars in told["series"].values()} == {told["bars"]} == {60}
+    assert {len(bars) for bars in reading["series"].values()} == {reading["bars"]} == {60}
     failed = frame[frame["status"] == "ERROR"]
     kinds = failed.groupby(["name", "error_type"], observed=True).size()
-    shown = board.failures.set_index(["name", "error_type"])["count"]
-    assert shown.to_dict() == kinds.to_dict()
-    assert shown.is_monotonic_decreasing
-    assert sum(row["count"] for row in told["failures"]) == len(failed)
+    failure_counts = board.failures.set_index(["name", "error_type"])["count"]
+    assert failure_counts.to_dict() == kinds.to_dict()
+    assert failure_counts.is_monotonic_decreasing
+    assert sum(row["count"] for row in reading["failures"]) == len(failed)
     deepest = board.queues.nlargest(1, "enqueued")["queue_name"].item()
-    assert told["queues"][0]["name"] == deepest
+    assert reading["queues"][0]["name"] == deepest
 
 
 def test_the_error_message_of_a_group_is_labelled_as_an_example(
@@ -68,14 +68,16 @@ def test_the_error_message_of_a_group_is_labelled_as_an_example(
         page = board.static_html()
     assert "RuntimeError, for example: (&#39;line one&#39;, 42)" in page
     assert page.count("for example") == 1
+    assert '[data-status="ERROR"]{color:#' in page
+    assert 'data-status="ERROR">RuntimeError' in page
 
 
 @pytest.mark.parametrize("version", ["2.0.0", "2.20.0", "3.4.0"])
 def test_every_version_has_a_board(corpus_sqlite: Callable[[str], Path], version: str) -> None:
     with dn.connect(corpus_sqlite(version)) as db:
         board = db.board(window="30d")
-        told = ask(board)
-        assert sum(told["active"].values()) > 0
+        reading = ask(board)
+        assert sum(reading["active"].values()) > 0
         assert "running kernel" in board.static_html()
 
 
@@ -108,10 +110,10 @@ def test_errors_are_sent_to_the_browser(tmp_path: Path, shop_sqlite: Path) -> No
         connection.execute("DROP TABLE workflow_status")
         connection.commit()
         connection.close()
-        told = ask(board)
-    assert told["kind"] == "error"
+        reading = ask(board)
+    assert reading["kind"] == "error"
     assert board.last_error is not None
-    assert "workflow_status" in told["text"]
+    assert "workflow_status" in reading["text"]
 
 
 def test_hostile_names_are_escaped(tmp_path: Path, old_sqlite: Path) -> None:
@@ -149,7 +151,7 @@ def test_the_board_refreshes_in_jupyterlab(
     connection.execute("UPDATE workflow_status SET status = 'CANCELLED' WHERE status = 'ENQUEUED'")
     connection.commit()
     connection.close()
-    # Live: nobody asked.
+    # Live: updated without a click.
     page.locator(".dn-tile", has_text="ENQUEUED").locator(
         "b", has_text=re.compile("^0$")
     ).wait_for()

@@ -1,4 +1,4 @@
-"""The harness of the browser tests itself: it would see a script run, and a request leave."""
+"""The harness of the browser tests detects scripts that run and requests to other servers."""
 
 from __future__ import annotations
 

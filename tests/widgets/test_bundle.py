@@ -1,4 +1,4 @@
-"""The scripts and style sheets of the views, and what Python and JavaScript say alike."""
+"""The scripts and style sheets of the views, and constants that Python and JavaScript share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buttons in a real JupyterLab on a live application: cancel, resume, fork, and follow the fork."""
+"""Cancel, resume and fork by buttons in JupyterLab, on a running application."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApplication]:
     live = LiveApplication(f"sqlite:///{directory / 'live.sqlite'}", directory)
     try:
         live.start("v1")
-        # SQLite keeps whole seconds, and the latest version is the one of the latest.
+        # SQLite stores whole seconds: the second version must be a second later to be the latest.
         time.sleep(1)
         live.start("v2")
         yield live
@@ -67,7 +67,7 @@ def test_a_running_workflow_is_cancelled_and_resumed(
         assert not cancel.is_enabled()
         resume.click()
         confirm(page)
-        # The live list shows by itself how it goes on.
+        # The live list shows the progress.
         page.locator(".dn-row[data-id=runs][data-status=SUCCESS]").wait_for()
         assert client.workflow("runs").output == "did c"
     assert opened.errors == []
@@ -95,7 +95,7 @@ def test_controls_fork_workflows_without_a_list(
 
 
 def pick_all(opened: Opened, number: int) -> Page:
-    """Tick the whole page, and wait for its buttons."""
+    """Select all rows of the page, and wait for the buttons."""
     page = opened.page
     page.wait_for_function(f"document.querySelectorAll('.dn-row').length === {number}")
     page.get_by_label("Select all on this page").check()
@@ -122,7 +122,7 @@ def test_fifty_workflows_are_forked_from_the_list(
 
         def ended() -> bool:
             forks = client.workflows(forked_from=ids, limit=None)
-            # One of each, and in the version in which the step is mended.
+            # One fork each, run by the version in which the step is fixed.
             return sorted(forks["forked_from"]) == sorted(ids) and (
                 forks["status"].eq("SUCCESS").all()
             )
@@ -134,7 +134,7 @@ def test_fifty_workflows_are_forked_from_the_list(
 def test_fifty_enqueued_workflows_are_cancelled_from_the_list(
     notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
-    # Of this queue one runs at a time.
+    # This queue runs one workflow at a time.
     live.send("v1", "enqueue", name="three", queue="busy", ids=["cork"], args=["uncork"])
     until(lambda: live.effects("cork")["held-uncork"], "the first runs")
     ids = [f"waits-{number}" for number in range(50)]

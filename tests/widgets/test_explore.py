@@ -1,4 +1,4 @@
-"""The list's Python half, asked with the browser's messages: no browser, real databases."""
+"""The Python half of the list, called with the browser's messages, on real databases."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dbos_notebook.widgets import query_form
 from dbos_notebook.widgets.explore import Explore
 
 
-def pages(widget: Explore, **view: Any) -> Iterator[list[str]]:
-    """Give the IDs of every page, as the browser turns them."""
+def iter_pages(widget: Explore, **view: Any) -> Iterator[list[str]]:
+    """Yield the IDs of each page, as the browser requests them."""
     after: list[Any] = []
     while True:
         answer = ask(widget, "page", view={"size": 25, **view}, after=after)
@@ -49,15 +49,15 @@ def pages(widget: Explore, **view: Any) -> Iterator[list[str]]:
 def test_pages_hold_every_row_once_and_in_order(
     shop: dn.Client, sort: str, descending: bool
 ) -> None:
-    found = list(pages(shop.explore(), sort=sort, descending=descending))
-    ids = [one for page in found for one in page]
+    id_pages = list(iter_pages(shop.explore(), sort=sort, descending=descending))
+    ids = [row_id for page in id_pages for row_id in page]
     everything = shop.workflows(limit=None).set_index("workflow_id")
-    assert len(found) > 2
+    assert len(id_pages) > 2
     assert len(ids) == len(set(ids)) == len(everything)
     if sort in everything and sort != "queue_position":
         values = everything.loc[ids, sort]
         known = values.dropna()
-        # What is missing stands last in both directions.
+        # Missing values are last in both directions.
         assert values.iloc[: len(known)].notna().all()
         if sort not in ("name", "queue_name", "authenticated_user"):  # a server's own order
             assert known.is_monotonic_decreasing if descending else known.is_monotonic_increasing
@@ -95,7 +95,7 @@ def test_filters_are_those_of_the_client(db: dn.Client) -> None:
         "end_time": "2100-01-01T00:00:00.000Z",
     }
     assert ids == db.workflows(**widget.filters)["workflow_id"].tolist()
-    # And the code is that very call.
+    # The code is the same call.
     assert eval(widget.code, {"db": db})["workflow_id"].tolist() == ids
 
 
@@ -112,7 +112,7 @@ def test_filters_are_those_of_the_client(db: dn.Client) -> None:
 def test_a_filter_value_written_as_code_evaluates_to_itself(value: Any) -> None:
     written = query_form.literal(value)
     assert eval(written) == value
-    # Nothing hidden: what is pasted is what was seen.
+    # No invisible characters: what is pasted is what was shown.
     assert written.isprintable()
     assert eval(query_form.list_code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
         "name": str(value)
@@ -151,36 +151,36 @@ def test_the_error_filter_searches_errors_only(db: dn.Client) -> None:
     assert not db.workflows(search="checkout-5").empty
 
 
-def searched(widget: Explore, **view: Any) -> tuple[list[str], int]:
-    """Give the IDs that a search finds, as the browser asks for its parts, and their number."""
+def search_ids(widget: Explore, **view: Any) -> tuple[list[str], int]:
+    """Return the IDs that a search finds in parts, as the browser does, and the number of parts."""
     view = {"size": 25, **view}
     answer = ask(widget, "page", view=view)
-    found = answer["rows"]
+    matches = answer["rows"]
     part = 0
-    while answer["searched_to"] and len(found) < 25:
+    while answer["searched_to"] and len(matches) < 25:
         part += 1
-        asked = {"after": answer["last"], "limit": 25 - len(found), "part": part}
-        answer = ask(widget, "page", view=view, **asked)
-        found += answer["rows"]
-    return [row["id"] for row in found], part + 1
+        question = {"after": answer["last"], "limit": 25 - len(matches), "part": part}
+        answer = ask(widget, "page", view=view, **question)
+        matches += answer["rows"]
+    return [row["id"] for row in matches], part + 1
 
 
 def test_search_proceeds_in_growing_parts(shop: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dbos_notebook.widgets.explore.MAX_SEARCH_ROWS", 7)
-    counted = []
+    part_counts = []
     for first in (7, 2):
         monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_SEARCH_ROWS", first)
         for descending in (True, False):
             widget = shop.explore()
-            found, parts = searched(widget, search="ship", descending=descending)
+            matches, parts = search_ids(widget, search="ship", descending=descending)
             expected = shop.workflows(search="ship", sort_desc=descending, limit=25)
-            assert found == expected["workflow_id"].tolist()
-            assert widget.frame["workflow_id"].tolist() == found
+            assert matches == expected["workflow_id"].tolist()
+            assert widget.frame["workflow_id"].tolist() == matches
             assert widget.frame.dtypes.astype(str).tolist() == expected.dtypes.astype(str).tolist()
-            counted.append(parts)
-    assert counted[0] > 2
-    # The first part is small, the second as large as any: a text needs one part more, not many.
-    assert counted[0] <= counted[2] <= counted[0] + 1
+            part_counts.append(parts)
+    assert part_counts[0] > 2
+    # A small first part costs at most one part more.
+    assert part_counts[0] <= part_counts[2] <= part_counts[0] + 1
 
 
 def test_a_workflow_found_by_its_id_is_listed_first_and_once(
@@ -188,33 +188,35 @@ def test_a_workflow_found_by_its_id_is_listed_first_and_once(
 ) -> None:
     parents = shop.workflows(has_parent=False, limit=None)
     oldest = next(
-        one
-        for one in reversed(parents["workflow_id"])
-        if len(shop.workflows(search=one, limit=None)) > 1
+        row_id
+        for row_id in reversed(parents["workflow_id"])
+        if len(shop.workflows(search=row_id, limit=None)) > 1
     )
     expected = shop.workflows(search=oldest, limit=None)["workflow_id"].tolist()
     assert expected[0] != oldest, "its children are newer, and their IDs hold its own"
     monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_SEARCH_ROWS", 2)
     widget = shop.explore()
     assert ask(widget, "page", view={"search": oldest})["rows"][0]["id"] == oldest
-    found, _ = searched(widget, search=oldest)
-    assert found == [oldest, *(one for one in expected if one != oldest)]
-    # In no view that its other filters keep it out of.
-    assert oldest not in searched(widget, search=oldest, status=["DELAYED"])[0]
-    assert searched(widget, search=oldest, mode="tree")[0][0] == oldest
+    matches, _ = search_ids(widget, search=oldest)
+    assert matches == [oldest, *(row_id for row_id in expected if row_id != oldest)]
+    # The other filters apply to it too.
+    assert oldest not in search_ids(widget, search=oldest, status=["DELAYED"])[0]
+    assert search_ids(widget, search=oldest, mode="tree")[0][0] == oldest
 
 
 def test_the_tree_has_roots_and_their_children(shop: dn.Client) -> None:
     widget = shop.explore(tree=True)
-    roots = [one for page in pages(widget, mode="tree") for one in page]
+    roots = [row_id for page in iter_pages(widget, mode="tree") for row_id in page]
     assert set(roots) == set(shop.workflows(has_parent=False, limit=None)["workflow_id"])
     answer = ask(widget, "page", view={"mode": "tree", "size": 200})
     parent = next(row for row in answer["rows"] if row.get("children"))
     below = ask(widget, "children", id=parent["id"])["rows"]
     assert len(below) == parent["children"]
     assert {row["id"] for row in below} == set(shop.workflow(parent["id"]).children["workflow_id"])
-    # A failure below a root that did not fail is found all the same.
-    failed = [one for page in pages(widget, mode="tree", status=["ERROR"]) for one in page]
+    # A failure below a root that did not fail is found too.
+    failed = [
+        row_id for page in iter_pages(widget, mode="tree", status=["ERROR"]) for row_id in page
+    ]
     errors = shop.workflows(status="ERROR", limit=None).set_index("workflow_id")
     roots_only = errors[~errors["parent_workflow_id"].isin(errors.index)]
     assert set(failed) == set(roots_only.index)
@@ -232,17 +234,17 @@ def test_enqueued_workflows_show_their_queue_position(db: dn.Client) -> None:
 
 
 def test_an_opened_row_has_all_details(db: dn.Client) -> None:
-    told = ask(db.explore(), "details", id="checkout-5-bad")
-    assert "order-5-bad" in told["input"]["text"]
-    assert told["error"]["type"] == "__main__.PaymentDeclined"
-    assert [step["name"] for step in told["steps"]] == db.steps("checkout-5-bad")[
+    result = ask(db.explore(), "details", id="checkout-5-bad")
+    assert "order-5-bad" in result["input"]["text"]
+    assert result["error"]["type"] == "__main__.PaymentDeclined"
+    assert [step["name"] for step in result["steps"]] == db.steps("checkout-5-bad")[
         "function_name"
     ].tolist()
-    assert told["steps"][-1]["status"] == "ERROR"
-    assert told["forks"] == [{"id": "fork-1", "status": db.workflow("fork-1").status}]
-    assert ask(db.explore(), "details", id="checkout-5-bad", stamp=told["stamp"])["same"] is True
-    lost = ask(db.explore(), "details", id="nobody")
-    assert (lost["kind"], lost["type"]) == ("error", "WorkflowNotFoundError")
+    assert result["steps"][-1]["status"] == "ERROR"
+    assert result["forks"] == [{"id": "fork-1", "status": db.workflow("fork-1").status}]
+    assert ask(db.explore(), "details", id="checkout-5-bad", stamp=result["stamp"])["same"] is True
+    missing = ask(db.explore(), "details", id="nobody")
+    assert (missing["kind"], missing["type"]) == ("error", "WorkflowNotFoundError")
 
 
 def test_many_steps_are_sent_in_parts(
@@ -251,11 +253,11 @@ def test_many_steps_are_sent_in_parts(
     monkeypatch.setattr("dbos_notebook.widgets.details.STEPS_PER_PAGE", 2)
     with dn.connect(corpus_sqlite("3.4.0")) as client:
         widget = client.explore()
-        told = ask(widget, "details", id="checkout-1")
-        numbers = [step["number"] for step in told["steps"]]
-        while told["more_steps"]:
-            told = ask(widget, "steps", id="checkout-1", after=numbers[-1])
-            numbers += [step["number"] for step in told["steps"]]
+        result = ask(widget, "details", id="checkout-1")
+        numbers = [step["number"] for step in result["steps"]]
+        while result["more_steps"]:
+            result = ask(widget, "steps", id="checkout-1", after=numbers[-1])
+            numbers += [step["number"] for step in result["steps"]]
         assert numbers == client.steps("checkout-1")["function_id"].tolist()
         assert len(numbers) > 4
 
@@ -270,9 +272,9 @@ def test_long_values_are_truncated_and_marked(corpus_sqlite: Callable[[str], Pat
         connection.execute("UPDATE workflow_status SET serialization = 'portable_json'")
     connection.close()
     with dn.connect(path) as client:
-        told = ask(client.explore(), "details", id="checkout-1")
-        assert told["output"]["left_out"] > 900_000
-        assert len(json.dumps(told)) < 100_000
+        result = ask(client.explore(), "details", id="checkout-1")
+        assert result["output"]["left_out"] > 900_000
+        assert len(json.dumps(result)) < 100_000
 
 
 def test_nothing_is_sent_when_nothing_changed(corpus_sqlite: Callable[[str], Path]) -> None:
@@ -320,16 +322,16 @@ def test_an_error_is_sent_and_the_next_request_works(
     path = corpus_sqlite("3.4.0")
     client = dn.connect(path)
     widget = client.explore()
-    away = path.with_suffix(".away")
-    os.rename(path, away)
+    moved_path = path.with_suffix(".away")
+    os.rename(path, moved_path)
     answer = ask(widget, "page", view={})
     assert (answer["kind"], answer["type"]) == ("error", "DatabaseConnectionError")
     assert "There is no file" in answer["text"]
     assert isinstance(widget.last_error, dn.DatabaseConnectionError)
-    # To show it does not fail either: the browser will say it.
+    # Displaying it does not fail either: the browser shows the error.
     data, _ = widget._repr_mimebundle_()
     assert "text/plain" in data
-    os.rename(away, path)
+    os.rename(moved_path, path)
     assert len(ask(widget, "page", view={})["rows"]) == 26
     broken = ask(widget, "page", view={"attributes": "{no json"})
     assert broken["type"] == "FilterError"
@@ -341,8 +343,8 @@ def test_lone_surrogates_and_interrupts_are_answered(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widget = db.explore()
-    told = ask(widget, "plan", action="cancel", ids=["queued-1"], key="half \ud800")
-    assert told["key"] == "half ?"
+    result = ask(widget, "plan", action="cancel", ids=["queued-1"], key="half \ud800")
+    assert result["key"] == "half ?"
     assert ask(widget, "details", id="half \ud800")["type"] == "FilterError"
     assert ask(widget, "page", view={}, limit=-7)["rows"]
     assert ask(widget, "page", view={"size": 50.0})["rows"]
@@ -350,7 +352,7 @@ def test_lone_surrogates_and_interrupts_are_answered(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    # Without an answer the browser would wait for ever, and ask nothing more of this kind.
+    # Without an answer the browser would wait forever.
     monkeypatch.setattr("dbos_notebook.tables.pages.page", interrupted)
     answer = ask(widget, "page", view={})
     assert (answer["kind"], answer["type"]) == ("error", "KeyboardInterrupt")
@@ -365,7 +367,7 @@ def test_missing_and_unknown_statuses_are_shown(
     query = "UPDATE workflow_status SET status = ?, name = NULL WHERE workflow_uuid = ?"
     statuses = {"checkout-1": None, "checkout-2": "constructor", "queued-1": "__proto__"}
     with connection:
-        connection.executemany(query, [(status, one) for one, status in statuses.items()])
+        connection.executemany(query, [(status, row_id) for row_id, status in statuses.items()])
     connection.close()
     with dn.connect(path) as client:
         widget = client.explore()
@@ -432,23 +434,23 @@ def test_the_saved_widget_state_holds_no_row(db: dn.Client) -> None:
     ask(widget, "page", view={})
     ask(widget, "details", id="checkout-5-bad")
     state = {name: value for name, value in widget.get_state().items() if name[:4] != "_esm"}
-    kept = json.dumps({n: v for n, v in state.items() if n != "_css"}, default=str)
-    assert "checkout" not in kept
-    assert len(kept) < 3_000
+    state_json = json.dumps({n: v for n, v in state.items() if n != "_css"}, default=str)
+    assert "checkout" not in state_json
+    assert len(state_json) < 3_000
     assert len(widget._esm) + len(widget._css) < 150_000
 
 
 @pytest.fixture
 def hostile(corpus_sqlite: Callable[[str], Path]) -> Iterator[dn.Client]:
     path = corpus_sqlite("3.4.0")
-    evil = "<img src=x onerror='window.ran=1'></style><script>window.ran=1</script>"
+    markup = "<img src=x onerror='window.ran=1'></style><script>window.ran=1</script>"
     connection = sqlite3.connect(path)
     with connection:
-        connection.execute("UPDATE workflow_status SET name = ?, queue_name = ?", [evil, evil])
-        connection.execute("UPDATE workflow_status SET authenticated_user = ?", [evil])
-        connection.execute("UPDATE operation_outputs SET function_name = ?", [evil])
+        connection.execute("UPDATE workflow_status SET name = ?, queue_name = ?", [markup, markup])
+        connection.execute("UPDATE workflow_status SET authenticated_user = ?", [markup])
+        connection.execute("UPDATE operation_outputs SET function_name = ?", [markup])
         connection.execute("UPDATE workflow_status SET serialization = 'portable_json'")
-        connection.execute("UPDATE workflow_output SET output = ?", [json.dumps(evil)])
+        connection.execute("UPDATE workflow_output SET output = ?", [json.dumps(markup)])
     connection.close()
     with dn.connect(path) as client:
         yield client
@@ -480,7 +482,7 @@ def test_the_fallback_is_limited_and_holds_no_payload(shop: dn.Client) -> None:
 def test_databases_of_old_versions(corpus_sqlite: Callable[[str], Path], version: str) -> None:
     with dn.connect(corpus_sqlite(version)) as client:
         widget = client.explore()
-        ids = [one for page in pages(widget, sort="queue_name") for one in page]
+        ids = [row_id for page in iter_pages(widget, sort="queue_name") for row_id in page]
         assert set(ids) == set(client.workflows(limit=None)["workflow_id"])
         assert ask(widget, "details", id=ids[0])["row"]["id"] == ids[0]
         assert ask(widget, "choices")["kind"] == "choices"
