@@ -56,7 +56,7 @@ versions: $(READY) ## Test control and listing beside each of several dbos versi
 	$(BIN)/python scripts/versions.py
 
 clean: ## Remove the environment and everything built
-	rm -rf .venv build .lowest .versions .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build scripts/js/node_modules .lowest .versions .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml
 ifeq ($(strip $(PYTHON)),)

@@ -1025,7 +1025,7 @@ class Client:
         --------
         >>> db = dbos_notebook.connect(example_database)
         >>> db.resume("checkout-5-bad", plan=True).items[0].effect
-        'it has failed, and DBOS resumes no failed workflow: fork it'
+        'it has failed, and DBOS does not resume failed workflows: fork it'
         """
         operation = Resume.create(queue_name, force=force)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
@@ -1157,7 +1157,7 @@ class Client:
         --------
         >>> db = dbos_notebook.connect(example_database)
         >>> db.rewind("checkout-1", "charge", plan=True).items[0].effect
-        'forgets step 3 (charge) and what came after, ...; repeats what had succeeded: charge'
+        'discards step 3 (charge), what came after, ...; repeats successful steps: charge'
         """
         operation = Rewind.create(
             start_step,
@@ -1528,7 +1528,7 @@ class Client:
         Traceback (most recent call last):
         dbos_notebook.errors.ScheduleNotFoundError: No schedule is named 'nightly'. ...
         """
-        operation, runs = schedule_operations.backfill(
+        operation, runs = schedule_operations.Backfill.create(
             self._store, schedule, start, end, force=force
         )
         return self._control(operation, runs, plan=plan, confirm=confirm)

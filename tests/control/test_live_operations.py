@@ -24,7 +24,7 @@ def only(receipt: dn.Receipt) -> dict[str, str]:
     return row
 
 
-def test_cancel_stops_a_run_at_its_next_step_and_resume_goes_on_after_the_last(
+def test_cancel_stops_at_the_next_step_and_resume_continues_after_the_last(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("three")
@@ -44,7 +44,7 @@ def test_cancel_stops_a_run_at_its_next_step_and_resume_goes_on_after_the_last(
     assert live.effects(one) == {"a": 1, f"held-{one}": 2, "b": 1, "c": 1}
 
 
-def test_cancel_takes_work_off_its_queue_and_the_receipt_keeps_the_queue(
+def test_cancel_removes_work_from_its_queue_and_the_receipt_records_the_queue(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     holder, waiting, delayed = fresh("holder"), fresh("waiting"), fresh("delayed")
@@ -65,7 +65,7 @@ def test_cancel_takes_work_off_its_queue_and_the_receipt_keeps_the_queue(
     assert only(steered.cancel(holder))["detail"] == "it has finished: SUCCESS"
 
 
-def test_resume_starts_a_waiting_workflow_at_once(
+def test_resume_starts_an_enqueued_or_delayed_workflow_at_once(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     holder, waiting, delayed = fresh("holder"), fresh("waiting"), fresh("delayed")
@@ -81,7 +81,7 @@ def test_resume_starts_a_waiting_workflow_at_once(
     steered.wait(holder, timeout=20)
 
 
-def test_a_cancelled_tree_says_which_children_went_with_it(
+def test_cancel_with_children_lists_each_cancelled_child(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("parent")
@@ -95,7 +95,7 @@ def test_a_cancelled_tree_says_which_children_went_with_it(
     live.open(one)
 
 
-def test_a_fork_copies_what_came_before_and_runs_from_its_step_on_the_chosen_version(
+def test_a_fork_copies_earlier_steps_and_runs_on_the_chosen_version(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("rich")
@@ -115,7 +115,7 @@ def test_a_fork_copies_what_came_before_and_runs_from_its_step_on_the_chosen_ver
     assert steered.events(one)["value"].tolist() == ["one"]
 
 
-def test_a_cell_that_runs_twice_makes_one_fork(
+def test_the_same_key_makes_one_fork(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("rich")
@@ -131,7 +131,7 @@ def test_a_cell_that_runs_twice_makes_one_fork(
     assert len(steered.workflows(forked_from=one)) == 2
 
 
-def test_twenty_who_apply_the_same_at_once_make_one_fork_each(
+def test_twenty_concurrent_forks_with_one_key_make_one_fork(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     ids = [fresh("leaf") for _ in range(5)]
@@ -171,7 +171,7 @@ def test_twenty_who_apply_the_same_at_once_make_one_fork_each(
     assert len(steered.workflows(forked_from=ids)) == 2 * len(ids)
 
 
-def test_a_plan_that_has_gone_stale_is_not_carried_out(
+def test_a_stale_plan_is_not_applied(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one, two = fresh("three"), fresh("leaf")
@@ -179,7 +179,7 @@ def test_a_plan_that_has_gone_stale_is_not_carried_out(
     live.send("v1", "run", name="leaf", ids=[two], args=[1])
     until(lambda: live.effects(one)[f"held-{one}"], "it runs")
     cancel = steered.cancel(one, plan=True)
-    assert cancel.items[0].verdict == "do"
+    assert cancel.items[0].verdict == "ready"
     live.open(one)
     steered.wait(one, timeout=20)
     row = only(cancel.apply())
@@ -218,16 +218,16 @@ def test_delays_attributes_and_deletion(
     assert only(steered.set_delay(done, 5))["detail"].startswith("only a DELAYED workflow")
     assert only(steered.set_attributes(one, {"tier": 2}, merge=True))["outcome"] == "done"
     assert steered.workflows(one)["attributes"].iloc[0] == {"tenant": "a", "tier": 2}
-    assert "loses tenant" in only(steered.set_attributes(one, {"tier": 3}))["detail"]
+    assert "removes tenant" in only(steered.set_attributes(one, {"tier": 3}))["detail"]
     assert steered.workflows(one)["attributes"].iloc[0] == {"tier": 3}
-    with pytest.raises(dn.ConfirmationError, match="delete would remove 1"):
+    with pytest.raises(dn.ConfirmationError, match="delete would permanently remove 1"):
         steered.delete(one)
     assert only(steered.delete(one, confirm=True))["outcome"] == "done"
     assert status(steered, one) == "none"
     assert steered.steps([one]).empty
 
 
-def test_what_a_delay_of_nothing_starts_runs(
+def test_a_delay_of_zero_starts_the_workflow(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("delayed")
@@ -236,13 +236,15 @@ def test_what_a_delay_of_nothing_starts_runs(
     assert steered.wait(one, timeout=20)["status"].tolist() == ["SUCCESS"]
 
 
-def test_schedules(live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]) -> None:
+def test_schedules_are_paused_resumed_triggered_backfilled_and_deleted(
+    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
     name = fresh("yearly")
     live.send("v2", "schedule", name=name, cron="0 0 1 1 *", context={"a": 1})
     schedule = lambda: steered.schedules().set_index("schedule_name").loc[name, "status"]  # noqa: E731
     assert only(steered.pause_schedule(name))["outcome"] == "done"
     assert schedule() == "PAUSED"
-    assert only(steered.pause_schedule(name))["detail"] == "it is PAUSED already"
+    assert only(steered.pause_schedule(name))["detail"] == "it is already PAUSED"
     triggered = steered.trigger_schedule(name)
     assert only(triggered)["detail"].startswith("enqueues scheduled once, now; the schedule stays")
     assert triggered.wait(timeout=20)["status"].tolist() == ["SUCCESS"]
@@ -262,7 +264,7 @@ def test_schedules(live: LiveApplication, steered: dn.Client, fresh: Callable[[s
         steered.pause_schedule(name)
 
 
-def test_a_schedule_whose_context_would_run_code_is_not_triggered(
+def test_a_schedule_whose_context_would_run_code_is_refused(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     name = fresh("opaque")
@@ -275,7 +277,7 @@ def test_a_schedule_whose_context_would_run_code_is_not_triggered(
     steered.delete_schedule(name, confirm=True)
 
 
-def test_control_inside_an_event_loop_and_on_a_thread_warns_of_nothing(
+def test_control_in_an_event_loop_and_in_a_thread_emits_no_warning(
     live: LiveApplication,
     steered: dn.Client,
     fresh: Callable[[str], str],
@@ -297,7 +299,7 @@ def test_control_inside_an_event_loop_and_on_a_thread_warns_of_nothing(
     assert [r.name for r in caplog.records if r.levelname != "INFO"] == []
 
 
-def test_will_it_run_tells_the_living_from_the_dead(
+def test_will_run_distinguishes_running_from_dead_executors(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("leaf")
@@ -307,10 +309,10 @@ def test_will_it_run_tells_the_living_from_the_dead(
     def told(**options: str) -> str:
         return str(steered.fork(one, "failed", plan=True, **options).items[0].will_run)
 
-    assert told(application_version="v2").startswith("likely: version v2 last did something")
+    assert told(application_version="v2").startswith("likely: version v2 was last active")
     assert told().startswith("likely: version v2 (the latest)")
     assert told(application_version="v9") == (
-        "unlikely: no executor has registered version v9; registered are v2, v1"
+        "unlikely: no executor has registered version v9 (registered: v2, v1)"
     )
     assert "runs 1 at a time" in told(queue_name="busy")
     assert told(queue_name="nowhere").startswith("unknown")

@@ -53,22 +53,22 @@ def verdicts(plan: object) -> dict[str, str]:
     return {item.workflow_id: item.verdict for item in plan.items}
 
 
-def test_a_plan_writes_nothing_and_tells_each_what(still: dn.Client) -> None:
+def test_a_plan_writes_nothing_and_gives_a_verdict_for_each_workflow(still: dn.Client) -> None:
     before = dump(still)
     plan = still.cancel(["queued-1", "holder", "checkout-1", "cancelled-1", "nobody"], plan=True)
     assert verdicts(plan) == {
-        "queued-1": "do",
-        "holder": "do",
+        "queued-1": "ready",
+        "holder": "ready",
         "checkout-1": "unchanged",
         "cancelled-1": "unchanged",
         "nobody": "not_found",
     }
     plan = still.resume(["cancelled-1", "holder", "checkout-5-bad", "queued-1"], plan=True)
-    assert list(verdicts(plan).values()) == ["do", "refused", "unchanged", "do"]
+    assert list(verdicts(plan).values()) == ["ready", "refused", "unchanged", "ready"]
     plan = still.fork(["checkout-1", "holder", "queued-1"], "first", plan=True)
-    assert list(verdicts(plan).values()) == ["do", "refused", "refused"]
+    assert list(verdicts(plan).values()) == ["ready", "refused", "refused"]
     plan = still.rewind(["checkout-1", "holder"], plan=True)
-    assert list(verdicts(plan).values()) == ["do", "refused"]
+    assert list(verdicts(plan).values()) == ["ready", "refused"]
     # DBOS's own refuses 0, and starts at the beginning for 1.
     assert still.rewind("checkout-1", 0, plan=True).items[0].point.start_step == 1
     plan = still.delete(["checkout-1", "holder"], delete_children=True, plan=True)
@@ -76,7 +76,7 @@ def test_a_plan_writes_nothing_and_tells_each_what(still: dn.Client) -> None:
     assert dump(still) == before
 
 
-def test_frames_have_the_same_columns_and_types_also_when_empty(still: dn.Client) -> None:
+def test_empty_plans_and_receipts_have_the_same_columns_and_dtypes(still: dn.Client) -> None:
     full, none = still.fork("checkout-1", 2, plan=True), still.fork([], 2, plan=True)
     assert isinstance(full, dn.Plan)
     assert isinstance(none, dn.Plan)
@@ -100,7 +100,7 @@ def test_frames_have_the_same_columns_and_types_also_when_empty(still: dn.Client
     ("call", "error", "says"),
     [
         (lambda db: db.cancel("checkout-99"), dn.WorkflowNotFoundError, "IDs that begin alike"),
-        (lambda db: db.resume("holder"), dn.RefusedError, "it would run twice at once"),
+        (lambda db: db.resume("holder"), dn.RefusedError, "it would run twice at the same time"),
         (lambda db: db.fork("holder", "first"), dn.RefusedError, "a second time"),
         (lambda db: db.rewind("holder"), dn.RefusedError, "cancel it first"),
         (lambda db: db.fork("checkout-1", 9), dn.StepNotFoundError, "1 DBOS.setEvent, 2 validate"),
@@ -117,13 +117,13 @@ def test_frames_have_the_same_columns_and_types_also_when_empty(still: dn.Client
         ),
         (lambda db: db.delete("checkout-1"), dn.ConfirmationError, "confirm=True"),
         (lambda db: db.delete("holder", confirm=True), dn.RefusedError, "cancel it first"),
-        (lambda db: db.set_delay("holder"), dn.FilterError, "one of them"),
+        (lambda db: db.set_delay("holder"), dn.FilterError, "either a delay or"),
         (lambda db: db.set_attributes("holder", {"a": object()}), dn.FilterError, "JSON"),
         (lambda db: db.set_attributes("holder", None, merge=True), dn.FilterError, "merged"),
         (lambda db: db.pause_schedule("none"), dn.ScheduleNotFoundError, "db.schedules()"),
     ],
 )  # fmt: skip
-def test_refusals_come_before_anything_is_written(
+def test_a_refused_call_writes_nothing(
     still: dn.Client,
     call: Callable[[dn.Client], object],
     error: type[Exception],
@@ -137,14 +137,14 @@ def test_refusals_come_before_anything_is_written(
     assert still.history().empty
 
 
-def test_more_than_twenty_ask_for_a_confirmation(still: dn.Client) -> None:
+def test_more_than_twenty_workflows_need_confirmation(still: dn.Client) -> None:
     everything = still.workflows()
     ended = everything[~everything["status"].isin(["PENDING", "ENQUEUED"])]
     assert len(ended) > 20
     before = dump(still)
     with pytest.raises(dn.ConfirmationError, match=r"fork would change \d+ workflows") as caught:
         still.fork(ended, "first")
-    assert caught.value.plan.counts["do"] == len(ended)
+    assert caught.value.plan.counts["ready"] == len(ended)
     assert dump(still) == before
     receipt = still.fork(ended, "first", confirm=True)
     assert isinstance(receipt, dn.Receipt)
@@ -191,7 +191,7 @@ def test_fork_points(old_sqlite: Path, workflow: str, asked: object, number: int
         ["validate", 2, 3, "charge"],  # the same two steps
     ],
 )
-def test_one_workflow_is_forked_from_several_steps(still: dn.Client, asked: Any) -> None:
+def test_a_workflow_can_be_forked_from_several_steps(still: dn.Client, asked: Any) -> None:
     plan = still.fork(["checkout-1", "checkout-1"], asked, key="both", plan=True)
     assert plan.to_frame()["start_step"].tolist() == [2, 3]
     receipt = plan.apply()
@@ -210,7 +210,7 @@ def test_one_workflow_is_forked_from_several_steps(still: dn.Client, asked: Any)
     assert len(receipt.check()) == 2
 
 
-def test_without_a_key_each_call_forks_anew_and_a_plan_does_not(still: dn.Client) -> None:
+def test_without_a_key_each_call_makes_a_new_fork_but_a_plan_only_one(still: dn.Client) -> None:
     plan = still.fork("checkout-1", [0, "first", 2], plan=True)
     new = [item.new_workflow_id for item in plan.items]
     assert len(set(new)) == 2
@@ -220,9 +220,9 @@ def test_without_a_key_each_call_forks_anew_and_a_plan_does_not(still: dn.Client
     assert len(still.workflows(forked_from="checkout-1")) == 4
 
 
-def test_each_step_of_a_fork_is_judged_alone(still: dn.Client) -> None:
+def test_each_step_of_a_fork_has_its_own_verdict(still: dn.Client) -> None:
     plan = still.fork(["checkout-1", "waits"], {"checkout-1": [2, 99], "waits": 5}, plan=True)
-    assert [item.verdict for item in plan.items] == ["do", "refused", "do"]
+    assert [item.verdict for item in plan.items] == ["ready", "refused", "ready"]
     receipt = plan.apply()
     assert [line.outcome for line in receipt.lines] == ["done", "unchanged", "done"]
     assert "has no step 99" in receipt.lines[1].detail
@@ -238,10 +238,10 @@ def test_each_step_of_a_fork_is_judged_alone(still: dn.Client) -> None:
     client.destroy()
     receipt = plan.apply()
     assert [line.outcome for line in receipt.lines] == ["done", "unchanged"]
-    assert receipt.lines[1].detail.startswith(f"refused: the fork's ID {taken} is taken")
+    assert receipt.lines[1].detail.startswith(f"refused: the fork's ID {taken} is used")
 
 
-def test_a_fork_that_the_database_refuses_leaves_the_other_of_its_workflow_done(
+def test_a_fork_refused_by_the_database_does_not_undo_the_others(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     path = corpus_sqlite("3.4.0")
@@ -271,18 +271,18 @@ def test_a_list_of_steps_for_several_workflows_or_a_rewind_is_refused(still: dn.
         still.fork("checkout-1", {"checkout-1": []})
 
 
-def test_a_plan_warns_of_repeated_steps_and_of_failures_that_would_come_again(
+def test_a_plan_warns_of_repeated_steps_and_of_recurring_failures(
     still: dn.Client,
 ) -> None:
     effects = [
         still.fork(one, step, plan=True).to_frame()["effect"].iloc[0]
         for one, step in (("checkout-1", "validate"), ("parent-6-bad", "failed"))
     ]
-    assert effects[0].endswith("repeats what had succeeded: validate, charge")
+    assert effects[0].endswith("repeats successful steps: validate, charge")
     assert "awaits parent-6-bad-1, whose failure is recorded" in effects[1]
 
 
-def test_typescript_counts_steps_from_zero(postgres_server: PostgresServer) -> None:
+def test_steps_of_the_typescript_sdk_count_from_zero(postgres_server: PostgresServer) -> None:
     from servers import CORPUS
 
     url = postgres_server.url(postgres_server.restore(CORPUS / "dbos-ts-5.3.0.pg.sql.gz"))
@@ -293,12 +293,12 @@ def test_typescript_counts_steps_from_zero(postgres_server: PostgresServer) -> N
         assert count > 2
         plan = db.fork(zero, "first", plan=True)
         assert plan.items[0].point.start_step == 0
-        with pytest.raises(dn.StepNotFoundError, match="cannot keep step 0 alone"):
+        with pytest.raises(dn.StepNotFoundError, match="cannot copy step 0 alone"):
             db.fork(zero, 1)
         (line,) = db.fork(zero, 2, key="ts").lines
         assert line.outcome == "done"
         assert db.steps(line.new_workflow_id)["function_id"].tolist() == [0, 1]
-        with pytest.raises(dn.RefusedError, match="at the earliest"):
+        with pytest.raises(dn.RefusedError, match="cannot rewind to step 0"):
             db.rewind(zero)
 
 
@@ -369,7 +369,7 @@ def test_a_schedule_is_not_triggered_where_dbos_could_not_enqueue(tmp_path: Path
         assert db.pause_schedule("daily").ok
 
 
-def test_control_makes_no_tables_and_no_file(still: dn.Client) -> None:
+def test_control_creates_no_tables_and_no_file(still: dn.Client) -> None:
     schema = dump(still)["schema"]
     for call in (
         lambda: still.cancel("queued-1"),
@@ -393,7 +393,7 @@ def test_control_makes_no_tables_and_no_file(still: dn.Client) -> None:
         assert not path.exists()
 
 
-def test_a_role_that_may_only_read_is_told_what_it_needs(
+def test_a_read_only_role_gets_the_missing_grants_in_the_error(
     corpus_postgres: Callable[[str], str], postgres_server: PostgresServer
 ) -> None:
     from sqlalchemy.engine import make_url
@@ -411,7 +411,7 @@ def test_a_role_that_may_only_read_is_told_what_it_needs(
     reader = url.set(username="looks_only").render_as_string(hide_password=False)
     with dn.connect(reader) as db:
         before = dump(db)
-        assert db.cancel("queued-1", plan=True).counts["do"] == 1
+        assert db.cancel("queued-1", plan=True).counts["ready"] == 1
         with pytest.raises(dn.PermissionDeniedError, match="GRANT SELECT, INSERT, UPDATE, DELETE"):
             db.cancel("queued-1")
         assert dump(db) == before
@@ -461,7 +461,7 @@ def test_no_password_is_shown(
         assert not any(PASSWORD in text for text in shown)
 
 
-def test_history_and_the_log_tell_who_did_what(
+def test_history_and_log_record_who_did_what(
     still: dn.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="dbos_notebook.control")
@@ -477,7 +477,7 @@ def test_history_and_the_log_tell_who_did_what(
     assert "fork 'checkout-1' from step 3: done (SUCCESS → SUCCESS) as 'audit-" in caplog.text
 
 
-def test_hostile_names_stay_text(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_hostile_names_are_escaped(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     evil = "<img src=x onerror=alert(1)>\n'\"&"
     with sqlite3.connect(path) as connection:
@@ -498,7 +498,7 @@ def test_hostile_names_stay_text(corpus_sqlite: Callable[[str], Path]) -> None:
         assert keyed.counts["done"] == 1
 
 
-def test_a_plan_applied_twice_does_nothing_twice(still: dn.Client) -> None:
+def test_applying_a_plan_twice_changes_nothing_the_second_time(still: dn.Client) -> None:
     rewind = still.rewind("checkout-1", plan=True)
     fork = still.fork(["checkout-2", "checkout-3"], "last", plan=True)
     for number in range(2):
@@ -508,7 +508,7 @@ def test_a_plan_applied_twice_does_nothing_twice(still: dn.Client) -> None:
     assert len(still.workflows(forked_from=["checkout-2", "checkout-3"])) == 2
 
 
-def test_two_people_rewind_at_once(still: dn.Client) -> None:
+def test_two_concurrent_rewinds_change_a_workflow_once(still: dn.Client) -> None:
     with dn.connect(still.location.path or still.location.url()) as other:
         plans = [client.rewind("checkout-1", plan=True) for client in (still, other)]
         start, receipts = threading.Barrier(2), []
@@ -526,7 +526,9 @@ def test_two_people_rewind_at_once(still: dn.Client) -> None:
     assert outcomes in (["done", "unchanged"], ["done", "failed"])
 
 
-def test_set_delay_takes_what_people_write(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_set_delay_takes_seconds_timedelta_and_datetime(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
     path = corpus_sqlite("3.4.0")
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE workflow_status SET status = 'DELAYED', delay_until_epoch_ms = 5"
@@ -539,7 +541,7 @@ def test_set_delay_takes_what_people_write(corpus_sqlite: Callable[[str], Path])
             assert abs((until - soon).total_seconds()) < 5
 
 
-def test_waiting_for_what_has_ended_returns_at_once_in_the_order_asked(still: dn.Client) -> None:
+def test_waiting_for_finished_workflows_returns_at_once_in_order(still: dn.Client) -> None:
     frame = still.wait(["checkout-5-bad", "checkout-1"])
     assert frame["workflow_id"].tolist() == ["checkout-5-bad", "checkout-1"]
     assert still.wait(["queued-1"], timeout=0.3)["status"].tolist() == ["ENQUEUED"]
@@ -548,7 +550,7 @@ def test_waiting_for_what_has_ended_returns_at_once_in_the_order_asked(still: dn
     assert still.wait([]).empty
 
 
-def test_json_of_attributes_is_compared_by_meaning(still: dn.Client) -> None:
+def test_attributes_are_compared_as_json_values(still: dn.Client) -> None:
     same = json.loads('{"tier": 1, "customer": "acme"}')
     (line,) = still.set_attributes("attributed", same).lines
     assert line.outcome == "unchanged"

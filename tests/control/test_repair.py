@@ -24,7 +24,7 @@ def fail(
     live.send("v1", "run", name=name, ids=ids, args=args or [])
 
 
-def test_failed_trees_of_three_levels_are_repaired_and_nothing_is_repeated(
+def test_repair_of_three_level_trees_repeats_no_succeeded_step(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     ids = [fresh("top") for _ in range(3)]
@@ -35,7 +35,7 @@ def test_failed_trees_of_three_levels_are_repaired_and_nothing_is_repeated(
     assert set(failed["status"]) == {"ERROR"}
     before = live.effects()
     plan = steered.repair(ids, **V2, plan=True, timeout=None)
-    assert plan.counts["do"] == 9
+    assert plan.counts["ready"] == 9
     names = plan.to_frame()["name"].tolist()
     assert names == ["leaf"] * 3 + ["middle"] * 3 + ["top"] * 3
     assert not plan.to_frame()["effect"].str.contains("repeats").any()
@@ -80,7 +80,7 @@ def test_only_the_child_that_failed_is_repaired(
     assert steered.workflow(new).output == ["did c", "did leaf7-b"]
 
 
-def test_what_fails_again_stops_the_way_up_and_another_key_tries_anew(
+def test_a_repeated_failure_stops_the_repair_and_another_key_retries(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("hopeless")
@@ -93,12 +93,12 @@ def test_what_fails_again_stops_the_way_up_and_another_key_tries_anew(
     status = steered.repair_status([one, f"{one}-2"])
     assert status["state"].tolist() == ["unaddressed", "failed again"]
     again = steered.repair(one, **V2, timeout=30)
-    assert "it failed again. Another key=… tries anew" in again.to_frame()["detail"].iloc[0]
+    assert "it failed again. Pass another key=… to try again" in again.to_frame()["detail"].iloc[0]
     other = steered.repair(one, **V2, key="second try", timeout=30)
     assert other.to_frame()["outcome"].tolist() == ["done", "unchanged"]
 
 
-def test_a_child_that_nobody_awaits_does_not_hold_up_its_parent(
+def test_a_child_that_is_not_awaited_does_not_block_its_parent(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("careless")
@@ -110,7 +110,7 @@ def test_a_child_that_nobody_awaits_does_not_hold_up_its_parent(
     assert live.effects(str(receipt.lines[1].new_workflow_id)) == {"careless1": 1}
 
 
-def test_a_body_that_raised_keeps_all_its_steps(
+def test_a_workflow_whose_body_raised_keeps_all_its_steps(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("body")
@@ -120,7 +120,7 @@ def test_a_body_that_raised_keeps_all_its_steps(
     assert not live.effects(receipt.lines[0].new_workflow_id)
 
 
-def test_what_somebody_else_has_repaired_is_not_forked_again(
+def test_a_workflow_repaired_by_somebody_else_is_not_forked_again(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one, two = fresh("leaf"), fresh("top")
@@ -140,7 +140,7 @@ def test_what_somebody_else_has_repaired_is_not_forked_again(
     assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
 
 
-def test_waiting_for_children_is_bounded_interruptible_and_goes_on(
+def test_waiting_for_children_has_a_timeout_and_can_be_interrupted_and_continued(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("top")
@@ -153,7 +153,7 @@ def test_waiting_for_children_is_bounded_interruptible_and_goes_on(
     assert steered.repair_status([f"{one}-2-2"])["state"].tolist() == ["in progress"]
     begun = time.monotonic()
     thread = interrupt_when(lambda: time.monotonic() > begun + 1.5)
-    with pytest.raises(dn.ControlInterrupt, match="goes on") as caught:
+    with pytest.raises(dn.ControlInterrupt, match="to continue") as caught:
         steered.repair(one, application_version="v3", queue_name="free")
     thread.join()
     assert [line.outcome for line in caught.value.receipt.lines] == ["unchanged"] * 3
@@ -166,7 +166,7 @@ def test_waiting_for_children_is_bounded_interruptible_and_goes_on(
         live.stop("v3")
 
 
-def test_without_waiting_parents_wait_themselves(
+def test_without_waiting_the_forked_parents_await_their_children(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("top")
@@ -190,7 +190,7 @@ def test_a_repaired_parent_covers_the_failures_below_it(
     assert one in set(everything["workflow_id"])
 
 
-def test_two_people_repair_at_once(
+def test_two_concurrent_repairs_make_one_fork(
     live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
 ) -> None:
     one = fresh("top")
@@ -217,7 +217,9 @@ def test_two_people_repair_at_once(
     assert sum((live.effects() - before).values()) == 3
 
 
-def test_what_cannot_be_repaired_says_so(steered: dn.Client, fresh: Callable[[str], str]) -> None:
+def test_a_workflow_that_cannot_be_repaired_gives_the_reason(
+    steered: dn.Client, fresh: Callable[[str], str]
+) -> None:
     with pytest.raises(dn.WorkflowNotFoundError):
         steered.repair("nobody")
     done = steered.workflows(status="SUCCESS", limit=1)

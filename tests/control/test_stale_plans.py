@@ -21,7 +21,7 @@ def test_a_child_whose_deletion_is_refused_is_not_deleted_with_its_parent(
     assert left[["workflow_id", "status"]].values.tolist() == [["checkout-1-4", "PENDING"]]
 
 
-def test_a_child_that_began_since_the_plan_is_not_deleted_with_its_parent(
+def test_a_child_started_since_the_plan_is_not_deleted_with_its_parent(
     still: dn.Client,
 ) -> None:
     plan = still.delete("checkout-1", delete_children=True, plan=True)
@@ -47,7 +47,7 @@ def test_a_child_that_began_since_the_plan_is_not_deleted_with_its_parent(
     ],
 )
 @pytest.mark.parametrize("status", ["ENQUEUED", "PENDING"])
-def test_what_was_set_going_since_the_plan_is_left_alone(
+def test_a_workflow_started_since_the_plan_is_skipped(
     still: dn.Client, make: Callable[[dn.Client], dn.Plan], status: str
 ) -> None:
     plan = make(still)
@@ -66,7 +66,7 @@ def test_what_was_set_going_since_the_plan_is_left_alone(
         lambda db: db.fork("checkout-1", "charge", plan=True),
     ],
 )
-def test_what_ran_again_since_the_plan_is_left_alone(
+def test_a_workflow_that_ran_again_since_the_plan_is_skipped(
     still: dn.Client, make: Callable[[dn.Client], dn.Plan]
 ) -> None:
     plan = make(still)
@@ -81,7 +81,7 @@ def test_what_ran_again_since_the_plan_is_left_alone(
     assert plan.apply().counts["done"] == 1
 
 
-def test_what_begins_to_run_after_the_plan_can_still_be_cancelled(still: dn.Client) -> None:
+def test_a_workflow_that_starts_after_the_plan_can_still_be_cancelled(still: dn.Client) -> None:
     plan = still.cancel(["queued-1", "cancelled-1"], plan=True)
     set_status(still, "queued-1", "PENDING")
     set_status(still, "cancelled-1", "ENQUEUED")

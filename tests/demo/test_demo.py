@@ -32,12 +32,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_same_seed_gives_the_same_shape(small: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_history(small: Path, tmp_path: Path) -> None:
     demo.run(tmp_path / "b.sqlite", workflows=20, seed=3)
     assert shape(small) == shape(tmp_path / "b.sqlite")
 
 
-def test_every_status_is_there(small: Path) -> None:
+def test_every_status_occurs(small: Path) -> None:
     statuses = {row[2] for row in shape(small)}
     assert statuses == {"SUCCESS", "ERROR", "CANCELLED", "PENDING", "ENQUEUED", "DELAYED"}
 
@@ -61,5 +61,5 @@ def test_a_bad_url_is_one_line_and_exit_1(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("workflows", [20, 200, 5000])
-def test_the_plan_has_the_size_asked_for(workflows: int) -> None:
+def test_the_plan_has_the_requested_size(workflows: int) -> None:
     assert abs(sum(task.size for task in plan(workflows, seed=1)) - workflows) <= 4

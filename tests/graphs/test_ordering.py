@@ -53,7 +53,7 @@ def test_edges_are_the_transitive_reduction(intervals: list[tuple[int, int]]) ->
 
 
 @given(INTERVALS)
-def test_joins_change_nothing_about_what_precedes_what(intervals: list[tuple[int, int]]) -> None:
+def test_joins_do_not_change_the_partial_order(intervals: list[tuple[int, int]]) -> None:
     starts = [start for start, _ in intervals]
     ends = [start + length for start, length in intervals]
     with pytest.MonkeyPatch.context() as patch:
@@ -69,7 +69,7 @@ def test_joins_change_nothing_about_what_precedes_what(intervals: list[tuple[int
 
 
 @given(SPARSE)
-def test_a_step_without_times_stands_where_its_function_id_does(
+def test_a_step_without_times_is_ordered_by_function_id(
     intervals: list[tuple[int, int] | None],
 ) -> None:
     starts = [None if one is None else one[0] for one in intervals]

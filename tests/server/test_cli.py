@@ -29,7 +29,7 @@ def test_notebooks_are_copied_once_and_never_overwritten(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("command", ["lab", "dashboard"])
-def test_without_a_database_it_is_one_line_and_exit_1(
+def test_without_a_database_the_command_prints_one_line_and_exits_1(
     command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -44,14 +44,14 @@ def test_without_a_database_it_is_one_line_and_exit_1(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dashboard_of_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dashboard_without_a_database_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dashboard", "--database", "postgresql://ada:s3cret@127.0.0.1:1/shop"]) == 1
     error = capsys.readouterr().err
     assert "Cannot reach postgresql://ada@127.0.0.1:1/shop" in error
     assert "s3cret" not in error
 
 
-def test_a_password_travels_by_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_is_passed_by_the_environment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     url = "postgresql://ada:s3cret@db.example/shop"
     ran: list[tuple[list[str], dict[str, str]]] = []
 

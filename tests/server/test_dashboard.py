@@ -56,7 +56,9 @@ def dashboard(shop_sqlite: Path, tmp_path: Path) -> Iterator[str]:
     assert not listens(port), "the server outlived its command"
 
 
-def test_it_shows_board_and_list_to_who_has_the_token(dashboard: str, chromium: Browser) -> None:
+def test_the_dashboard_shows_board_and_list_with_the_token_only(
+    dashboard: str, chromium: Browser
+) -> None:
     server = dashboard.partition("?")[0]
     with urllib.request.urlopen(server, timeout=20) as refused:
         assert refused.url.startswith(f"{server}login")

@@ -48,7 +48,7 @@ def test_dbos_writes_the_rows_that_the_simulator_predicts(odd: Any) -> None:
     assert found["compared"] > 35
 
 
-def test_waits_and_durations_are_of_the_latest_run(odd: Any) -> None:
+def test_queue_times_and_durations_are_those_of_the_latest_run(odd: Any) -> None:
     db, _ = odd
     frame = db.workflows(limit=None).set_index("workflow_id")
     # What was resumed, recovered or rewound ran for a moment, seconds after it was created.
@@ -84,7 +84,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("name", list(SAID))
-def test_every_view_says_the_same(odd: Any, name: str) -> None:
+def test_every_view_shows_the_same_times(odd: Any, name: str) -> None:
     db, _ = odd
     row = db.workflows([name]).iloc[0]
     graph, workflow = db.graph(name), db.workflow(name)

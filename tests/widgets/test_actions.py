@@ -23,7 +23,7 @@ def still(
         yield client
 
 
-def test_a_button_is_on_where_dbos_would_act(still: dn.Client) -> None:
+def test_buttons_are_enabled_where_dbos_would_act(still: dn.Client) -> None:
     widget = still.explore()
     for status, offered in {
         "SUCCESS": {"fork"},
@@ -38,16 +38,16 @@ def test_a_button_is_on_where_dbos_would_act(still: dn.Client) -> None:
             if name != "repair":
                 arguments = ("failed",) if name == "fork" else ()
                 plan = getattr(still, name)(one, *arguments, plan=True)
-                assert found["count"] == plan.counts["do"]
+                assert found["count"] == plan.counts["ready"]
                 assert found["why"] or found["count"]
     many = ask(widget, "possible", ids=["queued-1", "queued-2", "checkout-1"])["possible"]
     assert many["cancel"]["count"] == 2
 
 
-def test_a_plan_writes_nothing_and_its_confirmation_does_it_once(still: dn.Client) -> None:
+def test_a_plan_writes_nothing_and_its_confirmation_applies_it_once(still: dn.Client) -> None:
     widget = still.explore()
     plan = ask(widget, "plan", action="cancel", ids=["queued-1", "checkout-1"], key="click-1")
-    assert plan["counts"] == {"do": 1, "unchanged": 1, "refused": 0, "not_found": 0}
+    assert plan["counts"] == {"ready": 1, "unchanged": 1, "refused": 0, "not_found": 0}
     assert plan["code"] == 'db.cancel(["queued-1", "checkout-1"])'
     assert still.workflow("queued-1").status == "ENQUEUED"
     assert widget.receipt is None
@@ -87,7 +87,7 @@ def test_a_click_makes_one_fork(still: dn.Client) -> None:
     assert still.workflow(done["new_workflow_id"]).app_version == "v2"
 
 
-def test_fifty_at_once(shop_sqlite: Path, tmp_path: Path) -> None:
+def test_fifty_workflows_are_forked_together(shop_sqlite: Path, tmp_path: Path) -> None:
     copy = tmp_path / "shop.sqlite"
     copy.write_bytes(shop_sqlite.read_bytes())
     with dn.connect(copy) as client:
@@ -95,15 +95,15 @@ def test_fifty_at_once(shop_sqlite: Path, tmp_path: Path) -> None:
         assert len(ids) == 50
         widget = client.controls(ids)
         plan = ask(widget, "plan", action="fork", ids=ids, key="k", options={"start_step": "first"})
-        assert plan["counts"]["do"] == 50
+        assert plan["counts"]["ready"] == 50
         receipt = ask(widget, "apply", key="k")
         assert receipt["counts"]["done"] == 50
         assert len(client.workflows(is_fork=True, status="ENQUEUED", limit=None)) == 50
 
 
-def test_what_cannot_be_is_said(still: dn.Client) -> None:
+def test_refused_actions_give_the_reason(still: dn.Client) -> None:
     widget = still.controls("checkout-1")
-    assert "not kept any more" in ask(widget, "apply", key="never")["text"]
+    assert "has expired" in ask(widget, "apply", key="never")["text"]
     assert ask(widget, "plan", action="destroy", ids=[], key="x")["type"] == "FilterError"
     plan = ask(
         widget, "plan", action="fork", ids=["checkout-1"], key="y", options={"start_step": "99"}
@@ -113,8 +113,8 @@ def test_what_cannot_be_is_said(still: dn.Client) -> None:
         still.controls(["nobody"])
 
 
-def test_old_plans_go(still: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.controls.KEPT", 2)
+def test_old_plans_expire(still: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbos_notebook.widgets.controls.MAX_CACHED_PLANS", 2)
     widget = still.explore()
     for number in range(4):
         ask(widget, "plan", action="cancel", ids=["queued-1"], key=f"k{number}")
@@ -122,7 +122,7 @@ def test_old_plans_go(still: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None
     assert ask(widget, "apply", key="k3")["counts"]["done"] == 1
 
 
-def test_a_read_only_client_offers_nothing(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_read_only_client_offers_no_actions(corpus_sqlite: Callable[[str], Path]) -> None:
     with dn.connect(corpus_sqlite("3.4.0"), read_only=True) as client:
         widget = client.explore()
         assert "read-only" in widget._start["forbidden"]

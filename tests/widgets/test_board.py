@@ -16,14 +16,14 @@ import pytest
 from browser import Opened
 
 import dbos_notebook as dn
-from dbos_notebook.widgets.board import WINDOWS, Board, facts
+from dbos_notebook.widgets.board import WINDOWS, Board, board_facts
 
 
 def ask(board: Board, **question: Any) -> dict[str, Any]:
     return board.answer({"kind": "board", "request": 1, **question})
 
 
-def test_it_counts_what_the_listing_has(shop: dn.Client) -> None:
+def test_the_board_counts_equal_those_of_the_listing(shop: dn.Client) -> None:
     board = shop.board(window="1h")
     told = ask(board)
     frame = shop.workflows(limit=None)
@@ -43,25 +43,28 @@ def test_it_counts_what_the_listing_has(shop: dn.Client) -> None:
     assert told["queues"][0]["name"] == deepest
 
 
-def test_a_message_of_several_is_called_an_example(shop_sqlite: Path) -> None:
-    with dn.connect(shop_sqlite) as db:
-        several = db.workflows(status="SUCCESS", limit=3)["workflow_id"].tolist()
-    assert len(several) == 3
-    with closing(sqlite3.connect(shop_sqlite)) as connection, connection:
-        for place, workflow_id in enumerate(several):
-            error = RuntimeError("line one", 42) if place else RuntimeError("")
+def test_the_error_message_of_a_group_is_labelled_as_an_example(
+    shop_sqlite: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copyfile(shop_sqlite, tmp_path / "shop.sqlite"))
+    with dn.connect(path) as db:
+        ids = db.workflows(status="SUCCESS", limit=3)["workflow_id"].tolist()
+    assert len(ids) == 3
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for number, workflow_id in enumerate(ids):
+            error = RuntimeError("line one", 42) if number else RuntimeError("")
             stored = base64.b64encode(pickle.dumps(error)).decode()
             connection.execute(
                 "UPDATE workflow_status SET error = ?, name = 'pay', status = 'ERROR', "
                 "output = NULL, serialization = 'py_pickle' WHERE workflow_uuid = ?",
                 [stored, workflow_id],
             )
-    with dn.connect(shop_sqlite) as db:
+    with dn.connect(path) as db:
         board = db.board(window="30d")
-        told = ask(board)["failures"]
-        (row,) = [row for row in told if row["name"] == "pay"]
+        rows = ask(board)["failures"]
+        (row,) = [row for row in rows if row["name"] == "pay"]
         assert (row["messages"], row["count"]) == (2, 3)
-        assert all(other["messages"] == 1 for other in told if other is not row)
+        assert all(other["messages"] == 1 for other in rows if other is not row)
         page = board.static_html()
     assert "RuntimeError, for example: (&#39;line one&#39;, 42)" in page
     assert page.count("for example") == 1
@@ -76,7 +79,7 @@ def test_every_version_has_a_board(corpus_sqlite: Callable[[str], Path], version
         assert "running kernel" in board.static_html()
 
 
-def test_a_reading_without_a_change_travels_as_one_word(shop_sqlite: Path) -> None:
+def test_an_unchanged_board_sends_one_word(shop_sqlite: Path) -> None:
     with dn.connect(shop_sqlite) as db:
         board = db.board(window="30d")
         first = ask(board)
@@ -86,17 +89,17 @@ def test_a_reading_without_a_change_travels_as_one_word(shop_sqlite: Path) -> No
 
 
 def test_another_window_is_refused(db: dn.Client) -> None:
-    with pytest.raises(dn.FilterError, match="'2h' is not offered"):
+    with pytest.raises(dn.FilterError, match="'2h' is not supported"):
         db.board(window="2h")
     board = db.board()
     for window in WINDOWS:
         board.window = window
-        assert facts(board.read())["width"] * facts(board.read())["bars"] == int(
+        assert board_facts(board.read())["width"] * board_facts(board.read())["bars"] == int(
             WINDOWS[window][0].total_seconds() * 1000
         )
 
 
-def test_an_error_is_an_answer(tmp_path: Path, shop_sqlite: Path) -> None:
+def test_errors_are_sent_to_the_browser(tmp_path: Path, shop_sqlite: Path) -> None:
     path = tmp_path / "gone.sqlite"
     shutil.copyfile(shop_sqlite, path)
     with dn.connect(path) as db:
@@ -111,7 +114,7 @@ def test_an_error_is_an_answer(tmp_path: Path, shop_sqlite: Path) -> None:
     assert "workflow_status" in told["text"]
 
 
-def test_hostile_names_stay_text(tmp_path: Path, old_sqlite: Path) -> None:
+def test_hostile_names_are_escaped(tmp_path: Path, old_sqlite: Path) -> None:
     path = tmp_path / "hostile.sqlite"
     shutil.copyfile(old_sqlite, path)
     connection = sqlite3.connect(path)
@@ -123,7 +126,7 @@ def test_hostile_names_stay_text(tmp_path: Path, old_sqlite: Path) -> None:
     assert "<img" not in html
 
 
-def test_it_is_alive_in_jupyterlab(
+def test_the_board_refreshes_in_jupyterlab(
     notebook: Callable[..., Opened], shop_sqlite: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "live.sqlite"

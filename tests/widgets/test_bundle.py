@@ -43,7 +43,7 @@ def test_durations_are_written_as_in_python(chromium: Browser) -> None:
     page.evaluate(IMPORTED, [bundle.module("format"), "format"])
     written = page.evaluate("(all) => all.map(window.imported.formatDuration)", milliseconds)
     page.close()
-    assert written == [text.lasted(each / 1000) for each in milliseconds]
+    assert written == [text.duration(each / 1000) for each in milliseconds]
 
 
 def test_statuses_and_outcomes_are_those_of_python(chromium: Browser) -> None:

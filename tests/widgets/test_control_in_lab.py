@@ -43,7 +43,7 @@ def confirm(page: Page) -> None:
     page.wait_for_selector(".dn-plan[aria-label^=Receipt]")
 
 
-def test_cancel_a_running_one_see_it_stop_and_resume_it(
+def test_a_running_workflow_is_cancelled_and_resumed(
     notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
     live.send("v1", "start", name="three", ids=["runs"], args=["gate"])
@@ -73,7 +73,9 @@ def test_cancel_a_running_one_see_it_stop_and_resume_it(
     assert opened.errors == []
 
 
-def test_the_buttons_alone(notebook: Callable[..., Opened], live: LiveApplication) -> None:
+def test_controls_fork_workflows_without_a_list(
+    notebook: Callable[..., Opened], live: LiveApplication
+) -> None:
     live.send("v1", "run", name="rich", ids=["alone-1", "alone-2"])
     opened = notebook(
         CONNECT.format(live.url),
@@ -102,7 +104,9 @@ def pick_all(opened: Opened, number: int) -> Page:
     return page
 
 
-def test_fifty_are_forked_at_once(notebook: Callable[..., Opened], live: LiveApplication) -> None:
+def test_fifty_workflows_are_forked_from_the_list(
+    notebook: Callable[..., Opened], live: LiveApplication
+) -> None:
     ids = [f"fifty-{number}" for number in range(50)]
     live.send("v1", "run", name="rich", ids=ids, attributes={"lot": 50})
     opened = notebook(
@@ -110,7 +114,7 @@ def test_fifty_are_forked_at_once(notebook: Callable[..., Opened], live: LiveApp
     )
     page = pick_all(opened, 50)
     page.locator(".dn-actions button:enabled", has_text="Fork 50").click()
-    page.wait_for_selector(".dn-plan .dn-quiet:has-text('50 will be forked')")
+    page.wait_for_selector(".dn-plan .dn-muted:has-text('50 will be forked')")
     confirm(page)
     assert "50 done" in page.inner_text(".dn-plan-head")
     assert page.locator(".dn-plan tbody tr").count() == 50
@@ -127,7 +131,7 @@ def test_fifty_are_forked_at_once(notebook: Callable[..., Opened], live: LiveApp
     assert opened.errors == []
 
 
-def test_fifty_are_taken_off_their_queue(
+def test_fifty_enqueued_workflows_are_cancelled_from_the_list(
     notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
     # Of this queue one runs at a time.

@@ -63,7 +63,7 @@ def test_pages_hold_every_row_once_and_in_order(
             assert known.is_monotonic_decreasing if descending else known.is_monotonic_increasing
 
 
-def test_a_page_is_what_the_client_lists(db: dn.Client) -> None:
+def test_a_page_equals_the_listing_of_the_client(db: dn.Client) -> None:
     widget = db.explore(status="ERROR")
     answer = ask(widget, "page", view=widget._view)
     assert [row["id"] for row in answer["rows"]] == widget.frame["workflow_id"].tolist()
@@ -76,7 +76,7 @@ def test_a_page_is_what_the_client_lists(db: dn.Client) -> None:
     assert "input" not in row
 
 
-def test_filters_become_the_clients(db: dn.Client) -> None:
+def test_filters_are_those_of_the_client(db: dn.Client) -> None:
     widget = db.explore()
     view = {
         "search": " Checkout ",
@@ -109,25 +109,25 @@ def test_filters_become_the_clients(db: dn.Client) -> None:
         {"tags": ["x"], "deep": [[1], [None, True, 1.5]]},
     ],
 )
-def test_a_value_written_as_code_is_the_same_value(value: Any) -> None:
+def test_a_filter_value_written_as_code_evaluates_to_itself(value: Any) -> None:
     written = query_form.literal(value)
     assert eval(written) == value
     # Nothing hidden: what is pasted is what was seen.
     assert written.isprintable()
-    assert eval(query_form.code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
+    assert eval(query_form.list_code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
         "name": str(value)
     }
 
 
-def test_what_is_no_number_of_json_is_a_text_or_refused() -> None:
-    assert query_form.as_filters({"attributes": "a=NaN, b=1e400, c=-1.5e2"}) == {
+def test_numbers_outside_json_are_strings_or_refused() -> None:
+    assert query_form.to_filters({"attributes": "a=NaN, b=1e400, c=-1.5e2"}) == {
         "attributes": {"a": "NaN", "b": "1e400", "c": -150.0}
     }
-    with pytest.raises(dn.FilterError, match="1e400 is no number of JSON"):
-        query_form.as_filters({"attributes": '{"a": 1e400}'})
+    with pytest.raises(dn.FilterError, match="1e400 is not a JSON number"):
+        query_form.to_filters({"attributes": '{"a": 1e400}'})
 
 
-def test_what_was_asked_for_stays_and_can_be_changed(db: dn.Client) -> None:
+def test_initial_filters_are_kept_and_can_be_changed(db: dn.Client) -> None:
     widget = db.explore(status="error", has_parent=False, start_time="3650d")
     assert widget._start["view"]["status"] == ["ERROR"]
     assert widget._start["view"]["start_time"] == "3650d"
@@ -142,7 +142,7 @@ def test_what_was_asked_for_stays_and_can_be_changed(db: dn.Client) -> None:
         db.explore(page_size=10)
 
 
-def test_the_error_filter_reads_errors_alone(db: dn.Client) -> None:
+def test_the_error_filter_searches_errors_only(db: dn.Client) -> None:
     rows = ask(db.explore(), "page", view={"error": "PaymentDeclined"})["rows"]
     assert {row["id"] for row in rows} == set(
         db.workflows(limit=None).query("error_type == '__main__.PaymentDeclined'")["workflow_id"]
@@ -165,13 +165,11 @@ def searched(widget: Explore, **view: Any) -> tuple[list[str], int]:
     return [row["id"] for row in found], part + 1
 
 
-def test_a_text_is_looked_for_in_parts_that_grow(
-    shop: dn.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.explore.LOOK_THROUGH", 7)
+def test_search_proceeds_in_growing_parts(shop: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbos_notebook.widgets.explore.MAX_SEARCH_ROWS", 7)
     counted = []
     for first in (7, 2):
-        monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_LOOK", first)
+        monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_SEARCH_ROWS", first)
         for descending in (True, False):
             widget = shop.explore()
             found, parts = searched(widget, search="ship", descending=descending)
@@ -185,7 +183,7 @@ def test_a_text_is_looked_for_in_parts_that_grow(
     assert counted[0] <= counted[2] <= counted[0] + 1
 
 
-def test_the_workflow_of_a_pasted_id_comes_first_and_once(
+def test_a_workflow_found_by_its_id_is_listed_first_and_once(
     shop: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parents = shop.workflows(has_parent=False, limit=None)
@@ -196,7 +194,7 @@ def test_the_workflow_of_a_pasted_id_comes_first_and_once(
     )
     expected = shop.workflows(search=oldest, limit=None)["workflow_id"].tolist()
     assert expected[0] != oldest, "its children are newer, and their IDs hold its own"
-    monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_LOOK", 2)
+    monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_SEARCH_ROWS", 2)
     widget = shop.explore()
     assert ask(widget, "page", view={"search": oldest})["rows"][0]["id"] == oldest
     found, _ = searched(widget, search=oldest)
@@ -222,7 +220,7 @@ def test_the_tree_has_roots_and_their_children(shop: dn.Client) -> None:
     assert set(failed) == set(topmost.index)
 
 
-def test_the_enqueued_have_a_place(db: dn.Client) -> None:
+def test_enqueued_workflows_show_their_queue_position(db: dn.Client) -> None:
     widget = db.explore(queues_only=True)
     rows = ask(widget, "page", view=widget._view)["rows"]
     places = {row["id"]: (row.get("position"), row.get("queue_length")) for row in rows}
@@ -233,7 +231,7 @@ def test_the_enqueued_have_a_place(db: dn.Client) -> None:
     assert set(eval(widget.code, {"db": db})["workflow_id"]) == set(places)
 
 
-def test_an_opened_row_tells_all(db: dn.Client) -> None:
+def test_an_opened_row_has_all_details(db: dn.Client) -> None:
     told = ask(db.explore(), "details", id="checkout-5-bad")
     assert "order-5-bad" in told["input"]["text"]
     assert told["error"]["type"] == "__main__.PaymentDeclined"
@@ -247,10 +245,10 @@ def test_an_opened_row_tells_all(db: dn.Client) -> None:
     assert (lost["kind"], lost["type"]) == ("error", "WorkflowNotFoundError")
 
 
-def test_many_steps_come_in_parts(
+def test_many_steps_are_sent_in_parts(
     corpus_sqlite: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.details.STEPS", 2)
+    monkeypatch.setattr("dbos_notebook.widgets.details.STEPS_PER_PAGE", 2)
     with dn.connect(corpus_sqlite("3.4.0")) as client:
         widget = client.explore()
         told = ask(widget, "details", id="checkout-1")
@@ -262,7 +260,7 @@ def test_many_steps_come_in_parts(
         assert len(numbers) > 4
 
 
-def test_long_values_are_cut_and_say_so(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_long_values_are_truncated_and_marked(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     connection = sqlite3.connect(path)
     with connection:
@@ -296,12 +294,12 @@ def test_nothing_is_sent_when_nothing_changed(corpus_sqlite: Callable[[str], Pat
         assert row["status"] == "CANCELLED"
 
 
-def test_counts_and_choices(db: dn.Client) -> None:
+def test_counts_and_filter_choices(db: dn.Client) -> None:
     widget = db.explore()
     counts = ask(widget, "counts", view={"name": ["checkout"], "status": ["ERROR"]})["counts"]
     assert counts == {"SUCCESS": 5, "ERROR": 3}
     choices = ask(widget, "choices")["choices"]
-    assert set(choices) == set(query_form.CHOSEN)
+    assert set(choices) == set(query_form.CHOICE_FILTERS)
     assert choices["name"][0] in db.workflows(limit=None)["name"].unique()
     assert "slow" in choices["queue_name"]
 
@@ -316,7 +314,7 @@ def test_the_selection_is_a_frame(db: dn.Client) -> None:
     assert set(eval(code, {"db": db})["workflow_id"]) == {"queued-1", "checkout-1"}
 
 
-def test_an_error_is_an_answer_and_the_next_question_works(
+def test_an_error_is_sent_and_the_next_request_works(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     path = corpus_sqlite("3.4.0")
@@ -339,7 +337,7 @@ def test_an_error_is_an_answer_and_the_next_question_works(
     assert widget.answer({"kind": "page", "after": ["x"], "request": 1})["type"] == "FilterError"
 
 
-def test_half_a_character_is_answered_and_so_is_an_interrupt(
+def test_lone_surrogates_and_interrupts_are_answered(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widget = db.explore()
@@ -359,7 +357,7 @@ def test_half_a_character_is_answered_and_so_is_an_interrupt(
     assert isinstance(widget.last_error, KeyboardInterrupt)
 
 
-def test_a_status_of_nothing_or_of_any_word_is_shown(
+def test_missing_and_unknown_statuses_are_shown(
     corpus_sqlite: Callable[[str], Path], tmp_path: Path
 ) -> None:
     path = corpus_sqlite("3.4.0")
@@ -384,7 +382,9 @@ def test_a_status_of_nothing_or_of_any_word_is_shown(
         assert ask(client.board(window="30d"), "board")["kind"] == "board"
 
 
-def test_a_page_that_ends_at_a_time_which_is_none(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_page_that_ends_at_a_row_without_a_valid_time(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
     path = corpus_sqlite("3.4.0")
     connection = sqlite3.connect(path)
     with connection:
@@ -398,16 +398,14 @@ def test_a_page_that_ends_at_a_time_which_is_none(corpus_sqlite: Callable[[str],
         assert (answer["more"], answer["last"]) == (False, [])
 
 
-def test_a_message_of_no_kind_is_no_question(
-    db: dn.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_messages_are_ignored(db: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     widget = db.explore()
     sent: list[Any] = []
     monkeypatch.setattr(widget, "send", sent.append)
     for content in ("text", None, {}, {"kind": "close"}, {"kind": "__init__"}, {"kind": []}):
-        widget._receive(widget, content, [])
+        widget._on_message(widget, content, [])
     assert sent == []
-    widget._receive(widget, {"kind": "page", "view": {}, "request": 7}, [])
+    widget._on_message(widget, {"kind": "page", "view": {}, "request": 7}, [])
     assert sent[0]["request"] == 7
 
 
@@ -429,7 +427,7 @@ def test_fifty_reruns_leak_no_thread_and_no_connection(db: dn.Client) -> None:
     assert open_files() <= files + 1
 
 
-def test_no_row_is_in_the_state_that_a_notebook_keeps(db: dn.Client) -> None:
+def test_the_saved_widget_state_holds_no_row(db: dn.Client) -> None:
     widget = db.explore()
     ask(widget, "page", view={})
     ask(widget, "details", id="checkout-5-bad")
@@ -456,7 +454,7 @@ def hostile(corpus_sqlite: Callable[[str], Path]) -> Iterator[dn.Client]:
         yield client
 
 
-def test_static_html_holds_no_markup_of_the_database(hostile: dn.Client, tmp_path: Path) -> None:
+def test_static_html_escapes_values_of_the_database(hostile: dn.Client, tmp_path: Path) -> None:
     widget = hostile.explore()
     data, _ = widget._repr_mimebundle_()
     page = widget.save_html(tmp_path / "page.html").read_text()
@@ -469,7 +467,7 @@ def test_static_html_holds_no_markup_of_the_database(hostile: dn.Client, tmp_pat
     assert "checkout-5-bad" in page
 
 
-def test_the_fallback_is_bounded_and_tells_no_payload(shop: dn.Client) -> None:
+def test_the_fallback_is_limited_and_holds_no_payload(shop: dn.Client) -> None:
     data, _ = shop.explore(page_size=200)._repr_mimebundle_()
     assert set(data) >= {"text/html", "text/plain", "application/vnd.jupyter.widget-view+json"}
     assert data["text/html"].count("<tr>") <= 22

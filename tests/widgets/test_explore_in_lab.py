@@ -63,7 +63,7 @@ def until_ids(page: Page, wanted: list[str]) -> None:
     )
 
 
-def test_search_finds_as_it_is_typed(page: Page, client: dn.Client) -> None:
+def test_search_updates_while_typing(page: Page, client: dn.Client) -> None:
     search = page.get_by_label("Search", exact=True)
     search.type("coup", delay=20)
     until_ids(page, client.workflows(search="coup")["workflow_id"].tolist())
@@ -73,7 +73,7 @@ def test_search_finds_as_it_is_typed(page: Page, client: dn.Client) -> None:
     page.wait_for_function("document.querySelectorAll('.dn-row').length === 25")
 
 
-def test_pages_turn_and_turn_back(page: Page, client: dn.Client) -> None:
+def test_paging_forward_and_back(page: Page, client: dn.Client) -> None:
     everything = client.workflows(limit=None)["workflow_id"].tolist()
     until_ids(page, everything[:25])
     page.wait_for_selector(f"text=1–25 of {len(everything)}")
@@ -86,7 +86,7 @@ def test_pages_turn_and_turn_back(page: Page, client: dn.Client) -> None:
     until_ids(page, everything[25:50])
 
 
-def test_statuses_and_headings_narrow_and_sort(page: Page, client: dn.Client) -> None:
+def test_statuses_filter_and_headings_sort(page: Page, client: dn.Client) -> None:
     page.locator(".dn-status", has_text="ERROR").click()
     failed = client.workflows(status="ERROR", limit=None)
     until_ids(page, failed["workflow_id"].tolist())
@@ -97,7 +97,7 @@ def test_statuses_and_headings_narrow_and_sort(page: Page, client: dn.Client) ->
     assert len(names) == len(failed)
 
 
-def test_a_row_opens_and_its_steps_are_told(page: Page, client: dn.Client) -> None:
+def test_a_row_opens_and_shows_its_steps(page: Page, client: dn.Client) -> None:
     failed = client.workflows(status="ERROR", error="CouponError")["workflow_id"].iloc[0]
     page.get_by_label("Search", exact=True).fill(failed)
     # Its children's IDs hold its own; what is called so itself stands first.
@@ -116,7 +116,7 @@ def test_a_row_opens_and_its_steps_are_told(page: Page, client: dn.Client) -> No
     details.wait_for(state="detached")
 
 
-def test_by_keyboard_alone(page: Page) -> None:
+def test_the_list_works_by_keyboard(page: Page) -> None:
     page.get_by_label("Search", exact=True).focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
@@ -140,7 +140,7 @@ def test_by_keyboard_alone(page: Page) -> None:
     assert page.locator(".jp-Notebook .jp-CodeCell").count() == 3
 
 
-def test_children_nest(page: Page, client: dn.Client) -> None:
+def test_children_are_nested_below_their_parents(page: Page, client: dn.Client) -> None:
     page.get_by_role("button", name="Tree", exact=True).click()
     until_ids(page, client.workflows(has_parent=False, limit=25)["workflow_id"].tolist())
     assert page.locator("table[role=treegrid]").count() == 1
@@ -153,7 +153,7 @@ def test_children_nest(page: Page, client: dn.Client) -> None:
     assert set(below) == set(client.workflow(str(workflow_id)).children["workflow_id"])
 
 
-def test_what_is_ticked_reaches_python(opened: Opened, page: Page) -> None:
+def test_the_selection_reaches_python(opened: Opened, page: Page) -> None:
     wanted = sorted(ids(page)[1:3])
     for one in wanted:
         page.get_by_label(f"Select {one}", exact=True).check()
@@ -181,7 +181,7 @@ def test_dark_and_light_follow_the_host(opened: Opened, page: Page) -> None:
         assert "rgba(0, 0, 0, 0)" in ground
 
 
-def test_a_narrow_cell_keeps_what_matters(page: Page) -> None:
+def test_a_narrow_cell_keeps_the_important_columns(page: Page) -> None:
     page.set_viewport_size({"width": 520, "height": 800})
     page.wait_for_timeout(300)
     assert rows(page).first.locator(".dn-name").is_visible()
@@ -201,7 +201,7 @@ def test_the_saved_notebook_holds_no_row_and_a_fallback(opened: Opened, page: Pa
     assert "Ada Lovelace" not in json.dumps(saved)
 
 
-def test_live_shows_what_changes_and_stops_with_its_cell(
+def test_live_updates_stop_when_the_cell_is_rerun(
     notebook: Callable[..., Opened], corpus_sqlite: Callable[[str], Path]
 ) -> None:
     path = corpus_sqlite("3.4.0")
@@ -246,7 +246,7 @@ def test_live_shows_what_changes_and_stops_with_its_cell(
     assert opened.errors == []
 
 
-def test_hostile_names_run_nothing(
+def test_hostile_names_run_no_script_in_the_list(
     notebook: Callable[..., Opened], corpus_sqlite: Callable[[str], Path]
 ) -> None:
     path = corpus_sqlite("3.4.0")

@@ -228,12 +228,14 @@ def test_the_list_is_searched_and_a_row_opens(shown: Shown, client: dn.Client, f
     expect(rows).to_have_count(25)
 
 
-def test_a_graph_is_drawn_and_a_step_told(shown: Shown, client: dn.Client, failed: str) -> None:
+def test_a_graph_is_drawn_and_a_step_shows_its_details(
+    shown: Shown, client: dn.Client, failed: str
+) -> None:
     steps = client.steps(failed, load_output=True)
     step = steps[steps["status"] == "ERROR"].iloc[0]
     view = shown.page.locator(".dn-inspect")
     view.locator(f"[data-node][aria-label^='{step['function_name']}']").click()
-    told = view.locator(".dn-side")
+    told = view.locator(".dn-side-panel")
     expect(told.locator("h3")).to_have_text(step["function_name"])
     expect(told.locator(".dn-failure pre")).to_contain_text(step["error_message"])
     view.get_by_role("tab", name="Timeline").click()
@@ -260,7 +262,9 @@ def test_dark_and_light_follow_the_host(shown: Shown) -> None:
         for view in views.all():
             expect(view).to_have_attribute("data-theme", "dark" if dark else "light")
         # What lies on something has the host's ground, and not the browser's.
-        grounds = shown.page.locator(".dn-inspect .dn-canvas .card, .dn-inspect .dn-canvas .ground")
+        grounds = shown.page.locator(
+            ".dn-inspect .dn-svg-view .card, .dn-inspect .dn-svg-view .ground"
+        )
         red = grounds.first.evaluate(LIGHTNESS)
         assert red < 0.3 if dark else red > 0.9
 
@@ -279,7 +283,7 @@ CHANGED_BY_OTHERS = """() => {
     const sheets = [...document.styleSheets].filter(
         (sheet) => sheet.ownerNode.textContent.includes(".dn-view {"));
     const changed = new Set();
-    const views = [[".dn-board", ".dn-tiles"], [".dn-inspect", ".dn-steplist"],
+    const views = [[".dn-board", ".dn-tiles"], [".dn-inspect", ".dn-step-table"],
         [":has(.dn-list)", ".dn-panel {"]];
     for (const [view, word] of views) {
         const nodes = [...document.querySelectorAll(`.dn-view${view} *`)];
@@ -295,12 +299,12 @@ CHANGED_BY_OTHERS = """() => {
 }"""
 
 
-def test_views_on_one_page_leave_each_other_s_look_alone(in_notebook: Shown) -> None:
+def test_views_on_one_page_do_not_change_each_others_style(in_notebook: Shown) -> None:
     page = in_notebook.page
     page.locator(".dn-row .dn-name").first.click()
     page.wait_for_selector(".dn-details .dn-steps")
     page.get_by_role("button", name="1 failure").click()
-    page.wait_for_selector(".dn-side h3")
+    page.wait_for_selector(".dn-side-panel h3")
     assert page.evaluate(CHANGED_BY_OTHERS) == [3, []]
 
 
@@ -312,7 +316,7 @@ LIGHTNESS = """(node) => {
 }"""
 
 
-def test_cells_of_marimo_follow_what_is_ticked(in_marimo: Shown, failed: str) -> None:
+def test_marimo_cells_follow_the_selection(in_marimo: Shown, failed: str) -> None:
     page = in_marimo.page
     # The second list; the first has them all.
     page.locator(".dn-view", has=page.get_by_label("Previous page")).nth(1).get_by_label(
@@ -322,7 +326,7 @@ def test_cells_of_marimo_follow_what_is_ticked(in_marimo: Shown, failed: str) ->
     assert in_marimo.errors == []
 
 
-def test_a_step_is_forked_by_a_click_and_the_fork_cancelled(
+def test_a_step_is_forked_and_the_fork_cancelled(
     shown: Shown, client: dn.Client, failed: str
 ) -> None:
     before = client.workflows(forked_from=failed)["workflow_id"].tolist()
@@ -348,7 +352,7 @@ def test_a_step_is_forked_by_a_click_and_the_fork_cancelled(
 
 
 @pytest.mark.parametrize("host", ["lab", "notebook"])
-def test_a_kernel_that_ended_is_told_and_what_was_left_is_shown(
+def test_the_end_of_a_kernel_is_shown_and_the_fallback_replaces_the_view(
     notebook: Callable[..., Opened], shop_sqlite: Path, failed: str, host: str
 ) -> None:
     opened = notebook(

@@ -10,7 +10,6 @@ import threading
 import weakref
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from dbos_notebook.server.cli import main
 from dbos_notebook.server.commands import report
 from dbos_notebook.widgets import bundle
 from dbos_notebook.widgets.inspect import Inspect
-from dbos_notebook.widgets.run_data import as_key
+from dbos_notebook.widgets.serialize import from_json_key
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -51,20 +50,20 @@ def polished(corpus_sqlite: Callable[[str], Path]) -> Path:
 
 
 @pytest.mark.parametrize("what", ["graph", "timeline"])
-def test_every_part_of_a_picture_is_a_node(db: dn.Client, what: str) -> None:
+def test_every_element_of_a_drawing_is_a_node(db: dn.Client, what: str) -> None:
     widget = db.inspect("checkout-1")
     answer = show(widget, picture=what)["picture"]
     parts = {element.get("data-node") for element in ET.fromstring(answer["svg"]).iter()} - {None}
     assert parts == {node["ref"] for node in answer["nodes"]}
     graph = widget.graph
     for node in answer["nodes"]:
-        key = as_key(node["key"])
+        key = from_json_key(node["key"])
         assert node["ref"] == short_id(key)
         assert (node["name"], node["status"]) == (
             graph.nodes[key]["name"],
             graph.nodes[key]["status"],
         )
-    refs = {node["ref"]: as_key(node["key"]) for node in answer["nodes"]}
+    refs = {node["ref"]: from_json_key(node["key"]) for node in answer["nodes"]}
     if what == "graph":
         drawn = {(refs[a], refs[b]) for a, b in answer["edges"]}
         assert drawn == set(graph.edges)
@@ -72,7 +71,7 @@ def test_every_part_of_a_picture_is_a_node(db: dn.Client, what: str) -> None:
     assert "prefers-color-scheme" not in answer["svg"]
 
 
-def test_what_has_not_changed_is_not_sent_again(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_unchanged_data_is_not_sent_again(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     with dn.connect(path) as db:
         widget = db.inspect("queued-1")
@@ -94,7 +93,7 @@ def test_what_has_not_changed_is_not_sent_again(corpus_sqlite: Callable[[str], P
         assert changed["stamp"] != first["stamp"]
 
 
-def test_the_table_says_how_long_a_workflow_took_as_the_picture_does(shop_sqlite: Path) -> None:
+def test_the_table_and_the_graph_show_the_same_duration(shop_sqlite: Path) -> None:
     with dn.connect(shop_sqlite) as shop:
         root = shop.workflows(name="order", status="SUCCESS", has_parent=False)["workflow_id"][0]
         widget = shop.inspect(root)
@@ -107,7 +106,7 @@ def test_the_table_says_how_long_a_workflow_took_as_the_picture_does(shop_sqlite
         assert [row["took"] for row in listed if row["key"] == node["key"]] == [node["took"]]
 
 
-def test_a_step_tells_what_it_gave_or_why_it_failed(db: dn.Client) -> None:
+def test_a_step_shows_its_output_or_error(db: dn.Client) -> None:
     widget = db.inspect("checkout-5-bad")
     steps = db.steps("checkout-5-bad", load_output=True)
     for step in steps.to_dict("records"):
@@ -125,7 +124,7 @@ def test_a_step_tells_what_it_gave_or_why_it_failed(db: dn.Client) -> None:
     assert "order-5-bad" in whole["input"]["text"]
 
 
-def test_what_is_stored_is_told_as_it_is_stored(
+def test_stored_payloads_are_shown_as_stored(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     path = corpus_sqlite("3.4.0")
@@ -140,7 +139,7 @@ def test_what_is_stored_is_told_as_it_is_stored(
         assert names == ["input", "error"]
 
 
-def test_a_text_with_half_a_character_is_told(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_string_with_a_lone_surrogate_is_shown(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     connection = sqlite3.connect(path)
     with connection:
@@ -161,7 +160,7 @@ def test_a_text_with_half_a_character_is_told(corpus_sqlite: Callable[[str], Pat
         assert "half: " in widget.save_html(path.with_suffix(".html")).read_text()
 
 
-def test_failures_are_where_they_began(db: dn.Client) -> None:
+def test_failures_lead_to_their_origin(db: dn.Client) -> None:
     facts = show(db.inspect("parent-6-bad"))["facts"]
     # The parent and its getResult failed because the child's step did.
     assert [failure["key"] for failure in facts["failures"]] == [["parent-6-bad-1", 3]]
@@ -186,7 +185,7 @@ def test_search_finds_names_numbers_ids_and_errors(db: dn.Client) -> None:
     assert found("no such thing") == found("") == []
 
 
-def test_a_group_opens_and_a_node_in_it_is_reached(polished: Path) -> None:
+def test_a_group_opens_to_reach_a_node_in_it(polished: Path) -> None:
     with dn.connect(polished) as db:
         widget = db.inspect("checkout-1")
         folded = show(widget)["picture"]
@@ -205,7 +204,7 @@ def test_a_group_opens_and_a_node_in_it_is_reached(polished: Path) -> None:
             assert reached["open"][0] == group["group"]
 
 
-def test_all_steps_are_listed_in_the_order_of_the_tree(db: dn.Client) -> None:
+def test_steps_are_listed_in_tree_order(db: dn.Client) -> None:
     rows = ask(db.inspect("parent-6-bad"), "list", id="parent-6-bad")["rows"]
     assert [(row["key"], row["depth"]) for row in rows] == [
         ("parent-6-bad", 0),
@@ -245,7 +244,7 @@ def test_the_selection_is_a_key_of_the_graph(db: dn.Client) -> None:
     assert eval(widget.code, {"db": db})["function_name"] == "charge"
 
 
-def test_wrong_arguments_fail_in_the_callers_cell(db: dn.Client) -> None:
+def test_invalid_arguments_raise_in_the_calling_cell(db: dn.Client) -> None:
     with pytest.raises(dn.WorkflowNotFoundError, match="checkout-99"):
         db.inspect("checkout-99")
     with pytest.raises(dn.FilterError, match="one workflow"):
@@ -267,14 +266,17 @@ def test_databases_of_old_versions(corpus_sqlite: Callable[[str], Path], version
             assert ask(widget, "node", id=workflow_id, key=workflow_id, view={})["kind"] != "error"
 
 
-def test_the_state_that_a_notebook_keeps_is_small(db: dn.Client) -> None:
+def test_the_saved_widget_state_is_small(db: dn.Client) -> None:
     widget = db.inspect("checkout-5-bad")
     show(widget)
     state = {n: v for n, v in widget.get_state().items() if n not in ("_esm", "_css")}
     assert len(json.dumps(state, default=str)) < 3_000
     assert "PaymentDeclined" not in str(state)
-    scripts = (files("dbos_notebook.widgets") / "js").iterdir()
-    assert sum(len(each.read_bytes()) for each in scripts if each.name.endswith(".js")) < 150_000
+    scripts: dict[str, str] = {}
+    for view in ("board", "controls", "explore", "inspect", "offline"):
+        bundle._scopes(view, scripts)
+    assert len(scripts) > 20
+    assert sum(len(each.encode()) for each in scripts.values()) < 150_000
     assert "import " not in bundle.module("inspect")
 
 
@@ -295,7 +297,7 @@ def recorded(page: Path) -> dict[str, Any]:
     return dict(json.loads(data))
 
 
-def test_a_page_holds_what_the_browser_asks_for(polished: Path, tmp_path: Path) -> None:
+def test_a_saved_page_holds_every_answer(polished: Path, tmp_path: Path) -> None:
     with dn.connect(polished) as db:
         page = db.inspect("checkout-1").save_html(tmp_path / "one.html")
         told = recorded(page)
@@ -311,7 +313,7 @@ def test_a_page_holds_what_the_browser_asks_for(polished: Path, tmp_path: Path) 
     assert "http://" not in text.replace("http://www.w3.org/", "")
 
 
-def test_nothing_of_the_database_becomes_markup_in_a_page(
+def test_a_saved_page_escapes_values_of_the_database(
     corpus_sqlite: Callable[[str], Path], tmp_path: Path
 ) -> None:
     path = corpus_sqlite("3.4.0")

@@ -52,10 +52,10 @@ def node(page: Page, name: str) -> Locator:
 
 
 def side(page: Page) -> Locator:
-    return page.locator(".dn-inspect .dn-side")
+    return page.locator(".dn-inspect .dn-side-panel")
 
 
-def test_a_failed_step_tells_why(opened: Opened, page: Page, old_sqlite: Path) -> None:
+def test_a_failed_step_shows_its_error(opened: Opened, page: Page, old_sqlite: Path) -> None:
     page.get_by_role("button", name="1 failure").click()
     told = side(page)
     expect(told).to_be_visible()
@@ -81,7 +81,7 @@ def test_a_failed_step_tells_why(opened: Opened, page: Page, old_sqlite: Path) -
     expect(page.locator(".jp-OutputArea-output pre", has_text=str(key))).to_be_visible()
 
 
-def test_steps_are_walked_by_keyboard(page: Page) -> None:
+def test_steps_are_navigated_by_keyboard(page: Page) -> None:
     node(page, "checkout, ERROR").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -96,9 +96,9 @@ def test_steps_are_walked_by_keyboard(page: Page) -> None:
     expect(side(page)).to_be_visible()
 
 
-def test_the_picture_is_moved_and_enlarged(page: Page) -> None:
-    picture = page.locator(".dn-picture > .dn-canvas > svg")
-    frame = page.locator(".dn-picture > .dn-canvas")
+def test_the_graph_can_be_panned_and_zoomed(page: Page) -> None:
+    picture = page.locator(".dn-picture > .dn-svg-view > svg")
+    frame = page.locator(".dn-picture > .dn-svg-view")
     before = picture.bounding_box()
     assert before is not None
     frame.hover()
@@ -106,7 +106,7 @@ def test_the_picture_is_moved_and_enlarged(page: Page) -> None:
     page.mouse.wheel(0, -400)
     page.keyboard.up("Control")
     page.wait_for_function(
-        "wide => document.querySelector('.dn-picture > .dn-canvas > svg')"
+        "wide => document.querySelector('.dn-picture > .dn-svg-view > svg')"
         ".getBoundingClientRect().width > wide * 2",
         arg=before["width"],
     )
@@ -134,8 +134,8 @@ def test_timeline_and_steps_show_the_same_nodes(page: Page, old_sqlite: Path) ->
     expect(page.locator(".dn-inspect svg[aria-label^=Timeline]")).to_be_visible()
     expect(page.locator("[data-node][aria-pressed=true]")).to_have_count(1)
     page.get_by_role("tab", name="Steps").click()
-    expect(page.locator(".dn-steplist tr[aria-selected=true] .dn-step")).to_have_text(name)
-    rows = page.locator(".dn-steplist tbody tr")
+    expect(page.locator(".dn-step-table tr[aria-selected=true] .dn-step")).to_have_text(name)
+    rows = page.locator(".dn-step-table tbody tr")
     with dn.connect(old_sqlite) as db:
         tree = db.tree(page.locator(".dn-run-id").inner_text())
         expect(rows).to_have_count(len(tree) + len(db.steps(tree)))
@@ -147,7 +147,7 @@ def test_timeline_and_steps_show_the_same_nodes(page: Page, old_sqlite: Path) ->
 def test_search_leads_to_a_step(page: Page) -> None:
     find = page.get_by_role("combobox", name="Find in this run")
     find.fill("charge")
-    expect(page.locator(".dn-found button")).to_have_count(1)
+    expect(page.locator(".dn-search-results button")).to_have_count(1)
     expect(node(page, "charge")).to_have_attribute("data-hit", "")
     find.press("Enter")
     expect(side(page).locator("h3")).to_have_text("charge")
@@ -230,7 +230,7 @@ def _many(path: Path, children: int) -> None:
     connection.close()
 
 
-def test_hostile_names_and_payloads_run_nothing(
+def test_hostile_names_and_payloads_run_no_script(
     notebook: Callable[..., Opened], old_sqlite: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "hostile.sqlite"
@@ -265,9 +265,7 @@ def test_hostile_names_and_payloads_run_nothing(
     assert opened.beyond_the_server() == []
 
 
-def test_a_picture_is_cleaned_whoever_drew_it(
-    notebook: Callable[..., Opened], old_sqlite: Path
-) -> None:
+def test_svg_is_sanitized_in_the_browser(notebook: Callable[..., Opened], old_sqlite: Path) -> None:
     evil = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" onload="window.ran=1">'
         "<script>window.ran=1</script><g onclick='window.ran=1'><rect width='5' height='5' "
@@ -292,14 +290,14 @@ def test_a_picture_is_cleaned_whoever_drew_it(
     kept = page.inner_html(".dn-picture")
     for word in ("script", "onload", "onclick", "foreignObject", "href", "127.0.0.2", "<style"):
         assert word not in kept
-    page.locator(".dn-picture > .dn-canvas").click()
+    page.locator(".dn-picture > .dn-svg-view").click()
     page.wait_for_timeout(300)
     assert page.evaluate("window.ran") is None
     assert opened.errors == []
     assert opened.beyond_the_server() == []
 
 
-def test_live_asks_while_it_is_seen_and_stops_with_its_cell(
+def test_live_updates_run_while_visible_and_stop_with_the_cell(
     notebook: Callable[..., Opened], old_sqlite: Path, tmp_path: Path
 ) -> None:
     asked = tmp_path / "asked"
@@ -358,7 +356,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApplication]:
         live.stop()
 
 
-def test_cancel_and_resume_by_a_click(
+def test_cancel_and_resume_with_buttons(
     notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
     opened = notebook(opening(live.url, "db.inspect('long')"), width=1300)

@@ -97,7 +97,7 @@ def focused(page: Page) -> Any:
     return page.evaluate("(document.activeElement.title || document.activeElement.textContent)")
 
 
-def test_any_word_may_be_a_status(copied: Path, shown: Callable[..., Page]) -> None:
+def test_any_string_may_be_a_status(copied: Path, shown: Callable[..., Page]) -> None:
     connection = sqlite3.connect(copied)
     statuses = ["constructor", "__proto__", "toString", None]
     names = ["checkout-1", "checkout-2", "checkout-3", "checkout-4"]
@@ -119,11 +119,11 @@ def test_any_word_may_be_a_status(copied: Path, shown: Callable[..., Page]) -> N
             page = shown(db.inspect(name))
             page.locator("[data-node]").first.wait_for()
             page.get_by_role("tab", name="Steps").click()
-            page.locator(".dn-steplist tr").first.wait_for()
+            page.locator(".dn-step-table tr").first.wait_for()
 
 
 @pytest.mark.parametrize("view", ["explore", "board", "inspect", "controls"])
-def test_a_kernel_that_takes_no_question_is_told_of(
+def test_an_unreachable_kernel_is_reported(
     copied: Path, shown: Callable[..., Page], view: str
 ) -> None:
     with dn.connect(copied) as db:
@@ -145,7 +145,7 @@ def test_a_kernel_that_takes_no_question_is_told_of(
             banner.get_by_label("Close").click()
 
 
-def test_the_focus_stays_where_it_was(db: dn.Client, shown: Callable[..., Page]) -> None:
+def test_the_focus_is_kept(db: dn.Client, shown: Callable[..., Page]) -> None:
     page = shown(db.explore())
     page.locator(".dn-row").first.wait_for()
     for press in (
@@ -171,7 +171,9 @@ def test_the_focus_stays_where_it_was(db: dn.Client, shown: Callable[..., Page])
     assert focused(board) == "Finished in the last 7d"
 
 
-def test_a_plan_that_is_not_seen_is_not_confirmed(copied: Path, shown: Callable[..., Page]) -> None:
+def test_a_plan_that_is_not_visible_is_not_confirmed(
+    copied: Path, shown: Callable[..., Page]
+) -> None:
     with dn.connect(copied) as db:
         page = shown(db.controls(["queued-1", "queued-2"]))
         page.get_by_role("button", name="Cancel 2").click()
@@ -205,7 +207,7 @@ def test_a_plan_that_is_not_seen_is_not_confirmed(copied: Path, shown: Callable[
         assert db.workflow("queued-1").status == "CANCELLED"
 
 
-def test_what_is_pressed_twice_neither_confirms_a_plan_nor_closes_a_receipt(
+def test_a_double_click_neither_confirms_a_plan_nor_closes_a_receipt(
     copied: Path, shown: Callable[..., Page]
 ) -> None:
     with dn.connect(copied) as db:
@@ -237,9 +239,7 @@ def test_what_is_pressed_twice_neither_confirms_a_plan_nor_closes_a_receipt(
         assert page.evaluate("document.activeElement.closest('.dn-actions') !== null")
 
 
-def test_a_plan_is_read_without_scrolling_sideways_in_a_narrow_cell(
-    copied: Path, shown: Callable[..., Page]
-) -> None:
+def test_a_plan_fits_a_narrow_cell(copied: Path, shown: Callable[..., Page]) -> None:
     with dn.connect(copied) as db:
         page = shown(db.controls("checkout-5-bad"), width=380)
         page.get_by_role("button", name="Fork", exact=True, disabled=False).click()
@@ -256,7 +256,7 @@ def test_a_plan_is_read_without_scrolling_sideways_in_a_narrow_cell(
         assert receipt.locator(".dn-link").count() == 0
 
 
-def test_the_list_of_what_waits_fits_a_narrow_cell(
+def test_the_list_of_enqueued_workflows_fits_a_narrow_cell(
     copied: Path, shown: Callable[..., Page]
 ) -> None:
     with dn.connect(copied) as db:
@@ -265,9 +265,7 @@ def test_the_list_of_what_waits_fits_a_narrow_cell(
         assert page.locator(".dn-scroll").evaluate("(one) => one.scrollWidth <= one.clientWidth")
 
 
-def test_the_fields_of_time_hold_what_the_list_is_narrowed_by(
-    db: dn.Client, shown: Callable[..., Page]
-) -> None:
+def test_the_time_fields_hold_the_filters(db: dn.Client, shown: Callable[..., Page]) -> None:
     page = shown(db.explore(end_time="2100-01-01T00:00:00.000Z"))
     page.get_by_title("More filters").click()
     begin, end = (page.get_by_label(each, exact=True) for each in ("Created from", "Created until"))
@@ -282,7 +280,7 @@ def test_the_fields_of_time_hold_what_the_list_is_narrowed_by(
     assert begin.input_value() == ""
 
 
-def test_what_buttons_can_do_is_asked_again_after_a_failure(
+def test_available_actions_are_requested_again_after_a_failure(
     db: dn.Client, shown: Callable[..., Page]
 ) -> None:
     page = shown(db.controls(["queued-1"]))
@@ -298,7 +296,7 @@ def test_what_buttons_can_do_is_asked_again_after_a_failure(
     page.locator(".dn-actions button:enabled").first.wait_for()
 
 
-def test_after_a_failed_action_the_list_tells_what_is_and_the_error_stays(
+def test_a_failed_action_refreshes_the_list_and_keeps_the_error(
     copied: Path, shown: Callable[..., Page]
 ) -> None:
     with dn.connect(copied) as db:
@@ -321,7 +319,7 @@ def test_after_a_failed_action_the_list_tells_what_is_and_the_error_stays(
         assert banner.is_hidden()
 
 
-def test_a_timeline_is_drawn_for_the_room_that_it_has(
+def test_a_timeline_is_drawn_for_the_available_width(
     db: dn.Client, shown: Callable[..., Page]
 ) -> None:
     page = shown(db.inspect("checkout-5-bad"), width=1200)
@@ -330,7 +328,7 @@ def test_a_timeline_is_drawn_for_the_room_that_it_has(
     def drawn() -> tuple[float, float]:
         """How wide it is, and how much larger than it was drawn."""
         page.wait_for_timeout(500)
-        found = page.locator(".dn-picture > .dn-canvas > svg").evaluate(
+        found = page.locator(".dn-picture > .dn-svg-view > svg").evaluate(
             "(svg) => [svg.clientWidth, svg.clientWidth / svg.viewBox.baseVal.width]"
         )
         return found[0], found[1]
@@ -339,7 +337,7 @@ def test_a_timeline_is_drawn_for_the_room_that_it_has(
     assert alone > 1050
     assert scale > 0.95
     page.get_by_role("button", name="1 failure").click()
-    page.locator(".dn-side h3").wait_for()
+    page.locator(".dn-side-panel h3").wait_for()
     beside, scale = drawn()
     assert beside < 900
     assert scale > 0.95
@@ -347,10 +345,8 @@ def test_a_timeline_is_drawn_for_the_room_that_it_has(
     assert drawn()[0] == alone
 
 
-def test_the_timeline_of_what_still_waits_grows_by_itself_and_by_a_click(
-    copied: Path, shown: Callable[..., Page]
-) -> None:
-    said = "document.querySelector('.dn-picture > .dn-canvas > svg').textContent"
+def test_the_timeline_of_a_waiting_workflow_grows(copied: Path, shown: Callable[..., Page]) -> None:
+    said = "document.querySelector('.dn-picture > .dn-svg-view > svg').textContent"
     with dn.connect(copied) as db:
         receipt = db.fork("checkout-5-bad", "failed")
         widget = db.inspect(receipt.to_frame()["new_workflow_id"].item())
@@ -366,11 +362,13 @@ def test_the_timeline_of_what_still_waits_grows_by_itself_and_by_a_click(
         page.wait_for_function(f"(second) => {said} !== second", arg=second)
 
 
-def test_what_marks_a_row_lies_on_no_other(db: dn.Client, shown: Callable[..., Page]) -> None:
+def test_the_mark_of_a_row_does_not_overlap_other_rows(
+    db: dn.Client, shown: Callable[..., Page]
+) -> None:
     page = shown(db.inspect("checkout-5-bad"))
     page.get_by_role("tab", name="Timeline").click()
     page.get_by_role("button", name="1 failure").click()
-    page.locator(".dn-side h3").wait_for()
+    page.locator(".dn-side-panel h3").wait_for()
     over = page.evaluate("""() => {
         const halo = document.querySelector(".dn-halo");
         const { top, bottom } = halo.getBoundingClientRect();
@@ -382,27 +380,25 @@ def test_what_marks_a_row_lies_on_no_other(db: dn.Client, shown: Callable[..., P
     assert max(over) <= 2
 
 
-def test_a_comparison_is_not_called_live(copied: Path, shown: Callable[..., Page]) -> None:
+def test_a_comparison_is_not_labelled_live(copied: Path, shown: Callable[..., Page]) -> None:
     with dn.connect(copied) as db:
         receipt = db.fork("checkout-5-bad", "failed")
         page = shown(db.inspect(receipt.to_frame()["new_workflow_id"].item()))
-        line = page.locator(".dn-end .dn-state")
+        line = page.locator(".dn-footer .dn-state")
         page.wait_for_function("document.querySelector('.dn-state').textContent === 'live'")
         page.get_by_role("button", name="Compare", exact=True).first.click()
-        page.locator(".dn-pairs").wait_for()
+        page.locator(".dn-differences").wait_for()
         page.wait_for_function("document.querySelector('.dn-state').textContent !== 'live'")
         assert line.inner_text().startswith("updated ")
         page.get_by_role("button", name="Close comparison", exact=True).click()
         page.wait_for_function("document.querySelector('.dn-state').textContent === 'live'")
 
 
-def test_a_comparison_that_was_ended_or_left_does_not_come_back(
-    db: dn.Client, shown: Callable[..., Page]
-) -> None:
+def test_a_closed_comparison_does_not_reopen(db: dn.Client, shown: Callable[..., Page]) -> None:
     page = shown(db.inspect("fork-1"))
     compare = page.get_by_role("button", name="Compare", exact=True)
     compare.click()
-    page.locator(".dn-side", has_text="Differences").wait_for()
+    page.locator(".dn-side-panel", has_text="Differences").wait_for()
 
     def held() -> None:
         page.wait_for_function("window.model.held.length === 1")
@@ -411,9 +407,9 @@ def test_a_comparison_that_was_ended_or_left_does_not_come_back(
         """Let the answer come; what is asked after it has been answered shows that it came."""
         page.evaluate("window.model.release()")
         page.get_by_label("Find in this run").fill("charge")
-        page.locator(".dn-found", has_text="charge").wait_for()
-        assert page.locator(".dn-strip").is_hidden()
-        assert page.locator(".dn-side").is_hidden()
+        page.locator(".dn-search-results", has_text="charge").wait_for()
+        assert page.locator(".dn-notice").is_hidden()
+        assert page.locator(".dn-side-panel").is_hidden()
         page.get_by_label("Find in this run").press("Escape")
 
     page.evaluate("window.model.holding = 'compare'")
@@ -429,9 +425,7 @@ def test_a_comparison_that_was_ended_or_left_does_not_come_back(
     released()
 
 
-def test_a_long_id_leaves_the_buttons_beside_each_other(
-    copied: Path, shown: Callable[..., Page]
-) -> None:
+def test_a_long_id_keeps_the_buttons_in_one_row(copied: Path, shown: Callable[..., Page]) -> None:
     with dn.connect(copied) as db:
         receipt = db.fork("checkout-5-bad", "failed")
         for width in (380, 700, 760):
@@ -444,7 +438,7 @@ def test_a_long_id_leaves_the_buttons_beside_each_other(
             assert len(set(tops)) == 1
 
 
-def test_the_steps_and_the_picture_say_how_long_a_workflow_took(
+def test_steps_and_graph_show_the_duration_of_a_workflow(
     shop_sqlite: Path, shown: Callable[..., Page]
 ) -> None:
     with dn.connect(shop_sqlite) as shop:
@@ -454,27 +448,27 @@ def test_the_steps_and_the_picture_say_how_long_a_workflow_took(
         label = page.locator("[data-node][aria-label^='order']").first.get_attribute("aria-label")
         assert label == f"order, SUCCESS, {took.removeprefix('took ')}"
         page.get_by_role("tab", name="Steps").click()
-        row = page.locator(".dn-steplist tr[data-kind=workflow]").first
+        row = page.locator(".dn-step-table tr[data-kind=workflow]").first
         row.get_by_text(took.removeprefix("took "), exact=True).wait_for()
 
 
-def test_a_tab_shows_the_step_that_was_chosen_in_another(
-    db: dn.Client, shown: Callable[..., Page]
-) -> None:
+def test_the_selected_step_is_kept_between_tabs(db: dn.Client, shown: Callable[..., Page]) -> None:
     page = shown(db.inspect("checkout-4"), width=420)
     page.get_by_role("tab", name="Steps").click()
-    page.locator(".dn-steplist tr").last.click()
-    page.locator(".dn-side h3").wait_for()
+    page.locator(".dn-step-table tr").last.click()
+    page.locator(".dn-side-panel h3").wait_for()
     page.get_by_role("tab", name="Graph").click()
     page.wait_for_function("""() => {
-        const frame = document.querySelector(".dn-picture > .dn-canvas").getBoundingClientRect();
+        const frame = document.querySelector(".dn-picture > .dn-svg-view").getBoundingClientRect();
         const halo = document.querySelector(".dn-halo")?.getBoundingClientRect();
         return halo && halo.bottom > frame.top && halo.top < frame.bottom
           && halo.right > frame.left && halo.left < frame.right;
     }""")
 
 
-def test_back_twice_at_once_goes_back_once(db: dn.Client, shown: Callable[..., Page]) -> None:
+def test_pressing_back_twice_at_once_goes_back_once(
+    db: dn.Client, shown: Callable[..., Page]
+) -> None:
     page = shown(db.inspect("parent-6-bad-1"))
     page.get_by_role("button", name="parent-6-bad", exact=True).first.click()
     page.locator(".dn-run-id", has_text="parent-6-bad").wait_for()
@@ -496,7 +490,7 @@ WIDE = """() => [document.scrollingElement.scrollWidth, window.innerWidth]"""
 
 
 @pytest.mark.parametrize("view", ["explore", "board", "inspect", "controls"])
-def test_long_names_fit_a_narrow_page_and_all_has_a_name(
+def test_long_names_fit_a_narrow_page_and_every_control_has_a_label(
     copied: Path, shown: Callable[..., Page], view: str
 ) -> None:
     connection = sqlite3.connect(copied)
@@ -521,7 +515,7 @@ def test_long_names_fit_a_narrow_page_and_all_has_a_name(
             page.get_by_title("More filters").click()
         if view == "inspect":
             page.locator("[data-node]").nth(2).press("Enter")
-            page.locator(".dn-side header").wait_for()
+            page.locator(".dn-side-panel header").wait_for()
         if view == "controls":
             page.get_by_role("button", name="Cancel", exact=True).click()
             page.locator(".dn-confirm").wait_for()
@@ -534,9 +528,7 @@ def test_long_names_fit_a_narrow_page_and_all_has_a_name(
         assert page.evaluate("window.model.heard.length") == 0
 
 
-def test_the_fallbacks_columns_are_as_wide_as_what_is_in_them(
-    db: dn.Client, chromium: Browser
-) -> None:
+def test_the_columns_of_the_fallback_fit_their_content(db: dn.Client, chromium: Browser) -> None:
     host = ".jp-RenderedHTMLCommon table { table-layout: fixed; width: auto; }"
     html = db.explore(status="ERROR").static_html()
     page = chromium.new_page(viewport={"width": 800, "height": 900})
@@ -549,7 +541,7 @@ def test_the_fallbacks_columns_are_as_wide_as_what_is_in_them(
     assert set(lines) == {1}
 
 
-def test_without_a_kernel_the_fallback_is_seen_and_with_one_the_view(
+def test_the_fallback_is_shown_without_a_kernel_only(
     db: dn.Client, shown: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outputs: list[dict[str, str]] = []
@@ -578,7 +570,7 @@ def test_without_a_kernel_the_fallback_is_seen_and_with_one_the_view(
     assert page.evaluate("window.model.heard.length") == 0
 
 
-def test_an_empty_list_says_whether_anything_was_asked_for(
+def test_an_empty_list_shows_whether_filters_are_set(
     copied: Path, shown: Callable[..., Page]
 ) -> None:
     connection = sqlite3.connect(copied)
@@ -587,7 +579,7 @@ def test_an_empty_list_says_whether_anything_was_asked_for(
     connection.close()
     with dn.connect(copied) as db:
         page = shown(db.explore())
-        none = page.locator(".dn-none")
+        none = page.locator(".dn-empty")
         none.get_by_text("No workflows yet.").wait_for()
         page.get_by_role("button", name="Enqueued").first.click()
         none.get_by_text("No workflow waits or runs on a queue.").wait_for()
@@ -595,7 +587,7 @@ def test_an_empty_list_says_whether_anything_was_asked_for(
         none.get_by_text("No workflow matches.").wait_for()
 
 
-def test_a_comparison_speaks_of_the_original_and_the_fork(
+def test_a_comparison_names_the_original_and_the_fork(
     copied: Path, shown: Callable[..., Page]
 ) -> None:
     connection = sqlite3.connect(copied)
@@ -606,7 +598,7 @@ def test_a_comparison_speaks_of_the_original_and_the_fork(
     with dn.connect(copied) as db:
         page = shown(db.inspect("checkout-5-bad"))
         page.get_by_role("button", name="Compare").click()
-        told = page.locator(".dn-told", has_text="Differences")
+        told = page.locator(".dn-node-details", has_text="Differences")
         told.wait_for()
         assert "1 only in the original" in told.inner_text()
         assert "1 only in the fork" in told.inner_text()
