@@ -26,7 +26,7 @@ from dbos_notebook.payloads.decoders import Decoder, ReaderDecoder, TrustedDecod
 from dbos_notebook.store import Store
 from dbos_notebook.tables import aggregates, frames, listings, streaming
 from dbos_notebook.tables.columns import STEP, WORKFLOW
-from dbos_notebook.tables.filters import as_seconds, as_texts, check_filters
+from dbos_notebook.tables.filters import as_seconds, as_strings, check_filters
 from dbos_notebook.types import DEFAULT_LIMIT, Filters, WorkflowFilters
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ class Client:
         True
         """
         if what == "steps":
-            return self._store.read(listings.explain_steps, as_texts(workflows, "workflows"))
+            return self._store.read(listings.explain_steps, as_strings(workflows, "workflows"))
         return self._store.read(listings.explain_workflows, check_filters(filters), limit)
 
     # Read rows
@@ -937,7 +937,7 @@ class Client:
     def _control(
         self, operation: Operation, workflows: Strings, *, plan: bool, confirm: bool = False
     ) -> Receipt | Plan:
-        ids = as_texts(workflows, "workflows")
+        ids = as_strings(workflows, "workflows")
         return self._controller.execute(operation, ids, plan=plan, confirm=confirm)
 
     @overload
@@ -1241,7 +1241,7 @@ class Client:
             force=force,
         )
         repair = Repair(self._controller)
-        ids = as_texts(workflows, "workflows")
+        ids = as_strings(workflows, "workflows")
         return self._controller.execute(
             operation, ids, plan=plan, confirm=confirm, make_plan=repair.plan
         )
@@ -1583,8 +1583,8 @@ class Client:
         >>> db.wait(["checkout-1", "checkout-5-bad"])["status"].tolist()
         ['SUCCESS', 'ERROR']
         """
-        ids = as_texts(workflows, "workflows")
-        return self._controller.wait(ids, as_seconds(timeout, "timeout", least=0))
+        ids = as_strings(workflows, "workflows")
+        return self._controller.wait(ids, as_seconds(timeout, "timeout", minimum=0))
 
     def repair_status(self, workflows: WorkflowIds | None = None) -> pd.DataFrame:
         """List what has become of failures: repaired, in progress, failed again, or nothing.
@@ -1609,7 +1609,7 @@ class Client:
         >>> db.repair_status(["checkout-5-bad", "parent-6-bad"])["state"].tolist()
         ['failed again', 'unaddressed']
         """
-        ids = None if workflows is None else as_texts(workflows, "workflows")
+        ids = None if workflows is None else as_strings(workflows, "workflows")
         return self._store.read(repair_status, ids)
 
     def history(self) -> pd.DataFrame:

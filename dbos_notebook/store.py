@@ -12,7 +12,7 @@ from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import frames, listings
 from dbos_notebook.tables.columns import expected_columns
-from dbos_notebook.tables.filters import as_texts, check_filters, check_window
+from dbos_notebook.tables.filters import as_strings, check_filters, check_limit_offset
 from dbos_notebook.tables.sql import Queries
 from dbos_notebook.types import DEFAULT_LIMIT, Filters, WorkflowIds
 
@@ -82,7 +82,7 @@ class Store:
 
     def refresh(self) -> Catalog:
         """Read the catalog again, for example after an upgrade of the application."""
-        self.queries.use(read_catalog(self.reader, expected_columns()))
+        self.queries.set_catalog(read_catalog(self.reader, expected_columns()))
         return self.catalog
 
     @property
@@ -148,13 +148,13 @@ class Store:
         for name, value in arguments.items():
             into = options if name in ListOptions.__annotations__ else filters
             into[name] = value  # type: ignore[literal-required] # the names are those of the dicts
-        limit, offset = check_window(limit, offset)
+        limit, offset = check_limit_offset(limit, offset)
         checked = check_filters({"workflow_ids": workflow_ids, **filters})
         frame, truncated = self.read(
             listings.workflows, checked, limit, offset, self.decoder, **options
         )
         frames.note_truncation(
-            frame, truncated=truncated, asked=limit != DEFAULT_LIMIT, what="workflows"
+            frame, truncated=truncated, explicit_limit=limit != DEFAULT_LIMIT, what="workflows"
         )
         return frame
 
@@ -174,7 +174,7 @@ class Store:
         normalize: bool = False,
     ) -> pd.DataFrame:
         """List steps as :meth:`Client.steps` does."""
-        ids = as_texts(workflows, "workflows")
+        ids = as_strings(workflows, "workflows")
         return self.read(
             listings.steps,
             ids,
@@ -188,17 +188,19 @@ class Store:
 
     def tree(self, workflow: WorkflowIds, *, depth: int | None = None) -> pd.DataFrame:
         """List workflows and their descendants as :meth:`Client.tree` does."""
-        depth = None if depth is None else check_window(depth, None)[0]
-        return self.read(listings.tree, as_texts(workflow, "workflow"), depth)
+        depth = None if depth is None else check_limit_offset(depth, None)[0]
+        return self.read(listings.tree, as_strings(workflow, "workflow"), depth)
 
     def table(
         self, name: Table, workflows: WorkflowIds | None = None, limit: int | None = None
     ) -> pd.DataFrame:
         """List the rows of a table: events, messages, streams, schedules or versions."""
-        ids = None if workflows is None else as_texts(workflows, "workflows")
-        limit, _ = check_window(limit, None)
-        frame, truncated = self.read(listings.stored_frame, name, ids, limit, self.decoder)
-        frames.note_truncation(frame, truncated=truncated, asked=limit != DEFAULT_LIMIT, what=name)
+        ids = None if workflows is None else as_strings(workflows, "workflows")
+        limit, _ = check_limit_offset(limit, None)
+        frame, truncated = self.read(listings.table_frame, name, ids, limit, self.decoder)
+        frames.note_truncation(
+            frame, truncated=truncated, explicit_limit=limit != DEFAULT_LIMIT, what=name
+        )
         return frame
 
     def events(

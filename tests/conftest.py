@@ -118,6 +118,17 @@ def shop_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def incident_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with failures of every kind, which the notebooks and the docs repair. Copy it."""
+    from dbos_notebook import demo
+
+    def make(path: Path) -> None:
+        demo.run(f"sqlite:///{path}", workflows=80)
+
+    return once(tmp_path_factory, "incident.sqlite", make)
+
+
+@pytest.fixture(scope="session")
 def shop_postgres(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URL of a Postgres system database that the demo application wrote."""
     from dbos_notebook import demo

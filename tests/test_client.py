@@ -19,7 +19,7 @@ import dbos_notebook as dn
 from benchmarks.databases import Shape, fill_sqlite
 from dbos_notebook.status import STATUSES
 from dbos_notebook.tables.columns import FRAMES, PAYLOAD, STEP, WORKFLOW, Column
-from dbos_notebook.tables.filters import LISTS
+from dbos_notebook.tables.filters import LIST_FILTERS
 
 EMPTY = [
     [],
@@ -69,7 +69,9 @@ def test_truncation_by_the_default_limit_warns(tmp_path: Path) -> None:
     path = tmp_path / "many.sqlite"
     fill_sqlite(path, Shape(1_500, 10, 100))
     with dn.connect(path) as client:
-        with pytest.warns(dn.TruncatedWarning, match="Showing 1,000 workflows of more") as caught:
+        with pytest.warns(
+            dn.TruncatedWarning, match="Showing the first 1,000 workflows; there are more"
+        ) as caught:
             cut = client.workflows()
         assert caught[0].filename == __file__, "the warning points at the caller"
         assert (len(cut), cut.attrs["truncated"]) == (1_000, True)
@@ -95,7 +97,7 @@ def test_pages_cover_everything_once(db: dn.Client) -> None:
     assert len(db.workflows(offset=10_000)) == 0
 
 
-@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("name", LIST_FILTERS)
 @pytest.mark.parametrize("empty", EMPTY, ids=lambda value: type(value).__name__)
 def test_an_empty_list_matches_nothing(db: dn.Client, name: str, empty: object) -> None:
     frame = db.workflows(**{name: empty}, limit=None)

@@ -169,7 +169,7 @@ def test_the_package_is_marked_as_typed() -> None:
 
 
 def test_the_typed_filters_are_those_that_are_checked() -> None:
-    assert set(WorkflowFilters.__annotations__) == set(filters.NAMES)
+    assert set(WorkflowFilters.__annotations__) == set(filters.FILTER_NAMES)
 
 
 def test_help_shows_each_filter() -> None:

@@ -102,7 +102,7 @@ class History:
         """Return the calls as a DataFrame."""
         import pandas as pd
 
-        from dbos_notebook.tables.columns import TEXT
+        from dbos_notebook.tables.columns import STRING_DTYPE
 
         rows = [
             (
@@ -118,7 +118,7 @@ class History:
         ]
         frame = pd.DataFrame(rows, columns=list(COLUMNS))
         return frame.astype(
-            dict.fromkeys(("user", "action", "options"), TEXT)
+            dict.fromkeys(("user", "action", "options"), STRING_DTYPE)
             | dict.fromkeys(("workflows", *OUTCOMES), "Int64")
             | {"called_at": "datetime64[ms, UTC]", "took": "timedelta64[ms]"}
         )

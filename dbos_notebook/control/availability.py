@@ -242,7 +242,7 @@ class ExecutorAvailability:
         self, session: Session, queries: Queries, location: Location | None = None
     ) -> None:
         self._session = session
-        self._queries = queries.of_all_applications
+        self._queries = queries.all_applications
         self._location = location
         self._now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
         self._loaded = False

@@ -11,7 +11,7 @@ from dbos_notebook.control.fork_points import ForkPoint, point_at
 from dbos_notebook.control.records import StepRecord, WorkflowRecord
 from dbos_notebook.status import FAILED_STATUSES
 from dbos_notebook.tables import listings
-from dbos_notebook.tables.columns import TEXT
+from dbos_notebook.tables.columns import STRING_DTYPE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,7 +173,9 @@ def repair_status(session: Session, queries: Queries, ids: Sequence[str] | None)
             )
         )
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    frame = frame.astype({name: TEXT for name in COLUMNS if name != "forks"} | {"forks": "Int64"})
+    frame = frame.astype(
+        {name: STRING_DTYPE for name in COLUMNS if name != "forks"} | {"forks": "Int64"}
+    )
     frame["state"] = pd.Categorical(frame["state"], STATES, ordered=True)
     return frame
 

@@ -542,7 +542,7 @@ class SetDelay(Operation):
         if (delay is None) == (until is None):
             raise FilterError("set_delay takes either a delay or an instant (until=…).")
         if until is None:
-            seconds = as_seconds(delay, "delay", least=0) or 0
+            seconds = as_seconds(delay, "delay", minimum=0) or 0
             return cls(int((now.timestamp() + seconds) * 1000))
         instant = as_epoch_ms(until, "until", now)
         if instant < 0:

@@ -252,7 +252,7 @@ def check_permissions(
         revision = rows[0]["revision"]
         if revision != catalog.revision:
             # Nothing else notices a migration that changes no table.
-            queries.use(catalog := dataclasses.replace(catalog, revision=revision))
+            queries.set_catalog(catalog := dataclasses.replace(catalog, revision=revision))
     if not catalog.control:
         return PermissionCheck(
             UnsupportedRevisionError(f"{catalog.control.reason} Nothing was written.")

@@ -102,7 +102,7 @@ class Plan:
         """Return the plan as a DataFrame: a row per workflow, or per fork."""
         import pandas as pd
 
-        from dbos_notebook.tables.columns import TEXT
+        from dbos_notebook.tables.columns import STRING_DTYPE
 
         rows = []
         for item in self.items:
@@ -124,7 +124,7 @@ class Plan:
                     item.will_run,
                 )
             )
-        types = dict.fromkeys(COLUMNS, TEXT) | {"start_step": "Int64"}
+        types = dict.fromkeys(COLUMNS, STRING_DTYPE) | {"start_step": "Int64"}
         return pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
 
     def _table(self) -> TableRepr:

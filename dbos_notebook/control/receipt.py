@@ -98,11 +98,11 @@ class Receipt:
         """Return the receipt as a DataFrame: a row per workflow, or per fork."""
         import pandas as pd
 
-        from dbos_notebook.tables.columns import TEXT
+        from dbos_notebook.tables.columns import STRING_DTYPE
 
         names = [field.name for field in dataclasses.fields(ReceiptLine)]
         rows = [dataclasses.astuple(line) for line in self.lines]
-        types = dict.fromkeys(names, TEXT) | {"start_step": "Int64"}
+        types = dict.fromkeys(names, STRING_DTYPE) | {"start_step": "Int64"}
         frame = pd.DataFrame(rows, columns=names).astype(types)
         return frame.rename(columns={"workflow_id": self._subject})
 
@@ -121,7 +121,7 @@ class Receipt:
         ]
         if self._wait is None:
             raise RuntimeError("A receipt without a client cannot wait.")
-        return self._wait(list(dict.fromkeys(ids)), as_seconds(timeout, "timeout", least=0))
+        return self._wait(list(dict.fromkeys(ids)), as_seconds(timeout, "timeout", minimum=0))
 
     def check(self) -> Receipt:
         """Read the rows again, and return a receipt with the outcomes that are known now."""

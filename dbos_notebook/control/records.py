@@ -80,7 +80,7 @@ def _select(
 ) -> dict[str, WorkflowRecord]:
     if within is not None:
         # Related workflows are read whichever application owns them.
-        queries = queries.of_all_applications
+        queries = queries.all_applications
     statement = queries.workflow_select(_COLUMNS, filters, load_errors=False, newest_first=None)
     if within is not None:
         statement = statement.where(queries.workflows.c.workflow_uuid == within.c.child)
@@ -106,7 +106,7 @@ def forks(
     """Read the workflows that were forked from any of these, the forks of those, and so on."""
     if not originals:
         return {}
-    rows = _select(session, queries, {}, queries.forks_below(originals))
+    rows = _select(session, queries, {}, queries.forks_of(originals))
     return {workflow_id: row for workflow_id, row in rows.items() if row.forked_from}
 
 
@@ -114,14 +114,14 @@ def with_failures_below(
     session: Session, queries: Queries, ids: Sequence[str]
 ) -> dict[str, WorkflowRecord]:
     """Read workflows and, below those that failed, all that they started or awaited."""
-    return _select(session, queries, {}, queries.below_failed(ids)) if ids else {}
+    return _select(session, queries, {}, queries.failed_descendants(ids)) if ids else {}
 
 
 def with_ancestors(
     session: Session, queries: Queries, ids: Sequence[str]
 ) -> dict[str, WorkflowRecord]:
     """Read workflows and their ancestors."""
-    return _select(session, queries, {}, queries.above(ids)) if ids else {}
+    return _select(session, queries, {}, queries.ancestors(ids)) if ids else {}
 
 
 def steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, list[StepRecord]]:
@@ -157,7 +157,7 @@ def children(session: Session, queries: Queries, parents: Sequence[str]) -> list
     ``Client.tree`` finds more children (such as a fork's replacements). DBOS's ``cancel_children``
     and ``delete_children`` do not include those, so a plan must not either.
     """
-    below = queries.below(parents, named_alone=True)
+    below = queries.descendants(parents, named_alone=True)
     rows = session.rows(sa.select(below.c.child).where(below.c.parent.is_not(None)))
     requested = set(parents)
     return list(dict.fromkeys(row["child"] for row in rows if row["child"] not in requested))

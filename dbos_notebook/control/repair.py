@@ -35,7 +35,7 @@ from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import NotebookError
 from dbos_notebook.status import ACTIVE_STATUSES, FAILED_STATUSES
-from dbos_notebook.tables.filters import MOST_SECONDS, as_seconds
+from dbos_notebook.tables.filters import MAX_SECONDS, as_seconds
 
 if TYPE_CHECKING:
     from dbos_notebook.control.controller import Controller
@@ -75,14 +75,14 @@ class RepairFork(Fork):
         force: bool = False,
     ) -> RepairFork:
         """Validate the arguments of ``Client.repair``."""
-        seconds = as_seconds(timeout, "timeout", least=0)
+        seconds = as_seconds(timeout, "timeout", minimum=0)
         return cls(
             application_version=as_optional_name(application_version, "application_version"),
             queue_name=as_optional_name(queue_name, "queue_name"),
             key=as_key(key) or f"repair-{application_version or 'latest'}",
             force=force,
             wait=wait,
-            wait_seconds=MOST_SECONDS if seconds is None else seconds,
+            wait_seconds=MAX_SECONDS if seconds is None else seconds,
         )
 
     def _read_snapshot(

@@ -26,7 +26,7 @@ from dbos_notebook.payloads import decode
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
 from dbos_notebook.tables.columns import MESSAGE, STEP, Column
-from dbos_notebook.tables.filters import as_texts, check_window
+from dbos_notebook.tables.filters import as_strings, check_limit_offset
 from dbos_notebook.tables.timing import frame_times
 
 if TYPE_CHECKING:
@@ -636,7 +636,9 @@ def read(
     columns: tuple[Column, ...] = (*listings.step_columns(load_output=load_output), *_WAKE)
     statement = queries.step_select(STEP, ids, load_output=load_output)
     statement = statement.add_columns(*_wake(queries))
-    steps = frames.to_frame(listings.typed(session, statement, columns, queries.decoder), columns)
+    steps = frames.to_frame(
+        listings.typed_batches(session, statement, columns, queries.decoder), columns
+    )
     wakes = _wakes(steps)
     steps = steps.drop(columns=[column.name for column in _WAKE])
     receivers = steps.loc[steps["function_name"] == "DBOS.recv", "workflow_id"]
@@ -654,11 +656,11 @@ def read_graph(
     load_output: bool = False,
 ) -> nx.DiGraph[Any]:
     """Read a workflow and return its execution graph, as :meth:`Client.graph` does."""
-    ids = as_texts(workflow_id, "workflow_id")
+    ids = as_strings(workflow_id, "workflow_id")
     if len(ids) != 1:
         raise FilterError(f"graph takes one workflow, not {len(ids)}. Call it for each.")
     if depth is not None:
-        depth = check_window(depth, None)[0]
+        depth = check_limit_offset(depth, None)[0]
     rows = store.read(read, ids[0], depth=depth, forks=forks, load_output=load_output)
     return build_graph(rows, ids[0], str(store.location))
 
@@ -679,7 +681,7 @@ def build_graph(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:
 
 def _family(session: Session, queries: Queries, workflow_id: str) -> list[str]:
     """Return the IDs of a workflow, of its originals, and of all forks of any of these."""
-    family, key = queries.family(workflow_id), queries.workflows.c.workflow_uuid
+    family, key = queries.fork_family(workflow_id), queries.workflows.c.workflow_uuid
     # With a join, because the original may have been deleted.
     statement = sa.select(family.c.child).select_from(
         family.join(queries.workflows, key == family.c.child)

@@ -17,7 +17,7 @@ from dbos_notebook.status import (
     WAITING_STATUSES,
     known_status,
 )
-from dbos_notebook.tables.timing import SECOND
+from dbos_notebook.tables.timing import SECOND_MS
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -276,7 +276,7 @@ class Runs:
                     if name in node and not exact and len(found) < _ASKED:
                         found.append(milliseconds(node[name]))
         sqlite = not str(graph.graph.get("database", "")).startswith("postgresql")
-        whole = all(each % SECOND == 0 for found in instants.values() for each in found)
+        whole = all(each % SECOND_MS == 0 for found in instants.values() for each in found)
         self.coarse = sqlite and bool(instants["created_at"]) and whole
 
     def span(self, workflow_id: Key) -> Span | None:
@@ -353,7 +353,7 @@ class Runs:
         since = span.created
         if "delay_until" in node:
             since = max(since, milliseconds(node["delay_until"]))
-        rounding = SECOND if self.coarse else 0
+        rounding = SECOND_MS if self.coarse else 0
         return Unstarted(before, since > span.ended, max(0, span.ended - since + rounding))
 
     def is_approximate(self, workflow_id: Key) -> bool:
@@ -361,7 +361,7 @@ class Runs:
         span = self.span(workflow_id) if self.coarse else None
         if span is None or span.begun is None:
             return False
-        cut = span.begun % SECOND == 0 or span.ended % SECOND == 0
+        cut = span.begun % SECOND_MS == 0 or span.ended % SECOND_MS == 0
         return cut or self._implied(workflow_id)
 
     def _span(self, workflow_id: Key) -> Span | None:
@@ -384,10 +384,10 @@ class Runs:
         created, enqueued, begun, ended, _ = span
         if lost:
             begun = None if first is None else min(first, ended)
-        elif begun is not None and first is not None and abs(first - begun) < SECOND:
+        elif begun is not None and first is not None and abs(first - begun) < SECOND_MS:
             begun = begun if self._implied(workflow_id) else first
         if self.coarse:
-            if over and last is not None and 0 < last - ended < SECOND:
+            if over and last is not None and 0 < last - ended < SECOND_MS:
                 ended = last
             created, enqueued, begun = self._after_starter(workflow_id, created, enqueued, begun)
         if begun is not None:
@@ -405,14 +405,14 @@ class Runs:
     ) -> tuple[int, int | None, int | None]:
         """Adjust whole seconds: no child is older than the step that started it."""
         since = self._started.get(workflow_id)
-        if since is not None and since - created < SECOND:
+        if since is not None and since - created < SECOND_MS:
             created = max(created, since)
             if begun is not None:
                 own = "dequeued_at" in self._nodes[workflow_id] or self._implied(workflow_id)
                 begun = max(begun, created) if own else created
             if enqueued is not None:
                 enqueued = max(enqueued, created)
-        elif begun is not None and enqueued is not None and begun - enqueued < SECOND:
+        elif begun is not None and enqueued is not None and begun - enqueued < SECOND_MS:
             enqueued = begun  # whether it waited is unknown
         if begun is not None and enqueued is not None:
             enqueued = min(enqueued, begun)

@@ -278,13 +278,14 @@ _JAVA_CONSTRUCTORS: dict[str, Callable[[Any], Any]] = {
 def _throwable(attributes: dict[str, Any]) -> RecordedError:
     """Return the error of a WireThrowable, without its Java serialization."""
     message = attributes["message"]
-    attributes = {
-        name: part for name, part in attributes.items() if name in _THROWABLE_ATTRIBUTES and part
-    }
     return RecordedError(
         sanitize(attributes["type"]),
         message="" if message is None else str(message),
-        state=attributes,
+        state={
+            name: attributes[name]
+            for name in attributes
+            if name in _THROWABLE_ATTRIBUTES and attributes[name]
+        },
     )
 
 

@@ -1,4 +1,4 @@
-"""Aggregates that the database computes: counts, queues, executors, statistics, health."""
+"""Aggregates computed by the database: counts, queues, executors, step statistics, health."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES, TERMINAL_STATUSES
-from dbos_notebook.tables import aggregates, frames, listings, timing
+from dbos_notebook.tables import frames, listings, timing
 from dbos_notebook.tables.columns import EXECUTOR, FRAMES, QUEUE, QUEUE_WORK, STEP, WORKFLOW, Column
 from dbos_notebook.tables.filters import as_timedelta
 from dbos_notebook.tables.sql import Queries
@@ -21,20 +21,21 @@ from dbos_notebook.tables.sql import Queries
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
     from dbos_notebook.payloads.decoders import Decoder
-    from dbos_notebook.tables.sql import Queries
 
 _GROUPABLE = {column.name: column for column in WORKFLOW if column.source and column.kind != "json"}
 _TIMES = {name: column for name, column in _GROUPABLE.items() if column.kind == "instant"}
 _COUNT = Column("count", "integer", "How many workflows.", "count")
 
 
-def _pick(names: str | Iterable[str], known: Mapping[str, Column], what: str) -> list[Column]:
+def _select_columns(
+    names: str | Iterable[str], known: Mapping[str, Column], what: str
+) -> list[Column]:
     picked: list[Column] = []
     for name in [names] if isinstance(names, str) else list(names):
         if name not in known:
             raise FilterError(
-                f"{what}={name!r} is no column that can be used here."
-                f"{nearest(name, known)} These can: {', '.join(known)}."
+                f"{what}={name!r} is not one of the possible columns.{nearest(name, known)} "
+                f"The columns are: {', '.join(known)}."
             )
         if known[name] not in picked:
             picked.append(known[name])
@@ -42,7 +43,7 @@ def _pick(names: str | Iterable[str], known: Mapping[str, Column], what: str) ->
 
 
 def bucket_ms(bucket: Any) -> int:
-    """Turn a bucket width ("1h", "15min", "1d", a timedelta) into milliseconds.
+    """Convert a bucket width ("1h", "15min", "1d", a timedelta) to milliseconds.
 
     Examples
     --------
@@ -54,7 +55,7 @@ def bucket_ms(bucket: Any) -> int:
         width = int(length.total_seconds() * 1000)
     except (ValueError, TypeError) as error:
         raise FilterError(
-            f"bucket={bucket!r} is no width of time: {error}. Give '15min', '1h', '1d' or a "
+            f"bucket={bucket!r} is not a duration: {error}. Give '15min', '1h', '1d' or a "
             "timedelta."
         ) from None
     if width < 1:
@@ -62,19 +63,19 @@ def bucket_ms(bucket: Any) -> int:
     return width
 
 
-Question = tuple[sa.Select[Any], Sequence[Column]]
-"""A statement of few rows, and the columns of its result."""
+TableQuery = tuple[sa.Select[Any], Sequence[Column]]
+"""A statement with a small result, and the columns of the result."""
 
 
-def _frames(session: Session, *questions: Question) -> list[pd.DataFrame]:
-    """Read several small results, asking the database once."""
+def _frames(session: Session, *table_queries: TableQuery) -> list[pd.DataFrame]:
+    """Read several small results with one request to the database."""
     now = dt.datetime.now(dt.UTC)
-    found = session.tables(
-        *((statement, frames.transport_schema(columns)) for statement, columns in questions)
+    results = session.tables(
+        *((statement, frames.transport_schema(columns)) for statement, columns in table_queries)
     )
     return [
         frames.to_frame([frames.derive(batch, columns, now) for batch in batches], columns)
-        for batches, (_, columns) in zip(found, questions, strict=True)
+        for batches, (_, columns) in zip(results, table_queries, strict=True)
     ]
 
 
@@ -90,45 +91,46 @@ def counts(
     time: str,
     filters: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Count workflows by columns and, with a bucket, by time; times that are missing drop out."""
-    return all_counts(session, queries, (by, bucket, time, filters))[0]
+    """Count workflows by columns and, with a bucket, by time; rows without a time are dropped."""
+    return counts_many(session, queries, (by, bucket, time, filters))[0]
 
 
-def all_counts(
+def counts_many(
     session: Session,
     queries: Queries,
     *counted: tuple[str | Iterable[str], Any, str, Mapping[str, Any]],
 ) -> list[pd.DataFrame]:
-    """Count several times at once; each as :func:`counts` takes it: by, bucket, time, filters."""
-    questions = [_counting(queries, *each) for each in counted]
-    found = _frames(session, *questions)
+    """Run several counts in one request; each has the arguments by, bucket, time and filters."""
+    table_queries = [_count_query(queries, *each) for each in counted]
+    results = _frames(session, *table_queries)
     return [
-        _sorted_counts(frame, columns) for frame, (_, columns) in zip(found, questions, strict=True)
+        _sorted_counts(frame, columns)
+        for frame, (_, columns) in zip(results, table_queries, strict=True)
     ]
 
 
-def _counting(
+def _count_query(
     queries: Queries, by: str | Iterable[str], bucket: Any, time: str, filters: Mapping[str, Any]
-) -> Question:
-    columns = _pick(by, _GROUPABLE, "by")
+) -> TableQuery:
+    columns = _select_columns(by, _GROUPABLE, "by")
     table = queries.workflows
     keys = [queries.column(table, column.source or "").label(column.name) for column in columns]
     conditions = queries.where(filters)
     if bucket is not None:
-        (moment,) = _pick(time, _TIMES, "time")
+        (moment,) = _select_columns(time, _TIMES, "time")
         width = bucket_ms(bucket)
-        source = queries.moment(table, moment.source or "")
-        # Whole-number division in both dialects; a parameter would make the two uses differ.
+        source = queries.valid_time(table, moment.source or "")
+        # A literal, because Postgres would see two parameters as different GROUP BY expressions.
         start = sa.literal_column(f"({width})", sa.BigInteger())
         column = sa.cast(source, sa.BigInteger())
-        # The name of the column that was bucketed, so the frame says what its times are.
+        # Keep the name of the bucketed column, which shows what the times are.
         keys.append((column // start * start).label(moment.name))
         columns.append(Column(moment.name, "instant", "Start of the bucket, UTC.", moment.source))
         conditions.append(source.is_not(None))
     counted = sa.func.count().label("count")
     statement = sa.select(*keys, counted).select_from(table).where(*conditions)
     if keys:
-        # By place: a NULL standing for an absent column cannot be named in GROUP BY.
+        # By position, because GROUP BY does not accept the NULL of an absent column.
         statement = statement.group_by(*(sa.literal_column(str(i + 1)) for i in range(len(keys))))
     return statement, [*columns, _COUNT]
 
@@ -142,7 +144,7 @@ def _sorted_counts(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFra
 
 
 def queues(session: Session, queries: Queries) -> pd.DataFrame:
-    """List registered queues and those that hold work, a row for each partition with work."""
+    """List registered queues and queues with work, with a row for each partition with work."""
     table = queries.catalog.table("queues")
     now = pd.Timestamp.now(tz="UTC").as_unit("ms")
     if table.c:
@@ -159,14 +161,14 @@ def queues(session: Session, queries: Queries) -> pd.DataFrame:
     return merged[order].sort_values(["queue_name", "queue_partition_key"]).reset_index(drop=True)
 
 
-def _queue_work(queries: Queries, now: pd.Timestamp) -> Question:
+def _queue_work(queries: Queries, now: pd.Timestamp) -> TableQuery:
     table = queries.workflows
     name, partition = (queries.column(table, c) for c in ("queue_name", "queue_partition_key"))
     status = table.c.status
     enqueued = timing.sql_times(queries, round(now.timestamp() * 1000))["enqueued_at"]
 
-    def count(of: str) -> Any:
-        return sa.func.sum(sa.case((status == of, 1), else_=0))
+    def count(status_name: str) -> Any:
+        return sa.func.sum(sa.case((status == status_name, 1), else_=0))
 
     columns = (
         Column("queue_name", "text", "", "queue_name"),
@@ -192,31 +194,33 @@ def _queue_work(queries: Queries, now: pd.Timestamp) -> Question:
 
 
 def executors(session: Session, queries: Queries) -> pd.DataFrame:
-    """List who ran workflows, by executor, version and application, latest activity first.
+    """List executors that ran workflows, by version and application, latest activity first.
 
-    Who only enqueued a workflow ran none: see :func:`timing.sql_never_ran`.
+    An executor that only enqueued workflows is not listed: see :func:`timing.sql_never_ran`.
     """
     table = queries.workflows
     who = ("executor_id", "application_version", "application_name")
     keys = [queries.column(table, name) for name in who]
     status = table.c.status
 
-    def count(of: str) -> Any:
-        return sa.func.sum(sa.case((status == of, 1), else_=0))
+    def count(status_name: str) -> Any:
+        return sa.func.sum(sa.case((status == status_name, 1), else_=0))
 
-    # What it did, and not what was done to its workflows from outside, such as a cancel.
+    # Activity of the executor itself, not changes from outside, such as a cancellation.
     ended = sa.case(
         (
             status.in_(("SUCCESS", "ERROR")),
             sa.func.coalesce(
-                queries.moment(table, "completed_at"), queries.moment(table, "updated_at")
+                queries.valid_time(table, "completed_at"), queries.valid_time(table, "updated_at")
             ),
         )
     )
-    began = sa.case((status == "PENDING", queries.moment(table, "created_at")))
-    started = queries.moment(table, "started_at_epoch_ms")
-    # The largest of an absent column has no type that could be compared.
-    deeds = [sa.func.max(each) for each in (ended, started, began) if not isinstance(each, Null)]
+    started_at = sa.case((status == "PENDING", queries.valid_time(table, "created_at")))
+    started = queries.valid_time(table, "started_at_epoch_ms")
+    # max() of an absent column has no type, so it cannot be compared.
+    activity = [
+        sa.func.max(each) for each in (ended, started, started_at) if not isinstance(each, Null)
+    ]
     columns = tuple(Column(c.name, c.kind, c.meaning, c.name) for c in EXECUTOR)
     statement = (
         sa.select(
@@ -224,8 +228,8 @@ def executors(session: Session, queries: Queries) -> pd.DataFrame:
             sa.func.count().label("workflows"),
             count("PENDING").label("running"),
             count("ERROR").label("failed"),
-            sa.func.min(queries.moment(table, "created_at")).label("first_seen"),
-            _latest(queries, deeds).label("last_seen"),
+            sa.func.min(queries.valid_time(table, "created_at")).label("first_seen"),
+            _latest(queries, activity).label("last_seen"),
         )
         .where(keys[0].is_not(None), ~timing.sql_never_ran(queries), *queries.where({}))
         .group_by(*(sa.literal_column(str(i + 1)) for i in range(len(who))))
@@ -235,8 +239,8 @@ def executors(session: Session, queries: Queries) -> pd.DataFrame:
 
 
 def _latest(queries: Queries, moments: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[Any]:
-    """Return the latest of some moments, of which any may be missing."""
-    # SQLite's max of many is missing where one is; Postgres' greatest is not.
+    """Return the latest of several times, ignoring NULL."""
+    # SQLite's max() of several arguments is NULL if one is; Postgres' greatest() ignores NULL.
     least = sa.literal_column("0", sa.BigInteger())
     filled = [sa.func.coalesce(moment, least) for moment in moments]
     postgres = queries.catalog.dialect == "postgresql"
@@ -246,11 +250,11 @@ def _latest(queries: Queries, moments: Sequence[sa.ColumnElement[Any]]) -> sa.Co
 def step_statistics(
     session: Session, queries: Queries, by: str | Iterable[str], filters: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Summarise step durations and failures of the workflows that filters pick.
+    """Summarize durations and failures of the steps of the selected workflows.
 
-    Steps that a fork has from its original are left out: they ran once. Quantiles interpolate
-    linearly, as pandas and PostgreSQL's percentile_cont do. SQLite has none, so there the durations
-    travel and pandas computes.
+    Steps that a fork copied from its original are excluded, because they ran once. Quantiles use
+    linear interpolation, like pandas and PostgreSQL's percentile_cont. SQLite has no quantiles, so
+    the durations are read and pandas computes them.
     """
     known = {c.name: c for c in STEP if c.name in ("function_name", "application_name")}
     of_workflow = {
@@ -258,9 +262,9 @@ def step_statistics(
         for c in WORKFLOW
         if c.name in ("name", "app_version", "queue_name", "executor_id", "class_name")
     }
-    columns = _pick(by, known | of_workflow, "by")
+    columns = _select_columns(by, known | of_workflow, "by")
     if not columns:
-        raise FilterError("by=[] names no column to group by. Use by='function_name'.")
+        raise FilterError("by=[] has no column to group by. Use by='function_name'.")
     queries.catalog.require("operation_outputs", ("workflow_uuid",))
     steps, workflows = queries.steps, queries.workflows
     keys = [
@@ -271,11 +275,11 @@ def step_statistics(
     ]
     joined = steps.join(workflows, workflows.c.workflow_uuid == steps.c.workflow_uuid)
     begun, ended = (
-        queries.moment(steps, f"{word}_at_epoch_ms") for word in ("started", "completed")
+        queries.valid_time(steps, f"{word}_at_epoch_ms") for word in ("started", "completed")
     )
-    took = (sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())).label("took")
+    duration = (sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())).label("took")
     failed = sa.case((queries.recorded_error(steps).is_not(None), 1), else_=0).label("failed")
-    rows = sa.select(*keys, took, failed).select_from(joined).where(*queries.where(filters))
+    rows = sa.select(*keys, duration, failed).select_from(joined).where(*queries.where(filters))
     if (copied := _copied(queries)) is not None:
         rows = rows.where(~copied)
     if queries.catalog.dialect == "postgresql":
@@ -287,9 +291,9 @@ def step_statistics(
 
 
 def _copied(queries: Queries) -> sa.ColumnElement[bool] | None:
-    """Return SQL that is true for a step that a fork has from its original, times and all.
+    """Return a condition for steps that a fork copied from its original, with the same times.
 
-    ``None``: this database has no times of steps, or no forks.
+    Returns ``None`` if this database has no times of steps, or no forks.
     """
     steps, workflows = queries.steps, queries.workflows
     times = ("started_at_epoch_ms", "completed_at_epoch_ms")
@@ -297,15 +301,18 @@ def _copied(queries: Queries) -> sa.ColumnElement[bool] | None:
         return None
     theirs = steps.alias("theirs")
     same = [theirs.c[name] == steps.c[name] for name in ("function_id", *times)]
-    # In whole seconds, a fork may seem to be older than what was copied; the original knows,
-    # while it has not been deleted. It is looked up by the primary key.
+    # With whole seconds, a fork may seem older than its copied steps. The original, unless it was
+    # deleted, has the same steps; the lookup uses the primary key.
     recorded = sa.exists(
         sa.select(sa.literal_column("1"))
         .select_from(theirs)
         .where(theirs.c.workflow_uuid == workflows.c.forked_from, *same)
         .correlate(steps, workflows)
     )
-    ended, created = queries.moment(steps, times[1]), queries.moment(workflows, "created_at")
+    ended, created = (
+        queries.valid_time(steps, times[1]),
+        queries.valid_time(workflows, "created_at"),
+    )
     before = sa.cast(ended, sa.BigInteger()) < sa.cast(created, sa.BigInteger())
     return sa.and_(
         workflows.c.forked_from.is_not(None),
@@ -317,17 +324,17 @@ _STATISTICS = ("total", "mean", "p50", "p95", "max")
 
 
 def _percentiles(session: Session, rows: sa.Subquery, columns: Sequence[Column]) -> pd.DataFrame:
-    took = rows.c.took
+    duration = rows.c.duration
 
     def quantile(share: float) -> Any:
-        return sa.func.percentile_cont(share).within_group(took)
+        return sa.func.percentile_cont(share).within_group(duration)
 
     values = (
-        sa.func.sum(took),
-        sa.func.avg(took),
+        sa.func.sum(duration),
+        sa.func.avg(duration),
         quantile(0.5),
         quantile(0.95),
-        sa.func.max(took),
+        sa.func.max(duration),
     )
     statement = sa.select(
         *(rows.c[column.name] for column in columns),
@@ -349,16 +356,16 @@ def _quantiles(session: Session, rows: sa.Select[Any], columns: Sequence[Column]
     shape += [Column(name, "integer", "", name) for name in ("took", "failed")]
     frame = _frame(session, rows, shape)
     groups = frame.groupby([c.name for c in columns], observed=True, dropna=False)
-    took = groups["took"]
+    duration = groups["took"]
     result = pd.DataFrame(
         {
             "count": groups.size(),
             "errors": groups["failed"].sum(),
-            "total": took.sum(min_count=1),
-            "mean": took.mean(),
-            "p50": took.quantile(0.5),
-            "p95": took.quantile(0.95),
-            "max": took.max(),
+            "total": duration.sum(min_count=1),
+            "mean": duration.mean(),
+            "p50": duration.quantile(0.5),
+            "p95": duration.quantile(0.95),
+            "max": duration.max(),
         }
     ).reset_index()
     return _as_durations(result.astype({"count": "Int64", "errors": "Int64"}))
@@ -374,7 +381,7 @@ def _as_durations(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(session: Session, queries: Queries) -> dict[str, Any]:
-    """Gather what the client's card shows, in one snapshot."""
+    """Return the data of the client's HTML repr, in one snapshot."""
     now = dt.datetime.now(dt.UTC)
     day_ago = int((now - dt.timedelta(days=1)).timestamp() * 1000)
     by_status = counts(session, queries, "status", None, "created_at", {})
@@ -395,34 +402,34 @@ def summary(session: Session, queries: Queries) -> dict[str, Any]:
     }
 
 
-MOST_FAILURES = 500
-"""Failed workflows whose errors are looked up, the newest: more would not be read by anyone."""
+MAX_FAILURES = 500
+"""The number of newest failed workflows whose errors are read."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """One moment of an application.
+    """The state of an application at one time.
 
     Attributes
     ----------
     read_at
         The end of the window.
     window
-        Its length.
+        The length of the window.
     bucket
         The width of a bar.
     active
-        How many workflows are DELAYED, ENQUEUED, PENDING now, by status.
+        The number of DELAYED, ENQUEUED and PENDING workflows now, by status.
     ended
         Columns ``status``, ``completed_at`` (start of the bucket), ``count``.
     queues
-        As :meth:`Client.queues`.
+        The DataFrame of :meth:`Client.queues`.
     failures
-        Columns ``name``, ``error_type``, ``error_message`` (the newest), ``messages`` (how many
-        different ones, no message among them), ``count``, ``last`` and ``workflow_id`` (the
-        newest); most first.
-    cut
-        Whether more failed than were looked at.
+        Columns ``name``, ``error_type``, ``error_message`` (the newest), ``messages`` (the number
+        of different messages, counting none as one), ``count``, ``last`` and ``workflow_id`` (the
+        newest); the most frequent first.
+    truncated
+        Whether there are more than ``MAX_FAILURES`` failures.
     """
 
     read_at: dt.datetime
@@ -432,7 +439,7 @@ class Health:
     ended: pd.DataFrame
     queues: pd.DataFrame
     failures: pd.DataFrame
-    cut: bool
+    truncated: bool
 
 
 def health(
@@ -442,9 +449,9 @@ def health(
     bucket: dt.timedelta,
     decoder: Decoder,
 ) -> Health:
-    """Read it, in one snapshot.
+    """Read the state of an application in one snapshot.
 
-    The times of endings are ``completed_at`` where the database has it, else ``updated_at``.
+    The end of a workflow is ``completed_at`` or, if the database lacks it, ``updated_at``.
     """
     now = dt.datetime.now(dt.UTC)
     since = int((now - window).timestamp() * 1000)
@@ -452,24 +459,19 @@ def health(
     moment = "completed_at" if recorded else "updated_at"
     statuses = list(TERMINAL_STATUSES)
     after = {"completed_after": since} if recorded else {"start_time": since}
-    active, ended = aggregates.all_counts(
+    active, ended = counts_many(
         session,
         queries,
         ("status", None, "created_at", {"status": list(ACTIVE_STATUSES)}),
         ("status", bucket, moment, {"status": statuses} | after),
     )
-    failed, cut = listings.workflows(
+    failed, truncated = listings.workflows(
         session,
         queries,
         {"status": list(ERROR_STATUSES)} | after,
-        MOST_FAILURES,
-        None,
-        decoder,
-        sort_desc=True,
-        load_input=False,
-        load_output=False,
-        load_errors=True,
-        normalize=False,
+        limit=MAX_FAILURES,
+        offset=None,
+        decoder=decoder,
     )
     return Health(
         now,
@@ -477,9 +479,9 @@ def health(
         bucket,
         dict(zip(active["status"].astype(str), map(int, active["count"]), strict=True)),
         ended.rename(columns={moment: "completed_at"}),
-        aggregates.queues(session, queries),
+        queues(session, queries),
         _failures(failed, moment),
-        cut,
+        truncated,
     )
 
 
@@ -489,12 +491,12 @@ def _failures(failed: pd.DataFrame, moment: str) -> pd.DataFrame:
     if failed.empty:
         return pd.DataFrame(columns=columns)
     newest = failed.sort_values(moment, ascending=False).rename(columns={moment: "last"})
-    said = newest["error_message"].astype("object")
-    newest["error_message"] = said.where(said != "")
-    newest["messages"] = said.where(said.notna(), "")
+    messages = newest["error_message"].astype("object")
+    newest["error_message"] = messages.where(messages != "")
+    newest["messages"] = messages.where(messages.notna(), "")
     groups = newest.groupby(keys, observed=True, dropna=False, sort=False)
-    found = groups[["error_message", "last", "workflow_id"]].first()
-    found["messages"] = groups["messages"].nunique()
-    found["count"] = groups.size()
-    found = found.reset_index().sort_values(["count", "last"], ascending=False)
-    return found[columns].reset_index(drop=True)
+    failures = groups[["error_message", "last", "workflow_id"]].first()
+    failures["messages"] = groups["messages"].nunique()
+    failures["count"] = groups.size()
+    failures = failures.reset_index().sort_values(["count", "last"], ascending=False)
+    return failures[columns].reset_index(drop=True)

@@ -1,8 +1,8 @@
-"""Every column of every DataFrame, once: name, source, type, meaning.
+"""The columns of all DataFrames: name, source, type and description.
 
-SELECT lists, Arrow types, DataFrame dtypes and the reference page all come from here.
-Names are DBOS's own (``WorkflowStatus`` and ``StepInfo`` of dbos 3.4); a ``_epoch_ms`` or
-``_ms`` suffix goes when the value becomes a real time.
+SELECT lists, Arrow types, DataFrame dtypes and the reference page are derived from these tables.
+Names are those of DBOS (``WorkflowStatus`` and ``StepInfo`` of dbos 3.4), without the suffixes
+``_epoch_ms`` and ``_ms``, because the values are converted to times and durations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Kind = Literal[
 ]
 
 FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
-"""The years 1 to 9999, in milliseconds since 1970: what pandas and Python can show."""
+"""The years 1 to 9999 in milliseconds since 1970, the range that Python can format."""
 
 _TRANSPORT: dict[Kind, pa.DataType] = {
     "text": pa.large_string(),
@@ -46,8 +46,8 @@ _ARROW: dict[Kind, pa.DataType] = _TRANSPORT | {
     "duration": pa.duration("ms"),
 }
 PANDAS_3 = int(version("pandas").partition(".")[0]) >= 3
-TEXT: Any = "str" if PANDAS_3 else object
-"""What text is cast to. Before pandas 3, ``astype("str")`` makes 'None' of a missing one."""
+STRING_DTYPE: Any = "str" if PANDAS_3 else object
+"""The dtype for strings. Before pandas 3, ``astype("str")`` converts missing values to 'None'."""
 DTYPES: dict[Kind, str] = {
     "text": "str",
     "category": "category",
@@ -69,13 +69,13 @@ class Column:
     Attributes
     ----------
     name
-        The name that a person sees.
+        The name in the DataFrame.
     kind
-        What it holds; decides the Arrow type and the dtype.
+        The kind of values, which determines the Arrow type and the dtype.
     meaning
-        One sentence, for the reference page.
+        The description for the reference page, one or two sentences.
     source
-        The column of the database; ``None`` for one that is derived.
+        The column of the database; ``None`` for a derived column.
     """
 
     name: str
@@ -85,12 +85,12 @@ class Column:
 
     @property
     def transport(self) -> pa.DataType:
-        """The type in which the database's value travels."""
+        """The Arrow type of the values as read from the database."""
         return _TRANSPORT[self.kind]
 
     @property
     def arrow(self) -> pa.DataType:
-        """The type in Arrow results."""
+        """The Arrow type in results."""
         return _ARROW[self.kind]
 
     @property
@@ -105,20 +105,20 @@ def _column(name: str, kind: Kind, meaning: str, source: str | None = "") -> Col
 
 ERROR = (
     _column("error_type", "category", "The class of the recorded error.", None),
-    _column("error_message", "text", "What the recorded error says.", None),
+    _column("error_message", "text", "The message of the recorded error.", None),
 )
 RECORDED = (
     _column("_error", "text", "The recorded error, for ERROR's columns.", "error"),
     _column("_serialization", "category", "Its format.", "serialization"),
 )
-"""What ERROR's columns are derived from; it travels, and is not shown."""
+"""Hidden columns from which the columns of ERROR are derived."""
 
 WAIT = _column(
     "queue_wait",
     "duration",
     "How long it waited on its queue before its latest run; until now while it is ENQUEUED. "
-    "A delay is no wait. Missing if it was never queued, or resumed or recovered since, or "
-    "cancelled (unless a deadline shows that it was never resumed).",
+    "Does not include a delay. Missing if it was never enqueued, or was resumed or recovered "
+    "since, or cancelled (unless a deadline shows that it was never resumed).",
     None,
 )
 
@@ -131,32 +131,32 @@ WORKFLOW = (
     _column(
         "app_version",
         "category",
-        "The application version that runs it; missing: any may.",
+        "The application version that runs it; missing if any version can.",
         "application_version",
     ),
     _column(
         "application_name",
         "category",
-        "The application that owns it; missing: unclaimed, any application may run it.",
+        "The application that owns it; missing if any application can run it.",
     ),
     _column(
         "executor_id",
         "category",
-        "The executor that last ran it. Until it first starts, the process that enqueued it.",
+        "The executor that last ran it; until its first start, the process that enqueued it.",
     ),
     _column("queue_name", "category", "The queue it is or was on. Cancelling clears it."),
     _column("queue_partition_key", "text", "Its partition of a partitioned queue."),
-    _column("priority", "integer", "Its priority on the queue: 0 first."),
+    _column("priority", "integer", "Its priority on the queue; 0 is dequeued first."),
     _column("deduplication_id", "text", "Its deduplication ID on the queue."),
     _column("created_at", "instant", "When it was started or enqueued."),
     _column("updated_at", "instant", "When its row last changed."),
     _column("dequeued_at", "instant", "When it last left its queue.", "started_at_epoch_ms"),
     _column("completed_at", "instant", "When it succeeded, failed or was cancelled."),
-    _column("delay_until", "instant", "Not dequeued before this.", "delay_until_epoch_ms"),
+    _column("delay_until", "instant", "When its delay ends.", "delay_until_epoch_ms"),
     _column(
         "workflow_deadline",
         "instant",
-        "When DBOS cancels it if it still runs.",
+        "When DBOS cancels it if it is still running.",
         "workflow_deadline_epoch_ms",
     ),
     _column("workflow_timeout", "duration", "Its timeout.", "workflow_timeout_ms"),
@@ -164,21 +164,21 @@ WORKFLOW = (
         "duration",
         "duration",
         "How long its latest run took; until now while it runs. Missing if it never ran, or was "
-        "cancelled at a time when nothing holds when it began.",
+        "cancelled and its start is unknown.",
         None,
     ),
     WAIT,
     *ERROR,
     _column("parent_workflow_id", "text", "The workflow that started it as a child."),
     _column("forked_from", "text", "The workflow that it was forked from."),
-    _column("was_forked_from", "boolean", "Whether others were forked from it."),
+    _column("was_forked_from", "boolean", "Whether other workflows were forked from it."),
     _column("schedule_name", "category", "The schedule that enqueued it."),
     _column("authenticated_user", "text", "The user who started it."),
     _column("assumed_role", "category", "The role it ran with."),
-    _column("authenticated_roles", "json", "The roles that user could assume: a list."),
+    _column("authenticated_roles", "json", "The list of roles that the user could assume."),
     _column("app_id", "category", "The ID of the application's deployment.", "application_id"),
     _column("recovery_attempts", "integer", "How often its execution was attempted."),
-    _column("attributes", "json", "Custom key-value pairs: a dict."),
+    _column("attributes", "json", "Custom attributes, a dict."),
 )
 
 INTERNAL = (
@@ -187,25 +187,25 @@ INTERNAL = (
     _column(
         "debounce_deadline",
         "instant",
-        "When a debounced workflow starts at the latest.",
+        "The latest start of a debounced workflow.",
         "debounce_deadline_epoch_ms",
     ),
     _column(
-        "owner_xid", "text", "DBOS's token of the execution that owns it now; missing: none does."
+        "owner_xid", "text", "DBOS's token of the execution that owns it; missing if none does."
     ),
     _column("creator_xid", "text", "DBOS's token of the call that created it."),
 )
-"""What DBOS keeps for itself: read on request, because few ask and a listing takes longer."""
+"""Internal columns of DBOS, read on request only, because they make a listing slower."""
 
 PAYLOAD = (
-    _column("serialization", "category", "The format of the stored texts; missing: the default."),
+    _column("serialization", "category", "The format of the payloads; missing for the default."),
     _column("input", "payload", "The inputs, decoded.", "inputs"),
     _column("output", "payload", "The result, decoded."),
     _column("error", "payload", "The error, decoded."),
 )
 
 TREE = (
-    _column("root_workflow_id", "text", "The workflow that the tree was asked for.", None),
+    _column("root_workflow_id", "text", "The requested root of the tree.", None),
     _column("depth", "integer", "0 for the root, 1 for its children, and so on.", None),
 )
 
@@ -214,11 +214,11 @@ STEP = (
     _column(
         "function_id", "integer", "The step's number. Python counts from 1, TypeScript from 0."
     ),
-    _column("function_name", "category", "The step function; DBOS's own begin with DBOS."),
-    _column("status", "category", "SUCCESS or ERROR; a step that still runs has no row.", "error"),
-    _column("started_at", "instant", "When it began.", "started_at_epoch_ms"),
+    _column("function_name", "category", "The step function; DBOS's own steps start with DBOS."),
+    _column("status", "category", "SUCCESS or ERROR; a running step has no row.", "error"),
+    _column("started_at", "instant", "When it started.", "started_at_epoch_ms"),
     _column("completed_at", "instant", "When its result was recorded.", "completed_at_epoch_ms"),
-    _column("duration", "duration", "Began to recorded.", None),
+    _column("duration", "duration", "From started_at to completed_at.", None),
     _column("child_workflow_id", "text", "The child that it started or awaited."),
     *ERROR,
     _column("application_name", "category", "The application that ran it."),
@@ -226,22 +226,40 @@ STEP = (
 
 QUEUE = (
     _column("queue_name", "text", "The queue's name.", "name"),
-    _column("concurrency", "integer", "Most workflows that run at once, everywhere."),
-    _column("worker_concurrency", "integer", "Most that run at once on one executor."),
-    _column("rate_limit_max", "integer", "Most started in a rate period."),
-    _column("rate_limit_period", "number", "The rate period, seconds.", "rate_limit_period_sec"),
-    _column("priority_enabled", "boolean", "Whether priorities count."),
-    _column("partition_queue", "boolean", "Whether limits hold per partition."),
+    _column("concurrency", "integer", "Maximum workflows that run at once on all executors."),
+    _column("worker_concurrency", "integer", "Maximum workflows that run at once per executor."),
+    _column("rate_limit_max", "integer", "Maximum workflows started in a rate limit period."),
     _column(
-        "polling_interval", "number", "How often workers look, seconds.", "polling_interval_sec"
+        "rate_limit_period",
+        "number",
+        "The rate limit period in seconds.",
+        "rate_limit_period_sec",
     ),
-    _column("partition_concurrency", "integer", "Most that run at once in one partition."),
-    _column("partition_worker_concurrency", "integer", "The same on one executor."),
-    _column("partition_rate_limit_max", "integer", "Most started in a period, per partition."),
+    _column("priority_enabled", "boolean", "Whether priorities are used."),
+    _column("partition_queue", "boolean", "Whether limits apply per partition."),
+    _column(
+        "polling_interval",
+        "number",
+        "The polling interval of workers in seconds.",
+        "polling_interval_sec",
+    ),
+    _column(
+        "partition_concurrency", "integer", "Maximum workflows that run at once per partition."
+    ),
+    _column(
+        "partition_worker_concurrency",
+        "integer",
+        "Maximum workflows that run at once per partition and executor.",
+    ),
+    _column(
+        "partition_rate_limit_max",
+        "integer",
+        "Maximum workflows started in a rate limit period per partition.",
+    ),
     _column(
         "partition_rate_limit_period",
         "number",
-        "That period, seconds.",
+        "The rate limit period per partition in seconds.",
         "partition_rate_limit_period_sec",
     ),
     _column("application_name", "text", "The application that owns the queue."),
@@ -250,19 +268,21 @@ QUEUE = (
 )
 
 QUEUE_WORK = (
-    _column("queue_partition_key", "text", "The partition; missing on a queue without.", None),
-    _column("delayed", "integer", "Workflows that wait for their delay.", None),
-    _column("enqueued", "integer", "Workflows that wait for a worker: the depth.", None),
-    _column("running", "integer", "Workflows that run now (PENDING).", None),
-    _column("oldest_enqueued_at", "instant", "When the one that waits longest was enqueued.", None),
-    _column("oldest_wait", "duration", "How long that one has waited.", None),
+    _column(
+        "queue_partition_key", "text", "The partition; missing on an unpartitioned queue.", None
+    ),
+    _column("delayed", "integer", "Workflows with the status DELAYED.", None),
+    _column("enqueued", "integer", "Workflows with the status ENQUEUED: the queue depth.", None),
+    _column("running", "integer", "Workflows with the status PENDING.", None),
+    _column("oldest_enqueued_at", "instant", "When the oldest waiting one was enqueued.", None),
+    _column("oldest_wait", "duration", "How long the oldest waiting one has waited.", None),
 )
 
 EVENT = (
     _column("workflow_id", "text", "The workflow that set the event.", "workflow_uuid"),
     _column("key", "text", "The event's key."),
     _column("value", "payload", "Its latest value, decoded."),
-    _column("serialization", "category", "The format of the stored text."),
+    _column("serialization", "category", "The format of the payload."),
 )
 
 EVENT_HISTORY = (
@@ -275,25 +295,25 @@ EVENT_HISTORY = (
 MESSAGE = (
     _column("workflow_id", "text", "The workflow that it was sent to.", "destination_uuid"),
     _column("message_id", "text", "The message's ID.", "message_uuid"),
-    _column("topic", "category", "The topic; missing: none was given."),
+    _column("topic", "category", "The topic; missing if none was given."),
     _column("message", "payload", "The message, decoded."),
     _column("created_at", "instant", "When it was sent.", "created_at_epoch_ms"),
     _column("consumed", "boolean", "Whether it was received."),
     _column("consumed_by_function_id", "integer", "The step that received it."),
-    _column("serialization", "category", "The format of the stored text."),
+    _column("serialization", "category", "The format of the payload."),
 )
 
 STREAM = (
     _column("workflow_id", "text", "The workflow that wrote it.", "workflow_uuid"),
     _column("key", "text", "The stream's key."),
-    _column("offset", "integer", "Its place in the stream, from 0."),
+    _column("offset", "integer", "Its position in the stream, from 0."),
     _column("value", "payload", "The value, decoded."),
     _column("function_id", "integer", "The step that wrote it."),
-    _column("serialization", "category", "The format of the stored text."),
+    _column("serialization", "category", "The format of the payload."),
     _column(
         "closed",
         "boolean",
-        "Whether its stream was closed: no more values come after these.",
+        "Whether the stream was closed, so that it gets no more values.",
         "value",
     ),
 )
@@ -305,18 +325,18 @@ SCHEDULE = (
     _column("workflow_class_name", "text", "That workflow's class."),
     _column("schedule", "text", "The crontab expression."),
     _column("status", "category", "ACTIVE or PAUSED."),
-    _column("last_fired_at", "text", "When it last fired, as DBOS wrote it (ISO 8601)."),
-    _column("context", "payload", "What each of its workflows is given, decoded."),
-    _column("automatic_backfill", "boolean", "Whether missed times are made up for."),
+    _column("last_fired_at", "text", "When it last fired, as an ISO 8601 string."),
+    _column("context", "payload", "The context that is passed to its workflows, decoded."),
+    _column("automatic_backfill", "boolean", "Whether missed runs are backfilled."),
     _column("cron_timezone", "text", "The time zone of the expression."),
-    _column("queue_name", "text", "The queue that it enqueues on."),
+    _column("queue_name", "text", "The queue on which it enqueues workflows."),
     _column("application_name", "text", "The application that owns it."),
 )
 
 VERSION = (
     _column("version_name", "text", "The application version."),
     _column("version_id", "text", "Its ID."),
-    _column("version_timestamp", "instant", "The newest of these is the latest version."),
+    _column("version_timestamp", "instant", "The version with the newest one is the latest."),
     _column("created_at", "instant", "When it was registered."),
     _column("application_name", "text", "The application."),
 )
@@ -325,12 +345,15 @@ EXECUTOR = (
     _column("executor_id", "text", "The executor.", None),
     _column("app_version", "text", "The application version that it ran.", None),
     _column("application_name", "text", "The application.", None),
-    _column("workflows", "integer", "Workflows that it was the last to run; none that wait.", None),
-    _column("running", "integer", "Those that are PENDING.", None),
-    _column("failed", "integer", "Those that ended in ERROR.", None),
-    _column("first_seen", "instant", "Its oldest workflow's creation.", None),
+    _column("workflows", "integer", "Workflows whose last run was on it; no waiting ones.", None),
+    _column("running", "integer", "Those with the status PENDING.", None),
+    _column("failed", "integer", "Those with the status ERROR.", None),
+    _column("first_seen", "instant", "When its oldest workflow was created.", None),
     _column(
-        "last_seen", "instant", "When a workflow of its last started or ended. No heartbeat.", None
+        "last_seen",
+        "instant",
+        "When one of its workflows last started or ended; not a heartbeat.",
+        None,
     ),
 )
 
@@ -349,7 +372,7 @@ FRAMES: dict[str, tuple[Column, ...]] = {
     "versions": VERSION,
     "executors": EXECUTOR,
 }
-"""The columns of each DataFrame, in order: the reference page is written from this."""
+"""The columns of each DataFrame in order, also for the reference page."""
 
 SOURCES: dict[str, tuple[Column, ...]] = {
     "workflow_status": (*WORKFLOW, *INTERNAL, *PAYLOAD[:1]),
@@ -364,11 +387,11 @@ SOURCES: dict[str, tuple[Column, ...]] = {
     "workflow_schedules": SCHEDULE,
     "application_versions": VERSION,
 }
-"""The columns that are read of each table of the database."""
+"""The columns that are read from each table of the database."""
 
 
 def expected_columns() -> dict[str, list[str]]:
-    """Return the columns of dbos 3.4 that DataFrames are made of, by table.
+    """Return the columns of dbos 3.4 that are read, by table.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Validate filters and other arguments, and convert them to plain values. No SQL is made here."""
+"""Validate filters and other arguments, and normalize them. SQL is composed in ``sql``."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ import pandas as pd
 
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.status import STATUSES
+from dbos_notebook.text import sanitize
 
-LEAST_SECONDS = 0.001
-"""DBOS counts in milliseconds."""
-MOST_SECONDS = 1e9
-"""Some thirty years: nobody waits for longer, and DBOS's columns hold it."""
+MIN_SECONDS = 0.001
+"""DBOS's resolution is one millisecond."""
+MAX_SECONDS = 1e9
+"""About thirty years: longer than any wait, and within the range of DBOS's columns."""
 
 
-def as_seconds(value: Any, name: str, least: float | None = None) -> float | None:
-    """Read a length of time: above 0, or at least ``least``, and no more than any clock tells."""
+def as_seconds(value: Any, name: str, minimum: float | None = None) -> float | None:
+    """Return a duration in seconds; it must be above 0 or, if given, at least ``minimum``."""
     if value is None:
         return None
     seconds: Any = value.total_seconds() if isinstance(value, dt.timedelta) else value
-    real = isinstance(seconds, numbers.Real)  # numpy's too
-    if isinstance(seconds, bool) or not real:
+    is_real = isinstance(seconds, numbers.Real)  # numpy's too
+    if isinstance(seconds, bool) or not is_real:
         raise FilterError(f"{name} takes seconds or a timedelta, not {value!r}.")
-    bound = "above 0" if least is None else f"at least {least:g}"
-    # What is not a number compares as False.
-    if not (seconds > 0 if least is None else seconds >= least) or not seconds <= MOST_SECONDS:
-        raise FilterError(f"{name}={value!r} must be {bound}, and at most {MOST_SECONDS:g} s.")
-    return max(float(seconds), LEAST_SECONDS) if least is None else float(seconds)
+    bound = "above 0" if minimum is None else f"at least {minimum:g}"
+    # Comparisons with NaN are false.
+    if not (seconds > 0 if minimum is None else seconds >= minimum) or not seconds <= MAX_SECONDS:
+        raise FilterError(f"{name}={value!r} must be {bound}, and at most {MAX_SECONDS:g} s.")
+    return max(float(seconds), MIN_SECONDS) if minimum is None else float(seconds)
 
 
-LISTS: Mapping[str, str] = {
+LIST_FILTERS: Mapping[str, str] = {
     "workflow_ids": "workflow_uuid",
     "status": "status",
     "name": "name",
@@ -49,9 +50,9 @@ LISTS: Mapping[str, str] = {
     "application_name": "application_name",
     "workflow_id_prefix": "workflow_uuid",
 }
-"""Filters that take one text or many, and the column that each is about."""
+"""Filters that take one string or many, with their columns."""
 
-TIMES: Mapping[str, tuple[str, str]] = {
+TIME_FILTERS: Mapping[str, tuple[str, str]] = {
     "start_time": ("created_at", ">="),
     "end_time": ("created_at", "<="),
     "completed_after": ("completed_at", ">="),
@@ -59,35 +60,35 @@ TIMES: Mapping[str, tuple[str, str]] = {
     "dequeued_after": ("started_at_epoch_ms", ">="),
     "dequeued_before": ("started_at_epoch_ms", "<="),
 }
-FLAGS = ("was_forked_from", "is_fork", "has_parent")
-OTHERS = ("attributes", "error", "queues_only", "search")
-NAMES = (*LISTS, *TIMES, *FLAGS, *OTHERS)
+BOOLEAN_FILTERS = ("was_forked_from", "is_fork", "has_parent")
+OTHER_FILTERS = ("attributes", "error", "queues_only", "search")
+FILTER_NAMES = (*LIST_FILTERS, *TIME_FILTERS, *BOOLEAN_FILTERS, *OTHER_FILTERS)
 
 MAX_LEVELS = 6
-"""So deep may ``attributes`` be nested: for each level SQLite is asked with a subquery inside the
-last, and its parser takes seven."""
+"""Maximum nesting of ``attributes``: each level is one more nested subquery on SQLite, whose parser
+supports seven."""
 
-_PAIRS = (
+_RANGES = (
     ("start_time", "end_time"),
     ("completed_after", "completed_before"),
     ("dequeued_after", "dequeued_before"),
 )
 
 
-def check_filters(given: Mapping[str, Any], *, now: dt.datetime | None = None) -> dict[str, Any]:
-    """Check filters and bring each to one form; those that are ``None`` go.
+def check_filters(filters: Mapping[str, Any], *, now: dt.datetime | None = None) -> dict[str, Any]:
+    """Validate and normalize filters, and drop those that are ``None``.
 
     Parameters
     ----------
     given
         Filters by name.
     now
-        The moment that ages count back from; the present by default.
+        The time from which ages are subtracted; by default the present.
 
     Returns
     -------
     dict
-        Lists as ``list[str]``, times as epoch milliseconds, the rest as given.
+        Lists as ``list[str]``, times as epoch milliseconds, the others unchanged.
 
     Raises
     ------
@@ -104,40 +105,41 @@ def check_filters(given: Mapping[str, Any], *, now: dt.datetime | None = None) -
     """
     now = now or dt.datetime.now(dt.UTC)
     checked: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in NAMES:
-            known = ", ".join(sorted(NAMES))
+    for name, value in filters.items():
+        if name not in FILTER_NAMES:
             raise FilterError(
-                f"There is no filter {name!r}.{nearest(name, NAMES)} The filters are: {known}."
+                f"There is no filter {name!r}.{nearest(name, FILTER_NAMES)} "
+                f"The filters are: {', '.join(sorted(FILTER_NAMES))}."
             )
         if value is None:
             continue
-        if name in LISTS:
-            texts = as_texts(value, name)
-            checked[name] = [_status(text) for text in texts] if name == "status" else texts
-        elif name in TIMES:
+        if name in LIST_FILTERS:
+            strings = as_strings(value, name)
+            checked[name] = [_status(string) for string in strings] if name == "status" else strings
+        elif name in TIME_FILTERS:
             checked[name] = as_epoch_ms(value, name, now)
         else:
-            checked[name] = _other(name, value)
-    for start, end in _PAIRS:
+            checked[name] = _check_other(name, value)
+    for start, end in _RANGES:
         if start in checked and end in checked and checked[start] > checked[end]:
             raise FilterError(
-                f"{start}={given[start]!r} is later than {end}={given[end]!r}: nothing can match. "
-                "Swap them, or leave one out."
+                f"{start}={filters[start]!r} is later than {end}={filters[end]!r}, so nothing can "
+                "match. Swap them, or omit one."
             )
     return checked
 
 
-def as_texts(value: Any, name: str) -> list[str]:
-    """Turn an ID, an iterable, a Series or a DataFrame into a list of texts.
+def as_strings(value: Any, name: str) -> list[str]:
+    """Convert an ID, an iterable, a Series or a DataFrame to a list of strings.
 
-    A DataFrame gives its ``workflow_id`` column. Missing values and repetitions go.
+    Of a DataFrame, the ``workflow_id`` column is used. Missing values of pandas and duplicates are
+    dropped.
 
     Examples
     --------
-    >>> as_texts("order-1", "workflow_ids")
+    >>> as_strings("order-1", "workflow_ids")
     ['order-1']
-    >>> as_texts(pd.DataFrame({"workflow_id": ["a", "b", "a"]}), "workflow_ids")
+    >>> as_strings(pd.DataFrame({"workflow_id": ["a", "b", "a"]}), "workflow_ids")
     ['a', 'b']
     """
     if isinstance(value, str):
@@ -146,7 +148,7 @@ def as_texts(value: Any, name: str) -> list[str]:
         if "workflow_id" not in value.columns:
             raise FilterError(
                 f"{name} got a DataFrame without a workflow_id column; it has "
-                f"{', '.join(map(str, value.columns[:8]))}. Pass the column you mean."
+                f"{', '.join(map(str, value.columns[:8]))}. Pass a column instead."
             )
         column = value["workflow_id"]
         if isinstance(column, pd.DataFrame):
@@ -155,20 +157,24 @@ def as_texts(value: Any, name: str) -> list[str]:
     elif isinstance(value, pd.Series | pd.Index):
         values = value.dropna().tolist()
     elif isinstance(value, bytes) or not isinstance(value, Iterable):
-        raise FilterError(f"{name} takes a text or many, not {value!r} ({type(value).__name__}).")
+        raise FilterError(
+            f"{name} must be a string or several, not {value!r} ({type(value).__name__})."
+        )
     else:
         values = value
-    texts: dict[str, None] = {}
-    for text in values:
-        if not isinstance(text, str):
-            raise FilterError(f"{name} takes texts; {text!r} is a {type(text).__name__}.")
-        check_storable(text, name)
-        texts[text] = None
-    return list(texts)
+    strings: dict[str, None] = {}
+    for string in values:
+        if not isinstance(string, str):
+            raise FilterError(
+                f"{name} must be strings, but {string!r} is a {type(string).__name__}."
+            )
+        check_storable(string, name)
+        strings[string] = None
+    return list(strings)
 
 
 def as_name(value: Any, name: str) -> str:
-    """Check one text that a database can hold and a person can see.
+    """Validate a string that must not be blank.
 
     Examples
     --------
@@ -176,34 +182,33 @@ def as_name(value: Any, name: str) -> str:
     '2.0'
     >>> as_name(2.0, "application_version")
     Traceback (most recent call last):
-    dbos_notebook.errors.FilterError: application_version takes a text, not 2.0 (float).
+    dbos_notebook.errors.FilterError: application_version must be a string, not 2.0 (float).
     """
     if not isinstance(value, str):
-        raise FilterError(f"{name} takes a text, not {value!r} ({type(value).__name__}).")
+        raise FilterError(f"{name} must be a string, not {value!r} ({type(value).__name__}).")
     check_storable(value, name)
     if not value.strip():
-        raise FilterError(f"{name} takes a text, and {value!r} is empty.")
+        raise FilterError(f"{name}={value!r} must be a non-empty string.")
     return value
 
 
-def check_storable(text: str, name: str) -> None:
-    """Raise FilterError for a text that no database can hold."""
-    if "\0" in text:
-        raise FilterError(f"{name} got {text!r}: no text in a database holds a NUL character.")
+def check_storable(string: str, name: str) -> None:
+    """Raise FilterError for a string that databases cannot store."""
+    if "\0" in string:
+        raise FilterError(f"{name}={string!r} contains a NUL character, which no database stores.")
     try:
-        text.encode()
+        string.encode()
     except UnicodeEncodeError:
         raise FilterError(
-            f"{name} got {text!r}: half of a surrogate pair is no character, so no text in a "
-            "database holds it."
+            f"{name}={string!r} contains a lone surrogate, which no database stores."
         ) from None
 
 
 def as_epoch_ms(value: Any, name: str, now: dt.datetime) -> int:
-    """Turn a time or an age into milliseconds since 1970.
+    """Convert a time or an age to milliseconds since 1970.
 
-    A time without a zone is local, as ``DBOSClient`` takes it. An age ("24h", a timedelta)
-    counts back from ``now``.
+    A time without a zone is local, as in ``DBOSClient``. An age ("24h", a timedelta) is subtracted
+    from ``now``.
 
     Examples
     --------
@@ -212,121 +217,125 @@ def as_epoch_ms(value: Any, name: str, now: dt.datetime) -> int:
     >>> as_epoch_ms(pd.Timestamp("1970-01-01T00:00:01Z"), "start_time", dt.datetime.now(dt.UTC))
     1000
     """
-    moment: dt.datetime | None = None
+    instant: dt.datetime | None = None
     try:
         if isinstance(value, str):
-            moment = _from_text(value, now)
+            instant = _parse_time(value, now)
         elif isinstance(value, dt.datetime):
-            # A Timestamp without a zone would count itself as UTC; a datetime is local.
-            moment = value.to_pydatetime(warn=False) if isinstance(value, pd.Timestamp) else value
+            # A Timestamp without a zone is UTC in timestamp(), but a datetime is local.
+            instant = value.to_pydatetime(warn=False) if isinstance(value, pd.Timestamp) else value
         elif isinstance(value, dt.date):
-            moment = dt.datetime.combine(value, dt.time())
+            instant = dt.datetime.combine(value, dt.time())
         elif isinstance(value, dt.timedelta):
-            moment = _ago(value, now)
-        # NaT is a datetime too, and none that can be converted.
-        if moment is not None and not pd.isna(moment):
-            return int(moment.timestamp() * 1000)
+            instant = _before_now(value, now)
+        # NaT is a datetime, but cannot be converted.
+        if instant is not None and not pd.isna(instant):
+            return int(instant.timestamp() * 1000)
     except (ValueError, OverflowError, OSError) as error:
-        raise FilterError(f"{name}={value!r} is no usable time: {error}. {_TIME_FORMS}") from None
-    raise FilterError(f"{name}={value!r} is no time. {_TIME_FORMS}")
+        raise FilterError(f"{name}={value!r} is not a valid time: {error}. {_TIME_FORMS}") from None
+    raise FilterError(f"{name}={value!r} is not a time. {_TIME_FORMS}")
 
 
 _TIME_FORMS = (
-    "Give a datetime, a date, ISO text ('2026-11-24T03:00:00Z'), or an age ('24h', '7d', "
+    "Give a datetime, a date, an ISO string ('2026-11-24T03:00:00Z'), or an age ('24h', '7d', "
     "timedelta(hours=1))."
 )
 
 
-def _from_text(text: str, now: dt.datetime) -> dt.datetime:
+def _parse_time(string: str, now: dt.datetime) -> dt.datetime:
     try:
-        return dt.datetime.fromisoformat(text)
+        return dt.datetime.fromisoformat(string)
     except ValueError:
-        # A bare number would be taken as nanoseconds.
-        if not any(character.isalpha() for character in text):
+        # pandas would parse a number without a unit as nanoseconds.
+        if not any(character.isalpha() for character in string):
             raise
-    return _ago(as_timedelta(text), now)
+    return _before_now(as_timedelta(string), now)
 
 
-def as_timedelta(text: str) -> dt.timedelta:
-    """Read a length of time as pandas does; raise ValueError where it cannot.
+def as_timedelta(string: str) -> dt.timedelta:
+    """Parse a duration as pandas does; raise ValueError if it is invalid.
 
     Examples
     --------
     >>> as_timedelta("7d")
     datetime.timedelta(days=7)
     """
-    # pandas is giving up "d" for a day; people are not.
-    length = pd.Timedelta(re.sub(r"d\b", "D", text))
+    # pandas deprecates the unit "d", but people use it.
+    length = pd.Timedelta(re.sub(r"d\b", "D", string))
     if pd.isna(length):
-        raise ValueError("it says nothing")
+        raise ValueError("it is empty")
     return length.to_pytimedelta()
 
 
-def _ago(age: dt.timedelta, now: dt.datetime) -> dt.datetime:
+def _before_now(age: dt.timedelta, now: dt.datetime) -> dt.datetime:
     if age < dt.timedelta(0):
         raise ValueError("an age cannot be negative")
     return now - age
 
 
-def _status(text: str) -> str:
-    if text.upper() in STATUSES:
-        return text.upper()
+def _status(string: str) -> str:
+    if string.upper() in STATUSES:
+        return string.upper()
     raise FilterError(
-        f"There is no status {text!r}.{nearest(text, STATUSES)} "
+        f"There is no status {string!r}.{nearest(string, STATUSES)} "
         f"The statuses are: {', '.join(STATUSES)}."
     )
 
 
-def _other(name: str, value: Any) -> Any:
+def _check_other(name: str, value: Any) -> Any:
     if name == "attributes":
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise FilterError(f"attributes takes a dict with text keys, not {value!r}.")
+            raise FilterError(f"attributes must be a dict with string keys, not {value!r}.")
         try:
-            stored = json.dumps(value, ensure_ascii=False, allow_nan=False)
+            document = json.dumps(value, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise FilterError(f"attributes={value!r} is not JSON: {error}.") from None
         except RecursionError:
-            stored = ""
-        if not stored or not _within(MAX_LEVELS, value):
-            raise FilterError(f"attributes are nested more than {MAX_LEVELS} deep.")
-        if "\\u0000" in stored:
-            raise FilterError(f"attributes={value!r} holds a NUL: no text in a database does.")
-        check_storable(stored, "attributes")
+            document = ""
+        if not document or not _is_nested_within(MAX_LEVELS, value):
+            raise FilterError(
+                f"attributes={sanitize(value)} is nested more than {MAX_LEVELS} levels deep."
+            )
+        if "\\u0000" in document:
+            raise FilterError(
+                f"attributes={value!r} contains a NUL character, which no database stores."
+            )
+        check_storable(document, "attributes")
         return dict(value)
     if name in ("search", "error"):
         if not isinstance(value, str):
-            raise FilterError(f"{name} takes a text, not {value!r}.")
+            raise FilterError(f"{name} must be a string, not {value!r}.")
         check_storable(value, name)
         return value.strip()
     if not isinstance(value, bool):
-        raise FilterError(f"{name} takes True, False or None, not {value!r}.")
+        raise FilterError(f"{name} must be True, False or None, not {value!r}.")
     return value
 
 
-def _within(levels: int, value: Any) -> bool:
-    """Tell whether a JSON value is nested no deeper than so many levels."""
+def _is_nested_within(levels: int, value: Any) -> bool:
+    """Return whether a JSON value is nested at most ``levels`` levels deep."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if not isinstance(value, list | tuple):
         return True
-    return levels > 0 and all(_within(levels - 1, part) for part in value)
+    return levels > 0 and all(_is_nested_within(levels - 1, part) for part in value)
 
 
-def check_window(limit: Any, offset: Any) -> tuple[int | None, int]:
-    """Check ``limit`` (``None``: all; 0: none) and ``offset``.
+def check_limit_offset(limit: Any, offset: Any) -> tuple[int | None, int]:
+    """Validate ``limit`` (``None`` for all rows, 0 for none) and ``offset``.
 
     Examples
     --------
-    >>> check_window(None, None)
+    >>> check_limit_offset(None, None)
     (None, 0)
     """
     for name, value in (("limit", limit), ("offset", offset)):
         if value is None:
             continue
         if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise FilterError(f"{name} takes a whole number or None, not {value!r}.")
+            raise FilterError(f"{name} must be an integer or None, not {value!r}.")
         if value < 0:
-            raise FilterError(f"{name}={value!r} is negative. {name} counts rows.")
-    # More than any table has, and one more is still a number to a database.
-    most = 1 << 62
-    return (None if limit is None else min(int(limit), most)), min(int(offset or 0), most)
+            raise FilterError(f"{name}={value!r} must not be negative; it is a number of rows.")
+    # More rows than any table has; maximum + 1 is still a valid integer for a database.
+    maximum = 1 << 62
+    return (None if limit is None else min(int(limit), maximum)), min(int(offset or 0), maximum)

@@ -1,4 +1,4 @@
-"""Rows as they are: workflows, steps, trees, events, messages, streams, schedules, versions."""
+"""List workflows, steps, trees, events, messages, streams, schedules and versions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
     from dbos_notebook.payloads.decoders import Decoder
 
-MANY = 5_000
+MAX_ERROR_LOOKUPS = 5_000
 _PAYLOADS = {column.name: column for column in PAYLOAD}
 _PAIR = (
     Column("_parent", "text", "", "parent"),
@@ -70,7 +70,7 @@ def workflow_batches(
     statement = queries.workflow_select(
         own, filters, load_input=load_input, load_output=load_output, **order
     )
-    return columns, typed(session, statement, columns, queries.decoder)
+    return columns, typed_batches(session, statement, columns, queries.decoder)
 
 
 def workflows(
@@ -88,11 +88,11 @@ def workflows(
     load_internals: bool = False,
     normalize: bool = False,
 ) -> tuple[pd.DataFrame, bool]:
-    """Return workflows as a DataFrame, and whether the limit left some out."""
+    """Return workflows as a DataFrame, and whether it was truncated at the limit."""
     if normalize:
         require_loaded(load_input or load_output)
-    # Errors of many workflows are cheaper by one query of their own than by a lookup for each.
-    many = limit is None or limit > MANY
+    # For many workflows, one query for all errors is cheaper than a lookup for each.
+    separate_errors = limit is None or limit > MAX_ERROR_LOOKUPS
     columns, batches = workflow_batches(
         session,
         queries,
@@ -100,31 +100,31 @@ def workflows(
         load_input=load_input,
         load_output=load_output,
         load_internals=load_internals,
-        load_errors=load_errors and not many,
+        load_errors=load_errors and not separate_errors,
         newest_first=sort_desc,
-        # One more than asked, to know whether there are more.
+        # One more than requested, to know whether there are more.
         limit=None if limit is None else limit + 1,
         offset=offset,
     )
-    kept, truncated = frames.cut(batches, limit)
-    if load_errors and many:
-        # Where all are listed, the filters find the failed ones faster than their IDs would.
-        kept = with_errors(session, queries, kept, filters, by_id=bool(truncated or offset))
-    frame = frames.to_frame(kept, columns, decoder)
+    batches_, truncated = frames.take(batches, limit)
+    if load_errors and separate_errors:
+        # If all workflows are listed, the filters find the failed ones faster than their IDs.
+        batches_ = with_errors(session, queries, batches_, filters, by_id=bool(truncated or offset))
+    frame = frames.to_frame(batches_, columns, decoder)
     return normalized(frame) if normalize else frame, truncated
 
 
-def require_loaded(loaded: bool) -> None:  # noqa: FBT001 - it is the question itself
-    """Raise FilterError where payloads shall be flattened and were not asked for."""
+def require_loaded(loaded: bool) -> None:  # noqa: FBT001 - its only argument
+    """Raise FilterError if no payloads are loaded that ``normalize=True`` could flatten."""
     if not loaded:
         raise FilterError(
-            "normalize=True flattens payloads that are loaded: "
+            "normalize=True needs loaded payloads: "
             "add load_output=True, or load_input=True for the inputs of workflows."
         )
 
 
 def normalized(frame: pd.DataFrame) -> pd.DataFrame:
-    """Flatten the inputs and outputs that were loaded."""
+    """Flatten the loaded inputs and outputs."""
     return flatten(frame, [name for name in ("input", "output") if name in frame])
 
 
@@ -136,20 +136,20 @@ def with_errors(
     *,
     by_id: bool,
 ) -> list[pa.RecordBatch]:
-    """Fill in the errors of a listing that was read without, with one more query."""
-    ids = [one for batch in batches for one in frames.failed_ids(batch).to_pylist()]
+    """Add the errors to a listing that was read without them, with one query."""
+    ids = [key for batch in batches for key in frames.failed_ids(batch).to_pylist()]
     if not ids:
         return list(batches)
     statement = queries.error_select(filters, ids if by_id else None)
     schema = pa.schema(
         [("workflow_id", pa.large_string()), *((c.name, c.transport) for c in RECORDED)]
     )
-    found = pa.Table.from_batches(session.batches(statement, schema), schema)
-    return frames.fill_errors(batches, found, queries.decoder)
+    recorded = pa.Table.from_batches(session.batches(statement, schema), schema)
+    return frames.fill_errors(batches, recorded, queries.decoder)
 
 
 def step_columns(*, load_output: bool) -> tuple[Column, ...]:
-    """Return the columns of steps, with those that ``load_output`` adds."""
+    """Return the columns of steps, including those that ``load_output`` adds."""
     return STEP + payload_columns(load_input=False, load_output=load_output)
 
 
@@ -161,10 +161,10 @@ def step_batches(
     load_output: bool = False,
     **page: Any,
 ) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
-    """Stream the steps of workflows, in order of workflow ID and function_id."""
+    """Stream the steps of workflows, ordered by workflow ID and ``function_id``."""
     columns = step_columns(load_output=load_output)
     statement = queries.step_select(STEP, ids, load_output=load_output, **page)
-    return columns, typed(session, statement, columns, queries.decoder)
+    return columns, typed_batches(session, statement, columns, queries.decoder)
 
 
 def steps(
@@ -178,7 +178,7 @@ def steps(
     load_output: bool,
     normalize: bool,
 ) -> pd.DataFrame:
-    """Return steps as a DataFrame; with ``require``, raise for an ID that no workflow has."""
+    """Return steps as a DataFrame; with ``require``, raise for unknown IDs."""
     if normalize:
         require_loaded(load_output)
     if require:
@@ -190,73 +190,73 @@ def steps(
     return normalized(frame) if normalize else frame
 
 
-def typed(
+def typed_batches(
     session: Session,
     statement: sa.Select[Any],
     columns: Sequence[Column],
     decoder: Decoder = decode_inert,
 ) -> Generator[pa.RecordBatch]:
-    """Run a statement on workflows or steps; stream its rows with their derived columns."""
-    # One moment for all rows, or a running workflow's age would differ between batches.
+    """Run a statement on workflows or steps; stream its rows with derived columns."""
+    # One time for all rows, so that durations of running workflows are consistent.
     now = dt.datetime.now(dt.UTC)
-    # The statement's own order of columns, which need not be the frame's.
+    # In the statement's column order, which may differ from the frame's.
     by_name = {column.name: column for column in (*columns, *RECORDED, RAN_BEFORE)}
     schema = frames.transport_schema(by_name[c.name] for c in statement.selected_columns)
-    # Closed here as soon as this is: the next statement must not wait for a stream left early.
-    each = partial(frames.derive, columns=columns, now=now, decoder=decoder)
-    with closing(session.batches(statement, schema, each)) as stream:
+    derive = partial(frames.derive, columns=columns, now=now, decoder=decoder)
+    # Close the stream with this generator: the next statement must not wait for it.
+    with closing(session.batches(statement, schema, derive)) as stream:
         yield from stream
 
 
-FEW_LEVELS = 16
-"""So many levels are counted by the database; where more are wanted, all are read, and cut here."""
+MAX_SQL_LEVELS = 16
+"""Up to this depth, the database limits the levels; for a larger one, all levels are read."""
 
 
 def descendants(
     session: Session, queries: Queries, roots: Sequence[str], depth: int | None
 ) -> dict[str, tuple[str, int]]:
-    """Find the workflows below ``roots``, by one query: for each its root and its depth."""
+    """Return the root and depth of ``roots`` and their descendants, by ID, with one query."""
     if depth == 0:
         return {root: (root, 0) for root in roots}
     below = _below(queries, roots, depth)
     statement = sa.select(below.c.parent, below.c.child)
     schema = frames.transport_schema(_PAIR)
     pairs = pa.Table.from_batches(session.batches(statement, schema), schema)
-    return places(roots, depth, *(column.to_pylist() for column in pairs.columns))
+    return tree_positions(roots, depth, *(column.to_pylist() for column in pairs.columns))
 
 
 def _below(queries: Queries, roots: Sequence[str], depth: int | None) -> sa.CTE:
-    few = depth is not None and depth <= FEW_LEVELS
-    return queries.below(roots, levels=depth if few else None)
+    few = depth is not None and depth <= MAX_SQL_LEVELS
+    return queries.descendants(roots, levels=depth if few else None)
 
 
-def places(
+def tree_positions(
     roots: Sequence[str],
     depth: int | None,
     parents: Sequence[str | None],
     children: Sequence[str | None],
 ) -> dict[str, tuple[str, int]]:
-    """Return the root and the depth of each workflow that these pairs lead to from the roots."""
+    """Return the root and depth of each workflow that is reachable from the roots, by ID."""
     children_of: dict[str, list[str]] = {}
     for parent, child in zip(parents, children, strict=True):
         if parent is not None and child is not None:
             children_of.setdefault(parent, []).append(child)
-    found = {root: (root, 0) for root in roots}
-    level, reached = list(roots), 0
-    while level and (depth is None or reached < depth):
-        reached += 1
-        following: list[str] = []
-        for parent in level:
+    positions = {root: (root, 0) for root in roots}
+    parents_of_level, level = list(roots), 0
+    while parents_of_level and (depth is None or level < depth):
+        level += 1
+        next_level: list[str] = []
+        for parent in parents_of_level:
             for child in children_of.get(parent, ()):
-                if child not in found:
-                    found[child] = (found[parent][0], reached)
-                    following.append(child)
-        level = following
-    return found
+                if child not in positions:
+                    positions[child] = (positions[parent][0], level)
+                    next_level.append(child)
+        parents_of_level = next_level
+    return positions
 
 
 def require_known(session: Session, queries: Queries, ids: Sequence[str]) -> None:
-    """Raise WorkflowNotFoundError for an ID that no workflow has, with near matches."""
+    """Raise WorkflowNotFoundError for unknown IDs, with similar IDs."""
     key = queries.workflows.c.workflow_uuid
     schema = pa.schema([("workflow_id", pa.large_string())])
     statement = sa.select(key.label("workflow_id")).where(queries.member(key, ids))
@@ -269,7 +269,7 @@ def require_known(session: Session, queries: Queries, ids: Sequence[str]) -> Non
 
 
 def raise_unknown(session: Session, queries: Queries, missing: Sequence[str]) -> NoReturn:
-    """Raise WorkflowNotFoundError for IDs that were not found, with near matches."""
+    """Raise WorkflowNotFoundError for IDs that were not found, with similar IDs."""
     key = queries.workflows.c.workflow_uuid
     first = missing[0]
     near = (
@@ -277,9 +277,9 @@ def raise_unknown(session: Session, queries: Queries, missing: Sequence[str]) ->
         .where(key.startswith(first[: max(4, len(first) // 2)], autoescape=True))
         .limit(4)
     )
-    # Not the ID itself, should it have been written since.
-    like = [row["workflow_id"] for row in session.rows(near) if row["workflow_id"] != first][:3]
-    hint = f" IDs that begin alike: {', '.join(map(repr, like))}." if like else ""
+    # Without the ID itself, which may have been created in the meantime.
+    similar = [row["workflow_id"] for row in session.rows(near) if row["workflow_id"] != first][:3]
+    hint = f" Similar IDs: {', '.join(map(repr, similar))}." if similar else ""
     others = f" (and {len(missing) - 1} others)" if len(missing) > 1 else ""
     raise WorkflowNotFoundError(f"No workflow has the ID {first!r}{others}.{hint}")
 
@@ -292,36 +292,36 @@ def tree(
     *,
     load_output: bool = False,
 ) -> pd.DataFrame:
-    """Return the rows of workflows and of all below them, with root and depth, by one query."""
+    """Return the rows of workflows and their descendants, with root and depth, with one query."""
     below = _below(queries, roots, depth)
-    # What is below a workflow is looked up by ID, whoever owns it.
-    statement = queries.of_all_applications.workflow_select(
+    # Descendants are looked up by ID, whichever application owns them.
+    statement = queries.all_applications.workflow_select(
         WORKFLOW, {}, load_output=load_output, newest_first=None
     )
     (source,) = statement.get_final_froms()
-    # From the pairs outwards, since a workflow in the middle may have been deleted.
+    # An outer join, because a workflow in the middle may have been deleted.
     rows = below.outerjoin(source, queries.workflows.c.workflow_uuid == below.c.child)
     statement = statement.add_columns(*(below.c[c.source or ""].label(c.name) for c in _PAIR))
     statement = statement.select_from(rows)
     columns = WORKFLOW + payload_columns(load_input=False, load_output=load_output)
     shape = (*columns, *_PAIR)
-    frame = frames.to_frame(typed(session, statement, shape, queries.decoder), shape)
-    found = places(roots, depth, *(_texts(frame[column.name]) for column in _PAIR))
+    frame = frames.to_frame(typed_batches(session, statement, shape, queries.decoder), shape)
+    positions = tree_positions(roots, depth, *(_strings(frame[column.name]) for column in _PAIR))
     frame = frame[[column.name for column in columns]]
-    frame = frame[frame["workflow_id"].isin(found.keys())].drop_duplicates("workflow_id")
+    frame = frame[frame["workflow_id"].isin(positions.keys())].drop_duplicates("workflow_id")
     if missing := set(roots).difference(frame["workflow_id"]):
         require_known(session, queries, [root for root in roots if root in missing])
     root, level = TREE
     ids = frame["workflow_id"]
-    frame[root.name] = pd.Series([found[one][0] for one in ids], index=frame.index, dtype="str")
-    frame[level.name] = pd.Series([found[one][1] for one in ids], index=frame.index, dtype="Int64")
+    frame[root.name] = pd.Series([positions[key][0] for key in ids], frame.index, dtype="str")
+    frame[level.name] = pd.Series([positions[key][1] for key in ids], frame.index, dtype="Int64")
     order = {workflow_id: position for position, workflow_id in enumerate(roots)}
     frame["_root"] = frame[root.name].map(order)
     frame = frame.sort_values(["_root", level.name, "created_at", "workflow_id"])
     return frame.drop(columns="_root").reset_index(drop=True)
 
 
-def _texts(column: pd.Series[Any]) -> list[str | None]:
+def _strings(column: pd.Series[Any]) -> list[str | None]:
     return [value if isinstance(value, str) else None for value in column.tolist()]
 
 
@@ -335,14 +335,14 @@ _STORED: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def stored(
+def table_batches(
     session: Session,
     queries: Queries,
     what: str,
     ids: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> tuple[tuple[Column, ...], Generator[pa.RecordBatch]]:
-    """Stream a table that is shown as it is; none where this database lacks it."""
+    """Stream the rows of a table; one empty batch if this database lacks it."""
     name, keys = _STORED[what]
     columns = FRAMES[what]
     table = queries.catalog.table(name)
@@ -358,12 +358,12 @@ def stored(
         elif what in ("schedules", "versions"):
             statement = statement.where(*queries.owned(table))
         else:
-            statement = statement.where(*queries.of_owned_workflow(key))
+            statement = statement.where(*queries.owned_workflow(key))
     statement = statement.order_by(*(table.c[key] for key in keys if key in table.c))
-    return columns, typed(session, statement.limit(limit), columns)
+    return columns, typed_batches(session, statement.limit(limit), columns)
 
 
-def stored_frame(
+def table_frame(
     session: Session,
     queries: Queries,
     what: str,
@@ -371,10 +371,12 @@ def stored_frame(
     limit: int | None,
     decoder: Decoder,
 ) -> tuple[pd.DataFrame, bool]:
-    """Return a stored table as a DataFrame, and whether the limit left rows out."""
-    columns, batches = stored(session, queries, what, ids, None if limit is None else limit + 1)
-    kept, truncated = frames.cut(batches, limit)
-    return frames.to_frame(kept, columns, decoder), truncated
+    """Return the rows of a table as a DataFrame, and whether it was truncated at the limit."""
+    columns, batches = table_batches(
+        session, queries, what, ids, None if limit is None else limit + 1
+    )
+    batches_, truncated = frames.take(batches, limit)
+    return frames.to_frame(batches_, columns, decoder), truncated
 
 
 def explain_workflows(
@@ -390,6 +392,6 @@ def explain_steps(session: Session, queries: Queries, ids: Sequence[str]) -> str
 
 
 def empty(columns: Sequence[Column]) -> pa.RecordBatch:
-    """Return a batch of no rows."""
+    """Return a batch without rows."""
     schema = frames.arrow_schema(columns)
     return pa.RecordBatch.from_arrays([pa.array([], type=f.type) for f in schema], schema=schema)

@@ -1,7 +1,7 @@
-"""One page of a long listing: sorted by any column, and found again by where the last one ended.
+"""Keyset pagination of a listing, sorted by any column.
 
-A page begins behind the last row of the one before (a keyset), not at a count of rows: the
-thousandth page costs what the first does, and rows that arrive meanwhile shift nothing.
+A page starts after the last row of the previous page, not at an offset: the thousandth page costs
+as much as the first, and new rows do not shift it.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from dbos_notebook.payloads.decoders import Decoder
 
 Key = tuple[sa.ColumnElement[Any], Kind]
-"""What is sorted by, and how its value travels."""
+"""A sort expression, and the kind of its values."""
 
-_SORTED = {column.name: column for column in WORKFLOW if column.source and column.kind != "json"}
-SORTS = (*_SORTED, "duration", "queue_position")
-"""What a page can be sorted by: columns of the frame, and the order in which queues are served."""
+_SORTABLE = {column.name: column for column in WORKFLOW if column.source and column.kind != "json"}
+SORTS = (*_SORTABLE, "duration", "queue_position")
+"""The sort orders of a page: columns of the frame, and the order in which queues are served."""
 
-SAMPLE = 20_000
-"""The newest workflows, of whose columns :func:`choices` names the values."""
+SAMPLE_ROWS = 20_000
+"""The number of newest workflows in which :func:`frequent_values` counts values."""
 
 
 @dataclass(frozen=True)
 class SortOrder:
-    """How a page is sorted, and behind which row it begins."""
+    """How a page is sorted, and the row after which it starts."""
 
     sort: str = "created_at"
     descending: bool = True
@@ -47,10 +47,10 @@ class SortOrder:
 
 @dataclass
 class Page:
-    """Some rows, whether more follow, and behind which row those begin.
+    """The rows of a page, whether there are more, and the key of the last row.
 
-    ``searched_to``: only rows created since that moment were looked through, because more would
-    have taken too long; those behind ``last`` are still to be.
+    ``searched_to`` is set if only rows created since that time were searched, because more would
+    take too long; the rows after ``last`` have not been searched yet.
     """
 
     frame: pd.DataFrame
@@ -66,40 +66,40 @@ def page(
     order: SortOrder,
     limit: int,
     *,
-    topmost: bool = False,
-    look_through: int | None = None,
+    roots_only: bool = False,
+    max_scanned_rows: int | None = None,
 ) -> Page:
     """Read one page of workflows.
 
     Parameters
     ----------
     filters
-        As ``check_filters`` returns them.
+        The result of ``check_filters``.
     order
-        ``order.after`` is the ``last`` of the page before; empty: the first page.
+        ``order.after`` is ``last`` of the previous page; empty for the first page.
     limit
-        Rows at most.
-    topmost
-        Leave out a workflow whose parent matches too, for a tree that is opened downwards.
-    look_through
-        Look through so many rows at most for those that match, where they are sorted by time.
-        A text is found by reading rows, and a million take seconds. So the workflow whose ID is
-        the very text that is searched comes first, however old.
+        The maximum number of rows.
+    roots_only
+        Omit a workflow whose parent matches too, for a tree view.
+    max_scanned_rows
+        The maximum number of rows that are searched if they are sorted by creation time, because
+        a text search reads rows, and a million take seconds. The workflow whose ID equals the
+        search text comes first, whenever it was created.
     """
     table = queries.workflows
     conditions = queries.where(filters)
-    if topmost:
+    if roots_only:
         conditions.append(_without_matching_parent(queries, filters))
-    if look_through is None or order.sort != "created_at":
+    if max_scanned_rows is None or order.sort != "created_at":
         return _read(session, queries, conditions, order, limit, None)
-    exactly = table.c.workflow_uuid == filters["search"]
-    others = [*conditions, ~exactly]
+    has_id = table.c.workflow_uuid == filters["search"]
+    others = [*conditions, ~has_id]
     if order.after:
-        return _read(session, queries, others, order, limit, look_through)
-    named = _read(session, queries, [*conditions, exactly], order, 1, None).frame
-    found = _read(session, queries, others, order, limit - len(named), look_through)
-    found.frame = frames.joined(named, found.frame)
-    return found
+        return _read(session, queries, others, order, limit, max_scanned_rows)
+    exact = _read(session, queries, [*conditions, has_id], order, 1, None).frame
+    rest = _read(session, queries, others, order, limit - len(exact), max_scanned_rows)
+    rest.frame = frames.concat_frames(exact, rest.frame)
+    return rest
 
 
 def _read(
@@ -108,21 +108,21 @@ def _read(
     conditions: Sequence[sa.ColumnElement[bool]],
     order: SortOrder,
     limit: int,
-    look_through: int | None,
+    max_scanned_rows: int | None,
 ) -> Page:
     now = dt.datetime.now(dt.UTC)
     table = queries.workflows
     keys = _keys(queries, order, int(now.timestamp() * 1000))
-    names = [f"_key_{place}" for place in range(len(keys))]
+    names = [f"_key_{index}" for index in range(len(keys))]
     columns = [Column(name, kind, "", name) for name, (_, kind) in zip(names, keys, strict=True)]
-    conditions = [*conditions, *(_behind(keys, order) if order.after else ())]
+    conditions = [*conditions, *(_after_row(keys, order) if order.after else ())]
     bound = None
-    if look_through is not None:
-        bound = _bound(session, queries, keys, order, look_through)
+    if max_scanned_rows is not None:
+        bound = _scan_bound(session, queries, keys, order, max_scanned_rows)
     if bound is not None:
         created = table.c.created_at
         conditions.append(created >= bound if order.descending else created <= bound)
-    # The rows are chosen by their keys alone, and only the chosen ones are read in full.
+    # Select the rows by their keys first, and then read only these completely.
     chosen = (
         sa.select(
             table.c.workflow_uuid.label("_chosen"),
@@ -133,65 +133,67 @@ def _read(
         .limit(limit + 1)
         .subquery("chosen")
     )
-    places = [chosen.c[name] for name in names]
+    sort_columns = [chosen.c[name] for name in names]
     statement = (
-        queries.of_all_applications.workflow_select(WORKFLOW, {}, newest_first=None)
-        .add_columns(*places)
+        queries.all_applications.workflow_select(WORKFLOW, {}, newest_first=None)
+        .add_columns(*sort_columns)
         .where(table.c.workflow_uuid == chosen.c["_chosen"])
-        .order_by(*(place.desc() if order.descending else place for place in places))
+        .order_by(*(key.desc() if order.descending else key for key in sort_columns))
     )
-    shape = (*WORKFLOW, *columns)
-    kept, more = frames.cut(listings.typed(session, statement, shape, queries.decoder), limit)
-    frame = frames.to_frame(kept, shape)
+    all_columns = (*WORKFLOW, *columns)
+    batches, more = frames.take(
+        listings.typed_batches(session, statement, all_columns, queries.decoder), limit
+    )
+    frame = frames.to_frame(batches, all_columns)
     last: list[Any] = []
     if len(frame):
-        ends = frame[names].iloc[-1]
-        # Behind a value that is not of its column's type, as SQLite keeps any, no page can begin.
-        if ends.isna().any():
+        last_row = frame[names].iloc[-1]
+        # SQLite stores any value in any column; no page can start after a value of a wrong type.
+        if last_row.isna().any():
             more = False
         else:
-            last = [value if isinstance(value, str) else int(value) for value in ends]
+            last = [value if isinstance(value, str) else int(value) for value in last_row]
     frame = frame.drop(columns=names)
     if bound is None or more:
         return Page(frame, more, last)
-    # All at the bound itself were looked at, whatever their ID.
+    # All rows at the bound were searched, whatever their ID.
     return Page(frame, True, [bound if order.descending else bound + 1, ""], bound)  # noqa: FBT003
 
 
-def _bound(
+def _scan_bound(
     session: Session, queries: Queries, keys: Sequence[Key], order: SortOrder, rows: int
 ) -> int | None:
-    """Return when the row so many places on was created; ``None``: there are fewer."""
+    """Return the creation time of the row ``rows`` rows further; ``None`` if there are fewer."""
     created = queries.workflows.c.created_at
     statement = sa.select(created.label("created"))
     if order.after:
-        # Behind the row and not only the moment, or many of one moment would be met for ever.
-        statement = statement.where(*_behind(keys, order))
+        # After the row and not only its time, or many rows of one time would repeat forever.
+        statement = statement.where(*_after_row(keys, order))
     direction = created.desc() if order.descending else created.asc()
-    found = session.rows(statement.order_by(direction).offset(rows).limit(1))
-    return int(found[0]["created"]) if found else None
+    bound = session.rows(statement.order_by(direction).offset(rows).limit(1))
+    return int(bound[0]["created"]) if bound else None
 
 
 def _keys(queries: Queries, order: SortOrder, now: int) -> list[Key]:
-    """Return what is sorted by, each never missing, the ID last; and how each travels."""
+    """Return the sort keys, which are never NULL, with the ID as the last one."""
     table = queries.workflows
     identity: Key = (table.c.workflow_uuid, "text")
     created: Key = (table.c.created_at, "integer")
     if order.sort not in SORTS:
         raise FilterError(
-            f"sort={order.sort!r} is no column that can be sorted by."
-            f"{nearest(order.sort, SORTS)} These can: {', '.join(SORTS)}."
+            f"sort={order.sort!r} is not a sortable column."
+            f"{nearest(order.sort, SORTS)} Sortable columns: {', '.join(SORTS)}."
         )
     if order.sort == "created_at":
-        # Nothing around the column, or its index would not serve.
+        # The bare column, so that its index is used.
         return [created, identity]
     if order.sort == "workflow_id":
         return [identity]
     if order.sort == "queue_position":
-        # As DBOS dequeues: by priority, then the oldest.
-        texts = ("queue_name", "queue_partition_key")
+        # DBOS dequeues by priority, then the oldest.
         queue: list[Key] = [
-            (sa.func.coalesce(queries.column(table, name), ""), "text") for name in texts
+            (sa.func.coalesce(queries.column(table, name), ""), "text")
+            for name in ("queue_name", "queue_partition_key")
         ]
         waiting = sa.case((table.c.status == "PENDING", 0), (table.c.status == "ENQUEUED", 1))
         priority = sa.func.coalesce(queries.column(table, "priority"), 0)
@@ -205,24 +207,24 @@ def _keys(queries: Queries, order: SortOrder, now: int) -> list[Key]:
         ranks = [(table.c.status == status, rank) for rank, status in enumerate(STATUSES)]
         value, kind = sa.case(*ranks, else_=len(STATUSES)), "integer"
     else:
-        column = _SORTED[order.sort]
+        column = _SORTABLE[order.sort]
         value = queries.column(table, column.source or "")
         if isinstance(value, sa.sql.elements.Null):
-            # Sorted by what this database lacks: all alike.
+            # This database lacks the column, so all values are equal.
             return [created, identity]
         kind = "integer" if pa.types.is_integer(column.transport) else "text"
-    # What is missing stands last in both directions.
+    # Missing values come last in both directions.
     first, last = (0, 1) if not order.descending else (1, 0)
     missing = sa.case((value.is_(None), last), else_=first)
     filled = sa.func.coalesce(value, "" if kind == "text" else 0)
     return [(missing, "integer"), (filled, kind), identity]
 
 
-def _behind(keys: Sequence[Key], order: SortOrder) -> list[sa.ColumnElement[bool]]:
+def _after_row(keys: Sequence[Key], order: SortOrder) -> list[sa.ColumnElement[bool]]:
     if len(order.after) != len(keys):
         raise FilterError(
-            f"after={list(order.after)!r} is not where a page sorted by {order.sort!r} ended. "
-            "Begin at the first page."
+            f"after={list(order.after)!r} is not the key of a row sorted by {order.sort!r}. "
+            "Start with the first page."
         )
     types: dict[str, sa.types.TypeEngine[Any]] = {
         "integer": sa.BigInteger(),
@@ -234,7 +236,7 @@ def _behind(keys: Sequence[Key], order: SortOrder) -> list[sa.ColumnElement[bool
     ]
     row, bound = sa.tuple_(*(key for key, _ in keys)), sa.tuple_(*values)
     first = keys[0][0]
-    # The first key by itself too: an index on it serves only so.
+    # The first key also alone, because only this condition can use an index on it.
     if order.descending:
         return [first <= values[0], row < bound]
     return [first >= values[0], row > bound]
@@ -255,7 +257,7 @@ def _without_matching_parent(
 def queue_positions(
     session: Session, queries: Queries, frame: pd.DataFrame
 ) -> dict[str, tuple[int, int]]:
-    """Return, for the enqueued workflows of a frame, place in the queue and its length."""
+    """Return (position, queue length) by ID for the enqueued workflows of a frame."""
     waiting = frame[frame["status"] == "ENQUEUED"]
     if waiting.empty:
         return {}
@@ -287,7 +289,7 @@ def queue_positions(
 
 
 def child_counts(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, int]:
-    """Count the children of workflows; those without are left out."""
+    """Count the children of workflows; workflows without children are omitted."""
     selects = queries.child_selects(list(ids))
     if not ids or not selects:
         return {}
@@ -296,34 +298,34 @@ def child_counts(session: Session, queries: Queries, ids: Sequence[str]) -> dict
     return {row["parent"]: int(row["n"]) for row in session.rows(counted)}
 
 
-def choices(session: Session, queries: Queries, names: Sequence[str], most: int) -> dict[str, Any]:
-    """Name the values that columns have among the newest workflows, to choose a filter from."""
+def frequent_values(
+    session: Session, queries: Queries, names: Sequence[str], maximum: int
+) -> dict[str, Any]:
+    """Return the most frequent values of columns among the newest workflows."""
     table = queries.workflows
     found: dict[str, Any] = {name: [] for name in names}
     selects = []
-    for place, name in enumerate(names):
-        value = queries.column(table, _SORTED[name].source or "")
+    for index, name in enumerate(names):
+        value = queries.column(table, _SORTABLE[name].source or "")
         if isinstance(value, sa.sql.elements.Null):
             continue
         newest = sa.select(value.label("value")).where(*queries.where({}))
-        inner = newest.order_by(table.c.created_at.desc()).limit(SAMPLE).subquery("newest")
-        often = (
+        inner = newest.order_by(table.c.created_at.desc()).limit(SAMPLE_ROWS).subquery("newest")
+        frequent = (
             sa.select(
-                sa.literal_column(str(place)).label("place"),
+                sa.literal_column(str(index)).label("place"),
                 inner.c.value.label("value"),
                 sa.func.count().label("n"),
             )
             .where(inner.c.value.is_not(None))
             .group_by(inner.c.value)
             .order_by(sa.func.count().desc(), inner.c.value)
-            .limit(most)
+            .limit(maximum)
         )
-        selects.append(sa.select(often.subquery(f"often_{place}")))
+        selects.append(sa.select(frequent.subquery(f"often_{index}")))
     if selects:
-        together = sa.union_all(*selects).subquery("together")
-        statement = sa.select(together).order_by(
-            together.c.place, together.c.n.desc(), together.c.value
-        )
+        values = sa.union_all(*selects).subquery("together")
+        statement = sa.select(values).order_by(values.c.index, values.c.n.desc(), values.c.value)
         for row in session.rows(statement):
             found[names[row["place"]]].append(row["value"])
     return found
@@ -337,12 +339,12 @@ def step_page(
     limit: int,
     decoder: Decoder,
 ) -> Page:
-    """Read some of a workflow's steps with their results, behind the step ``after``."""
+    """Read a page of a workflow's steps with their results, after the step ``after``."""
     columns = (*STEP, *listings.payload_columns(load_input=False, load_output=True))
     statement = queries.step_select(STEP, [workflow_id], load_output=True)
     if after is not None:
         statement = statement.where(queries.steps.c.function_id > after)
-    batches = listings.typed(session, statement.limit(limit + 1), columns, decoder)
-    kept, more = frames.cut(batches, limit)
-    frame = frames.to_frame(kept, columns, decoder)
+    stream = listings.typed_batches(session, statement.limit(limit + 1), columns, decoder)
+    batches, more = frames.take(stream, limit)
+    frame = frames.to_frame(batches, columns, decoder)
     return Page(frame, more, [int(frame["function_id"].iloc[-1])] if len(frame) else [])

@@ -1,7 +1,7 @@
-"""Workflows and steps of any number, read page by page.
+"""Read any number of workflows and steps, page by page (keyset pagination).
 
-Between two pages nothing is open: no transaction, no lock, no connection that waits. A consumer may
-take as long as it likes. A page begins behind the last row of the one before (a keyset).
+Between two pages, no transaction, lock or connection is open, so a consumer may take any time. A
+page starts after the last row of the previous page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import NotDBOSDatabaseError
 from dbos_notebook.tables import listings
 from dbos_notebook.tables.columns import FIRST_MS, LAST_MS, STEP, WORKFLOW
-from dbos_notebook.tables.sql import LOOKED_UP
+from dbos_notebook.tables.sql import MAX_LOOKUPS
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Reader, Session
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 FIRST_ROWS = 1_000
 FIRST_ROWS_WITH_PAYLOADS = 100
-"""Rows of the first page: small, so that the first rows come soon and large payloads fit."""
-FEWEST_ROWS, MOST_ROWS = 10, 100_000
+"""Rows of the first page: few, so that the first rows arrive soon and large payloads fit."""
+MIN_ROWS, MAX_ROWS = 10, 100_000
 PAGE_BYTES = 32 << 20
-"""Memory that a page should take; the next one's rows are chosen by it."""
-MOST_STEPS = 200_000
-"""Steps that one statement reads: a workflow may have any number."""
+"""Target size of a page in memory; it determines the number of rows of the next page."""
+MAX_STEPS = 200_000
+"""Steps that one statement reads, because a workflow may have any number."""
 
-Key = tuple[int, str]
-"""Where a page ended: ``created_at`` in milliseconds, and the workflow's ID."""
+PageKey = tuple[int, str]
+"""The last row of a page: ``created_at`` in milliseconds, and the workflow ID."""
 
 
 def workflow_batches(
@@ -47,32 +47,32 @@ def workflow_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yield workflows with their derived columns, newest first.
 
-    Each page is one snapshot. A workflow that is there from the first page to the last comes
-    exactly once, because ``created_at`` and the ID never change; its other values are those of the
-    moment when its page was read. Workflows that are created meanwhile do not come.
+    Each page is one snapshot. A workflow that exists from the first page to the last is returned
+    exactly once, because ``created_at`` and the ID never change; its other values are those at the
+    time when its page was read. Workflows that are created in the meantime are not returned.
 
     Parameters
     ----------
     filters
-        As ``check_filters`` returns them.
+        The result of ``check_filters``.
     first_rows
-        Rows of the first page; fewer where payloads are loaded.
+        Rows of the first page; fewer if payloads are loaded.
 
     Yields
     ------
     pyarrow.RecordBatch
-        At least one, in the columns of ``listings.workflow_columns``.
+        At least one batch, with the columns of ``listings.workflow_columns``.
     """
     payloads = load_input or load_output
-    most = FIRST_ROWS_WITH_PAYLOADS if payloads else MOST_ROWS
-    rows: int | None = min(max(first_rows, FEWEST_ROWS), most)
-    after: Key | None = None
+    most = FIRST_ROWS_WITH_PAYLOADS if payloads else MAX_ROWS
+    rows: int | None = min(max(first_rows, MIN_ROWS), most)
+    after: PageKey | None = None
 
     @repeat_if_changed
     def page(rows: int | None) -> tuple[list[pa.RecordBatch], int | None]:
         with reader.session() as session:
             if after is None and not _has_keys(session, queries):
-                # Pages cannot be told apart: everything is read now, and kept.
+                # Without keys, pages are not possible: read all rows now.
                 rows = None
             _, stream = listings.workflow_batches(
                 session,
@@ -84,30 +84,30 @@ def workflow_batches(
                 limit=rows,
                 after=after,
             )
-            found = list(stream)
+            batches = list(stream)
             if load_errors:
-                found = listings.with_errors(session, queries, found, filters, by_id=True)
-        return found, rows
+                batches = listings.with_errors(session, queries, batches, filters, by_id=True)
+        return batches, rows
 
     while True:
         batches, rows = page(rows)
         count, size = sum(map(len, batches)), sum(batch.nbytes for batch in batches)
         if rows is not None and count == rows:
-            after = _key(batches)
+            after = _last_key(batches)
         yield from batches
         if rows is None or count < rows:
             return
         del batches
-        rows = max(FEWEST_ROWS, min(4 * rows, rows * PAGE_BYTES // max(size, 1), MOST_ROWS))
+        rows = max(MIN_ROWS, min(4 * rows, rows * PAGE_BYTES // max(size, 1), MAX_ROWS))
 
 
 def step_batches(
     reader: Reader, queries: Queries, filters: Mapping[str, Any]
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the steps of workflows; the workflows newest first, the steps by workflow ID.
+    """Yield the steps of workflows; pages of workflows newest first, their steps by workflow ID.
 
-    What :func:`workflow_batches` says of snapshots holds here too. A workflow with more than
-    ``MOST_STEPS`` steps is read in several.
+    Each page is one snapshot, as in :func:`workflow_batches`. A workflow with more than
+    ``MAX_STEPS`` steps is read in several snapshots.
     """
     yield listings.empty(STEP)
     for ids in _id_pages(reader, queries, filters):
@@ -115,7 +115,7 @@ def step_batches(
         while True:
             batches = _steps(reader, queries, ids, after)
             yield from (batch for batch in batches if len(batch))
-            if sum(map(len, batches)) < MOST_STEPS:
+            if sum(map(len, batches)) < MAX_STEPS:
                 break
             after = _last(batches, "workflow_id"), _last(batches, "function_id")
 
@@ -125,14 +125,14 @@ def _steps(
     reader: Reader, queries: Queries, ids: Sequence[str], after: tuple[str, int] | None
 ) -> list[pa.RecordBatch]:
     with reader.session() as session:
-        _, stream = listings.step_batches(session, queries, ids, limit=MOST_STEPS, after=after)
+        _, stream = listings.step_batches(session, queries, ids, limit=MAX_STEPS, after=after)
         return list(stream)
 
 
 def _id_pages(
     reader: Reader, queries: Queries, filters: Mapping[str, Any]
 ) -> Iterator[Sequence[str]]:
-    after: Key | None = None
+    after: PageKey | None = None
     rows: int | None = FIRST_ROWS
 
     @repeat_if_changed
@@ -142,29 +142,29 @@ def _id_pages(
                 rows = None
             columns = tuple(c for c in WORKFLOW if c.name in ("workflow_id", "created_at"))
             statement = queries.workflow_select(columns, filters, limit=rows, after=after)
-            return list(listings.typed(session, statement, columns)), rows
+            return list(listings.typed_batches(session, statement, columns)), rows
 
     while True:
         batches, rows = page(rows)
-        ids = [one for batch in batches for one in batch.column("workflow_id").to_pylist()]
+        ids = [key for batch in batches for key in batch.column("workflow_id").to_pylist()]
         if ids:
             yield ids
         if rows is None or len(ids) < rows:
             return
-        after = _key(batches)
-        rows = LOOKED_UP
+        after = _last_key(batches)
+        rows = MAX_LOOKUPS
 
 
 def _has_keys(session: Session, queries: Queries) -> bool:
-    """Return whether every workflow has an ID and a time of creation to begin a page behind.
+    """Return whether every workflow has a valid ID and creation time as the key of a page.
 
-    DBOS always writes both. SQLite keeps any value in any column, and a view may give any.
+    DBOS always writes both, but SQLite stores any value in any column, and a view may return any.
     """
     table = queries.workflows
     created, identity = table.c.created_at, table.c.workflow_uuid
     ends = [sa.func.min(created), sa.func.max(created), sa.func.max(identity)]
     missing = sa.select(sa.literal(1)).where(sa.or_(created.is_(None), identity.is_(None))).limit(1)
-    # Each by an index. The greatest of mixed values is a string or bytes.
+    # Each is a lookup in an index. In SQLite, strings and bytes are greater than numbers.
     selects = [sa.select(end).select_from(table).scalar_subquery() for end in ends]
     statement = sa.select(
         *(
@@ -173,30 +173,30 @@ def _has_keys(session: Session, queries: Queries) -> bool:
         ),
         missing.select_from(table).scalar_subquery().label("missing"),
     )
-    found = session.rows(statement)[0]
-    if found["first"] is None:
-        return found["missing"] is None
-    times = [found["first"], found["last"]]
+    row = session.rows(statement)[0]
+    if row["first"] is None:
+        return row["missing"] is None
+    times = [row["first"], row["last"]]
     return (
-        found["missing"] is None
-        and isinstance(found["id"], str)
+        row["missing"] is None
+        and isinstance(row["id"], str)
         and all(type(time) is int and FIRST_MS <= time <= LAST_MS for time in times)
     )
 
 
-def _key(batches: Sequence[pa.RecordBatch]) -> Key:
+def _last_key(batches: Sequence[pa.RecordBatch]) -> PageKey:
     created = _last(batches, "created_at")
     return created, _last(batches, "workflow_id")
 
 
 def _last(batches: Sequence[pa.RecordBatch], name: str) -> Any:
-    """Return a value of the last row; an instant in milliseconds."""
+    """Return a value of the last row; a time is in milliseconds."""
     batch = next(batch for batch in reversed(batches) if len(batch))
     value = batch.column(name)[len(batch) - 1]
     value = value.cast(pa.int64()) if pa.types.is_timestamp(value.type) else value
     if not value.is_valid:
         raise NotDBOSDatabaseError(
-            f"A row without {name} was written while rows were read, and no page can begin behind "
-            "it. DBOS always writes both an ID and a time: look what else writes its tables."
+            f"A row without {name} was written during the read, and no page can start after it. "
+            "DBOS always writes an ID and a time: check which other program writes its tables."
         )
     return value.as_py()

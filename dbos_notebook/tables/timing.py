@@ -1,23 +1,23 @@
-"""When a workflow was enqueued, started and ended, how long it waited and how long it ran.
+"""Compute when workflows were enqueued, started and ended, their queue wait and their duration.
 
-The rules stand here once for rows in memory (:func:`run_times`) and once for SQL
-(:func:`sql_times`); everything that shows a time of a workflow calls one of them.
+The rules are implemented once for rows in memory (:func:`run_times`) and once in SQL
+(:func:`sql_times`). Everything that shows a time of a workflow calls one of them.
 
-A workflow can run several times under one ID: DBOS resumes, rewinds and recovers it. All times
-here are those of its latest run, and what its row no longer holds is missing, never zero:
+A workflow can run several times with one ID: DBOS resumes, rewinds and recovers it. All times are
+those of the latest run. A time that its row no longer has is missing, never zero:
 
-- Cancelling erases ``queue_name`` and ``started_at_epoch_ms``. A cancelled workflow has a start
-  only where its deadline and timeout imply one. If ``recovery_attempts`` is 0, it was not dequeued
-  since it was created or last resumed, and it has no duration. Resuming sets that to 0 and clears
-  the deadline: only where there is a deadline, it was never resumed, and waited until it was
-  cancelled.
-- Resuming, rewinding and recovering put it on a queue again. ``created_at`` stays, and
-  ``updated_at`` is the time of that change until it is dequeued; then nothing holds it.
-- A delay ends at ``delay_until_epoch_ms``, and only then the wait on the queue begins. The row
-  does not change at that moment.
-- Whole seconds (:data:`SECOND`) are cut, not rounded, but deadlines and timeouts are exact: what
-  was cancelled in the second of its deadline, or of the start that it implies, is taken to have
-  ended no earlier than that.
+- Cancelling clears ``queue_name`` and ``started_at_epoch_ms``. A cancelled workflow has a start
+  only if its deadline and timeout imply one. If ``recovery_attempts`` is 0, the workflow was not
+  dequeued since it was created or last resumed, and has no duration. Resuming sets
+  ``recovery_attempts`` to 0 and clears the deadline. So a workflow with a deadline was never
+  resumed, and waited until it was cancelled.
+- Resuming, rewinding and recovering enqueue it again. ``created_at`` does not change, and
+  ``updated_at`` is the time of that change until it is dequeued; after that, no column has it.
+- A delay ends at ``delay_until_epoch_ms``, and only then does the wait on the queue begin. The row
+  does not change at that time.
+- SQLite times in whole seconds (:data:`SECOND_MS`) are truncated, not rounded, but deadlines and
+  timeouts are exact. A workflow that was cancelled in the second of its deadline, or of the start
+  that it implies, is assumed to have ended no earlier than that.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Tables(Protocol):
-    """The tables whose times are computed in SQL: what ``sql.Queries`` offers of them."""
+    """The part of ``sql.Queries`` that is used here."""
 
     @property
     def catalog(self) -> Catalog: ...  # noqa: D102
@@ -49,19 +49,20 @@ class Tables(Protocol):
     @property
     def steps(self) -> sa.FromClause: ...  # noqa: D102
     def column(self, table: sa.FromClause, name: str) -> sa.ColumnElement[Any]: ...  # noqa: D102
-    def moment(self, table: sa.FromClause, name: str) -> sa.ColumnElement[Any]: ...  # noqa: D102
+    def valid_time(self, table: sa.FromClause, name: str) -> sa.ColumnElement[Any]: ...  # noqa: D102
 
 
 INTERNAL_QUEUE = "_dbos_internal_queue"
-"""Where DBOS puts forks, scheduled, resumed and recovered workflows unless told otherwise."""
+"""DBOS's default queue for forks, scheduled, resumed and recovered workflows."""
 
-SECOND = 1000
-"""Milliseconds. SQLite databases hold whole seconds (see docs/times.md), and clocks differ."""
+SECOND_MS = 1000
+"""Tolerance in milliseconds: SQLite databases have whole seconds (see docs/times.md), and clocks
+differ."""
 
 RAN_BEFORE = Column(
     "_ran_before", "boolean", "Whether a recorded step is older than the latest run.", "_ran_before"
 )
-"""Evidence of an earlier run, from the steps; it travels with a workflow, and is not shown."""
+"""Evidence of an earlier run, from the steps; a hidden column of workflow queries."""
 
 _INSTANTS = (
     "created_at",
@@ -78,18 +79,18 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class RunTimes:
-    """Times of the latest run of each workflow, as arrays with NaT for what is not known.
+    """The times of the latest run of each workflow, as arrays with NaT for unknown times.
 
     Attributes
     ----------
     enqueued_at
-        When it was put on the queue that it waits on or was dequeued from.
+        When it was enqueued on the queue that it waits on or was dequeued from.
     started_at
         When it was dequeued, or started without a queue.
     ended_at
         When it succeeded, failed or was cancelled.
     queue_wait
-        From ``enqueued_at`` until it was dequeued, or cancelled; until now while it waits.
+        From ``enqueued_at`` until it was dequeued or cancelled; until now while it waits.
     duration
         From ``started_at`` to ``ended_at``; until now while it runs.
     """
@@ -101,52 +102,52 @@ class RunTimes:
     duration: Array
 
 
-def run_times(value: Callable[[str], Array | None], status: Status, now: int) -> RunTimes:
+def run_times(value: Callable[[str], Array | None], status: StatusColumn, now: int) -> RunTimes:
     """Return the times of the latest runs of workflows.
 
     Parameters
     ----------
     value
-        The values of a column of ``Client.workflows``, by its name: ``datetime64[ms]`` for
-        instants, ``timedelta64[ms]`` for ``workflow_timeout``, numbers for
-        ``recovery_attempts``, booleans for the others (whether there is a value), but for
-        ``queue_name``: whether it is DBOS's internal queue. ``None``: there is no such column.
+        Returns the values of a column of ``Client.workflows``: ``datetime64[ms]`` for times,
+        ``timedelta64[ms]`` for ``workflow_timeout``, numbers for ``recovery_attempts``, whether it
+        is DBOS's internal queue for ``queue_name``, and whether there is a value for all others;
+        ``None`` if there is no such column.
     status
-        Tells which rows have one of some statuses.
+        The statuses of the rows.
     now
         Milliseconds since 1970.
     """
     moment = np.datetime64(now, "ms")
     size = status.size
     created, updated, dequeued, completed, delay = (
-        _or(value(name), np.full(size, _NEVER))
+        _or_default(value(name), np.full(size, _NEVER))
         for name in ("created_at", "updated_at", "dequeued_at", "completed_at", "delay_until")
     )
     never = np.zeros(size, bool)
-    attempts = _or(value("recovery_attempts"), np.full(size, np.nan))
+    attempts = _or_default(value("recovery_attempts"), np.full(size, np.nan))
     terminal, erased, waiting = (
-        status.among(each) for each in (TERMINAL_STATUSES, INTERRUPTED_STATUSES, WAITING_STATUSES)
+        status.is_in(item) for item in (TERMINAL_STATUSES, INTERRUPTED_STATUSES, WAITING_STATUSES)
     )
     undequeued = np.isnat(dequeued)
 
-    # Before dbos 2.31 no completion was recorded; the last change of the row is it.
-    ended = np.where(terminal, _first(completed, updated), _NEVER)
-    started = _first(dequeued, created)
+    # Before dbos 2.31, completion was not recorded; it is the last change of the row.
+    ended = np.where(terminal, _coalesce(completed, updated), _NEVER)
+    started = _coalesce(dequeued, created)
     lost = erased & undequeued
     timeout, deadline = value("workflow_timeout"), value("workflow_deadline")
     if deadline is not None:
-        ended = _not_before(deadline, ended, created, status.among(("CANCELLED",)))
+        ended = _not_before(deadline, ended, created, status.is_in(("CANCELLED",)))
     if lost.any():
         started[lost] = _NEVER
         if timeout is not None and deadline is not None:
-            # The deadline is the start and the timeout, until a recovery keeps it.
+            # The deadline is the start plus the timeout, except after a recovery, which keeps it.
             implied = deadline - timeout
             ended = _not_before(implied, ended, created, lost & (attempts == 1))
             sane = lost & (attempts == 1) & (implied <= ended)
             started[sane] = implied[sane]
     started[waiting] = _NEVER
 
-    # Where nothing says that the workflow was put on its queue again.
+    # Valid unless the workflow was enqueued again.
     enqueued = np.where(delay > created, delay, created)
     until = np.where(waiting, moment, dequeued)
     unknown = undequeued & ~waiting
@@ -159,31 +160,31 @@ def run_times(value: Callable[[str], Array | None], status: Status, now: int) ->
         unknown &= ~never_ran
         unknown |= never_ran & (enqueued > ended)
     queued = ~undequeued & ~waiting
-    unknown |= queued & ((attempts > 1) | (enqueued - dequeued >= np.timedelta64(SECOND, "ms")))
+    unknown |= queued & ((attempts > 1) | (enqueued - dequeued >= np.timedelta64(SECOND_MS, "ms")))
     internal = value("queue_name")
     if internal is not None and (internal & queued).any():
-        forked, scheduled = (_or(value(n), never) for n in ("forked_from", "schedule_name"))
+        forked, scheduled = (_or_default(value(n), never) for n in ("forked_from", "schedule_name"))
         unknown |= queued & internal & ~forked & ~scheduled
     before = value(RAN_BEFORE.name)
     if before is not None:
         unknown |= before & ~waiting
     enqueued[unknown] = _NEVER
 
-    running = status.among(("PENDING",))
+    running = status.is_in(("PENDING",))
     return RunTimes(
         enqueued,
         started,
         ended,
-        _between(enqueued, until),
-        _between(started, np.where(running, moment, ended)),
+        _elapsed(enqueued, until),
+        _elapsed(started, np.where(running, moment, ended)),
     )
 
 
-def _not_before(exact: Array, ended: Array, created: Array, among: Array) -> Array:
-    """Return ends; those cut to the second are no earlier than an exact moment in that second."""
-    second, zero = np.timedelta64(SECOND, "ms"), np.timedelta64(0, "ms")
+def _not_before(exact: Array, ended: Array, created: Array, is_in: Array) -> Array:
+    """Return the ends, with truncated ends moved to an exact time within the same second."""
+    second, zero = np.timedelta64(SECOND_MS, "ms"), np.timedelta64(0, "ms")
     late = exact - ended
-    near = among & (late > zero) & (late < second)
+    near = is_in & (late > zero) & (late < second)
     if not near.any():
         return ended
     epoch = np.datetime64(0, "ms")
@@ -193,63 +194,63 @@ def _not_before(exact: Array, ended: Array, created: Array, among: Array) -> Arr
 
 def _waiting_since(
     value: Callable[[str], Array | None],
-    status: Status,
+    status: StatusColumn,
     enqueued: Array,
     updated: Array,
     delay: Array,
     now: np.datetime64,
 ) -> Array:
-    """Return since when rows that are ENQUEUED wait; DELAYED ones do not wait on a queue yet."""
+    """Return since when ENQUEUED rows wait; DELAYED rows do not wait on a queue yet."""
     never = np.zeros(status.size, bool)
-    attempts = _or(value("recovery_attempts"), np.full(status.size, np.nan))
-    # Resuming clears both, so that the change was something else.
-    kept = _or(value("deduplication_id"), never) | ~np.isnat(
-        _or(value("workflow_deadline"), np.full(status.size, _NEVER))
+    attempts = _or_default(value("recovery_attempts"), np.full(status.size, np.nan))
+    # Resuming clears both, so a row that has one was changed by something else.
+    kept = _or_default(value("deduplication_id"), never) | ~np.isnat(
+        _or_default(value("workflow_deadline"), np.full(status.size, _NEVER))
     )
     changed = (updated > enqueued) & ~(kept & (attempts == 0))
-    # Resumed while it was delayed: it waits although the delay is not over.
+    # Resumed during a delay: it waits although the delay is not over.
     changed |= delay > now
-    since = np.where(status.among(("ENQUEUED",)) & changed, updated, enqueued)
-    since[status.among(("DELAYED",))] = _NEVER
+    since = np.where(status.is_in(("ENQUEUED",)) & changed, updated, enqueued)
+    since[status.is_in(("DELAYED",))] = _NEVER
     return since
 
 
-def _or(found: Array | None, default: Array) -> Array:
-    return default if found is None else found
+def _or_default(columns: Array | None, default: Array) -> Array:
+    return default if columns is None else columns
 
 
-def _first(one: Array, other: Array) -> Array:
-    return np.where(np.isnat(one), other, one)
+def _coalesce(first: Array, second: Array) -> Array:
+    return np.where(np.isnat(first), second, first)
 
 
-def _between(start: Array, end: Array) -> Array:
-    """Return how long it is from one to the other; negative by rounding alone: zero."""
+def _elapsed(start: Array, end: Array) -> Array:
+    """Return the durations; small negative ones, due to rounding, are zero, others are missing."""
     span = end - start
     negative = span < np.timedelta64(0, "ms")
     if negative.any():
-        rounded = negative & (span > np.timedelta64(-SECOND, "ms"))
+        rounded = negative & (span > np.timedelta64(-SECOND_MS, "ms"))
         span[negative] = np.timedelta64("NaT", "ms")
         span[rounded] = np.timedelta64(0, "ms")
     return span
 
 
-class Status:
-    """The statuses of rows, as codes into the few words that there are."""
+class StatusColumn:
+    """A categorical column of statuses."""
 
-    def __init__(self, words: list[str], codes: Array) -> None:
-        self._words = words
+    def __init__(self, categories: list[str], codes: Array) -> None:
+        self._words = categories
         self._codes = codes
         self.size = len(codes)
 
-    def among(self, names: tuple[str, ...]) -> Array:
-        """Return which rows have one of these statuses."""
-        # The code -1 of a missing one finds the last place.
-        hit = np.array([*(word in names for word in self._words), False])
-        return hit[self._codes]
+    def is_in(self, names: tuple[str, ...]) -> Array:
+        """Return a mask of the rows that have one of the statuses."""
+        # The code -1 of a missing value is the last element of the mask.
+        mask = np.array([*(word in names for word in self._words), False])
+        return mask[self._codes]
 
 
 def batch_times(batch: pa.RecordBatch, now: int) -> RunTimes:
-    """Return the times of workflows in the form in which they come from the database."""
+    """Return the times of workflows in a batch from the database."""
     names = set(batch.schema.names)
 
     def value(name: str) -> Array | None:
@@ -266,26 +267,26 @@ def batch_times(batch: pa.RecordBatch, now: int) -> RunTimes:
         if name == RAN_BEFORE.name:
             return np.asarray(column.fill_null(False).to_numpy(zero_copy_only=False))  # noqa: FBT003
         if name == "queue_name":
-            return _codes(column).among((INTERNAL_QUEUE,))
+            return _codes(column).is_in((INTERNAL_QUEUE,))
         return np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
 
     return run_times(value, _codes(batch.column("status")), now)
 
 
-def _codes(column: pa.DictionaryArray) -> Status:
+def _codes(column: pa.DictionaryArray) -> StatusColumn:
     indices = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return Status(column.dictionary.to_pylist(), indices)
+    return StatusColumn(column.dictionary.to_pylist(), indices)
 
 
-def _exact(value: pd.Timestamp | pd.Timedelta | None) -> Any:
+def _to_numpy(value: pd.Timestamp | pd.Timedelta | None) -> Any:
     return "NaT" if value is None or pd.isna(value) else value.as_unit("ms").asm8
 
 
 def frame_times(frame: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
-    """Return the times of the workflows of a frame, as columns named as :class:`RunTimes` has them.
+    """Return the times of the workflows in a frame, with the columns of :class:`RunTimes`.
 
-    A wait that is missing in the frame stays so: when it was read, more was known than the frame
-    holds.
+    A missing ``queue_wait`` stays missing, because it was computed with evidence that is not in the
+    frame.
 
     Examples
     --------
@@ -299,12 +300,12 @@ def frame_times(frame: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
         if name not in frame:
             return None
         column = frame[name]
-        # One row that was turned into a frame has objects in its columns. pandas before 3 would
-        # make nanoseconds of them, in which the year 9999 has no place.
+        # A frame made from one row has object columns. pandas before 3 would convert them to
+        # nanoseconds, which cannot represent the year 9999.
         if column.dtype == object and name in _INSTANTS:
-            column = pd.Series(np.array([_exact(each) for each in column], "datetime64[ms]"))
+            column = pd.Series(np.array([_to_numpy(item) for item in column], "datetime64[ms]"))
         elif column.dtype == object and name == "workflow_timeout":
-            column = pd.Series(np.array([_exact(each) for each in column], "timedelta64[ms]"))
+            column = pd.Series(np.array([_to_numpy(item) for item in column], "timedelta64[ms]"))
         if name in _INSTANTS:
             return np.array(column.to_numpy("datetime64[ms]"))
         if name == "workflow_timeout":
@@ -315,32 +316,36 @@ def frame_times(frame: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
             return (column == INTERNAL_QUEUE).to_numpy(bool, na_value=False)
         return column.notna().to_numpy()
 
-    words = frame["status"].astype("category")
+    categories = frame["status"].astype("category")
     times = run_times(
         value,
-        Status([str(each) for each in words.cat.categories], words.cat.codes.to_numpy()),
+        StatusColumn(
+            [str(item) for item in categories.cat.categories], categories.cat.codes.to_numpy()
+        ),
         round(now.timestamp() * 1000),
     )
     if "queue_wait" in frame:
         unknown = frame["queue_wait"].isna().to_numpy()
         times.enqueued_at[unknown] = _NEVER
         times.queue_wait[unknown] = np.timedelta64("NaT", "ms")
-    found: dict[str, Any] = {}
-    for each in fields(times):
-        array = getattr(times, each.name)
-        found[each.name] = pd.DatetimeIndex(array, tz="UTC") if each.name.endswith("_at") else array
-    return pd.DataFrame(found, index=frame.index)
+    columns: dict[str, Any] = {}
+    for item in fields(times):
+        array = getattr(times, item.name)
+        columns[item.name] = (
+            pd.DatetimeIndex(array, tz="UTC") if item.name.endswith("_at") else array
+        )
+    return pd.DataFrame(columns, index=frame.index)
 
 
 def sql_times(queries: Tables, now: int) -> dict[str, sa.ColumnElement[Any]]:
-    """Return the same as SQL, in milliseconds, by the names that :class:`RunTimes` has.
+    """Return the fields of :class:`RunTimes` as SQL expressions in milliseconds.
 
-    What only the steps prove (:data:`RAN_BEFORE`) is not looked up here.
+    The evidence from steps (:data:`RAN_BEFORE`) is not used here.
     """
     table = queries.workflows
 
     def moment(name: str) -> sa.ColumnElement[Any]:
-        return sa.cast(queries.moment(table, name), sa.BigInteger())
+        return sa.cast(queries.valid_time(table, name), sa.BigInteger())
 
     created, updated = moment("created_at"), moment("updated_at")
     dequeued, completed = moment("started_at_epoch_ms"), moment("completed_at")
@@ -352,10 +357,10 @@ def sql_times(queries: Tables, now: int) -> dict[str, sa.ColumnElement[Any]]:
     last = sa.func.coalesce(completed, updated)
     lost = sa.and_(status.in_(INTERRUPTED_STATUSES), dequeued.is_(None))
     implied = deadline - timeout
-    coarse = sa.and_(last % SECOND == 0, created % SECOND == 0)
+    coarse = sa.and_(last % SECOND_MS == 0, created % SECOND_MS == 0)
 
     def near(exact: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-        return sa.and_(exact > last, exact - last < SECOND, coarse)
+        return sa.and_(exact > last, exact - last < SECOND_MS, coarse)
 
     ended = sa.case(
         (sa.and_(status == "CANCELLED", near(deadline)), deadline),
@@ -378,7 +383,7 @@ def sql_times(queries: Tables, now: int) -> dict[str, sa.ColumnElement[Any]]:
         queries.column(table, "forked_from").is_(None),
         queries.column(table, "schedule_name").is_(None),
     )
-    requeued = sa.or_(attempts > 1, base - dequeued >= SECOND, internal)
+    requeued = sa.or_(attempts > 1, base - dequeued >= SECOND_MS, internal)
     enqueued = sa.case(
         (status == "DELAYED", None),
         (status == "ENQUEUED", sa.case((changed, updated), else_=base)),
@@ -401,79 +406,78 @@ def sql_times(queries: Tables, now: int) -> dict[str, sa.ColumnElement[Any]]:
 
 
 def sql_never_ran(queries: Tables) -> sa.ColumnElement[bool]:
-    """Return SQL that is true for a workflow that waits, or was cancelled before it ran.
+    """Return a condition for workflows that wait, or were cancelled before they ran.
 
-    What DBOS recorded as its executor is who enqueued it; of what was resumed, who ran it before.
+    Their recorded executor is the one that enqueued them or, if resumed, ran them before.
     """
     status = queries.workflows.c.status
     attempts = queries.column(queries.workflows, "recovery_attempts")
-    # As text, whatever type somebody gave the column.
+    # Compared as a string, whatever type the column has.
     none = sa.func.coalesce(sa.cast(attempts, sa.Text()), "") == "0"
     return sa.or_(status.in_(WAITING_STATUSES), sa.and_(status == "CANCELLED", none))
 
 
 def never_ran(status: object, attempts: object) -> bool:
-    """Whether a workflow waits, or was cancelled before it ran; see :func:`sql_never_ran`.
+    """Return whether a workflow waits, or was cancelled before it ran; see :func:`sql_never_ran`.
 
     Examples
     --------
     >>> never_ran("ENQUEUED", 0), never_ran("CANCELLED", 0), never_ran("CANCELLED", 1)
     (True, True, False)
     """
-    # A missing number of attempts is pandas' NA, which has no truth.
+    # Missing attempts are pandas' NA, which has no truth value, so compare strings.
     return status in WAITING_STATUSES or (status == "CANCELLED" and str(attempts) in ("0", "0.0"))
 
 
 def _sql_between(start: sa.ColumnElement[Any], end: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     span = end - start
-    return sa.case((span >= 0, span), (span > -SECOND, 0))
+    return sa.case((span >= 0, span), (span > -SECOND_MS, 0))
 
 
 def ran_before(queries: Tables) -> sa.ColumnElement[Any] | None:
-    """Return SQL that is true where steps prove that a workflow ran before its latest run.
+    """Return an expression that is true if steps prove that a workflow ran before its latest run.
 
-    Only where the row leaves it open, and a wait of more than a second would be claimed: the
-    steps of other workflows are not looked at. ``None``: this database has no times of
-    steps, or the role may not read them.
+    Only the steps of workflows whose row is inconclusive, and whose wait would be over a second,
+    are read. Returns ``None`` if this database has no times of steps, or the role cannot read them.
     """
     table, steps = queries.workflows, queries.steps
     names = ("recovery_attempts", "started_at_epoch_ms", "created_at")
     begun = queries.column(steps, "started_at_epoch_ms")
     columns = [begun, *(queries.column(table, name) for name in names)]
-    if any(isinstance(each, Null) for each in columns):
+    if any(isinstance(item, Null) for item in columns):
         return None
     if "operation_outputs" in queries.catalog.unreadable:
         return None
     postgres = queries.catalog.dialect == "postgresql"
 
     def number(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        # Costs nothing where the column has the type that DBOS gives it.
+        # Free if the column has the type of DBOS's schema.
         return sa.cast(column, sa.BigInteger()) if postgres else column
 
     begun, attempts, dequeued, created = map(number, columns)
     delay = number(queries.column(table, "delay_until_epoch_ms"))
     forked = queries.column(table, "forked_from")
     base = sa.case((delay > created, delay), else_=created)
-    # A fork has copies of steps, which are older than it; of times in whole seconds, up to one.
+    # A fork has copies of steps, which are older than the fork; with whole seconds, up to 1 s.
     own = sa.case(
         (forked.is_(None), created),
-        (created % SECOND == 0, created + SECOND),
+        (created % SECOND_MS == 0, created + SECOND_MS),
         else_=created + 1,
     )
 
     def exists(*conditions: Any) -> sa.ColumnElement[bool]:
         mine = steps.c.workflow_uuid == table.c.workflow_uuid
-        found: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(steps)
-        return sa.exists(found.where(mine, begun >= own, *conditions).correlate(table))
+        columns: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(steps)
+        return sa.exists(columns.where(mine, begun >= own, *conditions).correlate(table))
 
     evidence: sa.ColumnElement[Any] = sa.case(
         # The clocks of the application and of the database may differ.
-        (dequeued - base > SECOND, exists(begun < dequeued - SECOND)),
+        (dequeued - base > SECOND_MS, exists(begun < dequeued - SECOND_MS)),
     )
     if postgres:
-        # Somebody may have changed a type; the rows are shown all the same.
+        # If the type of a column was changed, skip the evidence and return the rows.
         whole: sa.ColumnElement[Any] = sa.literal_column("'bigint'::regtype")
-        typed = [sa.func.pg_typeof(column) == whole for column in columns]
-        evidence = sa.case((sa.and_(*typed[2:]), evidence))
-    # Most rows leave nothing open: they were not dequeued.
+        is_bigint = [sa.func.pg_typeof(column) == whole for column in columns]
+        evidence = sa.case((sa.and_(*is_bigint[2:]), evidence))
+    # Most rows are conclusive: they were not dequeued.
     return sa.case((sa.and_(columns[2].is_not(None), attempts == 1), evidence))

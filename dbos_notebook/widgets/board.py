@@ -138,7 +138,7 @@ def board_facts(reading: Health) -> BoardFacts:
         "more_queues": max(0, len(reading.queues) - MAX_TABLE_ROWS),
         "failures": list(map(_failure, reading.failures.head(MAX_TABLE_ROWS).to_dict("records"))),
         "more_failures": max(0, len(reading.failures) - MAX_TABLE_ROWS),
-        "cut": reading.cut,
+        "cut": reading.truncated,
     }
 
 

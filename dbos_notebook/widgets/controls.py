@@ -15,7 +15,7 @@ from dbos_notebook.control.operations import Cancel, Resume
 from dbos_notebook.control.repair import Repair, RepairFork
 from dbos_notebook.errors import ControlInterrupt, FilterError, PartialFailureError
 from dbos_notebook.tables import aggregates, pages
-from dbos_notebook.tables.filters import as_texts
+from dbos_notebook.tables.filters import as_strings
 from dbos_notebook.widgets import bundle, html_export, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.messages import (
@@ -172,7 +172,7 @@ class Actions:
         """Return the versions and queues that a fork may run on, the most likely first."""
         versions = self._store.table("versions")["version_name"].astype(str).tolist()[::-1]
         queues = self._store.read(aggregates.queues)["queue_name"].astype(str).tolist()
-        used = self._store.read(pages.choices, ("app_version", "queue_name"), MAX_TARGETS)
+        used = self._store.read(pages.frequent_values, ("app_version", "queue_name"), MAX_TARGETS)
         return {
             "versions": list(dict.fromkeys([*versions, *used["app_version"]]))[:MAX_TARGETS],
             "queues": list(dict.fromkeys([*queues, *used["queue_name"]]))[:MAX_TARGETS],
@@ -252,7 +252,7 @@ class Controls(View):
     _start = traitlets.Dict().tag(sync=True)
 
     def __init__(self, store: Store, controller: Controller, workflows: Any) -> None:
-        self._ids = as_texts(workflows, "workflows")[:MAX_SELECTED]
+        self._ids = as_strings(workflows, "workflows")[:MAX_SELECTED]
         controller.require_known(self._ids)
         self._actions = Actions(store, controller)
         start = {"ids": self._ids, "forbidden": self._actions.forbidden()}

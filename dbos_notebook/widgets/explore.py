@@ -184,8 +184,8 @@ class Explore(View):
             filters,
             pages.SortOrder(column, descending, tuple(after or ())),
             max(1, min(limit or query_form.PAGE_SIZES[-1], query_form.page_size(view))),
-            topmost=view.get("mode") == "tree",
-            look_through=(
+            roots_only=view.get("mode") == "tree",
+            max_scanned_rows=(
                 min(MAX_SEARCH_ROWS, FIRST_SEARCH_ROWS * growth) if "search" in filters else None
             ),
         )
@@ -215,7 +215,7 @@ class Explore(View):
         self._view = dict(view)
         # The parts of a search are one page together.
         before = self._frame if part else None
-        self._frame = page.frame if before is None else frames.joined(before, page.frame)
+        self._frame = page.frame if before is None else frames.concat_frames(before, page.frame)
         answer: dict[str, object] = {
             "rows": rows,
             "more": page.more,
@@ -259,7 +259,7 @@ class Explore(View):
 
     def _on_choices(self, _message: Question) -> Answer:
         columns = list(_CHOICE_COLUMNS.values())
-        values = self._store.read(pages.choices, columns, MAX_CHOICES)
+        values = self._store.read(pages.frequent_values, columns, MAX_CHOICES)
         return {"choices": {name: values[column] for name, column in _CHOICE_COLUMNS.items()}}
 
     def _on_code(self, message: Question) -> Answer:

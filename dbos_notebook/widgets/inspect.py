@@ -14,7 +14,7 @@ from dbos_notebook.drawing import svg
 from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs import compare
 from dbos_notebook.graphs.build import read_graph
-from dbos_notebook.tables.filters import as_texts
+from dbos_notebook.tables.filters import as_strings
 from dbos_notebook.widgets import bundle, details, html_export, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
@@ -102,7 +102,7 @@ class Inspect(View):
         self._comparison: tuple[tuple[str, str], Comparison, RunData] | None = None
         self._actions = Actions(store, controller)
         self._store = store
-        ids = as_texts(workflow_id, "workflow_id")
+        ids = as_strings(workflow_id, "workflow_id")
         if len(ids) != 1:
             raise FilterError(f"inspect takes one workflow, not {len(ids)}. Call it for each.")
         # Read before the view is displayed, so that the cell raises an error for an unknown ID.

@@ -99,7 +99,7 @@ def test_empty_plans_and_receipts_have_the_same_columns_and_dtypes(still: dn.Cli
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda db: db.cancel("checkout-99"), dn.WorkflowNotFoundError, "IDs that begin alike"),
+        (lambda db: db.cancel("checkout-99"), dn.WorkflowNotFoundError, "Similar IDs"),
         (lambda db: db.resume("holder"), dn.RefusedError, "it would run twice at the same time"),
         (lambda db: db.fork("holder", "first"), dn.RefusedError, "a second time"),
         (lambda db: db.rewind("holder"), dn.RefusedError, "cancel it first"),

@@ -18,7 +18,6 @@ from typing import Any
 import pandas as pd
 import psycopg
 import pytest
-from dbos_notebook.steering import base as making
 from processes import in_child
 from servers import CORPUS, PostgresServer
 from test_faults_postgres import READS
@@ -377,7 +376,7 @@ def test_forking_while_a_thread_holds_the_locks_does_not_hang(url: str) -> None:
         own = reader._idle._lock if reader.dialect == "postgresql" else reader._file._lock
 
         def hold() -> None:
-            with own, reader.changes._lock, sqlite_file._descriptors_lock, making._MAKING:
+            with own, reader.changes._lock, sqlite_file._descriptors_lock:
                 held.set()
                 over.wait(60)
 

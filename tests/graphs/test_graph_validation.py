@@ -37,7 +37,7 @@ FUNCTIONS: list[Callable[[Any], object]] = [
 def test_values_that_are_not_graphs_are_refused(
     function: Callable[[Any], object], graph: nx.DiGraph[Any]
 ) -> None:
-    """The likeliest slip is to pass the ID; the picture of it would fail when it is looked at."""
+    """Passing the ID is the most likely mistake; without a check it would fail when displayed."""
     with pytest.raises(dn.GraphError, match=r"'order-1'\. Pass db\.graph\('order-1'\)"):
         function("order-1")
     with pytest.raises(dn.GraphError, match=r"None\. Pass db\.graph\(workflow_id\)"):
@@ -56,7 +56,7 @@ def test_a_folded_graph_is_not_folded_again(graph: nx.DiGraph[Any]) -> None:
 
 
 def test_a_folded_graph_is_drawn_without_further_folding() -> None:
-    """Who folds to more than a picture's own budget wants to see that much."""
+    """A graph that was folded to more nodes than the default is drawn with that many."""
     steps = [step("w", n, n, n + 1, f"step {min(n, 100)}") for n in range(120)]
     folded = graphs.fold(execution_graph(*frames([workflow("w")], steps)), budget=110)
     assert 80 < len(folded) < 110
@@ -64,7 +64,7 @@ def test_a_folded_graph_is_drawn_without_further_folding() -> None:
 
 
 def test_a_subgraph_can_be_folded() -> None:
-    """The steps of a workflow without the workflow itself, as networkx cuts them out."""
+    """A networkx subgraph with the steps of a workflow but not the workflow itself."""
     blocks = [step("w", n, n // 40 * 100, n // 40 * 100 + 50) for n in range(80)]
     graph = execution_graph(*frames([workflow("w")], blocks))
     part = graph.subgraph([node for node in graph if node != "w"])
@@ -120,7 +120,7 @@ def test_inconsistent_rows_are_refused() -> None:
 def test_a_step_with_a_non_numeric_function_id_is_skipped(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
-    """SQLite keeps a text in a column of numbers; such a row is no step, and spoils no other."""
+    """SQLite stores strings in integer columns; such a row is skipped, others are not."""
     path = corpus_sqlite("3.4.0")
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(

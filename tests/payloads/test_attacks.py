@@ -43,7 +43,7 @@ def test_the_audit_hook_reports_a_real_unpickling(tmp_path: Path) -> None:
     program = program.replace(
         'value = decode(text, "py_pickle")', "value = pickle.loads(base64.b64decode(text))"
     )
-    program = program.replace("{**harmful(), **slow_ones, **", "{'x': harmful()['open'], **")
+    program = program.replace("**harmful(),\n        **slow_ones,", "'x': harmful()['open'],")
     careless.write_text(program)
     (tmp_path / "costly_pickles.py").write_text(PROGRAM.with_name("costly_pickles.py").read_text())
     done = subprocess.run(

@@ -225,11 +225,11 @@ def test_a_reader_that_raises_leaves_the_string(tagged: Path) -> None:
 @pytest.mark.parametrize(
     ("readers", "words"),
     [
-        (["tagged"], "must be a dict of functions"),
+        (["tagged"], "must be a dict from serializer names"),
         ({1: json.loads}, "has the key 1"),
         ({"": json.loads}, "has the key ''"),
         ({"py_pickle": json.loads}, "is decoded without a function"),
-        ({"tagged": "json"}, "is 'json'; it must be a function"),
+        ({"tagged": "json"}, "='json' must be a function"),
     ],
 )
 def test_an_invalid_reader_is_refused(tagged: Path, readers: Any, words: str) -> None:

@@ -146,7 +146,7 @@ def test_a_defaultdict_names_its_factory_and_does_not_call_it(protocol: int) -> 
     back = through(collections.defaultdict(list, a=[1]), protocol)
     assert repr(back) == "defaultdict(<builtins.list>, {'a': [1]})"
     assert back["a"] == [1]
-    with pytest.raises(KeyError, match="list is not loaded"):
+    with pytest.raises(KeyError, match="list was not loaded"):
         back["b"]
     assert list(back) == ["a"]
     plain = through(collections.defaultdict(None, a=1), protocol)

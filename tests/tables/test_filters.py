@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import dbos_notebook as dn
-from dbos_notebook.tables.filters import TIMES, as_epoch_ms, check_filters
+from dbos_notebook.tables.filters import TIME_FILTERS, as_epoch_ms, check_filters
 
 NOW = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
 NOW_MS = 1_795_521_600_000
@@ -99,7 +99,7 @@ def test_ages_filter_in_the_database(db: dn.Client) -> None:
         assert len(db.workflows(start_time=narrow)) == 0
 
 
-@pytest.mark.parametrize("name", TIMES)
+@pytest.mark.parametrize("name", TIME_FILTERS)
 @pytest.mark.parametrize(
     "value",
     ["yesterday", "", "12", "-1h", dt.timedelta(hours=-1), pd.NaT, 1.5, 1795521600, [], True],

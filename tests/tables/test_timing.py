@@ -27,7 +27,7 @@ from dbos_notebook.widgets.run_data import RunData
 
 INTERRUPTED_STATUSES = ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 TABLES = ("operation_outputs", "workflow_status")
-SECOND = timing.SECOND
+SECOND_MS = timing.SECOND_MS
 
 
 def emptied(path: Path) -> Path:
@@ -122,7 +122,7 @@ def hidden(life: Life) -> bool:
         return False
     if row["recovery_attempts"] > 1 or row["started_at_epoch_ms"] is None:
         return False
-    delayed = (row["delay_until_epoch_ms"] or 0) - row["started_at_epoch_ms"] >= SECOND
+    delayed = (row["delay_until_epoch_ms"] or 0) - row["started_at_epoch_ms"] >= SECOND_MS
     foreign = row["queue_name"] == INTERNAL and not row["forked_from"] and not row["schedule_name"]
     return not (delayed or foreign or proof(life, row["started_at_epoch_ms"]))
 
@@ -131,16 +131,16 @@ def proof(life: Life, dequeued: int) -> bool:
     row = life.row
     since = row["created_at"]
     if row["forked_from"]:
-        since += 1 if since % SECOND else SECOND
+        since += 1 if since % SECOND_MS else SECOND_MS
     base = max(row["created_at"], row["delay_until_epoch_ms"] or 0)
-    if dequeued - base <= SECOND:
+    if dequeued - base <= SECOND_MS:
         return False
-    return any(since <= step["started_at_epoch_ms"] < dequeued - SECOND for step in life.steps)
+    return any(since <= step["started_at_epoch_ms"] < dequeued - SECOND_MS for step in life.steps)
 
 
 def check(life: Life, wait: int | None, duration: int | None, late: int) -> None:
     """Compare what is said of a life with what happened; ``late``: by how much now is later."""
-    truth, slack = life.truth, SECOND if life.coarse else 1
+    truth, slack = life.truth, SECOND_MS if life.coarse else 1
     running = life.status == "PENDING"
     end = life.now if running else truth.ended
     # How long it ran.
@@ -461,7 +461,9 @@ def test_no_time_is_refined_if_only_creation_is_in_whole_seconds(empty: Path) ->
 def test_times_of_a_million_rows_are_computed_quickly() -> None:
     """About as long as it takes to make the frame's dates: no row is looked at by itself."""
     count = 1_000_000
-    status = timing.Status(["SUCCESS", "ENQUEUED", "PENDING", "CANCELLED"], np.arange(count) % 4)
+    status = timing.StatusColumn(
+        ["SUCCESS", "ENQUEUED", "PENDING", "CANCELLED"], np.arange(count) % 4
+    )
     created = np.full(count, np.datetime64(1_790_000_000_000, "ms"))
     columns = {
         "created_at": created,

@@ -216,8 +216,8 @@ def test_the_tree_has_roots_and_their_children(shop: dn.Client) -> None:
     # A failure below a root that did not fail is found all the same.
     failed = [one for page in pages(widget, mode="tree", status=["ERROR"]) for one in page]
     errors = shop.workflows(status="ERROR", limit=None).set_index("workflow_id")
-    topmost = errors[~errors["parent_workflow_id"].isin(errors.index)]
-    assert set(failed) == set(topmost.index)
+    roots_only = errors[~errors["parent_workflow_id"].isin(errors.index)]
+    assert set(failed) == set(roots_only.index)
 
 
 def test_enqueued_workflows_show_their_queue_position(db: dn.Client) -> None:
