@@ -26,8 +26,8 @@ ORIGINAL, FORK = "order-0-1.0-0006", "fork-of-order-0-1.0-0006"
 def pictures(gallery: dn.Client, shop: dn.Client) -> dict[str, Callable[[], dn.Picture]]:
     """Return the function that draws each picture, by the name of its file."""
 
-    def compared() -> dn.Picture:
-        original, fork = (shop.graph(each, load_output=True) for each in (ORIGINAL, FORK))
+    def comparison() -> dn.Picture:
+        original, fork = (shop.graph(key, load_output=True) for key in (ORIGINAL, FORK))
         return dn.draw(graphs.compare(original, fork), hide=["stream"])
 
     return {
@@ -39,7 +39,7 @@ def pictures(gallery: dn.Client, shop: dn.Client) -> dict[str, Callable[[], dn.P
         ),
         "folded": lambda: dn.draw(gallery.graph("import-march")),
         "folded-timeline": lambda: gallery.timeline("import-march", critical_path=True),
-        "fork": compared,
+        "fork": comparison,
         "running-timeline": lambda: shop.timeline("unpaid-0-1.0-0001"),
     }
 

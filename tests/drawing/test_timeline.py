@@ -380,3 +380,12 @@ def test_durations_are_formatted(span: str, said: str) -> None:
     from dbos_notebook.text import duration
 
     assert duration(pd.Timedelta(span)) == said
+
+
+def test_every_transform_is_valid_svg() -> None:
+    """A browser ignores an invalid transform, and draws the element in the wrong place."""
+    for picture in (timeline(sample_graphs.failing()), dn.draw(sample_graphs.failing())):
+        transforms = [e.get("transform") for e in parse(picture).iter() if e.get("transform")]
+        assert transforms
+        for transform in transforms:
+            assert re.fullmatch(r"((translate|scale)\([-\d. ]+\) ?)+", str(transform))

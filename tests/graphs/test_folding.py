@@ -241,7 +241,7 @@ def test_invalid_fold_arguments_are_refused(talk: dn.Client) -> None:
     ):
         fold(graph, hide=["slep"])
     for budget in (0, True, 2.5):
-        with pytest.raises(dn.GraphError, match="budget takes"):
+        with pytest.raises(dn.GraphError, match="budget must be"):
             fold(graph, budget=budget)
 
 

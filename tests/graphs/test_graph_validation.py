@@ -34,7 +34,9 @@ FUNCTIONS: list[Callable[[Any], object]] = [
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_what_is_no_graph(function: Callable[[Any], object], graph: nx.DiGraph[Any]) -> None:
+def test_values_that_are_not_graphs_are_refused(
+    function: Callable[[Any], object], graph: nx.DiGraph[Any]
+) -> None:
     """Passing the ID is the most likely mistake; without a check it would fail when displayed."""
     with pytest.raises(dn.GraphError, match=r"'order-1'\. Pass db\.graph\('order-1'\)"):
         function("order-1")
@@ -53,7 +55,7 @@ def test_a_folded_graph_is_not_folded_again(graph: nx.DiGraph[Any]) -> None:
     assert set(graphs.fold(folded, budget=3)) == set(folded)
 
 
-def test_a_graph_that_was_folded_is_drawn_as_it_is() -> None:
+def test_a_folded_graph_is_drawn_without_further_folding() -> None:
     """A graph that was folded to more nodes than the default is drawn with that many."""
     steps = [step("w", n, n, n + 1, f"step {min(n, 100)}") for n in range(120)]
     folded = graphs.fold(execution_graph(*frames([workflow("w")], steps)), budget=110)
@@ -61,7 +63,7 @@ def test_a_graph_that_was_folded_is_drawn_as_it_is() -> None:
     assert dn.draw(folded).graph is folded
 
 
-def test_a_part_of_a_graph_is_folded() -> None:
+def test_a_subgraph_can_be_folded() -> None:
     """A networkx subgraph with the steps of a workflow but not the workflow itself."""
     blocks = [step("w", n, n // 40 * 100, n // 40 * 100 + 50) for n in range(80)]
     graph = execution_graph(*frames([workflow("w")], blocks))
@@ -115,7 +117,9 @@ def test_inconsistent_rows_are_refused() -> None:
         execution_graph(workflows, pd.concat([steps] * 2))
 
 
-def test_a_step_whose_number_is_none(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_step_with_a_non_numeric_function_id_is_skipped(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
     """SQLite stores strings in integer columns; such a row is skipped, others are not."""
     path = corpus_sqlite("3.4.0")
     with closing(sqlite3.connect(path)) as connection, connection:
