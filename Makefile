@@ -40,7 +40,7 @@ bench: $(READY) ## Measure against DBOSClient and raw COPY; SIZE=small in two mi
 	$(BIN)/python -m benchmarks $(SIZE)
 
 docs: $(READY) ## Build the documentation into build/docs; executes its pages if the package changed
-	rm -rf build/docs
+	rm -rf build/docs docs/reference/generated
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs build/docs
 	@echo "build/docs/index.html"
 
@@ -56,7 +56,7 @@ versions: $(READY) ## Test control and listing beside each of several dbos versi
 	$(BIN)/python scripts/versions.py
 
 clean: ## Remove the environment and everything built
-	rm -rf .venv build scripts/js/node_modules .lowest .versions .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build docs/reference/generated scripts/js/node_modules .lowest .versions .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml
 ifeq ($(strip $(PYTHON)),)
