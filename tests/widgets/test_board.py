@@ -68,8 +68,9 @@ def test_the_error_message_of_a_group_is_labelled_as_an_example(
         page = board.static_html()
     assert "RuntimeError, for example: (&#39;line one&#39;, 42)" in page
     assert page.count("for example") == 1
-    assert '[data-status="ERROR"]{color:#' in page
+    assert '.dn-static [data-status="ERROR"]{color:#' in page
     assert 'data-status="ERROR">RuntimeError' in page
+    assert ".dn-static [data-status]" not in page
 
 
 @pytest.mark.parametrize("version", ["2.0.0", "2.20.0", "3.4.0"])

@@ -543,7 +543,7 @@ def test_the_columns_of_the_fallback_fit_their_content(db: dn.Client, chromium: 
     html = db.explore(status="ERROR").static_html()
     page = chromium.new_page(viewport={"width": 800, "height": 900})
     page.set_content(f"<style>{host}</style><div class=jp-RenderedHTMLCommon>{html}</div>")
-    lines = page.locator("td span.ERROR").evaluate_all(
+    lines = page.locator("td span[data-status=ERROR]").evaluate_all(
         "(all) => all.map((one) => one.getClientRects().length)"
     )
     page.close()
