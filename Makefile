@@ -8,8 +8,8 @@ READY := .venv/.ready
 SIZE ?= full
 # One worker more than processors, because many tests wait for a server or a browser.
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
-# T is a path, or the name of a package: its tests and its doctests.
-TESTS = $(if $(wildcard $(firstword $(subst ::, ,$(T)))),$(T),$(wildcard tests/$(T) tests/test_$(T).py dbos_notebook/$(T) dbos_notebook/$(T).py))
+# T is the name of a package, for its tests and its doctests, or a path.
+TESTS = $(or $(wildcard tests/$(T) tests/test_$(T).py dbos_notebook/$(T) dbos_notebook/$(T).py),$(if $(wildcard $(firstword $(subst ::, ,$(T)))),$(T)))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lab bench docs check screenshots lowest versions clean
