@@ -8,8 +8,8 @@ READY := .venv/.ready
 SIZE ?= full
 # One worker more than processors, because many tests wait for a server or a browser.
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
-# T is a path, or the name of a package: its tests and its doctests.
-TESTS = $(if $(wildcard $(firstword $(subst ::, ,$(T)))),$(T),$(wildcard tests/$(T) tests/test_$(T).py dbos_notebook/$(T) dbos_notebook/$(T).py))
+# T is the name of a package, for its tests and its doctests, or a path.
+TESTS = $(or $(wildcard tests/$(T) tests/test_$(T).py dbos_notebook/$(T) dbos_notebook/$(T).py),$(if $(wildcard $(firstword $(subst ::, ,$(T)))),$(T)))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lab bench docs check screenshots lowest versions clean
@@ -40,7 +40,7 @@ bench: $(READY) ## Measure against DBOSClient and raw COPY; SIZE=small in two mi
 	$(BIN)/python -m benchmarks $(SIZE)
 
 docs: $(READY) ## Build the documentation into build/docs; executes its pages if the package changed
-	rm -rf build/docs
+	rm -rf build/docs docs/reference/generated
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs build/docs
 	@echo "build/docs/index.html"
 
@@ -56,7 +56,7 @@ versions: $(READY) ## Test control and listing beside each of several dbos versi
 	$(BIN)/python scripts/versions.py
 
 clean: ## Remove the environment and everything built
-	rm -rf .venv build .lowest .versions .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build docs/reference/generated scripts/js/node_modules .lowest .versions .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml
 ifeq ($(strip $(PYTHON)),)

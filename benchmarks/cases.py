@@ -1,4 +1,4 @@
-"""What is measured: each function takes a filled database and adds rows to the report."""
+"""Benchmarks of reading. Each function measures a filled database and adds to the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dbos import DBOSClient
 
 import dbos_notebook as dn
 from benchmarks import footprint
-from benchmarks.measure import Report, Row, milliseconds, rate, seconds
+from benchmarks.measure import Measurement, Report, milliseconds, rate, seconds
 from dbos_notebook import payloads
 from dbos_notebook.tables.columns import WORKFLOW
 
@@ -25,7 +25,7 @@ def _client(url: str) -> DBOSClient:
     return DBOSClient(system_database_url=url)
 
 
-def _rival_frame(client: DBOSClient, limit: int | None, *, payloads: bool) -> pd.DataFrame:
+def _baseline_frame(client: DBOSClient, limit: int | None, *, payloads: bool) -> pd.DataFrame:
     found = client.list_workflows(
         limit=limit, sort_desc=True, load_input=payloads, load_output=payloads
     )
@@ -33,7 +33,7 @@ def _rival_frame(client: DBOSClient, limit: int | None, *, payloads: bool) -> pd
 
 
 def _drain(connection: psycopg.Connection[Any], limit: int | None) -> int:
-    """Run the bare COPY of the same rows, columns and order, and throw the bytes away."""
+    """Run a bare COPY of the same rows, columns and order, and discard the data."""
     order = "created_at DESC" + (f", workflow_uuid DESC LIMIT {limit}" if limit else "")
     statement = (
         f"COPY (SELECT {_COLUMNS} FROM dbos.workflow_status ORDER BY {order}) "
@@ -44,9 +44,9 @@ def _drain(connection: psycopg.Connection[Any], limit: int | None) -> int:
 
 
 def lists(report: Report, url: str, sizes: Sequence[int], *, target: float) -> None:
-    """List into a DataFrame, against DBOSClient and, on Postgres, raw COPY.
+    """List workflows into a DataFrame, relative to DBOSClient and, on Postgres, raw COPY.
 
-    The last size is all the rows there are, and is asked for without a limit.
+    The last size is the number of all rows, which are listed without a limit.
     """
     postgres = url.startswith("postgres")
     where = "Postgres" if postgres else "SQLite"
@@ -55,17 +55,17 @@ def lists(report: Report, url: str, sizes: Sequence[int], *, target: float) -> N
     with dn.connect(url, statement_timeout=None) as db:
         for size in sizes:
             limit = None if size == sizes[-1] else size
-            rivals: dict[str, Any] = {
+            calls: dict[str, Any] = {
                 "ours": lambda limit=limit: db.workflows(limit=limit, load_errors=False),
-                "client": lambda limit=limit: _rival_frame(client, limit, payloads=False),
+                "client": lambda limit=limit: _baseline_frame(client, limit, payloads=False),
             }
             if raw is not None:
-                rivals["copy"] = lambda limit=limit: _drain(raw, limit)
-            took = seconds(rivals, 15 if size <= 10_000 else 5)
+                calls["copy"] = lambda limit=limit: _drain(raw, limit)
+            took = seconds(calls, 15 if size <= 10_000 else 5)
             rates.append(size / took["ours"])
             ratio = took["client"] / took["ours"]
             report.add(
-                Row(
+                Measurement(
                     f"{where}: list → DataFrame, against DBOSClient",
                     f"{size:,}",
                     rate(size, took["ours"]),
@@ -78,7 +78,7 @@ def lists(report: Report, url: str, sizes: Sequence[int], *, target: float) -> N
             if raw is not None:
                 share = took["copy"] / took["ours"]
                 report.add(
-                    Row(
+                    Measurement(
                         f"{where}: list → DataFrame, against raw COPY",
                         f"{size:,}",
                         rate(size, took["ours"]),
@@ -98,7 +98,7 @@ def lists(report: Report, url: str, sizes: Sequence[int], *, target: float) -> N
         )
         more = took["with"] / took["without"]
         report.add(
-            Row(
+            Measurement(
                 f"{where}: with errors (5 % failed) decoded, against without",
                 f"{size:,}",
                 rate(size, took["with"]),
@@ -112,12 +112,12 @@ def lists(report: Report, url: str, sizes: Sequence[int], *, target: float) -> N
         took = seconds(
             {
                 "ours": lambda: db.workflows(limit=size, load_input=True, load_output=True),
-                "client": lambda: _rival_frame(client, size, payloads=True),
+                "client": lambda: _baseline_frame(client, size, payloads=True),
             },
             3,
         )
         report.add(
-            Row(
+            Measurement(
                 f"{where}: with inputs and outputs decoded, against DBOSClient's pickle.loads",
                 f"{size:,}",
                 rate(size, took["ours"]),
@@ -129,7 +129,7 @@ def lists(report: Report, url: str, sizes: Sequence[int], *, target: float) -> N
         raw.close()
         flat = min(rates) / max(rates)
         report.add(
-            Row(
+            Measurement(
                 f"{where}: slowest size against fastest",
                 " … ".join(f"{size:,}" for size in sizes),
                 f"{min(rates):,.0f} rows/s",
@@ -142,8 +142,8 @@ def lists(report: Report, url: str, sizes: Sequence[int], *, target: float) -> N
     client.destroy()
 
 
-def _rival_tree(client: DBOSClient, root: str) -> int:
-    """Ask DBOSClient for each workflow's children, as its users do."""
+def _baseline_tree(client: DBOSClient, root: str) -> int:
+    """List each workflow's children with DBOSClient, as its users do."""
     found, level = 0, [root]
     while level:
         following: list[str] = []
@@ -157,14 +157,14 @@ def _rival_tree(client: DBOSClient, root: str) -> int:
 
 
 def trees_and_steps(report: Report, url: str, root: str, many: int) -> None:
-    """Compare a tree, and the steps of many workflows in one call, with DBOSClient's loops."""
+    """Compare a tree, and the steps of many workflows in one call, with loops over DBOSClient."""
     client = _client(url)
     with dn.connect(url, statement_timeout=None) as db:
         whole = len(db.tree(root))
         ours = seconds({"ours": lambda: db.tree(root)}, 5)["ours"]
-        took = seconds({"client": lambda: _rival_tree(client, root)}, 1)["client"]
+        took = seconds({"client": lambda: _baseline_tree(client, root)}, 1)["client"]
         report.add(
-            Row(
+            Measurement(
                 "A tree, against DBOSClient's loop",
                 f"{whole:,}",
                 milliseconds(ours),
@@ -184,7 +184,7 @@ def trees_and_steps(report: Report, url: str, root: str, many: int) -> None:
         assert loop() == rows, "the two do not see the same steps"
         took = seconds({"client": loop}, 1)["client"]
         report.add(
-            Row(
+            Measurement(
                 f"Steps of {len(ids):,} workflows, against DBOSClient's loop",
                 f"{rows:,}",
                 milliseconds(ours),
@@ -204,7 +204,7 @@ def _bare(connection: psycopg.Connection[Any], condition: str) -> int:
 
 
 def first_pages(report: Report, url: str) -> None:
-    """Compare pages of 50 with the bare SQL on an open connection."""
+    """Compare pages of 50 rows with bare SQL on an open connection."""
     pages = [
         ("newest", {}, "true"),
         ("failed", {"status": "ERROR"}, "status = 'ERROR'"),
@@ -226,7 +226,7 @@ def first_pages(report: Report, url: str) -> None:
             )
             above = took["ours"] - took["bare"]
             report.add(
-                Row(
+                Measurement(
                     f"First page: 50 {name}, above the bare SQL",
                     "50",
                     milliseconds(took["ours"]),
@@ -239,11 +239,11 @@ def first_pages(report: Report, url: str) -> None:
 
 
 def counted(report: Report, url: str) -> None:
-    """Compare counts by status and hour with fetching the rows to count them in pandas."""
+    """Compare counts by status and hour with counting fetched rows in pandas."""
     client = _client(url)
 
     def fetched() -> pd.Series[int]:
-        frame = _rival_frame(client, None, payloads=False)
+        frame = _baseline_frame(client, None, payloads=False)
         hour = pd.to_datetime(frame["created_at"], unit="ms").dt.floor("h")
         return frame.groupby(["status", hour]).size()
 
@@ -252,7 +252,7 @@ def counted(report: Report, url: str) -> None:
         ours = seconds({"ours": lambda: db.counts("status", bucket="1h")}, 3)["ours"]
     took = seconds({"client": fetched}, 1)["client"]
     report.add(
-        Row(
+        Measurement(
             "Counts by status and hour, against DBOSClient → groupby",
             f"{total:,}",
             milliseconds(ours),
@@ -273,7 +273,7 @@ class Order:
 
 
 def decoding(report: Report) -> None:
-    """Compare decoding a small payload safely with unpickling it."""
+    """Compare safe decoding of a small payload with unpickling it."""
     text = base64.b64encode(pickle.dumps(Order(7, "widget", 12.5))).decode()
     count = 20_000
     took = seconds(
@@ -285,7 +285,7 @@ def decoding(report: Report) -> None:
     )
     each = count / took["ours"]
     report.add(
-        Row(
+        Measurement(
             "Decoding a dataclass of three fields, against pickle.loads",
             f"{count:,}",
             f"{each:,.0f} payloads/s",
@@ -298,14 +298,14 @@ def decoding(report: Report) -> None:
 
 
 def footprints(report: Report, url: str, rows: int) -> None:
-    """Measure peak memory of listing everything, and the time of an import."""
-    own, peak, rival = footprint.listing(url)
+    """Measure the peak memory of listing everything, and the time of an import."""
+    own, peak, baseline = footprint.listing(url)
     report.add(
-        Row(
+        Measurement(
             "Peak memory of listing all (the frame itself: " + _megabytes(own) + ")",
             f"{rows:,}",
             _megabytes(peak),
-            _megabytes(rival),
+            _megabytes(baseline),
             f"{peak / own:.2f} × the frame",
             "≤ 3 × the frame",
             peak <= 3 * own,
@@ -313,7 +313,7 @@ def footprints(report: Report, url: str, rows: int) -> None:
     )
     ours, pandas = footprint.import_seconds("dbos_notebook"), footprint.import_seconds("pandas")
     report.add(
-        Row(
+        Measurement(
             "import dbos_notebook, against import pandas",
             "",
             milliseconds(ours),

@@ -1,8 +1,8 @@
-"""Control of many workflows, against plain loops over DBOSClient, and what the application feels.
+"""Control of many workflows relative to loops over DBOSClient, and its effect on the application.
 
-A notebook is seldom on its database's machine. So the loops are also run through a relay that holds
-each message back, as a network does; and the client whose work the application must not feel runs
-at a lower priority, so that what is felt is the database's work and not a fight for the processor.
+A notebook rarely runs on its database's machine. So both also run through a relay that delays each
+message as a network does. While the effect on the application is measured, control runs at a lower
+priority, so that the effect is that of the database's work and not of a shared processor.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from dbos import DBOSClient
 from sqlalchemy.engine import make_url
 
 import dbos_notebook as dn
-from benchmarks.measure import Report, Row, rate
+from benchmarks.measure import Measurement, Report, rate
 
 STATES = {"fork": "ERROR", "resume": "CANCELLED", "cancel": "ENQUEUED"}
-MOST_LOOPED = 400
-"""So many at most are done by the loop, which takes the same time for each."""
+MAX_LOOPED = 400
+"""The loop handles at most this many, because it takes the same time for each."""
 ROUND_TRIP_MS = 1.0
 WARM_UP, MEASURED = 2.0, 6.0
 
@@ -56,8 +56,8 @@ os.nice(15)
 url, count = os.environ["BENCH_URL"], int(sys.argv[1])
 with dn.connect(url, statement_timeout=None) as db:
     ids = [f"resume-{number}" for number in range(1, count + 1)]
-    plan = db.fork(ids, "failed", application_version="none", key="felt", plan=True)
-    print("begun", flush=True)
+    plan = db.fork(ids, "failed", application_version="none", key="bench-effect", plan=True)
+    print("started", flush=True)
     assert plan.apply().counts["done"] == count
 """
 
@@ -79,59 +79,59 @@ DBOS.launch()
 print("ready", flush=True)
 count = 0
 while True:
-    begun, done = time.perf_counter(), 0
-    while time.perf_counter() - begun < 0.25:
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < 0.25:
         two_steps(done)
         done += 1
-    print(done / (time.perf_counter() - begun), flush=True)
+    print(done / (time.perf_counter() - started), flush=True)
 """
 
 
 def _fill(url: str, count: int) -> dict[str, list[str]]:
-    """Add workflows with five steps each, of which the last failed, in each of three states."""
-    made = {}
+    """Add workflows in each of three statuses, with five steps each, the last of which failed."""
+    ids_by_call = {}
     with psycopg.connect(url, autocommit=True) as connection:
-        for verb, status in STATES.items():
+        for operation, status in STATES.items():
             connection.execute(
                 f"""INSERT INTO dbos.workflow_status (workflow_uuid, status, name, created_at,
                     updated_at, application_version, executor_id, queue_name, serialization,
                     application_name)
-                SELECT '{verb}-' || i, '{status}', 'order', 1790000000000 + i, 1790000000000 + i,
-                    'old', 'e', CASE WHEN '{status}' = 'ENQUEUED' THEN 'bench' END, 'py_pickle',
-                    'bench'
+                SELECT '{operation}-' || i, '{status}', 'order', 1790000000000 + i,
+                    1790000000000 + i, 'old', 'e',
+                    CASE WHEN '{status}' = 'ENQUEUED' THEN 'bench' END, 'py_pickle', 'bench'
                 FROM generate_series(1, {count}) AS g(i)""".encode()
             )
             connection.execute(
                 f"""INSERT INTO dbos.workflow_input (workflow_uuid, inputs, retention_timestamp)
-                SELECT '{verb}-' || i, 'gAR9lC4=', 1
+                SELECT '{operation}-' || i, 'gAR9lC4=', 1
                 FROM generate_series(1, {count}) AS g(i)""".encode()
             )
             connection.execute(
                 f"""INSERT INTO dbos.operation_outputs (workflow_uuid, function_id, function_name,
                     output, error, started_at_epoch_ms, completed_at_epoch_ms, serialization,
                     retention_timestamp)
-                SELECT '{verb}-' || w.i, s.i, 'step_' || s.i,
+                SELECT '{operation}-' || w.i, s.i, 'step_' || s.i,
                     CASE WHEN s.i < 5 THEN 'gARLBS4=' END, CASE WHEN s.i = 5 THEN 'gAROLg==' END,
                     s.i, s.i, 'py_pickle', 1
                 FROM generate_series(1, {count}) w(i), generate_series(1, 5) s(i)""".encode()
             )
-            made[verb] = [f"{verb}-{number}" for number in range(1, count + 1)]
+            ids_by_call[operation] = [f"{operation}-{number}" for number in range(1, count + 1)]
         connection.execute("VACUUM ANALYZE")
-    return made
+    return ids_by_call
 
 
 def _loop(call: Callable[[str], object], ids: Sequence[str]) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for one in ids:
         call(one)
-    return (time.perf_counter() - begun) / len(ids)
+    return (time.perf_counter() - started) / len(ids)
 
 
 @contextmanager
-def _far(url: str, milliseconds: float) -> Iterator[str]:
-    """Give the URL of the same database, so many milliseconds of round trip away."""
-    near = make_url(url)
-    path = f"{near.query['host']}/.s.PGSQL.5432"
+def _with_latency(url: str, milliseconds: float) -> Iterator[str]:
+    """Yield the URL of the same database with an additional round-trip time."""
+    parsed = make_url(url)
+    path = f"{parsed.query['host']}/.s.PGSQL.5432"
     relay = subprocess.Popen(
         [sys.executable, "-c", RELAY, path, str(milliseconds / 1000)],
         stdout=subprocess.PIPE,
@@ -140,8 +140,8 @@ def _far(url: str, milliseconds: float) -> Iterator[str]:
     try:
         assert relay.stdout is not None
         port = int(relay.stdout.readline())
-        far = near.difference_update_query(["host"]).set(host="127.0.0.1", port=port)
-        yield far.render_as_string(hide_password=False)
+        distant = parsed.difference_update_query(["host"]).set(host="127.0.0.1", port=port)
+        yield distant.render_as_string(hide_password=False)
     finally:
         relay.kill()
         relay.wait()
@@ -150,22 +150,36 @@ def _far(url: str, milliseconds: float) -> Iterator[str]:
 
 def bulk(report: Report, url: str, count: int) -> None:
     """Fork, resume and cancel ``count`` workflows each, with plan, checks and receipt."""
-    looped = min(MOST_LOOPED, count // 5)
-    made = _fill(url, 2 * (count + looped))
-    near, away = slice(0, count + looped), slice(count + looped, None)
-    _race(
-        report, url, {verb: ids[near] for verb, ids in made.items()}, looped, "beside its database"
+    loop_count = min(MAX_LOOPED, count // 5)
+    ids_by_call = _fill(url, 2 * (count + loop_count))
+    first, second = slice(0, count + loop_count), slice(count + loop_count, None)
+    _compare(
+        report,
+        url,
+        {operation: ids[first] for operation, ids in ids_by_call.items()},
+        loop_count,
+        "beside its database",
     )
-    with _far(url, ROUND_TRIP_MS) as far:
-        where = f"{ROUND_TRIP_MS:g} ms from its database"
-        _race(report, far, {verb: ids[away] for verb, ids in made.items()}, looped, where)
+    with _with_latency(url, ROUND_TRIP_MS) as distant_url:
+        setting = f"{ROUND_TRIP_MS:g} ms from its database"
+        _compare(
+            report,
+            distant_url,
+            {operation: ids[second] for operation, ids in ids_by_call.items()},
+            loop_count,
+            setting,
+        )
 
 
-def _race(report: Report, url: str, made: dict[str, list[str]], looped: int, where: str) -> None:
+def _compare(
+    report: Report, url: str, ids_by_call: dict[str, list[str]], loop_count: int, setting: str
+) -> None:
     client = DBOSClient(system_database_url=url)
     loops: dict[str, Callable[[str], object]] = {
-        # To a version that nobody runs: the forks stay where they are put.
-        "fork": lambda one: client.fork_workflow(one, 5, application_version="none"),
+        # For a version without executors, so that the forks stay enqueued.
+        "fork": lambda workflow_id: client.fork_workflow(
+            workflow_id, 5, application_version="none"
+        ),
         "resume": client.resume_workflow,
         "cancel": client.cancel_workflow,
     }
@@ -177,30 +191,30 @@ def _race(report: Report, url: str, made: dict[str, list[str]], looped: int, whe
             "resume": lambda ids: db.resume(ids, confirm=True),
             "cancel": lambda ids: db.cancel(ids, confirm=True),
         }
-        for verb in STATES:
-            ids = made[verb][looped:]
-            plain = _loop(loops[verb], made[verb][:looped])
-            begun = time.perf_counter()
-            receipt = ours[verb](ids)
-            each = (time.perf_counter() - begun) / len(ids)
+        for operation in STATES:
+            ids = ids_by_call[operation][loop_count:]
+            loop_seconds = _loop(loops[operation], ids_by_call[operation][:loop_count])
+            started = time.perf_counter()
+            receipt = ours[operation](ids)
+            our_seconds = (time.perf_counter() - started) / len(ids)
             assert isinstance(receipt, dn.Receipt)
             assert receipt.counts["done"] == len(ids)
             report.add(
-                Row(
-                    f"Postgres: {verb} with plan and receipt, against a loop, {where}",
+                Measurement(
+                    f"Postgres: {operation} with plan and receipt, against a loop, {setting}",
                     f"{len(ids):,}",
-                    rate(1, each),
-                    rate(1, plain),
-                    f"{plain / each:.1f} ×",
+                    rate(1, our_seconds),
+                    rate(1, loop_seconds),
+                    f"{loop_seconds / our_seconds:.1f} ×",
                     "≥ 3 ×",
-                    plain / each >= 3,
+                    loop_seconds / our_seconds >= 3,
                 )
             )
     client.destroy()
 
 
-def felt_by_the_application(report: Report, url: str, count: int) -> None:
-    """Measure how many workflows a second an application runs, while many are forked beside it."""
+def effect_on_the_application(report: Report, url: str, count: int) -> None:
+    """Measure how many workflows per second an application runs during a bulk fork."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             "UPDATE dbos.workflow_status SET status = 'ERROR' WHERE workflow_uuid LIKE 'resume-%'"
@@ -231,23 +245,28 @@ def felt_by_the_application(report: Report, url: str, count: int) -> None:
             text=True,
         )
         assert forker.stdout is not None
-        assert forker.stdout.readline() == "begun\n"
-        began = time.perf_counter()
+        assert forker.stdout.readline() == "started\n"
+        fork_started = time.perf_counter()
         assert forker.wait() == 0
-        ended = time.perf_counter()
-        # Before and after: what the machine does otherwise changes meanwhile.
+        fork_finished = time.perf_counter()
+        # Idle before and after, because other load on the machine changes meanwhile.
         time.sleep(MEASURED)
     finally:
         process.kill()
         process.wait()
         reader.join()
         process.stdout.close()
-    idle = [speed for at, speed in speeds if began - MEASURED < at < began or at > ended + 0.5]
-    busy = [speed for at, speed in speeds if began + 0.25 < at < ended]
+    idle = [
+        speed
+        for at, speed in speeds
+        if fork_started - MEASURED < at < fork_started or at > fork_finished + 0.5
+    ]
+    busy = [speed for at, speed in speeds if fork_started + 0.25 < at < fork_finished]
+    fork_seconds = fork_finished - fork_started
     before, during = sum(idle) / len(idle), sum(busy) / len(busy)
     report.add(
-        Row(
-            f"Postgres: an application's workflows while others are forked ({ended - began:.0f} s)",
+        Measurement(
+            f"Postgres: an application's workflows during a bulk fork ({fork_seconds:.0f} s)",
             f"{count:,}",
             f"{during:,.0f} /s",
             f"{before:,.0f} /s alone",

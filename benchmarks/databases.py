@@ -1,8 +1,8 @@
-"""Big system databases: the schema by DBOS itself, the rows by SQL, the same on both databases.
+"""Large system databases with the same rows on SQLite and Postgres; DBOS creates the schema.
 
-Shape: newest last in time; 92 % succeeded, 5 % failed, the rest in the other statuses; 20 workflow
-functions, four versions, five queues; IDs in no order, as UUIDs are; and one tree of a workflow,
-its children and their children among the first rows.
+Later rows are newer. 92 % succeeded, 5 % failed, the rest have other statuses. There are 20
+workflow functions, four versions and five queues. IDs have no order, like UUIDs. The first rows are
+a tree of a workflow, its children and grandchildren.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STEPS_EACH = 5
 
 @dataclass(frozen=True)
 class Shape:
-    """How many rows: workflows, and the children and grandchildren of the tree."""
+    """The number of workflows, and of children and grandchildren in the tree."""
 
     workflows: int
     children: int
@@ -30,7 +30,7 @@ class Shape:
 
     @property
     def tree(self) -> int:
-        """Workflows in the tree."""
+        """The number of workflows in the tree."""
         return 1 + self.children + self.grandchildren
 
 
@@ -50,12 +50,12 @@ def _identifier_postgres(number: str) -> str:
 
 
 def _identifier_sqlite(number: str) -> str:
-    # An odd factor visits every 32-bit number once: unique, and in no order.
+    # An odd factor permutes the 32-bit numbers: unique IDs in no order.
     return f"printf('%08x-0000-4000-8000-%012x', (({number}) * 2654435761) % 4294967296, {number})"
 
 
 def make_schema(url: str) -> None:
-    """Let DBOS make its tables, as an application's first start does."""
+    """Let DBOS create its tables, as when an application first starts."""
     DBOS(
         config={
             "name": "bench",
@@ -76,7 +76,7 @@ def fill_postgres(url: str, shape: Shape) -> str:
         for statement in _statements(shape, "dbos.", _numbers_postgres, _identifier_postgres):
             connection.execute(statement.encode())
         connection.execute("VACUUM ANALYZE")
-        # The queue of dirty pages would be written while we measure.
+        # Dirty pages would otherwise be written during the measurements.
         connection.execute("CHECKPOINT")
         row = connection.execute(f"SELECT {_identifier_postgres('0')}".encode()).fetchone()
     assert row is not None
@@ -84,7 +84,7 @@ def fill_postgres(url: str, shape: Shape) -> str:
 
 
 def fill_sqlite(path: Path, shape: Shape) -> str:
-    """Make and fill a SQLite system database; return the ID of the tree's root."""
+    """Create and fill a SQLite system database; return the ID of the tree's root."""
     make_schema(f"sqlite:///{path}")
     connection = sqlite3.connect(path)
     for statement in _statements(shape, "", _numbers_sqlite, _identifier_sqlite):
@@ -98,7 +98,7 @@ def fill_sqlite(path: Path, shape: Shape) -> str:
 
 
 def _pickled(value: object) -> str:
-    """Write a value as DBOS does by default."""
+    """Serialize a value as DBOS does by default."""
     return base64.b64encode(pickle.dumps(value)).decode()
 
 
@@ -111,14 +111,14 @@ def _statements(
     attributes = """'{"tenant": "t' || (n.i % 50) || '", "tier": 2}'"""
     if prefix:
         attributes = f"CAST({attributes} AS jsonb)"
-    begun = f"(1790000000000 + n.i * {30 * 86_400_000 // shape.workflows})"
+    started = f"(1790000000000 + n.i * {30 * 86_400_000 // shape.workflows})"
     failed = "(n.i % 20 = 7)"
     state = (
         f"CASE WHEN {failed} THEN 'ERROR' WHEN n.i % 100 = 3 THEN 'CANCELLED' "
         "WHEN n.i % 200 = 11 THEN 'ENQUEUED' WHEN n.i % 400 = 21 THEN 'PENDING' "
         "WHEN n.i % 1000 = 33 THEN 'DELAYED' ELSE 'SUCCESS' END"
     )
-    ended = f"CASE WHEN {state} IN ('SUCCESS', 'ERROR', 'CANCELLED') THEN {begun} + 900 END"
+    ended = f"CASE WHEN {state} IN ('SUCCESS', 'ERROR', 'CANCELLED') THEN {started} + 900 END"
     first = 1 + shape.children
     each = shape.grandchildren // shape.children
     parent = f"CASE WHEN n.i < {first} THEN 0 ELSE 1 + (n.i - {first}) / {each} END"
@@ -133,7 +133,7 @@ def _statements(
             serialization, schedule_name, attributes, application_name
         ) SELECT {identifier("n.i")}, {state}, 'workflow_' || (n.i % 20), NULL, NULL,
             CASE WHEN n.i % 2 = 0 THEN 'user-' || (n.i % 997) END, 'executor-' || (n.i % 8),
-            {begun}, {begun} + 900, CASE WHEN n.i % 4 = 0 THEN {begun} + 250 END, {ended},
+            {started}, {started} + 900, CASE WHEN n.i % 4 = 0 THEN {started} + 250 END, {ended},
             'v' || (n.i % 4), 1,
             CASE WHEN {state} IN ('ENQUEUED', 'DELAYED') OR n.i % 4 = 0
                  THEN 'queue-' || (n.i % 5) END, 0,
@@ -144,11 +144,11 @@ def _statements(
             'bench'
         FROM {numbers(shape.workflows)}""",
         f"""INSERT INTO {prefix}workflow_input (workflow_uuid, inputs, retention_timestamp)
-        SELECT {identifier("n.i")}, {payload}, {begun} FROM {numbers(shape.workflows)}""",
+        SELECT {identifier("n.i")}, {payload}, {started} FROM {numbers(shape.workflows)}""",
         f"""INSERT INTO {prefix}workflow_output
             (workflow_uuid, output, error, retention_timestamp)
         SELECT {identifier("n.i")}, CASE WHEN NOT {failed} THEN {payload} END,
-            CASE WHEN {failed} THEN {trouble} END, {begun}
+            CASE WHEN {failed} THEN {trouble} END, {started}
         FROM {numbers(shape.workflows)} WHERE {ended} IS NOT NULL""",
         f"""INSERT INTO {prefix}operation_outputs (
             workflow_uuid, function_id, function_name, output, error, started_at_epoch_ms,
@@ -156,13 +156,13 @@ def _statements(
         ) SELECT {identifier("n.i")}, s.i, 'step_' || ((n.i + s.i) % 25),
             CASE WHEN NOT ({failed} AND s.i = {STEPS_EACH}) THEN {payload} END,
             CASE WHEN {failed} AND s.i = {STEPS_EACH} THEN {trouble} END,
-            {begun} + s.i * 120, {begun} + s.i * 120 + 100, 'py_pickle', 'bench', {begun}
+            {started} + s.i * 120, {started} + s.i * 120 + 100, 'py_pickle', 'bench', {started}
         FROM {numbers(shape.workflows)}
         CROSS JOIN {numbers(STEPS_EACH + 1).replace("AS n", "AS s")} WHERE s.i > 0""",
         f"""INSERT INTO {prefix}operation_outputs (
             workflow_uuid, function_id, function_name, child_workflow_id, started_at_epoch_ms,
             completed_at_epoch_ms, serialization, application_name, retention_timestamp
         ) SELECT {identifier(parent)}, {STEPS_EACH} + n.i, 'workflow_' || (n.i % 20),
-            {identifier("n.i")}, {begun}, {begun} + 1, 'py_pickle', 'bench', {begun}
+            {identifier("n.i")}, {started}, {started} + 1, 'py_pickle', 'bench', {started}
         FROM {numbers(shape.tree)} WHERE {in_tree}""",
     ]

@@ -1,4 +1,4 @@
-"""What a fresh process needs: memory for a listing, time for an import. Run in children."""
+"""Memory of a listing and time of an import, measured in new processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ frame = db.workflows(limit=None)
 own = int(frame.memory_usage(deep=True).sum())
 print(json.dumps([own, peak()[0] - before, len(frame)]))
 """
-_RIVAL = """
+_BASELINE = """
 import json, sys
 from dbos import DBOSClient
 import pandas as pd
@@ -47,21 +47,21 @@ def _child(program: str, *arguments: str) -> list[int]:
 
 
 def listing(url: str) -> tuple[int, int, int]:
-    """Return the frame's own bytes, the peak while it was made, and DBOSClient's peak."""
+    """Return the frame's size, the peak memory of the listing, and DBOSClient's peak, in bytes."""
     own, peak, rows = _child(_LISTING, url)
-    _, rival, same = _child(_RIVAL, url)
+    _, baseline, same = _child(_BASELINE, url)
     assert rows == same, f"{rows} rows against {same}"
-    return own, peak, rival
+    return own, peak, baseline
 
 
 def import_seconds(module: str, rounds: int = 5) -> float:
-    """Return the median time of a process that imports ``module``, less one that does not."""
+    """Return the median seconds by which importing ``module`` lengthens a process."""
 
     def once(program: str) -> float:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         subprocess.run([sys.executable, "-c", program], check=True)
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
-    once(f"import {module}")  # the first pays for reading the files
+    once(f"import {module}")  # the first call fills the file cache
     pairs = [once(f"import {module}") - once("pass") for _ in range(rounds)]
     return statistics.median(pairs)

@@ -1,4 +1,4 @@
-"""Execution graphs: making one against DBOSClient's loop and bare networkx, and folding it."""
+"""Execution graphs: building relative to a DBOSClient loop and bare networkx, and folding."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import networkx as nx
 from dbos import DBOSClient
 
 import dbos_notebook as dn
-from benchmarks.measure import Report, Row, milliseconds, seconds
+from benchmarks.measure import Measurement, Report, milliseconds, seconds
 from dbos_notebook import graphs
 
 
-def _rival_graph(client: DBOSClient, root: str) -> nx.DiGraph[Any]:
-    """Make the nodes, and the edges from parents to children, out of one call per workflow."""
+def _baseline_graph(client: DBOSClient, root: str) -> nx.DiGraph[Any]:
+    """Build the nodes and the edges to children with two calls per workflow."""
     graph: nx.DiGraph[Any] = nx.DiGraph()
     waiting = [root]
     while waiting:
@@ -33,8 +33,8 @@ def _rival_graph(client: DBOSClient, root: str) -> nx.DiGraph[Any]:
     return graph
 
 
-def making(report: Report, url: str, root: str) -> None:
-    """Make the graph of the tree, and fold it."""
+def measure_graphs(report: Report, url: str, root: str) -> None:
+    """Build the graph of the tree and fold it."""
     client = DBOSClient(system_database_url=url)
     with dn.connect(url, statement_timeout=None) as db:
         graph = db.graph(root)
@@ -46,16 +46,16 @@ def making(report: Report, url: str, root: str) -> None:
             copy.add_edges_from(edges)
             return copy
 
-        rival = _rival_graph(client, root)
-        # Ours has a node more for each workflow that is running.
-        assert set(rival) <= set(graph), "the two do not see the same nodes"
+        baseline = _baseline_graph(client, root)
+        # Our graph has an extra node for each running workflow.
+        assert set(baseline) <= set(graph), "the two do not see the same nodes"
         took = seconds({"ours": lambda: db.graph(root), "bare": bare}, 5)
-        slow = seconds({"client": lambda: _rival_graph(client, root)}, 1)["client"]
+        slow = seconds({"client": lambda: _baseline_graph(client, root)}, 1)["client"]
         size = f"{len(graph):,} nodes"
         ours = took["ours"]
         bound = 1.5 if len(graph) > 20_000 else 0.5
         report.add(
-            Row(
+            Measurement(
                 "An execution graph, against DBOSClient's loop",
                 size,
                 milliseconds(ours),
@@ -66,7 +66,7 @@ def making(report: Report, url: str, root: str) -> None:
             )
         )
         report.add(
-            Row(
+            Measurement(
                 "An execution graph, against adding its nodes and edges bare to networkx",
                 size,
                 milliseconds(ours),
@@ -78,7 +78,7 @@ def making(report: Report, url: str, root: str) -> None:
         fold = seconds({"fold": lambda: graphs.fold(graph)}, 5)["fold"]
         path = seconds({"path": lambda: graphs.critical_path(graph)}, 5)["path"]
         report.add(
-            Row(
+            Measurement(
                 f"graphs.fold, to {len(folded)} nodes",
                 size,
                 milliseconds(fold),
@@ -88,5 +88,5 @@ def making(report: Report, url: str, root: str) -> None:
                 fold <= 1,
             )
         )
-        report.add(Row("graphs.critical_path", size, milliseconds(path), "", ""))
+        report.add(Measurement("graphs.critical_path", size, milliseconds(path), "", ""))
     client.destroy()

@@ -1,4 +1,4 @@
-"""Timing rivals side by side, and the table that comes of it."""
+"""Time alternatives side by side and collect the results in a table."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table: ours, the rival's, and the target if there is one."""
+class Measurement:
+    """One row of the table: our value, the baseline's, and the target, if any."""
 
-    what: str
+    name: str
     size: str
     ours: str
-    rival: str
+    baseline: str
     ratio: str
     target: str = ""
     met: bool | None = None
@@ -25,51 +25,51 @@ class Row:
 
 @dataclass
 class Report:
-    """Collects rows, shows each as it comes, and makes the table."""
+    """Collects measurements, prints each, and formats the table."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Measurement] = field(default_factory=list)
 
-    def add(self, row: Row) -> None:
-        """Add a row and print it."""
+    def add(self, row: Measurement) -> None:
+        """Add a measurement and print it."""
         self.rows.append(row)
-        print(" | ".join([row.what, row.size, row.ours, row.rival, row.ratio]), flush=True)
+        print(" | ".join([row.name, row.size, row.ours, row.baseline, row.ratio]), flush=True)
 
     def markdown(self) -> str:
-        """Return the table."""
+        """Return the table as Markdown."""
         lines = [
-            "| what | rows | dbos_notebook | rival | ratio | target |",
+            "| what | rows | dbos_notebook | baseline | ratio | target |",
             "|---|---|---|---|---|---|",
         ]
         for row in self.rows:
             verdict = {None: "", True: "met", False: "**not met**"}[row.met]
             target = f"{row.target} {verdict}".strip()
-            cells = (row.what, row.size, row.ours, row.rival, row.ratio, target)
+            cells = (row.name, row.size, row.ours, row.baseline, row.ratio, target)
             lines.append("| " + " | ".join(cells) + " |")
         return "\n".join(lines) + "\n"
 
 
-def seconds(rivals: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Time rivals in turn, ``rounds`` times, and return each one's median.
+def seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Call each function in turn, ``rounds`` times, and return the median seconds of each.
 
-    In turn, so that whatever else the machine does falls on all of them alike.
+    In turn, so that other load on the machine affects all of them alike.
     """
-    taken: dict[str, list[float]] = {name: [] for name in rivals}
+    taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        for name, call in rivals.items():
+        for name, call in calls.items():
             gc.collect()
-            begun = time.perf_counter()
+            started = time.perf_counter()
             result = call()
-            taken[name].append(time.perf_counter() - begun)
-            # Freeing a million objects is not part of getting them.
+            taken[name].append(time.perf_counter() - started)
+            # Freeing a million objects is not part of the measurement.
             del result
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
 def rate(rows: int, took: float) -> str:
-    """Write rows per second."""
+    """Format rows per second."""
     return f"{rows / took:,.0f} rows/s"
 
 
 def milliseconds(took: float) -> str:
-    """Write a duration."""
+    """Format a duration."""
     return f"{took * 1000:,.1f} ms" if took < 1 else f"{took:,.2f} s"

@@ -1,17 +1,17 @@
-"""Pictures: a small graph drawn, and a large one folded and drawn. They have no rival."""
+"""Drawings of a small graph and of a large folded graph. They have no baseline."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import dbos_notebook as dn
-from benchmarks.measure import Report, Row, milliseconds, seconds
+from benchmarks.measure import Measurement, Report, milliseconds, seconds
 from dbos_notebook import graphs
 from dbos_notebook.drawing.timeline import timeline
 
 
-def drawing(report: Report, url: str, root: str) -> None:
-    """Draw the tree of the benchmarks' database, folded, and the start of it."""
+def measure_drawings(report: Report, url: str, root: str) -> None:
+    """Draw the tree of the benchmark database, folded, and its first nodes."""
     with dn.connect(url, statement_timeout=None) as db:
         large = db.graph(root)
     folded = graphs.fold(large)
@@ -36,7 +36,7 @@ def drawing(report: Report, url: str, root: str) -> None:
     for what, draw, nodes, bound in measured:
         took = seconds({"ours": draw}, 5)["ours"]
         report.add(
-            Row(
+            Measurement(
                 what,
                 f"{nodes:,} nodes",
                 milliseconds(took),

@@ -881,7 +881,7 @@ class Client:
         open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
         hide: Iterable[str] = (),
         theme: Theme = "auto",
-        critical_path: bool = True,
+        critical_path: bool = False,
         children: bool = True,
         depth: int | None = None,
     ) -> Picture:
@@ -900,7 +900,7 @@ class Client:
         open
             The groups to show unfolded: see ``graphs.fold``.
         hide
-            Operations to leave out, such as "set_event", or "bookkeeping".
+            Operations to leave out, such as "set_event", or "system".
         theme
             "light", "dark", or "auto": what the reader prefers. A PNG is light then.
         critical_path
@@ -915,7 +915,7 @@ class Client:
         Examples
         --------
         >>> db = dbos_notebook.connect(example_database)
-        >>> print(db.timeline("checkout-1", depth=0, hide="bookkeeping").text[:8])
+        >>> print(db.timeline("checkout-1", depth=0, hide="system").text[:8])
         checkout
         """
         from dbos_notebook.drawing.timeline import timeline
@@ -1025,7 +1025,7 @@ class Client:
         --------
         >>> db = dbos_notebook.connect(example_database)
         >>> db.resume("checkout-5-bad", plan=True).items[0].effect
-        'it has failed, and DBOS resumes no failed workflow: fork it'
+        'it has failed, and DBOS does not resume failed workflows: fork it'
         """
         operation = Resume.create(queue_name, force=force)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
@@ -1157,7 +1157,7 @@ class Client:
         --------
         >>> db = dbos_notebook.connect(example_database)
         >>> db.rewind("checkout-1", "charge", plan=True).items[0].effect
-        'forgets step 3 (charge) and what came after, ...; repeats what had succeeded: charge'
+        'discards step 3 (charge), what came after, ...; repeats successful steps: charge'
         """
         operation = Rewind.create(
             start_step,
@@ -1528,7 +1528,7 @@ class Client:
         Traceback (most recent call last):
         dbos_notebook.errors.ScheduleNotFoundError: No schedule is named 'nightly'. ...
         """
-        operation, runs = schedule_operations.backfill(
+        operation, runs = schedule_operations.Backfill.create(
             self._store, schedule, start, end, force=force
         )
         return self._control(operation, runs, plan=plan, confirm=confirm)

@@ -61,7 +61,7 @@ class OutcomeStyle(NamedTuple):
 
 
 OUTCOME_STYLES = {
-    "do": OutcomeStyle("will be changed", "PENDING"),
+    "ready": OutcomeStyle("will be changed", "PENDING"),
     "done": OutcomeStyle("done", "SUCCESS"),
     "unchanged": OutcomeStyle("unchanged", "CANCELLED"),
     "refused": OutcomeStyle("refused", "ERROR"),

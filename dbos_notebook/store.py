@@ -1,4 +1,4 @@
-"""A system database as every package reads it: sessions, queries and decoding together."""
+"""Read access to one system database: sessions, queries and the payload decoder."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Table = Literal["events", "events_history", "messages", "streams", "schedules", "versions"]
-"""The tables that are listed as they are stored."""
+"""The tables that are listed without computed columns."""
 
 
 class ListOptions(TypedDict, total=False):
-    """How ``Store.workflows`` lists what the filters select."""
+    """The options of ``Store.workflows`` other than filters."""
 
     sort_desc: bool
     load_input: bool
@@ -46,7 +46,7 @@ class ListArguments(Filters, ListOptions, total=False):
 
 
 class Store:
-    """A connection to one system database, with what is needed to read it.
+    """Read access to one system database.
 
     ``Client`` and every package above ``tables`` read through a store. It never writes.
 
@@ -55,7 +55,9 @@ class Store:
     reader
         Opens read-only sessions.
     queries
-        Composes SQL for the tables that this database has, narrowed to one application.
+        Composes SQL for the tables of this database, limited to one application.
+    decoder
+        Decodes payloads.
     """
 
     def __init__(
@@ -72,20 +74,20 @@ class Store:
 
     @classmethod
     def open(cls, reader: Reader, decoder: Decoder, *, application_name: str | None) -> Store:
-        """Read what the database holds, and notice from then on when its tables change."""
+        """Read the catalog, and read it again whenever the database's tables change."""
         catalog = read_catalog(reader, expected_columns())
         store = cls(reader, catalog, decoder, application_name=application_name)
         reader.changes.follow(catalog, store.refresh)
         return store
 
     def refresh(self) -> Catalog:
-        """Read the catalog again, such as after an upgrade of the application, and use it."""
+        """Read the catalog again, for example after an upgrade of the application."""
         self.queries.set_catalog(read_catalog(self.reader, expected_columns()))
         return self.catalog
 
     @property
     def catalog(self) -> Catalog:
-        """The tables and columns of the database, its revision, and what wrote it."""
+        """The tables and columns of the database, its revision, and which dbos wrote it."""
         return self.queries.catalog
 
     @property
@@ -95,23 +97,23 @@ class Store:
 
     @property
     def application_name(self) -> str | None:
-        """The application to which everything is narrowed; ``None``: all."""
+        """The application to which all queries are limited; ``None``: all applications."""
         return self.queries.application
 
     @property
     def label(self) -> str:
-        """The database, and the application if there is one, as the title of a view."""
+        """The database and the application, if any, as the title of a view."""
         name = self.application_name
         return f"{self.location}, application {name!r}" if name else str(self.location)
 
     def with_decoder(self, decoder: Decoder) -> Store:
-        """Return the same store with another decoder of payloads."""
-        same = copy.copy(self)
-        same.decoder = decoder
-        return same
+        """Return a copy of the store with another payload decoder."""
+        store = copy.copy(self)
+        store.decoder = decoder
+        return store
 
     def session(self) -> AbstractContextManager[Session]:
-        """Open a read-only session: one snapshot for all its statements."""
+        """Open a read-only session. All its statements read the same snapshot."""
         return self.reader.session()
 
     def read(
@@ -120,9 +122,9 @@ class Store:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Call a function of ``tables`` in a session of its own.
+        """Call a function of ``tables`` in a new session.
 
-        It is called again when the tables of the database changed meanwhile.
+        The call is repeated if the database's tables changed meanwhile.
         """
 
         @repeat_if_changed
@@ -157,11 +159,11 @@ class Store:
         return frame
 
     def workflow(self, workflow_id: str, **options: Unpack[ListOptions]) -> pd.DataFrame:
-        """List one workflow; raises WorkflowNotFoundError where it does not exist (any more)."""
-        found = self.workflows([workflow_id], **options)
-        if found.empty:
+        """List one workflow; raise WorkflowNotFoundError if it does not exist."""
+        frame = self.workflows([workflow_id], **options)
+        if frame.empty:
             self.read(listings.raise_unknown, [workflow_id])
-        return found
+        return frame
 
     def steps(
         self,
@@ -177,7 +179,7 @@ class Store:
             listings.steps,
             ids,
             self.decoder,
-            # IDs that were found elsewhere may be gone; one that a person wrote should exist.
+            # IDs from another listing may have been deleted; a single ID should exist.
             require=isinstance(workflows, str),
             children=children,
             load_output=load_output,
@@ -185,14 +187,14 @@ class Store:
         )
 
     def tree(self, workflow: WorkflowIds, *, depth: int | None = None) -> pd.DataFrame:
-        """List workflows and all below them as :meth:`Client.tree` does."""
+        """List workflows and their descendants as :meth:`Client.tree` does."""
         depth = None if depth is None else check_limit_offset(depth, None)[0]
         return self.read(listings.tree, as_strings(workflow, "workflow"), depth)
 
     def table(
         self, name: Table, workflows: WorkflowIds | None = None, limit: int | None = None
     ) -> pd.DataFrame:
-        """List a table as it is stored: events, messages, streams, schedules or versions."""
+        """List the rows of a table: events, messages, streams, schedules or versions."""
         ids = None if workflows is None else as_strings(workflows, "workflows")
         limit, _ = check_limit_offset(limit, None)
         frame, truncated = self.read(listings.table_frame, name, ids, limit, self.decoder)
@@ -207,8 +209,8 @@ class Store:
         """List events as :meth:`Client.events` does."""
         if history and not self.catalog.tables.get("workflow_events_history"):
             raise FilterError(
-                f"history=True: this database (written by {self.catalog.written_by}) keeps no "
-                "earlier values of events. Without history=True the latest ones are listed."
+                f"history=True: this database (written by {self.catalog.written_by}) stores no "
+                "earlier values of events. Call without history=True for the latest values."
             )
         return self.table("events_history" if history else "events", workflows, limit)
 

@@ -1,4 +1,4 @@
-"""Type aliases and the keyword arguments that several functions share, each declared once."""
+"""Type aliases and keyword arguments that several functions share, each declared once."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Strings: TypeAlias = "str | Iterable[str] | pd.Series[str] | pd.DataFrame"
-"""One string or many; a DataFrame stands for its ``workflow_id`` column."""
+"""One string or several."""
 WorkflowIds: TypeAlias = Strings
+"""One or several IDs; a DataFrame stands for its ``workflow_id`` column."""
 Time: TypeAlias = "str | dt.datetime | dt.date | dt.timedelta | pd.Timestamp | pd.Timedelta"
 """An instant, or an age such as ``"24h"``."""
 Duration: TypeAlias = float | dt.timedelta
-"""Seconds, or a timedelta."""
+"""Seconds or a timedelta."""
 StartStep: TypeAlias = "int | str | Mapping[str, int | str] | pd.Series[Any]"
+"""A step's ``function_id``, name or keyword such as ``"failed"``; or one by workflow ID."""
 StartSteps: TypeAlias = "StartStep | Sequence[int | str] | Mapping[str, Sequence[int | str]]"
+"""One start step or several, also by workflow ID."""
 Theme: TypeAlias = Literal["auto", "light", "dark"]
 
 DEFAULT_LIMIT = 1000
-"""Rows that a listing returns by default; the frame says when there were more."""
+"""Rows that a listing returns by default; ``df.attrs["truncated"]`` is set if there are more."""
 
 
 class Filters(TypedDict, total=False):
-    """The filters of ``DBOSClient.list_workflows``, and what ``Client.workflows`` adds to them."""
+    """The filters of ``DBOSClient.list_workflows`` and the further ones of ``Client.workflows``."""
 
     status: Strings | None
     start_time: Time | None
@@ -54,7 +57,7 @@ class Filters(TypedDict, total=False):
 
 
 class WorkflowFilters(Filters, total=False):
-    """The same, with the IDs."""
+    """The same filters and the workflow IDs."""
 
     workflow_ids: WorkflowIds | None
 

@@ -1,13 +1,13 @@
-"""One workflow, loaded as it is looked at, and leading on to those around it."""
+"""One workflow: its payloads, steps and relatives, read from the database when first used."""
 
 from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dbos_notebook import text
 from dbos_notebook.errors import WorkflowNotFoundError
 from dbos_notebook.payloads.recorded_errors import describe
-from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,11 +15,19 @@ if TYPE_CHECKING:
     from dbos_notebook.graphs.intervals import Runs
     from dbos_notebook.store import Store
 
-SHOWN_CHARACTERS = 200
+MAX_VALUE_CHARACTERS = 200
 
 
 class Input(NamedTuple):
-    """What a workflow was called with."""
+    """The arguments of a workflow.
+
+    Attributes
+    ----------
+    args : tuple
+        The positional arguments.
+    kwargs : dict
+        The keyword arguments.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -28,9 +36,37 @@ class Input(NamedTuple):
 class Workflow:
     """One workflow. Get it with :meth:`Client.workflow`.
 
-    What it has is read when it is first asked for, and then kept; ``Client.workflow`` again
-    gives it fresh. In a cell it shows a card, printed it gives the same as text. The columns of
-    :meth:`Client.workflows` are attributes: ``status``, ``created_at``, ``queue_name``, …
+    Each attribute is read from the database when first used, and cached. Call
+    :meth:`Client.workflow` again for current values. A cell shows a workflow as a card, ``print``
+    as a string. The columns of :meth:`Client.workflows` are attributes too: ``status``,
+    ``created_at``, ``queue_name``, …
+
+    Attributes
+    ----------
+    id : str
+        The workflow's ID.
+    row : pandas.Series
+        The workflow's row of :meth:`Client.workflows`.
+    input : Input
+        The arguments; another value if something else was stored.
+    output : object
+        The return value, ``None`` without one.
+    error : RecordedError or None
+        The exception that ended the workflow.
+    steps : pandas.DataFrame
+        The steps with their outputs and errors, as :meth:`Client.steps` returns them.
+    parent, original : Workflow or None
+        The workflow that started this one, and the one that this is a fork of.
+    children, forks : pandas.DataFrame
+        The workflows started by this one, and its forks, as :meth:`Client.workflows` returns them.
+    events : dict
+        The latest value of each event.
+    messages : pandas.DataFrame
+        The messages sent to the workflow.
+    streams : dict
+        The values written to each stream, in order.
+    timeline_rows : pandas.DataFrame
+        The start, end and duration of the workflow and of its steps.
 
     Examples
     --------
@@ -47,26 +83,26 @@ class Workflow:
 
     @classmethod
     def read(cls, store: Store, workflow_id: str) -> Workflow:
-        """Read a workflow by its ID."""
-        found = store.workflow(workflow_id, load_input=True, load_output=True, load_internals=True)
-        return cls(store, found.iloc[0])
+        """Read a workflow by its ID; raises WorkflowNotFoundError."""
+        frame = store.workflow(workflow_id, load_input=True, load_output=True, load_internals=True)
+        return cls(store, frame.iloc[0])
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and name in self.row.index:
             return self.row[name]
-        raise AttributeError(f"A workflow has no {name!r}. See dir() for what it has.")
+        raise AttributeError(f"A workflow has no attribute {name!r}. dir() lists its attributes.")
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *(name for name in self.row.index if name != "serialization")]
 
     @property
     def id(self) -> str:
-        """Its ID."""
+        """The workflow's ID."""
         return str(self.row["workflow_id"])
 
     @cached_property
     def input(self) -> Any:
-        """Its ``args`` and ``kwargs``, as an :class:`Input`; what else was stored, as it is."""
+        """The arguments as an :class:`Input`; any other value that was stored as it is."""
         stored = self.row["input"]
         for args, kwargs in (("args", "kwargs"), ("positionalArgs", "namedArgs")):
             if not isinstance(stored, dict) or args not in stored:
@@ -78,50 +114,50 @@ class Workflow:
 
     @cached_property
     def steps(self) -> pd.DataFrame:
-        """Its steps with their results, as :meth:`Client.steps` gives them."""
+        """The steps with their outputs and errors, as :meth:`Client.steps` returns them."""
         return self._store.steps(self.id, load_output=True)
 
     @cached_property
     def children(self) -> pd.DataFrame:
-        """The workflows that it started, as :meth:`Client.workflows` gives them."""
+        """The workflows that this one started, as :meth:`Client.workflows` returns them."""
         tree = self._store.tree(self.id, depth=1)
         return tree[tree["depth"] == 1].reset_index(drop=True)
 
     @cached_property
     def parent(self) -> Workflow | None:
-        """The workflow that started it; ``None``: it was started from outside."""
-        return self._other("parent_workflow_id")
+        """The workflow that started this one, if any."""
+        return self._relative("parent_workflow_id")
 
     @cached_property
     def original(self) -> Workflow | None:
-        """The workflow that it was forked from; ``None``: it is no fork."""
-        return self._other("forked_from")
+        """The workflow that this one is a fork of, if any."""
+        return self._relative("forked_from")
 
-    def _other(self, column: str) -> Workflow | None:
+    def _relative(self, column: str) -> Workflow | None:
         import pandas as pd
 
-        other = self.row[column]
-        return None if pd.isna(other) else Workflow.read(self._store, other)
+        workflow_id = self.row[column]
+        return None if pd.isna(workflow_id) else Workflow.read(self._store, workflow_id)
 
     @cached_property
     def forks(self) -> pd.DataFrame:
-        """The workflows that were forked from it."""
+        """The forks of this workflow, as :meth:`Client.workflows` returns them."""
         return self._store.workflows(forked_from=self.id, limit=None)
 
     @cached_property
     def events(self) -> dict[str, Any]:
-        """The events that it set: their latest values by key."""
+        """The latest value of each event that the workflow set, by key."""
         frame = self._store.table("events", self.id)
         return dict(zip(frame["key"], frame["value"], strict=True))
 
     @cached_property
     def messages(self) -> pd.DataFrame:
-        """The messages that were sent to it."""
+        """The messages that were sent to the workflow."""
         return self._store.table("messages", self.id)
 
     @cached_property
     def streams(self) -> dict[str, list[Any]]:
-        """What it wrote to its streams, in order, by key."""
+        """The values that the workflow wrote to each stream, in order, by key."""
         streams: dict[str, list[Any]] = {}
         frame = self._store.table("streams", self.id)
         for key, value in zip(frame["key"], frame["value"], strict=True):
@@ -130,11 +166,11 @@ class Workflow:
 
     @cached_property
     def timeline_rows(self) -> pd.DataFrame:
-        """Its latest run and its recorded steps, also those of earlier runs or of the original.
+        """The latest run and the recorded steps, including those of earlier runs or the original.
 
-        ``kind`` ("workflow" or "step"), ``name``, ``status``, ``started_at``, ``completed_at``,
-        ``duration``. The times are those that the database holds: missing where it holds none,
-        and not refined by the steps where it holds whole seconds, as a timeline is.
+        Columns ``kind`` ("workflow" or "step"), ``name``, ``status``, ``started_at``,
+        ``completed_at``, ``duration``. The times are those of the database: missing where it has
+        none, and unlike those of a timeline not refined by the steps where it has whole seconds.
         """
         import pandas as pd
 
@@ -144,7 +180,7 @@ class Workflow:
         own = self.row.to_frame().T
         own["started_at"] = frame_times(own, pd.Timestamp.now("UTC"))["started_at"]
         steps = self.steps.rename(columns={"function_name": "name"})
-        # Through text, because the statuses of steps and of workflows are different categories.
+        # As strings, because the statuses of steps and of workflows are different categories.
         parts = {"workflow": own[columns], "step": steps[columns].astype({"status": "str"})}
         rows = pd.concat(parts, names=["kind", None]).reset_index(level=0).reset_index(drop=True)
         for column in ("started_at", "completed_at"):
@@ -153,7 +189,7 @@ class Workflow:
         return rows
 
     def facts(self) -> dict[str, str]:
-        """Return what a card says first: when, where and who; what is missing is left out."""
+        """Return the facts at the top of a card: when, where and who, without missing values."""
         import pandas as pd
 
         from dbos_notebook.tables.timing import never_ran
@@ -174,7 +210,7 @@ class Workflow:
             "forked_from": "forked from",
             "recovery_attempts": "attempts",
         }
-        found = {}
+        facts = {}
         for column, name in names.items():
             value = self.row[column]
             if pd.isna(value) or (column == "delay_until" and self.row["status"] != "DELAYED"):
@@ -182,35 +218,30 @@ class Workflow:
             if column == "executor_id" and never_ran(
                 self.row["status"], self.row["recovery_attempts"]
             ):
-                continue  # who enqueued it, or ran it before it was resumed
+                continue  # the executor that enqueued it, or ran it before it was resumed
             if isinstance(value, pd.Timestamp):
                 value = f"{value:%Y-%m-%d %H:%M:%S} UTC"
             elif column == "duration":
                 value = self._took(value)
             elif isinstance(value, pd.Timedelta):
                 value = self._waited(value)
-            found[name] = sanitize(value)
+            facts[name] = text.sanitize(value)
         if self.row["status"] == "CANCELLED" and self.row["recovery_attempts"] == 0:
             from dbos_notebook.graphs.intervals import describe_unstarted
 
-            how = self._runs.unstarted(self.id)
-            note = {} if how is None else {"note": describe_unstarted(how, found.get("waited", ""))}
-            found |= note
-        return found
+            if (unstarted := self._runs.unstarted(self.id)) is not None:
+                facts["note"] = describe_unstarted(unstarted, facts.get("waited", ""))
+        return facts
 
     def _took(self, duration: pd.Timedelta) -> str:
-        """Say how long its latest run took; its steps know more than whole seconds do."""
-        from dbos_notebook import text
-
+        """Return the duration of the latest run, refined by the steps beyond whole seconds."""
         runs, span = self._runs, self._runs.span(self.id)
         if not runs.coarse or span is None or span.begun is None:
             return text.duration(duration)
         lasted = (span.ended - span.begun) / 1000
-        return text.duration(lasted, approximate=runs.to_the_second(self.id))
+        return text.duration(lasted, approximate=runs.is_approximate(self.id))
 
     def _waited(self, wait: pd.Timedelta) -> str:
-        from dbos_notebook import text
-
         return text.duration(wait, approximate=self._runs.coarse)
 
     @cached_property
@@ -221,20 +252,20 @@ class Workflow:
         return Runs(execution_graph(self.row.to_frame().T, self.steps, copied=self._copied()))
 
     def _copied(self) -> pd.DataFrame | None:
-        """Return the steps that were copied from the original; ``None``: it is not known."""
+        """Return the steps that were copied from the original; ``None`` if that is unknown."""
         import pandas as pd
 
         if pd.isna(self.row["forked_from"]):
             return None
         try:
-            theirs = self._store.steps(self.row["forked_from"], load_output=False)
+            steps = self._store.steps(self.row["forked_from"], load_output=False)
         except WorkflowNotFoundError:
             return None
-        same = ["function_id", "started_at", "completed_at"]
-        return self.steps[["workflow_id", *same]].merge(theirs[same].dropna(), on=same)
+        columns = ["function_id", "started_at", "completed_at"]
+        return self.steps[["workflow_id", *columns]].merge(steps[columns].dropna(), on=columns)
 
     def _identity(self) -> dict[str, str]:
-        return {name: sanitize(getattr(self, name)) for name in ("id", "name", "status")}
+        return {name: text.sanitize(getattr(self, name)) for name in ("id", "name", "status")}
 
     def __repr__(self) -> str:
         return "<Workflow {id!r} {name} {status}>".format(**self._identity())
@@ -244,13 +275,11 @@ class Workflow:
         lines += [f"  {name}: {value}" for name, value in self.facts().items()]
         for name, value in (("input", self.input), ("output", self.output), ("error", self.error)):
             if value is not None:
-                lines.append(f"  {name}: {shortened(value)}")
+                lines.append(f"  {name}: {short_repr(value)}")
         for _, step in self.steps.iterrows():
             result = step["error"] if step["status"] == "ERROR" else step["output"]
-            lines.append(
-                f"  {step['function_id']:>4} {sanitize(step['function_name'])} {step['status']} "
-                f"{shortened(result)}"
-            )
+            name = text.sanitize(step["function_name"])
+            lines.append(f"  {step['function_id']:>4} {name} {step['status']} {short_repr(result)}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -264,12 +293,12 @@ class Workflow:
         )
 
 
-def shortened(value: Any) -> str:
-    """Return a value's repr on one line, cut where it is long; of an error what it says.
+def short_repr(value: Any) -> str:
+    """Return a value's repr on one line, truncated; an error's class and message.
 
     Examples
     --------
-    >>> len(shortened("x" * 1000))
+    >>> len(short_repr("x" * 1000))
     200
     """
-    return sanitize(describe(value), SHOWN_CHARACTERS)
+    return text.sanitize(describe(value), MAX_VALUE_CHARACTERS)

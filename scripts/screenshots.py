@@ -1,4 +1,4 @@
-"""Write docs/screenshots: the widgets in a real JupyterLab, on the demo's database."""
+"""Take the screenshots of the docs: the views in JupyterLab, on the demo's database."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from scripts.system_packages import CHROMIUM, find_chromium  # noqa: E402
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-FOLDER = ROOT / "docs" / "screenshots"
-COLOURS = 220
+SCREENSHOTS = ROOT / "docs" / "screenshots"
+COLORS = 220
 WIDTH = 1060
 
 
 def main() -> int:
-    """Take the pictures; return the exit status."""
+    """Take the screenshots; return the exit status."""
     browser = find_chromium()
     if browser is None:
         print(f"Not found: {CHROMIUM}.")
         return 1
-    FOLDER.mkdir(exist_ok=True)
+    SCREENSHOTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         database = home / "shop.sqlite"
@@ -45,17 +45,17 @@ def main() -> int:
             notebooks(jupyter, chromium) as open_notebook,
         ):
 
-            def opened(cell: str, **options: Any) -> Opened:
+            def show(cell: str, **options: Any) -> Opened:
                 return open_notebook(connect, cell, width=WIDTH, height=2400, **options)
 
-            _list(opened("db.explore(page_size=25)"))
-            _board(opened("db.board(window='1h')"))
-            _one(opened(f"db.inspect({tree['workflow_id'].iloc[0]!r})"))
-            _fork(opened(f"db.inspect({failed['workflow_id'].iloc[0]!r})"))
+            _explore(show("db.explore(page_size=25)"))
+            _board(show("db.board(window='1h')"))
+            _inspect(show(f"db.inspect({tree['workflow_id'].iloc[0]!r})"))
+            _fork(show(f"db.inspect({failed['workflow_id'].iloc[0]!r})"))
     return 0
 
 
-def _list(opened: Opened) -> None:
+def _explore(opened: Opened) -> None:
     page = opened.page
     page.wait_for_selector(".dn-row")
     page.wait_for_selector(".dn-status b")
@@ -74,12 +74,12 @@ def _board(opened: Opened) -> None:
     _save(opened.page, "board")
 
 
-def _one(opened: Opened) -> None:
+def _inspect(opened: Opened) -> None:
     page = opened.page
     page.wait_for_selector(".dn-picture [data-node]")
     opened.set_dark(dark=False)
     page.get_by_role("button", name="1 failure").click()
-    page.wait_for_selector(".dn-side h3")
+    page.wait_for_selector(".dn-side-panel h3")
     page.get_by_role("button", name="Fit to view").click()
     _save(page, "inspect")
     page.get_by_role("tab", name="Timeline").click()
@@ -101,12 +101,12 @@ def _save(page: Page, name: str) -> None:
     from PIL import Image
 
     page.mouse.move(0, 0)
-    page.wait_for_timeout(900)  # a theme's colours fade in
-    path = FOLDER / f"{name}.png"
+    page.wait_for_timeout(900)  # the colors of a theme fade in
+    path = SCREENSHOTS / f"{name}.png"
     page.locator(".jp-OutputArea-output", has=page.locator(".dn-view")).screenshot(path=path)
     with Image.open(path) as image:
-        small = image.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=0)
-    small.save(path, optimize=True)
+        reduced = image.convert("RGB").quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, dither=0)
+    reduced.save(path, optimize=True)
     print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 VARIABLE = "DBOS_NOTEBOOK_BROWSER"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 HEADLESS_SHELLS = ("chromium-headless-shell", "chrome-headless-shell")
-USUAL = (
+INSTALL_PATHS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "C:/Program Files/Google/Chrome/Application/chrome.exe",
@@ -61,7 +61,7 @@ def _chromiums() -> Iterator[str]:
         yield shutil.which(named) or named
         return
     yield from filter(None, map(shutil.which, NAMES))
-    yield from USUAL
+    yield from INSTALL_PATHS
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -140,9 +140,9 @@ def main(names: list[str]) -> int:
     missing = False
     for name in names or TESTS:
         title, provide = PROGRAMS[name]
-        found = provide()
-        print(found or f"Not found: {title}. The tests that need it will be skipped.")
-        missing = missing or found is None
+        path = provide()
+        print(path or f"Not found: {title}. The tests that need it will be skipped.")
+        missing = missing or path is None
     return 1 if missing and os.environ.get("DBOS_NOTEBOOK_REQUIRE_ALL") else 0
 
 

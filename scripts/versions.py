@@ -1,7 +1,7 @@
-"""Run the tests of control and listing beside several versions of dbos, each in its environment.
+"""Run the tests of control and listing with several versions of dbos, each in its own environment.
 
-An environment has dbos and what it needs; everything else comes from the one that runs this, which
-makes each a matter of seconds. They stay in .versions until pyproject.toml or a version changes.
+An environment contains dbos and its dependencies. All other packages come from the environment that
+runs this script, so that creating one takes seconds. They are kept in .versions.
 """
 
 import os
@@ -17,27 +17,27 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ENVIRONMENTS = ROOT / ".versions"
 VERSIONS = ("2.0.0", "2.10.0", "2.20.0", "2.31.1", "3.0.0", "3.4.0")
-AT_A_TIME = 2
+CONCURRENCY = 2
 
 
-def python_of(version: str) -> Path:
-    """Make the environment of a version, unless it is there, and return its interpreter."""
-    place = ENVIRONMENTS / f"{version}-py{sys.version_info.major}.{sys.version_info.minor}"
-    python = place / "bin" / "python"
-    ready = place / "ready"
+def install(version: str) -> Path:
+    """Create the environment of a version unless it exists; return its interpreter."""
+    directory = ENVIRONMENTS / f"{version}-py{sys.version_info.major}.{sys.version_info.minor}"
+    python = directory / "bin" / "python"
+    ready = directory / "ready"
     if ready.exists():
         return python
-    shutil.rmtree(place, ignore_errors=True)
-    venv.create(place, symlinks=True)
-    wanted = [f"dbos=={version}", "psycopg[binary]"]
+    shutil.rmtree(directory, ignore_errors=True)
+    venv.create(directory, symlinks=True)
+    requirements = [f"dbos=={version}", "psycopg[binary]"]
     if uv := shutil.which("uv"):
-        install = [uv, "pip", "install", "--quiet", "--python", str(python)]
+        command = [uv, "pip", "install", "--quiet", "--python", str(python)]
     else:
-        install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-        install += ["--disable-pip-version-check", "--no-compile"]
-    subprocess.run([*install, *wanted], check=True)
-    # Its own packages come first in the path, then those of this environment.
-    variables = {"base": str(place), "platbase": str(place)}
+        command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+        command += ["--disable-pip-version-check", "--no-compile"]
+    subprocess.run([*command, *requirements], check=True)
+    # Its packages come first in the path, then those of the running environment.
+    variables = {"base": str(directory), "platbase": str(directory)}
     packages = Path(sysconfig.get_path("purelib", vars=variables))
     (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     ready.touch()
@@ -45,10 +45,10 @@ def python_of(version: str) -> Path:
 
 
 def run(version: str) -> tuple[str, int, str, float]:
-    """Run the tests with a version: return it, the exit status, the output and the seconds."""
-    began = time.monotonic()
-    python = python_of(version)
-    done = subprocess.run(
+    """Run the tests with a version; return it, the exit status, the output and the seconds."""
+    started = time.monotonic()
+    python = install(version)
+    process = subprocess.run(
         [
             str(python),
             *("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-o", "addopts="),
@@ -61,17 +61,17 @@ def run(version: str) -> tuple[str, int, str, float]:
         text=True,
         check=False,
     )
-    return version, done.returncode, done.stdout, time.monotonic() - began
+    return version, process.returncode, process.stdout, time.monotonic() - started
 
 
 def main() -> int:
-    """Run all versions, or those that are named; return 1 if one has failed."""
-    wanted = sys.argv[1:] or VERSIONS
+    """Test all versions, or those given as arguments; return 1 if one fails."""
+    versions = sys.argv[1:] or VERSIONS
     failed = False
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        for version, status, output, seconds in pool.map(run, wanted):
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        for version, status, output, seconds in pool.map(run, versions):
             last = (output.strip().splitlines() or ["no output"])[-1]
-            print(f"dbos {version}: {last} ({seconds:.0f} s with its environment)", flush=True)
+            print(f"dbos {version}: {last} ({seconds:.0f} s including its environment)", flush=True)
             if status != 0:
                 failed = True
                 print(output, flush=True)

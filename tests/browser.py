@@ -43,7 +43,8 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-START_SECONDS = 60.0
+START_SECONDS = 180.0
+"""For a server to start, which takes two seconds on an idle machine."""
 WAIT_SECONDS = 45.0
 """For anything in the browser; far more than anything takes."""
 READY = """() => {

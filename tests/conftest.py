@@ -70,7 +70,7 @@ def own_postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def corpus_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Copy the SQLite system database that a dbos version wrote, and return its path."""
+    """A function that copies the SQLite database of a dbos version and returns its path."""
 
     def copy(version: str) -> Path:
         target = tmp_path_factory.mktemp("corpus") / f"dbos-{version}.sqlite"
@@ -82,7 +82,7 @@ def corpus_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
 @pytest.fixture(scope="session")
 def corpus_postgres(postgres_server: PostgresServer) -> Callable[[str], str]:
-    """Restore the Postgres dump of a dbos version in a fresh database; return its URL."""
+    """A function that restores the Postgres dump of a dbos version and returns its URL."""
 
     def restore(version: str) -> str:
         return postgres_server.url(postgres_server.restore(CORPUS / f"dbos-{version}.pg.sql.gz"))
@@ -115,6 +115,17 @@ def shop_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("shop") / "shop.sqlite"
     shutil.copyfile(once(tmp_path_factory, "shop.sqlite", make), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def incident_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with failures of every kind, which the notebooks and the docs repair. Copy it."""
+    from dbos_notebook import demo
+
+    def make(path: Path) -> None:
+        demo.run(f"sqlite:///{path}", workflows=80)
+
+    return once(tmp_path_factory, "incident.sqlite", make)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Run a function in a process of its own, as another user if need be."""
+"""Run a function in a child process, optionally as another user."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from typing import Any
 
 from servers import require
 
-SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 def require_root() -> None:
-    """Skip where the test may not become another user."""
+    """Skip if the tests do not run as root and so cannot change their user."""
     if os.geteuid() != 0:
         require("root, to run processes of two users")
 
 
 def in_child(call: Callable[[], Any], user: str | None = None) -> Any:
-    """Fork, call there, and return what it returned, or raise what it raised."""
+    """Call a function in a child process and return its result or raise its error."""
     with child(call, user) as result:
         return result()
 
 
 @contextmanager
 def child(call: Callable[[], Any], user: str | None = None) -> Iterator[Callable[[], Any]]:
-    """Fork and call there; give a function that waits for the result."""
-    reading, writing = os.pipe()
+    """Call a function in a child process; yield a function that waits for its result."""
+    read_end, write_end = os.pipe()
     process = os.fork()
     if process == 0:
-        os.close(reading)
+        os.close(read_end)
         try:
             if user is not None:
                 become(user)
-            answer: tuple[bool, Any] = (True, call())
-        except BaseException as error:  # noqa: BLE001 - it is raised in the parent
-            answer = (False, error)
-        with os.fdopen(writing, "wb") as pipe:
+            outcome: tuple[bool, Any] = (True, call())
+        except BaseException as error:  # noqa: BLE001 - the parent raises it
+            outcome = (False, error)
+        with os.fdopen(write_end, "wb") as pipe:
             try:
-                pipe.write(pickle.dumps(answer))
-            except Exception:  # noqa: BLE001 - whatever cannot be pickled
-                pipe.write(pickle.dumps((False, RuntimeError(repr(answer)))))
+                pipe.write(pickle.dumps(outcome))
+            except Exception:  # noqa: BLE001 - pickling may raise any error
+                pipe.write(pickle.dumps((False, RuntimeError(repr(outcome)))))
         os._exit(0)
-    os.close(writing)
+    os.close(write_end)
 
     def result() -> Any:
         data = bytearray()
         while True:
-            if not select.select([reading], [], [], SECONDS)[0]:
+            if not select.select([read_end], [], [], TIMEOUT_SECONDS)[0]:
                 os.kill(process, signal.SIGKILL)
-                raise TimeoutError(f"the child gave no result in {SECONDS} s")
-            part = os.read(reading, 1 << 16)
+                raise TimeoutError(f"the child gave no result in {TIMEOUT_SECONDS} s")
+            part = os.read(read_end, 1 << 16)
             if not part:
                 break
             data += part
@@ -67,15 +67,15 @@ def child(call: Callable[[], Any], user: str | None = None) -> Iterator[Callable
     try:
         yield result
     finally:
-        os.close(reading)
+        os.close(read_end)
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
 
 
 def become(user: str) -> None:
-    """Go on as another user, for good."""
-    known = pwd.getpwnam(user)
+    """Change the user of this process permanently."""
+    entry = pwd.getpwnam(user)
     os.setgroups([])
-    os.setgid(known.pw_gid)
-    os.setuid(known.pw_uid)
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)

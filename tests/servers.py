@@ -1,6 +1,6 @@
-"""The tests' own servers: Postgres, a hot standby, PgBouncer, a TCP proxy; and the corpus's dumps.
+"""Servers for the tests: Postgres, a hot standby, PgBouncer and a TCP proxy.
 
-Fixtures belong to ``conftest``; this module is what tests import by name.
+Fixtures are in ``conftest``; tests import this module by name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PASSWORD = "right-s3cret"
 
 
 def require(reason: str) -> None:
-    """Skip for want of a part, or fail where every part is required."""
+    """Skip because something is missing, or fail if ``DBOS_NOTEBOOK_REQUIRE_ALL`` is set."""
     if os.environ.get("DBOS_NOTEBOOK_REQUIRE_ALL"):
         pytest.fail(f"required but missing: {reason}")
     pytest.skip(reason)
@@ -46,12 +46,12 @@ def require(reason: str) -> None:
 
 @dataclass
 class PostgresServer:
-    """A Postgres server of the tests' own, reached through a Unix socket."""
+    """A Postgres server for the tests, reached through a Unix socket."""
 
     server: Any
     _numbers: Iterator[int]
     _restored: dict[Path, str] = field(default_factory=dict)
-    """By dump, the database that copies are made of."""
+    """The template database of each dump."""
 
     def url(self, database: str = "postgres", **parts: Any) -> str:
         """Return the URL of a database on this server, with another user or password."""
@@ -75,16 +75,16 @@ class PostgresServer:
         return name
 
     def restore(self, dump: Path) -> str:
-        """Create a database as a gzipped pg_dump script describes it, and return its name.
+        """Create a database from a gzipped pg_dump script and return its name.
 
-        The script runs once; each database is a copy, which takes a fifth of the time.
+        The script runs once. Each database is a copy, which takes a fifth of the time.
         """
         if dump not in self._restored:
             self._restored[dump] = self._run(dump)
         return self.create_database(like=self._restored[dump])
 
     def dump(self, name: str) -> bytes:
-        """Return the script of pg_dump that makes a database."""
+        """Return a pg_dump script of a database."""
         command = [str(Path(self.server.bin_path) / "pg_dump"), "--dbname", self.url(name)]
         return subprocess.run(command, capture_output=True, check=True).stdout
 
@@ -99,13 +99,13 @@ class PostgresServer:
 
 
 def without_extensions(script: str) -> str:
-    """Take uuid-ossp out of a dump: only defaults use it, and the embeddable server lacks it."""
+    """Remove uuid-ossp from a dump: only defaults use it, and the embedded server lacks it."""
     script = re.sub(r"^(CREATE|COMMENT ON) EXTENSION .*;$", "", script, flags=re.MULTILINE)
     return re.sub(r"(public\.)?uuid_generate_v4\(\)", "gen_random_uuid()", script)
 
 
 def start_postgres() -> tuple[PostgresServer, str]:
-    """Start a server in a short path: Unix socket names are limited to 107 bytes."""
+    """Start a server in a short path, because Unix socket names are limited to 107 bytes."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is unset
@@ -126,7 +126,7 @@ def start_postgres() -> tuple[PostgresServer, str]:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody uses."""
+    """Return an unused TCP port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -134,16 +134,16 @@ def free_port() -> int:
 
 
 def wait_until(ready: Any, seconds: float = 10.0) -> None:
-    """Call ``ready`` until it returns something true; fail after ``seconds``."""
+    """Call ``ready`` until it returns a true value; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not ready():
-        assert time.monotonic() < deadline, "it was not ready in time"
+        assert time.monotonic() < deadline, f"not ready after {seconds:g} s"
         time.sleep(0.05)
 
 
 @dataclass
 class PgBouncer:
-    """A connection pooler in front of a server. Every login becomes the role ``user`` there."""
+    """A connection pooler in front of a server. Every login uses the role ``user`` there."""
 
     port: int
     directory: Path
@@ -165,7 +165,7 @@ def start_pgbouncer(
     pool_size: int = 2,
     user: str = "postgres",
 ) -> Iterator[PgBouncer]:
-    """Run a PgBouncer in front of a server; it ends with the ``with`` block."""
+    """Run PgBouncer in front of a server until the ``with`` block ends."""
     program = find_pgbouncer()
     if program is None:
         require(PGBOUNCER)
@@ -227,7 +227,7 @@ class Standby:
         return f"postgresql://{user}@/{database}?host={self.socket_directory}"
 
     def wait_for(self, database: str, query: str) -> None:
-        """Wait until a query returns a row on the standby: the change was replayed."""
+        """Wait until the standby has replayed a change: a query returns a row."""
 
         def replayed() -> bool:
             try:
@@ -239,13 +239,13 @@ class Standby:
         wait_until(replayed)
 
     def promote(self) -> None:
-        """Make it a primary."""
+        """Promote it to a primary."""
         subprocess.run(self._promote, check=True, capture_output=True, **self._as_owner)
 
 
 @contextmanager
 def start_standby(server: PostgresServer, **settings: str) -> Iterator[Standby]:
-    """Copy a running server and follow it; ends with the ``with`` block."""
+    """Run a standby of a running server until the ``with`` block ends."""
     binaries = Path(server.server.bin_path)
     data_of_primary = Path(server.server.pgdata)
     owner = data_of_primary.stat().st_uid
@@ -285,19 +285,19 @@ def start_standby(server: PostgresServer, **settings: str) -> Iterator[Standby]:
 
 
 class Proxy:
-    """A TCP proxy in front of a server's Unix socket: it delays, goes silent, and cuts.
+    """A TCP proxy in front of a server's Unix socket that can delay, drop and reset connections.
 
     Attributes
     ----------
     latency
-        Seconds that everything is delayed, one way.
+        Seconds by which data is delayed in each direction.
     bandwidth
-        Bytes per second towards the client; ``None``: no bound.
+        Bytes per second towards the client; ``None``: no limit.
     silent
-        Nothing passes, and nothing is closed: a network that drops packets. Connections are
-        still accepted by the kernel.
+        Forward nothing and close nothing, like a network that drops packets. The kernel still
+        accepts connections.
     requests
-        How often the client has sent something after the server had answered.
+        How often the client has sent data after data from the server: round trips.
     """
 
     def __init__(self, server: PostgresServer, *, latency: float = 0.0) -> None:
@@ -321,7 +321,7 @@ class Proxy:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def cut(self) -> None:
-        """Reset every connection, as a firewall or a dying host does."""
+        """Reset every connection, as a firewall or a failing host does."""
 
         async def reset() -> None:
             for writer in list(self._open):
@@ -335,7 +335,7 @@ class Proxy:
         self._run(reset())
 
     def refuse(self) -> None:
-        """Cut everything and accept no connection from now on."""
+        """Reset every connection and accept no more."""
 
         async def stop() -> None:
             self._listener.close()
@@ -353,7 +353,7 @@ class Proxy:
         )
 
     def close(self) -> None:
-        """Cut everything and stop listening."""
+        """Reset every connection and stop the proxy."""
         self.cut()
 
         async def stop() -> None:
@@ -379,28 +379,31 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
-        there: asyncio.StreamWriter | None = None
+        upstream: asyncio.StreamWriter | None = None
         try:
             while self.silent:
                 await asyncio.sleep(0.05)
-            back, there = await asyncio.open_unix_connection(self._target)
-            self._open.add(there)
+            response, upstream = await asyncio.open_unix_connection(self._target)
+            self._open.add(upstream)
             directions = {
-                asyncio.ensure_future(self._pump(reader, there, to_client=False)),
-                asyncio.ensure_future(self._pump(back, writer, to_client=True)),
+                asyncio.ensure_future(self._pump(reader, upstream, to_client=False)),
+                asyncio.ensure_future(self._pump(response, writer, to_client=True)),
             }
             _, rest = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
             for task in rest:
                 task.cancel()
-            # A connection that breaks is what a proxy is for.
+            # Errors are expected: connections break.
             await asyncio.gather(*directions, return_exceptions=True)
         except (OSError, asyncio.CancelledError):
-            pass  # the connection is over, which is all that a proxy can say
+            pass  # both sides are closed below
         finally:
-            for each in (writer, there):
-                if each is not None:
-                    self._open.discard(each)
-                    each.transport.abort() if each is writer and self.silent else each.close()
+            for stream in (writer, upstream):
+                if stream is not None:
+                    self._open.discard(stream)
+                    if stream is writer and self.silent:
+                        stream.transport.abort()
+                    else:
+                        stream.close()
 
     async def _pump(
         self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, to_client: bool

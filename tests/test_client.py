@@ -54,7 +54,7 @@ def hostile(corpus_sqlite: Callable[[str], Path]) -> Path:
 # ---- listings ------------------------------------------------------------------------------------
 
 
-def test_newest_first_and_cut_at_the_limit(db: dn.Client) -> None:
+def test_listings_are_newest_first_and_limited(db: dn.Client) -> None:
     everything = db.workflows(limit=None)
     assert everything.attrs["truncated"] is False
     with warnings.catch_warnings():
@@ -65,7 +65,7 @@ def test_newest_first_and_cut_at_the_limit(db: dn.Client) -> None:
     assert everything["created_at"].is_monotonic_decreasing
 
 
-def test_the_default_limit_says_that_it_cut(tmp_path: Path) -> None:
+def test_truncation_by_the_default_limit_warns(tmp_path: Path) -> None:
     path = tmp_path / "many.sqlite"
     fill_sqlite(path, Shape(1_500, 10, 100))
     with dn.connect(path) as client:
@@ -78,7 +78,7 @@ def test_the_default_limit_says_that_it_cut(tmp_path: Path) -> None:
         assert len(client.workflows(limit=None)) == 1_500
 
 
-def test_no_word_when_nothing_was_left_out(db: dn.Client) -> None:
+def test_no_warning_without_truncation(db: dn.Client) -> None:
     count = len(db.workflows(limit=None))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -163,7 +163,7 @@ def test_a_timestamp_bounds_a_listing(db: dn.Client) -> None:
     assert len(db.workflows(start_time=local, limit=None)) == len(found)
 
 
-def test_chunks_joined_are_the_whole(db: dn.Client) -> None:
+def test_chunks_add_up_to_the_listing(db: dn.Client) -> None:
     whole = db.workflows(limit=None)
     for chunksize in (1, 7, len(whole), 50_000):
         chunks = list(db.iter_workflows(chunksize=chunksize))
@@ -179,12 +179,12 @@ def test_chunks_joined_are_the_whole(db: dn.Client) -> None:
     assert filtered["workflow_id"].tolist() == db.workflows(status="ERROR")["workflow_id"].tolist()
 
 
-def test_chunks_of_nothing(db: dn.Client) -> None:
+def test_an_empty_listing_has_no_chunks(db: dn.Client) -> None:
     assert sum(len(chunk) for chunk in db.iter_workflows(workflow_ids=[])) == 0
 
 
 @pytest.mark.parametrize("chunksize", [0, -1, 1.5])
-def test_a_chunk_of_no_rows_is_refused(db: dn.Client, chunksize: object) -> None:
+def test_a_chunk_size_of_zero_is_refused(db: dn.Client, chunksize: object) -> None:
     with pytest.raises(dn.FilterError, match="chunksize"):
         list(db.iter_workflows(chunksize=chunksize))  # type: ignore[arg-type]
 
@@ -208,7 +208,7 @@ def check_dtypes(frame: pd.DataFrame, columns: tuple[Column, ...]) -> None:
             assert dtype == promised, (column.name, dtype)
 
 
-def test_the_vocabularys_kinds_are_these_dtypes() -> None:
+def test_column_kinds_have_the_documented_dtypes() -> None:
     kinds = {column.name: column.dtype for column in (*WORKFLOW, *STEP)}
     expected = {
         "workflow_id": "str",
@@ -233,7 +233,7 @@ def test_dtypes_are_as_documented(db: dn.Client) -> None:
         check_dtypes(getattr(db, method)(), FRAMES[method])
 
 
-def test_dtypes_of_nothing_are_the_same(db: dn.Client) -> None:
+def test_empty_frames_have_the_same_dtypes(db: dn.Client) -> None:
     check_dtypes(db.workflows(workflow_ids=[]), WORKFLOW)
     check_dtypes(
         db.workflows(workflow_ids=[], load_input=True, load_output=True), WORKFLOW + PAYLOAD
@@ -243,7 +243,7 @@ def test_dtypes_of_nothing_are_the_same(db: dn.Client) -> None:
         check_dtypes(getattr(db, method)([]), FRAMES[method])
 
 
-def test_an_unknown_status_is_kept_and_stands_last(hostile: Path) -> None:
+def test_an_unknown_status_is_kept_and_sorted_last(hostile: Path) -> None:
     with sqlite3.connect(hostile) as connection:
         connection.execute(
             "UPDATE workflow_status SET status = 'PAUSED' WHERE workflow_uuid = ?", ["fork-1"]
@@ -299,7 +299,7 @@ def test_durations(db: dn.Client) -> None:
 # ---- search, counts, trees -----------------------------------------------------------------------
 
 
-def test_search_looks_in_ids_names_queues_and_errors(db: dn.Client) -> None:
+def test_search_covers_ids_names_queues_and_errors(db: dn.Client) -> None:
     def found(text: str) -> set[str]:
         return set(db.workflows(search=text, limit=None)["workflow_id"])
 
@@ -314,12 +314,12 @@ def test_search_looks_in_ids_names_queues_and_errors(db: dn.Client) -> None:
     assert found("no such text anywhere") == set()
 
 
-def test_counting_by_nothing_counts_all(db: dn.Client) -> None:
+def test_counts_without_columns_count_all(db: dn.Client) -> None:
     assert db.counts([])["count"].tolist() == [len(db.workflows(limit=None))]
     assert db.counts([], status="ERROR")["count"].tolist() == [len(db.workflows(status="ERROR"))]
 
 
-def test_search_takes_wildcards_as_they_are(hostile: Path) -> None:
+def test_search_takes_wildcards_literally(hostile: Path) -> None:
     with dn.connect(hostile) as db:
         assert db.workflows(search="50%_off")["workflow_id"].tolist() == ["50%_off"]
         assert db.workflows(search="a\\b")["workflow_id"].tolist() == ["a\\b"]
@@ -329,7 +329,7 @@ def test_search_takes_wildcards_as_they_are(hostile: Path) -> None:
 
 
 @pytest.mark.parametrize("by", ["status", "name", ["status", "queue_name"], ["app_version"]])
-def test_counts_are_those_of_the_rows(shop: dn.Client, by: object) -> None:
+def test_counts_equal_those_of_the_rows(shop: dn.Client, by: object) -> None:
     keys = [by] if isinstance(by, str) else list(by)  # type: ignore[call-overload]
     counted = shop.counts(by=by)  # type: ignore[arg-type]
     assert list(counted.columns) == [*keys, "count"]
@@ -355,7 +355,7 @@ def as_counts(frame: pd.DataFrame, keys: list[str]) -> dict[tuple[object, ...], 
 
 
 @pytest.mark.parametrize(("bucket", "floor"), [("1h", "h"), ("1d", "D"), ("5min", "5min")])
-def test_counts_by_time_are_those_of_the_rows(shop: dn.Client, bucket: str, floor: str) -> None:
+def test_counts_by_time_equal_those_of_the_rows(shop: dn.Client, bucket: str, floor: str) -> None:
     counted = shop.counts(by="status", bucket=bucket)
     assert list(counted.columns) == ["status", "created_at", "count"]
     assert str(counted["created_at"].dtype) == "datetime64[ms, UTC]"
@@ -374,7 +374,7 @@ def test_counts_take_filters(shop: dn.Client) -> None:
     assert counted["count"].sum() == len(shop.workflows(status="ERROR", limit=None)) > 0
 
 
-def test_step_statistics_are_those_of_the_steps(shop: dn.Client) -> None:
+def test_step_statistics_equal_those_of_the_steps(shop: dn.Client) -> None:
     statistics = shop.step_statistics().set_index("function_name")
     rows = shop.workflows(limit=None)
     steps = shop.steps(rows)
@@ -399,7 +399,7 @@ def test_step_statistics_are_those_of_the_steps(shop: dn.Client) -> None:
             assert abs(ours - group["duration"].max()) <= pd.Timedelta("1ms"), name
 
 
-def test_who_only_enqueued_is_no_executor(shop_sqlite: Path) -> None:
+def test_a_client_that_only_enqueued_is_not_an_executor(shop_sqlite: Path) -> None:
     with closing(sqlite3.connect(shop_sqlite)) as connection, connection:
         connection.execute(
             "UPDATE workflow_status SET executor_id = 'web-1' WHERE status IN "
@@ -418,7 +418,7 @@ def test_who_only_enqueued_is_no_executor(shop_sqlite: Path) -> None:
         assert db.workflow(first["workflow_id"]).facts()["executor"] == first["executor_id"]
 
 
-def test_a_tree_is_what_recursion_finds(shop: dn.Client) -> None:
+def test_a_tree_equals_a_recursive_search(shop: dn.Client) -> None:
     rows = shop.workflows(limit=None)
     steps = shop.steps(rows)
     children: dict[str, set[str]] = {}
@@ -462,7 +462,7 @@ def test_awaiting_a_workflow_does_not_make_it_a_child(
         assert db.tree("waits")["workflow_id"].tolist() == ["waits"]
 
 
-def test_queues_count_what_waits(shop: dn.Client) -> None:
+def test_queues_count_waiting_workflows(shop: dn.Client) -> None:
     queues = shop.queues()
     queued = shop.queued(limit=None)
     for name, group in queued.groupby("queue_name", observed=True):
@@ -477,7 +477,7 @@ def test_queues_count_what_waits(shop: dn.Client) -> None:
 # ---- the card, and where it is used --------------------------------------------------------------
 
 
-def test_the_card_says_where_and_what(shop: dn.Client) -> None:
+def test_the_card_shows_location_and_counts(shop: dn.Client) -> None:
     html = shop._repr_html_()
     counts = shop.counts()
     for status, count in zip(counts["status"], counts["count"], strict=True):
@@ -500,14 +500,14 @@ def test_the_card_of_an_old_database(corpus_sqlite: Callable[[str], Path]) -> No
         assert "2.0" in repr(db) + db._repr_html_()
 
 
-def test_repr_is_text_without_reading(old_sqlite: Path, tmp_path: Path) -> None:
+def test_repr_reads_nothing(old_sqlite: Path, tmp_path: Path) -> None:
     with dn.connect(old_sqlite) as db:
         text = repr(db)
     assert "dbos-3.4.0.sqlite" in text
     assert repr(db) == text, "a closed client still says where it was"
 
 
-def test_eight_threads_at_once(db: dn.Client) -> None:
+def test_a_client_serves_eight_threads(db: dn.Client) -> None:
     expected = db.workflows(limit=None)["workflow_id"].tolist()
 
     def read(number: int) -> list[str]:
@@ -520,7 +520,7 @@ def test_eight_threads_at_once(db: dn.Client) -> None:
             assert found == expected
 
 
-def test_a_call_from_a_running_event_loop(db: dn.Client) -> None:
+def test_calls_from_a_running_event_loop(db: dn.Client) -> None:
     async def cell() -> int:
         here = len(db.workflows(limit=None))
         there = await asyncio.to_thread(lambda: len(db.workflows(limit=None)))
@@ -533,7 +533,7 @@ def test_a_call_from_a_running_event_loop(db: dn.Client) -> None:
 # ---- connect -------------------------------------------------------------------------------------
 
 
-def test_every_form_of_location(
+def test_every_form_of_location_is_accepted(
     old_sqlite: Path, old_postgres: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(old_sqlite.parent))
@@ -573,7 +573,7 @@ def test_libpq_key_value(old_postgres: str) -> None:
         assert len(db.workflows()) > 20
 
 
-def test_the_catalog_says_what_is_absent(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_the_catalog_lists_absent_columns_and_tables(corpus_sqlite: Callable[[str], Path]) -> None:
     with dn.connect(corpus_sqlite("2.0.0")) as db:
         assert not db.catalog.has("workflow_status", "parent_workflow_id")
         assert db.catalog.has("workflow_status", "queue_name")

@@ -119,7 +119,7 @@ def test_the_public_list_is_sorted_and_complete() -> None:
         assert getattr(dn, name) is not None, name
 
 
-def test_every_public_error_has_the_one_base() -> None:
+def test_every_public_error_has_the_base_class() -> None:
     errors = importlib.import_module("dbos_notebook.errors")
     classes = [value for _, value in inspect.getmembers(errors, inspect.isclass)]
     raised = [each for each in classes if each.__name__.endswith("Error")]
@@ -131,7 +131,7 @@ def test_every_public_error_has_the_one_base() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_every_module_says_what_belongs_in_it(path: Path) -> None:
+def test_every_module_has_a_docstring(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert docstring
     assert len(docstring) > 20
@@ -164,12 +164,12 @@ def test_importing_loads_no_database_library() -> None:
     assert done.stdout.strip() == ""
 
 
-def test_the_types_are_published() -> None:
+def test_the_package_is_marked_as_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
 
 
 def test_the_typed_filters_are_those_that_are_checked() -> None:
-    assert set(WorkflowFilters.__annotations__) == set(filters.NAMES)
+    assert set(WorkflowFilters.__annotations__) == set(filters.FILTER_NAMES)
 
 
 def test_help_shows_each_filter() -> None:

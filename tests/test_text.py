@@ -22,20 +22,20 @@ from dbos_notebook.text import sanitize
         (12.5, "12.5"),
     ],
 )
-def test_what_is_obeyed_or_hidden_is_shown(text: object, shown: str) -> None:
+def test_control_and_invisible_characters_are_escaped(text: object, shown: str) -> None:
     assert sanitize(text) == shown
     sanitize(text).encode()
 
 
 @pytest.mark.parametrize("length", [1, 2, 9, 10])
-def test_no_longer_than_asked(length: int) -> None:
+def test_truncated_strings_fit_the_limit(length: int) -> None:
     for text in ("x" * 10, "\x1b" * 10, "x" * 9 + "\x1b", "x" * 10_000_000):
         assert len(sanitize(text, length)) <= length
     assert sanitize("x" * 10, 10) == "x" * 10
     assert sanitize("x" * 11, 10) == "x" * 9 + "…"
 
 
-def test_all_of_unicode_can_be_encoded() -> None:
+def test_every_code_point_can_be_encoded() -> None:
     for start in range(0, 0x110000, 4096):
         shown = sanitize("".join(map(chr, range(start, start + 4096))), 60_000)
         assert shown.encode().decode() == shown

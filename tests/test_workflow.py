@@ -1,4 +1,4 @@
-"""One workflow: what it holds, what it leads to, and how it shows itself."""
+"""``Workflow``: its values, its relatives and its representations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import dbos_notebook as dn
 from dbos_notebook.payloads import RecordedError
 
 
-def test_what_it_holds(db: dn.Client) -> None:
+def test_a_workflow_has_the_values_of_its_row(db: dn.Client) -> None:
     flow = db.workflow("checkout-5-bad")
     assert (flow.id, flow.status, flow.name) == ("checkout-5-bad", "ERROR", "checkout")
     assert flow.input.args[0].id == "order-5-bad"
@@ -26,7 +26,7 @@ def test_what_it_holds(db: dn.Client) -> None:
     assert db.workflow("portable-13").input.args == (13,)
 
 
-def test_what_it_leads_to(db: dn.Client) -> None:
+def test_a_workflow_leads_to_steps_children_and_forks(db: dn.Client) -> None:
     flow = db.workflow("checkout-1")
     assert flow.parent is None
     assert flow.original is None
@@ -41,16 +41,16 @@ def test_what_it_leads_to(db: dn.Client) -> None:
 
 
 def test_streams_and_messages_are_those_of_the_tables(shop: dn.Client) -> None:
-    written = shop.streams(limit=None)
-    one = written["workflow_id"].iloc[0]
-    mine = written[written["workflow_id"] == one]
-    flow = shop.workflow(one)
-    assert sum(map(len, flow.streams.values())) == len(mine)
-    told = shop.messages(limit=None)["workflow_id"].iloc[0]
-    assert len(shop.workflow(told).messages) > 0
+    stream_rows = shop.streams(limit=None)
+    writer_id = stream_rows["workflow_id"].iloc[0]
+    own_rows = stream_rows[stream_rows["workflow_id"] == writer_id]
+    flow = shop.workflow(writer_id)
+    assert sum(map(len, flow.streams.values())) == len(own_rows)
+    receiver_id = shop.messages(limit=None)["workflow_id"].iloc[0]
+    assert len(shop.workflow(receiver_id).messages) > 0
 
 
-def test_its_timeline(db: dn.Client) -> None:
+def test_a_workflow_draws_its_timeline(db: dn.Client) -> None:
     flow = db.workflow("checkout-1")
     rows = flow.timeline_rows
     assert rows["kind"].tolist() == ["workflow"] + ["step"] * len(flow.steps)
@@ -60,7 +60,7 @@ def test_its_timeline(db: dn.Client) -> None:
     assert (rows["completed_at"].iloc[1:] >= rows["started_at"].iloc[1:]).all()
 
 
-def test_a_workflow_without_steps_shows_itself(db: dn.Client) -> None:
+def test_a_workflow_without_steps_has_a_repr(db: dn.Client) -> None:
     flow = db.workflow("queued-1")
     assert flow.steps.empty
     assert len(flow.timeline_rows) == 1
@@ -68,12 +68,12 @@ def test_a_workflow_without_steps_shows_itself(db: dn.Client) -> None:
     assert "ENQUEUED" in str(flow)
 
 
-def test_an_unknown_id_names_some_that_begin_alike(db: dn.Client) -> None:
+def test_an_unknown_id_suggests_ids_with_the_same_prefix(db: dn.Client) -> None:
     with pytest.raises(dn.WorkflowNotFoundError, match=r"'checkout-99'.*'checkout-1'"):
         db.workflow("checkout-99")
 
 
-def test_what_it_has_can_be_found(db: dn.Client) -> None:
+def test_dir_and_repr_of_a_workflow(db: dn.Client) -> None:
     flow = db.workflow("checkout-1")
     assert {"input", "steps", "children", "forks", "status", "created_at"} <= set(dir(flow))
     assert repr(flow) == "<Workflow 'checkout-1' checkout SUCCESS>"
@@ -86,10 +86,10 @@ def test_what_it_has_can_be_found(db: dn.Client) -> None:
 def hostile(corpus_sqlite: Callable[[str], Path]) -> Iterator[dn.Client]:
     path = corpus_sqlite("3.4.0")
     connection = sqlite3.connect(path)
-    evil = "<img src=x onerror=alert(1)>"
+    markup = "<img src=x onerror=alert(1)>"
     with connection:
-        connection.execute("UPDATE workflow_status SET name = ?, queue_name = ?", [evil, evil])
-        connection.execute("UPDATE operation_outputs SET function_name = ?", [evil])
+        connection.execute("UPDATE workflow_status SET name = ?, queue_name = ?", [markup, markup])
+        connection.execute("UPDATE operation_outputs SET function_name = ?", [markup])
         connection.execute("UPDATE workflow_output SET output = ?", ['"</details><script>"'])
         connection.execute("UPDATE workflow_input SET inputs = ?", ["not a payload"])
     connection.close()
@@ -97,7 +97,7 @@ def hostile(corpus_sqlite: Callable[[str], Path]) -> Iterator[dn.Client]:
         yield client
 
 
-def test_nothing_in_the_database_becomes_markup(hostile: dn.Client) -> None:
+def test_values_of_the_database_are_escaped(hostile: dn.Client) -> None:
     html = hostile.workflow("checkout-1")._repr_html_()
     assert "<img" not in html
     assert "<script" not in html
@@ -105,7 +105,7 @@ def test_nothing_in_the_database_becomes_markup(hostile: dn.Client) -> None:
     assert "undecoded" in html
 
 
-def test_long_values_are_cut(db: dn.Client, corpus_sqlite: Callable[[str], Path]) -> None:
+def test_long_values_are_truncated(db: dn.Client, corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     connection = sqlite3.connect(path)
     with connection:
@@ -130,7 +130,7 @@ def test_errors_by_class(db: dn.Client) -> None:
 
 
 def test_errors_of_long_and_short_listings_are_the_same(shop: dn.Client) -> None:
-    # A long one has its errors from a query of their own.
+    # A long listing reads errors with a query of their own.
     short = shop.workflows(limit=1_000)[["workflow_id", "error_type", "error_message"]]
     long = shop.workflows(limit=None)[["workflow_id", "error_type", "error_message"]]
     assert short["error_type"].notna().sum() > 0
@@ -142,7 +142,7 @@ def test_errors_of_long_and_short_listings_are_the_same(shop: dn.Client) -> None
     assert streamed["error_message"].notna().sum() == short["error_message"].notna().sum()
 
 
-def test_the_typescript_sdk_counts_steps_from_0(
+def test_steps_of_the_typescript_sdk_are_numbered_from_0(
     corpus_postgres: Callable[[str], str],
 ) -> None:
     with dn.connect(corpus_postgres("ts-5.3.0")) as client:
@@ -154,7 +154,7 @@ def test_the_typescript_sdk_counts_steps_from_0(
             assert "undecoded" not in str(client.workflow(workflow_id))
 
 
-def test_a_name_forges_no_line_and_obeys_no_terminal(
+def test_a_name_cannot_forge_lines_or_terminal_sequences(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     path = corpus_sqlite("3.4.0")
@@ -182,7 +182,7 @@ def test_a_name_forges_no_line_and_obeys_no_terminal(
         assert len(long._repr_html_()) < 50_000
 
 
-def test_a_long_traceback_is_cut() -> None:
+def test_a_long_traceback_is_truncated() -> None:
     from dbos_notebook.text import sanitize_lines
 
     shown = sanitize_lines("first\n" + "\x1b" + "T" * 5_000_000, 20_000)

@@ -1,4 +1,4 @@
-"""The audit: who asked for what, and what came of it, in the log and for this session."""
+"""The audit: who called what with which outcomes, in the log and for this session."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dbos_notebook.status import OUTCOMES
 from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
@@ -25,11 +26,7 @@ COLUMNS = (
     "action",
     "options",
     "workflows",
-    "done",
-    "unchanged",
-    "not_found",
-    "failed",
-    "unknown",
+    *OUTCOMES,
     "took",
 )
 
@@ -46,18 +43,18 @@ class Entry:
     took: dt.timedelta
 
 
-def who() -> str:
-    """Return the user and the machine that ask.
+def current_user() -> str:
+    """Return the name of the user and of the machine.
 
     Examples
     --------
-    >>> "@" in who()
+    >>> "@" in current_user()
     True
     """
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
-        # A container's user need not have a name.
+        # The user of a container may have no name.
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
 
@@ -71,15 +68,17 @@ class History:
         self._lock = threading.Lock()
 
     def add(
-        self, began: dt.datetime, action: str, options: Mapping[str, Any], receipt: Receipt
+        self, called_at: dt.datetime, action: str, options: Mapping[str, object], receipt: Receipt
     ) -> None:
-        """Keep a call, and log it: a line for the call and one for each workflow."""
-        told = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        entry = Entry(began, who(), action, told, receipt, dt.datetime.now(dt.UTC) - began)
+        """Add a call, and log it: a line for the call and one for each workflow."""
+        listed = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        entry = Entry(
+            called_at, current_user(), action, listed, receipt, dt.datetime.now(dt.UTC) - called_at
+        )
         with self._lock:
             self._entries.append(entry)
-        counts = ", ".join(f"{count} {word}" for word, count in receipt.counts.items() if count)
-        logger.info("%s: %s(%s) on %s: %s", entry.user, action, told, self._database, counts)
+        counts = ", ".join(f"{count} {name}" for name, count in receipt.counts.items() if count)
+        logger.info("%s: %s(%s) on %s: %s", entry.user, action, listed, self._database, counts)
         for line in receipt.lines:
             logger.info(
                 "%s: %s %r%s: %s (%s → %s)%s%s",
@@ -120,6 +119,6 @@ class History:
         frame = pd.DataFrame(rows, columns=list(COLUMNS))
         return frame.astype(
             dict.fromkeys(("user", "action", "options"), STRING_DTYPE)
-            | dict.fromkeys(COLUMNS[4:10], "Int64")
+            | dict.fromkeys(("workflows", *OUTCOMES), "Int64")
             | {"called_at": "datetime64[ms, UTC]", "took": "timedelta64[ms]"}
         )

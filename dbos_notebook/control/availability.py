@@ -1,9 +1,9 @@
-"""Estimate whether an executor will take enqueued work, and say from what.
+"""Estimate whether a live executor can run enqueued work.
 
-DBOS records no heartbeat. What there is to weigh: who has lately changed a workflow or a step,
-which application versions were registered and when, on Postgres the connections that are open now,
-on SQLite the processes that have the file open, and the limits of the queue. An answer is
-``likely``, ``unlikely`` or ``unknown``; "unlikely" needs evidence against, not only none for it.
+DBOS records no heartbeat, so the estimate combines evidence: recent changes to workflows and steps,
+the registered application versions, the open connections on Postgres, the processes that have the
+file open on SQLite, and the queue's limits. The answer is ``likely``, ``unlikely`` or ``unknown``;
+"unlikely" requires evidence against an executor, not only a lack of evidence for one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import psycopg
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from dbos_notebook.control.records import INTERNAL_QUEUE
 from dbos_notebook.database.postgres import PostgresSession
 from dbos_notebook.database.sqlite_file import Writers, find_writers
-from dbos_notebook.text import duration
+from dbos_notebook.text import duration, plural
 
 if TYPE_CHECKING:
     from dbos_notebook.database.location import Location
@@ -27,30 +27,32 @@ if TYPE_CHECKING:
     from dbos_notebook.tables.sql import Queries
 
 RECENT_SECONDS = 120
-"""An executor that changed something so long ago, or a version registered then, is alive."""
+"""An executor that was active, or a version that was registered, this recently is alive."""
 DEPLOYED_SECONDS = 600
-"""A version registered so long ago is taken for the one that is connected."""
+"""A version that was registered this recently is assumed to be the one that is connected."""
 SILENT_SECONDS = 30
-"""Executors look for work about once a second. Connections without a statement for so long may be
-what a connection pooler keeps of a dead process."""
+"""Executors poll about once a second. Connections without a statement for this long may be what a
+pooler keeps of a dead process."""
 DEAD_SECONDS = 300
-"""DBOS slows down to one look in two minutes at most: after so long no executor is behind them."""
+"""DBOS polls at least every two minutes, so after this long no executor is alive."""
 LAUNCH_SECONDS = 60
-"""A process registers its version so soon after it started."""
-ROUNDED_SECONDS = 1
-"""SQLite may round the time of a registration down by so much."""
-SKEW_SECONDS = 5
-"""Processes begin to listen so soon after they have registered their version."""
-LOOKED_BACK_SECONDS = 86_400
-MOST_ROWS = 5_000
-"""The newest rows of a kind that are looked at, or a busy day would take long to group."""
+"""A process registers its version within this time after its start."""
+ROUNDING_SECONDS = 1
+"""SQLite may round the time of a registration down by this much."""
+LISTEN_SECONDS = 5
+"""Processes open the connection on which they listen within this time after the registration."""
+ACTIVITY_SECONDS = 86_400
+"""Older activity is ignored."""
+MAX_ROWS = 5_000
+"""Only the newest rows of a kind are read, because grouping all of a busy day takes long."""
 
+# Names of connections: the Python SDK's, the prefix of the TypeScript SDK's, and DBOSClient's.
 _PYTHON, _TYPESCRIPT, _CLIENT = "dbos_transact", "dbos_transact_", "dbos_transact_client"
-_LONGEST_NAME = 63
-"""Bytes that Postgres keeps of a connection's name."""
-# Connections that are no application's.
+_MAX_NAME_BYTES = 63
+"""Postgres truncates the name of a connection to this length."""
+# Connections that belong to no application.
 _TOOLS = ("psql", "pgAdmin", "DBeaver", "DataGrip", "pg_dump", "pg_restore", "dbos_notebook")
-# What executors of every SDK send, and neither clients nor these notebooks do.
+# Statements that executors of every SDK send, but clients and this package do not.
 _LISTENS = r"^\s*LISTEN +\"?dbos_"
 _WORKS = (
     r"^\s*(NOTIFY +\"?dbos_|SELECT pg_notify\W"
@@ -58,71 +60,182 @@ _WORKS = (
     r"|SELECT pg_try_advisory_xact_lock\(.*idle_in_transaction_session_timeout"
     r"|(UPDATE|INSERT INTO) .*(workflow_status|operation_outputs)\M)"
 )
-# Each process has its own pg_stat_activity there.
+# Each node of these has its own pg_stat_activity.
 _DISTRIBUTED = ("CockroachDB", "-YB-")
+# The columns that all parts of the one statement share; their meaning depends on the kind.
+_STRINGS, _INTEGERS = ("s1", "s2", "s3", "s4"), ("i1", "i2", "i3", "i4", "i5")
 
-_TEXTS, _NUMBERS = ("a", "b", "c", "d"), ("m", "n", "o", "p", "q")
+Likelihood = Literal["likely", "unlikely", "unknown"]
+_Column: TypeAlias = "sa.ColumnElement[Any]"
+
+
+class _Target(NamedTuple):
+    """The work for which to find an executor.
+
+    ``versions`` are those whose executors run it: the requested version, or the latest ones.
+    """
+
+    version: str | None
+    application: str | None
+    versions: frozenset[str]
+
+    @property
+    def label(self) -> str:
+        """How the evidence names the versions."""
+        label = f"version {' or '.join(sorted(self.versions))}" if self.versions else "any version"
+        return f"{label} (the latest)" if self.version is None and self.versions else label
+
+    def has_application(self, application: str | None) -> bool:
+        """Return whether evidence of this application counts."""
+        return self.application is None or application in (None, self.application)
+
+
+class _Estimate(NamedTuple):
+    likelihood: Likelihood
+    evidence: str
+
+
+@dataclass(frozen=True)
+class _Activity:
+    """The last activity of an executor; times in milliseconds since 1970."""
+
+    executor: str
+    version: str | None
+    application: str | None
+    last: int
+
+
+@dataclass(frozen=True)
+class _Version:
+    """A registered application version; times in milliseconds since 1970.
+
+    ``timestamp`` decides which version is the latest; DBOS updates it to make a version the latest.
+    """
+
+    name: str
+    application: str | None
+    created: int | None
+    timestamp: int | None
+
+
+@dataclass
+class _Queue:
+    concurrency: str | None = None
+    rate: str | None = None
+    period: str | None = None
+    running: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True)
+class _ConnectionGroup:
+    """The open connections of one name; times in milliseconds since 1970.
+
+    ``works`` counts those whose last statement only executors send; ``listens`` those that listen
+    for notifications, and ``starts`` are when those were opened.
+    """
+
+    name: str
+    count: int
+    last: int | None
+    works: int
+    listens: int
+    opened: int | None
+    starts: tuple[int, ...]
 
 
 @dataclass
 class _Connections:
-    """What is open, from the point of view of one version and application.
+    """What is open, relative to one version and application.
 
-    ``own`` say that they are of the version; ``dbos`` are some executor's; ``foreign`` are an
-    executor's of another version or application; ``maybe`` could be any program's.
+    Attributes
+    ----------
+    own
+        Connections of the version.
+    dbos
+        Connections of executors of an unknown version; on SQLite, other processes.
+    possible
+        Connections that may belong to any program; on SQLite, this process.
+    other
+        Connections of executors of other versions or applications, by their name.
+    listening
+        How many processes there are, each of which listens on one connection; ``None`` if unknown.
+    silent
+        Seconds since the last statement on ``own``, ``dbos`` or ``possible`` connections.
+    opened
+        When the oldest of those was opened.
+    starts
+        When each process that ``listening`` counts started, as far as known.
     """
 
     own: int = 0
     dbos: int = 0
-    maybe: int = 0
-    foreign: dict[str, int] = field(default_factory=dict)
-    maybe_names: list[str] = field(default_factory=list)
+    possible: int = 0
+    other: dict[str, int] = field(default_factory=dict)
+    possible_names: list[str] = field(default_factory=list)
     listening: int | None = None
-    """Processes, each of which listens on one connection; ``None`` where that cannot be seen."""
     silent: float | None = None
-    """Seconds since the last statement on those that may be of the version, where it is known."""
-    began: int | None = None
-    """When the oldest of those that may be of the version was opened, where it is known."""
+    opened: int | None = None
     starts: tuple[int, ...] = ()
-    """When each process that ``listening`` counts began, as far as it is known."""
     writers: Writers | None = None
 
-    def words(self) -> str:
-        """Say what is open."""
+    @property
+    def candidates(self) -> int:
+        """How many may be of the version."""
+        return self.own + self.dbos + self.possible
+
+    def add_other(self, name: str, number: int) -> None:
+        """Count connections of another version or application."""
+        self.other[name] = self.other.get(name, 0) + number
+
+    def describe(self) -> str:
+        """Return what is open as the end of a sentence; ``""`` if nothing is."""
         if self.writers is not None:
-            many = len(self.writers.others)
-            if many:
-                first = f" (PID {', '.join(map(str, self.writers.others[:3]))})"
-                return f"{_count(many, 'other process')} {_has(many)} the file open for writing" + (
-                    first if many <= 3 else ""
-                )
-            return "this process has the file open for writing" if self.writers.here else ""
+            return _describe_writers(self.writers)
         parts = []
         if self.own:
-            parts.append(f"{_count(self.own, 'connection')} of that version {_is(self.own)} open")
+            parts.append(f"{_format_connections(self.own, 'of that version ')} open")
         if self.dbos:
             parts.append(
-                f"{_count(self.dbos, 'connection')} of DBOS processes {_is(self.dbos)} open, "
-                "which do not name their version"
+                f"{_format_connections(self.dbos, 'of DBOS processes of unknown version ')} open"
             )
-        if self.maybe and not (self.own or self.dbos):
-            shown = ", ".join(repr(name) if name else "unnamed" for name in self.maybe_names[:3])
+        if self.possible and not (self.own or self.dbos):
+            names = ", ".join(repr(name) if name else "unnamed" for name in self.possible_names[:3])
             parts.append(
-                f"{_count(self.maybe, 'connection')} {_is(self.maybe)} open that may be of DBOS "
-                f"processes ({shown})"
+                f"{_format_connections(self.possible)} open that may belong to DBOS processes "
+                f"({names})"
             )
-        if self.foreign:
-            whose = " and ".join(f"{n} of {name}" for name, n in sorted(self.foreign.items())[:3])
-            total = sum(self.foreign.values())
-            parts.append(f"{_count(total, 'connection')} {_is(total)} open: {whose}")
+        if self.other:
+            groups = " and ".join(
+                f"{number} of {name}" for name, number in sorted(self.other.items())[:3]
+            )
+            parts.append(f"{_format_connections(sum(self.other.values()))} open: {groups}")
         return ", and ".join(parts)
 
 
-class ExecutorAvailability:
-    """What one snapshot says of the executors, by version, application and queue.
+def _format_connections(number: int, kind: str = "") -> str:
+    return f"{plural(number, 'connection')} {kind}{'is' if number == 1 else 'are'}"
 
-    It reads when it is first asked, in one statement, so that a call which enqueues nothing costs
-    nothing. ``location`` is where a SQLite file is, whose open handles are evidence too.
+
+def _describe_writers(writers: Writers) -> str:
+    number = len(writers.others)
+    if not number:
+        return "this process has the file open for writing" if writers.here else ""
+    processes = plural(number, "other process", "other processes")
+    pids = f" (PID {', '.join(map(str, writers.others))})" if number <= 3 else ""
+    return f"{processes} {'has' if number == 1 else 'have'} the file open for writing{pids}"
+
+
+class ExecutorAvailability:
+    """Evidence of live executors from one snapshot, by version, application and queue.
+
+    The first estimate reads all evidence with one statement, so that a call which enqueues nothing
+    costs nothing.
+
+    Parameters
+    ----------
+    location
+        Where a SQLite file is, to find the processes that have it open.
     """
 
     def __init__(
@@ -132,397 +245,461 @@ class ExecutorAvailability:
         self._queries = queries.all_applications
         self._location = location
         self._now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
-        self._read_already = False
-        self._seen: list[dict[str, Any]] = []
-        self._versions: list[dict[str, Any]] = []
-        self._open: list[dict[str, Any]] = []
-        self._unseen: str | None = None
+        self._loaded = False
+        self._activities: list[_Activity] = []
+        self._versions: list[_Version] = []
+        self._groups: list[_ConnectionGroup] = []
+        self._queues: dict[str, _Queue] = {}
         self._writers: Writers | None = None
-        self._queues: dict[str, dict[str, Any]] = {}
-        self._told: dict[tuple[str | None, str | None, str | None], str] = {}
-        self._refused: str | None = None
+        # Why connections are not visible.
+        self._hidden: str | None = None
+        self._denied: str | None = None
+        self._estimates: dict[tuple[str | None, str | None, str | None], str] = {}
 
-    def of(self, version: str | None, application: str | None, queue: str | None) -> str:
-        """Say whether work of this version and application on this queue will be taken.
+    def estimate(self, version: str | None, application: str | None, queue: str | None) -> str:
+        """Estimate whether a live executor can run work of a version and application on a queue.
 
-        The answer begins with ``likely``, ``unlikely`` or ``unknown``. The transaction of the
-        session has failed where the role may not read this: ask last.
+        Call it last in a session: its transaction fails if the role may not read the evidence.
+
+        Returns
+        -------
+        str
+            ``likely``, ``unlikely`` or ``unknown``, a colon, and the evidence.
         """
-        asked = (version, application, queue)
-        if asked not in self._told:
-            if not self._read_already:
+        key = (version, application, queue)
+        if key not in self._estimates:
+            if not self._loaded:
                 try:
-                    self._read()
+                    self._load()
                 except (
                     psycopg.errors.InsufficientPrivilege,
                     psycopg.errors.InFailedSqlTransaction,
                 ) as error:
-                    self._refused = str(error).splitlines()[0]
-            if self._refused is not None:
-                return f"unknown: this role may not read what executors do ({self._refused})"
-            word, evidence = self._evaluate(version, application)
+                    self._denied = str(error).splitlines()[0]
+            if self._denied is not None:
+                return f"unknown: this role may not read executor activity ({self._denied})"
+            versions = {version} if version else self._latest(application)
+            target = _Target(version, application, frozenset(versions))
+            likelihood, evidence = self._evaluate(target)
             limits, registered = self._limits(queue)
-            if word == "likely" and not registered:
-                word = "unknown"
-            self._told[asked] = f"{word}: {evidence}{limits}"
-        return self._told[asked]
+            if likelihood == "likely" and not registered:
+                likelihood = "unknown"
+            self._estimates[key] = f"{likelihood}: {evidence}{limits}"
+        return self._estimates[key]
 
-    # Weighing
+    # Evaluating
 
-    def _evaluate(self, version: str | None, application: str | None) -> tuple[str, str]:
-        wanted = {version} if version else self._latest(application)
-        what = f"version {' or '.join(sorted(wanted))}" if wanted else "any version"
-        if version is None and wanted:
-            what += " (the latest)"
-        mine = [
-            row
-            for row in self._seen
-            if (not wanted or row["version"] in wanted)
-            and (application is None or row["application"] in (None, application))
+    def _evaluate(self, target: _Target) -> _Estimate:
+        label = target.label
+        own = [
+            activity
+            for activity in self._activities
+            if (not target.versions or activity.version in target.versions)
+            and target.has_application(activity.application)
         ]
-        last = max(mine, key=lambda row: row["last"], default=None)
-        age = None if last is None else max(0.0, (self._now - last["last"]) / 1000)
-        did = (
-            f"no recent work of {what} is recorded"
+        last = max(own, key=lambda activity: activity.last, default=None)
+        age = None if last is None else max(0.0, (self._now - last.last) / 1000)
+        history = (
+            f"{label} has no recent activity"
             if last is None or age is None
-            else f"{what} last did something {duration(age, approximate=True)} ago "
-            f"(executor {last['executor']})"
+            else f"{label} was last active {duration(age, approximate=True)} ago "
+            f"(executor {last.executor})"
         )
         recent = age is not None and age <= RECENT_SECONDS
-        found = self._connections(wanted, application)
-        if last is not None and not self._may_be_open(last, found):
+        connections = self._classify_connections(target)
+        if last is not None and not self._may_be_open(last, connections):
             recent = False
-        launched = self._launched(wanted, found)
+        launched = self._launched(target, connections)
         if launched is False:
-            # What is open now was opened when other versions were deployed.
+            # The processes that are alive started when other versions were deployed.
             recent = False
-        opened = found.words()
-        candidates = found.own + found.dbos + found.maybe
-        if not candidates:
-            against = self._nobody(found)
-            if against is not None:
-                return "unlikely", f"{against}; {did}"
-        if candidates and found.silent is not None and found.silent > SILENT_SECONDS:
-            word = "unlikely" if found.silent > DEAD_SECONDS else "unknown"
-            quiet = f"none has sent a statement for {duration(found.silent, approximate=True)}"
-            return word, f"{did}; {opened}, but {quiet} (a live executor does about every second)"
+        opened = connections.describe()
+        if not connections.candidates:
+            absent = self._absent(connections)
+            if absent is not None:
+                return _Estimate("unlikely", f"{absent}; {history}")
+        elif connections.silent is not None and connections.silent > SILENT_SECONDS:
+            return _Estimate(
+                "unlikely" if connections.silent > DEAD_SECONDS else "unknown",
+                f"{history}; {opened}, but none has sent a statement for "
+                f"{duration(connections.silent, approximate=True)} "
+                "(a live executor sends one about every second)",
+            )
         if recent:
-            hidden = self._hidden(found)
-            if not candidates and hidden:
-                return "unknown", f"{did}, but {hidden}"
-            return "likely", did + (f", and {opened}" if candidates else "")
-        if found.own or (not wanted and found.dbos):
-            return "likely", f"{opened}; {did}"
-        known = [row for row in self._versions if row["version"] in wanted]
-        if wanted and self._versions and not known and last is None:
-            names = [str(row["version"]) for row in self._versions[::-1]]
-            shown = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
-            return "unlikely", (f"no executor has registered {what}; registered are {shown}")
-        registered = max((row["created"] for row in known if row["created"]), default=None)
-        fresh = None if registered is None else max(0.0, (self._now - registered) / 1000)
-        if fresh is not None:
-            did = f"{what} was registered {duration(fresh, approximate=True)} ago; {did}"
-        if launched and found.dbos:
-            return "likely", f"{did}; {opened}, and one began when that version was registered"
-        if found.dbos:
-            word, more = self._unattributed(wanted, application, found, fresh, mine)
-            if launched is False and word == "likely" and version:
-                word, more = "unknown", f"{more}, which began when other versions were registered"
-            return word, f"{did}; {more}"
-        if fresh is not None and fresh <= RECENT_SECONDS:
-            hidden = self._hidden(found)
-            if not candidates and hidden:
-                return "unknown", f"{did}; {hidden}"
-            return "likely", did + (f"; {opened}" if opened else "")
-        why = opened if candidates else self._unseen or self._hidden(found)
-        return "unknown", did + (f"; {why}" if why else "")
+            invisible = self._invisible(connections)
+            if not connections.candidates and invisible:
+                return _Estimate("unknown", f"{history}, but {invisible}")
+            return _Estimate(
+                "likely", history + (f", and {opened}" if connections.candidates else "")
+            )
+        if connections.own or (not target.versions and connections.dbos):
+            return _Estimate("likely", f"{opened}; {history}")
+        known = [version for version in self._versions if version.name in target.versions]
+        if target.versions and self._versions and not known and last is None:
+            names = [version.name for version in self._versions[::-1]]
+            registered = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+            return _Estimate(
+                "unlikely", f"no executor has registered {label} (registered: {registered})"
+            )
+        return self._evaluate_registration(
+            target, connections, known, own, history, launched=launched
+        )
 
-    def _nobody(self, found: _Connections) -> str | None:
-        """Say that no process can be there, where that is known."""
-        if self._unseen is not None:
+    def _evaluate_registration(
+        self,
+        target: _Target,
+        connections: _Connections,
+        known: Sequence[_Version],
+        own: Sequence[_Activity],
+        history: str,
+        *,
+        launched: bool | None,
+    ) -> _Estimate:
+        """Evaluate the registration of a version that has no recent activity."""
+        created = max((version.created for version in known if version.created), default=None)
+        age = None if created is None else max(0.0, (self._now - created) / 1000)
+        if age is not None:
+            history = (
+                f"{target.label} was registered {duration(age, approximate=True)} ago; {history}"
+            )
+        opened = connections.describe()
+        if launched and connections.dbos:
+            return _Estimate(
+                "likely",
+                f"{history}; {opened}, and one process started when that version was registered",
+            )
+        if connections.dbos:
+            likelihood, evidence = self._evaluate_unknown_version(target, connections, created, own)
+            if launched is False and likelihood == "likely" and target.version:
+                likelihood = "unknown"
+                evidence += ", but their processes started when other versions were registered"
+            return _Estimate(likelihood, f"{history}; {evidence}")
+        if age is not None and age <= RECENT_SECONDS:
+            invisible = self._invisible(connections)
+            if not connections.candidates and invisible:
+                return _Estimate("unknown", f"{history}; {invisible}")
+            return _Estimate("likely", history + (f"; {opened}" if opened else ""))
+        reason = opened if connections.candidates else self._hidden or self._invisible(connections)
+        return _Estimate("unknown", history + (f"; {reason}" if reason else ""))
+
+    def _absent(self, connections: _Connections) -> str | None:
+        """Return the evidence that no executor is alive; ``None`` if there is none."""
+        if self._hidden is not None:
             return None
-        if found.writers is not None:
-            if found.writers.complete and not found.writers.here:
+        if connections.writers is not None:
+            if connections.writers.complete and not connections.writers.here:
                 return "no other process on this machine has the file open for writing"
             return None
-        if found.foreign:
-            return found.words()
-        return "no DBOS process is connected to the database now"
+        return connections.describe() or "no DBOS process is connected to the database"
 
     @staticmethod
-    def _hidden(found: _Connections) -> str | None:
-        """Say that nobody was seen, where some cannot be."""
-        if found.writers is not None and not found.writers.here:
-            return "no process that can be seen from here has the file open for writing"
+    def _invisible(connections: _Connections) -> str | None:
+        """Return that no process is visible, where some may be invisible."""
+        if connections.writers is not None and not connections.writers.here:
+            return "no visible process has the file open for writing"
         return None
 
-    def _unattributed(
+    def _evaluate_unknown_version(
         self,
-        wanted: Collection[str | None],
-        application: str | None,
-        found: _Connections,
-        fresh: float | None,
-        mine: Sequence[dict[str, Any]],
-    ) -> tuple[str, str]:
-        """Weigh whether executors of unknown version are of the one that is wanted."""
-        opened = found.words()
+        target: _Target,
+        connections: _Connections,
+        created: int | None,
+        own: Sequence[_Activity],
+    ) -> _Estimate:
+        """Estimate whether executors of an unknown version are of a wanted one."""
+        opened = connections.describe()
         since = self._now - RECENT_SECONDS * 1000
-        others = [row for row in self._seen if row["version"] not in wanted]
-        rivals = [
-            row["created"]
-            for row in self._versions
-            if row["version"] not in wanted
-            and row["created"]
-            and (application is None or row["application"] in (None, application))
+        others = [
+            activity for activity in self._activities if activity.version not in target.versions
         ]
-        registered = None if fresh is None else self._now - int(fresh * 1000)
-        newest = registered is not None and registered >= max(rivals, default=0)
-        busy = [row for row in others if row["last"] >= since and self._may_be_open(row, found)]
-        if busy:
-            names = ", ".join(sorted({str(row["version"]) for row in busy}))
-            said = f"{opened}; version {names} is at work"
-            # Who did nothing since the newest process began may have been replaced by it.
-            newest_start = max(found.starts, default=0)
-            at_work = {
-                (row["executor"], row["version"]) for row in busy if row["last"] >= newest_start
+        other_versions = [
+            version.created
+            for version in self._versions
+            if version.name not in target.versions
+            and version.created
+            and target.has_application(version.application)
+        ]
+        # No registration lies in the future, even if this clock is behind.
+        created = None if created is None else min(created, self._now)
+        active = [
+            activity
+            for activity in others
+            if activity.last >= since and self._may_be_open(activity, connections)
+        ]
+        if active:
+            names = ", ".join(sorted({str(activity.version) for activity in active}))
+            evidence = f"{opened}; version {names} is active"
+            # The newest process may have replaced those without activity since its start.
+            newest_start = max(connections.starts, default=0)
+            executors = {
+                (activity.executor, activity.version)
+                for activity in active
+                if activity.last >= newest_start
             }
-            if found.listening is not None and found.listening <= len(at_work):
-                return "unlikely", f"{said}, and no other DBOS process is connected"
-            deployed = newest and fresh is not None and fresh <= DEPLOYED_SECONDS
-            return ("likely" if deployed else "unknown"), said
-        # What happened last: was the version registered or active after all others?
-        ours = [row["last"] for row in mine] + ([registered] if registered else [])
-        theirs = [row["last"] for row in others] + rivals
-        return ("likely" if max(ours, default=-1) >= max(theirs, default=0) else "unknown"), opened
+            if connections.listening is not None and connections.listening <= len(executors):
+                return _Estimate("unlikely", f"{evidence}, and no other DBOS process is connected")
+            newest = created is not None and created >= max(other_versions, default=0)
+            deployed = created is not None and self._now - created <= DEPLOYED_SECONDS * 1000
+            return _Estimate("likely" if newest and deployed else "unknown", evidence)
+        # The version that was registered or active last is likely to be connected.
+        last = max([activity.last for activity in own] + ([created] if created else []), default=-1)
+        other_last = max([activity.last for activity in others] + other_versions, default=0)
+        return _Estimate("likely" if last >= other_last else "unknown", opened)
 
     @staticmethod
-    def _may_be_open(row: dict[str, Any], found: _Connections) -> bool:
-        """Whether what is open may be the executor's: who did something was connected then."""
-        # SQLite may round what was done down to the second.
-        rounded = 999 if found.writers is not None and row["last"] % 1000 == 0 else 0
-        return found.began is None or bool(found.began <= row["last"] + rounded)
+    def _may_be_open(activity: _Activity, connections: _Connections) -> bool:
+        """Return whether the executor may be among what is open: it was connected when active."""
+        # SQLite may round the time of an activity down to the second.
+        rounding = 999 if connections.writers is not None and activity.last % 1000 == 0 else 0
+        return connections.opened is None or connections.opened <= activity.last + rounding
 
-    def _launched(self, wanted: Collection[str | None], found: _Connections) -> bool | None:
-        """Whether a process began when a version that is wanted was registered.
+    def _launched(self, target: _Target, connections: _Connections) -> bool | None:
+        """Return whether a process started when a wanted version was registered.
 
-        ``False``: each began when another was. ``None``: it is not known of all.
+        ``False``: each started when another version was registered. ``None``: unknown.
         """
-        if not found.starts or len(found.starts) != found.listening:
+        if not connections.starts or len(connections.starts) != connections.listening:
             return None
-        each = [self._launched_with(start) for start in found.starts]
-        if any(version in wanted for version in each if version is not None):
+        versions = [self._registered_at(start) for start in connections.starts]
+        if any(version in target.versions for version in versions):
             return True
-        return None if None in each else False
+        return None if None in versions else False
 
-    def _launched_with(self, start: int) -> str | None:
-        """Return the version whose registration a process may have made when it began."""
+    def _registered_at(self, start: int) -> str | None:
+        """Return the version that a process may have registered when it started."""
         sqlite = self._writers is not None
-        least, most = (-ROUNDED_SECONDS, LAUNCH_SECONDS) if sqlite else (-SKEW_SECONDS, 1)
-        found = []
-        for row in self._versions:
-            later = ((row["created"] or 0) - start) / 1000
-            if least <= later <= most:
-                # A process starts before it registers its version; where that was rounded down to
-                # the second, it may seem to be after, and the next version's is farther off.
-                found.append((later >= 0, abs(later), str(row["version"])))
-        return min(found if sqlite else [each[1:] for each in found], default=(None,))[-1]
+        earliest, latest = (-ROUNDING_SECONDS, LAUNCH_SECONDS) if sqlite else (-LISTEN_SECONDS, 1)
+        matches: list[tuple[bool, float, str]] = []
+        for version in self._versions:
+            delay = ((version.created or 0) - start) / 1000
+            if earliest <= delay <= latest:
+                # A process starts before it registers its version. On SQLite a rounded time may
+                # come before the start, but the next version's is then farther off.
+                matches.append((sqlite and delay >= 0, abs(delay), version.name))
+        return min(matches)[2] if matches else None
 
     def _latest(self, application: str | None) -> set[str]:
-        """Return the versions whose executors take work without a version.
+        """Return the versions whose executors run work without a version.
 
-        That is the latest of an application, its own or unclaimed. Work that no application owns
-        is taken by executors of each one's latest.
+        That is the latest version of the application, or one without an application. Executors of
+        every application's latest version run work without an application.
         """
-        owners = {row["application"] for row in self._versions}
-        wanted = {application} if application is not None else owners
-        found: set[str] = set()
-        for owner in wanted:
-            visible = [row for row in self._versions if row["application"] in (None, owner)]
+        owners = {version.application for version in self._versions}
+        latest: set[str] = set()
+        for owner in {application} if application is not None else owners:
+            visible = [
+                version for version in self._versions if version.application in (None, owner)
+            ]
             if visible:
-                found.add(max(visible, key=lambda row: row["moment"] or 0)["version"])
-        return found
+                latest.add(max(visible, key=lambda version: version.timestamp or 0).name)
+        return latest
 
-    def _connections(self, wanted: Collection[str | None], application: str | None) -> _Connections:
-        found = _Connections(writers=self._writers)
+    def _classify_connections(self, target: _Target) -> _Connections:
+        connections = _Connections(writers=self._writers)
         if self._writers is not None:
-            found.dbos = len(self._writers.others)
-            found.maybe = int(self._writers.here)
-            found.listening = found.dbos + found.maybe
-            found.starts = self._writers.started_ms
-            found.began = min(found.starts, default=None)
-            return found
-        if self._unseen is not None:
-            return found
-        applications = {row["application"] for row in (*self._versions, *self._seen)} - {None}
-        registered = {str(row["version"]) for row in self._versions}
-        statements: dict[str, list[int | None]] = {"dbos": [], "maybe": []}
-        begun: list[int | None] = []
-        starts: list[int] = []
-        listening, hidden = 0, False
-        for group in self._open:
-            name, count, works = group["name"] or "", group["count"], group["works"]
-            kind = "dbos"
+            connections.dbos = len(self._writers.others)
+            connections.possible = int(self._writers.here)
+            connections.listening = connections.dbos + connections.possible
+            connections.starts = self._writers.started_ms
+            connections.opened = min(connections.starts, default=None)
+            return connections
+        if self._hidden is not None:
+            return connections
+        applications = {version.application for version in self._versions}
+        applications |= {activity.application for activity in self._activities}
+        applications -= {None}
+        registered = {version.name for version in self._versions}
+        dbos: list[_ConnectionGroup] = []
+        possible: list[_ConnectionGroup] = []
+        for group in self._groups:
+            name = group.name
             if name == _CLIENT or name.startswith(_TOOLS):
                 continue
             if name.startswith(_TYPESCRIPT):
-                theirs = _version(name, {str(one) for one in wanted}, registered)
-                if theirs in wanted:
-                    found.own += count
-                elif theirs:
-                    label = f"version {theirs}"
-                    found.foreign[label] = found.foreign.get(label, 0) + count
+                version = _version(name, target.versions, registered)
+                if version in target.versions:
+                    connections.own += group.count
+                elif version:
+                    connections.add_other(f"version {version}", group.count)
                     continue
                 else:
-                    found.dbos += count
-            elif name == _PYTHON or works or name in applications:
-                # Go's connections have the name of their application.
-                if application is not None and name in applications - {application}:
-                    label = f"application {name}"
-                    found.foreign[label] = found.foreign.get(label, 0) + count
+                    connections.dbos += group.count
+            elif name == _PYTHON or group.works or name in applications:
+                # The Go SDK names its connections after the application.
+                if not target.has_application(name) and name in applications:
+                    connections.add_other(f"application {name}", group.count)
                     continue
-                found.dbos += count
+                connections.dbos += group.count
             else:
-                kind = "maybe"
-                found.maybe += count
-                found.maybe_names.append(name)
-            listening += group["listens"]
-            hidden = hidden or group["last"] is None
-            statements[kind].append(group["last"])
-            begun.append(group["began"])
-            starts += group["starts"]
-        found.began = None if hidden else min((each for each in begun if each), default=None)
-        if listening and not hidden:
-            found.listening, found.starts = listening, tuple(starts)
-        last = statements["dbos"] or statements["maybe"]
-        if last and None not in last:
-            newest = max(moment for moment in last if moment is not None)
-            found.silent = max(0.0, (self._now - newest) / 1000)
-        return found
+                connections.possible += group.count
+                connections.possible_names.append(name)
+                possible.append(group)
+                continue
+            dbos.append(group)
+        groups = [*dbos, *possible]
+        # The role may not see the activity of some sessions.
+        visible = all(group.last is not None for group in groups)
+        if visible:
+            connections.opened = min(
+                (group.opened for group in groups if group.opened), default=None
+            )
+            listening = sum(group.listens for group in groups)
+            if listening:
+                connections.listening = listening
+                connections.starts = tuple(start for group in groups for start in group.starts)
+        statements = [group.last for group in dbos or possible]
+        known = [moment for moment in statements if moment is not None]
+        if known and len(known) == len(statements):
+            connections.silent = max(0.0, (self._now - max(known)) / 1000)
+        return connections
 
     def _limits(self, queue: str | None) -> tuple[str, bool]:
-        """Say how the queue is limited, and whether it is known at all."""
-        if queue in (None, INTERNAL_QUEUE) or not self._queries.catalog.has("queues", "name"):
+        """Return the queue's limits as the end of a sentence, and whether the queue is known."""
+        if queue is None or queue == INTERNAL_QUEUE:
             return "", True
-        found = self._queues.get(queue or "")
-        if found is None:
+        if not self._queries.catalog.has("queues", "name"):
+            return "", True
+        settings = self._queues.get(queue)
+        if settings is None:
             return f"; no queue {queue!r} is registered in the database", False
         parts = []
-        if found["concurrency"] is not None:
-            parts.append(f"runs {found['concurrency']} at a time")
-        if found["rate"] is not None:
-            parts.append(f"starts {found['rate']} per {_plain(found['period'])} s")
-        parts += [f"{found[word]} {word}" for word in ("running", "waiting") if found[word]]
+        if settings.concurrency is not None:
+            parts.append(f"runs {settings.concurrency} at a time")
+        if settings.rate is not None:
+            parts.append(f"starts {settings.rate} per {_number(settings.period)} s")
+        if settings.running:
+            parts.append(f"{settings.running} running")
+        if settings.waiting:
+            parts.append(f"{settings.waiting} waiting")
         return (f"; queue {queue!r}: {', '.join(parts)}" if parts else ""), True
 
     # Reading
 
-    def _read(self) -> None:
-        self._read_already = True
+    def _load(self) -> None:
+        self._loaded = True
         parts = [*self._activity(), *self._registered(), *self._queue_settings()]
         postgres = self._queries.catalog.dialect == "postgresql"
         if postgres:
             parts += self._connected()
         for row in self._session.rows(sa.union_all(*parts)):
-            self._take(row)
-        self._versions.sort(key=lambda row: row["moment"] or 0)
-        since = self._now - LOOKED_BACK_SECONDS * 1000
-        self._seen = [row for row in self._seen if row["last"] >= since]
+            self._add(row)
+        self._versions.sort(key=lambda version: version.timestamp or 0)
+        since = self._now - ACTIVITY_SECONDS * 1000
+        self._activities = [activity for activity in self._activities if activity.last >= since]
         if not postgres and self._location is not None and self._location.path is not None:
             self._writers = find_writers(self._location.path)
         if not postgres and self._writers is None:
-            self._unseen = "which processes have the file open cannot be seen here"
+            self._hidden = "this system does not show which processes have the file open"
 
-    def _take(self, row: dict[str, Any]) -> None:
-        kind, a, b, c, d = (row[name] for name in ("kind", *_TEXTS))
-        m, n, o, p, q = (row[name] for name in _NUMBERS)
-        if kind == "seen" and isinstance(m, int):
-            self._seen.append({"executor": a, "version": b, "application": c, "last": m})
+    def _add(self, row: dict[str, Any]) -> None:
+        kind, s1, s2, s3, s4 = (row[name] for name in ("kind", *_STRINGS))
+        i1, i2, i3, i4, i5 = (row[name] for name in _INTEGERS)
+        if kind == "activity" and isinstance(i1, int):
+            self._activities.append(_Activity(s1, s2, s3, i1))
         elif kind == "version":
-            self._versions.append({"version": a, "application": b, "created": m, "moment": n})
+            self._versions.append(_Version(str(s1), s2, i1, i2))
         elif kind == "queue":
-            settings = {"concurrency": b, "rate": c, "period": d}
-            self._queues[a] = {**self._queues.get(a, {"running": 0, "waiting": 0}), **settings}
-        elif kind == "depth" and a in self._queues:
-            self._queues[a]["waiting" if b == "ENQUEUED" else "running"] += n
+            self._queues[s1] = _Queue(s2, s3, s4)
+        elif kind == "depth" and s1 in self._queues:
+            queue = self._queues[s1]
+            if s2 == "ENQUEUED":
+                queue.waiting += i1
+            else:
+                queue.running += i1
         elif kind == "server":
-            self._now = m
-            if n:
-                self._unseen = "on a standby it cannot be seen who is connected to the primary"
-            elif any(word in (a or "") for word in _DISTRIBUTED):
-                self._unseen = "who is connected to the database's other nodes cannot be seen"
-            elif self._pooled(o):
-                self._unseen = (
-                    "who is connected cannot be told, because this connection goes through a "
-                    "connection pooler"
-                )
-        elif kind == "open":
-            group = {"name": a, "count": n, "last": m, "works": o + p, "listens": p, "began": q}
-            group["starts"] = [int(start) for start in (b or "").split()]
-            self._open.append(group)
+            self._now = i1
+            self._hidden = self._why_hidden(s1 or "", standby=bool(i2), process=i3)
+        elif kind == "connections":
+            starts = tuple(int(start) for start in (s2 or "").split())
+            self._groups.append(_ConnectionGroup(s1 or "", i2, i1, i3 + i4, i4, i5, starts))
 
-    def _pooled(self, process: int) -> bool:
-        """Whether a pooler gave another process's ID than that which answers."""
-        session = self._session
-        return isinstance(session, PostgresSession) and session.process not in (None, process)
+    def _why_hidden(self, server: str, *, standby: bool, process: int) -> str | None:
+        """Return why the executors' connections are not visible; ``None`` if they are."""
+        if standby:
+            return "a standby does not show who is connected to the primary"
+        if any(name in server for name in _DISTRIBUTED):
+            return "connections to the other nodes of the database are not visible"
+        # A pooler reports another process ID than that of the server's process.
+        if isinstance(self._session, PostgresSession) and self._session.process not in (
+            None,
+            process,
+        ):
+            return (
+                "connections are not visible, because this connection goes through a connection "
+                "pooler"
+            )
+        return None
 
-    def _part(self, kind: str, source: Any = None, **values: Any) -> sa.Select[Any]:
+    def _part(
+        self, kind: str, source: sa.FromClause | None = None, **values: sa.ColumnElement[Any]
+    ) -> sa.Select[Any]:
         """Return one part of the statement, in the columns that all parts share."""
-        columns: list[Any] = [sa.cast(sa.literal(kind), sa.Text()).label("kind")]
-        types: tuple[tuple[tuple[str, ...], Any], ...]
-        types = ((_TEXTS, sa.Text()), (_NUMBERS, sa.BigInteger()))
-        columns += [
-            sa.cast(values.get(name, sa.null()), type_).label(name)
-            for names, type_ in types
-            for name in names
-        ]
-        statement = sa.select(*columns)
+        types: tuple[tuple[tuple[str, ...], sa.types.TypeEngine[Any]], ...] = (
+            (_STRINGS, sa.Text()),
+            (_INTEGERS, sa.BigInteger()),
+        )
+        statement = sa.select(
+            sa.cast(sa.literal(kind), sa.Text()).label("kind"),
+            *(
+                sa.cast(values.get(name, sa.null()), type_).label(name)
+                for names, type_ in types
+                for name in names
+            ),
+        )
         return statement if source is None else statement.select_from(source)
 
     def _activity(self) -> list[sa.Select[Any]]:
-        """Find the last deeds of each executor within a day, each by an index of DBOS's."""
+        """Select the last activity of each executor within a day, by indexes of DBOS's."""
         table, column = self._queries.workflows, self._queries.column
-        recent = self._now - LOOKED_BACK_SECONDS * 1000
-        who = (
+        since = self._now - ACTIVITY_SECONDS * 1000
+        executor = (
             column(table, "executor_id").label("executor"),
             column(table, "application_version").label("version"),
             column(table, "application_name").label("application"),
         )
-        ended, began = column(table, "completed_at"), column(table, "started_at_epoch_ms")
-        by_end, created = ended, table.c.created_at
-        over: Any = table.c.status.in_(("SUCCESS", "ERROR"))
-        if isinstance(ended, sa.sql.elements.Null):
-            # Before dbos 2.31; it has no index, so those are looked at that were created lately.
-            ended, by_end, over = table.c.updated_at, created, sa.and_(over, created >= recent)
-        # What executors did: not what was enqueued or cancelled from outside. And what the newest
-        # of many are found by.
-        deeds: list[tuple[Any, sa.FromClause, Any, Any]] = [
-            (ended, table, over, by_end),
-            (began, table, sa.true(), began),
+        completed, started = column(table, "completed_at"), column(table, "started_at_epoch_ms")
+        created = table.c.created_at
+        completed_order = completed
+        ended: sa.ColumnElement[bool] = table.c.status.in_(("SUCCESS", "ERROR"))
+        if isinstance(completed, sa.Null):
+            # Before dbos 2.31. updated_at has no index, so only recently created rows are read.
+            completed, completed_order = table.c.updated_at, created
+            ended = sa.and_(ended, created >= since)
+        # Each with a time, a source, a condition, and the order in which the newest rows are read.
+        # Executors did these; clients enqueue and cancel from outside.
+        kinds: list[tuple[_Column, sa.FromClause, sa.ColumnElement[bool], _Column | None]] = [
+            (completed, table, ended, completed_order),
+            (started, table, sa.true(), started),
             (created, table, table.c.status == "PENDING", None),
         ]
         steps = self._queries.steps
         if "completed_at_epoch_ms" in steps.c:
             joined = table.join(steps, steps.c.workflow_uuid == table.c.workflow_uuid)
             running = table.c.status == "PENDING"
-            deeds.append((steps.c.completed_at_epoch_ms, joined, running, None))
-        found = []
-        for moment, source, condition, newest in deeds:
-            if isinstance(moment, sa.sql.elements.Null):
+            kinds.append((steps.c.completed_at_epoch_ms, joined, running, None))
+        parts = []
+        for time, source, condition, order in kinds:
+            if isinstance(time, sa.Null):
                 continue
             rows = (
-                sa.select(*who, moment.label("moment"))
+                sa.select(*executor, time.label("time"))
                 .select_from(source)
-                .where(who[0].is_not(None), moment >= recent, condition)
+                .where(executor[0].is_not(None), time >= since, condition)
             )
-            if newest is not None:
-                rows = rows.order_by(newest.desc()).limit(MOST_ROWS)
-            deed = rows.subquery()
-            last = sa.func.max(deed.c.moment)
+            if order is not None:
+                rows = rows.order_by(order.desc()).limit(MAX_ROWS)
+            activity = rows.subquery()
+            key = (activity.c.executor, activity.c.version, activity.c.application)
             part = self._part(
-                "seen", deed, a=deed.c.executor, b=deed.c.version, c=deed.c.application, m=last
+                "activity",
+                activity,
+                s1=key[0],
+                s2=key[1],
+                s3=key[2],
+                i1=sa.func.max(activity.c.time),
             )
-            found.append(part.group_by(deed.c.executor, deed.c.version, deed.c.application))
-        return found
+            parts.append(part.group_by(*key))
+        return parts
 
     def _registered(self) -> list[sa.Select[Any]]:
         table, column = self._queries.catalog.table("application_versions"), self._queries.column
@@ -532,15 +709,15 @@ class ExecutorAvailability:
             self._part(
                 "version",
                 table,
-                a=table.c.version_name,
-                b=column(table, "application_name"),
-                m=column(table, "created_at"),
-                n=table.c.version_timestamp,
+                s1=table.c.version_name,
+                s2=column(table, "application_name"),
+                i1=column(table, "created_at"),
+                i2=table.c.version_timestamp,
             )
         ]
 
     def _connected(self) -> list[sa.Select[Any]]:
-        """Group the connections of others to this database that may write to DBOS's tables."""
+        """Group other sessions of this database whose role may write to DBOS's tables."""
         names = (
             "application_name",
             "datname",
@@ -557,7 +734,7 @@ class ExecutorAvailability:
         )
         now = sa.func.clock_timestamp()
         state, query, kind = activity.c.state, activity.c.query, activity.c.backend_type
-        moment = sa.case((state == "active", now), else_=activity.c.state_change)
+        last_statement = sa.case((state == "active", now), else_=activity.c.state_change)
         listens = query.op("~*", is_comparison=True)(_LISTENS)
         works = query.op("~*", is_comparison=True)(_WORKS)
         start = sa.cast(_milliseconds(activity.c.backend_start), sa.BigInteger())
@@ -565,25 +742,25 @@ class ExecutorAvailability:
         table = f'"{schema}"."workflow_status"'
         server = self._part(
             "server",
-            a=sa.func.version(),
-            m=_milliseconds(now),
-            n=sa.case((sa.func.pg_is_in_recovery(), 1), else_=0),
-            o=sa.func.pg_backend_pid(),
+            s1=sa.func.version(),
+            i1=_milliseconds(now),
+            i2=sa.case((sa.func.pg_is_in_recovery(), 1), else_=0),
+            i3=sa.func.pg_backend_pid(),
         )
         others = self._part(
-            "open",
+            "connections",
             activity,
-            a=activity.c.application_name,
-            b=sa.func.string_agg(sa.cast(start, sa.Text()), " ").filter(listens),
-            m=_milliseconds(sa.func.max(moment)),
-            n=sa.func.count(),
-            o=sa.func.count().filter(works),
-            p=sa.func.count().filter(listens),
-            q=sa.func.min(start),
+            s1=activity.c.application_name,
+            s2=sa.func.string_agg(sa.cast(start, sa.Text()), " ").filter(listens),
+            i1=_milliseconds(sa.func.max(last_statement)),
+            i2=sa.func.count(),
+            i3=sa.func.count().filter(works),
+            i4=sa.func.count().filter(listens),
+            i5=sa.func.min(start),
         ).where(
             activity.c.datname == sa.func.current_database(),
             activity.c.pid != sa.func.pg_backend_pid(),
-            # Missing where this role may not see it.
+            # NULL if this role may not see the session.
             sa.func.coalesce(kind, "client backend") == "client backend",
             sa.func.has_any_column_privilege(activity.c.usesysid, table, "UPDATE"),
         )
@@ -596,36 +773,36 @@ class ExecutorAvailability:
         settings = self._part(
             "queue",
             table,
-            a=table.c.name,
-            b=column(table, "concurrency"),
-            c=column(table, "rate_limit_max"),
-            d=column(table, "rate_limit_period_sec"),
+            s1=table.c.name,
+            s2=column(table, "concurrency"),
+            s3=column(table, "rate_limit_max"),
+            s4=column(table, "rate_limit_period_sec"),
         )
-        flows = self._queries.workflows
-        name = column(flows, "queue_name")
+        workflows = self._queries.workflows
+        name = column(workflows, "queue_name")
         depths = (
             sa.select(
-                name.label("name"), flows.c.status.label("status"), sa.func.count().label("n")
+                name.label("name"), workflows.c.status.label("status"), sa.func.count().label("n")
             )
             .where(name.is_not(None), *self._queries.where({"status": ["ENQUEUED", "PENDING"]}))
             .group_by(sa.literal_column("1"), sa.literal_column("2"))
             .subquery()
         )
-        # The settings stand first, because the depths are added to them.
+        # The settings come first, because the depths are added to them.
         return [
             settings,
-            self._part("depth", depths, a=depths.c.name, b=depths.c.status, n=depths.c.n),
+            self._part("depth", depths, s1=depths.c.name, s2=depths.c.status, i1=depths.c.n),
         ]
 
 
-def _milliseconds(moment: Any) -> sa.ColumnElement[Any]:
-    return sa.func.floor(sa.extract("epoch", moment) * 1000)
+def _milliseconds(time: _Column) -> _Column:
+    return sa.func.floor(sa.extract("epoch", time) * 1000)
 
 
 def _version(name: str, wanted: Collection[str], registered: Collection[str]) -> str | None:
-    """Return the version that the TypeScript SDK put into a connection's name, if it did.
+    """Return the version in the name of a connection of the TypeScript SDK; ``None`` if unknown.
 
-    The name is ``dbos_transact_EXECUTOR_VERSION``, and Postgres keeps 63 bytes of it.
+    The name is ``dbos_transact_EXECUTOR_VERSION``, and Postgres truncates it to 63 bytes.
 
     Examples
     --------
@@ -635,33 +812,20 @@ def _version(name: str, wanted: Collection[str], registered: Collection[str]) ->
     True
     """
     rest = name.removeprefix(_TYPESCRIPT)
-    cut = len(name.encode()) >= _LONGEST_NAME
+    truncated = len(name.encode()) >= _MAX_NAME_BYTES
     for version in (*wanted, *sorted(registered)):
         if rest.endswith(f"_{version}"):
             return version
         parts = rest.split("_")
-        ends = ("_".join(parts[place:]) for place in range(1, len(parts)))
-        if cut and any(end and version.startswith(end) for end in ends):
+        ends = ("_".join(parts[index:]) for index in range(1, len(parts)))
+        if truncated and any(end and version.startswith(end) for end in ends):
             return version
-    return None if cut else rest.rpartition("_")[2] or None
+    return None if truncated else rest.rpartition("_")[2] or None
 
 
-def _count(number: int, noun: str) -> str:
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"
-
-
-def _is(number: int) -> str:
-    return "is" if number == 1 else "are"
-
-
-def _has(number: int) -> str:
-    return "has" if number == 1 else "have"
-
-
-def _plain(text: Any) -> str:
-    """Write a number as a person does; SQLite keeps texts in columns of numbers, too."""
+def _number(value: str | None) -> str:
+    """Format a number without trailing zeros; SQLite may store any string in the column."""
     try:
-        return f"{float(text):g}"
-    except (TypeError, ValueError):
-        return str(text)
+        return "?" if value is None else f"{float(value):g}"
+    except ValueError:
+        return str(value)

@@ -2,118 +2,85 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING
 
-from dbos_notebook.control.display import Progress
+from dbos_notebook.control.display import progress_bar
 from dbos_notebook.control.transactions import Attempt
 from dbos_notebook.errors import DatabaseConnectionError, NotebookError
 
 if TYPE_CHECKING:
+    from dbos import DBOSClient
+
     from dbos_notebook.control.client_pool import ClientPool
+    from dbos_notebook.control.interrupts import InterruptCounter
+    from dbos_notebook.control.operations import PlanItem
 
-T = TypeVar("T")
-PATIENCE = 3
-"""So many interrupts end a call whatever it was about to tell."""
+POLL_SECONDS = 0.1
+"""How often a running call checks for Ctrl-C."""
+SLOW_SECONDS = 2.0
+"""A batch that runs longer than this is checked for locks, and again after as long."""
+INTERRUPT_GRACE_SECONDS, FAILURE_GRACE_SECONDS = 0.25, 2.0
+"""How long a stopped call waits for its running batches before it aborts them: after Ctrl-C or a
+lost connection, and after other failures."""
+ABORT_SECONDS, ABORT_FILE_SECONDS = 0.15, 0.5
+"""How long aborted batches may take to roll back. On Postgres a longer wait means that the server
+does not answer. A file has no network in between, but its disk may be slow."""
+MAX_TRIES = 20
+"""How often a batch is tried for which no connection is available."""
 
-
-class InterruptCounter:
-    """Counts Ctrl-C instead of raising it; the call looks at the count.
-
-    Only where Python's own handler is in place, and on the main thread, where signals come:
-    whoever has another handler keeps it.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._counting = False
-        self._raising = False
-
-    def _press(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
-        if self._raising or self.count >= PATIENCE:
-            signal.default_int_handler(number, frame)
-
-    def interruptible(self, call: Callable[[], T]) -> T | None:
-        """Call something that Ctrl-C ends at once, before anything was changed.
-
-        ``None``: it was pressed, and is counted.
-        """
-        if self.count:
-            return None
-        self._raising = True
-        try:
-            return call()
-        except KeyboardInterrupt:
-            self.count = self.count or 1
-            return None
-        finally:
-            self._raising = False
-
-    def __enter__(self) -> Self:
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
-            self._counting = True
-            signal.signal(signal.SIGINT, self._press)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._counting:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-INTERRUPTED_SECONDS, FAILED_SECONDS = 0.25, 2.0
-"""How long a broken-off call waits, after Ctrl-C and after a fault, before it gives calls up."""
-GIVEN_UP_SECONDS, GIVEN_UP_FILE_SECONDS = 0.15, 0.5
-"""How long calls that were given up may take to roll back: more, and nobody answers. A file has no
-network before it, and a disk that may be slow."""
-MOST_TRIES = 20
-"""How often a call is begun for which no connection is to be had."""
-TURN_SECONDS = 0.1
-LOOK_SECONDS = 2.0
-"""From when on, and how often, a call that has not returned is looked after."""
-
-
-Call = Callable[[Any, Sequence[Any]], dict[str, str] | None]
-LookAfter = Callable[[Sequence[Attempt]], None]
+Call = Callable[["DBOSClient", Sequence["PlanItem"]], dict[str, str] | None]
+"""Calls DBOS for some items; returns the IDs of new workflows where only DBOS chooses them."""
+WatchWaits = Callable[[Sequence[Attempt]], None]
+"""Sets ``waits_for`` of attempts that take long."""
 
 
 @dataclass
 class Batch:
-    """One call of DBOS, for one workflow or a batch, and how it went."""
+    """One call of DBOS, for one or several workflows, and its state.
 
-    items: Sequence[Any]
-    begun: bool = False
-    ended: bool = False
+    Attributes
+    ----------
+    new_ids
+        IDs that DBOS chose for new workflows, by the original's ID.
+    errors
+        Errors of single items by index, where the batch was repeated item by item.
+    """
+
+    items: Sequence[PlanItem]
+    started: bool = False
+    finished: bool = False
     error: BaseException | None = None
-    # The IDs that DBOS chose, by the item's.
-    made: dict[str, str] = field(default_factory=dict)
-    # In a batch that was taken apart, each one's own error.
+    new_ids: dict[str, str] = field(default_factory=dict)
     errors: dict[int, BaseException] = field(default_factory=dict)
     attempt: Attempt | None = None
 
     def state(self) -> tuple[object, ...]:
-        """Return how far it has come, to be compared."""
-        fates = [each.fate for each in self.attempt.transactions] if self.attempt else []
-        return self.begun, self.ended, self.error, fates
+        """Return the state of the call and of its transactions, for comparison."""
+        transactions = self.attempt.transactions if self.attempt else []
+        outcomes = [transaction.outcome for transaction in transactions]
+        return self.started, self.finished, self.error, outcomes
 
 
 class BatchRunner:
-    """Runs batches until they are done, one is fatal, or Ctrl-C comes."""
+    """Runs batches until all are finished, one fails fatally, or Ctrl-C is pressed.
+
+    Attributes
+    ----------
+    fatal
+        The error that stopped the call.
+    interrupted
+        Whether Ctrl-C stopped the call.
+    failed_late
+        Whether the fatal error came late, so that little time is left to read the outcome.
+    row_security
+        Whether row-level security applies, so that a visible row may still not be changed.
+    """
 
     def __init__(
         self,
@@ -122,9 +89,9 @@ class BatchRunner:
         interrupts: InterruptCounter,
         *,
         server: int = 0,
-        watch_waits: LookAfter | None = None,
+        watch_waits: WatchWaits | None = None,
     ) -> None:
-        self._door = pool
+        self._pool = pool
         self._interrupts = interrupts
         self._call = call
         self.server = server
@@ -133,127 +100,122 @@ class BatchRunner:
         self._stopped = False
         self.fatal: NotebookError | None = None
         self.interrupted = False
-        # Whether the fault came late, so that little time is left to find out what was done.
-        self.took_long = False
-        # Whether row-level security applies, so that a row which is seen may not be changed.
-        self.filtered = False
+        self.failed_late = False
+        self.row_security = False
 
     def run(self, batches: Sequence[Batch], title: str) -> None:
-        """Run them. Each unit then tells whether it began, ended, and with what error."""
+        """Run batches and update their states; ``title`` labels the progress bar."""
         waiting = list(reversed(batches))
-        under_way: set[Future[None]] = set()
-        total = sum(len(unit.items) for unit in batches)
-        with self._door.in_use():
+        running: set[Future[None]] = set()
+        total = sum(len(batch.items) for batch in batches)
+        with self._pool.keep_connections():
             try:
-                with Progress(title, total) as progress:
-                    while (
-                        (waiting or under_way) and not self._stopped and not self._interrupts.count
-                    ):
-                        while waiting and len(under_way) < 2 * self._door.width:
-                            unit = waiting.pop()
-                            under_way.add(self._door.submit(partial(self._work, unit)))
-                        # In turns, to look for Ctrl-C.
-                        wait(under_way, TURN_SECONDS, FIRST_COMPLETED)
-                        ended = {each for each in under_way if each.done()}
-                        under_way -= ended
-                        if any(each.cancelled() for each in ended):
+                with progress_bar(title, total) as bar:
+                    while (waiting or running) and not self._stopped and not self._interrupts.count:
+                        while waiting and len(running) < 2 * self._pool.max_calls:
+                            running.add(self._pool.submit(partial(self._work, waiting.pop())))
+                        # With a timeout, to check for Ctrl-C.
+                        wait(running, POLL_SECONDS, FIRST_COMPLETED)
+                        finished = {future for future in running if future.done()}
+                        running -= finished
+                        if any(future.cancelled() for future in finished):
                             # wait() never returns a future that shutdown() has cancelled.
-                            raise self._door.closed_error()
-                        progress.show(sum(len(unit.items) for unit in batches if unit.ended))
-                        self._look(batches)
+                            raise self._pool.closed_error()
+                        done = sum(len(batch.items) for batch in batches if batch.finished)
+                        bar.update(done - bar.n)
+                        self._check_slow(batches)
             except KeyboardInterrupt:
                 self.interrupted = True
             except NotebookError as error:
-                # The pool was closed by another thread.
+                # Another thread has closed the pool.
                 self.fatal = self.fatal or error
             self._drain(batches)
 
-    def _look(self, batches: Sequence[Batch]) -> None:
-        """Have somebody find out what calls wait for that take long: it may be a lock."""
-        if self._watch_waits is None or self._door.location.path:
+    def _check_slow(self, batches: Sequence[Batch]) -> None:
+        """Find out in the background what slow batches wait for: it may be a lock."""
+        if self._watch_waits is None or self._pool.location.path:
             return
-        limit = self._door.statement_timeout
-        pause = LOOK_SECONDS if limit is None else min(LOOK_SECONDS, limit / 2)
+        limit = self._pool.statement_timeout
+        interval = SLOW_SECONDS if limit is None else min(SLOW_SECONDS, limit / 2)
         now = time.monotonic()
-        late = [
-            unit.attempt
-            for unit in batches
-            if unit.attempt and not unit.ended and now - unit.attempt.looked_at > pause
+        slow = [
+            batch.attempt
+            for batch in batches
+            if batch.attempt and not batch.finished and now - batch.attempt.checked_at > interval
         ]
-        if late:
-            for attempt in late:
-                attempt.looked_at = now
-            threading.Thread(target=self._watch_waits, args=[late], daemon=True).start()
+        if slow:
+            for attempt in slow:
+                attempt.checked_at = now
+            threading.Thread(target=self._watch_waits, args=[slow], daemon=True).start()
 
-    def _work(self, unit: Batch) -> None:
+    def _work(self, batch: Batch) -> None:
         with self._lock:
             if self._stopped:
                 return
-            unit.attempt = Attempt(self._door.statement_timeout, self.server)
-            unit.begun = True
+            batch.attempt = attempt = Attempt(self._pool.statement_timeout, self.server)
+            batch.started = True
         try:
-            for left in reversed(range(MOST_TRIES)):
-                with self._door.attempting(unit.attempt):
-                    if not self._try(unit, last=left == 0):
+            for tries_left in reversed(range(MAX_TRIES)):
+                with self._pool.register(attempt):
+                    if not self._try(batch, attempt, last=tries_left == 0):
                         break
         finally:
-            unit.ended = True
+            batch.finished = True
 
-    def _try(self, unit: Batch, *, last: bool) -> bool:
-        """Call DBOS; return whether to call again, because no connection was to be had."""
+    def _try(self, batch: Batch, attempt: Attempt, *, last: bool) -> bool:
+        """Call DBOS; return whether to try again, because no connection was available."""
         from dbos import error as dbos_error
 
         try:
-            client = self._door.client()
-            if unit.attempt is not None:
-                # The first call loads DBOS, which is no fault of the database's.
-                unit.attempt.restart()
+            client = self._pool.client()
+            # The first call imports DBOS, which must not count against the database's time.
+            attempt.restart()
             try:
-                unit.made = self._call(client, unit.items) or {}
+                batch.new_ids = self._call(client, batch.items) or {}
             except dbos_error.DBOSNonExistentWorkflowError:
-                if len(unit.items) == 1:
+                if len(batch.items) == 1:
                     raise
-                # One of the batch has gone since it was read, and DBOS did none of them.
-                self._one_by_one(client, unit, dbos_error.DBOSNonExistentWorkflowError)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the receipt tells it
-            if not last and not self._stopped and self._door.make_do(error):
+                # One workflow was deleted since it was read, and DBOS changed none of the batch.
+                self._one_by_one(client, batch, dbos_error.DBOSNonExistentWorkflowError)
+        except Exception as error:  # noqa: BLE001 - the receipt reports it, whatever it is
+            if not last and not self._stopped and self._pool.reduce_calls(error):
                 return True
-            unit.error = error
-            fatal = self._door.fatal(error, unit.attempt)
+            batch.error = error
+            fatal = self._pool.fatal(error, attempt)
             if fatal is not None:
-                began = unit.attempt.began if unit.attempt else time.monotonic()
                 with self._lock:
                     self._stopped = True
                     self.fatal = self.fatal or fatal
-                    self.took_long = self.took_long or time.monotonic() - began > LOOK_SECONDS
+                    late = time.monotonic() - attempt.started > SLOW_SECONDS
+                    self.failed_late = self.failed_late or late
         return False
 
-    def _one_by_one(self, client: Any, unit: Batch, gone: type[Exception]) -> None:
-        for number, item in enumerate(unit.items):
+    def _one_by_one(self, client: DBOSClient, batch: Batch, not_found: type[Exception]) -> None:
+        for index, item in enumerate(batch.items):
             try:
                 self._call(client, [item])
-            except gone as error:
-                unit.errors[number] = error
+            except not_found as error:
+                batch.errors[index] = error
 
     def _drain(self, batches: Sequence[Batch]) -> None:
-        """Let nothing more begin, and wait a little for what has begun."""
+        """Start no more batches, and give running ones a moment before they are aborted."""
         with self._lock:
             self._stopped = True
         self.interrupted = self.interrupted or self._interrupts.count > 0
-        hasty = self.interrupted or isinstance(self.fatal, DatabaseConnectionError)
-        if self._wait(batches, INTERRUPTED_SECONDS if hasty else FAILED_SECONDS):
+        hurry = self.interrupted or isinstance(self.fatal, DatabaseConnectionError)
+        if self._wait(batches, INTERRUPT_GRACE_SECONDS if hurry else FAILURE_GRACE_SECONDS):
             return
-        for unit in batches:
-            if unit.attempt is not None and not unit.ended:
-                unit.attempt.give_up()
-        self._wait(batches, GIVEN_UP_FILE_SECONDS if self._door.location.path else GIVEN_UP_SECONDS)
+        for batch in batches:
+            if batch.attempt is not None and not batch.finished:
+                batch.attempt.abort()
+        self._wait(batches, ABORT_FILE_SECONDS if self._pool.location.path else ABORT_SECONDS)
 
     def _wait(self, batches: Sequence[Batch], seconds: float) -> bool:
-        """Wait for the batches that have begun; return whether all have ended."""
+        """Wait for the batches that have started; return whether all have finished."""
         deadline = time.monotonic() + seconds
-        while any(unit.begun and not unit.ended for unit in batches):
+        while any(batch.started and not batch.finished for batch in batches):
             try:
-                # Pressed again: whoever does not want to wait gets "unknown" for the rest.
+                # A second Ctrl-C ends the wait; the outcome of the rest is then "unknown".
                 if time.monotonic() > deadline or self._interrupts.count > 1:
                     return False
                 time.sleep(0.02)

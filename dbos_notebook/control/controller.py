@@ -1,4 +1,4 @@
-"""From an operation and IDs to a plan, and from a plan through DBOS to a receipt.
+"""Make a plan from an operation and IDs, and apply a plan through DBOS, which gives a receipt.
 
 The refusals that apply to every operation are here: a read-only client, a database that the
 installed dbos cannot control, a role that may not write, too many workflows without a confirmation.
@@ -10,7 +10,7 @@ import dataclasses
 import datetime as dt
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,30 +19,28 @@ import sqlalchemy as sa
 from dbos_notebook.control import records
 from dbos_notebook.control.audit import History
 from dbos_notebook.control.availability import ExecutorAvailability
-from dbos_notebook.control.batch_runner import Batch, BatchRunner, InterruptCounter
+from dbos_notebook.control.batch_runner import Batch, BatchRunner
 from dbos_notebook.control.client_pool import ClientPool
 from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
-from dbos_notebook.control.forks import Fork, StepOperation
+from dbos_notebook.control.interrupts import InterruptCounter
 from dbos_notebook.control.operations import (
-    Cancel,
-    Delete,
-    ItemKey,
-    Known,
+    ClearedQueue,
     Operation,
     PlanItem,
+    ReadContext,
+    Snapshot,
     distinct,
 )
-from dbos_notebook.control.permissions import Conditions, conditions
+from dbos_notebook.control.permissions import PermissionCheck, check_permissions
 from dbos_notebook.control.plan import Plan
-from dbos_notebook.control.receipt import Receipt, ReceiptLine, describe_outcome
-from dbos_notebook.control.schedules import DeleteSchedule
+from dbos_notebook.control.receipt import OutcomeAnalysis, Receipt, ReceiptLine
 from dbos_notebook.control.transactions import (
     Attempt,
     Transaction,
-    read_elsewhere,
+    read_other_server,
     read_waits,
-    settle,
+    update_outcomes,
 )
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import (
@@ -59,29 +57,29 @@ from dbos_notebook.errors import (
 )
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
+from dbos_notebook.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dbos_notebook.control.transactions import Elsewhere
+    from dbos_notebook.control.transactions import OtherServer
     from dbos_notebook.database.reader import Reader, Session
     from dbos_notebook.store import Store
 
-MANY = 20
-"""More than so many are changed without a plan only with ``confirm=True``."""
-READ_AGAIN_SECONDS, AFTER_SILENCE_SECONDS, AFTER_CTRL_C_SECONDS = 5.0, 2.0, 0.4
-"""How long a broken-off call tries to reach the database, to read what became of its workflows:
-after a fault, where the server had not answered, and after Ctrl-C."""
-READING_SECONDS = 10.0
-"""How long that reading may take once the database has answered."""
-OUT_OF_DOUBT_SECONDS = 3.0
-"""How long a COMMIT whose answer was lost is waited for."""
-
-
-DONE_BEFORE = {True: "this plan has done it", False: "this plan has done it, or may have"}
-
+MAX_UNCONFIRMED = 20
+"""Changing more workflows without a plan requires ``confirm=True``."""
+REREAD_SECONDS, REREAD_AFTER_SILENCE_SECONDS, REREAD_AFTER_CTRL_C_SECONDS = 5.0, 2.0, 0.4
+"""How long an incomplete call tries to reach the database to read the outcomes: after a fault,
+where the server had not answered, and after Ctrl-C."""
+READ_SECONDS = 10.0
+"""How long reading the outcomes may take once the database has answered."""
+IN_DOUBT_SECONDS = 3.0
+"""How long to wait for a COMMIT whose answer was lost."""
+OUTCOME_READS = 3
+"""How often the outcomes are read at most, while calls that were given up still end."""
 
 AnyOperation = TypeVar("AnyOperation", bound="Operation")
+T = TypeVar("T")
 
 
 class Controller:
@@ -95,73 +93,80 @@ class Controller:
         timeout: float | None = getattr(store.reader, "statement_timeout", None)
         self.pool = ClientPool(store.location, store.reader.schema, store.application_name, timeout)
         self.history = History(str(store.location))
-        # The queues of what was cancelled, with the moment, by workflow: DBOS erases them.
-        self._erased: dict[str, tuple[int | None, str | None]] = {}
+        # By workflow: DBOS clears the queues of cancelled workflows.
+        self._cleared_queues: dict[str, ClearedQueue] = {}
 
     # Planning
 
     @repeat_if_changed
     def plan(self, operation: Operation, ids: Sequence[str]) -> Plan:
-        """Read the workflows and say what the operation would do to each. Nothing is written."""
+        """Read the workflows and return what the operation would do. Nothing is written."""
         require_available(operation.action, list(operation.options()))
         with self.reader.session() as session:
-            known = self.read_snapshot(session, operation, ids, {})
-            availability = ExecutorAvailability(session, self.queries, self.reader.location)
-            items = distinct([operation.evaluate(key, known, None) for key in operation.keys(ids)])
-            items += [
-                dataclasses.replace(operation.evaluate(ItemKey(one), known, None), asked=False)
-                for one in known.children
-                if one in known.rows
-            ]
-            found = self.conditions(session, operation, items)
-            if operation.enqueues:
-                items = [self._with_availability(operation, item, availability) for item in items]
-        return Plan(operation, items, self.apply, problem=found.problem, notes=found.notes)
+            context = self.context(session)
+            children = operation.children(context, ids)
+            items = self.evaluate(context, operation, [*ids, *children], requested=ids)
+            # A child of another application is not listed to a client of one application.
+            items = [item for item in items if item.requested or item.verdict != "not_found"]
+            return self.make_plan(context, operation, items, self.apply)
 
-    def read_snapshot(
+    def context(self, session: Session) -> ReadContext:
+        """Return what operations read from in a session."""
+        return ReadContext(session, self.queries, dict(self._cleared_queues))
+
+    def evaluate(
         self,
-        session: Session,
+        context: ReadContext,
         operation: Operation,
         ids: Sequence[str],
-        before: Mapping[ItemKey, PlanItem],
-    ) -> Known:
-        """Read what an operation needs to know, and add what only this client knows."""
-        known = operation.read(session, self.queries, ids, before)
-        erased = {
-            one: queue
-            for one, (cancelled_at, queue) in list(self._erased.items())
-            if one in known.rows and known.rows[one].completed_at == cancelled_at
-        }
-        known.queues = dataclasses.replace(known.queues, erased=erased)
-        return known
+        *,
+        requested: Sequence[str],
+    ) -> list[PlanItem]:
+        """Return the items of a plan for these workflows, of which some were requested."""
+        wanted = set(requested)
+        items = operation.evaluate(context, operation.keys(ids), {})
+        return distinct(
+            [dataclasses.replace(item, requested=item.workflow_id in wanted) for item in items]
+        )
 
-    def conditions(
+    def make_plan(
+        self,
+        context: ReadContext,
+        operation: Operation,
+        items: Sequence[PlanItem],
+        apply: Callable[[Plan, bool], Receipt],
+    ) -> Plan:
+        """Add to evaluated items whether they may be changed and whether the work will run."""
+        checked = self._conditions(context.session, operation, items)
+        items = self._with_availability(context.session, operation, items)
+        return Plan(operation, items, apply, problem=checked.problem, notes=checked.notes)
+
+    def _conditions(
         self, session: Session, operation: Operation, items: Sequence[PlanItem]
-    ) -> Conditions:
-        """Find what speaks against doing it: a read-only client or server, missing privileges."""
-        doing = [item for item in items if item.verdict == "do"]
-        return conditions(
+    ) -> PermissionCheck:
+        """Check for a read-only client or server, and for missing privileges."""
+        return check_permissions(
             self.reader,
             session,
             self.queries,
-            operation.needs(doing),
+            operation.needs([item for item in items if item.verdict == "ready"]),
             client_read_only=self.read_only,
         )
 
     def _with_availability(
-        self, operation: Operation, item: PlanItem, availability: ExecutorAvailability
-    ) -> PlanItem:
-        if item.verdict != "do":
-            return item
-        version, queue = operation.target(item)
-        told = availability.of(version, self.owner(operation, item), queue)
-        return dataclasses.replace(item, will_run=told)
+        self, session: Session, operation: Operation, items: Sequence[PlanItem]
+    ) -> list[PlanItem]:
+        """Estimate for the items that enqueue work whether an executor will run it."""
+        availability = ExecutorAvailability(session, self.queries, self.reader.location)
 
-    def owner(self, operation: Operation, item: PlanItem) -> str | None:
-        """Return the application that will own the work; ``None``: any may take it."""
-        own = item.row.application_name if item.row else None
-        # DBOS gives the fork of an unclaimed workflow to the client's application.
-        return self.queries.application if own is None and isinstance(operation, Fork) else own
+        def will_run(item: PlanItem) -> str | None:
+            if not operation.enqueues or item.verdict != "ready":
+                return None
+            version, queue = operation.target(item)
+            owner = operation.owner(item, self.queries.application)
+            return availability.estimate(version, owner, queue)
+
+        return [dataclasses.replace(item, will_run=will_run(item)) for item in items]
 
     def execute(
         self,
@@ -172,53 +177,50 @@ class Controller:
         confirm: bool,
         make_plan: Callable[[AnyOperation, Sequence[str]], Plan] | None = None,
     ) -> Plan | Receipt:
-        """Return the plan of an operation, or apply it at once if nothing forbids that."""
+        """Return the plan of an operation, or apply it if nothing forbids that."""
         if not plan:
             self.require_writable()
         planned = (make_plan or self.plan)(operation, ids)
         if plan:
             return planned
-        self.validate_plan(planned, confirm=confirm)
+        self._validate(planned, confirm=confirm)
         return planned.apply(confirm=confirm)
 
-    def validate_plan(self, plan: Plan, *, confirm: bool) -> None:
+    def _validate(self, plan: Plan, *, confirm: bool) -> None:
         """Raise for what cannot be done or must be confirmed, before anything is written."""
         if plan.problem is not None:
             raise plan.problem
-        self._require_possible(plan)
-        count = plan.counts["do"]
-        if count > MANY and not confirm:
-            raise ConfirmationError(
-                f"{plan.action} would change {count:,} workflows, and more than {MANY} ask for "
-                "confirm=True. Nothing was written; error.plan (or plan=True) shows what would be.",
-                plan=plan,
-            )
-
-    def _require_possible(self, plan: Plan) -> None:
         missing = [item.workflow_id for item in plan.items if item.verdict == "not_found"]
         if missing and plan.operation.subject == "schedule_name":
             raise ScheduleNotFoundError(
                 f"No schedule is named {missing[0]!r}. Nothing was written; db.schedules() lists "
-                "those that are kept in the database.",
+                "those that are stored in the database.",
                 plan=plan,
             )
         if missing:
             self.require_known(missing)
         refused = [item for item in plan.items if item.verdict == "refused"]
-        if not refused:
-            return
-        first = refused[0]
-        more = f" And {len(refused) - 1:,} more: error.plan." if len(refused) > 1 else ""
-        if isinstance(plan.operation, StepOperation) and first.point is None:
-            raise StepNotFoundError(f"{first.effect}{more}", plan=plan)
-        raise RefusedError(
-            f"{plan.action} of {first.workflow_id!r} is refused: {first.effect}. Nothing was "
-            f"written.{more}",
-            plan=plan,
-        )
+        if refused:
+            first = refused[0]
+            more = f" And {len(refused) - 1:,} more: error.plan." if len(refused) > 1 else ""
+            if plan.operation.lacks_step(first):
+                raise StepNotFoundError(f"{first.effect}{more}", plan=plan)
+            raise RefusedError(
+                f"{plan.action} of {first.workflow_id!r} is refused: {first.effect}. Nothing was "
+                f"written.{more}",
+                plan=plan,
+            )
+        count = plan.counts["ready"]
+        if count > MAX_UNCONFIRMED and not confirm:
+            raise ConfirmationError(
+                f"{plan.action} would change {count:,} workflows, and more than {MAX_UNCONFIRMED} "
+                "require confirm=True. Nothing was written; error.plan (or plan=True) shows what "
+                "would be changed.",
+                plan=plan,
+            )
 
     def require_writable(self) -> None:
-        """Raise for a client that was opened for reading alone: nothing needs to be read for it."""
+        """Raise for a client that was opened with ``read_only=True``; nothing is read for this."""
         if self.read_only:
             raise ReadOnlyError(
                 f"This client of {self.reader.location} was opened with read_only=True. "
@@ -227,88 +229,87 @@ class Controller:
 
     @repeat_if_changed
     def require_conditions(self, plan: Plan) -> None:
-        """Raise where a plan cannot be applied now, whatever was so when it was made."""
+        """Raise where a plan cannot be applied now, even if it could when it was made."""
         with self.reader.session() as session:
-            found = self.conditions(session, plan.operation, plan.items)
-        if found.problem is not None:
-            raise found.problem
+            checked = self._conditions(session, plan.operation, plan.items)
+        if checked.problem is not None:
+            raise checked.problem
 
     # Applying
 
     def apply(self, plan: Plan, confirm: bool) -> Receipt:  # noqa: FBT001 - Plan's own callback
-        """Do what a plan says, as far as it still holds, and keep it in the history."""
+        """Apply a plan as far as it still holds, and add the receipt to the history."""
         self.require_writable()
         operation = plan.operation
-        if isinstance(operation, Delete | DeleteSchedule) and not confirm:
+        if operation.always_confirm and not confirm:
             raise ConfirmationError(
-                f"{operation.action} would remove {plan.counts['do']:,} for good, and always asks "
-                "for confirm=True. Nothing was written.",
+                f"{operation.action} would permanently remove {plan.counts['ready']:,} and always "
+                "requires confirm=True. Nothing was written.",
                 plan=plan,
             )
-        began = dt.datetime.now(dt.UTC)
+        called_at = dt.datetime.now(dt.UTC)
         with InterruptCounter() as interrupts:
             receipt, runner = self.run(plan, interrupts)
-            receipt.called_at = began
-            self.history.add(began, operation.action, operation.options(), receipt)
-        # All may have been called before Ctrl-C came; the notebook stops all the same.
+            receipt.called_at = called_at
+            self.history.add(called_at, operation.action, operation.options(), receipt)
+        # Even if all had been called before Ctrl-C, the notebook must stop.
         runner.interrupted = runner.interrupted or interrupts.count > 0
-        self.raise_broken(plan, receipt, runner)
+        self.raise_if_incomplete(plan, receipt, runner)
         return receipt
 
     def run(self, plan: Plan, interrupts: InterruptCounter) -> tuple[Receipt, BatchRunner]:
-        """Do what a plan says, and return how it went, also where it broke off."""
+        """Apply a plan, and return its receipt and its runner even where the call is incomplete."""
         operation = plan.operation
-        # Nothing has been changed yet, so Ctrl-C ends it at once.
+        # Nothing has been changed yet, so Ctrl-C ends it immediately.
         prepared = interrupts.interruptible(partial(self._prepare, plan))
-        items, found = prepared if prepared is not None else (plan.items, Conditions())
-        doing = [item for item in items if item.verdict == "do"]
-        batches = [Batch(batch) for batch in operation.batches(doing)]
+        items, checked = prepared if prepared is not None else (plan.items, PermissionCheck())
+        ready = [item for item in items if item.verdict == "ready"]
+        batches = [Batch(batch) for batch in operation.batches(ready)]
         runner = BatchRunner(
             self.pool,
             operation.call,
             interrupts,
-            server=found.server,
+            server=checked.server,
             watch_waits=self._watch_waits,
         )
-        runner.filtered = bool(found.filtered)
-        # A pooler in session mode keeps a server's connection for each of ours, and may have one.
+        runner.row_security = bool(checked.row_security)
+        # A pooler in session mode reserves a server connection for each of ours, and may have one.
         self.reader.release()
-        runner.run(batches, f"{operation.action} {len(doing):,} workflows")
-        made = {one: new for unit in batches for one, new in unit.made.items()}
+        runner.run(batches, f"{operation.action} {len(ready):,} workflows")
+        new_ids = {original: new for batch in batches for original, new in batch.new_ids.items()}
         items = [
             dataclasses.replace(
-                item, new_workflow_id=made.get(item.workflow_id, item.new_workflow_id)
+                item, new_workflow_id=new_ids.get(item.workflow_id, item.new_workflow_id)
             )
             for item in items
         ]
-        receipt = self._receipt(plan, items, batches, runner, interrupts)
+        receipt = self._receipt(operation, items, batches, runner, interrupts)
         runner.interrupted = runner.interrupted or interrupts.count > 0
-        over = ("done",) if operation.traceable else ("done", "unknown")
+        applied = ("done",) if operation.traceable else ("done", "unknown")
         # Further lines are children that DBOS found.
         pairs = zip(items, receipt.lines, strict=False)
-        plan.applied.update(item.key for item, line in pairs if line.outcome in over)
+        plan.applied.update(item.key for item, line in pairs if line.outcome in applied)
         return receipt, runner
 
     @repeat_if_changed
-    def _prepare(self, plan: Plan) -> tuple[list[PlanItem], Conditions]:
-        """Judge a plan again, and return its lines with the conditions that were found."""
+    def _prepare(self, plan: Plan) -> tuple[list[PlanItem], PermissionCheck]:
+        """Evaluate a plan again; return its items as they are now, and the conditions."""
         operation = plan.operation
         planned = {item.key: item for item in plan.items}
-        ids = list(dict.fromkeys(key.workflow_id for key in planned))
         with self.reader.session() as session:
-            known = self.read_snapshot(session, operation, ids, planned)
-            items = [self._still(operation, item, known, plan) for item in plan.items]
-            found = self.conditions(session, operation, items)
-            if found.problem is not None:
-                raise found.problem
-            if operation.enqueues:
-                # An executor may have been started, or have died, since the plan.
-                availability = ExecutorAvailability(session, self.queries, self.reader.location)
-                items = [self._with_availability(operation, item, availability) for item in items]
-        return items, found
+            now = operation.evaluate(self.context(session), list(planned), planned)
+            items = [
+                _reevaluate(plan, item, current)
+                for item, current in zip(planned.values(), now, strict=True)
+            ]
+            checked = self._conditions(session, operation, items)
+            if checked.problem is not None:
+                raise checked.problem
+            # An executor may have been started, or have died, since the plan.
+            return self._with_availability(session, operation, items), checked
 
     def _watch_waits(self, attempts: Sequence[Attempt]) -> None:
-        """Note what the server's processes wait for that work for these."""
+        """Note what the server processes of these attempts wait for."""
         busy = {
             attempt.transactions[-1].pid: attempt
             for attempt in attempts
@@ -320,181 +321,188 @@ class Controller:
             with self.reader.session() as session:
                 waits = read_waits(session, list(busy))
         except NotebookError:
-            return  # what it waits for is then not said
+            return  # the error message then omits what the call waits for
         finally:
             self.reader.release()
         for pid, attempt in busy.items():
             attempt.waits_for = waits.get(pid)
 
-    def _still(self, operation: Operation, item: PlanItem, known: Known, plan: Plan) -> PlanItem:
-        """Judge a line of a plan again: only what it promised is done, if it still can be."""
-        now = operation.evaluate(item.key, known, item)
-        if item.key in plan.applied:
-            return dataclasses.replace(
-                item, verdict="unchanged", effect=DONE_BEFORE[operation.traceable], row=now.row
-            )
-        before = item.row.status if item.row else None
-        status = now.row.status if now.row else None
-        since = f" (when it was planned: {before})" if before not in (None, status) else ""
-        if item.verdict == "do" and now.verdict != "do":
-            return dataclasses.replace(now, effect=now.effect + since, asked=item.asked)
-        if item.verdict != "do" and now.verdict == "do":
-            effect = f"the plan left it alone: {item.effect}{since}"
-            return dataclasses.replace(now, verdict="unchanged", effect=effect, asked=item.asked)
-        if item.verdict == "do" and item.row and now.row:
-            outdated = operation.outdated(item.row, now.row)
-            if outdated:
-                effect = f"left alone: {outdated}{since}"
-                return dataclasses.replace(
-                    now, verdict="unchanged", effect=effect, asked=item.asked
-                )
-        return dataclasses.replace(now, asked=item.asked, replaced=item.replaced)
-
     def _receipt(
         self,
-        plan: Plan,
+        operation: Operation,
         items: Sequence[PlanItem],
         batches: Sequence[Batch],
         runner: BatchRunner,
         interrupts: InterruptCounter,
     ) -> Receipt:
-        """Read the rows again and say of each workflow what is true of it now."""
-        operation = plan.operation
-        reader = _Reading(self.reader, runner, interrupts, closed=self.pool.closed)
-        for _ in range(3):
-            reader.settle([each for one in batches if one.attempt for each in one.attempt.in_doubt])
-            # A call that was given up may end meanwhile. Rows that were read before it ended do
-            # not show what it did.
-            seen = [unit.state() for unit in batches]
-            after = reader.read(lambda session: operation.reread(session, self.queries, items))
+        """Read the rows again and determine the outcome for each workflow."""
+        reader = _OutcomeReader(self.reader, runner, interrupts, closed=self.pool.closed)
+        for _ in range(OUTCOME_READS):
+            reader.settle(
+                [
+                    transaction
+                    for batch in batches
+                    if batch.attempt
+                    for transaction in batch.attempt.in_doubt
+                ]
+            )
+            # A call that was given up may end now. Rows that were read before it ended do not show
+            # what it did.
+            before = [batch.state() for batch in batches]
+            after = reader.read(lambda session: operation.reread(self.context(session), items))
             if after is not None:
-                after.elsewhere = reader.elsewhere
-            now = [dataclasses.replace(unit) for unit in batches]
-            if seen == [unit.state() for unit in now]:
+                after.other_server = reader.other_server
+            ended = [dataclasses.replace(batch) for batch in batches]
+            if before == [batch.state() for batch in ended]:
                 break
-        attempts = {
-            item.key: (unit, unit.errors.get(number) or unit.error)
-            for unit in now
-            for number, item in enumerate(unit.items)
+        attempted = {
+            item.key: (batch, batch.errors.get(number) or batch.error)
+            for batch in ended
+            for number, item in enumerate(batch.items)
         }
-        lines = [
-            describe_outcome(operation, item, attempts.get(item.key), after, runner, self.pool)
-            for item in items
-        ]
-        if isinstance(operation, Cancel) and after is not None:
-            self._remember_queues(items, lines, after)
-        if isinstance(operation, Cancel) and after is not None:
+        analysis = OutcomeAnalysis(operation, after, runner, self.pool)
+        lines = [analysis.line(item, attempted.get(item.key)) for item in items]
+        if after is not None:
+            if operation.clears_queue:
+                self._remember_queues(items, lines, after)
             # Children that were started between the plan and the call: DBOS found them.
-            known = {item.workflow_id for item in items}
+            planned = {item.workflow_id for item in items}
             lines += [
                 ReceiptLine(
-                    one, operation.action, "done", None, "CANCELLED", None, "started meanwhile"
+                    child,
+                    operation.action,
+                    "done",
+                    None,
+                    "CANCELLED",
+                    None,
+                    "started after the plan",
                 )
-                for one in after.children
-                if one not in known and after.rows[one].status == "CANCELLED"
+                for child in after.children
+                if child not in planned and after.workflows[child].status == "CANCELLED"
             ]
-        idle = [
-            item
-            for item in items
-            if item.verdict == "do" and (item.will_run or "").startswith("unlikely")
-        ]
-        notes = [f"⚠ {len(idle):,} wait for an executor: {idle[0].will_run}."] if idle else []
-
-        told = {item.will_run for item in items if item.verdict == "do" and item.will_run}
-        if len(told) == 1 and not idle:
-            notes.append(f"Will it run? {told.pop()}.")
 
         def check() -> Receipt:
-            return self._receipt(plan, items, batches, runner, InterruptCounter())
+            return self._receipt(operation, items, batches, runner, InterruptCounter())
 
         return Receipt(
             operation.action,
             lines,
             wait=self.wait,
             check=check,
-            notes=notes,
+            notes=_availability_notes(items),
             subject=operation.subject,
         )
 
     def _remember_queues(
-        self, items: Sequence[PlanItem], lines: Sequence[ReceiptLine], after: Known
+        self, items: Sequence[PlanItem], lines: Sequence[ReceiptLine], after: Snapshot
     ) -> None:
         for item, line in zip(items, lines, strict=True):
-            row = after.rows.get(item.workflow_id)
+            row = after.row(item)
             if line.outcome == "done" and item.row is not None and row is not None:
-                self._erased[item.workflow_id] = (row.completed_at, item.row.queue_name)
+                self._cleared_queues[item.workflow_id] = ClearedQueue(
+                    row.completed_at, item.row.queue_name
+                )
 
-    def raise_broken(self, plan: Plan, receipt: Receipt, runner: BatchRunner) -> None:
-        """Raise, with the receipt, where a call was interrupted or broke off."""
+    def raise_if_incomplete(self, plan: Plan, receipt: Receipt, runner: BatchRunner) -> None:
+        """Raise, with the receipt, where a call was interrupted or did not complete."""
         if not runner.interrupted and runner.fatal is None:
             return
-        counts = ", ".join(f"{n:,} {word}" for word, n in receipt.counts.items() if n)
-        operation = plan.operation
-        if isinstance(operation, Fork) and operation.key is None:
-            # With the same IDs, so that nothing is forked twice.
-            on = "error.plan.apply() goes on; the same call again, without key=…, would fork anew"
-        elif operation.traceable:
-            on = "the same call again goes on"
-        else:
-            on = "error.plan.apply() goes on with what was not begun"
-        told = f"error.receipt (or db.last_receipt()) tells each; {on}."
+        counts = ", ".join(f"{count:,} {name}" for name, count in receipt.counts.items() if count)
+        advice = (
+            "error.receipt (or db.last_receipt()) has the outcome of each. "
+            f"{plan.operation.continuation()}."
+        )
         if runner.interrupted:
             raise ControlInterrupt(
-                f"{receipt.action} was interrupted: {counts}. {told}", plan=plan, receipt=receipt
+                f"{receipt.action} was interrupted: {counts}. {advice}", plan=plan, receipt=receipt
             )
         raise PartialFailureError(
-            f"{receipt.action} broke off: {counts}. {runner.fatal} {told}",
+            f"{receipt.action} did not complete: {counts}. {runner.fatal} {advice}",
             plan=plan,
             receipt=receipt,
         ) from runner.fatal
 
+    # Waiting
+
     def wait(self, ids: Sequence[str], timeout: float | None) -> pd.DataFrame:
-        """Watch workflows until they have finished, and list them in the order given."""
+        """Wait until workflows have finished, and list them in the order given."""
         self.require_known(ids)
-        title = f"Waiting for {len(ids):,} workflow{'' if len(ids) == 1 else 's'}"
+        title = f"Waiting for {plural(len(ids), 'workflow')}"
         try:
             watch(self.read, ids, timeout, title)
         except KeyboardInterrupt:
-            frame = self._listed(ids)
-            ended = int((~frame["status"].isin(ACTIVE_STATUSES)).sum())
+            frame = self._list(ids)
+            finished = int((~frame["status"].isin(ACTIVE_STATUSES)).sum())
             raise ControlInterrupt(
-                f"Stopped watching; the workflows go on. {ended:,} of {len(ids):,} have finished: "
-                "error.workflows.",
+                f"Stopped waiting; the workflows continue. {finished:,} of {len(ids):,} have "
+                "finished: error.workflows.",
                 workflows=frame,
             ) from None
-        return self._listed(ids)
+        return self._list(ids)
 
     def require_known(self, ids: Sequence[str]) -> None:
         """Raise WorkflowNotFoundError for an ID that no workflow has."""
         self.store.read(listings.require_known, ids)
 
     def read(self, ids: Sequence[str]) -> dict[str, records.WorkflowRecord]:
-        """Read workflows as control sees them."""
+        """Read workflows by ID."""
         return self.store.read(records.workflows, ids)
 
     @repeat_if_changed
-    def _listed(self, ids: Sequence[str]) -> pd.DataFrame:
+    def _list(self, ids: Sequence[str]) -> pd.DataFrame:
         with self.reader.session() as session:
             columns, batches = listings.workflow_batches(
                 session, self.queries, {"workflow_ids": list(ids)}, newest_first=None
             )
             frame = frames.to_frame(batches, columns)
-        place = {workflow_id: number for number, workflow_id in enumerate(ids)}
-        order = frame["workflow_id"].map(place).sort_values().index
+        position = {workflow_id: number for number, workflow_id in enumerate(ids)}
+        order = frame["workflow_id"].map(position).sort_values().index
         return frame.loc[order].reset_index(drop=True)
 
     def close(self) -> None:
-        """Close DBOS's client, if it was made."""
+        """Close DBOS's client, if it was created."""
         self.pool.close()
 
 
-T = TypeVar("T")
+def _reevaluate(plan: Plan, item: PlanItem, now: PlanItem) -> PlanItem:
+    """Return an item as it is now: only what it was planned to do is done, if it still can be."""
+    now = dataclasses.replace(
+        now, requested=item.requested, replacement_children=item.replacement_children
+    )
+    if item.key in plan.applied:
+        done = "already done by this plan"
+        if not plan.operation.traceable:
+            done += ", or possibly done"
+        return dataclasses.replace(item, verdict="unchanged", effect=done, row=now.row)
+    planned = item.row.status if item.row else None
+    status = now.row.status if now.row else None
+    since = f" (when it was planned: {planned})" if planned not in (None, status) else ""
+    if item.verdict == "ready" and now.verdict != "ready":
+        return dataclasses.replace(now, effect=now.effect + since)
+    if item.verdict != "ready" and now.verdict == "ready":
+        effect = f"the plan does not include it: {item.effect}{since}"
+        return dataclasses.replace(now, verdict="unchanged", effect=effect)
+    if item.verdict == "ready" and item.row and now.row:
+        outdated = plan.operation.outdated(item.row, now.row)
+        if outdated:
+            effect = f"skipped: {outdated}{since}"
+            return dataclasses.replace(now, verdict="unchanged", effect=effect)
+    return now
 
 
-class _Reading:
-    """Reads what became of a call, within a time, and not for long after Ctrl-C.
+def _availability_notes(items: Sequence[PlanItem]) -> list[str]:
+    """Return what a receipt says about executors, if it is the same for all."""
+    answers = [item.will_run for item in items if item.verdict == "ready" and item.will_run]
+    unlikely = [answer for answer in answers if answer.startswith("unlikely")]
+    if unlikely:
+        return [f"⚠ {len(unlikely):,} wait for an executor: {unlikely[0]}."]
+    return [f"Will it run? {answers[0]}."] if len(set(answers)) == 1 else []
 
-    On a thread of its own: on a network that has gone silent the caller does not wait with it.
+
+class _OutcomeReader:
+    """Reads the outcomes of a call within a time limit, and only shortly after Ctrl-C.
+
+    It reads on a thread of its own, so that a network that does not answer cannot block the caller.
     """
 
     def __init__(
@@ -507,40 +515,42 @@ class _Reading:
     ) -> None:
         self._reader = reader
         self._server = runner.server
-        self.elsewhere: Elsewhere | None = None
+        self.other_server: OtherServer | None = None
         self._interrupts = interrupts
-        self._broken = runner.interrupted or runner.fatal is not None
+        self._incomplete = runner.interrupted or runner.fatal is not None
         silent = isinstance(runner.fatal, DatabaseConnectionError | QueryCancelledError)
         self._deadline = time.monotonic() + (
-            AFTER_SILENCE_SECONDS if silent and runner.took_long else READ_AGAIN_SECONDS
+            REREAD_AFTER_SILENCE_SECONDS if silent and runner.failed_late else REREAD_SECONDS
         )
-        # A client that was closed meanwhile reads no more.
-        self._silent = closed
+        # A client that has been closed reads nothing.
+        self._stopped = closed
 
     def settle(self, transactions: Sequence[Transaction]) -> None:
-        """Find out what became of transactions; wait a little for those that go on."""
-        deadline = time.monotonic() + OUT_OF_DOUBT_SECONDS
-        while left := [each for each in transactions if each.in_doubt]:
-            self.read(partial(_settled, left))
-            waiting = any(each.in_doubt for each in left)
-            if not waiting or self._silent or self._interrupts.count or time.monotonic() > deadline:
+        """Find out whether transactions were committed; wait a little for those in progress."""
+        deadline = time.monotonic() + IN_DOUBT_SECONDS
+        while pending := [each for each in transactions if each.in_doubt]:
+            self.read(partial(_settle, pending))
+            waiting = any(each.in_doubt for each in pending)
+            late = time.monotonic() > deadline
+            if not waiting or self._stopped or self._interrupts.count or late:
                 return
             time.sleep(0.2)
 
     def read(self, call: Callable[[Session], T]) -> T | None:
-        """Return what a call reads; ``None`` where the database does not answer."""
-        while not self._silent:
+        """Return what a function reads; ``None`` where the database does not answer."""
+        while not self._stopped:
             try:
-                return self._once(call)
+                return self._read_once(call)
             except NotebookError:
-                if not self._broken or time.monotonic() > self._deadline or self._interrupts.count:
+                late = time.monotonic() > self._deadline
+                if not self._incomplete or late or self._interrupts.count:
                     return None
                 time.sleep(0.3)
         return None
 
-    def _once(self, call: Callable[[Session], T]) -> T:
+    def _read_once(self, call: Callable[[Session], T]) -> T:
         answered, ended = threading.Event(), threading.Event()
-        found: list[T] = []
+        results: list[T] = []
         errors: list[BaseException] = []
 
         @repeat_if_changed
@@ -549,16 +559,16 @@ class _Reading:
                 if self._server:
                     # Another server may answer than the one that was written to: an address may
                     # have several, and one may have failed since.
-                    self.elsewhere = read_elsewhere(session, self._server)
-                elif self._broken:
+                    self.other_server = read_other_server(session, self._server)
+                elif self._incomplete:
                     session.rows(sa.select(sa.literal(1)))
                 answered.set()
                 return call(session)
 
         def work() -> None:
             try:
-                found.append(read())
-            except BaseException as error:  # noqa: BLE001 - it is raised below, by who waits
+                results.append(read())
+            except BaseException as error:  # noqa: BLE001 - the waiting thread raises it below
                 errors.append(error)
             finally:
                 ended.set()
@@ -572,16 +582,16 @@ class _Reading:
                 answered_at = answered_at or now
             if self._interrupts.count and pressed_at is None:
                 pressed_at = now
-            begun = answered_at if answered_at is not None else pressed_at
-            patience = READING_SECONDS if answered_at is not None else AFTER_CTRL_C_SECONDS
-            over = pressed_at is not None and begun is not None and now > begun + patience
-            if over or (self._broken and answered_at is None and now > self._deadline):
-                self._silent = True
+            start = answered_at if answered_at is not None else pressed_at
+            limit = READ_SECONDS if answered_at is not None else REREAD_AFTER_CTRL_C_SECONDS
+            over = pressed_at is not None and start is not None and now > start + limit
+            if over or (self._incomplete and answered_at is None and now > self._deadline):
+                self._stopped = True
                 raise DatabaseConnectionError("The database does not answer.")
         if errors:
             raise errors[0]
-        return found[0]
+        return results[0]
 
 
-def _settled(transactions: Sequence[Transaction], session: Session) -> None:
-    settle(session, transactions)
+def _settle(transactions: Sequence[Transaction], session: Session) -> None:
+    update_outcomes(session, transactions)

@@ -1,4 +1,4 @@
-"""The ``DBOSClient`` of the installed ``dbos``, called the same way whatever its version."""
+"""One interface to the ``DBOSClient`` of every supported version of ``dbos``."""
 
 from __future__ import annotations
 
@@ -6,48 +6,42 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dbos_notebook.database import releases
-from dbos_notebook.errors import (
-    RefusedError,
-    UnsupportedRevisionError,
-)
+from dbos_notebook.errors import RefusedError, UnsupportedRevisionError
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
-    from dbos import DBOSClient
-
-
-T = TypeVar("T")
+    from dbos import DBOSClient, Serializer
 
 _BULK: releases.Version = (2, 15)
-"""The first dbos that cancels and resumes many workflows in one call."""
+"""First version that cancels and resumes many workflows in one call."""
 _KEEPS_VERSION: releases.Version = (2, 4)
-"""The last dbos whose forks keep the version of the original where none is given."""
+"""Last version whose forks keep the application version of the original by default."""
 _ENQUEUES_WITH_XID: releases.Version = (3, 2)
-"""The first dbos that writes ``creator_xid`` when it enqueues."""
-_ASKS_NO_ISOLATION: releases.Version = (2, 12)
-"""The first dbos that resumes without ``SET TRANSACTION ISOLATION LEVEL``."""
-_PLACEHOLDER = {
+"""First version that writes ``creator_xid`` when it enqueues."""
+_DEFAULT_ISOLATION: releases.Version = (2, 12)
+"""First version that resumes without ``SET TRANSACTION ISOLATION LEVEL``."""
+_UNUSED_URLS = {
     "sqlite": "sqlite:///unused.sqlite",
     "postgresql": "postgresql://unused:unused@unused/unused",
 }
-# DBOS before 2.25 keeps the schema in its tables, which all clients of a process share.
+# Before 2.25 the schema is an attribute of DBOS's tables, which all clients of a process share.
 _schema_lock = threading.RLock()
 
 
 def require_available(action: str, options: Sequence[str]) -> None:
-    """Raise UnsupportedRevisionError for a call or an option that the installed dbos lacks.
+    """Raise UnsupportedRevisionError if the installed dbos lacks a call or an option.
 
     Parameters
     ----------
     options
-        Those that were passed and are not at their defaults.
+        The options that were passed with other values than their defaults.
     """
     version = releases.installed_version()
     if version is None:
-        return  # the catalog says so, with what to install
+        return  # the catalog reports it, with the version to install
     problem = releases.missing_feature(action, tuple(options), version)
     if problem is not None:
         raise UnsupportedRevisionError(
@@ -56,18 +50,18 @@ def require_available(action: str, options: Sequence[str]) -> None:
 
 
 def forks_keep_version() -> bool:
-    """Tell whether a fork without ``application_version`` keeps that of its original."""
+    """Return whether a fork without ``application_version`` keeps that of its original."""
     return (0, 0) < releases.parse_version(releases.installed_version()) <= _KEEPS_VERSION
 
 
 def enqueues_with_xid() -> bool:
-    """Tell whether the installed dbos writes ``workflow_status.creator_xid`` when it enqueues."""
+    """Return whether the installed dbos writes ``creator_xid`` when it enqueues."""
     return releases.parse_version(releases.installed_version()) >= _ENQUEUES_WITH_XID
 
 
-def asks_for_isolation() -> bool:
-    """Tell whether the installed dbos sets an isolation level when it resumes."""
-    return (0, 0) < releases.parse_version(releases.installed_version()) < _ASKS_NO_ISOLATION
+def sets_isolation_level() -> bool:
+    """Return whether the installed dbos sets an isolation level when it resumes."""
+    return (0, 0) < releases.parse_version(releases.installed_version()) < _DEFAULT_ISOLATION
 
 
 def make_client(
@@ -75,20 +69,20 @@ def make_client(
     system_database_url: str | None = None,
     system_database_engine: sa.Engine | None = None,
     dbos_system_schema: str | None = None,
-    serializer: Callable[[], Any] | None = None,
+    serializer: Callable[[], Serializer] | None = None,
     **options: Any,
 ) -> DBOSClient:
-    """Make the installed DBOSClient with those of these arguments that it takes.
+    """Create a DBOSClient of the installed version with the arguments that it accepts.
 
     Parameters
     ----------
     system_database_url, system_database_engine
-        One of them. Before 2.27 a client that makes its own engine has two connections.
+        One of them. Before 2.27 a client that creates its own engine has two connections.
     serializer
-        Makes the serializer, where the installed dbos takes one.
+        Creates the serializer, if the installed version accepts one.
     options
-        Further arguments of DBOSClient. One that it lacks is left out: each only tunes how it
-        connects.
+        Further arguments of DBOSClient. Those that the installed version lacks are ignored: they
+        only affect how it connects.
 
     Raises
     ------
@@ -97,56 +91,56 @@ def make_client(
     """
     from dbos import DBOSClient
 
-    taken = inspect.signature(DBOSClient.__init__).parameters
-    arguments = {name: value for name, value in options.items() if name in taken}
-    if serializer is not None and "serializer" in taken:
+    accepted = inspect.signature(DBOSClient.__init__).parameters
+    arguments = {name: value for name, value in options.items() if name in accepted}
+    if serializer is not None and "serializer" in accepted:
         arguments["serializer"] = serializer()
     if system_database_engine is not None:
         arguments["system_database_engine"] = system_database_engine
         if releases.parse_version(releases.installed_version()) < (3, 0):
-            # Checked for a host by the first versions, though the engine is used.
-            arguments["system_database_url"] = _PLACEHOLDER[system_database_engine.dialect.name]
+            # The first versions require a URL with a host, although they use the engine.
+            arguments["system_database_url"] = _UNUSED_URLS[system_database_engine.dialect.name]
     else:
         arguments["system_database_url"] = system_database_url
     arguments["dbos_system_schema"] = dbos_system_schema or "dbos"
     if releases.parse_version(releases.installed_version()) >= (2, 30):
         return DBOSClient(**arguments)
-    return cast("DBOSClient", _OlderClient(DBOSClient, arguments))
+    return cast("DBOSClient", _LegacyClient(DBOSClient, arguments))
 
 
-class _OlderClient:
-    """A DBOSClient before 2.30, with the calls of a later one.
+class _LegacyClient:
+    """A DBOSClient before 2.30 with the interface of later versions.
 
-    It has no ``retry_connection_errors``, and tries some calls again for as long as the connection
-    is lost, so errors of the connection reach it in a form that it does not try again after.
+    These versions lack ``retry_connection_errors`` and repeat some calls while the connection is
+    lost. So connection errors reach them in a form after which they do not retry.
     """
 
-    def __init__(self, kind: type[DBOSClient], arguments: Mapping[str, Any]) -> None:
+    def __init__(self, client_class: type[DBOSClient], arguments: Mapping[str, Any]) -> None:
         from dbos._schemas.system_database import SystemSchema
 
-        # Tables are shared by all clients of a process until 2.25.
+        # Until 2.25 all clients of a process share the tables.
         self._tables: Any = SystemSchema if hasattr(SystemSchema, "set_schema") else None
         url = str(arguments["system_database_url"])
         self._schema = None if url.startswith("sqlite") else arguments["dbos_system_schema"]
         with self._own_schema():
-            self._client = kind(**arguments)
+            self._client = client_class(**arguments)
         self._sys_db = self._client._sys_db
-        _fail_at_once(self._sys_db.engine)
+        _raise_driver_errors(self._sys_db.engine)
 
     @contextmanager
     def _own_schema(self) -> Iterator[None]:
-        """Let DBOS's tables have this client's schema while it is called."""
+        """Set the schema of DBOS's tables to this client's during a call."""
         if self._tables is None:
             yield
             return
         with _schema_lock:
-            now = self._tables.workflow_status.schema
-            if now != self._schema and _application_runs():
+            schema = self._tables.workflow_status.schema
+            if schema != self._schema and _application_is_running():
                 raise RefusedError(
-                    f"This process runs a DBOS application on the schema {now!r}, and dbos "
-                    f"{releases.installed_version()} keeps one schema per process: control of "
-                    f"{self._schema!r} would reach into its tables. Use another process, or dbos "
-                    "2.25 or later. Nothing was written."
+                    f"This process runs a DBOS application on the schema {schema!r}, and dbos "
+                    f"{releases.installed_version()} supports one schema per process: control of "
+                    f"{self._schema!r} would write to the application's tables. Use another "
+                    "process, or dbos 2.25 or later. Nothing was written."
                 )
             self._tables.set_schema(self._schema)
             yield
@@ -172,25 +166,25 @@ class _OlderClient:
             return self._client.fork_workflow(workflow_id, start_step, **passed)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._client, name)
-        if name == "destroy" or not callable(found):
-            return found
+        attribute = getattr(self._client, name)
+        if name == "destroy" or not callable(attribute):
+            return attribute
 
         def call(*arguments: Any, **options: Any) -> Any:
             with self._own_schema():
-                return found(*arguments, **options)
+                return attribute(*arguments, **options)
 
         return call
 
 
-def _application_runs() -> bool:
+def _application_is_running() -> bool:
     from dbos import _dbos
 
     return getattr(_dbos, "_dbos_global_instance", None) is not None
 
 
-def _fail_at_once(engine: sa.Engine) -> None:
-    """Raise the driver's own errors: those of SQLAlchemy are what DBOS tries again after."""
+def _raise_driver_errors(engine: sa.Engine) -> None:
+    """Raise the driver's own errors, because DBOS retries after SQLAlchemy's."""
     import psycopg
     import sqlalchemy as sa
 

@@ -6,41 +6,58 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import DatabaseConnectionError
 from dbos_notebook.html import environment
-from dbos_notebook.status import STATUSES
+from dbos_notebook.status import OUTCOME_STYLES, STATUSES
 from dbos_notebook.text import sanitize
 
 if TYPE_CHECKING:
     import jinja2
     import pandas as pd
+    from tqdm import tqdm
 
-SHOWN = 50
-"""Rows that a cell shows; ``to_frame()`` has all."""
-SHOWN_CHARACTERS = 500
-"""Of a title and a note; a cell has fewer."""
-WIDE = ("workflow_id", "new_workflow_id", "effect", "detail", "will_run")
-"""Columns whose texts may be broken into lines; the others are short."""
+MAX_ROWS = 50
+"""Rows that a cell displays; ``to_frame()`` has all."""
+MAX_TITLE_CHARACTERS = 500
+"""Characters of a title or note; ``sanitize`` limits the cells of a table to fewer."""
+MAX_CELL_WIDTH = 60
+"""Characters to which a column of a plain-text table is padded at most."""
+WRAPPED_COLUMNS = ("workflow_id", "new_workflow_id", "effect", "detail", "will_run")
+"""Columns whose cells may wrap in HTML; the others are short."""
+DISPLAY_DELAY_SECONDS = 1.0
+"""A call that ends sooner shows no progress."""
+DISPLAY_INTERVAL_SECONDS = 0.5
+MIN_POLL_SECONDS, MAX_POLL_SECONDS = 0.1, 2.0
+RECONNECT_SECONDS = 30.0
+"""How long waiting for workflows tries to reach a database whose connection was lost."""
+MAX_WAITING_WORKFLOWS = 8
+"""Workflows that the live table lists by name."""
+DELETED = "deleted"
+
+ReadWorkflows = Callable[[Sequence[str]], dict[str, WorkflowRecord]]
 
 
 @dataclass(frozen=True)
 class TableRepr:
-    """A title, how many of what, notes, and a table.
+    """A title, counts, notes and a table, as text and as HTML.
 
     Attributes
     ----------
     counts
-        How many lines per word, with the word's class in the style.
+        The number of rows by verdict or outcome.
     notes
-        Sentences that stand above the table.
+        Sentences above the table.
     columns
-        Which of the frame's columns are shown; those without a value go.
+        The columns of ``frame`` to display; columns without any value are left out.
+    all_rows
+        The expression that returns all rows, named where rows are left out.
+    labels
+        What is displayed for a verdict or an outcome instead of its usual label.
     """
 
     title: str
@@ -48,55 +65,66 @@ class TableRepr:
     notes: Sequence[str]
     frame: pd.DataFrame
     columns: Sequence[str]
-    whole: str = ".to_frame()"
+    all_rows: str = ".to_frame()"
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def _table(self) -> tuple[list[str], list[list[str]], int]:
+        """Return the columns, the cells and the number of rows left out."""
         import pandas as pd
 
-        shown = self.frame.head(SHOWN)
-        columns = [name for name in self.columns if shown[name].notna().any()]
-        # A line of the table stays one line, whatever a workflow is called.
+        frame = self.frame.head(MAX_ROWS)
+        columns = [name for name in self.columns if frame[name].notna().any()]
+        # A row stays one line, whatever characters a workflow's name contains.
         rows = [
             ["" if pd.isna(value) else sanitize(value) for value in values]
-            for values in shown[columns].itertuples(index=False)
+            for values in frame[columns].itertuples(index=False)
         ]
-        return columns, rows, len(self.frame) - len(shown)
+        return columns, rows, len(self.frame) - len(frame)
+
+    def _counts(self) -> list[tuple[str, int]]:
+        return [(name, count) for name, count in self.counts.items() if count]
+
+    def _label(self, name: str) -> str:
+        return self.labels.get(name, OUTCOME_STYLES[name].label)
 
     def text(self) -> str:
-        """Return it as plain text."""
-        columns, rows, more = self._table()
-        counts = ", ".join(f"{count:,} {word}" for word, count in self.counts.items() if count)
+        """Return plain text."""
+        columns, rows, omitted = self._table()
+        counts = ", ".join(f"{count:,} {self._label(name)}" for name, count in self._counts())
         lines = [
-            f"{sanitize(self.title, SHOWN_CHARACTERS)}: {counts or 'nothing'}",
-            *(f"  {sanitize(note, SHOWN_CHARACTERS)}" for note in self.notes),
+            f"{sanitize(self.title, MAX_TITLE_CHARACTERS)}: {counts or 'nothing'}",
+            *(f"  {sanitize(note, MAX_TITLE_CHARACTERS)}" for note in self.notes),
         ]
         widths = [
-            min(60, max(len(cell) for cell in column))
+            min(MAX_CELL_WIDTH, max(len(cell) for cell in column))
             for column in zip(columns, *rows, strict=True)
         ]
         for row in [columns, *rows] if rows else []:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             lines.append("  " + "  ".join(cells).rstrip())
-        if more:
-            lines.append(f"  … and {more:,} more: {self.whole}")
+        if omitted:
+            lines.append(f"  … and {omitted:,} more: {self.all_rows}")
         return "\n".join(lines)
 
     def html(self) -> str:
-        """Return it as HTML."""
-        columns, rows, more = self._table()
+        """Return HTML."""
+        columns, rows, omitted = self._table()
         return (
             _templates()
             .get_template("table.html.j2")
             .render(
-                title=sanitize(self.title, SHOWN_CHARACTERS),
-                counts={word: count for word, count in self.counts.items() if count},
-                notes=[sanitize(note, SHOWN_CHARACTERS) for note in self.notes],
-                columns=[name.replace("_", " ") for name in columns],
-                names=columns,
-                wide=WIDE,
+                title=sanitize(self.title, MAX_TITLE_CHARACTERS),
+                counts=[
+                    (OUTCOME_STYLES[name].status, self._label(name), count)
+                    for name, count in self._counts()
+                ],
+                notes=[sanitize(note, MAX_TITLE_CHARACTERS) for note in self.notes],
+                headers=[name.replace("_", " ") for name in columns],
+                columns=columns,
+                wrapped=WRAPPED_COLUMNS,
                 rows=rows,
-                more=more,
-                whole=self.whole,
+                omitted=omitted,
+                all_rows=self.all_rows,
             )
         )
 
@@ -106,20 +134,8 @@ def _templates() -> jinja2.Environment:
     return environment("control")
 
 
-def progress(title: str, counts: Mapping[str, Any], lines: Sequence[Sequence[str]]) -> str:
-    """Return the HTML of a live table: counts, and what is still under way."""
-    template = _templates().get_template("progress.html.j2")
-    shown = [[sanitize(cell) for cell in line] for line in lines]
-    return template.render(title=title, counts=counts, lines=shown)
-
-
-FIRST_AFTER_SECONDS = 1.0
-"""What takes less shows nothing."""
-EVERY_SECONDS = 0.5
-
-
 def in_notebook() -> bool:
-    """Tell whether a kernel runs this code, so that HTML can be shown.
+    """Return whether a Jupyter kernel runs this code, so that it can display HTML.
 
     Examples
     --------
@@ -131,146 +147,150 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
-class Display:
-    """One output that can be replaced, in a notebook or a terminal; none in a pipe."""
+def progress_bar(title: str, total: int, *, enabled: bool | None = None) -> tqdm[Any]:
+    """Return a progress bar that appears after a second in a notebook or a terminal.
 
-    def __init__(self) -> None:
-        self._notebook = in_notebook()
-        self._terminal = not self._notebook and sys.stderr.isatty()
-        self._handle: Any = None
-        self._width = 0
-        self._last = ("", "")
-        self.enabled = self._notebook or self._terminal
+    Parameters
+    ----------
+    enabled
+        ``None``: in notebooks and terminals, so that a pipe or a log file gets nothing.
+    """
+    from tqdm.auto import tqdm
 
-    def show(self, html: str, text: str) -> None:
-        """Replace what is shown; what has not changed is not sent again."""
-        if not self.enabled or (html, text) == self._last:
-            return
-        self._last = (html, text)
-        if self._notebook:
-            from IPython.display import display
-
-            show: Any = display
-            bundle = {"text/html": html, "text/plain": text}
-            if self._handle is None:
-                self._handle = show(bundle, raw=True, display_id=True)
-            else:
-                self._handle.update(bundle, raw=True)
-        else:
-            line = text.splitlines()[0][:120] if text else ""
-            sys.stderr.write("\r" + line.ljust(self._width))
-            sys.stderr.flush()
-            self._width = len(line)
-
-    def close(self, html: str = "", text: str = "") -> None:
-        """Leave a last word, or nothing."""
-        if self._handle is not None or (self.enabled and self._width):
-            self.show(html, text)
-        if self._terminal and self._width:
-            sys.stderr.write("\n" if text else "\r")
-            sys.stderr.flush()
-
-
-class Progress:
-    """How far a long call has come."""
-
-    def __init__(self, title: str, total: int) -> None:
-        self._title = title
-        self._total = total
-        self._begun = time.monotonic()
-        self._next = self._begun + FIRST_AFTER_SECONDS
-        self._display = Display()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def show(self, done: int) -> None:
-        """Show it, if it is time to."""
-        now = time.monotonic()
-        if now < self._next or not self._display.enabled:
-            return
-        self._next = now + EVERY_SECONDS
-
-        text = f"{self._title}: {done:,} of {self._total:,}"
-        self._display.show(progress(text, {}, []), text)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._display.close()
-
-
-FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.1, 2.0
-PATIENCE_SECONDS = 30.0
-"""How long a database may be gone before waiting for its workflows ends."""
-SHOWN_WORKFLOWS = 8
-GONE = "deleted"
-
-Read = Callable[[Sequence[str]], dict[str, WorkflowRecord]]
+    if enabled is None and in_notebook():
+        enabled = True
+    return tqdm(
+        desc=sanitize(title),
+        total=total,
+        disable=None if enabled is None else not enabled,
+        delay=DISPLAY_DELAY_SECONDS,
+        mininterval=DISPLAY_INTERVAL_SECONDS,
+        miniters=0,
+        leave=False,
+    )
 
 
 def watch(
-    read: Read, ids: Sequence[str], timeout: float | None, title: str
+    read: ReadWorkflows, ids: Sequence[str], timeout: float | None, title: str
 ) -> dict[str, WorkflowRecord]:
-    """Look at workflows until none is active or the time is up; return those that there are.
+    """Read workflows until none is active or the time is up, and display their progress.
+
+    A terminal gets a progress bar. A notebook gets a live table instead, because it lists the
+    workflows that have not finished, and because it stays legible in a saved notebook.
 
     Parameters
     ----------
     read
-        Reads the rows of workflows, by ID; those that are gone are left out.
-    ids
-        Which.
+        Reads workflows by ID; deleted workflows are missing from its result.
     timeout
-        Seconds; ``None``: as long as it takes.
+        Seconds; ``None``: no limit.
     title
-        What the live table is called.
+        Title of the progress bar or table.
+
+    Returns
+    -------
+    dict
+        The workflows by ID as they were last read, without deleted ones.
+
+    Raises
+    ------
+    DatabaseConnectionError
+        The database has been unreachable for ``RECONNECT_SECONDS``.
     """
-    begun = time.monotonic()
-    seen: dict[str, WorkflowRecord] = {}
+    started = time.monotonic()
+    records: dict[str, WorkflowRecord] = {}
     waiting = list(ids)
-    pause = FIRST_LOOK_SECONDS
+    interval = MIN_POLL_SECONDS
     lost_at: float | None = None
-    display = Display()
+    table = _LiveTable(title, ids)
+    bar = progress_bar(title, len(ids), enabled=False if table.enabled else None)
     try:
         while True:
             try:
-                now = read(waiting)
+                found = read(waiting)
             except DatabaseConnectionError:
                 lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at > PATIENCE_SECONDS:
+                if time.monotonic() - lost_at > RECONNECT_SECONDS:
                     raise
             else:
                 lost_at = None
-                for one in waiting:
-                    if one in now:
-                        seen[one] = now[one]
-                    else:
-                        seen.pop(one, None)
-                waiting = [one for one in waiting if one in now and now[one].active]
-            took = time.monotonic() - begun
-            if display.enabled and took > 1:
-                display.show(*_table(title, ids, seen, waiting))
-            left = None if timeout is None else timeout - took
-            if not waiting or (left is not None and left <= 0):
-                return seen
-            time.sleep(pause if left is None else min(pause, left))
-            pause = min(pause * 1.5, LAST_LOOK_SECONDS)
+                for workflow_id in waiting:
+                    records.pop(workflow_id, None)
+                records |= found
+                waiting = [key for key in waiting if key in found and found[key].active]
+            elapsed = time.monotonic() - started
+            if elapsed > DISPLAY_DELAY_SECONDS:
+                table.show(records, waiting)
+                bar.update(len(ids) - len(waiting) - bar.n)
+            remaining = None if timeout is None else timeout - elapsed
+            if not waiting or (remaining is not None and remaining <= 0):
+                return records
+            time.sleep(interval if remaining is None else min(interval, remaining))
+            interval = min(interval * 1.5, MAX_POLL_SECONDS)
     finally:
-        display.close(*_table(title, ids, seen, waiting))
+        bar.close()
+        table.close(records, waiting)
 
 
-def _table(
-    title: str, ids: Sequence[str], seen: dict[str, WorkflowRecord], waiting: Sequence[str]
-) -> tuple[str, str]:
-    found = Counter(seen[one].status if one in seen else GONE for one in ids)
-    order = [*STATUSES, GONE]
-    counts = {status: found[status] for status in order if found[status]}
-    lines = [[seen[one].name or "", one, seen[one].status] for one in waiting[:SHOWN_WORKFLOWS]]
-    if len(waiting) > SHOWN_WORKFLOWS:
-        lines.append([f"… and {len(waiting) - SHOWN_WORKFLOWS:,} more", "", ""])
-    told = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    head = f"{title}: {len(ids) - len(waiting):,} of {len(ids):,} have finished"
-    return progress(head, counts, lines), f"{head} ({told})"
+class _LiveTable:
+    """A table in a notebook's cell: how many workflows have which status, and which are active."""
+
+    def __init__(self, title: str, ids: Sequence[str]) -> None:
+        self._title = title
+        self._ids = ids
+        self._handle: Any = None
+        self._shown = ""
+        self.enabled = in_notebook()
+
+    def show(self, records: Mapping[str, WorkflowRecord], waiting: Sequence[str]) -> None:
+        """Display or update the table. An unchanged table is not sent again."""
+        if not self.enabled:
+            return
+        heading, counts, rows = _progress(self._title, self._ids, records, waiting)
+        html = (
+            _templates()
+            .get_template("progress.html.j2")
+            .render(title=heading, counts=counts, rows=rows)
+        )
+        if html == self._shown:
+            return
+        self._shown = html
+        text = f"{heading} ({', '.join(f'{n:,} {status}' for status, n in counts.items())})"
+        bundle = {"text/html": html, "text/plain": text}
+        if self._handle is None:
+            from IPython.display import display
+
+            display_data: Any = display  # IPython has no type annotations
+            self._handle = display_data(bundle, raw=True, display_id=True)
+        else:
+            self._handle.update(bundle, raw=True)
+
+    def close(self, records: Mapping[str, WorkflowRecord], waiting: Sequence[str]) -> None:
+        """Leave the final state in the cell, if the table was displayed."""
+        if self._handle is not None:
+            self.show(records, waiting)
+
+
+def _progress(
+    title: str,
+    ids: Sequence[str],
+    records: Mapping[str, WorkflowRecord],
+    waiting: Sequence[str],
+) -> tuple[str, dict[str, int], list[list[str]]]:
+    """Return the heading, the counts by status, and the rows of a live table."""
+    totals = Counter(
+        records[workflow_id].status if workflow_id in records else DELETED for workflow_id in ids
+    )
+    counts = {status: totals[status] for status in [*STATUSES, DELETED] if totals[status]}
+    rows = [
+        [
+            sanitize(records[workflow_id].name or ""),
+            sanitize(workflow_id),
+            sanitize(records[workflow_id].status),
+        ]
+        for workflow_id in waiting[:MAX_WAITING_WORKFLOWS]
+        if workflow_id in records
+    ]
+    if len(waiting) > MAX_WAITING_WORKFLOWS:
+        rows.append([f"… and {len(waiting) - MAX_WAITING_WORKFLOWS:,} more", "", ""])
+    return f"{title}: {len(ids) - len(waiting):,} of {len(ids):,} have finished", counts, rows

@@ -1,4 +1,4 @@
-"""Why workflows failed, and whether a fork has repaired them since."""
+"""Find why workflows failed, and whether forks have repaired them since."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbos_notebook.control import records
-from dbos_notebook.control.fork_points import ForkPoint
+from dbos_notebook.control.fork_points import ForkPoint, point_at
 from dbos_notebook.control.records import StepRecord, WorkflowRecord
 from dbos_notebook.status import FAILED_STATUSES
 from dbos_notebook.tables import listings
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cause:
-    """What to do about one failed workflow.
+    """Where a failed workflow must run again, and which children must be repaired before it.
 
     Attributes
     ----------
     point
         Where its fork starts.
     children
-        The failed children whose forks it is given.
+        The failed children that their forks replace.
     required
-        Those of them whose failure made it fail: without them no fork can help.
+        Those of them that made it fail: without their repair no fork of it can succeed.
     problem
-        Why no fork of it can help; ``None`` where one can.
+        Why no fork of it can succeed; ``None`` where one can.
     """
 
     point: ForkPoint
@@ -42,86 +42,84 @@ class Cause:
     problem: str | None = None
 
 
-def awaited(steps: Sequence[StepRecord]) -> list[str]:
-    """Return the children that may have to be looked at: started or awaited, not yet successful.
+def unsuccessful_children(steps: Sequence[StepRecord]) -> list[str]:
+    """Return the children that steps started or awaited and that have not returned a result.
 
     Examples
     --------
     >>> start = StepRecord(1, "pack", False, "order-1-1", 0, 1)
-    >>> awaited([start, StepRecord(2, "DBOS.getResult", True, "order-1-1", 1, 2)])
+    >>> unsuccessful_children([start, StepRecord(2, "DBOS.getResult", True, "order-1-1", 1, 2)])
     ['order-1-1']
-    >>> awaited([start, StepRecord(2, "DBOS.getResult", False, "order-1-1", 1, 2)])
+    >>> unsuccessful_children([start, StepRecord(2, "DBOS.getResult", False, "order-1-1", 1, 2)])
     []
     """
-    good = {step.awaits for step in steps if step.awaits and not step.failed}
+    returned = {step.awaits for step in steps if step.awaits and not step.failed}
     children = dict.fromkeys(step.child_workflow_id for step in steps if step.child_workflow_id)
-    return [child for child in children if child not in good]
+    return [child for child in children if child not in returned]
 
 
-def find(
-    row: WorkflowRecord, steps: Sequence[StepRecord], children: Mapping[str, WorkflowRecord]
+def find_cause(
+    row: WorkflowRecord, steps: Sequence[StepRecord], workflows: Mapping[str, WorkflowRecord]
 ) -> Cause:
-    """Find where a failed workflow must run again, and which of its children must before.
+    """Find where a failed workflow must run again, and which children must be repaired before it.
 
-    The step that failed last is the cause. Those that failed while it ran are as well (steps that
-    a workflow awaits together): one that was kept would fail the fork again. Where no step
-    failed, or the workflow was stopped from outside, all recorded steps are kept.
+    The cause is the step that failed last, and failed steps that ran at the same time (a workflow
+    can await several): copying one of them would make the fork fail again. Where no step failed,
+    or the workflow was stopped from outside, all recorded steps are copied.
+
+    Parameters
+    ----------
+    workflows
+        By ID; children that do not exist are missing.
     """
     failed = [step for step in steps if step.failed]
-    following = steps[-1].function_id + 1 if steps else 1
     if row.status == "ERROR" and failed:
-        together = [step for step in failed if _overlap(step, failed[-1])]
-        start = min(step.function_id for step in together)
+        causes = [step for step in failed if _overlap(step, failed[-1])]
+        start = min(step.function_id for step in causes)
     else:
-        together, start = [], following
-    kept = [step for step in steps if step.function_id < start]
-    name = next((step.function_name for step in steps if step.function_id == start), None)
-    point = ForkPoint(
-        start,
-        name,
-        tuple(
-            step.function_name
-            for step in steps
-            if step.function_id >= start and not step.failed and not step.bookkeeping
-        ),
-    )
-    begun = {s.child_workflow_id for s in kept if s.child_workflow_id and not s.awaits}
-    # One whose failure was taken and survived before is part of what is kept.
-    over = {step.awaits for step in kept if step.awaits}
-    bad = []
-    for child in awaited(steps):
-        found = children.get(child)
-        if found is None or found.status not in FAILED_STATUSES or child in over:
+        causes, start = [], steps[-1].function_id + 1 if steps else 1
+    point = point_at(steps, start)
+    copied = [step for step in steps if step.function_id < start]
+    started = {s.child_workflow_id for s in copied if s.child_workflow_id and not s.awaits}
+    # A failure that the workflow survived earlier is part of what is copied.
+    survived = {step.awaits for step in copied if step.awaits}
+    awaited = {step.awaits for step in causes}
+    children, deleted = [], set()
+    for child in unsuccessful_children(steps):
+        if child not in workflows:
+            deleted.add(child)
+        elif workflows[child].status not in FAILED_STATUSES or child in survived:
             continue
-        if child in begun:
-            bad.append(child)
-        elif child in {step.awaits for step in together}:
-            problem = (
-                f"step {start} awaits {child} by its ID, not as a child that it started, so a fork "
-                f"awaits the same failed run. db.rewind({child!r}, …) repairs that one in place"
+        elif child in started:
+            children.append(child)
+        elif child in awaited:
+            return Cause(
+                point,
+                problem=f"step {start} awaits {child} by its ID and did not start it as a child, "
+                f"so a fork would await the same failed run. db.rewind({child!r}, …) repairs that "
+                "run in place",
             )
+    for step in causes:
+        if step.awaits in deleted:
+            problem = f"step {start} awaits {step.awaits}, which does not exist"
+            if step.awaits in started:
+                problem = f"its failed child {step.awaits} has been deleted"
             return Cause(point, problem=problem)
-    lost = set(awaited(steps)) - children.keys()
-    gone = [step.awaits for step in together if step.awaits in lost]
-    if gone:
-        one = gone[0]
-        there = f"its failed child {one} has been deleted"
-        return Cause(
-            point,
-            problem=there if one in begun else f"step {start} awaits {one}, which does not exist",
-        )
-    taken = {step.awaits for step in together}
-    return Cause(point, tuple(bad), frozenset(child for child in bad if child in taken))
+    return Cause(point, tuple(children), frozenset(c for c in children if c in awaited))
 
 
-def _overlap(one: StepRecord, other: StepRecord) -> bool:
-    if one is other:
+def _overlap(step: StepRecord, other: StepRecord) -> bool:
+    if step is other:
         return True
-    times = (one.started_at, one.completed_at, other.started_at, other.completed_at)
-    if any(time is None for time in times):
+    start, end, other_start, other_end = (
+        step.started_at,
+        step.completed_at,
+        other.started_at,
+        other.completed_at,
+    )
+    if start is None or end is None or other_start is None or other_end is None:
         return False
-    begin, end, other_begin, other_end = (time or 0 for time in times)
-    return begin < other_end and other_begin < end
+    return start < other_end and other_start < end
 
 
 COLUMNS = (
@@ -140,9 +138,9 @@ STATES = ("repaired", "in progress", "failed again", "covered", "unaddressed", "
 
 
 def repair_status(session: Session, queries: Queries, ids: Sequence[str] | None) -> pd.DataFrame:
-    """Return the state of failures by their forks, the forks of those, and those of their parents.
+    """Return the state of failures, by their forks, the forks of those, and those of their parents.
 
-    Without IDs, of all workflows that failed by themselves.
+    Without IDs, of all failed workflows.
     """
     import pandas as pd
 
@@ -150,31 +148,31 @@ def repair_status(session: Session, queries: Queries, ids: Sequence[str] | None)
         ids = list(records.failures(session, queries))
     else:
         listings.require_known(session, queries, ids)
-    everything = records.with_ancestors(session, queries, ids)
-    forked = descent(session, queries, list(everything))
-    table = []
-    for one in ids:
-        row = everything.get(one)
+    workflows = records.with_ancestors(session, queries, ids)
+    forks_of = fork_descendants(session, queries, list(workflows))
+    rows = []
+    for workflow_id in ids:
+        row = workflows.get(workflow_id)
         if row is None:
             continue
-        forks = forked.get(one, [])
+        forks = forks_of.get(workflow_id, [])
         latest = max(forks, key=lambda fork: (fork.created_at or 0, fork.workflow_id), default=None)
-        covered = _covered(row, everything, forked)
-        table.append(
+        covered_by = _covered_by(row, workflows, forks_of)
+        rows.append(
             (
-                one,
+                workflow_id,
                 row.name,
                 row.status,
                 row.app_version,
-                _state(row, forks, latest, covered),
+                _state(row, forks, covered_by),
                 len(forks),
                 latest.workflow_id if latest else None,
                 latest.status if latest else None,
                 latest.app_version if latest else None,
-                covered,
+                covered_by,
             )
         )
-    frame = pd.DataFrame(table, columns=list(COLUMNS))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame = frame.astype(
         {name: STRING_DTYPE for name in COLUMNS if name != "forks"} | {"forks": "Int64"}
     )
@@ -182,56 +180,55 @@ def repair_status(session: Session, queries: Queries, ids: Sequence[str] | None)
     return frame
 
 
-def _state(
-    row: WorkflowRecord,
-    forks: Sequence[WorkflowRecord],
-    latest: WorkflowRecord | None,
-    covered: str | None,
-) -> str:
+def _state(row: WorkflowRecord, forks: Sequence[WorkflowRecord], covered_by: str | None) -> str:
     if row.status not in FAILED_STATUSES:
         return "not failed"
     if any(fork.status == "SUCCESS" for fork in forks):
         return "repaired"
     if any(fork.active for fork in forks):
         return "in progress"
-    if covered:
+    if covered_by:
         return "covered"
-    return "failed again" if latest else "unaddressed"
+    return "failed again" if forks else "unaddressed"
 
 
-def descent(
+def fork_descendants(
     session: Session, queries: Queries, ids: Sequence[str]
 ) -> dict[str, list[WorkflowRecord]]:
-    """Find the forks of each workflow, and the forks of those."""
-    made: dict[str, list[WorkflowRecord]] = {}
+    """Return the forks of each workflow, the forks of those, and so on."""
+    forks_of: dict[str, list[WorkflowRecord]] = {}
     for fork in records.forks(session, queries, ids).values():
-        made.setdefault(fork.forked_from or "", []).append(fork)
-    return {one: below for one in ids if (below := _below(one, made))}
+        forks_of.setdefault(fork.forked_from or "", []).append(fork)
+    return {original: forks for original in ids if (forks := _descendants(original, forks_of))}
 
 
-def _below(one: str, made: dict[str, list[WorkflowRecord]]) -> list[WorkflowRecord]:
+def _descendants(
+    original: str, forks_of: Mapping[str, Sequence[WorkflowRecord]]
+) -> list[WorkflowRecord]:
     found: dict[str, WorkflowRecord] = {}
-    left = [one]
-    while left:
-        for fork in made.get(left.pop(), ()):
-            # Forks in a circle were made by hand.
-            if fork.workflow_id not in found and fork.workflow_id != one:
+    pending = [original]
+    while pending:
+        for fork in forks_of.get(pending.pop(), ()):
+            # Rows written by hand may be forks of each other in a circle.
+            if fork.workflow_id not in found and fork.workflow_id != original:
                 found[fork.workflow_id] = fork
-                left.append(fork.workflow_id)
+                pending.append(fork.workflow_id)
     return list(found.values())
 
 
-def _covered(
-    row: WorkflowRecord, known: dict[str, WorkflowRecord], forked: dict[str, list[WorkflowRecord]]
+def _covered_by(
+    row: WorkflowRecord,
+    workflows: Mapping[str, WorkflowRecord],
+    forks_of: Mapping[str, Sequence[WorkflowRecord]],
 ) -> str | None:
-    """Return the fork of an ancestor that has succeeded: the failure below it no longer matters."""
+    """Return a successful fork of an ancestor: the failures below it no longer matter."""
     seen: set[str] = set()
     parent = row.parent_workflow_id
     while parent and parent not in seen:
         seen.add(parent)
-        for fork in forked.get(parent, ()):
+        for fork in forks_of.get(parent, ()):
             if fork.status == "SUCCESS":
                 return fork.workflow_id
-        above = known.get(parent)
-        parent = above.parent_workflow_id if above else None
+        ancestor = workflows.get(parent)
+        parent = ancestor.parent_workflow_id if ancestor else None
     return None

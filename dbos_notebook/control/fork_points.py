@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from dbos_notebook.control.records import StepRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError, nearest
 from dbos_notebook.text import sanitize
 
-if TYPE_CHECKING:
-    pass
-
-WORDS = ("first", "last", "failed")
-SHOWN = 30
-MOST = 2**63
+Step: TypeAlias = int | str
+"""A step's number, its name, "first", "last" or "failed"."""
+Steps: TypeAlias = Step | tuple[Step, ...]
+KEYWORDS = ("first", "last", "failed")
+MAX_SHOWN_STEPS = 30
+MAX_STEP_NUMBER = 2**63
 
 
 @dataclass(frozen=True)
 class ForkPoint:
-    """Where a fork starts.
+    """The step that a fork starts from.
 
     Attributes
     ----------
@@ -29,9 +30,9 @@ class ForkPoint:
     step_name
         Its name; ``None`` where it was never recorded.
     repeated
-        Names of steps that had succeeded and run again.
+        Names of the successful steps that run again.
     awaited
-        The workflow whose result this step took, if it failed doing so.
+        The workflow whose result this step read, if it failed doing so.
     """
 
     start_step: int
@@ -41,17 +42,30 @@ class ForkPoint:
 
     @property
     def label(self) -> str:
-        """How a person names it."""
+        """The step's number and name for people."""
         return f"step {self.start_step}" + (f" ({self.step_name})" if self.step_name else "")
 
 
-def check(start_step: Any, *, several: bool = False) -> Any:
-    """Return a start step that can be looked up: a number, a word or name, or a plain mapping.
+def point_at(steps: Sequence[StepRecord], start_step: int) -> ForkPoint:
+    """Return the point of a step number, with the successful steps that would run again."""
+    return ForkPoint(
+        start_step,
+        next((step.function_name for step in steps if step.function_id == start_step), None),
+        tuple(
+            step.function_name
+            for step in steps
+            if step.function_id >= start_step and not step.failed and not step.is_system
+        ),
+    )
+
+
+def as_start_steps(start_step: object, *, several: bool = False) -> Steps | dict[str, Steps]:
+    """Validate a start step: a number, a name, or a mapping from workflow IDs to those.
 
     Parameters
     ----------
     several
-        Whether one workflow may start from several steps, which are then a tuple.
+        Whether one workflow may start from several steps, which are then returned as a tuple.
 
     Raises
     ------
@@ -60,49 +74,45 @@ def check(start_step: Any, *, several: bool = False) -> Any:
 
     Examples
     --------
-    >>> check({"order-1": 3})
+    >>> as_start_steps({"order-1": 3})
     {'order-1': 3}
-    >>> check({"order-1": [2, "failed"]}, several=True)
+    >>> as_start_steps({"order-1": [2, "failed"]}, several=True)
     {'order-1': (2, 'failed')}
     """
     import pandas as pd
 
     if not isinstance(start_step, Mapping | pd.Series):
-        return _steps([start_step], several)
+        return _as_steps([start_step], several=several)
     # A Series may have several steps for one workflow, as a column of db.steps() has.
-    given: dict[str, list[Any]] = {}
+    by_workflow: dict[str, list[Any]] = {}
     for key, value in start_step.items():
-        given.setdefault(str(key), []).append(value)
-    return {key: _steps(values, several) for key, values in given.items()}
+        by_workflow.setdefault(str(key), []).append(value)
+    return {key: _as_steps(values, several=several) for key, values in by_workflow.items()}
 
 
-def _steps(values: Sequence[Any], several: bool) -> int | str | tuple[int | str, ...]:  # noqa: FBT001 - as check names it
-    found: dict[int | str, None] = {}
-    for value in values:
-        many = value if several and _is_list(value) else [value]
-        found |= dict.fromkeys(_one(each) for each in many)
-    if not found:
-        raise FilterError("start_step has an empty list, which names no step.")
-    if len(found) > 1 and not several:
-        raise FilterError(
-            f"start_step has {len(found)} steps for one workflow, and only a fork can start from "
-            "several."
-        )
-    return tuple(found) if len(found) > 1 else next(iter(found))
-
-
-def _is_list(value: Any) -> bool:
+def _as_steps(values: Sequence[Any], *, several: bool) -> Steps:
     import numpy as np
     import pandas as pd
 
-    return isinstance(value, list | tuple | range | np.ndarray | pd.Index | pd.Series)
+    steps: dict[Step, None] = {}
+    for value in values:
+        is_list = isinstance(value, list | tuple | range | np.ndarray | pd.Index | pd.Series)
+        steps |= dict.fromkeys(map(_as_step, value if several and is_list else [value]))
+    if not steps:
+        raise FilterError("start_step has an empty list, which names no step.")
+    if len(steps) > 1 and not several:
+        raise FilterError(
+            f"start_step has {len(steps)} steps for one workflow, and only a fork can start from "
+            "several."
+        )
+    return tuple(steps) if len(steps) > 1 else next(iter(steps))
 
 
-def _one(start_step: Any) -> int | str:
+def _as_step(start_step: Any) -> Step:
     if isinstance(start_step, str):
         return start_step
     if not isinstance(start_step, bool) and hasattr(start_step, "__index__"):
-        if abs(int(start_step)) > MOST:
+        if abs(int(start_step)) > MAX_STEP_NUMBER:
             raise FilterError("start_step is a number that no step can have.")
         return int(start_step)
     raise FilterError(
@@ -111,10 +121,8 @@ def _one(start_step: Any) -> int | str:
     )
 
 
-def resolve(
-    workflow_id: str, start_step: int | str | None, steps: Sequence[StepRecord]
-) -> ForkPoint:
-    """Find the step of one workflow; raise StepNotFoundError with its steps where there is none.
+def resolve(workflow_id: str, start_step: Step | None, steps: Sequence[StepRecord]) -> ForkPoint:
+    """Return the point of a start step, or raise StepNotFoundError with the steps that exist.
 
     Examples
     --------
@@ -129,69 +137,64 @@ def resolve(
     """
     if start_step is None:
         raise StepNotFoundError(f"start_step names no step for workflow {workflow_id!r}.")
-    number = _number(workflow_id, start_step, steps)
-    by_number = {step.function_id: step for step in steps}
+    number = _resolve_number(workflow_id, start_step, steps)
     if steps and steps[0].function_id == 0 and number == 1:
         # DBOS for Python copies steps only where start_step > 1.
         raise StepNotFoundError(
-            f"Workflow {workflow_id!r} counts its steps from 0, and dbos for Python cannot keep "
+            f"The steps of workflow {workflow_id!r} start at 0, and dbos for Python cannot copy "
             "step 0 alone: it would run again. Start from 0 ('first') or from 2."
         )
-    step = by_number.get(number)
-    return ForkPoint(
-        number,
-        step.function_name if step else None,
-        tuple(
-            step.function_name
-            for step in steps
-            if step.function_id >= number and not step.failed and not step.bookkeeping
-        ),
-        step.awaits if step and step.failed else None,
-    )
+    failed = [step for step in steps if step.function_id == number and step.failed]
+    awaited = failed[0].awaits if failed else None
+    return dataclasses.replace(point_at(steps, number), awaited=awaited)
 
 
-def _number(workflow_id: str, start_step: int | str, steps: Sequence[StepRecord]) -> int:
+def _resolve_number(workflow_id: str, start_step: Step, steps: Sequence[StepRecord]) -> int:
     first = steps[0].function_id if steps and steps[0].function_id == 0 else 1
     # DBOS copies nothing for 0, as for 1: both start at the beginning.
     if start_step in ("first", 0):
         return first
     if isinstance(start_step, int):
-        # The step after the last recorded one is where a cancelled run would have gone on.
+        # The step after the last recorded one is where a cancelled run would have continued.
         following = steps[-1].function_id + 1 if steps else first
         if start_step in {step.function_id for step in steps} | {first, following}:
             return start_step
-        raise _missing(workflow_id, f"step {start_step}", steps)
+        raise _not_found(workflow_id, f"step {start_step}", steps)
     if start_step == "last":
         if not steps:
-            raise _missing(workflow_id, "last step", steps)
+            raise _not_found(workflow_id, "last step", steps)
         return steps[-1].function_id
     if start_step == "failed":
         failed = [step for step in steps if step.failed]
-        own = [step for step in steps if not step.bookkeeping]
-        # A body that raises by itself leaves no failed step.
-        if not (failed or own or steps):
-            return first
-        return (failed or own or list(steps))[-1].function_id
+        own = [step for step in steps if not step.is_system]
+        # A workflow whose body raised has no failed step.
+        candidates = failed or own or steps
+        return candidates[-1].function_id if candidates else first
     named = [step for step in steps if step.function_name == start_step]
     failed = [step for step in named if step.failed]
     if not named:
-        raise _missing(workflow_id, f"step named {start_step!r}", steps)
+        raise _not_found(workflow_id, f"step named {start_step!r}", steps, start_step)
     if len(named) > 1 and len(failed) != 1:
-        numbers = ", ".join(str(step.function_id) for step in named[:SHOWN])
+        numbers = ", ".join(str(step.function_id) for step in named[:MAX_SHOWN_STEPS])
         raise StepNotFoundError(
             f"Workflow {workflow_id!r} has {len(named)} steps named {start_step!r}: {numbers}. "
-            "Give the number."
+            "Pass the number."
         )
     return (failed if len(named) > 1 else named)[0].function_id
 
 
-def _missing(workflow_id: str, what: str, steps: Sequence[StepRecord]) -> StepNotFoundError:
+def _not_found(
+    workflow_id: str, step: str, steps: Sequence[StepRecord], name: str = ""
+) -> StepNotFoundError:
     names = [sanitize(step.function_name) for step in steps]
-    pairs = zip(steps, names[:SHOWN], strict=False)
-    listed = ", ".join(f"{step.function_id} {name}" for step, name in pairs)
-    if len(steps) > SHOWN:
+    pairs = zip(steps, names[:MAX_SHOWN_STEPS], strict=False)
+    listed = ", ".join(f"{step.function_id} {label}" for step, label in pairs)
+    if len(steps) > MAX_SHOWN_STEPS:
         listed += f", … ({len(steps)} in all)"
-    have = f"Its steps: {listed}." if steps else "It has recorded no step; 'first' starts it anew."
-    word = what.partition("'")[2].rstrip("'")
-    hint = nearest(word, [*names, *WORDS]) if word else ""
-    return StepNotFoundError(f"Workflow {workflow_id!r} has no {what}.{hint} {have}")
+    existing = (
+        f"Its steps: {listed}."
+        if steps
+        else "It has recorded no step; 'first' starts it from the beginning."
+    )
+    hint = nearest(name, [*names, *KEYWORDS]) if name else ""
+    return StepNotFoundError(f"Workflow {workflow_id!r} has no {step}.{hint} {existing}")

@@ -7,23 +7,25 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 from dbos_notebook.control import permissions, records
 from dbos_notebook.control.dbos_client import forks_keep_version
-from dbos_notebook.control.fork_points import ForkPoint, check, resolve
+from dbos_notebook.control.fork_points import ForkPoint, Steps, as_start_steps, resolve
 from dbos_notebook.control.operations import (
     ItemKey,
-    Known,
     Operation,
     PlanItem,
+    ReadContext,
+    Refusal,
+    Snapshot,
     as_key,
     as_optional_name,
     changed,
 )
-from dbos_notebook.control.permissions import Needs
-from dbos_notebook.control.queue_selection import ORIGINAL, choose, read_queues
+from dbos_notebook.control.permissions import Privileges
+from dbos_notebook.control.queue_selection import ORIGINAL, KnownQueues, choose
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError
 from dbos_notebook.tables.filters import as_name, as_seconds
@@ -31,11 +33,11 @@ from dbos_notebook.tables.filters import as_name, as_seconds
 if TYPE_CHECKING:
     from dbos import DBOSClient
 
-    from dbos_notebook.database.reader import Session
-    from dbos_notebook.tables.sql import Queries
+    from dbos_notebook.types import Duration, StartSteps
 
 _NAMESPACE = uuid.UUID("6f0d1c1e-6f5b-5d3c-9a55-0d805b07eb00")
-_LEGIBLE = 40
+_MAX_READABLE_CHARACTERS = 40
+MAX_SHOWN_NAMES = 5
 
 
 def fork_id(key: str | None, workflow_id: str, start_step: int) -> str:
@@ -54,19 +56,45 @@ def fork_id(key: str | None, workflow_id: str, start_step: int) -> str:
     """
     if key is None:
         return str(uuid.uuid4())
-    # The readable part may be cut or alike for two keys; the other part tells them apart.
-    legible = re.sub(r"[^A-Za-z0-9_.]+", "-", key).strip("-")[:_LEGIBLE] or "fork"
+    # The readable part may be truncated or equal for two keys; the other part differs.
+    readable = re.sub(r"[^A-Za-z0-9_.]+", "-", key).strip("-")[:_MAX_READABLE_CHARACTERS] or "fork"
     name = json.dumps([key, workflow_id, start_step], ensure_ascii=False)
-    return f"{legible}-{uuid.uuid5(_NAMESPACE, name)}"
+    return f"{readable}-{uuid.uuid5(_NAMESPACE, name)}"
+
+
+@dataclass
+class StepSnapshot:
+    """What was read before a fork or a rewind, in one transaction.
+
+    Attributes
+    ----------
+    workflows
+        The originals, and for a fork the workflows that have its ID or replace children.
+    points
+        The resolved start steps of the originals that exist.
+    new_ids
+        The IDs that forks will have.
+    records_origins
+        Whether the database records the original of a fork; before dbos 2.4 it did not.
+    best_forks
+        For a repair: the best fork of each original that has one.
+    """
+
+    workflows: dict[str, WorkflowRecord]
+    queues: KnownQueues
+    points: dict[ItemKey, ForkPoint | Refusal]
+    new_ids: dict[ItemKey, str] = field(default_factory=dict)
+    records_origins: bool = True
+    best_forks: dict[str, WorkflowRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class StepOperation(Operation):
-    """An operation that starts from a step, and what fork and rewind share."""
+    """What fork and rewind share: they start from a step."""
 
     enqueues: ClassVar[bool] = True
     raises_if_nothing_done: ClassVar[bool] = True
-    start_step: Any = None
+    start_step: Steps | Mapping[str, Steps] | None = None
     application_version: str | None = None
     queue_name: str | None = None
     queue_partition_key: str | None = None
@@ -77,54 +105,77 @@ class StepOperation(Operation):
         if isinstance(start, tuple) and len(ids) > 1:
             raise FilterError(
                 f"start_step={list(start)!r} with {len(ids):,} workflows could mean each of them "
-                "from each step, or each from its own. Give a mapping from workflow IDs to steps: "
+                "from each step, or each from its own. Pass a mapping from workflow IDs to steps: "
                 f"start_step={{{ids[0]!r}: {list(start)!r}, …}}."
             )
         keys = []
-        for one in ids:
-            steps = start.get(one) if isinstance(start, dict) else start
+        for workflow_id in ids:
+            steps = start.get(workflow_id) if isinstance(start, Mapping) else start
             several = steps if isinstance(steps, tuple) else (steps,)
-            keys += [ItemKey(one, step) for step in several]
+            keys += [ItemKey(workflow_id, step) for step in several]
         return keys
 
-    def evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
-        """Say what would happen to one workflow from one step."""
-        return dataclasses.replace(self._evaluate(key, known, before), start_step=key.start_step)
+    def evaluate(
+        self, context: ReadContext, keys: Sequence[ItemKey], before: Mapping[ItemKey, PlanItem]
+    ) -> list[PlanItem]:
+        """Return what would happen to each workflow from each step."""
+        snapshot = self._read_snapshot(context, keys, before)
+        return [
+            dataclasses.replace(self._evaluate_step(key, snapshot), start_step=key.start_step)
+            for key in keys
+        ]
 
-    def _evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
-        raise NotImplementedError
+    def _read_snapshot(
+        self, context: ReadContext, keys: Sequence[ItemKey], before: Mapping[ItemKey, PlanItem]
+    ) -> StepSnapshot:
+        workflows = context.workflows(key.workflow_id for key in keys)
+        queues = context.queues(workflows) if self.queue_name is not None else KnownQueues()
+        return StepSnapshot(workflows, queues, self._points(context, keys, before, workflows))
 
     def _points(
         self,
-        session: Session,
-        queries: Queries,
-        known: Known,
-        ids: Sequence[str],
+        context: ReadContext,
+        keys: Sequence[ItemKey],
         before: Mapping[ItemKey, PlanItem],
-    ) -> None:
-        """Find the steps of those that exist; those of an earlier plan stay as they were."""
-        if self.queue_name is not None:
-            known.queues = read_queues(session, queries)
-        known.points = {key: item.point for key, item in before.items() if item.point}
+        workflows: Mapping[str, WorkflowRecord],
+    ) -> dict[ItemKey, ForkPoint | Refusal]:
+        """Resolve the start steps; those of an earlier plan are kept."""
         if before:
-            return
-        known.steps = records.steps(session, queries, list(known.rows))
-        for key in self.keys(ids):
-            if key.workflow_id in known.rows:
+            return {key: item.point or Refusal(item.effect) for key, item in before.items()}
+        steps = records.steps(context.session, context.queries, list(workflows))
+        points: dict[ItemKey, ForkPoint | Refusal] = {}
+        for key in keys:
+            if key.workflow_id in workflows:
                 try:
-                    known.points[key] = resolve(*key, known.steps[key.workflow_id])
+                    points[key] = resolve(*key, steps[key.workflow_id])
                 except StepNotFoundError as error:
-                    known.points[key] = str(error)
+                    points[key] = Refusal(str(error))
+        return points
 
-    def _placed(self, item: PlanItem, known: Known) -> PlanItem:
-        """Say onto which queue it goes, or refuse where it would wait there for ever."""
-        if item.verdict != "do" or item.row is None:
-            return item
-        place = choose(item.row, self.queue_name, self.queue_partition_key, known.queues)
+    def _evaluate_step(self, key: ItemKey, snapshot: StepSnapshot) -> PlanItem:
+        row = snapshot.workflows.get(key.workflow_id)
+        if row is None:
+            return PlanItem(key.workflow_id, "not_found", self.not_found)
+        point = snapshot.points[key]
+        if isinstance(point, Refusal):
+            return PlanItem(key.workflow_id, "refused", point.reason, row)
+        result = self._start_from(key, row, point, snapshot)
+        if isinstance(result, Refusal):
+            return PlanItem(key.workflow_id, "refused", result.reason, row, point)
+        return result
+
+    def _start_from(
+        self, key: ItemKey, row: WorkflowRecord, point: ForkPoint, snapshot: StepSnapshot
+    ) -> PlanItem | Refusal:
+        raise NotImplementedError
+
+    def _with_queue(
+        self, item: PlanItem, row: WorkflowRecord, queues: KnownQueues
+    ) -> PlanItem | Refusal:
+        """Choose the queue, or refuse where the work would wait there forever."""
+        place = choose(row, self.queue_name, self.queue_partition_key, queues)
         if place.problem:
-            return dataclasses.replace(
-                item, verdict="refused", effect=place.problem, new_workflow_id=None
-            )
+            return Refusal(place.problem)
         return dataclasses.replace(
             item,
             effect=f"{item.effect}; {place.effect}" if place.effect else item.effect,
@@ -132,33 +183,30 @@ class StepOperation(Operation):
             queue_partition_key=place.queue_partition_key,
         )
 
-    def _from(self, item: PlanItem, client_options: dict[str, Any]) -> dict[str, Any]:
-        return client_options | {
-            "application_version": self.application_version,
-            "queue_name": item.queue_name,
-            "queue_partition_key": item.queue_partition_key,
-        }
+    def lacks_step(self, item: PlanItem) -> bool:
+        """Return whether the item was refused because its start step does not exist."""
+        return item.point is None
 
-    def options(self) -> dict[str, Any]:
-        """Return the options that are not at their defaults."""
-        found = super().options()
-        if isinstance(self.start_step, dict):
-            found["start_step"] = "a mapping"
+    def options(self) -> dict[str, object]:
+        """Return the options that are not at their defaults, a mapping of steps abbreviated."""
+        options = super().options()
+        if isinstance(self.start_step, Mapping):
+            options["start_step"] = "a mapping"
         elif isinstance(self.start_step, tuple):
-            found["start_step"] = list(self.start_step)
-        return found
+            options["start_step"] = list(self.start_step)
+        return options
 
 
-def check_partition_key(queue_name: Any, queue_partition_key: Any) -> None:
-    """Raise where a partition key is given to workflows that keep their own."""
+def _check_partition_key(queue_name: str | None, queue_partition_key: str | None) -> None:
+    """Raise FilterError for a partition key with workflows that keep their own."""
     if queue_name == ORIGINAL and queue_partition_key is not None:
         raise FilterError(
-            f"queue_name='original' puts each workflow back with its own partition key, so "
-            f"queue_partition_key={queue_partition_key!r} has no place beside it."
+            "queue_name='original' enqueues each workflow with its own partition key, so "
+            f"queue_partition_key={queue_partition_key!r} cannot be combined with it."
         )
 
 
-def _as_replacements(value: Any) -> dict[str, str] | None:
+def _as_replacements(value: object) -> dict[str, str] | None:
     if value is None:
         return None
     name = "replacement_children"
@@ -167,12 +215,23 @@ def _as_replacements(value: Any) -> dict[str, str] | None:
     return {as_name(old, name): as_name(new, name) for old, new in value.items()} or None
 
 
+def _repeats(point: ForkPoint) -> str:
+    """Return the part of an effect that names the successful steps that run again."""
+    names = point.repeated
+    if not names:
+        return ""
+    more = len(names) - MAX_SHOWN_NAMES
+    listed = ", ".join(names[:MAX_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return f"; repeats successful steps: {listed}"
+
+
 @dataclass(frozen=True)
 class Fork(StepOperation):
-    """Fork: a new workflow that copies the steps before one, and runs from there."""
+    """Fork workflows: start new ones that copy the steps before one and run from there."""
 
     action: ClassVar[str] = "fork"
-    needed: ClassVar[Needs] = permissions.FORK
+    planned: ClassVar[str] = "will be forked"
+    needed: ClassVar[Privileges] = permissions.FORK
     timeout: float | None = None
     key: str | None = None
     replacement_children: Mapping[str, str] | None = None
@@ -181,20 +240,20 @@ class Fork(StepOperation):
     @classmethod
     def create(
         cls,
-        start_step: Any,
+        start_step: StartSteps,
         *,
-        application_version: Any = None,
-        queue_name: Any = None,
-        queue_partition_key: Any = None,
-        timeout: Any = None,
-        key: Any = None,
-        replacement_children: Any = None,
+        application_version: str | None = None,
+        queue_name: str | None = None,
+        queue_partition_key: str | None = None,
+        timeout: Duration | None = None,
+        key: str | None = None,
+        replacement_children: Mapping[str, str] | None = None,
         force: bool = False,
     ) -> Fork:
         """Validate the arguments of ``Client.fork``."""
-        check_partition_key(queue_name, queue_partition_key)
+        _check_partition_key(queue_name, queue_partition_key)
         return cls(
-            check(start_step, several=True),
+            as_start_steps(start_step, several=True),
             as_optional_name(application_version, "application_version"),
             as_optional_name(queue_name, "queue_name"),
             as_optional_name(queue_partition_key, "queue_partition_key"),
@@ -204,80 +263,62 @@ class Fork(StepOperation):
             force=force,
         )
 
-    def needs(self, items: Sequence[PlanItem]) -> Needs:
-        """Return the privileges; to copy steps takes more."""
+    def needs(self, items: Sequence[PlanItem]) -> Privileges:
+        """Return the privileges; copying steps needs more."""
         copies = any(item.point is not None and item.point.start_step > 1 for item in items)
         return {**self.needed, **(permissions.FORK_COPYING if copies else {})}
 
-    def read(
-        self,
-        session: Session,
-        queries: Queries,
-        ids: Sequence[str],
-        before: Mapping[ItemKey, PlanItem],
-    ) -> Known:
-        """Read the originals, their steps, and the forks that may be there already."""
-        known = Known(records.workflows(session, queries, ids))
-        known.records_origins = queries.catalog.has("workflow_status", "forked_from")
-        self._points(session, queries, known, ids, before)
-        for key, point in known.points.items():
+    def _read_snapshot(
+        self, context: ReadContext, keys: Sequence[ItemKey], before: Mapping[ItemKey, PlanItem]
+    ) -> StepSnapshot:
+        """Read the originals, their steps, and the forks that may exist already."""
+        snapshot = super()._read_snapshot(context, keys, before)
+        snapshot.records_origins = context.queries.catalog.has("workflow_status", "forked_from")
+        for key, point in snapshot.points.items():
             planned = before[key].new_workflow_id if key in before else None
             if planned:
-                known.new_ids[key] = planned
+                snapshot.new_ids[key] = planned
             elif isinstance(point, ForkPoint):
-                known.new_ids[key] = fork_id(self.key, key.workflow_id, point.start_step)
+                snapshot.new_ids[key] = fork_id(self.key, key.workflow_id, point.start_step)
         replacements = (self.replacement_children or {}).values()
-        others = [*known.new_ids.values(), *replacements]
-        known.rows |= records.workflows(session, queries, others)
-        return known
+        snapshot.workflows |= context.workflows([*snapshot.new_ids.values(), *replacements])
+        return snapshot
 
-    def _evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
-        workflow_id = key.workflow_id
-        row = known.rows.get(workflow_id)
-        if row is None:
-            return PlanItem(workflow_id, "not_found", "no workflow has this ID")
-        point = known.points.get(key)
-        if not isinstance(point, ForkPoint):
-            return PlanItem(workflow_id, "refused", point or (before.effect if before else ""), row)
-        new_id = known.new_ids[key]
-        existing = known.rows.get(new_id)
-        # Where origins are not recorded, the ID itself says it: it is made from the original's.
-        if existing is not None and (
-            existing.forked_from == workflow_id
-            or (not known.records_origins and existing.name == row.name)
-        ):
-            effect = f"already forked as {new_id}, which is {existing.status}"
-            if self.application_version not in (None, existing.app_version):
-                effect += f" under version {existing.app_version or 'of any name'}"
-            return PlanItem(workflow_id, "unchanged", effect, row, point, new_id)
+    def _start_from(
+        self, key: ItemKey, row: WorkflowRecord, point: ForkPoint, snapshot: StepSnapshot
+    ) -> PlanItem | Refusal:
+        new_id = snapshot.new_ids[key]
+        existing = snapshot.workflows.get(new_id)
         if existing is not None:
-            effect = f"the fork's ID {new_id} is taken by a workflow that is no fork of this one"
-            return PlanItem(workflow_id, "refused", effect, row, point)
+            # Where origins are not recorded, the ID shows it: it is derived from the original's.
+            if existing.forked_from != key.workflow_id and (
+                snapshot.records_origins or existing.name != row.name
+            ):
+                return Refusal(
+                    f"the fork's ID {new_id} is used by a workflow that is not a fork of this one"
+                )
+            effect = _already_forked(existing)
+            if self.application_version not in (None, existing.app_version):
+                effect += f" under version {existing.app_version or 'unknown'}"
+            return PlanItem(key.workflow_id, "unchanged", effect, row, point, new_id)
         if row.active and not self.force:
-            effect = (
+            return Refusal(
                 f"it is {row.status}: the fork would do its work a second time. Cancel it first, "
-                "or force=True"
+                "or pass force=True"
             )
-            return PlanItem(workflow_id, "refused", effect, row, point)
-        unknown = [
-            new for new in (self.replacement_children or {}).values() if new not in known.rows
-        ]
-        if unknown:
-            effect = f"no workflow has the ID {unknown[0]!r}, given in replacement_children"
-            return PlanItem(workflow_id, "refused", effect, row, point)
-        item = PlanItem(workflow_id, "do", self._effect(point, known), row, point, new_id)
-        return self._placed(item, known)
-
-    def _effect(self, point: ForkPoint, known: Known) -> str:
-        effect = f"runs again from {point.label}"
-        if point.repeated:
-            effect += f"; repeats what had succeeded: {_listed(point.repeated)}"
+        for replacement in (self.replacement_children or {}).values():
+            if replacement not in snapshot.workflows:
+                return Refusal(
+                    f"no workflow has the ID {replacement!r}, passed in replacement_children"
+                )
+        effect = f"runs again from {point.label}{_repeats(point)}"
         if point.awaited and point.awaited not in (self.replacement_children or {}):
             effect += (
-                f"; but that step awaits {point.awaited}, whose failure is recorded, and fails "
+                f"; but that step awaits {point.awaited}, whose failure is recorded, and will fail "
                 "again: db.repair forks both"
             )
-        return effect
+        item = PlanItem(key.workflow_id, "ready", effect, row, point, new_id)
+        return self._with_queue(item, row, snapshot.queues)
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Fork one by one: DBOS has no public call for many."""
@@ -286,92 +327,98 @@ class Fork(StepOperation):
         for item in items:
             if item.point is None or item.new_workflow_id is None:
                 raise RuntimeError(f"{item.workflow_id} was planned without a step")
-            replaced = item.replaced or self.replacement_children
-            options = self._from(
-                item,
-                {
-                    "replacement_children": dict(replaced) if replaced else None,
-                    "timeout_seconds": self.timeout,
-                },
-            )
+            replacements = item.replacement_children or self.replacement_children
             with SetWorkflowID(item.new_workflow_id):
-                client.fork_workflow(item.workflow_id, item.point.start_step, **options)
+                client.fork_workflow(
+                    item.workflow_id,
+                    item.point.start_step,
+                    replacement_children=dict(replacements) if replacements else None,
+                    timeout_seconds=self.timeout,
+                    application_version=self.application_version,
+                    queue_name=item.queue_name,
+                    queue_partition_key=item.queue_partition_key,
+                )
 
-    def succeeded(
-        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
-    ) -> bool:
-        """Tell whether the fork is there."""
-        # The ID was free before; a database of dbos before 2.4 does not record origins.
+    def succeeded(self, item: PlanItem, after: Snapshot) -> bool:
+        """Return whether the fork exists."""
+        # The ID was unused before; a database of dbos before 2.4 does not record origins.
+        new = after.new_row(item)
         return new is not None and new.forked_from in (None, item.workflow_id)
+
+    def already_done(self, item: PlanItem, after: Snapshot) -> str | None:
+        """Return that another call with the same key, or of the same plan, was first."""
+        new = after.new_row(item)
+        return _already_forked(new) if new is not None and self.succeeded(item, after) else None
 
     def target(self, item: PlanItem) -> tuple[str | None, str | None]:
         """Return the version and queue of the fork."""
         own = item.row.app_version if item.row and forks_keep_version() else None
         return self.application_version or own, item.queue_name
 
+    def owner(self, item: PlanItem, application: str | None) -> str | None:
+        """Return the original's application; that of the client where the original has none."""
+        own = super().owner(item, application)
+        return application if own is None else own
+
+    def continuation(self) -> str:
+        """Return how to continue: without a key only the plan has the IDs of the forks."""
+        if self.key is None:
+            return "error.plan.apply() continues; the same call without key=… would fork again"
+        return super().continuation()
+
+
+def _already_forked(fork: WorkflowRecord) -> str:
+    return f"already forked as {fork.workflow_id}, which is {fork.status}"
+
 
 @dataclass(frozen=True)
 class Rewind(StepOperation):
-    """Rewind: the same workflow, its steps from one on discarded, enqueued again."""
+    """Rewind workflows: discard their steps from one on, and enqueue them again."""
 
     action: ClassVar[str] = "rewind"
-    needed: ClassVar[Needs] = permissions.REWIND
-    # Somebody else's resume changes the row as well.
+    planned: ClassVar[str] = "will be rewound"
+    needed: ClassVar[Privileges] = permissions.REWIND
+    # A resume by somebody else changes the row as well.
     traceable: ClassVar[bool] = False
 
     @classmethod
     def create(
         cls,
-        start_step: Any,
+        start_step: StartSteps,
         *,
-        application_version: Any = None,
-        queue_name: Any = None,
-        queue_partition_key: Any = None,
+        application_version: str | None = None,
+        queue_name: str | None = None,
+        queue_partition_key: str | None = None,
     ) -> Rewind:
         """Validate the arguments of ``Client.rewind``."""
-        check_partition_key(queue_name, queue_partition_key)
+        _check_partition_key(queue_name, queue_partition_key)
         return cls(
-            check(start_step),
+            as_start_steps(start_step),
             as_optional_name(application_version, "application_version"),
             as_optional_name(queue_name, "queue_name"),
             as_optional_name(queue_partition_key, "queue_partition_key"),
         )
 
-    def needs(self, items: Sequence[PlanItem]) -> Needs:
-        """Return the privileges; to set the version takes one more."""
-        extra = permissions.REWIND_TO_VERSION if self.application_version else {}
-        return {**self.needed, **extra}
+    def needs(self, items: Sequence[PlanItem]) -> Privileges:
+        """Return the privileges; setting the version needs one more."""
+        return {
+            **self.needed,
+            **(permissions.REWIND_TO_VERSION if self.application_version else {}),
+        }
 
-    def read(
-        self,
-        session: Session,
-        queries: Queries,
-        ids: Sequence[str],
-        before: Mapping[ItemKey, PlanItem],
-    ) -> Known:
-        """Read the workflows and their steps."""
-        known = Known(records.workflows(session, queries, ids))
-        self._points(session, queries, known, ids, before)
-        return known
-
-    def _evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
-        workflow_id = key.workflow_id
-        row = known.rows.get(workflow_id)
-        if row is None:
-            return PlanItem(workflow_id, "not_found", "no workflow has this ID")
-        point = known.points.get(key)
-        if not isinstance(point, ForkPoint):
-            return PlanItem(workflow_id, "refused", point or (before.effect if before else ""), row)
+    def _start_from(
+        self, key: ItemKey, row: WorkflowRecord, point: ForkPoint, snapshot: StepSnapshot
+    ) -> PlanItem | Refusal:
         if row.active:
-            effect = f"it is {row.status}, and DBOS rewinds only what has ended: cancel it first"
-            return PlanItem(workflow_id, "refused", effect, row, point)
+            return Refusal(
+                f"it is {row.status}, and DBOS rewinds only workflows that have ended: cancel it "
+                "first"
+            )
         if point.start_step < 1:
-            effect = "dbos for Python rewinds to step 1 at the earliest, and its steps begin at 0"
-            return PlanItem(workflow_id, "refused", effect, row, point)
-        effect = f"forgets {point.label} and what came after, its result and later messages"
-        if point.repeated:
-            effect += f"; repeats what had succeeded: {_listed(point.repeated)}"
-        return self._placed(PlanItem(workflow_id, "do", effect, row, point), known)
+            return Refusal("dbos for Python cannot rewind to step 0: pass a later step, or fork it")
+        effect = f"discards {point.label}, what came after, its result and later messages"
+        item = PlanItem(key.workflow_id, "ready", effect + _repeats(point), row, point)
+        return self._with_queue(item, row, snapshot.queues)
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Rewind one by one, as DBOS does."""
@@ -379,21 +426,19 @@ class Rewind(StepOperation):
             if item.point is None:
                 raise RuntimeError(f"{item.workflow_id} was planned without a step")
             client.rewind_workflow(
-                item.workflow_id, start_step=item.point.start_step, **self._from(item, {})
+                item.workflow_id,
+                start_step=item.point.start_step,
+                application_version=self.application_version,
+                queue_name=item.queue_name,
+                queue_partition_key=item.queue_partition_key,
             )
 
-    def succeeded(
-        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
-    ) -> bool:
-        """Tell whether its row has changed."""
-        return after is not None and changed(item.row, after)
+    def succeeded(self, item: PlanItem, after: Snapshot) -> bool:
+        """Return whether its row has changed."""
+        row = after.row(item)
+        return row is not None and changed(item.row, row)
 
     def target(self, item: PlanItem) -> tuple[str | None, str | None]:
-        """Return its own version unless told otherwise."""
+        """Return the version, by default the workflow's own, and the queue."""
         own = item.row.app_version if item.row else None
         return self.application_version or own, item.queue_name
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

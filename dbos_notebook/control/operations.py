@@ -1,7 +1,7 @@
 """The operations on workflows: cancel, resume, delete, set a delay, set attributes.
 
-Each class evaluates what one call would do to a workflow, calls DBOS, and recognizes from the rows
-afterwards whether it was done. Operations that start from a step are in ``forks``.
+Each class evaluates what a call would do to a workflow, calls DBOS, and checks in the rows
+afterwards whether it succeeded. Operations that start from a step are in ``forks``.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import dataclasses
 import datetime as dt
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 from dbos_notebook.control import permissions, records
-from dbos_notebook.control.permissions import Needs
+from dbos_notebook.control.permissions import Privileges
 from dbos_notebook.control.queue_selection import KnownQueues, choose_for_resume, read_queues
-from dbos_notebook.control.records import StepRecord, WorkflowRecord
+from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import FilterError
 from dbos_notebook.status import COMPLETED_STATUSES, WAITING_STATUSES
 from dbos_notebook.tables.filters import (
@@ -33,17 +33,18 @@ if TYPE_CHECKING:
     from dbos import DBOSClient
 
     from dbos_notebook.control.fork_points import ForkPoint
-    from dbos_notebook.control.transactions import Elsewhere
+    from dbos_notebook.control.transactions import OtherServer
     from dbos_notebook.database.reader import Session
     from dbos_notebook.tables.sql import Queries
 
-Verdict = Literal["do", "unchanged", "refused", "not_found"]
-BATCH = 200
-"""Workflows in one bulk call, which is one transaction: short enough not to hold anybody up."""
+Verdict = Literal["ready", "unchanged", "refused", "not_found"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+BATCH_SIZE = 200
+"""Workflows in one bulk call, which is one transaction: few enough not to hold locks for long."""
 
 
 class ItemKey(NamedTuple):
-    """What tells the lines of a plan apart: a workflow can be forked from several steps."""
+    """Identifies an item of a plan: a workflow can be forked from several steps."""
 
     workflow_id: str
     start_step: int | str | None = None
@@ -51,23 +52,25 @@ class ItemKey(NamedTuple):
 
 @dataclass(frozen=True)
 class PlanItem:
-    """One line of a plan: a workflow, and for a fork the step.
+    """One row of a plan: a workflow and, for a fork, the step.
 
     Attributes
     ----------
     verdict
-        ``do``; ``unchanged`` where the call would change nothing; ``refused`` where it would do
+        ``ready``; ``unchanged`` where the call would change nothing; ``refused`` where it would do
         harm; ``not_found``.
     effect
         What would happen, or why not.
-    asked
-        False for a child that comes along with its parent.
-    replaced
-        Which child a fork's copied steps refer to instead of which.
+    point
+        The step that ``start_step`` was resolved to.
+    requested
+        False for a child that is included because of its parent.
+    replacement_children
+        For a fork: the children that its copied steps refer to, by the children that they replace.
     queue_name, queue_partition_key
-        Where work is put; ``None``: DBOS's own queue.
+        Where the work is enqueued; ``None``: DBOS's internal queue.
     start_step
-        The step that was asked for, by its number, name or a word; ``point`` is what was found.
+        The start step as it was passed: a number, a name, or "failed" and the like.
     """
 
     workflow_id: str
@@ -77,108 +80,180 @@ class PlanItem:
     point: ForkPoint | None = None
     new_workflow_id: str | None = None
     will_run: str | None = None
-    asked: bool = True
-    replaced: Mapping[str, str] | None = None
+    requested: bool = True
+    replacement_children: Mapping[str, str] | None = None
     queue_name: str | None = None
     queue_partition_key: str | None = None
     start_step: int | str | None = None
 
     @property
     def key(self) -> ItemKey:
-        """What tells it apart from the other lines of its plan."""
+        """Identifies the item within its plan."""
         return ItemKey(self.workflow_id, self.start_step)
 
 
 def distinct(items: Sequence[PlanItem]) -> list[PlanItem]:
-    """Return the lines of a plan without those that would do what an earlier one does.
+    """Return the items without those that would repeat an earlier one.
 
     "failed" and 3 may be the same step.
     """
-    found: dict[tuple[str, int | str], PlanItem] = {}
+    unique: dict[tuple[str, int | str], PlanItem] = {}
     for item in items:
-        what = item.point.start_step if item.point else item.effect
-        found.setdefault((item.workflow_id, what), item)
-    return list(found.values())
+        effect = item.point.start_step if item.point else item.effect
+        unique.setdefault((item.workflow_id, effect), item)
+    return list(unique.values())
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an operation is refused for one workflow."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class ClearedQueue:
+    """The queue that a workflow was on before this client cancelled it; DBOS clears it.
+
+    It is known until ``completed_at`` (milliseconds since 1970) changes.
+    """
+
+    completed_at: int | None
+    queue_name: str | None
+
+
+@dataclass(frozen=True)
+class ReadContext:
+    """One read transaction, and what only this client knows: what operations read from."""
+
+    session: Session
+    queries: Queries
+    cleared_queues: Mapping[str, ClearedQueue] = field(default_factory=dict)
+
+    def workflows(self, ids: Iterable[str]) -> dict[str, WorkflowRecord]:
+        """Read workflows by ID; those that do not exist are omitted."""
+        return records.workflows(self.session, self.queries, ids)
+
+    def children(self, ids: Sequence[str]) -> list[str]:
+        """Read the IDs of the workflows below these, as DBOS finds them."""
+        return records.children(self.session, self.queries, ids)
+
+    def queues(self, workflows: Mapping[str, WorkflowRecord]) -> KnownQueues:
+        """Read the registered queues, with what is known of the queues of these workflows."""
+        cleared = {
+            workflow_id: known.queue_name
+            for workflow_id, known in self.cleared_queues.items()
+            if workflow_id in workflows
+            and workflows[workflow_id].completed_at == known.completed_at
+        }
+        return dataclasses.replace(read_queues(self.session, self.queries), cleared=cleared)
 
 
 @dataclass
-class Known:
-    """What was read for an operation: in one snapshot, before it acts or after."""
+class Snapshot:
+    """What was read after a call, in one transaction.
 
-    rows: dict[str, WorkflowRecord]
-    # Workflows that came along with those asked for.
+    Attributes
+    ----------
+    workflows
+        By ID; for operations on schedules, the schedules by name and the workflows they started.
+    children
+        The workflows below those that were cancelled.
+    triggered
+        By schedule: the IDs of workflows that it started lately, where the call did not return one.
+    other_server
+        Which other server was read from; ``None``: the server that was written to.
+    """
+
+    workflows: dict[str, WorkflowRecord]
     children: list[str] = field(default_factory=list)
-    steps: dict[str, list[StepRecord]] = field(default_factory=dict)
-    # Where to fork from, or why that cannot be said.
-    points: dict[ItemKey, ForkPoint | str] = field(default_factory=dict)
-    new_ids: dict[ItemKey, str] = field(default_factory=dict)
-    # Why nothing can be done with one.
-    problems: dict[str, str] = field(default_factory=dict)
-    # Whether the database records what was forked from what; before dbos 2.4 it did not.
-    records_origins: bool = True
-    # The best fork that each has, by the original's ID.
-    forks: dict[str, WorkflowRecord] = field(default_factory=dict)
-    queues: KnownQueues = field(default_factory=KnownQueues)
-    # What was started by name since a moment, by the name.
-    started: dict[str, list[str]] = field(default_factory=dict)
-    # After the call: what was read, if it is not the server that was written to.
-    elsewhere: Elsewhere | None = None
+    triggered: dict[str, list[str]] = field(default_factory=dict)
+    other_server: OtherServer | None = None
+
+    def row(self, item: PlanItem) -> WorkflowRecord | None:
+        """Return the workflow of an item, if it exists."""
+        return self.workflows.get(item.workflow_id)
+
+    def new_row(self, item: PlanItem) -> WorkflowRecord | None:
+        """Return the workflow that the item's call was to start, if it exists."""
+        return self.workflows.get(item.new_workflow_id or "")
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One control call with its options. Subclasses are the operations."""
+    """One control call with its options. Fields with ``repr=False`` are not options."""
 
     action: ClassVar[str]
-    enqueues: ClassVar[bool] = False
-    """Whether an executor must come and take the work."""
-    raises_if_nothing_done: ClassVar[bool] = False
-    """Whether DBOS raises where it does nothing, so that a call that returns has done it."""
-    traceable: ClassVar[bool] = True
-    """Whether a row shows that this call did it, also where the call did not return."""
-    batch: ClassVar[int] = 1
+    planned: ClassVar[str]
+    """What is said of the workflows that a plan would change: "will be cancelled"."""
+    needed: ClassVar[Privileges] = {}
+    """The privileges that the role needs."""
     subject: ClassVar[str] = "workflow_id"
+    not_found: ClassVar[str] = "no workflow has this ID"
+    batch_size: ClassVar[int] = 1
+    always_confirm: ClassVar[bool] = False
+    enqueues: ClassVar[bool] = False
+    """Whether an executor must dequeue the work."""
+    clears_queue: ClassVar[bool] = False
+    """Whether DBOS forgets the queue of a workflow that this changes."""
+    raises_if_nothing_done: ClassVar[bool] = False
+    """Whether DBOS raises where it does nothing, so that a call that returns has succeeded."""
+    traceable: ClassVar[bool] = True
+    """Whether a row shows that this call changed it, even if the call did not return."""
     several_transactions: ClassVar[bool] = False
-    """Whether DBOS makes several transactions of one call, so that one proves nothing."""
-    needed: ClassVar[Needs] = {}
-    """What the role must be granted."""
+    """Whether DBOS runs several transactions per call, so that one COMMIT proves nothing."""
 
-    def needs(self, items: Sequence[PlanItem]) -> Needs:
-        """Return the privileges that doing so much takes."""
+    @property
+    def cascades(self) -> bool:
+        """Whether DBOS itself includes the children of the workflows it is called for."""
+        return False
+
+    def needs(self, items: Sequence[PlanItem]) -> Privileges:
+        """Return the privileges that the role needs to change these."""
         return self.needed
 
     def batches(self, items: Sequence[PlanItem]) -> list[Sequence[PlanItem]]:
-        """Divide what is to be done into calls of DBOS."""
-        return [items[i : i + self.batch] for i in range(0, len(items), self.batch)]
+        """Divide the items into calls of DBOS."""
+        size = self.batch_size
+        return [items[start : start + size] for start in range(0, len(items), size)]
 
     def keys(self, ids: Sequence[str]) -> list[ItemKey]:
-        """Return the key of each line that a plan for these workflows has."""
-        return [ItemKey(one) for one in ids]
+        """Return the keys of the items that a plan for these workflows has."""
+        return [ItemKey(workflow_id) for workflow_id in ids]
 
-    def read(
-        self,
-        session: Session,
-        queries: Queries,
-        ids: Sequence[str],
-        before: Mapping[ItemKey, PlanItem],
-    ) -> Known:
-        """Read what judging and settling need; ``before`` are the lines of an earlier plan."""
-        return Known(records.workflows(session, queries, ids))
+    def children(self, context: ReadContext, ids: Sequence[str]) -> list[str]:
+        """Return the IDs of further workflows that a plan for these includes."""
+        return []
 
-    def evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
-        """Say what would happen to one workflow."""
-        row = known.rows.get(key.workflow_id)
+    def evaluate(
+        self, context: ReadContext, keys: Sequence[ItemKey], before: Mapping[ItemKey, PlanItem]
+    ) -> list[PlanItem]:
+        """Return what would happen now, one item per key.
+
+        Parameters
+        ----------
+        before
+            The items of the plan that is about to be applied; empty when a plan is made.
+        """
+        rows = self.read(context, [key.workflow_id for key in keys])
+        return [self._evaluate(key.workflow_id, rows.get(key.workflow_id)) for key in keys]
+
+    def read(self, context: ReadContext, ids: Sequence[str]) -> dict[str, WorkflowRecord]:
+        """Read the workflows by ID, or the schedules by name."""
+        return context.workflows(ids)
+
+    def _evaluate(self, workflow_id: str, row: WorkflowRecord | None) -> PlanItem:
         if row is None:
-            return PlanItem(key.workflow_id, "not_found", "no workflow has this ID")
+            return PlanItem(workflow_id, "not_found", self.not_found)
         verdict, effect = self._verdict(row)
-        return PlanItem(key.workflow_id, verdict, effect, row)
+        return PlanItem(workflow_id, verdict, effect, row)
 
     def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         raise NotImplementedError
 
     def outdated(self, before: WorkflowRecord, now: WorkflowRecord) -> str | None:
-        """Say why a plan made of one row no longer holds for another, though DBOS would do it."""
-        if _liveliness(now) > _liveliness(before):
+        """Return why a plan made for one row does not hold for another, though DBOS would act."""
+        if _activity(now) > _activity(before):
             return f"it is {now.status} now"
         if before.completed_at is not None and now.completed_at != before.completed_at:
             return "it has run again since the plan"
@@ -188,44 +263,61 @@ class Operation:
         """Call DBOS for one batch; return new workflows' IDs where only DBOS chooses them."""
         raise NotImplementedError
 
-    def reread(self, session: Session, queries: Queries, items: Sequence[PlanItem]) -> Known:
-        """Read what the rows are after the call."""
+    def reread(self, context: ReadContext, items: Sequence[PlanItem]) -> Snapshot:
+        """Read the rows after the call."""
         new = [item.new_workflow_id for item in items if item.new_workflow_id]
-        ids = [item.workflow_id for item in items]
-        return Known(records.workflows(session, queries, [*ids, *new]))
+        return Snapshot(context.workflows([*(item.workflow_id for item in items), *new]))
 
-    def succeeded(
-        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
-    ) -> bool:
-        """Tell from the rows whether it has been done."""
+    def succeeded(self, item: PlanItem, after: Snapshot) -> bool:
+        """Return whether the rows show that the item was done."""
         raise NotImplementedError
 
-    def started_since(self, item: PlanItem, known: Known, moment: dt.datetime) -> list[str]:
-        """Return the workflows that a call may have started of which only DBOS knew the ID."""
+    def already_done(self, item: PlanItem, after: Snapshot) -> str | None:
+        """Return what another call had done already, where this one failed because of it."""
+        return None
+
+    def started_since(self, item: PlanItem, after: Snapshot, moment: dt.datetime) -> list[str]:
+        """Return the workflows that the call may have started, where only DBOS knew their IDs."""
         return []
 
-    def done(self, item: PlanItem) -> str:
-        """Say what a person should know once it is done."""
-        return item.effect
+    def lacks_step(self, item: PlanItem) -> bool:
+        """Return whether the item was refused because its start step does not exist."""
+        return False
 
     def target(self, item: PlanItem) -> tuple[str | None, str | None]:
         """Return the application version and the queue of the work that is enqueued."""
         return (item.row.app_version if item.row else None), item.queue_name
 
-    def options(self) -> dict[str, Any]:
+    def owner(self, item: PlanItem, application: str | None) -> str | None:
+        """Return the application that will own the work; ``None``: any may run it.
+
+        Parameters
+        ----------
+        application
+            The application of this client.
+        """
+        return item.row.application_name if item.row else None
+
+    def continuation(self) -> str:
+        """Return how to continue after an interruption."""
+        if self.traceable:
+            return "Repeat the same call to continue"
+        return "error.plan.apply() continues with what was not started"
+
+    def options(self) -> dict[str, object]:
         """Return the options that are not at their defaults, for titles and the log."""
         return {
-            each.name: value
-            for each in dataclasses.fields(self)
-            if (value := getattr(self, each.name)) != each.default
+            option.name: value
+            for option in dataclasses.fields(self)
+            if option.repr and (value := getattr(self, option.name)) != option.default
         }
 
 
-def _liveliness(row: WorkflowRecord) -> int:
+def _activity(row: WorkflowRecord) -> int:
     return 2 if row.status == "PENDING" else int(row.active)
 
 
-def as_key(key: Any) -> str | None:
+def as_key(key: object) -> str | None:
     """Return the key of an idempotent call, normalized to NFC.
 
     Examples
@@ -241,94 +333,87 @@ def as_key(key: Any) -> str | None:
     return unicodedata.normalize("NFC", key)
 
 
-def as_optional_name(value: Any, name: str) -> str | None:
+def as_optional_name(value: object, name: str) -> str | None:
     """Return the name of a queue or a version, or ``None``."""
     return None if value is None else as_name(value, name)
 
 
 @dataclass(frozen=True)
 class Cancel(Operation):
-    """Cancel: off its queue, or stopped at its next step."""
+    """Cancel workflows: remove them from their queue, or stop them at their next step."""
 
     action: ClassVar[str] = "cancel"
-    batch: ClassVar[int] = BATCH
-    several_transactions: ClassVar[bool] = True  # where children are cancelled, level by level
-    needed: ClassVar[Needs] = permissions.CANCEL
+    planned: ClassVar[str] = "will be cancelled"
+    needed: ClassVar[Privileges] = permissions.CANCEL
+    batch_size: ClassVar[int] = BATCH_SIZE
+    clears_queue: ClassVar[bool] = True
+    several_transactions: ClassVar[bool] = True  # with children, one per level
     cancel_children: bool = False
 
-    def needs(self, items: Sequence[PlanItem]) -> Needs:
-        """Return the privileges, of which children take one more."""
-        extra = permissions.CANCEL_CHILDREN if self.cancel_children else {}
-        return {**self.needed, **extra}
+    @property
+    def cascades(self) -> bool:
+        """Whether children are cancelled, including those started after the plan."""
+        return self.cancel_children
 
-    def read(
-        self,
-        session: Session,
-        queries: Queries,
-        ids: Sequence[str],
-        before: Mapping[ItemKey, PlanItem],
-    ) -> Known:
-        """Read the workflows, and their children where those are cancelled too."""
-        below = records.children(session, queries, ids) if self.cancel_children else []
-        return Known(records.workflows(session, queries, [*ids, *below]), below)
+    def needs(self, items: Sequence[PlanItem]) -> Privileges:
+        """Return the privileges; cancelling children needs one more."""
+        return {**self.needed, **(permissions.CANCEL_CHILDREN if self.cancel_children else {})}
+
+    def children(self, context: ReadContext, ids: Sequence[str]) -> list[str]:
+        """Return the children where they are cancelled too."""
+        return context.children(ids) if self.cancel_children else []
 
     def outdated(self, before: WorkflowRecord, now: WorkflowRecord) -> str | None:
-        """Hold whatever it does now: it is to end."""
+        """Return ``None``: a workflow that has started since the plan is cancelled as well."""
         return None
 
     def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         if row.status in COMPLETED_STATUSES:
             return "unchanged", f"it has finished: {row.status}"
         if row.status == "CANCELLED":
-            return "unchanged", "it is cancelled already"
+            return "unchanged", "it is already cancelled"
+        # DBOS forgets the queue of a cancelled workflow, so the receipt keeps it.
+        queue = row.queue_name
+        suffix = "" if queue in (None, records.INTERNAL_QUEUE) else f"; leaves queue {queue!r}"
         if row.status == "PENDING":
-            return (
-                "do",
-                "stops at its next step; the one that runs now goes unrecorded" + _queue_lost(row),
-            )
+            effect = "stops at its next step; the result of the current step is not recorded"
+            return "ready", effect + suffix
         if row.active:
-            return "do", "will not start" + _queue_lost(row)
-        return "do", "becomes CANCELLED"
+            return "ready", f"will not start{suffix}"
+        return "ready", "becomes CANCELLED"
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
-        """Cancel a batch; DBOS also finds children that were started meanwhile."""
+        """Cancel a batch; DBOS also finds children that were started since the plan."""
         ids = [item.workflow_id for item in items]
         client.cancel_workflows(ids, cancel_children=self.cancel_children)
 
-    def reread(self, session: Session, queries: Queries, items: Sequence[PlanItem]) -> Known:
-        """Read the workflows, and children that were started meanwhile."""
-        asked = [item.workflow_id for item in items if item.asked]
-        below = records.children(session, queries, asked) if self.cancel_children else []
+    def reread(self, context: ReadContext, items: Sequence[PlanItem]) -> Snapshot:
+        """Read the workflows, and children that were started since the plan."""
+        requested = [item.workflow_id for item in items if item.requested]
+        children = self.children(context, requested)
         ids = [item.workflow_id for item in items]
-        return Known(records.workflows(session, queries, [*ids, *below]), below)
+        return Snapshot(context.workflows([*ids, *children]), children)
 
-    def succeeded(
-        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
-    ) -> bool:
-        """Tell whether it is CANCELLED."""
-        return after is not None and after.status == "CANCELLED"
-
-
-def _queue_lost(row: WorkflowRecord) -> str:
-    # DBOS forgets the queue of what is cancelled, so the receipt keeps it.
-    if row.queue_name in (None, records.INTERNAL_QUEUE):
-        return ""
-    return f"; leaves queue {row.queue_name!r}"
+    def succeeded(self, item: PlanItem, after: Snapshot) -> bool:
+        """Return whether it is CANCELLED."""
+        row = after.row(item)
+        return row is not None and row.status == "CANCELLED"
 
 
 @dataclass(frozen=True)
 class Resume(Operation):
-    """Resume: enqueued again, to go on after its last recorded step."""
+    """Resume workflows: enqueue them again, to continue after their last recorded step."""
 
     action: ClassVar[str] = "resume"
+    planned: ClassVar[str] = "will be resumed"
+    needed: ClassVar[Privileges] = permissions.RESUME
+    batch_size: ClassVar[int] = BATCH_SIZE
     enqueues: ClassVar[bool] = True
-    batch: ClassVar[int] = BATCH
-    needed: ClassVar[Needs] = permissions.RESUME
     queue_name: str | None = None
     force: bool = False
 
     @classmethod
-    def create(cls, queue_name: Any = None, *, force: bool = False) -> Resume:
+    def create(cls, queue_name: str | None = None, *, force: bool = False) -> Resume:
         """Validate the arguments of ``Client.resume``."""
         return cls(as_optional_name(queue_name, "queue_name"), force)
 
@@ -336,40 +421,37 @@ class Resume(Operation):
         if row.status == "SUCCESS":
             return "unchanged", "it has succeeded"
         if row.status == "ERROR":
-            return "unchanged", "it has failed, and DBOS resumes no failed workflow: fork it"
+            return "unchanged", "it has failed, and DBOS does not resume failed workflows: fork it"
         if row.status == "PENDING" and not self.force:
             return "refused", (
-                "it is PENDING: if an executor still runs it, it would run twice at once. "
-                "force=True where none does"
+                "it is PENDING: if an executor is still running it, it would run twice at the same "
+                "time. Pass force=True if none is"
             )
         if row.status in WAITING_STATUSES:
-            return "do", "waits no longer"
-        return "do", "goes on after its last recorded step, without a deadline"
+            return "ready", "starts without waiting any longer"
+        return "ready", "continues after its last recorded step, without a deadline"
 
-    def read(
-        self,
-        session: Session,
-        queries: Queries,
-        ids: Sequence[str],
-        before: Mapping[ItemKey, PlanItem],
-    ) -> Known:
-        """Read the workflows, and the queues where one is asked for."""
-        known = super().read(session, queries, ids, before)
+    def evaluate(
+        self, context: ReadContext, keys: Sequence[ItemKey], before: Mapping[ItemKey, PlanItem]
+    ) -> list[PlanItem]:
+        """Return what would happen to each workflow, and its queue."""
+        items = super().evaluate(context, keys, before)
+        queues = KnownQueues()
         if self.queue_name is not None:
-            known.queues = read_queues(session, queries)
-        return known
+            queues = context.queues({item.workflow_id: item.row for item in items if item.row})
+        return [self._with_queue(item, queues) for item in items]
 
-    def evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
-        """Say what would happen to one workflow."""
-        item = super().evaluate(key, known, before)
-        if item.verdict != "do" or item.row is None:
+    def _with_queue(self, item: PlanItem, queues: KnownQueues) -> PlanItem:
+        if item.verdict != "ready" or item.row is None:
             return item
-        place = choose_for_resume(item.row, self.queue_name, known.queues)
+        place = choose_for_resume(item.row, self.queue_name, queues)
         if place.problem:
             return dataclasses.replace(item, verdict="refused", effect=place.problem)
         effect = f"; {place.effect}" if place.effect else ""
         if item.row.active and not effect:
-            effect = _moved(item.row, place.queue_name)
+            queue = place.queue_name or records.INTERNAL_QUEUE
+            if item.row.queue_name not in (None, queue):
+                effect = f"; moves from queue {item.row.queue_name!r} to {queue!r}"
         return dataclasses.replace(
             item,
             effect=item.effect + effect,
@@ -378,36 +460,29 @@ class Resume(Operation):
         )
 
     def batches(self, items: Sequence[PlanItem]) -> list[Sequence[PlanItem]]:
-        """Divide by queue, since DBOS puts a batch onto one."""
+        """Divide by queue, since DBOS enqueues a batch on one."""
         by_queue: dict[str | None, list[PlanItem]] = {}
         for item in items:
             by_queue.setdefault(item.queue_name, []).append(item)
-        return [batch for each in by_queue.values() for batch in super(Resume, self).batches(each)]
+        divide = super().batches
+        return [batch for group in by_queue.values() for batch in divide(group)]
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Resume a batch."""
         ids = [item.workflow_id for item in items]
         client.resume_workflows(ids, queue_name=items[0].queue_name)
 
-    def succeeded(
-        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
-    ) -> bool:
-        """Tell whether its row has changed, or is as it should be: dbos before 2.2 stamps none."""
-        if after is None:
+    def succeeded(self, item: PlanItem, after: Snapshot) -> bool:
+        """Return whether its row has changed, or is as intended: dbos before 2.2 stamps none."""
+        row = after.row(item)
+        if row is None:
             return False
-        goal = ("ENQUEUED", self.queue_name or records.INTERNAL_QUEUE)
-        return changed(item.row, after) or (after.status, after.queue_name) == goal
-
-
-def _moved(row: WorkflowRecord, queue_name: str | None) -> str:
-    queue = queue_name or records.INTERNAL_QUEUE
-    if row.queue_name in (None, queue):
-        return ""
-    return f": moves from queue {row.queue_name!r} to {queue!r}"
+        intended = ("ENQUEUED", self.queue_name or records.INTERNAL_QUEUE)
+        return changed(item.row, row) or (row.status, row.queue_name) == intended
 
 
 def changed(before: WorkflowRecord | None, after: WorkflowRecord) -> bool:
-    """Tell whether a row is no longer as it was."""
+    """Return whether the status, queue or time of a row differs."""
     return (
         before is None
         or (before.status, before.queue_name, before.updated_at)
@@ -417,53 +492,47 @@ def changed(before: WorkflowRecord | None, after: WorkflowRecord) -> bool:
 
 @dataclass(frozen=True)
 class Delete(Operation):
-    """Delete: its row, steps, events, messages and streams."""
+    """Delete workflows with their steps, events, messages and streams."""
 
     action: ClassVar[str] = "delete"
-    batch: ClassVar[int] = BATCH
-    needed: ClassVar[Needs] = permissions.DELETE
+    planned: ClassVar[str] = "will be deleted"
+    needed: ClassVar[Privileges] = permissions.DELETE
+    batch_size: ClassVar[int] = BATCH_SIZE
+    always_confirm: ClassVar[bool] = True
     delete_children: bool = False
     force: bool = False
 
-    def read(
-        self,
-        session: Session,
-        queries: Queries,
-        ids: Sequence[str],
-        before: Mapping[ItemKey, PlanItem],
-    ) -> Known:
-        """Read the workflows, and their children where those are deleted too."""
-        below = records.children(session, queries, ids) if self.delete_children else []
-        return Known(records.workflows(session, queries, [*ids, *below]), below)
+    def children(self, context: ReadContext, ids: Sequence[str]) -> list[str]:
+        """Return the children where they are deleted too."""
+        return context.children(ids) if self.delete_children else []
 
     def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         if row.status == "PENDING" and not self.force:
-            return "refused", "it is PENDING: cancel it first, or force=True"
-        return "do", f"a workflow that is {row.status} goes for good"
+            return "refused", "it is PENDING: cancel it first, or pass force=True"
+        return "ready", f"deleted permanently; it is {row.status}"
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
-        """Delete a batch. Children have lines of their own, and DBOS would not spare any."""
+        """Delete a batch. Children are items themselves; DBOS would delete refused ones too."""
         client.delete_workflows([item.workflow_id for item in items], delete_children=False)
 
-    def succeeded(
-        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
-    ) -> bool:
-        """Tell whether its row is gone."""
-        return after is None
+    def succeeded(self, item: PlanItem, after: Snapshot) -> bool:
+        """Return whether its row no longer exists."""
+        return after.row(item) is None
 
 
-MERGE_ATTEMPTS = 3
-SHOWN_CHARACTERS = 1_000
-"""So much of new attributes is told; a call for thousands repeats it as often."""
+MAX_MERGE_ATTEMPTS = 3
+MAX_SHOWN_CHARACTERS = 1_000
+"""Of new attributes in a plan: a call for thousands of workflows repeats them as often."""
 
 
 @dataclass(frozen=True)
 class SetDelay(Operation):
-    """Move the moment before which a DELAYED workflow does not start."""
+    """Change the time before which a DELAYED workflow does not start."""
 
     action: ClassVar[str] = "set_delay"
-    needed: ClassVar[Needs] = permissions.SET_DELAY
-    # Milliseconds since 1970: a moment, so that applying twice does the same.
+    planned: ClassVar[str] = "will be delayed"
+    needed: ClassVar[Privileges] = permissions.SET_DELAY
+    # Milliseconds since 1970: an instant, so that applying twice has the same effect.
     until: int = 0
 
     @classmethod
@@ -484,80 +553,77 @@ class SetDelay(Operation):
         if row.status != "DELAYED":
             return "unchanged", f"only a DELAYED workflow has a delay; it is {row.status}"
         if row.delay_until == self.until:
-            return "unchanged", "it waits until then already"
-        return "do", f"waits until {_moment(self.until)}, not {_moment(row.delay_until)}"
+            return "unchanged", "it already waits until then"
+        until = _format_time(self.until)
+        return "ready", f"waits until {until} instead of {_format_time(row.delay_until)}"
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
-        """Set the moment, one workflow at a time as DBOS does."""
+        """Set the delay, one workflow at a time as DBOS does."""
         for item in items:
             client.set_workflow_delay(item.workflow_id, delay_until_epoch_ms=self.until)
 
-    def succeeded(
-        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
-    ) -> bool:
-        """Tell whether it waits until then."""
-        return after is not None and after.delay_until == self.until
+    def succeeded(self, item: PlanItem, after: Snapshot) -> bool:
+        """Return whether it waits until then."""
+        row = after.row(item)
+        return row is not None and row.delay_until == self.until
 
 
-def _moment(milliseconds: int | None) -> str:
+def _format_time(milliseconds: int | None) -> str:
     if milliseconds is None:
-        return "any"
+        return "no time"
     try:
         moment = dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
     except (ValueError, OverflowError, OSError):
-        # A column of integers holds some that are no time.
+        # A column of integers can hold values that are no time.
         return f"{milliseconds} ms after 1970"
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True)
 class SetAttributes(Operation):
-    """Replace a workflow's attributes, or merge into them.
+    """Replace the attributes of workflows, or merge into them.
 
     Attributes
     ----------
-    merged_here
+    merged_by_client
         Merge by reading the attributes and replacing them: DBOS cannot merge these keys itself.
     """
 
     action: ClassVar[str] = "set_attributes"
-    needed: ClassVar[Needs] = permissions.SET_ATTRIBUTES
+    planned: ClassVar[str] = "will be changed"
+    needed: ClassVar[Privileges] = permissions.SET_ATTRIBUTES
     attributes: Mapping[str, Any] | None = None
     merge: bool = False
-    merged_here: bool = False
+    merged_by_client: bool = field(default=False, repr=False)
 
     @classmethod
-    def create(cls, attributes: Any, *, merge: bool, dialect: str) -> SetAttributes:
+    def create(
+        cls, attributes: Mapping[str, Any] | None, *, merge: bool, dialect: str
+    ) -> SetAttributes:
         """Validate the arguments of ``Client.set_attributes``."""
         if attributes is None and merge:
             raise FilterError("attributes=None cannot be merged; without merge it clears them.")
         if attributes is not None:
             attributes = check_filters({"attributes": attributes})["attributes"]
-            # As the database will hold it: a tuple becomes a list, a number as a key a string.
+            # As the database stores it: a tuple becomes a list, a numeric key a string.
             attributes = json.loads(json.dumps(attributes))
-        by_client = merge and dialect == "sqlite" and escaped(attributes or {})
+        by_client = merge and dialect == "sqlite" and has_escaped_key(attributes or {})
         return cls(attributes, merge, by_client)
 
-    def options(self) -> dict[str, Any]:
-        """Return the options that are not at their defaults."""
-        found = super().options()
-        found.pop("merged_here", None)
-        return found
-
     def outdated(self, before: WorkflowRecord, now: WorkflowRecord) -> str | None:
-        """Hold whatever it does now: attributes do not concern the run."""
+        """Return ``None``: attributes do not depend on whether the workflow runs."""
         return None
 
     def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
-        old, wanted = _loaded(row.attributes), self.attributes
-        kept = old if isinstance(old, dict) else {}
+        stored, wanted = _parsed(row.attributes), self.attributes
+        current = stored if isinstance(stored, dict) else {}
         if self.merge:
-            wanted = {**kept, **(wanted or {})}
-        if _same(old, wanted):
-            return "unchanged", "it has these attributes already"
-        shown = sanitize(json.dumps(wanted, ensure_ascii=False), SHOWN_CHARACTERS)
-        lost = sorted(set(kept) - set(wanted or ()))
-        return "do", f"becomes {shown}" + (f"; loses {', '.join(lost)}" if lost else "")
+            wanted = {**current, **(wanted or {})}
+        if _same_json(stored, wanted):
+            return "unchanged", "it already has these attributes"
+        effect = f"becomes {sanitize(json.dumps(wanted, ensure_ascii=False), MAX_SHOWN_CHARACTERS)}"
+        removed = sorted(set(current) - set(wanted or ()))
+        return "ready", effect + (f"; removes {', '.join(removed)}" if removed else "")
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Set the attributes, one workflow at a time as DBOS does."""
@@ -565,77 +631,78 @@ class SetAttributes(Operation):
         # An option that dbos before 3.3 does not have.
         options: dict[str, Any] = {"merge": True} if self.merge else {}
         for item in items:
-            if self.merged_here:
+            if self.merged_by_client:
                 self._merge(client, item.workflow_id, attributes or {})
-                continue
-            client.update_workflow_attributes(item.workflow_id, attributes, **options)
+            else:
+                client.update_workflow_attributes(item.workflow_id, attributes, **options)
 
     def _merge(self, client: DBOSClient, workflow_id: str, attributes: dict[str, Any]) -> None:
-        """Read, merge, replace, and read again: another change may have come in between.
+        """Read, merge, replace, and read again: another process may have changed them in between.
 
-        One that another process makes between the reading and the replacing is lost, unless it
-        changes these very keys: DBOS offers no condition. The reading is the last thing before.
+        What another process writes between the read and the replacement is lost, unless it
+        changes these very keys: DBOS offers no condition. So the read comes right before.
         """
-        for _ in range(MERGE_ATTEMPTS):
-            has = self._read(client, workflow_id)
-            if has is None:
-                return  # deleted meanwhile; the receipt says so
-            client.update_workflow_attributes(workflow_id, {**has, **attributes})
-            now = self._read(client, workflow_id)
-            if now is None or _same({key: now.get(key) for key in attributes}, attributes):
+        for _ in range(MAX_MERGE_ATTEMPTS):
+            current = self._read_attributes(client, workflow_id)
+            if current is None:
+                return  # it was deleted; the receipt says so
+            client.update_workflow_attributes(workflow_id, {**current, **attributes})
+            now = self._read_attributes(client, workflow_id)
+            if now is None or _same_json({key: now.get(key) for key in attributes}, attributes):
                 return
 
     @staticmethod
-    def _read(client: DBOSClient, workflow_id: str) -> dict[str, Any] | None:
+    def _read_attributes(client: DBOSClient, workflow_id: str) -> dict[str, Any] | None:
         # Without payloads: DBOS would unpickle them.
         found = client.list_workflows(
             workflow_ids=[workflow_id], load_input=False, load_output=False
         )
         if not found:
             return None
-        has = found[0].attributes
-        return has if isinstance(has, dict) else {}
+        attributes = found[0].attributes
+        return attributes if isinstance(attributes, dict) else {}
 
-    def succeeded(
-        self, item: PlanItem, after: WorkflowRecord | None, new: WorkflowRecord | None
-    ) -> bool:
-        """Tell whether it has them."""
-        if after is None or item.row is None:
+    def succeeded(self, item: PlanItem, after: Snapshot) -> bool:
+        """Return whether it has the attributes."""
+        row = after.row(item)
+        if row is None or item.row is None:
             return False
-        has = _loaded(after.attributes)
+        stored = _parsed(row.attributes)
         if self.merge:
-            # Somebody else may have merged other keys at the same moment.
+            # Another process may have merged other keys at the same time.
             wanted = dict(self.attributes or {})
-            return isinstance(has, dict) and _same({k: has.get(k) for k in wanted}, wanted)
-        return _same(has, self.attributes)
+            return isinstance(stored, dict) and _same_json(
+                {key: stored.get(key) for key in wanted}, wanted
+            )
+        return _same_json(stored, self.attributes)
 
 
-def escaped(attributes: Mapping[str, Any]) -> bool:
-    """Whether JSON escapes a key. DBOS writes that into a path, where SQLite reads no escapes.
+def has_escaped_key(attributes: Mapping[str, Any]) -> bool:
+    """Return whether JSON escapes a key: DBOS writes keys into a path, where SQLite reads none.
 
     Examples
     --------
-    >>> escaped({"tier": 1}), escaped({"prénom": 1}), escaped({'a"b': 1})
-    (False, True, True)
+    >>> [has_escaped_key({key: 1}) for key in ("tier", "prénom", 'a"b')]
+    [False, True, True]
     """
     return any(json.dumps(key) != f'"{key}"' for key in attributes)
 
 
-def _loaded(stored: str | None) -> Any:
+def _parsed(stored: str | None) -> object:
     try:
         return json.loads(stored) if stored else None
     except (ValueError, RecursionError):
-        # SQLite keeps any text.
+        # SQLite stores any string.
         return _UNREADABLE
 
 
 _UNREADABLE = object()
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Compare as JSON does: 1 is 1.0, and no truth."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+def _same_json(left: object, right: object) -> bool:
+    """Compare as JSON does: 1 equals 1.0 but not true."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_same_json(left[k], right[k]) for k in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same_json, left, right))
+    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)

@@ -1,18 +1,19 @@
-"""The plan: what a control call would do to each workflow, and what it would not, and why."""
+"""The plan: what a control call would do to each workflow, or why it would do nothing."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbos_notebook.control.display import TableRepr
+from dbos_notebook.control.operations import VERDICTS, ItemKey, Operation, PlanItem
+from dbos_notebook.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dbos_notebook.control.operations import ItemKey, Operation, PlanItem
     from dbos_notebook.control.receipt import Receipt
     from dbos_notebook.errors import NotebookError
 
@@ -36,8 +37,8 @@ class Plan:
     """What a control call would do. Nothing has been written; :meth:`apply` does it.
 
     In a cell it is a table: each workflow with its status, whether it would be changed
-    (``verdict``: ``do``, ``unchanged``, ``refused``, ``not_found``), what would happen or why
-    not (``effect``), and whether an executor is likely to take the work (``will_run``).
+    (``verdict``: ``ready``, ``unchanged``, ``refused``, ``not_found``), what would happen or why
+    not (``effect``), and whether an executor is likely to run the work (``will_run``).
 
     Examples
     --------
@@ -45,7 +46,7 @@ class Plan:
     >>> plan = db.cancel(["queued-1", "checkout-1"], plan=True)
     >>> plan.to_frame()[["workflow_id", "verdict", "effect"]]
       workflow_id    verdict                              effect
-    0    queued-1         do  will not start; leaves queue 'slow'
+    0    queued-1      ready  will not start; leaves queue 'slow'
     1  checkout-1  unchanged            it has finished: SUCCESS
     """
 
@@ -60,13 +61,13 @@ class Plan:
     ) -> None:
         self.operation = operation
         self.items = list(items)
-        # Why apply() would be refused as a whole, as things were when the plan was made.
+        # Why apply() would have been refused as a whole when the plan was made.
         self.problem = problem
         self.notes = list(notes)
         self._apply = apply
-        # What an earlier apply of this very plan has done: it is not done twice.
+        # What an earlier apply() of this plan has done: it is not done twice.
         self.applied: set[ItemKey] = set()
-        self._one_at_a_time = threading.Lock()
+        self._apply_lock = threading.Lock()
 
     @property
     def action(self) -> str:
@@ -75,26 +76,26 @@ class Plan:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many workflows per verdict."""
-        found = Counter(item.verdict for item in self.items)
-        return {word: found[word] for word in ("do", "unchanged", "refused", "not_found")}
+        """The number of workflows per verdict."""
+        counted = Counter(item.verdict for item in self.items)
+        return {verdict: counted[verdict] for verdict in VERDICTS}
 
     def __len__(self) -> int:
         return len(self.items)
 
     def apply(self, *, confirm: bool = False) -> Receipt:
-        """Do what the plan says, and return the receipt.
+        """Apply the plan, and return the receipt.
 
-        Statuses are read again first: what has changed since so that the plan no longer holds is
-        left alone, and the receipt says so. What was refused or not found is left alone as well.
-        Applying again does nothing that has been done.
+        Statuses are read again first. A workflow that has changed since, so that the plan no
+        longer holds, is skipped, and the receipt says so; what was refused or not found is skipped
+        too. Applying again repeats nothing that has been done.
 
         Parameters
         ----------
         confirm
-            Deleting asks for ``confirm=True`` here too.
+            Deleting requires ``confirm=True`` here too.
         """
-        with self._one_at_a_time:
+        with self._apply_lock:
             return self._apply(self, confirm)
 
     def to_frame(self) -> pd.DataFrame:
@@ -106,7 +107,7 @@ class Plan:
         rows = []
         for item in self.items:
             version, queue = self.operation.target(item)
-            enqueued = self.operation.enqueues and item.verdict == "do"
+            enqueued = self.operation.enqueues and item.verdict == "ready"
             rows.append(
                 (
                     item.workflow_id,
@@ -123,38 +124,41 @@ class Plan:
                     item.will_run,
                 )
             )
-        frame = pd.DataFrame(rows, columns=list(COLUMNS))
-        texts = {name: STRING_DTYPE for name in COLUMNS if name != "start_step"}
-        return frame.astype(texts | {"start_step": "Int64"})
+        types = dict.fromkeys(COLUMNS, STRING_DTYPE) | {"start_step": "Int64"}
+        return pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
 
-    def _sheet(self) -> TableRepr:
+    def _table(self) -> TableRepr:
         options = ", ".join(f"{name}={value!r}" for name, value in self.operation.options().items())
-        title = f"Plan: {self.action} {_many(self.items)}{' with ' + options if options else ''}"
+        workflows = plural(len(self.items), "workflow")
+        title = f"Plan: {self.action} {workflows}{' with ' + options if options else ''}"
         notes = list(self.notes)
-        told = {item.will_run for item in self.items if item.will_run}
+        answers = {item.will_run for item in self.items if item.will_run}
         hidden = ["action", "start_step", "step_name"]
-        if len(told) == 1:
-            # The same for all: said once.
-            notes.append(f"Will it run? {told.pop()}.")
+        if len(answers) == 1:
+            # One note instead of the same value in each row.
+            notes.append(f"Will it run? {answers.pop()}.")
             hidden.append("will_run")
-        idle = [item for item in self.items if (item.will_run or "").startswith("unlikely")]
-        if idle:
+        unlikely = [item for item in self.items if (item.will_run or "").startswith("unlikely")]
+        if unlikely:
             notes.append(
-                f"⚠ {len(idle):,} would wait: no running executor seems able to take them."
+                f"⚠ {len(unlikely):,} would wait: no live executor appears able to run them."
             )
         if self.problem is not None:
             notes.append(f"⚠ plan.apply() would be refused. {self.problem}")
-        elif self.counts["do"]:
-            notes.append("Nothing has been written. plan.apply() does it.")
-        shown = [name for name in COLUMNS if name not in hidden]
-        return TableRepr(title, self.counts, notes, self.to_frame(), shown, "plan.to_frame()")
+        elif self.counts["ready"]:
+            notes.append("Nothing has been written. plan.apply() applies the plan.")
+        return TableRepr(
+            title,
+            self.counts,
+            notes,
+            self.to_frame(),
+            [name for name in COLUMNS if name not in hidden],
+            "plan.to_frame()",
+            {"ready": self.operation.planned},
+        )
 
     def __repr__(self) -> str:
-        return self._sheet().text()
+        return self._table().text()
 
     def _repr_html_(self) -> str:
-        return self._sheet().html()
-
-
-def _many(items: Sequence[Any]) -> str:
-    return f"{len(items):,} workflow{'' if len(items) == 1 else 's'}"
+        return self._table().html()

@@ -10,27 +10,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbos_notebook.control.display import TableRepr
-from dbos_notebook.control.forks import Fork
-from dbos_notebook.control.operations import Cancel, Known, Operation, PlanItem
+from dbos_notebook.control.operations import Operation, PlanItem, Snapshot
 from dbos_notebook.status import OUTCOMES, Outcome
 from dbos_notebook.tables.filters import as_seconds
+from dbos_notebook.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dbos_notebook.control.batch_runner import Batch, BatchRunner
     from dbos_notebook.control.client_pool import ClientPool
+    from dbos_notebook.control.transactions import Attempt
 
 
 @dataclass(frozen=True)
 class ReceiptLine:
-    """What became of one workflow.
+    """The outcome for one workflow.
 
     Attributes
     ----------
     outcome
         ``done``; ``unchanged`` (``detail`` says why); ``not_found``; ``failed``; ``unknown``
-        where the database could not be asked any more.
+        where the database could no longer be read.
     detail
         What was done, or why not.
     start_step
@@ -81,14 +82,14 @@ class Receipt:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many workflows per outcome."""
-        found = Counter(line.outcome for line in self.lines)
-        return {word: found[word] for word in OUTCOMES}
+        """The number of workflows per outcome."""
+        counted = Counter(line.outcome for line in self.lines)
+        return {outcome: counted[outcome] for outcome in OUTCOMES}
 
     @property
     def ok(self) -> bool:
         """Whether nothing failed, nothing was missing, and nothing is unknown."""
-        return not any(self.counts[word] for word in ("failed", "not_found", "unknown"))
+        return not any(self.counts[outcome] for outcome in ("failed", "not_found", "unknown"))
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -106,198 +107,196 @@ class Receipt:
         return frame.rename(columns={"workflow_id": self._subject})
 
     def wait(self, timeout: float | dt.timedelta | None = None) -> pd.DataFrame:
-        """Watch what this call started or changed until it has finished; see ``Client.wait``.
+        """Wait until what this call started or changed has finished; see ``Client.wait``.
 
-        For forks that is the new workflows, those that had been there before included.
+        For forks that means the new workflows, including those that existed already.
         """
-        # Of what was deleted there is nothing to wait for.
-        there = ("unchanged",) if self.action == "delete" else ("done", "unchanged")
+        # Deleted workflows cannot be waited for.
+        remaining = ("unchanged",) if self.action == "delete" else ("done", "unchanged")
         ids = [
             line.new_workflow_id or line.workflow_id
             for line in self.lines
-            if line.new_workflow_id or (line.outcome in there and self._subject == "workflow_id")
+            if line.new_workflow_id
+            or (line.outcome in remaining and self._subject == "workflow_id")
         ]
         if self._wait is None:
             raise RuntimeError("A receipt without a client cannot wait.")
         return self._wait(list(dict.fromkeys(ids)), as_seconds(timeout, "timeout", minimum=0))
 
     def check(self) -> Receipt:
-        """Read the rows again, and return a receipt in which what was unknown is settled."""
+        """Read the rows again, and return a receipt with the outcomes that are known now."""
         return self if self._check is None else self._check()
 
-    def _sheet(self) -> TableRepr:
-        many = f"{len(self.lines):,} {self._subject.removesuffix('_id').removesuffix('_name')}"
-        title = f"Receipt: {self.action} {many}{'' if len(self.lines) == 1 else 's'}"
+    def _table(self) -> TableRepr:
+        subject = self._subject.removesuffix("_id").removesuffix("_name")
+        title = f"Receipt: {self.action} {plural(len(self.lines), subject)}"
         notes = list(self.notes)
         if self.counts["unknown"]:
-            notes.append("Some outcomes are unknown. receipt.check() asks the database again.")
+            notes.append("Some outcomes are unknown. receipt.check() reads the database again.")
         frame = self.to_frame()
-        shown = [name for name in frame.columns if name != "action"]
-        return TableRepr(title, self.counts, notes, frame, shown, "receipt.to_frame()")
+        columns = [name for name in frame.columns if name != "action"]
+        return TableRepr(title, self.counts, notes, frame, columns, "receipt.to_frame()")
 
     def __repr__(self) -> str:
-        return self._sheet().text()
+        return self._table().text()
 
     def _repr_html_(self) -> str:
-        return self._sheet().html()
+        return self._table().html()
 
 
-def describe_outcome(
-    operation: Operation,
-    item: PlanItem,
-    attempt: tuple[Batch, BaseException | None] | None,
-    known: Known | None,
-    runner: BatchRunner,
-    pool: ClientPool,
-) -> ReceiptLine:
-    """Return one line of a receipt: what the row is now, and what came of the attempt."""
-    found = known.rows if known else {}
-    after, new = found.get(item.workflow_id), found.get(item.new_workflow_id or "")
-    outcome, detail = _outcome(operation, item, attempt, known, runner, pool)
-    if outcome == "done" and item.will_run and not item.will_run.startswith("likely"):
-        detail += f". Will it run? {item.will_run}"
-    # A database of dbos before 2.4 does not record what was forked from what.
-    there = new is not None and (
-        item.verdict == "unchanged" or new.forked_from in (None, item.workflow_id)
-    )
-    return ReceiptLine(
-        item.workflow_id,
-        operation.action,
-        outcome,
-        item.row.status if item.row else None,
-        # What a standby shows may be older than the call.
-        after.status if after and not (known and known.elsewhere == "a standby") else None,
-        item.new_workflow_id if outcome == "done" or there else None,
-        detail,
-        item.point.start_step if item.point else None,
-    )
+@dataclass(frozen=True)
+class OutcomeAnalysis:
+    """Determines the outcomes of a call, from how its batches ended and what was read afterwards.
 
-
-def _outcome(
-    operation: Operation,
-    item: PlanItem,
-    attempt: tuple[Batch, BaseException | None] | None,
-    known: Known | None,
-    runner: BatchRunner,
-    pool: ClientPool,
-) -> tuple[Outcome, str]:
-    if attempt is None:
-        if item.verdict == "not_found":
-            return "not_found", item.effect
-        refused = "refused: " if item.verdict == "refused" else ""
-        return "unchanged", f"{refused}{item.effect}"
-    unit, error = attempt
-    why = "interrupted" if runner.interrupted else str(runner.fatal or "the call ended")
-    if not unit.begun:
-        along = isinstance(operation, Cancel) and operation.cancel_children and not item.asked
-        if along and known and operation.succeeded(item, known.rows.get(item.workflow_id), None):
-            # DBOS had found it below one whose call had begun.
-            return "done", operation.done(item)
-        return "unchanged", f"not begun: {why}"
-    if unit.ended and error is None:
-        return _returned(operation, item, known, runner)
-    if error is not None and not pool.fatal(error):
-        return _refused(operation, item, known, pool.reason(error))
-    return _broken_off(operation, item, unit, known, why, runner)
-
-
-def _returned(
-    operation: Operation, item: PlanItem, known: Known | None, runner: BatchRunner
-) -> tuple[Outcome, str]:
-    """Judge a call that returned."""
-    if known is None:
-        return "done", f"{operation.done(item)} (its row could not be read again)"
-    after = known.rows.get(item.workflow_id)
-    if operation.raises_if_nothing_done or operation.succeeded(
-        item, after, known.rows.get(item.new_workflow_id or "")
-    ):
-        return "done", operation.done(item)
-    if known.elsewhere == "a standby":
-        # The server that was written to has acknowledged it; a standby may not have it yet.
-        return "done", (
-            f"{operation.done(item)} (committed; the standby that answers now does not show it)"
-        )
-    if known.elsewhere:
-        return "unknown", (
-            "it was committed, and another server answers now, which does not show it: one that "
-            "took over may have lost it"
-        )
-    if after is None:
-        return "not_found", "it was deleted meanwhile"
-    if runner.filtered and item.row is not None and after.status == item.row.status:
-        return "unchanged", (
-            "row-level security applies to this role, and it changed no row: a policy hides this "
-            f"one from changes, or it was {after.status} when the call came"
-        )
-    return "unchanged", f"it was {after.status} when the call came"
-
-
-def _refused(
-    operation: Operation, item: PlanItem, known: Known | None, reason: str
-) -> tuple[Outcome, str]:
-    """Judge a call that DBOS or the database refused, for this workflow alone."""
-    if known is None or known.elsewhere:
-        return "failed", reason
-    after = known.rows.get(item.workflow_id)
-    new = known.rows.get(item.new_workflow_id or "")
-    if isinstance(operation, Fork) and new is not None and operation.succeeded(item, after, new):
-        # Another call with the same key, or of the same plan, was first.
-        return "unchanged", f"already forked as {new.workflow_id}, which is {new.status}"
-    if after is None and operation.subject == "workflow_id" and item.row is not None:
-        return "not_found", "it was deleted meanwhile"
-    return "failed", reason
-
-
-def _broken_off(
-    operation: Operation,
-    item: PlanItem,
-    unit: Batch,
-    known: Known | None,
-    why: str,
-    runner: BatchRunner,
-) -> tuple[Outcome, str]:
-    """Judge a call that did not return, by what became of its transactions, and then by the rows.
-
-    A row that does not show it proves nothing while a COMMIT may be under way.
+    Attributes
+    ----------
+    after
+        ``None`` where the database could not be read.
     """
-    attempt = unit.attempt
-    doubtful = bool(attempt and attempt.in_doubt)
-    after = known.rows.get(item.workflow_id) if known else None
-    new = known.rows.get(item.new_workflow_id or "") if known else None
-    shown = known is not None and operation.succeeded(item, after, new)
-    if known is not None and known.elsewhere and after is None:
-        shown = False  # a standby that lags may not have the row yet
-    if attempt is None or not attempt.wrote:
-        if shown and isinstance(operation, Fork) and new is not None:
-            return "unchanged", f"already forked as {new.workflow_id}, which is {new.status}"
-        return "failed", f"not done: {why}"
-    started = operation.started_since(item, known, attempt.began_at) if known else []
-    if len(started) == 1:
-        return "done", f"{operation.done(item)}, as {started[0]} (though: {why})"
-    if doubtful:
-        if shown and operation.traceable:
-            return "done", f"{operation.done(item)} (though: {why})"
-        return "unknown", _doubt(operation, item, why)
-    if not operation.several_transactions and [each.fate for each in attempt.transactions] == [
-        "committed"
-    ]:
-        # One transaction is all of the call: it did what it would have done had it returned.
-        outcome, detail = _returned(operation, item, known, runner)
-        return outcome, f"{detail} (though: {why})"
-    if known is None or started:
-        return "unknown", _doubt(operation, item, why)
-    if shown:
-        return "done", f"{operation.done(item)} (though: {why})"
-    if known.elsewhere:
-        return "unknown", f"{known.elsewhere} answers now, which does not show it ({why})"
-    return "failed", f"not done: {why}"
+
+    operation: Operation
+    after: Snapshot | None
+    runner: BatchRunner
+    pool: ClientPool
+
+    def line(
+        self, item: PlanItem, attempted: tuple[Batch, BaseException | None] | None
+    ) -> ReceiptLine:
+        """Return the receipt line of an item.
+
+        Parameters
+        ----------
+        attempted
+            The batch that the item was in, and the error that concerns it.
+        """
+        after = self.after
+        row = after.row(item) if after else None
+        new = after.new_row(item) if after else None
+        outcome, detail = self._outcome(item, attempted)
+        if outcome == "done" and item.will_run and not item.will_run.startswith("likely"):
+            detail += f". Will it run? {item.will_run}"
+        # A database of dbos before 2.4 does not record the original of a fork.
+        exists = new is not None and (
+            item.verdict == "unchanged" or new.forked_from in (None, item.workflow_id)
+        )
+        return ReceiptLine(
+            item.workflow_id,
+            self.operation.action,
+            outcome,
+            item.row.status if item.row else None,
+            # What a standby shows may be older than the call.
+            row.status if row and not (after and after.other_server == "a standby") else None,
+            item.new_workflow_id if outcome == "done" or exists else None,
+            detail,
+            item.point.start_step if item.point else None,
+        )
+
+    def _outcome(
+        self, item: PlanItem, attempted: tuple[Batch, BaseException | None] | None
+    ) -> tuple[Outcome, str]:
+        if attempted is None:
+            if item.verdict == "not_found":
+                return "not_found", item.effect
+            refused = "refused: " if item.verdict == "refused" else ""
+            return "unchanged", f"{refused}{item.effect}"
+        batch, error = attempted
+        runner = self.runner
+        reason = "interrupted" if runner.interrupted else str(runner.fatal or "the call ended")
+        if not batch.started:
+            if self.operation.cascades and not item.requested and self._shown(item):
+                # DBOS had found it below a workflow whose call had begun.
+                return "done", item.effect
+            return "unchanged", f"not started: {reason}"
+        if batch.finished and error is None:
+            return self._returned(item)
+        if error is not None and not self.pool.fatal(error):
+            return self._refused(item, self.pool.reason(error))
+        return self._not_returned(item, batch.attempt, reason)
+
+    def _shown(self, item: PlanItem) -> bool:
+        """Return whether the rows show that the item was done."""
+        return self.after is not None and self.operation.succeeded(item, self.after)
+
+    def _returned(self, item: PlanItem) -> tuple[Outcome, str]:
+        """Determine the outcome of a call that returned."""
+        after = self.after
+        if after is None:
+            return "done", f"{item.effect} (its row could not be read afterwards)"
+        if self.operation.raises_if_nothing_done or self._shown(item):
+            return "done", item.effect
+        if after.other_server == "a standby":
+            # The primary has acknowledged it; a standby may not have it yet.
+            return "done", (
+                f"{item.effect} (committed; the standby that answers now does not show it)"
+            )
+        if after.other_server:
+            return "unknown", (
+                "it was committed, but another server answers now, which does not show it: after a "
+                "failover it may be lost"
+            )
+        row = after.row(item)
+        if row is None:
+            return "not_found", _DELETED
+        if self.runner.row_security and item.row is not None and row.status == item.row.status:
+            return "unchanged", (
+                "row-level security applies to this role, and no row was changed: a policy hides "
+                f"this one from changes, or it was {row.status} when DBOS was called"
+            )
+        return "unchanged", f"it was {row.status} when DBOS was called"
+
+    def _refused(self, item: PlanItem, reason: str) -> tuple[Outcome, str]:
+        """Determine the outcome where DBOS or the database refused this workflow only."""
+        after = self.after
+        if after is None or after.other_server:
+            return "failed", reason
+        if already_done := self.operation.already_done(item, after):
+            return "unchanged", already_done
+        if after.row(item) is None and self.operation.subject == "workflow_id" and item.row:
+            return "not_found", _DELETED
+        return "failed", reason
+
+    def _not_returned(
+        self, item: PlanItem, attempt: Attempt | None, reason: str
+    ) -> tuple[Outcome, str]:
+        """Determine the outcome of a call that did not return: by its transactions, then the rows.
+
+        A row that does not show it proves nothing while a COMMIT may be in progress.
+        """
+        operation, after = self.operation, self.after
+        not_returned = f" (the call did not return: {reason})"
+        # A standby that lags may not have the row yet.
+        lags = after is not None and after.other_server and after.row(item) is None
+        shown = self._shown(item) and not lags
+        if attempt is None or not attempt.wrote:
+            if shown and after and (already_done := operation.already_done(item, after)):
+                return "unchanged", already_done
+            return "failed", f"not done: {reason}"
+        started = operation.started_since(item, after, attempt.started_at) if after else []
+        if len(started) == 1:
+            return "done", f"{item.effect}, as {started[0]}{not_returned}"
+        fork = (
+            f". If so, the new workflow is {item.new_workflow_id}" if item.new_workflow_id else ""
+        )
+        in_doubt = (
+            "COMMIT was sent, but its answer was lost: it may be done, now or later. "
+            f"receipt.check() reads it again ({reason}){fork}"
+        )
+        if attempt.in_doubt:
+            if shown and operation.traceable:
+                return "done", item.effect + not_returned
+            return "unknown", in_doubt
+        outcomes = [transaction.outcome for transaction in attempt.transactions]
+        if not operation.several_transactions and outcomes == ["committed"]:
+            # One transaction is all of the call: it had the effect that it reports on returning.
+            outcome, detail = self._returned(item)
+            return outcome, detail + not_returned
+        if after is None or started:
+            return "unknown", in_doubt
+        if shown:
+            return "done", item.effect + not_returned
+        if after.other_server:
+            return "unknown", f"{after.other_server} answers now, which does not show it ({reason})"
+        return "failed", f"not done: {reason}"
 
 
-def _doubt(operation: Operation, item: PlanItem, why: str) -> str:
-    told = (
-        "the database was asked to commit it, and its answer was lost: it may be done, or become "
-        f"so yet. receipt.check() asks again ({why})"
-    )
-    if isinstance(operation, Fork) and item.new_workflow_id:
-        return f"{told}. If so, the fork is {item.new_workflow_id}"
-    return told
+_DELETED = "it was deleted in the meantime"

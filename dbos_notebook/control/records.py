@@ -1,6 +1,6 @@
-"""What control reads before it acts and after: few columns of the workflows it was asked about.
+"""The workflows and steps that control calls read, with the few columns that they need.
 
-Everything goes through the client's read-only sessions.
+Everything is read through the client's read-only sessions.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowRecord:
-    """One workflow as the database has it; times in milliseconds since 1970."""
+    """One row of ``workflow_status``; times in milliseconds since 1970."""
 
     workflow_id: str
     status: str
-    name: str | None
-    app_version: str | None
-    application_name: str | None
-    executor_id: str | None
-    queue_name: str | None
-    queue_partition_key: str | None
-    parent_workflow_id: str | None
-    forked_from: str | None
-    created_at: int | None
-    updated_at: int | None
-    delay_until: int | None
-    attributes: str | None
+    name: str | None = None
+    app_version: str | None = None
+    application_name: str | None = None
+    executor_id: str | None = None
+    queue_name: str | None = None
+    queue_partition_key: str | None = None
+    parent_workflow_id: str | None = None
+    forked_from: str | None = None
+    created_at: int | None = None
+    updated_at: int | None = None
+    delay_until: int | None = None
+    attributes: str | None = None
     completed_at: int | None = None
 
     @property
     def active(self) -> bool:
-        """Whether it runs or waits to run."""
+        """Whether it is running or waiting to run."""
         return self.status in ACTIVE_STATUSES
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One recorded step; times in milliseconds since 1970."""
+    """One row of ``operation_outputs``; times in milliseconds since 1970."""
 
     function_id: int
     function_name: str
@@ -61,13 +61,13 @@ class StepRecord:
     completed_at: int | None
 
     @property
-    def bookkeeping(self) -> bool:
-        """Whether it is DBOS's own (sleep, send, getResult, …) or started a child."""
+    def is_system(self) -> bool:
+        """Whether it is one of DBOS's own (sleep, send, getResult, …) or the start of a child."""
         return self.function_name.startswith("DBOS.") or self.child_workflow_id is not None
 
     @property
     def awaits(self) -> str | None:
-        """The workflow whose result it took."""
+        """The ID of the workflow whose result it read."""
         return self.child_workflow_id if self.function_name == "DBOS.getResult" else None
 
 
@@ -75,11 +75,11 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(WorkflowRecord))
 _COLUMNS = tuple(column for column in WORKFLOW if column.name in _FIELDS)
 
 
-def _found(
+def _select(
     session: Session, queries: Queries, filters: dict[str, Any], within: sa.CTE | None = None
 ) -> dict[str, WorkflowRecord]:
     if within is not None:
-        # What is related to a workflow is looked up by ID, whoever owns it.
+        # Related workflows are read whichever application owns them.
         queries = queries.all_applications
     statement = queries.workflow_select(_COLUMNS, filters, load_errors=False, newest_first=None)
     if within is not None:
@@ -90,14 +90,14 @@ def _found(
 
 
 def workflows(session: Session, queries: Queries, ids: Iterable[str]) -> dict[str, WorkflowRecord]:
-    """Read workflows by ID; those that do not exist are left out."""
+    """Read workflows by ID; those that do not exist are omitted."""
     wanted = list(dict.fromkeys(ids))
-    return _found(session, queries, {"workflow_ids": wanted}) if wanted else {}
+    return _select(session, queries, {"workflow_ids": wanted}) if wanted else {}
 
 
 def failures(session: Session, queries: Queries) -> dict[str, WorkflowRecord]:
-    """Read the workflows that failed by themselves: not those that were cancelled."""
-    return _found(session, queries, {"status": list(ERROR_STATUSES)})
+    """Read the workflows that failed themselves, not those that were cancelled."""
+    return _select(session, queries, {"status": list(ERROR_STATUSES)})
 
 
 def forks(
@@ -106,39 +106,39 @@ def forks(
     """Read the workflows that were forked from any of these, the forks of those, and so on."""
     if not originals:
         return {}
-    found = _found(session, queries, {}, queries.forks_of(originals))
-    return {one: row for one, row in found.items() if row.forked_from}
+    rows = _select(session, queries, {}, queries.forks_of(originals))
+    return {workflow_id: row for workflow_id, row in rows.items() if row.forked_from}
 
 
 def with_failures_below(
     session: Session, queries: Queries, ids: Sequence[str]
 ) -> dict[str, WorkflowRecord]:
-    """Read workflows, and of those that failed what they started or awaited, down to the last."""
-    return _found(session, queries, {}, queries.failed_descendants(ids)) if ids else {}
+    """Read workflows and, below those that failed, all that they started or awaited."""
+    return _select(session, queries, {}, queries.failed_descendants(ids)) if ids else {}
 
 
 def with_ancestors(
     session: Session, queries: Queries, ids: Sequence[str]
 ) -> dict[str, WorkflowRecord]:
-    """Read workflows and those that started them, up to the first."""
-    return _found(session, queries, {}, queries.ancestors(ids)) if ids else {}
+    """Read workflows and their ancestors."""
+    return _select(session, queries, {}, queries.ancestors(ids)) if ids else {}
 
 
 def steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, list[StepRecord]]:
     """Read the recorded steps of workflows, in order; every ID is a key."""
-    found: dict[str, list[StepRecord]] = {workflow_id: [] for workflow_id in ids}
+    records: dict[str, list[StepRecord]] = {workflow_id: [] for workflow_id in ids}
     if not ids:
-        return found
+        return records
     names = ("workflow_id", "function_id", "function_name", "status", "child_workflow_id")
     columns = [c for c in STEP if c.name in (*names, "started_at", "completed_at")]
-    wide = queries.step_select(columns, list(ids)).subquery("step")
-    # Without the texts of errors, which can be long and are not needed.
-    statement = sa.select(*(wide.c[column.name] for column in columns)).order_by(
-        wide.c.workflow_id, wide.c.function_id
+    all_steps = queries.step_select(columns, list(ids)).subquery("step")
+    # Without error messages, which can be long and are not needed.
+    statement = sa.select(*(all_steps.c[column.name] for column in columns)).order_by(
+        all_steps.c.workflow_id, all_steps.c.function_id
     )
     schema = frames.transport_schema(columns)
     for row in pa.Table.from_batches(session.batches(statement, schema), schema).to_pylist():
-        found[row["workflow_id"]].append(
+        records[row["workflow_id"]].append(
             StepRecord(
                 row["function_id"],
                 row["function_name"] or "",
@@ -148,16 +148,16 @@ def steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, l
                 row["completed_at"],
             )
         )
-    return found
+    return records
 
 
 def children(session: Session, queries: Queries, parents: Sequence[str]) -> list[str]:
-    """Find what DBOS takes for the workflows below these: by ``parent_workflow_id`` alone.
+    """Read the IDs of the workflows below these as DBOS finds them: by ``parent_workflow_id`` only.
 
-    ``Client.tree`` knows more children (a fork's replacements among them); DBOS's own
-    ``cancel_children`` and ``delete_children`` do not reach those, and a plan must not say so.
+    ``Client.tree`` finds more children (such as a fork's replacements). DBOS's ``cancel_children``
+    and ``delete_children`` do not include those, so a plan must not either.
     """
     below = queries.descendants(parents, named_alone=True)
-    found = session.rows(sa.select(below.c.child).where(below.c.parent.is_not(None)))
-    asked = set(parents)
-    return list(dict.fromkeys(row["child"] for row in found if row["child"] not in asked))
+    rows = session.rows(sa.select(below.c.child).where(below.c.parent.is_not(None)))
+    requested = set(parents)
+    return list(dict.fromkeys(row["child"] for row in rows if row["child"] not in requested))

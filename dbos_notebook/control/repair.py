@@ -1,7 +1,7 @@
-"""Repair of failed trees: the deepest failures are forked first, then those that awaited them.
+"""Repair failed trees: fork the deepest failures first, then the workflows that awaited them.
 
-A fork of a parent runs again from the step that took its child's failure, and its copied steps
-refer to the child's fork (DBOS's ``replacement_children``). What had succeeded is not done again.
+A fork of a parent runs again from the step that read its child's failure, and its copied steps
+refer to the child's fork (DBOS's ``replacement_children``). Successful steps are not run again.
 """
 
 from __future__ import annotations
@@ -11,16 +11,24 @@ import datetime as dt
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from dbos_notebook.control import failure_analysis, records
-from dbos_notebook.control.availability import ExecutorAvailability
-from dbos_notebook.control.batch_runner import BatchRunner, InterruptCounter
+from dbos_notebook.control import records
+from dbos_notebook.control.batch_runner import BatchRunner
 from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
-from dbos_notebook.control.failure_analysis import Cause, descent
-from dbos_notebook.control.forks import Fork
-from dbos_notebook.control.operations import ItemKey, Known, PlanItem, as_key, as_optional_name
+from dbos_notebook.control.failure_analysis import Cause, find_cause, fork_descendants
+from dbos_notebook.control.fork_points import ForkPoint
+from dbos_notebook.control.forks import Fork, StepSnapshot
+from dbos_notebook.control.interrupts import InterruptCounter
+from dbos_notebook.control.operations import (
+    ItemKey,
+    PlanItem,
+    ReadContext,
+    Refusal,
+    as_key,
+    as_optional_name,
+)
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.receipt import Receipt, ReceiptLine
 from dbos_notebook.control.records import WorkflowRecord
@@ -31,29 +39,39 @@ from dbos_notebook.tables.filters import MAX_SECONDS, as_seconds
 
 if TYPE_CHECKING:
     from dbos_notebook.control.controller import Controller
-    from dbos_notebook.database.reader import Session
-    from dbos_notebook.tables.sql import Queries
+    from dbos_notebook.types import Duration
 
-TIMEOUT_SECONDS = 600.0
+WAIT_SECONDS = 600.0
+MAX_SHOWN_CHILDREN = 5
 
 
 @dataclass(frozen=True)
 class RepairFork(Fork):
-    """A fork of one workflow of a failed tree."""
+    """A fork of one workflow of a failed tree.
+
+    Attributes
+    ----------
+    wait_seconds
+        How long to wait for children in all.
+    causes
+        Of the failures, by workflow, while a plan is made.
+    """
 
     action: ClassVar[str] = "repair"
+    planned: ClassVar[str] = "will be repaired"
     wait: bool = True
-    timeout_waiting: float = TIMEOUT_SECONDS
+    wait_seconds: float = WAIT_SECONDS
+    causes: Mapping[str, Cause] = field(default_factory=dict, repr=False)
 
     @classmethod
     def create(  # type: ignore[override] # a repair has other arguments than a fork
         cls,
         *,
-        application_version: Any = None,
-        queue_name: Any = None,
-        key: Any = None,
+        application_version: str | None = None,
+        queue_name: str | None = None,
+        key: str | None = None,
         wait: bool = True,
-        timeout: Any = TIMEOUT_SECONDS,
+        timeout: Duration | None = WAIT_SECONDS,
         force: bool = False,
     ) -> RepairFork:
         """Validate the arguments of ``Client.repair``."""
@@ -64,81 +82,108 @@ class RepairFork(Fork):
             key=as_key(key) or f"repair-{application_version or 'latest'}",
             force=force,
             wait=wait,
-            timeout_waiting=MAX_SECONDS if seconds is None else seconds,
+            wait_seconds=MAX_SECONDS if seconds is None else seconds,
         )
 
-    def read(
-        self,
-        session: Session,
-        queries: Queries,
-        ids: Sequence[str],
-        before: Mapping[ItemKey, PlanItem],
-    ) -> Known:
-        """Read what a fork needs, and the forks that there are, whoever made them."""
-        known = super().read(session, queries, ids, before)
-        # A fork of a fork as well: it has done the same work.
-        for original, forks in descent(session, queries, ids).items():
-            known.forks[original] = max(forks, key=_rank)
-        return known
+    def _read_snapshot(
+        self, context: ReadContext, keys: Sequence[ItemKey], before: Mapping[ItemKey, PlanItem]
+    ) -> StepSnapshot:
+        """Read what a fork needs, and the existing forks, whoever made them."""
+        snapshot = super()._read_snapshot(context, keys, before)
+        # Including forks of forks, which have done the same work.
+        ids = [key.workflow_id for key in keys]
+        for original, forks in fork_descendants(context.session, context.queries, ids).items():
+            snapshot.best_forks[original] = max(forks, key=_rank)
+        return snapshot
 
-    def _evaluate(self, key: ItemKey, known: Known, before: PlanItem | None) -> PlanItem:
-        # Nothing where a fork of it lives or is done.
+    def _points(
+        self,
+        context: ReadContext,
+        keys: Sequence[ItemKey],
+        before: Mapping[ItemKey, PlanItem],
+        workflows: Mapping[str, WorkflowRecord],
+    ) -> dict[ItemKey, ForkPoint | Refusal]:
+        points = super()._points(context, keys, before, workflows)
+        for key, point in points.items():
+            if isinstance(point, ForkPoint) and key.workflow_id in self.causes:
+                # It takes the failures of children into account; resolving the step did not.
+                points[key] = self.causes[key.workflow_id].point
+        return points
+
+    def _evaluate_step(self, key: ItemKey, snapshot: StepSnapshot) -> PlanItem:
         workflow_id = key.workflow_id
-        row, best = known.rows.get(workflow_id), known.forks.get(workflow_id)
+        row, best = snapshot.workflows.get(workflow_id), snapshot.best_forks.get(workflow_id)
         if row is not None and row.status not in FAILED_STATUSES:
             return PlanItem(workflow_id, "unchanged", f"it has not failed: it is {row.status}", row)
         if best is not None and not self.force and best.status not in FAILED_STATUSES:
             effect = f"already forked as {best.workflow_id}, which is {best.status}"
-            point = known.points.get(key)
+            point = snapshot.points.get(key)
             return PlanItem(
                 workflow_id,
                 "unchanged",
                 effect,
                 row,
-                None if isinstance(point, str) else point,
+                point if isinstance(point, ForkPoint) else None,
                 best.workflow_id,
             )
-        item = super()._evaluate(key, known, before)
+        item = super()._evaluate_step(key, snapshot)
         if item.verdict == "unchanged":
-            made = known.rows[item.new_workflow_id or ""]
-            failed = ": it failed again" if made.status in FAILED_STATUSES else ""
-            again = f"{item.effect}{failed}. Another key=… tries anew"
-            return dataclasses.replace(item, effect=again)
+            status = snapshot.workflows[item.new_workflow_id or ""].status
+            failed = ": it failed again" if status in FAILED_STATUSES else ""
+            effect = f"{item.effect}{failed}. Pass another key=… to try again"
+            return dataclasses.replace(item, effect=effect)
         return item
 
+    def _start_from(
+        self, key: ItemKey, row: WorkflowRecord, point: ForkPoint, snapshot: StepSnapshot
+    ) -> PlanItem | Refusal:
+        item = super()._start_from(key, row, point, snapshot)
+        cause = self.causes.get(key.workflow_id)
+        if isinstance(item, Refusal) or item.verdict != "ready" or cause is None:
+            return item
+        if cause.problem:
+            return Refusal(cause.problem)
+        if not cause.children:
+            return item
+        label = f"runs again from {point.label}"
+        children = ", ".join(cause.children[:MAX_SHOWN_CHILDREN])
+        have = "has" if len(cause.children) == 1 else "have"
+        once = f"{label}, once {children} {have} been repaired"
+        return dataclasses.replace(item, effect=item.effect.replace(label, once, 1))
+
     def options(self) -> dict[str, object]:
-        """Return the options that are not at their defaults."""
-        found = super().options()
-        found.pop("start_step", None)
-        return found
+        """Return the options that are not at their defaults; the start steps are no option."""
+        options = super().options()
+        options.pop("start_step", None)
+        return options
 
 
 def _rank(fork: WorkflowRecord) -> tuple[bool, bool, int]:
     return fork.status == "SUCCESS", fork.active, fork.created_at or 0
 
 
-@dataclass
-class _Tree:
-    """The failed workflows of what was asked for, and what is to be done about each."""
+def rank_by_depth(causes: dict[str, Cause]) -> list[str]:
+    """Return the failed workflows, each after its failed children; mark those in a circle.
 
-    found: dict[str, WorkflowRecord] = field(default_factory=dict)
-    causes: dict[str, Cause] = field(default_factory=dict)
-    heights: dict[str, int] = field(default_factory=dict)
-
-    def measure(self) -> None:
-        """Give a failure without failed children the height 0, others one more than the highest."""
-        left, height = list(self.causes), 0
-        while left:
-            level = [one for one in left if self.heights.keys() >= set(self.causes[one].children)]
-            if not level:
-                # Made by hand: no run can wait for itself.
-                for one in left:
-                    problem = "its failed children await each other in a circle"
-                    self.causes[one] = dataclasses.replace(self.causes[one], problem=problem)
-                level = left
-            self.heights |= dict.fromkeys(level, height)
-            left = [one for one in left if one not in self.heights]
-            height += 1
+    Examples
+    --------
+    >>> point = ForkPoint(1, None)
+    >>> rank_by_depth({"parent": Cause(point, ("child",)), "child": Cause(point)})
+    ['child', 'parent']
+    """
+    order: dict[str, None] = {}
+    pending = list(causes)
+    while pending:
+        level = [one for one in pending if order.keys() >= set(causes[one].children)]
+        if not level:
+            # Only rows written by hand can do this: no run can wait for itself.
+            problem = "its failed children await each other in a circle"
+            for workflow_id in pending:
+                causes[workflow_id] = dataclasses.replace(causes[workflow_id], problem=problem)
+            level = pending
+        order |= dict.fromkeys(level)
+        pending = [one for one in pending if one not in order]
+    return list(order)
 
 
 class Repair:
@@ -149,170 +194,131 @@ class Repair:
 
     @repeat_if_changed
     def plan(self, operation: RepairFork, ids: Sequence[str]) -> Plan:
-        """Find the failures, deepest first, and say what would be forked from where."""
+        """Find the failures, deepest first, and return what would be forked from where."""
         require_available(operation.action, list(operation.options()))
         controller = self._controller
         with controller.reader.session() as session:
-            tree = self._explore(session, ids)
-            order = sorted(tree.causes, key=tree.heights.__getitem__)
-            operation = dataclasses.replace(
-                operation, start_step={one: c.point.start_step for one, c in tree.causes.items()}
+            context = controller.context(session)
+            causes = _find_causes(context, ids)
+            order = rank_by_depth(causes)
+            starts = {workflow_id: cause.point.start_step for workflow_id, cause in causes.items()}
+            operation = dataclasses.replace(operation, start_step=starts)
+            items = controller.evaluate(
+                context,
+                dataclasses.replace(operation, causes=causes),
+                [*order, *(workflow_id for workflow_id in ids if workflow_id not in causes)],
+                requested=ids,
             )
-            rest = [one for one in ids if one not in tree.causes]
-            known = controller.read_snapshot(session, operation, [*order, *rest], {})
-            keys = operation.keys([*order, *rest])
-            # Where each starts was found with its causes; the step's own rule is another.
-            for key in keys[: len(order)]:
-                if not isinstance(known.points[key], str):
-                    known.points[key] = tree.causes[key.workflow_id].point
-            availability = ExecutorAvailability(
-                session, controller.queries, controller.reader.location
+            return controller.make_plan(
+                context,
+                operation,
+                items,
+                lambda plan, _: self._apply(plan, operation, causes),
             )
-            items, asked = [], set(ids)
-            for key in keys:
-                one = key.workflow_id
-                item = self._item(operation, key, known, tree.causes.get(one))
-                items.append(dataclasses.replace(item, asked=one in asked))
-            found = controller.conditions(session, operation, items)
-            items = [self._with_availability(operation, item, availability) for item in items]
-        causes_ = dict(tree.causes)
-        return Plan(
-            operation,
-            items,
-            lambda plan, _: self._apply(plan, causes_),
-            problem=found.problem,
-            notes=found.notes,
-        )
 
-    def _with_availability(
-        self, operation: RepairFork, item: PlanItem, availability: ExecutorAvailability
-    ) -> PlanItem:
-        if item.verdict != "do" or item.row is None:
-            return item
-        owner = self._controller.owner(operation, item)
-        told = availability.of(operation.application_version, owner, item.queue_name)
-        return dataclasses.replace(item, will_run=told)
-
-    def _explore(self, session: Session, ids: Sequence[str]) -> _Tree:
-        queries, tree = self._controller.queries, _Tree()
-        known = records.with_failures_below(session, queries, ids)
-        failures = [one for one, row in known.items() if row.status in FAILED_STATUSES]
-        steps = records.steps(session, queries, failures)
-        level: list[str] = list(dict.fromkeys(ids))
-        # A cycle made by hand ends it, since what was looked at is not looked at again.
-        while level:
-            tree.found |= {one: known[one] for one in level if one in known}
-            failed = [one for one in level if one in steps]
-            for one in failed:
-                tree.causes[one] = failure_analysis.find(known[one], steps[one], known)
-            below = [child for one in failed for child in tree.causes[one].children]
-            level = [child for child in dict.fromkeys(below) if child not in tree.causes]
-        tree.measure()
-        return tree
-
-    def _item(
-        self, operation: RepairFork, key: ItemKey, known: Known, cause: Cause | None
-    ) -> PlanItem:
-        if cause is None:
-            one = key.workflow_id
-            row = known.rows.get(one)
-            if row is None:
-                return PlanItem(one, "not_found", "no workflow has this ID")
-            return PlanItem(one, "unchanged", f"it has not failed: it is {row.status}", row)
-        item = operation.evaluate(key, known, None)
-        if item.verdict != "do":
-            return item
-        if cause.problem:
-            return dataclasses.replace(item, verdict="refused", effect=cause.problem)
-        effect = f"runs again from {cause.point.label}"
-        if cause.children:
-            effect += f", once {', '.join(cause.children[:5])} {_has(cause.children)} been repaired"
-        if cause.point.repeated:
-            effect += f"; repeats what had succeeded: {', '.join(cause.point.repeated[:5])}"
-        return dataclasses.replace(item, effect=effect)
-
-    def _apply(self, plan: Plan, found: Mapping[str, Cause]) -> Receipt:
+    def _apply(self, plan: Plan, operation: RepairFork, causes: Mapping[str, Cause]) -> Receipt:
         """Fork level by level, and wait for each before the next."""
-        controller, operation = self._controller, plan.operation
-        if not isinstance(operation, RepairFork):
-            raise TypeError("A repair's plan has a repair's operation.")
+        controller = self._controller
         controller.require_writable()
         controller.require_conditions(plan)
-        began = dt.datetime.now(dt.UTC)
-        run = _Run(controller, plan, operation, found)
-        run.go()
+        called_at = dt.datetime.now(dt.UTC)
+        run = _RepairRun(controller, plan, operation, causes)
+        run.run()
         with InterruptCounter() as interrupts:
             receipt = run.receipt()
-            receipt.called_at = began
-            controller.history.add(began, operation.action, operation.options(), receipt)
+            receipt.called_at = called_at
+            controller.history.add(called_at, operation.action, operation.options(), receipt)
         if interrupts.count and run.runner is None:
-            run.end().interrupted = True
+            run.stop().interrupted = True
         if run.runner is not None:
-            controller.raise_broken(plan, receipt, run.runner)
+            controller.raise_if_incomplete(plan, receipt, run.runner)
         return receipt
 
 
-class _Run:
+def _find_causes(context: ReadContext, ids: Sequence[str]) -> dict[str, Cause]:
+    """Find the causes of these failures, of those of their failed children, and so on."""
+    session, queries = context.session, context.queries
+    workflows = records.with_failures_below(session, queries, ids)
+    failed = [
+        workflow_id for workflow_id, row in workflows.items() if row.status in FAILED_STATUSES
+    ]
+    steps = records.steps(session, queries, failed)
+    causes: dict[str, Cause] = {}
+    level = [workflow_id for workflow_id in dict.fromkeys(ids) if workflow_id in steps]
+    # A circle in rows written by hand ends it: no workflow is analysed twice.
+    while level:
+        for workflow_id in level:
+            causes[workflow_id] = find_cause(workflows[workflow_id], steps[workflow_id], workflows)
+        children = (child for workflow_id in level for child in causes[workflow_id].children)
+        level = [child for child in dict.fromkeys(children) if child not in causes]
+    return causes
+
+
+class _RepairRun:
     """One application of a repair's plan."""
 
     def __init__(
-        self, controller: Controller, plan: Plan, operation: RepairFork, found: Mapping[str, Cause]
+        self,
+        controller: Controller,
+        plan: Plan,
+        operation: RepairFork,
+        causes: Mapping[str, Cause],
     ) -> None:
         self._controller = controller
         self._plan = plan
         self._operation = operation
-        self._causes = found
-        self._deadline = time.monotonic() + operation.timeout_waiting
-        self.lines: dict[str, ReceiptLine] = {}
+        self._causes = causes
+        self._deadline = time.monotonic() + operation.wait_seconds
+        self._lines: dict[str, ReceiptLine] = {}
         self._notes: list[str] = []
         self._receipts: list[Receipt] = []
-        # The runner that broke off, if one did.
+        # The runner that stopped the repair, if one did.
         self.runner: BatchRunner | None = None
-        self._states: dict[str, str] = {}
+        # The last known statuses of forks.
+        self._statuses: dict[str, str] = {}
 
-    def go(self) -> None:
-        """Go up the levels until all is done or something ends it."""
-        left = list(self._plan.items)
+    def run(self) -> None:
+        """Repair level by level until all is done or something stops it."""
+        pending = list(self._plan.items)
         try:
-            while left and self.runner is None:
-                done = set(self.lines)
-                level = [item for item in left if self._children(item) <= done]
+            while pending and self.runner is None:
+                done = set(self._lines)
+                level = [item for item in pending if self._children(item) <= done]
                 if not level:
                     break
-                self._level(level)
-                left = [item for item in left if item.workflow_id not in self.lines]
-                above = {child for item in left for child in self._children(item)}
+                self._fork(level)
+                pending = [item for item in pending if item.workflow_id not in self._lines]
+                awaited = {child for item in pending for child in self._children(item)}
                 if self.runner is None and self._operation.wait:
-                    self._wait([line for one, line in self.lines.items() if one in above])
+                    self._wait([line for one, line in self._lines.items() if one in awaited])
         except KeyboardInterrupt:
-            self.end().interrupted = True
+            self.stop().interrupted = True
         except NotebookError as error:
             # Reading failed, between the levels or while it waited.
-            self.end().fatal = error
-        for item in left:
-            if item.workflow_id not in self.lines:
-                why = "interrupted" if self.runner and self.runner.interrupted else "it broke off"
-                self._say(item, f"not begun: {why}; the same call again goes on")
+            self.stop().fatal = error
+        for item in pending:
+            if item.workflow_id not in self._lines:
+                interrupted = self.runner is not None and self.runner.interrupted
+                reason = "interrupted" if interrupted else "the repair failed before it"
+                self._skip(item, f"not started: {reason}; repeat the same call to continue")
 
-    def end(self) -> BatchRunner:
-        """End it between two levels; the runner that is returned says why."""
+    def stop(self) -> BatchRunner:
+        """Stop between two levels; the caller sets the reason in the returned runner."""
         self.runner = BatchRunner(self._controller.pool, self._operation.call, InterruptCounter())
         return self.runner
 
     def receipt(self) -> Receipt:
-        """Return the receipt of the whole."""
+        """Return the receipt of all levels."""
 
         def check() -> Receipt:
-            for number, level in enumerate(self._receipts):
-                self._receipts[number] = level.check()
-                for line in self._receipts[number].lines:
-                    self.lines[line.workflow_id] = line
+            for number, receipt in enumerate(self._receipts):
+                self._receipts[number] = receipt.check()
+                self._lines |= {line.workflow_id: line for line in self._receipts[number].lines}
             return self.receipt()
 
-        lines = [self.lines[item.workflow_id] for item in self._plan.items]
         return Receipt(
             self._operation.action,
-            lines,
+            [self._lines[item.workflow_id] for item in self._plan.items],
             wait=self._controller.wait,
             check=check,
             notes=self._notes,
@@ -320,74 +326,70 @@ class _Run:
 
     def _children(self, item: PlanItem) -> set[str]:
         cause = self._causes.get(item.workflow_id)
-        return set(cause.children) if cause and item.verdict == "do" else set()
+        return set(cause.children) if cause and item.verdict == "ready" else set()
 
-    def _level(self, level: Sequence[PlanItem]) -> None:
-        """Fork those whose children have been forked, and if wanted have succeeded."""
+    def _fork(self, level: Sequence[PlanItem]) -> None:
+        """Fork the workflows whose children have been forked and, if required, have succeeded."""
         ready = []
         for item in level:
-            blocked = self._blocked(item)
-            if blocked:
-                self._say(item, blocked)
+            reason = self._blocked(item)
+            if reason:
+                self._skip(item, reason)
                 continue
-            replaced = {
+            replacements = {
                 child: new
                 for child in self._children(item)
-                if (new := self.lines[child].new_workflow_id)
+                if (new := self._lines[child].new_workflow_id)
             }
-            ready.append(dataclasses.replace(item, replaced=replaced or None))
+            ready.append(dataclasses.replace(item, replacement_children=replacements or None))
         plan = Plan(self._operation, ready, self._controller.apply)
         plan.applied = self._plan.applied
         with InterruptCounter() as interrupts:
             receipt, runner = self._controller.run(plan, interrupts)
-            for line in receipt.lines:
-                self.lines[line.workflow_id] = line
+            self._lines |= {line.workflow_id: line for line in receipt.lines}
             self._receipts.append(receipt)
-        # What is likely to run is waited for; what is not deserves a word.
+        # Of forks that are likely to run nothing needs to be said: they are waited for.
         self._notes += [note for note in receipt.notes if note.startswith("⚠")]
         if runner.interrupted or runner.fatal:
             self.runner = runner
 
     def _blocked(self, item: PlanItem) -> str | None:
+        """Return why a workflow cannot be forked, by its required children."""
         cause = self._causes.get(item.workflow_id)
         for child in self._children(item) & (cause.required if cause else frozenset()):
-            new = self.lines[child].new_workflow_id
+            new = self._lines[child].new_workflow_id
             if new is None:
-                return f"its child {child} was not repaired: {self.lines[child].detail}"
-            state = self._states.get(new)
-            if self._operation.wait and state != "SUCCESS":
-                if state in (None, *ACTIVE_STATUSES):
-                    return (
-                        f"not started: {new}, the fork of its child {child}, had not finished "
-                        f"after {self._operation.timeout_waiting:g} s ({state}); the same call "
-                        "continues"
-                    )
-                return f"its child {child} failed again: {new} is {state}"
+                return f"its child {child} was not repaired: {self._lines[child].detail}"
+            status = self._statuses.get(new)
+            if not self._operation.wait or status == "SUCCESS":
+                continue
+            if status in (None, *ACTIVE_STATUSES):
+                return (
+                    f"not started: {new}, the fork of its child {child}, had not finished after "
+                    f"{self._operation.wait_seconds:g} s ({status}); repeat the same call to "
+                    "continue"
+                )
+            return f"its child {child} failed again: {new} is {status}"
         return None
 
     def _wait(self, lines: Sequence[ReceiptLine]) -> None:
         new = [line.new_workflow_id for line in lines if line.new_workflow_id]
-        new = [one for one in new if self._states.get(one) != "SUCCESS"]
+        new = [workflow_id for workflow_id in new if self._statuses.get(workflow_id) != "SUCCESS"]
         if new:
-            left = max(0.0, self._deadline - time.monotonic())
-            seen = watch(
-                self._controller.read, new, left, f"Repair: waiting for {len(new):,} children"
-            )
-            self._states |= {one: row.status for one, row in seen.items()}
+            seconds = max(0.0, self._deadline - time.monotonic())
+            title = f"Repair: waiting for {len(new):,} children"
+            rows = watch(self._controller.read, new, seconds, title)
+            self._statuses |= {workflow_id: row.status for workflow_id, row in rows.items()}
 
-    def _say(self, item: PlanItem, why: str) -> None:
+    def _skip(self, item: PlanItem, reason: str) -> None:
         status = item.row.status if item.row else None
-        self.lines[item.workflow_id] = ReceiptLine(
+        self._lines[item.workflow_id] = ReceiptLine(
             item.workflow_id,
             self._operation.action,
             "unchanged",
             status,
             status,
             None,
-            why,
+            reason,
             item.point.start_step if item.point else None,
         )
-
-
-def _has(children: Sequence[str]) -> str:
-    return "has" if len(children) == 1 else "have"

@@ -1,4 +1,4 @@
-"""A serializer that unpickles only harmless contexts of schedules.
+"""A serializer that refuses to unpickle schedule contexts that could run code.
 
 DBOS unpickles a schedule's context in this process to trigger or backfill the schedule.
 """
@@ -17,9 +17,12 @@ from dbos_notebook.errors import RefusedError
 if TYPE_CHECKING:
     from dbos import Serializer
 
-
-# What lets a pickle name a class or a function; without one of these it can call nothing.
-_NAMING = {
+UNSAFE_CONTEXT = (
+    "its context names classes, and DBOS would unpickle it here, which runs code; trigger it from "
+    "the application, or pass force=True if you know who wrote it"
+)
+# The opcodes that let a pickle name a class or a function. Without one it can call nothing.
+_NAMING_OPCODES = {
     "GLOBAL",
     "STACK_GLOBAL",
     "INST",
@@ -29,26 +32,22 @@ _NAMING = {
     "PERSID",
     "BINPERSID",
 }
-# Memory is made up to the place that is named, whatever is kept there.
-_PLACING = {"PUT", "BINPUT", "LONG_BINPUT"}
-PICKLED = (
-    "its context names classes, and DBOS would unpickle it here, which runs code; trigger it from "
-    "the application, or force=True where you trust who wrote it"
-)
-_TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
+# The unpickler allocates memory up to the index that these opcodes name.
+_MEMO_OPCODES = {"PUT", "BINPUT", "LONG_BINPUT"}
+_ALLOWED: ContextVar[bool] = ContextVar("unsafe_contexts_allowed", default=False)
 
 
-def harmless(context: str | None) -> bool:
-    """Tell whether unpickling a schedule's context can run nothing.
+def is_safe_context(context: str | None) -> bool:
+    """Return whether unpickling a schedule's context cannot run code.
 
-    Without an instruction that names a class or a function, a pickle can only make plain values.
+    A pickle without an opcode that names a class or function can only create plain values.
 
     Examples
     --------
     >>> import pickle
-    >>> harmless(base64.b64encode(pickle.dumps({"retries": 3})).decode())
+    >>> is_safe_context(base64.b64encode(pickle.dumps({"retries": 3})).decode())
     True
-    >>> harmless(base64.b64encode(pickle.dumps(print)).decode())
+    >>> is_safe_context(base64.b64encode(pickle.dumps(print)).decode())
     False
     """
     if context is None:
@@ -56,35 +55,36 @@ def harmless(context: str | None) -> bool:
     try:
         data = base64.b64decode(context, validate=True)
         return not any(
-            code.name in _NAMING or (code.name in _PLACING and (place or 0) > len(data))
-            for code, place, _ in pickletools.genops(data)
+            opcode.name in _NAMING_OPCODES
+            or (opcode.name in _MEMO_OPCODES and (argument or 0) > len(data))
+            for opcode, argument, _ in pickletools.genops(data)
         )
     except (ValueError, TypeError):
-        # No pickle: DBOS will say that it cannot be read.
+        # Not a pickle: DBOS raises the error.
         return False
 
 
 @contextmanager
-def trusted(force: bool) -> Iterator[None]:  # noqa: FBT001 - the operations' own option
-    """While a call is made: whether a context that names classes may be unpickled."""
-    token = _TRUSTED.set(force)
+def unsafe_contexts(*, allowed: bool) -> Iterator[None]:
+    """Allow or refuse contexts that name classes during a call of DBOS."""
+    token = _ALLOWED.set(allowed)
     try:
         yield
     finally:
-        _TRUSTED.reset(token)
+        _ALLOWED.reset(token)
 
 
-def serializer() -> Serializer:
-    """Return DBOS's own serializer, which looks at each text once more before it unpickles it.
+def safe_serializer() -> Serializer:
+    """Return DBOS's own serializer with a check before each unpickling.
 
-    An operation looked before, but somebody may have written another context since.
+    The operation has checked the context already, but it may have been replaced since.
     """
     from dbos._serialization import DefaultSerializer
 
-    class Guarded(DefaultSerializer):
+    class SafeSerializer(DefaultSerializer):
         def deserialize(self, serialized_data: str) -> Any:
-            if not _TRUSTED.get() and not harmless(serialized_data):
-                raise RefusedError(PICKLED)
+            if not _ALLOWED.get() and not is_safe_context(serialized_data):
+                raise RefusedError(UNSAFE_CONTEXT)
             return super().deserialize(serialized_data)
 
-    return Guarded()
+    return SafeSerializer()

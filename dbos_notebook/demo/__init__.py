@@ -1,8 +1,8 @@
-"""A real DBOS application that makes lifelike runs, and its command line.
+"""A real DBOS application, which fills a database with realistic workflows.
 
-``shop`` is the application, ``plan`` what is asked of it, ``worker`` one process of it,
-``run`` the sequence of processes, ``executor`` one that stays, ``cli`` and ``page`` the commands.
-Only ``worker`` imports ``shop``: the process that calls :func:`run` gets no DBOS state.
+``shop`` is the application, ``workload`` the list of its tasks, ``worker`` one of its processes,
+``runner`` the sequence of processes, and ``executor`` a process that keeps running. Only ``worker``
+imports ``shop``, so that the process that calls :func:`run` has no DBOS state.
 """
 
 from dbos_notebook.demo.executor import Executor, start

@@ -1,4 +1,4 @@
-"""An executor of the shop that stays: what takes forks and resumed work in a notebook."""
+"""An executor of the shop that keeps running, for forks and resumed workflows in a notebook."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from dbos_notebook.demo.workload import VERSIONS
 
 
 class Executor:
-    """A process of the shop. Make it with :func:`start`; stop it with :meth:`stop` or ``with``.
+    """A process of the shop, started by :func:`start` and stopped by :meth:`stop` or ``with``.
 
-    It ends with the process that started it, however that ends.
+    It ends when the process that started it ends for any reason.
     """
 
     def __init__(self, location: Location, version: str) -> None:
         self.version = version
         self._messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
-        # The URL goes by the environment: arguments are public to every user of the machine.
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
+        # The URL is passed in the environment, because other users can see arguments.
+        self._process = subprocess.Popen(  # noqa: S603 - a module of this package
             [sys.executable, "-m", "dbos_notebook.demo.worker", "serve", version],
             env={**os.environ, URL_VARIABLE: location.url()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._messages,
             text=True,
-            # Ctrl-C in a terminal or a notebook is meant for the cell.
+            # Ctrl-C in a terminal or a notebook is meant for the cell only.
             start_new_session=True,
         )
         if not (self._process.stdout and self._process.stdout.readline()):
@@ -39,15 +39,17 @@ class Executor:
             self._messages.seek(0)
             last = location.redact(self._messages.read()).strip()[-2000:]
             self.stop()
-            raise DemoError(f"Version {version} of the shop ended with {status}:\n{last}")
+            raise DemoError(
+                f"Version {version} of the shop ended with exit status {status}:\n{last}"
+            )
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End the process. Safe to call twice."""
+        """Stop the process, if it is running."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -75,19 +77,19 @@ class Executor:
 
 
 def start(database: str | os.PathLike[str] | None = None, version: str = VERSIONS[-1]) -> Executor:
-    """Start an executor of the demo's shop, and return once it takes work.
+    """Start an executor of the demo's shop, and return when it accepts work.
 
     Parameters
     ----------
     database
-        Where :func:`run` was; as for ``connect``.
+        The database that :func:`run` filled, as for ``connect``.
     version
-        ``"1.0"``, which has the bugs, or ``"2.0"``.
+        ``"1.0"``, which has bugs, or ``"2.0"``.
 
     Raises
     ------
     DemoError
-        There is no such version, or the process did not start.
+        The version does not exist, or the process did not start.
     """
     if version not in VERSIONS:
         raise DemoError(f"The shop has no version {version!r}. It has {' and '.join(VERSIONS)}.")

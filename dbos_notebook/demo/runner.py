@@ -1,6 +1,6 @@
-"""The demo as a sequence of processes: one per version of the shop, each ended abruptly.
+"""Run the demo as a sequence of processes: one per version of the shop, each ended abruptly.
 
-The caller's process imports no application and starts no DBOS.
+The calling process does not import the application or start DBOS.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _APPLICATION = "demo-shop"
 
 
 class DemoError(NotebookError):
-    """The demo could not be run, or refused to be."""
+    """The demo failed, or would have written to a foreign database."""
 
 
 def run(
@@ -34,37 +34,37 @@ def run(
     *,
     force: bool = False,
 ) -> None:
-    """Run the shop until its database holds about ``workflows`` workflows more.
+    """Run the shop until it has added about ``workflows`` workflows to its database.
 
     Parameters
     ----------
     database
-        Where: a URL or the path of a SQLite file, which is created if missing.
+        A URL, or the path of a SQLite file, which is created if missing.
     workflows
-        How many workflows to make, children included; three scheduled ones come on top.
+        The number of workflows including children, but without three scheduled ones.
     seed
-        The same number and seed give the same IDs, names, statuses and steps.
+        The same number and seed result in the same IDs, names, statuses and steps.
     progress
-        Called with the number of workflows done since the last call.
+        Called with the number of workflows finished since the last call.
     force
-        Write even where another application's workflows are.
+        Also write to a database with workflows of another application.
 
     Raises
     ------
     DemoError
-        The database holds other workflows or this very run, or a process of the shop failed.
+        The database contains other workflows or the same demo run, or a process failed.
     """
-    plan(workflows, seed)  # says what is wrong with the numbers before anything is written
+    plan(workflows, seed)  # validates the numbers before anything is written
     location = locate(database)
-    _refuse_foreign(database, location, seed, force=force)
+    _check_database(database, location, seed, force=force)
     if location.path:
         location.path.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, URL_VARIABLE: location.url()}
     for version in VERSIONS:
-        _process(version, workflows, seed, environment, location, progress)
+        _run_version(version, workflows, seed, environment, location, progress)
 
 
-def _refuse_foreign(
+def _check_database(
     database: str | os.PathLike[str], location: Location, seed: int, *, force: bool
 ) -> None:
     if location.path and not location.path.exists():
@@ -77,18 +77,18 @@ def _refuse_foreign(
         return
     if repeated:
         raise DemoError(
-            f"{location} already holds a demo run with seed {seed}. "
-            "Give another --seed or another database."
+            f"{location} already contains a demo run with seed {seed}. "
+            "Use another --seed or another database."
         )
     others = sorted({str(o) for o in owners if o != _APPLICATION})
     if others and not force:
         raise DemoError(
-            f"{location} holds workflows of another application ({', '.join(others)}). "
-            "The demo writes only to a database of its own, unless you say --force."
+            f"{location} contains workflows of another application ({', '.join(others)}). "
+            "Use a separate database for the demo, or pass --force."
         )
 
 
-def _process(
+def _run_version(
     version: str,
     workflows: int,
     seed: int,
@@ -96,11 +96,11 @@ def _process(
     location: Location,
     progress: Callable[[int], None] | None,
 ) -> None:
-    # The URL goes by the environment: arguments are public to every user of the machine.
+    # The URL is passed in the environment, because other users can see arguments.
     command = [sys.executable, "-m", "dbos_notebook.demo.worker", version]
     with (
         tempfile.TemporaryFile("w+") as messages,
-        subprocess.Popen(  # noqa: S603 - our own module
+        subprocess.Popen(  # noqa: S603 - a module of this package
             [*command, str(workflows), str(seed)],
             env=environment,
             stdout=subprocess.PIPE,
@@ -114,10 +114,11 @@ def _process(
         for line in process.stdout or ():
             if progress and line.strip().isdigit():
                 progress(int(line))
-        undo.pop_all()  # it ends by itself
+        undo.pop_all()  # it ended by itself
         if process.wait():
             messages.seek(0)
             last = location.redact(messages.read()).strip()[-2000:]
             raise DemoError(
-                f"Version {version} of the shop ended with {process.returncode}:\n{last}"
+                f"Version {version} of the shop ended with exit status "
+                f"{process.returncode}:\n{last}"
             )

@@ -1,6 +1,6 @@
-"""The shop: its values, steps and workflows, as an application's author would write them.
+"""The demo application: a shop with steps and workflows as a developer would write them.
 
-Only a worker process imports this: the decorators fill DBOS's registry.
+Only worker processes import this module, because its decorators register functions with DBOS.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Order:
-    """What a customer asked for."""
+    """The order of a customer."""
 
     number: str
     customer: str
@@ -48,12 +48,12 @@ class Order:
     placed_at: datetime
     lines: tuple[Line, ...]
     coupon: str | None = None
-    # What will go wrong with it; "fine" when nothing will.
+    # The intended failure; "fine" for none.
     fate: str = "fine"
 
 
 class ShopError(Exception):
-    """Anything the shop refuses."""
+    """The base class of the shop's errors."""
 
 
 class CouponError(ShopError):
@@ -61,7 +61,7 @@ class CouponError(ShopError):
 
 
 class PaymentDeclinedError(ShopError):
-    """The bank said no."""
+    """The bank declined a payment."""
 
     def __init__(self, reason: str, amount: Decimal) -> None:
         super().__init__(reason, amount)
@@ -70,15 +70,15 @@ class PaymentDeclinedError(ShopError):
 
 
 class OutOfStockError(ShopError):
-    """There are too few left."""
+    """Too few items are in stock."""
 
 
 class CourierError(ShopError):
-    """No courier would take the parcel."""
+    """No courier accepted the parcel."""
 
 
 class GatewayTimeoutError(ShopError):
-    """The bank did not answer; asking again may help."""
+    """The bank did not respond; a retry may succeed."""
 
 
 _CUSTOMERS = (
@@ -106,7 +106,7 @@ _GOODS = (
 
 
 def make_order(number: str, seed: int, fate: str) -> Order:
-    """Invent the order that this seed gives."""
+    """Return the order for a seed."""
     choose = random.Random(seed)
     goods = choose.sample(_GOODS, choose.randint(1, 3))
     return Order(
@@ -124,7 +124,7 @@ def make_order(number: str, seed: int, fate: str) -> Order:
 
 @DBOS.step()
 def price(order: Order) -> Decimal:
-    """Add up an order. The first version reads a coupon as ASCII and fails on the others."""
+    """Return the total of an order. The first version fails for coupons that are not ASCII."""
     total = sum((line.price * line.quantity for line in order.lines), Decimal(0))
     if order.coupon:
         if DBOS.application_version == BUGGY_VERSION:
@@ -139,7 +139,7 @@ def _may_help(error: BaseException) -> bool:
 
 @DBOS.step(retries_allowed=True, max_attempts=4, interval_seconds=0.01, should_retry=_may_help)
 def charge(order: Order, amount: Decimal) -> str:
-    """Charge the card. Every third bank needs asking twice."""
+    """Charge the card. Some charges succeed on the second attempt only."""
     if order.fate == "declined":
         raise PaymentDeclinedError("insufficient funds", amount)
     status = DBOS.step_status
@@ -151,7 +151,7 @@ def charge(order: Order, amount: Decimal) -> str:
 
 @DBOS.step()
 def reserve(order: Order) -> dict[str, int]:
-    """Take the goods off the shelf."""
+    """Reserve the items of an order."""
     if order.fate == "out_of_stock":
         raise OutOfStockError(f"only 0 of {order.lines[0].title} left")
     return {line.sku: line.quantity for line in order.lines}
@@ -165,7 +165,7 @@ def wrap(line: Line) -> str:
 
 @DBOS.step()
 def book_courier(order: Order) -> str:
-    """Find a courier for the parcel. The first version asks only one."""
+    """Book a courier for the parcel. The first version tries only one."""
     if order.fate == "refused" and DBOS.application_version == BUGGY_VERSION:
         raise CourierError(f"nobody drives to {order.city} today")
     return f"courier-{order.number}"
@@ -179,7 +179,7 @@ def pack(order: Order) -> list[str]:
 
 @DBOS.workflow()
 def ship(order: Order) -> str:
-    """Give the parcel to a courier."""
+    """Hand the parcel to a courier."""
     tracking = book_courier(order)
     DBOS.sleep(0.01)
     return tracking
@@ -197,7 +197,7 @@ def fulfil(order: Order) -> str:
 
 @DBOS.workflow()
 def order(order: Order) -> dict[str, Any]:
-    """Take an order from the basket to the courier."""
+    """Process an order from payment to delivery."""
     DBOS.set_event("stage", "placed")
     amount = price(order)
     if order.payment is Payment.TRANSFER:
@@ -212,39 +212,39 @@ def order(order: Order) -> dict[str, Any]:
 
 @DBOS.step()
 async def ask_supplier(name: str, seconds: float) -> Decimal:
-    """Ask one supplier for a price."""
+    """Request a price from one supplier."""
     await asyncio.sleep(seconds)
     return Decimal(len(name)) / 4
 
 
 @DBOS.workflow()
 async def quote(sku: str) -> Decimal:
-    """Ask three suppliers at once and take the best price."""
+    """Request prices from three suppliers concurrently, and return the lowest."""
     names = ("Nord", "Süd-Handel", "東西商会")
     return min(await asyncio.gather(*(ask_supplier(n, 0.01 * len(n)) for n in names)))
 
 
 @DBOS.step()
 def deliver_mail(address: str) -> int:
-    """Hand one mail to the server."""
+    """Send one e-mail."""
     return 250
 
 
 @DBOS.workflow()
 def newsletter(address: str) -> int:
-    """Write to one customer."""
+    """Send the newsletter to one customer."""
     return deliver_mail(address)
 
 
 @DBOS.step()
 def compare_books(day: str) -> int:
-    """Compare the ledger with the bank."""
+    """Compare the ledger with the bank's records."""
     return len(day)
 
 
 @DBOS.workflow()
 def reconcile(day: str, *, until_told: bool = False) -> int:
-    """Close the books of a day; with ``until_told``, once somebody has signed."""
+    """Close the books of a day; with ``until_told``, after somebody has signed."""
     if until_told:
         DBOS.set_event("stage", "awaiting signature")
         DBOS.recv("signature", timeout_seconds=FOREVER)
@@ -253,5 +253,5 @@ def reconcile(day: str, *, until_told: bool = False) -> int:
 
 @DBOS.workflow()
 def count_stock(scheduled_at: datetime, context: Any) -> None:
-    """Count what is on the shelves, every night."""
+    """Count the stock every night."""
     compare_books(scheduled_at.isoformat())

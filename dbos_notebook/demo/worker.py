@@ -1,7 +1,7 @@
-"""One process of the shop: a version of it, its share of the plan, and a sudden end.
+"""One process of the shop: it runs the tasks of one version and then exits abruptly.
 
-The end is ``os._exit``: workflows that wait are left PENDING, as after a crash. Standard
-output carries one number a line, the workflows done since the line before.
+It ends with ``os._exit``, so that waiting workflows remain PENDING as after a crash. Each line of
+standard output is the number of workflows finished since the previous line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dbos_notebook.demo.workload import VERSIONS, Task, plan
 URL_VARIABLE = "DBOS_NOTEBOOK_DEMO_URL"
 APPLICATION = "demo-shop"
 DELAY = timedelta(days=30)
-PATIENCE = 120.0
+TIMEOUT_SECONDS = 120.0
 READY = "ready"
 
 
@@ -48,8 +48,8 @@ def launch(version: str, executor: str) -> None:
 
 
 def serve(version: str) -> None:
-    """Take what is enqueued for a version, until the input ends: its owner has stopped or died."""
-    # An ID of its own: a process with an ID that was used before takes up what that one left.
+    """Execute what is enqueued for a version until standard input is closed by the parent."""
+    # A new executor ID, because DBOS recovers the workflows of a process with the same ID.
     launch(version, f"shop-{version}-{os.getpid()}")
     print(READY, flush=True)
     sys.stdin.read()
@@ -58,7 +58,7 @@ def serve(version: str) -> None:
 
 
 def main(version: str, workflows: int, seed: int) -> None:
-    """Run one version's share of the plan, then end without tidying up."""
+    """Run the tasks of one version, then exit without cleanup."""
     launch(version, f"shop-{version}")
     DBOS.register_queue("ledger", global_concurrency=1, polling_interval_sec=0.05)
     DBOS.register_queue("returns", global_concurrency=1, polling_interval_sec=0.05)
@@ -86,7 +86,7 @@ def _enqueue(queue: str, task: Task, function: Callable[..., Any], *args: Any, *
 
 
 def _queued(tasks: list[Task]) -> None:
-    """Enqueue what the two queues run while orders are taken."""
+    """Enqueue the tasks that two queues run while orders are processed."""
     for task in tasks:
         if task.kind == "newsletter":
             _enqueue("mail", task, shop.newsletter, f"kunde+{task.seed % 100}@example.org")
@@ -102,7 +102,7 @@ def _queue_waits(tasks: list[Task]) -> None:
 
 
 def _inline(tasks: list[Task]) -> None:
-    """Take orders, a few at a time. SQLite has one writer; more threads would only wait."""
+    """Process orders in a few threads; more would only wait for SQLite's single writer."""
     with ThreadPoolExecutor(4) as pool:
         for task, _ in zip(tasks, pool.map(_one, tasks), strict=True):
             _done(task)
@@ -112,7 +112,7 @@ def _one(task: Task) -> None:
     try:
         _start(task).get_result()
     except shop.ShopError:
-        # Some orders are meant to fail; DBOS has recorded how.
+        # Some orders are meant to fail; DBOS has recorded the error.
         return
 
 
@@ -144,14 +144,14 @@ def _await_stage(workflow_id: str, stage: str) -> None:
 
     A wait with a timeout is a step of its own, a sleep, which DBOS records as it begins.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if DBOS.get_event(workflow_id, "stage", timeout_seconds=1) == stage:
             steps = DBOS.list_workflow_steps(workflow_id)
             if steps and steps[-1]["function_name"] == "DBOS.sleep":
                 return
         time.sleep(0.02)
-    raise TimeoutError(f"{workflow_id} did not reach {stage!r} in {PATIENCE:.0f} s")
+    raise TimeoutError(f"{workflow_id} did not reach {stage!r} in {TIMEOUT_SECONDS:.0f} s")
 
 
 def _left_open(tasks: list[Task], *, last: bool) -> None:

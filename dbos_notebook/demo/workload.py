@@ -1,6 +1,6 @@
-"""What is asked of the shop: the same work for the same number and seed.
+"""The tasks of the shop: the same list for the same number and seed.
 
-Plain values only. Nothing here knows DBOS.
+This module does not import DBOS.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Kind = Literal[
 ]
 Fate = Literal["fine", "coupon", "declined", "out_of_stock", "refused", "transfer"]
 VERSIONS = ("1.0", "2.0")
-SMALLEST = 20
+MIN_WORKFLOWS = 20
 
-# How many workflows an order makes: itself, fulfil, pack, ship. It stops early where it fails.
+# The number of workflows of an order: itself, fulfil, pack, ship; fewer where it fails early.
 _SIZE: dict[Fate, int] = {
     "fine": 4,
     "coupon": 1,
@@ -40,7 +40,7 @@ _WEIGHTS: dict[Fate, int] = {
     "refused": 4,
     "transfer": 6,
 }
-# One of each in both versions, so that every status is there at any size.
+# One of each in both versions, so that every status exists at any size.
 _ALWAYS: tuple[Kind, ...] = ("unpaid", "cancelled", "preorder", "waiting")
 _OTHERS: tuple[Kind, ...] = ("quote", "newsletter", "reconcile")
 _FORK_SIZE = 4
@@ -48,40 +48,40 @@ _FORK_SIZE = 4
 
 @dataclass(frozen=True)
 class Task:
-    """One workflow to start, and what is to become of it."""
+    """One workflow to start, and its intended outcome."""
 
     workflow_id: str
     kind: Kind
     version: str
     seed: int
     fate: Fate = "fine"
-    # The failed order of which this is a fork under the version that has no bug.
+    # The failed order that this task forks onto the version without the bug.
     fork_of: str | None = None
 
     @property
     def size(self) -> int:
-        """Return how many workflows it makes, children included."""
+        """The number of its workflows, including children."""
         if self.fork_of:
             return _FORK_SIZE
-        # A version that has no bug takes a coupon as any order.
+        # A version without the bug accepts a coupon.
         fate: Fate = "fine" if self.fate == "coupon" and self.version != VERSIONS[0] else self.fate
         return _SIZE[fate] if self.kind == "order" else 1
 
 
 def plan(workflows: int, seed: int) -> list[Task]:
-    """Plan about ``workflows`` workflows, children included.
+    """Return tasks for about ``workflows`` workflows, including children.
 
     Parameters
     ----------
     workflows
-        How many rows of workflow_status to aim at; at least 20.
+        The approximate number of rows in workflow_status; at least 20.
     seed
-        What chooses. The same number and seed give the same plan.
+        The random seed. The same number and seed give the same tasks.
 
     Returns
     -------
     list of Task
-        Those of the first version before those of the second.
+        The tasks of the first version, then those of the second.
 
     Examples
     --------
@@ -91,19 +91,19 @@ def plan(workflows: int, seed: int) -> list[Task]:
     >>> tasks == plan(200, seed=0)
     True
     """
-    if workflows < SMALLEST:
-        raise ValueError(f"The demo needs at least {SMALLEST} workflows to show every status.")
+    if workflows < MIN_WORKFLOWS:
+        raise ValueError(f"The demo needs at least {MIN_WORKFLOWS} workflows to show every status.")
     choose = random.Random(f"{workflows}:{seed}")
     first = _version(VERSIONS[0], workflows // 2, seed, choose, forks=[])
     failed = [task.workflow_id for task in first if task.fate == "coupon"]
-    # Half of what the bug broke is repaired by a fork; the rest is left to find.
+    # Half of the orders that the bug broke are repaired by a fork; the rest remain failed.
     forks = failed[: (len(failed) + 1) // 2]
     left = workflows - sum(task.size for task in first)
     return first + _version(VERSIONS[1], left, seed, choose, forks)
 
 
 def first_id(seed: int) -> str:
-    """Return the ID that every run with this seed writes: how a second run is recognised."""
+    """Return an ID that every run with this seed writes, by which a second run is detected."""
     return f"unpaid-{seed}-{VERSIONS[0]}-0001"
 
 

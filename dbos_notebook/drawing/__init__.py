@@ -1,1 +1,1 @@
-"""What a person looks at: HTML made from templates that escape by default."""
+"""Draw graphs, timelines and cards: SVG and HTML from templates that escape by default."""

@@ -1,6 +1,6 @@
-"""The axis of a timeline: from seconds to pixels, with long waits made short and ticks that fit.
+"""The time axis of a timeline: map seconds to pixels, shorten long gaps, and place ticks.
 
-Only time in which no step ran is ever made short, and the axis is seen to be broken there.
+Only time in which no step ran is shortened, and the axis is drawn broken there.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from itertools import pairwise
 
 import numpy as np
 
-_LONG = 0.08
-"""The share of the time from which on a wait may be made short."""
-_WORTH = 0.25
-"""Waits are made short where the rest would have less than this share of the axis."""
-_FINEST = 0.001
-"""Times are kept in milliseconds: less than one is nothing to make room for, or to count in."""
-_SHORT = 46.0
-"""How wide a wait that was made short is."""
-_TICK = 90.0
-"""About how far ticks are from each other."""
+_MIN_GAP_SHARE = 0.08
+"""Gaps from this share of the total time on may be shortened."""
+_MAX_BUSY_SHARE = 0.25
+"""Gaps are shortened where everything else would get less than this share of the axis."""
+_RESOLUTION_SECONDS = 0.001
+"""Times are stored in milliseconds."""
+_GAP_WIDTH = 46.0
+"""The width of a shortened gap, in pixels."""
+_TICK_SPACING = 90.0
+"""The approximate distance between ticks, in pixels."""
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A line and its label. ``major``: the axis begins anew here, after a break."""
+    """A tick; ``major`` ones are at the start of the axis and after each break."""
 
     x: float
     seconds: float
@@ -35,29 +35,29 @@ class Tick:
 
 @dataclass(frozen=True)
 class Break:
-    """A wait that was made short: where it is drawn, and how long it was."""
+    """A shortened gap: its position and its duration."""
 
     x: float
     wide: float
     seconds: float
 
 
-class Scale:
-    """Maps times to positions.
+class Axis:
+    """Map times to positions in pixels.
 
     Parameters
     ----------
     spans
-        (start, end, whether a step ran) of everything that is drawn, in seconds.
+        (start, end, whether a step ran) of everything drawn, in seconds.
     wide
         The length of the axis in pixels.
 
     Examples
     --------
-    >>> scale = Scale([(0, 1, True), (1, 3600, False), (3600, 3602, True)], 600)
-    >>> [round(scale(second)) for second in (0, 1, 3600, 3602)]
+    >>> time_axis = Axis([(0, 1, True), (1, 3600, False), (3600, 3602, True)], 600)
+    >>> [round(time_axis(second)) for second in (0, 1, 3600, 3602)]
     [0, 185, 231, 600]
-    >>> [round(each.seconds) for each in scale.breaks]
+    >>> [round(each.seconds) for each in time_axis.breaks]
     [3599]
     """
 
@@ -69,29 +69,29 @@ class Scale:
         self.start, self.end = float(edges[0]), float(edges[-1])
         lengths = np.diff(edges)
         long = self._long(spans, edges, lengths)
-        widths = lengths * (wide - _SHORT * long.sum()) / lengths[~long].sum()
-        widths[long] = _SHORT
+        widths = lengths * (wide - _GAP_WIDTH * long.sum()) / lengths[~long].sum()
+        widths[long] = _GAP_WIDTH
         self._times, self._places = edges, np.concatenate([[0.0], np.cumsum(widths)])
         self.breaks = [
-            Break(float(self._places[at]), _SHORT, float(lengths[at]))
+            Break(float(self._places[at]), _GAP_WIDTH, float(lengths[at]))
             for at in np.flatnonzero(long)
         ]
         self.ticks = self._ticks(long)
 
     def __call__(self, second: float) -> float:
-        """Return where a time is on the axis."""
+        """Return the position of a time."""
         return float(np.interp(second, self._times, self._places))
 
     def many(self, seconds: np.ndarray) -> np.ndarray:
-        """Return where times are on the axis."""
+        """Return the positions of many times."""
         return np.asarray(np.interp(seconds, self._times, self._places))
 
     @staticmethod
     def _long(
         spans: list[tuple[float, float, bool]], edges: np.ndarray, lengths: np.ndarray
     ) -> np.ndarray:
-        """Choose the pieces to make short."""
-        # +1 where a step begins and -1 where it ends: above zero, one runs.
+        """Return which intervals between edges are to be shortened."""
+        # +1 where a step starts and -1 where it ends; a step runs where the sum is positive.
         change = np.zeros(len(edges))
         for start, end, ran in spans:
             if ran and end > start:
@@ -99,21 +99,28 @@ class Scale:
                 change[np.searchsorted(edges, end)] -= 1
         idle = np.cumsum(change)[:-1] == 0
         total = lengths.sum()
-        long = idle & (lengths >= _LONG * total)
-        if long.sum() > 8:  # so many that together they are the picture
+        long = idle & (lengths >= _MIN_GAP_SHARE * total)
+        if long.sum() > 8:  # otherwise the gaps fill the picture
             long &= lengths >= np.sort(lengths[long])[-8]
         rest = lengths[~long].sum()
-        return long if _FINEST <= rest < _WORTH * total else np.zeros(len(lengths), dtype=bool)
+        return (
+            long
+            if _RESOLUTION_SECONDS <= rest < _MAX_BUSY_SHARE * total
+            else np.zeros(len(lengths), dtype=bool)
+        )
 
     def _ticks(self, long: np.ndarray) -> list[Tick]:
         ticks: list[Tick] = []
         cuts = [-1, *np.flatnonzero(long).tolist(), len(long)]
-        # One step for the whole axis, so that equal distances are equal times.
+        # One tick interval for the whole axis, so that equal distances are equal times.
         whole = sum(each.seconds for each in self.breaks)
-        drawn = self.wide - _SHORT * len(self.breaks)
-        step = max(nice((self.end - self.start - whole) * _TICK / max(drawn, 1.0)), _FINEST)
+        drawn = self.wide - _GAP_WIDTH * len(self.breaks)
+        step = max(
+            round_up_tick((self.end - self.start - whole) * _TICK_SPACING / max(drawn, 1.0)),
+            _RESOLUTION_SECONDS,
+        )
         for before, after in pairwise(cuts):
-            if before + 1 == after:  # two breaks on end, or one at the very beginning
+            if before + 1 == after:  # two consecutive breaks, or one at the start
                 ticks += [Tick(0.0, 0.0, 0.0, major=True)] if before < 0 else []
                 continue
             begin, end = float(self._times[before + 1]), float(self._times[after])
@@ -121,18 +128,18 @@ class Scale:
             for number in range(math.floor((end - begin) / step * 1.0001) + 1):
                 time = begin + number * step
                 x = self(time)
-                if ticks and x - ticks[-1].x < _TICK / 2 and number:
+                if ticks and x - ticks[-1].x < _TICK_SPACING / 2 and number:
                     continue
                 ticks.append(Tick(x, time - self.start, time - origin, major=number == 0))
         return ticks
 
 
-def nice(seconds: float) -> float:
-    """Round up to a span that clocks know.
+def round_up_tick(seconds: float) -> float:
+    """Round up to a common tick interval.
 
     Examples
     --------
-    >>> nice(0.013), nice(7), nice(40), nice(4000)
+    >>> round_up_tick(0.013), round_up_tick(7), round_up_tick(40), round_up_tick(4000)
     (0.02, 10, 60, 7200)
     """
     for span in (1, 2, 5, 10, 15, 30):

@@ -1,4 +1,4 @@
-"""The cards that a client and a workflow show. Text becomes markup in their templates alone."""
+"""The HTML cards of a client and a workflow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = 8
 SHOWN_STEPS = 200
 SHOWN_CHARACTERS = 100
 MAX_CHARACTERS = 20_000
-"""What a card holds of a value when it is opened; more would bloat the notebook's file."""
+"""The maximum length of an expanded value; longer ones would bloat the notebook file."""
 
 
 @cache
@@ -34,9 +34,9 @@ def client_card(location: str, catalog: Catalog, summary: dict[str, Any]) -> str
     Parameters
     ----------
     location
-        Where the database is, without password.
+        The database, without password.
     catalog
-        What it holds.
+        The tables and columns of the database.
     summary
         ``counts`` (status → number), ``failures`` (name and count of the last day), ``queues``
         (a DataFrame of ``Client.queues``), ``read_at``.
@@ -88,11 +88,11 @@ def workflow_card(
     identity
         ``id``, ``name``, ``status``.
     facts
-        When, where and who, in the order to show.
+        Times, queue, version and the like, in display order.
     payloads
-        ``input``, ``output``, ``error``; ``None`` is left out.
+        ``input``, ``output``, ``error``; ``None`` is omitted.
     steps
-        Of ``Client.steps``, with outputs.
+        The rows of ``Client.steps``, with outputs.
     """
     state = getattr(payloads["error"], "state", None) or {}
     kept = (state.get(name) for name in ("traceback", "__traceback__", "stack"))
@@ -103,7 +103,7 @@ def workflow_card(
             **identity,
             facts=facts,
             payloads={n: _value(v) for n, v in payloads.items() if v is not None},
-            # Where an application, or a library of it, kept one with its error.
+            # Some applications and libraries store one with their errors.
             traceback=sanitize_lines(next(filter(None, kept), ""), MAX_CHARACTERS),
             steps=[
                 {
@@ -123,6 +123,6 @@ def workflow_card(
 
 
 def _value(value: Any) -> dict[str, str]:
-    # Arrays and frames are shown on many lines.
+    # Arrays and data frames have several lines.
     full = sanitize_lines(describe(value), MAX_CHARACTERS)
     return {"short": sanitize(full, SHOWN_CHARACTERS), "full": full}

@@ -1,4 +1,4 @@
-"""The contents of a graph's picture before layout: node cards, edges, frames, junctions."""
+"""The contents of a graph's picture before layout: cards, edges, frames and junctions."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ if TYPE_CHECKING:
     import networkx as nx
 
 
-def of_kind(graph: nx.DiGraph[Any], kind: str) -> list[tuple[Any, Any]]:
-    """Return the (tail, head) of each edge of a kind."""
+def edges_of_kind(graph: nx.DiGraph[Any], kind: str) -> list[tuple[Any, Any]]:
+    """Return the edges of a kind as (tail, head)."""
     return [(tail, head) for tail, head, data in graph.edges(data=True) if data.get("kind") == kind]
 
 
-def tails(graph: nx.DiGraph[Any], head: Any, kind: str) -> list[Any]:
-    """Return the nodes from which an edge of a kind leads to a node."""
+def predecessors(graph: nx.DiGraph[Any], head: Any, kind: str) -> list[Any]:
+    """Return the predecessors of a node along edges of a kind."""
     return [tail for tail in graph.pred[head] if graph.edges[tail, head].get("kind") == kind]
 
 
-def heads(graph: nx.DiGraph[Any], tail: Any, kind: str) -> list[Any]:
-    """Return the nodes to which an edge of a kind leads from a node."""
+def successors(graph: nx.DiGraph[Any], tail: Any, kind: str) -> list[Any]:
+    """Return the successors of a node along edges of a kind."""
     return [head for head in graph.succ[tail] if graph.edges[tail, head].get("kind") == kind]
 
 
 _OLDER = {"copied from the original": "copied", "from an earlier run": "earlier"}
-TITLE, SMALL = 13.0, 11.0
-WIDEST = 210.0
-"""Room for the text of a card."""
-STACK = 6.0
-"""How far the cards behind a group's stick out."""
-BOOKKEEPING = frozenset(OPERATIONS) - {"step", "other"}
-"""Operations of DBOS itself: drawn small, because they are seldom the reason."""
+TITLE_SIZE, TEXT_SIZE = 13.0, 11.0
+MAX_TEXT_WIDTH = 210.0
+"""The maximum width of text on a card, in pixels."""
+STACK_OFFSET = 6.0
+"""The offset of the stacked cards behind a group's card, in pixels."""
+COMPACT_OPERATIONS = frozenset(OPERATIONS) - {"step", "other"}
+"""Operations of DBOS itself, drawn small because they rarely matter."""
 
 
 @dataclass(frozen=True)
 class CardLine:
-    """A line of text on a card. ``tone``: "ink", "muted", or "status"."""
+    """A line of text on a card; ``tone`` is "ink", "muted" or "status"."""
 
     text: str
-    size: float = SMALL
+    size: float = TEXT_SIZE
     bold: bool = False
     tone: str = "muted"
 
 
 @dataclass
 class Card:
-    """A node as it is drawn. ``look`` is the status that its colours are of."""
+    """A drawn node. ``color_status`` is the status whose colors it has."""
 
     id: str
     key: Any
@@ -72,68 +72,68 @@ class Card:
     frame: str | None
     width: float = 0.0
     height: float = 0.0
-    marked: bool = True
+    has_mark: bool = True
     failing: bool = False
     critical: bool = False
     badge: str = ""
     difference: str = ""
-    look: str = ""
+    color_status: str = ""
     mark: str = ""
     dash: str = ""
-    strong: bool = False
+    bold_outline: bool = False
     shares: list[tuple[str, float]] = field(default_factory=list)
     x: float = 0.0
     y: float = 0.0
 
 
 def short_id(key: Any) -> str:
-    """Name a node so that any ID is safe in SVG, DOT and HTML, and the same each time.
+    """Return a stable name for a node that is safe in SVG, DOT and HTML.
 
     Examples
     --------
     >>> short_id("order-17") == short_id("order-17") != short_id(("order-17", 1))
     True
     """
-    # By type too: the workflow "1" is not the step 1. repr() tells such keys apart.
+    # repr() distinguishes keys of different types, such as the workflow "1" and the number 1.
     digest = hashlib.blake2b(
         repr(key).encode("utf-8", "backslashreplace"), digest_size=6
     ).hexdigest()
     return f"n{digest}"
 
 
-def card_of(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Card:
-    """Return the card of a node, without its place."""
+def make_card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Card:
+    """Return the card of a node, without its position."""
     attributes = graph.nodes[key]
     kind = str(attributes.get("kind", "step"))
     status = known_status(attributes.get("status"))
     operation = str(attributes.get("operation", "step"))
     card = Card(node_id, key, kind, status, "box", [], tooltip(key, attributes, times), None)
     card.failing = bool(attributes.get("on_failing_path"))
-    card.look = card.mark = status
-    card.dash, card.strong = STATUS_STYLES[status].dash, status == "ERROR"
-    apply(card, attributes)
+    card.color_status = card.mark = status
+    card.dash, card.bold_outline = STATUS_STYLES[status].dash, status == "ERROR"
+    apply_difference(card, attributes)
     name = text.sanitize_svg(attributes.get("name") or "", 200)
     duration = text.duration(attributes.get("duration"))
-    older = times.older(key) if "function_id" in attributes else ""
+    older = times.origin(key) if "function_id" in attributes else ""
     if kind == "workflow":
         _workflow_lines(card, name or "workflow", key, attributes, times)
     elif kind == "group":
         _group_lines(card, group_name(name, attributes), attributes)
     elif "function_id" not in attributes and status == "PENDING":
-        card.shape, card.marked = "pill", True
-        card.lines = [CardLine(f"running, {name}", SMALL, tone="status")]
-    elif operation in BOOKKEEPING:
+        card.shape, card.has_mark = "pill", True
+        card.lines = [CardLine(f"running, {name}", TEXT_SIZE, tone="status")]
+    elif operation in COMPACT_OPERATIONS:
         card.shape = operation
-        card.marked = (card.difference or "same") != "same" or status != "SUCCESS"
-        said = _caption(graph, key, operation, name, duration)
-        said = f"{said} {_OLDER[older]}".strip() if older else said
-        card.lines = [CardLine(said)] if said else []
+        card.has_mark = (card.difference or "same") != "same" or status != "SUCCESS"
+        label = _caption(graph, key, operation, name, duration)
+        label = f"{label} {_OLDER[older]}".strip() if older else label
+        card.lines = [CardLine(label)] if label else []
     else:
         card.shape = operation if operation == "other" else "step"
         card.lines = [
             CardLine(
-                text.truncate_to_width(name or "step", TITLE, WIDEST, bold=True),
-                TITLE,
+                text.truncate_to_width(name or "step", TITLE_SIZE, MAX_TEXT_WIDTH, bold=True),
+                TITLE_SIZE,
                 bold=True,
                 tone="ink",
             ),
@@ -142,7 +142,7 @@ def card_of(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Car
         if older:
             card.lines.append(CardLine(older))
     if changed := difference_label(attributes):
-        fitted = text.truncate_to_width(changed, SMALL, WIDEST, bold=True)
+        fitted = text.truncate_to_width(changed, TEXT_SIZE, MAX_TEXT_WIDTH, bold=True)
         card.lines.append(CardLine(fitted, bold=True, tone="status"))
     else:
         _error_line(card, attributes)
@@ -155,68 +155,74 @@ def _number(attributes: dict[str, Any]) -> str:
 
 
 def _caption(graph: nx.DiGraph[Any], key: Any, operation: str, name: str, duration: str) -> str:
-    """Say of a bookkeeping step what its shape and the links do not say already."""
-    said = OPERATIONS[operation][1]
+    """Return what the shape and the edges of a DBOS step do not show already."""
+    label = OPERATIONS[operation][1]
     if operation == "start_child":
         return (
             ""
-            if heads(graph, key, "starts")
-            else text.truncate_to_width(f"{said} {name}", SMALL, WIDEST)
+            if successors(graph, key, "starts")
+            else text.truncate_to_width(f"{label} {name}", TEXT_SIZE, MAX_TEXT_WIDTH)
         )
     if operation == "get_result":
-        said = "" if tails(graph, key, "returns") else f"{said} a child"
+        label = "" if predecessors(graph, key, "returns") else f"{label} a child"
     if operation in ("set_event", "stream"):
         return ""
-    return " ".join(part for part in (said, duration) if part)
+    return " ".join(part for part in (label, duration) if part)
 
 
 def _workflow_lines(
     card: Card, name: str, key: Any, attributes: dict[str, Any], times: Times
 ) -> None:
     card.shape = "workflow"
-    duration, waited, run = times.took(key), times.waited(key), times.workflow(key)
-    said = (
+    duration, waited, run = times.duration(key), times.queue_wait(key), times.workflow(key)
+    label = (
         status_label(card.status)
         if card.status
         else text.sanitize_svg(attributes.get("status") or "", 40)
     )
     if duration:
-        said += f" {'after' if card.status in TERMINAL_STATUSES else 'for'} {duration}"
+        label += f" {'after' if card.status in TERMINAL_STATUSES else 'for'} {duration}"
     card.lines = [
         CardLine(
-            text.truncate_to_width(name, TITLE, WIDEST, bold=True), TITLE, bold=True, tone="ink"
+            text.truncate_to_width(name, TITLE_SIZE, MAX_TEXT_WIDTH, bold=True),
+            TITLE_SIZE,
+            bold=True,
+            tone="ink",
         ),
-        CardLine(text.truncate_middle(text.sanitize_svg(key, 200), SMALL, WIDEST)),
-        CardLine(said, SMALL, tone="status"),
+        CardLine(text.truncate_middle(text.sanitize_svg(key, 200), TEXT_SIZE, MAX_TEXT_WIDTH)),
+        CardLine(label, TEXT_SIZE, tone="status"),
     ]
     queue = attributes.get("queue_name")
     if not text.is_missing(queue):
         waits = "has waited" if run is not None and not run.over and run.began is None else "waited"
-        place = text.truncate_to_width(text.sanitize_svg(queue, 60), SMALL, WIDEST - 90)
+        place = text.truncate_to_width(text.sanitize_svg(queue, 60), TEXT_SIZE, MAX_TEXT_WIDTH - 90)
         if attributes.get("status") == "DELAYED":
             until = times.delayed(key).removeprefix("delayed ")
-            card.lines.append(CardLine(text.truncate_to_width(until, SMALL, WIDEST)))
+            card.lines.append(CardLine(text.truncate_to_width(until, TEXT_SIZE, MAX_TEXT_WIDTH)))
         card.lines.append(
             CardLine(f"{waits} {waited} on {place}" if waited else f"on queue {place}")
         )
     elif how := times.unstarted(key):
-        # Cancelling erased which queue it was.
+        # Cancelling erased the name of the queue.
         card.lines += [
-            CardLine(text.truncate_to_width(each, SMALL, WIDEST)) for each in how.split("; ")
+            CardLine(text.truncate_to_width(each, TEXT_SIZE, MAX_TEXT_WIDTH))
+            for each in how.split("; ")
         ]
 
 
 def group_name(name: str, attributes: dict[str, Any]) -> str:
-    """Name what a group holds: of DBOS's own steps, what they do."""
+    """Return the name of a group; for DBOS's own steps, what they do."""
     operation = attributes.get("operation")
-    if attributes.get("of") != "step" or operation not in BOOKKEEPING:
+    if attributes.get("of") != "step" or operation not in COMPACT_OPERATIONS:
         return name
-    said = OPERATIONS[operation][1]
-    return {"start_child": f"{said} {name}", "get_result": f"{said} a child"}.get(operation, said)
+    label = OPERATIONS[operation][1]
+    return {"start_child": f"{label} {name}", "get_result": f"{label} a child"}.get(
+        operation, label
+    )
 
 
 def group_count(attributes: dict[str, Any]) -> str:
-    """Say how many a group stands for, to be put before its name.
+    """Return how many nodes a group stands for, as a prefix of its name.
 
     Examples
     --------
@@ -230,11 +236,11 @@ def group_count(attributes: dict[str, Any]) -> str:
 def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     card.shape = "group"
     numbers = group_count(attributes)
-    room = WIDEST - text.text_width(numbers, TITLE, bold=True)
+    room = MAX_TEXT_WIDTH - text.text_width(numbers, TITLE_SIZE, bold=True)
     card.lines = [
         CardLine(
-            numbers + text.truncate_to_width(name, TITLE, room, bold=True),
-            TITLE,
+            numbers + text.truncate_to_width(name, TITLE_SIZE, room, bold=True),
+            TITLE_SIZE,
             bold=True,
             tone="ink",
         )
@@ -243,12 +249,14 @@ def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     total = sum(statuses.values()) or 1
     order = sorted(statuses, key=severity_rank)
     card.shares = [(known_status(each), statuses[each] / total) for each in order]
-    said = " · ".join(f"{statuses[each]:,} {status_label(each)}" for each in order)
-    card.lines.append(CardLine(text.truncate_to_width(said, SMALL, WIDEST), tone="status"))
+    label = " · ".join(f"{statuses[each]:,} {status_label(each)}" for each in order)
+    card.lines.append(
+        CardLine(text.truncate_to_width(label, TEXT_SIZE, MAX_TEXT_WIDTH), tone="status")
+    )
     inside = int(attributes.get("failures_inside") or 0)
     if inside and not any(known_status(each) == "ERROR" for each in statuses):
         card.lines.append(
-            CardLine(text.plural(inside, "failure") + " inside", SMALL, bold=True, tone="ink")
+            CardLine(text.plural(inside, "failure") + " inside", TEXT_SIZE, bold=True, tone="ink")
         )
     low, high = attributes.get("duration_min"), attributes.get("duration_max")
     if not text.is_missing(low) and not text.is_missing(high):
@@ -260,28 +268,32 @@ def _error_line(card: Card, attributes: dict[str, Any]) -> None:
     error = attributes.get("error_type")
     if text.is_missing(error) or not error:
         return
-    # "shop.errors.PaymentDeclined": the class is what tells; the rest is in the tooltip.
+    # Only the class of "shop.errors.PaymentDeclined"; the rest is in the tooltip.
     name = text.sanitize_svg(error, 300).rsplit(".", 1)[-1]
     card.lines.append(
-        CardLine(text.truncate_to_width(name, SMALL, WIDEST, bold=True), bold=True, tone="status")
+        CardLine(
+            text.truncate_to_width(name, TEXT_SIZE, MAX_TEXT_WIDTH, bold=True),
+            bold=True,
+            tone="status",
+        )
     )
 
 
 def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
-    """Say all that is known of a node, in lines."""
+    """Return the tooltip of a node: its attributes, one per line."""
     workflow = attributes.get("workflow_id", key)
     lines = [text.sanitize_svg(attributes.get("name") or "", 500)]
     if attributes.get("kind") == "group":
         counted = text.plural(int(attributes.get("count", 0)), str(attributes.get("of", "node")))
-        lines.append(f"{counted} folded into one")
-        lines.append(f"open with open=[{text.sanitize_svg(attributes.get('group', ''), 200)!r}]")
+        lines.append(f"{counted} folded into one node")
+        lines.append(f"show with open=[{text.sanitize_svg(attributes.get('group', ''), 200)!r}]")
         total = text.duration(attributes.get("duration_total"))
-        lines += [f"{total} in all"] if total else []
+        lines += [f"{total} in total"] if total else []
     else:
         lines.append(f"workflow {text.sanitize_svg(workflow, 300)}")
         if "function_id" in attributes:
             lines.append(f"step {attributes['function_id']}")
-    for column, said in (
+    for column, label in (
         ("status", "status"),
         ("duration", "took"),
         ("queue_wait", "waited"),
@@ -305,25 +317,25 @@ def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
         if column in ("duration", "queue_wait"):
             value = text.duration(value)
             if times.coarse and attributes.get("kind") == "workflow":
-                value = times.took(key) if column == "duration" else times.waited(key)
+                value = times.duration(key) if column == "duration" else times.queue_wait(key)
         elif column.endswith("_at") or column == "delay_until":
             value = text.timestamp(value)
-        lines.append(f"{said}: {text.sanitize_svg(value, 200)}")
+        lines.append(f"{label}: {text.sanitize_svg(value, 200)}")
     error = [attributes.get("error_type"), attributes.get("error_message")]
-    told = ": ".join(
+    error_text = ": ".join(
         text.sanitize_svg(each) for each in error if not text.is_missing(each) and each
     )
-    if told:
-        lines.append(told)
+    if error_text:
+        lines.append(error_text)
     return "\n".join(line for line in lines if line)
 
 
 def measure(card: Card) -> None:
-    """Give a card the size that its lines need."""
-    mark = 20 if card.marked else 0
+    """Set the size of a card to fit its lines."""
+    mark = 20 if card.has_mark else 0
     wide = max((text.text_width(x.text, x.size, bold=x.bold) for x in card.lines), default=0)
     badge = text.text_width(card.badge, 10, bold=True) + 8 if card.badge else 0
-    slant = 20 if card.shape in BOOKKEEPING else 12
+    slant = 20 if card.shape in COMPACT_OPERATIONS else 12
     card.width = max(30.0, mark + wide + slant + (10 if wide else 0) + badge)
     bar = 8 if card.shares else 0
     card.height = max(
@@ -334,20 +346,20 @@ def measure(card: Card) -> None:
 _SIDES = ("", "_second")
 
 
-def apply(card: Card, attributes: dict[str, Any]) -> None:
-    """Make a card one of a comparison, if its node is."""
+def apply_difference(card: Card, attributes: dict[str, Any]) -> None:
+    """Set the style of a card whose node is part of a comparison."""
     difference = text.sanitize_svg(attributes.get("difference") or "", 40)
     if difference not in DIFFERENCES:
         return
     card.difference = card.mark = difference
     style = DIFFERENCES[difference]
-    card.look, card.dash = style.status, style.dash
-    card.marked = card.marked or difference != "same"
-    card.strong = difference == "changed error"
+    card.color_status, card.dash = style.status, style.dash
+    card.has_mark = card.has_mark or difference != "same"
+    card.bold_outline = difference == "changed error"
 
 
 def difference_label(attributes: dict[str, Any]) -> str:
-    """Say what changed: "340 ms → 1.2 s", "succeeded → CourierError"; ``""``: not to be said."""
+    """Return what changed, such as "340 ms → 1.2 s"; ``""`` if there is nothing to show."""
     difference = attributes.get("difference")
     if difference in ("slower", "faster"):
         both = [text.duration(attributes.get(f"duration{side}")) for side in _SIDES]
@@ -367,8 +379,8 @@ def _ended(attributes: dict[str, Any], side: str) -> str:
     return text.sanitize_svg(error, 300).rsplit(".", 1)[-1]
 
 
-def counted(graph: nx.DiGraph[Any]) -> str:
-    """Count the differences of a comparison's graph, the gravest first."""
+def count_differences(graph: nx.DiGraph[Any]) -> str:
+    """Return the number of nodes per difference of a comparison, the most severe first."""
     found: Counter[str] = Counter(
         str(node["difference"])
         for node in graph.nodes.values()
@@ -378,8 +390,8 @@ def counted(graph: nx.DiGraph[Any]) -> str:
 
 
 @dataclass
-class Link:
-    """An edge as it is drawn. ``tail`` and ``head`` are the cards' ids."""
+class Edge:
+    """A drawn edge; ``tail`` and ``head`` are the IDs of cards."""
 
     tail: str
     head: str
@@ -395,7 +407,7 @@ class Link:
 
 @dataclass
 class Frame:
-    """A workflow's own ground, behind its cards."""
+    """The frame of a workflow, behind its cards."""
 
     id: str
     status: str
@@ -405,27 +417,27 @@ class Frame:
 
 
 @dataclass
-class Scene:
-    """All that a picture of a graph shows."""
+class Diagram:
+    """Everything that the picture of a graph shows."""
 
     cards: dict[str, Card]
-    links: list[Link]
+    edges: list[Edge]
     frames: list[Frame]
     junctions: dict[str, tuple[str | None, float, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def build(graph: nx.DiGraph[Any], times: Times, critical: dict[Any, str] | None = None) -> Scene:
-    """Make the scene of an execution graph.
+def build(graph: nx.DiGraph[Any], times: Times, critical: dict[Any, str] | None = None) -> Diagram:
+    """Make the diagram of an execution graph.
 
     Parameters
     ----------
     graph
-        Of ``Client.graph``, folded or not, or of ``graphs.compare``.
+        An execution graph, folded or not, or the graph of a comparison.
     times
-        Of the whole graph.
+        The times of the whole graph.
     critical
-        The nodes on the critical path, with the share of time that each took.
+        The nodes on the critical path, with the share of the time of each.
     """
     critical = critical or {}
     joins = {key for key, node in graph.nodes(data=True) if node.get("kind") == "join"}
@@ -444,7 +456,7 @@ def build(graph: nx.DiGraph[Any], times: Times, critical: dict[Any, str] | None 
         framed = owner in with_steps and (
             _inside(attributes) or attributes.get("kind") == "workflow"
         )
-        card = card_of(graph, times, key, ids[key])
+        card = make_card(graph, times, key, ids[key])
         card.critical = key in critical
         card.badge = critical.get(key, "") or card.badge
         cards[card.id] = card
@@ -456,28 +468,28 @@ def build(graph: nx.DiGraph[Any], times: Times, critical: dict[Any, str] | None 
                 frame.status, frame.failing = card.status, card.failing
                 if card.difference:
                     frame.status, frame.failing = "", False
-    links = [
+    edges = [
         _link(ids[tail], ids[head], cards, attributes)
         for tail, head, attributes in graph.edges(data=True)
     ]
-    _only_through_children(links)
-    scene = Scene(cards, links, list(frames.values()))
+    _route_critical_path_through_children(edges)
+    diagram = Diagram(cards, edges, list(frames.values()))
     for key in joins:
         owner = graph.nodes[key].get("workflow_id")
-        scene.junctions[ids[key]] = (frames[owner].id if owner in frames else None, 0.0, 0.0)
-    _return_from_the_end(scene)
-    _join_crowds(scene)
+        diagram.junctions[ids[key]] = (frames[owner].id if owner in frames else None, 0.0, 0.0)
+    _move_returns_to_last_step(diagram)
+    _add_junctions(diagram)
     for card in cards.values():
         measure(card)
-    return scene
+    return diagram
 
 
-def _only_through_children(links: list[Link]) -> None:
-    """Lead the critical path through a child, not past it as well."""
-    into_child = {link.tail for link in links if link.critical and link.kind == "starts"}
-    for link in links:
-        if link.kind == "next" and link.tail in into_child:
-            link.critical = False
+def _route_critical_path_through_children(edges: list[Edge]) -> None:
+    """Draw the critical path through a child workflow only, not past it as well."""
+    into_child = {edge.tail for edge in edges if edge.critical and edge.kind == "starts"}
+    for edge in edges:
+        if edge.kind == "next" and edge.tail in into_child:
+            edge.critical = False
 
 
 def _inside(attributes: dict[str, Any]) -> bool:
@@ -485,69 +497,69 @@ def _inside(attributes: dict[str, Any]) -> bool:
     return kind == "step" or (kind == "group" and attributes.get("of") == "step")
 
 
-def _link(tail: str, head: str, cards: dict[str, Card], attributes: dict[str, Any]) -> Link:
+def _link(tail: str, head: str, cards: dict[str, Card], attributes: dict[str, Any]) -> Edge:
     kind = str(attributes.get("kind", "next"))
-    link = Link(tail, head, kind)
+    edge = Edge(tail, head, kind)
     if tail in cards and head in cards:
         both = (cards[tail], cards[head])
-        link.failing = kind in ("starts", "returns") and all(card.failing for card in both)
-        link.failing = link.failing and not both[0].difference
-        link.critical = all(card.critical for card in both)
-    link.faint = attributes.get("difference") == "only in first"
+        edge.failing = kind in ("starts", "returns") and all(card.failing for card in both)
+        edge.failing = edge.failing and not both[0].difference
+        edge.critical = all(card.critical for card in both)
+    edge.faint = attributes.get("difference") == "only in first"
     if kind == "forked_from" and not text.is_missing(attributes.get("step")):
-        link.tooltip = text.sanitize_svg(f"forked from step {attributes['step']}")
-    return link
+        edge.tooltip = text.sanitize_svg(f"forked from step {attributes['step']}")
+    return edge
 
 
-def _return_from_the_end(scene: Scene) -> None:
-    """Let results leave a child's frame behind its last step, not beside its first."""
-    framed = {frame.id: frame for frame in scene.frames}
-    followed = {link.tail for link in scene.links if link.kind in ("next", "first")}
-    for link in scene.links:
-        tail = scene.cards.get(link.tail)
-        if link.kind == "returns" and tail is not None and tail.kind == "workflow" and tail.frame:
+def _move_returns_to_last_step(diagram: Diagram) -> None:
+    """Start "returns" edges at the last step of a child's frame, not at its workflow card."""
+    framed = {frame.id: frame for frame in diagram.frames}
+    followed = {edge.tail for edge in diagram.edges if edge.kind in ("next", "first")}
+    for edge in diagram.edges:
+        tail = diagram.cards.get(edge.tail)
+        if edge.kind == "returns" and tail is not None and tail.kind == "workflow" and tail.frame:
             last = [each for each in framed[tail.frame].cards if each not in followed]
             if last:
-                link.tail, link.from_frame = last[-1], tail.frame
+                edge.tail, edge.from_frame = last[-1], tail.frame
 
 
-def _join_crowds(scene: Scene) -> None:
-    """Lead many-to-many links through one junction: m + n lines instead of m × n.
+def _add_junctions(diagram: Diagram) -> None:
+    """Draw many-to-many edges through a junction: m + n lines instead of m × n.
 
-    When several steps all had to end before any of several others began, each of the first is
-    linked to each of the others.
+    Where several steps all ended before any of several others started, there is an edge between
+    each pair.
     """
-    heads: dict[str, list[str]] = {}
-    by_pair: dict[tuple[str, str], Link] = {}
-    for link in scene.links:
-        if link.kind == "next" and link.tail in scene.cards and link.head in scene.cards:
-            heads.setdefault(link.tail, []).append(link.head)
-            by_pair[link.tail, link.head] = link
-    crowds: dict[tuple[str, ...], list[str]] = {}
-    for tail, found in heads.items():
-        crowds.setdefault(tuple(sorted(found)), []).append(tail)
+    successors: dict[str, list[str]] = {}
+    by_pair: dict[tuple[str, str], Edge] = {}
+    for edge in diagram.edges:
+        if edge.kind == "next" and edge.tail in diagram.cards and edge.head in diagram.cards:
+            successors.setdefault(edge.tail, []).append(edge.head)
+            by_pair[edge.tail, edge.head] = edge
+    bundles: dict[tuple[str, ...], list[str]] = {}
+    for tail, found in successors.items():
+        bundles.setdefault(tuple(sorted(found)), []).append(tail)
     gone: set[tuple[str, str]] = set()
-    for into, out_of in crowds.items():
+    for into, out_of in bundles.items():
         if len(into) < 2 or len(out_of) < 2 or len(into) * len(out_of) <= 4:
             continue
-        joint = "j" + short_id((tuple(out_of), into))[1:]
-        scene.junctions[joint] = (scene.cards[into[0]].frame, 0.0, 0.0)
+        junction = "j" + short_id((tuple(out_of), into))[1:]
+        diagram.junctions[junction] = (diagram.cards[into[0]].frame, 0.0, 0.0)
         pairs = [by_pair[tail, head] for tail in out_of for head in into]
-        gone.update((link.tail, link.head) for link in pairs)
+        gone.update((edge.tail, edge.head) for edge in pairs)
         for tail in out_of:
-            mine = [link for link in pairs if link.tail == tail]
-            scene.links.append(_joined(tail, joint, mine))
+            mine = [edge for edge in pairs if edge.tail == tail]
+            diagram.edges.append(_joined(tail, junction, mine))
         for head in into:
-            mine = [link for link in pairs if link.head == head]
-            scene.links.append(_joined(joint, head, mine))
-    scene.links = [link for link in scene.links if (link.tail, link.head) not in gone]
+            mine = [edge for edge in pairs if edge.head == head]
+            diagram.edges.append(_joined(junction, head, mine))
+    diagram.edges = [edge for edge in diagram.edges if (edge.tail, edge.head) not in gone]
 
 
-def _joined(tail: str, head: str, links: list[Link]) -> Link:
-    return Link(
+def _joined(tail: str, head: str, edges: list[Edge]) -> Edge:
+    return Edge(
         tail,
         head,
         "next",
-        failing=any(link.failing for link in links),
-        critical=any(link.critical for link in links),
+        failing=any(edge.failing for edge in edges),
+        critical=any(edge.critical for edge in edges),
     )

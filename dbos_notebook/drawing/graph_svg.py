@@ -12,22 +12,23 @@ from dbos_notebook import text
 from dbos_notebook.drawing.picture import Drawing, Picture
 from dbos_notebook.drawing.theme import DARK, DIFFERENCES, LIGHT, OPERATIONS, ThemeName
 from dbos_notebook.errors import PictureError, nearest
-from dbos_notebook.graphs.critical_path import drawn_critical_path
+from dbos_notebook.graphs.comparison import Comparison
+from dbos_notebook.graphs.critical_path import critical_path_intervals
 from dbos_notebook.status import STATUSES_BY_SEVERITY, status_label
 
 if TYPE_CHECKING:
     import graphviz
     import networkx as nx
 
-    from dbos_notebook.drawing.diagram import Card, CardLine, Scene
+    from dbos_notebook.drawing.diagram import Card, CardLine, Diagram
     from dbos_notebook.graphs.intervals import Times
 
-_ROW = 18.0
+_LEGEND_LINE_HEIGHT = 18.0
 
 
 @dataclass
 class LegendItem:
-    """One mark and its meaning. ``what`` chooses how the template draws ``value``."""
+    """A symbol and its label; ``what`` selects how the template draws ``value``."""
 
     what: str
     value: str
@@ -38,25 +39,25 @@ class LegendItem:
 
 @dataclass
 class Legend:
-    """The items, set in lines."""
+    """The legend of a picture, laid out in lines."""
 
     items: list[LegendItem] = field(default_factory=list)
     high: float = 0.0
 
     def add(self, what: str, value: str, text: str) -> None:
-        """Add a mark."""
+        """Add an item."""
         self.items.append(LegendItem(what, value, text))
 
     def arrange(self, room: float) -> None:
-        """Set the items in lines no longer than ``room``."""
+        """Lay out the items in lines at most ``room`` wide."""
         x = y = 0.0
         for item in self.items:
             size = text.text_width(item.text, 11) + (24 if item.what else 0)
             if x and x + size > room:
-                x, y = 0.0, y + _ROW
+                x, y = 0.0, y + _LEGEND_LINE_HEIGHT
             item.x, item.y = x, y
             x += size + 18
-        self.high = y + _ROW + 4 if self.items else 8.0
+        self.high = y + _LEGEND_LINE_HEIGHT + 4 if self.items else 8.0
 
 
 _EDGES = {
@@ -67,26 +68,26 @@ _EDGES = {
 }
 
 
-def quoted(text: str) -> str:
-    r"""Return text as a value that Graphviz shows letter by letter.
+def quote_dot(text: str) -> str:
+    r"""Escape a string so that Graphviz shows it literally.
 
-    The graphviz package leaves ``<…>`` alone, as an HTML-like label, and backslashes, as
-    escapes; both may stand in a name.
+    The graphviz package passes ``<…>`` through as an HTML-like label and backslashes as escape
+    sequences; names may contain both.
 
     Examples
     --------
-    >>> print(quoted("a<b>"), quoted("<b>"), quoted("\\N"), quoted("&lt;"))
+    >>> print(quote_dot("a<b>"), quote_dot("<b>"), quote_dot("\\N"), quote_dot("&lt;"))
     a<b> &lt;b> \\N &amp;lt;
     """
-    # Quotes and markup as entities, which Graphviz reads back; an ampersand first, else a name
-    # that spells an entity would change. A backslash doubled, because entities are read before
-    # the escapes are.
+    # Entities for quotes and markup, which Graphviz decodes; the ampersand first, so that a name
+    # which contains an entity does not change. Backslashes are doubled because entities are decoded
+    # before escape sequences.
     text = text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', "&quot;")
     return "&lt;" + text[1:] if text.startswith("<") else text
 
 
-def digraph(scene: Scene, direction: str, theme: str) -> graphviz.Digraph:
-    """Return the graph with everything that Graphviz can draw of it."""
+def to_graphviz(diagram: Diagram, direction: str, theme: str) -> graphviz.Digraph:
+    """Return a diagram as a Graphviz graph, as far as Graphviz can draw it."""
     import graphviz
 
     palette = DARK if theme == "dark" else LIGHT
@@ -97,24 +98,24 @@ def digraph(scene: Scene, direction: str, theme: str) -> graphviz.Digraph:
     dot.attr("edge", color=palette.line, fontname="Helvetica", fontsize="10", arrowsize="0.6")
 
     def node(into: graphviz.Digraph, card: Card) -> None:
-        ink = palette.statuses[card.look]
+        ink = palette.statuses[card.color_status]
         style = ["filled", "dashed" if card.dash else ""]
         if card.shape in ("step", "workflow", "pill", "sleep"):
             style.append("rounded")
         into.node(
             card.id,
-            label="\\n".join(quoted(line.text) for line in _lines(card)),
-            tooltip=quoted(card.tooltip).replace("\n", "\\n"),
+            label="\\n".join(quote_dot(line.text) for line in _lines(card)),
+            tooltip=quote_dot(card.tooltip).replace("\n", "\\n"),
             shape=OPERATIONS.get(card.shape, ("box", ""))[0],
             style=",".join(each for each in style if each),
             fillcolor=ink.fill,
             color=ink.line,
             fontcolor=palette.ink,
-            penwidth="2.6" if card.strong or card.critical else "1.1",
+            penwidth="2.6" if card.bold_outline or card.critical else "1.1",
             peripheries="2" if card.kind == "group" else "1",
         )
 
-    for frame in scene.frames:
+    for frame in diagram.frames:
         with dot.subgraph(name=f"cluster_{frame.id}") as cluster:
             cluster.attr(
                 style="filled,rounded",
@@ -123,23 +124,23 @@ def digraph(scene: Scene, direction: str, theme: str) -> graphviz.Digraph:
                 label="",
             )
             for card_id in frame.cards:
-                node(cluster, scene.cards[card_id])
-    for card in scene.cards.values():
+                node(cluster, diagram.cards[card_id])
+    for card in diagram.cards.values():
         if card.frame is None:
             node(dot, card)
-    for joint in scene.junctions:
-        dot.node(joint, label="", shape="point", width="0.06", color=palette.line)
-    for link in scene.links:
-        attributes = dict(_EDGES.get(link.kind, {}))
-        if link.from_frame:
-            attributes["ltail"] = f"cluster_{link.from_frame}"
-        if link.failing:
+    for junction in diagram.junctions:
+        dot.node(junction, label="", shape="point", width="0.06", color=palette.line)
+    for edge in diagram.edges:
+        attributes = dict(_EDGES.get(edge.kind, {}))
+        if edge.from_frame:
+            attributes["ltail"] = f"cluster_{edge.from_frame}"
+        if edge.failing:
             attributes.update(color=palette.statuses["ERROR"].line, penwidth="2.2")
-        elif link.critical:
+        elif edge.critical:
             attributes.update(color=palette.ink, penwidth="2.2")
-        if link.tooltip:
-            attributes["tooltip"] = quoted(link.tooltip)
-        dot.edge(link.tail, link.head, **attributes)
+        if edge.tooltip:
+            attributes["tooltip"] = quote_dot(edge.tooltip)
+        dot.edge(edge.tail, edge.head, **attributes)
     return dot
 
 
@@ -149,13 +150,13 @@ def _lines(card: Card) -> list[CardLine]:
     return [*card.lines, CardLine(card.badge)] if card.badge else card.lines
 
 
-BUDGET = 80
-"""About how many nodes a person takes in."""
+DEFAULT_MAX_NODES = 80
+"""About how many nodes a reader can take in."""
 MARGIN = 16.0
-NARROWEST = 620.0
-NOTEBOOK = 960.0
-"""What a notebook shows without making it smaller."""
-LINKS = {
+MIN_WIDTH = 620.0
+NOTEBOOK_WIDTH = 960.0
+"""The widest picture that a notebook shows without scaling it down, in pixels."""
+EDGE_DASHES = {
     "first": "",
     "next": "",
     "starts": "",
@@ -163,14 +164,14 @@ LINKS = {
     "message": "1.5 3",
     "forked_from": "9 3 1.5 3",
 }
-"""SVG's stroke-dasharray of a link."""
+"""The SVG stroke-dasharray by kind of edge."""
 CHILD = {"start_child": " a child", "get_result": " a child"}
 THEMES = ("auto", "light", "dark")
 _DIRECTIONS = ("auto", "LR", "TB")
 
 
 def draw(
-    graph: nx.DiGraph[Any] | graphviz.Digraph,
+    graph: nx.DiGraph[Any] | Comparison | graphviz.Digraph,
     *,
     fold: Literal["auto"] | int | None = "auto",
     open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
@@ -179,32 +180,33 @@ def draw(
     theme: ThemeName = "auto",
     critical_path: bool = False,
 ) -> Picture:
-    """Draw an execution graph.
+    """Draw an execution graph or a comparison.
 
-    A frame per workflow, cards for its steps in the order of time, concurrent steps side by
-    side, children beside the step that started them. Statuses show by mark, line and colour; a
-    failure is led from the step that failed to the top.
+    Each workflow is a frame with a card per step, in order of time. Concurrent steps are side by
+    side, and children beside the step that started them. Marks, outlines and colors show
+    statuses; a red path leads from the step that failed to the root.
 
     Parameters
     ----------
     graph
-        Of ``Client.graph`` or ``graphs.compare(…).graph``; or a ``graphviz.Digraph``, such as
-        ``Picture.dot`` that has been changed, which is drawn as it is.
+        An execution graph from ``Client.graph``, a ``Comparison`` or its graph, or a
+        ``graphviz.Digraph`` such as a modified ``Picture.dot``, which is drawn unchanged.
     fold
-        "auto" folds a graph that is too large to be read; a number says how many nodes to draw
-        about; ``None`` never folds.
+        ``"auto"`` folds a graph that is too large to read; a number is the approximate number of
+        nodes to draw; ``None`` never folds.
     open
-        The groups to draw unfolded: see ``graphs.fold``.
+        Groups to draw unfolded; see ``graphs.fold``.
     hide
-        Operations that are not drawn, such as "set_event", or "bookkeeping" for all of DBOS's
-        own: see ``graphs.fold``.
+        Operations to leave out, such as ``"set_event"``, or ``"system"`` for DBOS's own steps;
+        see ``graphs.fold``.
     direction
-        "LR": time runs to the right; "TB": down; "auto": to the right, unless the picture would
-        be wider than a notebook and be read better the other way.
+        ``"LR"`` draws time from left to right, ``"TB"`` from top to bottom; ``"auto"`` from left to
+        right unless the picture would be wider than a notebook and narrower from top to bottom.
     theme
-        "light", "dark", or "auto": what the reader prefers. A PNG is light then.
+        ``"light"``, ``"dark"``, or ``"auto"``: the reader's preference, and light in a PNG.
     critical_path
-        Mark the steps and waits that determined the end, with the share of time of each.
+        Whether to mark the steps and waits that determined the end, each with its share of the
+        total time.
 
     Returns
     -------
@@ -213,9 +215,9 @@ def draw(
     Raises
     ------
     PictureError
-        The graph is too large for ``fold=None``, or an argument makes no sense.
+        The graph is too large for ``fold=None``, or an argument is invalid.
     GraphError
-        It is none of these graphs, or ``hide`` names no operation.
+        ``graph`` is not such a graph, or ``hide`` contains an unknown operation.
 
     Examples
     --------
@@ -230,7 +232,9 @@ def draw(
 
     if isinstance(graph, graphviz.Digraph):
         return _draw_dot(graph)
-    shown = folded(graph, fold, open, hide)
+    if isinstance(graph, Comparison):
+        graph = graph.graph
+    shown = fold_for_drawing(graph, fold, open, hide)
     options = (direction, theme, critical_path)
 
     @cache
@@ -239,14 +243,14 @@ def draw(
 
         return Times(graph)
 
-    def scene() -> Scene:
+    def diagram() -> Diagram:
         from dbos_notebook.drawing.diagram import build
 
         critical = critical_shares(graph, shown, times()) if critical_path else {}
         return build(shown, times(), critical)
 
     def drawing() -> Drawing:
-        return _render(graph, shown, scene(), times(), options)
+        return _render(graph, shown, diagram(), times(), options)
 
     def text() -> str:
         from dbos_notebook.drawing.text_tree import tree
@@ -256,49 +260,49 @@ def draw(
     def dot() -> graphviz.Digraph:
 
         run = "TB" if direction == "TB" else "LR"
-        return digraph(scene(), run, "dark" if theme == "dark" else "light")
+        return to_graphviz(diagram(), run, "dark" if theme == "dark" else "light")
 
     return Picture(drawing, text, dot, shown)
 
 
 def check_choice(value: object, choices: tuple[str, ...], name: str) -> None:
-    """Refuse a word that is none of the choices."""
+    """Raise PictureError unless a value is one of the choices."""
     if value not in choices:
         known = ", ".join(map(repr, choices))
         raise PictureError(f"{name}={value!r} is not one of {known}.{nearest(value, choices)}")
 
 
-def folded(
+def fold_for_drawing(
     graph: nx.DiGraph[Any],
     fold: Literal["auto"] | int | None,
     open: Iterable[str],  # noqa: A002
     hide: Iterable[str],
 ) -> nx.DiGraph[Any]:
-    """Fold a graph as ``draw`` was asked to; raise where it would be too much."""
+    """Fold a graph as the arguments of ``draw`` say; raise where it has too many nodes to draw."""
     from dbos_notebook import graphs
-    from dbos_notebook.drawing.layout import MOST_PARTS
-    from dbos_notebook.graphs.validation import check_graph, is_folded, texts
+    from dbos_notebook.drawing.layout import MAX_PARTS
+    from dbos_notebook.graphs.validation import check_graph, is_folded, string_list
 
     check_graph(graph)
-    opened, hidden = texts(open, "open"), texts(hide, "hide")
-    # One that was folded before is as small as it was asked to be.
+    opened, hidden = string_list(open, "open"), string_list(hide, "hide")
+    # A graph that is already folded has the size that was requested.
     if fold is None or (fold == "auto" and is_folded(graph)):
-        if len(graph) > MOST_PARTS:
+        if len(graph) > MAX_PARTS:
             raise PictureError(
-                f"{len(graph):,} nodes are more than a picture can hold ({MOST_PARTS:,}). "
-                "Leave fold at 'auto', and open the groups to look into."
+                f"{len(graph):,} nodes are too many for a picture: the limit is {MAX_PARTS:,}. "
+                "Leave fold at 'auto', and open the groups to color_status into."
             )
         return graphs.fold(graph, budget=len(graph), hide=hidden) if hidden else graph
     if fold != "auto" and (not isinstance(fold, int) or isinstance(fold, bool) or fold < 1):
-        raise PictureError(f"fold={fold!r} must be 'auto', a number of nodes from 1 on, or None.")
-    budget = BUDGET if fold == "auto" else int(fold)
+        raise PictureError(f"fold={fold!r} must be 'auto', a number of nodes above 0, or None.")
+    budget = DEFAULT_MAX_NODES if fold == "auto" else int(fold)
     if len(graph) <= budget and not hidden:
         return graph
     return graphs.fold(graph, budget=budget, open=opened, hide=hidden)
 
 
 def critical_shares(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times) -> dict[Any, str]:
-    """Say of each drawn node on the critical path what share of the time was its own."""
+    """Return the share of the critical path's time by drawn node on it, such as "34%"."""
     group_of = {
         member: key
         for key, attributes in shown.nodes(data=True)
@@ -306,7 +310,7 @@ def critical_shares(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times
     }
     shares: dict[Any, float] = {}
     total = 0.0
-    for node, start, end in drawn_critical_path(graph):
+    for node, start, end in critical_path_intervals(graph):
         total += end - start
         drawn = node if node in shown else group_of.get(node)
         if drawn is not None:
@@ -320,49 +324,49 @@ def critical_shares(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times
 def _render(
     graph: nx.DiGraph[Any],
     shown: nx.DiGraph[Any],
-    scene: Scene,
+    diagram: Diagram,
     times: Times,
     options: tuple[Any, ...],
 ) -> Drawing:
     from dbos_notebook.drawing import layout, svg
-    from dbos_notebook.drawing.diagram import BOOKKEEPING
-    from dbos_notebook.drawing.title import headline
+    from dbos_notebook.drawing.diagram import COMPACT_OPERATIONS
+    from dbos_notebook.drawing.title import make_title
 
     direction, theme, _ = options
-    wide, high = layout.arrange(scene, "TB" if direction == "TB" else "LR")
-    if direction == "auto" and wide > NOTEBOOK:
+    wide, high = layout.arrange(diagram, "TB" if direction == "TB" else "LR")
+    if direction == "auto" and wide > NOTEBOOK_WIDTH:
         sideways = wide
-        wide, high = layout.arrange(scene, "TB")
+        wide, high = layout.arrange(diagram, "TB")
         if wide > sideways:
-            wide, high = layout.arrange(scene, "LR")
-    full = max(wide + 2 * MARGIN, NARROWEST)
+            wide, high = layout.arrange(diagram, "LR")
+    full = max(wide + 2 * MARGIN, MIN_WIDTH)
     room = full - 2 * MARGIN
-    legend = _legend(scene)
+    legend = _legend(diagram)
     legend.arrange(room)
     notes = [f"{len(graph):,} nodes folded to {len(shown):,}"] if len(shown) < len(graph) else []
-    head = headline(graph, times, "Execution graph", notes).fitted(room)
+    head = make_title(graph, times, "Execution graph", notes).fitted(room)
     top = 82.0 if head.reason else 64.0
-    picture = picture_id("g", graph, list(scene.cards), head, options)
+    picture = picture_id("g", graph, list(diagram.cards), head, options)
     drawn = svg.render(
         "graph.svg.j2",
         theme,
         picture,
-        scene=scene,
-        headline=head,
+        diagram=diagram,
+        title=head,
         legend=legend,
         wide=full,
         high=top + high + 22 + legend.high,
         left=(full - wide) / 2 if wide < room else MARGIN,
         top=top,
-        LINKS=LINKS,
-        BOOKKEEPING=BOOKKEEPING,
+        EDGE_DASHES=EDGE_DASHES,
+        COMPACT_OPERATIONS=COMPACT_OPERATIONS,
     )
-    nodes = {f"{picture}-{card.id}": card.key for card in scene.cards.values()}
-    return Drawing(drawn, nodes, head.title)
+    nodes = {f"{picture}-{card.id}": card.key for card in diagram.cards.values()}
+    return Drawing(drawn, nodes, head.label)
 
 
 def picture_id(kind: str, graph: nx.DiGraph[Any], *parts: object) -> str:
-    """Name a picture by what it is of, so that no two in a page have the same ids."""
+    """Return an ID that differs between any two pictures on a page."""
     read = [graph.graph.get(name) for name in ("database", "read_at", "root", "root_second")]
     digest = hashlib.blake2b(
         repr([*read, *parts]).encode("utf-8", "backslashreplace"), digest_size=5
@@ -370,10 +374,10 @@ def picture_id(kind: str, graph: nx.DiGraph[Any], *parts: object) -> str:
     return f"{kind}{digest}"
 
 
-def _legend(scene: Scene) -> Legend:
+def _legend(diagram: Diagram) -> Legend:
     legend = Legend()
-    cards = list(scene.cards.values())
-    marks = {card.mark for card in cards if card.marked or card.kind == "group"}
+    cards = list(diagram.cards.values())
+    marks = {card.mark for card in cards if card.has_mark or card.kind == "group"}
     marks |= {status for card in cards for status, _ in card.shares}
     for status in (*STATUSES_BY_SEVERITY, ""):
         if status in marks:
@@ -381,21 +385,21 @@ def _legend(scene: Scene) -> Legend:
     for difference in DIFFERENCES:
         if difference in marks:
             legend.add("status", difference, difference)
-    for operation, (_, said) in OPERATIONS.items():
-        if said and any(card.shape == operation for card in cards):
-            legend.add("shape", operation, said + CHILD.get(operation, ""))
-    kinds = {link.kind for link in scene.links}
-    for kind, said in (
+    for operation, (_, label) in OPERATIONS.items():
+        if label and any(card.shape == operation for card in cards):
+            legend.add("shape", operation, label + CHILD.get(operation, ""))
+    kinds = {edge.kind for edge in diagram.edges}
+    for kind, label in (
         ("returns", "returns"),
         ("message", "message"),
         ("forked_from", "forked from"),
     ):
         if kind in kinds:
-            legend.add("link", kind, said)
-    if any(link.failing for link in scene.links):
-        legend.add("failing", "", "the way of the failure")
+            legend.add("edge", kind, label)
+    if any(edge.failing for edge in diagram.edges):
+        legend.add("failing", "", "failure path")
     if any(card.critical for card in cards):
-        legend.add("critical", "", "critical path, share of the time")
+        legend.add("critical", "", "critical path, share of total time")
     return legend
 
 

@@ -1,6 +1,7 @@
-"""Where things go: Graphviz's dot, of the machine or of pygraphviz's wheels, asked for positions.
+"""Lay out a diagram with Graphviz's dot: the installed program, or the one in pygraphviz's wheels.
 
-Graphviz gets sizes and safe names alone, no text of a database: what its C code parses is ours.
+Graphviz receives sizes and generated names only, never strings from a database, so that its C code
+does not parse untrusted input.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ import sys
 import threading
 from typing import Any
 
-from dbos_notebook.drawing.diagram import STACK, Scene
+from dbos_notebook.drawing.diagram import STACK_OFFSET, Diagram
 from dbos_notebook.errors import GraphvizNotFoundError, PictureError
 
-MOST_PARTS = 2_000
-"""Nodes and edges of one picture. dot's time grows faster than their number."""
-FEW_PARTS = 300
-"""So few that dot is done in a moment: run in this process, where it cannot be stopped."""
-MANY_PARTS = 600
-"""So many that dot would polish for minutes: it is told to draw straight lines and be content."""
-_CONTENT = "splines=line nslimit1=1 nslimit=1 mclimit=0.3"
-PATIENCE = 60.0
-"""Seconds that dot may take."""
+MAX_PARTS = 2_000
+"""The maximum number of nodes and edges; dot's run time grows faster than their number."""
+MAX_PARTS_IN_PROCESS = 300
+"""Up to this size dot runs in this process, where it cannot be stopped."""
+MIN_PARTS_FOR_STRAIGHT_EDGES = 600
+"""From this size on dot would optimize for minutes: it draws straight edges and iterates less."""
+_STRAIGHT_EDGES = "splines=line nslimit1=1 nslimit=1 mclimit=0.3"
+TIMEOUT_SECONDS = 60.0
+"""How long dot may take."""
 
 # Graphviz keeps global state.
 _ONE_AT_A_TIME = threading.Lock()
@@ -35,29 +36,29 @@ _CHILD = (
 )
 
 
-def arrange(scene: Scene, direction: str) -> tuple[float, float]:
-    """Set the positions of a scene's parts; return the width and height of all.
+def arrange(diagram: Diagram, direction: str) -> tuple[float, float]:
+    """Set the positions of a diagram's parts, and return the total width and height in pixels.
 
     Raises
     ------
     PictureError
-        There are too many parts to be laid out, or to be read.
+        There are too many parts to lay out.
     GraphvizNotFoundError
         Neither a ``dot`` nor pygraphviz is installed.
     """
-    parts = len(scene.cards) + len(scene.links)
-    if parts > MOST_PARTS:
+    parts = len(diagram.cards) + len(diagram.edges)
+    if parts > MAX_PARTS:
         raise PictureError(
-            f"{len(scene.cards):,} nodes and {len(scene.links):,} edges are more than a picture "
-            f"can hold ({MOST_PARTS:,} in all). Leave fold at 'auto', or fold the graph with "
-            "graphs.fold(graph, budget=…)."
+            f"{len(diagram.cards):,} nodes and {len(diagram.edges):,} edges are too many for a "
+            f"picture: the limit is {MAX_PARTS:,} in total. Use fold='auto', or fold the graph "
+            "with graphs.fold(graph, budget=…)."
         )
-    laid_out = json.loads(render(_skeleton(scene, direction), "json0", parts))
-    return _place(scene, laid_out)
+    laid_out = json.loads(render(_skeleton(diagram, direction), "json0", parts))
+    return _place(diagram, laid_out)
 
 
-def render(source: str, format: str, parts: int = FEW_PARTS + 1) -> bytes:  # noqa: A002 - Graphviz's word
-    """Run dot on a source and return what it draws."""
+def render(source: str, format: str, parts: int = MAX_PARTS_IN_PROCESS + 1) -> bytes:  # noqa: A002 - Graphviz's word
+    """Run dot on a DOT source and return its output."""
     program = shutil.which("dot")
     if program:
         return _run([program, f"-T{format}"], source)
@@ -65,10 +66,10 @@ def render(source: str, format: str, parts: int = FEW_PARTS + 1) -> bytes:  # no
         import pygraphviz
     except ImportError as error:
         raise GraphvizNotFoundError(
-            "No Graphviz was found to lay out the picture: there is no program 'dot' on the "
-            "PATH and pygraphviz is not installed. Run: pip install pygraphviz"
+            "Graphviz, which lays out the picture, was not found: there is no program 'dot' on "
+            "the PATH, and pygraphviz is not installed. Run: pip install pygraphviz"
         ) from error
-    if parts > FEW_PARTS:
+    if parts > MAX_PARTS_IN_PROCESS:
         return _run([sys.executable, "-c", _CHILD, format], source)
     with _ONE_AT_A_TIME:
         graph = pygraphviz.AGraph(source)
@@ -80,89 +81,94 @@ def render(source: str, format: str, parts: int = FEW_PARTS + 1) -> bytes:  # no
 
 def _run(command: list[str], source: str) -> bytes:
     try:
-        done = subprocess.run(  # noqa: S603 - the program that the PATH names, or this Python
-            command, input=source.encode(), capture_output=True, timeout=PATIENCE, check=False
+        done = subprocess.run(  # noqa: S603 - the program on the PATH, or this Python
+            command,
+            input=source.encode(),
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise PictureError(
-            f"Graphviz was stopped after {PATIENCE:.0f} s. Draw less: leave fold at 'auto'."
+            f"Graphviz was stopped after {TIMEOUT_SECONDS:.0f} s. Draw fewer nodes with "
+            "fold='auto'."
         ) from error
     if done.returncode or not done.stdout:
-        said = done.stderr.decode(errors="replace").strip()[-500:]
-        raise PictureError(f"Graphviz failed with {done.returncode}: {said}")
+        message = done.stderr.decode(errors="replace").strip()[-500:]
+        raise PictureError(f"Graphviz failed with exit status {done.returncode}: {message}")
     return done.stdout
 
 
-def _skeleton(scene: Scene, direction: str) -> str:
-    """Write the DOT that says sizes and links only."""
-    many = len(scene.cards) + len(scene.links) > MANY_PARTS
+def _skeleton(diagram: Diagram, direction: str) -> str:
+    """Return DOT source that contains sizes and edges only."""
+    many = len(diagram.cards) + len(diagram.edges) > MIN_PARTS_FOR_STRAIGHT_EDGES
     lines = [
         "digraph {",
-        _CONTENT if many else "",
+        _STRAIGHT_EDGES if many else "",
         f"rankdir={direction} compound=true newrank=true nodesep=0.2 ranksep=0.3",
         'node [shape=box fixedsize=true label=""]',
         "edge [arrowsize=0.6]",
     ]
-    for frame in scene.frames:
+    for frame in diagram.frames:
         lines.append(f"subgraph cluster_{frame.id} {{ margin=12")
-        # dot fills a column from below and a row from the left.
+        # dot fills columns from the bottom and rows from the left.
         cards = frame.cards[::-1] if direction == "LR" else frame.cards
-        lines += [_size(scene, card) for card in cards]
+        lines += [_size(diagram, card) for card in cards]
         lines += [
-            f"{joint} [width=0.02 height=0.02]"
-            for joint, (owner, _, _) in scene.junctions.items()
+            f"{junction} [width=0.02 height=0.02]"
+            for junction, (owner, _, _) in diagram.junctions.items()
             if owner == frame.id
         ]
         lines.append("}")
-    lines += [_size(scene, card.id) for card in scene.cards.values() if card.frame is None]
+    lines += [_size(diagram, card.id) for card in diagram.cards.values() if card.frame is None]
     weights = {"next": 20, "first": 20, "starts": 3, "returns": 1, "message": 0, "forked_from": 1}
-    links = list(enumerate(scene.links))
-    for number, link in links[::-1] if direction == "LR" else links:
-        attributes = [f"id={number}", f"weight={weights.get(link.kind, 1)}"]
-        if link.from_frame:
-            attributes.append(f"ltail=cluster_{link.from_frame}")
-        if link.head in scene.junctions:
+    edges = list(enumerate(diagram.edges))
+    for number, edge in edges[::-1] if direction == "LR" else edges:
+        attributes = [f"id={number}", f"weight={weights.get(edge.kind, 1)}"]
+        if edge.from_frame:
+            attributes.append(f"ltail=cluster_{edge.from_frame}")
+        if edge.head in diagram.junctions:
             attributes.append("arrowhead=none")
-        if link.kind == "message":
+        if edge.kind == "message":
             attributes.append("constraint=false")
-        lines.append(f"{link.tail} -> {link.head} [{' '.join(attributes)}]")
+        lines.append(f"{edge.tail} -> {edge.head} [{' '.join(attributes)}]")
     lines.append("}")
     return "\n".join(lines)
 
 
-def _size(scene: Scene, card_id: str) -> str:
-    card = scene.cards[card_id]
-    more = STACK if card.kind == "group" else 0
+def _size(diagram: Diagram, card_id: str) -> str:
+    card = diagram.cards[card_id]
+    more = STACK_OFFSET if card.kind == "group" else 0
     wide, high = (card.width + more) / 72, (card.height + more) / 72
     return f"{card_id} [width={wide:.3f} height={high:.3f}]"
 
 
-def _place(scene: Scene, laid_out: dict[str, Any]) -> tuple[float, float]:
+def _place(diagram: Diagram, laid_out: dict[str, Any]) -> tuple[float, float]:
     left, bottom, right, top = (float(x) for x in laid_out["bb"].split(","))
 
     def point(text: str) -> tuple[float, float]:
         x, y = text.split(",")[-2:]
         return float(x) - left, top - float(y)
 
-    frames = {f"cluster_{frame.id}": frame for frame in scene.frames}
+    frames = {f"cluster_{frame.id}": frame for frame in diagram.frames}
     for thing in laid_out.get("objects", []):
         name = thing["name"]
         if name in frames:
             x0, y0, x1, y1 = (float(x) for x in thing["bb"].split(","))
             frames[name].box = (x0 - left, top - y1, x1 - x0, y1 - y0)
-        elif name in scene.cards:
-            card = scene.cards[name]
+        elif name in diagram.cards:
+            card = diagram.cards[name]
             card.x, card.y = point(thing["pos"])
             if card.kind == "group":
-                card.x, card.y = card.x - STACK / 2, card.y - STACK / 2
-        elif name in scene.junctions:
-            scene.junctions[name] = (scene.junctions[name][0], *point(thing["pos"]))
-    for edge in laid_out.get("edges", []):
-        link = scene.links[int(edge["id"])]
-        link.points, link.tip = [], None
-        for each in edge["pos"].split():
+                card.x, card.y = card.x - STACK_OFFSET / 2, card.y - STACK_OFFSET / 2
+        elif name in diagram.junctions:
+            diagram.junctions[name] = (diagram.junctions[name][0], *point(thing["pos"]))
+    for laid_out_edge in laid_out.get("edges", []):
+        edge = diagram.edges[int(laid_out_edge["id"])]
+        edge.points, edge.tip = [], None
+        for each in laid_out_edge["pos"].split():
             if each.startswith("e,"):
-                link.tip = point(each)
+                edge.tip = point(each)
             elif not each.startswith("s,"):
-                link.points.append(point(each))
+                edge.points.append(point(each))
     return right - left, top - bottom

@@ -1,4 +1,4 @@
-"""A picture that has been asked for: drawn when it is first looked at, in the format wanted."""
+"""``Picture``: a drawing that is made when first shown, in the requested format."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     import graphviz
     import networkx as nx
 
-MOST_PIXELS = 24_000_000
-LONGEST_SIDE = 12_000
-"""Bounds of a PNG: a picture that is larger is drawn coarser."""
+MAX_PIXELS = 24_000_000
+MAX_SIDE = 12_000
+"""Limits of a PNG, in pixels; larger pictures get a lower resolution."""
 
 
 class Drawing(NamedTuple):
-    """What drawing gives: SVG, and which element shows which node."""
+    """A finished drawing: the SVG, the node of each element, and an accessible title."""
 
     svg: str
     nodes: dict[str, Any]
@@ -33,13 +33,13 @@ class Drawing(NamedTuple):
 class Picture:
     r"""A graph or a timeline as a picture. Get it with :func:`draw` or ``Client.timeline``.
 
-    In a cell it shows itself: SVG, and PNG for pages that show no SVG. Printed, it is an
-    indented tree of text. It is drawn when first looked at, and then kept.
+    In a cell it is displayed as SVG, and as PNG on pages that show no SVG. Printed, it is an
+    indented text tree. It is drawn on first use and then cached.
 
     Attributes
     ----------
-    shown
-        The graph as it is drawn: groups stand for what is folded. ``None``: drawn from DOT.
+    graph
+        The drawn graph, in which groups stand for folded nodes; ``None`` if drawn from DOT.
 
     Examples
     --------
@@ -53,12 +53,12 @@ class Picture:
         drawing: Callable[[], Drawing],
         text: Callable[[], str],
         dot: Callable[[], graphviz.Digraph] | None = None,
-        shown: nx.DiGraph[Any] | None = None,
+        graph: nx.DiGraph[Any] | None = None,
     ) -> None:
         self._draw = drawing
         self._text = text
         self._dot = dot
-        self.shown = shown
+        self.graph = graph
 
     @cached_property
     def _drawing(self) -> Drawing:
@@ -71,49 +71,50 @@ class Picture:
 
     @property
     def nodes(self) -> dict[str, Any]:
-        """Which node of the graph each element shows: the element's ``id`` → the node.
+        """The node that each SVG element shows, by the element's ``id``.
 
-        Elements of one node have the same ``data-node`` in every picture.
+        The ``data-node`` attribute of a node is the same in every picture.
         """
         return dict(self._drawing.nodes)
 
     @cached_property
     def text(self) -> str:
-        """The same as an indented tree, for a terminal."""
+        """The picture as an indented text tree, for terminals."""
         return self._text()
 
     @cached_property
     def dot(self) -> graphviz.Digraph:
-        """The graph for Graphviz, to change and to draw in one's own way: ``dn.draw(dot)``.
+        """The graph as a ``graphviz.Digraph``, to modify and pass to ``dn.draw``.
 
         Raises
         ------
         PictureError
-            This is a timeline, which Graphviz does not draw.
+            The picture is a timeline, which Graphviz cannot draw.
         """
         if self._dot is None:
             raise PictureError(
-                "A timeline has no DOT: Graphviz draws graphs. Use dn.draw(db.graph(…)).dot"
+                "A timeline has no DOT source, since Graphviz draws graphs only. Use "
+                "dn.draw(db.graph(…)).dot"
             )
         return self._dot()
 
     @cached_property
     def png(self) -> bytes:
-        """The picture as PNG, at twice the size of the screen's where that is not too much."""
+        """The picture as PNG, at up to twice the screen resolution."""
         from dbos_notebook.drawing.raster import convert
 
         return convert(self.svg, "png", self._scale)
 
     @cached_property
     def pdf(self) -> bytes:
-        """The picture as a PDF of one page."""
+        """The picture as a one-page PDF."""
         from dbos_notebook.drawing.raster import convert
 
         return convert(self.svg, "pdf")
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels of the screen."""
+        """The width and height in CSS pixels."""
         start = self.svg[: self.svg.index(">")]
         wide, high = (start.split(f' {side}="', 1)[1].split('"', 1)[0] for side in _SIDES)
         return math.ceil(float(wide)), math.ceil(float(high))
@@ -121,7 +122,7 @@ class Picture:
     @property
     def _scale(self) -> float:
         wide, high = self.size
-        return min(2.0, math.sqrt(MOST_PIXELS / (wide * high)), LONGEST_SIDE / max(wide, high))
+        return min(2.0, math.sqrt(MAX_PIXELS / (wide * high)), MAX_SIDE / max(wide, high))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the picture to a file: .svg, .png, .pdf, .dot, .txt, or .html with the SVG in it.
@@ -129,12 +130,12 @@ class Picture:
         Parameters
         ----------
         path
-            Its ending chooses the format. A file that exists is replaced.
+            The extension selects the format. An existing file is replaced.
 
         Raises
         ------
         PictureError
-            The ending is of no format that is known.
+            The extension is not one of these.
 
         Examples
         --------
@@ -156,8 +157,7 @@ class Picture:
         }
         if target.suffix.lower() not in formats:
             raise PictureError(
-                f"{target.name!r} does not end in a format of pictures. "
-                f"Use one of {', '.join(formats)}."
+                f"{target.name!r} has no picture extension. Use one of {', '.join(formats)}."
             )
         content = formats[target.suffix.lower()]()
         if isinstance(content, str):
@@ -185,16 +185,16 @@ class Picture:
                 bundle["image/svg+xml"] = self.svg
             if "image/png" in wanted:
                 bundle["image/png"] = self.png
-                # Else it would be shown at twice the size, and to a screen reader as nothing.
+                # Otherwise it is shown at twice the size, and screen readers have no text for it.
                 sizes = dict(zip(_SIDES, self.size, strict=True))
                 metadata["image/png"] = {**sizes, "alt": self._drawing.title}
         except GraphvizNotFoundError as error:
-            # The tree of text still tells; what is missing is said above it.
+            # The text tree needs no Graphviz; the error says what to install.
             return {"text/plain": f"{error}\n\n{self.text}"}, {}
         except PictureError as error:
             if "image/svg+xml" not in bundle:
                 raise
-            warnings.warn(str(error), stacklevel=2)  # of the PNG; the SVG is there
+            warnings.warn(str(error), stacklevel=2)  # the PNG failed, the SVG is there
         return {kind: bundle[kind] for kind in bundle if kind in wanted}, metadata
 
 

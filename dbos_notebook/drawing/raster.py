@@ -1,7 +1,7 @@
-"""SVG into PNG and PDF, by vl-convert (resvg, with fonts of its own: it needs none installed).
+"""Convert SVG to PNG and PDF with vl-convert, which is resvg with bundled fonts.
 
-Its text layout can panic where a font lacks a joined or a combined character, and after a panic
-it works no more in that process. Pictures with such text go through a process of their own.
+Its text layout can panic where a font lacks a joined or combined character, and after a panic it no
+longer works in that process. Pictures with such text are converted in a separate process.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Literal
 
 from dbos_notebook.errors import PictureError
 
-PATIENCE = 60.0
-# Latin, Greek, Cyrillic, punctuation, arrows: in the fonts, and never joined.
+TIMEOUT_SECONDS = 60.0
+# Latin, Greek, Cyrillic, punctuation, arrows: in the bundled fonts, and never joined.
 _PLAIN = re.compile(
     "[\\t\\n\\x20-\\u02af\\u0370-\\u0482\\u048a-\\u052f\\u2010-\\u2027\\u2030-\\u205e\\u2190-\\u21ff\\u2212]*"
 )
@@ -31,12 +31,12 @@ _CHILD = (
 
 
 def convert(svg: str, kind: Literal["png", "pdf"], scale: float = 1.0) -> bytes:
-    """Return an SVG as PNG or PDF.
+    """Convert an SVG to PNG or PDF.
 
     Raises
     ------
     PictureError
-        The converter failed on it, even on a process of its own.
+        The conversion failed, also in a separate process.
     """
     if _PLAIN.fullmatch(svg):
         import vl_convert
@@ -44,30 +44,31 @@ def convert(svg: str, kind: Literal["png", "pdf"], scale: float = 1.0) -> bytes:
         if kind == "pdf":
             return bytes(vl_convert.svg_to_pdf(svg))
         return bytes(vl_convert.svg_to_png(svg, scale=scale))
-    done = _apart(svg, kind, scale)
+    done = _convert_in_subprocess(svg, kind, scale)
     if done.returncode:
-        # Without joiners and accents that stand alone each character is drawn by itself.
-        done = _apart(_JOINING.sub("", svg), kind, scale)
+        # Without joiners and combining accents each character is drawn on its own.
+        done = _convert_in_subprocess(_JOINING.sub("", svg), kind, scale)
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
+        errors = done.stderr.decode(errors="replace").strip().splitlines()
         raise PictureError(
-            f"The picture could not be made a {kind.upper()}: {said[0] if said else 'no reason'}. "
-            "Its SVG is complete: picture.save('picture.svg')."
+            f"The picture could not be converted to {kind.upper()}: "
+            f"{errors[0] if errors else 'no reason was given'}. "
+            "The SVG is available: picture.save('picture.svg')."
         )
     return done.stdout
 
 
-def _apart(svg: str, kind: str, scale: float) -> subprocess.CompletedProcess[bytes]:
+def _convert_in_subprocess(svg: str, kind: str, scale: float) -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(  # noqa: S603 - this Python, on code of ours
+        return subprocess.run(  # noqa: S603 - this Python, with constant code
             [sys.executable, "-c", _CHILD, kind, str(scale)],
             input=svg.encode(),
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise PictureError(
-            f"The picture was not a {kind.upper()} after {PATIENCE:.0f} s. "
-            "Its SVG is complete: picture.save('picture.svg')."
+            f"Converting the picture to {kind.upper()} took over {TIMEOUT_SECONDS:.0f} s. "
+            "The SVG is available: picture.save('picture.svg')."
         ) from error

@@ -1,8 +1,8 @@
-"""The one place where pictures become SVG: jinja2 that escapes, colours by class, shapes.
+"""Render pictures as SVG: escaping templates, colors and shapes.
 
-Each coloured part carries its colour as an attribute, which every renderer knows, and a class.
-The "auto" theme adds a style that recolours the classes where the reader prefers dark; its
-selectors hold the picture's own id, so that they reach nothing else of a page.
+Each colored element has its color as an attribute, which every renderer supports, and a class. The
+"auto" theme adds a style that recolors the classes where the reader prefers dark; its selectors
+contain the picture's ID, so that they apply to nothing else on the page.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _OF_STATUS = {
 }
 
 
-class Paint:
-    """Gives parts their colours, and remembers which it gave."""
+class Colorizer:
+    """Writes the color attributes of elements, and records the classes that were used."""
 
     def __init__(self, theme: ThemeName, picture: str) -> None:
         self._theme = theme
@@ -56,15 +56,15 @@ class Paint:
         self._marks: dict[str, Markup] = {}
 
     def __call__(self, *roles: str) -> Markup:
-        """Return the attributes of roles such as "ink" or "ERROR.line"."""
+        """Return the attributes for color roles such as "ink" or "ERROR.line"."""
         palette = DARK if self._theme == "dark" else LIGHT
         classes, attributes = [], []
         for role in roles:
             name, attribute = _class(role)
             self._used[name] = (role, attribute)
             classes.append(name)
-            attributes.append(f'{attribute}="{_colour(palette, role)}"')
-        return Markup(f'class="{" ".join(classes)}" {" ".join(attributes)}')  # noqa: S704 - the palette's words
+            attributes.append(f'{attribute}="{_color(palette, role)}"')
+        return Markup(f'class="{" ".join(classes)}" {" ".join(attributes)}')  # noqa: S704 - constants of the palette
 
     def mark(self, name: str) -> Markup:
         """Return the mark of a status or a difference, 16 wide, its center at 0,0."""
@@ -87,20 +87,20 @@ class Paint:
         return self._marks[name]
 
     def style(self) -> Markup:
-        """Return the style that makes the colours given so far dark where dark is preferred."""
+        """Return a style that makes the colors used so far dark where the reader prefers dark."""
         if self._theme != "auto":
             return Markup("")
         rules = "".join(
-            f"#{self._picture} .{name}{{{attribute}:{_colour(DARK, role)}}}"
+            f"#{self._picture} .{name}{{{attribute}:{_color(DARK, role)}}}"
             for name, (role, attribute) in sorted(self._used.items())
         )
-        return Markup(f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>")  # noqa: S704 - likewise
+        return Markup(f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>")  # noqa: S704 - constants of the palette
 
 
 def rules(scope: str, theme: ThemeName) -> str:
-    """Return the style that gives every picture within ``scope`` the colours of a theme.
+    """Return CSS rules that give all pictures within ``scope`` the colors of a theme.
 
-    For a view whose host chooses between light and dark.
+    Used by views, whose host selects light or dark.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def rules(scope: str, theme: ThemeName) -> str:
     palette = DARK if theme == "dark" else LIGHT
     roles = [*_PLAIN, *(f"{status}.{part}" for status in STATUS_STYLES for part in _OF_STATUS)]
     return "".join(
-        f"{scope} .{name}{{{attribute}:{_colour(palette, role)}}}"
+        f"{scope} .{name}{{{attribute}:{_color(palette, role)}}}"
         for role in roles
         for name, attribute in [_class(role)]
     )
@@ -123,7 +123,7 @@ def _class(role: str) -> tuple[str, str]:
     return f"{status or 'unknown'}-{part}", _OF_STATUS[part]
 
 
-def _colour(palette: Palette, role: str) -> str:
+def _color(palette: Palette, role: str) -> str:
     if role in _PLAIN:
         field = role.removesuffix("-line").removesuffix("-mark")
         return str(getattr(palette, field))
@@ -133,7 +133,7 @@ def _colour(palette: Palette, role: str) -> str:
 
 
 def _number(value: float) -> str:
-    # A tenth of a pixel is finer than any screen.
+    # A tenth of a pixel is below the resolution of screens.
     text = f"{value:.1f}"
     return text.removesuffix(".0") if text != "-0.0" else "0"
 
@@ -147,7 +147,7 @@ def _templates() -> jinja2.Environment:
         curve=curve,
         arrow=arrow,
         zigzag=zigzag,
-        width=text.text_width,
+        text_width=text.text_width,
         FONT=FONT,
     )
     return templates
@@ -155,12 +155,12 @@ def _templates() -> jinja2.Environment:
 
 def render(template: str, theme: ThemeName, picture: str, **values: Any) -> str:
     """Render a template of a picture."""
-    paint = Paint(theme, picture)
-    return _templates().get_template(template).render(paint=paint, id=picture, **values)
+    color = Colorizer(theme, picture)
+    return _templates().get_template(template).render(color=color, id=picture, **values)
 
 
 def outline(shape: str, w: float, h: float) -> str:
-    """Return the path of a card's outline, its middle at 0,0: an operation shows by it.
+    """Return the path of a card's outline, centered at 0,0; its shape shows the operation.
 
     Examples
     --------
@@ -169,14 +169,14 @@ def outline(shape: str, w: float, h: float) -> str:
     """
     x, y = w / 2, h / 2
     n = _number
-    if shape == "start_child":  # points on
+    if shape == "start_child":  # an arrow to the right
         return f"M{n(-x)} {n(-y)}H{n(x - 8)}L{n(x)} 0L{n(x - 8)} {n(y)}H{n(-x)}Z"
-    if shape == "get_result":  # takes in
+    if shape == "get_result":  # notched on the left
         return f"M{n(-x)} {n(-y)}H{n(x)}V{n(y)}H{n(-x)}L{n(-x + 8)} 0Z"
     if shape in ("send", "recv"):
         d = 5 if shape == "send" else -5
         return f"M{n(-x + 3 + d)} {n(-y)}H{n(x - 3 + d)}L{n(x - 3 - d)} {n(y)}H{n(-x + 3 - d)}Z"
-    if shape in ("set_event", "get_event"):  # a note with its corner turned down
+    if shape in ("set_event", "get_event"):  # a note with a folded corner
         return (
             f"M{n(-x)} {n(-y)}H{n(x - 7)}L{n(x)} {n(-y + 7)}V{n(y)}H{n(-x)}Z"
             f"M{n(x - 7)} {n(-y)}V{n(-y + 7)}H{n(x)}"
@@ -197,7 +197,7 @@ def outline(shape: str, w: float, h: float) -> str:
 
 
 def curve(points: list[tuple[float, float]]) -> str:
-    """Return the path of a Bézier curve through Graphviz's points."""
+    """Return the path of the Bézier curve given by Graphviz's points."""
     n = _number
     if not points:
         return ""
@@ -206,7 +206,7 @@ def curve(points: list[tuple[float, float]]) -> str:
 
 
 def arrow(points: list[tuple[float, float]], tip: tuple[float, float], size: float = 3.4) -> str:
-    """Return the path of an arrow's head: from the curve's end to the tip."""
+    """Return the path of an arrowhead from the end of a curve to its tip."""
     (x0, y0), (x1, y1) = points[-1], tip
     length = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5 or 1.0
     dx, dy = (y0 - y1) / length * size, (x1 - x0) / length * size
@@ -215,7 +215,7 @@ def arrow(points: list[tuple[float, float]], tip: tuple[float, float], size: flo
 
 
 def zigzag(x: float, high: float) -> str:
-    """Return the path of a line down through a picture that says: here it is broken.
+    """Return the path of a vertical zigzag line, which marks a break of the axis.
 
     Examples
     --------
@@ -227,5 +227,5 @@ def zigzag(x: float, high: float) -> str:
 
 
 def page(svg: str) -> str:
-    """Return a page of HTML that holds an SVG of ours."""
-    return _templates().get_template("page.html.j2").render(svg=Markup(svg))  # noqa: S704 - rendered here
+    """Return an HTML page that contains a picture's SVG."""
+    return _templates().get_template("page.html.j2").render(svg=Markup(svg))  # noqa: S704 - rendered by this module

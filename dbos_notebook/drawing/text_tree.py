@@ -1,4 +1,4 @@
-"""A graph as an indented tree of text: what a terminal and a log show."""
+"""A graph as an indented text tree, for terminals and logs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook import text
-from dbos_notebook.drawing.diagram import group_count, of_kind
+from dbos_notebook.drawing.diagram import edges_of_kind, group_count
 from dbos_notebook.graphs.intervals import Times
 from dbos_notebook.status import status_label
 
 if TYPE_CHECKING:
     import networkx as nx
 
-MOST_LINES = 200
+MAX_LINES = 200
 
 
 def tree(graph: nx.DiGraph[Any], times: Times | None = None) -> str:
-    """Return a line per workflow, step and group, indented below what started it.
+    """Return one line per workflow, step and group, indented below what started it.
 
-    ``times`` are of the whole graph, where this is a folded one.
+    ``times`` are those of the whole graph if ``graph`` is folded.
 
     Examples
     --------
@@ -34,19 +34,19 @@ def tree(graph: nx.DiGraph[Any], times: Times | None = None) -> str:
     """
     times = times or Times(graph)
     lines = [f"{'  ' * depth}{_line(key, graph.nodes[key], times)}" for key, depth in walk(graph)]
-    if len(lines) > MOST_LINES:
-        left = len(lines) - MOST_LINES
-        lines = [*lines[:MOST_LINES], f"… and {text.plural(left, 'line')} more"]
+    if len(lines) > MAX_LINES:
+        left = len(lines) - MAX_LINES
+        lines = [*lines[:MAX_LINES], f"… and {text.plural(left, 'line')} more"]
     return "\n".join(lines)
 
 
 def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, int]]:
-    """Return each node once, with its depth: a workflow, its steps, and below a step the children.
+    """Return each node once with its depth: a workflow, its steps, and the children of each step.
 
-    Workflows that nothing shown has started, such as forks, come after the rest. Nodes to skip
-    are left out, and what is below them moves up.
+    Workflows that no node of the graph started, such as forks, come last. Nodes in ``skip`` are
+    left out, and the nodes below them move up one level.
     """
-    started = {head for _, head in of_kind(graph, "starts")}
+    started = {head for _, head in edges_of_kind(graph, "starts")}
     parts: dict[Any, list[Any]] = {}
     children: dict[Any, list[Any]] = {}
     for key, attributes in graph.nodes(data=True):
@@ -55,14 +55,14 @@ def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, 
         owner = attributes.get("workflow_id")
         if owner in graph and not (attributes.get("of") == "workflow" and key in started):
             parts.setdefault(owner, []).append(key)
-    for tail, head in of_kind(graph, "starts"):
+    for tail, head in edges_of_kind(graph, "starts"):
         children.setdefault(tail, []).append(head)
     found: list[tuple[Any, int]] = []
     seen: set[Any] = set()
     root = graph.graph.get("root")
     tops = [root] if root in graph else []
     tops += [key for key in graph if key not in started and key != root]
-    # Last resort: where hand-edited data makes workflows start each other in a ring.
+    # In hand-edited data, workflows may start each other in a cycle.
     tops += list(graph)
     for top in tops:
         stack = [(top, 0)]
@@ -72,7 +72,7 @@ def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, 
                 continue
             owner = graph.nodes[key].get("workflow_id")
             if depth == 0 and owner != key and owner in graph and owner not in seen:
-                continue  # it comes with its workflow
+                continue  # it is added with its workflow
             seen.add(key)
             if key not in skip:
                 found.append((key, depth))
@@ -87,7 +87,7 @@ def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
     kind = attributes.get("kind")
     if kind == "group":
         name = group_count(attributes) + name
-        said = ", ".join(
+        status = ", ".join(
             f"{n:,} {status_label(each)}"
             for each, n in (attributes.get("statuses") or {}).items()
             if n
@@ -100,9 +100,11 @@ def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
             name = f"{name}  {text.sanitize_svg(key, 80)}"
         elif "function_id" in attributes:
             name = f"{attributes['function_id']} {name}"
-        said = status_label(attributes.get("status"))
-        spans = times.said(key) if kind == "workflow" else text.duration(attributes.get("duration"))
-        if "function_id" in attributes and (older := times.older(key)):
+        status = status_label(attributes.get("status"))
+        spans = (
+            times.summary(key) if kind == "workflow" else text.duration(attributes.get("duration"))
+        )
+        if "function_id" in attributes and (older := times.origin(key)):
             spans = f"{spans}  {older}"
     error = ""
     if attributes.get("error_type") and not text.is_missing(attributes["error_type"]):
@@ -110,4 +112,4 @@ def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
         message = attributes.get("error_message")
         if not text.is_missing(message) and message:
             error += f": {text.sanitize_svg(message, 80)}"
-    return "  ".join(part for part in (name, said, spans, error) if part)
+    return "  ".join(part for part in (name, status, spans, error) if part)

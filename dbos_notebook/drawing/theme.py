@@ -100,7 +100,7 @@ DIFFERENCES = {
         ),
     ),
 }
-"""By the ``difference`` of a compared node, the one to look at first first."""
+"""By the ``difference`` of a compared node, the most severe first."""
 
 OPERATIONS = {
     "step": ("box", ""),
@@ -114,4 +114,4 @@ OPERATIONS = {
     "stream": ("tab", "stream"),
     "other": ("component", ""),
 }
-"""Graphviz's shape of an operation, and what a card calls it."""
+"""By operation: its Graphviz shape, and its label."""

@@ -13,14 +13,27 @@ import numpy as np
 import pandas as pd
 
 from dbos_notebook import text
-from dbos_notebook.drawing.axis import Scale, Tick
-from dbos_notebook.drawing.diagram import group_count, group_name, of_kind, short_id, tails, tooltip
-from dbos_notebook.drawing.graph_svg import MARGIN, THEMES, check_choice, folded, picture_id
+from dbos_notebook.drawing.axis import Axis, Tick
+from dbos_notebook.drawing.diagram import (
+    edges_of_kind,
+    group_count,
+    group_name,
+    predecessors,
+    short_id,
+    tooltip,
+)
+from dbos_notebook.drawing.graph_svg import (
+    MARGIN,
+    THEMES,
+    check_choice,
+    fold_for_drawing,
+    picture_id,
+)
 from dbos_notebook.drawing.picture import Drawing, Picture
 from dbos_notebook.drawing.text_tree import walk
 from dbos_notebook.drawing.theme import OPERATIONS, ThemeName
 from dbos_notebook.errors import GraphError, PictureError
-from dbos_notebook.graphs.critical_path import drawn_critical_path
+from dbos_notebook.graphs.critical_path import critical_path_intervals
 from dbos_notebook.graphs.intervals import Run, Times
 from dbos_notebook.status import ERROR_STATUSES, STATUSES_BY_SEVERITY, known_status, status_label
 
@@ -37,14 +50,14 @@ PARTS = {
     "message": "waiting for a message or an event",
     "queue": "waiting in the queue",
 }
-"""What the parts of a bar mean."""
+"""The labels of the parts of a bar."""
 _WAITS = {"get_result": "children", "sleep": "sleep", "recv": "message", "get_event": "message"}
-# Of what happened at once in a workflow, its own row shows the first of these.
+# Where several of these happened at once in a workflow, its row shows the first.
 _FIRST = ("failed", "run", "children", "message", "sleep")
 
 
 class TimelineSpan(NamedTuple):
-    """A part of a bar."""
+    """A part of a bar, with times in seconds since 1970."""
 
     start: float
     end: float
@@ -54,7 +67,7 @@ class TimelineSpan(NamedTuple):
 
 @dataclass
 class TimelineRow:
-    """A line of the timeline."""
+    """A row of the timeline, before it has a position."""
 
     id: str
     key: Any
@@ -66,7 +79,7 @@ class TimelineRow:
     spans: list[TimelineSpan] = field(default_factory=list)
     took: str = ""
     error: str = ""
-    remark: str = ""
+    note: str = ""
     number: str = ""
     failing: bool = False
     running: bool = False
@@ -81,23 +94,23 @@ def build(
     times: Times,
     critical: list[tuple[Any, float, float]],
 ) -> list[TimelineRow]:
-    """Make the rows.
+    """Make the rows of a timeline.
 
     Parameters
     ----------
     graph
-        The whole graph: times of what is folded come from it.
+        The whole graph, which has the times of folded nodes.
     shown
-        The same, folded, or the very same.
+        The same graph, folded or not.
     times
-        Of the whole graph.
+        The times of the whole graph.
     critical
-        Of ``Times.critical_path``.
+        The result of ``critical_path_intervals``, or an empty list.
     """
-    # The row of a child says all that the step that started it would.
+    # The row of a child replaces the row of the step that started it.
     merged = {
         tail
-        for tail, _ in of_kind(shown, "starts")
+        for tail, _ in edges_of_kind(shown, "starts")
         if shown.nodes[tail].get("operation") == "start_child"
     }
     rows = [_row(graph, shown, times, key, depth) for key, depth in walk(shown, skip=merged)]
@@ -114,7 +127,7 @@ def _mark(
         for member in shown.nodes[row.key].get("members") or ():
             by_key.setdefault(member, row)
     for node, begin, close in critical:
-        # The step that started a child has no row of its own.
+        # The step that started a child has no row; the child's workflow has.
         found = by_key.get(node) or (by_key.get(node[0]) if isinstance(node, tuple) else None)
         if found is not None:
             found.critical.append((begin, close))
@@ -152,7 +165,7 @@ def _workflow_row(
 ) -> None:
     run = times.workflow(row.key)
     if run is None:
-        row.remark = "no times recorded"
+        row.note = "no times recorded"
         return
     row.running = not run.over
     if run.enqueued is not None and (run.began is None or run.began > run.enqueued):
@@ -161,33 +174,35 @@ def _workflow_row(
     if run.began is not None:
         row.spans += _shares(graph, times, row, run)
     if run.began is not None and not run.lost:
-        row.took = times.took(row.key)
+        row.took = times.duration(row.key)
     elif run.lost:
-        row.remark = "when it began is not recorded"
+        row.note = "its start is not recorded"
     elif run.over:
-        row.remark = times.unstarted(row.key)
+        row.note = times.unstarted(row.key)
     elif run.enqueued is not None:
-        row.took, row.remark = times.waited(row.key), "has waited"
+        row.took, row.note = times.queue_wait(row.key), "has waited"
     else:
-        row.remark = times.delayed(row.key)
-    told: dict[str, float] = {}
+        row.note = times.delayed(row.key)
+    totals: dict[str, float] = {}
     for span in row.spans:
         if span.part == "queue" and times.coarse:
-            continue  # its bar begins at a whole second; how long it waited stands above
-        told[span.part] = told.get(span.part, 0.0) + span.end - span.start
+            continue  # its bar starts at a whole second; the exact wait is above
+        totals[span.part] = totals.get(span.part, 0.0) + span.end - span.start
     row.tooltip += "".join(
-        f"\n{said}: {text.duration(told[part])}" for part, said in PARTS.items() if told.get(part)
+        f"\n{label}: {text.duration(totals[part])}"
+        for part, label in PARTS.items()
+        if totals.get(part)
     )
 
 
 def _shares(graph: nx.DiGraph[Any], times: Times, row: TimelineRow, run: Run) -> list[TimelineSpan]:
-    """Cut a workflow's time by what its steps did."""
+    """Split a workflow's time into parts by what its steps did."""
     began, until = run.began or 0.0, run.ended
     moves: list[tuple[float, int, str]] = []
     for step in times.steps.get(row.key, ()):
         attributes = graph.nodes[step]
         span = times.step(step)
-        if span is None or times.older(step) or "function_id" not in attributes:
+        if span is None or times.origin(step) or "function_id" not in attributes:
             continue
         part = _WAITS.get(str(attributes.get("operation")), "run")
         if part == "run" and attributes.get("status") == "ERROR":
@@ -202,11 +217,11 @@ def _shares(graph: nx.DiGraph[Any], times: Times, row: TimelineRow, run: Run) ->
     for time, change, part in [*moves, (until, 0, "run")]:
         if time > at:
             now = next((each for each in _FIRST if active[each]), "own")
-            # What ran shows how the step ended; the rest, how the workflow did.
+            # Running steps have their own status, other parts that of the workflow.
             status = {"failed": "ERROR", "run": "SUCCESS"}.get(now, row.status)
             now = "run" if now == "failed" else now
             if run.lost and now == "own":
-                at = time  # perhaps it did not run between these steps
+                at = time  # it may not have run between these steps
                 active[part] += change
                 continue
             if spans and spans[-1][1:] == (at, now, status):
@@ -231,7 +246,7 @@ def _group_row(
             start = run and (run.enqueued if run.began is None else run.began)
             if run is not None and start is not None:
                 row.members.append((start, run.ended))
-        elif not times.older(member) and (span := times.step(member)):
+        elif not times.origin(member) and (span := times.step(member)):
             row.members.append(span)
     low, high = (text.duration(attributes.get(f"duration_{each}")) for each in ("min", "max"))
     row.took = low if low == high else f"{low} – {high}"
@@ -240,66 +255,67 @@ def _group_row(
         for status, n in (attributes.get("statuses") or {}).items()
         if status in ERROR_STATUSES
     )
-    row.remark = f"{bad:,} failed" if bad else ""
+    row.note = f"{bad:,} failed" if bad else ""
     if not row.members:
-        row.remark = row.remark or "no times recorded"
+        row.note = row.note or "no times recorded"
 
 
 def _step_row(
     shown: nx.DiGraph[Any], times: Times, row: TimelineRow, attributes: dict[str, Any]
 ) -> None:
     operation = str(attributes.get("operation", "step"))
-    said = OPERATIONS.get(operation, ("", ""))[1]
+    label = OPERATIONS.get(operation, ("", ""))[1]
     row.number = f"#{attributes['function_id']}" if "function_id" in attributes else ""
     if operation == "get_result":
         owners = [
-            shown.nodes[tail].get("workflow_id", tail) for tail in tails(shown, row.key, "returns")
+            shown.nodes[tail].get("workflow_id", tail)
+            for tail in predecessors(shown, row.key, "returns")
         ]
         child = shown.nodes[owners[0]].get("name") if owners and owners[0] in shown else None
-        row.name = text.sanitize_svg(f"{said} {child or 'a child'}", 200)
+        row.name = text.sanitize_svg(f"{label} {child or 'a child'}", 200)
     elif operation == "start_child":
-        row.name = text.sanitize_svg(f"{said} {row.name}", 200)
-    elif said:
-        row.name = said
+        row.name = text.sanitize_svg(f"{label} {row.name}", 200)
+    elif label:
+        row.name = label
     if not row.number and row.status == "PENDING":
         row.name, row.running = f"running, {row.name}", True
-    if older := times.older(row.key):
-        row.remark = older
+    if older := times.origin(row.key):
+        row.note = older
         row.took = text.duration(attributes.get("duration"))
         return
     span = times.step(row.key)
     if span is None:
-        row.remark = "no times recorded"
+        row.note = "no times recorded"
         return
     part = "own" if row.running else _WAITS.get(operation, "run")
     row.spans = [TimelineSpan(*span, part, row.status)]
     row.took = text.duration(span[1] - span[0])
     duration = attributes.get("duration", pd.NaT)
-    if duration < pd.Timedelta(0):  # false where it is not known
-        row.took, row.remark = text.duration(duration), "ends before it begins: clocks differ"
+    if duration < pd.Timedelta(0):  # false for NaT
+        row.took, row.note = text.duration(duration), "ends before it starts: clocks differ"
 
 
-BUDGET = 150
-"""About how many rows a person scrolls through."""
-MOST_ROWS = 5_000
-WIDE = 940.0
-"""As wide as a notebook, a page of GitHub, or paper on its side shows well."""
-_LABEL = (300.0, 0.32)
-"""Room for names before the bars: at most, and of the whole width."""
+DEFAULT_MAX_ROWS = 150
+"""About how many rows a reader scrolls through."""
+MAX_ROWS = 5_000
+DEFAULT_WIDTH = 940.0
+"""Fits a notebook, a page on GitHub, and paper in landscape orientation."""
+_LABEL_WIDTH = (300.0, 0.32)
+"""The width of names before the bars: a maximum, and a share of the whole width."""
 _INDENT = 14.0
-_DEEPEST = 10
-_AFTER = (70.0, 220.0, 0.36)
-"""Room for words behind the last bar: at least, at most, and at most of the whole width."""
-_THINNEST = 2.0
+_MAX_INDENTS = 10
+_TEXT_WIDTH = (70.0, 220.0, 0.36)
+"""The width of text after the bars: minimum, maximum, and maximum share of the whole width."""
+_MIN_BAR_WIDTH = 2.0
 _BIN = 2.0
-"""Pixels per value of what is shown in short: how many ran at once, bars of very many parts."""
-_MOST_PARTS = 300
+"""Pixels per value where values are aggregated: concurrency, and bars of very many parts."""
+_MAX_BARS = 300
 _AT_ONCE = "up to {:,} at once"
 
 
 @dataclass
 class Bar:
-    """A part of a row as it is drawn."""
+    """A drawn part of a row."""
 
     x: float
     wide: float
@@ -308,8 +324,8 @@ class Bar:
 
 
 @dataclass
-class Drawn:
-    """A row with its positions."""
+class PlacedRow:
+    """A row with the positions of everything drawn in it."""
 
     row: TimelineRow
     y: float
@@ -336,20 +352,20 @@ def timeline(
     open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
     hide: Iterable[str] = (),
     theme: ThemeName = "auto",
-    critical_path: bool = True,
-    width: float = WIDE,
+    critical_path: bool = False,
+    width: float = DEFAULT_WIDTH,
 ) -> Picture:
     """Draw the timeline of an execution graph, ``width`` pixels wide.
 
-    ``Client.timeline`` says what the other arguments are.
+    The other arguments are documented at ``Client.timeline``.
     """
     check_choice(theme, THEMES, "theme")
-    if fold is None and len(graph) > MOST_ROWS:
+    if fold is None and len(graph) > MAX_ROWS:
         raise PictureError(
-            f"{len(graph):,} rows are more than a timeline can hold ({MOST_ROWS:,}). "
-            "Leave fold at 'auto', and open the groups to look into."
+            f"{len(graph):,} rows are more than a timeline can hold ({MAX_ROWS:,}). "
+            "Leave fold at 'auto', and open the groups to color_status into."
         )
-    shown = folded(graph, BUDGET if fold == "auto" else fold, open, hide)
+    shown = fold_for_drawing(graph, DEFAULT_MAX_ROWS if fold == "auto" else fold, open, hide)
 
     def drawing() -> Drawing:
         return _render(graph, shown, theme, width, critical_path=critical_path)
@@ -359,7 +375,7 @@ def timeline(
 
         return tree(shown, Times(graph))
 
-    return Picture(drawing, text, shown=shown)
+    return Picture(drawing, text, graph=shown)
 
 
 def _render(
@@ -371,7 +387,7 @@ def _render(
     critical_path: bool,
 ) -> Drawing:
     from dbos_notebook.drawing import svg
-    from dbos_notebook.drawing.title import headline
+    from dbos_notebook.drawing.title import make_title
 
     times = Times(graph)
     rows = build(graph, shown, times, _critical(graph, times) if critical_path else [])
@@ -381,21 +397,23 @@ def _render(
         for span in row.spans
     ]
     spans += [(start, end, True) for row in rows for start, end in row.members]
-    most, share = _LABEL
+    most, share = _LABEL_WIDTH
     most = min(most, share * wide)
-    # Whole, so that what it was measured for fits in what is left of it when it is drawn.
+    # Rounded up, so that the measured text still fits after subtracting the indents.
     label = min(most, math.ceil(max((_label_width(row) for row in rows), default=0.0))) + 12
-    least, most, share = _AFTER
+    least, most, share = _TEXT_WIDTH
     most = min(most, share * wide)
-    after = min(most, max([least, *(_said_width(row) for row in rows if row.spans or row.members)]))
-    scale = Scale(spans, wide - 2 * MARGIN - label - after)
+    after = min(
+        most, max([least, *(_row_text_width(row) for row in rows if row.spans or row.members)])
+    )
+    time_axis = Axis(spans, wide - 2 * MARGIN - label - after)
     notes = [f"{len(graph):,} rows folded to {len(rows):,}"] if len(shown) < len(graph) else []
-    head = headline(graph, times, "Timeline", notes).fitted(wide - 2 * MARGIN)
+    head = make_title(graph, times, "Timeline", notes).fitted(wide - 2 * MARGIN)
     names = Counter(row.name for row in rows if row.kind == "workflow")
-    drawn: list[Drawn] = []
+    drawn: list[PlacedRow] = []
     y = 0.0
     for row in rows:
-        each = _place(row, scale, y, (label, after), again=names[row.name] > 1)
+        each = _place(row, time_axis, y, (label, after), again=names[row.name] > 1)
         y += each.high
         drawn.append(each)
     legend = _legend(drawn)
@@ -406,10 +424,10 @@ def _render(
         "timeline.svg.j2",
         theme,
         picture,
-        headline=head,
+        title=head,
         rows=drawn,
         guides=_guides(drawn),
-        scale=scale,
+        time_axis=time_axis,
         tick_label=_tick,
         took=text.duration,
         legend=legend,
@@ -420,14 +438,14 @@ def _render(
         top=top,
         depth=y,
     )
-    return Drawing(markup, {f"{picture}-{row.id}": row.key for row in rows}, head.title)
+    return Drawing(markup, {f"{picture}-{row.id}": row.key for row in rows}, head.label)
 
 
 def _critical(graph: nx.DiGraph[Any], times: Times) -> list[tuple[Any, float, float]]:
     try:
-        return drawn_critical_path(graph)
+        return critical_path_intervals(graph)
     except GraphError:
-        return []  # the root has no end, or no times: the rows are worth showing all the same
+        return []  # the root has no times; the rows are shown without it
 
 
 def _label_width(row: TimelineRow) -> float:
@@ -435,19 +453,19 @@ def _label_width(row: TimelineRow) -> float:
     mark = 20 if _has_mark(row) else 4
     number = text.text_width(row.number, 10) + 6 if row.number else 0
     wide = text.text_width(row.name, size, bold=row.kind != "step")
-    return min(row.depth, _DEEPEST) * _INDENT + mark + wide + number
+    return min(row.depth, _MAX_INDENTS) * _INDENT + mark + wide + number
 
 
-def _said(row: TimelineRow) -> str:
-    return " · ".join(each for each in (row.took, row.remark) if each)
+def _row_text(row: TimelineRow) -> str:
+    return " · ".join(each for each in (row.took, row.note) if each)
 
 
-def _said_width(row: TimelineRow) -> float:
-    error = text.truncate_to_width(row.error, 11, _AFTER[1] / 2, bold=True)
-    said = _said(row)
-    if row.members and "at once" not in row.remark:  # it is said when the area is drawn
-        said += f" · {_AT_ONCE.format(len(row.members))}"
-    return text.text_width(said, 11) + text.text_width(f" {error}", 11, bold=True) + 16
+def _row_text_width(row: TimelineRow) -> float:
+    error = text.truncate_to_width(row.error, 11, _TEXT_WIDTH[1] / 2, bold=True)
+    label = _row_text(row)
+    if row.members and "at once" not in row.note:  # added when the area is drawn
+        label += f" · {_AT_ONCE.format(len(row.members))}"
+    return text.text_width(label, 11) + text.text_width(f" {error}", 11, bold=True) + 16
 
 
 def _has_mark(row: TimelineRow) -> bool:
@@ -455,10 +473,10 @@ def _has_mark(row: TimelineRow) -> bool:
 
 
 def _place(
-    row: TimelineRow, scale: Scale, y: float, room: tuple[float, float], *, again: bool
-) -> Drawn:
+    row: TimelineRow, time_axis: Axis, y: float, room: tuple[float, float], *, again: bool
+) -> PlacedRow:
     high = 24.0 if row.kind == "workflow" else 34.0 if row.members else 19.0
-    x = min(row.depth, _DEEPEST) * _INDENT
+    x = min(row.depth, _MAX_INDENTS) * _INDENT
     size = 12 if row.kind == "workflow" else 11
     label, after = room
     label -= 12 + x + (20 if _has_mark(row) else 4)
@@ -468,37 +486,37 @@ def _place(
     left = label - text.text_width(name, size, bold=True) - 10
     if again and left > 50:
         also = text.truncate_middle(text.sanitize_svg(row.key, 200), 10, left)
-    drawn = Drawn(row, y, high, x, name, also)
+    drawn = PlacedRow(row, y, high, x, name, also)
     drawn.also_x = x + (20 if _has_mark(row) else 4) + 6
     drawn.also_x += text.text_width(name, size, bold=row.kind != "step")
-    drawn.bars = _bars(row, scale)
-    drawn.critical = _joined(scale.many(np.array(row.critical).reshape(-1, 2)).tolist())
+    drawn.bars = _bars(row, time_axis)
+    drawn.critical = _joined(time_axis.many(np.array(row.critical).reshape(-1, 2)).tolist())
     if row.members:
-        most = _area(drawn, scale, high - 8)
-        row.remark = " · ".join(x for x in (row.remark, _AT_ONCE.format(most)) if x)
+        most = _area(drawn, time_axis, high - 8)
+        row.note = " · ".join(x for x in (row.note, _AT_ONCE.format(most)) if x)
     elif not row.spans:
         drawn.point = 0.0
-    _words(drawn, scale.wide + after)
+    _place_text(drawn, time_axis.wide + after)
     return drawn
 
 
 def _joined(lines: list[list[float]]) -> list[tuple[float, float]]:
-    """Draw lines as one where no gap between them can be seen."""
+    """Merge lines that have no visible gap between them."""
     joined: list[tuple[float, float]] = []
     for start, end in sorted(lines):
         if joined and start - joined[-1][1] < 1:
             joined[-1] = (joined[-1][0], max(joined[-1][1], end))
         else:
-            joined.append((start, max(end, start + _THINNEST)))
+            joined.append((start, max(end, start + _MIN_BAR_WIDTH)))
     return joined
 
 
-def _bars(row: TimelineRow, scale: Scale) -> list[Bar]:
-    """Place the parts of a bar; of more than can be seen, each place shows what is most of it."""
-    edges = scale.many(np.array([span[:2] for span in row.spans]).reshape(-1, 2))
-    if len(row.spans) <= _MOST_PARTS:
+def _bars(row: TimelineRow, time_axis: Axis) -> list[Bar]:
+    """Return the parts of a bar; if there are very many, the dominant part of each interval."""
+    edges = time_axis.many(np.array([span[:2] for span in row.spans]).reshape(-1, 2))
+    if len(row.spans) <= _MAX_BARS:
         return [
-            Bar(float(start), max(float(end - start), _THINNEST), span.part, span.status)
+            Bar(float(start), max(float(end - start), _MIN_BAR_WIDTH), span.part, span.status)
             for span, (start, end) in zip(row.spans, edges, strict=True)
         ]
     begin, end = float(edges.min()), float(edges.max())
@@ -506,12 +524,12 @@ def _bars(row: TimelineRow, scale: Scale) -> list[Bar]:
     places = np.linspace(begin, end, count + 1)
     looks = sorted({(span.part, span.status) for span in row.spans})
     filled = np.zeros((len(looks), count))
-    for number, look in enumerate(looks):
-        mine = edges[[(span.part, span.status) == look for span in row.spans]]
-        # How much of it lies before each place; the difference is how much lies between two.
+    for number, color_status in enumerate(looks):
+        mine = edges[[(span.part, span.status) == color_status for span in row.spans]]
+        # The length before each position; the differences are the lengths between positions.
         length = np.repeat(np.cumsum(mine[:, 1] - mine[:, 0]), 2)[:-1]
         filled[number] = np.diff(np.interp(places, mine.ravel(), np.concatenate([[0.0], length])))
-        if look == ("run", "ERROR"):  # never outvoted
+        if color_status == ("run", "ERROR"):  # a failure is always visible
             filled[number][filled[number] > 0] = np.inf
     most = filled.argmax(axis=0)
     starts = np.flatnonzero(np.diff(most, prepend=-1))
@@ -522,15 +540,15 @@ def _bars(row: TimelineRow, scale: Scale) -> list[Bar]:
     ]
 
 
-def _area(drawn: Drawn, scale: Scale, high: float) -> int:
-    """Draw how many ran at once; return the most."""
+def _area(drawn: PlacedRow, time_axis: Axis, high: float) -> int:
+    """Draw the concurrency of a group's members, and return its maximum."""
     spans = np.array(drawn.row.members)
-    starts, ends = np.sort(scale.many(spans[:, 0])), np.sort(scale.many(spans[:, 1]))
+    starts, ends = np.sort(time_axis.many(spans[:, 0])), np.sort(time_axis.many(spans[:, 1]))
     edges = np.unique(np.concatenate([starts, ends]))
-    # Exactly how many: those begun less those ended, between any two edges.
+    # The exact concurrency: started minus ended between any two edges.
     exact = np.searchsorted(starts, edges, "right") - np.searchsorted(ends, edges, "right")
     most = max(int(exact.max(initial=0)), 1)
-    begin, end = float(starts[0]), max(float(ends[-1]), float(starts[0]) + _THINNEST)
+    begin, end = float(starts[0]), max(float(ends[-1]), float(starts[0]) + _MIN_BAR_WIDTH)
     bins = np.arange(begin, end + _BIN, _BIN)
     level = np.array(
         [
@@ -551,11 +569,11 @@ def _area(drawn: Drawn, scale: Scale, high: float) -> int:
     return most
 
 
-def _words(drawn: Drawn, room: float) -> None:
+def _place_text(drawn: PlacedRow, room: float) -> None:
     row = drawn.row
-    drawn.words = _said(row)
-    drawn.error = text.truncate_to_width(row.error, 11, _AFTER[1] / 2, bold=True)
-    size = _said_width(row)
+    drawn.words = _row_text(row)
+    drawn.error = text.truncate_to_width(row.error, 11, _TEXT_WIDTH[1] / 2, bold=True)
+    size = _row_text_width(row)
     begin = min((bar.x for bar in drawn.bars), default=0.0)
     end = max((bar.x + bar.wide for bar in drawn.bars), default=6.0)
     drawn.until = end
@@ -565,9 +583,9 @@ def _words(drawn: Drawn, room: float) -> None:
         drawn.words_x = end + 6
     elif begin >= size:
         drawn.words_x = begin - size + 10
-    else:  # over the bar: the template draws it with an edge of the ground's colour
+    else:  # over the bar: the template draws an outline in the ground color
         drawn.words_x = room - size + 10
-        if drawn.words_x < 0:  # nor over the name before the bar: cut
+        if drawn.words_x < 0:  # truncated instead of drawn over the name
             drawn.words_x = 0.0
             drawn.words = text.truncate_to_width(
                 drawn.words, 11, room - size + text.text_width(drawn.words, 11)
@@ -575,11 +593,11 @@ def _words(drawn: Drawn, room: float) -> None:
     drawn.error_x = drawn.words_x + text.text_width(drawn.words, 11) + 5
 
 
-def _guides(drawn: list[Drawn]) -> list[tuple[float, float, float]]:
-    """Return a line down from each workflow to the last row that belongs to it."""
+def _guides(drawn: list[PlacedRow]) -> list[tuple[float, float, float]]:
+    """Return the vertical lines from each workflow to the last row that belongs to it."""
     guides = []
-    open_rows: list[Drawn] = []
-    ends: list[Drawn | None] = [*drawn, None]
+    open_rows: list[PlacedRow] = []
+    ends: list[PlacedRow | None] = [*drawn, None]
     for number, each in enumerate(ends):
         depth = each.row.depth if each else 0
         while open_rows and open_rows[-1].row.depth >= depth:
@@ -587,7 +605,7 @@ def _guides(drawn: list[Drawn]) -> list[tuple[float, float, float]]:
             last = drawn[number - 1]
             if last is not begun:
                 guides.append((begun.x + 7, begun.y + begun.high - 3, last.y + last.high - 4))
-        if each is not None and each.row.kind == "workflow" and each.row.depth < _DEEPEST:
+        if each is not None and each.row.kind == "workflow" and each.row.depth < _MAX_INDENTS:
             open_rows.append(each)
     return guides
 
@@ -595,13 +613,13 @@ def _guides(drawn: list[Drawn]) -> list[tuple[float, float, float]]:
 def _tick(tick: Tick) -> str:
     if not tick.seconds:
         return "0"
-    if tick.major:  # after a break: how long since the beginning
+    if tick.major:  # after a break: the time since the start
         return text.duration(tick.seconds)
     sign = "+" if tick.since != tick.seconds else ""
     return sign + text.duration(tick.since)
 
 
-def _legend(drawn: list[Drawn]) -> Legend:
+def _legend(drawn: list[PlacedRow]) -> Legend:
     from dbos_notebook.drawing.graph_svg import Legend
 
     legend = Legend()
@@ -610,11 +628,11 @@ def _legend(drawn: list[Drawn]) -> Legend:
         if status in statuses:
             legend.add("status", status, status_label(status))
     parts = {bar.part for each in drawn for bar in each.bars}
-    for part, said in PARTS.items():
+    for part, label in PARTS.items():
         if part in parts:
-            legend.add("part", part, said)
+            legend.add("part", part, label)
     if "area" in parts:
-        legend.add("area", "", "how many ran at once")
+        legend.add("area", "", "number running at once")
     if any(each.critical for each in drawn):
-        legend.add("critical", "", "critical path: what the end waited for")
+        legend.add("critical", "", "critical path")
     return legend

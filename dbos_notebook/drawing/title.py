@@ -1,4 +1,4 @@
-"""What a picture says in words: which run, how it ended, and why."""
+"""The title of a picture: the run, its outcome, and the reason for a failure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Headline:
-    """The words above a picture, and those that a screen reader says instead of it."""
+class Title:
+    """The lines above a picture; ``label`` and ``description`` are read by screen readers."""
 
     name: str
     key: str
@@ -25,32 +25,32 @@ class Headline:
     outcome: str
     facts: str
     reason: str
-    title: str
-    desc: str
+    label: str
+    description: str
 
-    def fitted(self, room: float) -> Headline:
-        """Cut what is drawn to the room there is."""
+    def fitted(self, room: float) -> Title:
+        """Return the title with its lines truncated to a width in pixels."""
         name = text.truncate_to_width(self.name, 16, room * 0.6, bold=True)
         left = room - text.text_width(name, 16, bold=True) - 8
         facts = text.truncate_to_width(
             self.facts, 12, room - 30 - text.text_width(self.outcome, 12, bold=True)
         )
-        return Headline(
+        return Title(
             name,
             text.truncate_middle(self.key, 12, left),
             self.status,
             self.outcome,
             facts,
             text.truncate_to_width(self.reason, 12, room - 20),
-            self.title,
-            self.desc,
+            self.label,
+            self.description,
         )
 
 
-def headline(
+def make_title(
     graph: nx.DiGraph[Any], times: Times, kind: str, notes: list[str] | None = None
-) -> Headline:
-    """Say what a graph is of.
+) -> Title:
+    """Make the title of a picture.
 
     Parameters
     ----------
@@ -59,9 +59,9 @@ def headline(
     times
         Its times.
     kind
-        What is drawn of it: "Execution graph" or "Timeline".
+        The kind of picture: "Execution graph" or "Timeline".
     notes
-        What else to say, such as that parts are folded.
+        Further facts, such as how many nodes are folded.
     """
     root = graph.graph.get("root")
     attributes = graph.nodes[root] if root in graph else {}
@@ -73,42 +73,51 @@ def headline(
     )
     if "root_second" in graph.graph:
         return _of_two(graph, name, key)
-    duration = times.took(root) if root in graph else ""
+    duration = times.duration(root) if root in graph else ""
     if duration:
         outcome += f" {'after' if status in TERMINAL_STATUSES else 'for'} {duration}"
     run = times.workflow(root) if root in graph else None
     if root in graph and (how := times.unstarted(root)):
         outcome += f", {how}"
-    if status == "ENQUEUED" and (waited := times.waited(root)):
+    if status == "ENQUEUED" and (waited := times.queue_wait(root)):
         outcome += f" for {waited}"
     began = run is not None and run.began is not None and not run.lost
     when = text.timestamp(attributes.get("started_at" if began else "created_at"))
     when = when.replace(".000", "") if times.coarse else when
-    verb = "began" if began else "created"
-    if began and times.again(root):
-        verb = "ran again from" if status in TERMINAL_STATUSES else "runs again since"
+    verb = "started" if began else "created"
+    if began and times.ran_before(root):
+        verb = "restarted"
     facts = [f"{verb} {when}" if when else "", *_counts(graph)]
     facts += notes or []
-    facts += ["workflows timed to the second (SQLite)"] if times.coarse else []
+    facts += ["workflow times in whole seconds (SQLite)"] if times.coarse else []
     why = reason(graph)
-    said = " · ".join(fact for fact in facts if fact)
-    return Headline(
+    summary = " · ".join(fact for fact in facts if fact)
+    return Title(
         name,
         key,
         status,
         outcome,
-        said,
+        summary,
         why,
         text.sanitize_svg(f"{kind} of {name} {key}"),
-        text.sanitize_svg(f"{outcome} · {said}. {why}"),
+        text.sanitize_svg(f"{outcome} · {summary}. {why}"),
     )
 
 
-def _of_two(graph: nx.DiGraph[Any], name: str, key: str) -> Headline:
+def _of_two(graph: nx.DiGraph[Any], name: str, key: str) -> Title:
     both = f"{key} → {text.sanitize_svg(graph.graph['root_second'], 200)}"
-    counted = diagram.counted(graph)
+    differences = diagram.count_differences(graph)
     title = text.sanitize_svg(f"Comparison of {name} {both}")
-    return Headline(name, both, "", "compared", counted, "", title, text.sanitize_svg(counted))
+    return Title(
+        name,
+        both,
+        "",
+        "compared",
+        differences,
+        "",
+        title,
+        text.sanitize_svg(differences),
+    )
 
 
 def _counts(graph: nx.DiGraph[Any]) -> list[str]:
@@ -128,7 +137,7 @@ def _counts(graph: nx.DiGraph[Any]) -> list[str]:
 
 
 def reason(graph: nx.DiGraph[Any]) -> str:
-    """Say in one line which step failed, on which path from the root, and with what."""
+    """Return one line that names the step that failed, its path from the root, and its error."""
     failing = [
         (key, attributes)
         for key, attributes in graph.nodes(data=True)
@@ -157,12 +166,12 @@ def reason(graph: nx.DiGraph[Any]) -> str:
     if workflows:
         key, attributes = workflows[-1]
         where = " › ".join(_path(graph, key))
-        return f"no step failed: the code of {where} did{_error(attributes)}"
+        return f"failed in the code of {where}, not in a step{_error(attributes)}"
     return ""
 
 
 def _path(graph: nx.DiGraph[Any], workflow: Any) -> list[str]:
-    """Name the workflows from the root down to one."""
+    """Return the names of the workflows from the root to one."""
     names: list[str] = []
     seen = set()
     while workflow in graph and workflow not in seen:
@@ -172,7 +181,7 @@ def _path(graph: nx.DiGraph[Any], workflow: Any) -> list[str]:
         if workflow == graph.graph.get("root"):
             break
         workflow = attributes.get("parent")
-    # A workflow that started itself again and again is named once.
+    # A workflow that started itself repeatedly is named once.
     alike = [(name, len(list(same))) for name, same in itertools.groupby(names[::-1])]
     return [name if count == 1 else f"{name} ×{count:,}" for name, count in alike]
 
@@ -181,10 +190,10 @@ def _error(attributes: dict[str, Any]) -> str:
     kind = attributes.get("error_type")
     if text.is_missing(kind) or not kind:
         return ""
-    said = " — " + text.sanitize_svg(kind, 300).rsplit(".", 1)[-1]
+    summary = " — " + text.sanitize_svg(kind, 300).rsplit(".", 1)[-1]
     message = attributes.get("error_message")
     return (
-        said
+        summary
         if text.is_missing(message) or not message
-        else f"{said}: {text.sanitize_svg(message, 300)}"
+        else f"{summary}: {text.sanitize_svg(message, 300)}"
     )

@@ -1,13 +1,12 @@
-"""Execution graphs as networkx graphs: making, folding, explaining and comparing them.
+"""Build, fold, analyze and compare execution graphs, as functions over ``networkx.DiGraph``.
 
-Plain functions over ``networkx.DiGraph``. Nothing here draws; ``pictures`` does. docs/graphs.md
-says what nodes and edges mean.
+docs/graphs.md documents the attributes of nodes and edges. ``drawing`` makes pictures of graphs.
 """
 
 from dbos_notebook.graphs.build import execution_graph
 from dbos_notebook.graphs.comparison import Comparison, compare
 from dbos_notebook.graphs.critical_path import critical_path, self_time
-from dbos_notebook.graphs.export import plain
+from dbos_notebook.graphs.export import to_serializable
 from dbos_notebook.graphs.folding import fold
 
 __all__ = [
@@ -16,6 +15,6 @@ __all__ = [
     "critical_path",
     "execution_graph",
     "fold",
-    "plain",
     "self_time",
+    "to_serializable",
 ]

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs import contraction
 from dbos_notebook.graphs.critical_path import mark_failing_path
-from dbos_notebook.graphs.ordering import in_time, is_sequence
+from dbos_notebook.graphs.ordering import is_sequential, order_by_time
 from dbos_notebook.graphs.validation import check_rows
 from dbos_notebook.payloads import decode
 from dbos_notebook.status import ACTIVE_STATUSES
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Hold off the cycle collector.
+def garbage_collection_paused() -> Iterator[None]:
+    """Pause Python's cyclic garbage collector.
 
-    While a million objects are made, it goes through all of them again and again and finds
-    nothing: a third of the time that an execution graph of 70,000 nodes takes.
+    While millions of objects are created, it traverses all of them repeatedly and frees nothing,
+    which takes a third of the time of building an execution graph of 70,000 nodes.
     """
-    was = gc.isenabled()
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if enabled:
             gc.enable()
 
 
@@ -101,12 +101,12 @@ _STEP = (
 
 
 def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, Node]:
-    """Return the attributes of workflows by ID, in the rows' order."""
+    """Return the node attributes of workflows by ID, in the order of the rows."""
     ids = workflows["workflow_id"].tolist()
-    # A column may hold nothing; what has no status has an empty one.
+    # Missing values have no attribute, except for status, which is empty.
     nodes: list[Node] = [{"kind": "workflow", "workflow_id": each, "status": ""} for each in ids]
     times = frame_times(workflows, read_at)
-    # All ages in one graph are of one moment; what is over stays as it was read.
+    # Durations of active workflows are all as of read_at; ended workflows keep theirs.
     active = workflows["status"].isin(ACTIVE_STATUSES).to_numpy(bool)
     for name in _WORKFLOW:
         column = workflows.get(name)
@@ -123,11 +123,11 @@ def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, 
 def step_nodes(
     steps: pd.DataFrame, wakes: pd.DataFrame | None
 ) -> tuple[list[tuple[str, int]], list[Node]]:
-    """Return the keys and the attributes of steps, in the rows' order."""
+    """Return the keys and attributes of step nodes, in the order of the rows."""
     owners = steps["workflow_id"].tolist()
     numbers = steps["function_id"].tolist()
     names = steps["function_name"].astype("category")
-    # Each name is looked at once, however many steps bear it.
+    # Each distinct name is classified once.
     words = names.cat.categories.tolist()
     operations = [*map(operation, words), "other"]
     nodes: list[Node] = [
@@ -152,7 +152,7 @@ def step_nodes(
 
 
 def operation(name: str) -> str:
-    """Return what a step of this name does; the SDKs write DBOS's own names alike.
+    """Return the operation of a step by its name, in the spelling of any SDK.
 
     Examples
     --------
@@ -166,7 +166,7 @@ def operation(name: str) -> str:
 
 
 def running_node(workflow: Node, steps: Sequence[Node]) -> Node:
-    """Return the node that stands for what a PENDING workflow does now."""
+    """Return the node for what a PENDING workflow is doing now."""
     node: Node = {
         "kind": "step",
         "workflow_id": workflow["workflow_id"],
@@ -182,7 +182,7 @@ def running_node(workflow: Node, steps: Sequence[Node]) -> Node:
 
 
 def _fill(nodes: Sequence[Node], name: str, column: pd.Series[Any]) -> None:
-    """Give nodes the values that a column has, and no missing ones."""
+    """Set an attribute of nodes from a column, except where it is missing."""
     present = column.notna().to_numpy()
     values = column.tolist()
     if present.all():
@@ -194,17 +194,17 @@ def _fill(nodes: Sequence[Node], name: str, column: pd.Series[Any]) -> None:
 
 
 def _digest(nodes: Sequence[Node], rows: pd.DataFrame) -> None:
-    """Give nodes a short text that differs where their results differ, if results were loaded."""
+    """Set a digest of each node's result, by which results are compared, if they were loaded."""
     if not {"output", "error"} <= set(rows.columns):
         return
     for node, output, error in zip(nodes, rows["output"], rows["error"], strict=True):
-        # As values and not as stored: the same value may be stored in two formats.
+        # Of the decoded value, because the same value may be stored in two formats.
         shown = f"output {output!r}" if error is None else f"error {error!r}"
         node["output_digest"] = hashlib.sha256(shown.encode("utf-8", "replace")).hexdigest()[:32]
 
 
-def spans(steps: pd.DataFrame) -> tuple[list[int | None], list[int | None]]:
-    """Return when steps started and were completed, in milliseconds."""
+def step_times(steps: pd.DataFrame) -> tuple[list[int | None], list[int | None]]:
+    """Return the start and completion times of steps in milliseconds since 1970."""
     started, completed = (_milliseconds(steps[name]) for name in ("started_at", "completed_at"))
     return started, completed
 
@@ -218,7 +218,7 @@ def _milliseconds(instants: pd.Series[Any]) -> list[int | None]:
 
 
 def _mark_sleeps(nodes: Mapping[Hashable, Node], wakes: pd.DataFrame | None) -> None:
-    """Tell sleeps from the timeouts of recv and get_event, which DBOS records as sleeps too."""
+    """Distinguish sleeps from timeouts of recv and get_event, which DBOS records as sleeps too."""
     known: dict[Hashable, pd.Timestamp] = {}
     if wakes is not None:
         names = ("workflow_id", "function_id", "wakes_at")
@@ -237,17 +237,17 @@ def _mark_sleeps(nodes: Mapping[Hashable, Node], wakes: pd.DataFrame | None) -> 
 
 
 SLACK = pd.Timedelta(milliseconds=50)
-"""The database stamps a message by its clock, the application a step by its own."""
+"""Messages have times of the database's clock, steps of the application's."""
 SECOND = pd.Timedelta(seconds=1)
 
 
 def message_edges(
     nodes: Mapping[Hashable, Mapping[str, Any]], messages: pd.DataFrame | None
 ) -> list[tuple[Hashable, Hashable]]:
-    """Pair send steps with the recv steps that took their message.
+    """Return pairs of send and recv steps that exchanged a message.
 
-    DBOS does not record who sent a message. A pair is given where a single send step of these
-    ran at the moment when the message was stored; where several did, none is.
+    DBOS does not record who sent a message, so it is inferred from times: there is a pair if
+    exactly one send step ran when the message was stored.
     """
     if messages is None or messages.empty:
         return []
@@ -260,7 +260,7 @@ def message_edges(
         key=lambda sender: sender[:2],
     )
     started = [start for start, _, _ in senders]
-    # The latest end so far, to know when to stop looking back.
+    # The latest end so far, which bounds the search backwards.
     reach = list(accumulate((end for _, end, _ in senders), max))
     pairs: list[tuple[Hashable, Hashable]] = []
     for workflow_id, function_id, stored in zip(
@@ -272,7 +272,7 @@ def message_edges(
         receiver = (workflow_id, function_id)
         if pd.isna(stored) or nodes.get(receiver, {}).get("operation") != "recv":
             continue
-        # SQLite keeps whole seconds.
+        # SQLite stores whole seconds.
         whole = stored == stored.floor("s")
         earliest = stored - SLACK
         latest = stored + (SECOND if whole else SLACK)
@@ -290,8 +290,8 @@ def message_edges(
 Key = Hashable
 Pair = tuple[Key, Key]
 Times = tuple[Sequence[int | None], Sequence[int | None]]
-MANY_LAST = 64
-"""A workflow of which more steps than this come last, and that is awaited, ends in a join."""
+MAX_LAST_STEPS = 64
+"""An awaited workflow with more final steps than this ends in a join node."""
 
 
 def execution_graph(
@@ -305,40 +305,40 @@ def execution_graph(
     database: str | None = None,
     read_at: pd.Timestamp | None = None,
 ) -> nx.DiGraph[Any]:
-    """Make the execution graph of workflows and their steps. ``Client.graph`` reads and calls it.
+    """Build the execution graph of workflows and their steps, as ``Client.graph`` does.
 
     Parameters
     ----------
     workflows
-        Rows as :meth:`Client.tree` or :meth:`Client.workflows` gives them.
+        Rows of :meth:`Client.tree` or :meth:`Client.workflows`.
     steps
-        Rows as :meth:`Client.steps` gives them; those of other workflows are left out. Where both
-        frames have ``output`` and ``error``, nodes carry a digest of their results, which
-        :func:`compare` needs to tell a changed one.
+        Rows of :meth:`Client.steps`; steps of other workflows are ignored. If both frames have
+        ``output`` and ``error``, nodes have a digest of their results, by which :func:`compare`
+        finds changed results.
     root
-        The workflow that the graph is of; the first row's by default.
+        The ID of the root workflow; that of the first row by default.
     messages
-        ``workflow_id``, ``consumed_by_function_id`` and ``created_at`` of messages received.
+        ``workflow_id``, ``consumed_by_function_id`` and ``created_at`` of received messages.
     wakes
-        ``workflow_id``, ``function_id`` and ``wakes_at`` of sleeps.
+        ``workflow_id``, ``function_id`` and ``wakes_at`` of sleep steps.
     copied
-        ``workflow_id`` and ``function_id`` of forks' steps that are copies; by their times, if
-        left out.
+        ``workflow_id`` and ``function_id`` of steps that a fork copied from its original; by
+        default, copies are detected by their times.
     database
-        Where the rows are from, without a password.
+        The database of the rows, without a password.
     read_at
-        When they were read; now by default.
+        When the rows were read; now by default.
 
     Returns
     -------
     networkx.DiGraph
-        Acyclic; docs/graphs.md lists its attributes.
+        An acyclic graph; docs/graphs.md lists its attributes.
 
     Raises
     ------
     GraphError
-        The rows contradict each other: a workflow is its own ancestor, or has two rows. ``root``
-        is none of them.
+        The rows are inconsistent: a workflow is its own ancestor or has two rows, or there is no
+        row for ``root``.
 
     Examples
     --------
@@ -347,7 +347,7 @@ def execution_graph(
     >>> graph.nodes["checkout-1", 3]["name"], list(graph.successors(("checkout-1", 3)))
     ('charge', [('checkout-1', 4)])
     """
-    with uncollected():
+    with garbage_collection_paused():
         return _execution_graph(workflows, steps, root, messages, wakes, copied, database, read_at)
 
 
@@ -381,21 +381,21 @@ def _execution_graph(
     graph.graph["read_at"] = read_at
     pairs = message_edges(parts.nodes, messages)
     parts.connect(graph, pairs, frozenset())
-    if knots := contraction.knots(graph):
-        # Honest rows can be knotted by clocks: a workflow that went on at another machine, or a
-        # message whose sender was guessed from times. Do without both where the knots are.
-        tied = set().union(*knots)
-        pairs = [pair for pair in pairs if not tied.issuperset(pair)]
-        sequential = frozenset(contraction.workflows_of(knots, graph.nodes))
+    if cycles := contraction.cycles(graph):
+        # Correct rows can form cycles where clocks differ: a workflow that was recovered on another
+        # machine, or a message whose sender was inferred from times. Ignore both on cycles.
+        nodes_on_cycles = set().union(*cycles)
+        pairs = [pair for pair in pairs if not nodes_on_cycles.issuperset(pair)]
+        sequential = frozenset(contraction.workflows_of(cycles, graph.nodes))
         parts.connect(graph, pairs, sequential)
-        if knots := contraction.knots(graph):
-            # Or by a step that started by its ID a workflow that was there already: DBOS gives its
-            # handle, and writes the same row as if it had been started.
-            knotted = frozenset(contraction.workflows_of(knots, graph.nodes))
-            parts.keep_first_starts(workflows, knotted)
-            parts.connect(graph, pairs, sequential | knotted)
-        if knots := contraction.knots(graph):
-            raise contraction.refuse(knots, graph.nodes)
+        if cycles := contraction.cycles(graph):
+            # Or a step started a workflow by an existing ID: DBOS returns its handle, and records
+            # the same row as for a new workflow.
+            on_cycles = frozenset(contraction.workflows_of(cycles, graph.nodes))
+            parts.keep_first_starts(workflows, on_cycles)
+            parts.connect(graph, pairs, sequential | on_cycles)
+        if cycles := contraction.cycles(graph):
+            raise contraction.cycle_error(cycles, graph.nodes)
     return graph
 
 
@@ -418,7 +418,7 @@ class _Parts:
         steps = steps.loc[known & steps["function_id"].notna()]
         steps = steps.sort_values(["workflow_id", "function_id"], kind="stable")
         keys, nodes = step_nodes(steps, wakes)
-        starts, ends = spans(steps)
+        starts, ends = step_times(steps)
         for place, node in enumerate(nodes):
             wakes_at, end = node.get("wakes_at"), ends[place]
             if wakes_at is not None and end is not None:
@@ -445,22 +445,22 @@ class _Parts:
                 among.setdefault(child, []).append(key)
 
     def find_parents(self, workflows: pd.DataFrame) -> None:
-        """Say of each workflow which other started it."""
+        """Set the ``parent`` attribute of workflows."""
         named = workflows["parent_workflow_id"]
         for workflow_id, parent in zip(self.workflows, named.tolist(), strict=True):
             starters = self.starters.get(workflow_id, ())
             candidates = [self.nodes[key]["workflow_id"] for key in starters]
-            # A fork has the start steps that were copied from its original.
+            # A fork also has the start steps that were copied from its original.
             if isinstance(parent, str) and (parent in candidates or not candidates):
                 self.workflows[workflow_id]["parent"] = parent
             elif candidates:
                 self.workflows[workflow_id]["parent"] = candidates[0]
 
     def keep_first_starts(self, workflows: pd.DataFrame, among: Collection[str]) -> None:
-        """Of the steps that start these workflows, keep those that can have brought them about.
+        """Keep the one step that can have started each of these workflows.
 
-        That is the first of the parent that the row names, or else of a fork of it, which has the
-        copy.
+        That is the first such step of the parent that the row names, or of a fork of it, which
+        has a copy of the step.
         """
         named = workflows["parent_workflow_id"]
         for workflow_id, parent in zip(self.workflows, named.tolist(), strict=True):
@@ -483,36 +483,36 @@ class _Parts:
     def connect(
         self, graph: nx.DiGraph[Any], messages: Iterable[Pair], sequential: frozenset[str]
     ) -> None:
-        """Give a graph the nodes and edges; ``sequential`` workflows by function_id alone."""
+        """Set the nodes and edges of a graph; order ``sequential`` workflows by function_id."""
         graph.remove_nodes_from(list(graph))
         graph.add_nodes_from(self.nodes.items())
         edges = _Edges(graph)
         for workflow_id, workflow in self.workflows.items():
-            last = self._order(edges, workflow_id, in_order=workflow_id in sequential)
+            last = self._order(edges, workflow_id, topological_order=workflow_id in sequential)
             if workflow["status"] == "PENDING":
                 for key in last:
                     kind = edges.first if key == workflow_id else edges.next
                     kind.append((key, (workflow_id, "running")))
             elif workflow["status"] not in ACTIVE_STATUSES and workflow_id in self.awaiters:
-                if len(last) > MANY_LAST:
+                if len(last) > MAX_LAST_STEPS:
                     last = [edges.join(workflow_id, last)]
                 awaiters = self.awaiters[workflow_id]
                 edges.returns.extend((key, awaiter) for key in last for awaiter in awaiters)
             self._reached(edges, workflow_id, workflow)
         edges.write(messages)
 
-    def _order(self, edges: _Edges, workflow_id: str, *, in_order: bool) -> Sequence[Key]:
-        """Put a workflow's steps in order; return what comes last, itself if it has no steps."""
+    def _order(self, edges: _Edges, workflow_id: str, *, topological_order: bool) -> Sequence[Key]:
+        """Add the order of a workflow's steps; return its last nodes, itself if it has no steps."""
         keys = self.keys_of.get(workflow_id, ())
         if not keys:
             return (workflow_id,)
         times = self.times_of[workflow_id]
-        if in_order or is_sequence(*times):
-            # As in_sequence has it, and twice as fast: most workflows are so.
+        if topological_order or is_sequential(*times):
+            # The same as sequential_order and twice as fast; most workflows are sequential.
             edges.next.extend(pairwise(keys))
             edges.first.append((workflow_id, keys[0]))
             return keys[-1:]
-        order = in_time(*times)
+        order = order_by_time(*times)
         if order.joins:
             keys = [*keys, *(edges.new_join(workflow_id) for _ in range(order.joins))]
         edges.next.extend((keys[one], keys[other]) for one, other in order.edges)
@@ -520,14 +520,14 @@ class _Parts:
         return [keys[place] for place in order.last]
 
     def _reached(self, edges: _Edges, workflow_id: str, workflow: Node) -> None:
-        """Connect a workflow with what started it and with what it was forked from."""
+        """Add the edges from what started a workflow and from what it was forked from."""
         starters = self.starters.get(workflow_id, ())
         edges.starts.extend((key, workflow_id) for key in starters)
         parent = workflow.get("parent")
         if parent in self.workflows and not any(
             self.nodes[key]["workflow_id"] == parent for key in starters
         ):
-            # Started outside a step, or the start was not recorded.
+            # It was started outside a step, or the step was not recorded.
             edges.starts.append((parent, workflow_id))
         original = workflow.get("forked_from")
         if original in self.workflows:
@@ -535,7 +535,7 @@ class _Parts:
             edges.forked.append((original, workflow_id, {} if step is None else {"step": step}))
 
     def _first_own_step(self, original: str, fork: str) -> int | None:
-        """Return the step that a fork began at: the first that was not copied, times and all."""
+        """Return the start step of a fork: the first that was not copied with its times."""
         mine, theirs = self.steps_of.get(fork, ()), self.steps_of.get(original, ())
         same = ("function_id", "name", "started_at", "completed_at")
         copied = 0
@@ -543,7 +543,7 @@ class _Parts:
             if any(one.get(name) != other.get(name) for name in same):
                 break
             if "started_at" not in one and "child_workflow_id" not in one:
-                return None  # without times a copy looks like another run
+                return None  # without times a copy cannot be distinguished from a new execution
             copied += 1
         for steps in (mine, theirs):
             if copied < len(steps):
@@ -552,7 +552,7 @@ class _Parts:
 
 
 class _Edges:
-    """Edges by kind, gathered and then given to the graph."""
+    """Edges by kind, collected and then added to the graph."""
 
     def __init__(self, graph: nx.DiGraph[Any]) -> None:
         self._graph = graph
@@ -564,20 +564,20 @@ class _Edges:
         self.forked: list[tuple[Key, Key, dict[str, Any]]] = []
 
     def new_join(self, workflow_id: str) -> Key:
-        """Add a join to the graph and return its key."""
+        """Add a join node and return its key."""
         number = self._joins[workflow_id] = self._joins.get(workflow_id, 0) + 1
         key = (workflow_id, f"join {number}")
         self._graph.add_node(key, kind="join", name="join", workflow_id=workflow_id)
         return key
 
     def join(self, workflow_id: str, before: Sequence[Key]) -> Key:
-        """Add a join behind nodes and return its key."""
+        """Add a join node after other nodes and return its key."""
         key = self.new_join(workflow_id)
         self.next.extend((each, key) for each in before)
         return key
 
     def write(self, messages: Iterable[Pair]) -> None:
-        """Give the graph its edges. Two nodes have one edge; order and start come before others."""
+        """Add the edges. Two nodes have one edge; order and starts take precedence over others."""
         graph = self._graph
         graph.add_edges_from(self.returns, kind="returns")
         graph.add_edges_from(self.starts, kind="starts")
@@ -593,20 +593,21 @@ _MESSAGE = tuple(
     for column in MESSAGE
     if column.name in ("workflow_id", "created_at", "consumed_by_function_id")
 )
-# The stored result of a sleep: when it wakes.
+# The stored result of a sleep is the time when it wakes.
 _WAKE = (
     Column("_wakes", "text", "", "output"),
     Column("_wakes_serialization", "text", "", "serialization"),
 )
 _SECONDS_END = 10**11
-"""A wake-up time below is in seconds (Python), above in milliseconds (TypeScript)."""
+"""Wake-up times below this are in seconds (Python), others in milliseconds (TypeScript)."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What was read: workflows with ``depth``, steps, messages received, and more of the steps.
+    """The rows of an execution graph.
 
-    ``wakes`` has when sleeps end, ``copied`` which steps of forks are copies.
+    ``workflows`` has a ``depth`` column, ``messages`` the received messages, ``wakes`` the ends of
+    sleeps, and ``copied`` the steps that forks copied.
     """
 
     roots: tuple[str, ...]
@@ -627,7 +628,7 @@ def read(
     forks: bool,
     load_output: bool,
 ) -> Rows:
-    """Read a workflow, what is below it, and with ``forks`` the forks and originals of it."""
+    """Read a workflow and its descendants, with ``forks`` also its forks and originals."""
     roots = _family(session, queries, workflow_id) if forks else [workflow_id]
     read_at = pd.Timestamp(dt.datetime.now(dt.UTC)).floor("ms")
     workflows = listings.tree(session, queries, roots, depth, load_output=load_output)
@@ -661,11 +662,11 @@ def read_graph(
     if depth is not None:
         depth = check_limit_offset(depth, None)[0]
     rows = store.read(read, ids[0], depth=depth, forks=forks, load_output=load_output)
-    return graph_of(rows, ids[0], str(store.location))
+    return build_graph(rows, ids[0], str(store.location))
 
 
-def graph_of(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:
-    """Make the execution graph of what was read."""
+def build_graph(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:
+    """Build the execution graph of rows that were read."""
     return execution_graph(
         rows.workflows,
         rows.steps,
@@ -679,9 +680,9 @@ def graph_of(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:
 
 
 def _family(session: Session, queries: Queries, workflow_id: str) -> list[str]:
-    """Find a workflow, what it was forked from, and all that was forked from any of these."""
+    """Return the IDs of a workflow, of its originals, and of all forks of any of these."""
     family, key = queries.fork_family(workflow_id), queries.workflows.c.workflow_uuid
-    # Joined, because the original may have been deleted.
+    # With a join, because the original may have been deleted.
     statement = sa.select(family.c.child).select_from(
         family.join(queries.workflows, key == family.c.child)
     )
@@ -689,7 +690,7 @@ def _family(session: Session, queries: Queries, workflow_id: str) -> list[str]:
 
 
 def _messages(session: Session, queries: Queries, receivers: Sequence[str]) -> pd.DataFrame:
-    """Read which step received each message, where the database says so (dbos 3.0 and later)."""
+    """Read which step received each message, which dbos records since 3.0."""
     table = queries.catalog.table("notifications")
     receiver = queries.column(table, "consumed_by_function_id")
     if not receivers or isinstance(receiver, sa.Null):
@@ -701,7 +702,7 @@ def _messages(session: Session, queries: Queries, receivers: Sequence[str]) -> p
 
 
 def _wake(queries: Queries) -> list[sa.ColumnElement[object]]:
-    """Select the stored results of sleeps, which are short, and of no other step."""
+    """Select the stored results of sleeps, which are short, and no other results."""
     table = queries.steps
     sleeps = table.c.function_name == "DBOS.sleep"
     return [
@@ -711,7 +712,7 @@ def _wake(queries: Queries) -> list[sa.ColumnElement[object]]:
 
 
 def _wakes(steps: pd.DataFrame) -> pd.DataFrame:
-    """Tell when sleeps end: still in dbos 2.20 a sleep's row was completed as it began."""
+    """Return when sleeps end: up to dbos 2.20, a sleep's row was completed when it started."""
     sleeps = steps[steps[_WAKE[0].name].notna()]
     frame = sleeps[["workflow_id", "function_id"]].assign(
         wakes_at=pd.Series(
@@ -727,9 +728,9 @@ def _wakes(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def _copied(session: Session, queries: Queries, workflows: pd.DataFrame) -> pd.DataFrame:
-    """Read which steps of forks are copies: those that are the original's, times and all.
+    """Read which steps of forks are copies: those with the times of the original's step.
 
-    By time alone a copy is not told from the fork's own step in a database of whole seconds.
+    The fork's own times do not show it in a database of whole seconds.
     """
     forks = workflows.loc[workflows["forked_from"].notna(), "workflow_id"].tolist()
     table, columns = queries.workflows, ("started_at_epoch_ms", "completed_at_epoch_ms")
@@ -751,7 +752,7 @@ def _instant(value: object) -> pd.Timestamp | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     milliseconds = value if value > _SECONDS_END else value * 1000
-    # Beyond the year 9999 no time can be shown; "sleep for ever" is written so.
+    # Later than the year 9999, as for "sleep forever", is not representable.
     if not 0 <= milliseconds < 253_402_300_800_000:
         return None
     return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC")

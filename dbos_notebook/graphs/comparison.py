@@ -13,27 +13,27 @@ import numpy as np
 import pandas as pd
 
 from dbos_notebook.errors import GraphError
-from dbos_notebook.graphs.contraction import knots
-from dbos_notebook.graphs.similarity import Key, SimilaritySource
-from dbos_notebook.graphs.validation import check_graph, share, span
+from dbos_notebook.graphs.contraction import cycles
+from dbos_notebook.graphs.similarity import Key, WorkflowTree
+from dbos_notebook.graphs.validation import check_duration, check_fraction, check_graph
 from dbos_notebook.status import FAILED_STATUSES
 
 T = TypeVar("T")
-MOST_COMPARED = 1_000_000
-"""Sequences whose lengths multiply to more are paired by counting, not by the best alignment."""
+MAX_ALIGNED = 1_000_000
+"""Sequences with a larger product of lengths are paired by order instead of aligned."""
 
 
 class Pair(NamedTuple):
-    """A node of the first run and the one of the second that it is; one may be missing."""
+    """A node of the first run and the matching node of the second; one may be missing."""
 
     first: Key | None
     second: Key | None
     depth: int
 
 
-def pairs(first: SimilaritySource, second: SimilaritySource) -> Iterator[Pair]:
-    """Pair the nodes of two runs, from their roots down: a workflow, its steps, their children."""
-    # An explicit stack: trees may be deeper than Python's.
+def pairs(first: WorkflowTree, second: WorkflowTree) -> Iterator[Pair]:
+    """Match the nodes of two runs from their roots down: workflows, their steps, their children."""
+    # An explicit stack, because trees may be deeper than Python's recursion limit.
     waiting: list[Iterator[Pair | tuple[str | None, str | None, int]]] = []
     waiting.append(iter([(first.root, second.root, 0)]))
     while waiting:
@@ -48,33 +48,33 @@ def pairs(first: SimilaritySource, second: SimilaritySource) -> Iterator[Pair]:
 
 
 def _within(
-    first: SimilaritySource,
-    second: SimilaritySource,
+    first: WorkflowTree,
+    second: WorkflowTree,
     one: str | None,
     other: str | None,
     depth: int,
 ) -> Iterator[Pair | tuple[str | None, str | None, int]]:
-    """Pair what two workflows hold: steps, each followed by the children that it started."""
+    """Match the contents of two workflows: steps, each followed by the children it started."""
     mine, theirs = _children(first, one), _children(second, other)
-    for step, match in aligned(_steps(first, one), _steps(second, other)):
+    for step, match in align(_steps(first, one), _steps(second, other)):
         yield Pair(step, match, depth + 1)
-        # Those under None were started by no step, also not by one that the other run lacks.
+        # Children under None were not started by a step, so also not by an unmatched one.
         started = mine.pop(step, ()) if step is not None else ()
         others = theirs.pop(match, ()) if match is not None else ()
         for child, twin in zip_longest(started, others):
             yield child, twin, depth + 1
-    for child, twin in aligned(_named(first, mine), _named(second, theirs)):
+    for child, twin in align(_named(first, mine), _named(second, theirs)):
         yield child, twin, depth + 1
 
 
-def _steps(source: SimilaritySource, workflow_id: str | None) -> dict[Key, Hashable]:
+def _steps(source: WorkflowTree, workflow_id: str | None) -> dict[Key, Hashable]:
     if workflow_id is None:
         return {}
-    return {step: source.like(step) for step in source.steps_of.get(workflow_id, ())}
+    return {step: source.step_kind(step) for step in source.steps_of.get(workflow_id, ())}
 
 
-def _children(source: SimilaritySource, workflow_id: str | None) -> dict[Key | None, list[str]]:
-    """Return a workflow's children by the step that started them; ``None`` where none did."""
+def _children(source: WorkflowTree, workflow_id: str | None) -> dict[Key | None, list[str]]:
+    """Return a workflow's children by the step that started them, or by ``None``."""
     found: dict[Key | None, list[str]] = {}
     if workflow_id is not None:
         for child in source.children_of.get(workflow_id, ()):
@@ -82,19 +82,19 @@ def _children(source: SimilaritySource, workflow_id: str | None) -> dict[Key | N
     return found
 
 
-def _named(source: SimilaritySource, children: Mapping[Any, Sequence[str]]) -> dict[str, Hashable]:
+def _named(source: WorkflowTree, children: Mapping[Any, Sequence[str]]) -> dict[str, Hashable]:
     left = [child for some in children.values() for child in some]
     return {child: source.nodes[child].get("name") for child in left}
 
 
-def aligned(
+def align(
     first: Mapping[T, Hashable], second: Mapping[T, Hashable]
 ) -> Iterator[tuple[T | None, T | None]]:
-    """Pair items of two sequences that are like each other, in order; the others stay alone.
+    """Match the similar items of two sequences in order; others have no match.
 
     Examples
     --------
-    >>> list(aligned({1: "a", 2: "b", 3: "c"}, {1: "a", 2: "new", 3: "b", 4: "c"}))
+    >>> list(align({1: "a", 2: "b", 3: "c"}, {1: "a", 2: "new", 3: "b", 4: "c"}))
     [(1, 1), (None, 2), (2, 3), (3, 4)]
     """
     ones, others = list(first), list(second)
@@ -107,18 +107,20 @@ def aligned(
         ended += 1
     yield from zip(ones[:begun], others[:begun], strict=True)
     middle = slice(begun, len(ones) - ended), slice(begun, len(others) - ended)
-    yield from _matched(ones[middle[0]], others[middle[1]], likes[middle[0]], theirs[middle[1]])
+    yield from _align_middle(
+        ones[middle[0]], others[middle[1]], likes[middle[0]], theirs[middle[1]]
+    )
     yield from zip(ones[len(ones) - ended :], others[len(others) - ended :], strict=True)
 
 
-def _matched(
+def _align_middle(
     ones: Sequence[T],
     others: Sequence[T],
     likes: Sequence[Hashable],
     theirs: Sequence[Hashable],
 ) -> Iterator[tuple[T | None, T | None]]:
-    if len(ones) * len(others) > MOST_COMPARED:
-        yield from _counted(ones, others, likes, theirs)
+    if len(ones) * len(others) > MAX_ALIGNED:
+        yield from _match_by_count(ones, others, likes, theirs)
         return
     place = other = 0
     matcher = SequenceMatcher(None, likes, theirs, autojunk=False)
@@ -129,13 +131,13 @@ def _matched(
         yield from zip(ones[match.a : place], others[match.b : other], strict=True)
 
 
-def _counted(
+def _match_by_count(
     ones: Sequence[T],
     others: Sequence[T],
     likes: Sequence[Hashable],
     theirs: Sequence[Hashable],
 ) -> Iterator[tuple[T | None, T | None]]:
-    """Pair the first of a kind with the first, the second with the second, and so on."""
+    """Match the n-th item of each kind with the n-th of the same kind."""
     waiting: dict[Hashable, list[T]] = {}
     for one, like in zip(reversed(others), reversed(theirs), strict=True):
         waiting.setdefault(like, []).append(one)
@@ -159,16 +161,16 @@ Node = Mapping[str, Any]
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """How two runs differ. Get it with :func:`compare`.
+    """The differences between two runs, returned by :func:`compare`.
 
     Attributes
     ----------
     frame
-        A row per workflow and step, those of both runs paired, in order from the roots down.
+        One row per workflow and step, with the matching nodes of both runs, from the roots down.
     graph
-        Both runs as one graph; every node and edge has a ``difference``.
+        Both runs as one graph, whose nodes and edges have a ``difference``.
     results
-        Whether results were compared: both graphs were read with ``load_output=True``.
+        Whether results were compared, because both graphs were read with ``load_output=True``.
     """
 
     frame: pd.DataFrame
@@ -177,7 +179,7 @@ class Comparison:
 
     @property
     def differences(self) -> pd.DataFrame:
-        """The rows that are not the same."""
+        """The rows that differ."""
         return self.frame.loc[self.frame["difference"] != "same"]
 
     def __repr__(self) -> str:
@@ -195,10 +197,10 @@ def compare(
     tolerance: float = 0.5,
     at_least: str | pd.Timedelta = "10ms",
 ) -> Comparison:
-    """Align two runs step by step, with all below their roots, and say what differs.
+    """Compare two runs step by step, including their descendants.
 
-    Steps are paired in order by name, so that a step which another version of the code has put
-    between them stands alone; children by the steps that started them.
+    Steps are matched in order by name, so that a step added by another version of the code has no
+    match; children are matched by the steps that started them.
 
     Parameters
     ----------
@@ -206,21 +208,22 @@ def compare(
         Execution graphs, not folded. Results are compared where both were read with
         ``load_output=True``.
     tolerance
-        A step is slower if it took that much longer, as a part of what the first took; faster if
-        the first took that much longer than it.
+        A step is slower if its duration exceeds that of the first run by more than this fraction,
+        and faster in the opposite case.
     at_least
-        A smaller difference of durations never counts.
+        Smaller differences of durations are ignored.
 
     Returns
     -------
     Comparison
-        ``difference`` is the gravest that holds: "only in first", "only in second", "changed
-        error" (an error came, went or is another), "changed result", "slower", "faster", "same".
+        ``difference`` is the first that applies of "only in first", "only in second", "changed
+        error" (an error was added, removed or changed), "changed result", "slower", "faster" and
+        "same".
 
     Raises
     ------
     GraphError
-        A graph is folded, is a comparison, or has no root; or an argument makes no sense.
+        A graph is folded, is a comparison or has no root, or an argument is invalid.
 
     Examples
     --------
@@ -229,18 +232,18 @@ def compare(
     >>> compare(good, bad).frame[["name", "difference"]].values.tolist()[1:4]
     [['DBOS.setEvent', 'same'], ['validate', 'same'], ['charge', 'changed error']]
     """
-    share(tolerance, "tolerance")
-    smallest = span(at_least, "at_least")
+    check_fraction(tolerance, "tolerance")
+    smallest = check_duration(at_least, "at_least")
     sources = []
     for graph in (first, second):
         check_graph(graph)
         if "root_second" in graph.graph:
-            raise GraphError("This graph is a comparison. Pass those that db.graph(...) gave.")
-        source = SimilaritySource.of(graph)
+            raise GraphError("This graph is a comparison. Pass graphs that db.graph(...) returned.")
+        source = WorkflowTree.of(graph)
         if any(node["kind"] == "group" for node in source.nodes.values()):
-            raise GraphError("This graph is folded. Pass those that db.graph(...) gave.")
+            raise GraphError("This graph is folded. Pass graphs that db.graph(...) returned.")
         if source.root not in source.nodes:
-            raise GraphError(f"The graph has no root: {source.root!r} is none of its nodes.")
+            raise GraphError(f"The graph has no root: {source.root!r} is not one of its nodes.")
         sources.append(source)
     one, other = sources
     found = list(pairs(one, other))
@@ -255,7 +258,7 @@ def compare(
     ]
     results = all("output_digest" in source.nodes[source.root] for source in sources if source.root)
     graph = _merged(first, second, found, words)
-    return Comparison(_framed(one, other, found, words), graph, results)
+    return Comparison(_comparison_frame(one, other, found, words), graph, results)
 
 
 def _difference(
@@ -273,7 +276,7 @@ def _difference(
     before, after = one.get("duration"), other.get("duration")
     if before is None or after is None or abs(after - before) < at_least:
         return "same"
-    # As numbers: a span of centuries, made longer, is one that no Timedelta holds.
+    # In seconds, because a Timedelta of centuries overflows when multiplied.
     took, takes = before.total_seconds(), after.total_seconds()
     if takes > took * (1 + tolerance):
         return "slower"
@@ -286,8 +289,8 @@ def _error(node: Node) -> tuple[Any, ...] | None:
     return node["status"], node.get("error_type"), node.get("error_message")
 
 
-def _framed(
-    one: SimilaritySource, other: SimilaritySource, found: Sequence[Pair], words: Sequence[str]
+def _comparison_frame(
+    one: WorkflowTree, other: WorkflowTree, found: Sequence[Pair], words: Sequence[str]
 ) -> pd.DataFrame:
     """Return the rows of a comparison."""
     absent: Node = {}
@@ -315,26 +318,30 @@ def _framed(
     for side, place in (("first", 0), ("second", 1)):
         keys = np.empty(len(found), dtype=object)
         for row, pair in enumerate(found):
-            keys[row] = pair[place]  # a tuple would be taken apart
-        columns[f"node_{side}"] = pd.Series(keys, dtype=object)  # texts alone would become "str"
+            keys[row] = pair[place]  # a tuple would be unpacked
+        columns[f"node_{side}"] = pd.Series(
+            keys, dtype=object
+        )  # strings alone would get the dtype "str"
     return pd.DataFrame(columns)
 
 
 def _merged(
     first: nx.DiGraph[Any], second: nx.DiGraph[Any], found: Sequence[Pair], words: Sequence[str]
 ) -> nx.DiGraph[Any]:
-    """Return both runs as one graph: by the first's keys, and by the second's for what it adds."""
+    """Return both runs as one graph, with the keys of the first run where nodes match."""
     mine: dict[Key | None, Key] = {}
     theirs: dict[Key | None, Key] = {}
     for pair in found:
         if pair.first is not None:
             mine[pair.first] = pair.first
         if pair.second is not None:
-            theirs[pair.second] = _free(pair.second, first) if pair.first is None else pair.first
+            theirs[pair.second] = (
+                _unused_key(pair.second, first) if pair.first is None else pair.first
+            )
     for graph, keys in ((first, mine), (second, theirs)):
         for key, node in graph.nodes.items():
             if node["kind"] == "join" and node["workflow_id"] in keys:
-                keys[key] = key if graph is first else _free(key, first)
+                keys[key] = key if graph is first else _unused_key(key, first)
     merged: nx.DiGraph[Any] = nx.DiGraph(**first.graph)
     merged.graph["root_second"] = second.graph["root"]
     for pair, word in zip(found, words, strict=True):
@@ -357,17 +364,17 @@ def _merged(
     for pair_of, values in added.items():
         if pair_of not in edges:
             merged.add_edge(*pair_of, **{**values, "difference": "only in second"})
-    for knot in knots(merged):
-        # What ran in one order in one run, and in the other in the other: the first's is kept.
-        inner = [(a, b) for a, b in merged.edges(knot) if b in knot]
+    for cycle in cycles(merged):
+        # Steps that ran in opposite orders in the two runs: the order of the first is kept.
+        inner = [(a, b) for a, b in merged.edges(cycle) if b in cycle]
         merged.remove_edges_from(
             edge for edge in inner if merged.edges[edge]["difference"] == "only in second"
         )
     return merged
 
 
-def _free(key: Key, taken: nx.DiGraph[Any]) -> Key:
-    """Return a key that the first graph does not use."""
+def _unused_key(key: Key, taken: nx.DiGraph[Any]) -> Key:
+    """Return a key that the first graph does not contain."""
     return ("second", key) if key in taken else key
 
 

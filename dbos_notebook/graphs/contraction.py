@@ -10,14 +10,14 @@ import networkx as nx
 from dbos_notebook.errors import GraphError
 
 Key = Hashable
-SHOWN = 5
+MAX_NAMED = 5
 
 
-def in_order(graph: nx.DiGraph[Any]) -> list[Key]:
-    """Return the nodes so that each follows all that lead to it; those on cycles are left out.
+def topological_order(graph: nx.DiGraph[Any]) -> list[Key]:
+    """Return the nodes in topological order, without those on or after cycles.
 
-    ``networkx.topological_sort`` gives the same, and takes three times as long: it looks at each
-    node through views.
+    ``networkx.topological_sort`` takes three times as long, because it accesses nodes through
+    views.
     """
     following = dict(graph.adjacency())
     waiting = dict.fromkeys(following, 0)
@@ -25,7 +25,7 @@ def in_order(graph: nx.DiGraph[Any]) -> list[Key]:
         for node in after:
             waiting[node] += 1
     order = [node for node, count in waiting.items() if not count]
-    for node in order:  # which grows meanwhile
+    for node in order:  # the list grows during the loop
         for after in following[node]:
             waiting[after] -= 1
             if not waiting[after]:
@@ -33,9 +33,9 @@ def in_order(graph: nx.DiGraph[Any]) -> list[Key]:
     return order
 
 
-def knots(graph: nx.DiGraph[Any]) -> list[set[Key]]:
-    """Return the sets of nodes that lie on cycles; none of a graph that is acyclic."""
-    if len(in_order(graph)) == len(graph):
+def cycles(graph: nx.DiGraph[Any]) -> list[set[Key]]:
+    """Return the strongly connected components that contain a cycle."""
+    if len(topological_order(graph)) == len(graph):
         return []
     return [
         part
@@ -47,32 +47,34 @@ def knots(graph: nx.DiGraph[Any]) -> list[set[Key]]:
 def workflows_of(
     parts: Iterable[Iterable[Key]], nodes: Mapping[Key, Mapping[str, Any]]
 ) -> list[str]:
-    """Return the IDs of the workflows that these nodes belong to."""
+    """Return the IDs of the workflows of these nodes."""
     return sorted({nodes[node]["workflow_id"] for part in parts for node in part})
 
 
-def refuse(parts: Iterable[Iterable[Key]], nodes: Mapping[Key, Mapping[str, Any]]) -> GraphError:
-    """Make the error that names the workflows of a cycle."""
+def cycle_error(
+    parts: Iterable[Iterable[Key]], nodes: Mapping[Key, Mapping[str, Any]]
+) -> GraphError:
+    """Return the error that names the workflows of cycles."""
     found = workflows_of(parts, nodes)
-    named = ", ".join(map(repr, found[:SHOWN])) + (", …" if len(found) > SHOWN else "")
+    named = ", ".join(map(repr, found[:MAX_NAMED])) + (", …" if len(found) > MAX_NAMED else "")
     if len(found) == 1:
-        what = f"Workflow {named} comes before itself"
+        what = f"Workflow {named} precedes itself"
     else:
-        what = f"Workflows {named} come before one another"
+        what = f"Workflows {named} precede one another"
     return GraphError(
-        f"{what}: the rows say so (parent_workflow_id, child_workflow_id, forked_from), and DBOS "
-        "never writes that. Look at them with db.workflows([...]) and db.steps([...])."
+        f"{what} in parent_workflow_id, child_workflow_id or forked_from, which DBOS never writes. "
+        "See the rows with db.workflows([...]) and db.steps([...])."
     )
 
 
-MOST_BRIDGES = 64
-"""A node between so many others is not taken out, but stays as a join."""
-# Which kind an edge has that stands for several, or for a path.
+MAX_BRIDGES = 64
+"""A node with more pairs of neighbors is kept as a join instead of being removed."""
+# An edge that stands for several edges or for a path has the kind of highest rank.
 _RANK = {"next": 0, "first": 1, "message": 2, "forked_from": 3, "returns": 4, "starts": 5}
 
 
-def without(graph: nx.DiGraph[Any], hidden: Collection[Key]) -> nx.DiGraph[Any]:
-    """Take nodes out of a graph; what came before one then comes before what came after it."""
+def remove_nodes(graph: nx.DiGraph[Any], hidden: Collection[Key]) -> nx.DiGraph[Any]:
+    """Remove nodes from a graph, and connect their predecessors with their successors."""
     if not hidden:
         return graph
     copy: nx.DiGraph[Any] = graph.copy()
@@ -81,15 +83,15 @@ def without(graph: nx.DiGraph[Any], hidden: Collection[Key]) -> nx.DiGraph[Any]:
     return copy
 
 
-def without_joins(graph: nx.DiGraph[Any]) -> None:
-    """Take the joins out of a graph that few enough edges can replace."""
+def remove_joins(graph: nx.DiGraph[Any]) -> None:
+    """Remove the joins that can be replaced by few edges."""
     for key in [key for key, node in graph.nodes.items() if node["kind"] == "join"]:
         _bridge(graph, key)
 
 
 def _bridge(graph: nx.DiGraph[Any], key: Key) -> None:
     before, after = list(graph.pred[key].items()), list(graph.succ[key].items())
-    if len(before) * len(after) > MOST_BRIDGES:
+    if len(before) * len(after) > MAX_BRIDGES:
         workflow_id = graph.nodes[key]["workflow_id"]
         graph.nodes[key].clear()
         graph.nodes[key].update(kind="join", name="join", workflow_id=workflow_id)
@@ -102,26 +104,26 @@ def _bridge(graph: nx.DiGraph[Any], key: Key) -> None:
             _add(graph, one, other, kind, count)
 
 
-def put_together(
+def contract(
     graph: nx.DiGraph[Any], group_of: Mapping[Key, Key], shown: Iterable[tuple[Key, dict[str, Any]]]
 ) -> nx.DiGraph[Any]:
-    """Return the graph whose nodes stand for several of another's.
+    """Contract groups of nodes, and return the resulting acyclic graph.
 
-    An edge stands for all between the members of two nodes, and says how many (``count``). Where
-    there are some in both directions (the steps of a loop, put together by name), it runs from
-    the one that began earlier, so that the result is acyclic.
+    An edge stands for all edges between the members of two groups, and has their number as
+    ``count``. Where there are edges in both directions, as between steps of a loop grouped by name,
+    only those from the group that comes first are kept.
 
     Parameters
     ----------
     graph
         An acyclic graph.
     group_of
-        The node that each of its nodes becomes.
+        The new node of each node.
     shown
-        The result's nodes and their attributes.
+        The nodes of the result and their attributes.
     """
     begun: dict[Key, int] = {}
-    for place, key in enumerate(in_order(graph)):
+    for place, key in enumerate(topological_order(graph)):
         begun.setdefault(group_of[key], place)
     result: nx.DiGraph[Any] = nx.DiGraph(**graph.graph)
     result.add_nodes_from(sorted(shown, key=lambda node: begun[node[0]]))
@@ -140,7 +142,7 @@ def _add(
     count: int,
     values: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add an edge, or count it with the one that is there."""
+    """Add an edge, or add to the count of an existing one."""
     if edge := graph.get_edge_data(one, other):
         edge["count"] = edge.get("count", 1) + count
         edge["kind"] = max(edge["kind"], kind, key=_RANK.__getitem__)

@@ -1,4 +1,4 @@
-"""The critical path and the failure path of a run, and where its time went."""
+"""The critical path, the failure path, and the self time of a run."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def mark_failing_path(
     steps_of: Mapping[str, Sequence[Node]],
     starters: Mapping[str, Sequence[Hashable]],
 ) -> None:
-    """Set ``on_failing_path`` on what led to the root's failure.
+    """Set ``on_failing_path`` on the nodes that caused the root's failure.
 
-    A workflow fails by the last failed step that has the workflow's own error; where none has it
-    (the error was caught, and another raised from it), by its last step, if that failed; otherwise
-    its body failed and the path ends there. A step that failed because it awaited a workflow leads
-    on into that one.
+    The cause of a workflow's failure is its last failed step with the same error; if there is none,
+    because the error was caught and another one raised, its last step, if that failed. Otherwise
+    the workflow's own code failed, and the path ends there. If the step awaited a workflow that did
+    not succeed, the path continues in that workflow.
 
     Parameters
     ----------
     root
-        Where the path ends.
+        The root workflow.
     nodes
-        Attributes of all nodes.
+        The attributes of all nodes.
     steps_of
-        Attributes of each workflow's steps, by function_id.
+        The attributes of each workflow's steps, by function_id.
     starters
         The steps that started each workflow.
     """
@@ -83,12 +83,12 @@ _PARTS = {
 
 
 def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
-    """Find the chain of steps, waits and children that determined when a workflow ended.
+    """Return the chain of steps, waits and children that determined when a workflow ended.
 
-    From the end backwards: before the end came the step that was completed last; before a step
-    began, the step that was completed last before it. Where that step awaited a child that was
-    still at work, the chain goes through the child, its wait on a queue included, to the step
-    that started it.
+    It is found backwards from the end: the step that completed last, then the step that completed
+    last before that one started, and so on. Where a step awaited a child that was still running,
+    the chain continues in the child, including its queue wait, and then at the step that started
+    it.
 
     Parameters
     ----------
@@ -99,23 +99,23 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``node`` (its key in the graph), ``workflow_id``, ``function_id``, ``name``, ``part``,
-        ``start``, ``end``, ``duration``; in order of time, without gaps. A step on the chain that
-        took less than a millisecond has a row too. The durations add up to the root's
-        ``duration``: its latest run, until it was read while it is running. One that still waits,
-        or was cancelled while it did, has its wait alone. Where cancelling erased when a run
-        began, the path begins with its first recorded step, and what lies between steps and after
-        them is ``unknown``. ``part`` is:
+        ``start``, ``end``, ``duration``; in order of time, without gaps. Steps on the chain that
+        took less than a millisecond have rows too. The durations add up to the root's
+        ``duration``: that of its latest run, up to the time of reading while it is running. The
+        path of a workflow that is waiting, or that was cancelled while waiting, is its wait only.
+        If cancelling erased the start of the run, the path starts with the first recorded step,
+        and the time between and after steps is ``unknown``. ``part`` is one of:
 
         ========== ======================================================================
         queued     the workflow waited on a queue
-        before     before that, it was delayed or in an earlier run; or nothing holds what it did
+        before     before that: it was delayed, in an earlier run, or nothing is recorded
         step       a step ran
         sleep      ``DBOS.sleep``
         waiting    for a message, an event, or a workflow that is not in the graph
-        result     from a child's end, or the question for it, until its parent had the result
-        between    the workflow's own code, between steps, or before or after them
-        running    after the last recorded step of a workflow that is PENDING
-        unknown    its own code, or a pause before it was resumed: its beginning was erased
+        result     from the end of a child, or the request for its result, to the result
+        between    the workflow's own code between, before or after steps
+        running    after the last recorded step of a PENDING workflow
+        unknown    own code, or a pause before it was resumed, as its start was erased
         ========== ======================================================================
 
     Raises
@@ -125,9 +125,9 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
 
     Notes
     -----
-    With applications on Python before 3.12, SQLite holds workflows' times in whole seconds. There
-    the root is taken to begin with its first step and to last until its last one was completed,
-    which may be up to a second more or less than its ``duration``.
+    With applications on Python before 3.12, SQLite stores the times of workflows in whole seconds.
+    There the root starts with its first step and ends with its last step, which may differ from
+    its ``duration`` by up to a second.
 
     Examples
     --------
@@ -150,12 +150,12 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
     return walk.frame()
 
 
-def drawn_critical_path(graph: nx.DiGraph[Any]) -> list[tuple[Any, float, float]]:
-    """Return (node, start, end) in seconds for each part of the critical path that has a length."""
+def critical_path_intervals(graph: nx.DiGraph[Any]) -> list[tuple[Any, float, float]]:
+    """Return (node, start, end) in seconds since 1970 for each part with a duration."""
     if graph.graph.get("root") not in graph:
         return []
     path = critical_path(graph).dropna(subset=["start", "end"])
-    path = path[~path["part"].isin(["before", "unknown"])]  # no bar is drawn for these
+    path = path[~path["part"].isin(["before", "unknown"])]  # these have no bar
     starts, ends = (
         path[name].to_numpy("datetime64[ns]").astype("int64") / 1e9 for name in ("start", "end")
     )
@@ -168,20 +168,20 @@ def drawn_critical_path(graph: nx.DiGraph[Any]) -> list[tuple[Any, float, float]
 
 @dataclass
 class _Frame:
-    """A workflow that the walk is in, how far back it goes there, and what comes then.
+    """A workflow on the stack of the backward walk.
 
     Attributes
     ----------
     steps
-        Its steps, by when they were completed; those that are behind the walk are taken off.
+        Its remaining steps, by completion time.
     begun
-        Until where the walk stays in it.
+        The time at which the walk leaves it.
     span, floor
-        Its times, and how far its parent's time goes back, if its wait is walked too.
+        Its times, and the lower bound from its parent, if its wait is on the path as well.
     starter
-        The step, of the frame below, that started it.
+        The step of the frame below that started it.
     awaiter
-        The step, of the frame below, that awaited it, where none of that frame started it.
+        The step of the frame below that awaited it, if no step of that frame started it.
     """
 
     workflow_id: str
@@ -194,7 +194,7 @@ class _Frame:
     at_end: bool = True
 
     def leave(self, step: Step) -> None:
-        """Take off what was not completed before a step began."""
+        """Remove the steps that did not complete before a step started."""
         begun = step.start, step.function_id
         while self.steps and (self.steps[-1].end, self.steps[-1].function_id) >= begun:
             self.steps.pop()
@@ -202,7 +202,7 @@ class _Frame:
 
 @dataclass
 class _Walk:
-    """A walk back in time; ``moment`` is where it is."""
+    """A backward walk through time; ``moment`` is its current time in milliseconds."""
 
     spans: Spans
     moment: int = 0
@@ -210,7 +210,7 @@ class _Walk:
     _stack: list[_Frame] = field(default_factory=list)
 
     def back_to(self, moment: int, node: Key, part: str, *, passed: bool = False) -> None:
-        """Ascribe the time from ``moment`` until where the walk is to a node, and go there.
+        """Assign the time back to ``moment`` to a node, and move there.
 
         A node that is ``passed`` has a row even if it took no time.
         """
@@ -220,13 +220,13 @@ class _Walk:
             self.moment = begun
 
     def wait(self, span: Span, workflow_id: str, floor: int) -> None:
-        """Walk through a workflow's wait on its queue, and what was before that."""
+        """Walk through a workflow's queue wait and the time before it."""
         if span.enqueued is not None:
             self.back_to(max(span.enqueued, floor), workflow_id, "queued")
         self.back_to(max(span.created, floor), workflow_id, "before")
 
     def go(self, root: str, begun: int, ended: int) -> None:
-        """Walk from the end of the root to its beginning."""
+        """Walk from the end of the root to its start."""
         self.moment = ended
         self._enter(root, begun)
         while self._stack:
@@ -273,7 +273,7 @@ class _Walk:
             below.leave(frame.starter)
 
     def _own_code(self, frame: _Frame, moment: int) -> None:
-        """Ascribe the time since a step to the workflow itself, or to what it does now."""
+        """Assign the time after a step to the workflow's own code, or to its running node."""
         running = frame.workflow_id, "running"
         if frame.at_end and running in self.spans.nodes:
             self.back_to(moment, running, "running")
@@ -290,14 +290,14 @@ class _Walk:
         return _PARTS.get(node["operation"], "step")
 
     def _through_child(self, frame: _Frame, step: Step) -> bool:
-        """Walk through the workflow that a step awaited, if it was still at work then."""
+        """Walk through the workflow that a step awaited, if it was still running then."""
         node = self.spans.nodes[step.key]
         child = node.get("child_workflow_id", "")
         span = self.spans.workflow(child)
         if node["operation"] != "get_result" or span is None or span.ended <= step.start:
             return False
         if any(each.workflow_id == child for each in self._stack):
-            return False  # it awaits what awaits it; rows made by hand
+            return False  # workflows that await each other, in hand-made rows
         self.back_to(max(span.ended, step.start), step.key, "result", passed=True)
         starter = self.spans.starter(frame.workflow_id, child)
         if starter is not None and starter.function_id < step.function_id:
@@ -306,7 +306,7 @@ class _Walk:
             floor = max(step.start, frame.begun)
             frame.leave(step)
             starter = None
-        # What never ran has only its wait.
+        # A workflow that never ran has only its wait.
         begun = max(span.created, floor, span.ended if span.begun is None else span.begun)
         self._enter(child, begun, span, floor, starter, step if starter is None else None)
         return True
@@ -314,7 +314,7 @@ class _Walk:
     def frame(self) -> pd.DataFrame:
         """Return the rows in order of time."""
         rows = self.rows[::-1]
-        frame = _described(self.spans, [key for key, *_ in rows])
+        frame = _node_columns(self.spans, [key for key, *_ in rows])
         frame["part"] = pd.Series([part for _, part, _, _ in rows], dtype="str")
         for name, place in (("start", 2), ("end", 3)):
             moments = np.array([row[place] for row in rows], dtype="datetime64[ms]")
@@ -324,7 +324,7 @@ class _Walk:
 
 
 def self_time(graph: nx.DiGraph[Any]) -> pd.DataFrame:
-    """Divide how long each workflow and step took into what it did itself and what it waited for.
+    """Return the duration of each workflow and step, divided into self time and children.
 
     Parameters
     ----------
@@ -335,10 +335,10 @@ def self_time(graph: nx.DiGraph[Any]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``node``, ``workflow_id``, ``function_id``, ``kind``, ``name``, ``duration``, ``children``
-        and ``self``, the most self time first; a row for each node that has times. A workflow's
-        ``children`` is the time in which at least one of its steps ran; that of a step which
-        awaits a workflow, the time in which that one was queued or ran. ``self`` is the rest. A
-        workflow of which cancelling erased when its run began has no row.
+        and ``self``, with the longest self time first; one row per node with times. The
+        ``children`` of a workflow is the time in which at least one of its steps ran; that of a
+        step that awaits a workflow is the time in which the workflow was queued or ran. ``self``
+        is the remainder. Workflows whose start was erased by cancelling have no row.
 
     Raises
     ------
@@ -371,7 +371,7 @@ def self_time(graph: nx.DiGraph[Any]) -> pd.DataFrame:
                 inside = _covered([(since or child.created, child.ended)], step.start, step.end)
             rows.append((step.key, step.end - step.start, inside))
     rows.sort(key=lambda row: row[2] - row[1])
-    frame = _described(times, [key for key, *_ in rows])
+    frame = _node_columns(times, [key for key, *_ in rows])
     frame.insert(3, "kind", [times.nodes[key]["kind"] for key, *_ in rows])
     for name, values in (
         ("duration", [lasted for _, lasted, _ in rows]),
@@ -383,7 +383,7 @@ def self_time(graph: nx.DiGraph[Any]) -> pd.DataFrame:
 
 
 def _covered(intervals: Sequence[tuple[int, int]], begun: int, ended: int) -> int:
-    """Return how much of a span is covered by intervals, which may overlap."""
+    """Return the length of an interval that is covered by intervals, which may overlap."""
     covered, reached = 0, begun
     for start, end in sorted(intervals):
         start, end = max(start, reached), min(end, ended)
@@ -393,12 +393,12 @@ def _covered(intervals: Sequence[tuple[int, int]], begun: int, ended: int) -> in
     return covered
 
 
-def _described(times: Spans, keys: Sequence[Key]) -> pd.DataFrame:
-    """Return the columns that say which node each row is of."""
+def _node_columns(times: Spans, keys: Sequence[Key]) -> pd.DataFrame:
+    """Return the columns that identify the node of each row."""
     nodes = [times.nodes[key] for key in keys]
     objects = np.empty(len(keys), dtype=object)
     for place, key in enumerate(keys):
-        objects[place] = key  # a tuple would be taken apart
+        objects[place] = key  # a tuple would be unpacked
     return pd.DataFrame(
         {
             "node": objects,

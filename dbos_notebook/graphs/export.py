@@ -1,4 +1,4 @@
-"""A graph of plain values: what survives being written as JSON, GraphML or GEXF and read again."""
+"""Export graphs: copies whose keys and attributes JSON, GraphML and GEXF can store."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import pandas as pd
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def plain(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
-    r"""Copy a graph with texts as node keys, and attributes that any format can hold.
+def to_serializable(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
+    r"""Return a copy of a graph with string keys and with attributes that any format supports.
 
-    A workflow's key stays its ID, unless that begins as JSON does; every other key becomes a
-    JSON array. Instants become ISO 8601 texts, durations seconds, containers JSON texts; what is
-    missing is left out, and characters that XML cannot hold become ``\ufffd`` in attributes.
+    The key of a workflow remains its ID, unless that starts like JSON; every other key becomes a
+    JSON array. Times become ISO 8601 strings, durations seconds, and containers JSON strings.
+    Missing values are omitted, and characters that XML does not support become ``\ufffd``.
 
     Parameters
     ----------
     graph
-        An execution graph, folded or not, or a comparison's.
+        An execution graph, folded or not, or the graph of a comparison.
 
     Returns
     -------
@@ -33,7 +33,7 @@ def plain(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
     Examples
     --------
     >>> import networkx as nx
-    >>> graph = plain(dbos_notebook.connect(example_database).graph("checkout-1"))
+    >>> graph = to_serializable(dbos_notebook.connect(example_database).graph("checkout-1"))
     >>> again = nx.node_link_graph(nx.node_link_data(graph, edges="edges"), edges="edges")
     >>> again.nodes['["checkout-1", 3]']["name"]
     'charge'
@@ -49,9 +49,13 @@ def plain(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
 
 
 def _key(node: Hashable) -> str:
-    if isinstance(node, str) and not node.startswith(("[", '"')) and node == _legible(node):
+    if (
+        isinstance(node, str)
+        and not node.startswith(("[", '"'))
+        and node == _replace_unsupported(node)
+    ):
         return node
-    return json.dumps(node)  # which escapes what XML cannot hold
+    return json.dumps(node)  # escapes what XML does not support
 
 
 def _attributes(values: dict[Any, Any]) -> dict[str, Any]:
@@ -64,7 +68,7 @@ def _attributes(values: dict[Any, Any]) -> dict[str, Any]:
 
 def _value(value: Any) -> Any:
     if isinstance(value, str):
-        return _legible(value)
+        return _replace_unsupported(value)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bool | int | float):
@@ -73,9 +77,9 @@ def _value(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, pd.Timedelta):
         return value.total_seconds()
-    return _legible(json.dumps(value, default=str, ensure_ascii=False))
+    return _replace_unsupported(json.dumps(value, default=str, ensure_ascii=False))
 
 
-def _legible(text: str) -> str:
-    """Replace what XML 1.0 has no way to write."""
+def _replace_unsupported(text: str) -> str:
+    """Replace the characters that XML 1.0 does not support."""
     return _UNWRITABLE.sub("\ufffd", text)

@@ -12,39 +12,39 @@ import networkx as nx
 import pandas as pd
 
 from dbos_notebook.errors import GraphError, nearest
-from dbos_notebook.graphs.build import uncollected
-from dbos_notebook.graphs.contraction import put_together, without, without_joins
-from dbos_notebook.graphs.similarity import Alike, Key, SimilaritySource
-from dbos_notebook.graphs.validation import check_graph, is_folded, texts
+from dbos_notebook.graphs.build import garbage_collection_paused
+from dbos_notebook.graphs.contraction import contract, remove_joins, remove_nodes
+from dbos_notebook.graphs.similarity import Key, Similarity, WorkflowTree
+from dbos_notebook.graphs.validation import check_graph, is_folded, string_list
 from dbos_notebook.status import FAILED_STATUSES, STATUSES_BY_SEVERITY, severity_rank
 
-FEW_LEVELS = 3
-"""So many levels of a deep tree are worth a group."""
-FEW_FAILURES = 3
-"""So many failures of a kind are shown one by one; more become a group of failures."""
+MIN_LEVELS = 3
+"""The minimum number of levels of a deep tree that become a group."""
+MAX_SINGLE_FAILURES = 3
+"""Up to this many failures of a kind are shown individually; more become a group."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """How much is put together.
+    """How much is folded.
 
     Attributes
     ----------
     run
-        The shortest run of like steps that becomes a group.
+        The minimum length of a run of similar steps that becomes a group.
     patterns
-        Whether repeated patterns of several steps do as well.
+        Whether repeated patterns of several steps become groups as well.
     alike
-        When child workflows are alike.
+        Which child workflows are similar.
     deepest
-        Workflows below so many others become one node with all that is in them.
+        Workflows at this depth become one node with all their contents.
     stretches
-        Which steps that are not alike are put together: those between failures, or all.
+        Which dissimilar steps are grouped: those between failures, or all.
     """
 
     run: int = 3
     patterns: bool = False
-    alike: Alike = "exactly"
+    alike: Similarity = "exactly"
     deepest: int | None = None
     stretches: Literal["between failures", "all"] | None = None
 
@@ -59,7 +59,7 @@ LEVELS = (
     ),
     Level(2, patterns=True, alike="anyhow", deepest=1, stretches="all"),
 )
-"""From the finest to the coarsest; the first that keeps to the budget is taken."""
+"""From the finest to the coarsest; the first that stays within the budget is used."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,16 @@ class FoldUnit:
     Attributes
     ----------
     members
-        Steps, or workflows that are put together with all below them.
+        Steps, or workflows that stand for all their descendants as well.
     group
-        The group's name; ``None`` for a node that stands for itself alone.
+        The name of the group; ``None`` for a single node.
     within
-        The workflow that a group lies in.
+        The workflow that contains the group.
     repeats
-        How often a pattern of steps repeats.
+        The number of repetitions of a pattern of steps.
     levels
-        Whether the members are workflows that each started the next. What the last one started
-        on the spine is not part of the group.
+        Whether the members are workflows that each started the next. The spine below the last one
+        is not part of the group.
     """
 
     members: Sequence[Key]
@@ -95,7 +95,7 @@ class FoldUnit:
 
 @dataclass(frozen=True)
 class _Part:
-    """Steps that follow each other: to become a group if they are enough, or to stay alone."""
+    """Consecutive steps that become a group if there are enough of them, or stay single."""
 
     members: list[Key]
     kind: Literal["whole", "failed", "alone"]
@@ -105,12 +105,12 @@ class _Part:
 
 @dataclass
 class FoldPlan:
-    """What is shown at a level: ``units``, in no promised order.
+    """The nodes at a level of folding: ``units``, in no defined order.
 
-    Without ``opened`` it is a trial, given up where it goes over the budget.
+    Without ``opened`` it is a trial that is abandoned when it exceeds the budget.
     """
 
-    source: SimilaritySource
+    source: WorkflowTree
     level: Level
     budget: int
     opened: Collection[str] | None = None
@@ -132,21 +132,21 @@ class FoldPlan:
             children = self.source.children_of.get(workflow_id, [])
             waiting += self._siblings(workflow_id, children, self._steps(workflow_id))
         for workflow_id in self.source.steps_of:
-            if workflow_id not in self.source.nodes:  # a part of a graph may lack the workflow
+            if workflow_id not in self.source.nodes:  # a subgraph may lack the workflow
                 self._steps(workflow_id)
 
     def _fold_spine(self) -> None:
-        """Put the middle of a long spine into one group: where it began and ended is shown."""
+        """Group the middle levels of a long spine; its first and last levels are shown."""
         spine = self.source.spine
         ends = max(3, self.budget // 12)
         middle = spine[ends:-ends]
-        if len(middle) >= FEW_LEVELS and self.source.spine_size() > max(6 * ends, self.budget // 2):
+        if len(middle) >= MIN_LEVELS and self.source.spine_size() > max(6 * ends, self.budget // 2):
             name = self.source.nodes[middle[0]].get("name", "")
             within = spine[ends - 1]
             self._add_levels(middle, f"levels of {name} from {json.dumps(middle[0])}", within)
 
     def _add_levels(self, members: Sequence[str], group: str, within: str) -> None:
-        """Keep a group of levels; if it is opened, its parts, or none: then each is shown."""
+        """Add a group of levels; if it is opened, its parts, or none if all levels are shown."""
         if group not in (self.opened or ()):
             self._levels[members[0]] = FoldUnit(members, group, within, levels=True)
         elif len(members) > max(3, self.budget // 6):
@@ -155,17 +155,17 @@ class FoldPlan:
                 within = some[-1]
 
     def _after(self, workflow_id: Key) -> list[str]:
-        """Return what a workflow of the spine started on the spine."""
-        children = self.source.children_of.get(workflow_id, ())  # type: ignore[call-overload]
+        """Return the children of a workflow that are on the spine."""
+        children = self.source.children_of.get(workflow_id, ())  # type: ignore[call-overload]  # spines have string keys
         return [child for child in children if child in self._spine]
 
     @property
     def excessive(self) -> bool:
-        """Whether it is over the budget, and so left unfinished: the next level is to be tried."""
+        """Whether this trial exceeds the budget, so that the next level has to be tried."""
         return self.opened is None and len(self.units) > self.budget
 
     def _steps(self, workflow_id: str) -> dict[Key, int]:
-        """Add units for a workflow's steps; say which part each step belongs to."""
+        """Add units for a workflow's steps, and return the part of each step."""
         part_of: dict[Key, int] = {}
         for part in self._stretched(workflow_id):
             part_of.update(dict.fromkeys(part.members, part.number))
@@ -178,7 +178,7 @@ class FoldPlan:
         return part_of
 
     def _parts(self, workflow_id: str) -> Iterator[_Part]:
-        """Split a workflow's steps into runs, and set failures apart."""
+        """Split a workflow's steps into runs, with failures separate."""
         source, level = self.source, self.level
         runs = source.runs(workflow_id, shortest=level.run, patterns=level.patterns)
         for number, run in enumerate(runs):
@@ -198,12 +198,14 @@ class FoldPlan:
                 repeats = len(whole) // run.period if entire else None
                 yield _Part(whole, "whole", repeats, number)
             for some in failed.values():
-                yield _Part(some, "alone" if len(some) <= FEW_FAILURES else "failed", None, number)
+                yield _Part(
+                    some, "alone" if len(some) <= MAX_SINGLE_FAILURES else "failed", None, number
+                )
             if alone:
                 yield _Part(alone, "alone", None, number)
 
     def _stretched(self, workflow_id: str) -> Iterable[_Part]:
-        """Put parts together that follow each other, or all of a kind, where the level does."""
+        """Merge consecutive parts, or all of a kind, if the level says so."""
         level = self.level
         if not level.stretches:
             return self._parts(workflow_id)
@@ -220,7 +222,7 @@ class FoldPlan:
         for part in parts:
             kind = part.kind
             if everywhere and not any(map(self.source.on_path, part.members)):
-                # The failures of a stretch are one group, however few and whatever of.
+                # All failures of a stretch are one group, also few and of different kinds.
                 failed = self.source.failure(part.members[0]) is not None
                 kind = "failed" if failed else kind
             if not everywhere and kind != "whole":
@@ -239,7 +241,7 @@ class FoldPlan:
     def _siblings(
         self, parent: str | None, children: Sequence[str], part_of: Mapping[Key, int]
     ) -> list[str]:
-        """Add units for alike workflows; return those that are shown, to be looked into."""
+        """Add units for similar workflows; return those that are shown with their contents."""
         source, level = self.source, self.level
         shown: list[str] = []
         alike: dict[Any, list[str]] = {}
@@ -257,7 +259,7 @@ class FoldPlan:
             alike.setdefault((failure, kind, part), []).append(child)
         for (failure, *_), members in alike.items():
             closed = level.deepest is not None and source.depth[members[0]] >= level.deepest
-            few = 1 if failure is None or level.alike == "anyhow" else FEW_FAILURES
+            few = 1 if failure is None or level.alike == "anyhow" else MAX_SINGLE_FAILURES
             if len(members) > few:
                 shown += self._show(members, parent)
             elif closed:
@@ -270,10 +272,10 @@ class FoldPlan:
     def _show(
         self, members: Sequence[Any], within: str | None, repeats: int | None = None
     ) -> list[Any]:
-        """Add a group; if it is opened, add its members, or return workflows to be looked into."""
+        """Add a group; if it is opened, add its steps, or return its workflows."""
         names = [self.source.nodes[member].get("name", "") for member in members]
         title = names[0] if len(set(names)) == 1 else "various"
-        # By its first member, so that it keeps its name while more come.
+        # Named by its first member, so that the name is stable while members are added.
         return self._open(members, f"{title} from {json.dumps(members[0])}", within, repeats)
 
     def _open(
@@ -295,18 +297,18 @@ class FoldPlan:
     def _split(
         self, members: Sequence[Any], group: str, parts: int
     ) -> Iterator[tuple[str, Sequence[Any]]]:
-        """Split a group that is too large to be shown open into parts."""
+        """Split a group that is too large to be opened into parts."""
         size = -(-len(members) // parts)
         for begun in range(0, len(members), size):
             some = members[begun : begun + size]
             yield f"{group} [{begun}:{begun + len(some)}]", some
 
     def _is_workflow(self, member: Any) -> bool:
-        # By its kind: in a comparison not every workflow's key is a text.
+        # In a comparison, not every workflow's key is a string.
         return bool(self.source.nodes[member]["kind"] == "workflow")
 
     def group_of(self, graph: nx.DiGraph[Any]) -> dict[Key, Key]:
-        """Return for each node of the graph the node that it becomes."""
+        """Return the folded node of each node of the graph."""
         found: dict[Key, Key] = {}
         for unit in self.units:
             for member, inside in self._inside(unit):
@@ -322,18 +324,18 @@ class FoldPlan:
         return found
 
     def _inside(self, unit: FoldUnit) -> Iterator[tuple[Key, Iterable[Key]]]:
-        """Give each member of a unit with all that it stands for."""
+        """Yield each member of a unit with all nodes that it stands for."""
         following: list[Any] = [*unit.members[1:], None]
         if unit.levels:
             following[-1] = next(iter(self._after(unit.members[-1])), None)
         for member, next_one in zip(unit.members, following, strict=True):
             if unit.levels:
-                yield member, self.source.level(member, next_one)  # type: ignore[arg-type]
+                yield member, self.source.level(member, next_one)  # type: ignore[arg-type]  # spines have string keys
             else:
                 yield member, self.source.within(member)
 
-    def shown(self, graph: nx.DiGraph[Any]) -> Iterator[tuple[Key, dict[str, Any]]]:
-        """Give the nodes of the folded graph with their attributes."""
+    def nodes(self, graph: nx.DiGraph[Any]) -> Iterator[tuple[Key, dict[str, Any]]]:
+        """Yield the nodes of the folded graph with their attributes."""
         whole = {unit.key for unit in self.units if unit.group is None}
         for unit in self.units:
             if unit.group is None:
@@ -347,14 +349,14 @@ class FoldPlan:
                 yield key, dict(node)
 
     def _described(self, unit: FoldUnit) -> dict[str, Any]:
-        """Return what a group says of its members."""
+        """Return the attributes of a group."""
         nodes = [self.source.nodes[member] for member in unit.members]
         first = nodes[0]
         statuses = Counter(node["status"] for node in nodes)
-        said: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "kind": "group",
             "of": first["kind"],
-            "name": _named(nodes, unit.repeats),
+            "name": _group_name(nodes, unit.repeats),
             "group": unit.group,
             "members": tuple(unit.members),
             "count": unit.repeats or len(unit.members),
@@ -362,28 +364,28 @@ class FoldPlan:
             "status": min(statuses, key=severity_rank),
         }
         if unit.within is not None:
-            said["workflow_id"] = unit.within
+            attributes["workflow_id"] = unit.within
         for name in ("operation", "error_type"):
             values = {node.get(name) for node in nodes}
             if len(values) == 1 and None not in values:
-                said[name] = values.pop()
-        if said["of"] == "step":
-            said.setdefault("operation", "other")
+                attributes[name] = values.pop()
+        if attributes["of"] == "step":
+            attributes.setdefault("operation", "other")
         else:
-            said["failures_inside"] = sum(
+            attributes["failures_inside"] = sum(
                 self.source.nodes[key]["status"] in FAILED_STATUSES
                 for member, inside in self._inside(unit)
                 for key in inside
                 if key != member
             )
         if unit.levels:
-            said["levels"] = len(unit.members)
-            said["on_failing_path"] = any(node.get("on_failing_path") for node in nodes)
-        said.update(_times(nodes))
-        return said
+            attributes["levels"] = len(unit.members)
+            attributes["on_failing_path"] = any(node.get("on_failing_path") for node in nodes)
+        attributes.update(_times(nodes))
+        return attributes
 
 
-def _named(nodes: Sequence[Mapping[str, Any]], repeats: int | None) -> str:
+def _group_name(nodes: Sequence[Mapping[str, Any]], repeats: int | None) -> str:
     names = [str(node.get("name", "")) for node in nodes]
     if repeats:
         return " → ".join(names[: len(names) // repeats])
@@ -399,7 +401,7 @@ def _times(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found["duration_min"] = min(durations)
         found["duration_max"] = max(durations)
         found["duration_total"] = sum(durations, pd.Timedelta(0).as_unit("ms"))
-    # A step's start, a workflow's last leave of its queue, or its creation where it had none.
+    # A step's start, a workflow's last dequeuing, or its creation if it was not queued.
     names = ("started_at", "dequeued_at", "created_at")
     starts = [next((node[name] for name in names if name in node), None) for node in nodes]
     if known := [start for start in starts if start is not None]:
@@ -410,94 +412,96 @@ def _times(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-BOOKKEEPING = frozenset({"get_event", "get_result", "other", "set_event", "sleep", "stream"})
-"""The operations that ``hide={"bookkeeping"}`` stands for."""
-OPERATIONS = BOOKKEEPING | {"recv", "send", "start_child", "step"}
+SYSTEM_OPERATIONS = frozenset({"get_event", "get_result", "other", "set_event", "sleep", "stream"})
+"""The operations that ``hide="system"`` hides: DBOS's own steps."""
+OPERATIONS = SYSTEM_OPERATIONS | {"recv", "send", "start_child", "step"}
 
 
 def fold(
     graph: nx.DiGraph[Any],
     *,
     budget: int = 80,
-    open: Iterable[str] = (),  # noqa: A002 - the word for it
+    open: Iterable[str] = (),  # noqa: A002 - the clearest name
     hide: Iterable[str] = (),
 ) -> nx.DiGraph[Any]:
-    """Put alike parts of an execution graph together, as far as ``budget`` asks.
+    """Group similar nodes of an execution graph until at most ``budget`` nodes remain.
 
-    A graph within the budget stays as it is. Beyond it, child workflows of the same name and the
-    same shape become one counted node with all below them, and so do runs of like steps; further
-    on likeness is taken more loosely, and deep workflows are shown closed. Failures keep apart
-    from what succeeded: a few are shown one by one, and many of a kind make a group of their own.
-    The failing path is not put into a group. Only where it leads through more workflows than the
-    budget has room for, the levels in its middle become one group, and so do those above the
-    deepest workflow where workflows started each other very often.
+    A graph within the budget is returned unchanged. Otherwise child workflows with the same name
+    and the same steps become one counted node with all their descendants, and so do runs of similar
+    steps. If that is not enough, similarity is defined more loosely, and deep workflows are shown
+    without their contents. Failures are separate from successes: a few are shown individually, many
+    of a kind become a group. The failure path is never in a group, except that the middle levels of
+    a path through more workflows than the budget allows become one group, as do those above the
+    deepest workflow of a very deep tree.
 
     Parameters
     ----------
     graph
         An execution graph.
     budget
-        How many nodes the result should have at most. Where the failing path and what is opened
-        need more, it has more.
+        The maximum number of nodes, which is exceeded only for the failure path and opened groups.
     open
-        Groups to show the members of, by the ``group`` attribute of their nodes; one with more
-        members than the budget opens into parts of it, which can be opened in turn. The other
-        groups stay as they are. Names of groups that are not there change nothing, so that a
-        view may keep them while a run goes on.
+        Groups whose members are shown, by the ``group`` attribute of their nodes. A group with
+        more members than the budget opens into parts, which can be opened in turn. Other groups
+        do not change. Unknown names are ignored, so that a view can keep them while a run
+        continues.
     hide
-        Operations to leave out ("sleep", "set_event", …), or "bookkeeping" for all of
-        ``fold.BOOKKEEPING``. What failed is not hidden.
+        Operations to leave out, such as ``"sleep"``, or ``"system"`` for DBOS's own steps: events,
+        results, sleeps, streams and others. Failed steps are never hidden.
 
     Returns
     -------
     networkx.DiGraph
-        Acyclic. A group's key is ``("group", name)``; docs/graphs.md lists its attributes. An
-        edge's ``count`` says how many edges it stands for.
+        An acyclic graph. The key of a group is ``("group", name)``; docs/graphs.md lists its
+        attributes. The ``count`` of an edge is the number of edges that it stands for.
 
     Raises
     ------
     GraphError
-        ``budget`` is below 1, ``hide`` names no operation, or the graph is folded already.
+        ``budget`` is below 1, ``hide`` contains an unknown operation, or the graph is already
+        folded.
 
     Examples
     --------
     >>> graph = dbos_notebook.connect(example_database).graph("checkout-1")
     >>> len(graph), len(fold(graph)), len(fold(graph, budget=8))
     (14, 14, 6)
-    >>> [node["name"] for _, node in fold(graph, hide="bookkeeping").nodes.items()][:4]
+    >>> [node["name"] for _, node in fold(graph, hide="system").nodes.items()][:4]
     ['checkout', 'validate', 'charge', 'ship']
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
-        raise GraphError(f"budget takes a whole number above 0, not {budget!r}.")
+        raise GraphError(f"budget must be an integer above 0, not {budget!r}.")
     check_graph(graph)
-    opened = frozenset(texts(open, "open"))
-    graph = without(graph, _hidden(graph, texts(hide, "hide")))
+    opened = frozenset(string_list(open, "open"))
+    graph = remove_nodes(graph, _hidden(graph, string_list(hide, "hide")))
     if len(graph) <= budget:
         return graph.copy()
     if is_folded(graph):
-        raise GraphError("This graph is folded. Pass the one that db.graph(...) gave.")
-    with uncollected():
-        source = SimilaritySource.of(graph)
+        raise GraphError(
+            "This graph is already folded. Pass the graph that db.graph(...) returned."
+        )
+    with garbage_collection_paused():
+        source = WorkflowTree.of(graph)
         level = next(
             (each for each in LEVELS if not FoldPlan(source, each, budget).excessive), LEVELS[-1]
         )
         plan = FoldPlan(source, level, budget, opened)
-        folded = put_together(graph, plan.group_of(graph), plan.shown(graph))
-        without_joins(folded)
+        folded = contract(graph, plan.group_of(graph), plan.nodes(graph))
+        remove_joins(folded)
     return folded
 
 
 def _hidden(graph: nx.DiGraph[Any], hide: Iterable[str]) -> list[Key]:
     wanted = set(hide)
-    known = sorted(OPERATIONS | {"bookkeeping"})
+    known = sorted(OPERATIONS | {"system"})
     if unknown := wanted.difference(known):
         word = min(unknown, key=str)
         raise GraphError(
-            f"hide takes operations, and {word!r} is none.{nearest(word, known)} "
+            f"hide contains {word!r}, which is no operation.{nearest(word, known)} "
             f"Use some of: {', '.join(known)}."
         )
-    if "bookkeeping" in wanted:
-        wanted |= BOOKKEEPING
+    if "system" in wanted:
+        wanted |= SYSTEM_OPERATIONS
     return [
         key
         for key, node in graph.nodes.items()

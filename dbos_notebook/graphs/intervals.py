@@ -1,4 +1,4 @@
-"""When workflows and steps started and ended, and the intervals between."""
+"""The start and end times of workflows and steps, and of their latest runs."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 
 class Run(NamedTuple):
-    """The latest run of a workflow, in seconds since 1970; what is ``None`` is not known.
+    """The latest run of a workflow, in seconds since 1970; ``None`` where unknown.
 
     Attributes
     ----------
     created
-        When the workflow was created, which may have been for an earlier run.
+        When the workflow was created, possibly for an earlier run.
     enqueued
-        Since when it waited on a queue.
+        When it was enqueued.
     began
-        When it began; ``None`` too if it did not.
+        When it started; ``None`` also if it did not.
     ended
-        When it ended, or was read.
+        When it ended or, if it has not, was read.
     over
         Whether it has ended.
     lost
-        Whether the beginning was erased; ``began`` is that of its first recorded step then.
+        Whether its start was erased; ``began`` is then the start of its first recorded step.
     """
 
     created: float
@@ -51,9 +51,9 @@ class Run(NamedTuple):
 
 
 class Times:
-    """Times of a graph, in seconds since 1970.
+    """The times of a graph for drawing, in seconds since 1970 and as strings.
 
-    Those of workflows are those of their latest runs, as ``graphs.spans`` works them out.
+    Workflows have the times of their latest runs, as computed by ``Runs``.
     """
 
     def __init__(self, graph: nx.DiGraph[Any]) -> None:
@@ -68,7 +68,7 @@ class Times:
         self._spans: dict[Any, tuple[float, float] | None] = {}
 
     def workflow(self, key: Any) -> Run | None:
-        """Return when the latest run of a workflow was enqueued, began and ended."""
+        """Return the times of the latest run of a workflow."""
         span = self._runs.span(key)
         if span is None:
             return None
@@ -78,8 +78,8 @@ class Times:
         )
         return Run(span.created / 1000, enqueued, begun, span.ended / 1000, over, span.lost)
 
-    def took(self, key: Any) -> str:
-        """Say how long a workflow ran, or has run; ``""`` where it is not known."""
+    def duration(self, key: Any) -> str:
+        """Return how long a workflow ran or has been running; ``""`` if unknown."""
         duration = self._graph.nodes[key].get("duration")
         run = self.workflow(key)
         if text.is_missing(duration) or run is None or run.began is None:
@@ -87,10 +87,10 @@ class Times:
         if not self.coarse:
             return text.duration(duration)
         lasted = run.ended - run.began
-        return text.duration(lasted, approximate=self._runs.to_the_second(key))
+        return text.duration(lasted, approximate=self._runs.is_approximate(key))
 
-    def waited(self, key: Any) -> str:
-        """Say how long a workflow waited on a queue, or has waited; ``""``: not known, or not."""
+    def queue_wait(self, key: Any) -> str:
+        """Return how long a workflow waited or has been waiting on a queue; ``""`` if unknown."""
         run = self.workflow(key)
         if run is None or run.enqueued is None:
             return ""
@@ -99,34 +99,34 @@ class Times:
             return text.duration(wait, approximate=True)
         return text.duration((run.ended if run.began is None else run.began) - run.enqueued)
 
-    def again(self, key: Any) -> bool:
-        """Whether it is recorded that a workflow ran before its latest run."""
-        return self._runs.again(key)
+    def ran_before(self, key: Any) -> bool:
+        """Return whether an earlier run of a workflow is recorded."""
+        return self._runs.ran_before(key)
 
-    def said(self, key: Any) -> str:
-        """Say how long a workflow ran, or else how long it waited."""
+    def summary(self, key: Any) -> str:
+        """Return how long a workflow ran or, if it did not, how long it waited."""
         run = self.workflow(key)
         if run is None or run.began is not None or run.lost:
-            return self.took(key)
+            return self.duration(key)
         if run.over:
             return self.unstarted(key)
-        waited = self.waited(key)
+        waited = self.queue_wait(key)
         if not waited and self._graph.nodes[key].get("status") == "DELAYED":
             return self.delayed(key).removeprefix("delayed").strip()
         return f"has waited {waited}" if waited else ""
 
     def delayed(self, key: Any) -> str:
-        """Say until when a workflow is delayed."""
+        """Return until when a workflow is delayed."""
         until = text.timestamp(self._graph.nodes[key].get("delay_until"))
         return f"delayed until {until}" if until else "delayed"
 
     def unstarted(self, key: Any) -> str:
-        """Say how a workflow was cancelled before its latest run; ``""``: it was not."""
+        """Return how a workflow was cancelled before its latest run; ``""`` if it was not."""
         found = self._runs.unstarted(key)
-        return "" if found is None else describe_unstarted(found, self.waited(key))
+        return "" if found is None else describe_unstarted(found, self.queue_wait(key))
 
     def step(self, key: Any) -> tuple[float, float] | None:
-        """Return when a step began and ended; ``None``: not known."""
+        """Return when a step started and ended; ``None`` if unknown."""
         if key not in self._spans:
             self._spans[key] = self._step(key)
         return self._spans[key]
@@ -144,16 +144,16 @@ class Times:
             return None
         return start, max(start, end)
 
-    def older(self, key: Any) -> str:
-        """Say where a step is from that did not run in the latest run of its workflow."""
+    def origin(self, key: Any) -> str:
+        """Return the origin of a step that did not run in the latest run of its workflow."""
         return {
             "copied": "copied from the original",
             "earlier": "from an earlier run",
-        }.get(self._runs.older(key), "")
+        }.get(self._runs.origin(key), "")
 
 
 def seconds(time: Any) -> float | None:
-    """Return an instant in seconds since 1970; ``None``: absent."""
+    """Return a time in seconds since 1970; ``None`` if missing."""
     return None if text.is_missing(time) else float(time.timestamp())
 
 
@@ -161,11 +161,11 @@ Key = Hashable
 Node = Mapping[str, Any]
 _WHOLE = ("created_at", "dequeued_at", "ended_at")
 _ASKED = 100
-"""Workflows whose times are looked at to know whether all are in whole seconds."""
+"""The number of workflows that are inspected to detect times in whole seconds."""
 
 
 class Step(NamedTuple):
-    """A step with times, its own or those that stand in."""
+    """A step with its recorded or inferred times, in milliseconds since 1970."""
 
     key: Key
     function_id: int
@@ -179,15 +179,15 @@ class Span(NamedTuple):
     Attributes
     ----------
     created
-        When the workflow was created, which an earlier run may have been.
+        When the workflow was created, possibly for an earlier run.
     enqueued
-        Since when it waited on its queue. ``None``: it was not queued, or nothing holds it.
+        When it was enqueued; ``None`` if it was not or if that is not recorded.
     begun
-        When it began. ``None``: it waits, or never ran.
+        When it started; ``None`` if it is waiting or never ran.
     ended
-        When it ended; until when the graph was read, if it has not.
+        When it ended or, if it has not, when the graph was read.
     lost
-        Whether the beginning was erased; ``begun`` is that of its first recorded step then.
+        Whether its start was erased; ``begun`` is then the start of its first recorded step.
     """
 
     created: int
@@ -198,17 +198,17 @@ class Span(NamedTuple):
 
 
 class Unstarted(NamedTuple):
-    """What is known of a workflow that was cancelled before its latest run began.
+    """What is known about a workflow that was cancelled before its latest run started.
 
     Attributes
     ----------
     before
-        Whether it ran before. ``None``: nothing recorded holds that, as resuming starts the count
-        of its attempts again.
+        Whether it ran before; ``None`` if that is not recorded, because resuming resets the count
+        of attempts.
     delayed
         Whether its delay had not ended.
     most
-        How long it waited on a queue at most, in milliseconds.
+        The maximum time that it waited on a queue, in milliseconds.
     """
 
     before: bool | None
@@ -217,9 +217,9 @@ class Unstarted(NamedTuple):
 
 
 def describe_unstarted(found: Unstarted, waited: str = "") -> str:
-    """Say how a workflow was cancelled before its latest run, and no more than is recorded.
+    """Describe how a workflow was cancelled before its latest run, as far as recorded.
 
-    ``waited`` is how long it waited, where that is known.
+    ``waited`` is how long it waited, if known.
 
     Examples
     --------
@@ -241,17 +241,17 @@ def describe_unstarted(found: Unstarted, waited: str = "") -> str:
 
 
 class Runs:
-    """The latest run of each workflow of a graph: the one place where steps refine its times.
+    """The latest run of each workflow of a graph, with times refined by those of its steps.
 
-    Whole seconds are widened or narrowed to what the steps say, which have milliseconds; where
-    cancelling erased the beginning, the steps say how long it ran at least.
+    Times in whole seconds are adjusted to the steps' times, which have milliseconds. Where
+    cancelling erased the start, the steps give a lower bound of the duration.
 
     Attributes
     ----------
     coarse
-        Whether the times of workflows are whole seconds: on SQLite, if the application ran on
-        Python before 3.12. Where a newer Python opens a database that an older one made, only
-        the times of creation are; those stay as they are recorded.
+        Whether the times of workflows are in whole seconds: on SQLite, if the application ran on
+        Python before 3.12. If a newer Python opened a database that an older one created, only
+        creation times are; they are not adjusted.
     """
 
     def __init__(self, graph: nx.DiGraph[Any]) -> None:
@@ -271,7 +271,7 @@ class Runs:
                     self._started[child] = min(begun, self._started.get(child, begun))
             elif node.get("kind") == "workflow":
                 for name, found in instants.items():
-                    # The end of a cancelled one may be its deadline, which is exact.
+                    # The end of a cancelled workflow may be its deadline, which is exact.
                     exact = name == "ended_at" and node.get("status") == "CANCELLED"
                     if name in node and not exact and len(found) < _ASKED:
                         found.append(milliseconds(node[name]))
@@ -280,13 +280,13 @@ class Runs:
         self.coarse = sqlite and bool(instants["created_at"]) and whole
 
     def span(self, workflow_id: Key) -> Span | None:
-        """Return the times of a workflow; ``None``: not in the graph, or none are known."""
+        """Return the times of a workflow; ``None`` if it is not in the graph or has none."""
         if workflow_id not in self._spans:
             self._spans[workflow_id] = self._span(workflow_id)
         return self._spans[workflow_id]
 
     def recorded(self, workflow_id: Key) -> Span | None:
-        """Return the times as the database has them, not refined."""
+        """Return the recorded times, without refinement."""
         node = self._nodes.get(workflow_id, {})
         if "created_at" not in node:
             return None
@@ -303,11 +303,11 @@ class Runs:
             return None
         return Span(created, enqueued, begun, ended if begun is None else max(begun, ended))
 
-    def older(self, key: Key) -> str:
-        """Say where a step is from that did not run in its workflow's latest run.
+    def origin(self, key: Key) -> str:
+        """Return where a step comes from if it did not run in its workflow's latest run.
 
-        ``"copied"``: from the workflow that this one was forked from. ``"earlier"``: from an
-        earlier run, before this one was resumed or recovered. ``""``: it did run in it.
+        ``"copied"`` from the original of the fork, ``"earlier"`` from a run before the workflow was
+        resumed or recovered, or ``""`` if it ran in the latest run.
         """
         node = self._nodes[key]
         if node.get("copied"):
@@ -319,27 +319,27 @@ class Runs:
         if "forked_from" in owner and end <= milliseconds(owner["created_at"]):
             return "copied"
         if "started_at" not in owner:
-            # Cancelling may have erased when it began; whatever waits has not.
+            # It has not started, or cancelling erased its start.
             never = owner.get("status") in WAITING_STATUSES or owner.get("recovery_attempts") == 0
             return "earlier" if never else ""
         if "dequeued_at" in owner and "enqueued_at" not in owner:
             return "earlier" if end < milliseconds(owner["started_at"]) else ""
         return ""
 
-    def again(self, workflow_id: Key) -> bool:
-        """Whether it is recorded that a workflow ran before its latest run."""
+    def ran_before(self, workflow_id: Key) -> bool:
+        """Return whether an earlier run of a workflow is recorded."""
         node = self._nodes.get(workflow_id, {})
         if "dequeued_at" not in node or "enqueued_at" in node:
             return False
         steps = self._steps.get(workflow_id, ())
         return node.get("recovery_attempts", 0) > 1 or any(
-            self.older(key) == "earlier" for key in steps
+            self.origin(key) == "earlier" for key in steps
         )
 
     def unstarted(self, workflow_id: Key) -> Unstarted | None:
-        """Return what is known of a workflow cancelled before its latest run; ``None``: it was not.
+        """Return what is known about a workflow cancelled before its latest run, or ``None``.
 
-        That it never ran is known only where its wait is: there it was never resumed.
+        That it never ran is known only if its wait is, because then it was never resumed.
         """
         node, span = self._nodes.get(workflow_id, {}), self.span(workflow_id)
         if node.get("status") != "CANCELLED" or node.get("recovery_attempts") != 0 or span is None:
@@ -348,7 +348,7 @@ class Runs:
         before: bool | None = None
         if "enqueued_at" in node:
             before = False
-        elif any(self.older(key) == "earlier" for key in keys):
+        elif any(self.origin(key) == "earlier" for key in keys):
             before = True
         since = span.created
         if "delay_until" in node:
@@ -356,8 +356,8 @@ class Runs:
         rounding = SECOND_MS if self.coarse else 0
         return Unstarted(before, since > span.ended, max(0, span.ended - since + rounding))
 
-    def to_the_second(self, workflow_id: Key) -> bool:
-        """Whether how long a workflow ran is known to the second only, as no steps say more."""
+    def is_approximate(self, workflow_id: Key) -> bool:
+        """Return whether a workflow's duration is known to the second only."""
         span = self.span(workflow_id) if self.coarse else None
         if span is None or span.begun is None:
             return False
@@ -377,7 +377,7 @@ class Runs:
         steps = [
             step
             for key in self._steps.get(workflow_id, ())
-            if (step := _timed(key, self._nodes[key])) is not None and not self.older(key)
+            if (step := _timed(key, self._nodes[key])) is not None and not self.origin(key)
         ]
         first = min((step.start for step in steps), default=None)
         last = max((step.end for step in steps), default=None)
@@ -395,7 +395,7 @@ class Runs:
         return Span(created, enqueued, begun, ended, lost)
 
     def _implied(self, workflow_id: Key) -> bool:
-        """Whether the beginning is exact: cancelling erased it, a deadline and timeout imply it."""
+        """Return whether the start was erased, but follows from the deadline and the timeout."""
         node = self._nodes[workflow_id]
         erased = node.get("status") in INTERRUPTED_STATUSES and "dequeued_at" not in node
         return erased and "started_at" in node
@@ -403,7 +403,7 @@ class Runs:
     def _after_starter(
         self, workflow_id: Key, created: int, enqueued: int | None, begun: int | None
     ) -> tuple[int, int | None, int | None]:
-        """Narrow whole seconds: no child is older than the step that started it."""
+        """Adjust whole seconds: no child is older than the step that started it."""
         since = self._started.get(workflow_id)
         if since is not None and since - created < SECOND_MS:
             created = max(created, since)
@@ -413,14 +413,14 @@ class Runs:
             if enqueued is not None:
                 enqueued = max(enqueued, created)
         elif begun is not None and enqueued is not None and begun - enqueued < SECOND_MS:
-            enqueued = begun  # whether it waited cannot be told
+            enqueued = begun  # whether it waited is unknown
         if begun is not None and enqueued is not None:
             enqueued = min(enqueued, begun)
         return created, enqueued, begun
 
 
 class Spans:
-    """The times of the workflows and steps of an execution graph, worked out when asked for.
+    """The times of the workflows and steps of an execution graph, computed on demand.
 
     Attributes
     ----------
@@ -442,20 +442,22 @@ class Spans:
         self._starters: dict[str, dict[str, Step]] = {}
         for key, node in self.nodes.items():
             if node["kind"] == "group":
-                raise GraphError("This graph is folded. Pass the one that db.graph(...) gave.")
+                raise GraphError(
+                    "This graph is folded. Pass the graph that db.graph(...) returned."
+                )
             if "function_id" in node and "timeout_of" not in node:
                 self._keys.setdefault(node["workflow_id"], []).append(key)
 
     def steps(self, workflow_id: str) -> list[Step]:
-        """Return the steps of a workflow that have times, by function_id."""
+        """Return the steps of a workflow with times, by function_id."""
         if workflow_id not in self._steps:
             keys = self._keys.get(workflow_id, ())
             self._steps[workflow_id] = self._with_times(keys, self._runs.recorded(workflow_id))
         return self._steps[workflow_id]
 
     def own_steps(self, workflow_id: str) -> list[Step]:
-        """Return those that ran in its latest run."""
-        return [step for step in self.steps(workflow_id) if not self._runs.older(step.key)]
+        """Return the steps that ran in the latest run."""
+        return [step for step in self.steps(workflow_id) if not self._runs.origin(step.key)]
 
     def starter(self, workflow_id: str, child: str) -> Step | None:
         """Return the first step of a workflow that started a child."""
@@ -468,12 +470,12 @@ class Spans:
         return self._starters[workflow_id].get(child)
 
     def workflow(self, workflow_id: str | None) -> Span | None:
-        """Return the times of a workflow; ``None`` where it is not in the graph or has none."""
+        """Return the times of a workflow; ``None`` if it is not in the graph or has none."""
         return self._runs.span(workflow_id)
 
     def _with_times(self, keys: Sequence[Key], own: Span | None) -> list[Step]:
         timed = [_timed(key, self.nodes[key]) for key in keys]
-        # What follows each step at the earliest.
+        # The earliest start of any later step.
         bounds: list[int | None] = []
         later = None if own is None else own.ended
         for step in reversed(timed):
@@ -487,13 +489,13 @@ class Spans:
         found: list[Step] = []
         for key, step, bound in zip(keys, timed, bounds, strict=True):
             if step is None:
-                step = self._stand_in(key, earlier, bound)
+                step = self._inferred_times(key, earlier, bound)
             if step is not None:
                 found.append(step)
                 earlier = step.end if earlier is None else max(step.end, earlier)
         return found
 
-    def _stand_in(self, key: Key, earlier: int | None, later: int | None) -> Step | None:
+    def _inferred_times(self, key: Key, earlier: int | None, later: int | None) -> Step | None:
         node = self.nodes[key]
         child = self._runs.recorded(node.get("child_workflow_id"))
         if child is None or earlier is None or later is None or later < earlier:
@@ -503,7 +505,7 @@ class Spans:
 
 
 def milliseconds(instant: pd.Timestamp) -> int:
-    """Return the milliseconds since 1970."""
+    """Return a time in milliseconds since 1970."""
     return round(instant.timestamp() * 1000)
 
 

@@ -1,8 +1,8 @@
-"""What came before what among the steps of one workflow, as few edges as tell it.
+"""The order of the steps of one workflow, with as few edges as possible.
 
-A step precedes another when it was completed before the other started: an *interval order*. Steps
-that overlap in time are concurrent. Nothing here knows of graphs or tables: steps are places in a
-list, in the order of their function_ids.
+A step precedes another if it completed before the other started: an *interval order*. Steps that
+overlap in time are concurrent. Steps are indexes into a list ordered by function_id; this module
+does not depend on graphs or tables.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-FEW_EDGES, EDGES_EACH = 64, 4
-"""A workflow may have so many edges, or so many for each step; beyond, joins stand in."""
+MAX_EDGES, MAX_EDGES_PER_STEP = 64, 4
+"""A workflow with more edges than both limits gets joins instead."""
 
 
 @dataclass
 class Order:
-    """Edges between steps, given by their places.
+    """Edges between steps, given by their indexes.
 
     Attributes
     ----------
     edges
         Pairs (earlier, later).
     joins
-        How many joins there are. A join is a place at or above the number of steps; everything
-        with an edge to it precedes everything with an edge from it.
+        The number of joins. A join is an index at or above the number of steps; everything with an
+        edge to it precedes everything with an edge from it.
     first
-        The steps that nothing precedes.
+        The steps without a predecessor.
     last
-        The steps that precede nothing.
+        The steps without a successor.
     """
 
     edges: list[tuple[int, int]] = field(default_factory=list)
@@ -37,12 +37,12 @@ class Order:
     last: Sequence[int] = ()
 
 
-def in_sequence(count: int) -> Order:
-    """Order steps one after another, as their function_ids have it.
+def sequential_order(count: int) -> Order:
+    """Order steps one after another, by function_id.
 
     Examples
     --------
-    >>> in_sequence(3).edges
+    >>> sequential_order(3).edges
     [(0, 1), (1, 2)]
     """
     if not count:
@@ -50,8 +50,8 @@ def in_sequence(count: int) -> Order:
     return Order([(one, one + 1) for one in range(count - 1)], 0, (0,), (count - 1,))
 
 
-def is_sequence(starts: Sequence[int | None], ends: Sequence[int | None]) -> bool:
-    """Whether each step has times and ended before the next one started."""
+def is_sequential(starts: Sequence[int | None], ends: Sequence[int | None]) -> bool:
+    """Return whether each step has times and ended before the next one started."""
     reached = None
     for start, end in zip(starts, ends, strict=True):
         if start is None or end is None or end < start:
@@ -62,46 +62,45 @@ def is_sequence(starts: Sequence[int | None], ends: Sequence[int | None]) -> boo
     return True
 
 
-def in_time(starts: Sequence[int | None], ends: Sequence[int | None]) -> Order:
-    """Order steps by when they started and were completed.
+def order_by_time(starts: Sequence[int | None], ends: Sequence[int | None]) -> Order:
+    """Order steps by their start and completion times.
 
     Parameters
     ----------
     starts, ends
-        Times of each step, ``None`` where none was recorded.
+        The times of each step, ``None`` where not recorded.
 
     Returns
     -------
     Order
-        Between steps that have times, the transitive reduction of "completed before the other
-        started". Where that would take too many edges (two wide blocks of concurrent steps, one
-        after the other), joins stand between; which step precedes which is the same. A step
-        without times, or that ends before it starts, comes after all of smaller and before all of
-        larger function_id.
+        For steps with times, the transitive reduction of "completed before the other started".
+        Where that needs too many edges, as between two large blocks of concurrent steps, joins
+        replace them without changing the order. A step without times, or one that ends before it
+        starts, comes after all steps with smaller and before all with larger function_ids.
 
     Notes
     -----
-    DBOS's times are whole milliseconds. Where one step ends in the millisecond in which another
+    DBOS records whole milliseconds. Where one step ends in the millisecond in which another
     starts, the smaller function_id comes first.
 
     Examples
     --------
-    Two steps at once, and one after both:
+    Two concurrent steps, and one after both:
 
-    >>> order = in_time([0, 1, 6], [5, 6, 9])
+    >>> order = order_by_time([0, 1, 6], [5, 6, 9])
     >>> order.edges, order.first, order.last
     ([(0, 2), (1, 2)], (0, 1), (2,))
     """
-    if is_sequence(starts, ends):
-        return in_sequence(len(starts))
+    if is_sequential(starts, ends):
+        return sequential_order(len(starts))
     count = len(starts)
     whole = Order()
-    begun = 0  # where the run of steps with times began
+    begun = 0  # the start of the current run of steps with times
     for place in range(count + 1):
         if place < count and _sane(starts[place], ends[place]):
             continue
         if begun < place:
-            part = _interval_order(starts[begun:place], ends[begun:place])  # type: ignore[arg-type]
+            part = _interval_order(starts[begun:place], ends[begun:place])  # type: ignore[arg-type]  # checked by _sane
             _append(whole, part, begun, place - begun, count)
         if place < count:
             _append(whole, Order([], 0, (0,), (0,)), place, 1, count)
@@ -114,7 +113,7 @@ def _sane(start: int | None, end: int | None) -> bool:
 
 
 def _append(whole: Order, part: Order, offset: int, count: int, total: int) -> None:
-    """Put one part behind the others: all of them precede all of it."""
+    """Append a part: everything before precedes all of it."""
 
     def moved(place: int) -> int:
         return place + offset if place < count else total + whole.joins + place - count
@@ -122,7 +121,7 @@ def _append(whole: Order, part: Order, offset: int, count: int, total: int) -> N
     whole.edges.extend((moved(one), moved(other)) for one, other in part.edges)
     first = tuple(moved(place) for place in part.first)
     if whole.last:
-        # One side is a single step: parts with times are kept apart by steps without.
+        # One side is a single step, since steps without times separate the parts with times.
         whole.edges.extend((one, other) for one in whole.last for other in first)
     else:
         whole.first = first
@@ -131,10 +130,10 @@ def _append(whole: Order, part: Order, offset: int, count: int, total: int) -> N
 
 
 def _interval_order(starts: Sequence[int], ends: Sequence[int]) -> Order:
-    if is_sequence(starts, ends):
-        return in_sequence(len(starts))
+    if is_sequential(starts, ends):
+        return sequential_order(len(starts))
     count = len(starts)
-    # The function_id breaks ties, so no two steps precede each other.
+    # The index breaks ties, so that no two steps precede each other.
     by_end = sorted((end, place) for place, end in enumerate(ends))
     by_start = sorted((start, place) for place, start in enumerate(starts))
     blocks = list(_blocks(by_end, by_start, starts))
@@ -144,7 +143,7 @@ def _interval_order(starts: Sequence[int], ends: Sequence[int]) -> Order:
     )
     blocks = blocks[1:]
     direct = sum((high - low) * len(later) for low, high, later in blocks)
-    if direct <= max(FEW_EDGES, EDGES_EACH * count):
+    if direct <= max(MAX_EDGES, MAX_EDGES_PER_STEP * count):
         order.edges = [
             (by_end[earlier][1], place)
             for low, high, later in blocks
@@ -161,11 +160,11 @@ def _blocks(
     by_start: Sequence[tuple[int, int]],
     starts: Sequence[int],
 ) -> Iterator[tuple[int, int, list[int]]]:
-    """Group steps that have the same immediate predecessors: (low, high, steps).
+    """Group steps with the same immediate predecessors, as (low, high, steps).
 
-    The predecessors are ``by_end[low:high]``: all that ended before the step started, but those
-    that also ended before the latest start among them, for that one stands between. So they depend
-    on ``high`` alone. The first group has none.
+    The predecessors are ``by_end[low:high]``: all steps that ended before the step started, except
+    those that also ended before the latest start among them, which lies in between. So they depend
+    on ``high`` alone. The first group has no predecessors.
     """
     high = low = 0
     latest = (starts[by_end[0][1]], -1)
@@ -188,7 +187,7 @@ def _blocks(
 def _through_joins(
     order: Order, blocks: Sequence[tuple[int, int, list[int]]], ended: Sequence[int]
 ) -> None:
-    """Write edges through joins, each of which follows the one before: at most three a step."""
+    """Add edges through a chain of joins, at most three edges per step."""
     count = len(ended)
     previous, covered = None, 0
     for low, high, later in blocks:
@@ -199,7 +198,7 @@ def _through_joins(
         join = count + order.joins
         order.joins += 1
         if previous is not None and covered > low:
-            # What ended before the previous join has ended before this one.
+            # What precedes the previous join also precedes this one.
             order.edges.append((previous, join))
             low = covered
         order.edges.extend((ended[place], join) for place in range(low, high))

@@ -1,4 +1,4 @@
-"""What is alike in an execution graph: runs of like steps, and workflows of the same shape."""
+"""Find similar parts of an execution graph: runs of similar steps, and similar workflows."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import networkx as nx
 from dbos_notebook.status import FAILED_STATUSES
 
 Key = Hashable
-LONGEST_PATTERN = 12
-"""So many steps may make the body of a loop that is recognised."""
-DEEP = 24
-"""From so many workflows one below the other on, a tree is followed down its deepest path."""
-Alike = Literal["exactly", "loosely", "by name", "anyhow"]
+MAX_PATTERN = 12
+"""The maximum number of steps in the body of a loop that is recognized."""
+MIN_SPINE_DEPTH = 24
+"""From this depth on, a tree has a spine: the path to its deepest workflow."""
+Similarity = Literal["exactly", "loosely", "by name", "anyhow"]
 
 
 class RepeatedRun(NamedTuple):
-    """Consecutive steps that repeat: the same step, or a pattern of a few."""
+    """Consecutive repeated steps; ``period`` is the length of the repeated pattern."""
 
     steps: Sequence[Key]
     period: int
 
 
 @dataclass
-class SimilaritySource:
+class WorkflowTree:
     """An execution graph as a tree: workflows, their steps in order, and their children.
 
     Attributes
@@ -36,15 +36,15 @@ class SimilaritySource:
     nodes
         The attributes of all nodes.
     steps_of
-        The shown steps of each workflow.
+        The steps of each workflow, in order.
     children_of
-        The workflows that each workflow started; under ``None`` those that none of these started.
+        The children of each workflow; under ``None``, the workflows without a parent in the graph.
     starter
         The step that started a workflow.
     root
-        The workflow that the graph is of.
+        The root workflow of the graph.
     stretches
-        What levels of folding have in common, kept from one to the next.
+        A cache that the levels of folding share.
     """
 
     nodes: Mapping[Key, Mapping[str, Any]]
@@ -55,8 +55,8 @@ class SimilaritySource:
     stretches: dict[Hashable, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: nx.DiGraph[Any]) -> SimilaritySource:
-        """Read the tree off a graph."""
+    def of(cls, graph: nx.DiGraph[Any]) -> WorkflowTree:
+        """Make the tree of a graph."""
         nodes: dict[Key, Mapping[str, Any]] = dict(graph.nodes.items())
         source = cls(nodes, root=graph.graph.get("root"))
         for key, node in nodes.items():
@@ -74,30 +74,30 @@ class SimilaritySource:
         return source
 
     def failure(self, key: Key) -> str | None:
-        """Return what tells a failed node from other failed ones; ``None`` if it has not failed."""
+        """Return the kind of a node's failure; ``None`` if it has not failed."""
         node = self.nodes[key]
         if node["status"] not in FAILED_STATUSES:
             return None
         return f"{node['status']} {node.get('error_type', '')}"
 
     def on_path(self, key: Key) -> bool:
-        """Whether it led to the root's failure, and so must be seen."""
+        """Return whether a node is on the failure path, and so has to be shown."""
         return bool(self.nodes[key].get("on_failing_path"))
 
-    def like(self, key: Key) -> Hashable:
-        """Return what like steps have in common."""
+    def step_kind(self, key: Key) -> Hashable:
+        """Return a value that is equal for similar steps."""
         node = self.nodes[key]
         if "function_id" not in node:
             return ("running",)
         return node.get("name"), node["operation"]
 
     def runs(self, workflow_id: str, *, shortest: int, patterns: bool) -> Iterator[RepeatedRun]:
-        """Split a workflow's steps into runs; a step that nothing repeats is a run of one."""
+        """Split a workflow's steps into runs; a step that is not repeated is a run of one."""
         steps = self.steps_of.get(workflow_id, [])
-        # As numbers, which are compared faster than names.
+        # Numbers are compared faster than names.
         numbers: dict[Hashable, int] = {}
-        likes = [numbers.setdefault(self.like(step), len(numbers)) for step in steps]
-        longest = LONGEST_PATTERN if patterns else 1
+        likes = [numbers.setdefault(self.step_kind(step), len(numbers)) for step in steps]
+        longest = MAX_PATTERN if patterns else 1
         place = 0
         while place < len(steps):
             period, covered = 1, 1
@@ -112,7 +112,7 @@ class SimilaritySource:
 
     @cached_property
     def depth(self) -> dict[str, int]:
-        """How many workflows lie above each."""
+        """The number of ancestors of each workflow."""
         found: dict[str, int] = {}
         level, reached = self.children_of.get(None, []), 0
         while level:
@@ -123,14 +123,14 @@ class SimilaritySource:
 
     @cached_property
     def spine(self) -> list[str]:
-        """The path down a deep tree that is followed: to the failure, or to the deepest workflow.
+        """The path from the root to the failure, or to the deepest workflow of a deep tree.
 
-        Empty where neither is long: a tree that is not deep needs none.
+        Empty if there is no failure and the tree is not deep.
         """
         path = [one for one in self.depth if self.on_path(one)]
         if not path and self.depth:
             deepest = max(self.depth, key=self.depth.__getitem__)
-            if self.depth[deepest] >= DEEP:
+            if self.depth[deepest] >= MIN_SPINE_DEPTH:
                 parents = {
                     child: parent
                     for parent, children in self.children_of.items()
@@ -144,17 +144,17 @@ class SimilaritySource:
         follows = (
             below in self.children_of.get(above, ()) for above, below in itertools.pairwise(path)
         )
-        # In a comparison two runs may have failed, each on a path of its own.
+        # In a comparison, two runs may have failed on different paths.
         return path if all(follows) else []
 
     def spine_size(self) -> int:
-        """Count the nodes that are shown where the whole spine is."""
+        """Count the nodes that are drawn for the whole spine."""
         failing = any(map(self.on_path, self.spine))
         steps = (step for one in self.spine for step in self.steps_of.get(one, ()))
         return len(self.spine) + sum(self.on_path(step) or not failing for step in steps)
 
     def level(self, workflow_id: str, following: str | None) -> Iterator[Key]:
-        """Give a workflow and all below it but the next of the spine with what is below that."""
+        """Yield a workflow and its descendants, without the next workflow of the spine."""
         yield workflow_id
         yield from self.steps_of.get(workflow_id, ())
         for child in self.children_of.get(workflow_id, ()):
@@ -163,7 +163,7 @@ class SimilaritySource:
 
     @cached_property
     def _shapes(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return numbers that are equal for workflows of the same shape: exactly, and loosely."""
+        """Return numbers that are equal for similar workflows: exactly, and loosely."""
         numbers: dict[Hashable, int] = {}
         exact: dict[str, int] = {}
         loose: dict[str, int] = {}
@@ -171,7 +171,7 @@ class SimilaritySource:
             node = self.nodes[workflow_id]
             head = node.get("name"), self.failure(workflow_id)
             steps = [
-                (*self.like(step), self.failure(step))  # type: ignore[misc]
+                (*self.step_kind(step), self.failure(step))  # type: ignore[misc]  # mypy does not know the length
                 for step in self.steps_of.get(workflow_id, ())
             ]
             children = self.children_of.get(workflow_id, ())
@@ -181,8 +181,8 @@ class SimilaritySource:
             loose[workflow_id] = numbers.setdefault(kinds, len(numbers))
         return exact, loose
 
-    def shape(self, workflow_id: str, alike: Alike) -> Hashable:
-        """Return what alike workflows have in common."""
+    def shape(self, workflow_id: str, alike: Similarity) -> Hashable:
+        """Return a value that is equal for similar workflows."""
         if alike == "anyhow":
             return None
         if alike == "by name":
@@ -191,12 +191,12 @@ class SimilaritySource:
         return (exact if alike == "exactly" else loose)[workflow_id]
 
     def inside(self, workflow_id: str) -> bool:
-        """Whether a workflow has steps or children to show."""
+        """Return whether a workflow has steps or children."""
         return bool(self.steps_of.get(workflow_id) or self.children_of.get(workflow_id))
 
     def within(self, workflow_id: Key) -> Iterator[Key]:
-        """Give a workflow, its shown steps, and all below it."""
-        # In a comparison not every workflow's key is a text.
+        """Yield a workflow, its steps, and all its descendants."""
+        # In a comparison, not every workflow's key is a string.
         waiting: list[Any] = [workflow_id]
         while waiting:
             one = waiting.pop()
@@ -206,7 +206,7 @@ class SimilaritySource:
 
 
 def _repeats(likes: Sequence[Hashable], place: int, length: int) -> int:
-    """Return how many items from ``place`` on repeat the first ``length``, in whole repeats."""
+    """Return how many items from ``place`` on are whole repeats of the first ``length``."""
     end = place + length
     while end < len(likes) and likes[end] == likes[end - length]:
         end += 1

@@ -1,7 +1,4 @@
-"""What functions over graphs were given: whether they can work with it, and if not, what to pass.
-
-Checks of arguments, and their errors. What the rows of a database say of each other is not here.
-"""
+"""Validate the arguments of graph functions."""
 
 from __future__ import annotations
 
@@ -18,25 +15,25 @@ from dbos_notebook.text import sanitize
 
 
 def check_graph(graph: object) -> None:
-    """Refuse what is no execution graph: an ID, a table, a graph that has no directions."""
+    """Raise GraphError unless the argument is a directed execution graph with its times."""
     if not isinstance(graph, nx.DiGraph) or graph.is_multigraph():
-        shown = sanitize(repr(graph)) if isinstance(graph, str | None) else type(graph).__name__
-        asked = shown if isinstance(graph, str) else "workflow_id"
-        raise GraphError(f"Not a graph of a run, but {shown}. Pass db.graph({asked}).")
+        given = sanitize(repr(graph)) if isinstance(graph, str | None) else type(graph).__name__
+        argument = given if isinstance(graph, str) else "workflow_id"
+        raise GraphError(f"Expected an execution graph, not {given}. Pass db.graph({argument}).")
     if isinstance(graph.graph.get("read_at"), str):
         raise GraphError(
-            "This is a plain copy of a graph, with texts instead of times. "
-            "Pass the graph that it was made of."
+            "This is a serializable copy of a graph, with strings instead of times. "
+            "Pass the original graph."
         )
 
 
 def is_folded(graph: nx.DiGraph[Any]) -> bool:
-    """Whether some of its nodes stand for several."""
+    """Return whether a graph contains groups."""
     return any(node.get("kind") == "group" for node in graph.nodes.values())
 
 
-def texts(value: Iterable[str], name: str) -> list[str]:
-    """Return one text or several as a list."""
+def string_list(value: Iterable[str], name: str) -> list[str]:
+    """Return a string or an iterable of strings as a list."""
     if isinstance(value, str):
         return [value]
     try:
@@ -44,36 +41,36 @@ def texts(value: Iterable[str], name: str) -> list[str]:
         hash(tuple(found))
     except TypeError:
         raise GraphError(
-            f"{name} takes a text or a list of texts, not {sanitize(repr(value))}. "
-            "Leave it out for none."
+            f"{name} must be a string or a list of strings, not {sanitize(repr(value))}. "
+            "Omit it for none."
         ) from None
     return found
 
 
-def share(value: float, name: str) -> float:
-    """Return a number from 0 on."""
+def check_fraction(value: float, name: str) -> float:
+    """Return a finite number that is not negative, or raise GraphError."""
     known = isinstance(value, int | float) and not isinstance(value, bool)
     if not known or not 0 <= value < math.inf:
-        raise GraphError(f"{name} takes a number from 0 on, not {sanitize(repr(value))}.")
+        raise GraphError(
+            f"{name} must be a number that is not negative, not {sanitize(repr(value))}."
+        )
     return value
 
 
-def span(value: str | pd.Timedelta, name: str) -> pd.Timedelta:
-    """Return a span of time, which is not negative."""
+def check_duration(value: str | pd.Timedelta, name: str) -> pd.Timedelta:
+    """Return a duration that is not negative, or raise GraphError."""
     found = None
-    # A number has no unit: pandas would take it for nanoseconds.
+    # A number has no unit; pandas would interpret it as nanoseconds.
     if not isinstance(value, int | float):
         with suppress(ValueError, TypeError):
             found = pd.Timedelta(value)
     if found is None or not found >= pd.Timedelta(0):
-        raise GraphError(
-            f"{name} takes a span of time such as '10ms', not {sanitize(repr(value))}."
-        )
+        raise GraphError(f"{name} must be a duration such as '10ms', not {sanitize(repr(value))}.")
     return found
 
 
 def check_rows(workflows: pd.DataFrame, steps: pd.DataFrame, root: str | None) -> None:
-    """Refuse rows of which no graph can be made, and a root that is none of them."""
+    """Raise GraphError for duplicate rows, and for a root without a row."""
     for rows, name, keys in (
         (workflows, "workflows", ["workflow_id"]),
         (steps, "steps", ["workflow_id", "function_id"]),
@@ -82,8 +79,8 @@ def check_rows(workflows: pd.DataFrame, steps: pd.DataFrame, root: str | None) -
         twice = known.loc[known.duplicated()].astype("str")
         if len(twice):
             shown = sanitize(", ".join(twice.iloc[0].tolist()))
-            raise GraphError(f"{name} has more than one row of {shown}. Pass each row once.")
+            raise GraphError(f"{name} has more than one row for {shown}. Pass each row once.")
     if root is not None and not workflows["workflow_id"].eq(root).any():
         raise GraphError(
-            f"root={sanitize(root)!r} is none of the workflows. Pass the ID of one of the rows."
+            f"root={sanitize(root)!r} is not in workflows. Pass the ID of one of the rows."
         )

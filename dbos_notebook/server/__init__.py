@@ -1,1 +1,1 @@
-"""Programs around the library: the command line and what it starts."""
+"""Programs built on the library: the command line and the servers that it starts."""

@@ -5,110 +5,109 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from dbos_notebook import __version__
 from dbos_notebook.errors import NotebookError
 
 DATABASE_HELP = (
-    "URL or SQLite file; else $DBOS_SYSTEM_DATABASE_URL, else dbos-config.yaml. "
+    "URL or SQLite file (default: $DBOS_SYSTEM_DATABASE_URL, then dbos-config.yaml). "
     "A password is safer in the variable or in ~/.pgpass than here"
 )
+SCHEMA_HELP = "the schema of DBOS's tables (default: %(default)s)"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand; return the exit status.
+
+    Parameters
+    ----------
+    arguments
+        The arguments after the program's name; ``None`` takes those of the process.
+
+    Returns
+    -------
+    int
+        0 on success, 1 after an error, 130 after Ctrl-C, otherwise that of the started program.
 
     Examples
     --------
     >>> main(["demo", "--database", "mysql://x"])
     1
     """
-    parser = _parser()
-    chosen = parser.parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = chosen.run
+    options = vars(_parser().parse_args(arguments))
+    command = options.pop("command")
+
+    from dbos_notebook.server import commands
+
+    programs: dict[str, Callable[..., int | Path]] = {
+        "demo": commands.demo,
+        "lab": commands.lab,
+        "dashboard": commands.dashboard,
+        "report": commands.report,
+    }
     try:
-        return run(chosen)
+        result = programs[command](**options)
     except NotebookError as error:
-        print(f"dbos-notebook {chosen.command}: {error}", file=sys.stderr)
+        print(f"dbos-notebook {command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    if isinstance(result, int):
+        return result
+    print(result)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Return the parser; the names of options are those of the functions in ``commands``."""
     parser = argparse.ArgumentParser(
-        prog="dbos-notebook", description="See and steer DBOS workflows from a notebook."
+        prog="dbos-notebook",
+        description="List, inspect, control and analyze DBOS workflows from a notebook.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    demo = commands.add_parser("demo", help="run a lifelike DBOS application, to have data")
+    demo = commands.add_parser("demo", help="run a sample DBOS application that creates data")
     demo.add_argument(
-        "--database", default="sqlite:///dbos_demo.sqlite", help="URL or file (%(default)s)"
+        "--database",
+        default="sqlite:///dbos_demo.sqlite",
+        help="URL or SQLite file (default: %(default)s)",
     )
-    demo.add_argument("--workflows", type=int, default=200, help="how many (%(default)s)")
-    demo.add_argument("--seed", type=int, default=0, help="what chooses (%(default)s)")
-    demo.add_argument("--force", action="store_true", help="write beside another application")
-    demo.set_defaults(run=_demo)
+    demo.add_argument(
+        "--workflows", type=int, default=200, help="number of workflows (default: %(default)s)"
+    )
+    demo.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    demo.add_argument(
+        "--force", action="store_true", help="use a database that holds another application's data"
+    )
 
     lab = commands.add_parser("lab", help="open JupyterLab with the database connected")
     lab.add_argument("--database", help=DATABASE_HELP)
-    lab.add_argument("--no-browser", action="store_true", help="only print the address")
-    lab.add_argument("--directory", default=".", help="where notebooks are kept (%(default)s)")
-    lab.set_defaults(run=_lab)
+    lab.add_argument(
+        "--directory", default=".", help="where the notebooks are copied to (default: %(default)s)"
+    )
+    _add_browser(lab)
 
-    dashboard = commands.add_parser("dashboard", help="serve the widgets as a web application")
+    dashboard = commands.add_parser("dashboard", help="serve the views as a web application")
     dashboard.add_argument("--database", help=DATABASE_HELP)
-    dashboard.add_argument("--schema", default="dbos", help="of DBOS's tables (%(default)s)")
-    dashboard.add_argument("--read-only", action="store_true", help="hide cancel, resume, fork")
-    dashboard.add_argument("--port", type=int, default=8866, help="%(default)s; 0: a free one")
-    dashboard.add_argument("--no-browser", action="store_true", help="only print the address")
-    dashboard.set_defaults(run=_dashboard)
+    dashboard.add_argument("--schema", default="dbos", help=SCHEMA_HELP)
+    dashboard.add_argument("--read-only", action="store_true", help="hide cancel, resume and fork")
+    dashboard.add_argument(
+        "--port", type=int, default=8866, help="port, 0 for any free one (default: %(default)s)"
+    )
+    _add_browser(dashboard)
 
-    report = commands.add_parser("report", help="write one workflow as a page that needs no kernel")
+    report = commands.add_parser("report", help="write one workflow as a self-contained HTML page")
     report.add_argument("workflow_id")
     report.add_argument("--database", help=DATABASE_HELP)
-    report.add_argument("--schema", default="dbos", help="of DBOS's tables (%(default)s)")
-    report.add_argument("--output", help="the file (the workflow's ID with .html)")
-    report.add_argument("--force", action="store_true", help="replace a file that exists")
-    report.set_defaults(run=_report)
+    report.add_argument("--schema", default="dbos", help=SCHEMA_HELP)
+    report.add_argument("--output", help="file to write (default: the workflow's ID with .html)")
+    report.add_argument("--force", action="store_true", help="replace an existing file")
     return parser
 
 
-def _demo(chosen: argparse.Namespace) -> int:
-    from dbos_notebook.server.commands import demo
-
-    return demo(chosen.database, chosen.workflows, chosen.seed, force=chosen.force)
-
-
-def _lab(chosen: argparse.Namespace) -> int:
-    from dbos_notebook.server.commands import lab
-
-    return lab(chosen.database, directory=chosen.directory, browser=not chosen.no_browser)
-
-
-def _dashboard(chosen: argparse.Namespace) -> int:
-    from dbos_notebook.server.commands import dashboard
-
-    return dashboard(
-        chosen.database,
-        schema=chosen.schema,
-        read_only=chosen.read_only,
-        port=chosen.port,
-        browser=not chosen.no_browser,
+def _add_browser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-browser", dest="browser", action="store_false", help="only print the address"
     )
-
-
-def _report(chosen: argparse.Namespace) -> int:
-    from dbos_notebook.server.commands import report
-
-    print(
-        report(
-            chosen.workflow_id,
-            chosen.database,
-            schema=chosen.schema,
-            output=chosen.output,
-            force=chosen.force,
-        )
-    )
-    return 0

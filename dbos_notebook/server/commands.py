@@ -1,4 +1,4 @@
-"""The commands of the command line: JupyterLab, the dashboard, a report, the demo."""
+"""The subcommands of the command line: demo, JupyterLab, dashboard and report."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from dbos_notebook.database.location import ENVIRONMENT_VARIABLE, locate
 from dbos_notebook.demo.runner import run
-from dbos_notebook.demo.workload import SMALLEST
+from dbos_notebook.demo.workload import MIN_WORKFLOWS
 from dbos_notebook.errors import LocationError, MissingPackageError, OutputError
 
-FOLDER = "dbos_notebooks"
-# Voilà's own page, but for the icons that it would fetch from elsewhere.
-_TEMPLATE = """\
+NOTEBOOK_DIRECTORY = "dbos_notebooks"
+MAX_FILE_NAME = 100
+# Voilà's page without the icons that it would load from another server.
+_VOILA_TEMPLATE = """\
 {%- extends "lab/index.html.j2" -%}
 {% import "spinner.macro.html.j2" as spinner %}
 {%- block notebook_css -%}
@@ -35,12 +37,41 @@ html, body { height: auto; overflow: auto; contain: none; }
 </style>
 {%- endblock notebook_css -%}
 """
-_PACKAGE = Path(__file__).parents[1]
-# Inside an installed package; beside the package in a source tree.
-_SHIPPED = next(
-    (path for path in (_PACKAGE / "notebooks", _PACKAGE.parent / "notebooks") if path.is_dir()),
-    None,
-)
+# Inside the installed package; beside the package in a source tree.
+_NOTEBOOKS = [Path(__file__).parents[level] / "notebooks" for level in (1, 2)]
+
+
+def demo(database: str, workflows: int = 200, seed: int = 0, *, force: bool = False) -> int:
+    """Run the demo application, and print how to open its database.
+
+    Parameters
+    ----------
+    database
+        URL or SQLite file.
+    workflows
+        The number of workflows to run.
+    seed
+        The random seed of the sample data.
+    force
+        Use a database that holds another application's data.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
+    if workflows < MIN_WORKFLOWS:
+        raise LocationError(f"--workflows {workflows} is too few. Use at least {MIN_WORKFLOWS}.")
+    # disable=None: a progress bar on a terminal, nothing in a pipe.
+    with tqdm(total=workflows, unit=" workflows", disable=None) as bar:
+
+        def progress(finished: int) -> None:
+            bar.update(finished)
+
+        run(database, workflows, seed, progress, force=force)
+    location = locate(database)
+    print(f'Open it:  import dbos_notebook as dn; db = dn.connect("{location.path or location}")')
+    return 0
 
 
 def lab(database: str | None = None, *, directory: str = ".", browser: bool = True) -> int:
@@ -49,50 +80,50 @@ def lab(database: str | None = None, *, directory: str = ".", browser: bool = Tr
     Parameters
     ----------
     database
-        As :func:`dbos_notebook.connect` takes it.
+        As in :func:`dbos_notebook.connect`.
     directory
-        Where the folder ``dbos_notebooks`` is made; a notebook that is there already stays.
+        Where the directory ``dbos_notebooks`` is created. An existing notebook is kept.
     browser
-        Whether to open one.
+        Whether to open a browser.
 
     Returns
     -------
     int
-        JupyterLab's exit status, when it ends.
+        The exit status of JupyterLab.
 
     Raises
     ------
     MissingPackageError
         JupyterLab is not installed.
     LocationError
-        Nothing names a database.
+        No database was given or configured.
     """
     _require("jupyterlab", "lab")
     environment = _environment(database)
-    folder = copy_notebooks(Path(directory))
+    notebooks = copy_notebooks(Path(directory))
     options = [] if browser else ["--no-browser"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.append("--allow-root")
-    return _run(["-m", "jupyterlab", str(folder), *options], environment)
+    return _run(["-m", "jupyterlab", str(notebooks), *options], environment)
 
 
 def copy_notebooks(directory: Path) -> Path:
-    """Copy the notebooks of this package into a folder; leave those that are there.
+    """Copy the notebooks of this package to a directory, without replacing existing ones.
 
     Examples
     --------
     >>> import tempfile
-    >>> folder = copy_notebooks(Path(tempfile.mkdtemp()))
-    >>> (folder / "quickstart.ipynb").exists()
+    >>> copied = copy_notebooks(Path(tempfile.mkdtemp()))
+    >>> (copied / "quickstart.ipynb").exists()
     True
     """
-    folder = directory / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    for notebook in sorted(_SHIPPED.glob("*.ipynb") if _SHIPPED else ()):
-        target = folder / notebook.name
-        if not target.exists():
-            shutil.copyfile(notebook, target)
-    return folder
+    target = directory / NOTEBOOK_DIRECTORY
+    target.mkdir(parents=True, exist_ok=True)
+    source = next(filter(Path.is_dir, _NOTEBOOKS), None)
+    for notebook in source.glob("*.ipynb") if source else ():
+        if not (target / notebook.name).exists():
+            shutil.copyfile(notebook, target / notebook.name)
+    return target
 
 
 def dashboard(
@@ -103,53 +134,53 @@ def dashboard(
     port: int = 8866,
     browser: bool = True,
 ) -> int:
-    """Serve the widgets as a web application, on this machine and behind a token.
+    """Serve the views as a web application, on this machine only and protected by a token.
 
     Parameters
     ----------
     database, schema
-        As :func:`dbos_notebook.connect` takes them.
+        As in :func:`dbos_notebook.connect`.
     read_only
-        Leave out cancel, resume and fork.
+        Hide cancel, resume and fork.
     port
-        Of 127.0.0.1; 0 for any free one.
+        The port on 127.0.0.1; 0 for any free one.
     browser
-        Whether to open one.
+        Whether to open a browser.
 
     Returns
     -------
     int
-        Voilà's exit status, when it ends.
+        The exit status of Voilà.
 
     Raises
     ------
     MissingPackageError
         Voilà is not installed.
     NotebookError
-        The database cannot be read, as :func:`dbos_notebook.connect` tells it.
+        The database cannot be read; see :func:`dbos_notebook.connect`.
     """
     from dbos_notebook.client import connect
 
     _require("voila", "dashboard")
     connect(database, schema=schema).close()
-    with tempfile.TemporaryDirectory(prefix="dbos_notebook") as folder:
-        page = Path(folder) / "dashboard.ipynb"
-        page.write_text(_page(schema, read_only=read_only), encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix="dbos_notebook") as directory:
+        notebook = Path(directory) / "dashboard.ipynb"
+        notebook.write_text(_dashboard_notebook(schema, read_only=read_only), encoding="utf-8")
         options = [
-            f"--template={_template(Path(folder))}",
+            f"--template={_write_template(Path(directory))}",
             f"--port={port}",
             "--Voila.ip=127.0.0.1",
-            "--token",  # one of its own making, which it prints with the address
+            "--token",  # Voilà creates one and prints it with the address
             "--VoilaConfiguration.show_tracebacks=False",
-            # Voilà would load it where Notebook is installed, and it fails there.
+            # Voilà loads it where Notebook is installed, and it fails in Voilà.
             "--VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension",
         ]
         if not browser:
             options.append("--no-browser")
         environment = _environment(database)
-        paths = [folder, environment.get("JUPYTER_PATH", "")]
+        paths = [directory, environment.get("JUPYTER_PATH", "")]
         environment["JUPYTER_PATH"] = os.pathsep.join(filter(None, paths))
-        return _run(["-m", "voila", str(page), *options], environment)
+        return _run(["-m", "voila", str(notebook), *options], environment)
 
 
 def report(
@@ -160,21 +191,21 @@ def report(
     output: str | os.PathLike[str] | None = None,
     force: bool = False,
 ) -> Path:
-    """Write one workflow as one HTML file: graph, timeline, steps and what each of them did.
+    """Write one workflow as one HTML file: graph, timeline, steps and payloads.
 
-    It opens anywhere, without a kernel and without a network. It holds inputs, outputs and
-    errors: think of who will read it.
+    The file opens without a kernel and without a network. It contains inputs, outputs and errors:
+    consider who will read it.
 
     Parameters
     ----------
     workflow_id
         The workflow.
     database, schema
-        As :func:`dbos_notebook.connect` takes them.
+        As in :func:`dbos_notebook.connect`.
     output
-        The file; ``None``: named after the workflow, in the working directory.
+        The file. By default, it is named after the workflow, in the working directory.
     force
-        Replace a file that exists.
+        Replace an existing file.
 
     Returns
     -------
@@ -197,11 +228,11 @@ def report(
     """
     from dbos_notebook.client import connect
 
-    # An ID may hold whatever it likes; a file's name may not.
-    name = re.sub(r"[^\w.-]+", "_", workflow_id).strip("._")[:100] or "workflow"
+    # An ID may contain characters that a file name may not.
+    name = re.sub(r"[^\w.-]+", "_", workflow_id).strip("._")[:MAX_FILE_NAME] or "workflow"
     target = Path(output).expanduser() if output else Path(f"{name}.html")
     if target.exists() and not force:
-        raise OutputError(f"{target} exists. Give another --output, or --force to replace it.")
+        raise OutputError(f"{target} exists. Choose another --output, or replace it with --force.")
     with connect(database, schema=schema, read_only=True) as db:
         view = db.inspect(workflow_id)
         try:
@@ -212,31 +243,28 @@ def report(
             view.close()
 
 
-def _page(schema: str, *, read_only: bool) -> str:
-    from typing import Any, cast
-
+def _dashboard_notebook(schema: str, *, read_only: bool) -> str:
     import nbformat
 
-    made = cast(Any, nbformat).v4
-    opening = (
+    v4: Any = nbformat.v4  # without type hints
+    connect = (
         f"import dbos_notebook as dn\n\ndb = dn.connect(schema={schema!r}, read_only={read_only!r})"
     )
-    cells = [made.new_code_cell(source) for source in (opening, "db.board()", "db.explore()")]
+    cells = [v4.new_code_cell(source) for source in (connect, "db.board()", "db.explore()")]
     metadata = {
         "title": "DBOS workflows",
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     }
-    return cast(str, cast(Any, nbformat).writes(made.new_notebook(cells=cells, metadata=metadata)))
+    return str(v4.writes(v4.new_notebook(cells=cells, metadata=metadata)))
 
 
-def _template(folder: Path) -> str:
-    """Write a template for Voilà: its own without the icons that it fetches from elsewhere."""
-    name = "dbos_notebook"
-    template = folder / "voila" / "templates" / name
+def _write_template(directory: Path) -> str:
+    """Write a template for Voilà; return its name."""
+    template = directory / "voila" / "templates" / "dbos_notebook"
     template.mkdir(parents=True)
     (template / "conf.json").write_text('{"base_template": "lab"}')
-    (template / "index.html.j2").write_text(_TEMPLATE)
-    return name
+    (template / "index.html.j2").write_text(_VOILA_TEMPLATE)
+    return template.name
 
 
 def _require(package: str, extra: str) -> None:
@@ -247,34 +275,17 @@ def _require(package: str, extra: str) -> None:
 
 
 def _environment(database: str | None) -> dict[str, str]:
-    """Return this process's environment with the database in it, wherever it was named."""
+    """Return the environment of this process with the database, wherever it was configured."""
     return {**os.environ, ENVIRONMENT_VARIABLE: locate(database).address()}
 
 
 def _run(arguments: list[str], environment: dict[str, str]) -> int:
     process = subprocess.Popen([sys.executable, *arguments], env=environment)  # noqa: S603
-    # Who ends this program ends the server with it.
+    # Terminating this program terminates the server.
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            # The same Ctrl-C reached the server, which asks or ends.
+            # Ctrl-C reached the server too, which asks for confirmation or stops.
             continue
-
-
-def demo(database: str, workflows: int, seed: int, *, force: bool = False) -> int:
-    """Run the demo application and say how to open what it wrote; return the exit status."""
-    if workflows < SMALLEST:
-        raise LocationError(f"--workflows {workflows} is too few: take at least {SMALLEST}.")
-    # disable=None: a bar on a terminal, nothing in a pipe.
-    with tqdm(total=workflows, unit=" workflows", disable=None) as bar:
-
-        def progress(done: int) -> None:
-            bar.update(done)
-
-        run(database, workflows, seed, progress, force=force)
-    location = locate(database)
-    shown = location.path if location.path else location
-    print(f'Open it:  import dbos_notebook as dn; db = dn.connect("{shown}")')
-    return 0

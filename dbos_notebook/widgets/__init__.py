@@ -1,4 +1,4 @@
-"""Views in a notebook's cell: the Python half of each here, the browser's half in ``js/``.
+"""The interactive views of a notebook: Python halves here, JavaScript halves in ``js/``.
 
-A view reads through a ``Store``, changes through a ``Controller``, and sends plain values.
+A view reads through a ``Store`` and makes changes through a ``Controller``.
 """

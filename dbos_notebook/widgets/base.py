@@ -1,10 +1,10 @@
-"""The base class of the views."""
+"""The base class of the views: messages, errors, and the HTML that needs no kernel."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +14,23 @@ from IPython.display import publish_display_data
 
 from dbos_notebook.errors import ControlInterrupt, NotebookError
 from dbos_notebook.widgets import bundle, serialize
+from dbos_notebook.widgets.messages import Handler, Question
 
 if TYPE_CHECKING:
     from dbos_notebook.store import Store
 
 
 class View(anywidget.AnyWidget):
-    """A widget on one database.
+    """A widget that shows one database.
 
-    The browser asks with messages ``{"kind": …, "request": number, …}``, and each is answered by
-    one of the same kind and number, or by one of kind ``"error"``. Nothing is sent unasked, so
-    a view that is hidden, closed or forgotten costs nothing.
+    The browser sends messages ``{"kind": …, "request": …, …}``. Each is answered by one message
+    with the same request, of the same kind or of kind ``"error"``. The kernel sends nothing else,
+    so that a view that is hidden or closed costs nothing.
 
     Attributes
     ----------
-    last_error
-        What last went wrong while the browser was answered; it was shown there.
+    last_error : Exception, KeyboardInterrupt or None
+        The last error that occurred while answering the browser, which showed it.
     """
 
     last_error: Exception | KeyboardInterrupt | None = None
@@ -38,52 +39,64 @@ class View(anywidget.AnyWidget):
 
     def __init__(self, store: Store, **traits: Any) -> None:
         self._store = store
-        self._answers: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+        self._handlers: Mapping[str, Handler] = {}
         super().__init__(_token=secrets.token_hex(8), **traits)
-        self.on_msg(self._receive)
+        self.on_msg(self._on_message)
 
-    def _receive(self, _: Any, content: Any, __: Any) -> None:
-        if not isinstance(content, dict) or str(content.get("kind")) not in self._answers:
-            return
-        self.send(self.answer(content))
+    def _on_message(self, _widget: object, content: object, _buffers: object) -> None:
+        if isinstance(content, dict) and str(content.get("kind")) in self._handlers:
+            self.send(self.answer(content))
 
-    def answer(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Return the answer to a message of the browser's half; an error is an answer too."""
+    def answer(self, message: Question) -> dict[str, object]:
+        """Return the answer to a message from the browser.
+
+        Parameters
+        ----------
+        message
+            A dict with ``kind``, ``request`` and the arguments of this kind.
+
+        Returns
+        -------
+        dict
+            The answer, or ``{"kind": "error", "type": …, "text": …}``, with the same ``request``.
+        """
+        kind = message["kind"]
         try:
-            answer = {"kind": message["kind"], **self._answers[message["kind"]](message)}
-        # Whatever it is: raised here it would vanish in the kernel's log, and a question without
-        # an answer is waited for. An interrupt too: what it should end has ended.
+            answer = {"kind": kind, **self._handlers[kind](message)}
+        # Any error, and an interrupt too: raised here it would only reach the kernel's log, and the
+        # browser would wait for an answer.
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
             self.last_error = error
-            answer = {"kind": "error", "text": self._said(error), "type": type(error).__name__}
-        return serialize.sendable({**answer, "request": message.get("request")})
+            text = self._error_message(error)
+            answer = {"kind": "error", "text": text, "type": type(error).__name__}
+        return serialize.encodable({**answer, "request": message.get("request")})
 
-    def _said(self, error: Exception | KeyboardInterrupt) -> str:
+    def _error_message(self, error: Exception | KeyboardInterrupt) -> str:
         if isinstance(error, NotebookError | ControlInterrupt):
             text = str(error)
         elif isinstance(error, KeyboardInterrupt):
-            text = "The kernel was interrupted before it had answered."
+            text = "The kernel was interrupted before it answered."
         else:
             text = f"{type(error).__name__}: {error}"
         return self._store.location.redact(text)
 
     def static_html(self) -> str:
-        """Return the view as HTML that needs no kernel: what GitHub and nbconvert show."""
+        """Return the view as HTML that needs no kernel, as GitHub and nbconvert show it."""
         raise NotImplementedError
 
-    def _page(self) -> str:
-        """Return a whole HTML page that needs no kernel and no network."""
+    def _html_page(self) -> str:
+        """Return a complete HTML page that needs no kernel and no network."""
         raise NotImplementedError
 
     def save_html(self, path: str | os.PathLike[str]) -> Path:
-        """Write what is shown as one HTML file, which opens anywhere without a kernel.
+        """Write the view as one HTML file that opens without a kernel and without a network.
 
-        It holds inputs, outputs and errors: think of who will read it.
+        The file contains inputs, outputs and errors: consider who will read it.
 
         Parameters
         ----------
         path
-            Where; an existing file is replaced.
+            The file to write; an existing file is replaced.
 
         Returns
         -------
@@ -91,37 +104,38 @@ class View(anywidget.AnyWidget):
             The file.
         """
         target = Path(path).expanduser()
-        target.write_text(self._page(), encoding="utf-8")
+        target.write_text(self._html_page(), encoding="utf-8")
         return target
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**options)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        result = super()._repr_mimebundle_(**options)
+        data, metadata = result if isinstance(result, tuple) else (result or {}, {})
         data["text/plain"] = repr(self)
         try:
             data["text/html"] = self.static_html()
         except Exception as error:  # noqa: BLE001
-            # The live view will say it, and go on when the database is back.
+            # The live view shows the error, and recovers when the database is back.
             self.last_error = error
         return data, metadata
 
     def _ipython_display_(self) -> None:
-        """Show the live view and, as an output of its own, the HTML that needs no kernel.
+        """Display the live view and, as a second output, the HTML that needs no kernel.
 
-        In one output JupyterLab and nbconvert would choose the live view, and say "model not found"
-        or nothing where its kernel has ended. Of two, the page shows the one that there is: while
-        the live view stands, it hides the other (``fallback.js``).
+        If both were in one output, JupyterLab and nbconvert would choose the live view, and show
+        "model not found" or nothing once its kernel has stopped. The live view hides the second
+        output while it works (``fallback.js``).
         """
         data, metadata = self._repr_mimebundle_()
-        outputs = [(data, metadata)]
-        if html := data.pop("text/html", None):
-            css = bundle.style("fallback")
-            whole = f'<div data-dn-fallback="{self._token}"><style>{css}</style>{html}</div>'
-            outputs.append(({"text/html": whole, "text/plain": data["text/plain"]}, {}))
+        html = data.pop("text/html", None)
+        fallback = {"text/plain": data["text/plain"]}
+        if html:
             data["text/plain"] = ""
-        publish: Any = publish_display_data
-        for output in outputs:
-            publish(*output)
+        display: Any = publish_display_data  # IPython has no type hints
+        display(data, metadata)
+        if html:
+            css = bundle.style("fallback")
+            element = f'<div data-dn-fallback="{self._token}"><style>{css}</style>{html}</div>'
+            display({"text/html": element, **fallback}, {})
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._store.location}>"

@@ -1,9 +1,8 @@
 """Bundle the JavaScript and CSS of a view into one module and one style sheet.
 
-A notebook host loads one of each for a view, from no address that another could be imported from.
-So the modules that a module imports are written before it, once, each in a scope of its own.
-``status_data.js`` and ``status.css`` are no files: they are written here, so that statuses are
-described in Python alone.
+A notebook host loads one of each for a view, without a URL from which a module could import
+another. Imported modules are therefore written before the module, once, each in a scope of its own.
+``status_data.js`` and ``status.css`` are not files: they are generated from ``status.py``.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from dbos_notebook.status import (
 _IMPORT = re.compile(r'^import \{([^}]*)\}\s+from "\./([a-z_]+)\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
 _DEFAULT = re.compile(r"^export default (.*);\n", re.MULTILINE)
-# On lines of their own; types are for the checker alone.
+# Comments on their own lines, such as types, which only the type checker reads.
 _COMMENT = re.compile(r"^[ \t]*(?:/\*\*(?:(?!\*/).)*\*/|//[^\n]*)\n", re.MULTILINE | re.DOTALL)
 _STATUS_STYLE = '@import "./status.css";\n'
 
 
 def module(name: str) -> str:
-    """Return ``js/<name>.js`` with everything that it imports, without comments.
+    """Return ``js/<name>.js`` with all modules that it imports, without comments.
 
     Examples
     --------
-    >>> whole = module("explore")
-    >>> "import " in whole, whole.count("export default")
+    >>> script = module("explore")
+    >>> "import " in script, script.count("export default")
     (False, 1)
     """
     scopes = _scopes(name, {})
@@ -42,18 +41,20 @@ def module(name: str) -> str:
     return "\n".join(scopes.values()) + default
 
 
-def _scopes(name: str, found: dict[str, str]) -> dict[str, str]:
+def _scopes(name: str, scopes: dict[str, str]) -> dict[str, str]:
     """Write a module, and before it those that it imports, as functions that return the exports."""
     text = _status_data() if name == "status_data" else _read(f"{name}.js")
     for _, imported in _IMPORT.findall(text):
-        if imported not in found:
-            _scopes(imported, found)
+        if imported not in scopes:
+            _scopes(imported, scopes)
     body = _COMMENT.sub("", _IMPORT.sub(r"const {\1} = $\2;\n", text))
     exported = [f"{match[2]}," for match in _EXPORT.finditer(body)]
     exported += [f"default: {match[1]}," for match in _DEFAULT.finditer(body)]
     body = _EXPORT.sub(r"\1", _DEFAULT.sub("", body)).strip()
-    found[name] = f"const ${name} = (() => {{\n{body}\nreturn {{ {' '.join(exported)} }};\n}})();\n"
-    return found
+    scopes[name] = (
+        f"const ${name} = (() => {{\n{body}\nreturn {{ {' '.join(exported)} }};\n}})();\n"
+    )
+    return scopes
 
 
 def _status_data() -> str:
@@ -96,8 +97,8 @@ def _status_style() -> str:
 
     ``--dn-error`` and its like color what has no status of its own, such as the text of an error.
     """
-    light = {_property(name): each.light.text for name, each in STATUS_STYLES.items()}
-    dark = {_property(name): each.dark.text for name, each in STATUS_STYLES.items()}
+    light = {_property(name): style.light.text for name, style in STATUS_STYLES.items()}
+    dark = {_property(name): style.dark.text for name, style in STATUS_STYLES.items()}
     rules = [
         _rule(".dn-view", light),
         _rule('.dn-view[data-theme="dark"]', dark),
@@ -115,8 +116,8 @@ def _property(status: str) -> str:
 
 
 def _rule(selector: str, properties: dict[str, str]) -> str:
-    written = " ".join(f"{name}: {value};" for name, value in properties.items())
-    return f"{selector} {{ {written} }}\n"
+    declarations = " ".join(f"{name}: {value};" for name, value in properties.items())
+    return f"{selector} {{ {declarations} }}\n"
 
 
 def _read(name: str) -> str:

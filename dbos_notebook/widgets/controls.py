@@ -1,54 +1,75 @@
-"""Cancel, resume, fork and repair by buttons: options, plan, receipt."""
+"""Cancel, resume, fork and repair from a view: options, plan, receipt; and the buttons alone."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import pandas as pd
 import traitlets
 
+from dbos_notebook import text
 from dbos_notebook.control.forks import Fork
 from dbos_notebook.control.operations import Cancel, Resume
 from dbos_notebook.control.repair import Repair, RepairFork
-from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.errors import ControlInterrupt, FilterError, PartialFailureError
-from dbos_notebook.tables import aggregates
+from dbos_notebook.tables import aggregates, pages
 from dbos_notebook.tables.filters import as_strings
-from dbos_notebook.tables.pages import frequent_values
-from dbos_notebook.text import truncate
-from dbos_notebook.widgets import bundle, html_export, query_form, serialize
+from dbos_notebook.widgets import bundle, html_export, serialize
 from dbos_notebook.widgets.base import View
+from dbos_notebook.widgets.messages import (
+    ActionAvailability,
+    Answer,
+    Handler,
+    PlanMessage,
+    Question,
+    ReceiptMessage,
+)
+from dbos_notebook.widgets.query_form import MAX_SELECTED, literal
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from dbos_notebook.control.controller import Controller
     from dbos_notebook.control.plan import Plan
     from dbos_notebook.control.receipt import Receipt
     from dbos_notebook.store import Store
 
+T = TypeVar("T")
 
-NAMES = ("cancel", "resume", "fork", "repair")
-SHOWN_ROWS = 100
-KEPT = 20
-"""Plans and receipts that are kept; a click older than these must be made again."""
-
-_PLAN = ("workflow_id", "name", "status", "verdict", "effect", "new_workflow_id", "will_run")
-_OPTIONS = {
+ACTION_OPTIONS = {
     "cancel": ("cancel_children",),
     "resume": ("queue_name",),
     "fork": ("start_step", "application_version", "queue_name"),
     "repair": ("application_version", "queue_name"),
 }
+"""The actions, and the options of each that the browser offers."""
+MAX_CACHED_PLANS = 20
+"""Plans and receipts that are kept; an older plan cannot be confirmed any more."""
+MAX_PLAN_ROWS = 100
+MAX_CELL_CHARACTERS = 2_000
+MAX_TARGETS = 50
+MAX_CONTROLS_ROWS = 50
+MAX_CODE_CHARACTERS = 300
+_PLAN_COLUMNS = [
+    "workflow_id",
+    "name",
+    "status",
+    "verdict",
+    "effect",
+    "new_workflow_id",
+    "will_run",
+]
 
 
 class Actions:
-    """What the buttons of one view do.
+    """The handlers of the buttons of one view.
 
     Attributes
     ----------
     receipt
-        Of the last action that was confirmed.
+        The receipt of the last action that was confirmed.
+    handlers
+        The handlers by kind of message, to be merged into those of the view.
     """
 
     receipt: Receipt | None = None
@@ -58,80 +79,83 @@ class Actions:
         self._controller = controller
         self._plans: OrderedDict[str, Plan] = OrderedDict()
         self._receipts: OrderedDict[str, Receipt] = OrderedDict()
-        self.answers = {
-            "possible": self.possible,
-            "plan": self.plan,
-            "apply": self.apply,
-            "targets": self.targets,
+        self.handlers: dict[str, Handler] = {
+            "possible": self._on_possible,
+            "plan": self._on_plan,
+            "apply": self._on_apply,
+            "targets": self._on_targets,
         }
 
     def forbidden(self) -> str | None:
-        """Say why nothing can be controlled; ``None``: it can."""
+        """Return the reason why nothing can be controlled, if there is one."""
         if self._controller.read_only:
-            return "This client is read-only: connect without read_only=True to control."
+            return "This client is read-only: connect without read_only=True to change workflows."
         control = self._store.catalog.control
         return None if control.possible else control.reason
 
-    def possible(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Count, for each action, the workflows on which DBOS would act, and say why on none."""
-        ids = [str(one) for one in message["ids"]][: query_form.MOST_SELECTED]
-        if reason := self.forbidden():
-            return {"possible": {name: {"count": 0, "why": reason} for name in NAMES}}
-        found = {}
-        for name in NAMES:
-            plan = self._plan(name, ids, {}, "possible")
-            ready = plan.counts["do"]
-            why = "" if ready else next((item.effect for item in plan.items), "nothing selected")
-            found[name] = {"count": ready, "why": truncate(why, serialize.SHORT_CHARACTERS)}
-        return {"possible": found}
+    def _on_possible(self, message: Question) -> Answer:
+        """Count, for each action, the workflows on which DBOS would act."""
+        ids = _workflow_ids(message)
+        reason = self.forbidden()
+        possible: dict[str, ActionAvailability] = {}
+        for action in ACTION_OPTIONS:
+            if reason:
+                possible[action] = {"count": 0, "why": reason}
+                continue
+            plan = self._plan(action, ids, {}, "possible")
+            count = plan.counts["ready"]
+            effects = (item.effect for item in plan.items)
+            why = "" if count else next(effects, "no workflow is selected")
+            possible[action] = {"count": count, "why": serialize.label(why)}
+        return {"possible": possible}
 
-    def _plan(self, name: str, ids: list[str], options: dict[str, Any], key: str) -> Plan:
-        given = {word: options[word] for word in _OPTIONS[name] if options.get(word)}
-        if name == "cancel":
-            return self._controller.plan(Cancel(**given), ids)
-        if name == "resume":
-            return self._controller.plan(Resume.create(**given), ids)
-        if name == "fork":
-            start = _start_step(given.pop("start_step", "failed"))
-            return self._controller.plan(Fork.create(start, key=key, **given), ids)
-        # A kernel that waited for children here would answer nothing meanwhile.
-        operation = RepairFork.create(key=key, wait=False, **given)
+    def _plan(self, action: str, ids: list[str], options: Mapping[str, Any], key: str) -> Plan:
+        arguments = _arguments(action, options)
+        if action == "cancel":
+            return self._controller.plan(Cancel(**arguments), ids)
+        if action == "resume":
+            return self._controller.plan(Resume.create(**arguments), ids)
+        if action == "fork":
+            start = arguments.pop("start_step", "failed")
+            return self._controller.plan(Fork.create(start, key=key, **arguments), ids)
+        # Without waiting for children, so that the kernel keeps answering.
+        operation = RepairFork.create(key=key, wait=False, **arguments)
         return Repair(self._controller).plan(operation, ids)
 
-    def plan(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Say what an action would do, and keep the plan under the click's key."""
-        name, key = str(message["action"]), str(message["key"])
-        if name not in NAMES:
-            raise FilterError(f"There is no action {name!r}. There are: {', '.join(NAMES)}.")
-        ids = [str(one) for one in message["ids"]][: query_form.MOST_SELECTED]
+    def _on_plan(self, message: Question) -> PlanMessage:
+        """Plan an action, and keep the plan under the key of the click."""
+        action, key = str(message["action"]), str(message["key"])
+        if action not in ACTION_OPTIONS:
+            raise FilterError(f"There is no action {action!r}. Use one of {list(ACTION_OPTIONS)}.")
+        ids = _workflow_ids(message)
         options = message.get("options") or {}
-        plan = self._plan(name, ids, options, key)
-        _keep(self._plans, key, plan)
+        plan = self._plan(action, ids, options, key)
+        _cache(self._plans, key, plan)
         frame = plan.to_frame()
         unlikely = frame["will_run"].str.startswith("unlikely").fillna(value=False)
         return {
             "key": key,
             "counts": plan.counts,
-            "rows": _records(frame[list(_PLAN)]),
-            "left_out": max(0, len(frame) - SHOWN_ROWS),
+            "rows": _string_rows(frame[_PLAN_COLUMNS]),
+            "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
             "unlikely": int(unlikely.sum()),
-            "code": _code(name, ids, options),
+            "code": action_code(action, ids, options),
         }
 
-    def apply(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Do what the click's plan says; a second confirmation gets the first one's receipt."""
+    def _on_apply(self, message: Question) -> ReceiptMessage:
+        """Apply the plan of a click; when confirmed again, return the same receipt."""
         key = str(message["key"])
         receipt = self._receipts.get(key)
         if receipt is None:
             plan = self._plans.get(key)
             if plan is None:
-                raise FilterError("This plan is not kept any more. Click the action again.")
+                raise FilterError("This plan has expired. Click the action again.")
             try:
                 receipt = plan.apply()
             except (PartialFailureError, ControlInterrupt) as error:
                 self.receipt = error.receipt
                 raise
-            _keep(self._receipts, key, receipt)
+            _cache(self._receipts, key, receipt)
             self.receipt = receipt
         frame = receipt.to_frame()
         return {
@@ -139,71 +163,80 @@ class Actions:
             "action": receipt.action,
             "counts": receipt.counts,
             "ok": receipt.ok,
-            "rows": _records(frame.drop(columns="action")),
-            "left_out": max(0, len(frame) - SHOWN_ROWS),
-            "notes": [truncate(note, serialize.SHORT_CHARACTERS) for note in receipt.notes],
+            "rows": _string_rows(frame.drop(columns="action")),
+            "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
+            "notes": list(map(serialize.label, receipt.notes)),
         }
 
-    @repeat_if_changed
-    def targets(self, _: dict[str, Any]) -> dict[str, Any]:
-        """Name the versions and queues that a fork may be sent to, the likeliest first."""
+    def _on_targets(self, _message: Question) -> Answer:
+        """Return the versions and queues that a fork may run on, the most likely first."""
         versions = self._store.table("versions")["version_name"].astype(str).tolist()[::-1]
-        names = ("app_version", "queue_name")
-        with self._store.session() as session:
-            seen = frequent_values(session, self._store.queries, names, 50)
         queues = self._store.read(aggregates.queues)["queue_name"].astype(str).tolist()
+        used = self._store.read(pages.frequent_values, ("app_version", "queue_name"), MAX_TARGETS)
         return {
-            "versions": list(dict.fromkeys([*versions, *seen["app_version"]]))[:50],
-            "queues": list(dict.fromkeys([*queues, *seen["queue_name"]]))[:50],
+            "versions": list(dict.fromkeys([*versions, *used["app_version"]]))[:MAX_TARGETS],
+            "queues": list(dict.fromkeys([*queues, *used["queue_name"]]))[:MAX_TARGETS],
         }
 
 
-def _start_step(value: Any) -> int | str:
-    text = str(value)
-    return int(text) if text.isdecimal() else text
+def _workflow_ids(message: Question) -> list[str]:
+    return [str(workflow_id) for workflow_id in message["ids"]][:MAX_SELECTED]
 
 
-def _keep(kept: OrderedDict[str, Any], key: str, value: Any) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    while len(kept) > KEPT:
-        kept.popitem(last=False)
+def _arguments(action: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are set, as arguments of the method of ``Client``."""
+    arguments = {name: options[name] for name in ACTION_OPTIONS[action] if options.get(name)}
+    if "start_step" in arguments:
+        step = str(arguments["start_step"])
+        arguments["start_step"] = int(step) if step.isdecimal() else step
+    return arguments
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, str]]:
-    import pandas as pd
+def _cache(cached: OrderedDict[str, T], key: str, value: T) -> None:
+    cached[key] = value
+    cached.move_to_end(key)
+    while len(cached) > MAX_CACHED_PLANS:
+        cached.popitem(last=False)
 
+
+def _string_rows(frame: pd.DataFrame) -> list[dict[str, str]]:
     return [
         {
-            str(name): truncate(str(value), 2_000)
+            str(name): text.truncate(str(value), MAX_CELL_CHARACTERS)
             for name, value in record.items()
             if not pd.isna(value)
         }
-        for record in frame.head(SHOWN_ROWS).astype(object).to_dict("records")
+        for record in frame.head(MAX_PLAN_ROWS).astype(object).to_dict("records")
     ]
 
 
-def _code(name: str, ids: list[str], options: dict[str, Any]) -> str:
+def action_code(action: str, ids: list[str], options: Mapping[str, Any]) -> str:
     """Write the call that makes the same plan.
 
     Examples
     --------
-    >>> _code("fork", ["order-7"], {"start_step": "3", "application_version": "v2"})
+    >>> action_code("fork", ["order-7"], {"start_step": "3", "application_version": "v2"})
     'db.fork("order-7", 3, application_version="v2")'
     """
-    arguments = [query_form.literal(ids)]
-    given = {word: options[word] for word in _OPTIONS[name] if options.get(word)}
-    if name == "fork":
-        arguments.append(query_form.literal(_start_step(given.pop("start_step", "failed"))))
-    arguments += [f"{word}={query_form.literal(value)}" for word, value in given.items()]
-    return f"db.{name}({', '.join(arguments)})"
-
-
-SHOWN = 50
+    named = _arguments(action, options)
+    arguments = [literal(ids)]
+    if action == "fork":
+        arguments.append(literal(named.pop("start_step", "failed")))
+    arguments += [f"{name}={literal(value)}" for name, value in named.items()]
+    return f"db.{action}({', '.join(arguments)})"
 
 
 class Controls(View):
-    """Buttons that cancel, resume, fork and repair some workflows. See ``Client.controls``.
+    """Buttons that cancel, resume, fork and repair workflows. Create it with ``Client.controls``.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        The workflows, as they are in the database now.
+    code : str
+        Python that creates the same buttons, for a client called ``db``.
+    receipt : Receipt or None
+        The receipt of the last action that was confirmed in this view.
 
     Examples
     --------
@@ -219,12 +252,12 @@ class Controls(View):
     _start = traitlets.Dict().tag(sync=True)
 
     def __init__(self, store: Store, controller: Controller, workflows: Any) -> None:
-        self._ids = as_strings(workflows, "workflows")[: query_form.MOST_SELECTED]
+        self._ids = as_strings(workflows, "workflows")[:MAX_SELECTED]
         controller.require_known(self._ids)
         self._actions = Actions(store, controller)
         start = {"ids": self._ids, "forbidden": self._actions.forbidden()}
         super().__init__(store, _start=start)
-        self._answers = {"rows": self._rows, **self._actions.answers}
+        self._handlers = {"rows": self._on_rows, **self._actions.handlers}
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -233,31 +266,31 @@ class Controls(View):
 
     @property
     def receipt(self) -> Receipt | None:
-        """The receipt of the last action that was confirmed here; ``None``: there was none."""
+        """The receipt of the last action that was confirmed in this view, if any."""
         return self._actions.receipt
 
-    def _rows(self, message: dict[str, Any]) -> dict[str, Any]:
+    @property
+    def code(self) -> str:
+        """Python that creates the same buttons, for a client called ``db``."""
+        return f"db.controls({literal(self._ids)})"
+
+    def _on_rows(self, message: Question) -> Answer:
         frame = self.frame
         counts = frame["status"].value_counts()
-        answer: dict[str, Any] = {
-            "rows": serialize.workflow_rows(frame.head(SHOWN)),
+        answer = {
+            "rows": serialize.workflow_rows(frame.head(MAX_CONTROLS_ROWS)),
             "counts": {str(status): int(count) for status, count in counts.items() if count},
         }
         stamp = serialize.stamp(answer)
         return {"same": True} if message.get("stamp") == stamp else {**answer, "stamp": stamp}
 
-    @property
-    def code(self) -> str:
-        """The Python that gives the same workflows, where the client is called ``db``."""
-        return f"db.controls({query_form.literal(self._ids)})"
-
     def static_html(self) -> str:
         """Return the workflows as a table that needs no kernel."""
-        return html_export.listing(self._store, self.frame, truncate(self.code, 300))
+        code = text.truncate(self.code, MAX_CODE_CHARACTERS)
+        return html_export.listing(self._store, self.frame, code)
 
-    def _page(self) -> str:
+    def _html_page(self) -> str:
         return html_export.listing_page(self._store, self.frame, self.code)
 
     def __repr__(self) -> str:
-        many = f"{len(self._ids):,} workflow{'' if len(self._ids) == 1 else 's'}"
-        return f"<Controls {self._store.location}: {many}>"
+        return f"<Controls {self._store.location}: {text.plural(len(self._ids), 'workflow')}>"

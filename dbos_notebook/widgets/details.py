@@ -1,104 +1,232 @@
-"""Details of one workflow, as plain values for the browser: facts, payloads, steps, relatives."""
+"""The details of one node: a workflow, a step or a group, read from the database with payloads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.database.reader import repeat_if_changed
+from dbos_notebook.errors import StepNotFoundError
+from dbos_notebook.payloads import RecordedError
 from dbos_notebook.tables import listings, pages
 from dbos_notebook.tables.filters import check_filters
+from dbos_notebook.text import truncate
 from dbos_notebook.widgets import serialize
+from dbos_notebook.widgets.messages import (
+    GroupDetails,
+    NodeDetails,
+    NodeKey,
+    RunningDetails,
+    StepDetails,
+    StepsPage,
+    StoredPayload,
+    ViewOptions,
+    WorkflowDetails,
+    WorkflowWithSteps,
+    compact,
+)
+from dbos_notebook.widgets.query_form import literal
+from dbos_notebook.widgets.run_data import RunData, node_summary, read_forks
 from dbos_notebook.workflow import Workflow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
 
     from dbos_notebook.database.reader import Session
     from dbos_notebook.store import Store
 
-STEPS = 100
-"""Steps that come at once."""
-MOST_FORKS = 50
+STEPS_PER_PAGE = 100
+MAX_MEMBERS = 50
+
+
+# --- workflows -----------------------------------------------------------------------------------
 
 
 @repeat_if_changed
-def of_workflow(store: Store, workflow_id: str) -> dict[str, Any]:
-    """Return all that an opened row shows, in one snapshot; raises WorkflowNotFoundError."""
+def workflow_with_steps(store: Store, workflow_id: str) -> WorkflowWithSteps:
+    """Read what an expanded row shows, in one snapshot; raises WorkflowNotFoundError."""
     with store.session() as session:
         return {
-            **_itself(store, session, workflow_id),
-            **_steps(store, session, workflow_id, None),
+            **_workflow_details(store, session, workflow_id),
+            **_steps_page(store, session, workflow_id, None),
         }
 
 
 @repeat_if_changed
-def itself(store: Store, workflow_id: str) -> dict[str, Any]:
-    """Return what is told of a workflow without its steps; raises WorkflowNotFoundError."""
+def workflow_details(store: Store, workflow_id: str) -> WorkflowDetails:
+    """Read a workflow with its payloads and forks; raises WorkflowNotFoundError."""
     with store.session() as session:
-        return _itself(store, session, workflow_id)
+        return _workflow_details(store, session, workflow_id)
 
 
-def _itself(store: Store, session: Session, workflow_id: str) -> dict[str, Any]:
-    filters = check_filters({"workflow_ids": [workflow_id]})
-    frame = _listed(store, session, filters, payloads=True)
-    if frame.empty:
-        listings.require_known(session, store.queries, [workflow_id])
-    (told,) = many(store, frame)
-    return {**told, "forks": forks(store, session, workflow_id)}
-
-
-def forks(store: Store, session: Session, workflow_id: str) -> list[dict[str, str]]:
-    """Return the newest forks of a workflow: their IDs and statuses."""
-    filters = check_filters({"forked_from": [workflow_id]})
-    return serialize.forks(_listed(store, session, filters, payloads=False))
-
-
-def _listed(
-    store: Store, session: Session, filters: dict[str, Any], *, payloads: bool
-) -> pd.DataFrame:
+def _workflow_details(store: Store, session: Session, workflow_id: str) -> WorkflowDetails:
     frame, _ = listings.workflows(
         session,
         store.queries,
-        filters,
-        MOST_FORKS,
+        check_filters({"workflow_ids": [workflow_id]}),
+        1,
         None,
         store.decoder,
-        sort_desc=True,
-        load_input=payloads,
-        load_output=payloads,
-        load_errors=payloads,
-        normalize=False,
+        load_input=True,
+        load_output=True,
     )
-    return frame
+    if frame.empty:
+        listings.require_known(session, store.queries, [workflow_id])
+    (details,) = iter_workflow_details(store, frame)
+    details["forks"] = read_forks(store, session, workflow_id)
+    return details
 
 
-def many(store: Store, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield what is told of each workflow of a frame with payloads, without steps and forks."""
+def iter_workflow_details(store: Store, frame: pd.DataFrame) -> Iterator[WorkflowDetails]:
+    """Yield the details of each workflow of a frame with payloads, without forks."""
     for row, (_, record) in zip(serialize.workflow_rows(frame), frame.iterrows(), strict=True):
-        yield _told(Workflow(store, record), row)
-
-
-def _told(workflow: Workflow, row: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"row": row}
-    if workflow.input is not None:
-        found["input"] = serialize.call(workflow.input)
-    if workflow.output is not None or workflow.status == "SUCCESS":
-        found["output"] = serialize.written(workflow.output)
-    if workflow.error is not None:
-        found["error"] = serialize.failure(workflow.error)
-    return found
+        workflow = Workflow(store, record)
+        details: WorkflowDetails = {"row": row}
+        if workflow.input is not None:
+            details["input"] = serialize.input_payload(workflow.input)
+        if workflow.output is not None or workflow.status == "SUCCESS":
+            details["output"] = serialize.value_payload(workflow.output)
+        if workflow.error is not None:
+            details["error"] = serialize.error_payload(workflow.error)
+        yield details
 
 
 @repeat_if_changed
-def steps(store: Store, workflow_id: str, after: int | None) -> dict[str, Any]:
-    """Return the steps behind ``after``, and whether there are more."""
+def steps_page(store: Store, workflow_id: str, after: int | None) -> StepsPage:
+    """Read the steps whose numbers are larger than ``after``, and whether there are more."""
     with store.session() as session:
-        return _steps(store, session, workflow_id, after)
+        return _steps_page(store, session, workflow_id, after)
 
 
-def _steps(store: Store, session: Session, workflow_id: str, after: int | None) -> dict[str, Any]:
-    page = pages.step_page(session, store.queries, workflow_id, after, STEPS, store.decoder)
+def _steps_page(store: Store, session: Session, workflow_id: str, after: int | None) -> StepsPage:
+    page = pages.step_page(
+        session, store.queries, workflow_id, after, STEPS_PER_PAGE, store.decoder
+    )
     return {"steps": serialize.step_rows(page.frame), "more_steps": page.more}
+
+
+# --- nodes of a graph ----------------------------------------------------------------------------
+
+
+def node_details(store: Store, run: RunData, key: NodeKey, view: ViewOptions) -> NodeDetails:
+    """Return the details of a node of a run's graph, or of a group of its folded graph."""
+    if isinstance(key, str):
+        return {"kind": "workflow", **workflow_details(store, key)}
+    folded = run.picture(view).graph
+    if folded is not None and key in folded and folded.nodes[key]["kind"] == "group":
+        return _group_details(run, folded.nodes[key], key)
+    if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
+        (details,) = iter_step_details(_read_step(store, *key))
+        return details[1]
+    return running_details(run.graph.nodes.get(key, {}))
+
+
+def running_details(node: Mapping[str, Any]) -> RunningDetails:
+    """Return the details of the node that stands for what a running workflow does now."""
+    return {"kind": "running", "workflow_id": node.get("workflow_id"), "name": node.get("name")}
+
+
+def iter_step_details(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, int], StepDetails]]:
+    """Yield the key and the details of each step of a frame with results."""
+    rows = serialize.step_rows(frame)
+    for row, workflow_id, error in zip(rows, frame["workflow_id"], frame["error"], strict=True):
+        result = row.pop("result", None)
+        row["workflow_id"] = workflow_id
+        details: StepDetails = {"kind": "step", "step": row}
+        if row["status"] == "ERROR":
+            details["error"] = serialize.error_payload(error)
+            if (attempts := retry_attempts(error)) is not None:
+                details["attempts"] = attempts
+        elif result is not None:
+            details["output"] = result
+        yield (workflow_id, row["number"]), details
+
+
+def retry_attempts(error: object) -> int | None:
+    """Return the number of attempts of a step whose retries were exhausted.
+
+    Examples
+    --------
+    >>> retry_attempts(RecordedError("dbos._error.DBOSMaxStepRetriesExceeded", ("charge", 3, [])))
+    3
+    """
+    if not isinstance(error, RecordedError) or not error.type.endswith("MaxStepRetriesExceeded"):
+        return None
+    attempts = error.state.get("max_retries") if isinstance(error.state, dict) else None
+    if attempts is None and len(error.args) > 1:
+        attempts = error.args[1]
+    return attempts if isinstance(attempts, int) else None
+
+
+@repeat_if_changed
+def _read_step(store: Store, workflow_id: str, number: int) -> pd.DataFrame:
+    with store.session() as session:
+        page = pages.step_page(session, store.queries, workflow_id, number - 1, 1, store.decoder)
+    if page.frame.empty or int(page.frame["function_id"].iloc[0]) != number:
+        raise StepNotFoundError(
+            f"Workflow {workflow_id!r} no longer has step {number}. Refresh the view."
+        )
+    return page.frame
+
+
+def _group_details(run: RunData, node: Mapping[str, Any], key: NodeKey) -> GroupDetails:
+    members = list(node["members"])
+    details: dict[str, Any] = {
+        **node_summary(key, node),
+        "statuses": {str(status): int(n) for status, n in node["statuses"].items() if n},
+        "inside": int(node.get("failures_inside") or 0),
+        "members": [run.summarize(member) for member in members[:MAX_MEMBERS]],
+        "left_out": max(0, len(members) - MAX_MEMBERS),
+    }
+    for name in ("duration_min", "duration_max", "duration_total", "started_at", "completed_at"):
+        if name in node:
+            details[name] = serialize.milliseconds(node[name])
+    group: GroupDetails = compact(details)
+    return group
+
+
+def stored_payloads(store: Store, key: NodeKey) -> list[StoredPayload]:
+    """Read the payloads of a workflow or a step as they are stored, without decoding them."""
+    stored = store.with_decoder(
+        lambda text, serialization, _: {"format": serialization or "not named", "text": text}
+    )
+    if isinstance(key, tuple):
+        record = _read_step(stored, *key).iloc[0]
+    else:
+        record = Workflow.read(stored, str(key)).row
+    payloads: list[StoredPayload] = []
+    for name in ("input", "output", "error"):
+        payload = record.get(name)
+        if isinstance(payload, dict):
+            stored_text = payload["text"]
+            payloads.append(
+                {
+                    "name": name,
+                    "format": payload["format"],
+                    "length": len(stored_text),
+                    "text": truncate(stored_text, serialize.MAX_VALUE_CHARACTERS),
+                }
+            )
+    return payloads
+
+
+def node_code(run: RunData, key: Any) -> str:
+    """Write the call that returns a node; ``None`` stands for the whole run.
+
+    Examples
+    --------
+    >>> run = dbos_notebook.connect(example_database).inspect("checkout-1")._run("checkout-1")
+    >>> node_code(run, ("checkout-1", 3))
+    'db.steps("checkout-1", load_output=True).set_index("function_id").loc[3]'
+    """
+    if key is None:
+        return f"db.inspect({literal(run.workflow_id)})"
+    if isinstance(key, str):
+        return f"db.workflow({literal(key)})"
+    if isinstance(key[1], int):
+        steps = f"db.steps({literal(key[0])}, load_output=True)"
+        return f'{steps}.set_index("function_id").loc[{key[1]}]'
+    if (node := run.graph.nodes.get(key)) is not None:
+        return f"db.workflow({literal(node['workflow_id'])})"
+    group = serialize.to_json_key(key)[1]
+    return f"dn.draw(db.graph({literal(run.workflow_id)}), open=[{literal(group)}])"

@@ -1,4 +1,4 @@
-"""The list of workflows: its Python half. Pages, details and choices are read as they are asked."""
+"""The Python half of the list of workflows: pages, search, details, and its actions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ from dbos_notebook.tables.filters import check_filters
 from dbos_notebook.widgets import bundle, details, html_export, query_form, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
+from dbos_notebook.widgets.messages import (
+    Answer,
+    ChildrenMessage,
+    Question,
+    ViewOptions,
+    WorkflowMessage,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,24 +31,36 @@ if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
     from dbos_notebook.store import Store
 
-FIRST_LOOK, LOOK_THROUGH = 5_000, 80_000
-"""Rows that one message looks through for a text. The first few are found while one still types;
-each further message looks through four times as many, up to some 0.15 s, so that nothing is held
-up."""
-MOST_CHOICES = 100
-MOST_CHILDREN = 500
-_COLUMNS = {"user": "authenticated_user"}
+FIRST_SEARCH_ROWS, MAX_SEARCH_ROWS = 5_000, 80_000
+"""Rows that one message searches. The first message is quick, so that matches appear while the
+user types; each further one searches four times as many rows, for at most about 0.15 s."""
+SEARCH_GROWTH = 4
+MAX_CHOICES = 100
+MAX_CHILDREN = 500
+_CHOICE_COLUMNS = {
+    name: "authenticated_user" if name == "user" else name for name in query_form.CHOICE_FILTERS
+}
 
 
 class Explore(View):
-    """A searchable, sortable, expandable list of workflows. Make it with ``Client.explore``.
+    """A searchable, sortable, expandable list of workflows. Create it with :meth:`Client.explore`.
 
     Attributes
     ----------
-    selected
-        IDs of the rows that are ticked; may be set.
-    live
-        Whether the browser asks again every two seconds while it shows the list; may be set.
+    selected : list of str
+        IDs of the selected rows. May be set.
+    live : bool
+        Whether the browser refreshes every two seconds while the list is visible. May be set.
+    frame : pandas.DataFrame
+        The rows on the page, in their order, with the columns of :meth:`Client.workflows`.
+    selection : pandas.DataFrame
+        The selected rows, as they are in the database now.
+    filters : dict
+        The filters that are set, as arguments of :meth:`Client.workflows`.
+    code : str
+        Python that returns all rows of the list, for a client called ``db``.
+    receipt : Receipt or None
+        The receipt of the last action that was confirmed in this view.
 
     Examples
     --------
@@ -67,195 +86,195 @@ class Explore(View):
         *,
         live: bool = False,
         tree: bool = False,
-        page_size: int = query_form.SIZES[1],
+        page_size: int = query_form.DEFAULT_PAGE_SIZE,
     ) -> None:
-        if page_size not in query_form.SIZES:
+        if page_size not in query_form.PAGE_SIZES:
             raise FilterError(
-                f"page_size={page_size!r} is not offered. Use one of {query_form.SIZES}."
+                f"page_size={page_size!r} is not supported. Use one of {query_form.PAGE_SIZES}."
             )
-        # Before anything is shown, so that a wrong filter fails in the caller's cell.
+        # Checked before the list is displayed, so that the cell raises an error for a wrong filter.
         checked = check_filters(filters)
-        # An age stays an age: the list goes on showing the last day.
-        given = {
-            name: filters[name] if name in query_form.TIMES else checked[name] for name in checked
+        for name in query_form.TIME_FILTERS:
+            if name in checked:
+                checked[name] = filters[name]  # an age remains relative to now
+        checked = {
+            name: value.isoformat() if hasattr(value, "isoformat") else value
+            for name, value in checked.items()
         }
-        given = {name: self._storable(value) for name, value in given.items()}
-        shown, self._fixed = query_form.first(given)
+        form, self._fixed = query_form.split_filters(checked)
         queued = bool(self._fixed.pop("queues_only", False))
         mode = "queued" if queued else "tree" if tree else "flat"
-        self._view: dict[str, Any] = {**shown, "mode": mode, "size": page_size}
+        self._view: ViewOptions = {**form, "mode": mode, "size": page_size}
         self._frame: pd.DataFrame | None = None
-        catalog = store.catalog
+        self._actions = Actions(store, controller)
         start = {
             "view": self._view,
             "fixed": [f"{name}={value!r}"[:100] for name, value in self._fixed.items()],
-            "sizes": list(query_form.SIZES),
-            "has_parents": catalog.has("workflow_status", "parent_workflow_id"),
-            "has_attributes": catalog.has("workflow_status", "attributes"),
+            "sizes": list(query_form.PAGE_SIZES),
+            "has_parents": store.catalog.has("workflow_status", "parent_workflow_id"),
+            "has_attributes": store.catalog.has("workflow_status", "attributes"),
             "location": store.label,
+            "forbidden": self._actions.forbidden(),
+            "read_only": controller.read_only,
         }
-        self._actions = Actions(store, controller)
-        start["forbidden"] = self._actions.forbidden()
-        start["read_only"] = controller.read_only
         super().__init__(store, live=live, _start=start)
-        self._answers = {
-            "page": self._page_answer,
-            "children": self._children,
-            "details": self._details,
-            "steps": self._more_steps,
-            "counts": self._counts,
-            "choices": self._choices,
-            "code": self._code,
-            **self._actions.answers,
+        self._handlers = {
+            "page": self._on_page,
+            "children": self._on_children,
+            "details": self._on_details,
+            "steps": self._on_steps,
+            "counts": self._on_counts,
+            "choices": self._on_choices,
+            "code": self._on_code,
+            **self._actions.handlers,
         }
-
-    @staticmethod
-    def _storable(value: Any) -> Any:
-        return value.isoformat() if hasattr(value, "isoformat") else value
 
     @traitlets.validate("selected")
-    def _bounded(self, proposal: Any) -> list[str]:
-        return list(dict.fromkeys(proposal["value"]))[: query_form.MOST_SELECTED]
+    def _validate_selected(self, proposal: Any) -> list[str]:
+        return list(dict.fromkeys(proposal["value"]))[: query_form.MAX_SELECTED]
 
     @property
     def filters(self) -> dict[str, Any]:
-        """The filters now set: ``db.workflows(**widget.filters)`` gives all rows that match."""
-        return query_form.as_filters(self._view) | self._fixed
+        """The filters that are set: ``db.workflows(**widget.filters)`` returns all matches."""
+        return query_form.to_filters(self._view) | self._fixed
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The rows now shown, in their order, with the columns of ``Client.workflows``."""
+        """The rows on the page, in their order, with the columns of :meth:`Client.workflows`."""
         if self._frame is None:
-            self._frame = self._first_page()
+            self._frame = self._read_first_page()
         return self._frame
-
-    @repeat_if_changed
-    def _first_page(self) -> pd.DataFrame:
-        with self._store.session() as session:
-            return self._read(session, self._view, ()).frame
 
     @property
     def selection(self) -> pd.DataFrame:
-        """The rows that are ticked, as they are in the database now."""
+        """The selected rows, as they are in the database now."""
         return self._store.workflows(list(self.selected), limit=None)
 
     @property
     def code(self) -> str:
-        """The Python that gives all rows of the view, where the client is called ``db``."""
-        return query_form.code(self._view, self._fixed)
+        """Python that returns all rows of the list, for a client called ``db``."""
+        return query_form.list_code(self._view, self._fixed)
 
     @property
     def receipt(self) -> Receipt | None:
-        """The receipt of the last action that was confirmed here; ``None``: there was none."""
+        """The receipt of the last action that was confirmed in this view, if any."""
         return self._actions.receipt
 
-    def _read(
+    # --- reading ---------------------------------------------------------------------------------
+
+    @repeat_if_changed
+    def _read_first_page(self) -> pd.DataFrame:
+        with self._store.session() as session:
+            return self._read_page(session, self._view).frame
+
+    def _read_page(
         self,
         session: Session,
-        view: Mapping[str, Any],
-        after: Any,
+        view: ViewOptions,
+        after: Any = None,
         limit: int | None = None,
         part: int = 0,
     ) -> pages.Page:
-        filters = check_filters(query_form.as_filters(view) | self._fixed)
-        sort, descending = query_form.order(view)
-        looked = min(LOOK_THROUGH, FIRST_LOOK * 4 ** max(0, min(part, 8)))
+        filters = check_filters(query_form.to_filters(view) | self._fixed)
+        column, descending = query_form.sort_order(view)
+        growth = SEARCH_GROWTH ** max(0, min(part, 8))
         return pages.page(
             session,
             self._store.queries,
             filters,
-            pages.SortOrder(sort, descending, tuple(after or ())),
-            max(1, min(limit or query_form.SIZES[-1], query_form.size(view))),
+            pages.SortOrder(column, descending, tuple(after or ())),
+            max(1, min(limit or query_form.PAGE_SIZES[-1], query_form.page_size(view))),
             roots_only=view.get("mode") == "tree",
-            max_scanned_rows=looked if "search" in filters else None,
+            max_scanned_rows=(
+                min(MAX_SEARCH_ROWS, FIRST_SEARCH_ROWS * growth) if "search" in filters else None
+            ),
         )
 
+    def _rows(self, session: Session, frame: pd.DataFrame) -> list[WorkflowMessage]:
+        queries = self._store.queries
+        rows = serialize.workflow_rows(frame)
+        children = pages.child_counts(session, queries, frame["workflow_id"].tolist())
+        positions = pages.queue_positions(session, queries, frame)
+        for row in rows:
+            if count := children.get(row["id"]):
+                row["children"] = count
+            if position := positions.get(row["id"]):
+                row["position"], row["queue_length"] = position
+        return rows
+
+    # --- messages --------------------------------------------------------------------------------
+
     @repeat_if_changed
-    def _page_answer(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _on_page(self, message: Question) -> Answer:
+        started = time.perf_counter()
         view = message.get("view") or {}
-        begun = time.perf_counter()
         part = int(message.get("part") or 0)
         with self._store.session() as session:
-            page = self._read(session, view, message.get("after"), message.get("limit"), part)
+            page = self._read_page(session, view, message.get("after"), message.get("limit"), part)
             rows = self._rows(session, page.frame)
         self._view = dict(view)
-        # A search comes in parts, which together are the page.
+        # The parts of a search are one page together.
         before = self._frame if part else None
         self._frame = page.frame if before is None else frames.concat_frames(before, page.frame)
-        answer = {
+        answer: dict[str, object] = {
             "rows": rows,
             "more": page.more,
             "last": page.last,
             "searched_to": page.searched_to,
         }
         stamp = serialize.stamp(answer)
-        took = round((time.perf_counter() - begun) * 1000)
-        state = {"stamp": stamp, "took": took, "now": round(time.time() * 1000)}
         if message.get("stamp") == stamp:
-            return {"same": True, **state}
-        return {**answer, **state}
-
-    def _rows(self, session: Session, frame: pd.DataFrame) -> list[dict[str, Any]]:
-        rows = serialize.workflow_rows(frame)
-        queries = self._store.queries
-        children = pages.child_counts(session, queries, frame["workflow_id"].tolist())
-        positions = pages.queue_positions(session, queries, frame)
-        for row in rows:
-            if found := children.get(row["id"]):
-                row["children"] = found
-            if place := positions.get(row["id"]):
-                row["position"], row["queue_length"] = place
-        return rows
+            answer = {"same": True}
+        took = round((time.perf_counter() - started) * 1000)
+        return {**answer, "stamp": stamp, "took": took, "now": round(time.time() * 1000)}
 
     @repeat_if_changed
-    def _children(self, message: dict[str, Any]) -> dict[str, Any]:
-        queries = self._store.queries
+    def _on_children(self, message: Question) -> ChildrenMessage:
         with self._store.session() as session:
-            tree = listings.tree(session, queries, [str(message["id"])], 1)
-            frame = tree[tree["depth"] == 1]
-            rows = self._rows(session, frame.head(MOST_CHILDREN))
-        return {"rows": rows, "left_out": max(0, len(frame) - MOST_CHILDREN)}
+            tree = listings.tree(session, self._store.queries, [str(message["id"])], 1)
+            children = tree[tree["depth"] == 1]
+            rows = self._rows(session, children.head(MAX_CHILDREN))
+        return {"rows": rows, "left_out": max(0, len(children) - MAX_CHILDREN)}
 
-    def _details(self, message: dict[str, Any]) -> dict[str, Any]:
-        answer = details.of_workflow(self._store, str(message["id"]))
-        answer["stamp"] = serialize.stamp(answer)
-        answer["now"] = round(time.time() * 1000)
-        return {"same": True} if message.get("stamp") == answer["stamp"] else answer
+    def _on_details(self, message: Question) -> Answer:
+        answer = details.workflow_with_steps(self._store, str(message["id"]))
+        stamp = serialize.stamp(answer)
+        if message.get("stamp") == stamp:
+            return {"same": True}
+        return {**answer, "stamp": stamp, "now": round(time.time() * 1000)}
 
-    def _more_steps(self, message: dict[str, Any]) -> dict[str, Any]:
-        return details.steps(self._store, str(message["id"]), int(message["after"]))
+    def _on_steps(self, message: Question) -> Answer:
+        return details.steps_page(self._store, str(message["id"]), int(message["after"]))
 
-    def _counts(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Count by status under the view's other filters."""
-        filters = query_form.as_filters(message.get("view") or {}) | self._fixed
+    def _on_counts(self, message: Question) -> Answer:
+        """Count workflows by status, with all filters but that of the status."""
+        started = time.perf_counter()
+        filters = query_form.to_filters(message.get("view") or {}) | self._fixed
         filters.pop("status", None)
-        begun = time.perf_counter()
-        counted = self._store.read(
+        frame = self._store.read(
             aggregates.counts, "status", None, "created_at", check_filters(filters)
         )
-        counts = dict(zip(counted["status"].astype(str), map(int, counted["count"]), strict=True))
-        return {"counts": counts, "took": round((time.perf_counter() - begun) * 1000)}
+        counts = dict(zip(frame["status"].astype(str), map(int, frame["count"]), strict=True))
+        return {"counts": counts, "took": round((time.perf_counter() - started) * 1000)}
 
-    @repeat_if_changed
-    def _choices(self, _: dict[str, Any]) -> dict[str, Any]:
-        columns = {name: _COLUMNS.get(name, name) for name in query_form.CHOSEN}
-        with self._store.session() as session:
-            found = pages.frequent_values(
-                session, self._store.queries, list(columns.values()), MOST_CHOICES
-            )
-        return {"choices": {name: found[column] for name, column in columns.items()}}
+    def _on_choices(self, _message: Question) -> Answer:
+        columns = list(_CHOICE_COLUMNS.values())
+        values = self._store.read(pages.frequent_values, columns, MAX_CHOICES)
+        return {"choices": {name: values[column] for name, column in _CHOICE_COLUMNS.items()}}
 
-    def _code(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _on_code(self, message: Question) -> Answer:
         if message.get("selection"):
             ids = ", ".join(map(query_form.literal, self.selected))
             return {"text": f"db.workflows([{ids}])"}
-        return {"text": query_form.code(message.get("view") or {}, self._fixed)}
+        return {"text": query_form.list_code(message.get("view") or {}, self._fixed)}
+
+    # --- HTML ------------------------------------------------------------------------------------
 
     def static_html(self) -> str:
-        """Return the first rows as a table that needs no kernel; without errors' texts."""
+        """Return the first rows as a table that needs no kernel, without payloads."""
         return html_export.listing(self._store, self.frame, self.code)
 
-    def _page(self) -> str:
+    def _html_page(self) -> str:
         return html_export.listing_page(self._store, self.frame, self.code)
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ import base64
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,21 @@ import pandas as pd
 from dbos_notebook import text
 from dbos_notebook.drawing.graph_svg import draw
 from dbos_notebook.errors import GraphvizNotFoundError
-from dbos_notebook.graphs.intervals import Spans, Times
+from dbos_notebook.graphs.intervals import Spans
 from dbos_notebook.html import environment
-from dbos_notebook.widgets import bundle, details, node_details, serialize
-from dbos_notebook.widgets.run_data import MOST_LISTED, PICTURES, RunData, as_plain
+from dbos_notebook.status import status_css
+from dbos_notebook.widgets import bundle, details, serialize
+from dbos_notebook.widgets.messages import (
+    Answer,
+    BoardFacts,
+    JsonKey,
+    Payload,
+    PictureMessage,
+    RecordedRun,
+    WorkflowMessage,
+    WorkflowWithSteps,
+)
+from dbos_notebook.widgets.run_data import MAX_LISTED, RunData
 
 if TYPE_CHECKING:
     import jinja2
@@ -26,232 +37,223 @@ if TYPE_CHECKING:
     from dbos_notebook.store import Store
 
 FALLBACK_ROWS = 20
+MAX_OPENED_GROUPS = 12
+"""Groups that a page without a kernel can open, one at a time."""
+MAX_PAYLOAD_CHARACTERS = 6_000_000
+"""Characters of payloads in one page; what is beyond them is omitted, with a note."""
+MAX_TREE_CHARACTERS = 20_000
+_OMITTED: Payload = {"text": "omitted: the page would be too large. See the database."}
 
 
 @cache
 def _templates() -> jinja2.Environment:
-    found = environment("widgets")
-    found.filters["instant"] = _instant
-    found.filters["span"] = _span
-    found.filters["took"] = _took
-    return found
+    templates = environment("widgets")
+    templates.filters |= {"instant": _instant, "duration": _duration, "row_duration": _row_duration}
+    return templates
 
 
 def _instant(milliseconds: int | None) -> str:
-    if milliseconds is None:
-        return "–"
-    moment = dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+    return (
+        "–"
+        if milliseconds is None
+        else _utc(dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC))
+    )
 
 
-def _span(milliseconds: int | None) -> str:
-    return "–" if milliseconds is None else text.duration(pd.Timedelta(milliseconds, "ms"))
+def _utc(time: dt.datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _took(row: dict[str, Any]) -> str:
-    begun = row.get("started_at", 1)
-    ended = row.get("completed_at", row.get("updated_at", 1))
-    # SQLite may hold whole seconds, of which 0 says only that it was quick.
-    if row.get("duration") == 0 and begun % 1000 == ended % 1000 == 0:
+def _duration(milliseconds: int | None) -> str:
+    return "–" if milliseconds is None else text.duration(milliseconds / 1000)
+
+
+def _row_duration(row: WorkflowMessage) -> str:
+    started = row.get("started_at", 1)
+    completed = row.get("completed_at", row.get("updated_at", 1))
+    # SQLite may store whole seconds.
+    if row.get("duration") == 0 and started % 1000 == completed % 1000 == 0:
         return "< 1 s"
-    return _span(row.get("duration"))
+    return _duration(row.get("duration"))
+
+
+def _render(template: str, **values: object) -> str:
+    now = dt.datetime.now(dt.UTC)
+    values |= {
+        "style": bundle.style("static") + status_css('.dn-static [data-status="{}"]'),
+        "read_at": _utc(now),
+        "now": round(now.timestamp() * 1000),
+    }
+    return _templates().get_template(template).render(values)
+
+
+def page(title: str, parts: list[str]) -> str:
+    """Return a complete HTML page from HTML that templates rendered."""
+    return _render("page.html.j2", title=title, parts=parts)
+
+
+# --- the list and the board ----------------------------------------------------------------------
 
 
 def listing(store: Store, frame: pd.DataFrame, code: str) -> str:
-    """Return a short table of a listing, to stand in a notebook's file."""
-    return _render(store, frame.head(FALLBACK_ROWS), code, len(frame) - FALLBACK_ROWS, {})
+    """Return the first rows of a list as a table, for the outputs of a notebook."""
+    return _listing(store, frame.head(FALLBACK_ROWS), code, left_out=len(frame) - FALLBACK_ROWS)
 
 
 def listing_page(store: Store, frame: pd.DataFrame, code: str) -> str:
-    """Return a whole page of a listing, each row with its details."""
-    return page("Workflows", [opened(store, frame, code)])
+    """Return a page with all rows of a list and the details of each."""
+    opened = {key: details.workflow_with_steps(store, key) for key in frame["workflow_id"]}
+    return page("Workflows", [_listing(store, frame, code, opened=opened)])
 
 
-def opened(store: Store, frame: pd.DataFrame, code: str) -> str:
-    """Return a table of workflows, each with its details."""
-    told = {i: details.of_workflow(store, i) for i in frame["workflow_id"]}
-    return _render(store, frame, code, 0, told)
-
-
-def page(title: str, parts: Sequence[str]) -> str:
-    """Return a whole HTML page of parts that templates made."""
-    return _templates().get_template("page.html.j2").render(title=title, parts=parts)
-
-
-def board(location: str, facts: dict[str, Any], window: str) -> str:
-    """Return a board as tables."""
-    now = dt.datetime.now(dt.UTC)
-    return (
-        _templates()
-        .get_template("board.html.j2")
-        .render(
-            **facts,
-            location=location,
-            window=window,
-            ended={status: sum(bars) for status, bars in sorted(facts["series"].items())},
-            now=round(now.timestamp() * 1000),
-            read_at=f"{now:%Y-%m-%d %H:%M:%S} UTC",
-            style=bundle.style("static"),
-        )
-    )
-
-
-def _render(
-    store: Store, frame: pd.DataFrame, code: str, left_out: int, opened: dict[str, Any]
+def _listing(
+    store: Store,
+    frame: pd.DataFrame,
+    code: str,
+    *,
+    left_out: int = 0,
+    opened: Mapping[str, WorkflowWithSteps] | None = None,
 ) -> str:
-    return (
-        _templates()
-        .get_template("listing.html.j2")
-        .render(
-            location=str(store.location),
-            code=code,
-            rows=serialize.workflow_rows(frame),
-            opened=opened,
-            left_out=max(0, left_out),
-            read_at=f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC",
-            style=bundle.style("static"),
-        )
+    return _render(
+        "listing.html.j2",
+        location=str(store.location),
+        code=code,
+        rows=serialize.workflow_rows(frame),
+        opened=opened or {},
+        left_out=max(0, left_out),
     )
 
 
-MOST_GROUPS = 12
-"""Groups that a page has opened, one at a time."""
-MOST_PAYLOADS = 6_000_000
-"""Characters of results in one page; what is beyond them says where it is found."""
-MOST_TEXT = 20_000
+def board(location: str, facts: BoardFacts, window: str) -> str:
+    """Return a board as tables."""
+    finished = {status: sum(bars) for status, bars in sorted(facts["series"].items())}
+    return _render("board.html.j2", **facts, location=location, window=window, finished=finished)
 
 
-def fallback(store: Store, run: RunData) -> str:
-    """Return the graph as an image with the facts, to stand in a notebook's file.
+# --- one workflow --------------------------------------------------------------------------------
 
-    An image, because in it nothing could run; it follows the reader's light or dark by itself.
+
+def run(store: Store, data: RunData) -> str:
+    """Return the graph of a run as an image with the facts, for the outputs of a notebook.
+
+    Nothing in an image can run, and an image follows the reader's light or dark theme.
     """
-    picture = draw(run.graph, theme="auto")
+    picture = draw(data.graph, theme="auto")
     try:
-        encoded = base64.b64encode(picture.svg.encode()).decode()
-        image = f"data:image/svg+xml;base64,{encoded}"
+        svg = base64.b64encode(picture.svg.encode()).decode()
+        image = f"data:image/svg+xml;base64,{svg}"
     except GraphvizNotFoundError:
-        # The tree of text still tells.
-        image = ""
-    return _render_run(
+        image = ""  # the text tree is shown
+    return _render(
         "run.html.j2",
-        store,
-        row=run.row,
-        took=Times(run.graph).took(run.workflow_id),
-        forks=run.forks,
+        location=str(store.location),
+        row=data.row,
+        took=data.times.duration(data.workflow_id),
+        forks=data.forks,
         image=image,
-        alt=f"Execution graph of {run.workflow_id}",
-        text=text.truncate(picture.text, MOST_TEXT),
-        code=node_details.code(run, None),
-        read_at=_now(),
+        alt=f"Execution graph of {data.workflow_id}",
+        text=text.truncate(picture.text, MAX_TREE_CHARACTERS),
+        code=details.node_code(data, None),
     )
 
 
-def _render_run(template: str, store: Store, **values: Any) -> str:
-    made = _templates().get_template(template)
-    return made.render(location=str(store.location), style=bundle.style("static"), **values)
-
-
-def _now() -> str:
-    return f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def inspect_page(store: Store, run: RunData, style: str) -> str:
-    """Return one file with the graph, the timeline, the table of steps, and what each one did."""
+def run_page(store: Store, data: RunData, style: str) -> str:
+    """Return a page with the graph, timeline and steps of a run, and the details of each node."""
     script = bundle.module("offline")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # "</script>" within a text would end the script's element.
-    recorded = json.dumps(record(store, run), ensure_ascii=False).replace("<", "\\u003c")
-    name = run.row.get("name", "workflow")
+    # "</script>" in a string would end the script element.
+    recorded = json.dumps(record(store, data), ensure_ascii=False).replace("<", "\\u003c")
     return (
         _templates()
         .get_template("inspect.html.j2")
         .render(
-            title=f"{name} {run.workflow_id}",
+            title=f"{data.row.get('name', 'workflow')} {data.workflow_id}",
             script=script,
             script_hash=f"sha256-{digest}",
             style=style,
             recorded=recorded,
-            fallback=fallback(store, run),
-            note=f"{store.location} · read {_now()} · made by dbos_notebook; it needs no network.",
+            fallback=run(store, data),
+            note=f"{store.location} · as of {_utc(dt.datetime.now(dt.UTC))} · "
+            "made by dbos_notebook, works offline",
         )
     )
 
 
-def record(store: Store, run: RunData) -> dict[str, Any]:
-    """Return all that the browser half may ask of a run."""
-    pictures: dict[str, Any] = {}
-    groups: dict[str, Any] = {}
-    # Rows of an unknown status or without times have no path through them.
-    timed = Spans(run.graph).workflow(run.workflow_id) is not None
-    for kind in PICTURES:
+def record(store: Store, data: RunData) -> RecordedRun:
+    """Return all answers that the browser's half needs to show a run."""
+    pictures: dict[str, PictureMessage] = {}
+    groups: dict[str, Answer] = {}
+    # Rows with an unknown status or without times have no critical path.
+    timed = Spans(data.graph).workflow(data.workflow_id) is not None
+    for kind in ("graph", "timeline"):
         critical = timed and kind == "timeline"
         view: dict[str, Any] = {"picture": kind, "open": [], "critical": critical}
-        shown = run.picture(view).shown
-        pictures[json.dumps([kind], separators=(",", ":"))] = run.drawn(view)
-        found = [] if shown is None else [k for k, n in shown.nodes.items() if n["kind"] == "group"]
-        for key in found[:MOST_GROUPS]:
-            name = shown.nodes[key]["group"] if shown is not None else ""
-            told = node_details.of_node(store, run, key, view)
-            groups[_text(key)] = {"key": as_plain(key), **told}
-            named = json.dumps([kind, name], separators=(",", ":"), ensure_ascii=False)
-            pictures[named] = run.drawn({**view, "open": [name]})
+        pictures[_json([kind])] = data.picture_message(view)
+        folded = data.picture(view).graph
+        nodes = {} if folded is None else folded.nodes
+        keys = [key for key, node in nodes.items() if node["kind"] == "group"]
+        for key in keys[:MAX_OPENED_GROUPS]:
+            group = nodes[key]["group"]
+            json_key = serialize.to_json_key(key)
+            node = details.node_details(store, data, key, view)
+            groups[_json(json_key)] = {**node, "key": json_key}
+            pictures[_json([kind, group])] = data.picture_message({**view, "open": [group]})
     return {
         "start": {"tab": "graph", "offline": True, "read_only": True, "forbidden": None},
-        "workflow_id": run.workflow_id,
+        "workflow_id": data.workflow_id,
         "state": {
-            "facts": run.facts(),
-            "stamp": run.stamp,
+            "facts": data.facts(),
+            "stamp": data.stamp,
             "active": False,
             "now": round(dt.datetime.now(dt.UTC).timestamp() * 1000),
             "took": 0,
         },
         "pictures": pictures,
         "groups": groups,
-        "nodes": _told(store, run),
-        "list": run.listed(),
+        "nodes": _recorded_nodes(store, data),
+        "list": data.node_list(),
     }
 
 
-def _text(key: Any) -> str:
-    # As JavaScript's JSON.stringify writes it: so the page finds it.
-    return json.dumps(as_plain(key), separators=(",", ":"), ensure_ascii=False)
+def _json(key: JsonKey) -> str:
+    # As JSON.stringify writes it, because the page looks it up by that.
+    return json.dumps(key, separators=(",", ":"), ensure_ascii=False)
 
 
-def _told(store: Store, run: RunData) -> dict[str, Any]:
-    """Return what each workflow and step tells, the root first, within the bound of payloads."""
-    ids = [key for key, node in run.graph.nodes.items() if node["kind"] == "workflow"]
-    ids = [run.workflow_id, *(each for each in ids if each != run.workflow_id)][:MOST_LISTED]
-    told: dict[str, Any] = {}
-    room = MOST_PAYLOADS
-    flows = store.workflows(ids, load_input=True, load_output=True, limit=None)
-    for one in details.many(store, flows):
-        found = {"kind": "workflow", "key": one["row"]["id"], **one, "forks": []}
-        if one["row"]["id"] == run.workflow_id:
-            found["forks"] = list(run.forks)
-        room = _bounded(found, room)
-        told[_text(one["row"]["id"])] = found
-    frame = store.steps(ids, load_output=True).head(MOST_LISTED)
-    for workflow_id, number, found in node_details.many_steps(frame):
-        room = _bounded(found, room)
-        told[_text((workflow_id, number))] = {"key": [workflow_id, number], **found}
-    for key, node in run.graph.nodes.items():
-        if isinstance(key, tuple) and key[-1:] == ("running",):
-            name = {"name": node.get("name"), "workflow_id": node.get("workflow_id")}
-            told[_text(key)] = {"kind": "running", "key": as_plain(key), **name}
-    return told
+def _recorded_nodes(store: Store, data: RunData) -> dict[str, Answer]:
+    """Return the details of each workflow and step, the root first, within the size limit."""
+    root = data.workflow_id
+    ids = [key for key, node in data.graph.nodes.items() if node["kind"] == "workflow"]
+    ids = [root, *(key for key in ids if key != root)][:MAX_LISTED]
+    recorded: dict[str, Answer] = {}
+    budget = MAX_PAYLOAD_CHARACTERS
+    workflows = store.workflows(ids, load_input=True, load_output=True, limit=None)
+    for workflow in details.iter_workflow_details(store, workflows):
+        key = workflow["row"]["id"]
+        forks = data.forks if key == root else []
+        node = {"kind": "workflow", "key": key, **workflow, "forks": forks}
+        budget = _limit_payloads(node, budget)
+        recorded[_json(key)] = node
+    steps = store.steps(ids, load_output=True).head(MAX_LISTED)
+    for step_key, step in details.iter_step_details(steps):
+        node = {"key": list(step_key), **step}
+        budget = _limit_payloads(node, budget)
+        recorded[_json(list(step_key))] = node
+    for node_key, attributes in data.graph.nodes.items():
+        if isinstance(node_key, tuple) and node_key[-1:] == ("running",):
+            json_key = serialize.to_json_key(node_key)
+            running = details.running_details(attributes)
+            recorded[_json(json_key)] = {**running, "key": json_key}
+    return recorded
 
 
-def _bounded(found: dict[str, Any], room: int) -> int:
-    """Take from the room what a node's payloads need; leave them out where there is none."""
+def _limit_payloads(node: dict[str, object], budget: int) -> int:
+    """Replace the payloads that exceed a budget of characters; return what is left of it."""
     for name in ("input", "output", "error"):
-        if name not in found:
-            continue
-        size = len(json.dumps(found[name]))
-        if size > room:
-            found[name] = {
-                "text": "left out of this page, which would be too large: see the database"
-            }
-        else:
-            room -= size
-    return room
+        if name in node:
+            size = len(json.dumps(node[name]))
+            if size > budget:
+                node[name] = _OMITTED
+            else:
+                budget -= size
+    return budget

@@ -1,4 +1,4 @@
-"""The view of one workflow: its graph, timeline and steps, and what can be done with it."""
+"""The Python half of the inspect view: graph, timeline, steps and actions of one workflow."""
 
 from __future__ import annotations
 
@@ -12,93 +12,64 @@ import traitlets
 
 from dbos_notebook.drawing import svg
 from dbos_notebook.errors import FilterError
+from dbos_notebook.graphs import compare
 from dbos_notebook.graphs.build import read_graph
 from dbos_notebook.tables.filters import as_strings
-from dbos_notebook.text import truncate
-from dbos_notebook.widgets import bundle, html_export, node_details, serialize
+from dbos_notebook.widgets import bundle, details, html_export, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
-from dbos_notebook.widgets.run_data import RunData, as_key, as_plain
+from dbos_notebook.widgets.messages import (
+    Answer,
+    ComparedNodes,
+    ComparisonMessage,
+    NodeKey,
+    Question,
+    ViewOptions,
+    compact,
+)
+from dbos_notebook.widgets.run_data import RunData
 from dbos_notebook.workflow import Workflow
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     from dbos_notebook.control.controller import Controller
     from dbos_notebook.control.receipt import Receipt
     from dbos_notebook.graphs.comparison import Comparison
     from dbos_notebook.store import Store
 
-MOST_ROWS = 300
-
-
-class Compared:
-    """How two runs differ, with the results of both."""
-
-    def __init__(self, ids: tuple[str, str], comparison: Comparison) -> None:
-        self.ids = ids
-        self._comparison = comparison
-        # The merged graph is drawn as a run of its own.
-        self._run = RunData(ids[0], comparison.graph, {}, [])
-
-    @classmethod
-    def read(cls, store: Store, first: str, second: str) -> Compared:
-        """Read both now."""
-        from dbos_notebook import graphs
-
-        one, other = (read_graph(store, each, load_output=True) for each in (first, second))
-        return cls((first, second), graphs.compare(one, other))
-
-    def told(self, view: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the picture of both as one, and what is not the same."""
-        frame = self._comparison.differences
-        counts = self._comparison.frame["difference"].value_counts()
-        return {
-            "picture": self._run.drawn({**view, "picture": "graph"}),
-            "first": self.ids[0],
-            "second": self.ids[1],
-            "counts": {str(word): int(count) for word, count in counts.items() if count},
-            "rows": [_row(record) for record in frame.head(MOST_ROWS).to_dict("records")],
-            "left_out": max(0, len(frame) - MOST_ROWS),
-        }
-
-
-def _row(record: Mapping[Any, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {"difference": str(record["difference"]), "kind": record["kind"]}
-    if not pd.isna(record["name"]):
-        row["name"] = truncate(record["name"], serialize.SHORT_CHARACTERS)
-    for side in ("first", "second"):
-        key = record[f"node_{side}"]
-        if key is None:
-            continue
-        row[side] = as_plain(key)
-        for name in ("status", "error_type"):
-            value = record[f"{name}_{side}"]
-            if not pd.isna(value):
-                row[f"{name}_{side}"] = truncate(value, serialize.SHORT_CHARACTERS)
-        row[f"duration_{side}"] = serialize.milliseconds(record[f"duration_{side}"])
-    return row
-
-
 TABS = ("graph", "timeline", "steps")
-KEPT = 3
-"""Runs whose last reading is kept: the one that is seen, its original, its fork."""
+MAX_COMPARED_ROWS = 300
+MAX_CACHED_RUNS = 3
+"""Runs whose last reading is kept: the one that is shown, its original, its fork."""
 
 
-def style() -> str:
-    """Return the view's style, with the colours of pictures in light and in dark."""
-    light = svg.rules(".dn-inspect .dn-canvas", "light")
-    dark = svg.rules('.dn-inspect[data-theme="dark"] .dn-canvas', "dark")
+def _style() -> str:
+    """Return the style sheet of the view, with the colors of pictures in light and in dark."""
+    light = svg.rules(".dn-inspect .dn-svg-view", "light")
+    dark = svg.rules('.dn-inspect[data-theme="dark"] .dn-svg-view', "dark")
     return "\n".join([bundle.style("base"), light, dark, bundle.style("inspect")])
 
 
 class Inspect(View):
-    """One workflow with all below it. Make it with ``Client.inspect``.
+    """One workflow with everything below it. Create it with :meth:`Client.inspect`.
 
     Attributes
     ----------
-    workflow_id
-        The workflow that is shown; may be set.
-    live
-        Whether the browser asks again while the workflow is active and seen; may be set.
+    workflow_id : str
+        The workflow that is shown. May be set.
+    live : bool
+        Whether the browser refreshes while the workflow is active and visible. May be set.
+    selection : str, tuple or None
+        The key of the selected node, as in :meth:`Client.graph`. May be set.
+    workflow : Workflow
+        The workflow, as it is in the database now.
+    graph : networkx.DiGraph
+        The execution graph, as last read.
+    code : str
+        Python that returns what is selected, for a client called ``db``.
+    receipt : Receipt or None
+        The receipt of the last action that was confirmed in this view.
 
     Examples
     --------
@@ -109,7 +80,7 @@ class Inspect(View):
     """
 
     _esm = bundle.module("inspect")
-    _css = style()
+    _css = _style()
 
     workflow_id = traitlets.Unicode().tag(sync=True)
     live = traitlets.Bool(default_value=True).tag(sync=True)
@@ -126,15 +97,15 @@ class Inspect(View):
         tab: str = "graph",
     ) -> None:
         if tab not in TABS:
-            raise FilterError(f"tab={tab!r} is none. Use one of {TABS}.")
+            raise FilterError(f"tab={tab!r} does not exist. Use one of {TABS}.")
         self._runs: OrderedDict[str, RunData] = OrderedDict()
-        self._compared: Compared | None = None
+        self._comparison: tuple[tuple[str, str], Comparison, RunData] | None = None
         self._actions = Actions(store, controller)
         self._store = store
         ids = as_strings(workflow_id, "workflow_id")
         if len(ids) != 1:
             raise FilterError(f"inspect takes one workflow, not {len(ids)}. Call it for each.")
-        # Before anything is shown, so that a wrong ID fails in the caller's cell.
+        # Read before the view is displayed, so that the cell raises an error for an unknown ID.
         self._run(ids[0])
         start = {
             "tab": tab,
@@ -143,36 +114,38 @@ class Inspect(View):
             "location": str(store.location),
         }
         super().__init__(store, workflow_id=ids[0], live=live, _start=start)
-        self._answers = {
-            "show": self._show,
-            "node": self._node,
-            "reveal": self._reveal,
-            "search": self._search,
-            "list": self._list,
-            "raw": self._raw,
-            "compare": self._compare,
-            "code": self._code,
-            **self._actions.answers,
+        self._handlers = {
+            "show": self._on_show,
+            "node": self._on_node,
+            "reveal": self._on_reveal,
+            "search": self._on_search,
+            "list": self._on_list,
+            "raw": self._on_raw,
+            "compare": self._on_compare,
+            "code": self._on_code,
+            **self._actions.handlers,
         }
 
     @property
     def selection(self) -> Any:
-        """The key of the node that was clicked, as in ``Client.graph``; ``None``: none is.
+        """The key of the selected node, as in :meth:`Client.graph`; ``None`` if there is none.
 
-        A workflow's is its ID, a step's ``(workflow_id, function_id)``. May be set.
+        The key of a workflow is its ID, that of a step ``(workflow_id, function_id)``. May be set.
         """
         if not self._selected:
             return None
-        return as_key(self._selected[0] if len(self._selected) == 1 else self._selected)
+        return serialize.from_json_key(
+            self._selected[0] if len(self._selected) == 1 else self._selected
+        )
 
     @selection.setter
-    def selection(self, key: Any) -> None:
-        plain_key = as_plain(key)
-        self._selected = plain_key if isinstance(plain_key, list) else [plain_key] if key else []
+    def selection(self, key: NodeKey) -> None:
+        json_key = serialize.to_json_key(key)
+        self._selected = json_key if isinstance(json_key, list) else [json_key] if key else []
 
     @property
     def receipt(self) -> Receipt | None:
-        """The receipt of the last action that was confirmed here; ``None``: there was none."""
+        """The receipt of the last action that was confirmed in this view, if any."""
         return self._actions.receipt
 
     @property
@@ -181,91 +154,124 @@ class Inspect(View):
         return Workflow.read(self._store, self.workflow_id)
 
     @property
-    def graph(self) -> Any:
-        """The execution graph that is shown: a ``networkx.DiGraph``, as last read."""
+    def graph(self) -> nx.DiGraph[Any]:
+        """The execution graph that is shown, as last read."""
         return self._run(self.workflow_id).graph
 
     @property
     def code(self) -> str:
-        """The Python that gives what is selected, where the client is called ``db``."""
-        return node_details.code(self._run(self.workflow_id), self.selection)
+        """Python that returns what is selected, for a client called ``db``."""
+        return details.node_code(self._run(self.workflow_id), self.selection)
 
-    def _run(self, workflow_id: str, *, anew: bool = False) -> RunData:
-        found = None if anew else self._runs.get(workflow_id)
-        if found is None:
-            found = RunData.read(self._store, workflow_id)
-            before = self._runs.get(workflow_id)
-            # What was drawn of it is as good as before; of what still runs, a bar is longer now.
-            if before is not None and before.stamp == found.stamp and not found.active:
-                found = before
-        self._runs[workflow_id] = found
+    def _run(self, workflow_id: str, *, refresh: bool = False) -> RunData:
+        cached = self._runs.get(workflow_id)
+        run = None if refresh else cached
+        if run is None:
+            run = RunData.read(self._store, workflow_id)
+            # Pictures of an unchanged run stay valid, unless its bars grow while it is active.
+            if cached is not None and cached.stamp == run.stamp and not run.active:
+                run = cached
+        self._runs[workflow_id] = run
         self._runs.move_to_end(workflow_id)
-        while len(self._runs) > KEPT:
+        while len(self._runs) > MAX_CACHED_RUNS:
             self._runs.popitem(last=False)
-        return found
+        return run
 
-    def _show(self, message: dict[str, Any]) -> dict[str, Any]:
-        begun = time.perf_counter()
-        run = self._run(_id(message), anew=bool(message.get("anew")))
-        state = {"stamp": run.stamp, "now": round(time.time() * 1000), "active": run.active}
-        if message.get("stamp") == run.stamp:
-            return {"same": True, **state, "took": _since(begun)}
-        view = message.get("view") or {}
-        return {**self._shown(run, view), **state, "took": _since(begun)}
+    # --- messages --------------------------------------------------------------------------------
 
-    def _shown(self, run: RunData, view: Mapping[str, Any]) -> dict[str, Any]:
-        return {"facts": run.facts(), "picture": run.drawn(view), "open": view.get("open") or []}
-
-    def _reveal(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Open the groups that hide a node, and draw that."""
-        run = self._run(_id(message))
-        view = dict(message.get("view") or {})
-        view["open"] = run.opened_for(as_key(message["key"]), view)
-        return {"picture": run.drawn(view), "open": view["open"], "stamp": run.stamp}
-
-    def _node(self, message: dict[str, Any]) -> dict[str, Any]:
-        run = self._run(_id(message))
-        key = as_key(message["key"])
-        return {
-            "key": message["key"],
-            **node_details.of_node(self._store, run, key, message["view"]),
+    def _on_show(self, message: Question) -> Answer:
+        started = time.perf_counter()
+        run = self._run(str(message["id"]), refresh=bool(message.get("anew")))
+        state: dict[str, object] = {
+            "stamp": run.stamp,
+            "now": round(time.time() * 1000),
+            "active": run.active,
         }
+        if message.get("stamp") == run.stamp:
+            state["same"] = True
+        else:
+            view = message.get("view") or {}
+            state |= {"facts": run.facts(), "picture": run.picture_message(view)}
+            state["open"] = view.get("open") or []
+        return {**state, "took": round((time.perf_counter() - started) * 1000)}
 
-    def _search(self, message: dict[str, Any]) -> dict[str, Any]:
-        return self._run(_id(message)).search(str(message.get("text") or ""))
+    def _on_reveal(self, message: Question) -> Answer:
+        """Open the groups that contain a node, and draw the run."""
+        run = self._run(str(message["id"]))
+        view = dict(message.get("view") or {})
+        view["open"] = run.groups_to_open(serialize.from_json_key(message["key"]), view)
+        return {"picture": run.picture_message(view), "open": view["open"], "stamp": run.stamp}
 
-    def _list(self, message: dict[str, Any]) -> dict[str, Any]:
-        return self._run(_id(message)).listed()
+    def _on_node(self, message: Question) -> Answer:
+        key = serialize.from_json_key(message["key"])
+        run = self._run(str(message["id"]))
+        node = details.node_details(self._store, run, key, message["view"])
+        return {**node, "key": message["key"]}
 
-    def _raw(self, message: dict[str, Any]) -> dict[str, Any]:
-        return {"payloads": node_details.raw(self._store, as_key(message["key"]))}
+    def _on_search(self, message: Question) -> Answer:
+        return self._run(str(message["id"])).search(str(message.get("text") or ""))
 
-    def _compare(self, message: dict[str, Any]) -> dict[str, Any]:
-        first, second = str(message["first"]), str(message["second"])
-        if self._compared is None or self._compared.ids != (first, second) or message.get("anew"):
-            self._compared = Compared.read(self._store, first, second)
-        return self._compared.told(message.get("view") or {})
+    def _on_list(self, message: Question) -> Answer:
+        return self._run(str(message["id"])).node_list()
 
-    def _code(self, message: dict[str, Any]) -> dict[str, Any]:
-        key = message.get("key")
-        return {"text": node_details.code(self._run(_id(message)), as_key(key) if key else None)}
+    def _on_raw(self, message: Question) -> Answer:
+        key = serialize.from_json_key(message["key"])
+        return {"payloads": details.stored_payloads(self._store, key)}
+
+    def _on_compare(self, message: Question) -> Answer:
+        ids = str(message["first"]), str(message["second"])
+        if self._comparison is None or self._comparison[0] != ids or message.get("anew"):
+            first, second = (read_graph(self._store, key, load_output=True) for key in ids)
+            comparison = compare(first, second)
+            # The merged graph is drawn as a run of its own.
+            self._comparison = ids, comparison, RunData(ids[0], comparison.graph, {}, [])
+        _, comparison, merged = self._comparison
+        return comparison_message(ids, comparison, merged, message.get("view") or {})
+
+    def _on_code(self, message: Question) -> Answer:
+        key = serialize.from_json_key(message.get("key") or None)
+        return {"text": details.node_code(self._run(str(message["id"])), key)}
+
+    # --- HTML ------------------------------------------------------------------------------------
 
     def static_html(self) -> str:
-        """Return the picture and the facts as HTML that needs no kernel."""
-        return html_export.fallback(self._store, self._run(self.workflow_id))
+        """Return the graph and the facts as HTML that needs no kernel."""
+        return html_export.run(self._store, self._run(self.workflow_id))
 
-    def _page(self) -> str:
-        return html_export.inspect_page(
-            self._store, self._run(self.workflow_id, anew=True), self._css
-        )
+    def _html_page(self) -> str:
+        run = self._run(self.workflow_id, refresh=True)
+        return html_export.run_page(self._store, run, self._css)
 
     def __repr__(self) -> str:
         return f"<Inspect {self.workflow_id!r} {self._store.location}>"
 
 
-def _id(message: Mapping[str, Any]) -> str:
-    return str(message["id"])
+def comparison_message(
+    ids: tuple[str, str], comparison: Comparison, merged: RunData, view: ViewOptions
+) -> ComparisonMessage:
+    """Return the picture of both runs in one graph, and the nodes that differ."""
+    differences = comparison.differences
+    counts = comparison.frame["difference"].value_counts()
+    rows = differences.head(MAX_COMPARED_ROWS).to_dict("records")
+    return {
+        "picture": merged.picture_message({**view, "picture": "graph"}),
+        "first": ids[0],
+        "second": ids[1],
+        "counts": {str(difference): int(count) for difference, count in counts.items() if count},
+        "rows": list(map(_compared_nodes, rows)),
+        "left_out": max(0, len(differences) - MAX_COMPARED_ROWS),
+    }
 
 
-def _since(begun: float) -> int:
-    return round((time.perf_counter() - begun) * 1000)
+def _compared_nodes(record: Mapping[Any, Any]) -> ComparedNodes:
+    columns = ["name"]
+    row: dict[str, object] = {"difference": str(record["difference"]), "kind": record["kind"]}
+    for side in ("first", "second"):
+        if (key := record[f"node_{side}"]) is None:
+            continue
+        row[side] = serialize.to_json_key(key)
+        row[f"duration_{side}"] = serialize.milliseconds(record[f"duration_{side}"])
+        columns += [f"status_{side}", f"error_type_{side}"]
+    row |= {name: serialize.label(record[name]) for name in columns if not pd.isna(record[name])}
+    nodes: ComparedNodes = compact(row)
+    return nodes

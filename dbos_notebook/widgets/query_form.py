@@ -1,7 +1,4 @@
-"""What a person asks the list for: the browser's form of it, as filters of ``Client.workflows``.
-
-And back: as the Python that gives the same rows.
-"""
+"""The list's filters: from the browser's form to arguments of ``Client.workflows``, and to code."""
 
 from __future__ import annotations
 
@@ -14,153 +11,158 @@ from dbos_notebook.errors import FilterError
 from dbos_notebook.status import STATUSES
 from dbos_notebook.tables.pages import SORTS
 from dbos_notebook.text import escape_unsafe
+from dbos_notebook.widgets.messages import ViewOptions
 
-CHOSEN = ("name", "queue_name", "app_version", "user", "executor_id", "application_name")
-"""Filters of which values are chosen, each a list."""
-TIMES = ("start_time", "end_time")
-TEXTS = ("search", "error")
-MODES = ("flat", "tree", "queued")
-SIZES = (25, 50, 100, 200)
-MOST_SELECTED = 1000
+CHOICE_FILTERS = ("name", "queue_name", "app_version", "user", "executor_id", "application_name")
+"""Filters whose values are chosen from a list; each takes several."""
+TIME_FILTERS = ("start_time", "end_time")
+STRING_FILTERS = ("search", "error")
+PAGE_SIZES = (25, 50, 100, 200)
+DEFAULT_PAGE_SIZE = 50
+MAX_SELECTED = 1000
+MAX_LINE = 80
+"""A longer call is written with one argument per line."""
 
 
-def first(filters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Divide checked filters into those that the view lets one change, and the rest.
+def split_filters(filters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide checked filters into those that the form can change, and fixed ones.
 
     Examples
     --------
-    >>> first({"status": ["ERROR"], "has_parent": False})
+    >>> split_filters({"status": ["ERROR"], "has_parent": False})
     ({'status': ['ERROR']}, {'has_parent': False})
     """
-    shown: dict[str, Any] = {}
+    form: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
     for name, value in filters.items():
-        if name in ("status", *CHOSEN) and value:
-            shown[name] = list(value)
-        elif name in (*TIMES, *TEXTS):
-            shown[name] = value
+        if name in ("status", *CHOICE_FILTERS) and value:
+            form[name] = list(value)
+        elif name in (*TIME_FILTERS, *STRING_FILTERS):
+            form[name] = value
         elif name == "attributes":
-            shown[name] = json.dumps(value)
+            form[name] = json.dumps(value)
         else:
             fixed[name] = value
-    return shown, fixed
+    return form, fixed
 
 
-def as_filters(view: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the browser's form into filters as a person writes them; what is empty goes.
+def to_filters(view: ViewOptions) -> dict[str, Any]:
+    """Convert the browser's form to filters; empty fields are skipped.
 
     Examples
     --------
-    >>> as_filters({"search": " card ", "status": ["ERROR"], "name": [], "attributes": "tier=2"})
+    >>> to_filters({"search": " card ", "status": ["ERROR"], "name": [], "attributes": "tier=2"})
     {'search': 'card', 'status': ['ERROR'], 'attributes': {'tier': 2}}
     """
     filters: dict[str, Any] = {}
-    for name in TEXTS:
+    for name in STRING_FILTERS:
         if text := str(view.get(name) or "").strip():
             filters[name] = text
-    for name in ("status", *CHOSEN):
+    for name in ("status", *CHOICE_FILTERS):
         if values := view.get(name):
             filters[name] = [str(value) for value in values]
-    for name in TIMES:
+    for name in TIME_FILTERS:
         if value := view.get(name):
             filters[name] = value
     if attributes := str(view.get("attributes") or "").strip():
-        filters["attributes"] = _attributes(attributes)
+        filters["attributes"] = _parse_attributes(attributes)
     if view.get("mode") == "queued":
         filters["queues_only"] = True
     return filters
 
 
-def _json(text: str) -> Any:
-    return json.loads(text, parse_float=_number, parse_constant=_number)
-
-
-def _number(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):  # no database compares with it, and no Python is written so
-        raise ValueError(f"{text} is no number of JSON")
-    return number
-
-
-def _attributes(text: str) -> dict[str, Any]:
+def _parse_attributes(text: str) -> dict[str, Any]:
     if text.startswith("{"):
         try:
-            parsed = _json(text)
+            return dict(_parse_json(text))
         except ValueError as error:
-            raise FilterError(f"attributes {text!r} is no JSON object: {error}.") from None
-        return dict(parsed)
-    found = {}
+            raise FilterError(f"attributes {text!r} is not a JSON object: {error}.") from None
+    attributes = {}
     for pair in text.split(","):
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
             raise FilterError(
-                f"attributes {text!r} cannot be read. Write key=value, key=value or a JSON object."
+                f"attributes {text!r} cannot be parsed. Write key=value, key=value or a JSON "
+                "object."
             )
         try:
-            found[key.strip()] = _json(value)
+            attributes[key.strip()] = _parse_json(value)
         except ValueError:
-            found[key.strip()] = value.strip()
-    return found
+            attributes[key.strip()] = value.strip()
+    return attributes
 
 
-def order(view: Mapping[str, Any]) -> tuple[str, bool]:
-    """Return what to sort by, and whether the largest comes first.
+def _parse_json(text: str) -> Any:
+    return json.loads(text, parse_float=_parse_number, parse_constant=_parse_number)
+
+
+def _parse_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):  # no database compares with it, and Python has no literal for it
+        raise ValueError(f"{text} is not a JSON number")
+    return number
+
+
+def sort_order(view: ViewOptions) -> tuple[str, bool]:
+    """Return the column to sort by, and whether the largest value comes first.
 
     Examples
     --------
-    >>> order({"mode": "queued"}), order({})
+    >>> sort_order({"mode": "queued"}), sort_order({})
     (('queue_position', False), ('created_at', True))
     """
     queued = view.get("mode") == "queued"
-    sort = view.get("sort") or ("queue_position" if queued else "created_at")
-    if sort not in SORTS:
-        raise FilterError(f"The list cannot be sorted by {sort!r}.")
+    column = view.get("sort") or ("queue_position" if queued else "created_at")
+    if column not in SORTS:
+        raise FilterError(f"The list cannot be sorted by {column!r}. Use one of {list(SORTS)}.")
     descending = view.get("descending")
-    return sort, (sort == "created_at" and not queued) if descending is None else bool(descending)
+    if descending is None:
+        return column, column == "created_at" and not queued
+    return column, bool(descending)
 
 
-def size(view: Mapping[str, Any]) -> int:
-    """Return how many rows a page has: one of the sizes that are offered."""
-    wanted = view.get("size")
-    return wanted if isinstance(wanted, int) and wanted in SIZES else SIZES[1]
+def page_size(view: ViewOptions) -> int:
+    """Return the number of rows on a page: one of ``PAGE_SIZES``."""
+    size = view.get("size")
+    return size if isinstance(size, int) and size in PAGE_SIZES else DEFAULT_PAGE_SIZE
 
 
-def code(view: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
-    """Write the call that gives the view's rows.
+def list_code(view: ViewOptions, fixed: Mapping[str, Any]) -> str:
+    """Write the call that returns the rows of the list.
 
     Examples
     --------
-    >>> print(code({"status": ["ERROR"], "start_time": "24h"}, {}))
+    >>> print(list_code({"status": ["ERROR"], "start_time": "24h"}, {}))
     db.workflows(status="ERROR", start_time="24h")
-    >>> print(code({"sort": "duration", "descending": True, "name": ["a", "b"]}, {}))
+    >>> print(list_code({"sort": "duration", "descending": True, "name": ["a", "b"]}, {}))
     db.workflows(name=["a", "b"], limit=None).sort_values("duration", ascending=False)
-    >>> print(code({"mode": "queued"}, {}))
+    >>> print(list_code({"mode": "queued"}, {}))
     db.queued(sort_desc=False)
     """
-    filters = as_filters(view) | dict(fixed)
+    filters = to_filters(view) | dict(fixed)
     method = "queued" if filters.pop("queues_only", None) else "workflows"
-    sort, descending = order(view)
+    column, descending = sort_order(view)
     if list(filters.get("status", ())) == list(STATUSES):
         del filters["status"]
     arguments = [f"{name}={literal(value)}" for name, value in filters.items()]
-    if sort in ("created_at", "queue_position"):
+    sort = ""
+    if column in ("created_at", "queue_position"):
         if not descending:
             arguments.append("sort_desc=False")
-        ending = ""
-        if sort == "queue_position" and not (view.get("mode") == "queued" and not descending):
-            ending = f'.sort_values(["queue_name", "priority"], ascending={not descending})'
+        if column == "queue_position" and not (view.get("mode") == "queued" and not descending):
+            sort = f'.sort_values(["queue_name", "priority"], ascending={not descending})'
     else:
-        # The database would sort before it cuts; a DataFrame is sorted after.
+        # A DataFrame is sorted after the limit, the list before it.
         arguments.append("limit=None")
-        ending = f".sort_values({literal(sort)}, ascending={not descending})"
+        sort = f".sort_values({literal(column)}, ascending={not descending})"
     call = ", ".join(arguments)
-    if len(call) > 80:
+    if len(call) > MAX_LINE:
         call = "\n    " + ",\n    ".join(arguments) + ",\n"
-    return f"db.{method}({call}){ending}"
+    return f"db.{method}({call}){sort}"
 
 
-def literal(value: Any) -> str:
-    """Write a plain value as Python, a list of one as the one.
+def literal(value: object) -> str:
+    """Write a value as a Python literal, a list of one element as that element.
 
     Examples
     --------
@@ -170,10 +172,10 @@ def literal(value: Any) -> str:
     return _literal(value[0] if isinstance(value, list) and len(value) == 1 else value)
 
 
-def _literal(value: Any) -> str:
+def _literal(value: object) -> str:
     if isinstance(value, str):
-        # As the rest of the documentation quotes; JSON's escapes are Python's too. What would be
-        # obeyed or hidden where the code is shown or pasted is escape_unsafe as well.
+        # Double quotes, as in the documentation; JSON's escapes are Python's too. Characters that
+        # are invisible or control a terminal are escaped as well.
         return escape_unsafe(json.dumps(value, ensure_ascii=False))
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"

@@ -1,16 +1,15 @@
-"""One reading of a workflow and all below it, as the view of one workflow asks for it.
+"""One reading of a workflow and everything below it, as the inspect view shows it.
 
-What is drawn of it, where its failures are, and what of it holds a text. The reading is kept, so
-that to open a group or to change the picture asks the database nothing.
+The reading is kept, so that opening a group or changing the picture does not query the database.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -18,165 +17,242 @@ from dbos_notebook import text
 from dbos_notebook.database.reader import repeat_if_changed
 from dbos_notebook.drawing.diagram import short_id
 from dbos_notebook.drawing.graph_svg import draw
-from dbos_notebook.drawing.timeline import WIDE, timeline
+from dbos_notebook.drawing.timeline import DEFAULT_WIDTH, timeline
 from dbos_notebook.graphs import build
 from dbos_notebook.graphs.intervals import Times
 from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES
-from dbos_notebook.widgets import details, serialize
+from dbos_notebook.tables import listings
+from dbos_notebook.tables.filters import check_filters
+from dbos_notebook.widgets import serialize
+from dbos_notebook.widgets.messages import (
+    ForkMessage,
+    NodeKey,
+    NodeList,
+    NodeSummary,
+    PictureMessage,
+    RunFacts,
+    ViewOptions,
+    WorkflowMessage,
+    compact,
+)
 
 if TYPE_CHECKING:
     import networkx as nx
 
+    from dbos_notebook.database.reader import Session
     from dbos_notebook.drawing.picture import Picture
     from dbos_notebook.store import Store
 
-ECHOES = ("get_result", "start_child")
-"""Steps that fail because a child did: the child is where to look."""
-MOST_FAILURES = 500
-MOST_FOUND = 50
-MOST_FORKS = 50
-MOST_LISTED = 5_000
-PICTURES = ("graph", "timeline")
-MOST_PICTURES = 12
-NEARLY = 1.2
-TIMELINE = (420, 1600)
-"""Pixels of a timeline: at least and at most, whatever room there is."""
-DIRECTIONS = ("auto", "LR", "TB")
+CHILD_OPERATIONS = ("get_result", "start_child")
+"""Steps that fail because a child failed: the child is the failure to show."""
+MAX_FAILURES = 500
+MAX_FOUND = 50
+MAX_FORKS = 50
+MAX_SUCCESSORS = 50
+MAX_LISTED = 5_000
+MAX_CACHED_PICTURES = 12
+MAX_OVERFLOW = 1.2
+"""A graph from left to right may be so much wider than the view before it is drawn downwards."""
+TIMELINE_WIDTHS = (420, 1600)
+"""The smallest and largest width of a timeline in pixels."""
+
+Direction = Literal["auto", "LR", "TB"]
+DIRECTIONS: tuple[Direction, ...] = ("auto", "LR", "TB")
 
 
-def as_key(value: Any) -> Any:
-    """Return a node's key from what travels: a list for a tuple.
-
-    Examples
-    --------
-    >>> as_key(["order-1", 3]), as_plain(("order-1", 3)), as_key("order-1")
-    (('order-1', 3), ['order-1', 3], 'order-1')
-    """
-    return tuple(as_key(part) for part in value) if isinstance(value, list | tuple) else value
-
-
-def as_plain(key: Any) -> Any:
-    """Return a node's key as it travels."""
-    return [as_plain(part) for part in key] if isinstance(key, tuple) else key
+def read_forks(store: Store, session: Session, workflow_id: str) -> list[ForkMessage]:
+    """Read the newest forks of a workflow."""
+    frame, _ = listings.workflows(
+        session,
+        store.queries,
+        check_filters({"forked_from": [workflow_id]}),
+        MAX_FORKS,
+        None,
+        store.decoder,
+        load_errors=False,
+    )
+    return serialize.fork_rows(frame)
 
 
 class RunData:
-    """A workflow and all below it, as they were at one time.
+    """A workflow and everything below it, as they were at one time.
 
     Attributes
     ----------
+    workflow_id
+        The workflow at the root.
     graph
         The execution graph, not folded.
+    row
+        The root as a row of the list.
+    forks
+        The newest forks of the root.
     """
 
     def __init__(
         self,
         workflow_id: str,
         graph: nx.DiGraph[Any],
-        row: Mapping[str, Any],
-        forks: Sequence[Mapping[str, str]],
+        row: WorkflowMessage,
+        forks: list[ForkMessage],
     ) -> None:
         self.workflow_id = workflow_id
         self.graph = graph
         self.row = row
         self.forks = forks
-        self._pictures: dict[tuple[Any, ...], Picture] = {}
+        self._pictures: dict[tuple[object, ...], Picture] = {}
 
     @classmethod
     @repeat_if_changed
-    def read(cls, store: Store, workflow_id: str, *, results: bool = False) -> RunData:
-        """Read it now, in one snapshot; raises WorkflowNotFoundError."""
+    def read(cls, store: Store, workflow_id: str) -> RunData:
+        """Read a run in one snapshot; raises WorkflowNotFoundError."""
         with store.session() as session:
-            found = build.read(
-                session, store.queries, workflow_id, depth=None, forks=False, load_output=results
+            rows = build.read(
+                session, store.queries, workflow_id, depth=None, forks=False, load_output=False
             )
-            forks = details.forks(store, session, workflow_id)
-        graph = build.graph_of(found, workflow_id, str(store.location))
-        frame = found.workflows
+            forks = read_forks(store, session, workflow_id)
+        graph = build.build_graph(rows, workflow_id, str(store.location))
+        frame = rows.workflows
         (row,) = serialize.workflow_rows(frame[frame["workflow_id"] == workflow_id])
         return cls(workflow_id, graph, row, forks)
 
     @cached_property
     def stamp(self) -> str:
-        """What is the same for two readings between which nothing happened."""
+        """A hash, equal for two readings between which nothing changed."""
         digest = hashlib.blake2b(digest_size=10)
-        told = ("status", "completed_at", "dequeued_at", "queue_name", "app_version")
+        attributes = ("status", "completed_at", "dequeued_at", "queue_name", "app_version")
         for key, node in self.graph.nodes.items():
-            digest.update(
-                repr((key, *(node.get(name) for name in told))).encode("utf-8", "replace")
-            )
+            state = (key, *(node.get(name) for name in attributes))
+            digest.update(repr(state).encode("utf-8", "replace"))
         digest.update(repr((self.row, self.forks)).encode("utf-8", "replace"))
         return digest.hexdigest()
 
     @property
     def active(self) -> bool:
-        """Whether anything of it may still change by itself."""
+        """Whether a workflow of the run is running or waits to run."""
         return any(node.get("status") in ACTIVE_STATUSES for node in self.graph.nodes.values())
 
-    def picture(self, view: Mapping[str, Any]) -> Picture:
-        """Draw it as the browser wants to see it."""
-        kind = "timeline" if view.get("picture") == "timeline" else "graph"
-        opened = tuple(str(name) for name in view.get("open") or ())
-        hide = ("bookkeeping",) if view.get("hide") else ()
-        direction = view.get("direction") if view.get("direction") in DIRECTIONS else "auto"
-        room = int(view.get("room") or 0)
-        return self._kept(
-            kind, opened, hide, str(direction), room, critical=bool(view.get("critical"))
+    @cached_property
+    def times(self) -> Times:
+        """The times of the run, as its pictures show them."""
+        return Times(self.graph)
+
+    # --- pictures --------------------------------------------------------------------------------
+
+    def picture(self, view: ViewOptions) -> Picture:
+        """Draw the run with the options of the browser."""
+        direction = view.get("direction")
+        return self._cached_picture(
+            "timeline" if view.get("picture") == "timeline" else "graph",
+            tuple(str(name) for name in view.get("open") or ()),
+            ("system",) if view.get("hide") else (),
+            direction if direction in DIRECTIONS else "auto",
+            int(view.get("room") or 0),
+            critical=bool(view.get("critical")),
         )
 
-    def _kept(
+    def _cached_picture(
         self,
         kind: str,
         opened: tuple[str, ...],
         hide: tuple[str, ...],
-        direction: str,
+        direction: Direction,
         room: int,
         *,
         critical: bool,
     ) -> Picture:
-        asked = (kind, opened, hide, direction, room, critical)
-        if asked in self._pictures:
-            return self._pictures[asked]
-        # Light, because the view's style gives every part the colours of its host's theme.
+        options = (kind, opened, hide, direction, room, critical)
+        if options in self._pictures:
+            return self._pictures[options]
+        # The light theme: the view's style sheet replaces its colors by those of the host's theme.
         if kind == "timeline":
-            drawn = timeline(
+            smallest, largest = TIMELINE_WIDTHS
+            picture = timeline(
                 self.graph,
                 open=opened,
                 hide=hide,
                 theme="light",
                 critical_path=critical,
-                width=min(max(room, TIMELINE[0]), TIMELINE[1]) if room else WIDE,
+                width=min(max(room, smallest), largest) if room else DEFAULT_WIDTH,
             )
         elif direction == "auto" and room:
-            # Time runs to the right wherever the view has room for that, or nearly.
-            drawn = self._kept(kind, opened, hide, "LR", 0, critical=critical)
-            if drawn.size[0] > room * NEARLY:
-                drawn = self._kept(kind, opened, hide, "auto", 0, critical=critical)
+            # From left to right where the view is wide enough, or nearly.
+            picture = self._cached_picture(kind, opened, hide, "LR", 0, critical=critical)
+            if picture.size[0] > room * MAX_OVERFLOW:
+                picture = self._cached_picture(kind, opened, hide, "auto", 0, critical=critical)
         else:
-            drawn = draw(
+            picture = draw(
                 self.graph,
                 open=opened,
                 hide=hide,
-                direction=direction,  # type: ignore[arg-type]
+                direction=direction,
                 theme="light",
                 critical_path=critical,
             )
-        if len(self._pictures) > MOST_PICTURES:
+        if len(self._pictures) > MAX_CACHED_PICTURES:
             self._pictures.clear()
-        self._pictures[asked] = drawn
-        return drawn
+        self._pictures[options] = picture
+        return picture
 
-    def facts(self) -> dict[str, Any]:
-        """Return what stands above the picture: the workflow, its relatives, its failures."""
-        failures = list(self.failures())
+    def picture_message(self, view: ViewOptions) -> PictureMessage:
+        """Draw the run; return the SVG with the nodes and edges that are in it."""
+        picture = self.picture(view)
+        folded = picture.graph
+        if folded is None:
+            return {"svg": picture.svg, "nodes": [], "edges": []}
+        keys = dict.fromkeys(picture.nodes.values())
+        return {
+            "svg": picture.svg,
+            "nodes": [self._with_duration(node_summary(key, folded.nodes[key])) for key in keys],
+            "edges": [[short_id(a), short_id(b)] for a, b in _edges_past_joins(folded)],
+        }
+
+    def groups_to_open(self, key: NodeKey, view: ViewOptions) -> list[str]:
+        """Return the groups that must be open for a node to be drawn, and those already open."""
+        opened = [str(name) for name in view.get("open") or ()]
+        ancestors = self._ancestors(key)
+        for _ in range(len(ancestors) + 12):
+            folded = self.picture({**view, "open": opened}).graph
+            if folded is None or key in folded:
+                break
+            group_of = {
+                member: node["group"]
+                for node in folded.nodes.values()
+                if node["kind"] == "group"
+                for member in node["members"]
+            }
+            # In a deep tree several groups contain an ancestor: open that of the nearest.
+            group = next((group_of[node] for node in ancestors if node in group_of), None)
+            if group is None or group in opened:
+                break
+            opened.append(group)
+        return opened
+
+    def _ancestors(self, key: NodeKey) -> list[NodeKey]:
+        """Return a node, its workflow, and the workflows above, the nearest first."""
+        nodes = self.graph.nodes
+        ancestors = {key: None}
+        above = nodes[key]["workflow_id"] if key in nodes else None
+        if above == key:
+            above = nodes[key].get("parent")
+        while above in nodes and above not in ancestors:
+            ancestors[above] = None
+            above = nodes[above].get("parent")
+        return list(ancestors)
+
+    # --- facts, search and the list of nodes -----------------------------------------------------
+
+    def facts(self) -> RunFacts:
+        """Return what the header shows: the workflow, its relatives, its failures."""
+        failures = list(map(self.summarize, self._failures()))
         return {
             "row": self.row,
             "forks": self.forks,
-            "failures": failures[:MOST_FAILURES],
-            "more_failures": max(0, len(failures) - MOST_FAILURES),
+            "failures": failures[:MAX_FAILURES],
+            "more_failures": max(0, len(failures) - MAX_FAILURES),
             "counts": self._counts(),
-            "took": self._times.took(self.workflow_id),
-            "unstarted": self._times.unstarted(self.workflow_id),
+            "took": self.times.duration(self.workflow_id),
+            "unstarted": self.times.unstarted(self.workflow_id),
             "active": self.active,
         }
 
@@ -184,54 +260,51 @@ class RunData:
         kinds = Counter(
             "step" if "function_id" in node else node["kind"] for node in self.graph.nodes.values()
         )
-        said = [text.plural(kinds["workflow"], "workflow")] if kinds["workflow"] > 1 else []
-        return ", ".join([*said, text.plural(kinds["step"], "step")])
+        workflows = [text.plural(kinds["workflow"], "workflow")] if kinds["workflow"] > 1 else []
+        return ", ".join([*workflows, text.plural(kinds["step"], "step")])
 
-    def failures(self) -> Iterator[dict[str, Any]]:
-        """Yield where it failed: what made the whole fail first, then the others by their time."""
+    def _failures(self) -> list[NodeKey]:
+        """Return the nodes that failed: what made the root fail first, then by time."""
         nodes = self.graph.nodes
-        explained: set[Any] = set()
-        found = []
+        explained: set[NodeKey] = set()
+        failures = []
         for key, node in nodes.items():
             if node["kind"] != "step" or node.get("status") not in ERROR_STATUSES:
                 continue
             explained.add(node["workflow_id"])
             child = nodes.get(node.get("child_workflow_id"), {})
-            if node.get("operation") not in ECHOES or child.get("status", "SUCCESS") == "SUCCESS":
-                found.append(key)
-        found += [
+            by_child = node.get("operation") in CHILD_OPERATIONS
+            if not by_child or child.get("status", "SUCCESS") == "SUCCESS":
+                failures.append(key)
+        failures += [
             key
             for key, node in nodes.items()
             if node["kind"] == "workflow"
             and node.get("status") in ERROR_STATUSES
             and key not in explained
         ]
-        never = pd.Timestamp.max.tz_localize("UTC")
-        found.sort(
+        last = pd.Timestamp.max.tz_localize("UTC")
+        failures.sort(
             key=lambda key: (
                 not nodes[key].get("on_failing_path"),
-                nodes[key].get("completed_at", never),
+                nodes[key].get("completed_at", last),
             )
         )
-        yield from map(self.told, found)
+        return failures
 
-    def told(self, key: Any) -> dict[str, Any]:
+    def summarize(self, key: NodeKey) -> NodeSummary:
         """Return a node in short."""
-        return self._timed(node_in_short(key, self.graph.nodes[key]))
+        return self._with_duration(node_summary(key, self.graph.nodes[key]))
 
-    @cached_property
-    def _times(self) -> Times:
-        return Times(self.graph)
+    def _with_duration(self, summary: NodeSummary) -> NodeSummary:
+        """Add the duration of a workflow as its picture shows it, which the steps may refine."""
+        if summary["kind"] == "workflow" and "duration" in summary and summary["key"] in self.graph:
+            summary["took"] = self.times.duration(summary["key"])
+        return summary
 
-    def _timed(self, told: dict[str, Any]) -> dict[str, Any]:
-        """Add how long a workflow took as its picture says it, which the steps may refine."""
-        if told["kind"] == "workflow" and "duration" in told and told["key"] in self.graph:
-            told["took"] = self._times.took(told["key"])
-        return told
-
-    def search(self, text: str) -> dict[str, Any]:
-        """Find the nodes that hold a text in their name, ID, number or error."""
-        wanted = text.strip().casefold()
+    def search(self, query: str) -> dict[str, object]:
+        """Find the nodes whose name, ID, number or error contains a string."""
+        wanted = query.strip().casefold()
         found = []
         for key, node in self.graph.nodes.items():
             if node["kind"] == "join" or not wanted:
@@ -240,146 +313,84 @@ class RunData:
             parts = (node.get("name"), number, node.get("error_type"), node.get("error_message"))
             if any(wanted in str(part).casefold() for part in parts if part is not None):
                 found.append(key)
-        return {
-            "found": [self.told(key) for key in found[:MOST_FOUND]],
-            "count": len(found),
-        }
+        return {"found": list(map(self.summarize, found[:MAX_FOUND])), "count": len(found)}
 
-    def opened_for(self, key: Any, view: Mapping[str, Any]) -> list[str]:
-        """Return the groups to open so that a node is seen, with those already open."""
-        opened = [str(name) for name in view.get("open") or ()]
-        chain = self._chain(key)
-        for _ in range(len(chain) + 12):
-            shown = self.picture({**view, "open": opened}).shown
-            if shown is None or key in shown:
-                break
-            holds = {
-                member: node["group"]
-                for node in shown.nodes.values()
-                if node["kind"] == "group"
-                for member in node["members"]
-            }
-            # Of the levels of a deep tree several groups hold workflows above the node.
-            group = next((holds[each] for each in chain if each in holds), None)
-            if group is None or group in opened:
-                break
-            opened.append(group)
-        return opened
-
-    def _chain(self, key: Any) -> dict[Any, None]:
-        """Return a node, its workflow, and those above that, the nearest first."""
-        nodes = self.graph.nodes
-        found = {key: None}
-        above = nodes[key]["workflow_id"] if key in nodes else None
-        if above == key:
-            above = nodes[key].get("parent")
-        while above in nodes and above not in found:
-            found[above] = None
-            above = nodes[above].get("parent")
-        return found
-
-    def listed(self) -> dict[str, Any]:
+    def node_list(self) -> NodeList:
         """Return all workflows and steps as rows of a table, in the order of the tree."""
-        rows: list[dict[str, Any]] = []
-        order = self._in_order()
-        for key, depth in order[:MOST_LISTED]:
+        rows: list[NodeSummary] = []
+        order = self._tree_order()
+        for key, depth in order[:MAX_LISTED]:
             node = self.graph.nodes[key]
-            told = {**self.told(key), "depth": depth}
-            for name in ("started_at", "completed_at", "created_at"):
-                if name in node:
-                    told[name] = serialize.milliseconds(node[name])
-            rows.append(told)
-        return {"rows": rows, "left_out": max(0, len(order) - MOST_LISTED)}
+            times: dict[str, object] = {
+                name: serialize.milliseconds(node[name])
+                for name in ("started_at", "completed_at", "created_at")
+                if name in node
+            }
+            row: NodeSummary = compact({**self.summarize(key), "depth": depth, **times})
+            rows.append(row)
+        return {"rows": rows, "left_out": max(0, len(order) - MAX_LISTED)}
 
-    def _in_order(self) -> list[tuple[Any, int]]:
+    def _tree_order(self) -> list[tuple[NodeKey, int]]:
         """Return every node with its depth, a child after the step that started it."""
-        steps: dict[Any, list[Any]] = {}
-        below: dict[Any, list[Any]] = {}
-        for key, node in self.graph.nodes.items():
+        nodes = self.graph.nodes
+        steps: dict[NodeKey, list[NodeKey]] = {}
+        children: dict[NodeKey, list[NodeKey]] = {}
+        for key, node in nodes.items():
             if node["kind"] == "step":
                 steps.setdefault(node["workflow_id"], []).append(key)
             elif node["kind"] == "workflow" and node.get("parent") in self.graph:
-                below.setdefault(node["parent"], []).append(key)
-        found: list[tuple[Any, int]] = []
-        placed: set[Any] = set()
-        tops = [k for k, n in self.graph.nodes.items() if n["kind"] == "workflow"]
-        for top in [self.workflow_id, *tops]:
-            waiting = [(top, 0)]
-            while waiting:
-                key, depth = waiting.pop()
-                if key in placed or key not in self.graph:
+                children.setdefault(node["parent"], []).append(key)
+        depths: dict[NodeKey, int] = {}
+        workflows = [key for key, node in nodes.items() if node["kind"] == "workflow"]
+        for root in [self.workflow_id, *workflows]:
+            stack = [(root, 0)]
+            while stack:
+                key, depth = stack.pop()
+                if key in depths or key not in self.graph:
                     continue
-                placed.add(key)
-                found.append((key, depth))
-                if self.graph.nodes[key]["kind"] == "workflow":
-                    inner = [*steps.get(key, ()), *below.get(key, ())]
-                    waiting += [(each, depth + 1) for each in reversed(inner)]
-                elif self.graph.nodes[key].get("operation") == "start_child":
-                    waiting.append((self.graph.nodes[key].get("child_workflow_id"), depth + 1))
-        return found
-
-    def drawn(self, view: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the picture, and which part of it is which node."""
-        found = drawn(self.picture(view))
-        return {**found, "nodes": [self._timed(node) for node in found["nodes"]]}
+                depths[key] = depth
+                if nodes[key]["kind"] == "workflow":
+                    below = [*steps.get(key, ()), *children.get(key, ())]
+                    stack += [(node, depth + 1) for node in reversed(below)]
+                elif nodes[key].get("operation") == "start_child":
+                    stack.append((nodes[key].get("child_workflow_id"), depth + 1))
+        return list(depths.items())
 
 
-def node_in_short(key: Any, node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a node of a graph as plain values: what a list of nodes says of it."""
-    told: dict[str, Any] = {
+def node_summary(key: NodeKey, node: Mapping[str, Any]) -> NodeSummary:
+    """Return a node of a graph in short, from its attributes."""
+    summary: dict[str, Any] = {
         "ref": short_id(key),
-        "key": as_plain(key),
+        "key": serialize.to_json_key(key),
         "kind": node["kind"],
-        "name": text.truncate(str(node.get("name") or ""), serialize.SHORT_CHARACTERS),
+        "name": serialize.label(node.get("name") or ""),
         "status": str(node.get("status") or ""),
-        "workflow_id": as_plain(node.get("workflow_id")),
+        "workflow_id": serialize.to_json_key(node.get("workflow_id")),
+        "number": node.get("function_id"),
     }
-    for name, column in (("number", "function_id"), ("operation", "operation")):
-        if column in node:
-            told[name] = node[column]
-    for name in ("group", "of", "count", "levels", "difference"):
-        if name in node:
-            told[name] = node[name]
+    for name in ("operation", "group", "of", "count", "levels", "difference"):
+        summary[name] = node.get(name)
     for name in ("first", "second"):
-        if f"node_{name}" in node:
-            told[name] = as_plain(node[f"node_{name}"])
+        summary[name] = serialize.to_json_key(node.get(f"node_{name}"))
     if node.get("error_type"):
-        told["error"] = text.truncate(str(node["error_type"]), serialize.SHORT_CHARACTERS)
-        message = str(node.get("error_message") or "")
-        told["error_message"] = text.truncate(message, serialize.SHORT_CHARACTERS)
+        summary["error"] = serialize.label(node["error_type"])
+        summary["error_message"] = serialize.label(node.get("error_message") or "")
     duration = node.get("duration", node.get("duration_total"))
-    if duration is not None and not (
-        node["kind"] != "group" and node.get("status") in ACTIVE_STATUSES
+    if duration is not None and (
+        node["kind"] == "group" or node.get("status") not in ACTIVE_STATUSES
     ):
-        told["duration"] = serialize.milliseconds(duration)
-    return told
+        summary["duration"] = serialize.milliseconds(duration)
+    message: NodeSummary = compact(summary)
+    return message
 
 
-def drawn(picture: Picture) -> dict[str, Any]:
-    """Return a picture with its nodes and how they hang together."""
-    shown = picture.shown
-    keys = list(dict.fromkeys(picture.nodes.values()))
-    if shown is None:
-        return {"svg": picture.svg, "nodes": [], "edges": []}
-    nodes = [node_in_short(key, shown.nodes[key]) for key in keys]
-    edges = [[short_id(a), short_id(b)] for a, b in _direct(shown)]
-    return {"svg": picture.svg, "nodes": nodes, "edges": edges}
-
-
-def _direct(graph: nx.DiGraph[Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield which node leads to which; what leads to a join leads to what the join leads to."""
-    for a, b in graph.edges:
-        if graph.nodes[a]["kind"] == "join":
+def _edges_past_joins(graph: nx.DiGraph[Any]) -> Iterator[tuple[NodeKey, NodeKey]]:
+    """Yield the edges of a graph; an edge to a join becomes edges to the join's successors."""
+    for source, target in graph.edges:
+        if graph.nodes[source]["kind"] == "join":
             continue
-        if graph.nodes[b]["kind"] != "join":
-            yield a, b
+        if graph.nodes[target]["kind"] != "join":
+            yield source, target
             continue
-        yield from ((a, further) for further in list(graph.successors(b))[:MOST_FORKS])
-
-
-def group_members(shown: nx.DiGraph[Any] | None, key: Any, most: int) -> list[Any]:
-    """Return some members of a group of a folded graph."""
-    if shown is None or key not in shown:
-        return []
-    members: Iterable[Any] = shown.nodes[key].get("members") or ()
-    return list(members)[:most]
+        for successor in list(graph.successors(target))[:MAX_SUCCESSORS]:
+            yield source, successor

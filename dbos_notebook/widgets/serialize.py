@@ -1,15 +1,11 @@
-"""DataFrames and decoded values as plain values that travel to a browser, bounded in size.
-
-Times are milliseconds since 1970, what is missing is ``None``, and everything else is a text that
-the browser shows as a text.
-"""
+"""Convert DataFrames and decoded values to messages for the browser, bounded in size."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -17,18 +13,27 @@ from dbos_notebook.payloads import Opaque, RecordedError
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables.timing import frame_times, never_ran
 from dbos_notebook.text import truncate
+from dbos_notebook.widgets.messages import (
+    ErrorPayload,
+    ForkMessage,
+    JsonKey,
+    NodeKey,
+    Payload,
+    StepMessage,
+    WorkflowMessage,
+    compact,
+)
+from dbos_notebook.workflow import Input
 
-if TYPE_CHECKING:
-    from dbos_notebook.workflow import Input
+MAX_VALUE_CHARACTERS = 20_000
+"""Of one value; in Python, the value itself is complete."""
+MAX_LABEL_CHARACTERS = 300
+"""Of a name, an error message and other strings on one line."""
+LINE_WIDTH = 72
+MAX_INDENT_DEPTH = 12
+"""A value that is wider than a line is written on several, down to this depth."""
 
-MOST_CHARACTERS = 20_000
-"""Of one value; who wants more has the value itself in Python."""
-SHORT_CHARACTERS = 300
-WIDE = 72
-DEEP = 12
-"""A value wider than so many characters is written on several lines, down to that depth."""
-
-_TEXTS = (
+_STRING_COLUMNS = (
     "name",
     "class_name",
     "config_name",
@@ -39,13 +44,14 @@ _TEXTS = (
     "queue_partition_key",
     "deduplication_id",
     "error_type",
+    "error_message",
     "schedule_name",
     "authenticated_user",
     "assumed_role",
 )
-_IDS = ("parent_workflow_id", "forked_from")
-_NUMBERS = ("priority", "recovery_attempts")
-_INSTANTS = (
+_ID_COLUMNS = ("parent_workflow_id", "forked_from")
+_INTEGER_COLUMNS = ("priority", "recovery_attempts")
+_TIME_COLUMNS = (
     "created_at",
     "updated_at",
     "dequeued_at",
@@ -55,8 +61,13 @@ _INSTANTS = (
 )
 
 
+def label(value: object) -> str:
+    """Return a value as a string for one line, truncated."""
+    return truncate(str(value), MAX_LABEL_CHARACTERS)
+
+
 def milliseconds(value: Any) -> int | None:
-    """Return an instant or a span in milliseconds.
+    """Return an instant or a duration in milliseconds.
 
     Examples
     --------
@@ -69,104 +80,119 @@ def milliseconds(value: Any) -> int | None:
     return round(seconds * 1000)
 
 
-def workflow_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row for each workflow of a frame; a missing value is left out.
-
-    Durations of what still runs are left to the browser, so that a row changes only when
-    the workflow does.
-    """
-    rows = []
-    times = frame_times(frame, pd.Timestamp.now("UTC"))[["enqueued_at", "started_at"]]
-    for record, moments in zip(frame.to_dict("records"), times.to_dict("records"), strict=True):
-        row: dict[str, Any] = {"id": record["workflow_id"], "status": _status(record["status"])}
-        row |= {name: truncate(str(record[name]), SHORT_CHARACTERS) for name in _TEXTS}
-        row |= {name: record[name] for name in _IDS}
-        row |= {name: int(record[name]) for name in _NUMBERS if not pd.isna(record[name])}
-        row |= {name: milliseconds(record[name]) for name in _INSTANTS}
-        row |= {str(name): milliseconds(moment) for name, moment in moments.items()}
-        for name in (*_TEXTS, *_IDS):
-            if pd.isna(record[name]):
-                del row[name]
-        if never_ran(record["status"], record["recovery_attempts"]):
-            row.pop("executor_id", None)  # who enqueued it, or ran it before it was resumed
-        if not pd.isna(record["error_message"]):
-            row["error_message"] = truncate(record["error_message"], SHORT_CHARACTERS)
-        if record["status"] not in ACTIVE_STATUSES:
-            row["duration"] = milliseconds(record["duration"])
-        if record["was_forked_from"] is True:
-            row["was_forked_from"] = True
-        if record["attributes"]:
-            row["attributes"] = truncate(
-                json.dumps(record["attributes"], ensure_ascii=False), SHORT_CHARACTERS
-            )
-        rows.append({name: value for name, value in row.items() if value is not None})
-    return rows
-
-
-def _status(value: Any) -> str:
-    # A column may hold nothing; a view has no place for that.
-    return "" if pd.isna(value) else str(value)
-
-
-def forks(frame: pd.DataFrame) -> list[dict[str, str]]:
-    """Return IDs and statuses of the workflows of a frame."""
-    pairs = zip(frame["workflow_id"], frame["status"], strict=True)
-    return [{"id": workflow_id, "status": _status(status)} for workflow_id, status in pairs]
-
-
-def step_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row for each step of a frame with results."""
-    rows = []
-    for record in frame.to_dict("records"):
-        failed = record["status"] == "ERROR"
-        row = {
-            "number": int(record["function_id"]),
-            "name": truncate(str(record["function_name"]), SHORT_CHARACTERS),
-            "status": record["status"],
-            "started_at": milliseconds(record["started_at"]),
-            "completed_at": milliseconds(record["completed_at"]),
-            "child": None if pd.isna(record["child_workflow_id"]) else record["child_workflow_id"],
-            "result": written(record["error"] if failed else record["output"]),
-        }
-        rows.append({name: value for name, value in row.items() if value is not None})
-    return rows
-
-
-def written(value: Any) -> dict[str, Any]:
-    """Write a decoded value as text, cut where it is long.
+def from_json_key(value: JsonKey) -> Any:
+    """Return a node's key in a graph from its JSON.
 
     Examples
     --------
-    >>> written({"price": 9.5})
+    >>> from_json_key(["order-1", 3]), to_json_key(("order-1", 3)), from_json_key("order-1")
+    (('order-1', 3), ['order-1', 3], 'order-1')
+    """
+    return tuple(map(from_json_key, value)) if isinstance(value, list | tuple) else value
+
+
+def to_json_key(key: NodeKey) -> JsonKey:
+    """Return a node's key as JSON."""
+    return list(map(to_json_key, key)) if isinstance(key, tuple) else key
+
+
+def workflow_rows(frame: pd.DataFrame) -> list[WorkflowMessage]:
+    """Return a message for each workflow of a frame.
+
+    The browser computes the durations of active workflows, so that a row changes only when its
+    workflow does.
+    """
+    times = frame_times(frame, pd.Timestamp.now("UTC"))[["enqueued_at", "started_at"]]
+    return [
+        _workflow_row(record, started)
+        for record, started in zip(frame.to_dict("records"), times.to_dict("records"), strict=True)
+    ]
+
+
+def _workflow_row(record: Mapping[Any, Any], times: Mapping[Any, Any]) -> WorkflowMessage:
+    columns = ("status", *_STRING_COLUMNS, *_ID_COLUMNS, *_INTEGER_COLUMNS)
+    known = {name: record[name] for name in columns if not pd.isna(record[name])}
+    row: dict[str, Any] = {"id": record["workflow_id"], "status": known.get("status", "")}
+    row |= {name: label(known[name]) for name in _STRING_COLUMNS if name in known}
+    row |= {name: known[name] for name in _ID_COLUMNS if name in known}
+    row |= {name: int(known[name]) for name in _INTEGER_COLUMNS if name in known}
+    row |= {name: milliseconds(record[name]) for name in _TIME_COLUMNS}
+    row |= {str(name): milliseconds(time) for name, time in times.items()}
+    if never_ran(record["status"], record["recovery_attempts"]):
+        row.pop("executor_id", None)  # that which enqueued it, or ran it before it was resumed
+    if record["status"] not in ACTIVE_STATUSES:
+        row["duration"] = milliseconds(record["duration"])
+    if record["was_forked_from"] is True:
+        row["was_forked_from"] = True
+    if record["attributes"]:
+        row["attributes"] = label(json.dumps(record["attributes"], ensure_ascii=False))
+    message: WorkflowMessage = compact(row)
+    return message
+
+
+def fork_rows(frame: pd.DataFrame) -> list[ForkMessage]:
+    """Return the IDs and statuses of the workflows of a frame."""
+    pairs = zip(frame["workflow_id"], frame["status"], strict=True)
+    return [{"id": key, "status": "" if pd.isna(status) else status} for key, status in pairs]
+
+
+def step_rows(frame: pd.DataFrame) -> list[StepMessage]:
+    """Return a message for each step of a frame with results."""
+    rows: list[StepMessage] = []
+    for record in frame.to_dict("records"):
+        failed = record["status"] == "ERROR"
+        child = record["child_workflow_id"]
+        row: StepMessage = compact(
+            {
+                "number": int(record["function_id"]),
+                "name": label(record["function_name"]),
+                "status": record["status"],
+                "started_at": milliseconds(record["started_at"]),
+                "completed_at": milliseconds(record["completed_at"]),
+                "child": None if pd.isna(child) else child,
+                "result": value_payload(record["error"] if failed else record["output"]),
+            }
+        )
+        rows.append(row)
+    return rows
+
+
+def value_payload(value: object) -> Payload:
+    """Write a decoded value as a string, truncated where it is long.
+
+    Examples
+    --------
+    >>> value_payload({"price": 9.5})
     {'text': "{'price': 9.5}"}
-    >>> written("x" * 1_000_000)["left_out"]
+    >>> value_payload("x" * 1_000_000)["left_out"]
     980003
-    >>> print(written({"cities": ["Berlin"] * 3, "note": "x" * 60})["text"])
+    >>> print(value_payload({"cities": ["Berlin"] * 3, "note": "x" * 60})["text"])
     {
       'cities': ['Berlin', 'Berlin', 'Berlin'],
       'note': 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx',
     }
     """
     text = repr(value)
-    if len(text) > MOST_CHARACTERS:
-        return {"text": text[: MOST_CHARACTERS - 1] + "…", "left_out": len(text) - 19_999}
-    return {"text": _legible(_spread(value, 0))}
+    if len(text) > MAX_VALUE_CHARACTERS:
+        left_out = len(text) - MAX_VALUE_CHARACTERS + 1
+        return {"text": truncate(text, MAX_VALUE_CHARACTERS), "left_out": left_out}
+    return {"text": replace_surrogates(_indented(value, 0))}
 
 
-def _spread(value: Any, depth: int) -> str:
-    """Write a value on several lines where one is too long; a line for each part."""
+def _indented(value: object, depth: int) -> str:
+    """Write a value on one line, or where it is too wide each of its parts on lines of its own."""
     text = repr(value)
-    if len(text) + 2 * depth <= WIDE or depth > DEEP:
+    if len(text) + 2 * depth <= LINE_WIDTH or depth > MAX_INDENT_DEPTH:
         return text
     opening, closing, parts = _parts(value)
     if not parts:
         return text
-    edge = "  " * (depth + 1)
-    lines = (f"{edge}{name}{_spread(part, depth + 1)},\n" for name, part in parts)
+    indent = "  " * (depth + 1)
+    lines = (f"{indent}{name}{_indented(part, depth + 1)},\n" for name, part in parts)
     return f"{opening}\n{''.join(lines)}{'  ' * depth}{closing}"
 
 
-def _parts(value: Any) -> tuple[str, str, list[tuple[str, Any]]]:
+def _parts(value: object) -> tuple[str, str, list[tuple[str, object]]]:
     if type(value) is dict:
         return "{", "}", [(f"{key!r}: ", part) for key, part in value.items()]
     if type(value) is list:
@@ -174,75 +200,75 @@ def _parts(value: Any) -> tuple[str, str, list[tuple[str, Any]]]:
     if type(value) is tuple:
         return "(", ")", [("", part) for part in value]
     if type(value) is Opaque and type(value.state) is dict and not value.items:
-        parts = [("", part) for part in value.args]
+        parts: list[tuple[str, object]] = [("", part) for part in value.args]
         parts += [(f"{name}=", part) for name, part in {**value.state, **value.kwargs}.items()]
         return f"{value.type.rpartition('.')[2]}(", ")", parts
     return "", "", []
 
 
-def _legible(text: str) -> str:
-    # A lone surrogate can be pickled; it is no text that can travel.
+def replace_surrogates(text: str) -> str:
+    r"""Replace lone surrogates, which can be pickled but not encoded, by question marks.
+
+    Examples
+    --------
+    >>> replace_surrogates("a\ud800é")
+    'a?é'
+    """
     return text.encode("utf-8", "replace").decode()
 
 
-def call(value: Any) -> dict[str, Any]:
+def input_payload(value: object) -> Payload:
     r"""Write a workflow's input as the arguments of a call.
 
     Examples
     --------
-    >>> from dbos_notebook.workflow import Input
-    >>> call(Input(("order", 7), {"coupon": None, "half\ud800": 1}))
+    >>> input_payload(Input(("order", 7), {"coupon": None, "half\ud800": 1}))
     {'text': "'order', 7, coupon=None, half?=1"}
     """
-    if not hasattr(value, "kwargs") or not isinstance(value, tuple):
-        return written(value)
-    given: Input = value  # type: ignore[assignment]
-    parts = [written(part) for part in given.args]
-    parts += [
-        {**written(part), "text": f"{name}={written(part)['text']}"}
-        for name, part in given.kwargs.items()
-    ]
-    texts = [part["text"] for part in parts]
-    joined = ", ".join(texts)
-    text = joined if len(joined) <= WIDE and "\n" not in joined else ",\n".join(texts)
-    left_out = sum(part.get("left_out", 0) for part in parts)
-    if len(text) > MOST_CHARACTERS:
-        left_out += len(text) - MOST_CHARACTERS + 1
-    found: dict[str, Any] = {"text": _legible(truncate(text, MOST_CHARACTERS))}
-    return {**found, "left_out": left_out} if left_out else found
+    if not isinstance(value, Input):
+        return value_payload(value)
+    arguments = [("", value_payload(part)) for part in value.args]
+    arguments += [(f"{name}=", value_payload(part)) for name, part in value.kwargs.items()]
+    parts = [f"{name}{payload['text']}" for name, payload in arguments]
+    line = ", ".join(parts)
+    text = line if len(line) <= LINE_WIDTH and "\n" not in line else ",\n".join(parts)
+    left_out = sum(payload.get("left_out", 0) for _, payload in arguments)
+    if len(text) > MAX_VALUE_CHARACTERS:
+        left_out += len(text) - MAX_VALUE_CHARACTERS + 1
+    result: Payload = {"text": replace_surrogates(truncate(text, MAX_VALUE_CHARACTERS))}
+    if left_out:
+        result["left_out"] = left_out
+    return result
 
 
-def failure(error: Any) -> dict[str, Any]:
-    """Write a recorded error: its class, what it says, and the traceback if one was kept."""
+def error_payload(error: object) -> ErrorPayload:
+    """Write a recorded error: class, message, notes, and the traceback if one was recorded."""
+    payload: ErrorPayload = compact(value_payload(error))
     if not isinstance(error, RecordedError):
-        return written(error)
-    trace = error.state.get("traceback") or error.state.get("__traceback__")
-    found = {
-        **written(error),
-        "type": truncate(_legible(error.type), SHORT_CHARACTERS),
-        "message": truncate(_legible(str(error.message)), MOST_CHARACTERS),
-        "notes": [truncate(_legible(str(note)), SHORT_CHARACTERS) for note in error.notes[:20]],
-    }
-    if trace:
-        found["traceback"] = truncate(_legible(str(trace)), MOST_CHARACTERS)
-    return found
+        return payload
+    payload["type"] = label(replace_surrogates(error.type))
+    payload["message"] = truncate(replace_surrogates(str(error.message)), MAX_VALUE_CHARACTERS)
+    payload["notes"] = [label(replace_surrogates(str(note))) for note in error.notes[:20]]
+    if traceback := error.state.get("traceback") or error.state.get("__traceback__"):
+        payload["traceback"] = truncate(replace_surrogates(str(traceback)), MAX_VALUE_CHARACTERS)
+    return payload
 
 
-def sendable(answer: dict[str, Any]) -> dict[str, Any]:
-    r"""Return an answer that can travel: one with half a character in it could not be sent.
+def encodable(answer: dict[str, object]) -> dict[str, object]:
+    r"""Return an answer that UTF-8 can encode: a comm cannot send lone surrogates.
 
     Examples
     --------
-    >>> sendable({"text": "a\ud800"}), sendable({"text": "é"})
+    >>> encodable({"text": "a\ud800"}), encodable({"text": "é"})
     ({'text': 'a?'}, {'text': 'é'})
     """
     text = json.dumps(answer, ensure_ascii=False)
-    legible = _legible(text)
-    return answer if legible == text else dict(json.loads(legible))
+    replaced = replace_surrogates(text)
+    return answer if replaced == text else dict(json.loads(replaced))
 
 
-def stamp(answer: Mapping[str, Any]) -> str:
-    """Return what is the same for two answers that show the same.
+def stamp(answer: Mapping[str, object]) -> str:
+    """Return a hash of an answer, equal for equal answers.
 
     Examples
     --------

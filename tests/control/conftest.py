@@ -22,7 +22,7 @@ from live_executors import LiveApplication
 def executors(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveApplication]:
-    """The application in versions v1 (in which some steps fail) and v2, both running."""
+    """The running application in two versions: v1, in which some steps fail, and v2."""
     directory = tmp_path_factory.mktemp(f"live-{request.param}")
     if request.param == "sqlite":
         url = f"sqlite:///{directory / 'live.sqlite'}"
@@ -32,7 +32,7 @@ def executors(
     live = LiveApplication(url, directory)
     try:
         live.start("v1")
-        # SQLite keeps whole seconds, and the latest version is the one of the latest.
+        # SQLite keeps whole seconds, and the version that is registered last is the latest.
         time.sleep(1)
         live.start("v2")
         yield live
@@ -42,7 +42,7 @@ def executors(
 
 @pytest.fixture
 def live(executors: LiveApplication) -> Iterator[LiveApplication]:
-    """The running application; between the tests that use it, it stands still.
+    """The running application; it is stopped between the tests that use it.
 
     Idle executors would take a quarter of a processor from all other tests.
     """
@@ -52,26 +52,26 @@ def live(executors: LiveApplication) -> Iterator[LiveApplication]:
 
 
 @pytest.fixture
-def steered(live: LiveApplication) -> Iterator[dn.Client]:
-    """A client that may control the live application's workflows."""
+def live_db(live: LiveApplication) -> Iterator[dn.Client]:
+    """A client on the database of the running application."""
     with dn.connect(live.url) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def fresh() -> Callable[[str], str]:
-    """Make IDs that no other test uses."""
+def unique_id() -> Callable[[str], str]:
+    """A function that returns IDs that no other test uses."""
     numbers = itertools.count(1)
     return lambda name: f"{name}-{next(numbers)}"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def still(
+def idle_db(
     request: pytest.FixtureRequest,
     corpus_sqlite: Callable[[str], Path],
     corpus_postgres: Callable[[str], str],
 ) -> Iterator[dn.Client]:
-    """A client on a database of its own of which no executor lives: the corpus's of dbos 3.4.0."""
+    """A client on a copy of the database of dbos 3.4.0, without a running executor."""
     restore = corpus_sqlite if request.param == "sqlite" else corpus_postgres
     with dn.connect(restore("3.4.0")) as client:
         yield client

@@ -1,4 +1,4 @@
-"""A COMMIT whose answer is lost: no receipt says "not done" of what is done, now or later."""
+"""After a lost COMMIT response no receipt reports "not done" for what is or will be done."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from test_schedules import add
 
 import dbos_notebook as dn
 from dbos_notebook.control import controller
-from dbos_notebook.control.transactions import Transaction, settle
+from dbos_notebook.control.transactions import Transaction, update_outcomes
 
-VERBS: dict[str, Callable[[dn.Client], Any]] = {
+CALLS: dict[str, Callable[[dn.Client], Any]] = {
     "cancel": lambda db: db.cancel(["queued-1", "queued-2"]),
     "fork": lambda db: db.fork("checkout-1", "charge"),
     "resume": lambda db: db.resume("checkout-4"),
@@ -37,16 +37,20 @@ VERBS: dict[str, Callable[[dn.Client], Any]] = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """A server of its own: what is tried here stops every COMMIT."""
+    """A separate server, because these tests block every COMMIT."""
     server, directory = start_postgres()
+    with server.admin() as connection:
+        # Without it no COMMIT waits for a standby.
+        connection.execute("ALTER SYSTEM SET synchronous_commit = on")
+        connection.execute("SELECT pg_reload_conf()")
     yield server
     server.server.cleanup()
     shutil.rmtree(directory, ignore_errors=True)
 
 
 @dataclass
-class Delay:
-    """Lets each COMMIT wait for a standby that does not exist."""
+class BlockedCommits:
+    """Makes every COMMIT wait for a standby that does not exist."""
 
     server: PostgresServer
 
@@ -71,8 +75,8 @@ class Delay:
 
 
 @dataclass
-class Said:
-    """What a call said: its receipt, the error that it raised, and how long it took."""
+class Result:
+    """The receipt and the error of a call, and how long it took."""
 
     receipt: Any = None
     error: Any = None
@@ -81,7 +85,7 @@ class Said:
 
 @dataclass
 class Shop:
-    """A database of the corpus, seen through a proxy that can cut."""
+    """A database of the corpus behind a proxy that can cut its connections."""
 
     url: str
     proxy: Proxy
@@ -119,50 +123,50 @@ def shop(server: PostgresServer) -> Iterator[Shop]:
             client.close()
 
 
-def say(call: Callable[[dn.Client], Any], client: dn.Client, said: Said) -> None:
-    begun = time.monotonic()
+def run_call(call: Callable[[dn.Client], Any], client: dn.Client, result: Result) -> None:
+    started = time.monotonic()
     try:
-        said.receipt = call(client)
+        result.receipt = call(client)
     except dn.ControlError as error:
-        said.receipt, said.error = error.receipt, error
-    said.seconds = time.monotonic() - begun
+        result.receipt, result.error = error.receipt, error
+    result.seconds = time.monotonic() - started
 
 
-def test_what_is_cut_while_it_commits_is_unknown_until_the_commit_has_ended(
+def test_a_call_cut_during_commit_is_unknown_until_the_commit_has_ended(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.5)
-    delay = Delay(server)
-    said = {operation: Said() for operation in VERBS}
+    monkeypatch.setattr(controller, "IN_DOUBT_SECONDS", 0.5)
+    commits = BlockedCommits(server)
+    results = {operation: Result() for operation in CALLS}
     threads = [
-        threading.Thread(target=say, args=(call, shop.client(), said[operation]))
-        for operation, call in VERBS.items()
+        threading.Thread(target=run_call, args=(call, shop.client(), results[operation]))
+        for operation, call in CALLS.items()
     ]
-    delay.set(True)
+    commits.set(True)
     try:
         for thread in threads:
             thread.start()
-        wait_until(lambda: delay.waiting() == len(VERBS), 20)
+        wait_until(lambda: commits.waiting() == len(CALLS), 20)
         shop.proxy.cut()
         for thread in threads:
             thread.join(20)
         outcomes = {
             operation: {line.outcome for line in each.receipt.lines}
-            for operation, each in said.items()
+            for operation, each in results.items()
         }
-        assert outcomes == {operation: {"unknown"} for operation in VERBS}
-        assert all(isinstance(each.error, dn.PartialFailureError) for each in said.values())
-        assert "receipt.check() asks again" in said["cancel"].receipt.lines[0].detail
-        # Nothing has changed: who asks again is told no more.
-        assert said["fork"].receipt.check().counts["unknown"] == 1
+        assert outcomes == {operation: {"unknown"} for operation in CALLS}
+        assert all(isinstance(each.error, dn.PartialFailureError) for each in results.values())
+        assert "receipt.check() reads it again" in results["cancel"].receipt.lines[0].detail
+        # Nothing has changed, so another check has the same result.
+        assert results["fork"].receipt.check().counts["unknown"] == 1
     finally:
-        delay.set(False)
-    wait_until(lambda: delay.waiting() == 0)
-    for operation, each in said.items():
+        commits.set(False)
+    wait_until(lambda: commits.waiting() == 0)
+    for operation, each in results.items():
         assert {line.outcome for line in each.receipt.check().lines} == {"done"}, operation
-    # The error says how to go on: with the same ID, which makes no second fork.
-    fork = said["fork"]
-    assert "plan.apply() goes on" in str(fork.error)
+    # The error says how to continue: with the same ID, which creates no second fork.
+    fork = results["fork"]
+    assert "error.plan.apply() continues" in str(fork.error)
     assert fork.error.plan.apply().counts["unchanged"] == 1
     with dn.connect(shop.url) as db:
         assert db.workflows(forked_from="checkout-1")["workflow_id"].tolist() == [
@@ -171,24 +175,26 @@ def test_what_is_cut_while_it_commits_is_unknown_until_the_commit_has_ended(
         assert len(db.workflows(workflow_id_prefix="sched-triggered-")) == 1
 
 
-def test_a_lock_held_by_another_session_while_the_connection_is_cut_is_proven_not_done(
+def test_a_call_cut_while_it_waits_for_a_lock_is_reported_as_not_done(
     server: PostgresServer, shop: Shop
 ) -> None:
-    client, said = shop.client(), Said()
+    client, result = shop.client(), Result()
     with server.admin(str(client.location.parameters["dbname"])) as app:
         app.execute("BEGIN")
         app.execute("SELECT 1 FROM dbos.workflow_status FOR UPDATE")
-        thread = threading.Thread(target=say, args=(lambda db: db.cancel("queued-1"), client, said))
+        thread = threading.Thread(
+            target=run_call, args=(lambda db: db.cancel("queued-1"), client, result)
+        )
         thread.start()
         wait_until(lambda: _waits_for_a_lock(server))
         shop.proxy.cut()
         thread.join(20)
         app.execute("ROLLBACK")
-    assert [line.outcome for line in said.receipt.lines] == ["failed"]
-    assert said.receipt.lines[0].detail.startswith("not done")
+    assert [line.outcome for line in result.receipt.lines] == ["failed"]
+    assert result.receipt.lines[0].detail.startswith("not done")
     time.sleep(0.2)
     assert client.workflow("queued-1").status == "ENQUEUED"
-    assert said.error.plan.apply().counts["done"] == 1
+    assert result.error.plan.apply().counts["done"] == 1
 
 
 def _waits_for_a_lock(server: PostgresServer) -> bool:
@@ -199,32 +205,32 @@ def _waits_for_a_lock(server: PostgresServer) -> bool:
     return row is not None and row[0] > 0
 
 
-def test_a_commit_that_takes_too_long_is_not_cancelled_and_its_receipt_says_what_it_waits_for(
+def test_a_slow_commit_is_not_cancelled_and_the_error_names_what_it_waits_for(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.2)
-    delay, client, said = Delay(server), shop.client(statement_timeout=1.0), Said()
-    delay.set(True)
+    monkeypatch.setattr(controller, "IN_DOUBT_SECONDS", 0.2)
+    commits, client, result = BlockedCommits(server), shop.client(statement_timeout=1.0), Result()
+    commits.set(True)
     try:
-        say(lambda db: db.cancel("queued-1"), client, said)
-        assert said.seconds < 6.0
-        assert isinstance(said.error, dn.PartialFailureError)
-        assert "waits for a synchronous standby" in str(said.error)
-        assert said.receipt.counts["unknown"] == 1
-        # To cancel it would make it visible before it is safe on the standby.
-        assert delay.waiting() == 1
+        run_call(lambda db: db.cancel("queued-1"), client, result)
+        assert result.seconds < 20.0  # otherwise it waits for ever
+        assert isinstance(result.error, dn.PartialFailureError)
+        assert "waits for a synchronous standby" in str(result.error)
+        assert result.receipt.counts["unknown"] == 1
+        # Cancelling it would make it visible before it is replicated.
+        assert commits.waiting() == 1
         with dn.connect(shop.url) as other:
             assert other.workflow("queued-1").status == "ENQUEUED"
     finally:
-        delay.set(False)
-    wait_until(lambda: delay.waiting() == 0)
-    assert said.receipt.check().counts["done"] == 1
+        commits.set(False)
+    wait_until(lambda: commits.waiting() == 0)
+    assert result.receipt.check().counts["done"] == 1
 
 
-def test_a_session_under_another_role_cannot_see_its_own_commit_and_does_not_deny_it(
+def test_a_commit_that_the_role_cannot_see_is_unknown(
     server: PostgresServer, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller, "OUT_OF_DOUBT_SECONDS", 0.3)
+    monkeypatch.setattr(controller, "IN_DOUBT_SECONDS", 0.3)
     name = str(make_url(shop.url).database)
     with server.admin(name) as admin:
         for statement in (
@@ -237,25 +243,25 @@ def test_a_session_under_another_role_cannot_see_its_own_commit_and_does_not_den
             "GRANT USAGE ON ALL SEQUENCES IN SCHEMA dbos TO owning",
         ):
             admin.execute(statement.encode())
-    delay, said = Delay(server), Said()
+    commits, result = BlockedCommits(server), Result()
     with dn.connect(shop.proxy.url(name, "oncall")) as client:
-        delay.set(True)
+        commits.set(True)
         try:
             thread = threading.Thread(
-                target=say, args=(lambda db: db.cancel("queued-1"), client, said)
+                target=run_call, args=(lambda db: db.cancel("queued-1"), client, result)
             )
             thread.start()
-            wait_until(lambda: delay.waiting() == 1, 20)
+            wait_until(lambda: commits.waiting() == 1, 20)
             shop.proxy.cut()
             thread.join(20)
         finally:
-            delay.set(False)
-        assert [line.outcome for line in said.receipt.lines] == ["unknown"]
-        wait_until(lambda: delay.waiting() == 0)
-        assert [line.outcome for line in said.receipt.check().lines] == ["done"]
+            commits.set(False)
+        assert [line.outcome for line in result.receipt.lines] == ["unknown"]
+        wait_until(lambda: commits.waiting() == 0)
+        assert [line.outcome for line in result.receipt.check().lines] == ["done"]
 
 
-def test_a_standby_that_lags_does_not_deny_what_was_committed_or_may_be(
+def test_a_lagging_standby_does_not_prove_that_a_commit_failed(
     server: PostgresServer, shop: Shop
 ) -> None:
     name = str(make_url(shop.url).database)
@@ -265,31 +271,31 @@ def test_a_standby_that_lags_does_not_deny_what_was_committed_or_may_be(
             plan = db.cancel("queued-1", plan=True)
             call = plan.operation.call
 
-            def then(client: Any, items: Any) -> Any:
-                done = call(client, items)
+            def call_then_refuse(client: Any, items: Any) -> Any:
+                new_ids = call(client, items)
                 shop.proxy.refuse()
-                return done
+                return new_ids
 
-            object.__setattr__(plan.operation, "call", then)
+            object.__setattr__(plan.operation, "call", call_then_refuse)
             line = plan.apply().lines[0]
             assert (line.outcome, line.status_after) == ("done", None)
             assert "the standby that answers now does not show it" in line.detail
-            # It was started after a transaction began that the primary may still commit.
+            # The standby started after the transaction, which the primary may still commit.
             transaction = Transaction(1, 1, 1, None, commit_sent=True)
             with db._controller.reader.session() as session:
-                settle(session, [transaction])
+                update_outcomes(session, [transaction])
             assert transaction.in_doubt
     with dn.connect(server.url(name)) as db:
         assert db.workflow("queued-1").status == "CANCELLED"
 
 
-def test_a_server_without_an_address_is_not_taken_for_one_that_was_restarted(
+def test_a_server_without_an_address_is_not_mistaken_for_a_restarted_one(
     server: PostgresServer,
 ) -> None:
     here, elsewhere = "127.0.0.1 1", "127.0.0.2 1"
     old = [Transaction(1, 1, 1, address, commit_sent=True) for address in (here, elsewhere, None)]
     name = server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")
     with dn.connect(server.url(name)) as db, db._controller.reader.session() as session:
-        settle(session, old)
+        update_outcomes(session, old)
     # This server is reached through a Unix socket, where it has no address.
-    assert all(each.in_doubt for each in old)
+    assert all(transaction.in_doubt for transaction in old)

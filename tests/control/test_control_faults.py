@@ -1,4 +1,4 @@
-"""What goes wrong half way: afterwards the receipt is exactly true, row by row."""
+"""After a failure or Ctrl-C during a call the receipt matches the database, row by row."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -23,7 +24,7 @@ _COPY = """INSERT INTO {0}workflow_status (workflow_uuid, status, name, created_
 
 
 def fill(db: dn.Client, status: str) -> list[str]:
-    """Add many workflows of a status, and return their IDs."""
+    """Add many workflows with a status and return their IDs."""
     state = f"'{status}'"
     if db.location.path:
         numbers = (
@@ -45,21 +46,21 @@ def forks(db: dn.Client, ids: list[str]) -> dict[str, str]:
     return dict(zip(found["forked_from"], found["workflow_id"], strict=True))
 
 
-def assert_true_of_forks(db: dn.Client, receipt: dn.Receipt, ids: list[str]) -> None:
-    """Hold every line of a fork's receipt against the database."""
-    made = forks(db, ids)
+def assert_matches_forks(db: dn.Client, receipt: dn.Receipt, ids: list[str]) -> None:
+    """Compare every line of a fork's receipt with the database."""
+    new_ids = forks(db, ids)
     assert [line.workflow_id for line in receipt.lines] == ids
     for line in receipt.lines:
-        assert (line.outcome == "done") == (line.workflow_id in made), line
+        assert (line.outcome == "done") == (line.workflow_id in new_ids), line
         if line.outcome == "done":
-            assert line.new_workflow_id == made[line.workflow_id]
+            assert line.new_workflow_id == new_ids[line.workflow_id]
         else:
             assert line.outcome in ("unchanged", "failed"), line
-    assert receipt.counts["done"] == len(made)
+    assert receipt.counts["done"] == len(new_ids)
 
 
 def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
-    """Send this process Ctrl-C as soon as something is true."""
+    """Send this process Ctrl-C as soon as a condition is true."""
 
     def watch() -> None:
         deadline = time.monotonic() + 30
@@ -72,30 +73,32 @@ def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
     return thread
 
 
-def test_an_interrupted_bulk_fork_tells_what_was_done_and_can_go_on(still: dn.Client) -> None:
-    ids = fill(still, "ERROR")
-    with dn.connect(still.location.path or still.location.url()) as other:
+def test_an_interrupted_bulk_fork_reports_what_was_done_and_can_be_continued(
+    idle_db: dn.Client,
+) -> None:
+    ids = fill(idle_db, "ERROR")
+    with dn.connect(idle_db.location.path or idle_db.location.url()) as other:
         thread = interrupt_when(lambda: len(forks(other, ids)) > 20)
         with pytest.raises(dn.ControlInterrupt, match="interrupted") as caught:
-            still.fork(ids, "first", key="go on", confirm=True)
+            idle_db.fork(ids, "first", key="go on", confirm=True)
         thread.join()
     receipt = caught.value.receipt
     assert 20 < receipt.counts["done"] < COUNT
-    assert_true_of_forks(still, receipt, ids)
-    assert "not begun: interrupted" in set(receipt.to_frame()["detail"])
-    assert still.last_receipt() is receipt
-    # The same call goes on where it was stopped, and makes none twice.
-    rest = still.fork(ids, "first", key="go on", confirm=True)
+    assert_matches_forks(idle_db, receipt, ids)
+    assert "not started: interrupted" in set(receipt.to_frame()["detail"])
+    assert idle_db.last_receipt() is receipt
+    # The same call continues where it stopped, and forks nothing twice.
+    rest = idle_db.fork(ids, "first", key="go on", confirm=True)
     assert rest.counts["unchanged"] == receipt.counts["done"]
     assert rest.counts["done"] == COUNT - receipt.counts["done"]
-    assert len(still.workflows(forked_from=ids, limit=None)) == COUNT
+    assert len(idle_db.workflows(forked_from=ids, limit=None)) == COUNT
 
 
 @pytest.fixture
-def shut(
+def switchable(
     corpus_postgres: Callable[[str], str], postgres_server: PostgresServer
 ) -> Iterator[tuple[dn.Client, Callable[[bool], None]]]:
-    """A Postgres database, and what shuts it off and opens it again."""
+    """A client on Postgres, and a function that closes (True) or opens (False) its database."""
     from sqlalchemy.engine import make_url
 
     url = corpus_postgres("3.4.0")
@@ -115,10 +118,10 @@ def shut(
     switch(False)
 
 
-def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
-    shut: tuple[dn.Client, Callable[[bool], None]],
+def test_a_lost_database_makes_only_unprovable_outcomes_unknown(
+    switchable: tuple[dn.Client, Callable[[bool], None]],
 ) -> None:
-    db, switch = shut
+    db, switch = switchable
     ids = fill(db, "ERROR")
     with dn.connect(db.location.url()) as other:
 
@@ -130,23 +133,23 @@ def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
 
         thread = threading.Thread(target=watch)
         thread.start()
-        with pytest.raises(dn.PartialFailureError, match="broke off") as caught:
+        with pytest.raises(dn.PartialFailureError, match="did not complete") as caught:
             db.fork(ids, "first", key="gone", confirm=True)
         thread.join()
     receipt = caught.value.receipt
     counts = receipt.counts
     assert counts["done"] > 20
     assert counts["unchanged"] > 0
-    assert counts["unknown"] <= 2 * db._controller.pool.width
-    # What was not asked to commit was not done, and that is proven.
+    assert counts["unknown"] <= 2 * db._controller.pool.max_calls
+    # Without a COMMIT a call was provably not done.
     assert counts["failed"] + counts["unknown"] > 0
     if counts["unknown"]:
         assert "receipt.check()" in repr(receipt)
     switch(False)
     settled = receipt.check()
     assert settled.counts["unknown"] == 0
-    assert_true_of_forks(db, settled, ids)
-    # What was said before the database was back was true, too.
+    assert_matches_forks(db, settled, ids)
+    # The first receipt was correct, too.
     for early, late in zip(receipt.lines, settled.lines, strict=True):
         assert early.outcome in (late.outcome, "unknown")
     rest = db.fork(ids, "first", key="gone", confirm=True)
@@ -154,20 +157,32 @@ def test_a_database_that_goes_away_leaves_unknown_what_it_cannot_know(
     assert len(forks(db, ids)) == COUNT
 
 
-def test_a_database_that_goes_away_while_a_repair_waits(
-    shut: tuple[dn.Client, Callable[[bool], None]], monkeypatch: pytest.MonkeyPatch
+def test_a_database_lost_while_a_repair_waits(
+    switchable: tuple[dn.Client, Callable[[bool], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbos_notebook.control.display.PATIENCE_SECONDS", 0.5)
-    db, switch = shut
-    # Nobody runs v9, so the repair waits for the child's fork.
-    timer = threading.Timer(1.0, switch, [True])
-    timer.start()
-    with pytest.raises(dn.PartialFailureError, match="broke off") as caught:
-        db.repair("parent-6-bad", application_version="v9", timeout=60)
-    timer.join()
+    monkeypatch.setattr("dbos_notebook.control.display.RECONNECT_SECONDS", 0.5)
+    db, switch = switchable
+    # No executor runs v9, so the repair waits for the child's fork.
+    with dn.connect(db.location.url()) as other:
+
+        def close_after_the_fork() -> None:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and not forks(other, ["parent-6-bad-1"]):
+                time.sleep(0.02)
+            time.sleep(0.5)  # the repair reads the fork and begins to wait
+            switch(True)
+
+        thread = threading.Thread(target=close_after_the_fork)
+        thread.start()
+        with pytest.raises(dn.PartialFailureError, match="broke off") as caught:
+            db.repair("parent-6-bad", application_version="v9", timeout=60)
+        thread.join()
     child, parent = caught.value.receipt.lines
     assert (child.outcome, parent.outcome) == ("done", "unchanged")
-    assert parent.detail == "not begun: it broke off; the same call again goes on"
+    assert (
+        parent.detail
+        == "not started: the repair failed before it; repeat the same call to continue"
+    )
     switch(False)
     assert caught.value.receipt.check().counts["done"] == 1
     assert forks(db, ["parent-6-bad-1", "parent-6-bad"]) == {
@@ -175,99 +190,99 @@ def test_a_database_that_goes_away_while_a_repair_waits(
     }
 
 
-def test_an_interrupted_bulk_cancel_is_true_row_by_row(still: dn.Client) -> None:
-    ids = fill(still, "ENQUEUED")
-    plan = still.cancel(ids, plan=True)
-    still._controller.pool.submit(
-        lambda: time.sleep(0.2)
-    )  # keeps SQLite's one thread busy a little
-    with dn.connect(still.location.path or still.location.url()) as other:
+def test_the_receipt_of_an_interrupted_bulk_cancel_matches_the_database(idle_db: dn.Client) -> None:
+    ids = fill(idle_db, "ENQUEUED")
+    plan = idle_db.cancel(ids, plan=True)
+    idle_db._controller.pool.submit(lambda: time.sleep(0.2))  # keeps SQLite's only thread busy
+    with dn.connect(idle_db.location.path or idle_db.location.url()) as other:
 
-        def begun() -> bool:
+        def started() -> bool:
             return not other.workflows(ids, status="CANCELLED", limit=1).empty
 
-        thread = interrupt_when(begun)
+        thread = interrupt_when(started)
         try:
             receipt = plan.apply()
         except dn.ControlInterrupt as error:
             receipt = error.receipt
         except KeyboardInterrupt:
-            receipt = still.last_receipt()
+            receipt = idle_db.last_receipt()
         try:
             thread.join()
             time.sleep(0.05)
         except KeyboardInterrupt:
-            # It had finished before the signal came.
+            # The call had finished before the signal arrived.
             thread.join()
-    now = still.workflows(ids, limit=None, load_errors=False).set_index("workflow_id")["status"]
+    now = idle_db.workflows(ids, limit=None, load_errors=False).set_index("workflow_id")["status"]
     for line in receipt.lines:
         assert line.status_after == now[line.workflow_id]
         assert (line.outcome == "done") == (now[line.workflow_id] == "CANCELLED")
     assert receipt.counts["done"] > 0
 
 
-def test_ctrl_c_while_waiting_stops_the_watching_alone(still: dn.Client) -> None:
-    begun = time.monotonic()
-    thread = interrupt_when(lambda: time.monotonic() > begun + 0.5)
-    with pytest.raises(dn.ControlInterrupt, match="the workflows go on") as caught:
-        still.wait(["queued-1", "checkout-1"])
+def test_ctrl_c_while_waiting_does_not_stop_the_workflows(idle_db: dn.Client) -> None:
+    started = time.monotonic()
+    thread = interrupt_when(lambda: time.monotonic() > started + 0.5)
+    with pytest.raises(dn.ControlInterrupt, match="the workflows continue") as caught:
+        idle_db.wait(["queued-1", "checkout-1"])
     thread.join()
     assert caught.value.workflows["status"].tolist() == ["ENQUEUED", "SUCCESS"]
-    assert still.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
+    assert idle_db.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
 
 
-def test_what_is_deleted_in_between_does_not_stop_the_rest_of_its_batch(still: dn.Client) -> None:
-    ids = fill(still, "CANCELLED")
-    plan = still.resume(ids, plan=True)
-    look, gone = plan.operation.look, ids[7]
-    looked = []
+def test_a_deleted_workflow_does_not_stop_the_rest_of_its_batch(idle_db: dn.Client) -> None:
+    ids = fill(idle_db, "CANCELLED")
+    plan = idle_db.resume(ids, plan=True)
+    read, deleted_id = plan.operation.read, ids[7]
+    pending = []
 
-    def look_then_lose(*arguments: object) -> object:
-        # Between the plan's last look and the call, somebody deletes one.
-        known = look(*arguments)  # type: ignore[arg-type]
-        looked.append(gone)
+    def read_then_prepare(*arguments: Any) -> Any:
+        # Somebody deletes a workflow after it was read and before the call.
+        known = read(*arguments)
+        pending.append(deleted_id)
         return known
 
-    object.__setattr__(plan.operation, "look", look_then_lose)
+    object.__setattr__(plan.operation, "read", read_then_prepare)
     call = plan.operation.call
 
-    def lose_then_call(client: object, items: object) -> object:
-        if looked:
-            looked.clear()
-            client.delete_workflow(gone)  # type: ignore[attr-defined]
-        return call(client, items)  # type: ignore[arg-type]
+    def delete_then_call(client: Any, items: Any) -> Any:
+        if pending:
+            pending.clear()
+            client.delete_workflow(deleted_id)
+        return call(client, items)
 
-    object.__setattr__(plan.operation, "call", lose_then_call)
+    object.__setattr__(plan.operation, "call", delete_then_call)
     receipt = plan.apply()
     assert receipt.counts["done"] == COUNT - 1
-    assert [line.workflow_id for line in receipt.lines if line.outcome == "not_found"] == [gone]
+    assert [line.workflow_id for line in receipt.lines if line.outcome == "not_found"] == [
+        deleted_id
+    ]
 
 
-def test_a_fault_in_a_batch_that_was_taken_apart_is_told(still: dn.Client) -> None:
-    ids = fill(still, "CANCELLED")[:10]
-    plan = still.resume(ids, plan=True)
+def test_a_failure_in_a_batch_repeated_item_by_item_is_reported(idle_db: dn.Client) -> None:
+    ids = fill(idle_db, "CANCELLED")[:10]
+    plan = idle_db.resume(ids, plan=True)
     call, calls = plan.operation.call, []
 
-    def lose_then_fail(client: object, items: Sequence[object]) -> object:
+    def delete_then_fail(client: Any, items: Sequence[Any]) -> Any:
         calls.append(len(items))
         if len(items) > 1:
-            client.delete_workflow(ids[3])  # type: ignore[attr-defined]
+            client.delete_workflow(ids[3])
         elif len(calls) > 6:
             raise dn.DatabaseConnectionError("the line was cut")
-        return call(client, items)  # type: ignore[arg-type]
+        return call(client, items)
 
-    object.__setattr__(plan.operation, "call", lose_then_fail)
+    object.__setattr__(plan.operation, "call", delete_then_fail)
     with pytest.raises(dn.PartialFailureError, match="the line was cut") as caught:
         plan.apply()
     outcomes = caught.value.receipt.to_frame()["outcome"].tolist()
     assert outcomes == ["done"] * 3 + ["not_found"] + ["done"] + ["failed"] * 5
-    now = still.workflows(ids).set_index("workflow_id")["status"]
+    now = idle_db.workflows(ids).set_index("workflow_id")["status"]
     assert [now.get(one) for one in ids] == (
         ["ENQUEUED"] * 3 + [None] + ["ENQUEUED"] + ["CANCELLED"] * 5
     )
 
 
-def test_a_file_that_was_replaced_is_controlled_as_it_is_now(
+def test_control_uses_the_file_that_replaced_another(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     path, another = corpus_sqlite("3.4.0"), corpus_sqlite("3.4.0")
@@ -282,7 +297,7 @@ def test_a_file_that_was_replaced_is_controlled_as_it_is_now(
             db.cancel("queued-2")
 
 
-def test_a_closed_client_controls_nothing(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_closed_client_refuses_control(corpus_sqlite: Callable[[str], Path]) -> None:
     db = dn.connect(corpus_sqlite("3.4.0"))
     plan = db.cancel("queued-1", plan=True)
     db.close()

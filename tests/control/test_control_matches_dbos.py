@@ -197,7 +197,9 @@ CASES: dict[str, tuple[Callable[[dn.Client], Any], Callable[[DBOSClient, Any], A
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_result_is_that_of_dbos_itself(twins: tuple[Twin, Twin], name: str) -> None:
+def test_each_operation_writes_the_rows_that_dbos_writes(
+    twins: tuple[Twin, Twin], name: str
+) -> None:
     mine, theirs = twins
     ours, dbos = CASES[name]
     before = mine.rows()
@@ -212,7 +214,7 @@ def test_the_result_is_that_of_dbos_itself(twins: tuple[Twin, Twin], name: str) 
         assert after != before
 
 
-def test_a_triggered_schedule_enqueues_what_dbos_does(twins: tuple[Twin, Twin]) -> None:
+def test_a_triggered_schedule_enqueues_the_same_workflow_as_dbos(twins: tuple[Twin, Twin]) -> None:
     mine, theirs = twins
     with dn.connect(mine.url) as db:
         new = db.trigger_schedule("daily").lines[0].new_workflow_id

@@ -1,4 +1,4 @@
-"""Control over a silent network, locks and poolers: bounded in time, leaving no trace."""
+"""Control with a silent network, locks and poolers: limited in time, leaving no trace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dbos_notebook.control.transactions import ControlConnection
 
 @pytest.fixture
 def name(corpus_postgres: Callable[[str], str]) -> str:
-    """A database of its own."""
+    """The name of a new database."""
     from sqlalchemy.engine import make_url
 
     return str(make_url(corpus_postgres("3.4.0")).database)
@@ -32,23 +32,23 @@ def proxy(postgres_server: PostgresServer) -> Iterator[Proxy]:
         yield proxy
 
 
-def seconds(call: Callable[[], Any], error: type[BaseException]) -> tuple[float, Any]:
-    """Return how long a call took to fail, and its error."""
-    begun = time.monotonic()
+def time_to_fail(call: Callable[[], Any], error: type[BaseException]) -> tuple[float, Any]:
+    """Return how many seconds a call took to fail, and its error."""
+    started = time.monotonic()
     with pytest.raises(error) as caught:
         call()
-    return time.monotonic() - begun, caught.value
+    return time.monotonic() - started, caught.value
 
 
-def press_after(pause: float) -> None:
-    threading.Timer(pause, os.kill, [os.getpid(), signal.SIGINT]).start()
+def press_ctrl_c_after(delay: float) -> None:
+    threading.Timer(delay, os.kill, [os.getpid(), signal.SIGINT]).start()
 
 
 @pytest.fixture(params=["while it connects", "in the middle"])
 def go_silent(
     request: pytest.FixtureRequest, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[dn.Plan], None]:
-    """Let the network die when DBOS is called, after everything has been read."""
+    """Make the network silent when DBOS is called, after everything has been read."""
 
     def at_the_call(plan: dn.Plan) -> None:
         call, begin = plan.operation.call, ControlConnection.begin
@@ -69,36 +69,36 @@ def go_silent(
     return at_the_call
 
 
-def test_a_silent_network_ends_a_call_in_time(
+def test_a_silent_network_stops_a_call_in_time(
     name: str, proxy: Proxy, go_silent: Callable[[dn.Plan], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with dn.connect(proxy.url(name), statement_timeout=1.0) as db:
-        assert db.cancel("queued-2").ok  # everything is loaded
+        assert db.cancel("queued-2").ok  # imports everything
         plan = db.cancel("queued-1", plan=True)
         go_silent(plan)
-        took, error = seconds(plan.apply, dn.PartialFailureError)
-        assert took < 1.0 + 5.0
+        seconds, error = time_to_fail(plan.apply, dn.PartialFailureError)
+        assert seconds < 1.0 + 5.0
         assert "has not answered" in str(error) or "Cannot reach" in str(error)
-        # It had not been asked to commit anything.
+        # No COMMIT was sent.
         assert [line.outcome for line in error.receipt.lines] == ["failed"]
-        # Idle connections, too: what is read before it is bounded as well.
-        took, _ = seconds(lambda: db.cancel("queued-1"), dn.DatabaseConnectionError)
-        assert took < 1.0 + 5.0
+        # Idle connections, too: reading before the call is also limited in time.
+        seconds, _ = time_to_fail(lambda: db.cancel("queued-1"), dn.DatabaseConnectionError)
+        assert seconds < 1.0 + 5.0
         proxy.silent = False
         proxy.cut()
         monkeypatch.undo()
         assert db.cancel("queued-1").counts["done"] == 1
 
 
-def test_ctrl_c_ends_a_call_on_a_silent_network_at_once(
+def test_ctrl_c_stops_a_call_on_a_silent_network_at_once(
     name: str, proxy: Proxy, go_silent: Callable[[dn.Plan], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with dn.connect(proxy.url(name), statement_timeout=60.0) as db:
         plan = db.cancel("queued-1", plan=True)
         go_silent(plan)
-        press_after(1.0)
-        took, error = seconds(plan.apply, dn.ControlInterrupt)
-        assert 1.0 < took < 1.0 + 1.5  # 1 s, and the patience of a machine that is busy
+        press_ctrl_c_after(1.0)
+        seconds, error = time_to_fail(plan.apply, dn.ControlInterrupt)
+        assert 1.0 < seconds < 1.0 + 1.5  # 1.5 s for a busy machine
         assert [line.outcome for line in error.receipt.lines] == ["failed"]
         assert error.plan is plan
         proxy.silent = False
@@ -107,21 +107,19 @@ def test_ctrl_c_ends_a_call_on_a_silent_network_at_once(
         assert db.cancel("queued-1").counts["done"] == 1
 
 
-def test_ctrl_c_before_the_first_change_ends_the_reading_on_a_silent_network(
-    name: str, proxy: Proxy
-) -> None:
+def test_ctrl_c_stops_reading_on_a_silent_network(name: str, proxy: Proxy) -> None:
     with dn.connect(proxy.url(name), statement_timeout=60.0) as db:
         plan = db.cancel("queued-1", plan=True)
         proxy.silent = True
-        press_after(0.5)
-        took, error = seconds(plan.apply, dn.ControlInterrupt)
-        assert took < 0.5 + 1.5
-        assert [line.detail for line in error.receipt.lines] == ["not begun: interrupted"]
+        press_ctrl_c_after(0.5)
+        seconds, error = time_to_fail(plan.apply, dn.ControlInterrupt)
+        assert seconds < 0.5 + 1.5
+        assert [line.detail for line in error.receipt.lines] == ["not started: interrupted"]
         proxy.silent = False
         proxy.cut()
 
 
-def test_a_lock_of_another_session_ends_a_call_in_time_and_is_named(
+def test_a_lock_of_another_session_stops_a_call_in_time_and_is_named(
     name: str, postgres_server: PostgresServer
 ) -> None:
     url = postgres_server.url(name)
@@ -130,34 +128,34 @@ def test_a_lock_of_another_session_ends_a_call_in_time_and_is_named(
         psycopg.connect(url, application_name="shop's worker") as app,
     ):
         app.execute("SELECT 1 FROM dbos.workflow_status FOR UPDATE")
-        took, error = seconds(lambda: db.cancel("queued-1"), dn.PartialFailureError)
-        assert took < 3.0 + 5.0
+        seconds, error = time_to_fail(lambda: db.cancel("queued-1"), dn.PartialFailureError)
+        assert seconds < 3.0 + 5.0
         assert isinstance(error.__cause__, dn.QueryTimeoutError)
         assert f"a lock held by session {app.info.backend_pid}" in str(error)
         assert 'application "shop\'s worker", idle in transaction' in str(error)
         assert [line.outcome for line in error.receipt.lines] == ["failed"]
-        press_after(0.5)
-        took, error = seconds(error.plan.apply, dn.ControlInterrupt)
-        assert took < 0.5 + 1.5
+        press_ctrl_c_after(0.5)
+        seconds, error = time_to_fail(error.plan.apply, dn.ControlInterrupt)
+        assert seconds < 0.5 + 1.5
         app.rollback()
         assert error.plan.apply().counts["done"] == 1
 
 
-def test_a_stricter_timeout_of_the_role_is_kept(name: str, postgres_server: PostgresServer) -> None:
+def test_a_stricter_timeout_of_the_database_is_kept(
+    name: str, postgres_server: PostgresServer
+) -> None:
     url = postgres_server.url(name)
     with postgres_server.admin() as admin:
         admin.execute(f"ALTER DATABASE {name} SET lock_timeout = '200ms'".encode())
     with dn.connect(url) as db, psycopg.connect(url) as app:
         app.execute("SELECT 1 FROM dbos.workflow_status FOR UPDATE")
-        took, error = seconds(lambda: db.cancel("queued-1"), dn.PartialFailureError)
-        assert took < 3.0
+        seconds, error = time_to_fail(lambda: db.cancel("queued-1"), dn.PartialFailureError)
+        assert seconds < 3.0
         assert "lock timeout" in str(error)
         assert "was lost" not in str(error)
 
 
-def test_no_connection_of_control_outlives_a_call(
-    name: str, postgres_server: PostgresServer
-) -> None:
+def test_control_leaves_no_connection_open(name: str, postgres_server: PostgresServer) -> None:
     def controlling() -> int:
         with postgres_server.admin(name) as admin:
             row = admin.execute(
@@ -174,12 +172,12 @@ def test_no_connection_of_control_outlives_a_call(
         wait_until(lambda: controlling() == 0, 2)
 
 
-def test_a_notebook_that_is_suspended_keeps_no_lock(
+def test_transactions_have_timeouts_so_that_a_suspended_notebook_keeps_no_lock(
     name: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits, commit = [], ControlConnection.commit
 
-    def noted(self: ControlConnection) -> None:
+    def read_limits_then_commit(self: ControlConnection) -> None:
         limits.append(
             self.execute(
                 "SELECT current_setting('idle_in_transaction_session_timeout'), "
@@ -188,14 +186,14 @@ def test_a_notebook_that_is_suspended_keeps_no_lock(
         )
         commit(self)
 
-    monkeypatch.setattr(ControlConnection, "commit", noted)
+    monkeypatch.setattr(ControlConnection, "commit", read_limits_then_commit)
     with dn.connect(postgres_server.url(name)) as db:
         assert db.cancel("queued-1").ok
     assert limits == [("1min", "30s", "31s")]
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-def test_control_through_a_pooler_leaves_no_setting_behind(
+def test_control_through_a_pooler_leaves_no_setting(
     name: str, postgres_server: PostgresServer, mode: Any
 ) -> None:
     with (
@@ -206,7 +204,7 @@ def test_control_through_a_pooler_leaves_no_setting_behind(
         assert db.fork(["checkout-1", "checkout-2"], "charge", key="k").counts["done"] == 2
         assert db.set_attributes("attributed", {"a": 1}, merge=True).ok
         db.close()
-        # An application that gets the same server connections.
+        # An application that uses the same server connections.
         for _ in range(3):
             with psycopg.connect(bouncer.url(name), autocommit=True) as app:
                 for setting, value in (
@@ -220,7 +218,7 @@ def test_control_through_a_pooler_leaves_no_setting_behind(
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_a_session_pool_with_few_connections_is_enough_for_reading_and_control(
+def test_a_small_session_pool_is_enough_for_reading_and_control(
     name: str, postgres_server: PostgresServer, size: int
 ) -> None:
     ids = ["attributed", "checkout-1", "checkout-2", "checkout-4"]
@@ -235,7 +233,7 @@ def test_a_session_pool_with_few_connections_is_enough_for_reading_and_control(
         assert db.fork(ids[1:3], "charge").counts["done"] == 2
 
 
-def test_a_call_through_a_pooler_that_was_restarted_in_between_works(
+def test_control_reconnects_after_a_pooler_was_restarted(
     name: str, postgres_server: PostgresServer, proxy: Proxy
 ) -> None:
     with dn.connect(proxy.url(name)) as db:

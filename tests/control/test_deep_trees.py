@@ -1,4 +1,4 @@
-"""Workflows that start each other a thousand levels deep, and how few statements anything needs."""
+"""Trees 1,500 levels deep, and how few statements they need."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_deep_success_is_followed_to_its_deepest_workflow(deep: dn.Client) -> 
 
 
 @pytest.mark.parametrize("name", ["bad", "good"])
-def test_any_level_can_be_opened(deep: dn.Client, name: str) -> None:
+def test_any_level_of_a_deep_tree_can_be_opened(deep: dn.Client, name: str) -> None:
     widget = deep.inspect(f"{name}0")
     run = widget._run(f"{name}0")
     opened = run.opened_for((f"{name}700", 1), {})
@@ -150,7 +150,7 @@ def test_control_plans_for_a_deep_tree(deep: dn.Client) -> None:
     assert [item.workflow_id for item in repair.items] == [
         f"bad{level}" for level in reversed(range(DEPTH))
     ]
-    assert repair.counts["do"] == DEPTH
+    assert repair.counts["ready"] == DEPTH
     assert len(deep.cancel("bad0", cancel_children=True, plan=True)) == DEPTH
     assert len(deep.delete("bad0", delete_children=True, plan=True)) == DEPTH
     status = deep.repair_status([f"bad{DEPTH - 1}"])
@@ -158,7 +158,7 @@ def test_control_plans_for_a_deep_tree(deep: dn.Client) -> None:
     assert time.monotonic() - began < 60
 
 
-def test_a_cycle_made_by_hand_ends(deep: dn.Client) -> None:
+def test_a_cycle_of_parents_terminates(deep: dn.Client) -> None:
     add_chain(deep, "ring", "ERROR", 3)
     write(
         deep,
@@ -176,7 +176,7 @@ def test_a_cycle_made_by_hand_ends(deep: dn.Client) -> None:
     assert len(deep.repair("ring0", plan=True)) == 3
 
 
-def test_a_tree_goes_on_below_a_workflow_that_was_deleted(deep: dn.Client) -> None:
+def test_a_tree_continues_below_a_deleted_workflow(deep: dn.Client) -> None:
     add_chain(deep, "gap", "SUCCESS", 5)
     write(deep, "DELETE FROM {}workflow_status WHERE workflow_uuid = 'gap2'")
     tree = deep.tree("gap0")
@@ -189,7 +189,7 @@ def test_a_tree_goes_on_below_a_workflow_that_was_deleted(deep: dn.Client) -> No
     }
 
 
-def test_a_missing_root_is_named(deep: dn.Client) -> None:
+def test_a_missing_root_is_an_error_with_its_id(deep: dn.Client) -> None:
     with pytest.raises(dn.WorkflowNotFoundError, match="'bad-0'"):
         deep.tree(["bad0", "bad-0"])
     with pytest.raises(dn.WorkflowNotFoundError, match="'bad-0'"):
@@ -213,7 +213,7 @@ def test_a_missing_root_is_named(deep: dn.Client) -> None:
         (lambda db: db.cancel("bad0", cancel_children=True, plan=True), 3),
     ],
 )
-def test_few_statements_are_sent(
+def test_deep_trees_need_few_statements(
     deep: dn.Client, monkeypatch: pytest.MonkeyPatch, what: Callable[[dn.Client], Any], most: int
 ) -> None:
     with counted(monkeypatch) as sent:

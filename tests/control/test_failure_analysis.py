@@ -1,16 +1,15 @@
-"""Which step and which children a failure comes from, on recorded steps of every shape."""
+"""Which step and which children caused a failure, for recorded steps of every shape."""
 
 from __future__ import annotations
 
 import pytest
 
-from dbos_notebook.control.failure_analysis import find
+from dbos_notebook.control.failure_analysis import find_cause
 from dbos_notebook.control.records import StepRecord, WorkflowRecord
 
 
 def row(workflow_id: str, status: str) -> WorkflowRecord:
-    missing = dict.fromkeys(WorkflowRecord.__slots__)
-    return WorkflowRecord(**{**missing, "workflow_id": workflow_id, "status": status})  # type: ignore[arg-type]
+    return WorkflowRecord(workflow_id, status)
 
 
 def step(
@@ -70,33 +69,34 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_causes(name: str) -> None:
+def test_the_failed_steps_and_children_are_found(name: str) -> None:
     steps, start, children = CASES[name]
-    cause = find(row("w", "ERROR"), steps, CHILDREN)
+    cause = find_cause(row("w", "ERROR"), steps, CHILDREN)
     assert (cause.point.start_step, cause.children, cause.problem) == (start, children, None)
 
 
-def test_only_children_whose_failure_was_taken_are_required() -> None:
+def test_only_children_whose_failure_propagated_are_required() -> None:
     steps = [step(1, "c", "a"), step(2, "c", "b"), step(3, "DBOS.getResult", "a", bad=True)]
-    assert find(row("w", "ERROR"), steps, CHILDREN).required == {"a"}
+    assert find_cause(row("w", "ERROR"), steps, CHILDREN).required == {"a"}
     # Nobody awaited it: it is repaired too, but nothing depends on it.
     steps = [step(1, "c", "a"), step(2, "y", bad=True)]
-    cause = find(row("w", "ERROR"), steps, CHILDREN)
+    cause = find_cause(row("w", "ERROR"), steps, CHILDREN)
     assert (cause.children, cause.required) == (("a",), frozenset())
 
 
-def test_a_run_that_was_awaited_by_its_id_cannot_be_replaced() -> None:
-    cause = find(row("w", "ERROR"), [step(1, "DBOS.getResult", "a", bad=True)], CHILDREN)
+def test_a_workflow_awaited_by_id_cannot_be_replaced() -> None:
+    cause = find_cause(row("w", "ERROR"), [step(1, "DBOS.getResult", "a", bad=True)], CHILDREN)
     assert "awaits a by its ID" in str(cause.problem)
     assert "db.rewind('a', …)" in str(cause.problem)
 
 
 def test_a_child_that_was_deleted_cannot_be_forked() -> None:
     steps = [step(1, "c", "gone"), step(2, "DBOS.getResult", "gone", bad=True)]
-    assert find(row("w", "ERROR"), steps, {}).problem == "its failed child gone has been deleted"
+    cause = find_cause(row("w", "ERROR"), steps, {})
+    assert cause.problem == "its failed child gone has been deleted"
 
 
-def test_what_was_stopped_keeps_all_its_steps() -> None:
+def test_a_cancelled_workflow_keeps_all_its_steps() -> None:
     steps = [step(1, "x"), step(2, "y", bad=True)]
     for status in ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
-        assert find(row("w", status), steps, {}).point.start_step == 3
+        assert find_cause(row("w", status), steps, {}).point.start_step == 3

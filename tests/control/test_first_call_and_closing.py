@@ -23,7 +23,7 @@ def url(corpus_postgres: Callable[[str], str]) -> str:
     return corpus_postgres("3.4.0")
 
 
-def test_the_first_call_ends_in_time_on_a_network_that_goes_silent_once_it_is_connected(
+def test_the_first_call_times_out_if_the_network_goes_silent_after_connecting(
     url: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # SQLAlchemy's own first statements on a new engine come before any of ours.
@@ -55,7 +55,7 @@ def test_the_first_call_ends_in_time_on_a_network_that_goes_silent_once_it_is_co
             proxy.cut()
 
 
-def test_a_client_that_is_closed_during_a_call_ends_it_and_leaves_no_connection(url: str) -> None:
+def test_closing_a_client_during_a_call_ends_it_and_leaves_no_connection(url: str) -> None:
     with dn.connect(url) as other:
         for number in range(12):
             write(
@@ -91,5 +91,5 @@ def test_a_client_that_is_closed_during_a_call_ends_it_and_leaves_no_connection(
         outcomes = [line for line in caught.value.receipt.lines if line.outcome == "unchanged"]
         # Those that had not begun; of the others it depends on who was faster.
         assert len(outcomes) == 6
-        assert all("not begun: This client is closed" in line.detail for line in outcomes)
+        assert all("not started: This client is closed" in line.detail for line in outcomes)
         wait_until(lambda: count("true") == 0)

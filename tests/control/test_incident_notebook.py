@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,15 +11,15 @@ import pytest
 
 import dbos_notebook as dn
 from dbos_notebook import demo
-from dbos_notebook.server.demo_pages import executed
+from dbos_notebook.server.demo_pages import execute_notebook
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "repair_an_incident.ipynb"
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def database(incident_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("incident") / "shop.sqlite"
-    demo.run(path, workflows=80, seed=0)
+    shutil.copyfile(incident_sqlite, path)
     return path
 
 
@@ -32,7 +33,7 @@ def test_the_notebook_repairs_the_incident(database: Path, monkeypatch: pytest.M
         left = status[status["state"] == "unaddressed"]
         begun = pd.Timestamp.now(tz="UTC")
         monkeypatch.setenv("DBOS_SYSTEM_DATABASE_URL", f"sqlite:///{database}")
-        page = executed(NOTEBOOK)
+        page = execute_notebook(NOTEBOOK)
         assert set(db.repair_status(broken)["state"]) == {"repaired"}
         assert set(db.repair_status(refused)["state"]) == {"unaddressed"}
         # Only those orders are charged now that had failed before they were.
@@ -55,7 +56,7 @@ with dn.connect({str(database)!r}) as db:
     cell = nbformat.v4.new_code_cell(code)
     path = tmp_path / "wait.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
-    page = executed(path)
+    page = execute_notebook(path)
     assert page.count("1 of 2 have finished") == 1
     assert "PENDING <strong>1</strong>" in page
     assert "['PENDING', 'CANCELLED']" in html.unescape(page)
@@ -66,7 +67,7 @@ def test_an_executor_of_a_version_that_does_not_exist_is_refused(database: Path)
         demo.start(database, "3.0")
 
 
-def test_an_executor_stops_with_its_block(database: Path) -> None:
+def test_a_demo_executor_stops_with_its_with_block(database: Path) -> None:
     with demo.start(database, "1.0") as shop:
         assert shop.running
         assert repr(shop) == "<Executor of the shop, version 1.0, running>"

@@ -1,4 +1,4 @@
-"""Ctrl-C, locks and threads in the moments between a call and its receipt."""
+"""Ctrl-C, locks and threads between a call and its receipt."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from raw_rows import write
@@ -20,21 +21,21 @@ import dbos_notebook as dn
 from dbos_notebook.control.operations import Cancel
 
 
-def press() -> None:
+def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
 @contextmanager
-def locked(db: dn.Client) -> Iterator[None]:
-    """Let somebody else write to a SQLite file, until the block ends."""
+def write_locked(db: dn.Client) -> Iterator[None]:
+    """Hold the write lock of a SQLite file until the block ends."""
     with closing(sqlite3.connect(str(db.location.path), isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
 
 
 @contextmanager
-def read(db: dn.Client) -> Iterator[None]:
-    """Let somebody else read from a SQLite file, until the block ends: nobody can commit."""
+def read_locked(db: dn.Client) -> Iterator[None]:
+    """Hold a read lock of a SQLite file until the block ends, so that nobody can commit."""
     with closing(sqlite3.connect(str(db.location.path), isolation_level=None)) as connection:
         connection.execute("BEGIN")
         connection.execute("SELECT count(*) FROM workflow_status").fetchone()
@@ -48,8 +49,8 @@ def db(corpus_sqlite: Callable[[str], Path]) -> Iterator[dn.Client]:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def before(plan: dn.Plan, method: str, act: Callable[[], object]) -> None:
-    """Do something once before a method of a plan's operation is called."""
+def run_before(plan: dn.Plan, method: str, act: Callable[[], object]) -> None:
+    """Call a function once before the next call of a method of a plan's operation."""
     own = getattr(plan.operation, method)
 
     def first(*arguments: object) -> object:
@@ -60,9 +61,9 @@ def before(plan: dn.Plan, method: str, act: Callable[[], object]) -> None:
     object.__setattr__(plan.operation, method, first)
 
 
-def test_ctrl_c_pressed_twice_while_the_receipt_is_read(db: dn.Client) -> None:
+def test_pressing_ctrl_c_twice_while_the_receipt_is_read(db: dn.Client) -> None:
     plan = db.fork(["checkout-1", "checkout-2"], "first", plan=True)
-    before(plan, "again", lambda: (press(), press()))
+    run_before(plan, "reread", lambda: (press_ctrl_c(), press_ctrl_c()))
     with pytest.raises(dn.ControlInterrupt) as caught:
         plan.apply()
     assert caught.value.receipt.counts["done"] == 2
@@ -70,26 +71,26 @@ def test_ctrl_c_pressed_twice_while_the_receipt_is_read(db: dn.Client) -> None:
     assert plan.apply().counts["unchanged"] == 2
 
 
-def test_ctrl_c_before_the_first_call_begins_none(db: dn.Client) -> None:
+def test_ctrl_c_before_the_first_call_prevents_all_calls(db: dn.Client) -> None:
     plan = db.cancel(["queued-1", "queued-2"], plan=True)
-    before(plan, "look", press)
+    run_before(plan, "read", press_ctrl_c)
     with pytest.raises(dn.ControlInterrupt) as caught:
         plan.apply()
-    assert set(caught.value.receipt.to_frame()["detail"]) == {"not begun: interrupted"}
+    assert set(caught.value.receipt.to_frame()["detail"]) == {"not started: interrupted"}
     assert set(db.workflows(["queued-1", "queued-2"])["status"]) == {"ENQUEUED"}
 
 
-def test_ctrl_c_while_it_is_logged_loses_no_line(db: dn.Client) -> None:
+def test_ctrl_c_while_the_receipt_is_logged_loses_no_log_line(db: dn.Client) -> None:
     lines: list[str] = []
 
-    class Presser(logging.Handler):
+    class InterruptingHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(record.getMessage())
             if len(lines) == 1:
-                press()
+                press_ctrl_c()
 
     logger = logging.getLogger("dbos_notebook.control")
-    handler, level = Presser(), logger.level
+    handler, level = InterruptingHandler(), logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -102,21 +103,21 @@ def test_ctrl_c_while_it_is_logged_loses_no_line(db: dn.Client) -> None:
     assert len(lines) == 3
 
 
-def test_a_third_press_ends_it_whatever_it_was_about_to_tell(db: dn.Client) -> None:
+def test_a_third_ctrl_c_ends_the_call_without_a_receipt(db: dn.Client) -> None:
     plan = db.cancel("queued-1", plan=True)
-    before(plan, "again", lambda: [press() for _ in range(3)])
+    run_before(plan, "reread", lambda: [press_ctrl_c() for _ in range(3)])
     with pytest.raises(KeyboardInterrupt):
         plan.apply()
 
 
-def test_children_that_went_along_with_their_parent_are_told_of(
+def test_children_cancelled_with_their_parent_are_in_the_receipt(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(db, "UPDATE {}workflow_status SET status = 'ENQUEUED' WHERE name <> 'x'")
-    monkeypatch.setattr(Cancel, "batch", 1)
+    monkeypatch.setattr(Cancel, "batch_size", 1)
     plan = db.cancel("checkout-1", cancel_children=True, plan=True)
-    # In the first call's thread, so that no second begins.
-    before(plan, "call", lambda: (press(), time.sleep(0.1)))
+    # In the thread of the first call, so that no second call starts.
+    run_before(plan, "call", lambda: (press_ctrl_c(), time.sleep(0.1)))
     with pytest.raises(dn.ControlInterrupt) as caught:
         plan.apply()
     for line in caught.value.receipt.lines:
@@ -124,7 +125,7 @@ def test_children_that_went_along_with_their_parent_are_told_of(
     assert len(caught.value.receipt) == 3
 
 
-def test_a_plan_applied_by_four_threads_is_carried_out_once(db: dn.Client) -> None:
+def test_a_plan_applied_by_four_threads_is_executed_once(db: dn.Client) -> None:
     add(db)
     plan = db.trigger_schedule("daily", plan=True)
     threads = [threading.Thread(target=plan.apply) for _ in range(4)]
@@ -135,51 +136,54 @@ def test_a_plan_applied_by_four_threads_is_carried_out_once(db: dn.Client) -> No
     assert len(db.workflows(workflow_id_prefix="sched-")) == 1
 
 
-def test_a_trigger_that_lost_its_answer_is_known_and_not_repeated(db: dn.Client) -> None:
+def test_a_trigger_whose_response_was_lost_is_reported_and_not_repeated(db: dn.Client) -> None:
     add(db)
     plan = db.trigger_schedule("daily", plan=True)
     call = plan.operation.call
 
-    def call_then_lose(client: object, items: object) -> None:
-        call(client, items)  # type: ignore[arg-type]
+    def call_then_fail(client: Any, items: Any) -> None:
+        call(client, items)
         raise dn.DatabaseConnectionError("the line was cut")
 
-    object.__setattr__(plan.operation, "call", call_then_lose)
+    object.__setattr__(plan.operation, "call", call_then_fail)
     with pytest.raises(dn.PartialFailureError) as caught:
         plan.apply()
     (line,) = caught.value.receipt.lines
-    # Its transaction was committed, so the workflow that it started is known.
-    assert (line.outcome, "though: the line was cut" in line.detail) == ("done", True)
+    # Its transaction was committed, so the new workflow is known.
+    assert (line.outcome, "did not return: the line was cut" in line.detail) == ("done", True)
     (line,) = plan.apply().lines
-    assert (line.outcome, line.detail) == ("unchanged", "this plan has done it, or may have")
+    assert (line.outcome, line.detail) == (
+        "unchanged",
+        "already done by this plan, or possibly done",
+    )
     assert len(db.workflows(workflow_id_prefix="sched-")) == 1
 
 
 @pytest.mark.parametrize("operation", ["cancel", "resume", "delete", "rewind"])
-def test_a_file_that_stays_locked_ends_the_call(
+def test_a_file_that_stays_locked_stops_the_call(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     monkeypatch.setattr("dbos_notebook.control.transactions.BUSY_TIMEOUT_SECONDS", 0.2)
-    one = {"rewind": "checkout-1", "delete": "checkout-1"}.get(operation, "queued-1")
-    plan = getattr(db, operation)(one, plan=True)
-    with locked(db), pytest.raises(dn.PartialFailureError, match="stayed locked") as caught:
+    workflow_id = {"rewind": "checkout-1", "delete": "checkout-1"}.get(operation, "queued-1")
+    plan = getattr(db, operation)(workflow_id, plan=True)
+    with write_locked(db), pytest.raises(dn.PartialFailureError, match="stayed locked") as caught:
         plan.apply(confirm=True)
     assert caught.value.receipt.counts["failed"] == 1
     assert plan.apply(confirm=True).counts["done"] == 1
 
 
-@pytest.mark.parametrize("other", [locked, read])
-def test_ctrl_c_on_a_file_that_is_locked_ends_the_call_and_nothing_is_written_later(
-    db: dn.Client, other: Callable[[dn.Client], AbstractContextManager[None]]
+@pytest.mark.parametrize("lock", [write_locked, read_locked])
+def test_ctrl_c_on_a_locked_file_stops_the_call_and_nothing_is_written_later(
+    db: dn.Client, lock: Callable[[dn.Client], AbstractContextManager[None]]
 ) -> None:
-    db.cancel("queued-1")  # so that dbos is loaded
+    db.cancel("queued-1")  # imports dbos
     plan = db.cancel("queued-2", plan=True)
-    with other(db):
-        threading.Timer(0.3, press).start()
-        begun = time.monotonic()
+    with lock(db):
+        threading.Timer(0.3, press_ctrl_c).start()
+        started = time.monotonic()
         with pytest.raises(dn.ControlInterrupt) as caught:
             plan.apply()
-        assert time.monotonic() - begun < 0.3 + 1.0 + 0.5  # the last: a machine that is busy
+        assert time.monotonic() - started < 0.3 + 1.0 + 0.5  # 0.5 s for a busy machine
         (line,) = caught.value.receipt.lines
         assert (line.outcome, line.detail) == ("failed", "not done: interrupted")
     time.sleep(0.2)
@@ -187,34 +191,34 @@ def test_ctrl_c_on_a_file_that_is_locked_ends_the_call_and_nothing_is_written_la
     assert plan.apply().counts["done"] == 1
 
 
-@pytest.mark.parametrize("other", [locked, read])
-def test_a_client_that_is_closed_writes_nothing_later(
-    db: dn.Client, other: Callable[[dn.Client], AbstractContextManager[None]]
+@pytest.mark.parametrize("lock", [write_locked, read_locked])
+def test_a_closed_client_writes_nothing_later(
+    db: dn.Client, lock: Callable[[dn.Client], AbstractContextManager[None]]
 ) -> None:
     path = str(db.location.path)
     db.cancel("queued-1")
     plan = db.cancel("queued-2", plan=True)
-    with other(db):
+    with lock(db):
         threading.Timer(0.3, db.close).start()
         with pytest.raises(dn.PartialFailureError, match="closed"):
             plan.apply()
     time.sleep(0.2)
-    with dn.connect(path) as again:
-        assert set(again.workflows("queued-2")["status"]) == {"ENQUEUED"}
+    with dn.connect(path) as reopened:
+        assert set(reopened.workflows("queued-2")["status"]) == {"ENQUEUED"}
 
 
-def test_the_statement_timeout_bounds_the_wait_for_a_file(db: dn.Client) -> None:
-    with dn.connect(str(db.location.path), statement_timeout=0.3) as hasty:
-        plan = hasty.cancel("queued-2", plan=True)
-        hasty.cancel("queued-1")
-        with locked(db):
-            begun = time.monotonic()
+def test_the_statement_timeout_limits_the_wait_for_a_locked_file(db: dn.Client) -> None:
+    with dn.connect(str(db.location.path), statement_timeout=0.3) as impatient:
+        plan = impatient.cancel("queued-2", plan=True)
+        impatient.cancel("queued-1")
+        with write_locked(db):
+            started = time.monotonic()
             with pytest.raises(dn.PartialFailureError, match="stayed locked"):
                 plan.apply()
-            assert 0.3 <= time.monotonic() - begun < 1.5
+            assert 0.3 <= time.monotonic() - started < 1.5
 
 
-def test_a_statement_on_a_file_that_takes_too_long_ends(
+def test_a_slow_statement_on_a_file_is_interrupted(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dbos_notebook.control.transactions.time_limit", lambda _: 0.2)
@@ -238,6 +242,6 @@ def test_no_connection_to_a_file_is_open_after_a_call(db: dn.Client) -> None:
     db.cancel("queued-1")
     assert list(path.parent.glob(path.name + "-*")) == []
     with closing(sqlite3.connect(path, timeout=0)) as connection:
-        # Only who has the file alone can do that.
+        # This requires that no other connection is open.
         assert connection.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
     db.cancel("queued-2")

@@ -1,4 +1,4 @@
-"""The operations on workflows that really run, in another process: what is done, and done once."""
+"""Operations on workflows that run in another process."""
 
 from __future__ import annotations
 
@@ -19,124 +19,124 @@ def status(db: dn.Client, workflow_id: str) -> str:
 
 
 def only(receipt: dn.Receipt) -> dict[str, str]:
-    """Return the one row of a receipt."""
+    """Return the workflow_id row of a receipt."""
     (row,) = receipt.to_frame().to_dict("records")
     return row
 
 
-def test_cancel_stops_a_run_at_its_next_step_and_resume_goes_on_after_the_last(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_cancel_stops_at_the_next_step_and_resume_continues_after_the_last(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("three")
-    live.send("v1", "start", name="three", ids=[one], args=[one])
-    until(lambda: live.effects(one)[f"held-{one}"], "the second step runs")
-    row = only(steered.cancel(one))
+    workflow_id = unique_id("three")
+    live.send("v1", "start", name="three", ids=[workflow_id], args=[workflow_id])
+    until(lambda: live.effects(workflow_id)[f"held-{workflow_id}"], "the second step runs")
+    row = only(live_db.cancel(workflow_id))
     assert (row["outcome"], row["status_before"], row["status_after"]) == (
         "done",
         "PENDING",
         "CANCELLED",
     )
-    live.open(one)
-    row = only(steered.resume(one))
+    live.open(workflow_id)
+    row = only(live_db.resume(workflow_id))
     assert row["outcome"] == "done"
-    assert steered.wait(one, timeout=20)["status"].tolist() == ["SUCCESS"]
+    assert live_db.wait(workflow_id, timeout=20)["status"].tolist() == ["SUCCESS"]
     # DBOS records nothing of what it has cancelled: the step that ran then runs again, and only it.
-    assert live.effects(one) == {"a": 1, f"held-{one}": 2, "b": 1, "c": 1}
+    assert live.effects(workflow_id) == {"a": 1, f"held-{workflow_id}": 2, "b": 1, "c": 1}
 
 
-def test_cancel_takes_work_off_its_queue_and_the_receipt_keeps_the_queue(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_cancel_removes_work_from_its_queue_and_the_receipt_records_the_queue(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    holder, waiting, delayed = fresh("holder"), fresh("waiting"), fresh("delayed")
+    holder, waiting, delayed = unique_id("holder"), unique_id("waiting"), unique_id("delayed")
     live.send("v1", "enqueue", name="three", ids=[holder], args=[holder], queue="busy")
     until(lambda: live.effects(holder)[f"held-{holder}"], "the queue is held")
     live.send("v1", "enqueue", name="three", ids=[waiting], queue="busy")
     live.send("v1", "delay", name="three", ids=[delayed], queue="busy")
-    receipt = steered.cancel([waiting, delayed])
+    receipt = live_db.cancel([waiting, delayed])
     frame = receipt.to_frame()
     assert frame["outcome"].tolist() == ["done", "done"]
     assert frame["status_before"].tolist() == ["ENQUEUED", "DELAYED"]
     assert frame["detail"].str.contains("leaves queue 'busy'").all()
     live.open(holder)
-    steered.wait(holder, timeout=20)
+    live_db.wait(holder, timeout=20)
     assert not live.effects(waiting)
     # Again: nothing to do, and it says so.
-    assert set(steered.cancel([waiting, delayed]).to_frame()["outcome"]) == {"unchanged"}
-    assert only(steered.cancel(holder))["detail"] == "it has finished: SUCCESS"
+    assert set(live_db.cancel([waiting, delayed]).to_frame()["outcome"]) == {"unchanged"}
+    assert only(live_db.cancel(holder))["detail"] == "it has finished: SUCCESS"
 
 
-def test_resume_starts_a_waiting_workflow_at_once(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_resume_starts_an_enqueued_or_delayed_workflow_at_once(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    holder, waiting, delayed = fresh("holder"), fresh("waiting"), fresh("delayed")
+    holder, waiting, delayed = unique_id("holder"), unique_id("waiting"), unique_id("delayed")
     live.send("v2", "enqueue", name="three", ids=[holder], args=[holder], queue="busy")
     until(lambda: live.effects(holder)[f"held-{holder}"], "the queue is held")
     live.send("v2", "enqueue", name="three", ids=[waiting], queue="busy")
     live.send("v2", "delay", name="three", ids=[delayed], queue="busy")
-    receipt = steered.resume([waiting, delayed])
+    receipt = live_db.resume([waiting, delayed])
     assert receipt.ok
     assert set(receipt.wait(timeout=20)["status"]) == {"SUCCESS"}
-    assert status(steered, holder) == "PENDING"
+    assert status(live_db, holder) == "PENDING"
     live.open(holder)
-    steered.wait(holder, timeout=20)
+    live_db.wait(holder, timeout=20)
 
 
-def test_a_cancelled_tree_says_which_children_went_with_it(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_cancel_with_children_lists_each_cancelled_child(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("parent")
-    live.send("v1", "start", name="parent", ids=[one], args=[one])
-    until(lambda: live.effects(f"{one}-2")[f"held-{one}"], "the child runs")
-    plan = steered.cancel(one, cancel_children=True, plan=True)
-    assert plan.to_frame()["workflow_id"].tolist() == [one, f"{one}-2"]
+    workflow_id = unique_id("parent")
+    live.send("v1", "start", name="parent", ids=[workflow_id], args=[workflow_id])
+    until(lambda: live.effects(f"{workflow_id}-2")[f"held-{workflow_id}"], "the child runs")
+    plan = live_db.cancel(workflow_id, cancel_children=True, plan=True)
+    assert plan.to_frame()["workflow_id"].tolist() == [workflow_id, f"{workflow_id}-2"]
     receipt = plan.apply()
     assert receipt.counts["done"] == 2
-    assert {status(steered, one), status(steered, f"{one}-2")} == {"CANCELLED"}
-    live.open(one)
+    assert {status(live_db, workflow_id), status(live_db, f"{workflow_id}-2")} == {"CANCELLED"}
+    live.open(workflow_id)
 
 
-def test_a_fork_copies_what_came_before_and_runs_from_its_step_on_the_chosen_version(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_a_fork_copies_earlier_steps_and_runs_on_the_chosen_version(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("rich")
-    live.send("v1", "run", name="rich", ids=[one])
-    receipt = steered.fork(one, "failed", application_version="v2", key="rich again")
+    workflow_id = unique_id("rich")
+    live.send("v1", "run", name="rich", ids=[workflow_id])
+    receipt = live_db.fork(workflow_id, "failed", application_version="v2", key="rich again")
     new = only(receipt)["new_workflow_id"]
     assert new.startswith("rich-again-")
     (row,) = receipt.wait(timeout=20).to_dict("records")
-    assert (row["status"], row["app_version"], row["forked_from"]) == ("SUCCESS", "v2", one)
+    assert (row["status"], row["app_version"], row["forked_from"]) == ("SUCCESS", "v2", workflow_id)
     assert live.effects(new) == {"b": 1, "c": 1}
     assert set(live.versions(new).values()) == {"v2"}
-    old, forked = steered.steps(one), steered.steps(new)
+    old, forked = live_db.steps(workflow_id), live_db.steps(new)
     assert forked["function_name"].tolist()[:3] == old["function_name"].tolist()[:3]
     assert (forked["started_at"][:3] == old["started_at"][:3]).all()
-    assert steered.events(new)["value"].tolist() == ["two"]
-    assert steered.streams(new)["value"].tolist()[:2] == ["first", "second"]
-    assert steered.events(one)["value"].tolist() == ["one"]
+    assert live_db.events(new)["value"].tolist() == ["two"]
+    assert live_db.streams(new)["value"].tolist()[:2] == ["first", "second"]
+    assert live_db.events(workflow_id)["value"].tolist() == ["workflow_id"]
 
 
-def test_a_cell_that_runs_twice_makes_one_fork(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_the_same_key_makes_one_fork(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("rich")
-    live.send("v1", "run", name="rich", ids=[one])
+    workflow_id = unique_id("rich")
+    live.send("v1", "run", name="rich", ids=[workflow_id])
     for number in range(3):
-        row = only(steered.fork(one, "failed", application_version="v2", key="twice"))
+        row = only(live_db.fork(workflow_id, "failed", application_version="v2", key="twice"))
         assert row["outcome"] == ("unchanged" if number else "done")
     assert row["detail"].startswith(f"already forked as {row['new_workflow_id']}, which is ")
-    assert len(steered.workflows(forked_from=one)) == 1
+    assert len(live_db.workflows(forked_from=workflow_id)) == 1
     # Another key, or another step, is another fork.
-    other = only(steered.fork(one, "first", application_version="v2", key="twice"))
+    other = only(live_db.fork(workflow_id, "first", application_version="v2", key="twice"))
     assert other["outcome"] == "done"
-    assert len(steered.workflows(forked_from=one)) == 2
+    assert len(live_db.workflows(forked_from=workflow_id)) == 2
 
 
-def test_twenty_who_apply_the_same_at_once_make_one_fork_each(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_twenty_concurrent_forks_with_one_key_make_one_fork(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    ids = [fresh("leaf") for _ in range(5)]
+    ids = [unique_id("leaf") for _ in range(5)]
     live.send("v1", "run", name="leaf", ids=ids, args=[1])
-    plan = steered.fork(ids, "failed", application_version="v2", plan=True)
+    plan = live_db.fork(ids, "failed", application_version="v2", plan=True)
     clients = [dn.connect(live.url) for _ in range(4)]
     receipts: list[dn.Receipt] = []
     start = threading.Barrier(20)
@@ -151,7 +151,7 @@ def test_twenty_who_apply_the_same_at_once_make_one_fork_each(
         assert isinstance(receipt, dn.Receipt)
         keyed.append(receipt)
 
-    plan_key, keyed = fresh("key"), []
+    plan_key, keyed = unique_id("key"), []
     threads = [threading.Thread(target=same_plan) for _ in range(10)]
     threads += [threading.Thread(target=same_key, args=[clients[i % 4]]) for i in range(10)]
     for thread in threads:
@@ -164,157 +164,166 @@ def test_twenty_who_apply_the_same_at_once_make_one_fork_each(
         assert len(group) == 10
         rows = [row for receipt in group for row in receipt.to_frame().to_dict("records")]
         assert {row["outcome"] for row in rows} == {"done", "unchanged"}
-        for one in ids:
-            mine = [row for row in rows if row["workflow_id"] == one]
+        for workflow_id in ids:
+            mine = [row for row in rows if row["workflow_id"] == workflow_id]
             assert [row["outcome"] for row in mine].count("done") == 1
             assert len({row["new_workflow_id"] for row in mine}) == 1
-    assert len(steered.workflows(forked_from=ids)) == 2 * len(ids)
+    assert len(live_db.workflows(forked_from=ids)) == 2 * len(ids)
 
 
-def test_a_plan_that_has_gone_stale_is_not_carried_out(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_a_stale_plan_is_not_applied(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one, two = fresh("three"), fresh("leaf")
-    live.send("v1", "start", name="three", ids=[one], args=[one])
+    workflow_id, two = unique_id("three"), unique_id("leaf")
+    live.send("v1", "start", name="three", ids=[workflow_id], args=[workflow_id])
     live.send("v1", "run", name="leaf", ids=[two], args=[1])
-    until(lambda: live.effects(one)[f"held-{one}"], "it runs")
-    cancel = steered.cancel(one, plan=True)
-    assert cancel.items[0].verdict == "do"
-    live.open(one)
-    steered.wait(one, timeout=20)
+    until(lambda: live.effects(workflow_id)[f"held-{workflow_id}"], "it runs")
+    cancel = live_db.cancel(workflow_id, plan=True)
+    assert cancel.items[0].verdict == "ready"
+    live.open(workflow_id)
+    live_db.wait(workflow_id, timeout=20)
     row = only(cancel.apply())
     assert row["outcome"] == "unchanged"
     assert row["detail"] == "it has finished: SUCCESS (when it was planned: PENDING)"
-    # And one that has been deleted meanwhile.
-    fork = steered.fork(two, "failed", plan=True)
-    steered.delete(two, confirm=True)
+    # And workflow_id that has been deleted meanwhile.
+    fork = live_db.fork(two, "failed", plan=True)
+    live_db.delete(two, confirm=True)
     assert only(fork.apply())["outcome"] == "not_found"
 
 
 def test_rewind_runs_the_same_workflow_again(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("rich")
-    live.send("v1", "run", name="rich", ids=[one])
-    receipt = steered.rewind(one, "fragile", application_version="v2")
+    workflow_id = unique_id("rich")
+    live.send("v1", "run", name="rich", ids=[workflow_id])
+    receipt = live_db.rewind(workflow_id, "fragile", application_version="v2")
     assert only(receipt)["outcome"] == "done"
     assert receipt.wait(timeout=20)["status"].tolist() == ["SUCCESS"]
-    assert live.effects(one) == {"a": 1, "b": 2, "c": 1}
-    assert steered.events(one)["value"].tolist() == ["two"]
+    assert live.effects(workflow_id) == {"a": 1, "b": 2, "c": 1}
+    assert live_db.events(workflow_id)["value"].tolist() == ["two"]
 
 
 def test_delays_attributes_and_deletion(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one, done = fresh("delayed"), fresh("three")
+    workflow_id, done = unique_id("delayed"), unique_id("three")
     live.send(
-        "v2", "delay", name="three", ids=[one], queue="free", attributes={"tenant": "a", "tier": 1}
+        "v2",
+        "delay",
+        name="three",
+        ids=[workflow_id],
+        queue="free",
+        attributes={"tenant": "a", "tier": 1},
     )
     live.send("v2", "run", name="three", ids=[done])
-    row = only(steered.set_delay(one, until="2035-01-01T00:00:00Z"))
+    row = only(live_db.set_delay(workflow_id, until="2035-01-01T00:00:00Z"))
     assert row["outcome"] == "done"
-    assert str(steered.workflows(one)["delay_until"].iloc[0]) == "2035-01-01 00:00:00+00:00"
-    assert only(steered.set_delay(one, until="2035-01-01T00:00:00Z"))["outcome"] == "unchanged"
-    assert only(steered.set_delay(done, 5))["detail"].startswith("only a DELAYED workflow")
-    assert only(steered.set_attributes(one, {"tier": 2}, merge=True))["outcome"] == "done"
-    assert steered.workflows(one)["attributes"].iloc[0] == {"tenant": "a", "tier": 2}
-    assert "loses tenant" in only(steered.set_attributes(one, {"tier": 3}))["detail"]
-    assert steered.workflows(one)["attributes"].iloc[0] == {"tier": 3}
-    with pytest.raises(dn.ConfirmationError, match="delete would remove 1"):
-        steered.delete(one)
-    assert only(steered.delete(one, confirm=True))["outcome"] == "done"
-    assert status(steered, one) == "none"
-    assert steered.steps([one]).empty
+    assert str(live_db.workflows(workflow_id)["delay_until"].iloc[0]) == "2035-01-01 00:00:00+00:00"
+    assert (
+        only(live_db.set_delay(workflow_id, until="2035-01-01T00:00:00Z"))["outcome"] == "unchanged"
+    )
+    assert only(live_db.set_delay(done, 5))["detail"].startswith("only a DELAYED workflow")
+    assert only(live_db.set_attributes(workflow_id, {"tier": 2}, merge=True))["outcome"] == "done"
+    assert live_db.workflows(workflow_id)["attributes"].iloc[0] == {"tenant": "a", "tier": 2}
+    assert "removes tenant" in only(live_db.set_attributes(workflow_id, {"tier": 3}))["detail"]
+    assert live_db.workflows(workflow_id)["attributes"].iloc[0] == {"tier": 3}
+    with pytest.raises(dn.ConfirmationError, match="delete would permanently remove 1"):
+        live_db.delete(workflow_id)
+    assert only(live_db.delete(workflow_id, confirm=True))["outcome"] == "done"
+    assert status(live_db, workflow_id) == "none"
+    assert live_db.steps([workflow_id]).empty
 
 
-def test_what_a_delay_of_nothing_starts_runs(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_a_delay_of_zero_starts_the_workflow(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("delayed")
-    live.send("v2", "delay", name="three", ids=[one], queue="free")
-    assert only(steered.set_delay(one, 0))["outcome"] == "done"
-    assert steered.wait(one, timeout=20)["status"].tolist() == ["SUCCESS"]
+    workflow_id = unique_id("delayed")
+    live.send("v2", "delay", name="three", ids=[workflow_id], queue="free")
+    assert only(live_db.set_delay(workflow_id, 0))["outcome"] == "done"
+    assert live_db.wait(workflow_id, timeout=20)["status"].tolist() == ["SUCCESS"]
 
 
-def test_schedules(live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]) -> None:
-    name = fresh("yearly")
+def test_schedules_are_paused_resumed_triggered_backfilled_and_deleted(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
+) -> None:
+    name = unique_id("yearly")
     live.send("v2", "schedule", name=name, cron="0 0 1 1 *", context={"a": 1})
-    schedule = lambda: steered.schedules().set_index("schedule_name").loc[name, "status"]  # noqa: E731
-    assert only(steered.pause_schedule(name))["outcome"] == "done"
+    schedule = lambda: live_db.schedules().set_index("schedule_name").loc[name, "status"]  # noqa: E731
+    assert only(live_db.pause_schedule(name))["outcome"] == "done"
     assert schedule() == "PAUSED"
-    assert only(steered.pause_schedule(name))["detail"] == "it is PAUSED already"
-    triggered = steered.trigger_schedule(name)
+    assert only(live_db.pause_schedule(name))["detail"] == "it is already PAUSED"
+    triggered = live_db.trigger_schedule(name)
     assert only(triggered)["detail"].startswith("enqueues scheduled once, now; the schedule stays")
     assert triggered.wait(timeout=20)["status"].tolist() == ["SUCCESS"]
-    assert only(steered.resume_schedule(name))["outcome"] == "done"
+    assert only(live_db.resume_schedule(name))["outcome"] == "done"
     assert schedule() == "ACTIVE"
     years = ("2021-06-01T00:00:00Z", "2024-06-01T00:00:00Z")
-    filled = steered.backfill_schedule(name, *years)
+    filled = live_db.backfill_schedule(name, *years)
     runs = [f"sched-{name}-{year}-01-01T00:00:00+00:00" for year in (2022, 2023, 2024)]
     assert filled.to_frame()["workflow_id"].tolist() == runs
     assert filled.counts["done"] == 3
     assert set(filled.wait(timeout=20)["status"]) == {"SUCCESS"}
-    assert steered.backfill_schedule(name, *years).counts["unchanged"] == 3
+    assert live_db.backfill_schedule(name, *years).counts["unchanged"] == 3
     with pytest.raises(dn.ConfirmationError):
-        steered.delete_schedule(name)
-    assert only(steered.delete_schedule(name, confirm=True))["outcome"] == "done"
+        live_db.delete_schedule(name)
+    assert only(live_db.delete_schedule(name, confirm=True))["outcome"] == "done"
     with pytest.raises(dn.ScheduleNotFoundError):
-        steered.pause_schedule(name)
+        live_db.pause_schedule(name)
 
 
-def test_a_schedule_whose_context_would_run_code_is_not_triggered(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_a_schedule_whose_context_would_run_code_is_refused(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    name = fresh("opaque")
+    name = unique_id("opaque")
     live.send("v2", "schedule", name=name, cron="0 0 1 1 *", context="object")
     with pytest.raises(dn.RefusedError, match="unpickle"):
-        steered.trigger_schedule(name)
+        live_db.trigger_schedule(name)
     with pytest.raises(dn.RefusedError, match="unpickle"):
-        steered.backfill_schedule(name, "2021-06-01T00:00:00Z")
-    assert steered.trigger_schedule(name, force=True).ok
-    steered.delete_schedule(name, confirm=True)
+        live_db.backfill_schedule(name, "2021-06-01T00:00:00Z")
+    assert live_db.trigger_schedule(name, force=True).ok
+    live_db.delete_schedule(name, confirm=True)
 
 
-def test_control_inside_an_event_loop_and_on_a_thread_warns_of_nothing(
+def test_control_in_an_event_loop_and_in_a_thread_emits_no_warning(
     live: LiveApplication,
-    steered: dn.Client,
-    fresh: Callable[[str], str],
+    live_db: dn.Client,
+    unique_id: Callable[[str], str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    ids = [fresh("delayed") for _ in range(3)]
+    ids = [unique_id("delayed") for _ in range(3)]
     live.send("v2", "delay", name="three", ids=ids, queue="free")
     receipts = []
 
     async def cell() -> None:
-        receipts.append(steered.cancel(ids[0]))
-        receipts.append(await asyncio.to_thread(steered.cancel, ids[1]))
+        receipts.append(live_db.cancel(ids[0]))
+        receipts.append(await asyncio.to_thread(live_db.cancel, ids[1]))
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         asyncio.run(cell())
-        receipts.append(steered.cancel(ids[2]))
+        receipts.append(live_db.cancel(ids[2]))
     assert [only(receipt)["outcome"] for receipt in receipts] == ["done"] * 3
     assert [r.name for r in caplog.records if r.levelname != "INFO"] == []
 
 
-def test_will_it_run_tells_the_living_from_the_dead(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_will_run_distinguishes_running_from_dead_executors(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("leaf")
-    live.send("v1", "run", name="leaf", ids=[one], args=[1])
-    live.send("v2", "run", name="three", ids=[fresh("three")])
+    workflow_id = unique_id("leaf")
+    live.send("v1", "run", name="leaf", ids=[workflow_id], args=[1])
+    live.send("v2", "run", name="three", ids=[unique_id("three")])
 
-    def told(**options: str) -> str:
-        return str(steered.fork(one, "failed", plan=True, **options).items[0].will_run)
+    def will_run(**options: str) -> str:
+        return str(live_db.fork(workflow_id, "failed", plan=True, **options).items[0].will_run)
 
-    assert told(application_version="v2").startswith("likely: version v2 last did something")
-    assert told().startswith("likely: version v2 (the latest)")
-    assert told(application_version="v9") == (
-        "unlikely: no executor has registered version v9; registered are v2, v1"
+    assert will_run(application_version="v2").startswith("likely: version v2 was last active")
+    assert will_run().startswith("likely: version v2 (the latest)")
+    assert will_run(application_version="v9") == (
+        "unlikely: no executor has registered version v9 (registered: v2, v1)"
     )
-    assert "runs 1 at a time" in told(queue_name="busy")
-    assert told(queue_name="nowhere").startswith("unknown")
-    receipt = steered.fork(one, "failed", application_version="v9")
+    assert "runs 1 at a time" in will_run(queue_name="busy")
+    assert will_run(queue_name="nowhere").startswith("unknown")
+    receipt = live_db.fork(workflow_id, "failed", application_version="v9")
     assert "unlikely" in only(receipt)["detail"]
     assert "wait for an executor" in repr(receipt)
-    steered.cancel(only(receipt)["new_workflow_id"])
+    live_db.cancel(only(receipt)["new_workflow_id"])

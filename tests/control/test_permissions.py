@@ -1,7 +1,8 @@
-"""Refused before anything is written: standbys, read-only roles, missing grants."""
+"""Calls refused before anything is written: standbys, read-only roles, missing grants."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from raw_rows import add_workflow, set_status, write
 from servers import CORPUS, PostgresServer, start_pgbouncer, start_standby
 from sqlalchemy.engine import make_url
-from test_commit_in_doubt import VERBS
+from test_commit_in_doubt import CALLS
 from test_schedules import add
 
 import dbos_notebook as dn
@@ -19,7 +20,7 @@ from dbos_notebook.control import permissions
 
 _numbers = itertools.count(1)
 
-NEEDED: dict[str, permissions.Needs] = {
+NEEDED: dict[str, permissions.Privileges] = {
     "cancel": permissions.CANCEL,
     "fork": {**permissions.FORK, **permissions.FORK_COPYING},
     "resume": permissions.RESUME,
@@ -37,7 +38,7 @@ NEEDED: dict[str, permissions.Needs] = {
 
 @pytest.fixture(scope="module")
 def url(corpus_postgres: Callable[[str], str]) -> str:
-    """A database in which each operation has something to do."""
+    """A database in which each call changes something."""
     url = corpus_postgres("3.4.0")
     with dn.connect(url) as db:
         for number, schedule in enumerate(("paused", "gone", "triggered", "filled", "daily")):
@@ -59,7 +60,7 @@ def url(corpus_postgres: Callable[[str], str]) -> str:
 
 @pytest.fixture
 def role(postgres_server: PostgresServer, url: str) -> Iterator[tuple[str, Callable[[str], None]]]:
-    """A role that may read, and what runs statements about it, ``{}`` standing for its name."""
+    """A role that may read, and a function that runs statements with its name for ``{}``."""
     name = f"guarded{next(_numbers)}"
 
     def run(statement: str) -> None:
@@ -85,8 +86,8 @@ def rows(db: dn.Client) -> Any:
     )
 
 
-@pytest.mark.parametrize("operation", VERBS)
-def test_a_verb_works_with_the_columns_that_it_needs_and_is_refused_without_any_of_them(
+@pytest.mark.parametrize("operation", CALLS)
+def test_a_call_needs_exactly_the_columns_that_are_listed(
     role: tuple[str, Callable[[str], None]], url: str, operation: str
 ) -> None:
     login, run = role
@@ -96,26 +97,26 @@ def test_a_verb_works_with_the_columns_that_it_needs_and_is_refused_without_any_
             if privilege == "SELECT":
                 continue
             with pytest.raises(dn.PermissionDeniedError, match=f"{privilege} .*ON {table}"):
-                VERBS[operation](db)
+                CALLS[operation](db)
             if len(columns) > 1:
-                # All but one.
+                # All columns but one.
                 run(f"GRANT {privilege} ({_quoted(columns[1:])}) ON dbos.{table} TO {{}}")
                 with pytest.raises(
                     dn.PermissionDeniedError, match=rf"{privilege} \({columns[0]}\) ON {table}"
                 ):
-                    VERBS[operation](db)
-            which = f" ({_quoted(columns)})" if columns else ""
-            run(f"GRANT {privilege}{which} ON dbos.{table} TO {{}}")
+                    CALLS[operation](db)
+            granted = f" ({_quoted(columns)})" if columns else ""
+            run(f"GRANT {privilege}{granted} ON dbos.{table} TO {{}}")
         assert rows(owner) == before
-        assert VERBS[operation](db).counts["done"] >= 1
+        assert CALLS[operation](db).counts["done"] >= 1
 
 
-def test_a_plan_says_that_it_could_not_be_applied(
+def test_a_plan_warns_that_it_cannot_be_applied(
     role: tuple[str, Callable[[str], None]],
 ) -> None:
     with dn.connect(role[0]) as db:
         plan = db.cancel("holder", plan=True)
-        assert plan.counts["do"] == 1
+        assert plan.counts["ready"] == 1
         assert "plan.apply() would be refused" in repr(plan)
         assert "lacks UPDATE ON workflow_status" in repr(plan)
         with pytest.raises(dn.PermissionDeniedError, match="lacks UPDATE ON workflow_status"):
@@ -123,7 +124,9 @@ def test_a_plan_says_that_it_could_not_be_applied(
         assert db.last_receipt() is None
 
 
-def test_row_level_security_is_said(role: tuple[str, Callable[[str], None]], url: str) -> None:
+def test_a_plan_warns_of_row_level_security(
+    role: tuple[str, Callable[[str], None]], url: str
+) -> None:
     login, run = role
     run("GRANT UPDATE ON dbos.workflow_status TO {}")
     run("ALTER TABLE dbos.workflow_status ENABLE ROW LEVEL SECURITY")
@@ -137,22 +140,22 @@ def test_row_level_security_is_said(role: tuple[str, Callable[[str], None]], url
         run("ALTER TABLE dbos.workflow_status DISABLE ROW LEVEL SECURITY")
 
 
-def test_row_level_security_refuses_what_writes_several_tables_and_is_the_reason_of_the_rest(
+def test_row_level_security_refuses_calls_that_write_several_tables(
     role: tuple[str, Callable[[str], None]], url: str
 ) -> None:
     login, run = role
     run("GRANT ALL ON ALL TABLES IN SCHEMA dbos TO {}")
     run("ALTER TABLE dbos.workflow_status ENABLE ROW LEVEL SECURITY")
-    # All rows are seen, none can be changed.
+    # All rows are visible, but none can be changed.
     run("CREATE POLICY p ON dbos.workflow_status FOR SELECT USING (true)")
     try:
         with dn.connect(login) as db, dn.connect(url) as owner:
             steps = owner.steps("checkout-2")
             for operation in ("delete", "rewind", "fork"):
                 with pytest.raises(dn.PermissionDeniedError, match="Row-level security applies"):
-                    VERBS[operation](db)
-            for again in (db.rewind, db.fork):
-                assert "would be refused" in repr(again("checkout-2", "charge", plan=True))
+                    CALLS[operation](db)
+            for method in (db.rewind, db.fork):
+                assert "would be refused" in repr(method("checkout-2", "charge", plan=True))
             assert owner.steps("checkout-2").equals(steps)
             line = db.set_attributes("attributed", {"hidden": 1}).lines[0]
             assert line.outcome == "unchanged"
@@ -163,7 +166,7 @@ def test_row_level_security_refuses_what_writes_several_tables_and_is_the_reason
 
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["direct", "session pool"])
-def test_sessions_that_are_read_only_by_default_are_refused_at_once(
+def test_read_only_sessions_are_refused_before_any_write(
     role: tuple[str, Callable[[str], None]],
     postgres_server: PostgresServer,
     url: str,
@@ -175,31 +178,31 @@ def test_sessions_that_are_read_only_by_default_are_refused_at_once(
     parts = make_url(login)
     if not pooled:
         with dn.connect(login) as db:
-            _refuses(db, "default_transaction_read_only is on")
+            assert_refused(db, "default_transaction_read_only is on")
         return
     name = str(parts.username)
     with (
         start_pgbouncer(postgres_server, "session", user=name) as bouncer,
         dn.connect(bouncer.url(str(parts.database))) as db,
     ):
-        _refuses(db, "default_transaction_read_only is on")
+        assert_refused(db, "default_transaction_read_only is on")
 
 
-def _refuses(db: dn.Client, why: str) -> None:
+def assert_refused(db: dn.Client, reason: str) -> None:
     plan = db.fork("checkout-3", "first", plan=True)
-    assert why in repr(plan)
-    with pytest.raises(dn.ReadOnlyError, match=why):
+    assert reason in repr(plan)
+    with pytest.raises(dn.ReadOnlyError, match=reason):
         plan.apply()
-    with pytest.raises(dn.ReadOnlyError, match=why):
+    with pytest.raises(dn.ReadOnlyError, match=reason):
         db.cancel(["queued-1", "queued-2"])
-    with pytest.raises(dn.ReadOnlyError, match=why):
+    with pytest.raises(dn.ReadOnlyError, match=reason):
         db.repair("parent-6-bad")
-    with pytest.raises(dn.ReadOnlyError, match=why):
+    with pytest.raises(dn.ReadOnlyError, match=reason):
         db.trigger_schedule("daily")
     assert db.last_receipt() is None
 
 
-def test_a_standby_is_read_and_control_there_is_refused_until_it_is_promoted(
+def test_control_on_a_standby_is_refused_until_it_is_promoted(
     own_postgres: PostgresServer,
 ) -> None:
     name = own_postgres.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")
@@ -215,17 +218,17 @@ def test_a_standby_is_read_and_control_there_is_refused_until_it_is_promoted(
                 f"{both} user=postgres dbname={name} target_session_attrs=read-write"
             ) as primary,
         ):
-            _refuses(db, "the server is a standby")
-            # An address of several hosts: the first that answers is used, unless it says more.
-            _refuses(either, "target_session_attrs=read-write")
+            assert_refused(db, "the server is a standby")
+            # Of several hosts the first that answers is used, without target_session_attrs.
+            assert_refused(either, "target_session_attrs=read-write")
             assert primary.cancel("queued-1").counts["done"] == 1
-            # A failover between the plan and its application.
+            # A failover between the plan and apply().
             plan = db.cancel("queued-2", plan=True)
             standby.promote()
             assert plan.apply().counts["done"] == 1
 
 
-def test_a_server_that_became_read_only_after_the_last_look_writes_nothing(
+def test_a_server_that_became_read_only_after_the_check_writes_nothing(
     postgres_server: PostgresServer, corpus_postgres: Callable[[str], str]
 ) -> None:
     url = corpus_postgres("3.4.0")
@@ -234,39 +237,37 @@ def test_a_server_that_became_read_only_after_the_last_look_writes_nothing(
         plan = db.cancel("queued-1", plan=True)
         call = plan.operation.call
 
-        def then(client: Any, items: Any) -> Any:
+        def make_read_only_then_call(client: Any, items: Any) -> Any:
             with postgres_server.admin() as admin:
                 admin.execute(
                     f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode()
                 )
             return call(client, items)
 
-        object.__setattr__(plan.operation, "call", then)
+        object.__setattr__(plan.operation, "call", make_read_only_then_call)
         with pytest.raises(dn.PartialFailureError, match="default_transaction_read_only") as caught:
             plan.apply()
         assert [line.outcome for line in caught.value.receipt.lines] == ["failed"]
         assert db.workflow("queued-1").status == "ENQUEUED"
 
 
-def test_two_servers_behind_one_address_are_told_apart(
+def test_two_servers_behind_one_address_are_distinguished(
     corpus_postgres: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dbos_notebook.control import controller
 
     with dn.connect(corpus_postgres("3.4.0")) as db:
         plan = db.cancel("queued-1", plan=True)
-        found = controller.conditions
+        check_permissions = controller.check_permissions
 
-        def elsewhere(*arguments: Any, **options: Any) -> Any:
-            # As if reading had reached a server that was started at another moment.
-            import dataclasses
+        def on_other_server(*arguments: Any, **options: Any) -> Any:
+            # As if the reader were connected to a server that was started at another time.
+            check = check_permissions(*arguments, **options)
+            return dataclasses.replace(check, server=check.server - 1)
 
-            conditions = found(*arguments, **options)
-            return dataclasses.replace(conditions, server=conditions.server - 1)
-
-        monkeypatch.setattr(controller, "conditions", elsewhere)
+        monkeypatch.setattr(controller, "check_permissions", on_other_server)
         with pytest.raises(
-            dn.PartialFailureError, match="leads to another server than a moment ago"
+            dn.PartialFailureError, match="leads to another server than when this call was prepared"
         ) as caught:
             plan.apply()
         assert [line.outcome for line in caught.value.receipt.lines] == ["failed"]
@@ -274,7 +275,7 @@ def test_two_servers_behind_one_address_are_told_apart(
         assert plan.apply().counts["done"] == 1
 
 
-def test_a_function_that_was_revoked_is_named_before_anything_is_written(
+def test_a_revoked_function_is_named_before_anything_is_written(
     postgres_server: PostgresServer, corpus_postgres: Callable[[str], str]
 ) -> None:
     url = make_url(corpus_postgres("3.4.0"))
@@ -304,11 +305,11 @@ def test_a_function_that_was_revoked_is_named_before_anything_is_written(
         "EXECUTE ON FUNCTION pg_catalog.pg_stat_get_activity(integer)",
     ],
 )
-def test_a_role_that_may_not_see_who_is_connected_forks_and_hears_that_this_is_unknown(
+def test_a_role_that_may_not_see_connections_can_fork_but_gets_no_estimate(
     postgres_server: PostgresServer, corpus_postgres: Callable[[str], str], revoke: str
 ) -> None:
     url = make_url(corpus_postgres("3.4.0"))
-    name = f"blind{next(_numbers)}"
+    name = f"limited{next(_numbers)}"
     with postgres_server.admin(str(url.database)) as admin:
         for statement in (
             f"CREATE ROLE {name} LOGIN",
@@ -327,7 +328,7 @@ def test_a_role_that_may_not_see_who_is_connected_forks_and_hears_that_this_is_u
         assert "unknown: this role may not read" in repr(db.repair("parent-6-bad", plan=True))
 
 
-def test_a_pool_in_statement_mode_is_refused_as_such(
+def test_a_pooler_in_statement_mode_is_refused(
     postgres_server: PostgresServer, corpus_postgres: Callable[[str], str]
 ) -> None:
     name = str(make_url(corpus_postgres("3.4.0")).database)
@@ -338,7 +339,7 @@ def test_a_pool_in_statement_mode_is_refused_as_such(
         dn.connect(bouncer.url(name))
 
 
-def test_a_service_file_and_several_hosts_lead_control_where_reading_goes(
+def test_control_uses_the_service_file_and_hosts_that_reading_uses(
     postgres_server: PostgresServer,
     corpus_postgres: Callable[[str], str],
     tmp_path: Any,

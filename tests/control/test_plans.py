@@ -1,4 +1,4 @@
-"""Plans and refusals, on databases where nothing moves by itself: what is not done, and why."""
+"""Plans and refusals, on databases without a running executor."""
 
 from __future__ import annotations
 
@@ -53,35 +53,35 @@ def verdicts(plan: object) -> dict[str, str]:
     return {item.workflow_id: item.verdict for item in plan.items}
 
 
-def test_a_plan_writes_nothing_and_tells_each_what(still: dn.Client) -> None:
-    before = dump(still)
-    plan = still.cancel(["queued-1", "holder", "checkout-1", "cancelled-1", "nobody"], plan=True)
+def test_a_plan_writes_nothing_and_gives_a_verdict_for_each_workflow(idle_db: dn.Client) -> None:
+    before = dump(idle_db)
+    plan = idle_db.cancel(["queued-1", "holder", "checkout-1", "cancelled-1", "nobody"], plan=True)
     assert verdicts(plan) == {
-        "queued-1": "do",
-        "holder": "do",
+        "queued-1": "ready",
+        "holder": "ready",
         "checkout-1": "unchanged",
         "cancelled-1": "unchanged",
         "nobody": "not_found",
     }
-    plan = still.resume(["cancelled-1", "holder", "checkout-5-bad", "queued-1"], plan=True)
-    assert list(verdicts(plan).values()) == ["do", "refused", "unchanged", "do"]
-    plan = still.fork(["checkout-1", "holder", "queued-1"], "first", plan=True)
-    assert list(verdicts(plan).values()) == ["do", "refused", "refused"]
-    plan = still.rewind(["checkout-1", "holder"], plan=True)
-    assert list(verdicts(plan).values()) == ["do", "refused"]
+    plan = idle_db.resume(["cancelled-1", "holder", "checkout-5-bad", "queued-1"], plan=True)
+    assert list(verdicts(plan).values()) == ["ready", "refused", "unchanged", "ready"]
+    plan = idle_db.fork(["checkout-1", "holder", "queued-1"], "first", plan=True)
+    assert list(verdicts(plan).values()) == ["ready", "refused", "refused"]
+    plan = idle_db.rewind(["checkout-1", "holder"], plan=True)
+    assert list(verdicts(plan).values()) == ["ready", "refused"]
     # DBOS's own refuses 0, and starts at the beginning for 1.
-    assert still.rewind("checkout-1", 0, plan=True).items[0].point.start_step == 1
-    plan = still.delete(["checkout-1", "holder"], delete_children=True, plan=True)
+    assert idle_db.rewind("checkout-1", 0, plan=True).items[0].point.start_step == 1
+    plan = idle_db.delete(["checkout-1", "holder"], delete_children=True, plan=True)
     assert list(verdicts(plan)) == ["checkout-1", "holder", "checkout-1-4", "checkout-1-4-1"]
-    assert dump(still) == before
+    assert dump(idle_db) == before
 
 
-def test_frames_have_the_same_columns_and_types_also_when_empty(still: dn.Client) -> None:
-    full, none = still.fork("checkout-1", 2, plan=True), still.fork([], 2, plan=True)
+def test_empty_plans_and_receipts_have_the_same_columns_and_dtypes(idle_db: dn.Client) -> None:
+    full, none = idle_db.fork("checkout-1", 2, plan=True), idle_db.fork([], 2, plan=True)
     assert isinstance(full, dn.Plan)
     assert isinstance(none, dn.Plan)
     assert full.to_frame().dtypes.equals(none.to_frame().dtypes)
-    receipt = still.cancel(pd.DataFrame({"workflow_id": []}))
+    receipt = idle_db.cancel(pd.DataFrame({"workflow_id": []}))
     assert isinstance(receipt, dn.Receipt)
     assert receipt.to_frame().empty
     assert list(receipt.to_frame().columns) == [
@@ -100,7 +100,7 @@ def test_frames_have_the_same_columns_and_types_also_when_empty(still: dn.Client
     ("call", "error", "says"),
     [
         (lambda db: db.cancel("checkout-99"), dn.WorkflowNotFoundError, "Similar IDs"),
-        (lambda db: db.resume("holder"), dn.RefusedError, "it would run twice at once"),
+        (lambda db: db.resume("holder"), dn.RefusedError, "it would run twice at the same time"),
         (lambda db: db.fork("holder", "first"), dn.RefusedError, "a second time"),
         (lambda db: db.rewind("holder"), dn.RefusedError, "cancel it first"),
         (lambda db: db.fork("checkout-1", 9), dn.StepNotFoundError, "1 DBOS.setEvent, 2 validate"),
@@ -117,39 +117,39 @@ def test_frames_have_the_same_columns_and_types_also_when_empty(still: dn.Client
         ),
         (lambda db: db.delete("checkout-1"), dn.ConfirmationError, "confirm=True"),
         (lambda db: db.delete("holder", confirm=True), dn.RefusedError, "cancel it first"),
-        (lambda db: db.set_delay("holder"), dn.FilterError, "one of them"),
+        (lambda db: db.set_delay("holder"), dn.FilterError, "either a delay or"),
         (lambda db: db.set_attributes("holder", {"a": object()}), dn.FilterError, "JSON"),
         (lambda db: db.set_attributes("holder", None, merge=True), dn.FilterError, "merged"),
         (lambda db: db.pause_schedule("none"), dn.ScheduleNotFoundError, "db.schedules()"),
     ],
 )  # fmt: skip
-def test_refusals_come_before_anything_is_written(
-    still: dn.Client,
+def test_a_refused_call_writes_nothing(
+    idle_db: dn.Client,
     call: Callable[[dn.Client], object],
     error: type[Exception],
     says: str,
 ) -> None:
-    before = dump(still)
+    before = dump(idle_db)
     with pytest.raises(error) as caught:
-        call(still)
+        call(idle_db)
     assert says in str(caught.value)
-    assert dump(still) == before
-    assert still.history().empty
+    assert dump(idle_db) == before
+    assert idle_db.history().empty
 
 
-def test_more_than_twenty_ask_for_a_confirmation(still: dn.Client) -> None:
-    everything = still.workflows()
+def test_more_than_twenty_workflows_need_confirmation(idle_db: dn.Client) -> None:
+    everything = idle_db.workflows()
     ended = everything[~everything["status"].isin(["PENDING", "ENQUEUED"])]
     assert len(ended) > 20
-    before = dump(still)
+    before = dump(idle_db)
     with pytest.raises(dn.ConfirmationError, match=r"fork would change \d+ workflows") as caught:
-        still.fork(ended, "first")
-    assert caught.value.plan.counts["do"] == len(ended)
-    assert dump(still) == before
-    receipt = still.fork(ended, "first", confirm=True)
+        idle_db.fork(ended, "first")
+    assert caught.value.plan.counts["ready"] == len(ended)
+    assert dump(idle_db) == before
+    receipt = idle_db.fork(ended, "first", confirm=True)
     assert isinstance(receipt, dn.Receipt)
     assert receipt.counts["done"] == len(ended)
-    assert len(still.workflows(forked_from=ended)) == len(ended) + 1  # and the corpus's own
+    assert len(idle_db.workflows(forked_from=ended)) == len(ended) + 1  # and the corpus's own
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_fork_points(old_sqlite: Path, workflow: str, asked: object, number: int
         ["validate", 2, 3, "charge"],  # the same two steps
     ],
 )
-def test_one_workflow_is_forked_from_several_steps(still: dn.Client, asked: Any) -> None:
-    plan = still.fork(["checkout-1", "checkout-1"], asked, key="both", plan=True)
+def test_a_workflow_can_be_forked_from_several_steps(idle_db: dn.Client, asked: Any) -> None:
+    plan = idle_db.fork(["checkout-1", "checkout-1"], asked, key="both", plan=True)
     assert plan.to_frame()["start_step"].tolist() == [2, 3]
     receipt = plan.apply()
     frame = receipt.to_frame()
@@ -200,48 +200,48 @@ def test_one_workflow_is_forked_from_several_steps(still: dn.Client, asked: Any)
     assert frame["outcome"].tolist() == ["done", "done"]
     new = frame["new_workflow_id"].tolist()
     # Each has copies of the steps below its own.
-    assert [len(still.steps(one)) for one in new] == [1, 2]
+    assert [len(idle_db.steps(one)) for one in new] == [1, 2]
     assert plan.apply().to_frame()["outcome"].tolist() == ["unchanged", "unchanged"]
     # The key makes the whole call repeatable, and each of its forks.
-    again = still.fork("checkout-1", asked, key="both").to_frame()
+    again = idle_db.fork("checkout-1", asked, key="both").to_frame()
     assert again["outcome"].tolist() == ["unchanged", "unchanged"]
-    assert still.fork("checkout-1", 3, key="both").lines[0].new_workflow_id == new[1]
-    assert set(still.workflows(forked_from="checkout-1")["workflow_id"]) == set(new)
+    assert idle_db.fork("checkout-1", 3, key="both").lines[0].new_workflow_id == new[1]
+    assert set(idle_db.workflows(forked_from="checkout-1")["workflow_id"]) == set(new)
     assert len(receipt.check()) == 2
 
 
-def test_without_a_key_each_call_forks_anew_and_a_plan_does_not(still: dn.Client) -> None:
-    plan = still.fork("checkout-1", [0, "first", 2], plan=True)
+def test_without_a_key_each_call_makes_a_new_fork_but_a_plan_only_one(idle_db: dn.Client) -> None:
+    plan = idle_db.fork("checkout-1", [0, "first", 2], plan=True)
     new = [item.new_workflow_id for item in plan.items]
     assert len(set(new)) == 2
     assert [line.new_workflow_id for line in plan.apply().lines] == new
     assert [line.outcome for line in plan.apply().lines] == ["unchanged", "unchanged"]
-    assert len(still.fork("checkout-1", [1, 2])) == 2
-    assert len(still.workflows(forked_from="checkout-1")) == 4
+    assert len(idle_db.fork("checkout-1", [1, 2])) == 2
+    assert len(idle_db.workflows(forked_from="checkout-1")) == 4
 
 
-def test_each_step_of_a_fork_is_judged_alone(still: dn.Client) -> None:
-    plan = still.fork(["checkout-1", "waits"], {"checkout-1": [2, 99], "waits": 5}, plan=True)
-    assert [item.verdict for item in plan.items] == ["do", "refused", "do"]
+def test_each_step_of_a_fork_has_its_own_verdict(idle_db: dn.Client) -> None:
+    plan = idle_db.fork(["checkout-1", "waits"], {"checkout-1": [2, 99], "waits": 5}, plan=True)
+    assert [item.verdict for item in plan.items] == ["ready", "refused", "ready"]
     receipt = plan.apply()
     assert [line.outcome for line in receipt.lines] == ["done", "unchanged", "done"]
     assert "has no step 99" in receipt.lines[1].detail
     assert [line.start_step for line in receipt.lines] == [2, None, 5]
     with pytest.raises(dn.StepNotFoundError, match="no step 99"):
-        still.fork("checkout-1", [2, 99])
+        idle_db.fork("checkout-1", [2, 99])
     # Somebody else takes the second ID.
-    plan = still.fork("checkout-1", [2, 3], plan=True)
+    plan = idle_db.fork("checkout-1", [2, 3], plan=True)
     taken = plan.items[1].new_workflow_id
-    client = DBOSClient(system_database_url=still.location.url())
+    client = DBOSClient(system_database_url=idle_db.location.url())
     with SetWorkflowID(taken):
         client.fork_workflow("waits", 1)
     client.destroy()
     receipt = plan.apply()
     assert [line.outcome for line in receipt.lines] == ["done", "unchanged"]
-    assert receipt.lines[1].detail.startswith(f"refused: the fork's ID {taken} is taken")
+    assert receipt.lines[1].detail.startswith(f"refused: the fork's ID {taken} is used")
 
 
-def test_a_fork_that_the_database_refuses_leaves_the_other_of_its_workflow_done(
+def test_a_fork_refused_by_the_database_does_not_undo_the_others(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     path = corpus_sqlite("3.4.0")
@@ -262,27 +262,27 @@ def test_a_fork_that_the_database_refuses_leaves_the_other_of_its_workflow_done(
         assert len(db.workflows(forked_from="checkout-1")) == 3
 
 
-def test_a_list_of_steps_for_several_workflows_or_a_rewind_is_refused(still: dn.Client) -> None:
+def test_a_list_of_steps_for_several_workflows_or_a_rewind_is_refused(idle_db: dn.Client) -> None:
     with pytest.raises(dn.FilterError, match=r"\{'checkout-1': \[2, 3\], …\}"):
-        still.fork(["checkout-1", "checkout-2"], [2, 3])
+        idle_db.fork(["checkout-1", "checkout-2"], [2, 3])
     with pytest.raises(dn.FilterError, match="only a fork can"):
-        still.rewind("checkout-1", pd.Series([2, 3], index=["checkout-1"] * 2))
+        idle_db.rewind("checkout-1", pd.Series([2, 3], index=["checkout-1"] * 2))
     with pytest.raises(dn.FilterError, match="empty list"):
-        still.fork("checkout-1", {"checkout-1": []})
+        idle_db.fork("checkout-1", {"checkout-1": []})
 
 
-def test_a_plan_warns_of_repeated_steps_and_of_failures_that_would_come_again(
-    still: dn.Client,
+def test_a_plan_warns_of_repeated_steps_and_of_recurring_failures(
+    idle_db: dn.Client,
 ) -> None:
     effects = [
-        still.fork(one, step, plan=True).to_frame()["effect"].iloc[0]
+        idle_db.fork(one, step, plan=True).to_frame()["effect"].iloc[0]
         for one, step in (("checkout-1", "validate"), ("parent-6-bad", "failed"))
     ]
-    assert effects[0].endswith("repeats what had succeeded: validate, charge")
+    assert effects[0].endswith("repeats successful steps: validate, charge")
     assert "awaits parent-6-bad-1, whose failure is recorded" in effects[1]
 
 
-def test_typescript_counts_steps_from_zero(postgres_server: PostgresServer) -> None:
+def test_steps_of_the_typescript_sdk_count_from_zero(postgres_server: PostgresServer) -> None:
     from servers import CORPUS
 
     url = postgres_server.url(postgres_server.restore(CORPUS / "dbos-ts-5.3.0.pg.sql.gz"))
@@ -293,12 +293,12 @@ def test_typescript_counts_steps_from_zero(postgres_server: PostgresServer) -> N
         assert count > 2
         plan = db.fork(zero, "first", plan=True)
         assert plan.items[0].point.start_step == 0
-        with pytest.raises(dn.StepNotFoundError, match="cannot keep step 0 alone"):
+        with pytest.raises(dn.StepNotFoundError, match="cannot copy step 0 alone"):
             db.fork(zero, 1)
         (line,) = db.fork(zero, 2, key="ts").lines
         assert line.outcome == "done"
         assert db.steps(line.new_workflow_id)["function_id"].tolist() == [0, 1]
-        with pytest.raises(dn.RefusedError, match="at the earliest"):
+        with pytest.raises(dn.RefusedError, match="cannot rewind to step 0"):
             db.rewind(zero)
 
 
@@ -331,18 +331,18 @@ def test_a_database_of_an_old_revision_is_refused_before_any_write(
         assert dump(db) == before
 
 
-def test_an_upgrade_while_connected_is_noticed(still: dn.Client) -> None:
-    plan = still.cancel("queued-1", plan=True)
+def test_an_upgrade_while_connected_is_noticed(idle_db: dn.Client) -> None:
+    plan = idle_db.cancel("queued-1", plan=True)
     statement = "UPDATE {}dbos_migrations SET version = 999"
-    if still.location.path:
-        with sqlite3.connect(still.location.path) as connection:
+    if idle_db.location.path:
+        with sqlite3.connect(idle_db.location.path) as connection:
             connection.execute(statement.format(""))
     else:
-        with psycopg.connect(still.location.url()) as server:
+        with psycopg.connect(idle_db.location.url()) as server:
             server.execute(statement.format("dbos.").encode())
     with pytest.raises(dn.UnsupportedRevisionError, match="pip install --upgrade dbos"):
         plan.apply()
-    assert still.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
+    assert idle_db.workflows("queued-1")["status"].tolist() == ["ENQUEUED"]
 
 
 def test_a_schedule_is_not_triggered_where_dbos_could_not_enqueue(tmp_path: Path) -> None:
@@ -369,19 +369,19 @@ def test_a_schedule_is_not_triggered_where_dbos_could_not_enqueue(tmp_path: Path
         assert db.pause_schedule("daily").ok
 
 
-def test_control_makes_no_tables_and_no_file(still: dn.Client) -> None:
-    schema = dump(still)["schema"]
+def test_control_creates_no_tables_and_no_file(idle_db: dn.Client) -> None:
+    schema = dump(idle_db)["schema"]
     for call in (
-        lambda: still.cancel("queued-1"),
-        lambda: still.resume("cancelled-1"),
-        lambda: still.fork("checkout-1", 3),
-        lambda: still.rewind("checkout-2"),
-        lambda: still.set_attributes("checkout-3", {"a": 1}),
-        lambda: still.delete("checkout-3", confirm=True),
+        lambda: idle_db.cancel("queued-1"),
+        lambda: idle_db.resume("cancelled-1"),
+        lambda: idle_db.fork("checkout-1", 3),
+        lambda: idle_db.rewind("checkout-2"),
+        lambda: idle_db.set_attributes("checkout-3", {"a": 1}),
+        lambda: idle_db.delete("checkout-3", confirm=True),
     ):
         assert call().counts["done"] == 1
-    assert dump(still)["schema"] == schema
-    path = still.location.path
+    assert dump(idle_db)["schema"] == schema
+    path = idle_db.location.path
     if path:
         with dn.connect(path) as other:
             path.unlink()
@@ -393,7 +393,7 @@ def test_control_makes_no_tables_and_no_file(still: dn.Client) -> None:
         assert not path.exists()
 
 
-def test_a_role_that_may_only_read_is_told_what_it_needs(
+def test_a_read_only_role_gets_the_missing_grants_in_the_error(
     corpus_postgres: Callable[[str], str], postgres_server: PostgresServer
 ) -> None:
     from sqlalchemy.engine import make_url
@@ -411,7 +411,7 @@ def test_a_role_that_may_only_read_is_told_what_it_needs(
     reader = url.set(username="looks_only").render_as_string(hide_password=False)
     with dn.connect(reader) as db:
         before = dump(db)
-        assert db.cancel("queued-1", plan=True).counts["do"] == 1
+        assert db.cancel("queued-1", plan=True).counts["ready"] == 1
         with pytest.raises(dn.PermissionDeniedError, match="GRANT SELECT, INSERT, UPDATE, DELETE"):
             db.cancel("queued-1")
         assert dump(db) == before
@@ -461,13 +461,13 @@ def test_no_password_is_shown(
         assert not any(PASSWORD in text for text in shown)
 
 
-def test_history_and_the_log_tell_who_did_what(
-    still: dn.Client, caplog: pytest.LogCaptureFixture
+def test_history_and_log_record_who_did_what(
+    idle_db: dn.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="dbos_notebook.control")
-    still.cancel(["queued-1", "checkout-1"])
-    still.fork("checkout-1", 3, key="audit")
-    history = still.history()
+    idle_db.cancel(["queued-1", "checkout-1"])
+    idle_db.fork("checkout-1", 3, key="audit")
+    history = idle_db.history()
     assert history["action"].tolist() == ["cancel", "fork"]
     assert history[["done", "unchanged"]].values.tolist() == [[1, 1], [1, 0]]
     assert history["options"].iloc[1] == "start_step=3, key='audit'"
@@ -477,7 +477,7 @@ def test_history_and_the_log_tell_who_did_what(
     assert "fork 'checkout-1' from step 3: done (SUCCESS → SUCCESS) as 'audit-" in caplog.text
 
 
-def test_hostile_names_stay_text(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_hostile_names_are_escaped(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     evil = "<img src=x onerror=alert(1)>\n'\"&"
     with sqlite3.connect(path) as connection:
@@ -498,19 +498,19 @@ def test_hostile_names_stay_text(corpus_sqlite: Callable[[str], Path]) -> None:
         assert keyed.counts["done"] == 1
 
 
-def test_a_plan_applied_twice_does_nothing_twice(still: dn.Client) -> None:
-    rewind = still.rewind("checkout-1", plan=True)
-    fork = still.fork(["checkout-2", "checkout-3"], "last", plan=True)
+def test_applying_a_plan_twice_changes_nothing_the_second_time(idle_db: dn.Client) -> None:
+    rewind = idle_db.rewind("checkout-1", plan=True)
+    fork = idle_db.fork(["checkout-2", "checkout-3"], "last", plan=True)
     for number in range(2):
         outcome = "unchanged" if number else "done"
         assert set(rewind.apply().to_frame()["outcome"]) == {outcome}
         assert set(fork.apply().to_frame()["outcome"]) == {outcome}
-    assert len(still.workflows(forked_from=["checkout-2", "checkout-3"])) == 2
+    assert len(idle_db.workflows(forked_from=["checkout-2", "checkout-3"])) == 2
 
 
-def test_two_people_rewind_at_once(still: dn.Client) -> None:
-    with dn.connect(still.location.path or still.location.url()) as other:
-        plans = [client.rewind("checkout-1", plan=True) for client in (still, other)]
+def test_two_concurrent_rewinds_change_a_workflow_once(idle_db: dn.Client) -> None:
+    with dn.connect(idle_db.location.path or idle_db.location.url()) as other:
+        plans = [client.rewind("checkout-1", plan=True) for client in (idle_db, other)]
         start, receipts = threading.Barrier(2), []
 
         def apply(plan: dn.Plan) -> None:
@@ -526,7 +526,9 @@ def test_two_people_rewind_at_once(still: dn.Client) -> None:
     assert outcomes in (["done", "unchanged"], ["done", "failed"])
 
 
-def test_set_delay_takes_what_people_write(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_set_delay_takes_seconds_timedelta_and_datetime(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
     path = corpus_sqlite("3.4.0")
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE workflow_status SET status = 'DELAYED', delay_until_epoch_ms = 5"
@@ -539,18 +541,18 @@ def test_set_delay_takes_what_people_write(corpus_sqlite: Callable[[str], Path])
             assert abs((until - soon).total_seconds()) < 5
 
 
-def test_waiting_for_what_has_ended_returns_at_once_in_the_order_asked(still: dn.Client) -> None:
-    frame = still.wait(["checkout-5-bad", "checkout-1"])
+def test_waiting_for_finished_workflows_returns_at_once_in_order(idle_db: dn.Client) -> None:
+    frame = idle_db.wait(["checkout-5-bad", "checkout-1"])
     assert frame["workflow_id"].tolist() == ["checkout-5-bad", "checkout-1"]
-    assert still.wait(["queued-1"], timeout=0.3)["status"].tolist() == ["ENQUEUED"]
+    assert idle_db.wait(["queued-1"], timeout=0.3)["status"].tolist() == ["ENQUEUED"]
     with pytest.raises(dn.WorkflowNotFoundError):
-        still.wait("nobody")
-    assert still.wait([]).empty
+        idle_db.wait("nobody")
+    assert idle_db.wait([]).empty
 
 
-def test_json_of_attributes_is_compared_by_meaning(still: dn.Client) -> None:
+def test_attributes_are_compared_as_json_values(idle_db: dn.Client) -> None:
     same = json.loads('{"tier": 1, "customer": "acme"}')
-    (line,) = still.set_attributes("attributed", same).lines
+    (line,) = idle_db.set_attributes("attributed", same).lines
     assert line.outcome == "unchanged"
-    assert still.set_attributes("attributed", None).ok
-    assert still.workflows("attributed")["attributes"].iloc[0] is None
+    assert idle_db.set_attributes("attributed", None).ok
+    assert idle_db.workflows("attributed")["attributes"].iloc[0] is None

@@ -1,4 +1,4 @@
-"""Repair of trees that a bad version failed: nothing that had succeeded is done again."""
+"""Repair of trees that failed under a bad version: successful steps are not run again."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def fail(
     live.send("v1", "run", name=name, ids=ids, args=args or [])
 
 
-def test_failed_trees_of_three_levels_are_repaired_and_nothing_is_repeated(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_repair_of_three_level_trees_repeats_no_succeeded_step(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    ids = [fresh("top") for _ in range(3)]
-    for number, one in enumerate(ids):
-        fail(live, "top", [one], [number])
-    failed = steered.tree(ids)
+    ids = [unique_id("top") for _ in range(3)]
+    for number, workflow_id in enumerate(ids):
+        fail(live, "top", [workflow_id], [number])
+    failed = live_db.tree(ids)
     assert len(failed) == 9
     assert set(failed["status"]) == {"ERROR"}
     before = live.effects()
-    plan = steered.repair(ids, **V2, plan=True, timeout=None)
-    assert plan.counts["do"] == 9
+    plan = live_db.repair(ids, **V2, plan=True, timeout=None)
+    assert plan.counts["ready"] == 9
     names = plan.to_frame()["name"].tolist()
     assert names == ["leaf"] * 3 + ["middle"] * 3 + ["top"] * 3
     assert not plan.to_frame()["effect"].str.contains("repeats").any()
@@ -49,157 +49,161 @@ def test_failed_trees_of_three_levels_are_repaired_and_nothing_is_repeated(
     # Under v2 each tree does just what was missing: the step that failed, and what follows it.
     assert set(did.values()) == {1}
     wanted = set()
-    for number, one in enumerate(ids):
-        middle, leaf = f"{one}-2", f"{one}-2-2"
+    for number, workflow_id in enumerate(ids):
+        middle, leaf = f"{workflow_id}-2", f"{workflow_id}-2-2"
         wanted |= {
             f"{new[leaf]} leaf{number}-b",
             f"{new[middle]} middle{number}-did",
-            f"{new[one]} top{number}-did",
+            f"{new[workflow_id]} top{number}-did",
         }
     assert set(did) == wanted
-    status = steered.repair_status(ids)
+    status = live_db.repair_status(ids)
     assert status["state"].tolist() == ["repaired"] * 3
     assert status["latest_fork"].tolist() == new[ids].tolist()
     # Again: everything is there, and says so.
-    again = steered.repair(ids, **V2)
+    again = live_db.repair(ids, **V2)
     assert again.counts["unchanged"] == 9
     assert live.effects() - before == did
 
 
 def test_only_the_child_that_failed_is_repaired(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("pair")
-    fail(live, "pair", [one], [7])
+    workflow_id = unique_id("pair")
+    fail(live, "pair", [workflow_id], [7])
     before = live.effects()
-    receipt = steered.repair(one, **V2)
-    assert receipt.to_frame()["workflow_id"].tolist() == [f"{one}-2", one]
+    receipt = live_db.repair(workflow_id, **V2)
+    assert receipt.to_frame()["workflow_id"].tolist() == [f"{workflow_id}-2", workflow_id]
     assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
     assert sum((live.effects() - before).values()) == 1
     new = receipt.to_frame()["new_workflow_id"].iloc[1]
-    assert steered.workflow(new).output == ["did c", "did leaf7-b"]
+    assert live_db.workflow(new).output == ["did c", "did leaf7-b"]
 
 
-def test_what_fails_again_stops_the_way_up_and_another_key_tries_anew(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_a_repeated_failure_stops_the_repair_and_another_key_retries(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("hopeless")
-    fail(live, "outer_hopeless", [one])
-    receipt = steered.repair(one, **V2, timeout=30)
+    workflow_id = unique_id("hopeless")
+    fail(live, "outer_hopeless", [workflow_id])
+    receipt = live_db.repair(workflow_id, **V2, timeout=30)
     child, parent = receipt.to_frame().to_dict("records")
     assert child["outcome"] == "done"
     assert parent["outcome"] == "unchanged"
-    assert parent["detail"].startswith(f"its child {one}-2 failed again: ")
-    status = steered.repair_status([one, f"{one}-2"])
+    assert parent["detail"].startswith(f"its child {workflow_id}-2 failed again: ")
+    status = live_db.repair_status([workflow_id, f"{workflow_id}-2"])
     assert status["state"].tolist() == ["unaddressed", "failed again"]
-    again = steered.repair(one, **V2, timeout=30)
-    assert "it failed again. Another key=… tries anew" in again.to_frame()["detail"].iloc[0]
-    other = steered.repair(one, **V2, key="second try", timeout=30)
+    again = live_db.repair(workflow_id, **V2, timeout=30)
+    assert "it failed again. Pass another key=… to try again" in again.to_frame()["detail"].iloc[0]
+    other = live_db.repair(workflow_id, **V2, key="second try", timeout=30)
     assert other.to_frame()["outcome"].tolist() == ["done", "unchanged"]
 
 
-def test_a_child_that_nobody_awaits_does_not_hold_up_its_parent(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_a_child_that_is_not_awaited_does_not_block_its_parent(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("careless")
-    fail(live, "careless", [one], [1])
-    until(lambda: set(steered.tree(one)["status"]) == {"ERROR"}, "the child has failed too")
-    receipt = steered.repair(one, **V2, timeout=30)
+    workflow_id = unique_id("careless")
+    fail(live, "careless", [workflow_id], [1])
+    until(lambda: set(live_db.tree(workflow_id)["status"]) == {"ERROR"}, "the child has failed too")
+    receipt = live_db.repair(workflow_id, **V2, timeout=30)
     assert receipt.to_frame()["outcome"].tolist() == ["done", "done"]
     assert sorted(receipt.wait(timeout=30)["status"]) == ["ERROR", "SUCCESS"]
     assert live.effects(str(receipt.lines[1].new_workflow_id)) == {"careless1": 1}
 
 
-def test_a_body_that_raised_keeps_all_its_steps(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_a_workflow_whose_body_raised_keeps_all_its_steps(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("body")
-    fail(live, "body_fails", [one])
-    receipt = steered.repair(one, **V2)
+    workflow_id = unique_id("body")
+    fail(live, "body_fails", [workflow_id])
+    receipt = live_db.repair(workflow_id, **V2)
     assert receipt.wait(timeout=30)["status"].tolist() == ["SUCCESS"]
     assert not live.effects(receipt.lines[0].new_workflow_id)
 
 
-def test_what_somebody_else_has_repaired_is_not_forked_again(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_a_workflow_repaired_by_somebody_else_is_not_forked_again(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one, two = fresh("leaf"), fresh("top")
-    fail(live, "leaf", [one], [1])
-    fail(live, "top", [two], [2])
+    workflow_id, other_id = unique_id("leaf"), unique_id("top")
+    fail(live, "leaf", [workflow_id], [1])
+    fail(live, "top", [other_id], [2])
     by_hand = [
-        steered.fork(which, "failed", **V2).lines[0].new_workflow_id
-        for which in (one, f"{two}-2-2")
+        live_db.fork(which, "failed", **V2).lines[0].new_workflow_id
+        for which in (workflow_id, f"{other_id}-2-2")
     ]
-    steered.wait(by_hand, timeout=30)
-    receipt = steered.repair([one, two], **V2)
+    live_db.wait(by_hand, timeout=30)
+    receipt = live_db.repair([workflow_id, other_id], **V2)
     lines = {line.workflow_id: line for line in receipt.lines}
-    assert lines[one].outcome == lines[f"{two}-2-2"].outcome == "unchanged"
-    assert lines[one].new_workflow_id == by_hand[0]
+    assert lines[workflow_id].outcome == lines[f"{other_id}-2-2"].outcome == "unchanged"
+    assert lines[workflow_id].new_workflow_id == by_hand[0]
     # The tree's own parents take the fork that was there.
-    assert lines[two].outcome == lines[f"{two}-2"].outcome == "done"
+    assert lines[other_id].outcome == lines[f"{other_id}-2"].outcome == "done"
     assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
 
 
-def test_waiting_for_children_is_bounded_interruptible_and_goes_on(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_waiting_for_children_has_a_timeout_and_can_be_interrupted_and_continued(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("top")
-    fail(live, "top", [one], [5])
+    workflow_id = unique_id("top")
+    fail(live, "top", [workflow_id], [5])
     # Nobody runs v3 yet, so the deepest fork waits.
-    receipt = steered.repair(one, application_version="v3", queue_name="free", timeout=0.3)
+    receipt = live_db.repair(workflow_id, application_version="v3", queue_name="free", timeout=0.3)
     assert receipt.to_frame()["outcome"].tolist() == ["done", "unchanged", "unchanged"]
     assert "had not finished after 0.3 s" in receipt.lines[1].detail
     assert "unlikely" in receipt.lines[0].detail
-    assert steered.repair_status([f"{one}-2-2"])["state"].tolist() == ["in progress"]
+    assert live_db.repair_status([f"{workflow_id}-2-2"])["state"].tolist() == ["in progress"]
     begun = time.monotonic()
     thread = interrupt_when(lambda: time.monotonic() > begun + 1.5)
-    with pytest.raises(dn.ControlInterrupt, match="goes on") as caught:
-        steered.repair(one, application_version="v3", queue_name="free")
+    with pytest.raises(dn.ControlInterrupt, match="to continue") as caught:
+        live_db.repair(workflow_id, application_version="v3", queue_name="free")
     thread.join()
     assert [line.outcome for line in caught.value.receipt.lines] == ["unchanged"] * 3
     live.start("v3")
     try:
-        receipt = steered.repair(one, application_version="v3", queue_name="free", timeout=30)
+        receipt = live_db.repair(
+            workflow_id, application_version="v3", queue_name="free", timeout=30
+        )
         assert receipt.counts["done"] == 2
         assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
     finally:
         live.stop("v3")
 
 
-def test_without_waiting_parents_wait_themselves(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_without_waiting_the_forked_parents_await_their_children(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("top")
-    fail(live, "top", [one], [6])
-    receipt = steered.repair(one, **V2, wait=False)
+    workflow_id = unique_id("top")
+    fail(live, "top", [workflow_id], [6])
+    receipt = live_db.repair(workflow_id, **V2, wait=False)
     assert receipt.counts["done"] == 3
     assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
 
 
 def test_a_repaired_parent_covers_the_failures_below_it(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("top")
-    fail(live, "top", [one], [8])
-    forked = steered.fork(one, "first", **V2)
+    workflow_id = unique_id("top")
+    fail(live, "top", [workflow_id], [8])
+    forked = live_db.fork(workflow_id, "first", **V2)
     forked.wait(timeout=30)
-    status = steered.repair_status([one, f"{one}-2", f"{one}-2-2"])
+    status = live_db.repair_status([workflow_id, f"{workflow_id}-2", f"{workflow_id}-2-2"])
     assert status["state"].tolist() == ["repaired", "covered", "covered"]
     assert status["covered_by"].iloc[2] == forked.lines[0].new_workflow_id
-    everything = steered.repair_status()
-    assert one in set(everything["workflow_id"])
+    everything = live_db.repair_status()
+    assert workflow_id in set(everything["workflow_id"])
 
 
-def test_two_people_repair_at_once(
-    live: LiveApplication, steered: dn.Client, fresh: Callable[[str], str]
+def test_two_concurrent_repairs_make_one_fork(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
-    one = fresh("top")
-    fail(live, "top", [one], [9])
+    workflow_id = unique_id("top")
+    fail(live, "top", [workflow_id], [9])
     before = live.effects()
     receipts: list[dn.Receipt] = []
     clients = [dn.connect(live.url) for _ in range(3)]
     threads = [
-        threading.Thread(target=lambda db=db: receipts.append(db.repair(one, **V2, timeout=30)))
+        threading.Thread(
+            target=lambda db=db: receipts.append(db.repair(workflow_id, **V2, timeout=30))
+        )
         for db in clients
     ]
     for thread in threads:
@@ -213,14 +217,16 @@ def test_two_people_repair_at_once(
     assert all([line.new_workflow_id for line in r.lines] == ids for r in receipts)
     done = [line for receipt in receipts for line in receipt.lines if line.outcome == "done"]
     assert len(done) == 3
-    until(lambda: set(steered.workflows(ids)["status"]) == {"SUCCESS"}, "all forks succeed")
+    until(lambda: set(live_db.workflows(ids)["status"]) == {"SUCCESS"}, "all forks succeed")
     assert sum((live.effects() - before).values()) == 3
 
 
-def test_what_cannot_be_repaired_says_so(steered: dn.Client, fresh: Callable[[str], str]) -> None:
+def test_a_workflow_that_cannot_be_repaired_gives_the_reason(
+    live_db: dn.Client, unique_id: Callable[[str], str]
+) -> None:
     with pytest.raises(dn.WorkflowNotFoundError):
-        steered.repair("nobody")
-    done = steered.workflows(status="SUCCESS", limit=1)
+        live_db.repair("nobody")
+    done = live_db.workflows(status="SUCCESS", limit=1)
     if not done.empty:
-        (line,) = steered.repair(done).lines
+        (line,) = live_db.repair(done).lines
         assert (line.outcome, line.detail) == ("unchanged", "it has not failed: it is SUCCESS")

@@ -1,4 +1,4 @@
-"""Repair on trees of shapes that no application makes, or none that one would expect."""
+"""Repair of trees of unusual shapes, written by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raw_rows import add_workflow, awaits, write
 import dbos_notebook as dn
 from dbos_notebook.control.failure_analysis import Cause
 from dbos_notebook.control.fork_points import ForkPoint
-from dbos_notebook.control.repair import _Tree
+from dbos_notebook.control.repair import rank_by_depth
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_fork_of_a_fork_takes_the_place_of_what_it_repaired(db: dn.Client) -> 
     assert len(db.workflows(forked_from=["child", "first"])) == 2
 
 
-def test_failures_in_a_circle_are_refused(db: dn.Client) -> None:
+def test_a_cycle_of_failed_workflows_is_refused(db: dn.Client) -> None:
     add_workflow(db, "one", *awaits("two"))
     add_workflow(db, "two", *awaits("one"))
     add_workflow(db, "self", *awaits("self"))
@@ -50,20 +50,19 @@ def test_failures_in_a_circle_are_refused(db: dn.Client) -> None:
     assert set(plan.apply().to_frame()["outcome"]) == {"unchanged"}
 
 
-def test_forks_in_a_circle_end(db: dn.Client) -> None:
+def test_a_cycle_of_forks_terminates(db: dn.Client) -> None:
     add_workflow(db, "one", ("leaf", True, None), forked_from="two")
     add_workflow(db, "two", ("leaf", True, None), forked_from="one")
     assert db.repair_status(["one", "two"])["state"].tolist() == ["failed again"] * 2
     assert db.repair(["one", "two"], timeout=0).counts["done"] == 2
 
 
-def test_a_deep_tree_is_measured() -> None:
+def test_the_heights_of_a_deep_tree_are_measured() -> None:
     point = ForkPoint(1, None)
     below = {f"d{number}": Cause(point, (f"d{number + 1}",)) for number in range(2_000)}
-    tree = _Tree(causes={**below, "d2000": Cause(point)})
-    tree.measure()
-    assert (tree.heights["d0"], tree.heights["d2000"]) == (2_000, 0)
-    assert not any(cause.problem for cause in tree.causes.values())
+    causes = {**below, "d2000": Cause(point)}
+    assert rank_by_depth(causes) == [f"d{number}" for number in reversed(range(2_001))]
+    assert not any(cause.problem for cause in causes.values())
 
 
 def test_a_child_that_two_parents_share_is_forked_once(db: dn.Client) -> None:
@@ -77,17 +76,18 @@ def test_a_child_that_two_parents_share_is_forked_once(db: dn.Client) -> None:
         assert db.steps(new[parent])["child_workflow_id"].tolist() == [new["shared"]]
 
 
-def test_what_awaits_nothing_that_exists_is_refused(db: dn.Client) -> None:
+def test_a_workflow_that_awaits_a_missing_child_is_refused(db: dn.Client) -> None:
     add_workflow(db, "lost", ("DBOS.getResult", True, "nowhere"))
     with pytest.raises(dn.RefusedError, match="awaits nowhere, which does not exist"):
         db.repair("lost")
 
 
-def test_force_does_not_say_that_a_success_failed(db: dn.Client) -> None:
+def test_force_does_not_treat_a_success_as_failed(db: dn.Client) -> None:
     add_workflow(db, "leaf", ("leaf", True, None))
     (line,) = db.repair("leaf").lines
     write(db, "UPDATE {}workflow_status SET status = 'SUCCESS' WHERE forked_from = 'leaf'")
     (again,) = db.repair("leaf", force=True).lines
     assert again.detail == (
-        f"already forked as {line.new_workflow_id}, which is SUCCESS. Another key=… tries anew"
+        f"already forked as {line.new_workflow_id}, which is SUCCESS. Pass another key=… to try "
+        "again"
     )

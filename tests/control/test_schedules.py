@@ -44,21 +44,21 @@ def set_context(db: dn.Client, context: str) -> None:
 
 @pytest.mark.parametrize("late", [False, True], ids=["after the plan", "after the last look"])
 @pytest.mark.parametrize("operation", ["backfill", "trigger"])
-def test_a_context_that_came_after_the_plan_does_not_run(
-    still: dn.Client, tmp_path: Path, operation: str, late: bool
+def test_a_context_stored_after_the_plan_is_not_run(
+    idle_db: dn.Client, tmp_path: Path, operation: str, late: bool
 ) -> None:
-    add(still)
+    add(idle_db)
     evil = text(Payload(tmp_path / "ran"))
     if operation == "backfill":
-        plan = still.backfill_schedule("daily", "2d", plan=True)
+        plan = idle_db.backfill_schedule("daily", "2d", plan=True)
     else:
-        plan = still.trigger_schedule("daily", plan=True)
-    assert plan.counts["do"]
+        plan = idle_db.trigger_schedule("daily", plan=True)
+    assert plan.counts["ready"]
     if late:
         call = plan.operation.call
 
         def swap_then_call(client: object, items: object) -> object:
-            set_context(still, evil)
+            set_context(idle_db, evil)
             return call(client, items)  # type: ignore[arg-type]
 
         object.__setattr__(plan.operation, "call", swap_then_call)
@@ -67,24 +67,24 @@ def test_a_context_that_came_after_the_plan_does_not_run(
         receipt = caught.value.receipt
         assert set(receipt.to_frame()["outcome"]) <= {"failed", "unchanged"}
     else:
-        set_context(still, evil)
+        set_context(idle_db, evil)
         receipt = plan.apply()
         assert set(receipt.to_frame()["outcome"]) == {"unchanged"}
         assert receipt.to_frame()["detail"].str.startswith("refused: its context names").all()
     assert not (tmp_path / "ran").exists()
-    assert still.workflows(workflow_id_prefix="sched-").empty
+    assert idle_db.workflows(workflow_id_prefix="sched-").empty
 
 
-def test_a_schedule_that_changed_since_is_not_backfilled_by_its_old_plan(still: dn.Client) -> None:
-    add(still)
-    plan = still.backfill_schedule("daily", "2d", plan=True)
-    write(still, "UPDATE {}workflow_schedules SET cron_timezone = 'Asia/Tokyo'")
+def test_a_changed_schedule_is_not_backfilled_by_an_old_plan(idle_db: dn.Client) -> None:
+    add(idle_db)
+    plan = idle_db.backfill_schedule("daily", "2d", plan=True)
+    write(idle_db, "UPDATE {}workflow_schedules SET cron_timezone = 'Asia/Tokyo'")
     receipt = plan.apply()
     assert set(receipt.to_frame()["outcome"]) == {"unchanged"}
     assert receipt.to_frame()["detail"].str.contains("has changed since the plan").all()
-    write(still, "DELETE FROM {}workflow_schedules")
+    write(idle_db, "DELETE FROM {}workflow_schedules")
     assert set(plan.apply().to_frame()["outcome"]) == {"not_found"}
-    assert still.workflows(workflow_id_prefix="sched-").empty
+    assert idle_db.workflows(workflow_id_prefix="sched-").empty
 
 
 @pytest.mark.parametrize(
@@ -98,22 +98,22 @@ def test_a_schedule_that_changed_since_is_not_backfilled_by_its_old_plan(still: 
         ("0 0 * * *", None, "9999-12-30", "9999-12-31T23:59:59"),
     ],
 )
-def test_a_schedule_that_cannot_be_reckoned_is_refused(
-    still: dn.Client, cron: str, zone: str | None, start: str, end: str | None
+def test_a_schedule_whose_runs_cannot_be_computed_is_refused(
+    idle_db: dn.Client, cron: str, zone: str | None, start: str, end: str | None
 ) -> None:
-    add(still, cron, zone)
-    with pytest.raises(dn.RefusedError, match="runs cannot be reckoned"):
-        still.backfill_schedule("daily", start, end)
+    add(idle_db, cron, zone)
+    with pytest.raises(dn.RefusedError, match="runs cannot be computed"):
+        idle_db.backfill_schedule("daily", start, end)
 
 
 @pytest.mark.parametrize("name", [["daily"], "da\0ily", "\ud800", " ", None])
-def test_a_name_that_is_none_is_refused(still: dn.Client, name: str) -> None:
+def test_an_invalid_schedule_name_is_refused(idle_db: dn.Client, name: str) -> None:
     with pytest.raises(dn.FilterError, match="schedule"):
-        still.backfill_schedule(name, "2d")
+        idle_db.backfill_schedule(name, "2d")
 
 
-def test_a_place_far_away_is_not_made_room_for() -> None:
-    from dbos_notebook.control.safe_serializer import harmless
+def test_a_memo_index_far_away_allocates_no_memory() -> None:
+    from dbos_notebook.control.safe_serializer import is_safe_context
 
-    assert harmless(base64.b64encode(b"\x80\x04]q\x00.").decode())
-    assert not harmless(base64.b64encode(b"\x80\x04]r\xff\xff\xff\x7f.").decode())
+    assert is_safe_context(base64.b64encode(b"\x80\x04]q\x00.").decode())
+    assert not is_safe_context(base64.b64encode(b"\x80\x04]r\xff\xff\xff\x7f.").decode())

@@ -1,4 +1,4 @@
-"""Onto which queue work goes, and the partition keys that partitioned queues need."""
+"""The queue that work is enqueued on, and the partition keys of partitioned queues."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import dbos_notebook as dn
 
 
 @pytest.fixture
-def queued(still: dn.Client) -> dn.Client:
+def queued(idle_db: dn.Client) -> dn.Client:
     """A client on a database with a queue, a partitioned queue, and failures of both."""
     for name, limit in (("plain", None), ("tenants", 1)):
         write(
-            still,
+            idle_db,
             "INSERT INTO {}queues (queue_id, name, partition_concurrency, created_at, updated_at) "
             "VALUES (?, ?, ?, 1, 1)",
             name,
@@ -33,9 +33,9 @@ def queued(still: dn.Client) -> dn.Client:
         ("waits", "plain", None, "ENQUEUED"),
     ):
         if name != "waits":
-            add_workflow(still, name, ("call", status == "ERROR", None), status=status)
+            add_workflow(idle_db, name, ("call", status == "ERROR", None), status=status)
         write(
-            still,
+            idle_db,
             "UPDATE {}workflow_status SET queue_name = ?, queue_partition_key = ?, status = ? "
             "WHERE workflow_uuid = ?",
             queue,
@@ -43,7 +43,7 @@ def queued(still: dn.Client) -> dn.Client:
             status,
             name,
         )
-    return still
+    return idle_db
 
 
 def places(db: dn.Client, ids: list[str]) -> list[tuple[Any, Any]]:
@@ -60,19 +60,19 @@ def test_a_fork_onto_a_partitioned_queue_needs_a_key(queued: dn.Client) -> None:
     assert set(frame["verdict"]) == {"refused"}
     assert "pass queue_partition_key=…" in frame["effect"]["plain-1"]
     assert "queue_name='original' to keep its own, 't1'" in frame["effect"]["tenant-1"]
-    with pytest.raises(dn.RefusedError, match="waits there for ever"):
+    with pytest.raises(dn.RefusedError, match="waits there forever"):
         queued.rewind("tenant-1", "failed", queue_name="tenants")
     receipt = queued.fork("plain-1", "failed", queue_name="tenants", queue_partition_key="t7")
     assert places(queued, [receipt.lines[0].new_workflow_id]) == [("tenants", "t7")]
 
 
 @pytest.mark.parametrize("operation", ["fork", "rewind"])
-def test_each_of_several_goes_back_onto_its_own_queue(queued: dn.Client, operation: str) -> None:
+def test_original_sends_each_workflow_to_its_own_queue(queued: dn.Client, operation: str) -> None:
     ids = ["plain-1", "tenant-1", "alone"]
     call = getattr(queued, operation)
     plan = call(ids, "failed", queue_name="original", plan=True)
     assert plan.items[1].effect.endswith("; onto queue 'tenants', partition 't1'")
-    assert plan.items[2].effect.endswith("; onto DBOS's own queue, as it was on none")
+    assert plan.items[2].effect.endswith("; onto DBOS's internal queue, as it was on no queue")
     receipt = plan.apply()
     assert receipt.counts["done"] == 3
     made = [line.new_workflow_id or line.workflow_id for line in receipt.lines]
@@ -90,7 +90,7 @@ def test_a_resume_onto_a_partitioned_queue_without_a_key_is_refused(queued: dn.C
     assert places(queued, ["lost"]) == [("tenants", "t9")]
 
 
-def test_what_this_client_cancelled_goes_back_onto_its_queue(queued: dn.Client) -> None:
+def test_a_workflow_cancelled_by_this_client_returns_to_its_queue(queued: dn.Client) -> None:
     ids = ["waits", "tenant-2", "queued-1"]
     assert queued.cancel(ids).counts["done"] == 3
     assert places(queued, ids) == [(None, None), (None, "t2"), (None, None)]
@@ -99,11 +99,11 @@ def test_what_this_client_cancelled_goes_back_onto_its_queue(queued: dn.Client) 
     assert places(queued, ids) == [("plain", None), ("tenants", "t2"), ("slow", None)]
 
 
-def test_a_queue_that_cancelling_erased_is_said_to_be_unknown(queued: dn.Client) -> None:
+def test_a_queue_erased_by_cancelling_is_reported_as_unknown(queued: dn.Client) -> None:
     plan = queued.resume(["loose", "lost"], queue_name="original", plan=True)
     loose, lost = plan.items
-    assert loose.verdict == "do"
-    assert "its own is not known: DBOS erases the queue of what is CANCELLED" in loose.effect
+    assert loose.verdict == "ready"
+    assert "its own is not known (DBOS clears the queue of a CANCELLED workflow" in loose.effect
     assert (lost.verdict, "Pass queue_name=…" in lost.effect) == ("refused", True)
     # Nor is what somebody else did after this client's own cancel.
     queued.cancel("waits")
@@ -116,19 +116,19 @@ def test_a_queue_that_cancelling_erased_is_said_to_be_unknown(queued: dn.Client)
     assert "is not known" in item.effect
 
 
-def test_original_is_refused_where_a_queue_has_that_name(queued: dn.Client) -> None:
+def test_original_is_refused_if_a_queue_has_that_name(queued: dn.Client) -> None:
     write(queued, "UPDATE {}queues SET name = 'original' WHERE name = 'plain'")
-    with pytest.raises(dn.RefusedError, match="has that very name"):
+    with pytest.raises(dn.RefusedError, match="has that name"):
         queued.fork("plain-1", "failed", queue_name="original")
 
 
-def test_original_brings_its_own_key(queued: dn.Client) -> None:
+def test_original_keeps_the_partition_key(queued: dn.Client) -> None:
     with pytest.raises(dn.FilterError, match="its own partition key"):
         queued.fork("tenant-1", "failed", queue_name="original", queue_partition_key="t3")
 
 
 @pytest.mark.parametrize("operation", ["trigger", "backfill"])
-def test_a_schedule_whose_queue_is_partitioned_is_not_set_going(
+def test_a_schedule_on_a_partitioned_queue_is_not_triggered(
     queued: dn.Client, operation: str
 ) -> None:
     add(queued)

@@ -114,12 +114,14 @@ def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "  ", "sqlite://", "sqlite:///:memory:", "a\0b"])
-def test_a_url_that_names_nothing_is_refused(url: str) -> None:
+def test_a_url_without_a_database_is_refused(url: str) -> None:
     with pytest.raises(dn.LocationError):
         dn.connect(url)
 
 
-def test_a_wrong_password_is_told_and_never_shown(fresh: tuple[PostgresServer, str]) -> None:
+def test_a_wrong_password_is_an_error_that_does_not_show_it(
+    fresh: tuple[PostgresServer, str],
+) -> None:
     server, database = fresh
     url = server.url(database, username=PASSWORD_ROLE, password=SECRET)
     with pytest.raises(dn.AuthenticationError) as raised:
@@ -179,7 +181,7 @@ def test_a_connection_cut_between_calls_is_opened_again(fresh: tuple[PostgresSer
         assert db.workflows()["workflow_id"].tolist() == before["workflow_id"].tolist()
 
 
-def test_a_connection_cut_during_a_call_is_told(fresh: tuple[PostgresServer, str]) -> None:
+def test_a_connection_cut_during_a_call_is_an_error(fresh: tuple[PostgresServer, str]) -> None:
     server, database = fresh
     with dn.connect(server.url(database)) as db:
 
@@ -285,7 +287,7 @@ def test_without_select_on_one_table_the_others_are_read(
             assert READS[name](db) is not None, name
 
 
-def test_an_interrupt_ends_the_query_on_the_server_and_spares_the_client(
+def test_ctrl_c_cancels_the_query_and_the_client_stays_usable(
     fresh: tuple[PostgresServer, str],
 ) -> None:
     server, database = fresh
@@ -304,7 +306,7 @@ def test_an_interrupt_ends_the_query_on_the_server_and_spares_the_client(
             started = time.monotonic()
             with pytest.raises(KeyboardInterrupt):
                 db.workflows()
-            assert time.monotonic() - started < 8
+            assert time.monotonic() - started < 20  # the statement timeout is 30 s
             interrupter.join()
             assert waiting.is_set(), "the query never ran"
             # The lock still holds, so only a cancel can have ended it.
@@ -313,7 +315,7 @@ def test_an_interrupt_ends_the_query_on_the_server_and_spares_the_client(
         assert len(db.steps("checkout-1")) > 0
 
 
-def test_an_interrupt_while_rows_arrive_ends_the_query_and_spares_the_client(
+def test_ctrl_c_while_rows_arrive_cancels_the_query_and_the_client_stays_usable(
     fresh: tuple[PostgresServer, str],
 ) -> None:
     server, database = fresh
@@ -338,7 +340,9 @@ def test_an_interrupt_while_rows_arrive_ends_the_query_and_spares_the_client(
     reader.close()
 
 
-def test_an_iteration_left_early_spares_the_client(fresh: tuple[PostgresServer, str]) -> None:
+def test_the_client_stays_usable_after_an_unfinished_iteration(
+    fresh: tuple[PostgresServer, str],
+) -> None:
     server, database = fresh
     with dn.connect(server.url(database)) as db:
         for _ in range(8):
@@ -352,7 +356,7 @@ def test_an_iteration_left_early_spares_the_client(fresh: tuple[PostgresServer, 
 
 
 @pytest.mark.parametrize("rows", [10, 400_000])
-def test_a_stream_left_early_does_not_block_its_session(old_postgres: str, rows: int) -> None:
+def test_an_unfinished_stream_does_not_block_its_session(old_postgres: str, rows: int) -> None:
     # A COPY holds the connection's lock, for which the session's rollback used to wait for ever.
     reader = PostgresReader(locate(old_postgres), "dbos", 30.0)
     numbers = sa.select(sa.func.generate_series(1, rows).label("n"))
@@ -379,7 +383,7 @@ def test_a_statement_timeout(fresh: tuple[PostgresServer, str]) -> None:
             started = time.monotonic()
             with pytest.raises(dn.QueryTimeoutError, match="statement_timeout") as raised:
                 db.workflows()
-            assert 0.4 < time.monotonic() - started < 5
+            assert 0.4 < time.monotonic() - started < 15  # the default is 30 s
         assert isinstance(raised.value, TimeoutError)
         assert len(db.workflows()) > 0
 
@@ -405,7 +409,7 @@ def test_our_sessions_cannot_write(old_postgres: str, statement: str) -> None:
         reader.close()
 
 
-def test_several_queries_of_one_call_see_one_moment(old_postgres: str) -> None:
+def test_queries_of_one_call_read_one_snapshot(old_postgres: str) -> None:
     reader = PostgresReader(locate(old_postgres), "dbos", 30.0)
     try:
         with reader.session() as session:
@@ -415,7 +419,7 @@ def test_several_queries_of_one_call_see_one_moment(old_postgres: str) -> None:
         reader.close()
 
 
-def test_a_closed_client_says_so_and_leaves_no_session(fresh: tuple[PostgresServer, str]) -> None:
+def test_a_closed_client_raises_and_leaves_no_session(fresh: tuple[PostgresServer, str]) -> None:
     server, database = fresh
     db = dn.connect(server.url(database))
     db.workflows()

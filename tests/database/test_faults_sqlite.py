@@ -48,7 +48,7 @@ def test_a_missing_file_is_not_created(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_is_no_database(tmp_path: Path) -> None:
+def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(dn.DatabaseConnectionError):
         dn.connect(tmp_path)
 
@@ -67,7 +67,7 @@ def test_a_file_removed_between_calls(corpus_sqlite: Callable[[str], Path]) -> N
     ("content", "told"),
     [(b"", "no tables"), (b"this is not a database" * 100, "not a SQLite database")],
 )
-def test_a_file_that_is_no_database(tmp_path: Path, content: bytes, told: str) -> None:
+def test_a_file_that_is_not_a_database(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
     with pytest.raises(dn.NotDBOSDatabaseError, match=told):
@@ -84,14 +84,16 @@ def test_a_database_without_dbos(tmp_path: Path) -> None:
         dn.connect(path)
 
 
-def test_a_file_name_that_a_url_would_misread(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_file_name_with_url_characters(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     odd = path.rename(path.with_name("50%41 off?#mode=rw&'☃.sqlite"))
     with dn.connect(odd) as db:
         assert len(db.workflows()) > 0
 
 
-def test_an_exclusive_lock_is_told_and_waited_out(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_an_exclusive_lock_is_waited_for_and_then_reported(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
     path = corpus_sqlite("3.4.0")
     with dn.connect(path) as db:
         writer = sqlite3.connect(path, isolation_level=None)
@@ -126,21 +128,21 @@ def test_our_sessions_cannot_write(old_sqlite: Path, statement: str) -> None:
         session.rows(sa.text(statement))
 
 
-def test_a_file_that_may_only_be_read(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_read_only_file_can_be_read(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     path.chmod(0o444)
     with dn.connect(path) as db:
         assert len(db.workflows()) > 0
 
 
-def test_a_timeout(long_sqlite: Path) -> None:
+def test_a_sqlite_query_times_out(long_sqlite: Path) -> None:
     with dn.connect(long_sqlite, statement_timeout=0.01) as db:
         with pytest.raises(dn.QueryTimeoutError, match="statement_timeout"):
             db.workflows(limit=None)
         assert len(db.workflows(workflow_ids="made-1")) == 1
 
 
-def test_an_interrupt_spares_the_client(long_sqlite: Path) -> None:
+def test_the_client_stays_usable_after_ctrl_c(long_sqlite: Path) -> None:
     with dn.connect(long_sqlite) as db:
         interrupter = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
         interrupter.start()

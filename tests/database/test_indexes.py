@@ -93,7 +93,7 @@ def test_steps_are_found_by_their_index(
     assert "SEARCH operation_outputs USING INDEX" in plan, plan
 
 
-def test_both_databases_hold_what_the_benchmarks_say(
+def test_the_benchmark_databases_have_the_expected_size(
     big_postgres: dn.Client, big_sqlite: dn.Client, tmp_path: Path
 ) -> None:
     for client in (big_postgres, big_sqlite):
@@ -104,7 +104,7 @@ def test_both_databases_hold_what_the_benchmarks_say(
         assert len(client.tree(root)) == BIG.tree
 
 
-def test_a_long_listing_that_is_cut_has_its_errors(big_postgres: dn.Client) -> None:
+def test_a_truncated_listing_has_its_errors(big_postgres: dn.Client) -> None:
     # Its rows are left early, and its errors are asked for in the same session.
     frames = []
     reading = threading.Thread(

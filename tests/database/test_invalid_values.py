@@ -84,7 +84,7 @@ def roles(client: dn.Client, *ids: str) -> list[Any]:
     return [frame.loc[each, "authenticated_roles"] for each in ids]
 
 
-def test_halves_of_documents_do_not_join(changed: Change) -> None:
+def test_truncated_json_documents_do_not_join(changed: Change) -> None:
     texts = {"queued-2": '["guest"],["admin"]', "queued-1": '["x"', "fork-1": '"y"]'}
     client = changed(
         *(
@@ -100,7 +100,7 @@ def test_halves_of_documents_do_not_join(changed: Change) -> None:
 
 
 @pytest.mark.parametrize("text", ["abc", "", "1,2", "1\n2", "9" * 5_000, "[" * 3_000 + "]" * 3_000])
-def test_what_is_no_json_stays_text(changed: Change, text: str) -> None:
+def test_invalid_json_stays_a_string(changed: Change, text: str) -> None:
     client = changed(
         f"UPDATE workflow_status SET authenticated_roles = '{text}' "
         "WHERE workflow_uuid = 'checkout-1'",
@@ -111,7 +111,7 @@ def test_what_is_no_json_stays_text(changed: Change, text: str) -> None:
     client.workflow("checkout-1")._repr_html_()
 
 
-def test_attributes_that_postgres_takes_and_python_does_not(postgres_changed: Change) -> None:
+def test_attributes_that_only_postgres_can_parse(postgres_changed: Change) -> None:
     for document in (f'{{"b": {"9" * 5000}}}', "[" * 3_000 + "]" * 3_000):
         client = postgres_changed(
             f"UPDATE workflow_status SET attributes = '{document}' WHERE workflow_uuid = 'holder'"
@@ -121,7 +121,7 @@ def test_attributes_that_postgres_takes_and_python_does_not(postgres_changed: Ch
         shown(frame)
 
 
-def test_half_a_character_in_json_can_be_shown(sqlite_changed: Change) -> None:
+def test_a_lone_surrogate_in_json_can_be_shown(sqlite_changed: Change) -> None:
     client = sqlite_changed(
         """UPDATE workflow_status SET attributes = '{"a": "\\ud800", "b": "\\ud83d\\ude42"}'"""
     )
@@ -130,7 +130,7 @@ def test_half_a_character_in_json_can_be_shown(sqlite_changed: Change) -> None:
     shown(frame).encode()
 
 
-def test_rows_of_one_document_share_nothing(changed: Change) -> None:
+def test_equal_documents_are_separate_objects(changed: Change) -> None:
     client = changed(
         """UPDATE workflow_status SET attributes = '{"a": [1], "n": 1}'""",
         """UPDATE workflow_status SET attributes = '{"n": 1}' WHERE status = 'SUCCESS'""",
@@ -146,7 +146,7 @@ def test_rows_of_one_document_share_nothing(changed: Change) -> None:
 # ---- numbers and texts ---------------------------------------------------------------------------
 
 
-def test_a_text_among_numbers_forges_no_row(sqlite_changed: Change) -> None:
+def test_a_string_in_a_number_column_forges_no_row(sqlite_changed: Change) -> None:
     before = sqlite_changed().streams()
     client = sqlite_changed(
         'UPDATE streams SET "offset" = ? WHERE rowid = (SELECT min(rowid) FROM streams)',
@@ -159,7 +159,7 @@ def test_a_text_among_numbers_forges_no_row(sqlite_changed: Change) -> None:
 
 
 @pytest.mark.parametrize("value", ["'abc'", "x'00ff'", "'1,2'", "9e999", "'' ", "1e30"])
-def test_a_value_of_another_type_is_missing_alone(sqlite_changed: Change, value: str) -> None:
+def test_a_value_of_the_wrong_type_is_missing(sqlite_changed: Change, value: str) -> None:
     before = sqlite_changed().workflows(limit=None).set_index("workflow_id")
     client = sqlite_changed(
         f"UPDATE workflow_status SET priority = {value} WHERE workflow_uuid = 'checkout-1'"
@@ -198,7 +198,7 @@ def test_a_column_of_another_type_on_postgres(
 
 
 @pytest.mark.parametrize("version", ["abc", None])
-def test_a_revision_that_is_no_number(changed: Change, version: str | None) -> None:
+def test_a_non_numeric_revision_is_an_error(changed: Change, version: str | None) -> None:
     value = "NULL" if version is None else f"'{version}'"
     statements = ["DROP TABLE dbos_migrations", "CREATE TABLE dbos_migrations (version text)"]
     client = changed(*statements, f"INSERT INTO dbos_migrations VALUES ({value})")
@@ -206,7 +206,7 @@ def test_a_revision_that_is_no_number(changed: Change, version: str | None) -> N
     assert "unknown" in client._repr_html_()
 
 
-def test_tables_that_lack_what_dbos_always_made(changed: Change) -> None:
+def test_tables_without_required_columns_are_an_error(changed: Change) -> None:
     with pytest.raises(dn.NotDBOSDatabaseError, match="lacks created_at, updated_at"):
         changed(
             "ALTER TABLE workflow_status RENAME TO elsewhere",
@@ -227,7 +227,7 @@ def test_tables_that_lack_what_dbos_always_made(changed: Change) -> None:
 
 
 @pytest.mark.parametrize("moment", [HUGE, -HUGE - 1, 253_402_300_800_000, 1_790_000_000_000_000])
-def test_a_time_that_no_calendar_has_is_missing(changed: Change, moment: int) -> None:
+def test_a_time_outside_the_calendar_is_missing(changed: Change, moment: int) -> None:
     times = "created_at", "updated_at", "started_at_epoch_ms", "completed_at", "workflow_timeout_ms"
     one = "WHERE workflow_uuid = 'checkout-1'"
     client = changed(
@@ -260,7 +260,7 @@ def test_a_time_that_no_calendar_has_is_missing(changed: Change, moment: int) ->
 # ---- arguments -----------------------------------------------------------------------------------
 
 
-def test_attributes_are_asked_for_up_to_a_depth(db: dn.Client) -> None:
+def test_attribute_filters_have_a_depth_limit(db: dn.Client) -> None:
     def nested(levels: int) -> dict[str, Any]:
         made: Any = functools.reduce(lambda inner, _: {"a": inner}, range(levels), 1)
         return dict(made)
@@ -271,7 +271,7 @@ def test_attributes_are_asked_for_up_to_a_depth(db: dn.Client) -> None:
             db.workflows(attributes=nested(levels))
 
 
-def test_numbers_beyond_a_database(db: dn.Client) -> None:
+def test_numbers_too_large_for_the_database(db: dn.Client) -> None:
     for number in (10**30, -(10**30), 10**400):
         assert db.workflows(attributes={"a": number}).empty
     assert len(db.workflows(limit=2**70)) == 26

@@ -82,14 +82,14 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("what", MISTAKES)
-def test_a_mistake_is_told_without_the_password(what: str) -> None:
+def test_a_mistake_in_the_url_is_reported_without_the_password(what: str) -> None:
     database: Any = MISTAKES[what]
     with pytest.raises((dn.LocationError, dn.DatabaseConnectionError)) as raised:
         dn.connect(database)
     assert SECRET not in everything_kept(raised.value)
 
 
-def test_no_password_shows_whatever_it_is_made_of() -> None:
+def test_no_password_is_shown_whatever_its_characters() -> None:
     """Each password ends in a word of its own, which must not come out anywhere."""
     chance = random.Random(7)
     refused = 0
@@ -126,7 +126,7 @@ def test_no_password_shows_whatever_it_is_made_of() -> None:
         f"system_database_url: postgresql://ada:{SECRET}\udcff@h/x\n",
     ],
 )
-def test_a_broken_configuration_is_told_without_the_password(tmp_path: Path, body: str) -> None:
+def test_a_broken_configuration_is_reported_without_the_password(tmp_path: Path, body: str) -> None:
     (tmp_path / "dbos-config.yaml").write_bytes(body.encode(errors="surrogateescape"))
     with pytest.raises(dn.LocationError, match=r"dbos-config\.yaml") as raised:
         dn.connect()
@@ -147,7 +147,7 @@ def test_a_broken_configuration_is_told_without_the_password(tmp_path: Path, bod
         ("/data/12:30/a@b", None),
     ],
 )
-def test_what_is_right_is_still_taken(text: str, label: str | None) -> None:
+def test_valid_locations_are_accepted(text: str, label: str | None) -> None:
     if label is None:
         with pytest.raises(dn.LocationError, match="no file that exists"):
             locate(text)
@@ -170,7 +170,7 @@ def test_what_is_right_is_still_taken(text: str, label: str | None) -> None:
         ("ada:p@db.example/shop%40eu", "ada@db.example/shop@eu"),
     ],
 )
-def test_bare_characters_in_a_url_are_read_as_dbos_reads_them(address: str, label: str) -> None:
+def test_unquoted_characters_in_a_url_are_read_as_dbos_reads_them(address: str, label: str) -> None:
     location, url = locate(f"postgresql://{address}"), sa.make_url(f"postgresql://{address}")
     assert str(location) == f"postgresql://{label}"
     read = location.parameters
@@ -189,12 +189,12 @@ def test_bare_characters_in_a_url_are_read_as_dbos_reads_them(address: str, labe
         "ada:12/x@db.example:5433/shop",
     ],
 )
-def test_what_can_be_read_in_two_ways_is_refused(address: str) -> None:
+def test_an_ambiguous_url_is_refused(address: str) -> None:
     with pytest.raises(dn.LocationError, match="percent-encoded"):
         locate(f"postgresql://{address}")
 
 
-def test_a_driver_error_does_not_show_what_may_be_a_part_of_the_password() -> None:
+def test_a_driver_error_does_not_show_parts_of_the_password() -> None:
     doubtful = locate(f"postgresql://ada:p@{SECRET}/x@h")
     assert doubtful.redact(f"failed to resolve host '{SECRET}'") == "failed to resolve host '***'"
     with pytest.raises(dn.DatabaseConnectionError) as raised:
@@ -202,14 +202,14 @@ def test_a_driver_error_does_not_show_what_may_be_a_part_of_the_password() -> No
     assert SECRET not in everything_kept(raised.value)
 
 
-def test_a_file_may_be_named_like_an_address(tmp_path: Path) -> None:
+def test_a_file_may_be_named_like_a_url(tmp_path: Path) -> None:
     odd = tmp_path / "ada:pw@h password=x"
     odd.touch()
     assert locate(str(odd)).path == odd
     assert locate(odd.name).path == odd
 
 
-def test_a_word_that_the_address_shows_is_not_starred_out() -> None:
+def test_words_of_the_location_are_not_masked() -> None:
     both = locate("postgresql://postgres:postgres@db.example/shop")
     assert both.redact('for user "postgres"') == 'for user "postgres"'
     short = locate("postgresql://ada:Qz9@db.example/shop")
@@ -234,6 +234,6 @@ def test_a_word_that_the_address_shows_is_not_starred_out() -> None:
         {"application_name": "\ud800"},
     ],
 )
-def test_other_arguments_that_make_no_sense(old_sqlite: Path, argument: dict[str, Any]) -> None:
+def test_other_invalid_arguments_are_refused(old_sqlite: Path, argument: dict[str, Any]) -> None:
     with pytest.raises(dn.LocationError, match=next(iter(argument))):
         dn.connect(old_sqlite, **argument)

@@ -84,9 +84,7 @@ def test_a_client_reads_an_upgraded_database_as_a_new_one_does(
 
 
 @pytest.mark.parametrize("call", ["steps", "graph", "iter_workflows", "events", "cancel"])
-def test_any_call_may_be_the_first_after_an_upgrade(
-    postgres_server: PostgresServer, call: str
-) -> None:
+def test_every_call_notices_an_upgrade(postgres_server: PostgresServer, call: str) -> None:
     url = postgres_server.url(postgres_server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz"))
     calls: dict[str, Callable[[dn.Client], Any]] = {
         "steps": lambda db: db.steps("checkout-1"),
@@ -124,7 +122,7 @@ def url(request: pytest.FixtureRequest, postgres_server: PostgresServer, tmp_pat
     return f"sqlite:///{tmp_path / 'app.sqlite'}"
 
 
-def test_a_column_that_is_renamed_and_named_back(url: str) -> None:
+def test_a_column_is_renamed_and_renamed_back(url: str) -> None:
     with dn.connect(url) as db:
         right = db.workflows()["name"].tolist()
         change(url, "ALTER TABLE dbos.workflow_status RENAME COLUMN name TO title")
@@ -145,7 +143,7 @@ def test_a_column_that_dbos_always_made_is_dropped(url: str) -> None:
         assert len(db.workflows()) > 0
 
 
-def test_a_schema_that_goes_and_comes_back(url: str) -> None:
+def test_a_schema_is_dropped_and_recreated(url: str) -> None:
     away, back = (
         ("ALTER SCHEMA dbos RENAME TO away", "ALTER SCHEMA away RENAME TO dbos")
         if url.startswith("postgres")
@@ -165,7 +163,7 @@ def test_a_schema_that_goes_and_comes_back(url: str) -> None:
         assert db.catalog.absent == {}
 
 
-def test_another_file_in_the_place_of_the_old_one(tmp_path: Path) -> None:
+def test_the_sqlite_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "app.sqlite"
     shutil.copyfile(CORPUS / "dbos-2.0.0.sqlite", path)
     with dn.connect(path) as db:
@@ -176,11 +174,11 @@ def test_another_file_in_the_place_of_the_old_one(tmp_path: Path) -> None:
         assert outputs.notna().all()
 
 
-def test_every_table_that_is_read_is_looked_at() -> None:
+def test_every_table_that_is_read_is_checked_for_changes() -> None:
     assert set(TABLES) == set(expected_columns())
 
 
-def test_noticing_changes_takes_no_request_of_its_own(postgres_server: PostgresServer) -> None:
+def test_noticing_schema_changes_needs_no_extra_request(postgres_server: PostgresServer) -> None:
     url = postgres_server.url(postgres_server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz"))
     with dn.connect(url) as db:
         db.workflows(limit=3)
@@ -221,8 +219,8 @@ SEVERAL: dict[str, Callable[[dn.Client], Any]] = {
     ],
     "inspect": lambda db: db.inspect("checkout-1").static_html(),
     "explore": lambda db: db.explore().static_html(),
-    "details": lambda db: db.explore()._answers["details"]({"id": "parent-6-bad"}),
-    "children": lambda db: db.explore()._answers["children"]({"id": "parent-6-bad"}),
+    "details": lambda db: db.explore()._handlers["details"]({"id": "parent-6-bad"}),
+    "children": lambda db: db.explore()._handlers["children"]({"id": "parent-6-bad"}),
     "board": lambda db: db.board().static_html(),
     "controls": lambda db: db.controls("checkout-1"),
     "plan": lambda db: db.fork(["checkout-1", "parent-6-bad"], "first", plan=True),
@@ -235,7 +233,7 @@ SEVERAL: dict[str, Callable[[dn.Client], Any]] = {
 
 
 @pytest.mark.parametrize("deleted", DELETIONS)
-def test_rows_that_are_deleted_between_two_sessions_of_a_call(tmp_path: Path, deleted: str) -> None:
+def test_rows_deleted_between_two_sessions_of_a_call(tmp_path: Path, deleted: str) -> None:
     """Retention deletes just before the first session of a call, or the second, and so on."""
     original = (CORPUS / "dbos-3.4.0.sqlite").read_bytes()
     path = tmp_path / "app.sqlite"
@@ -262,7 +260,7 @@ def test_rows_that_are_deleted_between_two_sessions_of_a_call(tmp_path: Path, de
             assert moment > 0, name
 
 
-def test_rows_that_come_and_go_while_they_are_read(postgres_server: PostgresServer) -> None:
+def test_rows_inserted_and_deleted_while_they_are_read(postgres_server: PostgresServer) -> None:
     url = postgres_server.url(postgres_server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz"))
     over = threading.Event()
 
@@ -290,7 +288,7 @@ def test_rows_that_come_and_go_while_they_are_read(postgres_server: PostgresServ
 # Failover
 
 
-def test_idle_connections_that_died_are_replaced_without_an_error(
+def test_dead_idle_connections_are_replaced_without_an_error(
     postgres_server: PostgresServer,
 ) -> None:
     name = postgres_server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")
@@ -355,7 +353,7 @@ db.close()
 """
 
 
-def test_children_that_end_leave_the_connections_of_their_parent(url: str) -> None:
+def test_forked_children_that_exit_keep_their_parents_connections(url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error::ResourceWarning", "-c", SCRIPT, url],
         capture_output=True,
@@ -368,7 +366,7 @@ def test_children_that_end_leave_the_connections_of_their_parent(url: str) -> No
     assert "ResourceWarning" not in done.stderr
 
 
-def test_a_fork_while_a_thread_holds_the_locks_does_not_hang(url: str) -> None:
+def test_forking_while_a_thread_holds_the_locks_does_not_hang(url: str) -> None:
     # Held on purpose: a thread that reads also holds Python's and SQLite's own, which no child can
     # release.
     held, over = threading.Event(), threading.Event()
@@ -393,7 +391,7 @@ def test_a_fork_while_a_thread_holds_the_locks_does_not_hang(url: str) -> None:
 
 
 @pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_a_client_is_not_pickled_or_copied(
+def test_a_client_cannot_be_pickled_or_copied(
     old_sqlite: Path, duplicate: Callable[[object], object]
 ) -> None:
     with dn.connect(old_sqlite) as db:

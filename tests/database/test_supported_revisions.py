@@ -54,7 +54,7 @@ def dbos_can(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("revision", [1, 35, 99, 108, 109, 110, 114, 122, 125])
-def test_control_is_possible_exactly_where_dbos_can(tmp_path: Path, revision: int) -> None:
+def test_control_is_supported_exactly_where_dbos_can_write(tmp_path: Path, revision: int) -> None:
     path = at_revision(tmp_path / "at.sqlite", revision)
     with dn.connect(path) as db:
         control = db.catalog.control
@@ -63,7 +63,7 @@ def test_control_is_possible_exactly_where_dbos_can(tmp_path: Path, revision: in
 
 
 @pytest.mark.parametrize("version", ["2.0.0", "2.20.0"])
-def test_an_old_database_says_which_dbos_fits(
+def test_an_old_database_names_the_matching_dbos_version(
     old: Callable[[str], dn.Client], version: str
 ) -> None:
     catalog = old(version).catalog
@@ -89,7 +89,7 @@ def old(
     return connect
 
 
-def test_the_newest_database_lacks_nothing(tmp_path: Path) -> None:
+def test_the_newest_database_has_every_table_and_column(tmp_path: Path) -> None:
     path = shutil.copyfile(CORPUS / "dbos-3.4.0.sqlite", tmp_path / "new.sqlite")
     with dn.connect(path) as db:
         assert db.catalog.absent == {}

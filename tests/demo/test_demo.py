@@ -1,4 +1,4 @@
-"""The demo makes what it says: the same shape twice, every status, and clear refusals."""
+"""The demo: deterministic results, every status, and clear errors."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_same_seed_gives_the_same_shape(small: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_history(small: Path, tmp_path: Path) -> None:
     demo.run(tmp_path / "b.sqlite", workflows=20, seed=3)
     assert shape(small) == shape(tmp_path / "b.sqlite")
 
 
-def test_every_status_is_there(small: Path) -> None:
+def test_every_status_occurs(small: Path) -> None:
     statuses = {row[2] for row in shape(small)}
     assert statuses == {"SUCCESS", "ERROR", "CANCELLED", "PENDING", "ENQUEUED", "DELAYED"}
 
 
 def test_the_same_run_is_refused_a_second_time(small: Path) -> None:
-    with pytest.raises(demo.DemoError, match="already holds a demo run with seed 3"):
+    with pytest.raises(demo.DemoError, match="already contains a demo run with seed 3"):
         demo.run(small, workflows=20, seed=3)
 
 
@@ -61,5 +61,5 @@ def test_a_bad_url_is_one_line_and_exit_1(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("workflows", [20, 200, 5000])
-def test_the_plan_has_the_size_asked_for(workflows: int) -> None:
+def test_the_plan_has_the_requested_size(workflows: int) -> None:
     assert abs(sum(task.size for task in plan(workflows, seed=1)) - workflows) <= 4

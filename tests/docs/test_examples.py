@@ -34,18 +34,12 @@ def short(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the demo application wrote, with failures of each kind that the pages look for."""
-    path = tmp_path_factory.mktemp("demo") / "dbos_demo.sqlite"
-    demo.run(path, workflows=80)
-    return path
-
-
 @pytest.fixture
-def in_demo(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def in_demo(
+    incident_sqlite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """A working directory with a copy of the demo's database, to which ``connect()`` leads."""
-    shutil.copyfile(shop, tmp_path / "dbos_demo.sqlite")
+    shutil.copyfile(incident_sqlite, tmp_path / "dbos_demo.sqlite")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DBOS_SYSTEM_DATABASE_URL", "sqlite:///dbos_demo.sqlite")
     yield

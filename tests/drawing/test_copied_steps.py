@@ -13,7 +13,7 @@ from test_drawing import texts
 import dbos_notebook as dn
 
 
-def test_copied_steps_are_known_within_the_second_of_the_fork(
+def test_copied_steps_are_recognized_within_the_second_of_the_fork(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     path, second = corpus_sqlite("3.4.0"), 1_790_000_000_000

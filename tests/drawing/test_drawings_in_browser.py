@@ -90,7 +90,7 @@ def hostile_timeline() -> dn.Picture:
 
 
 @pytest.mark.parametrize("make", [hostile_graph, hostile_timeline])
-def test_nothing_runs(watched: Watched, make: Callable[[], dn.Picture]) -> None:
+def test_hostile_names_run_no_script(watched: Watched, make: Callable[[], dn.Picture]) -> None:
     svg = make().svg
     watched.show(PAGE.format(svg))
     page = watched.page
@@ -105,7 +105,7 @@ def test_nothing_runs(watched: Watched, make: Callable[[], dn.Picture]) -> None:
 
 
 @pytest.mark.parametrize("make", [hostile_graph, hostile_timeline])
-def test_a_saved_page_is_harmless_too(
+def test_hostile_names_run_no_script_in_a_saved_page(
     watched: Watched, make: Callable[[], dn.Picture], tmp_path: Path
 ) -> None:
     saved = make().save(tmp_path / "saved.html")
@@ -116,7 +116,7 @@ def test_a_saved_page_is_harmless_too(
 
 
 @pytest.mark.parametrize("direction", ["LR", "TB"])
-def test_no_text_leaves_its_card(watched: Watched, direction: Any) -> None:
+def test_text_stays_inside_its_node(watched: Watched, direction: Any) -> None:
     watched.show(PAGE.format(dn.draw(sample_graphs.hostile(), fold=None, direction=direction).svg))
     assert watched.page.evaluate(STICKING_OUT) == []
     assert watched.page.evaluate(OUTSIDE) == []
@@ -125,7 +125,7 @@ def test_no_text_leaves_its_card(watched: Watched, direction: Any) -> None:
 @pytest.mark.parametrize(
     "make", [sample_graphs.hostile, sample_graphs.failing, sample_graphs.concurrent]
 )
-def test_no_label_runs_into_the_bars(watched: Watched, make: Callable[[], Any]) -> None:
+def test_labels_do_not_overlap_bars(watched: Watched, make: Callable[[], Any]) -> None:
     watched.show(PAGE.format(timeline(make(), fold=None).svg))
     assert watched.page.evaluate(OVERLAPPING) == []
     assert watched.page.evaluate(OUTSIDE) == []
@@ -151,14 +151,16 @@ def backwards() -> Any:
         lambda: sample_graphs.many(300, failed=9),
     ],
 )
-def test_no_text_covers_another(watched: Watched, make: Callable[[], Any], width: int) -> None:
+def test_labels_do_not_overlap_each_other(
+    watched: Watched, make: Callable[[], Any], width: int
+) -> None:
     watched.page.set_viewport_size({"width": 1700, "height": 900})
     watched.show(PAGE.format(timeline(make(), width=width).svg))
     assert watched.page.evaluate(COVERED) == []
     assert watched.page.evaluate(OUTSIDE) == []
 
 
-def test_dark_where_the_reader_prefers_it(watched: Watched) -> None:
+def test_the_theme_follows_the_preferred_colour_scheme(watched: Watched) -> None:
     svg = dn.draw(sample_graphs.failing()).svg + timeline(sample_graphs.failing()).svg
     ground = "() => getComputedStyle(document.querySelector('svg > rect')).fill"
     watched.page.emulate_media(color_scheme="light")
@@ -168,7 +170,7 @@ def test_dark_where_the_reader_prefers_it(watched: Watched) -> None:
     assert watched.page.evaluate(ground) == "rgb(13, 17, 23)"
 
 
-def test_two_pictures_in_one_page_keep_apart(watched: Watched) -> None:
+def test_two_drawings_in_one_page_do_not_interfere(watched: Watched) -> None:
     light, dark = (dn.draw(sample_graphs.failing(), theme=theme) for theme in ("light", "dark"))  # type: ignore[arg-type]
     times = timeline(sample_graphs.failing())
     watched.show(PAGE.format(light.svg + dark.svg + times.svg))
@@ -181,14 +183,16 @@ def test_two_pictures_in_one_page_keep_apart(watched: Watched) -> None:
     assert fills[:2] == ["#ffffff", "#0d1117"]
 
 
-def test_a_screen_reader_hears_what_it_is_of(watched: Watched) -> None:
+def test_a_screen_reader_gets_the_title(watched: Watched) -> None:
     watched.show(PAGE.format(dn.draw(sample_graphs.failing()).svg))
     picture = watched.page.get_by_role("img")
     assert picture.count() == 1
     assert "Execution graph of order order-17" in picture.aria_snapshot()
 
 
-def test_jupyterlab_shows_both(notebook: Callable[..., Opened], old_sqlite: Path) -> None:
+def test_jupyterlab_shows_graph_and_timeline(
+    notebook: Callable[..., Opened], old_sqlite: Path
+) -> None:
     opened = notebook(
         f"import dbos_notebook as dn\ndb = dn.connect({str(old_sqlite)!r})",
         "dn.draw(db.graph('checkout-5-bad'))",

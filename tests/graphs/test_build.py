@@ -15,14 +15,14 @@ from sample_rows import at, frame, frames, step, workflow
 
 import dbos_notebook as dn
 from dbos_notebook import graphs
-from dbos_notebook.graphs import execution_graph, plain
+from dbos_notebook.graphs import execution_graph, to_serializable
 
 
 def kinds(graph: nx.DiGraph, kind: str) -> set[tuple[object, object]]:
     return {(one, other) for one, other, found in graph.edges.data("kind") if found == kind}
 
 
-def test_concurrent_steps_stand_side_by_side(talk: dn.Client) -> None:
+def test_concurrent_steps_are_side_by_side(talk: dn.Client) -> None:
     graph = talk.graph("fan")
     assert kinds(graph, "first") == {("fan", ("fan", place)) for place in (1, 2, 3)}
     assert kinds(graph, "next") == {
@@ -41,7 +41,7 @@ def test_a_message_leads_from_send_to_recv(talk: dn.Client) -> None:
     assert graph.nodes["talk-2", 1]["wakes_at"] > graph.nodes["talk-2", 1]["started_at"]
 
 
-def test_a_caught_failure_is_not_on_a_failing_path(talk: dn.Client) -> None:
+def test_a_caught_failure_is_not_on_the_failure_path(talk: dn.Client) -> None:
     graph = talk.graph("batch")
     assert graph.nodes["batch-8"]["status"] == "ERROR"
     assert not any(on for _, on in graph.nodes("on_failing_path"))
@@ -50,7 +50,7 @@ def test_a_caught_failure_is_not_on_a_failing_path(talk: dn.Client) -> None:
     assert own.nodes["batch-8", 2]["error_type"] == "ValueError"
 
 
-def test_depth_bounds_the_children(old_sqlite: Path) -> None:
+def test_depth_limits_the_children(old_sqlite: Path) -> None:
     with dn.connect(old_sqlite) as db:
         whole = {one for one, kind in db.graph("checkout-1").nodes("kind") if kind == "workflow"}
         first = db.graph("checkout-1", depth=1)
@@ -86,7 +86,7 @@ def test_a_fork_with_replaced_children(corpus_sqlite: Callable[[str], Path]) -> 
     assert nx.is_directed_acyclic_graph(family)
 
 
-def test_running_and_waiting_are_shown_as_such(old_sqlite: Path) -> None:
+def test_running_and_waiting_workflows_end_in_a_state_node(old_sqlite: Path) -> None:
     with dn.connect(old_sqlite) as db:
         running, waiting = db.graph("holder"), db.graph("queued-1")
     last = running.nodes["holder", "running"]
@@ -118,7 +118,7 @@ def test_a_workflow_without_steps() -> None:
     assert len(execution_graph(*frames([]))) == 0
 
 
-def test_unknown_ids_are_told() -> None:
+def test_unknown_ids_are_an_error() -> None:
     path = Path(__file__).parents[1] / "corpus" / "dbos-3.4.0.sqlite"
     with dn.connect(path) as db:
         with pytest.raises(dn.WorkflowNotFoundError, match=r"'checkout-99'.*checkout-1"):
@@ -144,7 +144,7 @@ def test_unknown_ids_are_told() -> None:
         ("asks-first", "once", set(), {("asks-first", 2), ("asks-first", 4)}, "twice"),
     ],
 )
-def test_a_start_of_what_is_there_already_starts_nothing(
+def test_starting_an_existing_workflow_adds_no_child(
     talk: dn.Client,
     root: str,
     child: str,
@@ -167,7 +167,7 @@ def test_a_start_of_what_is_there_already_starts_nothing(
     assert len(graphs.fold(graph, budget=3)) < len(graph)
 
 
-def test_a_child_that_starts_its_own_root_by_its_id() -> None:
+def test_a_child_that_starts_its_own_root() -> None:
     """The row says who was there first: the root has no parent."""
     graph = execution_graph(
         *frames(
@@ -207,7 +207,7 @@ def test_a_fork_keeps_the_start_that_it_copied() -> None:
         "UPDATE workflow_status SET forked_from = workflow_uuid WHERE workflow_uuid = 'checkout-1'",
     ],
 )
-def test_a_cycle_made_by_hand_is_an_error(corpus_sqlite: Callable[[str], Path], edit: str) -> None:
+def test_a_cycle_of_workflows_is_an_error(corpus_sqlite: Callable[[str], Path], edit: str) -> None:
     path = corpus_sqlite("3.4.0")
     with sqlite3.connect(path) as connection:
         connection.execute(edit)
@@ -216,7 +216,7 @@ def test_a_cycle_made_by_hand_is_an_error(corpus_sqlite: Callable[[str], Path], 
         db.graph("checkout-1", forks=True)
 
 
-def test_a_family_of_forks_that_goes_round_ends(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_cycle_of_forks_ends(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     with sqlite3.connect(path) as connection:
         connection.executemany(
@@ -230,7 +230,7 @@ def test_a_family_of_forks_that_goes_round_ends(corpus_sqlite: Callable[[str], P
             db.graph("checkout-1", forks=True)
 
 
-def test_a_clock_that_went_back_does_not_knot_the_graph() -> None:
+def test_a_clock_that_went_back_makes_no_cycle() -> None:
     """The parent went on at a machine whose clock is behind, and got its child's result there."""
     graph = execution_graph(
         *frames(
@@ -246,7 +246,7 @@ def test_a_clock_that_went_back_does_not_knot_the_graph() -> None:
     assert nx.is_directed_acyclic_graph(graph)
 
 
-def test_a_step_that_ends_before_it_starts_stands_by_its_number() -> None:
+def test_a_step_that_ends_before_it_starts_is_ordered_by_function_id() -> None:
     graph = execution_graph(
         *frames(
             [workflow("w")],
@@ -256,7 +256,7 @@ def test_a_step_that_ends_before_it_starts_stands_by_its_number() -> None:
     assert kinds(graph, "next") == {(("w", place), ("w", place + 1)) for place in range(3)}
 
 
-def test_a_guessed_sender_never_knots_the_graph() -> None:
+def test_an_inferred_sender_makes_no_cycle() -> None:
     """The only send that fits the time comes after the recv by order: it was another's message."""
     messages = pd.DataFrame(
         {"workflow_id": ["a"], "consumed_by_function_id": [1], "created_at": [at(1000)]}
@@ -270,7 +270,7 @@ def test_a_guessed_sender_never_knots_the_graph() -> None:
     assert nx.is_directed_acyclic_graph(graph)
 
 
-def test_no_sender_is_named_where_two_could_be() -> None:
+def test_an_ambiguous_sender_is_not_inferred() -> None:
     messages = pd.DataFrame(
         {"workflow_id": ["r"], "consumed_by_function_id": [1], "created_at": [at(1005)]}
     )
@@ -314,10 +314,10 @@ HOSTILE = [
 ]
 
 
-def test_keys_stay_apart_when_they_become_texts() -> None:
+def test_keys_stay_distinct_as_strings() -> None:
     hostile = ["w", '["w", 1]', '"[\\"w\\", 1]"', '"w"', "\x01", "\x02", "\ufffd"]
     graph = execution_graph(*frames(list(map(workflow, hostile)), [step("w", 1, 0, 1)]))
-    assert len(plain(graph)) == len(graph) == 8
+    assert len(to_serializable(graph)) == len(graph) == 8
 
 
 def test_hostile_names_are_kept_and_can_be_written(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_hostile_names_are_kept_and_can_be_written(tmp_path: Path) -> None:
     ]
     graph = execution_graph(frame(workflows, "workflows"), frame(steps, "steps"))
     assert [name for _, name in graph.nodes("name")][::2] == HOSTILE
-    flat = plain(graph)
+    flat = to_serializable(graph)
     assert len(flat) == len(graph) == 2 * len(HOSTILE)
     assert next(name for _, name in flat.nodes("name")) == HOSTILE[0]
     nx.write_graphml(flat, tmp_path / "graph.xml")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sample_rows import frame, frames, step, workflow
 
 import dbos_notebook as dn
-from dbos_notebook.graphs import Comparison, compare, execution_graph, fold, plain
-from dbos_notebook.graphs.comparison import aligned
+from dbos_notebook.graphs import Comparison, compare, execution_graph, fold, to_serializable
+from dbos_notebook.graphs.comparison import align
 
 
 def run(name: str, *steps: dict[str, Any], **values: Any) -> nx.DiGraph:
@@ -43,7 +43,7 @@ def words(comparison: Comparison) -> list[tuple[Any, Any, str]]:
     ][1:]
 
 
-def test_a_run_is_the_same_as_itself(talk: dn.Client) -> None:
+def test_a_workflow_equals_itself(talk: dn.Client) -> None:
     for root in ("talk", "fan", "batch"):
         graph = talk.graph(root, load_output=True)
         comparison = compare(graph, graph)
@@ -89,7 +89,7 @@ def test_results_are_compared_as_values(
     assert "output_digest" in first.nodes["checkout-1"]
 
 
-def test_a_fork_with_another_child(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_fork_with_a_replaced_child(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     client = DBOSClient(system_database_url=f"sqlite:///{path}")
     with SetWorkflowID("child-again"):
@@ -112,7 +112,7 @@ def test_a_fork_with_another_child(corpus_sqlite: Callable[[str], Path]) -> None
     assert nx.is_directed_acyclic_graph(comparison.graph)
 
 
-def test_a_step_of_another_version_stands_alone() -> None:
+def test_a_step_of_another_version_is_unmatched() -> None:
     before = run("v1", {"name": "a"}, {"name": "b"}, {"name": "c", "lasted": 20})
     after = run(
         "v2",
@@ -141,10 +141,10 @@ def test_a_step_of_another_version_stands_alone() -> None:
     row = comparison.frame.iloc[4]
     assert row["duration_difference"] == pd.Timedelta("40ms")
     assert (row["depth"], row["kind"], row["name"]) == (1, "step", "c")
-    nx.node_link_data(plain(graph))
+    nx.node_link_data(to_serializable(graph))
 
 
-def test_how_much_slower_counts() -> None:
+def test_slower_steps_need_tolerance_and_at_least() -> None:
     before, after = run("a", {"lasted": 100}), run("b", {"lasted": 140})
     assert words(compare(before, after))[0][2] == "same"
     assert words(compare(before, after, tolerance=0.3))[0][2] == "slower"
@@ -152,7 +152,7 @@ def test_how_much_slower_counts() -> None:
     assert words(compare(before, after, tolerance=0.3, at_least="50ms"))[0][2] == "same"
 
 
-def test_two_readings_of_one_run_that_went_on() -> None:
+def test_two_snapshots_of_a_running_workflow() -> None:
     """The same IDs in both, with different steps under one number, do not get mixed up."""
     before = run("w", {"name": "a"}, {"name": "b"}, status="PENDING")
     after = run("w", {"name": "a"}, {"name": "other"}, {"name": "c"})
@@ -169,7 +169,7 @@ def test_two_readings_of_one_run_that_went_on() -> None:
     assert comparison.graph.nodes["second", ("w", 2)]["name"] == "other"
 
 
-def test_runs_in_another_order_make_no_cycle() -> None:
+def test_reordered_steps_make_no_cycle() -> None:
     first = execution_graph(
         *frames([workflow("w")], [step("w", 1, 0, 5, "a"), step("w", 2, 6, 9, "b")])
     )
@@ -182,7 +182,7 @@ def test_runs_in_another_order_make_no_cycle() -> None:
     assert comparison.graph.has_edge(("w", 1), ("w", 2))
 
 
-def test_what_cannot_be_compared_is_told(talk: dn.Client) -> None:
+def test_incomparable_graphs_are_an_error(talk: dn.Client) -> None:
     graph = talk.graph("batch")
     with pytest.raises(dn.GraphError, match="folded"):
         compare(graph, fold(graph, budget=10))
@@ -193,9 +193,9 @@ def test_what_cannot_be_compared_is_told(talk: dn.Client) -> None:
 @given(
     st.lists(st.sampled_from("abcd"), max_size=12), st.lists(st.sampled_from("abcd"), max_size=12)
 )
-def test_alignment_loses_and_crosses_nothing(first: list[str], second: list[str]) -> None:
+def test_alignment_keeps_every_node_and_their_order(first: list[str], second: list[str]) -> None:
     ones, others = dict(enumerate(first)), dict(enumerate(second))
-    found = list(aligned(ones, others))
+    found = list(align(ones, others))
     mine = [one for one, _ in found if one is not None]
     theirs = [other for _, other in found if other is not None]
     assert mine == list(ones)
@@ -244,7 +244,7 @@ def test_children_that_no_step_started_are_not_those_of_a_step_that_was_added() 
         assert set(flows["difference"]) == {"only in first", "only in second"}
 
 
-def test_nodes_of_a_comparison_are_missing_as_none() -> None:
+def test_missing_nodes_of_a_comparison_are_none() -> None:
     """Also where the nodes that there are are all of workflows, whose keys are texts."""
     frame = compare(parent("p", "xy"), parent("q", "")).frame
     assert frame["node_second"].tolist() == ["q", None, None]

@@ -17,7 +17,7 @@ from sample_rows import at, frame, frames, step, workflow
 
 import dbos_notebook as dn
 from dbos_notebook.graphs import critical_path, execution_graph, fold, self_time
-from dbos_notebook.graphs.critical_path import drawn_critical_path
+from dbos_notebook.graphs.critical_path import critical_path_intervals
 
 COLUMNS = ["node", "workflow_id", "function_id", "name", "part", "start", "end", "duration"]
 
@@ -48,7 +48,7 @@ def legs(path: pd.DataFrame) -> list[tuple[Any, str, int]]:
     ]
 
 
-def test_the_chain_goes_through_the_child_that_was_awaited() -> None:
+def test_the_path_goes_through_the_awaited_child() -> None:
     graph = execution_graph(
         *frames(
             [
@@ -91,7 +91,7 @@ def test_the_chain_goes_through_the_child_that_was_awaited() -> None:
     assert path["start"].iloc[0] == at(0)
 
 
-def test_a_workflow_that_another_started_is_walked_from_when_it_was_awaited() -> None:
+def test_a_workflow_started_by_another_is_on_the_path_from_when_it_was_awaited() -> None:
     graph = execution_graph(
         *frames(
             [workflow("p", 0, completed=500), workflow("other", 20, completed=400)],
@@ -116,7 +116,7 @@ def test_a_workflow_that_another_started_is_walked_from_when_it_was_awaited() ->
     ]
 
 
-def test_a_child_that_is_not_in_the_graph_is_waited_for() -> None:
+def test_a_child_outside_the_graph_counts_as_waiting() -> None:
     graph = execution_graph(
         *frames(
             [workflow("p", 0, completed=500)],
@@ -141,7 +141,7 @@ def test_a_sleep_that_was_recorded_at_its_start() -> None:
     ]
 
 
-def test_a_pause_of_a_run_whose_beginning_was_erased_is_not_its_own_code() -> None:
+def test_a_gap_before_the_first_recorded_step_is_not_own_code() -> None:
     cancelled = workflow("c", 0, completed=8000, status="CANCELLED", recovery_attempts=1)
     graph = execution_graph(
         *frames(
@@ -161,7 +161,7 @@ def test_a_pause_of_a_run_whose_beginning_was_erased_is_not_its_own_code() -> No
         ("before", 100), ("step", 200), ("unknown", 100), ("step", 100), ("unknown", 7500),
     ]  # fmt: skip
     assert "c" not in self_time(graph)["node"].tolist()
-    drawn = drawn_critical_path(graph)
+    drawn = critical_path_intervals(graph)
     assert all(end - start < 1 for node, start, end in drawn if "c" in node)
 
 
@@ -220,7 +220,7 @@ def add_up(db: dn.Client) -> None:
             assert abs(more) < pd.Timedelta("1s"), root
 
 
-def test_concurrent_steps_that_did_not_matter_are_left_out(talk: dn.Client) -> None:
+def test_concurrent_steps_off_the_path_are_left_out(talk: dn.Client) -> None:
     path = critical_path(talk.graph("fan"))
     steps = path.loc[path["part"] == "step", "function_id"].tolist()
     assert steps == [3, 4, 6]
@@ -276,7 +276,7 @@ def trees(draw: st.DrawFn) -> nx.DiGraph:
 
 @examples(100)
 @given(trees())
-def test_whatever_the_times_are_they_add_up(graph: nx.DiGraph) -> None:
+def test_random_times_add_up(graph: nx.DiGraph) -> None:
     path = critical_path(graph)
     if path.empty:
         assert graph.nodes["w0"]["duration"] == pd.Timedelta(0)

@@ -15,14 +15,14 @@ from sample_rows import frame, workflow
 from sample_rows import step as a_step
 
 import dbos_notebook as dn
-from dbos_notebook.graphs import execution_graph, fold, plain
-from dbos_notebook.graphs.folding import BOOKKEEPING
-from dbos_notebook.graphs.similarity import SimilaritySource
+from dbos_notebook.graphs import execution_graph, fold, to_serializable
+from dbos_notebook.graphs.folding import SYSTEM_OPERATIONS
+from dbos_notebook.graphs.similarity import WorkflowTree
 
 
 def inside(graph: nx.DiGraph, folded: nx.DiGraph) -> Counter[Any]:
     """Count how often each node of a graph is in a folded one."""
-    source = SimilaritySource.of(graph)
+    source = WorkflowTree.of(graph)
     found: Counter[Any] = Counter()
     for key, node in folded.nodes.items():
         if node.get("levels"):
@@ -85,7 +85,7 @@ def tree(
     return execution_graph(frame(workflows, "workflows"), frame(rows, "steps"))
 
 
-def test_a_graph_within_the_budget_stays_as_it_is(talk: dn.Client) -> None:
+def test_a_graph_within_the_budget_is_not_folded(talk: dn.Client) -> None:
     graph = talk.graph("batch")
     folded = fold(graph, budget=len(graph))
     assert dict(folded.nodes) == dict(graph.nodes)
@@ -94,7 +94,7 @@ def test_a_graph_within_the_budget_stays_as_it_is(talk: dn.Client) -> None:
     assert "other" not in graph
 
 
-def test_alike_children_become_one_counted_node(talk: dn.Client) -> None:
+def test_similar_children_become_one_counted_node(talk: dn.Client) -> None:
     graph = talk.graph("batch")
     folded = fold(graph, budget=20)
     check(graph, folded)
@@ -108,10 +108,10 @@ def test_alike_children_become_one_counted_node(talk: dn.Client) -> None:
     starts = ("group", 'task from ["batch", 1]')
     assert folded.edges[starts, key] == {"kind": "starts", "count": 8}
     assert folded.edges[starts, "batch-8"]["kind"] == "starts"
-    nx.node_link_data(plain(folded))
+    nx.node_link_data(to_serializable(folded))
 
 
-def test_opening_one_group_leaves_the_others() -> None:
+def test_opening_one_group_keeps_the_others_folded() -> None:
     graph = tree(60, failing={7: "E", 8: "E", 9: "E", 10: "E"})
     folded = fold(graph)
     groups = {node["group"]: key for key, node in folded.nodes.items() if "group" in node}
@@ -140,7 +140,7 @@ def test_a_big_group_opens_into_parts() -> None:
     assert ("group", parts[4]["group"]) in again
 
 
-def test_failures_are_never_folded_away() -> None:
+def test_failures_stay_visible_when_folded() -> None:
     few = tree(1500, failing={17: "ValueError", 400: "KeyError"}, caught=False)
     folded = fold(few)
     check(few, folded)
@@ -191,7 +191,7 @@ def test_a_long_run_without_a_pattern_folds() -> None:
 
 
 @pytest.mark.parametrize("shape", ["unlike steps", "deep", "wide blocks", "all fail differently"])
-def test_whatever_it_is_it_is_brought_to_the_budget(shape: str) -> None:
+def test_every_graph_is_folded_to_the_budget(shape: str) -> None:
     workflows, rows = [workflow("w0")], []
     if shape == "unlike steps":
         rows = [a_step("w0", place, place, place, f"step {place}") for place in range(5000)]
@@ -217,9 +217,9 @@ def test_whatever_it_is_it_is_brought_to_the_budget(shape: str) -> None:
     check(graph, folded)
 
 
-def test_bookkeeping_is_hidden_and_order_stays(talk: dn.Client) -> None:
+def test_hidden_operations_keep_the_order_of_others(talk: dn.Client) -> None:
     graph = talk.graph("batch")
-    shown = fold(graph, hide={"bookkeeping"})
+    shown = fold(graph, hide={"system"})
     assert nx.is_directed_acyclic_graph(shown)
     hidden = set(graph) - set(shown)
     assert {graph.nodes[key]["operation"] for key in hidden} == {"set_event", "get_result"}
@@ -231,15 +231,17 @@ def test_bookkeeping_is_hidden_and_order_stays(talk: dn.Client) -> None:
     assert set(fold(graph, hide="set_event")) == {
         key for key, node in graph.nodes.items() if node.get("operation") != "set_event"
     }
-    assert "step" not in BOOKKEEPING
+    assert "step" not in SYSTEM_OPERATIONS
 
 
-def test_what_makes_no_sense_is_told(talk: dn.Client) -> None:
+def test_invalid_fold_arguments_are_refused(talk: dn.Client) -> None:
     graph = talk.graph("fan")
-    with pytest.raises(dn.GraphError, match=r"'slep' is none\. Did you mean 'sleep'"):
+    with pytest.raises(
+        dn.GraphError, match=r"'slep', which is no operation\. Did you mean 'sleep'"
+    ):
         fold(graph, hide=["slep"])
     for budget in (0, True, 2.5):
-        with pytest.raises(dn.GraphError, match="budget takes"):
+        with pytest.raises(dn.GraphError, match="budget must be"):
             fold(graph, budget=budget)
 
 
@@ -289,13 +291,13 @@ def runs(draw: st.DrawFn) -> nx.DiGraph:
 @examples(80)
 @given(runs(), st.integers(1, 30), st.booleans())
 def test_random_runs_fold_without_loss(graph: nx.DiGraph, budget: int, hide: bool) -> None:
-    shown = fold(graph, budget=10**6, hide={"bookkeeping"} if hide else ())
-    folded = fold(graph, budget=budget, hide={"bookkeeping"} if hide else ())
+    shown = fold(graph, budget=10**6, hide={"system"} if hide else ())
+    folded = fold(graph, budget=budget, hide={"system"} if hide else ())
     check(shown, folded)
     alone = [key for key, on in shown.nodes("on_failing_path") if on]
     assert set(alone) <= set(folded)
     names = [node["group"] for _, node in folded.nodes.items() if "group" in node]
     if names:
-        opened = fold(graph, budget=budget, hide={"bookkeeping"} if hide else (), open=names)
+        opened = fold(graph, budget=budget, hide={"system"} if hide else (), open=names)
         check(shown, opened)
         assert len(opened) > len(folded) or budget == 1

@@ -34,16 +34,18 @@ FUNCTIONS: list[Callable[[Any], object]] = [
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_what_is_no_graph(function: Callable[[Any], object], graph: nx.DiGraph[Any]) -> None:
-    """The likeliest slip is to pass the ID; the picture of it would fail when it is looked at."""
+def test_values_that_are_not_graphs_are_refused(
+    function: Callable[[Any], object], graph: nx.DiGraph[Any]
+) -> None:
+    """Passing the ID is the most likely mistake; without a check it would fail when displayed."""
     with pytest.raises(dn.GraphError, match=r"'order-1'\. Pass db\.graph\('order-1'\)"):
         function("order-1")
     with pytest.raises(dn.GraphError, match=r"None\. Pass db\.graph\(workflow_id\)"):
         function(None)
     with pytest.raises(dn.GraphError, match="MultiDiGraph"):
         function(nx.MultiDiGraph(graph))
-    with pytest.raises(dn.GraphError, match="plain copy"):
-        function(graphs.plain(graph))
+    with pytest.raises(dn.GraphError, match="serializable copy"):
+        function(graphs.to_serializable(graph))
 
 
 def test_a_folded_graph_is_not_folded_again(graph: nx.DiGraph[Any]) -> None:
@@ -53,16 +55,16 @@ def test_a_folded_graph_is_not_folded_again(graph: nx.DiGraph[Any]) -> None:
     assert set(graphs.fold(folded, budget=3)) == set(folded)
 
 
-def test_a_graph_that_was_folded_is_drawn_as_it_is() -> None:
-    """Who folds to more than a picture's own budget wants to see that much."""
+def test_a_folded_graph_is_drawn_without_further_folding() -> None:
+    """A graph that was folded to more nodes than the default is drawn with that many."""
     steps = [step("w", n, n, n + 1, f"step {min(n, 100)}") for n in range(120)]
     folded = graphs.fold(execution_graph(*frames([workflow("w")], steps)), budget=110)
     assert 80 < len(folded) < 110
-    assert dn.draw(folded).shown is folded
+    assert dn.draw(folded).graph is folded
 
 
-def test_a_part_of_a_graph_is_folded() -> None:
-    """The steps of a workflow without the workflow itself, as networkx cuts them out."""
+def test_a_subgraph_can_be_folded() -> None:
+    """A networkx subgraph with the steps of a workflow but not the workflow itself."""
     blocks = [step("w", n, n // 40 * 100, n // 40 * 100 + 50) for n in range(80)]
     graph = execution_graph(*frames([workflow("w")], blocks))
     part = graph.subgraph([node for node in graph if node != "w"])
@@ -75,46 +77,50 @@ def test_a_part_of_a_graph_is_folded() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"tolerance": "half"}, "tolerance takes a number from 0 on, not 'half'"),
+        ({"tolerance": "half"}, "tolerance must be a number that is not negative, not 'half'"),
         ({"tolerance": -1}, "not -1"),
         ({"tolerance": float("nan")}, "not nan"),
-        ({"at_least": "ten"}, "at_least takes a span of time such as '10ms', not 'ten'"),
+        ({"at_least": "ten"}, "at_least must be a duration such as '10ms', not 'ten'"),
         ({"at_least": 10}, "not 10"),
         ({"at_least": None}, "not None"),
     ],
 )
-def test_arguments_of_a_comparison(
+def test_invalid_arguments_of_compare_are_refused(
     graph: nx.DiGraph[Any], arguments: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(dn.GraphError, match=said):
         graphs.compare(graph, graph, **arguments)
 
 
-def test_a_comparison_is_not_compared(graph: nx.DiGraph[Any]) -> None:
+def test_comparing_a_comparison_is_refused(graph: nx.DiGraph[Any]) -> None:
     with pytest.raises(dn.GraphError, match="is a comparison"):
         graphs.compare(graphs.compare(graph, graph).graph, graph)
 
 
 @pytest.mark.parametrize("name", ["open", "hide"])
-def test_what_to_open_and_hide(graph: nx.DiGraph[Any], name: str) -> None:
+def test_open_and_hide_take_strings(graph: nx.DiGraph[Any], name: str) -> None:
     wrong: dict[str, Any] = {name: 3}
     for function in (dn.draw, graphs.fold):
-        with pytest.raises(dn.GraphError, match=f"{name} takes a text or a list of texts, not 3"):
+        with pytest.raises(
+            dn.GraphError, match=f"{name} must be a string or a list of strings, not 3"
+        ):
             function(graph, **wrong)
 
 
-def test_rows_that_make_no_graph() -> None:
+def test_inconsistent_rows_are_refused() -> None:
     workflows, steps = frames([workflow("w")], [step("w", 1, 0, 1)])
-    with pytest.raises(dn.GraphError, match="'x' is none of the workflows"):
+    with pytest.raises(dn.GraphError, match="'x' is not in workflows"):
         execution_graph(workflows, steps, root="x")
-    with pytest.raises(dn.GraphError, match="workflows has more than one row of w"):
+    with pytest.raises(dn.GraphError, match="workflows has more than one row for w"):
         execution_graph(pd.concat([workflows] * 2), steps)
-    with pytest.raises(dn.GraphError, match="steps has more than one row of w, 1"):
+    with pytest.raises(dn.GraphError, match="steps has more than one row for w, 1"):
         execution_graph(workflows, pd.concat([steps] * 2))
 
 
-def test_a_step_whose_number_is_none(corpus_sqlite: Callable[[str], Path]) -> None:
-    """SQLite keeps a text in a column of numbers; such a row is no step, and spoils no other."""
+def test_a_step_with_a_non_numeric_function_id_is_skipped(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
+    """SQLite stores strings in integer columns; such a row is skipped, others are not."""
     path = corpus_sqlite("3.4.0")
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(
@@ -125,6 +131,6 @@ def test_a_step_whose_number_is_none(corpus_sqlite: Callable[[str], Path]) -> No
         graph = db.graph("checkout-1")
         assert ("checkout-1", 4) in graph
         assert ("checkout-1", 2) not in graph
-        assert len(graphs.plain(graph)) == len(graph)
+        assert len(graphs.to_serializable(graph)) == len(graph)
         assert len(graphs.critical_path(graph))
         assert db.timeline("checkout-1").svg

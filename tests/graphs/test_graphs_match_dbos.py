@@ -101,7 +101,7 @@ class Theirs:
         return whole
 
 
-def test_nodes_and_edges_are_those_that_dbos_knows(both: tuple[dn.Client, DBOSClient]) -> None:
+def test_nodes_and_edges_match_dbos(both: tuple[dn.Client, DBOSClient]) -> None:
     ours, client = both
     theirs = Theirs(client)
     assert len(theirs.workflows) > 20
@@ -119,7 +119,7 @@ def test_nodes_and_edges_are_those_that_dbos_knows(both: tuple[dn.Client, DBOSCl
     assert kinds >= {"first", "next", "starts", "returns"}
 
 
-def test_attributes_are_those_that_dbos_gives(both: tuple[dn.Client, DBOSClient]) -> None:
+def test_node_attributes_match_dbos(both: tuple[dn.Client, DBOSClient]) -> None:
     ours, client = both
     theirs = Theirs(client)
     seen = 0

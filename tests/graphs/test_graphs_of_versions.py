@@ -69,7 +69,7 @@ def test_steps_are_those_of_the_listing(
             assert mine == pairs
 
 
-def test_children_stand_between_start_and_result(client: dn.Client) -> None:
+def test_children_are_between_their_start_and_result(client: dn.Client) -> None:
     known = set(client.workflows(limit=None)["workflow_id"])
     root, child = ("checkout-1", "checkout-1-4") if "checkout-1" in known else ("ts-1", "ts-1-2")
     graph = client.graph(root)
@@ -101,7 +101,7 @@ def test_a_failure_is_followed_from_the_step_to_the_root(client: dn.Client) -> N
     assert graph.nodes[path[-1]]["error_type"]
 
 
-def test_sleeps_say_when_they_wake(client: dn.Client, every_graph: dict[str, nx.DiGraph]) -> None:
+def test_sleeps_have_their_wake_time(client: dn.Client, every_graph: dict[str, nx.DiGraph]) -> None:
     """Seconds in Python and milliseconds in TypeScript; completed as it began in dbos 2.20."""
     seen = 0
     for graph in every_graph.values():
@@ -116,9 +116,9 @@ def test_sleeps_say_when_they_wake(client: dn.Client, every_graph: dict[str, nx.
         assert every_graph["waits"].nodes["waits", 2]["timeout_of"] == 1
 
 
-def test_written_and_read_again(every_graph: dict[str, nx.DiGraph]) -> None:
+def test_graphs_survive_writing_and_reading(every_graph: dict[str, nx.DiGraph]) -> None:
     for root, graph in every_graph.items():
-        flat = graphs.plain(graph)
+        flat = graphs.to_serializable(graph)
         assert len(flat) == len(graph)
         text = json.dumps(nx.node_link_data(flat, edges="edges"))
         same(nx.node_link_graph(json.loads(text), edges="edges"), flat)

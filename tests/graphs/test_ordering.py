@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbos_notebook.graphs import ordering as module
-from dbos_notebook.graphs.ordering import Order, in_sequence, in_time
+from dbos_notebook.graphs.ordering import Order, order_by_time, sequential_order
 
 INTERVALS = st.lists(st.tuples(st.integers(0, 25), st.integers(0, 9)), max_size=16)
 SPARSE = st.lists(
@@ -45,7 +45,7 @@ def check_ends(order: Order, whole: nx.DiGraph) -> None:
 def test_edges_are_the_transitive_reduction(intervals: list[tuple[int, int]]) -> None:
     starts = [start for start, _ in intervals]
     ends = [start + length for start, length in intervals]
-    order = in_time(starts, ends)
+    order = order_by_time(starts, ends)
     whole = by_definition(starts, ends)
     assert not order.joins
     assert set(order.edges) == set(nx.transitive_reduction(whole).edges)
@@ -53,13 +53,13 @@ def test_edges_are_the_transitive_reduction(intervals: list[tuple[int, int]]) ->
 
 
 @given(INTERVALS)
-def test_joins_change_nothing_about_what_precedes_what(intervals: list[tuple[int, int]]) -> None:
+def test_joins_do_not_change_the_partial_order(intervals: list[tuple[int, int]]) -> None:
     starts = [start for start, _ in intervals]
     ends = [start + length for start, length in intervals]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "FEW_EDGES", 0)
-        patch.setattr(module, "EDGES_EACH", 0)
-        order = in_time(starts, ends)
+        patch.setattr(module, "MAX_EDGES", 0)
+        patch.setattr(module, "MAX_EDGES_PER_STEP", 0)
+        order = order_by_time(starts, ends)
     count = len(starts)
     whole = by_definition(starts, ends)
     reached = nx.transitive_closure_dag(drawn(order, count))
@@ -69,14 +69,14 @@ def test_joins_change_nothing_about_what_precedes_what(intervals: list[tuple[int
 
 
 @given(SPARSE)
-def test_a_step_without_times_stands_where_its_function_id_does(
+def test_a_step_without_times_is_ordered_by_function_id(
     intervals: list[tuple[int, int] | None],
 ) -> None:
     starts = [None if one is None else one[0] for one in intervals]
     ends = [None if one is None else sum(one) for one in intervals]
     count = len(intervals)
     bad = [place for place, one in enumerate(intervals) if one is None or one[1] < 0]
-    reached = nx.transitive_closure_dag(drawn(in_time(starts, ends), count))
+    reached = nx.transitive_closure_dag(drawn(order_by_time(starts, ends), count))
     for one in range(count):
         for other in range(count):
             if any(min(one, other) <= place <= max(one, other) for place in bad):
@@ -87,11 +87,11 @@ def test_a_step_without_times_stands_where_its_function_id_does(
 
 
 def test_steps_in_the_same_millisecond_follow_their_function_ids() -> None:
-    assert in_time([5, 5, 5], [5, 5, 5]).edges == [(0, 1), (1, 2)]
+    assert order_by_time([5, 5, 5], [5, 5, 5]).edges == [(0, 1), (1, 2)]
 
 
 def test_no_steps() -> None:
-    assert in_time([], []) == in_sequence(0) == Order()
+    assert order_by_time([], []) == sequential_order(0) == Order()
 
 
 @pytest.mark.parametrize("shape", ["two blocks", "pool of 100", "sequence"])
@@ -104,6 +104,6 @@ def test_the_number_of_edges_is_bounded(shape: str) -> None:
     else:
         starts, lasts = [place * 7 for place in range(count)], [5] * count
     ends = [start + last for start, last in zip(starts, lasts, strict=True)]
-    order = in_time(starts, ends)
+    order = order_by_time(starts, ends)
     assert len(order.edges) < 4 * count
     assert nx.is_directed_acyclic_graph(drawn(order, count))

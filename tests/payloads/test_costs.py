@@ -78,7 +78,7 @@ def sharing_program(rng: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_shared_parts_cost_no_more_than_their_record(seed: int) -> None:
+def test_shared_parts_cost_no_more_than_their_bytes(seed: int) -> None:
     data = sharing_program(random.Random(seed))
     begun = time.process_time()
     shown = repr(run(data))
@@ -87,7 +87,7 @@ def test_shared_parts_cost_no_more_than_their_record(seed: int) -> None:
     assert len(shown) < 16_000_000 + 40 * len(data)
 
 
-def test_honest_payloads_that_look_like_attacks() -> None:
+def test_legitimate_payloads_that_resemble_attacks_decode() -> None:
     assert through([np.bytes_(b"a"), np.str_("né"), 1]) == [b"a", "né", 1]
     assert "rest" in repr(through([np.void(b"a"), np.datetime64("2020-01-01"), "rest"]))
     error = ValueError("no card")
@@ -105,7 +105,7 @@ def test_honest_payloads_that_look_like_attacks() -> None:
     assert through([customer] * 1_000) == [customer] * 1_000
 
 
-def test_a_uuid_whose_state_comes_late_is_seen_everywhere() -> None:
+def test_a_uuid_whose_state_is_set_late_is_complete_everywhere() -> None:
     others = b"".join(b"Nq" + bytes([n + 1]) + b"0" for n in range(40))
     data = b"\x80\x04(cuuid\nUUID\n)\x81q\x00" + others + b"}X\x03\x00\x00\x00intK\x07sbh\x00t."
     assert run(data) == (uuid.UUID(int=7), uuid.UUID(int=7))
@@ -113,12 +113,12 @@ def test_a_uuid_whose_state_comes_late_is_seen_everywhere() -> None:
 
 @pytest.mark.parametrize("zone", [None, "UTC", "Europe/Rome", dt.timezone(dt.timedelta(hours=5))])
 @pytest.mark.parametrize("at", ["1677-09-23", "2262-04-10", "0001-01-03", "9999-12-30 12:00"])
-def test_instants_at_the_edges_of_time(at: str, zone: Any) -> None:
+def test_the_earliest_and_latest_instants(at: str, zone: Any) -> None:
     when = pd.Timestamp(dt.datetime.fromisoformat(at)).as_unit("s").tz_localize(zone)
     assert through(when) == when
 
 
-def test_what_machines_ask_for_is_not_served() -> None:
+def test_special_attributes_of_protocols_are_hidden() -> None:
     obeyed = ("__array_interface__", "__deepcopy__", "__html__", "_repr_html_", "_ipython_key_")
     value = Opaque("shop.Order", state=dict.fromkeys(obeyed, "x") | {"total": 1})
     assert not any(hasattr(value, name) for name in obeyed)
@@ -127,7 +127,7 @@ def test_what_machines_ask_for_is_not_served() -> None:
     assert np.asarray(value).shape == ()
 
 
-def test_documents_lose_nothing_for_one_odd_part() -> None:
+def test_one_invalid_part_does_not_lose_the_rest_of_a_document() -> None:
     def of(json_: Any, kind: Any) -> Any:
         document = {"json": {"odd": json_, "n": 7}, "meta": {"values": {"odd": kind}}}
         value = decode(json.dumps(document), "js_superjson")
@@ -144,7 +144,7 @@ def test_documents_lose_nothing_for_one_odd_part() -> None:
     assert repr(of("x", [["class", "\x1b[2J\ud800"]])).isprintable()
 
 
-def test_documents_are_counted_before_they_are_made() -> None:
+def test_documents_are_limited_before_they_are_built() -> None:
     assert isinstance(decode("[" + "[],[]," * 600_000 + "0]", "portable_json"), Undecoded)
     prose = "a, b [c] " * 500_000
     assert decode(json.dumps({"text": prose}), "portable_json") == {"text": prose}
@@ -155,7 +155,7 @@ def test_documents_are_counted_before_they_are_made() -> None:
 
 
 @pytest.mark.parametrize("name", costly_errors())
-def test_the_words_of_an_error_cost_no_more_than_their_record(name: str) -> None:
+def test_error_messages_cost_no_more_than_their_bytes(name: str) -> None:
     data = costly_errors()[name]
     begun = time.process_time()
     error = decode(base64.b64encode(data).decode(), "py_pickle", error=True)

@@ -82,7 +82,7 @@ def foreign(corpus_sqlite: Callable[[str], Path], tmp_path_factory: pytest.TempP
     return path
 
 
-def test_failures_of_go_and_java_have_a_type_and_a_message(foreign: Path) -> None:
+def test_errors_of_go_and_java_have_a_type_and_a_message(foreign: Path) -> None:
     db = dn.connect(foreign)
     ids = ["go-ok", "go-bad", "java-bad"]
     frame = db.workflows(ids, load_input=True, load_output=True).set_index("workflow_id")
@@ -130,12 +130,12 @@ def test_failures_of_go_and_java_have_a_type_and_a_message(foreign: Path) -> Non
         ('["[Ljava.lang.Object;", [null, true]]', [None, True]),
     ],
 )
-def test_what_jackson_writes(text: str, expected: Any) -> None:
+def test_jackson_payloads_decode(text: str, expected: Any) -> None:
     back = decode(text, "java_jackson")
     assert (type(back), back) == (type(expected), expected)
 
 
-def test_what_go_writes() -> None:
+def test_go_payloads_decode() -> None:
     assert decode(go([1, None]), "DBOS_JSON") == [1, None]
     assert decode(go({"a": 1})) == {"a": 1}
     assert decode("__DBOS_NIL", "DBOS_JSON") is None
@@ -147,7 +147,7 @@ def test_what_go_writes() -> None:
     assert isinstance(decode(go("x")[:-3], "DBOS_JSON"), Undecoded)
 
 
-def test_a_gob_of_a_dbos_error_says_its_type_and_message() -> None:
+def test_a_gob_of_a_dbos_error_has_its_type_and_message() -> None:
     # The value message of an interface, as the gob specification has it: its name, the number of
     # its type, its length, and the first field.
     message = b"queue is full"
@@ -197,7 +197,7 @@ def tagged(corpus_sqlite: Callable[[str], Path], tmp_path_factory: pytest.TempPa
     return path
 
 
-def test_a_reader_reads_its_format_without_trust(tagged: Path) -> None:
+def test_a_reader_decodes_its_format_without_trust_payloads(tagged: Path) -> None:
     def read(text: str) -> Any:
         return json.loads(text.removeprefix("tag:"))
 
@@ -209,7 +209,7 @@ def test_a_reader_reads_its_format_without_trust(tagged: Path) -> None:
     assert isinstance(dn.connect(tagged).workflow("tagged").input, Undecoded)
 
 
-def test_a_reader_that_raises_leaves_the_text(tagged: Path) -> None:
+def test_a_reader_that_raises_leaves_the_string(tagged: Path) -> None:
     def read(text: str) -> Any:
         raise KeyError("no key\x1b[2J")
 
@@ -232,7 +232,7 @@ def test_a_reader_that_raises_leaves_the_text(tagged: Path) -> None:
         ({"tagged": "json"}, "='json' must be a function"),
     ],
 )
-def test_what_is_no_reader_is_refused(tagged: Path, readers: Any, words: str) -> None:
+def test_an_invalid_reader_is_refused(tagged: Path, readers: Any, words: str) -> None:
     with pytest.raises(dn.LocationError, match=words):
         dn.connect(tagged, payload_readers=readers)
 
@@ -253,7 +253,7 @@ END_MARKS = (
 
 
 @pytest.mark.parametrize("mark", END_MARKS, ids=lambda mark: str(mark[1]))
-def test_the_end_of_a_stream_is_no_value(foreign: Path, tmp_path: Path, mark: Any) -> None:
+def test_the_end_of_a_stream_is_not_a_value(foreign: Path, tmp_path: Path, mark: Any) -> None:
     path = tmp_path / "app.sqlite"
     shutil.copy(foreign, path)
     with sqlite3.connect(path) as connection:

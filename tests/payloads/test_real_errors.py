@@ -54,7 +54,7 @@ def expected(package: str, name: str, words: str) -> str:
 
 
 @pytest.mark.parametrize("package", STORED)
-def test_stored_errors_have_their_class_and_words(package: str) -> None:
+def test_stored_errors_have_their_class_and_message(package: str) -> None:
     assert STORED[package]
     for name, kind, words, stored in STORED[package]:
         error = decode(stored, "py_pickle", error=True)
@@ -66,7 +66,7 @@ INSTALLED = ("sqlalchemy", "starlette", "requests", "httpx", "dbos", "standard",
 
 
 @pytest.mark.parametrize("package", INSTALLED)
-def test_what_an_installed_package_raises_today(package: str) -> None:
+def test_errors_of_installed_packages_have_their_class_and_message(package: str) -> None:
     assert package in PACKAGES
     assert package == "standard" or importlib.util.find_spec(package), f"{package} is not installed"
     for name, kind, words, stored in made(package):
@@ -109,7 +109,7 @@ def of(value: object) -> RecordedError:
     return error
 
 
-def test_errors_that_a_function_makes_have_the_class_that_it_makes() -> None:
+def test_errors_built_by_a_function_have_the_class_it_returns() -> None:
     for error, words in (
         (Keyworded(order="o-1", reason="no card"), "no card"),
         (Newly(reason="b"), "b"),
@@ -149,11 +149,11 @@ class Composed(Exception):
     ],
     ids=repr,
 )
-def test_words_that_are_attributes_are_shown(error: Exception, words: str) -> None:
+def test_messages_kept_in_attributes_are_shown(error: Exception, words: str) -> None:
     assert of(error).message == words
 
 
-def test_a_lower_case_class_stays_and_a_function_without_a_class_is_named() -> None:
+def test_a_lower_case_class_and_an_unknown_function_keep_their_names() -> None:
     assert to_recorded_error(Opaque("socket.timeout", ("timed out",))) == RecordedError(
         "socket.timeout", ("timed out",)
     )

@@ -55,7 +55,7 @@ def parcels(corpus_sqlite: Callable[[str], Path]) -> Path:
     return path
 
 
-def test_objects_come_back_as_their_own_classes(parcels: Path) -> None:
+def test_trusted_objects_have_their_own_classes(parcels: Path) -> None:
     with pytest.warns(dn.TrustWarning, match="runs whatever code") as told:
         db = dn.connect(parcels, trust_payloads=True)
     assert len(told) == 1
@@ -70,7 +70,7 @@ def test_objects_come_back_as_their_own_classes(parcels: Path) -> None:
     assert flat["input.0.weight"].tolist() == [12.5]
 
 
-def test_the_application_s_serializer_is_used(parcels: Path) -> None:
+def test_the_serializer_of_the_application_is_used(parcels: Path) -> None:
     with pytest.warns(dn.TrustWarning):
         db = dn.connect(parcels, trust_payloads=True, serializer=Tagged())
     frame = db.workflows(["pickled", "tagged"], load_input=True).set_index("workflow_id")
@@ -80,7 +80,7 @@ def test_the_application_s_serializer_is_used(parcels: Path) -> None:
     own.destroy()
 
 
-def test_what_dbos_cannot_load_is_decoded_inertly_and_said_once(parcels: Path) -> None:
+def test_payloads_that_dbos_cannot_load_are_decoded_inertly_with_one_warning(parcels: Path) -> None:
     with pytest.warns(dn.TrustWarning):
         db = dn.connect(parcels, trust_payloads=True)
     # The corpus's classes lived in another program's __main__.
@@ -96,7 +96,7 @@ def test_what_dbos_cannot_load_is_decoded_inertly_and_said_once(parcels: Path) -
     assert failed.error_type == "__main__.PaymentDeclined"
 
 
-def test_portable_errors_are_dbos_s_own_exceptions(parcels: Path) -> None:
+def test_portable_errors_are_dbos_exceptions(parcels: Path) -> None:
     from dbos._serialization import PortableWorkflowError
 
     with warnings.catch_warnings():
@@ -106,7 +106,7 @@ def test_portable_errors_are_dbos_s_own_exceptions(parcels: Path) -> None:
     assert isinstance(errors["portable"], PortableWorkflowError)
 
 
-def test_nothing_is_trusted_unasked(parcels: Path) -> None:
+def test_nothing_is_trusted_by_default(parcels: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         db = dn.connect(parcels)

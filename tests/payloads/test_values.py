@@ -250,13 +250,13 @@ def test_all_fields_of_a_pydantic_model_are_shown() -> None:
     ],
     ids=repr,
 )  # fmt: skip
-def test_addresses_and_numpy_s_times_come_back(value: Any) -> None:
+def test_ip_addresses_and_numpy_times_come_back(value: Any) -> None:
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         assert through(value, protocol) == value
         assert through({value: 1}, protocol) == {value: 1}
 
 
-def test_what_has_no_time_and_patterns_are_legible() -> None:
+def test_nat_and_patterns_are_legible() -> None:
     assert "NaT" in repr(through(np.datetime64("NaT")))
     assert repr(through(re.compile("ab+c", re.IGNORECASE))) == "Pattern('ab+c', 34)"
     # As polars pickles its frames: in bytes of its own.
@@ -285,7 +285,7 @@ def _with_zone(name: str) -> str:
     return base64.b64encode(data.replace(b"Europe/Rome", name.encode())).decode()
 
 
-def test_recursive_structures_end() -> None:
+def test_recursive_structures_terminate() -> None:
     inner: list[Any] = [1]
     inner.append(inner)
     back = through(inner)
@@ -328,7 +328,7 @@ def test_superjson(json: str, values: str, expected: Any) -> None:
     assert decode(text) == expected
 
 
-def test_what_is_missing_broken_or_foreign() -> None:
+def test_missing_broken_and_foreign_payloads() -> None:
     assert decode(None) is None
     assert decode(float("nan")) is None
     foreign = decode("secret", "my_serializer")
@@ -349,7 +349,7 @@ def test_what_is_missing_broken_or_foreign() -> None:
     ids=lambda error: repr(error)[:20],
 )  # fmt: skip
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_fast_path_to_an_error_gives_what_the_slow_one_does(error: Any, protocol: int) -> None:
+def test_the_fast_path_to_an_error_equals_the_slow_one(error: Any, protocol: int) -> None:
     data = pickle.dumps(error, protocol)
     value = run(data).stack[-1]
     back = decode(stored(error, protocol), "py_pickle", error=True)

@@ -1,4 +1,4 @@
-"""The command line's programs, as far as they go without a browser."""
+"""The subcommands of the command line, without a browser."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from dbos_notebook.server.cli import main
 
 def test_the_command_is_installed() -> None:
     command = Path(sys.executable).parent / "dbos-notebook"
-    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == __import__("dbos_notebook").__version__
+    process = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == __import__("dbos_notebook").__version__
 
 
 def test_notebooks_are_copied_once_and_never_overwritten(tmp_path: Path) -> None:
     folder = commands.copy_notebooks(tmp_path)
-    mine = folder / "quickstart.ipynb"
-    assert json.loads(mine.read_text())["nbformat"] == 4
-    mine.write_text("my own")
+    copied = folder / "quickstart.ipynb"
+    assert json.loads(copied.read_text())["nbformat"] == 4
+    copied.write_text("my own")
     assert commands.copy_notebooks(tmp_path) == folder
-    assert mine.read_text() == "my own"
+    assert copied.read_text() == "my own"
 
 
 @pytest.mark.parametrize("command", ["lab", "dashboard"])
-def test_without_a_database_it_is_one_line_and_exit_1(
+def test_without_a_database_the_command_prints_one_line_and_exits_1(
     command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -44,24 +44,24 @@ def test_without_a_database_it_is_one_line_and_exit_1(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dashboard_of_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dashboard_without_a_database_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dashboard", "--database", "postgresql://ada:s3cret@127.0.0.1:1/shop"]) == 1
     error = capsys.readouterr().err
     assert "Cannot reach postgresql://ada@127.0.0.1:1/shop" in error
     assert "s3cret" not in error
 
 
-def test_a_password_travels_by_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_is_passed_by_the_environment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     url = "postgresql://ada:s3cret@db.example/shop"
-    ran: list[tuple[list[str], dict[str, str]]] = []
+    calls: list[tuple[list[str], dict[str, str]]] = []
 
     def run(arguments: list[str], environment: dict[str, str]) -> int:
-        ran.append((arguments, environment))
+        calls.append((arguments, environment))
         return 0
 
     monkeypatch.setattr(commands, "_run", run)  # a server is not what this is about
     monkeypatch.setattr(commands, "copy_notebooks", lambda directory: directory)
     assert main(["lab", "--database", url]) == 0
-    arguments, environment = ran[0]
+    arguments, environment = calls[0]
     assert "s3cret" not in " ".join(arguments)
     assert "s3cret" in environment["DBOS_SYSTEM_DATABASE_URL"]

@@ -1,4 +1,4 @@
-"""``dbos-notebook dashboard``: the widgets through a real Voilà, behind a token, offline."""
+"""``dbos-notebook dashboard``: the views in Voilà, behind a token, offline."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-def listens(port: int) -> bool:
+def is_listening(port: int) -> bool:
     with closing(socket.socket()) as trial:
         return trial.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
 def dashboard(shop_sqlite: Path, tmp_path: Path) -> Iterator[str]:
-    """The address, with its token; what serves it ends with the command that started it."""
+    """The address with its token; checks that the server ends with its command."""
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path / "log"
     command = [sys.executable, "-m", "dbos_notebook", "dashboard", "--no-browser", "--read-only"]
     command += ["--database", str(shop_sqlite), f"--port={port}"]
-    with log.open("w") as written:
+    with log.open("w") as log_file:
         process = subprocess.Popen(
-            command, stdout=written, stderr=subprocess.STDOUT, env={**os.environ}
+            command, stdout=log_file, stderr=subprocess.STDOUT, env={**os.environ}
         )
     try:
         deadline = time.monotonic() + 60
@@ -51,25 +51,27 @@ def dashboard(shop_sqlite: Path, tmp_path: Path) -> Iterator[str]:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
     deadline = time.monotonic() + 10
-    while listens(port) and time.monotonic() < deadline:
+    while is_listening(port) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not listens(port), "the server outlived its command"
+    assert not is_listening(port), "the server outlived its command"
 
 
-def test_it_shows_board_and_list_to_who_has_the_token(dashboard: str, chromium: Browser) -> None:
+def test_the_dashboard_shows_board_and_list_with_the_token_only(
+    dashboard: str, chromium: Browser
+) -> None:
     server = dashboard.partition("?")[0]
     with urllib.request.urlopen(server, timeout=20) as refused:
         assert refused.url.startswith(f"{server}login")
     page = chromium.new_page()
-    asked: list[str] = []
-    wrong: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    requests: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
     page.goto(dashboard)
     page.locator(".dn-tile", has_text="ENQUEUED").wait_for(timeout=120_000)
     page.locator(".dn-row").first.wait_for(timeout=120_000)
     page.locator(".dn-row input[type=checkbox]").first.check()
     assert page.get_by_role("button", name=re.compile("^Cancel")).count() == 0
-    assert [url for url in asked if not url.startswith((server, "data:", "blob:"))] == []
-    assert wrong == []
+    assert [url for url in requests if not url.startswith((server, "data:", "blob:"))] == []
+    assert errors == []
     page.close()

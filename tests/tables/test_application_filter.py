@@ -142,7 +142,7 @@ def card(client: dn.Client) -> str:
 def explored(client: dn.Client, **options: Any) -> Any:
     """What the list shows: its rows, counts by status, and what may be chosen."""
     widget = client.explore(page_size=200, **options)
-    answers = widget._answers
+    answers = widget._handlers
     page = answers["page"]({"view": widget._view})["rows"]
     positions = {row["id"]: row.get("position") for row in page}
     return (
@@ -157,7 +157,7 @@ def explored(client: dn.Client, **options: Any) -> Any:
 def boarded(client: dn.Client) -> Any:
     """What the board shows."""
     found = client.board(window="30d").read()
-    facts = board.facts(found)
+    facts = board.board_facts(found)
     return facts["active"], facts["queues"], rows(found.failures), rows(found.ended)
 
 
@@ -213,7 +213,7 @@ BY_ID = {
 NOT_ROWS = {"catalog", "location", "close", "explain", "history", "last_receipt"}
 
 
-def test_each_public_method_is_known_to_be_narrowed_or_by_id() -> None:
+def test_each_public_method_is_classified_as_filtered_or_by_id() -> None:
     public = {name for name in dir(dn.Client) if not name.startswith("_")} | {"_repr_html_"}
     known = READS.keys() | BY_ID | NOT_ROWS
     assert known <= public, "gone"
@@ -221,21 +221,19 @@ def test_each_public_method_is_known_to_be_narrowed_or_by_id() -> None:
 
 
 @pytest.mark.parametrize("method", READS)
-def test_what_is_shown_is_what_the_application_owns_and_what_nobody_owns(
-    shared: Shared, method: str
-) -> None:
+def test_a_filtered_client_shows_owned_and_unowned_rows(shared: Shared, method: str) -> None:
     read = READS[method]
     assert read(shared.narrowed) == read(shared.alone)
 
 
 @pytest.mark.parametrize("method", READS)
-def test_each_of_them_shows_more_without_the_application(shared: Shared, method: str) -> None:
+def test_an_unfiltered_client_shows_more_rows(shared: Shared, method: str) -> None:
     """Else the comparison above could not fail."""
     with dn.connect(shared.url) as everything:
         assert READS[method](everything) != READS[method](shared.alone)
 
 
-def test_as_dbos_client_narrows(shared: Shared) -> None:
+def test_the_application_filter_matches_dbos_client(shared: Shared) -> None:
     dbos = DBOSClient(
         system_database_url=shared.url, application_name="a", retry_connection_errors=False
     )
@@ -302,27 +300,27 @@ def effects(plan: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("method", NAMED)
-def test_what_is_named_by_id_is_shown_whoever_owns_it(shared: Shared, method: str) -> None:
+def test_a_workflow_named_by_id_is_shown_regardless_of_owner(shared: Shared, method: str) -> None:
     read = NAMED[method]
     with dn.connect(shared.url) as everything:
         ids = everything.workflows(limit=None)["workflow_id"].tolist()
         assert read(shared.narrowed, ids) == read(everything, ids)
 
 
-def test_a_calls_own_application_takes_the_place_of_the_clients(shared: Shared) -> None:
+def test_application_name_of_a_call_replaces_that_of_the_client(shared: Shared) -> None:
     found = shared.narrowed.workflows(application_name="b", limit=None)
     assert set(found["application_name"].dropna()) == {"b"}
     assert found["application_name"].isna().any(), "and what nobody owns"
 
 
-def test_a_narrowed_client_says_so(shared: Shared) -> None:
+def test_a_filtered_client_shows_its_application(shared: Shared) -> None:
     assert "application 'a'" in repr(shared.narrowed)
     assert "application &#39;a&#39;" in shared.narrowed._repr_html_()
     assert "application" not in repr(shared.alone)
 
 
 @pytest.mark.parametrize("version", ["2.0.0", "2.20.0"])
-def test_a_database_that_records_no_owners_is_not_narrowed(
+def test_a_database_without_owners_is_not_filtered(
     corpus_sqlite: Callable[[str], Path], version: str
 ) -> None:
     path = corpus_sqlite(version)

@@ -35,7 +35,9 @@ def recorded(request: pytest.FixtureRequest, version: str) -> tuple[str | Path, 
     return request.getfixturevalue(factory)(version), truth
 
 
-def test_workflows_are_as_dbos_gave_them(recorded: tuple[str | Path, dict[str, Any]]) -> None:
+def test_workflows_match_the_recorded_dbos_output(
+    recorded: tuple[str | Path, dict[str, Any]],
+) -> None:
     database, truth = recorded
     fields = [field for field in truth["workflows"][0] if field not in PAYLOADS]
     assert len(fields) > 10
@@ -45,13 +47,15 @@ def test_workflows_are_as_dbos_gave_them(recorded: tuple[str | Path, dict[str, A
     assert by_id(ours) == by_id(theirs)
 
 
-def test_queued_are_as_dbos_gave_them(recorded: tuple[str | Path, dict[str, Any]]) -> None:
+def test_queued_workflows_match_the_recorded_dbos_output(
+    recorded: tuple[str | Path, dict[str, Any]],
+) -> None:
     database, truth = recorded
     with dn.connect(database) as db:
         assert sorted(db.queued(limit=None)["workflow_id"]) == sorted(truth["queued"])
 
 
-def test_steps_are_as_dbos_gave_them(recorded: tuple[str | Path, dict[str, Any]]) -> None:
+def test_steps_match_the_recorded_dbos_output(recorded: tuple[str | Path, dict[str, Any]]) -> None:
     database, truth = recorded
     one = next(steps[0] for steps in truth["steps"].values() if steps)
     fields = [field for field in one if field not in PAYLOADS | NOT_OURS]
@@ -103,7 +107,7 @@ def same_error(mine: Any, said: str) -> None:
     assert all(str(argument) in said for argument in mine.args or [mine.message])
 
 
-def test_payloads_are_what_dbos_says_on_every_version(
+def test_payloads_match_dbos_on_every_version(
     recorded: tuple[str | Path, dict[str, Any]],
 ) -> None:
     database, truth = recorded
@@ -129,7 +133,7 @@ def test_payloads_are_what_dbos_says_on_every_version(
     assert seen > 20
 
 
-def test_the_typescript_sdks_database_reads(corpus_postgres: Callable[[str], str]) -> None:
+def test_a_database_of_the_typescript_sdk_is_read(corpus_postgres: Callable[[str], str]) -> None:
     with dn.connect(corpus_postgres("ts-5.3.0")) as db:
         frames = read_everything(db)
     assert len(frames["workflows"]) > 0

@@ -57,7 +57,7 @@ def test_times_and_ages(value: object, expected: int) -> None:
         pd.Timestamp("2026-11-24T12:00"),
     ],
 )
-def test_a_time_without_a_zone_is_local_as_in_dbos(new_york: None, value: object) -> None:
+def test_a_time_without_a_zone_is_local_time(new_york: None, value: object) -> None:
     text = value if isinstance(value, str) else str(value)
     theirs = int(dt.datetime.fromisoformat(text).timestamp() * 1000)
     assert theirs == NOW_MS + 5 * HOUR
@@ -77,7 +77,7 @@ def test_every_millisecond_is_kept() -> None:
         assert as_epoch_ms(pd.Timestamp(moment), "start_time", NOW) == milliseconds
 
 
-def test_a_rows_own_times_find_it(db: dn.Client) -> None:
+def test_filtering_by_a_rows_own_times_finds_it(db: dn.Client) -> None:
     frame = db.workflows(limit=None)
     for row in frame.itertuples():
         found = db.workflows(start_time=row.created_at, end_time=row.created_at)
@@ -89,7 +89,7 @@ def test_a_rows_own_times_find_it(db: dn.Client) -> None:
         assert row.workflow_id in set(found["workflow_id"])
 
 
-def test_ages_reach_the_database(db: dn.Client) -> None:
+def test_ages_filter_in_the_database(db: dn.Client) -> None:
     newest = db.workflows(limit=None)["created_at"].max()
     since = pd.Timestamp.now(tz="UTC") - newest
     wide, narrow = since + pd.Timedelta(hours=1), since - pd.Timedelta(hours=1)
@@ -104,7 +104,7 @@ def test_ages_reach_the_database(db: dn.Client) -> None:
     "value",
     ["yesterday", "", "12", "-1h", dt.timedelta(hours=-1), pd.NaT, 1.5, 1795521600, [], True],
 )
-def test_a_time_that_is_none_is_refused_with_its_name(name: str, value: object) -> None:
+def test_an_invalid_time_is_refused_with_the_filter_name(name: str, value: object) -> None:
     with pytest.raises(dn.FilterError, match=name):
         check_filters({name: value})
 
@@ -143,7 +143,7 @@ def test_aware_and_naive_times_may_be_mixed(new_york: None, db: dn.Client) -> No
         ({"workflow_id": "x"}, "'workflow_ids'"),
     ],
 )
-def test_an_unknown_word_suggests_the_nearest(
+def test_an_unknown_filter_suggests_the_nearest_name(
     db: dn.Client, filters: dict[str, object], suggestion: str
 ) -> None:
     for read in (db.workflows, db.counts):
@@ -152,13 +152,13 @@ def test_an_unknown_word_suggests_the_nearest(
 
 
 @pytest.mark.parametrize("by", ["statsu", ["status", "statsu"]])
-def test_an_unknown_column_suggests_the_nearest(db: dn.Client, by: object) -> None:
+def test_an_unknown_column_suggests_the_nearest_name(db: dn.Client, by: object) -> None:
     with pytest.raises(dn.FilterError, match="'status'"):
         db.counts(by=by)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bucket", ["sometimes", "", "-1h", "0h", 5])
-def test_a_bucket_that_is_none_is_refused(db: dn.Client, bucket: object) -> None:
+def test_an_invalid_bucket_is_refused(db: dn.Client, bucket: object) -> None:
     with pytest.raises(dn.FilterError):
         db.counts(bucket=bucket)  # type: ignore[arg-type]
 
@@ -219,7 +219,7 @@ def test_a_nul_is_refused_with_its_value(db: dn.Client) -> None:
             call()
 
 
-def test_a_lone_surrogate_is_no_crash(db: dn.Client) -> None:
+def test_a_lone_surrogate_does_not_crash(db: dn.Client) -> None:
     """Text that UTF-8 cannot hold is in no database."""
     for filters in ({"workflow_ids": "\ud800"}, {"search": "\ud800"}, {"name": ["x", "\ud800"]}):
         with pytest.raises(dn.FilterError, match="ud800"):
@@ -232,7 +232,7 @@ def test_many_ids_at_once(db: dn.Client) -> None:
     assert set(db.steps(many)["workflow_id"]) == {"checkout-1"}
 
 
-def test_status_is_read_whatever_its_case(db: dn.Client) -> None:
+def test_status_is_case_insensitive(db: dn.Client) -> None:
     assert len(db.workflows(status="error")) == len(db.workflows(status="ERROR")) > 0
 
 

@@ -60,7 +60,7 @@ def test_internal_columns_of_an_old_database_are_missing(
         assert isinstance(frame["debounce_deadline"].dtype, pd.DatetimeTZDtype)
 
 
-def test_the_context_of_a_schedule_is_decoded_and_never_run(
+def test_the_context_of_a_schedule_is_decoded_without_running_it(
     corpus_sqlite: Callable[[str], Path], tmp_path: Path
 ) -> None:
     from dbos import DBOSClient

@@ -263,7 +263,7 @@ def test_steps_of_all_workflows_in_one_call(pair: Pair) -> None:
     assert {"SUCCESS", "ERROR"} <= {row["status"] for row in ours}
 
 
-def test_steps_of_one_workflow_come_in_order(pair: Pair) -> None:
+def test_steps_of_one_workflow_are_in_order(pair: Pair) -> None:
     steps = pair.ours.steps(pair.ours.workflows(limit=None))
     busiest = steps["workflow_id"].value_counts().index[0]
     one = pair.ours.steps(busiest)
@@ -377,7 +377,7 @@ def test_containment_in_rich_attributes(request: pytest.FixtureRequest, backend:
             assert found == expected, wanted
 
 
-def test_a_database_with_an_at_sign_in_its_name_is_the_one_that_dbos_reads(
+def test_a_database_name_with_an_at_sign_is_read_as_dbos_reads_it(
     postgres_server: PostgresServer,
 ) -> None:
     name = postgres_server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz")

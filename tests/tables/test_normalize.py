@@ -49,7 +49,7 @@ def test_both_ways_of_recording_arguments_give_the_same_columns() -> None:
     assert frame.values.tolist() == [["a", 2, "bo"], ["b", 3, "cy"]]
 
 
-def test_dtypes_tell_what_is_in_the_columns() -> None:
+def test_normalized_columns_have_specific_dtypes() -> None:
     when = dt.datetime(2026, 7, 1, tzinfo=dt.UTC)
     one = {"n": 1, "x": 0.5, "yes": True, "text": "a", "when": when, "price": Decimal("9.5")}
     frame = flat(one, {"n": None, "many": [1, 2]}, None, 7, {"n": 2**70})
@@ -66,14 +66,14 @@ def test_dtypes_tell_what_is_in_the_columns() -> None:
     assert flat({"n": 1}, {}, {"n": 3})["output.n"].dtype == pd.Int64Dtype()
 
 
-def test_classes_flatten_by_what_was_recorded_and_errors_do_not() -> None:
+def test_objects_flatten_by_their_fields_and_errors_do_not() -> None:
     order = Opaque("shop.Order", state={"id": 7, "to": Opaque("shop.To", kwargs={"city": "Rome"})})
     frame = flat(order, RecordedError("builtins.ValueError", ("no",), state={"x": 1}))
     assert frame.iloc[0].to_dict() == {"output.id": 7, "output.to.city": "Rome"}
     assert frame.iloc[1].isna().all()
 
 
-def test_a_value_that_holds_itself_ends() -> None:
+def test_a_recursive_value_terminates() -> None:
     loop: dict[str, Any] = {"n": 1}
     loop["again"] = loop
     columns = flat(loop).columns.tolist()
@@ -81,7 +81,7 @@ def test_a_value_that_holds_itself_ends() -> None:
     assert len(columns) == MAX_LEVELS + 1
 
 
-def test_names_that_meet_show_the_first_and_lose_nothing() -> None:
+def test_colliding_column_names_keep_every_value() -> None:
     frame = pd.DataFrame({"output": [{"a.b": 1, "a": {"b": 2}}]})
     both = flatten(frame, ["output"])
     assert both["output.a.b"].tolist() == [1]
@@ -98,7 +98,7 @@ def test_nothing_to_flatten() -> None:
     assert len(flat()) == 0
 
 
-def test_payloads_that_were_not_loaded_are_asked_for(db: dn.Client) -> None:
+def test_payloads_that_were_not_loaded_are_an_error(db: dn.Client) -> None:
     with pytest.raises(dn.FilterError, match="add load_output=True"):
         db.workflows(normalize=True)
     with pytest.raises(dn.FilterError, match="add load_output=True"):

@@ -225,7 +225,7 @@ def same_in_sql(db: dn.Client) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10**9), st.booleans())
-def test_whatever_a_workflow_went_through_its_times_are_of_its_latest_run(
+def test_times_of_random_histories_are_those_of_the_latest_run(
     empty: Path, seed: int, coarse: bool
 ) -> None:
     chance = random.Random(seed)
@@ -239,7 +239,7 @@ def test_whatever_a_workflow_went_through_its_times_are_of_its_latest_run(
         checked(db, lives)
 
 
-def test_the_same_on_postgres(postgres_server: PostgresServer) -> None:
+def test_times_of_random_histories_on_postgres(postgres_server: PostgresServer) -> None:
     url = postgres_server.url(postgres_server.restore(CORPUS / "dbos-3.4.0.pg.sql.gz"))
     chance = random.Random(14)
     lives = [each for n in range(400) for each in lived(chance, f"w{n}", coarse=False)]
@@ -275,7 +275,7 @@ def one(empty: Path, life: Life) -> pd.Series[Any]:
         return db.workflows().iloc[0]
 
 
-def test_a_backlog_keeps_its_waits(empty: Path) -> None:
+def test_a_backlog_keeps_its_queue_times(empty: Path) -> None:
     """A long wait alone is no sign of an earlier run."""
     life = Life("w", 1_790_000_000_123).enqueue("mail")
     life.wait(3_600_000)
@@ -286,7 +286,7 @@ def test_a_backlog_keeps_its_waits(empty: Path) -> None:
     assert (row["queue_wait"], row["duration"]) == (pd.Timedelta("1h"), pd.Timedelta("500ms"))
 
 
-def test_a_run_that_was_resumed_onto_its_own_queue_did_not_wait_since_it_was_created(
+def test_a_workflow_resumed_onto_its_own_queue_has_no_queue_time(
     empty: Path,
 ) -> None:
     life = Life("w", 1_790_000_000_123).enqueue("mail")
@@ -303,14 +303,14 @@ def test_a_run_that_was_resumed_onto_its_own_queue_did_not_wait_since_it_was_cre
     assert row["duration"] == pd.Timedelta("500ms")
 
 
-def test_attributes_of_a_deduplicated_workflow_do_not_shorten_its_wait(empty: Path) -> None:
+def test_setting_attributes_does_not_shorten_the_queue_time(empty: Path) -> None:
     life = Life("w", 1_790_000_000_123).enqueue("mail", deduplication="once")
     life.wait(60_000)
     life.tag()
     assert one(empty, life)["queue_wait"] >= pd.Timedelta("60s")
 
 
-def test_a_timeout_tells_when_a_cancelled_run_began(empty: Path) -> None:
+def test_a_timeout_gives_the_start_of_a_cancelled_workflow(empty: Path) -> None:
     life = Life("w", 1_790_000_000_123).enqueue("mail", timeout=2_000)
     life.wait(5_000)
     life.dequeue()
@@ -322,7 +322,9 @@ def test_a_timeout_tells_when_a_cancelled_run_began(empty: Path) -> None:
 
 
 @pytest.mark.parametrize("ran_before", [False, True])
-def test_who_was_cancelled_on_its_queue_may_have_run_before(empty: Path, ran_before: bool) -> None:
+def test_a_workflow_cancelled_on_its_queue_may_have_run_before(
+    empty: Path, ran_before: bool
+) -> None:
     """Resuming starts the count of attempts again, and leaves the same row."""
     life = Life("w", 1_790_000_000_123).enqueue("mail")
     if ran_before:
@@ -362,7 +364,7 @@ def test_a_recorded_step_shows_that_it_ran_before_it_was_cancelled_on_its_queue(
         assert "note: did not run again" in str(db.workflow("w"))
 
 
-def test_a_deadline_shows_that_it_was_never_resumed_and_never_ran(empty: Path) -> None:
+def test_a_deadline_proves_that_a_workflow_never_ran(empty: Path) -> None:
     """A child has the deadline of its parent from the beginning; resuming clears it."""
     life = Life("w", 1_790_000_000_123).enqueue("mail")
     life.row["workflow_deadline_epoch_ms"] = life.now + 60_000
@@ -374,7 +376,7 @@ def test_a_deadline_shows_that_it_was_never_resumed_and_never_ran(empty: Path) -
         assert "note: waited 5.0 s, never ran" in str(db.workflow("w"))
 
 
-def test_a_delay_is_no_wait(empty: Path) -> None:
+def test_a_delay_is_not_queue_time(empty: Path) -> None:
     life = Life("w", 1_790_000_000_123).enqueue("mail", delay=60_000)
     life.wait(1_000)
     assert pd.isna(one(empty, life)["queue_wait"])
@@ -392,7 +394,7 @@ def test_a_delay_is_no_wait(empty: Path) -> None:
 
 
 @pytest.mark.parametrize(("timeout", "late"), [(1_000, 520), (1_000, 80), (250, 20)])
-def test_who_timed_out_ran_no_shorter_than_its_timeout(
+def test_a_timed_out_workflow_ran_at_least_its_timeout(
     empty: Path, timeout: int, late: int
 ) -> None:
     """Ends are cut to whole seconds, and deadlines are exact."""
@@ -411,7 +413,7 @@ def test_who_timed_out_ran_no_shorter_than_its_timeout(
     assert path["duration"].sum() == row["duration"]
 
 
-def test_who_was_cancelled_in_the_second_in_which_it_began_ran_for_less_than_one(
+def test_a_workflow_cancelled_in_its_first_second_ran_for_less_than_one(
     empty: Path,
 ) -> None:
     life = Life("w", 1_790_000_000_464, coarse=True).start(60_000)
@@ -423,7 +425,7 @@ def test_who_was_cancelled_in_the_second_in_which_it_began_ran_for_less_than_one
         same_in_sql(db)
 
 
-def test_of_whole_seconds_no_view_says_more_than_about_how_many(empty: Path) -> None:
+def test_times_in_whole_seconds_are_shown_as_approximate(empty: Path) -> None:
     life = Life("w", 1_790_000_000_000, coarse=True).enqueue("mail")
     life.wait(1_800)
     life.dequeue()
@@ -441,7 +443,7 @@ def test_of_whole_seconds_no_view_says_more_than_about_how_many(empty: Path) -> 
     assert "about 1 s on mail" in graph.svg
 
 
-def test_where_only_the_creation_is_in_whole_seconds_no_time_is_refined(empty: Path) -> None:
+def test_no_time_is_refined_if_only_creation_is_in_whole_seconds(empty: Path) -> None:
     """A database that an older Python made, and a newer one writes."""
     life = Life("w", 1_790_000_000_818).start()
     life.step(200)
@@ -456,7 +458,7 @@ def test_where_only_the_creation_is_in_whole_seconds_no_time_is_refined(empty: P
         assert "1.2 s" in db.timeline("w").text.splitlines()[0]
 
 
-def test_a_million_rows_are_quick() -> None:
+def test_times_of_a_million_rows_are_computed_quickly() -> None:
     """About as long as it takes to make the frame's dates: no row is looked at by itself."""
     count = 1_000_000
     status = timing.StatusColumn(

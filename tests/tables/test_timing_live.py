@@ -48,7 +48,7 @@ def test_dbos_writes_the_rows_that_the_simulator_predicts(odd: Any) -> None:
     assert found["compared"] > 35
 
 
-def test_waits_and_durations_are_of_the_latest_run(odd: Any) -> None:
+def test_queue_times_and_durations_are_those_of_the_latest_run(odd: Any) -> None:
     db, _ = odd
     frame = db.workflows(limit=None).set_index("workflow_id")
     # What was resumed, recovered or rewound ran for a moment, seconds after it was created.
@@ -76,7 +76,7 @@ SAID = {
     "rewound": (r"succeeded after", "from an earlier run"),
     "forked": (r"succeeded after", "copied from the original"),
     "cancelled-on-queue": (r"cancelled, waited at most \d", "ran before is not recorded"),
-    "cancelled": (r"cancelled created", "when it began is not recorded"),
+    "cancelled": (r"cancelled created", "its start is not recorded"),
     "timed-out": (r"cancelled after (about )?\d", "note"),
     "waits-again": (r"enqueued for (about )?\d", "has waited"),
     "delayed": (r"delayed created", "delayed until"),
@@ -84,7 +84,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("name", list(SAID))
-def test_every_view_says_the_same(odd: Any, name: str) -> None:
+def test_every_view_shows_the_same_times(odd: Any, name: str) -> None:
     db, _ = odd
     row = db.workflows([name]).iloc[0]
     graph, workflow = db.graph(name), db.workflow(name)
@@ -92,7 +92,7 @@ def test_every_view_says_the_same(odd: Any, name: str) -> None:
     for expected in SAID[name]:
         assert re.search(expected, said), said
     again = name in ("resumed", "own-queue", "recovered", "rewound")
-    assert ("ran again from" in said) == again
+    assert ("restarted" in said) == again
     # Card, graph, timeline and the rows of the views have a duration, or none has.
     (sent,) = serialize.workflow_rows(db.workflows([name]))
     drawn = words(dn.draw(graph))

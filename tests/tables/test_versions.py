@@ -72,13 +72,13 @@ def whole() -> dict[str, pd.DataFrame]:
         return read_everything(client)
 
 
-def test_there_is_much_that_may_be_missing() -> None:
+def test_many_optional_columns_and_tables_are_tested() -> None:
     assert len(optional_columns()) > 35
     assert {"queues", "workflow_input", "workflow_output", "streams"} <= set(optional_tables())
 
 
 @pytest.mark.parametrize(("table", "column"), optional_columns())
-def test_without_one_column_the_others_are_as_before(
+def test_without_one_column_the_other_columns_are_unchanged(
     tmp_path: Path, whole: dict[str, pd.DataFrame], table: str, column: str
 ) -> None:
     drop = f'ALTER TABLE {table} DROP COLUMN "{column}"'
@@ -158,7 +158,9 @@ def test_without_one_table_everything_is_read(
         assert list(frame.columns) == list(whole[name].columns), name
 
 
-def test_what_is_not_known_is_ignored(tmp_path: Path, whole: dict[str, pd.DataFrame]) -> None:
+def test_unknown_tables_and_columns_are_ignored(
+    tmp_path: Path, whole: dict[str, pd.DataFrame]
+) -> None:
     path = changed(
         tmp_path / "more.sqlite",
         "ALTER TABLE workflow_status ADD COLUMN mood TEXT DEFAULT 'good'",
@@ -172,7 +174,7 @@ def test_what_is_not_known_is_ignored(tmp_path: Path, whole: dict[str, pd.DataFr
         assert list(frame.columns) == list(whole[name].columns), name
 
 
-def test_an_unknown_status_is_kept_and_stands_last(tmp_path: Path) -> None:
+def test_an_unknown_status_is_kept_and_sorted_last(tmp_path: Path) -> None:
     update = "UPDATE workflow_status SET status = 'PAUSED' WHERE workflow_uuid = 'checkout-1'"
     with dn.connect(changed(tmp_path / "later.sqlite", update)) as client:
         frame = client.workflows(limit=None)
@@ -184,7 +186,7 @@ def test_an_unknown_status_is_kept_and_stands_last(tmp_path: Path) -> None:
     assert frame.sort_values("status")["status"].iloc[-1] == "PAUSED"
 
 
-def test_the_typescript_sdks_database_is_read(corpus_postgres: Callable[[str], str]) -> None:
+def test_a_database_of_the_typescript_sdk_is_read(corpus_postgres: Callable[[str], str]) -> None:
     with dn.connect(corpus_postgres("ts-5.3.0")) as client:
         frames = read_everything(client)
     assert frames["steps"]["function_id"].min() == 0

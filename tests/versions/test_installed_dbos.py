@@ -1,7 +1,7 @@
-"""Beside an application: reading and control with the dbos that is installed, of its own database.
+"""Reading and control with the installed dbos, of a database that the same version wrote.
 
-``make versions`` runs this with each of several dbos versions, ``make lowest`` with the first that
-can be installed. An application of that version writes the databases, and runs again after them.
+``make versions`` runs this with several dbos versions, ``make lowest`` with the oldest that can be
+installed. An application of that version writes the databases and runs again after the tests.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EXTENSION = (
 
 
 def run_application(url: str, *awaited: str) -> None:
-    """Run the application of the installed version to its end."""
+    """Run the application of the installed version until it exits."""
     done = subprocess.run(
         [sys.executable, str(APPLICATION), url, *awaited],
         capture_output=True,
@@ -57,8 +57,8 @@ def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def uuid_function(postgres_server: PostgresServer) -> Iterator[None]:
-    """The one function of uuid-ossp that dbos 2 used: the embeddable server lacks the extension."""
-    # Not below pytest's directory, which the server's user may not enter.
+    """The function of uuid-ossp that dbos 2 uses; the embedded server lacks the extension."""
+    # Not in pytest's directory, which the server's user may not enter.
     directory = Path(tempfile.mkdtemp(prefix="dnext"))
     directory.chmod(0o755)
     extension = directory / "extension"
@@ -78,7 +78,7 @@ def uuid_function(postgres_server: PostgresServer) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def postgres_url(postgres_server: PostgresServer, uuid_function: None) -> Iterator[str]:
-    """A database by TCP, because the first versions take no other."""
+    """A database by TCP, because the first versions support nothing else."""
     name = postgres_server.create_database()
     proxy = Proxy(postgres_server)
     url = f"postgresql://postgres:any@127.0.0.1:{proxy.port}/{name}"
@@ -89,8 +89,7 @@ def postgres_url(postgres_server: PostgresServer, uuid_function: None) -> Iterat
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest) -> str:
-    found: str = request.getfixturevalue(f"{request.param}_url")
-    return found
+    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 def own_client(url: str) -> DBOSClient:
@@ -104,10 +103,10 @@ def own_client(url: str) -> DBOSClient:
     return DBOSClient(**options)
 
 
-def test_listing_is_the_installed_dbos_own(url: str) -> None:
-    theirs = own_client(url)
+def test_listings_match_the_installed_dbos(url: str) -> None:
+    client = own_client(url)
     with dn.connect(url) as db:
-        listed = {each.workflow_id: each for each in theirs.list_workflows()}
+        listed = {each.workflow_id: each for each in client.list_workflows()}
         fields = [
             name for name in WORKFLOW_FIELDS if all(hasattr(each, name) for each in listed.values())
         ]
@@ -128,14 +127,14 @@ def test_listing_is_the_installed_dbos_own(url: str) -> None:
                     status.input["args"]
                 )
         assert payloads.loc["bad", "error_type"] == "ValueError" or VERSION < (2, 0)
-    theirs.destroy()
+    client.destroy()
 
 
-def test_steps_are_the_installed_dbos_own(url: str) -> None:
-    theirs = own_client(url)
+def test_steps_match_the_installed_dbos(url: str) -> None:
+    client = own_client(url)
     with dn.connect(url) as db:
         for workflow_id in ("good", "bad", "parent"):
-            expected = theirs.list_workflow_steps(workflow_id)
+            expected = client.list_workflow_steps(workflow_id)
             fields = [name for name in STEP_FIELDS if name in expected[0]]
             ours = our_records(db.steps(workflow_id), [*fields, "status"])
             assert ours == [
@@ -143,10 +142,10 @@ def test_steps_are_the_installed_dbos_own(url: str) -> None:
                 | {"status": "SUCCESS" if step["error"] is None else "ERROR"}
                 for step in expected
             ]
-    theirs.destroy()
+    client.destroy()
 
 
-def test_graph_and_tree_are_read(url: str) -> None:
+def test_graph_and_tree_can_be_read(url: str) -> None:
     with dn.connect(url) as db:
         graph = db.graph("parent")
         assert {("parent", 1)} <= set(graph.nodes)
@@ -154,7 +153,7 @@ def test_graph_and_tree_are_read(url: str) -> None:
         assert "<svg" in dn.draw(graph).svg
 
 
-def test_control_of_its_own_database(url: str) -> None:
+def test_control_of_a_database_of_the_installed_version(url: str) -> None:
     with dn.connect(url) as db:
         if VERSION < releases.FIRST_SUPPORTED:
             with pytest.raises(dn.errors.UnsupportedRevisionError, match=r'"dbos==2\.0\.\*"'):
@@ -189,7 +188,7 @@ def test_control_of_its_own_database(url: str) -> None:
     with dn.connect(url) as db:
         frame = db.workflows(workflow_ids=[new_id, "waits-1", "cancelled"], load_output=True)
         outputs = frame.set_index("workflow_id")["output"].to_dict()
-    # The fork kept its input and the step before the one that failed.
+    # The fork has its original's input and the step before the failed one.
     assert outputs == {new_id: 198, "waits-1": 2, "cancelled": 8}
 
 
@@ -198,7 +197,7 @@ def outcomes(receipt: Any) -> dict[str, str]:
 
 
 def check_delete(db: dn.Client) -> None:
-    """Delete, where the version's client can; else it is refused, with the version that can."""
+    """Delete a workflow; versions whose client cannot are refused with the version that can."""
     if VERSION < (2, 15):
         with pytest.raises(dn.errors.UnsupportedRevisionError, match=r"delete needs dbos 2\.15"):
             db.delete("waits-3", confirm=True)
@@ -209,7 +208,7 @@ def check_delete(db: dn.Client) -> None:
         db.workflow("waits-3")
 
 
-# A call with an option, and the first version that has it.
+# An option, the first version that has it, and a call with it.
 OPTIONS: list[tuple[str, releases.Version, Callable[[dn.Client], Any]]] = [
     ("queue_name", (2, 15), lambda db: db.fork("bad", 2, queue_name="q", plan=True)),
     ("queue_name", (2, 15), lambda db: db.resume("cancelled", queue_name="q", plan=True)),
@@ -227,7 +226,7 @@ def replace_children(db: dn.Client) -> Any:
 
 
 @pytest.mark.parametrize(("name", "since", "call"), OPTIONS, ids=[name for name, *_ in OPTIONS])
-def test_what_the_version_lacks_is_refused_with_the_one_that_has_it(
+def test_missing_options_are_refused_with_the_version_that_has_them(
     sqlite_url: str, name: str, since: releases.Version, call: Callable[[dn.Client], Any]
 ) -> None:
     with dn.connect(sqlite_url) as db:
@@ -239,7 +238,7 @@ def test_what_the_version_lacks_is_refused_with_the_one_that_has_it(
             call(db)
 
 
-def test_options_that_are_said_to_be_there_are_parameters_of_the_client() -> None:
+def test_declared_options_are_parameters_of_the_client() -> None:
     methods = {
         "cancel": "cancel_workflow",
         "resume": "resume_workflow",
@@ -260,11 +259,11 @@ def test_options_that_are_said_to_be_there_are_parameters_of_the_client() -> Non
         assert has == (since <= VERSION), (action, option)
 
 
-def test_the_environment_has_the_version_that_it_is_for() -> None:
+def test_the_environment_has_the_expected_version() -> None:
     assert os.environ.get("EXPECTED_DBOS", INSTALLED) == INSTALLED
 
 
-def test_the_revision_is_the_one_in_the_table(url: str) -> None:
+def test_the_revision_matches_the_release_table(url: str) -> None:
     known = {release.version: release for release in releases.RELEASES}
     with dn.connect(url) as db:
         assert db.catalog.revision == known[VERSION].revision(db.catalog.dialect)
@@ -274,10 +273,10 @@ def test_the_revision_is_the_one_in_the_table(url: str) -> None:
         )
 
 
-def test_a_lost_connection_is_an_error_and_no_endless_wait(
+def test_a_lost_connection_raises_instead_of_waiting(
     postgres_server: PostgresServer, postgres_url: str
 ) -> None:
-    """DBOSClient before 2.30 cannot be told not to try again."""
+    """DBOSClient before 2.30 has no option against retries."""
     if VERSION < releases.FIRST_SUPPORTED:
         return
     with dn.connect(postgres_url) as db:
@@ -302,7 +301,7 @@ def test_a_lost_connection_is_an_error_and_no_endless_wait(
             controller.pool.submit(lambda: client.fork_workflow("good", 1)).result(timeout=20)
 
 
-def test_an_advised_version_controls_the_revision_and_can_be_installed() -> None:
+def test_the_recommended_version_controls_the_revision_and_is_installable() -> None:
     from packaging.requirements import Requirement
     from packaging.version import Version
 
@@ -316,13 +315,13 @@ def test_an_advised_version_controls_the_revision_and_can_be_installed() -> None
             assert advice is not None, revision
             advised = Version(advice.removeprefix("dbos==").replace("*", "0"))
             assert advised in bound
-            assert releases.pip_requirement(dialect, revision) in dn_reason(
+            assert releases.pip_requirement(dialect, revision) in control_reason(
                 dialect, revision, "0.27.0"
             )
             assert control_possible(f"{advised}", dialect, revision)
 
 
-def dn_reason(dialect: str, revision: int, version: str) -> str:
+def control_reason(dialect: str, revision: int, version: str) -> str:
     from dbos_notebook.database.catalog import control_support
 
     return control_support(version, dialect, revision).reason
@@ -369,13 +368,13 @@ def read_in_a_new_process(script: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_nothing_imports_dbos_to_read(sqlite_url: str) -> None:
+def test_reading_does_not_import_dbos(sqlite_url: str) -> None:
     script = READING.format(url=sqlite_url, block=True, call="pass")
     assert "read:" in read_in_a_new_process(script)
 
 
 def test_reading_works_where_dbos_is_not_installed(sqlite_url: str, tmp_path: Path) -> None:
-    """Every installed package but dbos, in one directory: its metadata is not there either."""
+    """Link every installed package except dbos and its metadata in one directory."""
     for entry in reversed(sys.path):
         if not entry.endswith("site-packages"):
             continue
@@ -386,6 +385,6 @@ def test_reading_works_where_dbos_is_not_installed(sqlite_url: str, tmp_path: Pa
                 link.symlink_to(part)
     root = str(Path(dn.__file__).parents[1])
     script = READING.format(url=sqlite_url, block=False, call="db.cancel('waits-3')")
-    told = read_in_a_new_process(script, flags="-S", PYTHONPATH=f"{tmp_path}{os.pathsep}{root}")
-    assert "UnsupportedRevisionError dbos is not installed here" in told
-    assert 'pip install "dbos==' in told
+    output = read_in_a_new_process(script, flags="-S", PYTHONPATH=f"{tmp_path}{os.pathsep}{root}")
+    assert "UnsupportedRevisionError dbos is not installed here" in output
+    assert 'pip install "dbos==' in output

@@ -1,4 +1,4 @@
-"""Actions by a click: what is offered, planned and done; in the Python half, on real databases."""
+"""The actions of the views in their Python half: availability, plans and receipts."""
 
 from __future__ import annotations
 
@@ -12,82 +12,87 @@ import dbos_notebook as dn
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def still(
+def idle_client(
     request: pytest.FixtureRequest,
     corpus_sqlite: Callable[[str], Path],
     corpus_postgres: Callable[[str], str],
 ) -> Iterator[dn.Client]:
-    """A client on a copy of the corpus of its own, which no application runs."""
+    """A client on its own copy of the corpus, without a running application."""
     copy = corpus_sqlite if request.param == "sqlite" else corpus_postgres
     with dn.connect(copy("3.4.0")) as client:
         yield client
 
 
-def test_a_button_is_on_where_dbos_would_act(still: dn.Client) -> None:
-    widget = still.explore()
+def test_buttons_are_enabled_where_dbos_would_act(idle_client: dn.Client) -> None:
+    widget = idle_client.explore()
     for status, offered in {
         "SUCCESS": {"fork"},
         "ERROR": {"fork", "repair"},
         "ENQUEUED": {"cancel", "resume"},
         "PENDING": {"cancel"},
     }.items():
-        one = still.workflows(status=status)["workflow_id"].iloc[0]
-        possible = ask(widget, "possible", ids=[one])["possible"]
-        assert {name for name, found in possible.items() if found["count"]} == offered, status
-        for name, found in possible.items():
+        workflow_id = idle_client.workflows(status=status)["workflow_id"].iloc[0]
+        possible = ask(widget, "possible", ids=[workflow_id])["possible"]
+        assert {
+            name for name, availability in possible.items() if availability["count"]
+        } == offered, status
+        for name, availability in possible.items():
             if name != "repair":
                 arguments = ("failed",) if name == "fork" else ()
-                plan = getattr(still, name)(one, *arguments, plan=True)
-                assert found["count"] == plan.counts["do"]
-                assert found["why"] or found["count"]
-    many = ask(widget, "possible", ids=["queued-1", "queued-2", "checkout-1"])["possible"]
-    assert many["cancel"]["count"] == 2
+                plan = getattr(idle_client, name)(workflow_id, *arguments, plan=True)
+                assert availability["count"] == plan.counts["ready"]
+                assert availability["why"] or availability["count"]
+    selected = ask(widget, "possible", ids=["queued-1", "queued-2", "checkout-1"])["possible"]
+    assert selected["cancel"]["count"] == 2
 
 
-def test_a_plan_writes_nothing_and_its_confirmation_does_it_once(still: dn.Client) -> None:
-    widget = still.explore()
+def test_a_plan_writes_nothing_and_its_confirmation_applies_it_once(idle_client: dn.Client) -> None:
+    widget = idle_client.explore()
     plan = ask(widget, "plan", action="cancel", ids=["queued-1", "checkout-1"], key="click-1")
-    assert plan["counts"] == {"do": 1, "unchanged": 1, "refused": 0, "not_found": 0}
+    assert plan["counts"] == {"ready": 1, "unchanged": 1, "refused": 0, "not_found": 0}
     assert plan["code"] == 'db.cancel(["queued-1", "checkout-1"])'
-    assert still.workflow("queued-1").status == "ENQUEUED"
+    assert idle_client.workflow("queued-1").status == "ENQUEUED"
     assert widget.receipt is None
     receipt = ask(widget, "apply", key="click-1")
     assert receipt["counts"]["done"] == 1
-    assert still.workflow("queued-1").status == "CANCELLED"
-    still.resume("queued-1")
-    # The same click once more: the first receipt, and nothing is done again.
+    assert idle_client.workflow("queued-1").status == "CANCELLED"
+    idle_client.resume("queued-1")
+    # Confirming the same click again returns the first receipt and changes nothing.
     assert ask(widget, "apply", key="click-1")["rows"] == receipt["rows"]
-    assert still.workflow("queued-1").status == "ENQUEUED"
+    assert idle_client.workflow("queued-1").status == "ENQUEUED"
     assert widget.receipt is not None
     assert widget.receipt.to_frame()["outcome"].tolist() == ["done", "unchanged"]
 
 
-def test_a_click_makes_one_fork(still: dn.Client) -> None:
-    widget = still.inspect("checkout-5-bad")
-    asked = {
+def test_a_click_makes_one_fork(idle_client: dn.Client) -> None:
+    widget = idle_client.inspect("checkout-5-bad")
+    question = {
         "action": "fork",
         "ids": ["checkout-5-bad"],
         "key": "click-ab",
         "options": {"start_step": "3", "application_version": "v2", "queue_name": ""},
     }
-    (row,) = ask(widget, "plan", **asked)["rows"]
+    (row,) = ask(widget, "plan", **question)["rows"]
     assert "step 3 (charge)" in row["effect"]
-    assert ask(widget, "plan", **asked)["code"] == (
+    assert ask(widget, "plan", **question)["code"] == (
         'db.fork("checkout-5-bad", 3, application_version="v2")'
     )
     (done,) = ask(widget, "apply", key="click-ab")["rows"]
     assert done["new_workflow_id"] == row["new_workflow_id"]
-    # A second kernel that gets the same click finds the fork.
-    other = still.inspect("checkout-5-bad")
-    ask(other, "plan", **asked)
-    (again,) = ask(other, "apply", key="click-ab")["rows"]
-    assert (again["outcome"], again["new_workflow_id"]) == ("unchanged", done["new_workflow_id"])
-    forks = still.workflows(forked_from="checkout-5-bad")["workflow_id"].tolist()
+    # A second kernel that receives the same click finds the fork.
+    second_view = idle_client.inspect("checkout-5-bad")
+    ask(second_view, "plan", **question)
+    (repeated,) = ask(second_view, "apply", key="click-ab")["rows"]
+    assert (repeated["outcome"], repeated["new_workflow_id"]) == (
+        "unchanged",
+        done["new_workflow_id"],
+    )
+    forks = idle_client.workflows(forked_from="checkout-5-bad")["workflow_id"].tolist()
     assert sorted(forks) == sorted(["fork-1", done["new_workflow_id"]])
-    assert still.workflow(done["new_workflow_id"]).app_version == "v2"
+    assert idle_client.workflow(done["new_workflow_id"]).app_version == "v2"
 
 
-def test_fifty_at_once(shop_sqlite: Path, tmp_path: Path) -> None:
+def test_fifty_workflows_are_forked_together(shop_sqlite: Path, tmp_path: Path) -> None:
     copy = tmp_path / "shop.sqlite"
     copy.write_bytes(shop_sqlite.read_bytes())
     with dn.connect(copy) as client:
@@ -95,39 +100,39 @@ def test_fifty_at_once(shop_sqlite: Path, tmp_path: Path) -> None:
         assert len(ids) == 50
         widget = client.controls(ids)
         plan = ask(widget, "plan", action="fork", ids=ids, key="k", options={"start_step": "first"})
-        assert plan["counts"]["do"] == 50
+        assert plan["counts"]["ready"] == 50
         receipt = ask(widget, "apply", key="k")
         assert receipt["counts"]["done"] == 50
         assert len(client.workflows(is_fork=True, status="ENQUEUED", limit=None)) == 50
 
 
-def test_what_cannot_be_is_said(still: dn.Client) -> None:
-    widget = still.controls("checkout-1")
-    assert "not kept any more" in ask(widget, "apply", key="never")["text"]
+def test_refused_actions_give_the_reason(idle_client: dn.Client) -> None:
+    widget = idle_client.controls("checkout-1")
+    assert "has expired" in ask(widget, "apply", key="never")["text"]
     assert ask(widget, "plan", action="destroy", ids=[], key="x")["type"] == "FilterError"
     plan = ask(
         widget, "plan", action="fork", ids=["checkout-1"], key="y", options={"start_step": "99"}
     )
     assert plan["counts"]["refused"] == 1
     with pytest.raises(dn.WorkflowNotFoundError):
-        still.controls(["nobody"])
+        idle_client.controls(["nobody"])
 
 
-def test_old_plans_go(still: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.controls.KEPT", 2)
-    widget = still.explore()
+def test_old_plans_expire(idle_client: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbos_notebook.widgets.controls.MAX_CACHED_PLANS", 2)
+    widget = idle_client.explore()
     for number in range(4):
         ask(widget, "plan", action="cancel", ids=["queued-1"], key=f"k{number}")
     assert ask(widget, "apply", key="k0")["kind"] == "error"
     assert ask(widget, "apply", key="k3")["counts"]["done"] == 1
 
 
-def test_a_read_only_client_offers_nothing(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_read_only_client_offers_no_actions(corpus_sqlite: Callable[[str], Path]) -> None:
     with dn.connect(corpus_sqlite("3.4.0"), read_only=True) as client:
         widget = client.explore()
         assert "read-only" in widget._start["forbidden"]
         possible = ask(widget, "possible", ids=["queued-1"])["possible"]
-        assert not any(found["count"] for found in possible.values())
+        assert not any(availability["count"] for availability in possible.values())
         ask(widget, "plan", action="cancel", ids=["queued-1"], key="k")
         assert ask(widget, "apply", key="k")["type"] == "ReadOnlyError"
         assert client.workflow("queued-1").status == "ENQUEUED"

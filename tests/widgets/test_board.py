@@ -1,4 +1,4 @@
-"""``db.board()``: what it counts, what it says when something is wrong, and how it looks alive."""
+"""``db.board()``: its counts, its errors, and the live view in JupyterLab."""
 
 from __future__ import annotations
 
@@ -16,67 +16,73 @@ import pytest
 from browser import Opened
 
 import dbos_notebook as dn
-from dbos_notebook.widgets.board import WINDOWS, Board, facts
+from dbos_notebook.widgets.board import WINDOWS, Board, board_facts
 
 
 def ask(board: Board, **question: Any) -> dict[str, Any]:
     return board.answer({"kind": "board", "request": 1, **question})
 
 
-def test_it_counts_what_the_listing_has(shop: dn.Client) -> None:
+def test_the_board_counts_equal_those_of_the_listing(shop: dn.Client) -> None:
     board = shop.board(window="1h")
-    told = ask(board)
+    reading = ask(board)
     frame = shop.workflows(limit=None)
     counts = frame["status"].astype(str).value_counts().to_dict()
     active = {name: counts[name] for name in ("DELAYED", "ENQUEUED", "PENDING")}
-    assert told["active"] == active
-    ended = {status: sum(bars) for status, bars in told["series"].items()}
+    assert reading["active"] == active
+    ended = {status: sum(bars) for status, bars in reading["series"].items()}
     assert ended == {name: number for name, number in counts.items() if name not in active}
-    assert {len(bars) for bars in told["series"].values()} == {told["bars"]} == {60}
+    assert {len(bars) for bars in reading["series"].values()} == {reading["bars"]} == {60}
     failed = frame[frame["status"] == "ERROR"]
     kinds = failed.groupby(["name", "error_type"], observed=True).size()
-    shown = board.failures.set_index(["name", "error_type"])["count"]
-    assert shown.to_dict() == kinds.to_dict()
-    assert shown.is_monotonic_decreasing
-    assert sum(row["count"] for row in told["failures"]) == len(failed)
+    failure_counts = board.failures.set_index(["name", "error_type"])["count"]
+    assert failure_counts.to_dict() == kinds.to_dict()
+    assert failure_counts.is_monotonic_decreasing
+    assert sum(row["count"] for row in reading["failures"]) == len(failed)
     deepest = board.queues.nlargest(1, "enqueued")["queue_name"].item()
-    assert told["queues"][0]["name"] == deepest
+    assert reading["queues"][0]["name"] == deepest
 
 
-def test_a_message_of_several_is_called_an_example(shop_sqlite: Path) -> None:
-    with dn.connect(shop_sqlite) as db:
-        several = db.workflows(status="SUCCESS", limit=3)["workflow_id"].tolist()
-    assert len(several) == 3
-    with closing(sqlite3.connect(shop_sqlite)) as connection, connection:
-        for place, workflow_id in enumerate(several):
-            error = RuntimeError("line one", 42) if place else RuntimeError("")
+def test_the_error_message_of_a_group_is_labelled_as_an_example(
+    shop_sqlite: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copyfile(shop_sqlite, tmp_path / "shop.sqlite"))
+    with dn.connect(path) as db:
+        ids = db.workflows(status="SUCCESS", limit=3)["workflow_id"].tolist()
+    assert len(ids) == 3
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for number, workflow_id in enumerate(ids):
+            error = RuntimeError("line one", 42) if number else RuntimeError("")
             stored = base64.b64encode(pickle.dumps(error)).decode()
             connection.execute(
                 "UPDATE workflow_status SET error = ?, name = 'pay', status = 'ERROR', "
                 "output = NULL, serialization = 'py_pickle' WHERE workflow_uuid = ?",
                 [stored, workflow_id],
             )
-    with dn.connect(shop_sqlite) as db:
+    with dn.connect(path) as db:
         board = db.board(window="30d")
-        told = ask(board)["failures"]
-        (row,) = [row for row in told if row["name"] == "pay"]
+        rows = ask(board)["failures"]
+        (row,) = [row for row in rows if row["name"] == "pay"]
         assert (row["messages"], row["count"]) == (2, 3)
-        assert all(other["messages"] == 1 for other in told if other is not row)
+        assert all(other["messages"] == 1 for other in rows if other is not row)
         page = board.static_html()
     assert "RuntimeError, for example: (&#39;line one&#39;, 42)" in page
     assert page.count("for example") == 1
+    assert '.dn-static [data-status="ERROR"]{color:#' in page
+    assert 'data-status="ERROR">RuntimeError' in page
+    assert ".dn-static [data-status]" not in page
 
 
 @pytest.mark.parametrize("version", ["2.0.0", "2.20.0", "3.4.0"])
 def test_every_version_has_a_board(corpus_sqlite: Callable[[str], Path], version: str) -> None:
     with dn.connect(corpus_sqlite(version)) as db:
         board = db.board(window="30d")
-        told = ask(board)
-        assert sum(told["active"].values()) > 0
+        reading = ask(board)
+        assert sum(reading["active"].values()) > 0
         assert "running kernel" in board.static_html()
 
 
-def test_a_reading_without_a_change_travels_as_one_word(shop_sqlite: Path) -> None:
+def test_an_unchanged_board_sends_one_word(shop_sqlite: Path) -> None:
     with dn.connect(shop_sqlite) as db:
         board = db.board(window="30d")
         first = ask(board)
@@ -86,17 +92,17 @@ def test_a_reading_without_a_change_travels_as_one_word(shop_sqlite: Path) -> No
 
 
 def test_another_window_is_refused(db: dn.Client) -> None:
-    with pytest.raises(dn.FilterError, match="'2h' is not offered"):
+    with pytest.raises(dn.FilterError, match="'2h' is not supported"):
         db.board(window="2h")
     board = db.board()
     for window in WINDOWS:
         board.window = window
-        assert facts(board.read())["width"] * facts(board.read())["bars"] == int(
+        assert board_facts(board.read())["width"] * board_facts(board.read())["bars"] == int(
             WINDOWS[window][0].total_seconds() * 1000
         )
 
 
-def test_an_error_is_an_answer(tmp_path: Path, shop_sqlite: Path) -> None:
+def test_errors_are_sent_to_the_browser(tmp_path: Path, shop_sqlite: Path) -> None:
     path = tmp_path / "gone.sqlite"
     shutil.copyfile(shop_sqlite, path)
     with dn.connect(path) as db:
@@ -105,13 +111,13 @@ def test_an_error_is_an_answer(tmp_path: Path, shop_sqlite: Path) -> None:
         connection.execute("DROP TABLE workflow_status")
         connection.commit()
         connection.close()
-        told = ask(board)
-    assert told["kind"] == "error"
+        reading = ask(board)
+    assert reading["kind"] == "error"
     assert board.last_error is not None
-    assert "workflow_status" in told["text"]
+    assert "workflow_status" in reading["text"]
 
 
-def test_hostile_names_stay_text(tmp_path: Path, old_sqlite: Path) -> None:
+def test_hostile_names_are_escaped(tmp_path: Path, old_sqlite: Path) -> None:
     path = tmp_path / "hostile.sqlite"
     shutil.copyfile(old_sqlite, path)
     connection = sqlite3.connect(path)
@@ -123,7 +129,7 @@ def test_hostile_names_stay_text(tmp_path: Path, old_sqlite: Path) -> None:
     assert "<img" not in html
 
 
-def test_it_is_alive_in_jupyterlab(
+def test_the_board_refreshes_in_jupyterlab(
     notebook: Callable[..., Opened], shop_sqlite: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "live.sqlite"
@@ -146,7 +152,7 @@ def test_it_is_alive_in_jupyterlab(
     connection.execute("UPDATE workflow_status SET status = 'CANCELLED' WHERE status = 'ENQUEUED'")
     connection.commit()
     connection.close()
-    # Live: nobody asked.
+    # Live: updated without a click.
     page.locator(".dn-tile", has_text="ENQUEUED").locator(
         "b", has_text=re.compile("^0$")
     ).wait_for()

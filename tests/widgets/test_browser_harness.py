@@ -1,4 +1,4 @@
-"""The harness of the browser tests itself: it would see a script run, and a request leave."""
+"""The harness of the browser tests detects scripts that run and requests to other servers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from browser import Opened
 
 
-def test_a_notebook_runs_and_what_it_does_is_seen(notebook: Callable[..., Opened]) -> None:
+def test_scripts_and_requests_of_a_notebook_are_detected(notebook: Callable[..., Opened]) -> None:
     opened = notebook(
         "print(6 * 7)",
         "from IPython.display import HTML\n"

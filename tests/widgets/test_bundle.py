@@ -1,4 +1,4 @@
-"""The scripts and style sheets of the views, and what Python and JavaScript say alike."""
+"""The scripts and style sheets of the views, and constants that Python and JavaScript share."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_durations_are_written_as_in_python(chromium: Browser) -> None:
     page.evaluate(IMPORTED, [bundle.module("format"), "format"])
     written = page.evaluate("(all) => all.map(window.imported.formatDuration)", milliseconds)
     page.close()
-    assert written == [text.lasted(each / 1000) for each in milliseconds]
+    assert written == [text.duration(each / 1000) for each in milliseconds]
 
 
 def test_statuses_and_outcomes_are_those_of_python(chromium: Browser) -> None:

@@ -1,4 +1,4 @@
-"""Buttons in a real JupyterLab on a live application: cancel, resume, fork, and follow the fork."""
+"""Cancel, resume and fork by buttons in JupyterLab, on a running application."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApplication]:
     live = LiveApplication(f"sqlite:///{directory / 'live.sqlite'}", directory)
     try:
         live.start("v1")
-        # SQLite keeps whole seconds, and the latest version is the one of the latest.
+        # SQLite stores whole seconds: the second version must be a second later to be the latest.
         time.sleep(1)
         live.start("v2")
         yield live
@@ -43,7 +43,7 @@ def confirm(page: Page) -> None:
     page.wait_for_selector(".dn-plan[aria-label^=Receipt]")
 
 
-def test_cancel_a_running_one_see_it_stop_and_resume_it(
+def test_a_running_workflow_is_cancelled_and_resumed(
     notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
     live.send("v1", "start", name="three", ids=["runs"], args=["gate"])
@@ -67,13 +67,15 @@ def test_cancel_a_running_one_see_it_stop_and_resume_it(
         assert not cancel.is_enabled()
         resume.click()
         confirm(page)
-        # The live list shows by itself how it goes on.
+        # The live list shows the progress.
         page.locator(".dn-row[data-id=runs][data-status=SUCCESS]").wait_for()
         assert client.workflow("runs").output == "did c"
     assert opened.errors == []
 
 
-def test_the_buttons_alone(notebook: Callable[..., Opened], live: LiveApplication) -> None:
+def test_controls_fork_workflows_without_a_list(
+    notebook: Callable[..., Opened], live: LiveApplication
+) -> None:
     live.send("v1", "run", name="rich", ids=["alone-1", "alone-2"])
     opened = notebook(
         CONNECT.format(live.url),
@@ -93,7 +95,7 @@ def test_the_buttons_alone(notebook: Callable[..., Opened], live: LiveApplicatio
 
 
 def pick_all(opened: Opened, number: int) -> Page:
-    """Tick the whole page, and wait for its buttons."""
+    """Select all rows of the page, and wait for the buttons."""
     page = opened.page
     page.wait_for_function(f"document.querySelectorAll('.dn-row').length === {number}")
     page.get_by_label("Select all on this page").check()
@@ -102,7 +104,9 @@ def pick_all(opened: Opened, number: int) -> Page:
     return page
 
 
-def test_fifty_are_forked_at_once(notebook: Callable[..., Opened], live: LiveApplication) -> None:
+def test_fifty_workflows_are_forked_from_the_list(
+    notebook: Callable[..., Opened], live: LiveApplication
+) -> None:
     ids = [f"fifty-{number}" for number in range(50)]
     live.send("v1", "run", name="rich", ids=ids, attributes={"lot": 50})
     opened = notebook(
@@ -110,7 +114,7 @@ def test_fifty_are_forked_at_once(notebook: Callable[..., Opened], live: LiveApp
     )
     page = pick_all(opened, 50)
     page.locator(".dn-actions button:enabled", has_text="Fork 50").click()
-    page.wait_for_selector(".dn-plan .dn-quiet:has-text('50 will be forked')")
+    page.wait_for_selector(".dn-plan .dn-muted:has-text('50 will be forked')")
     confirm(page)
     assert "50 done" in page.inner_text(".dn-plan-head")
     assert page.locator(".dn-plan tbody tr").count() == 50
@@ -118,7 +122,7 @@ def test_fifty_are_forked_at_once(notebook: Callable[..., Opened], live: LiveApp
 
         def ended() -> bool:
             forks = client.workflows(forked_from=ids, limit=None)
-            # One of each, and in the version in which the step is mended.
+            # One fork each, run by the version in which the step is fixed.
             return sorted(forks["forked_from"]) == sorted(ids) and (
                 forks["status"].eq("SUCCESS").all()
             )
@@ -127,10 +131,10 @@ def test_fifty_are_forked_at_once(notebook: Callable[..., Opened], live: LiveApp
     assert opened.errors == []
 
 
-def test_fifty_are_taken_off_their_queue(
+def test_fifty_enqueued_workflows_are_cancelled_from_the_list(
     notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
-    # Of this queue one runs at a time.
+    # This queue runs one workflow at a time.
     live.send("v1", "enqueue", name="three", queue="busy", ids=["cork"], args=["uncork"])
     until(lambda: live.effects("cork")["held-uncork"], "the first runs")
     ids = [f"waits-{number}" for number in range(50)]

@@ -1,4 +1,4 @@
-"""The list's Python half, asked with the browser's messages: no browser, real databases."""
+"""The Python half of the list, called with the browser's messages, on real databases."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dbos_notebook.widgets import query_form
 from dbos_notebook.widgets.explore import Explore
 
 
-def pages(widget: Explore, **view: Any) -> Iterator[list[str]]:
-    """Give the IDs of every page, as the browser turns them."""
+def iter_pages(widget: Explore, **view: Any) -> Iterator[list[str]]:
+    """Yield the IDs of each page, as the browser requests them."""
     after: list[Any] = []
     while True:
         answer = ask(widget, "page", view={"size": 25, **view}, after=after)
@@ -49,21 +49,21 @@ def pages(widget: Explore, **view: Any) -> Iterator[list[str]]:
 def test_pages_hold_every_row_once_and_in_order(
     shop: dn.Client, sort: str, descending: bool
 ) -> None:
-    found = list(pages(shop.explore(), sort=sort, descending=descending))
-    ids = [one for page in found for one in page]
+    id_pages = list(iter_pages(shop.explore(), sort=sort, descending=descending))
+    ids = [row_id for page in id_pages for row_id in page]
     everything = shop.workflows(limit=None).set_index("workflow_id")
-    assert len(found) > 2
+    assert len(id_pages) > 2
     assert len(ids) == len(set(ids)) == len(everything)
     if sort in everything and sort != "queue_position":
         values = everything.loc[ids, sort]
         known = values.dropna()
-        # What is missing stands last in both directions.
+        # Missing values are last in both directions.
         assert values.iloc[: len(known)].notna().all()
         if sort not in ("name", "queue_name", "authenticated_user"):  # a server's own order
             assert known.is_monotonic_decreasing if descending else known.is_monotonic_increasing
 
 
-def test_a_page_is_what_the_client_lists(db: dn.Client) -> None:
+def test_a_page_equals_the_listing_of_the_client(db: dn.Client) -> None:
     widget = db.explore(status="ERROR")
     answer = ask(widget, "page", view=widget._view)
     assert [row["id"] for row in answer["rows"]] == widget.frame["workflow_id"].tolist()
@@ -76,7 +76,7 @@ def test_a_page_is_what_the_client_lists(db: dn.Client) -> None:
     assert "input" not in row
 
 
-def test_filters_become_the_clients(db: dn.Client) -> None:
+def test_filters_are_those_of_the_client(db: dn.Client) -> None:
     widget = db.explore()
     view = {
         "search": " Checkout ",
@@ -95,7 +95,7 @@ def test_filters_become_the_clients(db: dn.Client) -> None:
         "end_time": "2100-01-01T00:00:00.000Z",
     }
     assert ids == db.workflows(**widget.filters)["workflow_id"].tolist()
-    # And the code is that very call.
+    # The code is the same call.
     assert eval(widget.code, {"db": db})["workflow_id"].tolist() == ids
 
 
@@ -109,25 +109,25 @@ def test_filters_become_the_clients(db: dn.Client) -> None:
         {"tags": ["x"], "deep": [[1], [None, True, 1.5]]},
     ],
 )
-def test_a_value_written_as_code_is_the_same_value(value: Any) -> None:
+def test_a_filter_value_written_as_code_evaluates_to_itself(value: Any) -> None:
     written = query_form.literal(value)
     assert eval(written) == value
-    # Nothing hidden: what is pasted is what was seen.
+    # No invisible characters: what is pasted is what was shown.
     assert written.isprintable()
-    assert eval(query_form.code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
+    assert eval(query_form.list_code({"name": [value]}, {}).replace("db.workflows", "dict")) == {
         "name": str(value)
     }
 
 
-def test_what_is_no_number_of_json_is_a_text_or_refused() -> None:
-    assert query_form.as_filters({"attributes": "a=NaN, b=1e400, c=-1.5e2"}) == {
+def test_numbers_outside_json_are_strings_or_refused() -> None:
+    assert query_form.to_filters({"attributes": "a=NaN, b=1e400, c=-1.5e2"}) == {
         "attributes": {"a": "NaN", "b": "1e400", "c": -150.0}
     }
-    with pytest.raises(dn.FilterError, match="1e400 is no number of JSON"):
-        query_form.as_filters({"attributes": '{"a": 1e400}'})
+    with pytest.raises(dn.FilterError, match="1e400 is not a JSON number"):
+        query_form.to_filters({"attributes": '{"a": 1e400}'})
 
 
-def test_what_was_asked_for_stays_and_can_be_changed(db: dn.Client) -> None:
+def test_initial_filters_are_kept_and_can_be_changed(db: dn.Client) -> None:
     widget = db.explore(status="error", has_parent=False, start_time="3650d")
     assert widget._start["view"]["status"] == ["ERROR"]
     assert widget._start["view"]["start_time"] == "3650d"
@@ -142,7 +142,7 @@ def test_what_was_asked_for_stays_and_can_be_changed(db: dn.Client) -> None:
         db.explore(page_size=10)
 
 
-def test_the_error_filter_reads_errors_alone(db: dn.Client) -> None:
+def test_the_error_filter_searches_errors_only(db: dn.Client) -> None:
     rows = ask(db.explore(), "page", view={"error": "PaymentDeclined"})["rows"]
     assert {row["id"] for row in rows} == set(
         db.workflows(limit=None).query("error_type == '__main__.PaymentDeclined'")["workflow_id"]
@@ -151,78 +151,78 @@ def test_the_error_filter_reads_errors_alone(db: dn.Client) -> None:
     assert not db.workflows(search="checkout-5").empty
 
 
-def searched(widget: Explore, **view: Any) -> tuple[list[str], int]:
-    """Give the IDs that a search finds, as the browser asks for its parts, and their number."""
+def search_ids(widget: Explore, **view: Any) -> tuple[list[str], int]:
+    """Return the IDs that a search finds in parts, as the browser does, and the number of parts."""
     view = {"size": 25, **view}
     answer = ask(widget, "page", view=view)
-    found = answer["rows"]
+    matches = answer["rows"]
     part = 0
-    while answer["searched_to"] and len(found) < 25:
+    while answer["searched_to"] and len(matches) < 25:
         part += 1
-        asked = {"after": answer["last"], "limit": 25 - len(found), "part": part}
-        answer = ask(widget, "page", view=view, **asked)
-        found += answer["rows"]
-    return [row["id"] for row in found], part + 1
+        question = {"after": answer["last"], "limit": 25 - len(matches), "part": part}
+        answer = ask(widget, "page", view=view, **question)
+        matches += answer["rows"]
+    return [row["id"] for row in matches], part + 1
 
 
-def test_a_text_is_looked_for_in_parts_that_grow(
-    shop: dn.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.explore.LOOK_THROUGH", 7)
-    counted = []
+def test_search_proceeds_in_growing_parts(shop: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbos_notebook.widgets.explore.MAX_SEARCH_ROWS", 7)
+    part_counts = []
     for first in (7, 2):
-        monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_LOOK", first)
+        monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_SEARCH_ROWS", first)
         for descending in (True, False):
             widget = shop.explore()
-            found, parts = searched(widget, search="ship", descending=descending)
+            matches, parts = search_ids(widget, search="ship", descending=descending)
             expected = shop.workflows(search="ship", sort_desc=descending, limit=25)
-            assert found == expected["workflow_id"].tolist()
-            assert widget.frame["workflow_id"].tolist() == found
+            assert matches == expected["workflow_id"].tolist()
+            assert widget.frame["workflow_id"].tolist() == matches
             assert widget.frame.dtypes.astype(str).tolist() == expected.dtypes.astype(str).tolist()
-            counted.append(parts)
-    assert counted[0] > 2
-    # The first part is small, the second as large as any: a text needs one part more, not many.
-    assert counted[0] <= counted[2] <= counted[0] + 1
+            part_counts.append(parts)
+    assert part_counts[0] > 2
+    # A small first part costs at most one part more.
+    assert part_counts[0] <= part_counts[2] <= part_counts[0] + 1
 
 
-def test_the_workflow_of_a_pasted_id_comes_first_and_once(
+def test_a_workflow_found_by_its_id_is_listed_first_and_once(
     shop: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parents = shop.workflows(has_parent=False, limit=None)
     oldest = next(
-        one
-        for one in reversed(parents["workflow_id"])
-        if len(shop.workflows(search=one, limit=None)) > 1
+        row_id
+        for row_id in reversed(parents["workflow_id"])
+        if len(shop.workflows(search=row_id, limit=None)) > 1
     )
     expected = shop.workflows(search=oldest, limit=None)["workflow_id"].tolist()
     assert expected[0] != oldest, "its children are newer, and their IDs hold its own"
-    monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_LOOK", 2)
+    monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_SEARCH_ROWS", 2)
     widget = shop.explore()
     assert ask(widget, "page", view={"search": oldest})["rows"][0]["id"] == oldest
-    found, _ = searched(widget, search=oldest)
-    assert found == [oldest, *(one for one in expected if one != oldest)]
-    # In no view that its other filters keep it out of.
-    assert oldest not in searched(widget, search=oldest, status=["DELAYED"])[0]
-    assert searched(widget, search=oldest, mode="tree")[0][0] == oldest
+    matches, _ = search_ids(widget, search=oldest)
+    assert matches == [oldest, *(row_id for row_id in expected if row_id != oldest)]
+    # The other filters apply to it too.
+    assert oldest not in search_ids(widget, search=oldest, status=["DELAYED"])[0]
+    assert search_ids(widget, search=oldest, mode="tree")[0][0] == oldest
 
 
 def test_the_tree_has_roots_and_their_children(shop: dn.Client) -> None:
     widget = shop.explore(tree=True)
-    roots = [one for page in pages(widget, mode="tree") for one in page]
+    roots = [row_id for page in iter_pages(widget, mode="tree") for row_id in page]
     assert set(roots) == set(shop.workflows(has_parent=False, limit=None)["workflow_id"])
     answer = ask(widget, "page", view={"mode": "tree", "size": 200})
     parent = next(row for row in answer["rows"] if row.get("children"))
     below = ask(widget, "children", id=parent["id"])["rows"]
     assert len(below) == parent["children"]
     assert {row["id"] for row in below} == set(shop.workflow(parent["id"]).children["workflow_id"])
-    # A failure below a root that did not fail is found all the same.
-    failed = [one for page in pages(widget, mode="tree", status=["ERROR"]) for one in page]
+    # A failure below a root that did not fail is found too.
+    failed = [
+        row_id for page in iter_pages(widget, mode="tree", status=["ERROR"]) for row_id in page
+    ]
     errors = shop.workflows(status="ERROR", limit=None).set_index("workflow_id")
     roots_only = errors[~errors["parent_workflow_id"].isin(errors.index)]
     assert set(failed) == set(roots_only.index)
 
 
-def test_the_enqueued_have_a_place(db: dn.Client) -> None:
+def test_enqueued_workflows_show_their_queue_position(db: dn.Client) -> None:
     widget = db.explore(queues_only=True)
     rows = ask(widget, "page", view=widget._view)["rows"]
     places = {row["id"]: (row.get("position"), row.get("queue_length")) for row in rows}
@@ -233,36 +233,36 @@ def test_the_enqueued_have_a_place(db: dn.Client) -> None:
     assert set(eval(widget.code, {"db": db})["workflow_id"]) == set(places)
 
 
-def test_an_opened_row_tells_all(db: dn.Client) -> None:
-    told = ask(db.explore(), "details", id="checkout-5-bad")
-    assert "order-5-bad" in told["input"]["text"]
-    assert told["error"]["type"] == "__main__.PaymentDeclined"
-    assert [step["name"] for step in told["steps"]] == db.steps("checkout-5-bad")[
+def test_an_opened_row_has_all_details(db: dn.Client) -> None:
+    result = ask(db.explore(), "details", id="checkout-5-bad")
+    assert "order-5-bad" in result["input"]["text"]
+    assert result["error"]["type"] == "__main__.PaymentDeclined"
+    assert [step["name"] for step in result["steps"]] == db.steps("checkout-5-bad")[
         "function_name"
     ].tolist()
-    assert told["steps"][-1]["status"] == "ERROR"
-    assert told["forks"] == [{"id": "fork-1", "status": db.workflow("fork-1").status}]
-    assert ask(db.explore(), "details", id="checkout-5-bad", stamp=told["stamp"])["same"] is True
-    lost = ask(db.explore(), "details", id="nobody")
-    assert (lost["kind"], lost["type"]) == ("error", "WorkflowNotFoundError")
+    assert result["steps"][-1]["status"] == "ERROR"
+    assert result["forks"] == [{"id": "fork-1", "status": db.workflow("fork-1").status}]
+    assert ask(db.explore(), "details", id="checkout-5-bad", stamp=result["stamp"])["same"] is True
+    missing = ask(db.explore(), "details", id="nobody")
+    assert (missing["kind"], missing["type"]) == ("error", "WorkflowNotFoundError")
 
 
-def test_many_steps_come_in_parts(
+def test_many_steps_are_sent_in_parts(
     corpus_sqlite: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbos_notebook.widgets.details.STEPS", 2)
+    monkeypatch.setattr("dbos_notebook.widgets.details.STEPS_PER_PAGE", 2)
     with dn.connect(corpus_sqlite("3.4.0")) as client:
         widget = client.explore()
-        told = ask(widget, "details", id="checkout-1")
-        numbers = [step["number"] for step in told["steps"]]
-        while told["more_steps"]:
-            told = ask(widget, "steps", id="checkout-1", after=numbers[-1])
-            numbers += [step["number"] for step in told["steps"]]
+        result = ask(widget, "details", id="checkout-1")
+        numbers = [step["number"] for step in result["steps"]]
+        while result["more_steps"]:
+            result = ask(widget, "steps", id="checkout-1", after=numbers[-1])
+            numbers += [step["number"] for step in result["steps"]]
         assert numbers == client.steps("checkout-1")["function_id"].tolist()
         assert len(numbers) > 4
 
 
-def test_long_values_are_cut_and_say_so(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_long_values_are_truncated_and_marked(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     connection = sqlite3.connect(path)
     with connection:
@@ -272,9 +272,9 @@ def test_long_values_are_cut_and_say_so(corpus_sqlite: Callable[[str], Path]) ->
         connection.execute("UPDATE workflow_status SET serialization = 'portable_json'")
     connection.close()
     with dn.connect(path) as client:
-        told = ask(client.explore(), "details", id="checkout-1")
-        assert told["output"]["left_out"] > 900_000
-        assert len(json.dumps(told)) < 100_000
+        result = ask(client.explore(), "details", id="checkout-1")
+        assert result["output"]["left_out"] > 900_000
+        assert len(json.dumps(result)) < 100_000
 
 
 def test_nothing_is_sent_when_nothing_changed(corpus_sqlite: Callable[[str], Path]) -> None:
@@ -296,12 +296,12 @@ def test_nothing_is_sent_when_nothing_changed(corpus_sqlite: Callable[[str], Pat
         assert row["status"] == "CANCELLED"
 
 
-def test_counts_and_choices(db: dn.Client) -> None:
+def test_counts_and_filter_choices(db: dn.Client) -> None:
     widget = db.explore()
     counts = ask(widget, "counts", view={"name": ["checkout"], "status": ["ERROR"]})["counts"]
     assert counts == {"SUCCESS": 5, "ERROR": 3}
     choices = ask(widget, "choices")["choices"]
-    assert set(choices) == set(query_form.CHOSEN)
+    assert set(choices) == set(query_form.CHOICE_FILTERS)
     assert choices["name"][0] in db.workflows(limit=None)["name"].unique()
     assert "slow" in choices["queue_name"]
 
@@ -316,22 +316,22 @@ def test_the_selection_is_a_frame(db: dn.Client) -> None:
     assert set(eval(code, {"db": db})["workflow_id"]) == {"queued-1", "checkout-1"}
 
 
-def test_an_error_is_an_answer_and_the_next_question_works(
+def test_an_error_is_sent_and_the_next_request_works(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     path = corpus_sqlite("3.4.0")
     client = dn.connect(path)
     widget = client.explore()
-    away = path.with_suffix(".away")
-    os.rename(path, away)
+    moved_path = path.with_suffix(".away")
+    os.rename(path, moved_path)
     answer = ask(widget, "page", view={})
     assert (answer["kind"], answer["type"]) == ("error", "DatabaseConnectionError")
     assert "There is no file" in answer["text"]
     assert isinstance(widget.last_error, dn.DatabaseConnectionError)
-    # To show it does not fail either: the browser will say it.
+    # Displaying it does not fail either: the browser shows the error.
     data, _ = widget._repr_mimebundle_()
     assert "text/plain" in data
-    os.rename(away, path)
+    os.rename(moved_path, path)
     assert len(ask(widget, "page", view={})["rows"]) == 26
     broken = ask(widget, "page", view={"attributes": "{no json"})
     assert broken["type"] == "FilterError"
@@ -339,12 +339,12 @@ def test_an_error_is_an_answer_and_the_next_question_works(
     assert widget.answer({"kind": "page", "after": ["x"], "request": 1})["type"] == "FilterError"
 
 
-def test_half_a_character_is_answered_and_so_is_an_interrupt(
+def test_lone_surrogates_and_interrupts_are_answered(
     db: dn.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widget = db.explore()
-    told = ask(widget, "plan", action="cancel", ids=["queued-1"], key="half \ud800")
-    assert told["key"] == "half ?"
+    result = ask(widget, "plan", action="cancel", ids=["queued-1"], key="half \ud800")
+    assert result["key"] == "half ?"
     assert ask(widget, "details", id="half \ud800")["type"] == "FilterError"
     assert ask(widget, "page", view={}, limit=-7)["rows"]
     assert ask(widget, "page", view={"size": 50.0})["rows"]
@@ -352,14 +352,14 @@ def test_half_a_character_is_answered_and_so_is_an_interrupt(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    # Without an answer the browser would wait for ever, and ask nothing more of this kind.
+    # Without an answer the browser would wait forever.
     monkeypatch.setattr("dbos_notebook.tables.pages.page", interrupted)
     answer = ask(widget, "page", view={})
     assert (answer["kind"], answer["type"]) == ("error", "KeyboardInterrupt")
     assert isinstance(widget.last_error, KeyboardInterrupt)
 
 
-def test_a_status_of_nothing_or_of_any_word_is_shown(
+def test_missing_and_unknown_statuses_are_shown(
     corpus_sqlite: Callable[[str], Path], tmp_path: Path
 ) -> None:
     path = corpus_sqlite("3.4.0")
@@ -367,7 +367,7 @@ def test_a_status_of_nothing_or_of_any_word_is_shown(
     query = "UPDATE workflow_status SET status = ?, name = NULL WHERE workflow_uuid = ?"
     statuses = {"checkout-1": None, "checkout-2": "constructor", "queued-1": "__proto__"}
     with connection:
-        connection.executemany(query, [(status, one) for one, status in statuses.items()])
+        connection.executemany(query, [(status, row_id) for row_id, status in statuses.items()])
     connection.close()
     with dn.connect(path) as client:
         widget = client.explore()
@@ -384,7 +384,9 @@ def test_a_status_of_nothing_or_of_any_word_is_shown(
         assert ask(client.board(window="30d"), "board")["kind"] == "board"
 
 
-def test_a_page_that_ends_at_a_time_which_is_none(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_page_that_ends_at_a_row_without_a_valid_time(
+    corpus_sqlite: Callable[[str], Path],
+) -> None:
     path = corpus_sqlite("3.4.0")
     connection = sqlite3.connect(path)
     with connection:
@@ -398,16 +400,14 @@ def test_a_page_that_ends_at_a_time_which_is_none(corpus_sqlite: Callable[[str],
         assert (answer["more"], answer["last"]) == (False, [])
 
 
-def test_a_message_of_no_kind_is_no_question(
-    db: dn.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_messages_are_ignored(db: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     widget = db.explore()
     sent: list[Any] = []
     monkeypatch.setattr(widget, "send", sent.append)
     for content in ("text", None, {}, {"kind": "close"}, {"kind": "__init__"}, {"kind": []}):
-        widget._receive(widget, content, [])
+        widget._on_message(widget, content, [])
     assert sent == []
-    widget._receive(widget, {"kind": "page", "view": {}, "request": 7}, [])
+    widget._on_message(widget, {"kind": "page", "view": {}, "request": 7}, [])
     assert sent[0]["request"] == 7
 
 
@@ -429,34 +429,34 @@ def test_fifty_reruns_leak_no_thread_and_no_connection(db: dn.Client) -> None:
     assert open_files() <= files + 1
 
 
-def test_no_row_is_in_the_state_that_a_notebook_keeps(db: dn.Client) -> None:
+def test_the_saved_widget_state_holds_no_row(db: dn.Client) -> None:
     widget = db.explore()
     ask(widget, "page", view={})
     ask(widget, "details", id="checkout-5-bad")
     state = {name: value for name, value in widget.get_state().items() if name[:4] != "_esm"}
-    kept = json.dumps({n: v for n, v in state.items() if n != "_css"}, default=str)
-    assert "checkout" not in kept
-    assert len(kept) < 3_000
+    state_json = json.dumps({n: v for n, v in state.items() if n != "_css"}, default=str)
+    assert "checkout" not in state_json
+    assert len(state_json) < 3_000
     assert len(widget._esm) + len(widget._css) < 150_000
 
 
 @pytest.fixture
 def hostile(corpus_sqlite: Callable[[str], Path]) -> Iterator[dn.Client]:
     path = corpus_sqlite("3.4.0")
-    evil = "<img src=x onerror='window.ran=1'></style><script>window.ran=1</script>"
+    markup = "<img src=x onerror='window.ran=1'></style><script>window.ran=1</script>"
     connection = sqlite3.connect(path)
     with connection:
-        connection.execute("UPDATE workflow_status SET name = ?, queue_name = ?", [evil, evil])
-        connection.execute("UPDATE workflow_status SET authenticated_user = ?", [evil])
-        connection.execute("UPDATE operation_outputs SET function_name = ?", [evil])
+        connection.execute("UPDATE workflow_status SET name = ?, queue_name = ?", [markup, markup])
+        connection.execute("UPDATE workflow_status SET authenticated_user = ?", [markup])
+        connection.execute("UPDATE operation_outputs SET function_name = ?", [markup])
         connection.execute("UPDATE workflow_status SET serialization = 'portable_json'")
-        connection.execute("UPDATE workflow_output SET output = ?", [json.dumps(evil)])
+        connection.execute("UPDATE workflow_output SET output = ?", [json.dumps(markup)])
     connection.close()
     with dn.connect(path) as client:
         yield client
 
 
-def test_static_html_holds_no_markup_of_the_database(hostile: dn.Client, tmp_path: Path) -> None:
+def test_static_html_escapes_values_of_the_database(hostile: dn.Client, tmp_path: Path) -> None:
     widget = hostile.explore()
     data, _ = widget._repr_mimebundle_()
     page = widget.save_html(tmp_path / "page.html").read_text()
@@ -469,7 +469,7 @@ def test_static_html_holds_no_markup_of_the_database(hostile: dn.Client, tmp_pat
     assert "checkout-5-bad" in page
 
 
-def test_the_fallback_is_bounded_and_tells_no_payload(shop: dn.Client) -> None:
+def test_the_fallback_is_limited_and_holds_no_payload(shop: dn.Client) -> None:
     data, _ = shop.explore(page_size=200)._repr_mimebundle_()
     assert set(data) >= {"text/html", "text/plain", "application/vnd.jupyter.widget-view+json"}
     assert data["text/html"].count("<tr>") <= 22
@@ -482,7 +482,7 @@ def test_the_fallback_is_bounded_and_tells_no_payload(shop: dn.Client) -> None:
 def test_databases_of_old_versions(corpus_sqlite: Callable[[str], Path], version: str) -> None:
     with dn.connect(corpus_sqlite(version)) as client:
         widget = client.explore()
-        ids = [one for page in pages(widget, sort="queue_name") for one in page]
+        ids = [row_id for page in iter_pages(widget, sort="queue_name") for row_id in page]
         assert set(ids) == set(client.workflows(limit=None)["workflow_id"])
         assert ask(widget, "details", id=ids[0])["row"]["id"] == ids[0]
         assert ask(widget, "choices")["kind"] == "choices"

@@ -1,4 +1,4 @@
-"""The list in a real JupyterLab: seen, typed into, walked through, clicked."""
+"""The list in JupyterLab: search, paging, keyboard, selection, live updates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONNECT = "import dbos_notebook as dn\ndb = dn.connect({!r})"
 
 @pytest.fixture(scope="module")
 def opened(module_notebook: Callable[..., Opened], shop_sqlite: Path) -> Opened:
-    """One notebook with the list; each test begins at a fresh one."""
+    """A notebook with the list, which each test runs anew."""
     return module_notebook(
         CONNECT.format(str(shop_sqlite)),
         "widget = db.explore(page_size=25)\nwidget",
@@ -42,8 +42,8 @@ def page(opened: Opened) -> Iterator[Page]:
 
 @pytest.fixture
 def client(shop_sqlite: Path) -> Iterator[dn.Client]:
-    with dn.connect(shop_sqlite) as found:
-        yield found
+    with dn.connect(shop_sqlite) as db:
+        yield db
 
 
 def rows(page: Page) -> Locator:
@@ -54,42 +54,42 @@ def ids(page: Page) -> list[str]:
     return page.evaluate("[...document.querySelectorAll('.dn-row')].map((row) => row.dataset.id)")
 
 
-def until_ids(page: Page, wanted: list[str]) -> None:
-    """Wait until the list shows exactly these."""
+def wait_for_ids(page: Page, expected_ids: list[str]) -> None:
+    """Wait until the list shows exactly these workflows."""
     page.wait_for_function(
         "(wanted) => JSON.stringify([...document.querySelectorAll('.dn-row')]"
         ".map((row) => row.dataset.id)) === JSON.stringify(wanted)",
-        arg=wanted,
+        arg=expected_ids,
     )
 
 
-def test_search_finds_as_it_is_typed(page: Page, client: dn.Client) -> None:
+def test_search_updates_while_typing(page: Page, client: dn.Client) -> None:
     search = page.get_by_label("Search", exact=True)
     search.type("coup", delay=20)
-    until_ids(page, client.workflows(search="coup")["workflow_id"].tolist())
+    wait_for_ids(page, client.workflows(search="coup")["workflow_id"].tolist())
     search.fill("nothing is called so")
     page.wait_for_selector("text=No workflow matches.")
     search.press("Escape")
     page.wait_for_function("document.querySelectorAll('.dn-row').length === 25")
 
 
-def test_pages_turn_and_turn_back(page: Page, client: dn.Client) -> None:
+def test_paging_forward_and_back(page: Page, client: dn.Client) -> None:
     everything = client.workflows(limit=None)["workflow_id"].tolist()
-    until_ids(page, everything[:25])
+    wait_for_ids(page, everything[:25])
     page.wait_for_selector(f"text=1–25 of {len(everything)}")
     page.get_by_label("Next page").click()
-    until_ids(page, everything[25:50])
+    wait_for_ids(page, everything[25:50])
     page.get_by_label("Next page").click()
-    until_ids(page, everything[50:75])
+    wait_for_ids(page, everything[50:75])
     assert page.get_by_label("Next page").is_disabled()
     page.get_by_label("Previous page").click()
-    until_ids(page, everything[25:50])
+    wait_for_ids(page, everything[25:50])
 
 
-def test_statuses_and_headings_narrow_and_sort(page: Page, client: dn.Client) -> None:
+def test_statuses_filter_and_headings_sort(page: Page, client: dn.Client) -> None:
     page.locator(".dn-status", has_text="ERROR").click()
     failed = client.workflows(status="ERROR", limit=None)
-    until_ids(page, failed["workflow_id"].tolist())
+    wait_for_ids(page, failed["workflow_id"].tolist())
     page.locator("thead button", has_text="workflow").click()
     page.wait_for_selector("th[aria-sort=ascending]")
     names = page.locator(".dn-row .dn-name").all_inner_texts()
@@ -97,12 +97,12 @@ def test_statuses_and_headings_narrow_and_sort(page: Page, client: dn.Client) ->
     assert len(names) == len(failed)
 
 
-def test_a_row_opens_and_its_steps_are_told(page: Page, client: dn.Client) -> None:
+def test_a_row_opens_and_shows_its_steps(page: Page, client: dn.Client) -> None:
     failed = client.workflows(status="ERROR", error="CouponError")["workflow_id"].iloc[0]
     page.get_by_label("Search", exact=True).fill(failed)
-    # Its children's IDs hold its own; what is called so itself stands first.
-    found = client.workflows(search=failed)["workflow_id"]
-    until_ids(page, [failed, *found[found != failed]])
+    # The IDs of its children contain its own; the exact match is first.
+    matches = client.workflows(search=failed)["workflow_id"]
+    wait_for_ids(page, [failed, *matches[matches != failed]])
     row = page.locator(f".dn-row[data-id='{failed}']")
     row.locator(".dn-name").click()
     details = page.locator(".dn-details").first
@@ -116,7 +116,7 @@ def test_a_row_opens_and_its_steps_are_told(page: Page, client: dn.Client) -> No
     details.wait_for(state="detached")
 
 
-def test_by_keyboard_alone(page: Page) -> None:
+def test_the_list_works_by_keyboard(page: Page) -> None:
     page.get_by_label("Search", exact=True).focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
@@ -128,7 +128,7 @@ def test_by_keyboard_alone(page: Page) -> None:
     assert page.evaluate(focused) == second
     page.keyboard.press(" ")
     page.wait_for_selector("text=1 selected")
-    # JupyterLab's own shortcuts stay out: two d's would delete the cell.
+    # JupyterLab's shortcuts are suppressed: two d's would delete the cell.
     page.keyboard.press("d")
     page.keyboard.press("d")
     page.keyboard.press("ArrowLeft")
@@ -140,9 +140,9 @@ def test_by_keyboard_alone(page: Page) -> None:
     assert page.locator(".jp-Notebook .jp-CodeCell").count() == 3
 
 
-def test_children_nest(page: Page, client: dn.Client) -> None:
+def test_children_are_nested_below_their_parents(page: Page, client: dn.Client) -> None:
     page.get_by_role("button", name="Tree", exact=True).click()
-    until_ids(page, client.workflows(has_parent=False, limit=25)["workflow_id"].tolist())
+    wait_for_ids(page, client.workflows(has_parent=False, limit=25)["workflow_id"].tolist())
     assert page.locator("table[role=treegrid]").count() == 1
     parent = page.locator(".dn-row", has=page.locator(".dn-toggle .dn-icon")).first
     workflow_id = parent.get_attribute("data-id")
@@ -153,10 +153,10 @@ def test_children_nest(page: Page, client: dn.Client) -> None:
     assert set(below) == set(client.workflow(str(workflow_id)).children["workflow_id"])
 
 
-def test_what_is_ticked_reaches_python(opened: Opened, page: Page) -> None:
-    wanted = sorted(ids(page)[1:3])
-    for one in wanted:
-        page.get_by_label(f"Select {one}", exact=True).check()
+def test_the_selection_reaches_python(opened: Opened, page: Page) -> None:
+    expected_ids = sorted(ids(page)[1:3])
+    for row_id in expected_ids:
+        page.get_by_label(f"Select {row_id}", exact=True).check()
     page.wait_for_selector("text=2 selected")
     page.locator(".dn-status", has_text="SUCCESS").click()
     page.wait_for_function(
@@ -166,7 +166,7 @@ def test_what_is_ticked_reaches_python(opened: Opened, page: Page) -> None:
     last = page.locator(".jp-CodeCell").last
     last.locator(".cm-content").click()
     opened.command("notebook:run-cell")
-    expected = f'{wanted!r} 25 db.workflows(status="SUCCESS")'
+    expected = f'{expected_ids!r} 25 db.workflows(status="SUCCESS")'
     last.locator(".jp-OutputArea-output", has_text=expected).wait_for()
 
 
@@ -181,7 +181,7 @@ def test_dark_and_light_follow_the_host(opened: Opened, page: Page) -> None:
         assert "rgba(0, 0, 0, 0)" in ground
 
 
-def test_a_narrow_cell_keeps_what_matters(page: Page) -> None:
+def test_a_narrow_cell_keeps_the_important_columns(page: Page) -> None:
     page.set_viewport_size({"width": 520, "height": 800})
     page.wait_for_timeout(300)
     assert rows(page).first.locator(".dn-name").is_visible()
@@ -201,7 +201,7 @@ def test_the_saved_notebook_holds_no_row_and_a_fallback(opened: Opened, page: Pa
     assert "Ada Lovelace" not in json.dumps(saved)
 
 
-def test_live_shows_what_changes_and_stops_with_its_cell(
+def test_live_updates_stop_when_the_cell_is_rerun(
     notebook: Callable[..., Opened], corpus_sqlite: Callable[[str], Path]
 ) -> None:
     path = corpus_sqlite("3.4.0")
@@ -225,13 +225,13 @@ def test_live_shows_what_changes_and_stops_with_its_cell(
         )
     connection.close()
     page.locator(".dn-row[data-id='queued-1'][data-status='CANCELLED']").wait_for()
-    # The database goes away: the list says so, keeps its rows, and recovers by itself.
+    # While the database is gone, the list shows an error, keeps its rows, and then recovers.
     away = path.rename(path.with_suffix(".away"))
     page.wait_for_selector(".dn-banner:has-text('There is no file')")
     assert rows(page).count() == 26
     away.rename(path)
     page.wait_for_selector(".dn-banner", state="hidden")
-    # Without its output nobody asks any more.
+    # Without its output, the view sends no messages.
     opened.command("notebook:clear-all-cell-outputs")
     last = page.locator(".jp-CodeCell").last
     counts = []
@@ -246,20 +246,21 @@ def test_live_shows_what_changes_and_stops_with_its_cell(
     assert opened.errors == []
 
 
-def test_hostile_names_run_nothing(
+def test_hostile_names_run_no_script_in_the_list(
     notebook: Callable[..., Opened], corpus_sqlite: Callable[[str], Path]
 ) -> None:
     path = corpus_sqlite("3.4.0")
-    evil = "\"'><img src=x onerror='window.ran=1'><script>window.ran=1</script><svg onload=ran=1>"
+    markup = "\"'><img src=x onerror='window.ran=1'><script>window.ran=1</script><svg onload=ran=1>"
     connection = sqlite3.connect(path)
     with connection:
         for column in ("name", "queue_name", "authenticated_user", "application_version"):
-            connection.execute(f"UPDATE workflow_status SET {column} = ?", [evil])
-        connection.execute("UPDATE operation_outputs SET function_name = ?", [evil])
+            connection.execute(f"UPDATE workflow_status SET {column} = ?", [markup])
+        connection.execute("UPDATE operation_outputs SET function_name = ?", [markup])
         connection.execute("UPDATE workflow_status SET serialization = 'portable_json'")
-        connection.execute("UPDATE workflow_output SET output = ?", [json.dumps(evil)])
+        connection.execute("UPDATE workflow_output SET output = ?", [json.dumps(markup)])
         connection.execute(
-            "UPDATE workflow_status SET workflow_uuid = ? WHERE workflow_uuid = 'queued-1'", [evil]
+            "UPDATE workflow_status SET workflow_uuid = ? WHERE workflow_uuid = 'queued-1'",
+            [markup],
         )
     connection.close()
     opened = notebook(CONNECT.format(str(path)), "db.explore()", width=900)
@@ -275,7 +276,7 @@ def test_hostile_names_run_nothing(
     page.wait_for_selector(".dn-code pre")
     assert page.locator(".dn-view img, .dn-view script").count() == 0
     assert page.evaluate("window.ran") is None
-    # No name, however long, makes the list wider than its cell.
+    # A long name does not make the list wider than its cell.
     assert page.evaluate(
         "document.querySelector('.dn-view').scrollWidth"
         " <= document.querySelector('.dn-view').clientWidth"

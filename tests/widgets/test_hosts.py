@@ -1,4 +1,4 @@
-"""The views in hosts other than JupyterLab: Notebook 7 and marimo; and a kernel that ends."""
+"""The views in Notebook 7 and marimo, and the fallback after a kernel has stopped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONNECT = "import dbos_notebook as dn\ndb = dn.connect({!r})"
 # Plugins of Notebook 7.6's own ask for settings before they are read, and, on a slow machine, for a
 # command of another one before that is there; the first says so of a notebook without us too, and
 # no view of ours calls a command of its host.
-NOT_OURS = (
+HOST_ERRORS = (
     "Cannot read properties of undefined (reading 'schema')",
     "Command 'filebrowser:open-path' not registered.",
 )
@@ -89,7 +89,7 @@ if __name__ == "__main__":
 
 
 @dataclass
-class Shown:
+class HostPage:
     """The list, one run and the board on one page of a host."""
 
     page: Page
@@ -100,7 +100,7 @@ class Shown:
 
 @pytest.fixture(scope="module")
 def database(shop_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the shop's, in which runs are forked."""
+    """A copy of the shop's database, in which the tests fork workflows."""
     return Path(shutil.copyfile(shop_sqlite, tmp_path_factory.mktemp("hosts") / "shop.sqlite"))
 
 
@@ -112,13 +112,13 @@ def client(database: Path) -> Iterator[dn.Client]:
 
 @pytest.fixture(scope="module")
 def failed(client: dn.Client) -> str:
-    """The run of the demo in which one step failed."""
+    """The workflow of the demo in which one step failed."""
     found: str = client.workflows(status="ERROR", error="CouponError")["workflow_id"].iloc[0]
     return found
 
 
 @pytest.fixture(scope="module")
-def in_notebook(module_notebook: Callable[..., Opened], database: Path, failed: str) -> Shown:
+def in_notebook(module_notebook: Callable[..., Opened], database: Path, failed: str) -> HostPage:
     """The views in Notebook 7."""
     if importlib.util.find_spec("notebook") is None:
         require("Notebook 7 (pip install notebook)")
@@ -129,7 +129,7 @@ def in_notebook(module_notebook: Callable[..., Opened], database: Path, failed: 
         "db.board(window='1h')",
         host="notebook",
     )
-    return Shown(
+    return HostPage(
         opened.page,
         opened.errors,
         opened.beyond_the_server,
@@ -140,8 +140,8 @@ def in_notebook(module_notebook: Callable[..., Opened], database: Path, failed: 
 @pytest.fixture(scope="module")
 def in_marimo(
     chromium: Browser, tmp_path_factory: pytest.TempPathFactory, database: Path, failed: str
-) -> Iterator[Shown]:
-    """The views in marimo, each a cell's last expression as users write it."""
+) -> Iterator[HostPage]:
+    """The views in marimo, each as the last expression of a cell."""
     if importlib.util.find_spec("marimo") is None:
         require("marimo (pip install marimo)")
     home = tmp_path_factory.mktemp("marimo")
@@ -153,7 +153,7 @@ def in_marimo(
         requests: list[str] = []
         listen(page, errors, requests)
         page.goto(server)
-        yield Shown(
+        yield HostPage(
             page,
             errors,
             lambda: beyond(server, requests),
@@ -164,14 +164,14 @@ def in_marimo(
 
 @contextmanager
 def running_marimo(app: Path) -> Iterator[str]:
-    """Serve an application of marimo; give its address."""
+    """Serve a marimo application; yield its address."""
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = app.with_suffix(".log")
     command = [sys.executable, "-m", "marimo", "--quiet", "run", str(app), "--headless"]
     command += ["--no-token", "--no-sandbox", "--host=127.0.0.1", f"--port={port}"]
-    # Without the settings of whoever calls.
+    # Without the user's settings.
     environment = os.environ | {"XDG_CONFIG_HOME": str(app.parent), "HOME": str(app.parent)}
     with log.open("wb") as written:
         process = subprocess.Popen(
@@ -199,17 +199,23 @@ def running_marimo(app: Path) -> Iterator[str]:
 
 
 @pytest.fixture(params=["notebook", "marimo"])
-def shown(request: pytest.FixtureRequest) -> Iterator[Shown]:
-    """The views in one host, then the other; at the end nothing may have gone wrong."""
-    found: Shown = request.getfixturevalue(f"in_{request.param}")
+def host_page(request: pytest.FixtureRequest) -> Iterator[HostPage]:
+    """The views in one host, then the other; fails after errors in the console."""
+    found: HostPage = request.getfixturevalue(f"in_{request.param}")
     yield found
-    ours = [error for error in found.errors if request.param == "marimo" or error not in NOT_OURS]
+    ours = [
+        error for error in found.errors if request.param == "marimo" or error not in HOST_ERRORS
+    ]
     assert ours == []
     assert found.beyond_the_server() == []
 
 
-def test_the_list_is_searched_and_a_row_opens(shown: Shown, client: dn.Client, failed: str) -> None:
-    view = shown.page.locator(".dn-view", has=shown.page.get_by_label("Previous page")).first
+def test_the_list_is_searched_and_a_row_opens(
+    host_page: HostPage, client: dn.Client, failed: str
+) -> None:
+    view = host_page.page.locator(
+        ".dn-view", has=host_page.page.get_by_label("Previous page")
+    ).first
     rows = view.locator(".dn-row")
     expect(rows).to_have_count(25)
     search = view.get_by_label("Search", exact=True)
@@ -228,23 +234,25 @@ def test_the_list_is_searched_and_a_row_opens(shown: Shown, client: dn.Client, f
     expect(rows).to_have_count(25)
 
 
-def test_a_graph_is_drawn_and_a_step_told(shown: Shown, client: dn.Client, failed: str) -> None:
+def test_a_graph_is_drawn_and_a_step_shows_its_details(
+    host_page: HostPage, client: dn.Client, failed: str
+) -> None:
     steps = client.steps(failed, load_output=True)
     step = steps[steps["status"] == "ERROR"].iloc[0]
-    view = shown.page.locator(".dn-inspect")
+    view = host_page.page.locator(".dn-inspect")
     view.locator(f"[data-node][aria-label^='{step['function_name']}']").click()
-    told = view.locator(".dn-side")
-    expect(told.locator("h3")).to_have_text(step["function_name"])
-    expect(told.locator(".dn-failure pre")).to_contain_text(step["error_message"])
+    side_panel = view.locator(".dn-side-panel")
+    expect(side_panel.locator("h3")).to_have_text(step["function_name"])
+    expect(side_panel.locator(".dn-failure pre")).to_contain_text(step["error_message"])
     view.get_by_role("tab", name="Timeline").click()
     expect(view.locator("svg[aria-label^=Timeline]")).to_be_visible()
     view.get_by_role("tab", name="Graph").click()
-    shown.page.keyboard.press("Escape")
-    expect(told).to_be_hidden()
+    host_page.page.keyboard.press("Escape")
+    expect(side_panel).to_be_hidden()
 
 
-def test_the_board_counts(shown: Shown, client: dn.Client) -> None:
-    board = shown.page.locator(".dn-board")
+def test_the_board_counts(host_page: HostPage, client: dn.Client) -> None:
+    board = host_page.page.locator(".dn-board")
     counts = client.counts("status").set_index("status")["count"]
     for status in ("ENQUEUED", "ERROR"):
         tile = board.locator(".dn-tile", has_text=status).locator("b")
@@ -252,17 +260,19 @@ def test_the_board_counts(shown: Shown, client: dn.Client) -> None:
     expect(board.locator("section[aria-label=Failures]")).to_contain_text("CouponError")
 
 
-def test_dark_and_light_follow_the_host(shown: Shown) -> None:
-    views = shown.page.locator(".dn-view")
+def test_dark_and_light_follow_the_host(host_page: HostPage) -> None:
+    views = host_page.page.locator(".dn-view")
     expect(views.nth(2)).to_be_attached()
     for dark in (True, False):
-        shown.set_dark(dark)
+        host_page.set_dark(dark)
         for view in views.all():
             expect(view).to_have_attribute("data-theme", "dark" if dark else "light")
-        # What lies on something has the host's ground, and not the browser's.
-        grounds = shown.page.locator(".dn-inspect .dn-canvas .card, .dn-inspect .dn-canvas .ground")
-        red = grounds.first.evaluate(LIGHTNESS)
-        assert red < 0.3 if dark else red > 0.9
+        # Cards have the background of the host, not of the browser.
+        grounds = host_page.page.locator(
+            ".dn-inspect .dn-svg-view .card, .dn-inspect .dn-svg-view .ground"
+        )
+        lightness = grounds.first.evaluate(LIGHTNESS)
+        assert lightness < 0.3 if dark else lightness > 0.9
 
 
 CHANGED_BY_OTHERS = """() => {
@@ -279,7 +289,7 @@ CHANGED_BY_OTHERS = """() => {
     const sheets = [...document.styleSheets].filter(
         (sheet) => sheet.ownerNode.textContent.includes(".dn-view {"));
     const changed = new Set();
-    const views = [[".dn-board", ".dn-tiles"], [".dn-inspect", ".dn-steplist"],
+    const views = [[".dn-board", ".dn-tiles"], [".dn-inspect", ".dn-step-table"],
         [":has(.dn-list)", ".dn-panel {"]];
     for (const [view, word] of views) {
         const nodes = [...document.querySelectorAll(`.dn-view${view} *`)];
@@ -295,12 +305,12 @@ CHANGED_BY_OTHERS = """() => {
 }"""
 
 
-def test_views_on_one_page_leave_each_other_s_look_alone(in_notebook: Shown) -> None:
+def test_views_on_one_page_do_not_change_each_others_style(in_notebook: HostPage) -> None:
     page = in_notebook.page
     page.locator(".dn-row .dn-name").first.click()
     page.wait_for_selector(".dn-details .dn-steps")
     page.get_by_role("button", name="1 failure").click()
-    page.wait_for_selector(".dn-side h3")
+    page.wait_for_selector(".dn-side-panel h3")
     assert page.evaluate(CHANGED_BY_OTHERS) == [3, []]
 
 
@@ -312,9 +322,9 @@ LIGHTNESS = """(node) => {
 }"""
 
 
-def test_cells_of_marimo_follow_what_is_ticked(in_marimo: Shown, failed: str) -> None:
+def test_marimo_cells_follow_the_selection(in_marimo: HostPage, failed: str) -> None:
     page = in_marimo.page
-    # The second list; the first has them all.
+    # The second list; the first shows all workflows.
     page.locator(".dn-view", has=page.get_by_label("Previous page")).nth(1).get_by_label(
         f"Select {failed}", exact=True
     ).check()
@@ -322,33 +332,33 @@ def test_cells_of_marimo_follow_what_is_ticked(in_marimo: Shown, failed: str) ->
     assert in_marimo.errors == []
 
 
-def test_a_step_is_forked_by_a_click_and_the_fork_cancelled(
-    shown: Shown, client: dn.Client, failed: str
+def test_a_step_is_forked_and_the_fork_cancelled(
+    host_page: HostPage, client: dn.Client, failed: str
 ) -> None:
     before = client.workflows(forked_from=failed)["workflow_id"].tolist()
     step = client.steps(failed).query("status == 'ERROR'").iloc[0]
-    view = shown.page.locator(".dn-inspect")
+    view = host_page.page.locator(".dn-inspect")
     view.locator(f"[data-node][aria-label^='{step['function_name']}']").click()
     view.get_by_role("button", name="Fork from here").click()
     view.get_by_role("button", name="Fork 1 workflow").click()
-    # The new run opens in place.
+    # The fork opens in place.
     expect(view.locator("[aria-label='Receipt: fork']")).to_contain_text("done")
     expect(view.locator(".dn-run-id")).not_to_have_text(failed)
-    made = client.workflows(forked_from=failed).set_index("workflow_id").drop(index=before)
-    assert made["status"].tolist() == ["ENQUEUED"]
-    assert view.locator(".dn-run-id").inner_text() == made.index[0]
-    assert len(client.steps(made.index[0])) == step["function_id"] - 1
+    forks = client.workflows(forked_from=failed).set_index("workflow_id").drop(index=before)
+    assert forks["status"].tolist() == ["ENQUEUED"]
+    assert view.locator(".dn-run-id").inner_text() == forks.index[0]
+    assert len(client.steps(forks.index[0])) == step["function_id"] - 1
     view.get_by_role("button", name="Cancel", exact=True).click()
     view.get_by_role("button", name="Cancel 1 workflow").click()
     expect(view.locator("[aria-label='Receipt: cancel']")).to_contain_text("done")
     expect(view.locator("header.dn-run")).to_contain_text("CANCELLED")
-    assert client.workflow(made.index[0]).status == "CANCELLED"
+    assert client.workflow(forks.index[0]).status == "CANCELLED"
     view.get_by_role("button", name="‹ Back").click()
     expect(view.locator(".dn-run-id")).to_have_text(failed)
 
 
 @pytest.mark.parametrize("host", ["lab", "notebook"])
-def test_a_kernel_that_ended_is_told_and_what_was_left_is_shown(
+def test_the_end_of_a_kernel_is_shown_and_the_fallback_replaces_the_view(
     notebook: Callable[..., Opened], shop_sqlite: Path, failed: str, host: str
 ) -> None:
     opened = notebook(
@@ -364,21 +374,21 @@ def test_a_kernel_that_ended_is_told_and_what_was_left_is_shown(
     nodes = page.locator(".dn-inspect [data-node]")
     banners = page.locator(".dn-banner:visible")
     views = page.locator(".dn-view")
-    left = page.locator(".dn-static")
+    fallbacks = page.locator(".dn-static")
 
     def expect_live() -> None:
         expect(rows).to_have_count(25)
         expect(nodes.first).to_be_visible()
         expect(views).to_have_count(4)
-        expect(left).to_have_count(4)
-        for one in left.all():
-            expect(one).to_be_hidden()
+        expect(fallbacks).to_have_count(4)
+        for fallback in fallbacks.all():
+            expect(fallback).to_be_hidden()
 
-    def expect_left() -> None:
-        expect(left.filter(visible=True)).to_have_count(4)
+    def expect_fallbacks() -> None:
+        expect(fallbacks.filter(visible=True)).to_have_count(4)
         expect(views).to_have_count(0)
-        expect(left.nth(0)).to_contain_text("run its cell")
-        expect(left.nth(1).locator("img")).to_have_js_property("complete", True)
+        expect(fallbacks.nth(0)).to_contain_text("run its cell")
+        expect(fallbacks.nth(1).locator("img")).to_have_js_property("complete", True)
         expect(page.get_by_text("model not found").filter(visible=True)).to_have_count(0)
 
     expect_live()
@@ -389,23 +399,23 @@ def test_a_kernel_that_ended_is_told_and_what_was_left_is_shown(
         expect(banner).to_contain_text("The kernel of this view has stopped")
         expect(banner).not_to_contain_text("Try again")
     assert (rows.count(), nodes.count()) == (25, drawn)
-    # To ask says so again, and does not wait for ever.
+    # Another question fails too, without waiting.
     banners.first.get_by_label("Close").click()
     expect(banners).to_have_count(3)
     page.locator(".dn-view .dn-button", has_text="Refresh").first.click()
     expect(banners).to_have_count(4)
     assert rows.count() == 25
-    assert [error for error in opened.errors if error not in NOT_OURS] == []
+    assert [error for error in opened.errors if error not in HOST_ERRORS] == []
     saved = opened.save()
     for cell, word in ((1, "dn-static"), (2, "data:image/svg+xml;base64,")):
         assert word in saved["cells"][cell]["outputs"][1]["data"]["text/html"]
-    # What finds no kernel any more shows what it left.
+    # Without a kernel, the fallback is shown.
     page.reload()
     page.wait_for_function(READY)
-    expect_left()
+    expect_fallbacks()
     opened.run()
     expect_live()
-    # What finds it is as live as before.
+    # With the kernel, the view is live again.
     opened.save()
     page.reload()
     page.wait_for_function(READY)
@@ -413,9 +423,9 @@ def test_a_kernel_that_ended_is_told_and_what_was_left_is_shown(
     page.get_by_label("Next page").click()
     page.wait_for_selector("text=26–50")
     assert opened.beyond_the_server() == []
-    # A file that somebody else has made is not trusted: no view, no style, no script of it.
-    theirs = opened.path.with_name(f"theirs-{host}.ipynb")
-    theirs.write_text(opened.path.read_text().replace("page_size=25", "page_size=50"))
-    page.goto(f"{opened.jupyter.url}/{HOSTS[host]}/{theirs.name}?token={opened.jupyter.token}")
+    # A file of somebody else is not trusted: JupyterLab shows no view, style or script of it.
+    untrusted = opened.path.with_name(f"theirs-{host}.ipynb")
+    untrusted.write_text(opened.path.read_text().replace("page_size=25", "page_size=50"))
+    page.goto(f"{opened.jupyter.url}/{HOSTS[host]}/{untrusted.name}?token={opened.jupyter.token}")
     page.wait_for_function(READY)
-    expect_left()
+    expect_fallbacks()

@@ -1,4 +1,4 @@
-"""The view of one workflow: its Python half, asked with the browser's messages; the page."""
+"""The Python half of the inspect view, called with the browser's messages, and its HTML page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import threading
 import weakref
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from dbos_notebook.server.cli import main
 from dbos_notebook.server.commands import report
 from dbos_notebook.widgets import bundle
 from dbos_notebook.widgets.inspect import Inspect
-from dbos_notebook.widgets.run_data import as_key
+from dbos_notebook.widgets.serialize import from_json_key
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -34,8 +33,8 @@ def show(widget: Inspect, **view: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def polished(corpus_sqlite: Callable[[str], Path]) -> Path:
-    """A database in which checkout-1 has hundreds of alike steps, one of which failed."""
+def many_steps(corpus_sqlite: Callable[[str], Path]) -> Path:
+    """A database in which checkout-1 has hundreds of steps of the same name."""
     path = corpus_sqlite("3.4.0")
     connection = sqlite3.connect(path)
     with connection:
@@ -50,36 +49,36 @@ def polished(corpus_sqlite: Callable[[str], Path]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("what", ["graph", "timeline"])
-def test_every_part_of_a_picture_is_a_node(db: dn.Client, what: str) -> None:
+@pytest.mark.parametrize("picture_kind", ["graph", "timeline"])
+def test_every_element_of_a_drawing_is_a_node(db: dn.Client, picture_kind: str) -> None:
     widget = db.inspect("checkout-1")
-    answer = show(widget, picture=what)["picture"]
+    answer = show(widget, picture=picture_kind)["picture"]
     parts = {element.get("data-node") for element in ET.fromstring(answer["svg"]).iter()} - {None}
     assert parts == {node["ref"] for node in answer["nodes"]}
     graph = widget.graph
     for node in answer["nodes"]:
-        key = as_key(node["key"])
+        key = from_json_key(node["key"])
         assert node["ref"] == short_id(key)
         assert (node["name"], node["status"]) == (
             graph.nodes[key]["name"],
             graph.nodes[key]["status"],
         )
-    refs = {node["ref"]: as_key(node["key"]) for node in answer["nodes"]}
-    if what == "graph":
+    refs = {node["ref"]: from_json_key(node["key"]) for node in answer["nodes"]}
+    if picture_kind == "graph":
         drawn = {(refs[a], refs[b]) for a, b in answer["edges"]}
         assert drawn == set(graph.edges)
-    # The host's theme colours it, not what the reader prefers elsewhere.
+    # The colors follow the theme of the host, not of the browser.
     assert "prefers-color-scheme" not in answer["svg"]
 
 
-def test_what_has_not_changed_is_not_sent_again(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_unchanged_data_is_not_sent_again(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     with dn.connect(path) as db:
         widget = db.inspect("queued-1")
         first = show(widget)
         assert first["active"] is True
-        asked = {"id": "queued-1", "view": {}, "anew": True, "stamp": first["stamp"]}
-        again = ask(widget, "show", **asked)
+        question = {"id": "queued-1", "view": {}, "anew": True, "stamp": first["stamp"]}
+        again = ask(widget, "show", **question)
         assert again["same"] is True
         assert "picture" not in again
         connection = sqlite3.connect(path)
@@ -88,13 +87,13 @@ def test_what_has_not_changed_is_not_sent_again(corpus_sqlite: Callable[[str], P
                 "UPDATE workflow_status SET status = 'CANCELLED' WHERE workflow_uuid = 'queued-1'"
             )
         connection.close()
-        changed = ask(widget, "show", **asked)
+        changed = ask(widget, "show", **question)
         assert changed["active"] is False
         assert changed["facts"]["row"]["status"] == "CANCELLED"
         assert changed["stamp"] != first["stamp"]
 
 
-def test_the_table_says_how_long_a_workflow_took_as_the_picture_does(shop_sqlite: Path) -> None:
+def test_the_table_and_the_graph_show_the_same_duration(shop_sqlite: Path) -> None:
     with dn.connect(shop_sqlite) as shop:
         root = shop.workflows(name="order", status="SUCCESS", has_parent=False)["workflow_id"][0]
         widget = shop.inspect(root)
@@ -107,25 +106,25 @@ def test_the_table_says_how_long_a_workflow_took_as_the_picture_does(shop_sqlite
         assert [row["took"] for row in listed if row["key"] == node["key"]] == [node["took"]]
 
 
-def test_a_step_tells_what_it_gave_or_why_it_failed(db: dn.Client) -> None:
+def test_a_step_shows_its_output_or_error(db: dn.Client) -> None:
     widget = db.inspect("checkout-5-bad")
     steps = db.steps("checkout-5-bad", load_output=True)
     for step in steps.to_dict("records"):
         key = ["checkout-5-bad", step["function_id"]]
-        told = ask(widget, "node", id="checkout-5-bad", key=key, view={})
-        assert told["kind"] == "step"
-        assert told["step"]["name"] == step["function_name"]
+        result = ask(widget, "node", id="checkout-5-bad", key=key, view={})
+        assert result["kind"] == "step"
+        assert result["step"]["name"] == step["function_name"]
         if step["status"] == "ERROR":
-            assert told["error"]["type"] == step["error"].type
-            assert told["error"]["message"] == step["error"].message
+            assert result["error"]["type"] == step["error"].type
+            assert result["error"]["message"] == step["error"].message
         else:
-            assert told["output"]["text"] == repr(step["output"])
-    whole = ask(widget, "node", id="checkout-5-bad", key="checkout-5-bad", view={})
-    assert whole["kind"] == "workflow"
-    assert "order-5-bad" in whole["input"]["text"]
+            assert result["output"]["text"] == repr(step["output"])
+    root = ask(widget, "node", id="checkout-5-bad", key="checkout-5-bad", view={})
+    assert root["kind"] == "workflow"
+    assert "order-5-bad" in root["input"]["text"]
 
 
-def test_what_is_stored_is_told_as_it_is_stored(
+def test_stored_payloads_are_shown_as_stored(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     path = corpus_sqlite("3.4.0")
@@ -136,11 +135,14 @@ def test_what_is_stored_is_told_as_it_is_stored(
         (payload,) = ask(widget, "raw", key=["checkout-5-bad", 3])["payloads"]
         assert payload["text"] == stored
         assert (payload["name"], payload["format"]) == ("error", "py_pickle")
-        names = [one["name"] for one in ask(widget, "raw", key="checkout-5-bad")["payloads"]]
+        names = [
+            stored_payload["name"]
+            for stored_payload in ask(widget, "raw", key="checkout-5-bad")["payloads"]
+        ]
         assert names == ["input", "error"]
 
 
-def test_a_text_with_half_a_character_is_told(corpus_sqlite: Callable[[str], Path]) -> None:
+def test_a_string_with_a_lone_surrogate_is_shown(corpus_sqlite: Callable[[str], Path]) -> None:
     path = corpus_sqlite("3.4.0")
     connection = sqlite3.connect(path)
     with connection:
@@ -161,11 +163,11 @@ def test_a_text_with_half_a_character_is_told(corpus_sqlite: Callable[[str], Pat
         assert "half: " in widget.save_html(path.with_suffix(".html")).read_text()
 
 
-def test_failures_are_where_they_began(db: dn.Client) -> None:
+def test_failures_lead_to_their_origin(db: dn.Client) -> None:
     facts = show(db.inspect("parent-6-bad"))["facts"]
-    # The parent and its getResult failed because the child's step did.
+    # The parent and its getResult failed because a step of the child failed.
     assert [failure["key"] for failure in facts["failures"]] == [["parent-6-bad-1", 3]]
-    # No step of it failed: its own code did.
+    # No step failed, but the function raised.
     (only,) = show(db.inspect("portable-13"))["facts"]["failures"]
     assert only["key"] == "portable-13"
     assert show(db.inspect("checkout-1"))["facts"]["failures"] == []
@@ -186,13 +188,13 @@ def test_search_finds_names_numbers_ids_and_errors(db: dn.Client) -> None:
     assert found("no such thing") == found("") == []
 
 
-def test_a_group_opens_and_a_node_in_it_is_reached(polished: Path) -> None:
-    with dn.connect(polished) as db:
+def test_a_group_opens_to_reach_a_node_in_it(many_steps: Path) -> None:
+    with dn.connect(many_steps) as db:
         widget = db.inspect("checkout-1")
         folded = show(widget)["picture"]
         (group,) = (node for node in folded["nodes"] if node["kind"] == "group")
-        told = ask(widget, "node", id="checkout-1", key=group["key"], view={})
-        assert told["count"] == len(told["members"]) + told["left_out"] == 301
+        result = ask(widget, "node", id="checkout-1", key=group["key"], view={})
+        assert result["count"] == len(result["members"]) + result["left_out"] == 301
         opened = show(widget, open=[group["group"]])["picture"]
         assert len(opened["nodes"]) > len(folded["nodes"])
         hidden = ["checkout-1", 250]
@@ -205,7 +207,7 @@ def test_a_group_opens_and_a_node_in_it_is_reached(polished: Path) -> None:
             assert reached["open"][0] == group["group"]
 
 
-def test_all_steps_are_listed_in_the_order_of_the_tree(db: dn.Client) -> None:
+def test_steps_are_listed_in_tree_order(db: dn.Client) -> None:
     rows = ask(db.inspect("parent-6-bad"), "list", id="parent-6-bad")["rows"]
     assert [(row["key"], row["depth"]) for row in rows] == [
         ("parent-6-bad", 0),
@@ -245,7 +247,7 @@ def test_the_selection_is_a_key_of_the_graph(db: dn.Client) -> None:
     assert eval(widget.code, {"db": db})["function_name"] == "charge"
 
 
-def test_wrong_arguments_fail_in_the_callers_cell(db: dn.Client) -> None:
+def test_invalid_arguments_raise_in_the_calling_cell(db: dn.Client) -> None:
     with pytest.raises(dn.WorkflowNotFoundError, match="checkout-99"):
         db.inspect("checkout-99")
     with pytest.raises(dn.FilterError, match="one workflow"):
@@ -253,8 +255,8 @@ def test_wrong_arguments_fail_in_the_callers_cell(db: dn.Client) -> None:
     with pytest.raises(dn.FilterError, match="tab='pie'"):
         db.inspect("checkout-1", tab="pie")
     widget = db.inspect("checkout-1")
-    gone = ask(widget, "node", id="checkout-1", key=["checkout-1", 99], view={})
-    assert (gone["kind"], gone["type"]) == ("error", "StepNotFoundError")
+    missing = ask(widget, "node", id="checkout-1", key=["checkout-1", 99], view={})
+    assert (missing["kind"], missing["type"]) == ("error", "StepNotFoundError")
     assert isinstance(widget.last_error, dn.StepNotFoundError)
 
 
@@ -267,14 +269,17 @@ def test_databases_of_old_versions(corpus_sqlite: Callable[[str], Path], version
             assert ask(widget, "node", id=workflow_id, key=workflow_id, view={})["kind"] != "error"
 
 
-def test_the_state_that_a_notebook_keeps_is_small(db: dn.Client) -> None:
+def test_the_saved_widget_state_is_small(db: dn.Client) -> None:
     widget = db.inspect("checkout-5-bad")
     show(widget)
     state = {n: v for n, v in widget.get_state().items() if n not in ("_esm", "_css")}
     assert len(json.dumps(state, default=str)) < 3_000
     assert "PaymentDeclined" not in str(state)
-    scripts = (files("dbos_notebook.widgets") / "js").iterdir()
-    assert sum(len(each.read_bytes()) for each in scripts if each.name.endswith(".js")) < 150_000
+    scripts: dict[str, str] = {}
+    for view in ("board", "controls", "explore", "inspect", "offline"):
+        bundle._scopes(view, scripts)
+    assert len(scripts) > 20
+    assert sum(len(each.encode()) for each in scripts.values()) < 150_000
     assert "import " not in bundle.module("inspect")
 
 
@@ -287,7 +292,7 @@ def test_a_notebook_without_a_kernel_shows_the_graph(db: dn.Client) -> None:
     assert data["text/plain"].startswith("<Inspect 'checkout-5-bad' ")
 
 
-def recorded(page: Path) -> dict[str, Any]:
+def read_recording(page: Path) -> dict[str, Any]:
     text = page.read_text()
     (data,) = re.findall(
         r'<script type="application/json" id="recorded">(.*?)</script>', text, re.S
@@ -295,23 +300,23 @@ def recorded(page: Path) -> dict[str, Any]:
     return dict(json.loads(data))
 
 
-def test_a_page_holds_what_the_browser_asks_for(polished: Path, tmp_path: Path) -> None:
-    with dn.connect(polished) as db:
+def test_a_saved_page_holds_every_answer(many_steps: Path, tmp_path: Path) -> None:
+    with dn.connect(many_steps) as db:
         page = db.inspect("checkout-1").save_html(tmp_path / "one.html")
-        told = recorded(page)
-        keys = {json.dumps(row["key"], separators=(",", ":")) for row in told["list"]["rows"]}
-        assert keys == set(told["nodes"])
+        result = read_recording(page)
+        keys = {json.dumps(row["key"], separators=(",", ":")) for row in result["list"]["rows"]}
+        assert keys == set(result["nodes"])
         (group,) = (
-            node for node in told["pictures"]['["graph"]']["nodes"] if node["kind"] == "group"
+            node for node in result["pictures"]['["graph"]']["nodes"] if node["kind"] == "group"
         )
-        opened = told["pictures"][json.dumps(["graph", group["group"]], separators=(",", ":"))]
-        assert len(opened["nodes"]) > len(told["pictures"]['["graph"]']["nodes"])
+        opened = result["pictures"][json.dumps(["graph", group["group"]], separators=(",", ":"))]
+        assert len(opened["nodes"]) > len(result["pictures"]['["graph"]']["nodes"])
     text = page.read_text()
     assert "default-src 'none'" in text
     assert "http://" not in text.replace("http://www.w3.org/", "")
 
 
-def test_nothing_of_the_database_becomes_markup_in_a_page(
+def test_a_saved_page_escapes_values_of_the_database(
     corpus_sqlite: Callable[[str], Path], tmp_path: Path
 ) -> None:
     path = corpus_sqlite("3.4.0")
@@ -324,7 +329,7 @@ def test_nothing_of_the_database_becomes_markup_in_a_page(
         widget = db.inspect("parent-6-bad")
         page = widget.save_html(tmp_path / "hostile.html")
         fallback = widget.static_html()
-    assert recorded(page)["list"]["rows"][0]["name"] == HOSTILE
+    assert read_recording(page)["list"]["rows"][0]["name"] == HOSTILE
     for text in (page.read_text(), fallback):
         assert "<img src=x" not in text
 
@@ -354,7 +359,7 @@ def test_the_report_of_the_command_line(
     arguments = ["report", "parent-6-bad", "--database", str(old_sqlite), "--output", str(target)]
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"{target}\n"
-    assert recorded(target)["workflow_id"] == "parent-6-bad"
+    assert read_recording(target)["workflow_id"] == "parent-6-bad"
     assert main(arguments) == 1
     assert "--force" in capsys.readouterr().err
     assert main([*arguments, "--force"]) == 0

@@ -1,4 +1,4 @@
-"""``db.inspect()`` and ``db.controls()`` as a person uses them: JupyterLab, Chromium, live DBOS."""
+"""``db.inspect()`` and ``db.controls()`` in JupyterLab, on a running application."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from dbos_notebook.drawing.theme import DARK, LIGHT
 expect.set_options(timeout=WAIT_SECONDS * 1000)
 
 FAILED = "parent-6-bad"
-"""A run of the corpus that failed because a step of its child did."""
+"""A workflow of the corpus that failed because a step of its child failed."""
 HOSTILE = "<img src=x onerror='window.ran = 1'><script>window.ran = 2</script>"
 
 
-def opening(database: str, call: str) -> str:
+def cell_source(database: str, call: str) -> str:
     return f"import dbos_notebook as dn\ndb = dn.connect({database!r})\nwidget = {call}\nwidget"
 
 
 @pytest.fixture(scope="module")
 def opened(module_notebook: Callable[..., Opened], old_sqlite: Path) -> Opened:
-    cells = opening(str(old_sqlite), f"db.inspect({FAILED!r})"), "print(widget.selection)"
+    cells = cell_source(str(old_sqlite), f"db.inspect({FAILED!r})"), "print(widget.selection)"
     return module_notebook(*cells, width=1300, height=1000)
 
 
 @pytest.fixture
 def page(opened: Opened) -> Iterator[Page]:
-    """The view of the failed run, as at the beginning; at the end nothing may have gone wrong."""
+    """The view of the failed workflow in its initial state; fails after errors in the console."""
     page = opened.page
     view = page.locator(".dn-inspect")
     view.locator("[data-node]").first.wait_for()
@@ -52,28 +52,28 @@ def node(page: Page, name: str) -> Locator:
 
 
 def side(page: Page) -> Locator:
-    return page.locator(".dn-inspect .dn-side")
+    return page.locator(".dn-inspect .dn-side-panel")
 
 
-def test_a_failed_step_tells_why(opened: Opened, page: Page, old_sqlite: Path) -> None:
+def test_a_failed_step_shows_its_error(opened: Opened, page: Page, old_sqlite: Path) -> None:
     page.get_by_role("button", name="1 failure").click()
-    told = side(page)
-    expect(told).to_be_visible()
+    side_panel = side(page)
+    expect(side_panel).to_be_visible()
     with dn.connect(old_sqlite) as db:
         tree = db.tree(page.locator(".dn-run-id").inner_text())
         steps = db.steps(tree, load_output=True)
         failed = steps[(steps["status"] == "ERROR") & steps["child_workflow_id"].isna()].iloc[0]
-    expect(told.locator("h3")).to_have_text(failed["function_name"])
-    expect(told.locator(".dn-failure pre")).to_contain_text(failed["error_message"])
-    expect(told).to_contain_text("Fork from here")
-    told.get_by_text("Stored payloads").click()
+    expect(side_panel.locator("h3")).to_have_text(failed["function_name"])
+    expect(side_panel.locator(".dn-failure pre")).to_contain_text(failed["error_message"])
+    expect(side_panel).to_contain_text("Fork from here")
+    side_panel.get_by_text("Stored payloads").click()
     with dn.connect(old_sqlite) as db:
         (stored,) = sqlite3.connect(old_sqlite).execute(
             "SELECT error FROM operation_outputs WHERE workflow_uuid = ? AND function_id = ?",
             [failed["workflow_id"], int(failed["function_id"])],
         )
-    expect(told.locator(".dn-raw pre")).to_have_text(stored[0].strip())
-    # The next cell knows what was clicked.
+    expect(side_panel.locator(".dn-raw pre")).to_have_text(stored[0].strip())
+    # The next cell has the selection.
     opened.command("notebook:move-cursor-down")
     page.locator(".jp-CodeCell").nth(1).locator(".jp-InputArea-editor").click()
     opened.command("notebook:run-cell")
@@ -81,7 +81,7 @@ def test_a_failed_step_tells_why(opened: Opened, page: Page, old_sqlite: Path) -
     expect(page.locator(".jp-OutputArea-output pre", has_text=str(key))).to_be_visible()
 
 
-def test_steps_are_walked_by_keyboard(page: Page) -> None:
+def test_steps_are_navigated_by_keyboard(page: Page) -> None:
     node(page, "checkout, ERROR").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -96,9 +96,9 @@ def test_steps_are_walked_by_keyboard(page: Page) -> None:
     expect(side(page)).to_be_visible()
 
 
-def test_the_picture_is_moved_and_enlarged(page: Page) -> None:
-    picture = page.locator(".dn-picture > .dn-canvas > svg")
-    frame = page.locator(".dn-picture > .dn-canvas")
+def test_the_graph_can_be_panned_and_zoomed(page: Page) -> None:
+    picture = page.locator(".dn-picture > .dn-svg-view > svg")
+    frame = page.locator(".dn-picture > .dn-svg-view")
     before = picture.bounding_box()
     assert before is not None
     frame.hover()
@@ -106,7 +106,7 @@ def test_the_picture_is_moved_and_enlarged(page: Page) -> None:
     page.mouse.wheel(0, -400)
     page.keyboard.up("Control")
     page.wait_for_function(
-        "wide => document.querySelector('.dn-picture > .dn-canvas > svg')"
+        "wide => document.querySelector('.dn-picture > .dn-svg-view > svg')"
         ".getBoundingClientRect().width > wide * 2",
         arg=before["width"],
     )
@@ -118,12 +118,12 @@ def test_the_picture_is_moved_and_enlarged(page: Page) -> None:
     page.mouse.move(box["x"] + box["width"] / 2 - 120, box["y"] + box["height"] / 2, steps=4)
     page.mouse.up()
     assert frame.evaluate("frame => frame.scrollLeft") == pytest.approx(left + 120, abs=3)
-    # To let go after moving opens nothing.
+    # Dragging does not select.
     expect(side(page)).to_be_hidden()
     page.get_by_role("button", name="Fit to view").click()
-    whole = picture.bounding_box()
-    assert whole is not None
-    assert whole["width"] <= box["width"]
+    fitted = picture.bounding_box()
+    assert fitted is not None
+    assert fitted["width"] <= box["width"]
     page.get_by_role("button", name="Readable size").click()
 
 
@@ -134,8 +134,8 @@ def test_timeline_and_steps_show_the_same_nodes(page: Page, old_sqlite: Path) ->
     expect(page.locator(".dn-inspect svg[aria-label^=Timeline]")).to_be_visible()
     expect(page.locator("[data-node][aria-pressed=true]")).to_have_count(1)
     page.get_by_role("tab", name="Steps").click()
-    expect(page.locator(".dn-steplist tr[aria-selected=true] .dn-step")).to_have_text(name)
-    rows = page.locator(".dn-steplist tbody tr")
+    expect(page.locator(".dn-step-table tr[aria-selected=true] .dn-step")).to_have_text(name)
+    rows = page.locator(".dn-step-table tbody tr")
     with dn.connect(old_sqlite) as db:
         tree = db.tree(page.locator(".dn-run-id").inner_text())
         expect(rows).to_have_count(len(tree) + len(db.steps(tree)))
@@ -147,7 +147,7 @@ def test_timeline_and_steps_show_the_same_nodes(page: Page, old_sqlite: Path) ->
 def test_search_leads_to_a_step(page: Page) -> None:
     find = page.get_by_role("combobox", name="Find in this run")
     find.fill("charge")
-    expect(page.locator(".dn-found button")).to_have_count(1)
+    expect(page.locator(".dn-search-results button")).to_have_count(1)
     expect(node(page, "charge")).to_have_attribute("data-hit", "")
     find.press("Enter")
     expect(side(page).locator("h3")).to_have_text("charge")
@@ -176,8 +176,8 @@ def test_a_thousand_children_are_folded_and_opened(
 ) -> None:
     path = tmp_path / "many.sqlite"
     shutil.copyfile(old_sqlite, path)
-    _many(path, 1000)
-    opened = notebook(opening(str(path), "db.inspect('many')"), width=1300)
+    insert_children(path, 1000)
+    opened = notebook(cell_source(str(path), "db.inspect('many')"), width=1300)
     page = opened.page
     groups = page.locator(".dn-inspect [data-node]", has_text="×")
     expect(groups.first).to_be_visible()
@@ -189,8 +189,8 @@ def test_a_thousand_children_are_folded_and_opened(
     page.wait_for_function(
         "n => document.querySelectorAll('.dn-inspect [data-node]').length > n", arg=before
     )
-    # To a failure that is folded away: what hides it is opened, though nothing is folded yet when
-    # that is clicked.
+    # "Next failure" opens the group that contains the failure, although the groups are not folded
+    # yet when it is clicked.
     page.keyboard.press("Escape")
     page.evaluate("""() => {
         const click = (name) => [...document.querySelectorAll(".dn-inspect button")]
@@ -203,7 +203,7 @@ def test_a_thousand_children_are_folded_and_opened(
     assert opened.errors == []
 
 
-def _many(path: Path, children: int) -> None:
+def insert_children(path: Path, children: int) -> None:
     connection = sqlite3.connect(path)
     flow = (
         "INSERT INTO workflow_status (workflow_uuid, name, status, created_at, updated_at, "
@@ -230,7 +230,7 @@ def _many(path: Path, children: int) -> None:
     connection.close()
 
 
-def test_hostile_names_and_payloads_run_nothing(
+def test_hostile_names_and_payloads_run_no_script(
     notebook: Callable[..., Opened], old_sqlite: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "hostile.sqlite"
@@ -249,7 +249,7 @@ def test_hostile_names_and_payloads_run_nothing(
     )
     connection.commit()
     connection.close()
-    opened = notebook(opening(str(path), f"db.inspect({FAILED!r})"), width=1300)
+    opened = notebook(cell_source(str(path), f"db.inspect({FAILED!r})"), width=1300)
     page = opened.page
     page.get_by_role("button", name="Next failure").click()
     expect(side(page).locator("h3")).to_have_text(HOSTILE)
@@ -265,10 +265,8 @@ def test_hostile_names_and_payloads_run_nothing(
     assert opened.beyond_the_server() == []
 
 
-def test_a_picture_is_cleaned_whoever_drew_it(
-    notebook: Callable[..., Opened], old_sqlite: Path
-) -> None:
-    evil = (
+def test_svg_is_sanitized_in_the_browser(notebook: Callable[..., Opened], old_sqlite: Path) -> None:
+    malicious_svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" onload="window.ran=1">'
         "<script>window.ran=1</script><g onclick='window.ran=1'><rect width='5' height='5' "
         "fill='url(http://127.0.0.2:1/x)' style='background:url(//127.0.0.2/z)'/></g>"
@@ -278,67 +276,67 @@ def test_a_picture_is_cleaned_whoever_drew_it(
         "<use href='http://127.0.0.2:1/w'/><animate onbegin='ran=1' begin='0s'/></svg>"
     )
     opened = notebook(
-        opening(str(old_sqlite), f"db.inspect({FAILED!r})").removesuffix("widget")
+        cell_source(str(old_sqlite), f"db.inspect({FAILED!r})").removesuffix("widget")
         + "answer = widget.answer\n"
         "def changed(message):\n"
         "    found = answer(message)\n"
         "    if 'picture' in found:\n"
-        f"        found['picture']['svg'] = {evil!r}\n"
+        f"        found['picture']['svg'] = {malicious_svg!r}\n"
         "    return found\n"
         "widget.answer = changed\nwidget"
     )
     page = opened.page
     page.wait_for_selector(".dn-picture svg rect", state="attached")
-    kept = page.inner_html(".dn-picture")
+    cleaned = page.inner_html(".dn-picture")
     for word in ("script", "onload", "onclick", "foreignObject", "href", "127.0.0.2", "<style"):
-        assert word not in kept
-    page.locator(".dn-picture > .dn-canvas").click()
+        assert word not in cleaned
+    page.locator(".dn-picture > .dn-svg-view").click()
     page.wait_for_timeout(300)
     assert page.evaluate("window.ran") is None
     assert opened.errors == []
     assert opened.beyond_the_server() == []
 
 
-def test_live_asks_while_it_is_seen_and_stops_with_its_cell(
+def test_live_updates_run_while_visible_and_stop_with_the_cell(
     notebook: Callable[..., Opened], old_sqlite: Path, tmp_path: Path
 ) -> None:
-    asked = tmp_path / "asked"
-    asked.touch()
+    message_log = tmp_path / "asked"
+    message_log.touch()
     counting = (
         "answer = widget.answer\n"
         "def counted(message):\n"
-        f"    with open({str(asked)!r}, 'a') as file:\n"
+        f"    with open({str(message_log)!r}, 'a') as file:\n"
         "        file.write('.')\n"
         "    return answer(message)\n"
         "widget.answer = counted\nwidget"
     )
-    opened = notebook(opening(str(old_sqlite), "db.inspect('queued-1')"), counting)
+    opened = notebook(cell_source(str(old_sqlite), "db.inspect('queued-1')"), counting)
     page = opened.page
     page.locator(".dn-inspect [data-node]").last.wait_for()
 
-    def in_seconds(seconds: float) -> int:
-        before = asked.stat().st_size
+    def messages_within(seconds: float) -> int:
+        before = message_log.stat().st_size
         page.wait_for_timeout(seconds * 1000)
-        return asked.stat().st_size - before
+        return message_log.stat().st_size - before
 
-    def asks_again() -> None:
-        before = asked.stat().st_size
+    def wait_for_message() -> None:
+        before = message_log.stat().st_size
         deadline = time.monotonic() + WAIT_SECONDS
-        while asked.stat().st_size == before:
+        while message_log.stat().st_size == before:
             assert time.monotonic() < deadline, "nobody asked"
             page.wait_for_timeout(100)
 
-    asks_again()
-    # Two views of one model, each at most once a second.
-    assert in_seconds(4) <= 10
-    page.get_by_role("switch", name="LiveApplication").first.click()
+    wait_for_message()
+    # Two views of one model, each with at most one question a second.
+    assert messages_within(4) <= 10
+    page.get_by_role("switch", name="Live").first.click()
     page.wait_for_timeout(500)
-    assert in_seconds(2.5) == 0
-    page.get_by_role("switch", name="LiveApplication").first.click()
-    asks_again()
+    assert messages_within(2.5) == 0
+    page.get_by_role("switch", name="Live").first.click()
+    wait_for_message()
     opened.command("editmenu:clear-all")
     page.wait_for_timeout(500)
-    assert in_seconds(2.5) == 0
+    assert messages_within(2.5) == 0
     assert opened.errors == []
 
 
@@ -358,10 +356,10 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApplication]:
         live.stop()
 
 
-def test_cancel_and_resume_by_a_click(
+def test_cancel_and_resume_with_buttons(
     notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
-    opened = notebook(opening(live.url, "db.inspect('long')"), width=1300)
+    opened = notebook(cell_source(live.url, "db.inspect('long')"), width=1300)
     page = opened.page
     head = page.locator(".dn-run")
     expect(head).to_contain_text("PENDING")
@@ -369,7 +367,7 @@ def test_cancel_and_resume_by_a_click(
     cancel = page.get_by_role("button", name="Cancel", exact=True)
     expect(cancel).to_be_enabled()
     expect(resume).to_be_disabled()
-    # The reason is said where nothing would be done.
+    # The reason is shown if no workflow would be changed.
     assert resume.get_attribute("title")
     cancel.click()
     plan = page.get_by_role("group", name="Plan: cancel")
@@ -383,14 +381,14 @@ def test_cancel_and_resume_by_a_click(
         assert db.workflow("long").status == "CANCELLED"
         live.open("gate")
         time.sleep(0.5)
-        # It has stopped: the step that ran ended, and the next has not begun.
+        # It stopped: the running step finished, and the next did not start.
         assert "b" not in live.effects("long")
         page.get_by_role("group", name="Receipt: cancel").get_by_role(
             "button", name="Close"
         ).click()
         resume.click()
         page.get_by_role("button", name="Resume 1 workflow").click()
-        # It is seen to run to its end, and nobody asks for it.
+        # The live view shows it finish.
         expect(head).to_contain_text("SUCCESS")
         expect(page.locator(".dn-inspect [data-node][aria-label^='work']")).to_have_count(3)
         assert db.workflow("long").status == "SUCCESS"
@@ -400,7 +398,7 @@ def test_cancel_and_resume_by_a_click(
 def test_a_failed_step_is_forked_onto_the_fixed_version(
     notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
-    cells = opening(live.url, "db.inspect('broken')"), "print(widget.receipt)"
+    cells = cell_source(live.url, "db.inspect('broken')"), "print(widget.receipt)"
     opened = notebook(*cells, width=1300, height=1100)
     page = opened.page
     page.locator(".dn-inspect [data-node][aria-label^='fragile']").click()
@@ -413,7 +411,7 @@ def test_a_failed_step_is_forked_onto_the_fixed_version(
     version.press("Tab")
     expect(plan).to_contain_text("v2")
     plan.get_by_role("button", name="Fork 1 workflow").click()
-    # The new run opens in place, and is watched until it has succeeded.
+    # The fork opens in place and is followed until it succeeds.
     head = page.locator(".dn-run")
     expect(head).to_contain_text("fork of broken")
     expect(head).to_contain_text("SUCCESS")
@@ -437,7 +435,7 @@ def test_a_failed_step_is_forked_onto_the_fixed_version(
 def test_a_read_only_client_has_no_buttons(
     notebook: Callable[..., Opened], live: LiveApplication
 ) -> None:
-    code = opening(live.url, "db.inspect('broken')").replace(")", ", read_only=True)", 1)
+    code = cell_source(live.url, "db.inspect('broken')").replace(")", ", read_only=True)", 1)
     page = notebook(code, width=1300).page
     page.locator(".dn-inspect [data-node][aria-label^='fragile']").click()
     expect(side(page)).to_contain_text("fragile")

@@ -62,8 +62,8 @@ MODEL = """
 
 
 @pytest.fixture
-def shown(chromium: Browser) -> Iterator[Callable[..., Page]]:
-    """Show a widget in a page of its own; at the end no script may have failed."""
+def open_view(chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """Open views, each in its own page; fails after errors in the console."""
     pages: list[Page] = []
     wrong: list[str] = []
 
@@ -89,7 +89,7 @@ def shown(chromium: Browser) -> Iterator[Callable[..., Page]]:
 
 
 @pytest.fixture
-def copied(old_sqlite: Path, tmp_path: Path) -> Path:
+def database_copy(old_sqlite: Path, tmp_path: Path) -> Path:
     return Path(shutil.copyfile(old_sqlite, tmp_path / "copy.sqlite"))
 
 
@@ -97,8 +97,8 @@ def focused(page: Page) -> Any:
     return page.evaluate("(document.activeElement.title || document.activeElement.textContent)")
 
 
-def test_any_word_may_be_a_status(copied: Path, shown: Callable[..., Page]) -> None:
-    connection = sqlite3.connect(copied)
+def test_any_string_may_be_a_status(database_copy: Path, open_view: Callable[..., Page]) -> None:
+    connection = sqlite3.connect(database_copy)
     statuses = ["constructor", "__proto__", "toString", None]
     names = ["checkout-1", "checkout-2", "checkout-3", "checkout-4"]
     with connection:
@@ -107,35 +107,35 @@ def test_any_word_may_be_a_status(copied: Path, shown: Callable[..., Page]) -> N
             list(zip(statuses, names, strict=True)),
         )
     connection.close()
-    with dn.connect(copied) as db:
-        page = shown(db.explore())
+    with dn.connect(database_copy) as db:
+        page = open_view(db.explore())
         for name in names:
             row = page.locator(f".dn-row[data-id='{name}']")
             row.press("Enter")
             page.locator(".dn-opened .dn-facts").first.wait_for()
             row.press("Enter")
-        shown(db.board(window="30d")).locator(".dn-tile").first.wait_for()
+        open_view(db.board(window="30d")).locator(".dn-tile").first.wait_for()
         for name in names:
-            page = shown(db.inspect(name))
+            page = open_view(db.inspect(name))
             page.locator("[data-node]").first.wait_for()
             page.get_by_role("tab", name="Steps").click()
-            page.locator(".dn-steplist tr").first.wait_for()
+            page.locator(".dn-step-table tr").first.wait_for()
 
 
 @pytest.mark.parametrize("view", ["explore", "board", "inspect", "controls"])
-def test_a_kernel_that_takes_no_question_is_told_of(
-    copied: Path, shown: Callable[..., Page], view: str
+def test_an_unreachable_kernel_is_reported(
+    database_copy: Path, open_view: Callable[..., Page], view: str
 ) -> None:
-    with dn.connect(copied) as db:
-        made: dict[str, Callable[[], View]] = {
+    with dn.connect(database_copy) as db:
+        views: dict[str, Callable[[], View]] = {
             "explore": db.explore,
             "board": db.board,
             "inspect": lambda: db.inspect("checkout-4"),
             "controls": lambda: db.controls("queued-1"),
         }
-        page = shown(made[view]())
+        page = open_view(views[view]())
         page.locator(".dn-row, .dn-tile, [data-node], .dn-title code").first.wait_for()
-        # As JupyterLab does where a kernel was shut down.
+        # As JupyterLab does after a kernel was shut down.
         page.evaluate("() => { window.model.send = () => { throw new Error('Cannot send'); }; }")
         for _ in range(2):
             page.get_by_role("button", name="Refresh").first.click()
@@ -145,8 +145,8 @@ def test_a_kernel_that_takes_no_question_is_told_of(
             banner.get_by_label("Close").click()
 
 
-def test_the_focus_stays_where_it_was(db: dn.Client, shown: Callable[..., Page]) -> None:
-    page = shown(db.explore())
+def test_the_focus_is_kept(db: dn.Client, open_view: Callable[..., Page]) -> None:
+    page = open_view(db.explore())
     page.locator(".dn-row").first.wait_for()
     for press in (
         page.locator(".dn-status", has_text="ERROR"),
@@ -159,26 +159,28 @@ def test_the_focus_stays_where_it_was(db: dn.Client, shown: Callable[..., Page])
         page.keyboard.press("Enter")
         page.wait_for_timeout(400)
         assert focused(page).rstrip(" ↑↓0123456789") == before.rstrip(" ↑↓0123456789")
-    # Within an opened row too, when the list is read again.
+    # In an expanded row too, when the list is refreshed.
     page.locator(".dn-row").first.press("Enter")
     page.locator(".dn-opened .dn-facts button").first.focus()
     assert focused(page) == "Copy the ID"
     page.evaluate("document.querySelector('[title=\"Sort by duration\"]').click()")
     page.wait_for_timeout(400)
     assert focused(page) == "Copy the ID"
-    board = shown(db.board(window="30d"))
+    board = open_view(db.board(window="30d"))
     board.get_by_role("button", name="7d").press("Enter")
     assert focused(board) == "Finished in the last 7d"
 
 
-def test_a_plan_that_is_not_seen_is_not_confirmed(copied: Path, shown: Callable[..., Page]) -> None:
-    with dn.connect(copied) as db:
-        page = shown(db.controls(["queued-1", "queued-2"]))
+def test_a_plan_that_is_not_visible_is_not_confirmed(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    with dn.connect(database_copy) as db:
+        page = open_view(db.controls(["queued-1", "queued-2"]))
         page.get_by_role("button", name="Cancel 2").click()
         confirm = page.locator(".dn-confirm")
         confirm.wait_for()
         assert confirm.is_enabled()
-        # Another plan is under way: what stands there is not what would be done.
+        # While another plan is loading, the plan that is shown is out of date.
         page.evaluate("window.model.holding = 'plan'")
         page.get_by_label("include children").check()
         page.wait_for_function("window.model.held.length === 1")
@@ -187,7 +189,7 @@ def test_a_plan_that_is_not_seen_is_not_confirmed(copied: Path, shown: Callable[
         assert "apply" not in page.evaluate("window.model.sent.map((one) => one.kind)")
         page.evaluate("window.model.release()")
         page.wait_for_function("!document.querySelector('.dn-confirm').disabled")
-        # A plan that arrives after all was dropped is not shown.
+        # A plan that arrives after it was discarded is not shown.
         page.evaluate("window.model.holding = 'plan'")
         page.get_by_label("include children").uncheck()
         page.wait_for_function("window.model.held.length === 1")
@@ -195,7 +197,7 @@ def test_a_plan_that_is_not_seen_is_not_confirmed(copied: Path, shown: Callable[
         page.evaluate("window.model.release()")
         page.wait_for_timeout(100)
         assert page.locator(".dn-plan").is_hidden()
-        # Confirmed twice at once, done once.
+        # Two confirmations at once apply the plan once.
         page.get_by_role("button", name="Cancel 2").click()
         confirm.wait_for()
         page.evaluate("() => [1, 2].forEach(() => document.querySelector('.dn-confirm').click())")
@@ -205,18 +207,18 @@ def test_a_plan_that_is_not_seen_is_not_confirmed(copied: Path, shown: Callable[
         assert db.workflow("queued-1").status == "CANCELLED"
 
 
-def test_what_is_pressed_twice_neither_confirms_a_plan_nor_closes_a_receipt(
-    copied: Path, shown: Callable[..., Page]
+def test_a_double_click_neither_confirms_a_plan_nor_closes_a_receipt(
+    database_copy: Path, open_view: Callable[..., Page]
 ) -> None:
-    with dn.connect(copied) as db:
-        page = shown(db.controls("queued-1"))
+    with dn.connect(database_copy) as db:
+        page = open_view(db.controls("queued-1"))
         press = page.get_by_role("button", name="Cancel", exact=True, disabled=False)
         press.press("Enter")
         confirm = page.locator(".dn-confirm")
         confirm.wait_for()
         page.keyboard.press("Enter")
         assert "apply" not in page.evaluate("window.model.sent.map((one) => one.kind)")
-        # From what is to be read, the confirmation is the next stop.
+        # From the plan, Tab moves to the confirmation.
         page.keyboard.press("Tab")
         assert focused(page) == confirm.inner_text()
         page.get_by_role("button", name="Discard").press("Enter")
@@ -237,11 +239,9 @@ def test_what_is_pressed_twice_neither_confirms_a_plan_nor_closes_a_receipt(
         assert page.evaluate("document.activeElement.closest('.dn-actions') !== null")
 
 
-def test_a_plan_is_read_without_scrolling_sideways_in_a_narrow_cell(
-    copied: Path, shown: Callable[..., Page]
-) -> None:
-    with dn.connect(copied) as db:
-        page = shown(db.controls("checkout-5-bad"), width=380)
+def test_a_plan_fits_a_narrow_cell(database_copy: Path, open_view: Callable[..., Page]) -> None:
+    with dn.connect(database_copy) as db:
+        page = open_view(db.controls("checkout-5-bad"), width=380)
         page.get_by_role("button", name="Fork", exact=True, disabled=False).click()
         rows = page.locator(".dn-plan-rows")
         rows.wait_for()
@@ -251,24 +251,22 @@ def test_a_plan_is_read_without_scrolling_sideways_in_a_narrow_cell(
         receipt = page.locator(".dn-plan[aria-label^=Receipt]")
         receipt.wait_for()
         assert rows.evaluate("(rows) => rows.scrollWidth <= rows.clientWidth")
-        # Here is nowhere to show the new run.
+        # This view cannot show the fork.
         assert receipt.get_by_title("click-").count() == 1
         assert receipt.locator(".dn-link").count() == 0
 
 
-def test_the_list_of_what_waits_fits_a_narrow_cell(
-    copied: Path, shown: Callable[..., Page]
+def test_the_list_of_enqueued_workflows_fits_a_narrow_cell(
+    database_copy: Path, open_view: Callable[..., Page]
 ) -> None:
-    with dn.connect(copied) as db:
-        page = shown(db.explore(queues_only=True), width=380)
+    with dn.connect(database_copy) as db:
+        page = open_view(db.explore(queues_only=True), width=380)
         page.locator(".dn-row").first.wait_for()
         assert page.locator(".dn-scroll").evaluate("(one) => one.scrollWidth <= one.clientWidth")
 
 
-def test_the_fields_of_time_hold_what_the_list_is_narrowed_by(
-    db: dn.Client, shown: Callable[..., Page]
-) -> None:
-    page = shown(db.explore(end_time="2100-01-01T00:00:00.000Z"))
+def test_the_time_fields_hold_the_filters(db: dn.Client, open_view: Callable[..., Page]) -> None:
+    page = open_view(db.explore(end_time="2100-01-01T00:00:00.000Z"))
     page.get_by_title("More filters").click()
     begin, end = (page.get_by_label(each, exact=True) for each in ("Created from", "Created until"))
     assert end.input_value().startswith("2100-01-01T00:00")
@@ -282,13 +280,13 @@ def test_the_fields_of_time_hold_what_the_list_is_narrowed_by(
     assert begin.input_value() == ""
 
 
-def test_what_buttons_can_do_is_asked_again_after_a_failure(
-    db: dn.Client, shown: Callable[..., Page]
+def test_available_actions_are_requested_again_after_a_failure(
+    db: dn.Client, open_view: Callable[..., Page]
 ) -> None:
-    page = shown(db.controls(["queued-1"]))
+    page = open_view(db.controls(["queued-1"]))
     page.locator(".dn-actions button:enabled").first.wait_for()
     widget = db.explore()
-    page = shown(widget)
+    page = open_view(widget)
     page.locator(".dn-row[data-id='queued-1']").wait_for()
     page.evaluate("window.model.failing = 'possible'")
     page.locator(".dn-row[data-id='queued-1'] input").check()
@@ -298,11 +296,11 @@ def test_what_buttons_can_do_is_asked_again_after_a_failure(
     page.locator(".dn-actions button:enabled").first.wait_for()
 
 
-def test_after_a_failed_action_the_list_tells_what_is_and_the_error_stays(
-    copied: Path, shown: Callable[..., Page]
+def test_a_failed_action_refreshes_the_list_and_keeps_the_error(
+    database_copy: Path, open_view: Callable[..., Page]
 ) -> None:
-    with dn.connect(copied) as db:
-        page = shown(db.explore())
+    with dn.connect(database_copy) as db:
+        page = open_view(db.explore())
         page.locator(".dn-row[data-id='queued-1'] input").check()
         page.get_by_role("button", name="Cancel", exact=True).click()
         page.locator(".dn-confirm").wait_for()
@@ -321,56 +319,58 @@ def test_after_a_failed_action_the_list_tells_what_is_and_the_error_stays(
         assert banner.is_hidden()
 
 
-def test_a_timeline_is_drawn_for_the_room_that_it_has(
-    db: dn.Client, shown: Callable[..., Page]
+def test_a_timeline_is_drawn_for_the_available_width(
+    db: dn.Client, open_view: Callable[..., Page]
 ) -> None:
-    page = shown(db.inspect("checkout-5-bad"), width=1200)
+    page = open_view(db.inspect("checkout-5-bad"), width=1200)
     page.get_by_role("tab", name="Timeline").click()
 
-    def drawn() -> tuple[float, float]:
-        """How wide it is, and how much larger than it was drawn."""
+    def timeline_size() -> tuple[float, float]:
+        """Return the width of the timeline, and its scale."""
         page.wait_for_timeout(500)
-        found = page.locator(".dn-picture > .dn-canvas > svg").evaluate(
+        found = page.locator(".dn-picture > .dn-svg-view > svg").evaluate(
             "(svg) => [svg.clientWidth, svg.clientWidth / svg.viewBox.baseVal.width]"
         )
         return found[0], found[1]
 
-    alone, scale = drawn()
-    assert alone > 1050
+    width_alone, scale = timeline_size()
+    assert width_alone > 1050
     assert scale > 0.95
     page.get_by_role("button", name="1 failure").click()
-    page.locator(".dn-side h3").wait_for()
-    beside, scale = drawn()
-    assert beside < 900
+    page.locator(".dn-side-panel h3").wait_for()
+    width_beside, scale = timeline_size()
+    assert width_beside < 900
     assert scale > 0.95
     page.get_by_label("Close the details").click()
-    assert drawn()[0] == alone
+    assert timeline_size()[0] == width_alone
 
 
-def test_the_timeline_of_what_still_waits_grows_by_itself_and_by_a_click(
-    copied: Path, shown: Callable[..., Page]
+def test_the_timeline_of_a_waiting_workflow_grows(
+    database_copy: Path, open_view: Callable[..., Page]
 ) -> None:
-    said = "document.querySelector('.dn-picture > .dn-canvas > svg').textContent"
-    with dn.connect(copied) as db:
+    svg_text = "document.querySelector('.dn-picture > .dn-svg-view > svg').textContent"
+    with dn.connect(database_copy) as db:
         receipt = db.fork("checkout-5-bad", "failed")
         widget = db.inspect(receipt.to_frame()["new_workflow_id"].item())
-        page = shown(widget)
+        page = open_view(widget)
         page.get_by_role("tab", name="Timeline").click()
-        page.wait_for_function(f"{said}.includes('has waited')")
-        first = page.evaluate(said)
-        page.wait_for_function(f"(first) => {said} !== first", arg=first)
+        page.wait_for_function(f"{svg_text}.includes('has waited')")
+        first = page.evaluate(svg_text)
+        page.wait_for_function(f"(first) => {svg_text} !== first", arg=first)
         page.get_by_role("switch", name="Live").click()
-        second = page.evaluate(said)
+        second = page.evaluate(svg_text)
         page.wait_for_timeout(1100)  # so that another second is told
         page.get_by_role("button", name="Refresh").click()
-        page.wait_for_function(f"(second) => {said} !== second", arg=second)
+        page.wait_for_function(f"(second) => {svg_text} !== second", arg=second)
 
 
-def test_what_marks_a_row_lies_on_no_other(db: dn.Client, shown: Callable[..., Page]) -> None:
-    page = shown(db.inspect("checkout-5-bad"))
+def test_the_mark_of_a_row_does_not_overlap_other_rows(
+    db: dn.Client, open_view: Callable[..., Page]
+) -> None:
+    page = open_view(db.inspect("checkout-5-bad"))
     page.get_by_role("tab", name="Timeline").click()
     page.get_by_role("button", name="1 failure").click()
-    page.locator(".dn-side h3").wait_for()
+    page.locator(".dn-side-panel h3").wait_for()
     over = page.evaluate("""() => {
         const halo = document.querySelector(".dn-halo");
         const { top, bottom } = halo.getBoundingClientRect();
@@ -382,60 +382,60 @@ def test_what_marks_a_row_lies_on_no_other(db: dn.Client, shown: Callable[..., P
     assert max(over) <= 2
 
 
-def test_a_comparison_is_not_called_live(copied: Path, shown: Callable[..., Page]) -> None:
-    with dn.connect(copied) as db:
+def test_a_comparison_is_not_labelled_live(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    with dn.connect(database_copy) as db:
         receipt = db.fork("checkout-5-bad", "failed")
-        page = shown(db.inspect(receipt.to_frame()["new_workflow_id"].item()))
-        line = page.locator(".dn-end .dn-state")
+        page = open_view(db.inspect(receipt.to_frame()["new_workflow_id"].item()))
+        line = page.locator(".dn-footer .dn-state")
         page.wait_for_function("document.querySelector('.dn-state').textContent === 'live'")
         page.get_by_role("button", name="Compare", exact=True).first.click()
-        page.locator(".dn-pairs").wait_for()
+        page.locator(".dn-differences").wait_for()
         page.wait_for_function("document.querySelector('.dn-state').textContent !== 'live'")
         assert line.inner_text().startswith("updated ")
         page.get_by_role("button", name="Close comparison", exact=True).click()
         page.wait_for_function("document.querySelector('.dn-state').textContent === 'live'")
 
 
-def test_a_comparison_that_was_ended_or_left_does_not_come_back(
-    db: dn.Client, shown: Callable[..., Page]
-) -> None:
-    page = shown(db.inspect("fork-1"))
+def test_a_closed_comparison_does_not_reopen(db: dn.Client, open_view: Callable[..., Page]) -> None:
+    page = open_view(db.inspect("fork-1"))
     compare = page.get_by_role("button", name="Compare", exact=True)
     compare.click()
-    page.locator(".dn-side", has_text="Differences").wait_for()
+    page.locator(".dn-side-panel", has_text="Differences").wait_for()
 
-    def held() -> None:
+    def wait_for_held_answer() -> None:
         page.wait_for_function("window.model.held.length === 1")
 
-    def released() -> None:
-        """Let the answer come; what is asked after it has been answered shows that it came."""
+    def release_answer() -> None:
+        """Release the answer; a later question that is answered shows that it was received."""
         page.evaluate("window.model.release()")
         page.get_by_label("Find in this run").fill("charge")
-        page.locator(".dn-found", has_text="charge").wait_for()
-        assert page.locator(".dn-strip").is_hidden()
-        assert page.locator(".dn-side").is_hidden()
+        page.locator(".dn-search-results", has_text="charge").wait_for()
+        assert page.locator(".dn-notice").is_hidden()
+        assert page.locator(".dn-side-panel").is_hidden()
         page.get_by_label("Find in this run").press("Escape")
 
     page.evaluate("window.model.holding = 'compare'")
     page.get_by_role("button", name="Critical path").click()
-    held()
+    wait_for_held_answer()
     page.get_by_role("button", name="Close comparison", exact=True).click()
-    released()
+    release_answer()
     page.evaluate("window.model.holding = 'compare'")
     compare.click()
-    held()
+    wait_for_held_answer()
     page.locator(".dn-fact-line").get_by_role("button", name="checkout-5-bad").click()
     page.wait_for_function("document.querySelector('.dn-run-id').textContent === 'checkout-5-bad'")
-    released()
+    release_answer()
 
 
-def test_a_long_id_leaves_the_buttons_beside_each_other(
-    copied: Path, shown: Callable[..., Page]
+def test_a_long_id_keeps_the_buttons_in_one_row(
+    database_copy: Path, open_view: Callable[..., Page]
 ) -> None:
-    with dn.connect(copied) as db:
+    with dn.connect(database_copy) as db:
         receipt = db.fork("checkout-5-bad", "failed")
         for width in (380, 700, 760):
-            page = shown(db.inspect(receipt.to_frame()["new_workflow_id"].item()), width=width)
+            page = open_view(db.inspect(receipt.to_frame()["new_workflow_id"].item()), width=width)
             page.locator(".dn-name-line .dn-live").wait_for()
             tops = page.locator(".dn-name-line .dn-group > *").evaluate_all(
                 "(all) => all.map((one) => one.getBoundingClientRect().top)"
@@ -444,38 +444,40 @@ def test_a_long_id_leaves_the_buttons_beside_each_other(
             assert len(set(tops)) == 1
 
 
-def test_the_steps_and_the_picture_say_how_long_a_workflow_took(
-    shop_sqlite: Path, shown: Callable[..., Page]
+def test_steps_and_graph_show_the_duration_of_a_workflow(
+    shop_sqlite: Path, open_view: Callable[..., Page]
 ) -> None:
     with dn.connect(shop_sqlite) as shop:
         root = shop.workflows(name="order", status="SUCCESS", has_parent=False)["workflow_id"][0]
-        page = shown(shop.inspect(root))
+        page = open_view(shop.inspect(root))
         took = page.locator(".dn-fact-line", has_text="took").locator("span").first.inner_text()
         label = page.locator("[data-node][aria-label^='order']").first.get_attribute("aria-label")
         assert label == f"order, SUCCESS, {took.removeprefix('took ')}"
         page.get_by_role("tab", name="Steps").click()
-        row = page.locator(".dn-steplist tr[data-kind=workflow]").first
+        row = page.locator(".dn-step-table tr[data-kind=workflow]").first
         row.get_by_text(took.removeprefix("took "), exact=True).wait_for()
 
 
-def test_a_tab_shows_the_step_that_was_chosen_in_another(
-    db: dn.Client, shown: Callable[..., Page]
+def test_the_selected_step_is_kept_between_tabs(
+    db: dn.Client, open_view: Callable[..., Page]
 ) -> None:
-    page = shown(db.inspect("checkout-4"), width=420)
+    page = open_view(db.inspect("checkout-4"), width=420)
     page.get_by_role("tab", name="Steps").click()
-    page.locator(".dn-steplist tr").last.click()
-    page.locator(".dn-side h3").wait_for()
+    page.locator(".dn-step-table tr").last.click()
+    page.locator(".dn-side-panel h3").wait_for()
     page.get_by_role("tab", name="Graph").click()
     page.wait_for_function("""() => {
-        const frame = document.querySelector(".dn-picture > .dn-canvas").getBoundingClientRect();
+        const frame = document.querySelector(".dn-picture > .dn-svg-view").getBoundingClientRect();
         const halo = document.querySelector(".dn-halo")?.getBoundingClientRect();
         return halo && halo.bottom > frame.top && halo.top < frame.bottom
           && halo.right > frame.left && halo.left < frame.right;
     }""")
 
 
-def test_back_twice_at_once_goes_back_once(db: dn.Client, shown: Callable[..., Page]) -> None:
-    page = shown(db.inspect("parent-6-bad-1"))
+def test_pressing_back_twice_at_once_goes_back_once(
+    db: dn.Client, open_view: Callable[..., Page]
+) -> None:
+    page = open_view(db.inspect("parent-6-bad-1"))
     page.get_by_role("button", name="parent-6-bad", exact=True).first.click()
     page.locator(".dn-run-id", has_text="parent-6-bad").wait_for()
     back = page.get_by_role("button", name="‹ Back")
@@ -486,33 +488,35 @@ def test_back_twice_at_once_goes_back_once(db: dn.Client, shown: Callable[..., P
     assert page.locator(".dn-banner").is_hidden()
 
 
-NAMELESS = """() => [...document.querySelectorAll(
+UNLABELED = """() => [...document.querySelectorAll(
     "button, input, select, summary, [role=button], [role=tab], [role=grid], [role=group], svg")]
   .filter((one) => one.getClientRects().length && !one.closest("[aria-hidden=true]"))
   .filter((one) => !(one.getAttribute("aria-label") || one.title || one.textContent.trim()
     || one.closest("label")?.textContent.trim() || one.labels?.length))
   .map((one) => one.outerHTML.slice(0, 200))"""
-WIDE = """() => [document.scrollingElement.scrollWidth, window.innerWidth]"""
+PAGE_WIDTHS = """() => [document.scrollingElement.scrollWidth, window.innerWidth]"""
 
 
 @pytest.mark.parametrize("view", ["explore", "board", "inspect", "controls"])
-def test_long_names_fit_a_narrow_page_and_all_has_a_name(
-    copied: Path, shown: Callable[..., Page], view: str
+def test_long_names_fit_a_narrow_page_and_every_control_has_a_label(
+    database_copy: Path, open_view: Callable[..., Page], view: str
 ) -> None:
-    connection = sqlite3.connect(copied)
-    long = "\u05d0\u05d1\U0001f680</script>" + "w" * 10_000
+    connection = sqlite3.connect(database_copy)
+    long_name = "\u05d0\u05d1\U0001f680</script>" + "w" * 10_000
     with connection:
-        connection.execute("UPDATE workflow_status SET name = ?, queue_name = ?", [long, long])
-        connection.execute("UPDATE operation_outputs SET function_name = ?", [long])
+        connection.execute(
+            "UPDATE workflow_status SET name = ?, queue_name = ?", [long_name, long_name]
+        )
+        connection.execute("UPDATE operation_outputs SET function_name = ?", [long_name])
     connection.close()
-    with dn.connect(copied) as db:
-        made: dict[str, Callable[[], View]] = {
+    with dn.connect(database_copy) as db:
+        views: dict[str, Callable[[], View]] = {
             "explore": db.explore,
             "board": lambda: db.board(window="30d"),
             "inspect": lambda: db.inspect("checkout-5-bad"),
             "controls": lambda: db.controls("queued-1"),
         }
-        page = shown(made[view](), width=300)
+        page = open_view(views[view](), width=300)
         page.wait_for_function("document.body.textContent.length > 299")
         if view == "explore":
             page.locator(".dn-row").first.press("Enter")
@@ -521,22 +525,20 @@ def test_long_names_fit_a_narrow_page_and_all_has_a_name(
             page.get_by_title("More filters").click()
         if view == "inspect":
             page.locator("[data-node]").nth(2).press("Enter")
-            page.locator(".dn-side header").wait_for()
+            page.locator(".dn-side-panel header").wait_for()
         if view == "controls":
             page.get_by_role("button", name="Cancel", exact=True).click()
             page.locator(".dn-confirm").wait_for()
         page.wait_for_timeout(300)
-        assert page.evaluate(NAMELESS) == []
-        wide, width = page.evaluate(WIDE)
+        assert page.evaluate(UNLABELED) == []
+        wide, width = page.evaluate(PAGE_WIDTHS)
         assert wide <= width
-        # What was rendered and closed hears nothing more.
+        # A closed view has no listeners.
         page.evaluate("window.close()")
         assert page.evaluate("window.model.heard.length") == 0
 
 
-def test_the_fallbacks_columns_are_as_wide_as_what_is_in_them(
-    db: dn.Client, chromium: Browser
-) -> None:
+def test_the_columns_of_the_fallback_fit_their_content(db: dn.Client, chromium: Browser) -> None:
     host = ".jp-RenderedHTMLCommon table { table-layout: fixed; width: auto; }"
     html = db.explore(status="ERROR").static_html()
     page = chromium.new_page(viewport={"width": 800, "height": 900})
@@ -549,8 +551,8 @@ def test_the_fallbacks_columns_are_as_wide_as_what_is_in_them(
     assert set(lines) == {1}
 
 
-def test_without_a_kernel_the_fallback_is_seen_and_with_one_the_view(
-    db: dn.Client, shown: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
+def test_the_fallback_is_shown_without_a_kernel_only(
+    db: dn.Client, open_view: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outputs: list[dict[str, str]] = []
     monkeypatch.setattr(
@@ -558,36 +560,36 @@ def test_without_a_kernel_the_fallback_is_seen_and_with_one_the_view(
     )
     widget = db.controls("checkout-5-bad")
     widget._ipython_display_()
-    # As Voilà and nbconvert write it. What nbconvert fetches from the network draws the view, but
-    # no kernel answers it.
+    # As Voilà and nbconvert write it. In the page of nbconvert the view is drawn, but no kernel
+    # answers it.
     as_written = f"""
         <div class="jp-OutputArea-child"><div class="jupyter-widgets jp-OutputArea-output">
           <script type="application/vnd.jupyter.widget-view+json">{{}}</script>
           <div id="here"></div></div></div>
         <div class="jp-OutputArea-child"><div class="jp-RenderedHTML jp-OutputArea-output">
           {outputs[1]["text/html"]}</div></div>"""
-    page = shown(widget, body=as_written, holding="rows")
-    view, left = page.locator(".dn-view"), page.locator("[data-dn-fallback]")
+    page = open_view(widget, body=as_written, holding="rows")
+    view, fallback = page.locator(".dn-view"), page.locator("[data-dn-fallback]")
     page.wait_for_function("window.model.held.length")
     assert view.count() == 1
-    assert (view.is_visible(), left.is_visible()) == (False, True)
+    assert (view.is_visible(), fallback.is_visible()) == (False, True)
     page.evaluate("window.model.release()")
     page.locator(".dn-controls code").wait_for()
-    assert (view.is_visible(), left.is_visible()) == (True, False)
+    assert (view.is_visible(), fallback.is_visible()) == (True, False)
     page.evaluate("window.close()")
     assert page.evaluate("window.model.heard.length") == 0
 
 
-def test_an_empty_list_says_whether_anything_was_asked_for(
-    copied: Path, shown: Callable[..., Page]
+def test_an_empty_list_shows_whether_filters_are_set(
+    database_copy: Path, open_view: Callable[..., Page]
 ) -> None:
-    connection = sqlite3.connect(copied)
+    connection = sqlite3.connect(database_copy)
     with connection:
         connection.execute("DELETE FROM workflow_status")
     connection.close()
-    with dn.connect(copied) as db:
-        page = shown(db.explore())
-        none = page.locator(".dn-none")
+    with dn.connect(database_copy) as db:
+        page = open_view(db.explore())
+        none = page.locator(".dn-empty")
         none.get_by_text("No workflows yet.").wait_for()
         page.get_by_role("button", name="Enqueued").first.click()
         none.get_by_text("No workflow waits or runs on a queue.").wait_for()
@@ -595,18 +597,18 @@ def test_an_empty_list_says_whether_anything_was_asked_for(
         none.get_by_text("No workflow matches.").wait_for()
 
 
-def test_a_comparison_speaks_of_the_original_and_the_fork(
-    copied: Path, shown: Callable[..., Page]
+def test_a_comparison_names_the_original_and_the_fork(
+    database_copy: Path, open_view: Callable[..., Page]
 ) -> None:
-    connection = sqlite3.connect(copied)
+    connection = sqlite3.connect(database_copy)
     with connection:
         gone = "DELETE FROM operation_outputs WHERE workflow_uuid = ? AND function_id = ?"
         connection.executemany(gone, [("fork-1", 3), ("checkout-5-bad", 2)])
     connection.close()
-    with dn.connect(copied) as db:
-        page = shown(db.inspect("checkout-5-bad"))
+    with dn.connect(database_copy) as db:
+        page = open_view(db.inspect("checkout-5-bad"))
         page.get_by_role("button", name="Compare").click()
-        told = page.locator(".dn-told", has_text="Differences")
+        told = page.locator(".dn-node-details", has_text="Differences")
         told.wait_for()
         assert "1 only in the original" in told.inner_text()
         assert "1 only in the fork" in told.inner_text()

@@ -1,4 +1,4 @@
-"""Asking a view's Python half as its browser half does."""
+"""Call the Python half of a view as its browser half does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dbos_notebook.widgets.base import View
 
 
 def ask(widget: View, kind: str, **question: Any) -> dict[str, Any]:
-    """Ask, and see to it that the answer could travel."""
+    """Return the answer to a question, after a check that it can be sent."""
     answer = widget.answer({"kind": kind, "request": "r1", **question})
     assert answer["request"] == "r1"
     json.dumps(answer, allow_nan=False, ensure_ascii=False).encode()

@@ -63,8 +63,10 @@ export class Actions {
     this.forbidden = forbidden;
     /** @type {readonly string[]} */
     this.ids = [];
-    /** What the buttons were last asked about; null: they must be asked again. */
-    /** @type {string | null} */
+    /**
+     * What the buttons were last asked about; null: they must be asked again.
+     * @type {string | null}
+     */
     this.subject = null;
     /** @type {Action} */
     this.action = "cancel";
@@ -138,7 +140,7 @@ export class Actions {
     if (!plan) return;
     this.targets ??= await this.ask("targets", {});
     if (turn !== this.turn) return;
-    const ready = plan.counts.do ?? 0;
+    const ready = plan.counts.ready ?? 0;
     const confirm = button(`${capitalize(action)} ${pluralize(ready, "workflow")}`, null,
       () => this.apply(confirm, plan.key), { class: "dn-button dn-confirm", disabled: !ready });
     this.confirm = confirm;
@@ -152,9 +154,9 @@ export class Actions {
       el("div", { class: "dn-plan-foot" }, confirm,
         // Not "Cancel", which is the name of an action.
         button("Discard", "Close the plan without changing anything", () => this.close()),
-        el("code", { class: "dn-quiet" }, plan.code.slice(0, MOST_CODE)),
+        el("code", { class: "dn-muted" }, plan.code.slice(0, MOST_CODE)),
         copyButton("Copy code", "Copy the Python code of this plan", () => plan.code,
-          { class: "dn-quiet" })));
+          { class: "dn-muted" })));
     this.panel.setAttribute("aria-label", `Plan: ${action}`);
     this.panel.hidden = false;
     this.panel.scrollIntoView({ block: "nearest" });
@@ -163,12 +165,12 @@ export class Actions {
 
   /** @param {string} outcome */
   describe(outcome) {
-    return outcome === "do" ? ACTIONS[this.action].planned : OUTCOMES[outcome]?.label ?? outcome;
+    return outcome === "ready" ? ACTIONS[this.action].planned : OUTCOMES[outcome]?.label ?? outcome;
   }
 
   /** @param {Record<string, number>} counts */
   summary(counts) {
-    return el("span", { class: "dn-quiet" }, Object.entries(counts).filter(([, number]) => number)
+    return el("span", { class: "dn-muted" }, Object.entries(counts).filter(([, number]) => number)
       .map(([outcome, number]) => `${formatCount(number)} ${this.describe(outcome)}`).join(", "));
   }
 
@@ -259,7 +261,7 @@ export class Actions {
     const { openWorkflow } = this;
     if (!openWorkflow) return el("code", { title: id }, id);
     return linkButton(id, `Show the new run ${id}`, () => openWorkflow(id),
-      { class: "dn-link dn-cut" });
+      { class: "dn-link dn-truncated" });
   }
 
   hasFocus() {

@@ -66,7 +66,7 @@ class Board {
         el("span", { class: "dn-space" }), this.windows, this.polling.button,
         button("Refresh", "Read the board again", () => this.load())),
       this.status.banner, this.tiles, this.chart,
-      el("div", { class: "dn-halves" }, this.failures, this.queues), this.status.line);
+      el("div", { class: "dn-columns" }, this.failures, this.queues), this.status.line);
     this.showWindows();
   }
 
@@ -142,7 +142,7 @@ class Board {
     const summary = describe((status) => sum(series[status] ?? []));
     const length = count * width;
     replace(this.chart,
-      el("figcaption", {}, el("b", {}, "Finished workflows"), el("span", { class: "dn-quiet" }, summary
+      el("figcaption", {}, el("b", {}, "Finished workflows"), el("span", { class: "dn-muted" }, summary
         ? ` per ${formatDuration(width)}, at most ${formatCount(highest)}` : ": none in this period")),
       svg("svg", { viewBox: `0 -1 ${CHART_WIDTH} ${CHART_HEIGHT + 1}`, preserveAspectRatio: "none",
         role: "img", "aria-label": `Finished workflows over time: ${summary || "none"}` }, bars),
@@ -194,7 +194,7 @@ function sum(numbers) {
  */
 function tile(status, count, note) {
   return el("div", { class: "dn-tile", "data-none": !count },
-    statusChip(status), el("b", {}, formatCount(count)), el("span", { class: "dn-quiet" }, note));
+    statusChip(status), el("b", {}, formatCount(count)), el("span", { class: "dn-muted" }, note));
 }
 
 /**
@@ -241,16 +241,16 @@ function queueLine(queue, most, now) {
     queue.worker_concurrency && `${queue.worker_concurrency} per worker`,
     queue.rate_max && `${queue.rate_max} per ${queue.rate_period} s`,
   ].filter(Boolean).join(", ");
-  const depth = el("i", { class: "dn-depth", "aria-hidden": "true" });
+  const depth = el("i", { class: "dn-queue-bar", "aria-hidden": "true" });
   depth.style.width = `${(enqueued / most) * 100}%`;
   return el("tr", {},
     el("td", {}, el("span", { class: "dn-name" }, name),
-      partition !== undefined && el("span", { class: "dn-quiet" }, ` · ${partition}`),
-      limits && el("div", { class: "dn-quiet dn-limits" }, limits)),
-    el("td", { class: "n dn-deep" }, formatCount(enqueued), depth,
-      delayed > 0 && el("div", { class: "dn-quiet dn-limits" }, `+ ${formatCount(delayed)} delayed`)),
+      partition !== undefined && el("span", { class: "dn-muted" }, ` · ${partition}`),
+      limits && el("div", { class: "dn-muted dn-limits" }, limits)),
+    el("td", { class: "n dn-enqueued" }, formatCount(enqueued), depth,
+      delayed > 0 && el("div", { class: "dn-muted dn-limits" }, `+ ${formatCount(delayed)} delayed`)),
     el("td", { class: "n" }, formatCount(running),
-      concurrency && el("span", { class: "dn-quiet" }, ` of ${formatCount(concurrency)}`)),
+      concurrency && el("span", { class: "dn-muted" }, ` of ${formatCount(concurrency)}`)),
     el("td", { class: "n" }, oldest !== undefined
       && runningTime(oldest, now, `since ${formatInstant(oldest)}`)));
 }

@@ -42,10 +42,10 @@ function position(row, now) {
   const { position: place, queue_length: length = 0 } = row;
   if (place) {
     return el("span", { title: `${place} of ${length} waiting` }, formatCount(place),
-      el("span", { class: "dn-quiet" }, ` of ${formatCount(length)}`));
+      el("span", { class: "dn-muted" }, ` of ${formatCount(length)}`));
   }
   if (row.status === "DELAYED" && row.delay_until) return ageOf(row.delay_until, now);
-  return el("span", { class: "dn-quiet" }, row.status === "PENDING" ? "running" : "");
+  return el("span", { class: "dn-muted" }, row.status === "PENDING" ? "running" : "");
 }
 
 /**
@@ -62,8 +62,8 @@ function text(key) {
  */
 function queue({ queue_name: name, queue_partition_key: partition }) {
   if (name === undefined) return "";
-  return el("span", { title: name, class: name.startsWith("_dbos_") ? "dn-quiet" : null }, name,
-    partition && el("span", { class: "dn-quiet" }, ` · ${partition}`));
+  return el("span", { title: name, class: name.startsWith("_dbos_") ? "dn-muted" : null }, name,
+    partition && el("span", { class: "dn-muted" }, ` · ${partition}`));
 }
 
 /** @type {Column} */

@@ -90,7 +90,7 @@ export class Comparison {
         nodePanel(details, { ...view.panelOptions(), canFork: false, actions: null,
           close: () => this.showDifferences() }));
     }
-    this.showPanel(el("div", { class: "dn-two" }, parts));
+    this.showPanel(el("div", { class: "dn-compared" }, parts));
   }
 
   close() {

@@ -62,7 +62,7 @@ export function workflowFacts({ row, forks }, now, openWorkflow) {
   /** @type {[string, Child][]} */
   const facts = [
     ["id", [el("code", {}, row.id),
-      copyButton("Copy", "Copy the ID", () => row.id, { class: "dn-quiet" })]],
+      copyButton("Copy", "Copy the ID", () => row.id, { class: "dn-muted" })]],
     ...FACTS.filter(([key]) => isShown(key, row)).map(([key, name]) => /** @type {[string, Child]} */ (
       [name, INSTANTS.includes(key) ? ageOf(Number(row[key]), now) : String(row[key])])),
     ["parent", row.parent_workflow_id !== undefined && link(row.parent_workflow_id)],
@@ -180,9 +180,9 @@ function stepsSection(found, options) {
     el("table", { "aria-label": "Steps" },
       el("thead", {}, el("tr", {},
         el("th", { scope: "col", class: "n" }, "#"),
-        el("th", { scope: "col" }, el("span", { class: "dn-unseen" }, "status")),
+        el("th", { scope: "col" }, el("span", { class: "dn-visually-hidden" }, "status")),
         el("th", { scope: "col" }, "step"),
-        el("th", { scope: "col", class: "dn-when" }, `timeline, ${formatDuration(scale.length)}`),
+        el("th", { scope: "col", class: "dn-timeline" }, `timeline, ${formatDuration(scale.length)}`),
         el("th", { scope: "col", class: "n" }, "duration"),
         el("th", { scope: "col" }, "result"))),
       body),
@@ -225,8 +225,8 @@ function stepLine(step, row, scale, { openWorkflow }) {
     el("td", {}, statusIcon(step.status)),
     el("td", { class: "dn-step" }, step.name,
       child !== undefined && [" ", linkButton(child, `Show ${child}`, () => openWorkflow(child))]),
-    el("td", { class: "dn-when" },
-      origin ? el("span", { class: "dn-quiet" }, origin) : timeBar(step, scale)),
+    el("td", { class: "dn-timeline" },
+      origin ? el("span", { class: "dn-muted" }, origin) : timeBar(step, scale)),
     el("td", { class: "n" }, formatDuration(elapsed(step.started_at, step.completed_at))),
     el("td", { class: "dn-result" }, shortPayload(step.result)));
 }
@@ -242,7 +242,7 @@ function timeBar({ status, started_at: started, completed_at: completed }, { beg
   const bar = el("i", { "data-status": status });
   bar.style.marginLeft = `${left}%`;
   bar.style.width = `${width}%`;
-  return el("span", { class: "dn-bar", title: formatInstant(started) }, bar);
+  return el("span", { class: "dn-time-bar", title: formatInstant(started) }, bar);
 }
 
 /**
@@ -250,7 +250,7 @@ function timeBar({ status, started_at: started, completed_at: completed }, { beg
  * @param {Payload | undefined} value
  */
 function shortPayload(value) {
-  if (!value || value.text === "None") return el("span", { class: "dn-quiet" }, "None");
+  if (!value || value.text === "None") return el("span", { class: "dn-muted" }, "None");
   const line = value.text.split("\n").join(" ");
   const isShort = line.length <= LINE_LENGTH;
   if (isShort && !value.text.includes("\n")) return el("code", {}, line);

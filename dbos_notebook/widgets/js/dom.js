@@ -261,7 +261,7 @@ export function followTheme(root) {
   const update = () => {
     root.dataset.theme = lightness(getComputedStyle(root).color) > 0.55 ? "dark" : "light";
     // For parts that cover others, where the host does not name its background.
-    root.style.setProperty("--dn-behind", background(root));
+    root.style.setProperty("--dn-host-background", background(root));
   };
   const changed = () => {
     update();

@@ -89,10 +89,10 @@ class Explore {
     this.filterButton = button("Filter", "More filters", () => this.toggleFilters(),
       { "aria-expanded": "false" });
     this.code = el("div", { class: "dn-code", hidden: true });
-    this.selection = el("div", { class: "dn-picked", hidden: true, role: "group",
+    this.selection = el("div", { class: "dn-selection", hidden: true, role: "group",
       "aria-label": "Selected workflows" });
     this.actions = this.makeActions();
-    this.range = el("span", { class: "dn-said", role: "status" });
+    this.range = el("span", { class: "dn-range", role: "status" });
     this.previous = iconButton("‹", "Previous page", () => this.turnPage(-1));
     this.next = iconButton("›", "Next page", () => this.turnPage(1));
     this.sizes = el("select", { class: "dn-select", "aria-label": "Rows per page" },

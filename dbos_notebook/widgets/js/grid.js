@@ -125,7 +125,7 @@ export class Grid {
    * @param {number} level
    */
   note(text, level) {
-    const cell = el("td", { colspan: this.columns().length + 1, class: "dn-none" }, text);
+    const cell = el("td", { colspan: this.columns().length + 1, class: "dn-empty" }, text);
     cell.style.paddingLeft = `${2 + level}em`;
     return el("tr", {}, cell);
   }

@@ -96,13 +96,13 @@ export class Inspect {
       "aria-label": "Failures" });
     this.zoomButtons = this.svgView.zoomButtons();
     this.tools = el("span", { class: "dn-group", role: "group", "aria-label": "Picture" });
-    this.notice = el("div", { class: "dn-strip", hidden: true });
-    this.panel = el("aside", { class: "dn-side", hidden: true, "aria-label": "Details" });
-    this.steps = el("div", { class: "dn-listing", hidden: true });
-    this.hint = el("span", { class: "dn-quiet dn-hint" },
+    this.notice = el("div", { class: "dn-notice", hidden: true });
+    this.panel = el("aside", { class: "dn-side-panel", hidden: true, "aria-label": "Details" });
+    this.steps = el("div", { class: "dn-step-listing", hidden: true });
+    this.hint = el("span", { class: "dn-muted dn-hint" },
       "Drag to pan · Ctrl+wheel to zoom · arrow keys to move between nodes");
     this.pictureBox = el("div", { class: "dn-picture", role: "tabpanel" }, this.svgView.frame,
-      el("div", { class: "dn-under" }, this.svgView.legend));
+      el("div", { class: "dn-below-picture" }, this.svgView.legend));
     this.actions = this.makeActions();
     this.nodeActions = this.makeActions();
     this.build();
@@ -137,10 +137,10 @@ export class Inspect {
   build() {
     append(this.root, this.head, this.status.banner, this.actions.panel, this.nodeActions.panel,
       this.notice,
-      el("div", { class: "dn-bar2" }, this.tabs, this.failures, this.search.node,
+      el("div", { class: "dn-toolbar" }, this.tabs, this.failures, this.search.node,
         el("span", { class: "dn-space" }), this.tools, this.zoomButtons),
       el("div", { class: "dn-body" }, this.pictureBox, this.steps, this.panel),
-      el("div", { class: "dn-end" }, this.status.line, el("span", { class: "dn-space" }), this.hint));
+      el("div", { class: "dn-footer" }, this.status.line, el("span", { class: "dn-space" }), this.hint));
     this.tabs.addEventListener("keydown", (event) => this.onTabKey(event));
     this.root.addEventListener("keydown", (event) => this.onKey(event));
     this.showTabs();

@@ -30,7 +30,7 @@ import { errorSection, factList, payloadSection, workflowFacts } from "./details
  * @param {PanelOptions} options
  */
 export function nodePanel(found, options) {
-  return append(el("div", { class: "dn-told" }), parts(found, options));
+  return append(el("div", { class: "dn-node-details" }), parts(found, options));
 }
 
 /**
@@ -55,7 +55,7 @@ function parts(found, options) {
  */
 function heading(status, title, subtitle, options) {
   return el("header", {}, statusIcon(status), el("h3", { tabindex: "-1" }, title),
-    subtitle && el("span", { class: "dn-quiet" }, subtitle), el("span", { class: "dn-space" }),
+    subtitle && el("span", { class: "dn-muted" }, subtitle), el("span", { class: "dn-space" }),
     closeButton("Close the details", "Close (Escape)", () => options.close()));
 }
 
@@ -88,7 +88,7 @@ function stepParts({ step, attempts, error, output }, options) {
       ["child", child !== undefined
         && linkButton(child, "Show the child", () => options.go(child))],
     ]),
-    !options.offline && el("div", { class: "dn-doing" },
+    !options.offline && el("div", { class: "dn-node-actions" },
       options.canFork && button("Fork from here …", options.forbidden
         ?? "Start a new run that copies the steps before this one and runs from here",
       () => options.fork(step.workflow_id, step.number),
@@ -110,7 +110,7 @@ function workflowParts(found, options) {
   const isOther = row.id !== options.root;
   return [
     heading(row.status, row.name ?? "workflow", "workflow", options),
-    !options.offline && el("div", { class: "dn-doing" },
+    !options.offline && el("div", { class: "dn-node-actions" },
       isOther && button("Open run", "Show this run in place of the current one",
         () => options.openRun(row.id)),
       isOther && options.actions, codeButton(row.id, options)),
@@ -141,14 +141,14 @@ function groupParts(found, options) {
       ["total", formatDuration(found.duration_total)],
       ["failures", found.inside > 0 && formatCount(found.inside)],
     ]),
-    el("div", { class: "dn-doing" }, isExpanded
+    el("div", { class: "dn-node-actions" }, isExpanded
       ? button("Collapse", "Show as one node", () => options.collapse(group))
       : button("Expand", "Show each one", () => options.expand(group))),
     el("ul", { class: "dn-members" }, found.members.map((member) => el("li", {},
       statusIcon(member.status), linkButton(nodeName(member), "Show this node",
         () => options.go(member.key)),
       member.error && el("b", {}, shortClassName(member.error)),
-      el("span", { class: "dn-quiet" }, member.took ?? formatDuration(member.duration))))),
+      el("span", { class: "dn-muted" }, member.took ?? formatDuration(member.duration))))),
     found.left_out > 0
       && el("p", { class: "dn-note" }, `… and ${formatCount(found.left_out)} more`),
   ];
@@ -212,16 +212,16 @@ export function comparisonPanel(found, onChoose, onClose) {
     .map(([difference, count]) => `${formatCount(count)} ${describe(difference)}`).join(", ");
   const rows = found.rows.map((row) => el("tr", {},
     el("td", {}, linkButton(comparedName(row), "Show both sides", () => onChoose(row))),
-    el("td", { class: "dn-differs", "data-difference": row.difference }, describe(row.difference)),
+    el("td", { class: "dn-difference", "data-difference": row.difference }, describe(row.difference)),
     el("td", {}, row.first === undefined ? "–"
       : side(row.status_first, row.error_type_first, row.duration_first)),
     el("td", {}, row.second === undefined ? "–"
       : side(row.status_second, row.error_type_second, row.duration_second))));
-  return el("div", { class: "dn-told" },
+  return el("div", { class: "dn-node-details" },
     el("header", {}, el("h3", { tabindex: "-1" }, "Differences"), el("span", { class: "dn-space" }),
       closeButton("Close the comparison", "Close the comparison (Escape)", onClose)),
     el("p", { class: "dn-note" }, counts),
-    rows.length > 0 && el("table", { class: "dn-pairs" },
+    rows.length > 0 && el("table", { class: "dn-differences" },
       el("thead", {}, el("tr", {}, ["", "", "original", "fork"].map((name) =>
         el("th", { scope: "col" }, name)))),
       el("tbody", {}, rows)),

@@ -32,7 +32,7 @@ export function runHeader(facts, options) {
   return [
     nameLine(row, options),
     factLine(facts, options),
-    row.error_type && el("p", { class: "dn-why" }, el("b", {}, shortClassName(row.error_type)),
+    row.error_type && el("p", { class: "dn-error-line" }, el("b", {}, shortClassName(row.error_type)),
       row.error_message && `: ${row.error_message}`),
     options.actions && el("div", { class: "dn-act-line" }, options.actions,
       options.forbidden && el("span", { class: "dn-note" }, options.forbidden)),
@@ -46,7 +46,7 @@ export function runHeader(facts, options) {
  */
 export function runLink(id, { offline, openRun }) {
   if (offline) return el("code", {}, id);
-  return linkButton(id, `Show ${id}`, () => openRun(id), { class: "dn-link dn-cut" });
+  return linkButton(id, `Show ${id}`, () => openRun(id), { class: "dn-link dn-truncated" });
 }
 
 /**
@@ -122,7 +122,7 @@ function progress(row, took, now) {
  */
 function compareButton(original, fork, { offline, compare }) {
   return !offline && button("Compare", "Compare the two runs", () => compare(original, fork),
-    { class: "dn-quiet" });
+    { class: "dn-muted" });
 }
 
 /** @param {...Child} parts */

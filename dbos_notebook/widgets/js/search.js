@@ -26,8 +26,8 @@ export class Search {
     this.input = el("input", { type: "search", class: "dn-search", spellcheck: "false",
       placeholder: "Find a step, ID or error", "aria-label": "Find in this run",
       role: "combobox", "aria-expanded": "false" });
-    this.list = el("ul", { class: "dn-found", hidden: true, "aria-label": "Search results" });
-    this.node = el("span", { class: "dn-finder" }, this.input, this.list);
+    this.list = el("ul", { class: "dn-search-results", hidden: true, "aria-label": "Search results" });
+    this.node = el("span", { class: "dn-search-box" }, this.input, this.list);
     this.input.addEventListener("input", () => options.later(() => this.search()));
     this.input.addEventListener("keydown", (event) => this.onInputKey(event));
     this.list.addEventListener("keydown", (event) => this.onListKey(event));
@@ -85,8 +85,8 @@ export class Search {
     };
     return el("li", {}, el("button", { type: "button", on: { click: choose } },
       statusIcon(node.status), el("b", {}, node.name || "workflow"),
-      el("span", { class: "dn-quiet" }, place),
-      node.error && el("span", { class: "dn-why" }, shortClassName(node.error))));
+      el("span", { class: "dn-muted" }, place),
+      node.error && el("span", { class: "dn-error-line" }, shortClassName(node.error))));
   }
 
   /**

@@ -16,7 +16,7 @@ const PAGE_SIZE = 300;
 const INDENT_PX = 14;
 const MOST_LEVELS = 8;
 /** @type {readonly [string, string?][]} */
-const HEADINGS = [["status", "dn-unseen"], ["#", "n"], ["name"], ["workflow"], ["started"],
+const HEADINGS = [["status", "dn-visually-hidden"], ["#", "n"], ["name"], ["workflow"], ["started"],
   ["duration", "n"], ["error"]];
 
 /**
@@ -37,8 +37,8 @@ export function stepTable(list, options) {
   showMore();
   const total = list.rows.length + list.left_out;
   return [
-    el("table", { class: "dn-steplist", "aria-label": "Workflows and steps" },
-      el("thead", {}, el("tr", {}, HEADINGS.map(([name, kind]) => kind === "dn-unseen"
+    el("table", { class: "dn-step-table", "aria-label": "Workflows and steps" },
+      el("thead", {}, el("tr", {}, HEADINGS.map(([name, kind]) => kind === "dn-visually-hidden"
         ? el("th", { scope: "col" }, el("span", { class: kind }, name))
         : el("th", { scope: "col", class: kind ?? null }, name)))),
       body),
@@ -99,7 +99,7 @@ function line(node, { root, selected, onChoose }) {
   el("td", {}, el("code", {}, showsId && node.workflow_id)),
   el("td", {}, begun !== undefined && formatInstant(begun).slice(11, 23)),
   el("td", { class: "n" }, node.took ?? formatDuration(node.duration)),
-  el("td", { class: "dn-why" }, node.error && [el("b", {}, shortClassName(node.error)),
+  el("td", { class: "dn-error-line" }, node.error && [el("b", {}, shortClassName(node.error)),
     node.error_message && ` ${node.error_message}`]));
   return made;
 }

@@ -83,8 +83,8 @@ export class SvgView {
     this.onChoose = onChoose;
     this.label = label;
     this.prefix = `dn${Math.random().toString(36).slice(2, 8)}-`;
-    this.frame = el("div", { class: "dn-canvas" });
-    this.legend = el("div", { class: "dn-canvas dn-legend", "aria-hidden": "true" });
+    this.frame = el("div", { class: "dn-svg-view" });
+    this.legend = el("div", { class: "dn-svg-view dn-legend", "aria-hidden": "true" });
     /** @type {SVGSVGElement | null} */
     this.picture = null;
     /** @type {Map<string, SVGGraphicsElement>} the element of each node, by ref */
