@@ -42,22 +42,22 @@ class Legend:
     """The legend of a picture, laid out in lines."""
 
     items: list[LegendItem] = field(default_factory=list)
-    high: float = 0.0
+    height: float = 0.0
 
     def add(self, what: str, value: str, text: str) -> None:
         """Add an item."""
         self.items.append(LegendItem(what, value, text))
 
-    def arrange(self, room: float) -> None:
+    def arrange(self, max_width: float) -> None:
         """Lay out the items in lines at most ``room`` wide."""
         x = y = 0.0
         for item in self.items:
-            size = text.text_width(item.text, 11) + (24 if item.what else 0)
-            if x and x + size > room:
+            item_width = text.text_width(item.text, 11) + (24 if item.what else 0)
+            if x and x + item_width > max_width:
                 x, y = 0.0, y + _LEGEND_LINE_HEIGHT
             item.x, item.y = x, y
-            x += size + 18
-        self.high = y + _LEGEND_LINE_HEIGHT + 4 if self.items else 8.0
+            x += item_width + 18
+        self.height = y + _LEGEND_LINE_HEIGHT + 4 if self.items else 8.0
 
 
 _EDGES = {
@@ -107,7 +107,7 @@ def to_graphviz(diagram: Diagram, direction: str, theme: str) -> graphviz.Digrap
             label="\\n".join(quote_dot(line.text) for line in _lines(card)),
             tooltip=quote_dot(card.tooltip).replace("\n", "\\n"),
             shape=OPERATIONS.get(card.shape, ("box", ""))[0],
-            style=",".join(each for each in style if each),
+            style=",".join(name for name in style if name),
             fillcolor=ink.fill,
             color=ink.line,
             fontcolor=palette.ink,
@@ -290,7 +290,7 @@ def fold_for_drawing(
         if len(graph) > MAX_PARTS:
             raise PictureError(
                 f"{len(graph):,} nodes are too many for a picture: the limit is {MAX_PARTS:,}. "
-                "Leave fold at 'auto', and open the groups to color_status into."
+                "Use fold='auto', and open=[…] for the groups to show in detail."
             )
         return graphs.fold(graph, budget=len(graph), hide=hidden) if hidden else graph
     if fold != "auto" and (not isinstance(fold, int) or isinstance(fold, bool) or fold < 1):
@@ -316,8 +316,8 @@ def critical_shares(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times
         if drawn is not None:
             shares[drawn] = shares.get(drawn, 0.0) + end - start
     return {
-        node: f"{own / total:.0%}" if total and own / total >= 0.005 else ""
-        for node, own in shares.items()
+        node: f"{share / total:.0%}" if total and share / total >= 0.005 else ""
+        for node, share in shares.items()
     }
 
 
@@ -333,36 +333,36 @@ def _render(
     from dbos_notebook.drawing.title import make_title
 
     direction, theme, _ = options
-    wide, high = layout.arrange(diagram, "TB" if direction == "TB" else "LR")
-    if direction == "auto" and wide > NOTEBOOK_WIDTH:
-        sideways = wide
-        wide, high = layout.arrange(diagram, "TB")
-        if wide > sideways:
-            wide, high = layout.arrange(diagram, "LR")
-    full = max(wide + 2 * MARGIN, MIN_WIDTH)
-    room = full - 2 * MARGIN
+    drawing_width, drawing_height = layout.arrange(diagram, "TB" if direction == "TB" else "LR")
+    if direction == "auto" and drawing_width > NOTEBOOK_WIDTH:
+        horizontal_width = drawing_width
+        drawing_width, drawing_height = layout.arrange(diagram, "TB")
+        if drawing_width > horizontal_width:
+            drawing_width, drawing_height = layout.arrange(diagram, "LR")
+    width = max(drawing_width + 2 * MARGIN, MIN_WIDTH)
+    available_width = width - 2 * MARGIN
     legend = _legend(diagram)
-    legend.arrange(room)
+    legend.arrange(available_width)
     notes = [f"{len(graph):,} nodes folded to {len(shown):,}"] if len(shown) < len(graph) else []
-    head = make_title(graph, times, "Execution graph", notes).fitted(room)
-    top = 82.0 if head.reason else 64.0
-    picture = picture_id("g", graph, list(diagram.cards), head, options)
+    title = make_title(graph, times, "Execution graph", notes).fitted(available_width)
+    top = 82.0 if title.reason else 64.0
+    picture = picture_id("g", graph, list(diagram.cards), title, options)
     drawn = svg.render(
         "graph.svg.j2",
         theme,
         picture,
         diagram=diagram,
-        title=head,
+        title=title,
         legend=legend,
-        wide=full,
-        high=top + high + 22 + legend.high,
-        left=(full - wide) / 2 if wide < room else MARGIN,
+        width=width,
+        height=top + drawing_height + 22 + legend.height,
+        left=(width - drawing_width) / 2 if drawing_width < available_width else MARGIN,
         top=top,
         EDGE_DASHES=EDGE_DASHES,
         COMPACT_OPERATIONS=COMPACT_OPERATIONS,
     )
     nodes = {f"{picture}-{card.id}": card.key for card in diagram.cards.values()}
-    return Drawing(drawn, nodes, head.label)
+    return Drawing(drawn, nodes, title.label)
 
 
 def picture_id(kind: str, graph: nx.DiGraph[Any], *parts: object) -> str:

@@ -104,7 +104,9 @@ def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, 
     """Return the node attributes of workflows by ID, in the order of the rows."""
     ids = workflows["workflow_id"].tolist()
     # Missing values have no attribute, except for status, which is empty.
-    nodes: list[Node] = [{"kind": "workflow", "workflow_id": each, "status": ""} for each in ids]
+    nodes: list[Node] = [
+        {"kind": "workflow", "workflow_id": workflow_id, "status": ""} for workflow_id in ids
+    ]
     times = frame_times(workflows, read_at)
     # Durations of active workflows are all as of read_at; ended workflows keep theirs.
     active = workflows["status"].isin(ACTIVE_STATUSES).to_numpy(bool)
@@ -128,8 +130,8 @@ def step_nodes(
     numbers = steps["function_id"].tolist()
     names = steps["function_name"].astype("category")
     # Each distinct name is classified once.
-    words = names.cat.categories.tolist()
-    operations = [*map(operation, words), "other"]
+    distinct_names = names.cat.categories.tolist()
+    operations = [*map(operation, distinct_names), "other"]
     nodes: list[Node] = [
         {
             "kind": "step",
@@ -159,10 +161,10 @@ def operation(name: str) -> str:
     >>> operation("charge"), operation("DBOS.setEvent"), operation("DBOS.patch-new-tax")
     ('step', 'set_event', 'other')
     """
-    own = name.removeprefix("DBOS.")
-    if own == name:
+    short_name = name.removeprefix("DBOS.")
+    if short_name == name:
         return "step"
-    return _OPERATIONS.get(own.replace("_", "").lower(), "other")
+    return _OPERATIONS.get(short_name.replace("_", "").lower(), "other")
 
 
 def running_node(workflow: Node, steps: Sequence[Node]) -> Node:
@@ -189,8 +191,8 @@ def _fill(nodes: Sequence[Node], name: str, column: pd.Series[Any]) -> None:
         for node, value in zip(nodes, values, strict=True):
             node[name] = value
     else:
-        for place in np.flatnonzero(present).tolist():
-            nodes[place][name] = values[place]
+        for index in np.flatnonzero(present).tolist():
+            nodes[index][name] = values[index]
 
 
 def _digest(nodes: Sequence[Node], rows: pd.DataFrame) -> None:
@@ -199,8 +201,10 @@ def _digest(nodes: Sequence[Node], rows: pd.DataFrame) -> None:
         return
     for node, output, error in zip(nodes, rows["output"], rows["error"], strict=True):
         # Of the decoded value, because the same value may be stored in two formats.
-        shown = f"output {output!r}" if error is None else f"error {error!r}"
-        node["output_digest"] = hashlib.sha256(shown.encode("utf-8", "replace")).hexdigest()[:32]
+        representation = f"output {output!r}" if error is None else f"error {error!r}"
+        node["output_digest"] = hashlib.sha256(
+            representation.encode("utf-8", "replace")
+        ).hexdigest()[:32]
 
 
 def step_times(steps: pd.DataFrame) -> tuple[list[int | None], list[int | None]]:
@@ -212,28 +216,28 @@ def step_times(steps: pd.DataFrame) -> tuple[list[int | None], list[int | None]]
 def _milliseconds(instants: pd.Series[Any]) -> list[int | None]:
     values = instants.dt.tz_localize(None).to_numpy("datetime64[ms]")
     numbers: list[int | None] = values.astype("int64").tolist()
-    for place in np.flatnonzero(np.isnat(values)).tolist():
-        numbers[place] = None
+    for index in np.flatnonzero(np.isnat(values)).tolist():
+        numbers[index] = None
     return numbers
 
 
 def _mark_sleeps(nodes: Mapping[Hashable, Node], wakes: pd.DataFrame | None) -> None:
     """Distinguish sleeps from timeouts of recv and get_event, which DBOS records as sleeps too."""
-    known: dict[Hashable, pd.Timestamp] = {}
+    wake_times: dict[Hashable, pd.Timestamp] = {}
     if wakes is not None:
         names = ("workflow_id", "function_id", "wakes_at")
         for workflow_id, function_id, instant in zip(
             *(wakes[name].tolist() for name in names), strict=True
         ):
-            known[workflow_id, function_id] = instant
+            wake_times[workflow_id, function_id] = instant
     for key, node in nodes.items():
         if node["operation"] != "sleep":
             continue
-        before = nodes.get((node["workflow_id"], node["function_id"] - 1), {})
-        if before.get("operation") in ("recv", "get_event"):
-            node["timeout_of"] = before["function_id"]
-        elif key in known:
-            node["wakes_at"] = known[key]
+        previous = nodes.get((node["workflow_id"], node["function_id"] - 1), {})
+        if previous.get("operation") in ("recv", "get_event"):
+            node["timeout_of"] = previous["function_id"]
+        elif key in wake_times:
+            node["wakes_at"] = wake_times[key]
 
 
 SLACK = pd.Timedelta(milliseconds=50)
@@ -261,7 +265,7 @@ def message_edges(
     )
     started = [start for start, _, _ in senders]
     # The latest end so far, which bounds the search backwards.
-    reach = list(accumulate((end for _, end, _ in senders), max))
+    latest_ends = list(accumulate((end for _, end, _ in senders), max))
     pairs: list[tuple[Hashable, Hashable]] = []
     for workflow_id, function_id, stored in zip(
         messages["workflow_id"].tolist(),
@@ -276,14 +280,14 @@ def message_edges(
         whole = stored == stored.floor("s")
         earliest = stored - SLACK
         latest = stored + (SECOND if whole else SLACK)
-        found: list[Hashable] = []
-        place = bisect_right(started, latest) - 1
-        while place >= 0 and reach[place] >= earliest and len(found) < 2:
-            if senders[place][1] >= earliest:
-                found.append(senders[place][2])
-            place -= 1
-        if len(found) == 1:
-            pairs.append((found[0], receiver))
+        candidates: list[Hashable] = []
+        index = bisect_right(started, latest) - 1
+        while index >= 0 and latest_ends[index] >= earliest and len(candidates) < 2:
+            if senders[index][1] >= earliest:
+                candidates.append(senders[index][2])
+            index -= 1
+        if len(candidates) == 1:
+            pairs.append((candidates[0], receiver))
     return pairs
 
 
@@ -413,41 +417,43 @@ class _Parts:
 
     def add_steps(self, steps: pd.DataFrame, wakes: pd.DataFrame | None) -> None:
         """Make nodes of the steps, each workflow's together and by function_id."""
-        known = steps["workflow_id"].isin(self.workflows)
+        in_graph = steps["workflow_id"].isin(self.workflows)
         # SQLite lets anything into a column of numbers; a step without one has no place.
-        steps = steps.loc[known & steps["function_id"].notna()]
+        steps = steps.loc[in_graph & steps["function_id"].notna()]
         steps = steps.sort_values(["workflow_id", "function_id"], kind="stable")
         keys, nodes = step_nodes(steps, wakes)
         starts, ends = step_times(steps)
-        for place, node in enumerate(nodes):
-            wakes_at, end = node.get("wakes_at"), ends[place]
+        for index, node in enumerate(nodes):
+            wakes_at, end = node.get("wakes_at"), ends[index]
             if wakes_at is not None and end is not None:
                 # Whenever its row was completed, a sleep is over when it wakes.
-                ends[place] = max(end, round(wakes_at.timestamp() * 1000))
-        begun = 0
-        for place in range(1, len(keys) + 1):
-            owner = keys[begun][0]
-            if place == len(keys) or keys[place][0] != owner:
-                self.keys_of[owner] = keys[begun:place]
-                self.steps_of[owner] = nodes[begun:place]
-                self.times_of[owner] = starts[begun:place], ends[begun:place]
-                begun = place
+                ends[index] = max(end, round(wakes_at.timestamp() * 1000))
+        start = 0
+        for index in range(1, len(keys) + 1):
+            owner = keys[start][0]
+            if index == len(keys) or keys[index][0] != owner:
+                self.keys_of[owner] = keys[start:index]
+                self.steps_of[owner] = nodes[start:index]
+                self.times_of[owner] = starts[start:index], ends[start:index]
+                start = index
         for workflow_id, workflow in self.workflows.items():
             self.nodes[workflow_id] = workflow
-            mine = self.steps_of.get(workflow_id, ())
-            self.nodes.update(zip(self.keys_of.get(workflow_id, ()), mine, strict=True))
+            workflow_steps = self.steps_of.get(workflow_id, ())
+            self.nodes.update(zip(self.keys_of.get(workflow_id, ()), workflow_steps, strict=True))
             if workflow["status"] == "PENDING":
-                self.nodes[workflow_id, "running"] = running_node(workflow, mine)
+                self.nodes[workflow_id, "running"] = running_node(workflow, workflow_steps)
         for key, node in zip(keys, nodes, strict=True):
             child = node.get("child_workflow_id")
             if child in self.workflows:
-                among = self.awaiters if node["operation"] == "get_result" else self.starters
-                among.setdefault(child, []).append(key)
+                keys_by_child = (
+                    self.awaiters if node["operation"] == "get_result" else self.starters
+                )
+                keys_by_child.setdefault(child, []).append(key)
 
     def find_parents(self, workflows: pd.DataFrame) -> None:
         """Set the ``parent`` attribute of workflows."""
-        named = workflows["parent_workflow_id"]
-        for workflow_id, parent in zip(self.workflows, named.tolist(), strict=True):
+        parent_ids = workflows["parent_workflow_id"]
+        for workflow_id, parent in zip(self.workflows, parent_ids.tolist(), strict=True):
             starters = self.starters.get(workflow_id, ())
             candidates = [self.nodes[key]["workflow_id"] for key in starters]
             # A fork also has the start steps that were copied from its original.
@@ -456,29 +462,33 @@ class _Parts:
             elif candidates:
                 self.workflows[workflow_id]["parent"] = candidates[0]
 
-    def keep_first_starts(self, workflows: pd.DataFrame, among: Collection[str]) -> None:
+    def keep_first_starts(self, workflows: pd.DataFrame, workflow_ids: Collection[str]) -> None:
         """Keep the one step that can have started each of these workflows.
 
         That is the first such step of the parent that the row names, or of a fork of it, which
         has a copy of the step.
         """
-        named = workflows["parent_workflow_id"]
-        for workflow_id, parent in zip(self.workflows, named.tolist(), strict=True):
-            if workflow_id not in among:
+        parent_ids = workflows["parent_workflow_id"]
+        for workflow_id, parent in zip(self.workflows, parent_ids.tolist(), strict=True):
+            if workflow_id not in workflow_ids:
                 continue
             workflow = self.workflows[workflow_id]
             workflow.pop("parent", None)
             if not isinstance(parent, str):
                 self.starters.pop(workflow_id, None)
                 continue
-            owned: dict[str, Key] = {}
+            first_starts: dict[str, Key] = {}
             for key in self.starters.pop(workflow_id, ()):
-                owned.setdefault(self.nodes[key]["workflow_id"], key)
-            forks = [one for one in owned if self.workflows[one].get("forked_from") == parent]
-            owner = next(iter(forks), parent) if parent not in owned else parent
+                first_starts.setdefault(self.nodes[key]["workflow_id"], key)
+            forks = [
+                candidate
+                for candidate in first_starts
+                if self.workflows[candidate].get("forked_from") == parent
+            ]
+            owner = next(iter(forks), parent) if parent not in first_starts else parent
             workflow["parent"] = owner
-            if owner in owned:
-                self.starters[workflow_id] = [owned[owner]]
+            if owner in first_starts:
+                self.starters[workflow_id] = [first_starts[owner]]
 
     def connect(
         self, graph: nx.DiGraph[Any], messages: Iterable[Pair], sequential: frozenset[str]
@@ -498,7 +508,7 @@ class _Parts:
                     last = [edges.join(workflow_id, last)]
                 awaiters = self.awaiters[workflow_id]
                 edges.returns.extend((key, awaiter) for key in last for awaiter in awaiters)
-            self._reached(edges, workflow_id, workflow)
+            self._add_origins(edges, workflow_id, workflow)
         edges.write(messages)
 
     def _order(self, edges: _Edges, workflow_id: str, *, topological_order: bool) -> Sequence[Key]:
@@ -515,11 +525,11 @@ class _Parts:
         order = order_by_time(*times)
         if order.joins:
             keys = [*keys, *(edges.new_join(workflow_id) for _ in range(order.joins))]
-        edges.next.extend((keys[one], keys[other]) for one, other in order.edges)
-        edges.first.extend((workflow_id, keys[place]) for place in order.first)
-        return [keys[place] for place in order.last]
+        edges.next.extend((keys[before], keys[after]) for before, after in order.edges)
+        edges.first.extend((workflow_id, keys[index]) for index in order.first)
+        return [keys[index] for index in order.last]
 
-    def _reached(self, edges: _Edges, workflow_id: str, workflow: Node) -> None:
+    def _add_origins(self, edges: _Edges, workflow_id: str, workflow: Node) -> None:
         """Add the edges from what started a workflow and from what it was forked from."""
         starters = self.starters.get(workflow_id, ())
         edges.starts.extend((key, workflow_id) for key in starters)
@@ -536,18 +546,18 @@ class _Parts:
 
     def _first_own_step(self, original: str, fork: str) -> int | None:
         """Return the start step of a fork: the first that was not copied with its times."""
-        mine, theirs = self.steps_of.get(fork, ()), self.steps_of.get(original, ())
-        same = ("function_id", "name", "started_at", "completed_at")
-        copied = 0
-        for one, other in zip(mine, theirs, strict=False):
-            if any(one.get(name) != other.get(name) for name in same):
+        fork_steps, original_steps = self.steps_of.get(fork, ()), self.steps_of.get(original, ())
+        compared = ("function_id", "name", "started_at", "completed_at")
+        count = 0
+        for fork_step, original_step in zip(fork_steps, original_steps, strict=False):
+            if any(fork_step.get(name) != original_step.get(name) for name in compared):
                 break
-            if "started_at" not in one and "child_workflow_id" not in one:
+            if "started_at" not in fork_step and "child_workflow_id" not in fork_step:
                 return None  # without times a copy cannot be distinguished from a new execution
-            copied += 1
-        for steps in (mine, theirs):
-            if copied < len(steps):
-                return int(steps[copied]["function_id"])
+            count += 1
+        for steps in (fork_steps, original_steps):
+            if count < len(steps):
+                return int(steps[count]["function_id"])
         return None
 
 
@@ -570,10 +580,10 @@ class _Edges:
         self._graph.add_node(key, kind="join", name="join", workflow_id=workflow_id)
         return key
 
-    def join(self, workflow_id: str, before: Sequence[Key]) -> Key:
+    def join(self, workflow_id: str, predecessors: Sequence[Key]) -> Key:
         """Add a join node after other nodes and return its key."""
         key = self.new_join(workflow_id)
-        self.next.extend((each, key) for each in before)
+        self.next.extend((predecessor, key) for predecessor in predecessors)
         return key
 
     def write(self, messages: Iterable[Pair]) -> None:
@@ -583,8 +593,11 @@ class _Edges:
         graph.add_edges_from(self.starts, kind="starts")
         graph.add_edges_from(self.next, kind="next")
         graph.add_edges_from(self.first, kind="first")
-        others = [(one, other, {"kind": "forked_from", **more}) for one, other, more in self.forked]
-        others += [(one, other, {"kind": "message", "inferred": True}) for one, other in messages]
+        others = [
+            (tail, head, {"kind": "forked_from", **attributes})
+            for tail, head, attributes in self.forked
+        ]
+        others += [(tail, head, {"kind": "message", "inferred": True}) for tail, head in messages]
         graph.add_edges_from(edge for edge in others if not graph.has_edge(*edge[:2]))
 
 
@@ -717,8 +730,10 @@ def _wakes(steps: pd.DataFrame) -> pd.DataFrame:
     frame = sleeps[["workflow_id", "function_id"]].assign(
         wakes_at=pd.Series(
             [
-                _instant(decode(text, None if pd.isna(form) else form))
-                for text, form in zip(*(sleeps[column.name] for column in _WAKE), strict=True)
+                _instant(decode(value, None if pd.isna(serialization) else serialization))
+                for value, serialization in zip(
+                    *(sleeps[column.name] for column in _WAKE), strict=True
+                )
             ],
             index=sleeps.index,
             dtype="datetime64[ms, UTC]",
@@ -736,13 +751,18 @@ def _copied(session: Session, queries: Queries, workflows: pd.DataFrame) -> pd.D
     table, columns = queries.workflows, ("started_at_epoch_ms", "completed_at_epoch_ms")
     if not forks or not all(name in queries.steps.c for name in columns):
         return pd.DataFrame({column.name: [] for column in STEP[:2]})
-    mine, theirs = queries.steps.alias("mine"), queries.steps.alias("theirs")
-    same = [mine.c[name] == theirs.c[name] for name in ("function_id", *columns)]
+    fork_step, original_step = (
+        queries.steps.alias("fork_step"),
+        queries.steps.alias("original_step"),
+    )
+    matching = [fork_step.c[name] == original_step.c[name] for name in ("function_id", *columns)]
     statement = (
-        sa.select(*queries.select(mine, STEP[:2]))
+        sa.select(*queries.select(fork_step, STEP[:2]))
         .select_from(table)
-        .join(mine, mine.c.workflow_uuid == table.c.workflow_uuid)
-        .join(theirs, sa.and_(theirs.c.workflow_uuid == table.c.forked_from, *same))
+        .join(fork_step, fork_step.c.workflow_uuid == table.c.workflow_uuid)
+        .join(
+            original_step, sa.and_(original_step.c.workflow_uuid == table.c.forked_from, *matching)
+        )
         .where(queries.member(table.c.workflow_uuid, forks))
     )
     return _frame(session, statement, STEP[:2])

@@ -160,9 +160,9 @@ def critical_path_intervals(graph: nx.DiGraph[Any]) -> list[tuple[Any, float, fl
         path[name].to_numpy("datetime64[ns]").astype("int64") / 1e9 for name in ("start", "end")
     )
     return [
-        (node, begin, close)
-        for node, begin, close in zip(path["node"], starts.tolist(), ends.tolist(), strict=True)
-        if close > begin
+        (node, start, end)
+        for node, start, end in zip(path["node"], starts.tolist(), ends.tolist(), strict=True)
+        if end > start
     ]
 
 
@@ -296,7 +296,7 @@ class _Walk:
         span = self.spans.workflow(child)
         if node["operation"] != "get_result" or span is None or span.ended <= step.start:
             return False
-        if any(each.workflow_id == child for each in self._stack):
+        if any(open_frame.workflow_id == child for open_frame in self._stack):
             return False  # workflows that await each other, in hand-made rows
         self.back_to(max(span.ended, step.start), step.key, "result", passed=True)
         starter = self.spans.starter(frame.workflow_id, child)
@@ -316,8 +316,8 @@ class _Walk:
         rows = self.rows[::-1]
         frame = _node_columns(self.spans, [key for key, *_ in rows])
         frame["part"] = pd.Series([part for _, part, _, _ in rows], dtype="str")
-        for name, place in (("start", 2), ("end", 3)):
-            moments = np.array([row[place] for row in rows], dtype="datetime64[ms]")
+        for name, index in (("start", 2), ("end", 3)):
+            moments = np.array([row[index] for row in rows], dtype="datetime64[ms]")
             frame[name] = pd.Series(moments).dt.tz_localize("UTC")
         frame["duration"] = frame["end"] - frame["start"]
         return frame
@@ -360,23 +360,23 @@ def self_time(graph: nx.DiGraph[Any]) -> pd.DataFrame:
         steps = times.steps(workflow_id)
         own = times.own_steps(workflow_id)
         if span is not None and span.begun is not None and not span.lost:
-            inside = _covered([(step.start, step.end) for step in own], span.begun, span.ended)
-            rows.append((workflow_id, span.ended - span.begun, inside))
+            covered = _covered([(step.start, step.end) for step in own], span.begun, span.ended)
+            rows.append((workflow_id, span.ended - span.begun, covered))
         for step in steps:
             awaited = times.nodes[step.key]
             child = times.workflow(awaited.get("child_workflow_id"))
-            inside = 0
+            covered = 0
             if awaited["operation"] == "get_result" and child is not None:
                 since = child.begun if child.enqueued is None else child.enqueued
-                inside = _covered([(since or child.created, child.ended)], step.start, step.end)
-            rows.append((step.key, step.end - step.start, inside))
+                covered = _covered([(since or child.created, child.ended)], step.start, step.end)
+            rows.append((step.key, step.end - step.start, covered))
     rows.sort(key=lambda row: row[2] - row[1])
     frame = _node_columns(times, [key for key, *_ in rows])
     frame.insert(3, "kind", [times.nodes[key]["kind"] for key, *_ in rows])
     for name, values in (
-        ("duration", [lasted for _, lasted, _ in rows]),
-        ("children", [inside for _, _, inside in rows]),
-        ("self", [lasted - inside for _, lasted, inside in rows]),
+        ("duration", [duration for _, duration, _ in rows]),
+        ("children", [covered for _, _, covered in rows]),
+        ("self", [duration - covered for _, duration, covered in rows]),
     ):
         frame[name] = pd.Series(np.array(values, dtype="timedelta64[ms]"))
     return frame
@@ -397,8 +397,8 @@ def _node_columns(times: Spans, keys: Sequence[Key]) -> pd.DataFrame:
     """Return the columns that identify the node of each row."""
     nodes = [times.nodes[key] for key in keys]
     objects = np.empty(len(keys), dtype=object)
-    for place, key in enumerate(keys):
-        objects[place] = key  # a tuple would be unpacked
+    for index, key in enumerate(keys):
+        objects[index] = key  # a tuple would be unpacked
     return pd.DataFrame(
         {
             "node": objects,

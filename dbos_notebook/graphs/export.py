@@ -43,7 +43,7 @@ def to_serializable(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
     copy.graph.update(_attributes(graph.graph))
     copy.add_nodes_from((keys[node], _attributes(values)) for node, values in graph.nodes.items())
     copy.add_edges_from(
-        (keys[one], keys[other], _attributes(values)) for one, other, values in graph.edges.data()
+        (keys[tail], keys[head], _attributes(values)) for tail, head, values in graph.edges.data()
     )
     return copy
 

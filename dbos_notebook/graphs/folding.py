@@ -150,9 +150,9 @@ class FoldPlan:
         if group not in (self.opened or ()):
             self._levels[members[0]] = FoldUnit(members, group, within, levels=True)
         elif len(members) > max(3, self.budget // 6):
-            for name, some in self._split(members, group, max(2, self.budget // 12)):
-                self._add_levels(some, name, within)
-                within = some[-1]
+            for name, part in self._split(members, group, max(2, self.budget // 12)):
+                self._add_levels(part, name, within)
+                within = part[-1]
 
     def _after(self, workflow_id: Key) -> list[str]:
         """Return the children of a workflow that are on the spine."""
@@ -182,43 +182,43 @@ class FoldPlan:
         source, level = self.source, self.level
         runs = source.runs(workflow_id, shortest=level.run, patterns=level.patterns)
         for number, run in enumerate(runs):
-            whole: list[Key] = []
-            alone: list[Key] = []
+            succeeded: list[Key] = []
+            single: list[Key] = []
             failed: dict[str, list[Key]] = {}
             for step in run.steps:
                 kind = source.failure(step)
                 if source.on_path(step) or "function_id" not in source.nodes[step]:
-                    alone.append(step)
+                    single.append(step)
                 elif kind is None:
-                    whole.append(step)
+                    succeeded.append(step)
                 else:
                     failed.setdefault(kind, []).append(step)
-            if whole:
-                entire = len(whole) == len(run.steps) and run.period > 1
-                repeats = len(whole) // run.period if entire else None
-                yield _Part(whole, "whole", repeats, number)
-            for some in failed.values():
+            if succeeded:
+                is_whole_run = len(succeeded) == len(run.steps) and run.period > 1
+                repeats = len(succeeded) // run.period if is_whole_run else None
+                yield _Part(succeeded, "whole", repeats, number)
+            for steps in failed.values():
                 yield _Part(
-                    some, "alone" if len(some) <= MAX_SINGLE_FAILURES else "failed", None, number
+                    steps, "alone" if len(steps) <= MAX_SINGLE_FAILURES else "failed", None, number
                 )
-            if alone:
-                yield _Part(alone, "alone", None, number)
+            if single:
+                yield _Part(single, "alone", None, number)
 
     def _stretched(self, workflow_id: str) -> Iterable[_Part]:
         """Merge consecutive parts, or all of a kind, if the level says so."""
         level = self.level
         if not level.stretches:
             return self._parts(workflow_id)
-        kept = workflow_id, level.run, level.patterns, level.stretches
-        if kept not in self.source.stretches:
-            self.source.stretches[kept] = self._joined(self._parts(workflow_id))
-        found: list[_Part] = self.source.stretches[kept]
-        return found
+        cache_key = workflow_id, level.run, level.patterns, level.stretches
+        if cache_key not in self.source.stretches:
+            self.source.stretches[cache_key] = self._joined(self._parts(workflow_id))
+        merged: list[_Part] = self.source.stretches[cache_key]
+        return merged
 
     def _joined(self, parts: Iterable[_Part]) -> list[_Part]:
         joined: list[_Part] = []
         everywhere = self.level.stretches == "all"
-        last: dict[str, _Part] = {}
+        last_of_kind: dict[str, _Part] = {}
         for part in parts:
             kind = part.kind
             if everywhere and not any(map(self.source.on_path, part.members)):
@@ -226,16 +226,16 @@ class FoldPlan:
                 failed = self.source.failure(part.members[0]) is not None
                 kind = "failed" if failed else kind
             if not everywhere and kind != "whole":
-                last.clear()
-            before = last.get(kind)
-            if kind == "alone" or before is None:
-                before = _Part(list(part.members), kind, part.repeats, len(joined))
-                joined.append(before)
-                last[kind] = before
+                last_of_kind.clear()
+            previous = last_of_kind.get(kind)
+            if kind == "alone" or previous is None:
+                previous = _Part(list(part.members), kind, part.repeats, len(joined))
+                joined.append(previous)
+                last_of_kind[kind] = previous
             else:
-                before.members.extend(part.members)
-                before = replace(before, repeats=None)
-                joined[before.number] = last[kind] = before
+                previous.members.extend(part.members)
+                previous = replace(previous, repeats=None)
+                joined[previous.number] = last_of_kind[kind] = previous
         return joined
 
     def _siblings(
@@ -243,12 +243,12 @@ class FoldPlan:
     ) -> list[str]:
         """Add units for similar workflows; return those that are shown with their contents."""
         source, level = self.source, self.level
-        shown: list[str] = []
-        alike: dict[Any, list[str]] = {}
+        unfolded: list[str] = []
+        similar: dict[Any, list[str]] = {}
         root = source.root
         for child in children:
             if child == root or source.on_path(child) or child in self._spine:
-                shown.append(child)
+                unfolded.append(child)
                 continue
             failure = source.failure(child)
             kind = source.shape(child, level.alike)
@@ -256,18 +256,18 @@ class FoldPlan:
                 failure = failure and "failed"
             starter = source.starter.get(child)
             part = None if starter is None else part_of.get(starter)
-            alike.setdefault((failure, kind, part), []).append(child)
-        for (failure, *_), members in alike.items():
-            closed = level.deepest is not None and source.depth[members[0]] >= level.deepest
-            few = 1 if failure is None or level.alike == "anyhow" else MAX_SINGLE_FAILURES
-            if len(members) > few:
-                shown += self._show(members, parent)
-            elif closed:
+            similar.setdefault((failure, kind, part), []).append(child)
+        for (failure, *_), members in similar.items():
+            is_too_deep = level.deepest is not None and source.depth[members[0]] >= level.deepest
+            max_single = 1 if failure is None or level.alike == "anyhow" else MAX_SINGLE_FAILURES
+            if len(members) > max_single:
+                unfolded += self._show(members, parent)
+            elif is_too_deep:
                 for member in members:
-                    shown += self._show([member], parent) if source.inside(member) else [member]
+                    unfolded += self._show([member], parent) if source.inside(member) else [member]
             else:
-                shown += members
-        return shown
+                unfolded += members
+        return unfolded
 
     def _show(
         self, members: Sequence[Any], within: str | None, repeats: int | None = None
@@ -289,19 +289,19 @@ class FoldPlan:
                 return list(members)
             self.units.extend(FoldUnit([member]) for member in members)
             return []
-        shown: list[Any] = []
-        for name, some in self._split(members, group, max(2, self.budget // 2)):
-            shown += self._open(some, name, within, None)
-        return shown
+        unfolded: list[Any] = []
+        for name, part in self._split(members, group, max(2, self.budget // 2)):
+            unfolded += self._open(part, name, within, None)
+        return unfolded
 
     def _split(
         self, members: Sequence[Any], group: str, parts: int
     ) -> Iterator[tuple[str, Sequence[Any]]]:
         """Split a group that is too large to be opened into parts."""
         size = -(-len(members) // parts)
-        for begun in range(0, len(members), size):
-            some = members[begun : begun + size]
-            yield f"{group} [{begun}:{begun + len(some)}]", some
+        for start in range(0, len(members), size):
+            part = members[start : start + size]
+            yield f"{group} [{start}:{start + len(part)}]", part
 
     def _is_workflow(self, member: Any) -> bool:
         # In a comparison, not every workflow's key is a string.
@@ -309,34 +309,34 @@ class FoldPlan:
 
     def group_of(self, graph: nx.DiGraph[Any]) -> dict[Key, Key]:
         """Return the folded node of each node of the graph."""
-        found: dict[Key, Key] = {}
+        groups: dict[Key, Key] = {}
         for unit in self.units:
-            for member, inside in self._inside(unit):
+            for member, contents in self._inside(unit):
                 if unit.group is not None and self._is_workflow(member):
-                    found.update(dict.fromkeys(inside, unit.key))
+                    groups.update(dict.fromkeys(contents, unit.key))
                 else:
-                    found[member] = unit.key
+                    groups[member] = unit.key
         for key, node in graph.nodes.items():
             if node["kind"] == "join":
                 workflow = node["workflow_id"]
-                shown = found.get(workflow, workflow)
-                found[key] = key if shown == workflow else shown
-        return found
+                group = groups.get(workflow, workflow)
+                groups[key] = key if group == workflow else group
+        return groups
 
     def _inside(self, unit: FoldUnit) -> Iterator[tuple[Key, Iterable[Key]]]:
         """Yield each member of a unit with all nodes that it stands for."""
         following: list[Any] = [*unit.members[1:], None]
         if unit.levels:
             following[-1] = next(iter(self._after(unit.members[-1])), None)
-        for member, next_one in zip(unit.members, following, strict=True):
+        for member, next_member in zip(unit.members, following, strict=True):
             if unit.levels:
-                yield member, self.source.level(member, next_one)  # type: ignore[arg-type]  # spines have string keys
+                yield member, self.source.level(member, next_member)  # type: ignore[arg-type]  # spines have string keys
             else:
                 yield member, self.source.within(member)
 
     def nodes(self, graph: nx.DiGraph[Any]) -> Iterator[tuple[Key, dict[str, Any]]]:
         """Yield the nodes of the folded graph with their attributes."""
-        whole = {unit.key for unit in self.units if unit.group is None}
+        single_keys = {unit.key for unit in self.units if unit.group is None}
         for unit in self.units:
             if unit.group is None:
                 yield unit.key, dict(self.source.nodes[unit.key])
@@ -344,8 +344,8 @@ class FoldPlan:
                 yield unit.key, self._described(unit)
         for key, node in graph.nodes.items():
             workflow = node["workflow_id"]
-            lone = workflow not in self.source.nodes
-            if node["kind"] == "join" and (workflow in whole or lone):
+            is_orphan = workflow not in self.source.nodes
+            if node["kind"] == "join" and (workflow in single_keys or is_orphan):
                 yield key, dict(node)
 
     def _described(self, unit: FoldUnit) -> dict[str, Any]:
@@ -360,7 +360,9 @@ class FoldPlan:
             "group": unit.group,
             "members": tuple(unit.members),
             "count": unit.repeats or len(unit.members),
-            "statuses": {word: statuses[word] for word in STATUSES_BY_SEVERITY if word in statuses},
+            "statuses": {
+                status: statuses[status] for status in STATUSES_BY_SEVERITY if status in statuses
+            },
             "status": min(statuses, key=severity_rank),
         }
         if unit.within is not None:
@@ -374,8 +376,8 @@ class FoldPlan:
         else:
             attributes["failures_inside"] = sum(
                 self.source.nodes[key]["status"] in FAILED_STATUSES
-                for member, inside in self._inside(unit)
-                for key in inside
+                for member, contents in self._inside(unit)
+                for key in contents
                 if key != member
             )
         if unit.levels:
@@ -395,21 +397,21 @@ def _group_name(nodes: Sequence[Mapping[str, Any]], repeats: int | None) -> str:
 
 
 def _times(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     durations = [node["duration"] for node in nodes if "duration" in node]
     if durations:
-        found["duration_min"] = min(durations)
-        found["duration_max"] = max(durations)
-        found["duration_total"] = sum(durations, pd.Timedelta(0).as_unit("ms"))
+        attributes["duration_min"] = min(durations)
+        attributes["duration_max"] = max(durations)
+        attributes["duration_total"] = sum(durations, pd.Timedelta(0).as_unit("ms"))
     # A step's start, a workflow's last dequeuing, or its creation if it was not queued.
     names = ("started_at", "dequeued_at", "created_at")
     starts = [next((node[name] for name in names if name in node), None) for node in nodes]
     if known := [start for start in starts if start is not None]:
-        found["started_at"] = min(known)
+        attributes["started_at"] = min(known)
     ends = [node["completed_at"] for node in nodes if "completed_at" in node]
     if len(ends) == len(nodes):
-        found["completed_at"] = max(ends)
-    return found
+        attributes["completed_at"] = max(ends)
+    return attributes
 
 
 SYSTEM_OPERATIONS = frozenset({"get_event", "get_result", "other", "set_event", "sleep", "stream"})
@@ -481,11 +483,12 @@ def fold(
             "This graph is already folded. Pass the graph that db.graph(...) returned."
         )
     with garbage_collection_paused():
-        source = WorkflowTree.of(graph)
+        tree = WorkflowTree.of(graph)
         level = next(
-            (each for each in LEVELS if not FoldPlan(source, each, budget).excessive), LEVELS[-1]
+            (candidate for candidate in LEVELS if not FoldPlan(tree, candidate, budget).excessive),
+            LEVELS[-1],
         )
-        plan = FoldPlan(source, level, budget, opened)
+        plan = FoldPlan(tree, level, budget, opened)
         folded = contract(graph, plan.group_of(graph), plan.nodes(graph))
         remove_joins(folded)
     return folded
@@ -495,9 +498,9 @@ def _hidden(graph: nx.DiGraph[Any], hide: Iterable[str]) -> list[Key]:
     wanted = set(hide)
     known = sorted(OPERATIONS | {"system"})
     if unknown := wanted.difference(known):
-        word = min(unknown, key=str)
+        operation = min(unknown, key=str)
         raise GraphError(
-            f"hide contains {word!r}, which is no operation.{nearest(word, known)} "
+            f"hide contains {operation!r}, which is no operation.{nearest(operation, known)} "
             f"Use some of: {', '.join(known)}."
         )
     if "system" in wanted:
