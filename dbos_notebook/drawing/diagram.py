@@ -194,7 +194,11 @@ def _workflow_lines(
     ]
     queue = attributes.get("queue_name")
     if not text.is_missing(queue):
-        verb = "has waited" if run is not None and not run.over and run.began is None else "waited"
+        verb = (
+            "has waited"
+            if run is not None and not run.completed and run.started is None
+            else "waited"
+        )
         queue_label = text.truncate_to_width(
             text.sanitize_svg(queue, 60), TEXT_SIZE, MAX_TEXT_WIDTH - 90
         )

@@ -169,17 +169,17 @@ def _workflow_row(
     if run is None:
         row.note = "no times recorded"
         return
-    row.running = not run.over
-    if run.enqueued is not None and (run.began is None or run.began > run.enqueued):
-        until = run.ended if run.began is None else run.began
+    row.running = not run.completed
+    if run.enqueued is not None and (run.started is None or run.started > run.enqueued):
+        until = run.ended if run.started is None else run.started
         row.spans.append(TimelineSpan(run.enqueued, until, "queue", row.status))
-    if run.began is not None:
+    if run.started is not None:
         row.spans += _shares(graph, times, row, run)
-    if run.began is not None and not run.lost:
+    if run.started is not None and not run.start_erased:
         row.took = times.duration(row.key)
-    elif run.lost:
+    elif run.start_erased:
         row.note = "its start is not recorded"
-    elif run.over:
+    elif run.completed:
         row.note = times.unstarted(row.key)
     elif run.enqueued is not None:
         row.took, row.note = times.queue_wait(row.key), "has waited"
@@ -197,9 +197,11 @@ def _workflow_row(
     )
 
 
-def _shares(graph: nx.DiGraph[Any], times: Times, row: TimelineRow, run: Run) -> list[TimelineSpan]:
+def _shares(
+    graph: nx.DiGraph[Any], times: Times, row: TimelineRow, run: Run[float]
+) -> list[TimelineSpan]:
     """Split a workflow's time into parts by what its steps did."""
-    run_start, run_end = run.began or 0.0, run.ended
+    run_start, run_end = run.started or 0.0, run.ended
     changes: list[tuple[float, int, str]] = []
     for step in times.steps.get(row.key, ()):
         attributes = graph.nodes[step]
@@ -222,7 +224,7 @@ def _shares(graph: nx.DiGraph[Any], times: Times, row: TimelineRow, run: Run) ->
             # Running steps have their own status, other parts that of the workflow.
             status = {"failed": "ERROR", "run": "SUCCESS"}.get(current, row.status)
             current = "run" if current == "failed" else current
-            if run.lost and current == "own":
+            if run.start_erased and current == "own":
                 position = time  # it may not have run between these steps
                 active[part] += change
                 continue
@@ -232,7 +234,9 @@ def _shares(graph: nx.DiGraph[Any], times: Times, row: TimelineRow, run: Run) ->
                 spans.append(TimelineSpan(position, time, current, status))
             position = time
         active[part] += change
-    return spans or ([] if run.lost else [TimelineSpan(run_start, run_end, "own", row.status)])
+    return spans or (
+        [] if run.start_erased else [TimelineSpan(run_start, run_end, "own", row.status)]
+    )
 
 
 def _group_row(
@@ -245,7 +249,7 @@ def _group_row(
             continue
         if graph.nodes[member].get("kind") == "workflow":
             run = times.workflow(member)
-            start = run and (run.enqueued if run.began is None else run.began)
+            start = run and (run.enqueued if run.started is None else run.started)
             if run is not None and start is not None:
                 row.members.append((start, run.ended))
         elif not times.origin(member) and (span := times.step(member)):

@@ -81,7 +81,7 @@ def make_title(
         outcome += f", {unstarted}"
     if status == "ENQUEUED" and (waited := times.queue_wait(root)):
         outcome += f" for {waited}"
-    is_started = run is not None and run.began is not None and not run.lost
+    is_started = run is not None and run.started is not None and not run.start_erased
     when = text.timestamp(attributes.get("started_at" if is_started else "created_at"))
     when = when.replace(".000", "") if times.coarse else when
     verb = "started" if is_started else "created"

@@ -6,11 +6,11 @@ import datetime as dt
 import gc
 import hashlib
 from bisect import bisect_right
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import networkx as nx
 import numpy as np
@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs import contraction
+from dbos_notebook.graphs.attributes import EdgeAttributes, Key, NodeAttributes, nodes_of
 from dbos_notebook.graphs.critical_path import mark_failing_path
 from dbos_notebook.graphs.ordering import is_sequential, order_by_time
 from dbos_notebook.graphs.validation import check_rows
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from dbos_notebook.tables.sql import Queries
 
 
+Pair = tuple[Key, Key]
+
+
 @contextmanager
 def garbage_collection_paused() -> Iterator[None]:
     """Pause Python's cyclic garbage collector.
@@ -52,8 +56,6 @@ def garbage_collection_paused() -> Iterator[None]:
         if enabled:
             gc.enable()
 
-
-Node = dict[str, Any]
 
 _OPERATIONS = {
     "getresult": "get_result",
@@ -100,11 +102,11 @@ _STEP = (
 )
 
 
-def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, Node]:
+def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, NodeAttributes]:
     """Return the node attributes of workflows by ID, in the order of the rows."""
     ids = workflows["workflow_id"].tolist()
     # Missing values have no attribute, except for status, which is empty.
-    nodes: list[Node] = [
+    nodes: list[NodeAttributes] = [
         {"kind": "workflow", "workflow_id": workflow_id, "status": ""} for workflow_id in ids
     ]
     times = frame_times(workflows, read_at)
@@ -124,7 +126,7 @@ def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, 
 
 def step_nodes(
     steps: pd.DataFrame, wakes: pd.DataFrame | None
-) -> tuple[list[tuple[str, int]], list[Node]]:
+) -> tuple[list[tuple[str, int]], list[NodeAttributes]]:
     """Return the keys and attributes of step nodes, in the order of the rows."""
     owners = steps["workflow_id"].tolist()
     numbers = steps["function_id"].tolist()
@@ -132,7 +134,7 @@ def step_nodes(
     # Each distinct name is classified once.
     distinct_names = names.cat.categories.tolist()
     operations = [*map(operation, distinct_names), "other"]
-    nodes: list[Node] = [
+    nodes: list[NodeAttributes] = [
         {
             "kind": "step",
             "workflow_id": owner,
@@ -167,9 +169,9 @@ def operation(name: str) -> str:
     return _OPERATIONS.get(short_name.replace("_", "").lower(), "other")
 
 
-def running_node(workflow: Node, steps: Sequence[Node]) -> Node:
+def running_node(workflow: NodeAttributes, steps: Sequence[NodeAttributes]) -> NodeAttributes:
     """Return the node for what a PENDING workflow is doing now."""
-    node: Node = {
+    node: NodeAttributes = {
         "kind": "step",
         "workflow_id": workflow["workflow_id"],
         "operation": "other",
@@ -183,19 +185,22 @@ def running_node(workflow: Node, steps: Sequence[Node]) -> Node:
     return node
 
 
-def _fill(nodes: Sequence[Node], name: str, column: pd.Series[Any]) -> None:
+def _fill(nodes: Sequence[NodeAttributes], name: str, column: pd.Series[Any]) -> None:
     """Set an attribute of nodes from a column, except where it is missing."""
     present = column.notna().to_numpy()
     values = column.tolist()
+    by_index = cast(
+        "Sequence[dict[str, object]]", nodes
+    )  # the columns have the names of attributes
     if present.all():
-        for node, value in zip(nodes, values, strict=True):
+        for node, value in zip(by_index, values, strict=True):
             node[name] = value
     else:
         for index in np.flatnonzero(present).tolist():
-            nodes[index][name] = values[index]
+            by_index[index][name] = values[index]
 
 
-def _digest(nodes: Sequence[Node], rows: pd.DataFrame) -> None:
+def _digest(nodes: Sequence[NodeAttributes], rows: pd.DataFrame) -> None:
     """Set a digest of each node's result, by which results are compared, if they were loaded."""
     if not {"output", "error"} <= set(rows.columns):
         return
@@ -221,9 +226,9 @@ def _milliseconds(instants: pd.Series[Any]) -> list[int | None]:
     return numbers
 
 
-def _mark_sleeps(nodes: Mapping[Hashable, Node], wakes: pd.DataFrame | None) -> None:
+def _mark_sleeps(nodes: Mapping[Key, NodeAttributes], wakes: pd.DataFrame | None) -> None:
     """Distinguish sleeps from timeouts of recv and get_event, which DBOS records as sleeps too."""
-    wake_times: dict[Hashable, pd.Timestamp] = {}
+    wake_times: dict[Key, pd.Timestamp] = {}
     if wakes is not None:
         names = ("workflow_id", "function_id", "wakes_at")
         for workflow_id, function_id, instant in zip(
@@ -245,9 +250,7 @@ SLACK = pd.Timedelta(milliseconds=50)
 SECOND = pd.Timedelta(seconds=1)
 
 
-def message_edges(
-    nodes: Mapping[Hashable, Mapping[str, Any]], messages: pd.DataFrame | None
-) -> list[tuple[Hashable, Hashable]]:
+def message_edges(nodes: Mapping[Key, NodeAttributes], messages: pd.DataFrame | None) -> list[Pair]:
     """Return pairs of send and recv steps that exchanged a message.
 
     DBOS does not record who sent a message, so it is inferred from times: there is a pair if
@@ -266,7 +269,7 @@ def message_edges(
     started = [start for start, _, _ in senders]
     # The latest end so far, which bounds the search backwards.
     latest_ends = list(accumulate((end for _, end, _ in senders), max))
-    pairs: list[tuple[Hashable, Hashable]] = []
+    pairs: list[Pair] = []
     for workflow_id, function_id, stored in zip(
         messages["workflow_id"].tolist(),
         messages["consumed_by_function_id"].tolist(),
@@ -280,7 +283,7 @@ def message_edges(
         whole = stored == stored.floor("s")
         earliest = stored - SLACK
         latest = stored + (SECOND if whole else SLACK)
-        candidates: list[Hashable] = []
+        candidates: list[Key] = []
         index = bisect_right(started, latest) - 1
         while index >= 0 and latest_ends[index] >= earliest and len(candidates) < 2:
             if senders[index][1] >= earliest:
@@ -291,8 +294,6 @@ def message_edges(
     return pairs
 
 
-Key = Hashable
-Pair = tuple[Key, Key]
 Times = tuple[Sequence[int | None], Sequence[int | None]]
 MAX_LAST_STEPS = 64
 """An awaited workflow with more final steps than this ends in a join node."""
@@ -390,16 +391,16 @@ def _execution_graph(
         # machine, or a message whose sender was inferred from times. Ignore both on cycles.
         nodes_on_cycles = set().union(*cycles)
         pairs = [pair for pair in pairs if not nodes_on_cycles.issuperset(pair)]
-        sequential = frozenset(contraction.workflows_of(cycles, graph.nodes))
+        sequential = frozenset(contraction.workflows_of(cycles, nodes_of(graph)))
         parts.connect(graph, pairs, sequential)
         if cycles := contraction.cycles(graph):
             # Or a step started a workflow by an existing ID: DBOS returns its handle, and records
             # the same row as for a new workflow.
-            on_cycles = frozenset(contraction.workflows_of(cycles, graph.nodes))
+            on_cycles = frozenset(contraction.workflows_of(cycles, nodes_of(graph)))
             parts.keep_first_starts(workflows, on_cycles)
             parts.connect(graph, pairs, sequential | on_cycles)
         if cycles := contraction.cycles(graph):
-            raise contraction.cycle_error(cycles, graph.nodes)
+            raise contraction.cycle_error(cycles, nodes_of(graph))
     return graph
 
 
@@ -407,10 +408,10 @@ def _execution_graph(
 class _Parts:
     """Nodes by workflow, and how workflows hang together."""
 
-    workflows: dict[str, Node]
-    nodes: dict[Key, Node] = field(default_factory=dict)
+    workflows: dict[str, NodeAttributes]
+    nodes: dict[Key, NodeAttributes] = field(default_factory=dict)
     keys_of: dict[str, Sequence[Key]] = field(default_factory=dict)
-    steps_of: dict[str, Sequence[Node]] = field(default_factory=dict)
+    steps_of: dict[str, Sequence[NodeAttributes]] = field(default_factory=dict)
     times_of: dict[str, Times] = field(default_factory=dict)
     starters: dict[str, list[Key]] = field(default_factory=dict)
     awaiters: dict[str, list[Key]] = field(default_factory=dict)
@@ -529,7 +530,7 @@ class _Parts:
         edges.first.extend((workflow_id, keys[index]) for index in order.first)
         return [keys[index] for index in order.last]
 
-    def _add_origins(self, edges: _Edges, workflow_id: str, workflow: Node) -> None:
+    def _add_origins(self, edges: _Edges, workflow_id: str, workflow: NodeAttributes) -> None:
         """Add the edges from what started a workflow and from what it was forked from."""
         starters = self.starters.get(workflow_id, ())
         edges.starts.extend((key, workflow_id) for key in starters)
@@ -542,7 +543,10 @@ class _Parts:
         original = workflow.get("forked_from")
         if original in self.workflows:
             step = self._first_own_step(original, workflow_id)
-            edges.forked.append((original, workflow_id, {} if step is None else {"step": step}))
+            attributes: EdgeAttributes = {"kind": "forked_from"}
+            if step is not None:
+                attributes["step"] = step
+            edges.forked.append((original, workflow_id, attributes))
 
     def _first_own_step(self, original: str, fork: str) -> int | None:
         """Return the start step of a fork: the first that was not copied with its times."""
@@ -571,7 +575,7 @@ class _Edges:
         self.next: list[Pair] = []
         self.starts: list[Pair] = []
         self.returns: list[Pair] = []
-        self.forked: list[tuple[Key, Key, dict[str, Any]]] = []
+        self.forked: list[tuple[Key, Key, EdgeAttributes]] = []
 
     def new_join(self, workflow_id: str) -> Key:
         """Add a join node and return its key."""
@@ -593,12 +597,11 @@ class _Edges:
         graph.add_edges_from(self.starts, kind="starts")
         graph.add_edges_from(self.next, kind="next")
         graph.add_edges_from(self.first, kind="first")
-        others = [
-            (tail, head, {"kind": "forked_from", **attributes})
-            for tail, head, attributes in self.forked
-        ]
-        others += [(tail, head, {"kind": "message", "inferred": True}) for tail, head in messages]
-        graph.add_edges_from(edge for edge in others if not graph.has_edge(*edge[:2]))
+        message: EdgeAttributes = {"kind": "message", "inferred": True}
+        others = [*self.forked, *((tail, head, message) for tail, head in messages)]
+        for tail, head, attributes in others:
+            if not graph.has_edge(tail, head):
+                graph.add_edge(tail, head, **attributes)
 
 
 _MESSAGE = tuple(

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from dbos_notebook.errors import GraphError
+from dbos_notebook.graphs.attributes import Key, NodeAttributes
 from dbos_notebook.graphs.contraction import cycles
-from dbos_notebook.graphs.similarity import Key, WorkflowTree
+from dbos_notebook.graphs.similarity import WorkflowTree
 from dbos_notebook.graphs.validation import check_duration, check_fraction, check_graph
 from dbos_notebook.status import FAILED_STATUSES
 
@@ -167,7 +168,6 @@ DIFFERENCES = (
     "only in first",
     "only in second",
 )
-Node = Mapping[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
@@ -277,7 +277,10 @@ def compare(
 
 
 def _difference(
-    first: Node | None, second: Node | None, tolerance: float, at_least: pd.Timedelta
+    first: NodeAttributes | None,
+    second: NodeAttributes | None,
+    tolerance: float,
+    at_least: pd.Timedelta,
 ) -> str:
     if second is None:
         return "only in first"
@@ -302,7 +305,7 @@ def _difference(
     return "faster" if first_seconds > second_seconds * (1 + tolerance) else "same"
 
 
-def _error(node: Node) -> tuple[Any, ...] | None:
+def _error(node: NodeAttributes) -> tuple[Any, ...] | None:
     if node["status"] not in FAILED_STATUSES:
         return None
     return node["status"], node.get("error_type"), node.get("error_message")
@@ -315,7 +318,7 @@ def _comparison_frame(
     differences: Sequence[str],
 ) -> pd.DataFrame:
     """Return the rows of a comparison."""
-    absent: Node = {}
+    absent: NodeAttributes = {}
     first_nodes = [
         absent if pair.first is None else first_tree.nodes[pair.first] for pair in node_pairs
     ]

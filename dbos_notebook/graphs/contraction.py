@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import networkx as nx
 
 from dbos_notebook.errors import GraphError
+from dbos_notebook.graphs.attributes import Key, NodeAttributes
 
-Key = Hashable
 MAX_NAMED = 5
 
 
@@ -44,16 +44,12 @@ def cycles(graph: nx.DiGraph[Any]) -> list[set[Key]]:
     ]
 
 
-def workflows_of(
-    parts: Iterable[Iterable[Key]], nodes: Mapping[Key, Mapping[str, Any]]
-) -> list[str]:
+def workflows_of(parts: Iterable[Iterable[Key]], nodes: Mapping[Key, NodeAttributes]) -> list[str]:
     """Return the IDs of the workflows of these nodes."""
     return sorted({nodes[node]["workflow_id"] for part in parts for node in part})
 
 
-def cycle_error(
-    parts: Iterable[Iterable[Key]], nodes: Mapping[Key, Mapping[str, Any]]
-) -> GraphError:
+def cycle_error(parts: Iterable[Iterable[Key]], nodes: Mapping[Key, NodeAttributes]) -> GraphError:
     """Return the error that names the workflows of cycles."""
     workflow_ids = workflows_of(parts, nodes)
     names = ", ".join(map(repr, workflow_ids[:MAX_NAMED])) + (
@@ -64,8 +60,8 @@ def cycle_error(
     else:
         subject = f"Workflows {names} precede one another"
     return GraphError(
-        f"{subject} in parent_workflow_id, child_workflow_id or forked_from, which DBOS never writes. "
-        "See the rows with db.workflows([...]) and db.steps([...])."
+        f"{subject} in parent_workflow_id, child_workflow_id or forked_from, which DBOS never "
+        "writes. See the rows with db.workflows([...]) and db.steps([...])."
     )
 
 

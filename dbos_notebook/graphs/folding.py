@@ -12,9 +12,10 @@ import networkx as nx
 import pandas as pd
 
 from dbos_notebook.errors import GraphError, nearest
+from dbos_notebook.graphs.attributes import GroupAttributes, Key, NodeAttributes
 from dbos_notebook.graphs.build import garbage_collection_paused
 from dbos_notebook.graphs.contraction import contract, remove_joins, remove_nodes
-from dbos_notebook.graphs.similarity import Key, Similarity, WorkflowTree
+from dbos_notebook.graphs.similarity import Similarity, WorkflowTree
 from dbos_notebook.graphs.validation import check_graph, is_folded, string_list
 from dbos_notebook.status import FAILED_STATUSES, STATUSES_BY_SEVERITY, severity_rank
 
@@ -341,23 +342,22 @@ class FoldPlan:
             if unit.group is None:
                 yield unit.key, dict(self.source.nodes[unit.key])
             else:
-                yield unit.key, self._described(unit)
+                yield unit.key, dict(self._group_attributes(unit, unit.group))
         for key, node in graph.nodes.items():
             workflow = node["workflow_id"]
             is_orphan = workflow not in self.source.nodes
             if node["kind"] == "join" and (workflow in single_keys or is_orphan):
                 yield key, dict(node)
 
-    def _described(self, unit: FoldUnit) -> dict[str, Any]:
+    def _group_attributes(self, unit: FoldUnit, name: str) -> GroupAttributes:
         """Return the attributes of a group."""
         nodes = [self.source.nodes[member] for member in unit.members]
-        first = nodes[0]
         statuses = Counter(node["status"] for node in nodes)
-        attributes: dict[str, Any] = {
+        attributes: GroupAttributes = {
             "kind": "group",
-            "of": first["kind"],
+            "of": "workflow" if nodes[0]["kind"] == "workflow" else "step",
             "name": _group_name(nodes, unit.repeats),
-            "group": unit.group,
+            "group": name,
             "members": tuple(unit.members),
             "count": unit.repeats or len(unit.members),
             "statuses": {
@@ -367,10 +367,11 @@ class FoldPlan:
         }
         if unit.within is not None:
             attributes["workflow_id"] = unit.within
-        for name in ("operation", "error_type"):
-            values = {node.get(name) for node in nodes}
-            if len(values) == 1 and None not in values:
-                attributes[name] = values.pop()
+        common: Literal["operation", "error_type"]
+        for common in ("operation", "error_type"):
+            values = {node.get(common) for node in nodes}
+            if len(values) == 1 and (value := values.pop()) is not None:
+                attributes[common] = value
         if attributes["of"] == "step":
             attributes.setdefault("operation", "other")
         else:
@@ -387,7 +388,7 @@ class FoldPlan:
         return attributes
 
 
-def _group_name(nodes: Sequence[Mapping[str, Any]], repeats: int | None) -> str:
+def _group_name(nodes: Sequence[NodeAttributes], repeats: int | None) -> str:
     names = [str(node.get("name", "")) for node in nodes]
     if repeats:
         return " → ".join(names[: len(names) // repeats])
@@ -396,14 +397,15 @@ def _group_name(nodes: Sequence[Mapping[str, Any]], repeats: int | None) -> str:
     return "various steps" if nodes[0]["kind"] == "step" else "various workflows"
 
 
-def _times(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    attributes: dict[str, Any] = {}
+def _times(nodes: Sequence[NodeAttributes]) -> GroupAttributes:
+    attributes: GroupAttributes = {}
     durations = [node["duration"] for node in nodes if "duration" in node]
     if durations:
         attributes["duration_min"] = min(durations)
         attributes["duration_max"] = max(durations)
         attributes["duration_total"] = sum(durations, pd.Timedelta(0).as_unit("ms"))
     # A step's start, a workflow's last dequeuing, or its creation if it was not queued.
+    names: tuple[Literal["started_at", "dequeued_at", "created_at"], ...]
     names = ("started_at", "dequeued_at", "created_at")
     starts = [next((node[name] for name in names if name in node), None) for node in nodes]
     if known := [start for start in starts if start is not None]:

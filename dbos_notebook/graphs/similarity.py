@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 import networkx as nx
 
+from dbos_notebook.graphs.attributes import Key, NodeAttributes, nodes_of
 from dbos_notebook.status import FAILED_STATUSES
 
-Key = Hashable
 MAX_PATTERN = 12
 """The maximum number of steps in the body of a loop that is recognized."""
 MIN_SPINE_DEPTH = 24
@@ -47,7 +47,7 @@ class WorkflowTree:
         A cache that the levels of folding share.
     """
 
-    nodes: Mapping[Key, Mapping[str, Any]]
+    nodes: Mapping[Key, NodeAttributes]
     steps_of: dict[str, list[Key]] = field(default_factory=dict)
     children_of: dict[str | None, list[str]] = field(default_factory=dict)
     starter: dict[str, Key] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class WorkflowTree:
     @classmethod
     def of(cls, graph: nx.DiGraph[Any]) -> WorkflowTree:
         """Make the tree of a graph."""
-        nodes: dict[Key, Mapping[str, Any]] = dict(graph.nodes.items())
+        nodes = nodes_of(graph)
         tree = cls(nodes, root=graph.graph.get("root"))
         for key, node in nodes.items():
             if node["kind"] == "step":
