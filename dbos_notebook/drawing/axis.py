@@ -49,7 +49,7 @@ class Axis:
     ----------
     spans
         (start, end, whether a step ran) of everything drawn, in seconds.
-    wide
+    width
         The length of the axis in pixels.
 
     Examples
@@ -57,7 +57,7 @@ class Axis:
     >>> time_axis = Axis([(0, 1, True), (1, 3600, False), (3600, 3602, True)], 600)
     >>> [round(time_axis(second)) for second in (0, 1, 3600, 3602)]
     [0, 185, 231, 600]
-    >>> [round(each.seconds) for each in time_axis.breaks]
+    >>> [round(gap.seconds) for gap in time_axis.breaks]
     [3599]
     """
 
@@ -125,10 +125,10 @@ class Axis:
             if left + 1 == right:  # two consecutive breaks, or one at the start
                 ticks += [Tick(0.0, 0.0, 0.0, major=True)] if left < 0 else []
                 continue
-            begin, end = float(self._times[left + 1]), float(self._times[right])
-            origin = self.start if left < 0 else begin
-            for index in range(math.floor((end - begin) / step * 1.0001) + 1):
-                time = begin + index * step
+            start, end = float(self._times[left + 1]), float(self._times[right])
+            origin = self.start if left < 0 else start
+            for index in range(math.floor((end - start) / step * 1.0001) + 1):
+                time = start + index * step
                 x = self(time)
                 if ticks and x - ticks[-1].x < _TICK_SPACING / 2 and index:
                     continue

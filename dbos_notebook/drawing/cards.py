@@ -103,7 +103,7 @@ def workflow_card(
             **identity,
             facts=facts,
             payloads={n: _value(v) for n, v in payloads.items() if v is not None},
-            # Some applications and libraries store one with their errors.
+            # Some applications and libraries store a traceback with their errors.
             traceback=sanitize_lines(next(filter(None, tracebacks), ""), MAX_CHARACTERS),
             steps=[
                 {

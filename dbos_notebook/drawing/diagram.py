@@ -131,22 +131,23 @@ def make_card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> C
     else:
         card.shape = operation if operation == "other" else "step"
         card.lines = [
-            CardLine(
-                text.truncate_to_width(name or "step", TITLE_SIZE, MAX_TEXT_WIDTH, bold=True),
-                TITLE_SIZE,
-                bold=True,
-                tone="ink",
-            ),
+            _fitted(name or "step", TITLE_SIZE, bold=True, tone="ink"),
             CardLine(" · ".join(x for x in (_number(attributes), duration) if x)),
         ]
         if origin:
             card.lines.append(CardLine(origin))
     if changed := difference_label(attributes):
-        fitted = text.truncate_to_width(changed, TEXT_SIZE, MAX_TEXT_WIDTH, bold=True)
-        card.lines.append(CardLine(fitted, bold=True, tone="status"))
-    else:
-        _error_line(card, attributes)
+        card.lines.append(_fitted(changed, bold=True, tone="status"))
+    elif error := error_name(attributes):
+        card.lines.append(_fitted(error, bold=True, tone="status"))
     return card
+
+
+def _fitted(
+    line: str, size: float = TEXT_SIZE, *, bold: bool = False, tone: str = "muted"
+) -> CardLine:
+    """Return a line of a card, truncated to its maximum width."""
+    return CardLine(text.truncate_to_width(line, size, MAX_TEXT_WIDTH, bold=bold), size, bold, tone)
 
 
 def _number(attributes: dict[str, Any]) -> str:
@@ -183,12 +184,7 @@ def _workflow_lines(
     if duration:
         label += f" {'after' if card.status in TERMINAL_STATUSES else 'for'} {duration}"
     card.lines = [
-        CardLine(
-            text.truncate_to_width(name, TITLE_SIZE, MAX_TEXT_WIDTH, bold=True),
-            TITLE_SIZE,
-            bold=True,
-            tone="ink",
-        ),
+        _fitted(name, TITLE_SIZE, bold=True, tone="ink"),
         CardLine(text.truncate_middle(text.sanitize_svg(key, 200), TEXT_SIZE, MAX_TEXT_WIDTH)),
         CardLine(label, TEXT_SIZE, tone="status"),
     ]
@@ -204,16 +200,13 @@ def _workflow_lines(
         )
         if attributes.get("status") == "DELAYED":
             until = times.delayed(key).removeprefix("delayed ")
-            card.lines.append(CardLine(text.truncate_to_width(until, TEXT_SIZE, MAX_TEXT_WIDTH)))
+            card.lines.append(_fitted(until))
         card.lines.append(
             CardLine(f"{verb} {waited} on {queue_label}" if waited else f"on queue {queue_label}")
         )
     elif unstarted := times.unstarted(key):
         # Cancelling erased the name of the queue.
-        card.lines += [
-            CardLine(text.truncate_to_width(line, TEXT_SIZE, MAX_TEXT_WIDTH))
-            for line in unstarted.split("; ")
-        ]
+        card.lines += map(_fitted, unstarted.split("; "))
 
 
 def group_name(name: str, attributes: dict[str, Any]) -> str:
@@ -239,6 +232,13 @@ def group_count(attributes: dict[str, Any]) -> str:
     return f"{count:,} levels of " if attributes.get("levels") else f"{count:,} × "
 
 
+def duration_range(attributes: dict[str, Any]) -> str:
+    """Return the shortest and the longest duration of a group's members, such as "1 s – 3 s"."""
+    shortest = text.duration(attributes.get("duration_min"))
+    longest = text.duration(attributes.get("duration_max"))
+    return shortest if shortest == longest else f"{shortest} – {longest}"
+
+
 def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     card.shape = "group"
     numbers = group_count(attributes)
@@ -258,35 +258,22 @@ def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     order = sorted(statuses, key=severity_rank)
     card.shares = [(known_status(status), statuses[status] / total) for status in order]
     label = " · ".join(f"{statuses[status]:,} {status_label(status)}" for status in order)
-    card.lines.append(
-        CardLine(text.truncate_to_width(label, TEXT_SIZE, MAX_TEXT_WIDTH), tone="status")
-    )
+    card.lines.append(_fitted(label, tone="status"))
     failures = int(attributes.get("failures_inside") or 0)
     if failures and not any(known_status(status) == "ERROR" for status in statuses):
         card.lines.append(
             CardLine(text.plural(failures, "failure") + " inside", TEXT_SIZE, bold=True, tone="ink")
         )
-    shortest, longest = attributes.get("duration_min"), attributes.get("duration_max")
-    if not text.is_missing(shortest) and not text.is_missing(longest):
-        durations = (text.duration(shortest), text.duration(longest))
-        card.lines.append(
-            CardLine(durations[0] if durations[0] == durations[1] else " – ".join(durations))
-        )
+    if durations := duration_range(attributes):
+        card.lines.append(CardLine(durations))
 
 
-def _error_line(card: Card, attributes: dict[str, Any]) -> None:
-    error = attributes.get("error_type")
+def error_name(attributes: dict[str, Any], column: str = "error_type", limit: int = 300) -> str:
+    """Return the class of an error without its module, such as "PaymentDeclined", or ``""``."""
+    error = attributes.get(column)
     if text.is_missing(error) or not error:
-        return
-    # Only the class of "shop.errors.PaymentDeclined"; the rest is in the tooltip.
-    name = text.sanitize_svg(error, 300).rsplit(".", 1)[-1]
-    card.lines.append(
-        CardLine(
-            text.truncate_to_width(name, TEXT_SIZE, MAX_TEXT_WIDTH, bold=True),
-            bold=True,
-            tone="status",
-        )
-    )
+        return ""
+    return text.sanitize_svg(error, limit).rsplit(".", 1)[-1]
 
 
 def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
@@ -374,19 +361,16 @@ def difference_label(attributes: dict[str, Any]) -> str:
     if difference in ("slower", "faster"):
         values = [text.duration(attributes.get(f"duration{side}")) for side in _SIDES]
     elif difference == "changed error":
-        values = [_ended(attributes, side) for side in _SIDES]
+        values = [
+            error_name(attributes, f"error_type{side}")
+            or status_label(attributes.get(f"status{side}"))
+            for side in _SIDES
+        ]
     elif difference == "changed result":
         values = [status_label(attributes.get(f"status{side}")) for side in _SIDES]
     else:
         return ""
     return " → ".join(values) if values[0] != values[1] else str(difference)
-
-
-def _ended(attributes: dict[str, Any], side: str) -> str:
-    error = attributes.get(f"error_type{side}")
-    if text.is_missing(error) or not error:
-        return status_label(attributes.get(f"status{side}"))
-    return text.sanitize_svg(error, 300).rsplit(".", 1)[-1]
 
 
 def count_differences(graph: nx.DiGraph[Any]) -> str:

@@ -49,7 +49,7 @@ class Legend:
         self.items.append(LegendItem(what, value, text))
 
     def arrange(self, max_width: float) -> None:
-        """Lay out the items in lines at most ``room`` wide."""
+        """Lay out the items in lines at most ``max_width`` pixels wide."""
         x = y = 0.0
         for item in self.items:
             item_width = text.text_width(item.text, 11) + (24 if item.what else 0)
@@ -151,7 +151,7 @@ def _lines(card: Card) -> list[CardLine]:
 
 
 DEFAULT_MAX_NODES = 80
-"""About how many nodes a reader can take in."""
+"""About as many nodes as a reader can grasp."""
 MARGIN = 16.0
 MIN_WIDTH = 620.0
 NOTEBOOK_WIDTH = 960.0
@@ -234,7 +234,7 @@ def draw(
         return _draw_dot(graph)
     if isinstance(graph, Comparison):
         graph = graph.graph
-    shown = fold_for_drawing(graph, fold, open, hide)
+    folded = fold_for_drawing(graph, fold, open, hide)
     options = (direction, theme, critical_path)
 
     @cache
@@ -246,30 +246,30 @@ def draw(
     def diagram() -> Diagram:
         from dbos_notebook.drawing.diagram import build
 
-        critical = critical_shares(graph, shown, times()) if critical_path else {}
-        return build(shown, times(), critical)
+        critical = critical_shares(graph, folded, times()) if critical_path else {}
+        return build(folded, times(), critical)
 
     def drawing() -> Drawing:
-        return _render(graph, shown, diagram(), times(), options)
+        return _render(graph, folded, diagram(), times(), options)
 
     def text() -> str:
         from dbos_notebook.drawing.text_tree import tree
 
-        return tree(shown, times())
+        return tree(folded, times())
 
     def dot() -> graphviz.Digraph:
 
         run = "TB" if direction == "TB" else "LR"
         return to_graphviz(diagram(), run, "dark" if theme == "dark" else "light")
 
-    return Picture(drawing, text, dot, shown)
+    return Picture(drawing, text, dot, folded)
 
 
 def check_choice(value: object, choices: tuple[str, ...], name: str) -> None:
     """Raise PictureError unless a value is one of the choices."""
     if value not in choices:
-        known = ", ".join(map(repr, choices))
-        raise PictureError(f"{name}={value!r} is not one of {known}.{nearest(value, choices)}")
+        listed = ", ".join(map(repr, choices))
+        raise PictureError(f"{name}={value!r} is not one of {listed}.{nearest(value, choices)}")
 
 
 def fold_for_drawing(
@@ -278,7 +278,7 @@ def fold_for_drawing(
     open: Iterable[str],  # noqa: A002
     hide: Iterable[str],
 ) -> nx.DiGraph[Any]:
-    """Fold a graph as the arguments of ``draw`` say; raise where it has too many nodes to draw."""
+    """Fold a graph with the arguments of ``draw``; raise PictureError if it has too many nodes."""
     from dbos_notebook import graphs
     from dbos_notebook.drawing.layout import MAX_PARTS
     from dbos_notebook.graphs.validation import check_graph, is_folded, string_list
@@ -301,18 +301,20 @@ def fold_for_drawing(
     return graphs.fold(graph, budget=budget, open=opened, hide=hidden)
 
 
-def critical_shares(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times) -> dict[Any, str]:
+def critical_shares(
+    graph: nx.DiGraph[Any], folded: nx.DiGraph[Any], times: Times
+) -> dict[Any, str]:
     """Return the share of the critical path's time by drawn node on it, such as "34%"."""
     group_of = {
         member: key
-        for key, attributes in shown.nodes(data=True)
+        for key, attributes in folded.nodes(data=True)
         for member in attributes.get("members") or ()
     }
     shares: dict[Any, float] = {}
     total = 0.0
     for node, start, end in critical_path_intervals(graph):
         total += end - start
-        drawn = node if node in shown else group_of.get(node)
+        drawn = node if node in folded else group_of.get(node)
         if drawn is not None:
             shares[drawn] = shares.get(drawn, 0.0) + end - start
     return {
@@ -323,7 +325,7 @@ def critical_shares(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times
 
 def _render(
     graph: nx.DiGraph[Any],
-    shown: nx.DiGraph[Any],
+    folded: nx.DiGraph[Any],
     diagram: Diagram,
     times: Times,
     options: tuple[Any, ...],
@@ -343,7 +345,7 @@ def _render(
     available_width = width - 2 * MARGIN
     legend = _legend(diagram)
     legend.arrange(available_width)
-    notes = [f"{len(graph):,} nodes folded to {len(shown):,}"] if len(shown) < len(graph) else []
+    notes = [f"{len(graph):,} nodes folded to {len(folded):,}"] if len(folded) < len(graph) else []
     title = make_title(graph, times, "Execution graph", notes).fitted(available_width)
     top = 82.0 if title.reason else 64.0
     picture = picture_id("g", graph, list(diagram.cards), title, options)
@@ -384,7 +386,8 @@ def _legend(diagram: Diagram) -> Legend:
             legend.add("status", status, status_label(status))
     for difference in DIFFERENCES:
         if difference in marks:
-            legend.add("status", difference, difference)
+            label = f"{difference} run" if difference.startswith("only") else difference
+            legend.add("status", difference, label)
     for operation, (_, label) in OPERATIONS.items():
         if label and any(card.shape == operation for card in cards):
             legend.add("shape", operation, label + CHILD.get(operation, ""))

@@ -1,4 +1,4 @@
-"""``Picture``: a drawing that is made when first shown, in the requested format."""
+"""``Picture``: a drawing that is rendered on first use, in the requested format."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Drawing(NamedTuple):
 class Picture:
     r"""A graph or a timeline as a picture. Get it with :func:`draw` or ``Client.timeline``.
 
-    In a cell it is displayed as SVG, and as PNG on pages that show no SVG. Printed, it is an
-    indented text tree. It is drawn on first use and then cached.
+    A notebook displays it as SVG, or as PNG on pages that do not support SVG; ``print`` shows an
+    indented text tree. It is rendered on first use and then cached.
 
     Attributes
     ----------

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook import text
-from dbos_notebook.drawing.diagram import edges_of_kind, group_count
+from dbos_notebook.drawing.diagram import duration_range, edges_of_kind, error_name, group_count
 from dbos_notebook.graphs.intervals import Times
 from dbos_notebook.status import status_label
 
@@ -92,9 +92,7 @@ def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
             for status, n in (attributes.get("statuses") or {}).items()
             if n
         )
-        shortest = text.duration(attributes.get("duration_min"))
-        longest = text.duration(attributes.get("duration_max"))
-        duration = shortest if shortest == longest else f"{shortest} – {longest}"
+        duration = duration_range(attributes)
     else:
         if kind == "workflow":
             name = f"{name}  {text.sanitize_svg(key, 80)}"
@@ -106,9 +104,8 @@ def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
         )
         if "function_id" in attributes and (origin := times.origin(key)):
             duration = f"{duration}  {origin}"
-    error = ""
-    if attributes.get("error_type") and not text.is_missing(attributes["error_type"]):
-        error = text.sanitize_svg(attributes["error_type"], 80).rsplit(".", 1)[-1]
+    error = error_name(attributes, limit=80)
+    if error:
         message = attributes.get("error_message")
         if not text.is_missing(message) and message:
             error += f": {text.sanitize_svg(message, 80)}"

@@ -15,7 +15,9 @@ import pandas as pd
 from dbos_notebook import text
 from dbos_notebook.drawing.axis import Axis, Tick
 from dbos_notebook.drawing.diagram import (
+    duration_range,
     edges_of_kind,
+    error_name,
     group_count,
     group_name,
     predecessors,
@@ -52,7 +54,7 @@ PARTS = {
 }
 """The labels of the parts of a bar."""
 _WAITS = {"get_result": "children", "sleep": "sleep", "recv": "message", "get_event": "message"}
-# Where several of these happened at once in a workflow, its row shows the first.
+# If a workflow did several of these at once, its row shows the first.
 _FIRST = ("failed", "run", "children", "message", "sleep")
 
 
@@ -90,7 +92,7 @@ class TimelineRow:
 
 def build(
     graph: nx.DiGraph[Any],
-    shown: nx.DiGraph[Any],
+    folded: nx.DiGraph[Any],
     times: Times,
     critical: list[tuple[Any, float, float]],
 ) -> list[TimelineRow]:
@@ -100,7 +102,7 @@ def build(
     ----------
     graph
         The whole graph, which has the times of folded nodes.
-    shown
+    folded
         The same graph, folded or not.
     times
         The times of the whole graph.
@@ -110,21 +112,21 @@ def build(
     # The row of a child replaces the row of the step that started it.
     merged = {
         tail
-        for tail, _ in edges_of_kind(shown, "starts")
-        if shown.nodes[tail].get("operation") == "start_child"
+        for tail, _ in edges_of_kind(folded, "starts")
+        if folded.nodes[tail].get("operation") == "start_child"
     }
-    rows = [_row(graph, shown, times, key, depth) for key, depth in walk(shown, skip=merged)]
+    rows = [_row(graph, folded, times, key, depth) for key, depth in walk(folded, skip=merged)]
     if critical:
-        _mark(rows, shown, critical)
+        _mark(rows, folded, critical)
     return rows
 
 
 def _mark(
-    rows: list[TimelineRow], shown: nx.DiGraph[Any], critical: list[tuple[Any, float, float]]
+    rows: list[TimelineRow], folded: nx.DiGraph[Any], critical: list[tuple[Any, float, float]]
 ) -> None:
     by_key = {row.key: row for row in rows}
     for row in rows:
-        for member in shown.nodes[row.key].get("members") or ():
+        for member in folded.nodes[row.key].get("members") or ():
             by_key.setdefault(member, row)
     for node, start, end in critical:
         # The step that started a child has no row; the child's workflow has.
@@ -136,9 +138,9 @@ def _mark(
 
 
 def _row(
-    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times, key: Any, depth: int
+    graph: nx.DiGraph[Any], folded: nx.DiGraph[Any], times: Times, key: Any, depth: int
 ) -> TimelineRow:
-    attributes = shown.nodes[key]
+    attributes = folded.nodes[key]
     kind = str(attributes.get("kind", "step"))
     row = TimelineRow(
         short_id(key),
@@ -148,17 +150,15 @@ def _row(
         text.sanitize_svg(attributes.get("name") or kind, 200),
         depth,
         tooltip(key, attributes, times),
+        error=error_name(attributes),
         failing=bool(attributes.get("on_failing_path")),
     )
-    error = attributes.get("error_type")
-    if not text.is_missing(error) and error:
-        row.error = text.sanitize_svg(error, 300).rsplit(".", 1)[-1]
     if kind == "workflow":
         _workflow_row(graph, times, row, attributes)
     elif kind == "group":
         _group_row(graph, times, row, attributes)
     else:
-        _step_row(shown, times, row, attributes)
+        _step_row(folded, times, row, attributes)
     return row
 
 
@@ -254,10 +254,7 @@ def _group_row(
                 row.members.append((start, run.ended))
         elif not times.origin(member) and (span := times.step(member)):
             row.members.append(span)
-    shortest, longest = (
-        text.duration(attributes.get(f"duration_{bound}")) for bound in ("min", "max")
-    )
-    row.took = shortest if shortest == longest else f"{shortest} – {longest}"
+    row.took = duration_range(attributes)
     failed = sum(
         int(n)
         for status, n in (attributes.get("statuses") or {}).items()
@@ -269,17 +266,17 @@ def _group_row(
 
 
 def _step_row(
-    shown: nx.DiGraph[Any], times: Times, row: TimelineRow, attributes: dict[str, Any]
+    folded: nx.DiGraph[Any], times: Times, row: TimelineRow, attributes: dict[str, Any]
 ) -> None:
     operation = str(attributes.get("operation", "step"))
     label = OPERATIONS.get(operation, ("", ""))[1]
     row.number = f"#{attributes['function_id']}" if "function_id" in attributes else ""
     if operation == "get_result":
         owners = [
-            shown.nodes[tail].get("workflow_id", tail)
-            for tail in predecessors(shown, row.key, "returns")
+            folded.nodes[tail].get("workflow_id", tail)
+            for tail in predecessors(folded, row.key, "returns")
         ]
-        child = shown.nodes[owners[0]].get("name") if owners and owners[0] in shown else None
+        child = folded.nodes[owners[0]].get("name") if owners and owners[0] in folded else None
         row.name = text.sanitize_svg(f"{label} {child or 'a child'}", 200)
     elif operation == "start_child":
         row.name = text.sanitize_svg(f"{label} {row.name}", 200)
@@ -304,7 +301,7 @@ def _step_row(
 
 
 DEFAULT_MAX_ROWS = 150
-"""About how many rows a reader scrolls through."""
+"""About as many rows as a reader scrolls through."""
 MAX_ROWS = 5_000
 DEFAULT_WIDTH = 940.0
 """Fits a notebook, a page on GitHub, and paper in landscape orientation."""
@@ -370,25 +367,25 @@ def timeline(
     check_choice(theme, THEMES, "theme")
     if fold is None and len(graph) > MAX_ROWS:
         raise PictureError(
-            f"{len(graph):,} rows are more than a timeline can hold ({MAX_ROWS:,}). "
+            f"{len(graph):,} rows are too many for a timeline ({MAX_ROWS:,}). "
             "Use fold='auto', and open=[…] for the groups to show in detail."
         )
-    shown = fold_for_drawing(graph, DEFAULT_MAX_ROWS if fold == "auto" else fold, open, hide)
+    folded = fold_for_drawing(graph, DEFAULT_MAX_ROWS if fold == "auto" else fold, open, hide)
 
     def drawing() -> Drawing:
-        return _render(graph, shown, theme, width, critical_path=critical_path)
+        return _render(graph, folded, theme, width, critical_path=critical_path)
 
     def text() -> str:
         from dbos_notebook.drawing.text_tree import tree
 
-        return tree(shown, Times(graph))
+        return tree(folded, Times(graph))
 
-    return Picture(drawing, text, graph=shown)
+    return Picture(drawing, text, graph=folded)
 
 
 def _render(
     graph: nx.DiGraph[Any],
-    shown: nx.DiGraph[Any],
+    folded: nx.DiGraph[Any],
     theme: ThemeName,
     width: float,
     *,
@@ -398,7 +395,7 @@ def _render(
     from dbos_notebook.drawing.title import make_title
 
     times = Times(graph)
-    rows = build(graph, shown, times, _critical(graph, times) if critical_path else [])
+    rows = build(graph, folded, times, _critical(graph, times) if critical_path else [])
     spans = [
         (span.start, span.end, span.part == "run" and row.kind == "step")
         for row in rows
@@ -417,7 +414,7 @@ def _render(
         maximum, max([minimum, *(_row_text_width(row) for row in rows if row.spans or row.members)])
     )
     time_axis = Axis(spans, width - 2 * MARGIN - label_width - text_width)
-    notes = [f"{len(graph):,} rows folded to {len(rows):,}"] if len(shown) < len(graph) else []
+    notes = [f"{len(graph):,} rows folded to {len(rows):,}"] if len(folded) < len(graph) else []
     title = make_title(graph, times, "Timeline", notes).fitted(width - 2 * MARGIN)
     names = Counter(row.name for row in rows if row.kind == "workflow")
     placed_rows: list[PlacedRow] = []

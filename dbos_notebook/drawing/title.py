@@ -187,13 +187,7 @@ def _path(graph: nx.DiGraph[Any], workflow: Any) -> list[str]:
 
 
 def _error(attributes: dict[str, Any]) -> str:
-    kind = attributes.get("error_type")
-    if text.is_missing(kind) or not kind:
-        return ""
-    summary = " — " + text.sanitize_svg(kind, 300).rsplit(".", 1)[-1]
-    message = attributes.get("error_message")
-    return (
-        summary
-        if text.is_missing(message) or not message
-        else f"{summary}: {text.sanitize_svg(message, 300)}"
-    )
+    name, message = diagram.error_name(attributes), attributes.get("error_message")
+    if not name or text.is_missing(message) or not message:
+        return f" — {name}" if name else ""
+    return f" — {name}: {text.sanitize_svg(message, 300)}"

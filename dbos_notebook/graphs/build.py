@@ -110,7 +110,7 @@ def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, 
         {"kind": "workflow", "workflow_id": workflow_id, "status": ""} for workflow_id in ids
     ]
     times = frame_times(workflows, read_at)
-    # Durations of active workflows are all as of read_at; ended workflows keep theirs.
+    # Durations of active workflows are computed as of read_at, those of others were recorded.
     active = workflows["status"].isin(ACTIVE_STATUSES).to_numpy(bool)
     for name in _WORKFLOW:
         column = workflows.get(name)
@@ -205,7 +205,7 @@ def _digest(nodes: Sequence[NodeAttributes], rows: pd.DataFrame) -> None:
     if not {"output", "error"} <= set(rows.columns):
         return
     for node, output, error in zip(nodes, rows["output"], rows["error"], strict=True):
-        # Of the decoded value, because the same value may be stored in two formats.
+        # Hash the decoded value, because equal values can be stored in different formats.
         representation = f"output {output!r}" if error is None else f"error {error!r}"
         node["output_digest"] = hashlib.sha256(
             representation.encode("utf-8", "replace")
@@ -246,7 +246,7 @@ def _mark_sleeps(nodes: Mapping[Key, NodeAttributes], wakes: pd.DataFrame | None
 
 
 SLACK = pd.Timedelta(milliseconds=50)
-"""Messages have times of the database's clock, steps of the application's."""
+"""Tolerance for clock differences: the database times messages, the application steps."""
 SECOND = pd.Timedelta(seconds=1)
 
 
@@ -280,9 +280,9 @@ def message_edges(nodes: Mapping[Key, NodeAttributes], messages: pd.DataFrame | 
         if pd.isna(stored) or nodes.get(receiver, {}).get("operation") != "recv":
             continue
         # SQLite stores whole seconds.
-        whole = stored == stored.floor("s")
+        is_whole_second = stored == stored.floor("s")
         earliest = stored - SLACK
-        latest = stored + (SECOND if whole else SLACK)
+        latest = stored + (SECOND if is_whole_second else SLACK)
         candidates: list[Key] = []
         index = bisect_right(started, latest) - 1
         while index >= 0 and latest_ends[index] >= earliest and len(candidates) < 2:
@@ -394,8 +394,8 @@ def _execution_graph(
         sequential = frozenset(contraction.workflows_of(cycles, nodes_of(graph)))
         parts.connect(graph, pairs, sequential)
         if cycles := contraction.cycles(graph):
-            # Or a step started a workflow by an existing ID: DBOS returns its handle, and records
-            # the same row as for a new workflow.
+            # A step can also start a workflow by an existing ID: DBOS then returns the handle of
+            # that workflow, and records the same row as for a new one.
             on_cycles = frozenset(contraction.workflows_of(cycles, nodes_of(graph)))
             parts.keep_first_starts(workflows, on_cycles)
             parts.connect(graph, pairs, sequential | on_cycles)
@@ -406,7 +406,7 @@ def _execution_graph(
 
 @dataclass
 class _Parts:
-    """Nodes by workflow, and how workflows hang together."""
+    """The nodes of each workflow, and the relations between workflows."""
 
     workflows: dict[str, NodeAttributes]
     nodes: dict[Key, NodeAttributes] = field(default_factory=dict)
@@ -417,9 +417,9 @@ class _Parts:
     awaiters: dict[str, list[Key]] = field(default_factory=dict)
 
     def add_steps(self, steps: pd.DataFrame, wakes: pd.DataFrame | None) -> None:
-        """Make nodes of the steps, each workflow's together and by function_id."""
+        """Create the nodes of steps, grouped by workflow and ordered by function_id."""
         in_graph = steps["workflow_id"].isin(self.workflows)
-        # SQLite lets anything into a column of numbers; a step without one has no place.
+        # SQLite accepts any value as function_id; a step without a number cannot be ordered.
         steps = steps.loc[in_graph & steps["function_id"].notna()]
         steps = steps.sort_values(["workflow_id", "function_id"], kind="stable")
         keys, nodes = step_nodes(steps, wakes)
@@ -427,7 +427,7 @@ class _Parts:
         for index, node in enumerate(nodes):
             wakes_at, end = node.get("wakes_at"), ends[index]
             if wakes_at is not None and end is not None:
-                # Whenever its row was completed, a sleep is over when it wakes.
+                # A sleep ends when it wakes, even if its row was completed earlier.
                 ends[index] = max(end, round(wakes_at.timestamp() * 1000))
         start = 0
         for index in range(1, len(keys) + 1):
@@ -464,10 +464,10 @@ class _Parts:
                 self.workflows[workflow_id]["parent"] = candidates[0]
 
     def keep_first_starts(self, workflows: pd.DataFrame, workflow_ids: Collection[str]) -> None:
-        """Keep the one step that can have started each of these workflows.
+        """Keep only the step that can have started each of these workflows.
 
-        That is the first such step of the parent that the row names, or of a fork of it, which
-        has a copy of the step.
+        That is the first start step of the parent that the row names, or of a fork of the parent,
+        which has a copy of the step.
         """
         parent_ids = workflows["parent_workflow_id"]
         for workflow_id, parent in zip(self.workflows, parent_ids.tolist(), strict=True):
@@ -499,7 +499,7 @@ class _Parts:
         graph.add_nodes_from(self.nodes.items())
         edges = _Edges(graph)
         for workflow_id, workflow in self.workflows.items():
-            last = self._order(edges, workflow_id, topological_order=workflow_id in sequential)
+            last = self._order(edges, workflow_id, sequential=workflow_id in sequential)
             if workflow["status"] == "PENDING":
                 for key in last:
                     kind = edges.first if key == workflow_id else edges.next
@@ -512,13 +512,13 @@ class _Parts:
             self._add_origins(edges, workflow_id, workflow)
         edges.write(messages)
 
-    def _order(self, edges: _Edges, workflow_id: str, *, topological_order: bool) -> Sequence[Key]:
-        """Add the order of a workflow's steps; return its last nodes, itself if it has no steps."""
+    def _order(self, edges: _Edges, workflow_id: str, *, sequential: bool) -> Sequence[Key]:
+        """Add edges between steps; return the last steps, or the workflow if it has none."""
         keys = self.keys_of.get(workflow_id, ())
         if not keys:
             return (workflow_id,)
         times = self.times_of[workflow_id]
-        if topological_order or is_sequential(*times):
+        if sequential or is_sequential(*times):
             # The same as sequential_order and twice as fast; most workflows are sequential.
             edges.next.extend(pairwise(keys))
             edges.first.append((workflow_id, keys[0]))
@@ -748,7 +748,7 @@ def _wakes(steps: pd.DataFrame) -> pd.DataFrame:
 def _copied(session: Session, queries: Queries, workflows: pd.DataFrame) -> pd.DataFrame:
     """Read which steps of forks are copies: those with the times of the original's step.
 
-    The fork's own times do not show it in a database of whole seconds.
+    With workflow times in whole seconds, the times of the fork do not identify copies.
     """
     forks = workflows.loc[workflows["forked_from"].notna(), "workflow_id"].tolist()
     table, columns = queries.workflows, ("started_at_epoch_ms", "completed_at_epoch_ms")

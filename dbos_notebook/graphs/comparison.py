@@ -59,7 +59,7 @@ def _within(
     first_children, second_children = _children(first, first_id), _children(second, second_id)
     for first_step, second_step in align(_steps(first, first_id), _steps(second, second_id)):
         yield Pair(first_step, second_step, depth + 1)
-        # Children under None were not started by a step, so also not by an unmatched one.
+        # Children under None were not started by a step.
         first_started = first_children.pop(first_step, ()) if first_step is not None else ()
         second_started = second_children.pop(second_step, ()) if second_step is not None else ()
         for first_child, second_child in zip_longest(first_started, second_started):
@@ -241,7 +241,7 @@ def compare(
     Examples
     --------
     >>> db = dbos_notebook.connect(example_database)
-    >>> good, bad = (db.graph(each, load_output=True) for each in ("checkout-2", "checkout-5-bad"))
+    >>> good, bad = (db.graph(run, load_output=True) for run in ("checkout-2", "checkout-5-bad"))
     >>> compare(good, bad).frame[["name", "difference"]].values.tolist()[1:4]
     [['DBOS.setEvent', 'same'], ['validate', 'same'], ['charge', 'changed error']]
     """
@@ -403,7 +403,7 @@ def _merged(
         if edge_pair not in first_edges:
             merged.add_edge(*edge_pair, **{**values, "difference": "only in second"})
     for cycle in cycles(merged):
-        # Steps that ran in opposite orders in the two runs: the order of the first is kept.
+        # Steps that ran in opposite order in the two runs keep the order of the first run.
         inner = [(a, b) for a, b in merged.edges(cycle) if b in cycle]
         merged.remove_edges_from(
             edge for edge in inner if merged.edges[edge]["difference"] == "only in second"

@@ -103,7 +103,9 @@ def _bridge(graph: nx.DiGraph[Any], key: Key) -> None:
 
 
 def contract(
-    graph: nx.DiGraph[Any], group_of: Mapping[Key, Key], shown: Iterable[tuple[Key, dict[str, Any]]]
+    graph: nx.DiGraph[Any],
+    group_of: Mapping[Key, Key],
+    folded_nodes: Iterable[tuple[Key, dict[str, Any]]],
 ) -> nx.DiGraph[Any]:
     """Contract groups of nodes, and return the resulting acyclic graph.
 
@@ -117,14 +119,14 @@ def contract(
         An acyclic graph.
     group_of
         The new node of each node.
-    shown
+    folded_nodes
         The nodes of the result and their attributes.
     """
     first_index: dict[Key, int] = {}
     for index, key in enumerate(topological_order(graph)):
         first_index.setdefault(group_of[key], index)
     result: nx.DiGraph[Any] = nx.DiGraph(**graph.graph)
-    result.add_nodes_from(sorted(shown, key=lambda node: first_index[node[0]]))
+    result.add_nodes_from(sorted(folded_nodes, key=lambda node: first_index[node[0]]))
     for tail, head, values in graph.edges.data():
         tail_group, head_group = group_of[tail], group_of[head]
         if tail_group != head_group and first_index[tail_group] < first_index[head_group]:

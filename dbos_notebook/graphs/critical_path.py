@@ -146,7 +146,7 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
         walk.moment = run.ended
         walk.wait(run, root, run.created if run.enqueued is None else run.enqueued)
     else:
-        walk.go(root, run.started, run.ended)
+        walk.trace(root, run.started, run.ended)
     return walk.frame()
 
 
@@ -225,7 +225,7 @@ class _Walk:
             self.back_to(max(run.enqueued, floor), workflow_id, "queued")
         self.back_to(max(run.created, floor), workflow_id, "before")
 
-    def go(self, root: str, started: int, ended: int) -> None:
+    def trace(self, root: str, started: int, ended: int) -> None:
         """Walk from the end of the root to its start."""
         self.moment = ended
         self._enter(root, started)
@@ -299,7 +299,7 @@ class _Walk:
         if node["operation"] != "get_result" or run is None or run.ended <= step.start:
             return False
         if any(open_frame.workflow_id == child for open_frame in self._stack):
-            return False  # workflows that await each other, in hand-made rows
+            return False  # manually edited rows: workflows that await each other
         self.back_to(max(run.ended, step.start), step.key, "result", passed=True)
         starter = self.spans.starter(frame.workflow_id, child)
         if starter is not None and starter.function_id < step.function_id:

@@ -31,34 +31,34 @@ class Level:
 
     Attributes
     ----------
-    run
+    min_run
         The minimum length of a run of similar steps that becomes a group.
     patterns
         Whether repeated patterns of several steps become groups as well.
-    alike
-        Which child workflows are similar.
-    deepest
+    similarity
+        When child workflows are similar: see ``WorkflowTree.shape``.
+    max_depth
         Workflows at this depth become one node with all their contents.
-    stretches
-        Which dissimilar steps are grouped: those between failures, or all.
+    merge
+        Which dissimilar steps are merged into groups: those between failures, or all.
     """
 
-    run: int = 3
+    min_run: int = 3
     patterns: bool = False
-    alike: Similarity = "exactly"
-    deepest: int | None = None
-    stretches: Literal["between failures", "all"] | None = None
+    similarity: Similarity = "exact"
+    max_depth: int | None = None
+    merge: Literal["between failures", "all"] | None = None
 
 
 LEVELS = (
     Level(),
-    Level(patterns=True, alike="loosely"),
-    Level(run=2, patterns=True, alike="by name"),
+    Level(patterns=True, similarity="loose"),
+    Level(min_run=2, patterns=True, similarity="name"),
     *(
-        Level(2, patterns=True, alike="by name", deepest=deepest, stretches="between failures")
-        for deepest in (8, 4, 3, 2, 1)
+        Level(2, patterns=True, similarity="name", max_depth=max_depth, merge="between failures")
+        for max_depth in (8, 4, 3, 2, 1)
     ),
-    Level(2, patterns=True, alike="anyhow", deepest=1, stretches="all"),
+    Level(2, patterns=True, similarity="any", max_depth=1, merge="all"),
 )
 """From the finest to the coarsest; the first that stays within the budget is used."""
 
@@ -99,7 +99,7 @@ class _Part:
     """Consecutive steps that become a group if there are enough of them, or stay single."""
 
     members: list[Key]
-    kind: Literal["whole", "failed", "alone"]
+    kind: Literal["succeeded", "failed", "single"]
     repeats: int | None = None
     number: int = 0
 
@@ -122,7 +122,7 @@ class FoldPlan:
         self._levels: dict[str, FoldUnit] = {}
         self._fold_spine()
         waiting = self._siblings(None, self.source.children_of.get(None, []), {})
-        while waiting and not self.excessive:
+        while waiting and not self.over_budget:
             workflow_id = waiting.pop()
             if workflow_id in self._levels:
                 unit = self._levels[workflow_id]
@@ -161,27 +161,27 @@ class FoldPlan:
         return [child for child in children if child in self._spine]
 
     @property
-    def excessive(self) -> bool:
+    def over_budget(self) -> bool:
         """Whether this trial exceeds the budget, so that the next level has to be tried."""
         return self.opened is None and len(self.units) > self.budget
 
     def _steps(self, workflow_id: str) -> dict[Key, int]:
         """Add units for a workflow's steps, and return the part of each step."""
         part_of: dict[Key, int] = {}
-        for part in self._stretched(workflow_id):
+        for part in self._merged_parts(workflow_id):
             part_of.update(dict.fromkeys(part.members, part.number))
-            if part.kind == "alone" or len(part.members) < self.level.run:
+            if part.kind == "single" or len(part.members) < self.level.min_run:
                 self.units.extend(FoldUnit([member]) for member in part.members)
             else:
-                self._show(part.members, workflow_id, part.repeats)
-            if self.excessive:
+                self._add_group(part.members, workflow_id, part.repeats)
+            if self.over_budget:
                 break
         return part_of
 
     def _parts(self, workflow_id: str) -> Iterator[_Part]:
         """Split a workflow's steps into runs, with failures separate."""
         source, level = self.source, self.level
-        runs = source.runs(workflow_id, shortest=level.run, patterns=level.patterns)
+        runs = source.runs(workflow_id, shortest=level.min_run, patterns=level.patterns)
         for number, run in enumerate(runs):
             succeeded: list[Key] = []
             single: list[Key] = []
@@ -197,39 +197,39 @@ class FoldPlan:
             if succeeded:
                 is_whole_run = len(succeeded) == len(run.steps) and run.period > 1
                 repeats = len(succeeded) // run.period if is_whole_run else None
-                yield _Part(succeeded, "whole", repeats, number)
+                yield _Part(succeeded, "succeeded", repeats, number)
             for steps in failed.values():
                 yield _Part(
-                    steps, "alone" if len(steps) <= MAX_SINGLE_FAILURES else "failed", None, number
+                    steps, "single" if len(steps) <= MAX_SINGLE_FAILURES else "failed", None, number
                 )
             if single:
-                yield _Part(single, "alone", None, number)
+                yield _Part(single, "single", None, number)
 
-    def _stretched(self, workflow_id: str) -> Iterable[_Part]:
+    def _merged_parts(self, workflow_id: str) -> Iterable[_Part]:
         """Merge consecutive parts, or all of a kind, if the level says so."""
         level = self.level
-        if not level.stretches:
+        if not level.merge:
             return self._parts(workflow_id)
-        cache_key = workflow_id, level.run, level.patterns, level.stretches
-        if cache_key not in self.source.stretches:
-            self.source.stretches[cache_key] = self._joined(self._parts(workflow_id))
-        merged: list[_Part] = self.source.stretches[cache_key]
+        cache_key = workflow_id, level.min_run, level.patterns, level.merge
+        if cache_key not in self.source.merged_parts:
+            self.source.merged_parts[cache_key] = self._joined(self._parts(workflow_id))
+        merged: list[_Part] = self.source.merged_parts[cache_key]
         return merged
 
     def _joined(self, parts: Iterable[_Part]) -> list[_Part]:
         joined: list[_Part] = []
-        everywhere = self.level.stretches == "all"
+        everywhere = self.level.merge == "all"
         last_of_kind: dict[str, _Part] = {}
         for part in parts:
             kind = part.kind
             if everywhere and not any(map(self.source.on_path, part.members)):
-                # All failures of a stretch are one group, also few and of different kinds.
+                # Failures are merged too, even if they are few or of different kinds.
                 failed = self.source.failure(part.members[0]) is not None
                 kind = "failed" if failed else kind
-            if not everywhere and kind != "whole":
+            if not everywhere and kind != "succeeded":
                 last_of_kind.clear()
             previous = last_of_kind.get(kind)
-            if kind == "alone" or previous is None:
+            if kind == "single" or previous is None:
                 previous = _Part(list(part.members), kind, part.repeats, len(joined))
                 joined.append(previous)
                 last_of_kind[kind] = previous
@@ -252,34 +252,40 @@ class FoldPlan:
                 unfolded.append(child)
                 continue
             failure = source.failure(child)
-            kind = source.shape(child, level.alike)
-            if level.alike == "anyhow":
+            kind = source.shape(child, level.similarity)
+            if level.similarity == "any":
                 failure = failure and "failed"
             starter = source.starter.get(child)
             part = None if starter is None else part_of.get(starter)
             similar.setdefault((failure, kind, part), []).append(child)
         for (failure, *_), members in similar.items():
-            is_too_deep = level.deepest is not None and source.depth[members[0]] >= level.deepest
-            max_single = 1 if failure is None or level.alike == "anyhow" else MAX_SINGLE_FAILURES
+            is_too_deep = (
+                level.max_depth is not None and source.depth[members[0]] >= level.max_depth
+            )
+            max_single = 1 if failure is None or level.similarity == "any" else MAX_SINGLE_FAILURES
             if len(members) > max_single:
-                unfolded += self._show(members, parent)
+                unfolded += self._add_group(members, parent)
             elif is_too_deep:
                 for member in members:
-                    unfolded += self._show([member], parent) if source.inside(member) else [member]
+                    unfolded += (
+                        self._add_group([member], parent)
+                        if source.has_contents(member)
+                        else [member]
+                    )
             else:
                 unfolded += members
         return unfolded
 
-    def _show(
+    def _add_group(
         self, members: Sequence[Any], within: str | None, repeats: int | None = None
     ) -> list[Any]:
         """Add a group; if it is opened, add its steps, or return its workflows."""
         names = [self.source.nodes[member].get("name", "") for member in members]
         title = names[0] if len(set(names)) == 1 else "various"
         # Named by its first member, so that the name is stable while members are added.
-        return self._open(members, f"{title} from {json.dumps(members[0])}", within, repeats)
+        return self._add_or_open(members, f"{title} from {json.dumps(members[0])}", within, repeats)
 
-    def _open(
+    def _add_or_open(
         self, members: Sequence[Any], group: str, within: str | None, repeats: int | None
     ) -> list[Any]:
         if group not in (self.opened or ()):
@@ -292,7 +298,7 @@ class FoldPlan:
             return []
         unfolded: list[Any] = []
         for name, part in self._split(members, group, max(2, self.budget // 2)):
-            unfolded += self._open(part, name, within, None)
+            unfolded += self._add_or_open(part, name, within, None)
         return unfolded
 
     def _split(
@@ -408,8 +414,8 @@ def _times(nodes: Sequence[NodeAttributes]) -> GroupAttributes:
     names: tuple[Literal["started_at", "dequeued_at", "created_at"], ...]
     names = ("started_at", "dequeued_at", "created_at")
     starts = [next((node[name] for name in names if name in node), None) for node in nodes]
-    if known := [start for start in starts if start is not None]:
-        attributes["started_at"] = min(known)
+    if known_starts := [start for start in starts if start is not None]:
+        attributes["started_at"] = min(known_starts)
     ends = [node["completed_at"] for node in nodes if "completed_at" in node]
     if len(ends) == len(nodes):
         attributes["completed_at"] = max(ends)
@@ -487,7 +493,11 @@ def fold(
     with garbage_collection_paused():
         tree = WorkflowTree.of(graph)
         level = next(
-            (candidate for candidate in LEVELS if not FoldPlan(tree, candidate, budget).excessive),
+            (
+                candidate
+                for candidate in LEVELS
+                if not FoldPlan(tree, candidate, budget).over_budget
+            ),
             LEVELS[-1],
         )
         plan = FoldPlan(tree, level, budget, opened)
@@ -497,20 +507,20 @@ def fold(
 
 
 def _hidden(graph: nx.DiGraph[Any], hide: Iterable[str]) -> list[Key]:
-    wanted = set(hide)
-    known = sorted(OPERATIONS | {"system"})
-    if unknown := wanted.difference(known):
+    hidden = set(hide)
+    choices = sorted(OPERATIONS | {"system"})
+    if unknown := hidden.difference(choices):
         operation = min(unknown, key=str)
         raise GraphError(
-            f"hide contains {operation!r}, which is no operation.{nearest(operation, known)} "
-            f"Use some of: {', '.join(known)}."
+            f"hide contains {operation!r}, which is no operation.{nearest(operation, choices)} "
+            f"Use some of: {', '.join(choices)}."
         )
-    if "system" in wanted:
-        wanted |= SYSTEM_OPERATIONS
+    if "system" in hidden:
+        hidden |= SYSTEM_OPERATIONS
     return [
         key
         for key, node in graph.nodes.items()
-        if node.get("operation") in wanted
+        if node.get("operation") in hidden
         and "function_id" in node
         and node["status"] not in FAILED_STATUSES
         and not node.get("on_failing_path")

@@ -102,10 +102,10 @@ def describe_unstarted(unstarted: Unstarted, waited: str = "") -> str:
     """
     if unstarted.ran_before:
         return "did not run again"
-    known = unstarted.ran_before is not None
+    is_recorded = unstarted.ran_before is not None
     if unstarted.delayed:
-        return "its delay had not ended" + (", never ran" if known else "")
-    if known:
+        return "its delay had not ended" + (", never ran" if is_recorded else "")
+    if is_recorded:
         return f"waited {waited}, never ran" if waited else "never ran"
     longest = text.duration(unstarted.max_wait / 1000)
     return f"waited at most {longest}; whether it ran before is not recorded"
@@ -147,8 +147,8 @@ class Runs:
                     if name in node and not exact and len(times) < _MAX_CHECKED:
                         times.append(milliseconds(node[name]))
         sqlite = not str(graph.graph.get("database", "")).startswith("postgresql")
-        whole = all(time % SECOND_MS == 0 for times in instants.values() for time in times)
-        self.coarse = sqlite and bool(instants["created_at"]) and whole
+        is_whole = all(time % SECOND_MS == 0 for times in instants.values() for time in times)
+        self.coarse = sqlite and bool(instants["created_at"]) and is_whole
 
     def run(self, workflow_id: Key) -> Run[int] | None:
         """Return the times of a workflow; ``None`` if it is not in the graph or has none."""
@@ -234,7 +234,7 @@ class Runs:
         )
 
     def is_approximate(self, workflow_id: Key) -> bool:
-        """Return whether a workflow's duration is known to the second only."""
+        """Return whether a workflow's duration is accurate only to the second."""
         run = self.run(workflow_id) if self.coarse else None
         if run is None or run.started is None:
             return False
@@ -282,7 +282,7 @@ class Runs:
     def _after_starter(
         self, workflow_id: Key, created: int, enqueued: int | None, started: int | None
     ) -> tuple[int, int | None, int | None]:
-        """Adjust whole seconds: no child is older than the step that started it."""
+        """Adjust times in whole seconds: a child is created after its starting step starts."""
         starter_start = self._started.get(workflow_id)
         if starter_start is not None and starter_start - created < SECOND_MS:
             created = max(created, starter_start)

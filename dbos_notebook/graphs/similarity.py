@@ -17,7 +17,7 @@ MAX_PATTERN = 12
 """The maximum number of steps in the body of a loop that is recognized."""
 MIN_SPINE_DEPTH = 24
 """From this depth on, a tree has a spine: the path to its deepest workflow."""
-Similarity = Literal["exactly", "loosely", "by name", "anyhow"]
+Similarity = Literal["exact", "loose", "name", "any"]
 
 
 class RepeatedRun(NamedTuple):
@@ -43,7 +43,7 @@ class WorkflowTree:
         The step that started a workflow.
     root
         The root workflow of the graph.
-    stretches
+    merged_parts
         A cache that the levels of folding share.
     """
 
@@ -52,7 +52,7 @@ class WorkflowTree:
     children_of: dict[str | None, list[str]] = field(default_factory=dict)
     starter: dict[str, Key] = field(default_factory=dict)
     root: str | None = None
-    stretches: dict[Hashable, Any] = field(default_factory=dict)
+    merged_parts: dict[Hashable, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: nx.DiGraph[Any]) -> WorkflowTree:
@@ -81,7 +81,7 @@ class WorkflowTree:
         return f"{node['status']} {node.get('error_type', '')}"
 
     def on_path(self, key: Key) -> bool:
-        """Return whether a node is on the failure path, and so has to be shown."""
+        """Return whether a node is on the failure path, which is always shown."""
         return bool(self.nodes[key].get("on_failing_path"))
 
     def step_kind(self, key: Key) -> Hashable:
@@ -177,22 +177,22 @@ class WorkflowTree:
                 for step in self.steps_of.get(workflow_id, ())
             ]
             children = self.children_of.get(workflow_id, ())
-            whole = (head, tuple(steps), tuple(exact[child] for child in children))
-            kinds = (head, frozenset(steps), frozenset(loose[child] for child in children))
-            exact[workflow_id] = numbers.setdefault(whole, len(numbers))
-            loose[workflow_id] = numbers.setdefault(kinds, len(numbers))
+            exact_shape = (head, tuple(steps), tuple(exact[child] for child in children))
+            loose_shape = (head, frozenset(steps), frozenset(loose[child] for child in children))
+            exact[workflow_id] = numbers.setdefault(exact_shape, len(numbers))
+            loose[workflow_id] = numbers.setdefault(loose_shape, len(numbers))
         return exact, loose
 
     def shape(self, workflow_id: str, similarity: Similarity) -> Hashable:
         """Return a value that is equal for similar workflows."""
-        if similarity == "anyhow":
+        if similarity == "any":
             return None
-        if similarity == "by name":
+        if similarity == "name":
             return self.nodes[workflow_id].get("name")
         exact, loose = self._shapes
-        return (exact if similarity == "exactly" else loose)[workflow_id]
+        return (exact if similarity == "exact" else loose)[workflow_id]
 
-    def inside(self, workflow_id: str) -> bool:
+    def has_contents(self, workflow_id: str) -> bool:
         """Return whether a workflow has steps or children."""
         return bool(self.steps_of.get(workflow_id) or self.children_of.get(workflow_id))
 
@@ -208,7 +208,7 @@ class WorkflowTree:
 
 
 def _repeats(kinds: Sequence[Hashable], start: int, length: int) -> int:
-    """Return how many items from ``place`` on are whole repeats of the first ``length``."""
+    """Return how many items from ``start`` on are complete repeats of the first ``length``."""
     end = start + length
     while end < len(kinds) and kinds[end] == kinds[end - length]:
         end += 1
