@@ -277,7 +277,7 @@ def step_statistics(
     begun, ended = (
         queries.valid_time(steps, f"{word}_at_epoch_ms") for word in ("started", "completed")
     )
-    duration = (sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())).label("took")
+    duration = (sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())).label("duration")
     failed = sa.case((queries.recorded_error(steps).is_not(None), 1), else_=0).label("failed")
     rows = sa.select(*keys, duration, failed).select_from(joined).where(*queries.where(filters))
     if (copied := _copied(queries)) is not None:
@@ -353,10 +353,10 @@ def _percentiles(session: Session, rows: sa.Subquery, columns: Sequence[Column])
 
 def _quantiles(session: Session, rows: sa.Select[Any], columns: Sequence[Column]) -> pd.DataFrame:
     shape = [Column(c.name, c.kind, "", c.name) for c in columns]
-    shape += [Column(name, "integer", "", name) for name in ("took", "failed")]
+    shape += [Column(name, "integer", "", name) for name in ("duration", "failed")]
     frame = _frame(session, rows, shape)
     groups = frame.groupby([c.name for c in columns], observed=True, dropna=False)
-    duration = groups["took"]
+    duration = groups["duration"]
     result = pd.DataFrame(
         {
             "count": groups.size(),

@@ -325,7 +325,7 @@ def frequent_values(
         selects.append(sa.select(frequent.subquery(f"often_{index}")))
     if selects:
         values = sa.union_all(*selects).subquery("together")
-        statement = sa.select(values).order_by(values.c.index, values.c.n.desc(), values.c.value)
+        statement = sa.select(values).order_by(values.c.place, values.c.n.desc(), values.c.value)
         for row in session.rows(statement):
             found[names[row["place"]]].append(row["value"])
     return found

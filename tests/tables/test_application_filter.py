@@ -210,7 +210,7 @@ BY_ID = {
     "trigger_schedule",
     "backfill_schedule",
 }
-NOT_ROWS = {"catalog", "location", "close", "explain", "history", "last_receipt"}
+NOT_ROWS = {"catalog", "location", "read_only", "close", "explain", "history", "last_receipt"}
 
 
 def test_each_public_method_is_classified_as_filtered_or_by_id() -> None:

@@ -29,7 +29,7 @@ def test_a_database_without_earlier_values_says_so(
     corpus_sqlite: Callable[[str], Path],
 ) -> None:
     with dn.connect(corpus_sqlite("2.0.0")) as old:
-        with pytest.raises(dn.FilterError, match="keeps no earlier values"):
+        with pytest.raises(dn.FilterError, match="stores no earlier values"):
             old.events(history=True)
         assert "key" in old.events()
 

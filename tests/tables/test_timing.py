@@ -338,7 +338,7 @@ def test_a_workflow_cancelled_on_its_queue_may_have_run_before(
     with dn.connect(empty) as db:
         said, card = db.timeline("w").text, str(db.workflow("w"))
         drawn = dn.draw(db.graph("w")).svg
-        inspected = RunData.read(db, "w").facts()["unstarted"]
+        inspected = RunData.read(db._store, "w").facts()["unstarted"]
     most = "6.0 s" if ran_before else "5.0 s"
     sentence = f"waited at most {most}; whether it ran before is not recorded"
     assert sentence in said
