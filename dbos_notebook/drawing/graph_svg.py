@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import graphviz
     import networkx as nx
 
-    from dbos_notebook.drawing.diagram import Card, CardLine, Diagram
+    from dbos_notebook.drawing.diagram import Card, Diagram
     from dbos_notebook.graphs.intervals import Times
 
 _LEGEND_LINE_HEIGHT = 18.0
@@ -99,12 +99,13 @@ def to_graphviz(diagram: Diagram, direction: str, theme: str) -> graphviz.Digrap
 
     def node(into: graphviz.Digraph, card: Card) -> None:
         ink = palette.statuses[card.color_status]
+        badge = [card.badge] if card.badge else []
         style = ["filled", "dashed" if card.dash else ""]
         if card.shape in ("step", "workflow", "pill", "sleep"):
             style.append("rounded")
         into.node(
             card.id,
-            label="\\n".join(quote_dot(line.text) for line in _lines(card)),
+            label="\\n".join(map(quote_dot, [*(line.text for line in card.lines), *badge])),
             tooltip=quote_dot(card.tooltip).replace("\n", "\\n"),
             shape=OPERATIONS.get(card.shape, ("box", ""))[0],
             style=",".join(name for name in style if name),
@@ -142,12 +143,6 @@ def to_graphviz(diagram: Diagram, direction: str, theme: str) -> graphviz.Digrap
             attributes["tooltip"] = quote_dot(edge.tooltip)
         dot.edge(edge.tail, edge.head, **attributes)
     return dot
-
-
-def _lines(card: Card) -> list[CardLine]:
-    from dbos_notebook.drawing.diagram import CardLine
-
-    return [*card.lines, CardLine(card.badge)] if card.badge else card.lines
 
 
 DEFAULT_MAX_NODES = 80
@@ -258,9 +253,8 @@ def draw(
         return tree(folded, times())
 
     def dot() -> graphviz.Digraph:
-
-        run = "TB" if direction == "TB" else "LR"
-        return to_graphviz(diagram(), run, "dark" if theme == "dark" else "light")
+        rankdir = "TB" if direction == "TB" else "LR"
+        return to_graphviz(diagram(), rankdir, "dark" if theme == "dark" else "light")
 
     return Picture(drawing, text, dot, folded)
 

@@ -130,10 +130,8 @@ def _mark(
             by_key.setdefault(member, row)
     for node, start, end in critical:
         # The step that started a child has no row; the child's workflow has.
-        critical_row = by_key.get(node) or (
-            by_key.get(node[0]) if isinstance(node, tuple) else None
-        )
-        if critical_row is not None:
+        owner = node[0] if isinstance(node, tuple) else node
+        if critical_row := by_key.get(node) or by_key.get(owner):
             critical_row.critical.append((start, end))
 
 
@@ -405,9 +403,8 @@ def _render(
     maximum, max_share = _LABEL_WIDTH
     maximum = min(maximum, max_share * width)
     # Rounded up, so that the measured text still fits after subtracting the indents.
-    label_width = (
-        min(maximum, math.ceil(max((_label_width(row) for row in rows), default=0.0))) + 12
-    )
+    longest = math.ceil(max(map(_label_width, rows), default=0.0))
+    label_width = min(maximum, longest) + 12
     minimum, maximum, max_share = _TEXT_WIDTH
     maximum = min(maximum, max_share * width)
     text_width = min(
@@ -457,10 +454,9 @@ def _critical(graph: nx.DiGraph[Any], times: Times) -> list[tuple[Any, float, fl
 
 def _label_width(row: TimelineRow) -> float:
     size = 12 if row.kind == "workflow" else 11
-    mark = 20 if _has_mark(row) else 4
     number = text.text_width(row.number, 10) + 6 if row.number else 0
     name_width = text.text_width(row.name, size, bold=row.kind != "step")
-    return min(row.depth, _MAX_INDENTS) * _INDENT + mark + name_width + number
+    return min(row.depth, _MAX_INDENTS) * _INDENT + _mark_width(row) + name_width + number
 
 
 def _row_text(row: TimelineRow) -> str:
@@ -475,8 +471,8 @@ def _row_text_width(row: TimelineRow) -> float:
     return text.text_width(label, 11) + text.text_width(f" {error}", 11, bold=True) + 16
 
 
-def _has_mark(row: TimelineRow) -> bool:
-    return row.kind != "step" or row.status != "SUCCESS"
+def _mark_width(row: TimelineRow) -> int:
+    return 20 if row.kind != "step" or row.status != "SUCCESS" else 4
 
 
 def _place(
@@ -486,7 +482,7 @@ def _place(
     x = min(row.depth, _MAX_INDENTS) * _INDENT
     size = 12 if row.kind == "workflow" else 11
     label, after = widths
-    label -= 12 + x + (20 if _has_mark(row) else 4)
+    label -= 12 + x + _mark_width(row)
     number = text.text_width(row.number, 10) + 6 if row.number else 0
     name = text.truncate_to_width(row.name, size, label - number, bold=row.kind != "step")
     suffix = row.number
@@ -494,7 +490,7 @@ def _place(
     if repeated and remaining > 50:
         suffix = text.truncate_middle(text.sanitize_svg(row.key, 200), 10, remaining)
     drawn = PlacedRow(row, y, height, x, name, suffix)
-    drawn.suffix_x = x + (20 if _has_mark(row) else 4) + 6
+    drawn.suffix_x = x + _mark_width(row) + 6
     drawn.suffix_x += text.text_width(name, size, bold=row.kind != "step")
     drawn.bars = _bars(row, time_axis)
     drawn.critical = _joined(time_axis.many(np.array(row.critical).reshape(-1, 2)).tolist())
@@ -617,13 +613,8 @@ def _guides(drawn: list[PlacedRow]) -> list[tuple[float, float, float]]:
             workflow_row = open_rows.pop()
             last = drawn[number - 1]
             if last is not workflow_row:
-                guides.append(
-                    (
-                        workflow_row.x + 7,
-                        workflow_row.y + workflow_row.height - 3,
-                        last.y + last.height - 4,
-                    )
-                )
+                top, bottom = workflow_row.y + workflow_row.height - 3, last.y + last.height - 4
+                guides.append((workflow_row.x + 7, top, bottom))
         if placed is not None and placed.row.kind == "workflow" and placed.row.depth < _MAX_INDENTS:
             open_rows.append(placed)
     return guides

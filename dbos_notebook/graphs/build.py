@@ -179,7 +179,8 @@ def running_node(workflow: NodeAttributes, steps: Sequence[NodeAttributes]) -> N
         "name": f"after step {steps[-1]['function_id']}" if steps else "before the first step",
     }
     since = [step["completed_at"] for step in steps if "completed_at" in step]
-    since += [workflow[name] for name in ("started_at",) if name in workflow]
+    if "started_at" in workflow:
+        since.append(workflow["started_at"])
     if since:
         node["started_at"] = max(since)
     return node
@@ -189,9 +190,8 @@ def _fill(nodes: Sequence[NodeAttributes], name: str, column: pd.Series[Any]) ->
     """Set an attribute of nodes from a column, except where it is missing."""
     present = column.notna().to_numpy()
     values = column.tolist()
-    by_index = cast(
-        "Sequence[dict[str, object]]", nodes
-    )  # the columns have the names of attributes
+    # Columns have the names of attributes.
+    by_index = cast("Sequence[dict[str, object]]", nodes)
     if present.all():
         for node, value in zip(by_index, values, strict=True):
             node[name] = value
@@ -207,18 +207,12 @@ def _digest(nodes: Sequence[NodeAttributes], rows: pd.DataFrame) -> None:
     for node, output, error in zip(nodes, rows["output"], rows["error"], strict=True):
         # Hash the decoded value, because equal values can be stored in different formats.
         representation = f"output {output!r}" if error is None else f"error {error!r}"
-        node["output_digest"] = hashlib.sha256(
-            representation.encode("utf-8", "replace")
-        ).hexdigest()[:32]
-
-
-def step_times(steps: pd.DataFrame) -> tuple[list[int | None], list[int | None]]:
-    """Return the start and completion times of steps in milliseconds since 1970."""
-    started, completed = (_milliseconds(steps[name]) for name in ("started_at", "completed_at"))
-    return started, completed
+        digest = hashlib.sha256(representation.encode("utf-8", "replace"))
+        node["output_digest"] = digest.hexdigest()[:32]
 
 
 def _milliseconds(instants: pd.Series[Any]) -> list[int | None]:
+    """Return times in milliseconds since 1970."""
     values = instants.dt.tz_localize(None).to_numpy("datetime64[ms]")
     numbers: list[int | None] = values.astype("int64").tolist()
     for index in np.flatnonzero(np.isnat(values)).tolist():
@@ -353,55 +347,42 @@ def execution_graph(
     ('charge', [('checkout-1', 4)])
     """
     with garbage_collection_paused():
-        return _execution_graph(workflows, steps, root, messages, wakes, copied, database, read_at)
+        check_rows(workflows, steps, root)
+        if read_at is None:
+            read_at = pd.Timestamp.now("UTC").floor("ms")
+        parts = _Parts(workflow_nodes(workflows, read_at))
+        parts.add_steps(steps, wakes)
+        if copied is not None:
+            for key in zip(copied["workflow_id"], copied["function_id"], strict=True):
+                if key in parts.nodes:
+                    parts.nodes[key]["copied"] = True
+        if root is None:
+            root = next(iter(parts.workflows), None)
+        parts.find_parents(workflows)
+        mark_failing_path(root, parts.nodes, parts.steps_of, parts.starters)
 
-
-def _execution_graph(
-    workflows: pd.DataFrame,
-    steps: pd.DataFrame,
-    root: str | None,
-    messages: pd.DataFrame | None,
-    wakes: pd.DataFrame | None,
-    copied: pd.DataFrame | None,
-    database: str | None,
-    read_at: pd.Timestamp | None,
-) -> nx.DiGraph[Any]:
-    check_rows(workflows, steps, root)
-    if read_at is None:
-        read_at = pd.Timestamp.now("UTC").floor("ms")
-    parts = _Parts(workflow_nodes(workflows, read_at))
-    parts.add_steps(steps, wakes)
-    if copied is not None:
-        for key in zip(copied["workflow_id"], copied["function_id"], strict=True):
-            if key in parts.nodes:
-                parts.nodes[key]["copied"] = True
-    if root is None:
-        root = next(iter(parts.workflows), None)
-    parts.find_parents(workflows)
-    mark_failing_path(root, parts.nodes, parts.steps_of, parts.starters)
-
-    graph: nx.DiGraph[Any] = nx.DiGraph(root=root)
-    if database is not None:
-        graph.graph["database"] = database
-    graph.graph["read_at"] = read_at
-    pairs = message_edges(parts.nodes, messages)
-    parts.connect(graph, pairs, frozenset())
-    if cycles := contraction.cycles(graph):
-        # Correct rows can form cycles where clocks differ: a workflow that was recovered on another
-        # machine, or a message whose sender was inferred from times. Ignore both on cycles.
-        nodes_on_cycles = set().union(*cycles)
-        pairs = [pair for pair in pairs if not nodes_on_cycles.issuperset(pair)]
-        sequential = frozenset(contraction.workflows_of(cycles, nodes_of(graph)))
-        parts.connect(graph, pairs, sequential)
+        graph: nx.DiGraph[Any] = nx.DiGraph(root=root)
+        if database is not None:
+            graph.graph["database"] = database
+        graph.graph["read_at"] = read_at
+        pairs = message_edges(parts.nodes, messages)
+        parts.connect(graph, pairs, frozenset())
         if cycles := contraction.cycles(graph):
-            # A step can also start a workflow by an existing ID: DBOS then returns the handle of
-            # that workflow, and records the same row as for a new one.
-            on_cycles = frozenset(contraction.workflows_of(cycles, nodes_of(graph)))
-            parts.keep_first_starts(workflows, on_cycles)
-            parts.connect(graph, pairs, sequential | on_cycles)
-        if cycles := contraction.cycles(graph):
-            raise contraction.cycle_error(cycles, nodes_of(graph))
-    return graph
+            # Correct rows can form cycles where clocks differ: a workflow that was recovered on
+            # another machine, or a message whose sender was inferred from times. Ignore both.
+            nodes_on_cycles = set().union(*cycles)
+            pairs = [pair for pair in pairs if not nodes_on_cycles.issuperset(pair)]
+            sequential = frozenset(contraction.workflows_of(cycles, nodes_of(graph)))
+            parts.connect(graph, pairs, sequential)
+            if cycles := contraction.cycles(graph):
+                # A step can also start a workflow by an existing ID: DBOS then returns the handle
+                # of that workflow, and records the same row as for a new one.
+                on_cycles = frozenset(contraction.workflows_of(cycles, nodes_of(graph)))
+                parts.keep_first_starts(workflows, on_cycles)
+                parts.connect(graph, pairs, sequential | on_cycles)
+            if cycles := contraction.cycles(graph):
+                raise contraction.cycle_error(cycles, nodes_of(graph))
+        return graph
 
 
 @dataclass
@@ -423,7 +404,7 @@ class _Parts:
         steps = steps.loc[in_graph & steps["function_id"].notna()]
         steps = steps.sort_values(["workflow_id", "function_id"], kind="stable")
         keys, nodes = step_nodes(steps, wakes)
-        starts, ends = step_times(steps)
+        starts, ends = _milliseconds(steps["started_at"]), _milliseconds(steps["completed_at"])
         for index, node in enumerate(nodes):
             wakes_at, end = node.get("wakes_at"), ends[index]
             if wakes_at is not None and end is not None:
@@ -446,10 +427,8 @@ class _Parts:
         for key, node in zip(keys, nodes, strict=True):
             child = node.get("child_workflow_id")
             if child in self.workflows:
-                keys_by_child = (
-                    self.awaiters if node["operation"] == "get_result" else self.starters
-                )
-                keys_by_child.setdefault(child, []).append(key)
+                is_awaiter = node["operation"] == "get_result"
+                (self.awaiters if is_awaiter else self.starters).setdefault(child, []).append(key)
 
     def find_parents(self, workflows: pd.DataFrame) -> None:
         """Set the ``parent`` attribute of workflows."""
@@ -481,12 +460,10 @@ class _Parts:
             first_starts: dict[str, Key] = {}
             for key in self.starters.pop(workflow_id, ()):
                 first_starts.setdefault(self.nodes[key]["workflow_id"], key)
-            forks = [
-                candidate
-                for candidate in first_starts
-                if self.workflows[candidate].get("forked_from") == parent
-            ]
-            owner = next(iter(forks), parent) if parent not in first_starts else parent
+            owner = parent
+            if parent not in first_starts:
+                forks = (w for w in first_starts if self.workflows[w].get("forked_from") == parent)
+                owner = next(forks, parent)
             workflow["parent"] = owner
             if owner in first_starts:
                 self.starters[workflow_id] = [first_starts[owner]]

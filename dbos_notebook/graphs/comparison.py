@@ -108,19 +108,15 @@ def align(
         prefix += 1
     while suffix < shorter - prefix and first_kinds[-1 - suffix] == second_kinds[-1 - suffix]:
         suffix += 1
+    first_end, second_end = len(first_items) - suffix, len(second_items) - suffix
     yield from zip(first_items[:prefix], second_items[:prefix], strict=True)
-    middle = slice(prefix, len(first_items) - suffix), slice(prefix, len(second_items) - suffix)
     yield from _align_middle(
-        first_items[middle[0]],
-        second_items[middle[1]],
-        first_kinds[middle[0]],
-        second_kinds[middle[1]],
+        first_items[prefix:first_end],
+        second_items[prefix:second_end],
+        first_kinds[prefix:first_end],
+        second_kinds[prefix:second_end],
     )
-    yield from zip(
-        first_items[len(first_items) - suffix :],
-        second_items[len(second_items) - suffix :],
-        strict=True,
-    )
+    yield from zip(first_items[first_end:], second_items[second_end:], strict=True)
 
 
 def _align_middle(
@@ -262,8 +258,8 @@ def compare(
     node_pairs = list(pairs(first_tree, second_tree))
     differences = [
         _difference(
-            first_tree.nodes[pair.first] if pair.first is not None else None,
-            second_tree.nodes[pair.second] if pair.second is not None else None,
+            first_tree.nodes.get(pair.first),
+            second_tree.nodes.get(pair.second),
             tolerance,
             minimum,
         )
@@ -292,11 +288,9 @@ def _difference(
     if first["status"] != second["status"] or (None not in digests and digests[0] != digests[1]):
         return "changed result"
     first_duration, second_duration = first.get("duration"), second.get("duration")
-    if (
-        first_duration is None
-        or second_duration is None
-        or abs(second_duration - first_duration) < at_least
-    ):
+    if first_duration is None or second_duration is None:
+        return "same"
+    if abs(second_duration - first_duration) < at_least:
         return "same"
     # In seconds, because a Timedelta of centuries overflows when multiplied.
     first_seconds, second_seconds = first_duration.total_seconds(), second_duration.total_seconds()
@@ -318,20 +312,14 @@ def _comparison_frame(
     differences: Sequence[str],
 ) -> pd.DataFrame:
     """Return the rows of a comparison."""
-    absent: NodeAttributes = {}
-    first_nodes = [
-        absent if pair.first is None else first_tree.nodes[pair.first] for pair in node_pairs
-    ]
-    second_nodes = [
-        absent if pair.second is None else second_tree.nodes[pair.second] for pair in node_pairs
-    ]
-    nodes_present = [
-        first or second for first, second in zip(first_nodes, second_nodes, strict=True)
-    ]
+    # A missing node is an empty dict; None is not a key of nodes.
+    first_nodes = [first_tree.nodes.get(pair.first, {}) for pair in node_pairs]
+    second_nodes = [second_tree.nodes.get(pair.second, {}) for pair in node_pairs]
+    present = [first or second for first, second in zip(first_nodes, second_nodes, strict=True)]
     columns: dict[str, Any] = {
         "depth": pd.Series([pair.depth for pair in node_pairs], dtype="Int64"),
-        "kind": pd.Series([node["kind"] for node in nodes_present], dtype="str"),
-        "name": pd.Series([node.get("name") for node in nodes_present], dtype="str"),
+        "kind": pd.Series([node["kind"] for node in present], dtype="str"),
+        "name": pd.Series([node.get("name") for node in present], dtype="str"),
         "difference": pd.Series(differences, dtype="str").astype(
             pd.CategoricalDtype(list(DIFFERENCES))
         ),

@@ -259,19 +259,14 @@ class FoldPlan:
             part = None if starter is None else part_of.get(starter)
             similar.setdefault((failure, kind, part), []).append(child)
         for (failure, *_), members in similar.items():
-            is_too_deep = (
-                level.max_depth is not None and source.depth[members[0]] >= level.max_depth
-            )
+            deep = level.max_depth is not None and source.depth[members[0]] >= level.max_depth
             max_single = 1 if failure is None or level.similarity == "any" else MAX_SINGLE_FAILURES
             if len(members) > max_single:
                 unfolded += self._add_group(members, parent)
-            elif is_too_deep:
+            elif deep:
                 for member in members:
-                    unfolded += (
-                        self._add_group([member], parent)
-                        if source.has_contents(member)
-                        else [member]
-                    )
+                    foldable = source.has_contents(member)
+                    unfolded += self._add_group([member], parent) if foldable else [member]
             else:
                 unfolded += members
         return unfolded
@@ -493,12 +488,7 @@ def fold(
     with garbage_collection_paused():
         tree = WorkflowTree.of(graph)
         level = next(
-            (
-                candidate
-                for candidate in LEVELS
-                if not FoldPlan(tree, candidate, budget).over_budget
-            ),
-            LEVELS[-1],
+            (level for level in LEVELS if not FoldPlan(tree, level, budget).over_budget), LEVELS[-1]
         )
         plan = FoldPlan(tree, level, budget, opened)
         folded = contract(graph, plan.group_of(graph), plan.nodes(graph))
