@@ -235,10 +235,10 @@ class Workflow:
 
     def _took(self, duration: pd.Timedelta) -> str:
         """Return the duration of the latest run, refined by the steps beyond whole seconds."""
-        runs, span = self._runs, self._runs.span(self.id)
-        if not runs.coarse or span is None or span.begun is None:
+        runs, run = self._runs, self._runs.run(self.id)
+        if not runs.coarse or run is None or run.started is None:
             return text.duration(duration)
-        lasted = (span.ended - span.begun) / 1000
+        lasted = (run.ended - run.started) / 1000
         return text.duration(lasted, approximate=runs.is_approximate(self.id))
 
     def _waited(self, wait: pd.Timedelta) -> str:

@@ -38,7 +38,7 @@ class Break:
     """A shortened gap: its position and its duration."""
 
     x: float
-    wide: float
+    width: float
     seconds: float
 
 
@@ -49,7 +49,7 @@ class Axis:
     ----------
     spans
         (start, end, whether a step ran) of everything drawn, in seconds.
-    wide
+    width
         The length of the axis in pixels.
 
     Examples
@@ -57,34 +57,34 @@ class Axis:
     >>> time_axis = Axis([(0, 1, True), (1, 3600, False), (3600, 3602, True)], 600)
     >>> [round(time_axis(second)) for second in (0, 1, 3600, 3602)]
     [0, 185, 231, 600]
-    >>> [round(each.seconds) for each in time_axis.breaks]
+    >>> [round(gap.seconds) for gap in time_axis.breaks]
     [3599]
     """
 
-    def __init__(self, spans: list[tuple[float, float, bool]], wide: float) -> None:
-        self.wide = wide
+    def __init__(self, spans: list[tuple[float, float, bool]], width: float) -> None:
+        self.width = width
         edges = np.unique(np.array([t for span in spans for t in span[:2]] or [0.0]))
         if len(edges) == 1:
             edges = np.array([edges[0], edges[0] + 0.001])
         self.start, self.end = float(edges[0]), float(edges[-1])
         lengths = np.diff(edges)
         long = self._long(spans, edges, lengths)
-        widths = lengths * (wide - _GAP_WIDTH * long.sum()) / lengths[~long].sum()
+        widths = lengths * (width - _GAP_WIDTH * long.sum()) / lengths[~long].sum()
         widths[long] = _GAP_WIDTH
-        self._times, self._places = edges, np.concatenate([[0.0], np.cumsum(widths)])
+        self._times, self._positions = edges, np.concatenate([[0.0], np.cumsum(widths)])
         self.breaks = [
-            Break(float(self._places[at]), _GAP_WIDTH, float(lengths[at]))
-            for at in np.flatnonzero(long)
+            Break(float(self._positions[index]), _GAP_WIDTH, float(lengths[index]))
+            for index in np.flatnonzero(long)
         ]
         self.ticks = self._ticks(long)
 
     def __call__(self, second: float) -> float:
         """Return the position of a time."""
-        return float(np.interp(second, self._times, self._places))
+        return float(np.interp(second, self._times, self._positions))
 
     def many(self, seconds: np.ndarray) -> np.ndarray:
         """Return the positions of many times."""
-        return np.asarray(np.interp(seconds, self._times, self._places))
+        return np.asarray(np.interp(seconds, self._times, self._positions))
 
     @staticmethod
     def _long(
@@ -111,26 +111,28 @@ class Axis:
 
     def _ticks(self, long: np.ndarray) -> list[Tick]:
         ticks: list[Tick] = []
-        cuts = [-1, *np.flatnonzero(long).tolist(), len(long)]
+        breaks = [-1, *np.flatnonzero(long).tolist(), len(long)]
         # One tick interval for the whole axis, so that equal distances are equal times.
-        whole = sum(each.seconds for each in self.breaks)
-        drawn = self.wide - _GAP_WIDTH * len(self.breaks)
+        shortened = sum(gap.seconds for gap in self.breaks)
+        drawn_width = self.width - _GAP_WIDTH * len(self.breaks)
         step = max(
-            round_up_tick((self.end - self.start - whole) * _TICK_SPACING / max(drawn, 1.0)),
+            round_up_tick(
+                (self.end - self.start - shortened) * _TICK_SPACING / max(drawn_width, 1.0)
+            ),
             _RESOLUTION_SECONDS,
         )
-        for before, after in pairwise(cuts):
-            if before + 1 == after:  # two consecutive breaks, or one at the start
-                ticks += [Tick(0.0, 0.0, 0.0, major=True)] if before < 0 else []
+        for left, right in pairwise(breaks):
+            if left + 1 == right:  # two consecutive breaks, or one at the start
+                ticks += [Tick(0.0, 0.0, 0.0, major=True)] if left < 0 else []
                 continue
-            begin, end = float(self._times[before + 1]), float(self._times[after])
-            origin = self.start if before < 0 else begin
-            for number in range(math.floor((end - begin) / step * 1.0001) + 1):
-                time = begin + number * step
+            start, end = float(self._times[left + 1]), float(self._times[right])
+            origin = self.start if left < 0 else start
+            for index in range(math.floor((end - start) / step * 1.0001) + 1):
+                time = start + index * step
                 x = self(time)
-                if ticks and x - ticks[-1].x < _TICK_SPACING / 2 and number:
+                if ticks and x - ticks[-1].x < _TICK_SPACING / 2 and index:
                     continue
-                ticks.append(Tick(x, time - self.start, time - origin, major=number == 0))
+                ticks.append(Tick(x, time - self.start, time - origin, major=index == 0))
         return ticks
 
 
@@ -142,13 +144,13 @@ def round_up_tick(seconds: float) -> float:
     >>> round_up_tick(0.013), round_up_tick(7), round_up_tick(40), round_up_tick(4000)
     (0.02, 10, 60, 7200)
     """
-    for span in (1, 2, 5, 10, 15, 30):
-        if 1 <= seconds <= span:
-            return span
+    for interval in (1, 2, 5, 10, 15, 30):
+        if 1 <= seconds <= interval:
+            return interval
     if seconds < 1:
         unit = 10.0 ** math.floor(math.log10(max(seconds, 1e-4)))
         return next(unit * n for n in (1, 2, 5, 10) if seconds <= unit * n * 1.000001)
-    for span in (60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400):
-        if seconds <= span:
-            return span
+    for interval in (60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400):
+        if seconds <= interval:
+            return interval
     return math.ceil(seconds / 86400) * 86400

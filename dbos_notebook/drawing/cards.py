@@ -95,7 +95,7 @@ def workflow_card(
         The rows of ``Client.steps``, with outputs.
     """
     state = getattr(payloads["error"], "state", None) or {}
-    kept = (state.get(name) for name in ("traceback", "__traceback__", "stack"))
+    tracebacks = (state.get(name) for name in ("traceback", "__traceback__", "stack"))
     return (
         _templates()
         .get_template("workflow.html.j2")
@@ -103,8 +103,8 @@ def workflow_card(
             **identity,
             facts=facts,
             payloads={n: _value(v) for n, v in payloads.items() if v is not None},
-            # Some applications and libraries store one with their errors.
-            traceback=sanitize_lines(next(filter(None, kept), ""), MAX_CHARACTERS),
+            # Some applications and libraries store a traceback with their errors.
+            traceback=sanitize_lines(next(filter(None, tracebacks), ""), MAX_CHARACTERS),
             steps=[
                 {
                     "number": step["function_id"],

@@ -114,7 +114,7 @@ def make_card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> C
     apply_difference(card, attributes)
     name = text.sanitize_svg(attributes.get("name") or "", 200)
     duration = text.duration(attributes.get("duration"))
-    older = times.origin(key) if "function_id" in attributes else ""
+    origin = times.origin(key) if "function_id" in attributes else ""
     if kind == "workflow":
         _workflow_lines(card, name or "workflow", key, attributes, times)
     elif kind == "group":
@@ -126,27 +126,28 @@ def make_card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> C
         card.shape = operation
         card.has_mark = (card.difference or "same") != "same" or status != "SUCCESS"
         label = _caption(graph, key, operation, name, duration)
-        label = f"{label} {_OLDER[older]}".strip() if older else label
+        label = f"{label} {_OLDER[origin]}".strip() if origin else label
         card.lines = [CardLine(label)] if label else []
     else:
         card.shape = operation if operation == "other" else "step"
         card.lines = [
-            CardLine(
-                text.truncate_to_width(name or "step", TITLE_SIZE, MAX_TEXT_WIDTH, bold=True),
-                TITLE_SIZE,
-                bold=True,
-                tone="ink",
-            ),
+            _fitted(name or "step", TITLE_SIZE, bold=True, tone="ink"),
             CardLine(" · ".join(x for x in (_number(attributes), duration) if x)),
         ]
-        if older:
-            card.lines.append(CardLine(older))
+        if origin:
+            card.lines.append(CardLine(origin))
     if changed := difference_label(attributes):
-        fitted = text.truncate_to_width(changed, TEXT_SIZE, MAX_TEXT_WIDTH, bold=True)
-        card.lines.append(CardLine(fitted, bold=True, tone="status"))
-    else:
-        _error_line(card, attributes)
+        card.lines.append(_fitted(changed, bold=True, tone="status"))
+    elif error := error_name(attributes):
+        card.lines.append(_fitted(error, bold=True, tone="status"))
     return card
+
+
+def _fitted(
+    line: str, size: float = TEXT_SIZE, *, bold: bool = False, tone: str = "muted"
+) -> CardLine:
+    """Return a line of a card, truncated to its maximum width."""
+    return CardLine(text.truncate_to_width(line, size, MAX_TEXT_WIDTH, bold=bold), size, bold, tone)
 
 
 def _number(attributes: dict[str, Any]) -> str:
@@ -183,31 +184,29 @@ def _workflow_lines(
     if duration:
         label += f" {'after' if card.status in TERMINAL_STATUSES else 'for'} {duration}"
     card.lines = [
-        CardLine(
-            text.truncate_to_width(name, TITLE_SIZE, MAX_TEXT_WIDTH, bold=True),
-            TITLE_SIZE,
-            bold=True,
-            tone="ink",
-        ),
+        _fitted(name, TITLE_SIZE, bold=True, tone="ink"),
         CardLine(text.truncate_middle(text.sanitize_svg(key, 200), TEXT_SIZE, MAX_TEXT_WIDTH)),
         CardLine(label, TEXT_SIZE, tone="status"),
     ]
     queue = attributes.get("queue_name")
     if not text.is_missing(queue):
-        waits = "has waited" if run is not None and not run.over and run.began is None else "waited"
-        place = text.truncate_to_width(text.sanitize_svg(queue, 60), TEXT_SIZE, MAX_TEXT_WIDTH - 90)
+        verb = (
+            "has waited"
+            if run is not None and not run.completed and run.started is None
+            else "waited"
+        )
+        queue_label = text.truncate_to_width(
+            text.sanitize_svg(queue, 60), TEXT_SIZE, MAX_TEXT_WIDTH - 90
+        )
         if attributes.get("status") == "DELAYED":
             until = times.delayed(key).removeprefix("delayed ")
-            card.lines.append(CardLine(text.truncate_to_width(until, TEXT_SIZE, MAX_TEXT_WIDTH)))
+            card.lines.append(_fitted(until))
         card.lines.append(
-            CardLine(f"{waits} {waited} on {place}" if waited else f"on queue {place}")
+            CardLine(f"{verb} {waited} on {queue_label}" if waited else f"on queue {queue_label}")
         )
-    elif how := times.unstarted(key):
+    elif unstarted := times.unstarted(key):
         # Cancelling erased the name of the queue.
-        card.lines += [
-            CardLine(text.truncate_to_width(each, TEXT_SIZE, MAX_TEXT_WIDTH))
-            for each in how.split("; ")
-        ]
+        card.lines += map(_fitted, unstarted.split("; "))
 
 
 def group_name(name: str, attributes: dict[str, Any]) -> str:
@@ -233,50 +232,48 @@ def group_count(attributes: dict[str, Any]) -> str:
     return f"{count:,} levels of " if attributes.get("levels") else f"{count:,} × "
 
 
+def duration_range(attributes: dict[str, Any]) -> str:
+    """Return the shortest and the longest duration of a group's members, such as "1 s – 3 s"."""
+    shortest = text.duration(attributes.get("duration_min"))
+    longest = text.duration(attributes.get("duration_max"))
+    return shortest if shortest == longest else f"{shortest} – {longest}"
+
+
 def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     card.shape = "group"
     numbers = group_count(attributes)
-    room = MAX_TEXT_WIDTH - text.text_width(numbers, TITLE_SIZE, bold=True)
+    available_width = MAX_TEXT_WIDTH - text.text_width(numbers, TITLE_SIZE, bold=True)
     card.lines = [
         CardLine(
-            numbers + text.truncate_to_width(name, TITLE_SIZE, room, bold=True),
+            numbers + text.truncate_to_width(name, TITLE_SIZE, available_width, bold=True),
             TITLE_SIZE,
             bold=True,
             tone="ink",
         )
     ]
-    statuses = {str(each): int(n) for each, n in (attributes.get("statuses") or {}).items() if n}
+    statuses = {
+        str(status): int(n) for status, n in (attributes.get("statuses") or {}).items() if n
+    }
     total = sum(statuses.values()) or 1
     order = sorted(statuses, key=severity_rank)
-    card.shares = [(known_status(each), statuses[each] / total) for each in order]
-    label = " · ".join(f"{statuses[each]:,} {status_label(each)}" for each in order)
-    card.lines.append(
-        CardLine(text.truncate_to_width(label, TEXT_SIZE, MAX_TEXT_WIDTH), tone="status")
-    )
-    inside = int(attributes.get("failures_inside") or 0)
-    if inside and not any(known_status(each) == "ERROR" for each in statuses):
+    card.shares = [(known_status(status), statuses[status] / total) for status in order]
+    label = " · ".join(f"{statuses[status]:,} {status_label(status)}" for status in order)
+    card.lines.append(_fitted(label, tone="status"))
+    failures = int(attributes.get("failures_inside") or 0)
+    if failures and not any(known_status(status) == "ERROR" for status in statuses):
         card.lines.append(
-            CardLine(text.plural(inside, "failure") + " inside", TEXT_SIZE, bold=True, tone="ink")
+            CardLine(text.plural(failures, "failure") + " inside", TEXT_SIZE, bold=True, tone="ink")
         )
-    low, high = attributes.get("duration_min"), attributes.get("duration_max")
-    if not text.is_missing(low) and not text.is_missing(high):
-        both = (text.duration(low), text.duration(high))
-        card.lines.append(CardLine(both[0] if both[0] == both[1] else " – ".join(both)))
+    if durations := duration_range(attributes):
+        card.lines.append(CardLine(durations))
 
 
-def _error_line(card: Card, attributes: dict[str, Any]) -> None:
-    error = attributes.get("error_type")
+def error_name(attributes: dict[str, Any], column: str = "error_type", limit: int = 300) -> str:
+    """Return the class of an error without its module, such as "PaymentDeclined", or ``""``."""
+    error = attributes.get(column)
     if text.is_missing(error) or not error:
-        return
-    # Only the class of "shop.errors.PaymentDeclined"; the rest is in the tooltip.
-    name = text.sanitize_svg(error, 300).rsplit(".", 1)[-1]
-    card.lines.append(
-        CardLine(
-            text.truncate_to_width(name, TEXT_SIZE, MAX_TEXT_WIDTH, bold=True),
-            bold=True,
-            tone="status",
-        )
-    )
+        return ""
+    return text.sanitize_svg(error, limit).rsplit(".", 1)[-1]
 
 
 def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
@@ -323,7 +320,7 @@ def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
         lines.append(f"{label}: {text.sanitize_svg(value, 200)}")
     error = [attributes.get("error_type"), attributes.get("error_message")]
     error_text = ": ".join(
-        text.sanitize_svg(each) for each in error if not text.is_missing(each) and each
+        text.sanitize_svg(part) for part in error if not text.is_missing(part) and part
     )
     if error_text:
         lines.append(error_text)
@@ -333,10 +330,10 @@ def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
 def measure(card: Card) -> None:
     """Set the size of a card to fit its lines."""
     mark = 20 if card.has_mark else 0
-    wide = max((text.text_width(x.text, x.size, bold=x.bold) for x in card.lines), default=0)
+    text_width = max((text.text_width(x.text, x.size, bold=x.bold) for x in card.lines), default=0)
     badge = text.text_width(card.badge, 10, bold=True) + 8 if card.badge else 0
     slant = 20 if card.shape in COMPACT_OPERATIONS else 12
-    card.width = max(30.0, mark + wide + slant + (10 if wide else 0) + badge)
+    card.width = max(30.0, mark + text_width + slant + (10 if text_width else 0) + badge)
     bar = 8 if card.shares else 0
     card.height = max(
         23.0, sum(line.size + 4 for line in card.lines) + bar + 8 + (2 if mark else 0)
@@ -362,31 +359,30 @@ def difference_label(attributes: dict[str, Any]) -> str:
     """Return what changed, such as "340 ms → 1.2 s"; ``""`` if there is nothing to show."""
     difference = attributes.get("difference")
     if difference in ("slower", "faster"):
-        both = [text.duration(attributes.get(f"duration{side}")) for side in _SIDES]
+        values = [text.duration(attributes.get(f"duration{side}")) for side in _SIDES]
     elif difference == "changed error":
-        both = [_ended(attributes, side) for side in _SIDES]
+        values = [
+            error_name(attributes, f"error_type{side}")
+            or status_label(attributes.get(f"status{side}"))
+            for side in _SIDES
+        ]
     elif difference == "changed result":
-        both = [status_label(attributes.get(f"status{side}")) for side in _SIDES]
+        values = [status_label(attributes.get(f"status{side}")) for side in _SIDES]
     else:
         return ""
-    return " → ".join(both) if both[0] != both[1] else str(difference)
-
-
-def _ended(attributes: dict[str, Any], side: str) -> str:
-    error = attributes.get(f"error_type{side}")
-    if text.is_missing(error) or not error:
-        return status_label(attributes.get(f"status{side}"))
-    return text.sanitize_svg(error, 300).rsplit(".", 1)[-1]
+    return " → ".join(values) if values[0] != values[1] else str(difference)
 
 
 def count_differences(graph: nx.DiGraph[Any]) -> str:
     """Return the number of nodes per difference of a comparison, the most severe first."""
-    found: Counter[str] = Counter(
+    counts: Counter[str] = Counter(
         str(node["difference"])
         for node in graph.nodes.values()
         if node.get("difference") in DIFFERENCES
     )
-    return " · ".join(f"{found[each]:,} {each}" for each in DIFFERENCES if found[each])
+    return " · ".join(
+        f"{counts[difference]:,} {difference}" for difference in DIFFERENCES if counts[difference]
+    )
 
 
 @dataclass
@@ -501,10 +497,10 @@ def _link(tail: str, head: str, cards: dict[str, Card], attributes: dict[str, An
     kind = str(attributes.get("kind", "next"))
     edge = Edge(tail, head, kind)
     if tail in cards and head in cards:
-        both = (cards[tail], cards[head])
-        edge.failing = kind in ("starts", "returns") and all(card.failing for card in both)
-        edge.failing = edge.failing and not both[0].difference
-        edge.critical = all(card.critical for card in both)
+        ends = (cards[tail], cards[head])
+        edge.failing = kind in ("starts", "returns") and all(card.failing for card in ends)
+        edge.failing = edge.failing and not ends[0].difference
+        edge.critical = all(card.critical for card in ends)
     edge.faint = attributes.get("difference") == "only in first"
     if kind == "forked_from" and not text.is_missing(attributes.get("step")):
         edge.tooltip = text.sanitize_svg(f"forked from step {attributes['step']}")
@@ -518,9 +514,11 @@ def _move_returns_to_last_step(diagram: Diagram) -> None:
     for edge in diagram.edges:
         tail = diagram.cards.get(edge.tail)
         if edge.kind == "returns" and tail is not None and tail.kind == "workflow" and tail.frame:
-            last = [each for each in framed[tail.frame].cards if each not in followed]
-            if last:
-                edge.tail, edge.from_frame = last[-1], tail.frame
+            last_cards = [
+                card_id for card_id in framed[tail.frame].cards if card_id not in followed
+            ]
+            if last_cards:
+                edge.tail, edge.from_frame = last_cards[-1], tail.frame
 
 
 def _add_junctions(diagram: Diagram) -> None:
@@ -536,23 +534,23 @@ def _add_junctions(diagram: Diagram) -> None:
             successors.setdefault(edge.tail, []).append(edge.head)
             by_pair[edge.tail, edge.head] = edge
     bundles: dict[tuple[str, ...], list[str]] = {}
-    for tail, found in successors.items():
-        bundles.setdefault(tuple(sorted(found)), []).append(tail)
-    gone: set[tuple[str, str]] = set()
-    for into, out_of in bundles.items():
-        if len(into) < 2 or len(out_of) < 2 or len(into) * len(out_of) <= 4:
+    for tail, heads in successors.items():
+        bundles.setdefault(tuple(sorted(heads)), []).append(tail)
+    replaced: set[tuple[str, str]] = set()
+    for heads_key, tails in bundles.items():
+        if len(heads_key) < 2 or len(tails) < 2 or len(heads_key) * len(tails) <= 4:
             continue
-        junction = "j" + short_id((tuple(out_of), into))[1:]
-        diagram.junctions[junction] = (diagram.cards[into[0]].frame, 0.0, 0.0)
-        pairs = [by_pair[tail, head] for tail in out_of for head in into]
-        gone.update((edge.tail, edge.head) for edge in pairs)
-        for tail in out_of:
-            mine = [edge for edge in pairs if edge.tail == tail]
-            diagram.edges.append(_joined(tail, junction, mine))
-        for head in into:
-            mine = [edge for edge in pairs if edge.head == head]
-            diagram.edges.append(_joined(junction, head, mine))
-    diagram.edges = [edge for edge in diagram.edges if (edge.tail, edge.head) not in gone]
+        junction = "j" + short_id((tuple(tails), heads_key))[1:]
+        diagram.junctions[junction] = (diagram.cards[heads_key[0]].frame, 0.0, 0.0)
+        pairs = [by_pair[tail, head] for tail in tails for head in heads_key]
+        replaced.update((edge.tail, edge.head) for edge in pairs)
+        for tail in tails:
+            merged = [edge for edge in pairs if edge.tail == tail]
+            diagram.edges.append(_joined(tail, junction, merged))
+        for head in heads_key:
+            merged = [edge for edge in pairs if edge.head == head]
+            diagram.edges.append(_joined(junction, head, merged))
+    diagram.edges = [edge for edge in diagram.edges if (edge.tail, edge.head) not in replaced]
 
 
 def _joined(tail: str, head: str, edges: list[Edge]) -> Edge:

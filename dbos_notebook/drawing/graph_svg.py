@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import graphviz
     import networkx as nx
 
-    from dbos_notebook.drawing.diagram import Card, CardLine, Diagram
+    from dbos_notebook.drawing.diagram import Card, Diagram
     from dbos_notebook.graphs.intervals import Times
 
 _LEGEND_LINE_HEIGHT = 18.0
@@ -42,22 +42,22 @@ class Legend:
     """The legend of a picture, laid out in lines."""
 
     items: list[LegendItem] = field(default_factory=list)
-    high: float = 0.0
+    height: float = 0.0
 
     def add(self, what: str, value: str, text: str) -> None:
         """Add an item."""
         self.items.append(LegendItem(what, value, text))
 
-    def arrange(self, room: float) -> None:
-        """Lay out the items in lines at most ``room`` wide."""
+    def arrange(self, max_width: float) -> None:
+        """Lay out the items in lines at most ``max_width`` pixels wide."""
         x = y = 0.0
         for item in self.items:
-            size = text.text_width(item.text, 11) + (24 if item.what else 0)
-            if x and x + size > room:
+            item_width = text.text_width(item.text, 11) + (24 if item.what else 0)
+            if x and x + item_width > max_width:
                 x, y = 0.0, y + _LEGEND_LINE_HEIGHT
             item.x, item.y = x, y
-            x += size + 18
-        self.high = y + _LEGEND_LINE_HEIGHT + 4 if self.items else 8.0
+            x += item_width + 18
+        self.height = y + _LEGEND_LINE_HEIGHT + 4 if self.items else 8.0
 
 
 _EDGES = {
@@ -99,15 +99,16 @@ def to_graphviz(diagram: Diagram, direction: str, theme: str) -> graphviz.Digrap
 
     def node(into: graphviz.Digraph, card: Card) -> None:
         ink = palette.statuses[card.color_status]
+        badge = [card.badge] if card.badge else []
         style = ["filled", "dashed" if card.dash else ""]
         if card.shape in ("step", "workflow", "pill", "sleep"):
             style.append("rounded")
         into.node(
             card.id,
-            label="\\n".join(quote_dot(line.text) for line in _lines(card)),
+            label="\\n".join(map(quote_dot, [*(line.text for line in card.lines), *badge])),
             tooltip=quote_dot(card.tooltip).replace("\n", "\\n"),
             shape=OPERATIONS.get(card.shape, ("box", ""))[0],
-            style=",".join(each for each in style if each),
+            style=",".join(name for name in style if name),
             fillcolor=ink.fill,
             color=ink.line,
             fontcolor=palette.ink,
@@ -144,14 +145,8 @@ def to_graphviz(diagram: Diagram, direction: str, theme: str) -> graphviz.Digrap
     return dot
 
 
-def _lines(card: Card) -> list[CardLine]:
-    from dbos_notebook.drawing.diagram import CardLine
-
-    return [*card.lines, CardLine(card.badge)] if card.badge else card.lines
-
-
 DEFAULT_MAX_NODES = 80
-"""About how many nodes a reader can take in."""
+"""About as many nodes as a reader can grasp."""
 MARGIN = 16.0
 MIN_WIDTH = 620.0
 NOTEBOOK_WIDTH = 960.0
@@ -234,7 +229,7 @@ def draw(
         return _draw_dot(graph)
     if isinstance(graph, Comparison):
         graph = graph.graph
-    shown = fold_for_drawing(graph, fold, open, hide)
+    folded = fold_for_drawing(graph, fold, open, hide)
     options = (direction, theme, critical_path)
 
     @cache
@@ -246,30 +241,29 @@ def draw(
     def diagram() -> Diagram:
         from dbos_notebook.drawing.diagram import build
 
-        critical = critical_shares(graph, shown, times()) if critical_path else {}
-        return build(shown, times(), critical)
+        critical = critical_shares(graph, folded, times()) if critical_path else {}
+        return build(folded, times(), critical)
 
     def drawing() -> Drawing:
-        return _render(graph, shown, diagram(), times(), options)
+        return _render(graph, folded, diagram(), times(), options)
 
     def text() -> str:
         from dbos_notebook.drawing.text_tree import tree
 
-        return tree(shown, times())
+        return tree(folded, times())
 
     def dot() -> graphviz.Digraph:
+        rankdir = "TB" if direction == "TB" else "LR"
+        return to_graphviz(diagram(), rankdir, "dark" if theme == "dark" else "light")
 
-        run = "TB" if direction == "TB" else "LR"
-        return to_graphviz(diagram(), run, "dark" if theme == "dark" else "light")
-
-    return Picture(drawing, text, dot, shown)
+    return Picture(drawing, text, dot, folded)
 
 
 def check_choice(value: object, choices: tuple[str, ...], name: str) -> None:
     """Raise PictureError unless a value is one of the choices."""
     if value not in choices:
-        known = ", ".join(map(repr, choices))
-        raise PictureError(f"{name}={value!r} is not one of {known}.{nearest(value, choices)}")
+        listed = ", ".join(map(repr, choices))
+        raise PictureError(f"{name}={value!r} is not one of {listed}.{nearest(value, choices)}")
 
 
 def fold_for_drawing(
@@ -278,7 +272,7 @@ def fold_for_drawing(
     open: Iterable[str],  # noqa: A002
     hide: Iterable[str],
 ) -> nx.DiGraph[Any]:
-    """Fold a graph as the arguments of ``draw`` say; raise where it has too many nodes to draw."""
+    """Fold a graph with the arguments of ``draw``; raise PictureError if it has too many nodes."""
     from dbos_notebook import graphs
     from dbos_notebook.drawing.layout import MAX_PARTS
     from dbos_notebook.graphs.validation import check_graph, is_folded, string_list
@@ -290,7 +284,7 @@ def fold_for_drawing(
         if len(graph) > MAX_PARTS:
             raise PictureError(
                 f"{len(graph):,} nodes are too many for a picture: the limit is {MAX_PARTS:,}. "
-                "Leave fold at 'auto', and open the groups to color_status into."
+                "Use fold='auto', and open=[…] for the groups to show in detail."
             )
         return graphs.fold(graph, budget=len(graph), hide=hidden) if hidden else graph
     if fold != "auto" and (not isinstance(fold, int) or isinstance(fold, bool) or fold < 1):
@@ -301,29 +295,31 @@ def fold_for_drawing(
     return graphs.fold(graph, budget=budget, open=opened, hide=hidden)
 
 
-def critical_shares(graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times) -> dict[Any, str]:
+def critical_shares(
+    graph: nx.DiGraph[Any], folded: nx.DiGraph[Any], times: Times
+) -> dict[Any, str]:
     """Return the share of the critical path's time by drawn node on it, such as "34%"."""
     group_of = {
         member: key
-        for key, attributes in shown.nodes(data=True)
+        for key, attributes in folded.nodes(data=True)
         for member in attributes.get("members") or ()
     }
     shares: dict[Any, float] = {}
     total = 0.0
     for node, start, end in critical_path_intervals(graph):
         total += end - start
-        drawn = node if node in shown else group_of.get(node)
+        drawn = node if node in folded else group_of.get(node)
         if drawn is not None:
             shares[drawn] = shares.get(drawn, 0.0) + end - start
     return {
-        node: f"{own / total:.0%}" if total and own / total >= 0.005 else ""
-        for node, own in shares.items()
+        node: f"{share / total:.0%}" if total and share / total >= 0.005 else ""
+        for node, share in shares.items()
     }
 
 
 def _render(
     graph: nx.DiGraph[Any],
-    shown: nx.DiGraph[Any],
+    folded: nx.DiGraph[Any],
     diagram: Diagram,
     times: Times,
     options: tuple[Any, ...],
@@ -333,36 +329,36 @@ def _render(
     from dbos_notebook.drawing.title import make_title
 
     direction, theme, _ = options
-    wide, high = layout.arrange(diagram, "TB" if direction == "TB" else "LR")
-    if direction == "auto" and wide > NOTEBOOK_WIDTH:
-        sideways = wide
-        wide, high = layout.arrange(diagram, "TB")
-        if wide > sideways:
-            wide, high = layout.arrange(diagram, "LR")
-    full = max(wide + 2 * MARGIN, MIN_WIDTH)
-    room = full - 2 * MARGIN
+    drawing_width, drawing_height = layout.arrange(diagram, "TB" if direction == "TB" else "LR")
+    if direction == "auto" and drawing_width > NOTEBOOK_WIDTH:
+        horizontal_width = drawing_width
+        drawing_width, drawing_height = layout.arrange(diagram, "TB")
+        if drawing_width > horizontal_width:
+            drawing_width, drawing_height = layout.arrange(diagram, "LR")
+    width = max(drawing_width + 2 * MARGIN, MIN_WIDTH)
+    available_width = width - 2 * MARGIN
     legend = _legend(diagram)
-    legend.arrange(room)
-    notes = [f"{len(graph):,} nodes folded to {len(shown):,}"] if len(shown) < len(graph) else []
-    head = make_title(graph, times, "Execution graph", notes).fitted(room)
-    top = 82.0 if head.reason else 64.0
-    picture = picture_id("g", graph, list(diagram.cards), head, options)
+    legend.arrange(available_width)
+    notes = [f"{len(graph):,} nodes folded to {len(folded):,}"] if len(folded) < len(graph) else []
+    title = make_title(graph, times, "Execution graph", notes).fitted(available_width)
+    top = 82.0 if title.reason else 64.0
+    picture = picture_id("g", graph, list(diagram.cards), title, options)
     drawn = svg.render(
         "graph.svg.j2",
         theme,
         picture,
         diagram=diagram,
-        title=head,
+        title=title,
         legend=legend,
-        wide=full,
-        high=top + high + 22 + legend.high,
-        left=(full - wide) / 2 if wide < room else MARGIN,
+        width=width,
+        height=top + drawing_height + 22 + legend.height,
+        left=(width - drawing_width) / 2 if drawing_width < available_width else MARGIN,
         top=top,
         EDGE_DASHES=EDGE_DASHES,
         COMPACT_OPERATIONS=COMPACT_OPERATIONS,
     )
     nodes = {f"{picture}-{card.id}": card.key for card in diagram.cards.values()}
-    return Drawing(drawn, nodes, head.label)
+    return Drawing(drawn, nodes, title.label)
 
 
 def picture_id(kind: str, graph: nx.DiGraph[Any], *parts: object) -> str:
@@ -384,7 +380,8 @@ def _legend(diagram: Diagram) -> Legend:
             legend.add("status", status, status_label(status))
     for difference in DIFFERENCES:
         if difference in marks:
-            legend.add("status", difference, difference)
+            label = f"{difference} run" if difference.startswith("only") else difference
+            legend.add("status", difference, label)
     for operation, (_, label) in OPERATIONS.items():
         if label and any(card.shape == operation for card in cards):
             legend.add("shape", operation, label + CHILD.get(operation, ""))

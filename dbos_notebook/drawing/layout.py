@@ -139,8 +139,8 @@ def _skeleton(diagram: Diagram, direction: str) -> str:
 def _size(diagram: Diagram, card_id: str) -> str:
     card = diagram.cards[card_id]
     more = STACK_OFFSET if card.kind == "group" else 0
-    wide, high = (card.width + more) / 72, (card.height + more) / 72
-    return f"{card_id} [width={wide:.3f} height={high:.3f}]"
+    width, height = (card.width + more) / 72, (card.height + more) / 72
+    return f"{card_id} [width={width:.3f} height={height:.3f}]"
 
 
 def _place(diagram: Diagram, laid_out: dict[str, Any]) -> tuple[float, float]:
@@ -151,24 +151,24 @@ def _place(diagram: Diagram, laid_out: dict[str, Any]) -> tuple[float, float]:
         return float(x) - left, top - float(y)
 
     frames = {f"cluster_{frame.id}": frame for frame in diagram.frames}
-    for thing in laid_out.get("objects", []):
-        name = thing["name"]
+    for item in laid_out.get("objects", []):
+        name = item["name"]
         if name in frames:
-            x0, y0, x1, y1 = (float(x) for x in thing["bb"].split(","))
+            x0, y0, x1, y1 = (float(x) for x in item["bb"].split(","))
             frames[name].box = (x0 - left, top - y1, x1 - x0, y1 - y0)
         elif name in diagram.cards:
             card = diagram.cards[name]
-            card.x, card.y = point(thing["pos"])
+            card.x, card.y = point(item["pos"])
             if card.kind == "group":
                 card.x, card.y = card.x - STACK_OFFSET / 2, card.y - STACK_OFFSET / 2
         elif name in diagram.junctions:
-            diagram.junctions[name] = (diagram.junctions[name][0], *point(thing["pos"]))
+            diagram.junctions[name] = (diagram.junctions[name][0], *point(item["pos"]))
     for laid_out_edge in laid_out.get("edges", []):
         edge = diagram.edges[int(laid_out_edge["id"])]
         edge.points, edge.tip = [], None
-        for each in laid_out_edge["pos"].split():
-            if each.startswith("e,"):
-                edge.tip = point(each)
-            elif not each.startswith("s,"):
-                edge.points.append(point(each))
+        for token in laid_out_edge["pos"].split():
+            if token.startswith("e,"):
+                edge.tip = point(token)
+            elif not token.startswith("s,"):
+                edge.points.append(point(token))
     return right - left, top - bottom

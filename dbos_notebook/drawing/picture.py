@@ -1,4 +1,4 @@
-"""``Picture``: a drawing that is made when first shown, in the requested format."""
+"""``Picture``: a drawing that is rendered on first use, in the requested format."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Drawing(NamedTuple):
 class Picture:
     r"""A graph or a timeline as a picture. Get it with :func:`draw` or ``Client.timeline``.
 
-    In a cell it is displayed as SVG, and as PNG on pages that show no SVG. Printed, it is an
-    indented text tree. It is drawn on first use and then cached.
+    A notebook displays it as SVG, or as PNG on pages that do not support SVG; ``print`` shows an
+    indented text tree. It is rendered on first use and then cached.
 
     Attributes
     ----------
@@ -116,13 +116,13 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """The width and height in CSS pixels."""
         start = self.svg[: self.svg.index(">")]
-        wide, high = (start.split(f' {side}="', 1)[1].split('"', 1)[0] for side in _SIDES)
-        return math.ceil(float(wide)), math.ceil(float(high))
+        width, height = (start.split(f' {side}="', 1)[1].split('"', 1)[0] for side in _SIDES)
+        return math.ceil(float(width)), math.ceil(float(height))
 
     @property
     def _scale(self) -> float:
-        wide, high = self.size
-        return min(2.0, math.sqrt(MAX_PIXELS / (wide * high)), MAX_SIDE / max(wide, high))
+        width, height = self.size
+        return min(2.0, math.sqrt(MAX_PIXELS / (width * height)), MAX_SIDE / max(width, height))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the picture to a file: .svg, .png, .pdf, .dot, .txt, or .html with the SVG in it.

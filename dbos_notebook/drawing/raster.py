@@ -44,18 +44,18 @@ def convert(svg: str, kind: Literal["png", "pdf"], scale: float = 1.0) -> bytes:
         if kind == "pdf":
             return bytes(vl_convert.svg_to_pdf(svg))
         return bytes(vl_convert.svg_to_png(svg, scale=scale))
-    done = _convert_in_subprocess(svg, kind, scale)
-    if done.returncode:
+    process = _convert_in_subprocess(svg, kind, scale)
+    if process.returncode:
         # Without joiners and combining accents each character is drawn on its own.
-        done = _convert_in_subprocess(_JOINING.sub("", svg), kind, scale)
-    if done.returncode:
-        errors = done.stderr.decode(errors="replace").strip().splitlines()
+        process = _convert_in_subprocess(_JOINING.sub("", svg), kind, scale)
+    if process.returncode:
+        errors = process.stderr.decode(errors="replace").strip().splitlines()
         raise PictureError(
             f"The picture could not be converted to {kind.upper()}: "
             f"{errors[0] if errors else 'no reason was given'}. "
             "The SVG is available: picture.save('picture.svg')."
         )
-    return done.stdout
+    return process.stdout
 
 
 def _convert_in_subprocess(svg: str, kind: str, scale: float) -> subprocess.CompletedProcess[bytes]:

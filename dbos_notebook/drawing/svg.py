@@ -214,7 +214,7 @@ def arrow(points: list[tuple[float, float]], tip: tuple[float, float], size: flo
     return f"M{n(x0 + dx)} {n(y0 + dy)}L{n(x1)} {n(y1)}L{n(x0 - dx)} {n(y0 - dy)}Z"
 
 
-def zigzag(x: float, high: float) -> str:
+def zigzag(x: float, height: float) -> str:
     """Return the path of a vertical zigzag line, which marks a break of the axis.
 
     Examples
@@ -222,7 +222,7 @@ def zigzag(x: float, high: float) -> str:
     >>> zigzag(10, 12)
     'M10-4l3 6l-3 6l3 6'
     """
-    teeth = round((high + 4) / 6)
+    teeth = round((height + 4) / 6)
     return f"M{_number(x)}-4" + "".join(f"l{3 if n % 2 == 0 else -3} 6" for n in range(teeth))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook import text
-from dbos_notebook.drawing.diagram import edges_of_kind, group_count
+from dbos_notebook.drawing.diagram import duration_range, edges_of_kind, error_name, group_count
 from dbos_notebook.graphs.intervals import Times
 from dbos_notebook.status import status_label
 
@@ -35,8 +35,8 @@ def tree(graph: nx.DiGraph[Any], times: Times | None = None) -> str:
     times = times or Times(graph)
     lines = [f"{'  ' * depth}{_line(key, graph.nodes[key], times)}" for key, depth in walk(graph)]
     if len(lines) > MAX_LINES:
-        left = len(lines) - MAX_LINES
-        lines = [*lines[:MAX_LINES], f"… and {text.plural(left, 'line')} more"]
+        omitted = len(lines) - MAX_LINES
+        lines = [*lines[:MAX_LINES], f"… and {text.plural(omitted, 'line')} more"]
     return "\n".join(lines)
 
 
@@ -57,15 +57,15 @@ def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, 
             parts.setdefault(owner, []).append(key)
     for tail, head in edges_of_kind(graph, "starts"):
         children.setdefault(tail, []).append(head)
-    found: list[tuple[Any, int]] = []
+    nodes: list[tuple[Any, int]] = []
     seen: set[Any] = set()
     root = graph.graph.get("root")
-    tops = [root] if root in graph else []
-    tops += [key for key in graph if key not in started and key != root]
+    roots = [root] if root in graph else []
+    roots += [key for key in graph if key not in started and key != root]
     # In hand-edited data, workflows may start each other in a cycle.
-    tops += list(graph)
-    for top in tops:
-        stack = [(top, 0)]
+    roots += list(graph)
+    for start in roots:
+        stack = [(start, 0)]
         while stack:
             key, depth = stack.pop()
             if key in seen or graph.nodes[key].get("kind") == "join":
@@ -75,11 +75,11 @@ def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, 
                 continue  # it is added with its workflow
             seen.add(key)
             if key not in skip:
-                found.append((key, depth))
+                nodes.append((key, depth))
                 depth += 1
-            below = parts.get(key, []) + children.get(key, [])
-            stack += [(each, depth) for each in reversed(below)]
-    return found
+            contents = parts.get(key, []) + children.get(key, [])
+            stack += [(child, depth) for child in reversed(contents)]
+    return nodes
 
 
 def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
@@ -88,28 +88,25 @@ def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
     if kind == "group":
         name = group_count(attributes) + name
         status = ", ".join(
-            f"{n:,} {status_label(each)}"
-            for each, n in (attributes.get("statuses") or {}).items()
+            f"{n:,} {status_label(status)}"
+            for status, n in (attributes.get("statuses") or {}).items()
             if n
         )
-        low = text.duration(attributes.get("duration_min"))
-        high = text.duration(attributes.get("duration_max"))
-        spans = low if low == high else f"{low} – {high}"
+        duration = duration_range(attributes)
     else:
         if kind == "workflow":
             name = f"{name}  {text.sanitize_svg(key, 80)}"
         elif "function_id" in attributes:
             name = f"{attributes['function_id']} {name}"
         status = status_label(attributes.get("status"))
-        spans = (
+        duration = (
             times.summary(key) if kind == "workflow" else text.duration(attributes.get("duration"))
         )
-        if "function_id" in attributes and (older := times.origin(key)):
-            spans = f"{spans}  {older}"
-    error = ""
-    if attributes.get("error_type") and not text.is_missing(attributes["error_type"]):
-        error = text.sanitize_svg(attributes["error_type"], 80).rsplit(".", 1)[-1]
+        if "function_id" in attributes and (origin := times.origin(key)):
+            duration = f"{duration}  {origin}"
+    error = error_name(attributes, limit=80)
+    if error:
         message = attributes.get("error_message")
         if not text.is_missing(message) and message:
             error += f": {text.sanitize_svg(message, 80)}"
-    return "  ".join(part for part in (name, status, spans, error) if part)
+    return "  ".join(part for part in (name, status, duration, error) if part)

@@ -15,7 +15,9 @@ import pandas as pd
 from dbos_notebook import text
 from dbos_notebook.drawing.axis import Axis, Tick
 from dbos_notebook.drawing.diagram import (
+    duration_range,
     edges_of_kind,
+    error_name,
     group_count,
     group_name,
     predecessors,
@@ -52,7 +54,7 @@ PARTS = {
 }
 """The labels of the parts of a bar."""
 _WAITS = {"get_result": "children", "sleep": "sleep", "recv": "message", "get_event": "message"}
-# Where several of these happened at once in a workflow, its row shows the first.
+# If a workflow did several of these at once, its row shows the first.
 _FIRST = ("failed", "run", "children", "message", "sleep")
 
 
@@ -90,7 +92,7 @@ class TimelineRow:
 
 def build(
     graph: nx.DiGraph[Any],
-    shown: nx.DiGraph[Any],
+    folded: nx.DiGraph[Any],
     times: Times,
     critical: list[tuple[Any, float, float]],
 ) -> list[TimelineRow]:
@@ -100,7 +102,7 @@ def build(
     ----------
     graph
         The whole graph, which has the times of folded nodes.
-    shown
+    folded
         The same graph, folded or not.
     times
         The times of the whole graph.
@@ -110,33 +112,33 @@ def build(
     # The row of a child replaces the row of the step that started it.
     merged = {
         tail
-        for tail, _ in edges_of_kind(shown, "starts")
-        if shown.nodes[tail].get("operation") == "start_child"
+        for tail, _ in edges_of_kind(folded, "starts")
+        if folded.nodes[tail].get("operation") == "start_child"
     }
-    rows = [_row(graph, shown, times, key, depth) for key, depth in walk(shown, skip=merged)]
+    rows = [_row(graph, folded, times, key, depth) for key, depth in walk(folded, skip=merged)]
     if critical:
-        _mark(rows, shown, critical)
+        _mark(rows, folded, critical)
     return rows
 
 
 def _mark(
-    rows: list[TimelineRow], shown: nx.DiGraph[Any], critical: list[tuple[Any, float, float]]
+    rows: list[TimelineRow], folded: nx.DiGraph[Any], critical: list[tuple[Any, float, float]]
 ) -> None:
     by_key = {row.key: row for row in rows}
     for row in rows:
-        for member in shown.nodes[row.key].get("members") or ():
+        for member in folded.nodes[row.key].get("members") or ():
             by_key.setdefault(member, row)
-    for node, begin, close in critical:
+    for node, start, end in critical:
         # The step that started a child has no row; the child's workflow has.
-        found = by_key.get(node) or (by_key.get(node[0]) if isinstance(node, tuple) else None)
-        if found is not None:
-            found.critical.append((begin, close))
+        owner = node[0] if isinstance(node, tuple) else node
+        if critical_row := by_key.get(node) or by_key.get(owner):
+            critical_row.critical.append((start, end))
 
 
 def _row(
-    graph: nx.DiGraph[Any], shown: nx.DiGraph[Any], times: Times, key: Any, depth: int
+    graph: nx.DiGraph[Any], folded: nx.DiGraph[Any], times: Times, key: Any, depth: int
 ) -> TimelineRow:
-    attributes = shown.nodes[key]
+    attributes = folded.nodes[key]
     kind = str(attributes.get("kind", "step"))
     row = TimelineRow(
         short_id(key),
@@ -146,17 +148,15 @@ def _row(
         text.sanitize_svg(attributes.get("name") or kind, 200),
         depth,
         tooltip(key, attributes, times),
+        error=error_name(attributes),
         failing=bool(attributes.get("on_failing_path")),
     )
-    error = attributes.get("error_type")
-    if not text.is_missing(error) and error:
-        row.error = text.sanitize_svg(error, 300).rsplit(".", 1)[-1]
     if kind == "workflow":
         _workflow_row(graph, times, row, attributes)
     elif kind == "group":
         _group_row(graph, times, row, attributes)
     else:
-        _step_row(shown, times, row, attributes)
+        _step_row(folded, times, row, attributes)
     return row
 
 
@@ -167,17 +167,17 @@ def _workflow_row(
     if run is None:
         row.note = "no times recorded"
         return
-    row.running = not run.over
-    if run.enqueued is not None and (run.began is None or run.began > run.enqueued):
-        until = run.ended if run.began is None else run.began
+    row.running = not run.completed
+    if run.enqueued is not None and (run.started is None or run.started > run.enqueued):
+        until = run.ended if run.started is None else run.started
         row.spans.append(TimelineSpan(run.enqueued, until, "queue", row.status))
-    if run.began is not None:
+    if run.started is not None:
         row.spans += _shares(graph, times, row, run)
-    if run.began is not None and not run.lost:
+    if run.started is not None and not run.start_erased:
         row.took = times.duration(row.key)
-    elif run.lost:
+    elif run.start_erased:
         row.note = "its start is not recorded"
-    elif run.over:
+    elif run.completed:
         row.note = times.unstarted(row.key)
     elif run.enqueued is not None:
         row.took, row.note = times.queue_wait(row.key), "has waited"
@@ -195,10 +195,12 @@ def _workflow_row(
     )
 
 
-def _shares(graph: nx.DiGraph[Any], times: Times, row: TimelineRow, run: Run) -> list[TimelineSpan]:
+def _shares(
+    graph: nx.DiGraph[Any], times: Times, row: TimelineRow, run: Run[float]
+) -> list[TimelineSpan]:
     """Split a workflow's time into parts by what its steps did."""
-    began, until = run.began or 0.0, run.ended
-    moves: list[tuple[float, int, str]] = []
+    run_start, run_end = run.started or 0.0, run.ended
+    changes: list[tuple[float, int, str]] = []
     for step in times.steps.get(row.key, ()):
         attributes = graph.nodes[step]
         span = times.step(step)
@@ -207,30 +209,32 @@ def _shares(graph: nx.DiGraph[Any], times: Times, row: TimelineRow, run: Run) ->
         part = _WAITS.get(str(attributes.get("operation")), "run")
         if part == "run" and attributes.get("status") == "ERROR":
             part = "failed"
-        start, end = max(span[0], began), min(span[1], until)
+        start, end = max(span[0], run_start), min(span[1], run_end)
         if end > start:
-            moves += [(start, 1, part), (end, -1, part)]
-    moves.sort()
+            changes += [(start, 1, part), (end, -1, part)]
+    changes.sort()
     active = dict.fromkeys(_FIRST, 0)
     spans: list[TimelineSpan] = []
-    at = began
-    for time, change, part in [*moves, (until, 0, "run")]:
-        if time > at:
-            now = next((each for each in _FIRST if active[each]), "own")
+    position = run_start
+    for time, change, part in [*changes, (run_end, 0, "run")]:
+        if time > position:
+            current = next((name for name in _FIRST if active[name]), "own")
             # Running steps have their own status, other parts that of the workflow.
-            status = {"failed": "ERROR", "run": "SUCCESS"}.get(now, row.status)
-            now = "run" if now == "failed" else now
-            if run.lost and now == "own":
-                at = time  # it may not have run between these steps
+            status = {"failed": "ERROR", "run": "SUCCESS"}.get(current, row.status)
+            current = "run" if current == "failed" else current
+            if run.start_erased and current == "own":
+                position = time  # it may not have run between these steps
                 active[part] += change
                 continue
-            if spans and spans[-1][1:] == (at, now, status):
+            if spans and spans[-1][1:] == (position, current, status):
                 spans[-1] = spans[-1]._replace(end=time)
             else:
-                spans.append(TimelineSpan(at, time, now, status))
-            at = time
+                spans.append(TimelineSpan(position, time, current, status))
+            position = time
         active[part] += change
-    return spans or ([] if run.lost else [TimelineSpan(began, until, "own", row.status)])
+    return spans or (
+        [] if run.start_erased else [TimelineSpan(run_start, run_end, "own", row.status)]
+    )
 
 
 def _group_row(
@@ -243,35 +247,34 @@ def _group_row(
             continue
         if graph.nodes[member].get("kind") == "workflow":
             run = times.workflow(member)
-            start = run and (run.enqueued if run.began is None else run.began)
+            start = run and (run.enqueued if run.started is None else run.started)
             if run is not None and start is not None:
                 row.members.append((start, run.ended))
         elif not times.origin(member) and (span := times.step(member)):
             row.members.append(span)
-    low, high = (text.duration(attributes.get(f"duration_{each}")) for each in ("min", "max"))
-    row.took = low if low == high else f"{low} – {high}"
-    bad = sum(
+    row.took = duration_range(attributes)
+    failed = sum(
         int(n)
         for status, n in (attributes.get("statuses") or {}).items()
         if status in ERROR_STATUSES
     )
-    row.note = f"{bad:,} failed" if bad else ""
+    row.note = f"{failed:,} failed" if failed else ""
     if not row.members:
         row.note = row.note or "no times recorded"
 
 
 def _step_row(
-    shown: nx.DiGraph[Any], times: Times, row: TimelineRow, attributes: dict[str, Any]
+    folded: nx.DiGraph[Any], times: Times, row: TimelineRow, attributes: dict[str, Any]
 ) -> None:
     operation = str(attributes.get("operation", "step"))
     label = OPERATIONS.get(operation, ("", ""))[1]
     row.number = f"#{attributes['function_id']}" if "function_id" in attributes else ""
     if operation == "get_result":
         owners = [
-            shown.nodes[tail].get("workflow_id", tail)
-            for tail in predecessors(shown, row.key, "returns")
+            folded.nodes[tail].get("workflow_id", tail)
+            for tail in predecessors(folded, row.key, "returns")
         ]
-        child = shown.nodes[owners[0]].get("name") if owners and owners[0] in shown else None
+        child = folded.nodes[owners[0]].get("name") if owners and owners[0] in folded else None
         row.name = text.sanitize_svg(f"{label} {child or 'a child'}", 200)
     elif operation == "start_child":
         row.name = text.sanitize_svg(f"{label} {row.name}", 200)
@@ -279,8 +282,8 @@ def _step_row(
         row.name = label
     if not row.number and row.status == "PENDING":
         row.name, row.running = f"running, {row.name}", True
-    if older := times.origin(row.key):
-        row.note = older
+    if origin := times.origin(row.key):
+        row.note = origin
         row.took = text.duration(attributes.get("duration"))
         return
     span = times.step(row.key)
@@ -296,7 +299,7 @@ def _step_row(
 
 
 DEFAULT_MAX_ROWS = 150
-"""About how many rows a reader scrolls through."""
+"""About as many rows as a reader scrolls through."""
 MAX_ROWS = 5_000
 DEFAULT_WIDTH = 940.0
 """Fits a notebook, a page on GitHub, and paper in landscape orientation."""
@@ -318,7 +321,7 @@ class Bar:
     """A drawn part of a row."""
 
     x: float
-    wide: float
+    width: float
     part: str
     status: str
 
@@ -329,18 +332,18 @@ class PlacedRow:
 
     row: TimelineRow
     y: float
-    high: float
+    height: float
     x: float
     label: str
-    also: str
+    suffix: str
     bars: list[Bar] = field(default_factory=list)
     critical: list[tuple[float, float]] = field(default_factory=list)
     area: str = ""
-    words: str = ""
+    text: str = ""
     error: str = ""
-    words_x: float = 0.0
+    text_x: float = 0.0
     error_x: float = 0.0
-    also_x: float = 0.0
+    suffix_x: float = 0.0
     point: float | None = None
     until: float = 0.0
 
@@ -362,27 +365,27 @@ def timeline(
     check_choice(theme, THEMES, "theme")
     if fold is None and len(graph) > MAX_ROWS:
         raise PictureError(
-            f"{len(graph):,} rows are more than a timeline can hold ({MAX_ROWS:,}). "
-            "Leave fold at 'auto', and open the groups to color_status into."
+            f"{len(graph):,} rows are too many for a timeline ({MAX_ROWS:,}). "
+            "Use fold='auto', and open=[…] for the groups to show in detail."
         )
-    shown = fold_for_drawing(graph, DEFAULT_MAX_ROWS if fold == "auto" else fold, open, hide)
+    folded = fold_for_drawing(graph, DEFAULT_MAX_ROWS if fold == "auto" else fold, open, hide)
 
     def drawing() -> Drawing:
-        return _render(graph, shown, theme, width, critical_path=critical_path)
+        return _render(graph, folded, theme, width, critical_path=critical_path)
 
     def text() -> str:
         from dbos_notebook.drawing.text_tree import tree
 
-        return tree(shown, Times(graph))
+        return tree(folded, Times(graph))
 
-    return Picture(drawing, text, graph=shown)
+    return Picture(drawing, text, graph=folded)
 
 
 def _render(
     graph: nx.DiGraph[Any],
-    shown: nx.DiGraph[Any],
+    folded: nx.DiGraph[Any],
     theme: ThemeName,
-    wide: float,
+    width: float,
     *,
     critical_path: bool,
 ) -> Drawing:
@@ -390,55 +393,56 @@ def _render(
     from dbos_notebook.drawing.title import make_title
 
     times = Times(graph)
-    rows = build(graph, shown, times, _critical(graph, times) if critical_path else [])
+    rows = build(graph, folded, times, _critical(graph, times) if critical_path else [])
     spans = [
         (span.start, span.end, span.part == "run" and row.kind == "step")
         for row in rows
         for span in row.spans
     ]
     spans += [(start, end, True) for row in rows for start, end in row.members]
-    most, share = _LABEL_WIDTH
-    most = min(most, share * wide)
+    maximum, max_share = _LABEL_WIDTH
+    maximum = min(maximum, max_share * width)
     # Rounded up, so that the measured text still fits after subtracting the indents.
-    label = min(most, math.ceil(max((_label_width(row) for row in rows), default=0.0))) + 12
-    least, most, share = _TEXT_WIDTH
-    most = min(most, share * wide)
-    after = min(
-        most, max([least, *(_row_text_width(row) for row in rows if row.spans or row.members)])
+    longest = math.ceil(max(map(_label_width, rows), default=0.0))
+    label_width = min(maximum, longest) + 12
+    minimum, maximum, max_share = _TEXT_WIDTH
+    maximum = min(maximum, max_share * width)
+    text_width = min(
+        maximum, max([minimum, *(_row_text_width(row) for row in rows if row.spans or row.members)])
     )
-    time_axis = Axis(spans, wide - 2 * MARGIN - label - after)
-    notes = [f"{len(graph):,} rows folded to {len(rows):,}"] if len(shown) < len(graph) else []
-    head = make_title(graph, times, "Timeline", notes).fitted(wide - 2 * MARGIN)
+    time_axis = Axis(spans, width - 2 * MARGIN - label_width - text_width)
+    notes = [f"{len(graph):,} rows folded to {len(rows):,}"] if len(folded) < len(graph) else []
+    title = make_title(graph, times, "Timeline", notes).fitted(width - 2 * MARGIN)
     names = Counter(row.name for row in rows if row.kind == "workflow")
-    drawn: list[PlacedRow] = []
+    placed_rows: list[PlacedRow] = []
     y = 0.0
     for row in rows:
-        each = _place(row, time_axis, y, (label, after), again=names[row.name] > 1)
-        y += each.high
-        drawn.append(each)
-    legend = _legend(drawn)
-    legend.arrange(wide - 2 * MARGIN)
-    picture = picture_id("t", graph, [row.id for row in rows], head, theme, critical_path)
-    top = 106.0 if head.reason else 88.0
+        placed = _place(row, time_axis, y, (label_width, text_width), repeated=names[row.name] > 1)
+        y += placed.height
+        placed_rows.append(placed)
+    legend = _legend(placed_rows)
+    legend.arrange(width - 2 * MARGIN)
+    picture = picture_id("t", graph, [row.id for row in rows], title, theme, critical_path)
+    top = 106.0 if title.reason else 88.0
     markup = svg.render(
         "timeline.svg.j2",
         theme,
         picture,
-        title=head,
-        rows=drawn,
-        guides=_guides(drawn),
+        title=title,
+        rows=placed_rows,
+        guides=_guides(placed_rows),
         time_axis=time_axis,
         tick_label=_tick,
         took=text.duration,
         legend=legend,
-        wide=wide,
-        high=top + y + 26 + legend.high,
+        width=width,
+        height=top + y + 26 + legend.height,
         left=MARGIN,
-        axis=MARGIN + label,
+        axis=MARGIN + label_width,
         top=top,
         depth=y,
     )
-    return Drawing(markup, {f"{picture}-{row.id}": row.key for row in rows}, head.label)
+    return Drawing(markup, {f"{picture}-{row.id}": row.key for row in rows}, title.label)
 
 
 def _critical(graph: nx.DiGraph[Any], times: Times) -> list[tuple[Any, float, float]]:
@@ -450,14 +454,13 @@ def _critical(graph: nx.DiGraph[Any], times: Times) -> list[tuple[Any, float, fl
 
 def _label_width(row: TimelineRow) -> float:
     size = 12 if row.kind == "workflow" else 11
-    mark = 20 if _has_mark(row) else 4
     number = text.text_width(row.number, 10) + 6 if row.number else 0
-    wide = text.text_width(row.name, size, bold=row.kind != "step")
-    return min(row.depth, _MAX_INDENTS) * _INDENT + mark + wide + number
+    name_width = text.text_width(row.name, size, bold=row.kind != "step")
+    return min(row.depth, _MAX_INDENTS) * _INDENT + _mark_width(row) + name_width + number
 
 
 def _row_text(row: TimelineRow) -> str:
-    return " · ".join(each for each in (row.took, row.note) if each)
+    return " · ".join(part for part in (row.took, row.note) if part)
 
 
 def _row_text_width(row: TimelineRow) -> float:
@@ -468,35 +471,35 @@ def _row_text_width(row: TimelineRow) -> float:
     return text.text_width(label, 11) + text.text_width(f" {error}", 11, bold=True) + 16
 
 
-def _has_mark(row: TimelineRow) -> bool:
-    return row.kind != "step" or row.status != "SUCCESS"
+def _mark_width(row: TimelineRow) -> int:
+    return 20 if row.kind != "step" or row.status != "SUCCESS" else 4
 
 
 def _place(
-    row: TimelineRow, time_axis: Axis, y: float, room: tuple[float, float], *, again: bool
+    row: TimelineRow, time_axis: Axis, y: float, widths: tuple[float, float], *, repeated: bool
 ) -> PlacedRow:
-    high = 24.0 if row.kind == "workflow" else 34.0 if row.members else 19.0
+    height = 24.0 if row.kind == "workflow" else 34.0 if row.members else 19.0
     x = min(row.depth, _MAX_INDENTS) * _INDENT
     size = 12 if row.kind == "workflow" else 11
-    label, after = room
-    label -= 12 + x + (20 if _has_mark(row) else 4)
+    label, after = widths
+    label -= 12 + x + _mark_width(row)
     number = text.text_width(row.number, 10) + 6 if row.number else 0
     name = text.truncate_to_width(row.name, size, label - number, bold=row.kind != "step")
-    also = row.number
-    left = label - text.text_width(name, size, bold=True) - 10
-    if again and left > 50:
-        also = text.truncate_middle(text.sanitize_svg(row.key, 200), 10, left)
-    drawn = PlacedRow(row, y, high, x, name, also)
-    drawn.also_x = x + (20 if _has_mark(row) else 4) + 6
-    drawn.also_x += text.text_width(name, size, bold=row.kind != "step")
+    suffix = row.number
+    remaining = label - text.text_width(name, size, bold=True) - 10
+    if repeated and remaining > 50:
+        suffix = text.truncate_middle(text.sanitize_svg(row.key, 200), 10, remaining)
+    drawn = PlacedRow(row, y, height, x, name, suffix)
+    drawn.suffix_x = x + _mark_width(row) + 6
+    drawn.suffix_x += text.text_width(name, size, bold=row.kind != "step")
     drawn.bars = _bars(row, time_axis)
     drawn.critical = _joined(time_axis.many(np.array(row.critical).reshape(-1, 2)).tolist())
     if row.members:
-        most = _area(drawn, time_axis, high - 8)
-        row.note = " · ".join(x for x in (row.note, _AT_ONCE.format(most)) if x)
+        concurrency = _area(drawn, time_axis, height - 8)
+        row.note = " · ".join(x for x in (row.note, _AT_ONCE.format(concurrency)) if x)
     elif not row.spans:
         drawn.point = 0.0
-    _place_text(drawn, time_axis.wide + after)
+    _place_text(drawn, time_axis.width + after)
     return drawn
 
 
@@ -516,40 +519,46 @@ def _bars(row: TimelineRow, time_axis: Axis) -> list[Bar]:
     edges = time_axis.many(np.array([span[:2] for span in row.spans]).reshape(-1, 2))
     if len(row.spans) <= _MAX_BARS:
         return [
-            Bar(float(start), max(float(end - start), _MIN_BAR_WIDTH), span.part, span.status)
-            for span, (start, end) in zip(row.spans, edges, strict=True)
+            Bar(float(start), max(float(end_x - start), _MIN_BAR_WIDTH), span.part, span.status)
+            for span, (start, end_x) in zip(row.spans, edges, strict=True)
         ]
-    begin, end = float(edges.min()), float(edges.max())
-    count = max(int((end - begin) / _BIN), 1)
-    places = np.linspace(begin, end, count + 1)
-    looks = sorted({(span.part, span.status) for span in row.spans})
-    filled = np.zeros((len(looks), count))
-    for number, color_status in enumerate(looks):
-        mine = edges[[(span.part, span.status) == color_status for span in row.spans]]
+    start_x, end_x = float(edges.min()), float(edges.max())
+    count = max(int((end_x - start_x) / _BIN), 1)
+    positions = np.linspace(start_x, end_x, count + 1)
+    styles = sorted({(span.part, span.status) for span in row.spans})
+    filled = np.zeros((len(styles), count))
+    for number, style in enumerate(styles):
+        style_edges = edges[[(span.part, span.status) == style for span in row.spans]]
         # The length before each position; the differences are the lengths between positions.
-        length = np.repeat(np.cumsum(mine[:, 1] - mine[:, 0]), 2)[:-1]
-        filled[number] = np.diff(np.interp(places, mine.ravel(), np.concatenate([[0.0], length])))
-        if color_status == ("run", "ERROR"):  # a failure is always visible
+        length = np.repeat(np.cumsum(style_edges[:, 1] - style_edges[:, 0]), 2)[:-1]
+        filled[number] = np.diff(
+            np.interp(positions, style_edges.ravel(), np.concatenate([[0.0], length]))
+        )
+        if style == ("run", "ERROR"):  # a failure is always visible
             filled[number][filled[number] > 0] = np.inf
-    most = filled.argmax(axis=0)
-    starts = np.flatnonzero(np.diff(most, prepend=-1))
+    dominant = filled.argmax(axis=0)
+    starts = np.flatnonzero(np.diff(dominant, prepend=-1))
     ends = [*starts[1:].tolist(), count]
     return [
-        Bar(float(places[one]), float(places[two] - places[one]), *looks[most[one]])
-        for one, two in zip(starts.tolist(), ends, strict=True)
+        Bar(
+            float(positions[first]),
+            float(positions[last] - positions[first]),
+            *styles[dominant[first]],
+        )
+        for first, last in zip(starts.tolist(), ends, strict=True)
     ]
 
 
-def _area(drawn: PlacedRow, time_axis: Axis, high: float) -> int:
+def _area(drawn: PlacedRow, time_axis: Axis, height: float) -> int:
     """Draw the concurrency of a group's members, and return its maximum."""
     spans = np.array(drawn.row.members)
     starts, ends = np.sort(time_axis.many(spans[:, 0])), np.sort(time_axis.many(spans[:, 1]))
     edges = np.unique(np.concatenate([starts, ends]))
     # The exact concurrency: started minus ended between any two edges.
     exact = np.searchsorted(starts, edges, "right") - np.searchsorted(ends, edges, "right")
-    most = max(int(exact.max(initial=0)), 1)
-    begin, end = float(starts[0]), max(float(ends[-1]), float(starts[0]) + _MIN_BAR_WIDTH)
-    bins = np.arange(begin, end + _BIN, _BIN)
+    maximum = max(int(exact.max(initial=0)), 1)
+    start_x, end = float(starts[0]), max(float(ends[-1]), float(starts[0]) + _MIN_BAR_WIDTH)
+    bins = np.arange(start_x, end + _BIN, _BIN)
     level = np.array(
         [
             np.searchsorted(starts, right, "left") - np.searchsorted(ends, left, "right")
@@ -557,40 +566,40 @@ def _area(drawn: PlacedRow, time_axis: Axis, high: float) -> int:
         ]
         or [1]
     )
-    tall = np.maximum(np.minimum(level, most) / most * high, 1.0)
-    parts = [f"M{begin:.1f} {high:.1f}"]
+    heights = np.maximum(np.minimum(level, maximum) / maximum * height, 1.0)
+    parts = [f"M{start_x:.1f} {height:.1f}"]
     last = -1.0
-    for left, value in zip(bins, tall, strict=False):
+    for left, value in zip(bins, heights, strict=False):
         if value != last:
-            parts.append(f"H{left:.1f}V{high - value:.1f}")
+            parts.append(f"H{left:.1f}V{height - value:.1f}")
             last = float(value)
-    drawn.area = "".join(parts) + f"H{end:.1f}V{high:.1f}Z"
-    drawn.bars.append(Bar(begin, end - begin, "area", drawn.row.status))
-    return most
+    drawn.area = "".join(parts) + f"H{end:.1f}V{height:.1f}Z"
+    drawn.bars.append(Bar(start_x, end - start_x, "area", drawn.row.status))
+    return maximum
 
 
-def _place_text(drawn: PlacedRow, room: float) -> None:
+def _place_text(drawn: PlacedRow, available_width: float) -> None:
     row = drawn.row
-    drawn.words = _row_text(row)
+    drawn.text = _row_text(row)
     drawn.error = text.truncate_to_width(row.error, 11, _TEXT_WIDTH[1] / 2, bold=True)
-    size = _row_text_width(row)
-    begin = min((bar.x for bar in drawn.bars), default=0.0)
-    end = max((bar.x + bar.wide for bar in drawn.bars), default=6.0)
+    row_width = _row_text_width(row)
+    start = min((bar.x for bar in drawn.bars), default=0.0)
+    end = max((bar.x + bar.width for bar in drawn.bars), default=6.0)
     drawn.until = end
     if row.running:
         end += 10
-    if end + size <= room + 0.1:
-        drawn.words_x = end + 6
-    elif begin >= size:
-        drawn.words_x = begin - size + 10
+    if end + row_width <= available_width + 0.1:
+        drawn.text_x = end + 6
+    elif start >= row_width:
+        drawn.text_x = start - row_width + 10
     else:  # over the bar: the template draws an outline in the ground color
-        drawn.words_x = room - size + 10
-        if drawn.words_x < 0:  # truncated instead of drawn over the name
-            drawn.words_x = 0.0
-            drawn.words = text.truncate_to_width(
-                drawn.words, 11, room - size + text.text_width(drawn.words, 11)
+        drawn.text_x = available_width - row_width + 10
+        if drawn.text_x < 0:  # truncated instead of drawn over the name
+            drawn.text_x = 0.0
+            drawn.text = text.truncate_to_width(
+                drawn.text, 11, available_width - row_width + text.text_width(drawn.text, 11)
             )
-    drawn.error_x = drawn.words_x + text.text_width(drawn.words, 11) + 5
+    drawn.error_x = drawn.text_x + text.text_width(drawn.text, 11) + 5
 
 
 def _guides(drawn: list[PlacedRow]) -> list[tuple[float, float, float]]:
@@ -598,15 +607,16 @@ def _guides(drawn: list[PlacedRow]) -> list[tuple[float, float, float]]:
     guides = []
     open_rows: list[PlacedRow] = []
     ends: list[PlacedRow | None] = [*drawn, None]
-    for number, each in enumerate(ends):
-        depth = each.row.depth if each else 0
+    for number, placed in enumerate(ends):
+        depth = placed.row.depth if placed else 0
         while open_rows and open_rows[-1].row.depth >= depth:
-            begun = open_rows.pop()
+            workflow_row = open_rows.pop()
             last = drawn[number - 1]
-            if last is not begun:
-                guides.append((begun.x + 7, begun.y + begun.high - 3, last.y + last.high - 4))
-        if each is not None and each.row.kind == "workflow" and each.row.depth < _MAX_INDENTS:
-            open_rows.append(each)
+            if last is not workflow_row:
+                top, bottom = workflow_row.y + workflow_row.height - 3, last.y + last.height - 4
+                guides.append((workflow_row.x + 7, top, bottom))
+        if placed is not None and placed.row.kind == "workflow" and placed.row.depth < _MAX_INDENTS:
+            open_rows.append(placed)
     return guides
 
 
@@ -623,16 +633,16 @@ def _legend(drawn: list[PlacedRow]) -> Legend:
     from dbos_notebook.drawing.graph_svg import Legend
 
     legend = Legend()
-    statuses = {each.row.status for each in drawn}
+    statuses = {placed.row.status for placed in drawn}
     for status in (*STATUSES_BY_SEVERITY, ""):
         if status in statuses:
             legend.add("status", status, status_label(status))
-    parts = {bar.part for each in drawn for bar in each.bars}
+    parts = {bar.part for placed in drawn for bar in placed.bars}
     for part, label in PARTS.items():
         if part in parts:
             legend.add("part", part, label)
     if "area" in parts:
         legend.add("area", "", "number running at once")
-    if any(each.critical for each in drawn):
+    if any(placed.critical for placed in drawn):
         legend.add("critical", "", "critical path")
     return legend

@@ -28,20 +28,20 @@ class Title:
     label: str
     description: str
 
-    def fitted(self, room: float) -> Title:
+    def fitted(self, max_width: float) -> Title:
         """Return the title with its lines truncated to a width in pixels."""
-        name = text.truncate_to_width(self.name, 16, room * 0.6, bold=True)
-        left = room - text.text_width(name, 16, bold=True) - 8
+        name = text.truncate_to_width(self.name, 16, max_width * 0.6, bold=True)
+        key_width = max_width - text.text_width(name, 16, bold=True) - 8
         facts = text.truncate_to_width(
-            self.facts, 12, room - 30 - text.text_width(self.outcome, 12, bold=True)
+            self.facts, 12, max_width - 30 - text.text_width(self.outcome, 12, bold=True)
         )
         return Title(
             name,
-            text.truncate_middle(self.key, 12, left),
+            text.truncate_middle(self.key, 12, key_width),
             self.status,
             self.outcome,
             facts,
-            text.truncate_to_width(self.reason, 12, room - 20),
+            text.truncate_to_width(self.reason, 12, max_width - 20),
             self.label,
             self.description,
         )
@@ -77,20 +77,20 @@ def make_title(
     if duration:
         outcome += f" {'after' if status in TERMINAL_STATUSES else 'for'} {duration}"
     run = times.workflow(root) if root in graph else None
-    if root in graph and (how := times.unstarted(root)):
-        outcome += f", {how}"
+    if root in graph and (unstarted := times.unstarted(root)):
+        outcome += f", {unstarted}"
     if status == "ENQUEUED" and (waited := times.queue_wait(root)):
         outcome += f" for {waited}"
-    began = run is not None and run.began is not None and not run.lost
-    when = text.timestamp(attributes.get("started_at" if began else "created_at"))
+    is_started = run is not None and run.started is not None and not run.start_erased
+    when = text.timestamp(attributes.get("started_at" if is_started else "created_at"))
     when = when.replace(".000", "") if times.coarse else when
-    verb = "started" if began else "created"
-    if began and times.ran_before(root):
+    verb = "started" if is_started else "created"
+    if is_started and times.ran_before(root):
         verb = "restarted"
     facts = [f"{verb} {when}" if when else "", *_counts(graph)]
     facts += notes or []
     facts += ["workflow times in whole seconds (SQLite)"] if times.coarse else []
-    why = reason(graph)
+    failure = reason(graph)
     summary = " · ".join(fact for fact in facts if fact)
     return Title(
         name,
@@ -98,19 +98,19 @@ def make_title(
         status,
         outcome,
         summary,
-        why,
+        failure,
         text.sanitize_svg(f"{kind} of {name} {key}"),
-        text.sanitize_svg(f"{outcome} · {summary}. {why}"),
+        text.sanitize_svg(f"{outcome} · {summary}. {failure}"),
     )
 
 
 def _of_two(graph: nx.DiGraph[Any], name: str, key: str) -> Title:
-    both = f"{key} → {text.sanitize_svg(graph.graph['root_second'], 200)}"
+    keys = f"{key} → {text.sanitize_svg(graph.graph['root_second'], 200)}"
     differences = diagram.count_differences(graph)
-    title = text.sanitize_svg(f"Comparison of {name} {both}")
+    title = text.sanitize_svg(f"Comparison of {name} {keys}")
     return Title(
         name,
-        both,
+        keys,
         "",
         "compared",
         differences,
@@ -132,8 +132,8 @@ def _counts(graph: nx.DiGraph[Any]) -> list[str]:
             workflows += 1
         elif "function_id" in attributes:
             steps += 1
-    found = [text.plural(workflows, "workflow")] if workflows > 1 else []
-    return [*found, text.plural(steps, "step")]
+    counts = [text.plural(workflows, "workflow")] if workflows > 1 else []
+    return [*counts, text.plural(steps, "step")]
 
 
 def reason(graph: nx.DiGraph[Any]) -> str:
@@ -182,18 +182,12 @@ def _path(graph: nx.DiGraph[Any], workflow: Any) -> list[str]:
             break
         workflow = attributes.get("parent")
     # A workflow that started itself repeatedly is named once.
-    alike = [(name, len(list(same))) for name, same in itertools.groupby(names[::-1])]
-    return [name if count == 1 else f"{name} ×{count:,}" for name, count in alike]
+    counted = [(name, len(list(repeats))) for name, repeats in itertools.groupby(names[::-1])]
+    return [name if count == 1 else f"{name} ×{count:,}" for name, count in counted]
 
 
 def _error(attributes: dict[str, Any]) -> str:
-    kind = attributes.get("error_type")
-    if text.is_missing(kind) or not kind:
-        return ""
-    summary = " — " + text.sanitize_svg(kind, 300).rsplit(".", 1)[-1]
-    message = attributes.get("error_message")
-    return (
-        summary
-        if text.is_missing(message) or not message
-        else f"{summary}: {text.sanitize_svg(message, 300)}"
-    )
+    name, message = diagram.error_name(attributes), attributes.get("error_message")
+    if not name or text.is_missing(message) or not message:
+        return f" — {name}" if name else ""
+    return f" — {name}: {text.sanitize_svg(message, 300)}"

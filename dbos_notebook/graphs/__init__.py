@@ -1,6 +1,6 @@
 """Build, fold, analyze and compare execution graphs, as functions over ``networkx.DiGraph``.
 
-docs/graphs.md documents the attributes of nodes and edges. ``drawing`` makes pictures of graphs.
+docs/graphs.md documents the attributes of nodes and edges. ``dbos_notebook.drawing`` draws graphs.
 """
 
 from dbos_notebook.graphs.build import execution_graph

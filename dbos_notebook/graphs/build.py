@@ -6,11 +6,11 @@ import datetime as dt
 import gc
 import hashlib
 from bisect import bisect_right
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import networkx as nx
 import numpy as np
@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs import contraction
+from dbos_notebook.graphs.attributes import EdgeAttributes, Key, NodeAttributes, nodes_of
 from dbos_notebook.graphs.critical_path import mark_failing_path
 from dbos_notebook.graphs.ordering import is_sequential, order_by_time
 from dbos_notebook.graphs.validation import check_rows
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from dbos_notebook.tables.sql import Queries
 
 
+Pair = tuple[Key, Key]
+
+
 @contextmanager
 def garbage_collection_paused() -> Iterator[None]:
     """Pause Python's cyclic garbage collector.
@@ -52,8 +56,6 @@ def garbage_collection_paused() -> Iterator[None]:
         if enabled:
             gc.enable()
 
-
-Node = dict[str, Any]
 
 _OPERATIONS = {
     "getresult": "get_result",
@@ -100,13 +102,15 @@ _STEP = (
 )
 
 
-def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, Node]:
+def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, NodeAttributes]:
     """Return the node attributes of workflows by ID, in the order of the rows."""
     ids = workflows["workflow_id"].tolist()
     # Missing values have no attribute, except for status, which is empty.
-    nodes: list[Node] = [{"kind": "workflow", "workflow_id": each, "status": ""} for each in ids]
+    nodes: list[NodeAttributes] = [
+        {"kind": "workflow", "workflow_id": workflow_id, "status": ""} for workflow_id in ids
+    ]
     times = frame_times(workflows, read_at)
-    # Durations of active workflows are all as of read_at; ended workflows keep theirs.
+    # Durations of active workflows are computed as of read_at, those of others were recorded.
     active = workflows["status"].isin(ACTIVE_STATUSES).to_numpy(bool)
     for name in _WORKFLOW:
         column = workflows.get(name)
@@ -122,15 +126,15 @@ def workflow_nodes(workflows: pd.DataFrame, read_at: pd.Timestamp) -> dict[str, 
 
 def step_nodes(
     steps: pd.DataFrame, wakes: pd.DataFrame | None
-) -> tuple[list[tuple[str, int]], list[Node]]:
+) -> tuple[list[tuple[str, int]], list[NodeAttributes]]:
     """Return the keys and attributes of step nodes, in the order of the rows."""
     owners = steps["workflow_id"].tolist()
     numbers = steps["function_id"].tolist()
     names = steps["function_name"].astype("category")
     # Each distinct name is classified once.
-    words = names.cat.categories.tolist()
-    operations = [*map(operation, words), "other"]
-    nodes: list[Node] = [
+    distinct_names = names.cat.categories.tolist()
+    operations = [*map(operation, distinct_names), "other"]
+    nodes: list[NodeAttributes] = [
         {
             "kind": "step",
             "workflow_id": owner,
@@ -159,15 +163,15 @@ def operation(name: str) -> str:
     >>> operation("charge"), operation("DBOS.setEvent"), operation("DBOS.patch-new-tax")
     ('step', 'set_event', 'other')
     """
-    own = name.removeprefix("DBOS.")
-    if own == name:
+    short_name = name.removeprefix("DBOS.")
+    if short_name == name:
         return "step"
-    return _OPERATIONS.get(own.replace("_", "").lower(), "other")
+    return _OPERATIONS.get(short_name.replace("_", "").lower(), "other")
 
 
-def running_node(workflow: Node, steps: Sequence[Node]) -> Node:
+def running_node(workflow: NodeAttributes, steps: Sequence[NodeAttributes]) -> NodeAttributes:
     """Return the node for what a PENDING workflow is doing now."""
-    node: Node = {
+    node: NodeAttributes = {
         "kind": "step",
         "workflow_id": workflow["workflow_id"],
         "operation": "other",
@@ -175,75 +179,72 @@ def running_node(workflow: Node, steps: Sequence[Node]) -> Node:
         "name": f"after step {steps[-1]['function_id']}" if steps else "before the first step",
     }
     since = [step["completed_at"] for step in steps if "completed_at" in step]
-    since += [workflow[name] for name in ("started_at",) if name in workflow]
+    if "started_at" in workflow:
+        since.append(workflow["started_at"])
     if since:
         node["started_at"] = max(since)
     return node
 
 
-def _fill(nodes: Sequence[Node], name: str, column: pd.Series[Any]) -> None:
+def _fill(nodes: Sequence[NodeAttributes], name: str, column: pd.Series[Any]) -> None:
     """Set an attribute of nodes from a column, except where it is missing."""
     present = column.notna().to_numpy()
     values = column.tolist()
+    # Columns have the names of attributes.
+    by_index = cast("Sequence[dict[str, object]]", nodes)
     if present.all():
-        for node, value in zip(nodes, values, strict=True):
+        for node, value in zip(by_index, values, strict=True):
             node[name] = value
     else:
-        for place in np.flatnonzero(present).tolist():
-            nodes[place][name] = values[place]
+        for index in np.flatnonzero(present).tolist():
+            by_index[index][name] = values[index]
 
 
-def _digest(nodes: Sequence[Node], rows: pd.DataFrame) -> None:
+def _digest(nodes: Sequence[NodeAttributes], rows: pd.DataFrame) -> None:
     """Set a digest of each node's result, by which results are compared, if they were loaded."""
     if not {"output", "error"} <= set(rows.columns):
         return
     for node, output, error in zip(nodes, rows["output"], rows["error"], strict=True):
-        # Of the decoded value, because the same value may be stored in two formats.
-        shown = f"output {output!r}" if error is None else f"error {error!r}"
-        node["output_digest"] = hashlib.sha256(shown.encode("utf-8", "replace")).hexdigest()[:32]
-
-
-def step_times(steps: pd.DataFrame) -> tuple[list[int | None], list[int | None]]:
-    """Return the start and completion times of steps in milliseconds since 1970."""
-    started, completed = (_milliseconds(steps[name]) for name in ("started_at", "completed_at"))
-    return started, completed
+        # Hash the decoded value, because equal values can be stored in different formats.
+        representation = f"output {output!r}" if error is None else f"error {error!r}"
+        digest = hashlib.sha256(representation.encode("utf-8", "replace"))
+        node["output_digest"] = digest.hexdigest()[:32]
 
 
 def _milliseconds(instants: pd.Series[Any]) -> list[int | None]:
+    """Return times in milliseconds since 1970."""
     values = instants.dt.tz_localize(None).to_numpy("datetime64[ms]")
     numbers: list[int | None] = values.astype("int64").tolist()
-    for place in np.flatnonzero(np.isnat(values)).tolist():
-        numbers[place] = None
+    for index in np.flatnonzero(np.isnat(values)).tolist():
+        numbers[index] = None
     return numbers
 
 
-def _mark_sleeps(nodes: Mapping[Hashable, Node], wakes: pd.DataFrame | None) -> None:
+def _mark_sleeps(nodes: Mapping[Key, NodeAttributes], wakes: pd.DataFrame | None) -> None:
     """Distinguish sleeps from timeouts of recv and get_event, which DBOS records as sleeps too."""
-    known: dict[Hashable, pd.Timestamp] = {}
+    wake_times: dict[Key, pd.Timestamp] = {}
     if wakes is not None:
         names = ("workflow_id", "function_id", "wakes_at")
         for workflow_id, function_id, instant in zip(
             *(wakes[name].tolist() for name in names), strict=True
         ):
-            known[workflow_id, function_id] = instant
+            wake_times[workflow_id, function_id] = instant
     for key, node in nodes.items():
         if node["operation"] != "sleep":
             continue
-        before = nodes.get((node["workflow_id"], node["function_id"] - 1), {})
-        if before.get("operation") in ("recv", "get_event"):
-            node["timeout_of"] = before["function_id"]
-        elif key in known:
-            node["wakes_at"] = known[key]
+        previous = nodes.get((node["workflow_id"], node["function_id"] - 1), {})
+        if previous.get("operation") in ("recv", "get_event"):
+            node["timeout_of"] = previous["function_id"]
+        elif key in wake_times:
+            node["wakes_at"] = wake_times[key]
 
 
 SLACK = pd.Timedelta(milliseconds=50)
-"""Messages have times of the database's clock, steps of the application's."""
+"""Tolerance for clock differences: the database times messages, the application steps."""
 SECOND = pd.Timedelta(seconds=1)
 
 
-def message_edges(
-    nodes: Mapping[Hashable, Mapping[str, Any]], messages: pd.DataFrame | None
-) -> list[tuple[Hashable, Hashable]]:
+def message_edges(nodes: Mapping[Key, NodeAttributes], messages: pd.DataFrame | None) -> list[Pair]:
     """Return pairs of send and recv steps that exchanged a message.
 
     DBOS does not record who sent a message, so it is inferred from times: there is a pair if
@@ -261,8 +262,8 @@ def message_edges(
     )
     started = [start for start, _, _ in senders]
     # The latest end so far, which bounds the search backwards.
-    reach = list(accumulate((end for _, end, _ in senders), max))
-    pairs: list[tuple[Hashable, Hashable]] = []
+    latest_ends = list(accumulate((end for _, end, _ in senders), max))
+    pairs: list[Pair] = []
     for workflow_id, function_id, stored in zip(
         messages["workflow_id"].tolist(),
         messages["consumed_by_function_id"].tolist(),
@@ -273,22 +274,20 @@ def message_edges(
         if pd.isna(stored) or nodes.get(receiver, {}).get("operation") != "recv":
             continue
         # SQLite stores whole seconds.
-        whole = stored == stored.floor("s")
+        is_whole_second = stored == stored.floor("s")
         earliest = stored - SLACK
-        latest = stored + (SECOND if whole else SLACK)
-        found: list[Hashable] = []
-        place = bisect_right(started, latest) - 1
-        while place >= 0 and reach[place] >= earliest and len(found) < 2:
-            if senders[place][1] >= earliest:
-                found.append(senders[place][2])
-            place -= 1
-        if len(found) == 1:
-            pairs.append((found[0], receiver))
+        latest = stored + (SECOND if is_whole_second else SLACK)
+        candidates: list[Key] = []
+        index = bisect_right(started, latest) - 1
+        while index >= 0 and latest_ends[index] >= earliest and len(candidates) < 2:
+            if senders[index][1] >= earliest:
+                candidates.append(senders[index][2])
+            index -= 1
+        if len(candidates) == 1:
+            pairs.append((candidates[0], receiver))
     return pairs
 
 
-Key = Hashable
-Pair = tuple[Key, Key]
 Times = tuple[Sequence[int | None], Sequence[int | None]]
 MAX_LAST_STEPS = 64
 """An awaited workflow with more final steps than this ends in a join node."""
@@ -348,106 +347,93 @@ def execution_graph(
     ('charge', [('checkout-1', 4)])
     """
     with garbage_collection_paused():
-        return _execution_graph(workflows, steps, root, messages, wakes, copied, database, read_at)
+        check_rows(workflows, steps, root)
+        if read_at is None:
+            read_at = pd.Timestamp.now("UTC").floor("ms")
+        parts = _Parts(workflow_nodes(workflows, read_at))
+        parts.add_steps(steps, wakes)
+        if copied is not None:
+            for key in zip(copied["workflow_id"], copied["function_id"], strict=True):
+                if key in parts.nodes:
+                    parts.nodes[key]["copied"] = True
+        if root is None:
+            root = next(iter(parts.workflows), None)
+        parts.find_parents(workflows)
+        mark_failing_path(root, parts.nodes, parts.steps_of, parts.starters)
 
-
-def _execution_graph(
-    workflows: pd.DataFrame,
-    steps: pd.DataFrame,
-    root: str | None,
-    messages: pd.DataFrame | None,
-    wakes: pd.DataFrame | None,
-    copied: pd.DataFrame | None,
-    database: str | None,
-    read_at: pd.Timestamp | None,
-) -> nx.DiGraph[Any]:
-    check_rows(workflows, steps, root)
-    if read_at is None:
-        read_at = pd.Timestamp.now("UTC").floor("ms")
-    parts = _Parts(workflow_nodes(workflows, read_at))
-    parts.add_steps(steps, wakes)
-    if copied is not None:
-        for key in zip(copied["workflow_id"], copied["function_id"], strict=True):
-            if key in parts.nodes:
-                parts.nodes[key]["copied"] = True
-    if root is None:
-        root = next(iter(parts.workflows), None)
-    parts.find_parents(workflows)
-    mark_failing_path(root, parts.nodes, parts.steps_of, parts.starters)
-
-    graph: nx.DiGraph[Any] = nx.DiGraph(root=root)
-    if database is not None:
-        graph.graph["database"] = database
-    graph.graph["read_at"] = read_at
-    pairs = message_edges(parts.nodes, messages)
-    parts.connect(graph, pairs, frozenset())
-    if cycles := contraction.cycles(graph):
-        # Correct rows can form cycles where clocks differ: a workflow that was recovered on another
-        # machine, or a message whose sender was inferred from times. Ignore both on cycles.
-        nodes_on_cycles = set().union(*cycles)
-        pairs = [pair for pair in pairs if not nodes_on_cycles.issuperset(pair)]
-        sequential = frozenset(contraction.workflows_of(cycles, graph.nodes))
-        parts.connect(graph, pairs, sequential)
+        graph: nx.DiGraph[Any] = nx.DiGraph(root=root)
+        if database is not None:
+            graph.graph["database"] = database
+        graph.graph["read_at"] = read_at
+        pairs = message_edges(parts.nodes, messages)
+        parts.connect(graph, pairs, frozenset())
         if cycles := contraction.cycles(graph):
-            # Or a step started a workflow by an existing ID: DBOS returns its handle, and records
-            # the same row as for a new workflow.
-            on_cycles = frozenset(contraction.workflows_of(cycles, graph.nodes))
-            parts.keep_first_starts(workflows, on_cycles)
-            parts.connect(graph, pairs, sequential | on_cycles)
-        if cycles := contraction.cycles(graph):
-            raise contraction.cycle_error(cycles, graph.nodes)
-    return graph
+            # Correct rows can form cycles where clocks differ: a workflow that was recovered on
+            # another machine, or a message whose sender was inferred from times. Ignore both.
+            nodes_on_cycles = set().union(*cycles)
+            pairs = [pair for pair in pairs if not nodes_on_cycles.issuperset(pair)]
+            sequential = frozenset(contraction.workflows_of(cycles, nodes_of(graph)))
+            parts.connect(graph, pairs, sequential)
+            if cycles := contraction.cycles(graph):
+                # A step can also start a workflow by an existing ID: DBOS then returns the handle
+                # of that workflow, and records the same row as for a new one.
+                on_cycles = frozenset(contraction.workflows_of(cycles, nodes_of(graph)))
+                parts.keep_first_starts(workflows, on_cycles)
+                parts.connect(graph, pairs, sequential | on_cycles)
+            if cycles := contraction.cycles(graph):
+                raise contraction.cycle_error(cycles, nodes_of(graph))
+        return graph
 
 
 @dataclass
 class _Parts:
-    """Nodes by workflow, and how workflows hang together."""
+    """The nodes of each workflow, and the relations between workflows."""
 
-    workflows: dict[str, Node]
-    nodes: dict[Key, Node] = field(default_factory=dict)
+    workflows: dict[str, NodeAttributes]
+    nodes: dict[Key, NodeAttributes] = field(default_factory=dict)
     keys_of: dict[str, Sequence[Key]] = field(default_factory=dict)
-    steps_of: dict[str, Sequence[Node]] = field(default_factory=dict)
+    steps_of: dict[str, Sequence[NodeAttributes]] = field(default_factory=dict)
     times_of: dict[str, Times] = field(default_factory=dict)
     starters: dict[str, list[Key]] = field(default_factory=dict)
     awaiters: dict[str, list[Key]] = field(default_factory=dict)
 
     def add_steps(self, steps: pd.DataFrame, wakes: pd.DataFrame | None) -> None:
-        """Make nodes of the steps, each workflow's together and by function_id."""
-        known = steps["workflow_id"].isin(self.workflows)
-        # SQLite lets anything into a column of numbers; a step without one has no place.
-        steps = steps.loc[known & steps["function_id"].notna()]
+        """Create the nodes of steps, grouped by workflow and ordered by function_id."""
+        in_graph = steps["workflow_id"].isin(self.workflows)
+        # SQLite accepts any value as function_id; a step without a number cannot be ordered.
+        steps = steps.loc[in_graph & steps["function_id"].notna()]
         steps = steps.sort_values(["workflow_id", "function_id"], kind="stable")
         keys, nodes = step_nodes(steps, wakes)
-        starts, ends = step_times(steps)
-        for place, node in enumerate(nodes):
-            wakes_at, end = node.get("wakes_at"), ends[place]
+        starts, ends = _milliseconds(steps["started_at"]), _milliseconds(steps["completed_at"])
+        for index, node in enumerate(nodes):
+            wakes_at, end = node.get("wakes_at"), ends[index]
             if wakes_at is not None and end is not None:
-                # Whenever its row was completed, a sleep is over when it wakes.
-                ends[place] = max(end, round(wakes_at.timestamp() * 1000))
-        begun = 0
-        for place in range(1, len(keys) + 1):
-            owner = keys[begun][0]
-            if place == len(keys) or keys[place][0] != owner:
-                self.keys_of[owner] = keys[begun:place]
-                self.steps_of[owner] = nodes[begun:place]
-                self.times_of[owner] = starts[begun:place], ends[begun:place]
-                begun = place
+                # A sleep ends when it wakes, even if its row was completed earlier.
+                ends[index] = max(end, round(wakes_at.timestamp() * 1000))
+        start = 0
+        for index in range(1, len(keys) + 1):
+            owner = keys[start][0]
+            if index == len(keys) or keys[index][0] != owner:
+                self.keys_of[owner] = keys[start:index]
+                self.steps_of[owner] = nodes[start:index]
+                self.times_of[owner] = starts[start:index], ends[start:index]
+                start = index
         for workflow_id, workflow in self.workflows.items():
             self.nodes[workflow_id] = workflow
-            mine = self.steps_of.get(workflow_id, ())
-            self.nodes.update(zip(self.keys_of.get(workflow_id, ()), mine, strict=True))
+            workflow_steps = self.steps_of.get(workflow_id, ())
+            self.nodes.update(zip(self.keys_of.get(workflow_id, ()), workflow_steps, strict=True))
             if workflow["status"] == "PENDING":
-                self.nodes[workflow_id, "running"] = running_node(workflow, mine)
+                self.nodes[workflow_id, "running"] = running_node(workflow, workflow_steps)
         for key, node in zip(keys, nodes, strict=True):
             child = node.get("child_workflow_id")
             if child in self.workflows:
-                among = self.awaiters if node["operation"] == "get_result" else self.starters
-                among.setdefault(child, []).append(key)
+                is_awaiter = node["operation"] == "get_result"
+                (self.awaiters if is_awaiter else self.starters).setdefault(child, []).append(key)
 
     def find_parents(self, workflows: pd.DataFrame) -> None:
         """Set the ``parent`` attribute of workflows."""
-        named = workflows["parent_workflow_id"]
-        for workflow_id, parent in zip(self.workflows, named.tolist(), strict=True):
+        parent_ids = workflows["parent_workflow_id"]
+        for workflow_id, parent in zip(self.workflows, parent_ids.tolist(), strict=True):
             starters = self.starters.get(workflow_id, ())
             candidates = [self.nodes[key]["workflow_id"] for key in starters]
             # A fork also has the start steps that were copied from its original.
@@ -456,29 +442,31 @@ class _Parts:
             elif candidates:
                 self.workflows[workflow_id]["parent"] = candidates[0]
 
-    def keep_first_starts(self, workflows: pd.DataFrame, among: Collection[str]) -> None:
-        """Keep the one step that can have started each of these workflows.
+    def keep_first_starts(self, workflows: pd.DataFrame, workflow_ids: Collection[str]) -> None:
+        """Keep only the step that can have started each of these workflows.
 
-        That is the first such step of the parent that the row names, or of a fork of it, which
-        has a copy of the step.
+        That is the first start step of the parent that the row names, or of a fork of the parent,
+        which has a copy of the step.
         """
-        named = workflows["parent_workflow_id"]
-        for workflow_id, parent in zip(self.workflows, named.tolist(), strict=True):
-            if workflow_id not in among:
+        parent_ids = workflows["parent_workflow_id"]
+        for workflow_id, parent in zip(self.workflows, parent_ids.tolist(), strict=True):
+            if workflow_id not in workflow_ids:
                 continue
             workflow = self.workflows[workflow_id]
             workflow.pop("parent", None)
             if not isinstance(parent, str):
                 self.starters.pop(workflow_id, None)
                 continue
-            owned: dict[str, Key] = {}
+            first_starts: dict[str, Key] = {}
             for key in self.starters.pop(workflow_id, ()):
-                owned.setdefault(self.nodes[key]["workflow_id"], key)
-            forks = [one for one in owned if self.workflows[one].get("forked_from") == parent]
-            owner = next(iter(forks), parent) if parent not in owned else parent
+                first_starts.setdefault(self.nodes[key]["workflow_id"], key)
+            owner = parent
+            if parent not in first_starts:
+                forks = (w for w in first_starts if self.workflows[w].get("forked_from") == parent)
+                owner = next(forks, parent)
             workflow["parent"] = owner
-            if owner in owned:
-                self.starters[workflow_id] = [owned[owner]]
+            if owner in first_starts:
+                self.starters[workflow_id] = [first_starts[owner]]
 
     def connect(
         self, graph: nx.DiGraph[Any], messages: Iterable[Pair], sequential: frozenset[str]
@@ -488,7 +476,7 @@ class _Parts:
         graph.add_nodes_from(self.nodes.items())
         edges = _Edges(graph)
         for workflow_id, workflow in self.workflows.items():
-            last = self._order(edges, workflow_id, topological_order=workflow_id in sequential)
+            last = self._order(edges, workflow_id, sequential=workflow_id in sequential)
             if workflow["status"] == "PENDING":
                 for key in last:
                     kind = edges.first if key == workflow_id else edges.next
@@ -498,16 +486,16 @@ class _Parts:
                     last = [edges.join(workflow_id, last)]
                 awaiters = self.awaiters[workflow_id]
                 edges.returns.extend((key, awaiter) for key in last for awaiter in awaiters)
-            self._reached(edges, workflow_id, workflow)
+            self._add_origins(edges, workflow_id, workflow)
         edges.write(messages)
 
-    def _order(self, edges: _Edges, workflow_id: str, *, topological_order: bool) -> Sequence[Key]:
-        """Add the order of a workflow's steps; return its last nodes, itself if it has no steps."""
+    def _order(self, edges: _Edges, workflow_id: str, *, sequential: bool) -> Sequence[Key]:
+        """Add edges between steps; return the last steps, or the workflow if it has none."""
         keys = self.keys_of.get(workflow_id, ())
         if not keys:
             return (workflow_id,)
         times = self.times_of[workflow_id]
-        if topological_order or is_sequential(*times):
+        if sequential or is_sequential(*times):
             # The same as sequential_order and twice as fast; most workflows are sequential.
             edges.next.extend(pairwise(keys))
             edges.first.append((workflow_id, keys[0]))
@@ -515,11 +503,11 @@ class _Parts:
         order = order_by_time(*times)
         if order.joins:
             keys = [*keys, *(edges.new_join(workflow_id) for _ in range(order.joins))]
-        edges.next.extend((keys[one], keys[other]) for one, other in order.edges)
-        edges.first.extend((workflow_id, keys[place]) for place in order.first)
-        return [keys[place] for place in order.last]
+        edges.next.extend((keys[before], keys[after]) for before, after in order.edges)
+        edges.first.extend((workflow_id, keys[index]) for index in order.first)
+        return [keys[index] for index in order.last]
 
-    def _reached(self, edges: _Edges, workflow_id: str, workflow: Node) -> None:
+    def _add_origins(self, edges: _Edges, workflow_id: str, workflow: NodeAttributes) -> None:
         """Add the edges from what started a workflow and from what it was forked from."""
         starters = self.starters.get(workflow_id, ())
         edges.starts.extend((key, workflow_id) for key in starters)
@@ -532,22 +520,25 @@ class _Parts:
         original = workflow.get("forked_from")
         if original in self.workflows:
             step = self._first_own_step(original, workflow_id)
-            edges.forked.append((original, workflow_id, {} if step is None else {"step": step}))
+            attributes: EdgeAttributes = {"kind": "forked_from"}
+            if step is not None:
+                attributes["step"] = step
+            edges.forked.append((original, workflow_id, attributes))
 
     def _first_own_step(self, original: str, fork: str) -> int | None:
         """Return the start step of a fork: the first that was not copied with its times."""
-        mine, theirs = self.steps_of.get(fork, ()), self.steps_of.get(original, ())
-        same = ("function_id", "name", "started_at", "completed_at")
-        copied = 0
-        for one, other in zip(mine, theirs, strict=False):
-            if any(one.get(name) != other.get(name) for name in same):
+        fork_steps, original_steps = self.steps_of.get(fork, ()), self.steps_of.get(original, ())
+        compared = ("function_id", "name", "started_at", "completed_at")
+        count = 0
+        for fork_step, original_step in zip(fork_steps, original_steps, strict=False):
+            if any(fork_step.get(name) != original_step.get(name) for name in compared):
                 break
-            if "started_at" not in one and "child_workflow_id" not in one:
+            if "started_at" not in fork_step and "child_workflow_id" not in fork_step:
                 return None  # without times a copy cannot be distinguished from a new execution
-            copied += 1
-        for steps in (mine, theirs):
-            if copied < len(steps):
-                return int(steps[copied]["function_id"])
+            count += 1
+        for steps in (fork_steps, original_steps):
+            if count < len(steps):
+                return int(steps[count]["function_id"])
         return None
 
 
@@ -561,7 +552,7 @@ class _Edges:
         self.next: list[Pair] = []
         self.starts: list[Pair] = []
         self.returns: list[Pair] = []
-        self.forked: list[tuple[Key, Key, dict[str, Any]]] = []
+        self.forked: list[tuple[Key, Key, EdgeAttributes]] = []
 
     def new_join(self, workflow_id: str) -> Key:
         """Add a join node and return its key."""
@@ -570,10 +561,10 @@ class _Edges:
         self._graph.add_node(key, kind="join", name="join", workflow_id=workflow_id)
         return key
 
-    def join(self, workflow_id: str, before: Sequence[Key]) -> Key:
+    def join(self, workflow_id: str, predecessors: Sequence[Key]) -> Key:
         """Add a join node after other nodes and return its key."""
         key = self.new_join(workflow_id)
-        self.next.extend((each, key) for each in before)
+        self.next.extend((predecessor, key) for predecessor in predecessors)
         return key
 
     def write(self, messages: Iterable[Pair]) -> None:
@@ -583,9 +574,11 @@ class _Edges:
         graph.add_edges_from(self.starts, kind="starts")
         graph.add_edges_from(self.next, kind="next")
         graph.add_edges_from(self.first, kind="first")
-        others = [(one, other, {"kind": "forked_from", **more}) for one, other, more in self.forked]
-        others += [(one, other, {"kind": "message", "inferred": True}) for one, other in messages]
-        graph.add_edges_from(edge for edge in others if not graph.has_edge(*edge[:2]))
+        message: EdgeAttributes = {"kind": "message", "inferred": True}
+        others = [*self.forked, *((tail, head, message) for tail, head in messages)]
+        for tail, head, attributes in others:
+            if not graph.has_edge(tail, head):
+                graph.add_edge(tail, head, **attributes)
 
 
 _MESSAGE = tuple(
@@ -717,8 +710,10 @@ def _wakes(steps: pd.DataFrame) -> pd.DataFrame:
     frame = sleeps[["workflow_id", "function_id"]].assign(
         wakes_at=pd.Series(
             [
-                _instant(decode(text, None if pd.isna(form) else form))
-                for text, form in zip(*(sleeps[column.name] for column in _WAKE), strict=True)
+                _instant(decode(value, None if pd.isna(serialization) else serialization))
+                for value, serialization in zip(
+                    *(sleeps[column.name] for column in _WAKE), strict=True
+                )
             ],
             index=sleeps.index,
             dtype="datetime64[ms, UTC]",
@@ -730,19 +725,24 @@ def _wakes(steps: pd.DataFrame) -> pd.DataFrame:
 def _copied(session: Session, queries: Queries, workflows: pd.DataFrame) -> pd.DataFrame:
     """Read which steps of forks are copies: those with the times of the original's step.
 
-    The fork's own times do not show it in a database of whole seconds.
+    With workflow times in whole seconds, the times of the fork do not identify copies.
     """
     forks = workflows.loc[workflows["forked_from"].notna(), "workflow_id"].tolist()
     table, columns = queries.workflows, ("started_at_epoch_ms", "completed_at_epoch_ms")
     if not forks or not all(name in queries.steps.c for name in columns):
         return pd.DataFrame({column.name: [] for column in STEP[:2]})
-    mine, theirs = queries.steps.alias("mine"), queries.steps.alias("theirs")
-    same = [mine.c[name] == theirs.c[name] for name in ("function_id", *columns)]
+    fork_step, original_step = (
+        queries.steps.alias("fork_step"),
+        queries.steps.alias("original_step"),
+    )
+    matching = [fork_step.c[name] == original_step.c[name] for name in ("function_id", *columns)]
     statement = (
-        sa.select(*queries.select(mine, STEP[:2]))
+        sa.select(*queries.select(fork_step, STEP[:2]))
         .select_from(table)
-        .join(mine, mine.c.workflow_uuid == table.c.workflow_uuid)
-        .join(theirs, sa.and_(theirs.c.workflow_uuid == table.c.forked_from, *same))
+        .join(fork_step, fork_step.c.workflow_uuid == table.c.workflow_uuid)
+        .join(
+            original_step, sa.and_(original_step.c.workflow_uuid == table.c.forked_from, *matching)
+        )
         .where(queries.member(table.c.workflow_uuid, forks))
     )
     return _frame(session, statement, STEP[:2])

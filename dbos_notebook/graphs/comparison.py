@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from dbos_notebook.errors import GraphError
+from dbos_notebook.graphs.attributes import Key, NodeAttributes
 from dbos_notebook.graphs.contraction import cycles
-from dbos_notebook.graphs.similarity import Key, WorkflowTree
+from dbos_notebook.graphs.similarity import WorkflowTree
 from dbos_notebook.graphs.validation import check_duration, check_fraction, check_graph
 from dbos_notebook.status import FAILED_STATUSES
 
@@ -34,57 +35,59 @@ class Pair(NamedTuple):
 def pairs(first: WorkflowTree, second: WorkflowTree) -> Iterator[Pair]:
     """Match the nodes of two runs from their roots down: workflows, their steps, their children."""
     # An explicit stack, because trees may be deeper than Python's recursion limit.
-    waiting: list[Iterator[Pair | tuple[str | None, str | None, int]]] = []
-    waiting.append(iter([(first.root, second.root, 0)]))
-    while waiting:
-        found = next(waiting[-1], None)
-        if found is None:
-            waiting.pop()
-        elif isinstance(found, Pair):
-            yield found
+    stack: list[Iterator[Pair | tuple[str | None, str | None, int]]] = []
+    stack.append(iter([(first.root, second.root, 0)]))
+    while stack:
+        item = next(stack[-1], None)
+        if item is None:
+            stack.pop()
+        elif isinstance(item, Pair):
+            yield item
         else:
-            yield Pair(*found)
-            waiting.append(_within(first, second, *found))
+            yield Pair(*item)
+            stack.append(_within(first, second, *item))
 
 
 def _within(
     first: WorkflowTree,
     second: WorkflowTree,
-    one: str | None,
-    other: str | None,
+    first_id: str | None,
+    second_id: str | None,
     depth: int,
 ) -> Iterator[Pair | tuple[str | None, str | None, int]]:
     """Match the contents of two workflows: steps, each followed by the children it started."""
-    mine, theirs = _children(first, one), _children(second, other)
-    for step, match in align(_steps(first, one), _steps(second, other)):
-        yield Pair(step, match, depth + 1)
-        # Children under None were not started by a step, so also not by an unmatched one.
-        started = mine.pop(step, ()) if step is not None else ()
-        others = theirs.pop(match, ()) if match is not None else ()
-        for child, twin in zip_longest(started, others):
-            yield child, twin, depth + 1
-    for child, twin in align(_named(first, mine), _named(second, theirs)):
-        yield child, twin, depth + 1
+    first_children, second_children = _children(first, first_id), _children(second, second_id)
+    for first_step, second_step in align(_steps(first, first_id), _steps(second, second_id)):
+        yield Pair(first_step, second_step, depth + 1)
+        # Children under None were not started by a step.
+        first_started = first_children.pop(first_step, ()) if first_step is not None else ()
+        second_started = second_children.pop(second_step, ()) if second_step is not None else ()
+        for first_child, second_child in zip_longest(first_started, second_started):
+            yield first_child, second_child, depth + 1
+    for first_child, second_child in align(
+        _named(first, first_children), _named(second, second_children)
+    ):
+        yield first_child, second_child, depth + 1
 
 
-def _steps(source: WorkflowTree, workflow_id: str | None) -> dict[Key, Hashable]:
+def _steps(tree: WorkflowTree, workflow_id: str | None) -> dict[Key, Hashable]:
     if workflow_id is None:
         return {}
-    return {step: source.step_kind(step) for step in source.steps_of.get(workflow_id, ())}
+    return {step: tree.step_kind(step) for step in tree.steps_of.get(workflow_id, ())}
 
 
-def _children(source: WorkflowTree, workflow_id: str | None) -> dict[Key | None, list[str]]:
+def _children(tree: WorkflowTree, workflow_id: str | None) -> dict[Key | None, list[str]]:
     """Return a workflow's children by the step that started them, or by ``None``."""
-    found: dict[Key | None, list[str]] = {}
+    children: dict[Key | None, list[str]] = {}
     if workflow_id is not None:
-        for child in source.children_of.get(workflow_id, ()):
-            found.setdefault(source.starter.get(child), []).append(child)
-    return found
+        for child in tree.children_of.get(workflow_id, ()):
+            children.setdefault(tree.starter.get(child), []).append(child)
+    return children
 
 
-def _named(source: WorkflowTree, children: Mapping[Any, Sequence[str]]) -> dict[str, Hashable]:
-    left = [child for some in children.values() for child in some]
-    return {child: source.nodes[child].get("name") for child in left}
+def _named(tree: WorkflowTree, children: Mapping[Any, Sequence[str]]) -> dict[str, Hashable]:
+    remaining = [child for siblings in children.values() for child in siblings]
+    return {child: tree.nodes[child].get("name") for child in remaining}
 
 
 def align(
@@ -97,54 +100,59 @@ def align(
     >>> list(align({1: "a", 2: "b", 3: "c"}, {1: "a", 2: "new", 3: "b", 4: "c"}))
     [(1, 1), (None, 2), (2, 3), (3, 4)]
     """
-    ones, others = list(first), list(second)
-    likes, theirs = list(first.values()), list(second.values())
-    begun, ended = 0, 0
-    shorter = min(len(ones), len(others))
-    while begun < shorter and likes[begun] == theirs[begun]:
-        begun += 1
-    while ended < shorter - begun and likes[-1 - ended] == theirs[-1 - ended]:
-        ended += 1
-    yield from zip(ones[:begun], others[:begun], strict=True)
-    middle = slice(begun, len(ones) - ended), slice(begun, len(others) - ended)
+    first_items, second_items = list(first), list(second)
+    first_kinds, second_kinds = list(first.values()), list(second.values())
+    prefix, suffix = 0, 0
+    shorter = min(len(first_items), len(second_items))
+    while prefix < shorter and first_kinds[prefix] == second_kinds[prefix]:
+        prefix += 1
+    while suffix < shorter - prefix and first_kinds[-1 - suffix] == second_kinds[-1 - suffix]:
+        suffix += 1
+    first_end, second_end = len(first_items) - suffix, len(second_items) - suffix
+    yield from zip(first_items[:prefix], second_items[:prefix], strict=True)
     yield from _align_middle(
-        ones[middle[0]], others[middle[1]], likes[middle[0]], theirs[middle[1]]
+        first_items[prefix:first_end],
+        second_items[prefix:second_end],
+        first_kinds[prefix:first_end],
+        second_kinds[prefix:second_end],
     )
-    yield from zip(ones[len(ones) - ended :], others[len(others) - ended :], strict=True)
+    yield from zip(first_items[first_end:], second_items[second_end:], strict=True)
 
 
 def _align_middle(
-    ones: Sequence[T],
-    others: Sequence[T],
-    likes: Sequence[Hashable],
-    theirs: Sequence[Hashable],
+    first_items: Sequence[T],
+    second_items: Sequence[T],
+    first_kinds: Sequence[Hashable],
+    second_kinds: Sequence[Hashable],
 ) -> Iterator[tuple[T | None, T | None]]:
-    if len(ones) * len(others) > MAX_ALIGNED:
-        yield from _match_by_count(ones, others, likes, theirs)
+    if len(first_items) * len(second_items) > MAX_ALIGNED:
+        yield from _match_by_count(first_items, second_items, first_kinds, second_kinds)
         return
-    place = other = 0
-    matcher = SequenceMatcher(None, likes, theirs, autojunk=False)
-    for match in matcher.get_matching_blocks():
-        yield from ((one, None) for one in ones[place : match.a])
-        yield from ((None, one) for one in others[other : match.b])
-        place, other = match.a + match.size, match.b + match.size
-        yield from zip(ones[match.a : place], others[match.b : other], strict=True)
+    first_index = second_index = 0
+    matcher = SequenceMatcher(None, first_kinds, second_kinds, autojunk=False)
+    for block in matcher.get_matching_blocks():
+        yield from ((item, None) for item in first_items[first_index : block.a])
+        yield from ((None, item) for item in second_items[second_index : block.b])
+        first_index, second_index = block.a + block.size, block.b + block.size
+        yield from zip(
+            first_items[block.a : first_index], second_items[block.b : second_index], strict=True
+        )
 
 
 def _match_by_count(
-    ones: Sequence[T],
-    others: Sequence[T],
-    likes: Sequence[Hashable],
-    theirs: Sequence[Hashable],
+    first_items: Sequence[T],
+    second_items: Sequence[T],
+    first_kinds: Sequence[Hashable],
+    second_kinds: Sequence[Hashable],
 ) -> Iterator[tuple[T | None, T | None]]:
     """Match the n-th item of each kind with the n-th of the same kind."""
-    waiting: dict[Hashable, list[T]] = {}
-    for one, like in zip(reversed(others), reversed(theirs), strict=True):
-        waiting.setdefault(like, []).append(one)
-    for one, like in zip(ones, likes, strict=True):
-        yield one, waiting[like].pop() if waiting.get(like) else None
-    left = {one for some in waiting.values() for one in some}
-    yield from ((None, one) for one in others if one in left)
+    unmatched: dict[Hashable, list[T]] = {}
+    for item, kind in zip(reversed(second_items), reversed(second_kinds), strict=True):
+        unmatched.setdefault(kind, []).append(item)
+    for item, kind in zip(first_items, first_kinds, strict=True):
+        yield item, unmatched[kind].pop() if unmatched.get(kind) else None
+    remaining = {item for items in unmatched.values() for item in items}
+    yield from ((None, item) for item in second_items if item in remaining)
 
 
 DIFFERENCES = (
@@ -156,7 +164,6 @@ DIFFERENCES = (
     "only in first",
     "only in second",
 )
-Node = Mapping[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
@@ -184,10 +191,12 @@ class Comparison:
 
     def __repr__(self) -> str:
         counts = self.frame["difference"].value_counts(sort=False)
-        said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        description = ", ".join(
+            f"{count} {difference}" for difference, count in counts.items() if count
+        )
         roots = f"{self.graph.graph['root']!r} with {self.graph.graph['root_second']!r}"
-        unread = "" if self.results else "; results were not loaded"
-        return f"<Comparison of {roots}: {said}{unread}>"
+        note = "" if self.results else "; results were not loaded"
+        return f"<Comparison of {roots}: {description}{note}>"
 
 
 def compare(
@@ -228,82 +237,94 @@ def compare(
     Examples
     --------
     >>> db = dbos_notebook.connect(example_database)
-    >>> good, bad = (db.graph(each, load_output=True) for each in ("checkout-2", "checkout-5-bad"))
+    >>> good, bad = (db.graph(run, load_output=True) for run in ("checkout-2", "checkout-5-bad"))
     >>> compare(good, bad).frame[["name", "difference"]].values.tolist()[1:4]
     [['DBOS.setEvent', 'same'], ['validate', 'same'], ['charge', 'changed error']]
     """
     check_fraction(tolerance, "tolerance")
-    smallest = check_duration(at_least, "at_least")
-    sources = []
+    minimum = check_duration(at_least, "at_least")
+    trees = []
     for graph in (first, second):
         check_graph(graph)
         if "root_second" in graph.graph:
             raise GraphError("This graph is a comparison. Pass graphs that db.graph(...) returned.")
-        source = WorkflowTree.of(graph)
-        if any(node["kind"] == "group" for node in source.nodes.values()):
+        tree = WorkflowTree.of(graph)
+        if any(node["kind"] == "group" for node in tree.nodes.values()):
             raise GraphError("This graph is folded. Pass graphs that db.graph(...) returned.")
-        if source.root not in source.nodes:
-            raise GraphError(f"The graph has no root: {source.root!r} is not one of its nodes.")
-        sources.append(source)
-    one, other = sources
-    found = list(pairs(one, other))
-    words = [
+        if tree.root not in tree.nodes:
+            raise GraphError(f"The graph has no root: {tree.root!r} is not one of its nodes.")
+        trees.append(tree)
+    first_tree, second_tree = trees
+    node_pairs = list(pairs(first_tree, second_tree))
+    differences = [
         _difference(
-            one.nodes[pair.first] if pair.first is not None else None,
-            other.nodes[pair.second] if pair.second is not None else None,
+            first_tree.nodes.get(pair.first),
+            second_tree.nodes.get(pair.second),
             tolerance,
-            smallest,
+            minimum,
         )
-        for pair in found
+        for pair in node_pairs
     ]
-    results = all("output_digest" in source.nodes[source.root] for source in sources if source.root)
-    graph = _merged(first, second, found, words)
-    return Comparison(_comparison_frame(one, other, found, words), graph, results)
+    results = all("output_digest" in tree.nodes[tree.root] for tree in trees if tree.root)
+    graph = _merged(first, second, node_pairs, differences)
+    return Comparison(
+        _comparison_frame(first_tree, second_tree, node_pairs, differences), graph, results
+    )
 
 
 def _difference(
-    one: Node | None, other: Node | None, tolerance: float, at_least: pd.Timedelta
+    first: NodeAttributes | None,
+    second: NodeAttributes | None,
+    tolerance: float,
+    at_least: pd.Timedelta,
 ) -> str:
-    if other is None:
+    if second is None:
         return "only in first"
-    if one is None:
+    if first is None:
         return "only in second"
-    if _error(one) != _error(other):
+    if _error(first) != _error(second):
         return "changed error"
-    digests = one.get("output_digest"), other.get("output_digest")
-    if one["status"] != other["status"] or (None not in digests and digests[0] != digests[1]):
+    digests = first.get("output_digest"), second.get("output_digest")
+    if first["status"] != second["status"] or (None not in digests and digests[0] != digests[1]):
         return "changed result"
-    before, after = one.get("duration"), other.get("duration")
-    if before is None or after is None or abs(after - before) < at_least:
+    first_duration, second_duration = first.get("duration"), second.get("duration")
+    if first_duration is None or second_duration is None:
+        return "same"
+    if abs(second_duration - first_duration) < at_least:
         return "same"
     # In seconds, because a Timedelta of centuries overflows when multiplied.
-    took, takes = before.total_seconds(), after.total_seconds()
-    if takes > took * (1 + tolerance):
+    first_seconds, second_seconds = first_duration.total_seconds(), second_duration.total_seconds()
+    if second_seconds > first_seconds * (1 + tolerance):
         return "slower"
-    return "faster" if took > takes * (1 + tolerance) else "same"
+    return "faster" if first_seconds > second_seconds * (1 + tolerance) else "same"
 
 
-def _error(node: Node) -> tuple[Any, ...] | None:
+def _error(node: NodeAttributes) -> tuple[Any, ...] | None:
     if node["status"] not in FAILED_STATUSES:
         return None
     return node["status"], node.get("error_type"), node.get("error_message")
 
 
 def _comparison_frame(
-    one: WorkflowTree, other: WorkflowTree, found: Sequence[Pair], words: Sequence[str]
+    first_tree: WorkflowTree,
+    second_tree: WorkflowTree,
+    node_pairs: Sequence[Pair],
+    differences: Sequence[str],
 ) -> pd.DataFrame:
     """Return the rows of a comparison."""
-    absent: Node = {}
-    firsts = [absent if pair.first is None else one.nodes[pair.first] for pair in found]
-    seconds = [absent if pair.second is None else other.nodes[pair.second] for pair in found]
-    known = [mine or theirs for mine, theirs in zip(firsts, seconds, strict=True)]
+    # A missing node is an empty dict; None is not a key of nodes.
+    first_nodes = [first_tree.nodes.get(pair.first, {}) for pair in node_pairs]
+    second_nodes = [second_tree.nodes.get(pair.second, {}) for pair in node_pairs]
+    present = [first or second for first, second in zip(first_nodes, second_nodes, strict=True)]
     columns: dict[str, Any] = {
-        "depth": pd.Series([pair.depth for pair in found], dtype="Int64"),
-        "kind": pd.Series([node["kind"] for node in known], dtype="str"),
-        "name": pd.Series([node.get("name") for node in known], dtype="str"),
-        "difference": pd.Series(words, dtype="str").astype(pd.CategoricalDtype(list(DIFFERENCES))),
+        "depth": pd.Series([pair.depth for pair in node_pairs], dtype="Int64"),
+        "kind": pd.Series([node["kind"] for node in present], dtype="str"),
+        "name": pd.Series([node.get("name") for node in present], dtype="str"),
+        "difference": pd.Series(differences, dtype="str").astype(
+            pd.CategoricalDtype(list(DIFFERENCES))
+        ),
     }
-    sides = (("first", firsts), ("second", seconds))
+    sides = (("first", first_nodes), ("second", second_nodes))
     for name, dtype in (
         ("workflow_id", "str"),
         ("function_id", "Int64"),
@@ -315,10 +336,10 @@ def _comparison_frame(
             values = [node.get(name) for node in nodes]
             columns[f"{name}_{side}"] = pd.Series(values, dtype=dtype)
     columns["duration_difference"] = columns["duration_second"] - columns["duration_first"]
-    for side, place in (("first", 0), ("second", 1)):
-        keys = np.empty(len(found), dtype=object)
-        for row, pair in enumerate(found):
-            keys[row] = pair[place]  # a tuple would be unpacked
+    for side, index in (("first", 0), ("second", 1)):
+        keys = np.empty(len(node_pairs), dtype=object)
+        for row, pair in enumerate(node_pairs):
+            keys[row] = pair[index]  # a tuple would be unpacked
         columns[f"node_{side}"] = pd.Series(
             keys, dtype=object
         )  # strings alone would get the dtype "str"
@@ -326,46 +347,51 @@ def _comparison_frame(
 
 
 def _merged(
-    first: nx.DiGraph[Any], second: nx.DiGraph[Any], found: Sequence[Pair], words: Sequence[str]
+    first: nx.DiGraph[Any],
+    second: nx.DiGraph[Any],
+    node_pairs: Sequence[Pair],
+    differences: Sequence[str],
 ) -> nx.DiGraph[Any]:
     """Return both runs as one graph, with the keys of the first run where nodes match."""
-    mine: dict[Key | None, Key] = {}
-    theirs: dict[Key | None, Key] = {}
-    for pair in found:
+    first_keys: dict[Key | None, Key] = {}
+    second_keys: dict[Key | None, Key] = {}
+    for pair in node_pairs:
         if pair.first is not None:
-            mine[pair.first] = pair.first
+            first_keys[pair.first] = pair.first
         if pair.second is not None:
-            theirs[pair.second] = (
+            second_keys[pair.second] = (
                 _unused_key(pair.second, first) if pair.first is None else pair.first
             )
-    for graph, keys in ((first, mine), (second, theirs)):
+    for graph, keys in ((first, first_keys), (second, second_keys)):
         for key, node in graph.nodes.items():
             if node["kind"] == "join" and node["workflow_id"] in keys:
                 keys[key] = key if graph is first else _unused_key(key, first)
     merged: nx.DiGraph[Any] = nx.DiGraph(**first.graph)
     merged.graph["root_second"] = second.graph["root"]
-    for pair, word in zip(found, words, strict=True):
-        _add_node(merged, first, second, pair, word, theirs)
-    for graph, keys in ((first, mine), (second, theirs)):
+    for pair, difference in zip(node_pairs, differences, strict=True):
+        _add_node(merged, first, second, pair, difference, second_keys)
+    for graph, keys in ((first, first_keys), (second, second_keys)):
         for key, node in graph.nodes.items():
             if node["kind"] == "join" and key in keys:
                 merged.add_node(keys[key], **{**node, "workflow_id": keys[node["workflow_id"]]})
-    edges = {
-        (mine[a], mine[b]): values for a, b, values in first.edges.data() if a in mine and b in mine
+    first_edges = {
+        (first_keys[a], first_keys[b]): values
+        for a, b, values in first.edges.data()
+        if a in first_keys and b in first_keys
     }
-    added = {
-        (theirs[a], theirs[b]): values
+    second_edges = {
+        (second_keys[a], second_keys[b]): values
         for a, b, values in second.edges.data()
-        if a in theirs and b in theirs
+        if a in second_keys and b in second_keys
     }
-    for pair_of, values in edges.items():
-        word = "same" if pair_of in added else "only in first"
-        merged.add_edge(*pair_of, **{**values, "difference": word})
-    for pair_of, values in added.items():
-        if pair_of not in edges:
-            merged.add_edge(*pair_of, **{**values, "difference": "only in second"})
+    for edge_pair, values in first_edges.items():
+        difference = "same" if edge_pair in second_edges else "only in first"
+        merged.add_edge(*edge_pair, **{**values, "difference": difference})
+    for edge_pair, values in second_edges.items():
+        if edge_pair not in first_edges:
+            merged.add_edge(*edge_pair, **{**values, "difference": "only in second"})
     for cycle in cycles(merged):
-        # Steps that ran in opposite orders in the two runs: the order of the first is kept.
+        # Steps that ran in opposite order in the two runs keep the order of the first run.
         inner = [(a, b) for a, b in merged.edges(cycle) if b in cycle]
         merged.remove_edges_from(
             edge for edge in inner if merged.edges[edge]["difference"] == "only in second"
@@ -383,22 +409,22 @@ def _add_node(
     first: nx.DiGraph[Any],
     second: nx.DiGraph[Any],
     pair: Pair,
-    word: str,
-    theirs: Mapping[Key | None, Key],
+    difference: str,
+    second_keys: Mapping[Key | None, Key],
 ) -> None:
     if pair.first is not None:
         key, values = pair.first, dict(first.nodes[pair.first])
         values["node_first"] = pair.first
     else:
-        key, values = theirs[pair.second], dict(second.nodes[pair.second])
+        key, values = second_keys[pair.second], dict(second.nodes[pair.second])
         for name in ("workflow_id", "parent"):
             if name in values:
-                values[name] = theirs.get(values[name], values[name])
+                values[name] = second_keys.get(values[name], values[name])
     if pair.second is not None:
         values["node_second"] = pair.second
         if pair.first is not None:
-            other = second.nodes[pair.second]
+            second_node = second.nodes[pair.second]
             for name in ("status", "duration", "error_type", "error_message"):
-                if name in other:
-                    values[f"{name}_second"] = other[name]
-    merged.add_node(key, **values, difference=word)
+                if name in second_node:
+                    values[f"{name}_second"] = second_node[name]
+    merged.add_node(key, **values, difference=difference)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import networkx as nx
 
 from dbos_notebook.errors import GraphError
+from dbos_notebook.graphs.attributes import Key, NodeAttributes
 
-Key = Hashable
 MAX_NAMED = 5
 
 
@@ -19,17 +19,17 @@ def topological_order(graph: nx.DiGraph[Any]) -> list[Key]:
     ``networkx.topological_sort`` takes three times as long, because it accesses nodes through
     views.
     """
-    following = dict(graph.adjacency())
-    waiting = dict.fromkeys(following, 0)
-    for after in following.values():
-        for node in after:
-            waiting[node] += 1
-    order = [node for node, count in waiting.items() if not count]
+    successors = dict(graph.adjacency())
+    in_degree = dict.fromkeys(successors, 0)
+    for targets in successors.values():
+        for node in targets:
+            in_degree[node] += 1
+    order = [node for node, count in in_degree.items() if not count]
     for node in order:  # the list grows during the loop
-        for after in following[node]:
-            waiting[after] -= 1
-            if not waiting[after]:
-                order.append(after)
+        for successor in successors[node]:
+            in_degree[successor] -= 1
+            if not in_degree[successor]:
+                order.append(successor)
     return order
 
 
@@ -44,26 +44,24 @@ def cycles(graph: nx.DiGraph[Any]) -> list[set[Key]]:
     ]
 
 
-def workflows_of(
-    parts: Iterable[Iterable[Key]], nodes: Mapping[Key, Mapping[str, Any]]
-) -> list[str]:
+def workflows_of(parts: Iterable[Iterable[Key]], nodes: Mapping[Key, NodeAttributes]) -> list[str]:
     """Return the IDs of the workflows of these nodes."""
     return sorted({nodes[node]["workflow_id"] for part in parts for node in part})
 
 
-def cycle_error(
-    parts: Iterable[Iterable[Key]], nodes: Mapping[Key, Mapping[str, Any]]
-) -> GraphError:
+def cycle_error(parts: Iterable[Iterable[Key]], nodes: Mapping[Key, NodeAttributes]) -> GraphError:
     """Return the error that names the workflows of cycles."""
-    found = workflows_of(parts, nodes)
-    named = ", ".join(map(repr, found[:MAX_NAMED])) + (", …" if len(found) > MAX_NAMED else "")
-    if len(found) == 1:
-        what = f"Workflow {named} precedes itself"
+    workflow_ids = workflows_of(parts, nodes)
+    names = ", ".join(map(repr, workflow_ids[:MAX_NAMED])) + (
+        ", …" if len(workflow_ids) > MAX_NAMED else ""
+    )
+    if len(workflow_ids) == 1:
+        subject = f"Workflow {names} precedes itself"
     else:
-        what = f"Workflows {named} precede one another"
+        subject = f"Workflows {names} precede one another"
     return GraphError(
-        f"{what} in parent_workflow_id, child_workflow_id or forked_from, which DBOS never writes. "
-        "See the rows with db.workflows([...]) and db.steps([...])."
+        f"{subject} in parent_workflow_id, child_workflow_id or forked_from, which DBOS never "
+        "writes. See the rows with db.workflows([...]) and db.steps([...])."
     )
 
 
@@ -90,22 +88,24 @@ def remove_joins(graph: nx.DiGraph[Any]) -> None:
 
 
 def _bridge(graph: nx.DiGraph[Any], key: Key) -> None:
-    before, after = list(graph.pred[key].items()), list(graph.succ[key].items())
-    if len(before) * len(after) > MAX_BRIDGES:
+    predecessors, successors = list(graph.pred[key].items()), list(graph.succ[key].items())
+    if len(predecessors) * len(successors) > MAX_BRIDGES:
         workflow_id = graph.nodes[key]["workflow_id"]
         graph.nodes[key].clear()
         graph.nodes[key].update(kind="join", name="join", workflow_id=workflow_id)
         return
     graph.remove_node(key)
-    for one, here in before:
-        for other, there in after:
-            kind = max(here["kind"], there["kind"], key=_RANK.__getitem__)
-            count = max(here.get("count", 1), there.get("count", 1))
-            _add(graph, one, other, kind, count)
+    for predecessor, incoming in predecessors:
+        for successor, outgoing in successors:
+            kind = max(incoming["kind"], outgoing["kind"], key=_RANK.__getitem__)
+            count = max(incoming.get("count", 1), outgoing.get("count", 1))
+            _add(graph, predecessor, successor, kind, count)
 
 
 def contract(
-    graph: nx.DiGraph[Any], group_of: Mapping[Key, Key], shown: Iterable[tuple[Key, dict[str, Any]]]
+    graph: nx.DiGraph[Any],
+    group_of: Mapping[Key, Key],
+    folded_nodes: Iterable[tuple[Key, dict[str, Any]]],
 ) -> nx.DiGraph[Any]:
     """Contract groups of nodes, and return the resulting acyclic graph.
 
@@ -119,32 +119,32 @@ def contract(
         An acyclic graph.
     group_of
         The new node of each node.
-    shown
+    folded_nodes
         The nodes of the result and their attributes.
     """
-    begun: dict[Key, int] = {}
-    for place, key in enumerate(topological_order(graph)):
-        begun.setdefault(group_of[key], place)
+    first_index: dict[Key, int] = {}
+    for index, key in enumerate(topological_order(graph)):
+        first_index.setdefault(group_of[key], index)
     result: nx.DiGraph[Any] = nx.DiGraph(**graph.graph)
-    result.add_nodes_from(sorted(shown, key=lambda node: begun[node[0]]))
-    for one, other, values in graph.edges.data():
-        mine, theirs = group_of[one], group_of[other]
-        if mine != theirs and begun[mine] < begun[theirs]:
-            _add(result, mine, theirs, values["kind"], values.get("count", 1), values)
+    result.add_nodes_from(sorted(folded_nodes, key=lambda node: first_index[node[0]]))
+    for tail, head, values in graph.edges.data():
+        tail_group, head_group = group_of[tail], group_of[head]
+        if tail_group != head_group and first_index[tail_group] < first_index[head_group]:
+            _add(result, tail_group, head_group, values["kind"], values.get("count", 1), values)
     return result
 
 
 def _add(
     graph: nx.DiGraph[Any],
-    one: Key,
-    other: Key,
+    tail: Key,
+    head: Key,
     kind: str,
     count: int,
     values: Mapping[str, Any] | None = None,
 ) -> None:
     """Add an edge, or add to the count of an existing one."""
-    if edge := graph.get_edge_data(one, other):
+    if edge := graph.get_edge_data(tail, head):
         edge["count"] = edge.get("count", 1) + count
         edge["kind"] = max(edge["kind"], kind, key=_RANK.__getitem__)
     else:
-        graph.add_edge(one, other, **{**(values or {}), "kind": kind, "count": count})
+        graph.add_edge(tail, head, **{**(values or {}), "kind": kind, "count": count})

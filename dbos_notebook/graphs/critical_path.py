@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 
 from dbos_notebook.errors import GraphError
-from dbos_notebook.graphs.intervals import Span, Spans, Step
+from dbos_notebook.graphs.attributes import Key, NodeAttributes
+from dbos_notebook.graphs.intervals import Run, Spans, Step
 from dbos_notebook.status import FAILED_STATUSES
-
-Node = dict[str, Any]
 
 
 def mark_failing_path(
     root: str | None,
-    nodes: Mapping[Hashable, Node],
-    steps_of: Mapping[str, Sequence[Node]],
-    starters: Mapping[str, Sequence[Hashable]],
+    nodes: Mapping[Key, NodeAttributes],
+    steps_of: Mapping[str, Sequence[NodeAttributes]],
+    starters: Mapping[str, Sequence[Key]],
 ) -> None:
     """Set ``on_failing_path`` on the nodes that caused the root's failure.
 
@@ -62,7 +61,9 @@ def mark_failing_path(
         workflow_id = child
 
 
-def _failed_step(workflow: Node, steps: Sequence[Node]) -> Node | None:
+def _failed_step(
+    workflow: NodeAttributes, steps: Sequence[NodeAttributes]
+) -> NodeAttributes | None:
     if workflow["status"] != "ERROR" or not steps:
         return None
     failed = [step for step in steps if step["status"] == "ERROR"]
@@ -73,7 +74,6 @@ def _failed_step(workflow: Node, steps: Sequence[Node]) -> Node | None:
     return failed[-1] if failed and failed[-1] is steps[-1] else None
 
 
-Key = Hashable
 _PARTS = {
     "sleep": "sleep",
     "recv": "waiting",
@@ -137,16 +137,16 @@ def critical_path(graph: nx.DiGraph[Any]) -> pd.DataFrame:
     """
     walk = _Walk(Spans(graph))
     root: Any = graph.graph.get("root")
-    span = walk.spans.workflow(root)
-    if span is None:
+    run = walk.spans.workflow(root)
+    if run is None:
         raise GraphError(
             f"The root {root!r} of the graph has no times, so it has no critical path."
         )
-    if span.begun is None:
-        walk.moment = span.ended
-        walk.wait(span, root, span.created if span.enqueued is None else span.enqueued)
+    if run.started is None:
+        walk.moment = run.ended
+        walk.wait(run, root, run.created if run.enqueued is None else run.enqueued)
     else:
-        walk.go(root, span.begun, span.ended)
+        walk.trace(root, run.started, run.ended)
     return walk.frame()
 
 
@@ -160,9 +160,9 @@ def critical_path_intervals(graph: nx.DiGraph[Any]) -> list[tuple[Any, float, fl
         path[name].to_numpy("datetime64[ns]").astype("int64") / 1e9 for name in ("start", "end")
     )
     return [
-        (node, begin, close)
-        for node, begin, close in zip(path["node"], starts.tolist(), ends.tolist(), strict=True)
-        if close > begin
+        (node, start, end)
+        for node, start, end in zip(path["node"], starts.tolist(), ends.tolist(), strict=True)
+        if end > start
     ]
 
 
@@ -174,9 +174,9 @@ class _Frame:
     ----------
     steps
         Its remaining steps, by completion time.
-    begun
+    started
         The time at which the walk leaves it.
-    span, floor
+    run, floor
         Its times, and the lower bound from its parent, if its wait is on the path as well.
     starter
         The step of the frame below that started it.
@@ -186,8 +186,8 @@ class _Frame:
 
     workflow_id: str
     steps: list[Step]
-    begun: int
-    span: Span | None = None
+    started: int
+    run: Run[int] | None = None
     floor: int = 0
     starter: Step | None = None
     awaiter: Step | None = None
@@ -195,8 +195,8 @@ class _Frame:
 
     def leave(self, step: Step) -> None:
         """Remove the steps that did not complete before a step started."""
-        begun = step.start, step.function_id
-        while self.steps and (self.steps[-1].end, self.steps[-1].function_id) >= begun:
+        start = step.start, step.function_id
+        while self.steps and (self.steps[-1].end, self.steps[-1].function_id) >= start:
             self.steps.pop()
 
 
@@ -215,60 +215,62 @@ class _Walk:
         A node that is ``passed`` has a row even if it took no time.
         """
         if moment < self.moment or passed:
-            begun = min(moment, self.moment)
-            self.rows.append((node, part, begun, self.moment))
-            self.moment = begun
+            start = min(moment, self.moment)
+            self.rows.append((node, part, start, self.moment))
+            self.moment = start
 
-    def wait(self, span: Span, workflow_id: str, floor: int) -> None:
+    def wait(self, run: Run[int], workflow_id: str, floor: int) -> None:
         """Walk through a workflow's queue wait and the time before it."""
-        if span.enqueued is not None:
-            self.back_to(max(span.enqueued, floor), workflow_id, "queued")
-        self.back_to(max(span.created, floor), workflow_id, "before")
+        if run.enqueued is not None:
+            self.back_to(max(run.enqueued, floor), workflow_id, "queued")
+        self.back_to(max(run.created, floor), workflow_id, "before")
 
-    def go(self, root: str, begun: int, ended: int) -> None:
+    def trace(self, root: str, started: int, ended: int) -> None:
         """Walk from the end of the root to its start."""
         self.moment = ended
-        self._enter(root, begun)
+        self._enter(root, started)
         while self._stack:
             frame = self._stack[-1]
-            if not frame.steps or self.moment <= frame.begun:
+            if not frame.steps or self.moment <= frame.started:
                 self._finish(frame)
                 continue
             step = frame.steps.pop()
-            if step.end < frame.begun:
+            if step.end < frame.started:
                 frame.steps.clear()
                 continue
-            self._own_code(frame, max(step.end, frame.begun))
+            self._own_code(frame, max(step.end, frame.started))
             if not self._through_child(frame, step):
-                self.back_to(max(step.start, frame.begun), step.key, self._part(step), passed=True)
+                self.back_to(
+                    max(step.start, frame.started), step.key, self._part(step), passed=True
+                )
                 frame.leave(step)
 
     def _enter(
         self,
         workflow_id: str,
-        begun: int,
-        span: Span | None = None,
+        started: int,
+        run: Run[int] | None = None,
         floor: int = 0,
         starter: Step | None = None,
         awaiter: Step | None = None,
     ) -> None:
         own = self.spans.own_steps(workflow_id)
         steps = sorted(own, key=lambda step: (step.end, step.function_id))
-        self._stack.append(_Frame(workflow_id, steps, begun, span, floor, starter, awaiter))
+        self._stack.append(_Frame(workflow_id, steps, started, run, floor, starter, awaiter))
 
     def _finish(self, frame: _Frame) -> None:
-        self._own_code(frame, frame.begun)
+        self._own_code(frame, frame.started)
         self._stack.pop()
-        if frame.span is not None:
-            self.wait(frame.span, frame.workflow_id, frame.floor)
+        if frame.run is not None:
+            self.wait(frame.run, frame.workflow_id, frame.floor)
         if not self._stack:
             return
         below = self._stack[-1]
         if frame.awaiter is not None:
-            self.back_to(max(frame.awaiter.start, below.begun), frame.awaiter.key, "waiting")
+            self.back_to(max(frame.awaiter.start, below.started), frame.awaiter.key, "waiting")
         if frame.starter is not None:
             self.back_to(
-                max(frame.starter.start, below.begun), frame.starter.key, "step", passed=True
+                max(frame.starter.start, below.started), frame.starter.key, "step", passed=True
             )
             below.leave(frame.starter)
 
@@ -278,8 +280,8 @@ class _Walk:
         if frame.at_end and running in self.spans.nodes:
             self.back_to(moment, running, "running")
         else:
-            span = self.spans.workflow(frame.workflow_id)
-            part = "unknown" if span is not None and span.lost else "between"
+            run = self.spans.workflow(frame.workflow_id)
+            part = "unknown" if run is not None and run.start_erased else "between"
             self.back_to(moment, frame.workflow_id, part)
         frame.at_end = False
 
@@ -293,22 +295,22 @@ class _Walk:
         """Walk through the workflow that a step awaited, if it was still running then."""
         node = self.spans.nodes[step.key]
         child = node.get("child_workflow_id", "")
-        span = self.spans.workflow(child)
-        if node["operation"] != "get_result" or span is None or span.ended <= step.start:
+        run = self.spans.workflow(child)
+        if node["operation"] != "get_result" or run is None or run.ended <= step.start:
             return False
-        if any(each.workflow_id == child for each in self._stack):
-            return False  # workflows that await each other, in hand-made rows
-        self.back_to(max(span.ended, step.start), step.key, "result", passed=True)
+        if any(open_frame.workflow_id == child for open_frame in self._stack):
+            return False  # manually edited rows: workflows that await each other
+        self.back_to(max(run.ended, step.start), step.key, "result", passed=True)
         starter = self.spans.starter(frame.workflow_id, child)
         if starter is not None and starter.function_id < step.function_id:
-            floor = max(starter.start, frame.begun)
+            floor = max(starter.start, frame.started)
         else:
-            floor = max(step.start, frame.begun)
+            floor = max(step.start, frame.started)
             frame.leave(step)
             starter = None
         # A workflow that never ran has only its wait.
-        begun = max(span.created, floor, span.ended if span.begun is None else span.begun)
-        self._enter(child, begun, span, floor, starter, step if starter is None else None)
+        started = max(run.created, floor, run.ended if run.started is None else run.started)
+        self._enter(child, started, run, floor, starter, step if starter is None else None)
         return True
 
     def frame(self) -> pd.DataFrame:
@@ -316,8 +318,8 @@ class _Walk:
         rows = self.rows[::-1]
         frame = _node_columns(self.spans, [key for key, *_ in rows])
         frame["part"] = pd.Series([part for _, part, _, _ in rows], dtype="str")
-        for name, place in (("start", 2), ("end", 3)):
-            moments = np.array([row[place] for row in rows], dtype="datetime64[ms]")
+        for name, index in (("start", 2), ("end", 3)):
+            moments = np.array([row[index] for row in rows], dtype="datetime64[ms]")
             frame[name] = pd.Series(moments).dt.tz_localize("UTC")
         frame["duration"] = frame["end"] - frame["start"]
         return frame
@@ -356,37 +358,37 @@ def self_time(graph: nx.DiGraph[Any]) -> pd.DataFrame:
     for workflow_id, node in times.nodes.items():
         if node["kind"] != "workflow" or not isinstance(workflow_id, str):
             continue
-        span = times.workflow(workflow_id)
+        run = times.workflow(workflow_id)
         steps = times.steps(workflow_id)
         own = times.own_steps(workflow_id)
-        if span is not None and span.begun is not None and not span.lost:
-            inside = _covered([(step.start, step.end) for step in own], span.begun, span.ended)
-            rows.append((workflow_id, span.ended - span.begun, inside))
+        if run is not None and run.started is not None and not run.start_erased:
+            covered = _covered([(step.start, step.end) for step in own], run.started, run.ended)
+            rows.append((workflow_id, run.ended - run.started, covered))
         for step in steps:
             awaited = times.nodes[step.key]
             child = times.workflow(awaited.get("child_workflow_id"))
-            inside = 0
+            covered = 0
             if awaited["operation"] == "get_result" and child is not None:
-                since = child.begun if child.enqueued is None else child.enqueued
-                inside = _covered([(since or child.created, child.ended)], step.start, step.end)
-            rows.append((step.key, step.end - step.start, inside))
+                since = child.started if child.enqueued is None else child.enqueued
+                covered = _covered([(since or child.created, child.ended)], step.start, step.end)
+            rows.append((step.key, step.end - step.start, covered))
     rows.sort(key=lambda row: row[2] - row[1])
     frame = _node_columns(times, [key for key, *_ in rows])
     frame.insert(3, "kind", [times.nodes[key]["kind"] for key, *_ in rows])
     for name, values in (
-        ("duration", [lasted for _, lasted, _ in rows]),
-        ("children", [inside for _, _, inside in rows]),
-        ("self", [lasted - inside for _, lasted, inside in rows]),
+        ("duration", [duration for _, duration, _ in rows]),
+        ("children", [covered for _, _, covered in rows]),
+        ("self", [duration - covered for _, duration, covered in rows]),
     ):
         frame[name] = pd.Series(np.array(values, dtype="timedelta64[ms]"))
     return frame
 
 
-def _covered(intervals: Sequence[tuple[int, int]], begun: int, ended: int) -> int:
+def _covered(intervals: Sequence[tuple[int, int]], lower: int, upper: int) -> int:
     """Return the length of an interval that is covered by intervals, which may overlap."""
-    covered, reached = 0, begun
+    covered, reached = 0, lower
     for start, end in sorted(intervals):
-        start, end = max(start, reached), min(end, ended)
+        start, end = max(start, reached), min(end, upper)
         if start < end:
             covered += end - start
             reached = end
@@ -397,8 +399,8 @@ def _node_columns(times: Spans, keys: Sequence[Key]) -> pd.DataFrame:
     """Return the columns that identify the node of each row."""
     nodes = [times.nodes[key] for key in keys]
     objects = np.empty(len(keys), dtype=object)
-    for place, key in enumerate(keys):
-        objects[place] = key  # a tuple would be unpacked
+    for index, key in enumerate(keys):
+        objects[index] = key  # a tuple would be unpacked
     return pd.DataFrame(
         {
             "node": objects,

@@ -1,4 +1,4 @@
-"""Export graphs: copies whose keys and attributes JSON, GraphML and GEXF can store."""
+"""Export graphs: copies with keys and attributes that JSON, GraphML and GEXF support."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def to_serializable(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
     --------
     >>> import networkx as nx
     >>> graph = to_serializable(dbos_notebook.connect(example_database).graph("checkout-1"))
-    >>> again = nx.node_link_graph(nx.node_link_data(graph, edges="edges"), edges="edges")
-    >>> again.nodes['["checkout-1", 3]']["name"]
+    >>> restored = nx.node_link_graph(nx.node_link_data(graph, edges="edges"), edges="edges")
+    >>> restored.nodes['["checkout-1", 3]']["name"]
     'charge'
     """
     keys = {node: _key(node) for node in graph}
-    copy: nx.DiGraph[Any] = nx.DiGraph()
-    copy.graph.update(_attributes(graph.graph))
-    copy.add_nodes_from((keys[node], _attributes(values)) for node, values in graph.nodes.items())
-    copy.add_edges_from(
-        (keys[one], keys[other], _attributes(values)) for one, other, values in graph.edges.data()
+    result: nx.DiGraph[Any] = nx.DiGraph()
+    result.graph.update(_attributes(graph.graph))
+    result.add_nodes_from((keys[node], _attributes(values)) for node, values in graph.nodes.items())
+    result.add_edges_from(
+        (keys[tail], keys[head], _attributes(values)) for tail, head, values in graph.edges.data()
     )
-    return copy
+    return result
 
 
 def _key(node: Hashable) -> str:

@@ -12,9 +12,10 @@ import networkx as nx
 import pandas as pd
 
 from dbos_notebook.errors import GraphError, nearest
+from dbos_notebook.graphs.attributes import GroupAttributes, Key, NodeAttributes
 from dbos_notebook.graphs.build import garbage_collection_paused
 from dbos_notebook.graphs.contraction import contract, remove_joins, remove_nodes
-from dbos_notebook.graphs.similarity import Key, Similarity, WorkflowTree
+from dbos_notebook.graphs.similarity import Similarity, WorkflowTree
 from dbos_notebook.graphs.validation import check_graph, is_folded, string_list
 from dbos_notebook.status import FAILED_STATUSES, STATUSES_BY_SEVERITY, severity_rank
 
@@ -30,34 +31,34 @@ class Level:
 
     Attributes
     ----------
-    run
+    min_run
         The minimum length of a run of similar steps that becomes a group.
     patterns
         Whether repeated patterns of several steps become groups as well.
-    alike
-        Which child workflows are similar.
-    deepest
+    similarity
+        When child workflows are similar: see ``WorkflowTree.shape``.
+    max_depth
         Workflows at this depth become one node with all their contents.
-    stretches
-        Which dissimilar steps are grouped: those between failures, or all.
+    merge
+        Which dissimilar steps are merged into groups: those between failures, or all.
     """
 
-    run: int = 3
+    min_run: int = 3
     patterns: bool = False
-    alike: Similarity = "exactly"
-    deepest: int | None = None
-    stretches: Literal["between failures", "all"] | None = None
+    similarity: Similarity = "exact"
+    max_depth: int | None = None
+    merge: Literal["between failures", "all"] | None = None
 
 
 LEVELS = (
     Level(),
-    Level(patterns=True, alike="loosely"),
-    Level(run=2, patterns=True, alike="by name"),
+    Level(patterns=True, similarity="loose"),
+    Level(min_run=2, patterns=True, similarity="name"),
     *(
-        Level(2, patterns=True, alike="by name", deepest=deepest, stretches="between failures")
-        for deepest in (8, 4, 3, 2, 1)
+        Level(2, patterns=True, similarity="name", max_depth=max_depth, merge="between failures")
+        for max_depth in (8, 4, 3, 2, 1)
     ),
-    Level(2, patterns=True, alike="anyhow", deepest=1, stretches="all"),
+    Level(2, patterns=True, similarity="any", max_depth=1, merge="all"),
 )
 """From the finest to the coarsest; the first that stays within the budget is used."""
 
@@ -98,7 +99,7 @@ class _Part:
     """Consecutive steps that become a group if there are enough of them, or stay single."""
 
     members: list[Key]
-    kind: Literal["whole", "failed", "alone"]
+    kind: Literal["succeeded", "failed", "single"]
     repeats: int | None = None
     number: int = 0
 
@@ -121,7 +122,7 @@ class FoldPlan:
         self._levels: dict[str, FoldUnit] = {}
         self._fold_spine()
         waiting = self._siblings(None, self.source.children_of.get(None, []), {})
-        while waiting and not self.excessive:
+        while waiting and not self.over_budget:
             workflow_id = waiting.pop()
             if workflow_id in self._levels:
                 unit = self._levels[workflow_id]
@@ -150,9 +151,9 @@ class FoldPlan:
         if group not in (self.opened or ()):
             self._levels[members[0]] = FoldUnit(members, group, within, levels=True)
         elif len(members) > max(3, self.budget // 6):
-            for name, some in self._split(members, group, max(2, self.budget // 12)):
-                self._add_levels(some, name, within)
-                within = some[-1]
+            for name, part in self._split(members, group, max(2, self.budget // 12)):
+                self._add_levels(part, name, within)
+                within = part[-1]
 
     def _after(self, workflow_id: Key) -> list[str]:
         """Return the children of a workflow that are on the spine."""
@@ -160,82 +161,82 @@ class FoldPlan:
         return [child for child in children if child in self._spine]
 
     @property
-    def excessive(self) -> bool:
+    def over_budget(self) -> bool:
         """Whether this trial exceeds the budget, so that the next level has to be tried."""
         return self.opened is None and len(self.units) > self.budget
 
     def _steps(self, workflow_id: str) -> dict[Key, int]:
         """Add units for a workflow's steps, and return the part of each step."""
         part_of: dict[Key, int] = {}
-        for part in self._stretched(workflow_id):
+        for part in self._merged_parts(workflow_id):
             part_of.update(dict.fromkeys(part.members, part.number))
-            if part.kind == "alone" or len(part.members) < self.level.run:
+            if part.kind == "single" or len(part.members) < self.level.min_run:
                 self.units.extend(FoldUnit([member]) for member in part.members)
             else:
-                self._show(part.members, workflow_id, part.repeats)
-            if self.excessive:
+                self._add_group(part.members, workflow_id, part.repeats)
+            if self.over_budget:
                 break
         return part_of
 
     def _parts(self, workflow_id: str) -> Iterator[_Part]:
         """Split a workflow's steps into runs, with failures separate."""
         source, level = self.source, self.level
-        runs = source.runs(workflow_id, shortest=level.run, patterns=level.patterns)
+        runs = source.runs(workflow_id, shortest=level.min_run, patterns=level.patterns)
         for number, run in enumerate(runs):
-            whole: list[Key] = []
-            alone: list[Key] = []
+            succeeded: list[Key] = []
+            single: list[Key] = []
             failed: dict[str, list[Key]] = {}
             for step in run.steps:
                 kind = source.failure(step)
                 if source.on_path(step) or "function_id" not in source.nodes[step]:
-                    alone.append(step)
+                    single.append(step)
                 elif kind is None:
-                    whole.append(step)
+                    succeeded.append(step)
                 else:
                     failed.setdefault(kind, []).append(step)
-            if whole:
-                entire = len(whole) == len(run.steps) and run.period > 1
-                repeats = len(whole) // run.period if entire else None
-                yield _Part(whole, "whole", repeats, number)
-            for some in failed.values():
+            if succeeded:
+                is_whole_run = len(succeeded) == len(run.steps) and run.period > 1
+                repeats = len(succeeded) // run.period if is_whole_run else None
+                yield _Part(succeeded, "succeeded", repeats, number)
+            for steps in failed.values():
                 yield _Part(
-                    some, "alone" if len(some) <= MAX_SINGLE_FAILURES else "failed", None, number
+                    steps, "single" if len(steps) <= MAX_SINGLE_FAILURES else "failed", None, number
                 )
-            if alone:
-                yield _Part(alone, "alone", None, number)
+            if single:
+                yield _Part(single, "single", None, number)
 
-    def _stretched(self, workflow_id: str) -> Iterable[_Part]:
+    def _merged_parts(self, workflow_id: str) -> Iterable[_Part]:
         """Merge consecutive parts, or all of a kind, if the level says so."""
         level = self.level
-        if not level.stretches:
+        if not level.merge:
             return self._parts(workflow_id)
-        kept = workflow_id, level.run, level.patterns, level.stretches
-        if kept not in self.source.stretches:
-            self.source.stretches[kept] = self._joined(self._parts(workflow_id))
-        found: list[_Part] = self.source.stretches[kept]
-        return found
+        cache_key = workflow_id, level.min_run, level.patterns, level.merge
+        if cache_key not in self.source.merged_parts:
+            self.source.merged_parts[cache_key] = self._joined(self._parts(workflow_id))
+        merged: list[_Part] = self.source.merged_parts[cache_key]
+        return merged
 
     def _joined(self, parts: Iterable[_Part]) -> list[_Part]:
         joined: list[_Part] = []
-        everywhere = self.level.stretches == "all"
-        last: dict[str, _Part] = {}
+        everywhere = self.level.merge == "all"
+        last_of_kind: dict[str, _Part] = {}
         for part in parts:
             kind = part.kind
             if everywhere and not any(map(self.source.on_path, part.members)):
-                # All failures of a stretch are one group, also few and of different kinds.
+                # Failures are merged too, even if they are few or of different kinds.
                 failed = self.source.failure(part.members[0]) is not None
                 kind = "failed" if failed else kind
-            if not everywhere and kind != "whole":
-                last.clear()
-            before = last.get(kind)
-            if kind == "alone" or before is None:
-                before = _Part(list(part.members), kind, part.repeats, len(joined))
-                joined.append(before)
-                last[kind] = before
+            if not everywhere and kind != "succeeded":
+                last_of_kind.clear()
+            previous = last_of_kind.get(kind)
+            if kind == "single" or previous is None:
+                previous = _Part(list(part.members), kind, part.repeats, len(joined))
+                joined.append(previous)
+                last_of_kind[kind] = previous
             else:
-                before.members.extend(part.members)
-                before = replace(before, repeats=None)
-                joined[before.number] = last[kind] = before
+                previous.members.extend(part.members)
+                previous = replace(previous, repeats=None)
+                joined[previous.number] = last_of_kind[kind] = previous
         return joined
 
     def _siblings(
@@ -243,42 +244,43 @@ class FoldPlan:
     ) -> list[str]:
         """Add units for similar workflows; return those that are shown with their contents."""
         source, level = self.source, self.level
-        shown: list[str] = []
-        alike: dict[Any, list[str]] = {}
+        unfolded: list[str] = []
+        similar: dict[Any, list[str]] = {}
         root = source.root
         for child in children:
             if child == root or source.on_path(child) or child in self._spine:
-                shown.append(child)
+                unfolded.append(child)
                 continue
             failure = source.failure(child)
-            kind = source.shape(child, level.alike)
-            if level.alike == "anyhow":
+            kind = source.shape(child, level.similarity)
+            if level.similarity == "any":
                 failure = failure and "failed"
             starter = source.starter.get(child)
             part = None if starter is None else part_of.get(starter)
-            alike.setdefault((failure, kind, part), []).append(child)
-        for (failure, *_), members in alike.items():
-            closed = level.deepest is not None and source.depth[members[0]] >= level.deepest
-            few = 1 if failure is None or level.alike == "anyhow" else MAX_SINGLE_FAILURES
-            if len(members) > few:
-                shown += self._show(members, parent)
-            elif closed:
+            similar.setdefault((failure, kind, part), []).append(child)
+        for (failure, *_), members in similar.items():
+            deep = level.max_depth is not None and source.depth[members[0]] >= level.max_depth
+            max_single = 1 if failure is None or level.similarity == "any" else MAX_SINGLE_FAILURES
+            if len(members) > max_single:
+                unfolded += self._add_group(members, parent)
+            elif deep:
                 for member in members:
-                    shown += self._show([member], parent) if source.inside(member) else [member]
+                    foldable = source.has_contents(member)
+                    unfolded += self._add_group([member], parent) if foldable else [member]
             else:
-                shown += members
-        return shown
+                unfolded += members
+        return unfolded
 
-    def _show(
+    def _add_group(
         self, members: Sequence[Any], within: str | None, repeats: int | None = None
     ) -> list[Any]:
         """Add a group; if it is opened, add its steps, or return its workflows."""
         names = [self.source.nodes[member].get("name", "") for member in members]
         title = names[0] if len(set(names)) == 1 else "various"
         # Named by its first member, so that the name is stable while members are added.
-        return self._open(members, f"{title} from {json.dumps(members[0])}", within, repeats)
+        return self._add_or_open(members, f"{title} from {json.dumps(members[0])}", within, repeats)
 
-    def _open(
+    def _add_or_open(
         self, members: Sequence[Any], group: str, within: str | None, repeats: int | None
     ) -> list[Any]:
         if group not in (self.opened or ()):
@@ -289,19 +291,19 @@ class FoldPlan:
                 return list(members)
             self.units.extend(FoldUnit([member]) for member in members)
             return []
-        shown: list[Any] = []
-        for name, some in self._split(members, group, max(2, self.budget // 2)):
-            shown += self._open(some, name, within, None)
-        return shown
+        unfolded: list[Any] = []
+        for name, part in self._split(members, group, max(2, self.budget // 2)):
+            unfolded += self._add_or_open(part, name, within, None)
+        return unfolded
 
     def _split(
         self, members: Sequence[Any], group: str, parts: int
     ) -> Iterator[tuple[str, Sequence[Any]]]:
         """Split a group that is too large to be opened into parts."""
         size = -(-len(members) // parts)
-        for begun in range(0, len(members), size):
-            some = members[begun : begun + size]
-            yield f"{group} [{begun}:{begun + len(some)}]", some
+        for start in range(0, len(members), size):
+            part = members[start : start + size]
+            yield f"{group} [{start}:{start + len(part)}]", part
 
     def _is_workflow(self, member: Any) -> bool:
         # In a comparison, not every workflow's key is a string.
@@ -309,73 +311,75 @@ class FoldPlan:
 
     def group_of(self, graph: nx.DiGraph[Any]) -> dict[Key, Key]:
         """Return the folded node of each node of the graph."""
-        found: dict[Key, Key] = {}
+        groups: dict[Key, Key] = {}
         for unit in self.units:
-            for member, inside in self._inside(unit):
+            for member, contents in self._inside(unit):
                 if unit.group is not None and self._is_workflow(member):
-                    found.update(dict.fromkeys(inside, unit.key))
+                    groups.update(dict.fromkeys(contents, unit.key))
                 else:
-                    found[member] = unit.key
+                    groups[member] = unit.key
         for key, node in graph.nodes.items():
             if node["kind"] == "join":
                 workflow = node["workflow_id"]
-                shown = found.get(workflow, workflow)
-                found[key] = key if shown == workflow else shown
-        return found
+                group = groups.get(workflow, workflow)
+                groups[key] = key if group == workflow else group
+        return groups
 
     def _inside(self, unit: FoldUnit) -> Iterator[tuple[Key, Iterable[Key]]]:
         """Yield each member of a unit with all nodes that it stands for."""
         following: list[Any] = [*unit.members[1:], None]
         if unit.levels:
             following[-1] = next(iter(self._after(unit.members[-1])), None)
-        for member, next_one in zip(unit.members, following, strict=True):
+        for member, next_member in zip(unit.members, following, strict=True):
             if unit.levels:
-                yield member, self.source.level(member, next_one)  # type: ignore[arg-type]  # spines have string keys
+                yield member, self.source.level(member, next_member)  # type: ignore[arg-type]  # spines have string keys
             else:
                 yield member, self.source.within(member)
 
     def nodes(self, graph: nx.DiGraph[Any]) -> Iterator[tuple[Key, dict[str, Any]]]:
         """Yield the nodes of the folded graph with their attributes."""
-        whole = {unit.key for unit in self.units if unit.group is None}
+        single_keys = {unit.key for unit in self.units if unit.group is None}
         for unit in self.units:
             if unit.group is None:
                 yield unit.key, dict(self.source.nodes[unit.key])
             else:
-                yield unit.key, self._described(unit)
+                yield unit.key, dict(self._group_attributes(unit, unit.group))
         for key, node in graph.nodes.items():
             workflow = node["workflow_id"]
-            lone = workflow not in self.source.nodes
-            if node["kind"] == "join" and (workflow in whole or lone):
+            is_orphan = workflow not in self.source.nodes
+            if node["kind"] == "join" and (workflow in single_keys or is_orphan):
                 yield key, dict(node)
 
-    def _described(self, unit: FoldUnit) -> dict[str, Any]:
+    def _group_attributes(self, unit: FoldUnit, name: str) -> GroupAttributes:
         """Return the attributes of a group."""
         nodes = [self.source.nodes[member] for member in unit.members]
-        first = nodes[0]
         statuses = Counter(node["status"] for node in nodes)
-        attributes: dict[str, Any] = {
+        attributes: GroupAttributes = {
             "kind": "group",
-            "of": first["kind"],
+            "of": "workflow" if nodes[0]["kind"] == "workflow" else "step",
             "name": _group_name(nodes, unit.repeats),
-            "group": unit.group,
+            "group": name,
             "members": tuple(unit.members),
             "count": unit.repeats or len(unit.members),
-            "statuses": {word: statuses[word] for word in STATUSES_BY_SEVERITY if word in statuses},
+            "statuses": {
+                status: statuses[status] for status in STATUSES_BY_SEVERITY if status in statuses
+            },
             "status": min(statuses, key=severity_rank),
         }
         if unit.within is not None:
             attributes["workflow_id"] = unit.within
-        for name in ("operation", "error_type"):
-            values = {node.get(name) for node in nodes}
-            if len(values) == 1 and None not in values:
-                attributes[name] = values.pop()
+        common: Literal["operation", "error_type"]
+        for common in ("operation", "error_type"):
+            values = {node.get(common) for node in nodes}
+            if len(values) == 1 and (value := values.pop()) is not None:
+                attributes[common] = value
         if attributes["of"] == "step":
             attributes.setdefault("operation", "other")
         else:
             attributes["failures_inside"] = sum(
                 self.source.nodes[key]["status"] in FAILED_STATUSES
-                for member, inside in self._inside(unit)
-                for key in inside
+                for member, contents in self._inside(unit)
+                for key in contents
                 if key != member
             )
         if unit.levels:
@@ -385,7 +389,7 @@ class FoldPlan:
         return attributes
 
 
-def _group_name(nodes: Sequence[Mapping[str, Any]], repeats: int | None) -> str:
+def _group_name(nodes: Sequence[NodeAttributes], repeats: int | None) -> str:
     names = [str(node.get("name", "")) for node in nodes]
     if repeats:
         return " → ".join(names[: len(names) // repeats])
@@ -394,22 +398,23 @@ def _group_name(nodes: Sequence[Mapping[str, Any]], repeats: int | None) -> str:
     return "various steps" if nodes[0]["kind"] == "step" else "various workflows"
 
 
-def _times(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _times(nodes: Sequence[NodeAttributes]) -> GroupAttributes:
+    attributes: GroupAttributes = {}
     durations = [node["duration"] for node in nodes if "duration" in node]
     if durations:
-        found["duration_min"] = min(durations)
-        found["duration_max"] = max(durations)
-        found["duration_total"] = sum(durations, pd.Timedelta(0).as_unit("ms"))
+        attributes["duration_min"] = min(durations)
+        attributes["duration_max"] = max(durations)
+        attributes["duration_total"] = sum(durations, pd.Timedelta(0).as_unit("ms"))
     # A step's start, a workflow's last dequeuing, or its creation if it was not queued.
+    names: tuple[Literal["started_at", "dequeued_at", "created_at"], ...]
     names = ("started_at", "dequeued_at", "created_at")
     starts = [next((node[name] for name in names if name in node), None) for node in nodes]
-    if known := [start for start in starts if start is not None]:
-        found["started_at"] = min(known)
+    if known_starts := [start for start in starts if start is not None]:
+        attributes["started_at"] = min(known_starts)
     ends = [node["completed_at"] for node in nodes if "completed_at" in node]
     if len(ends) == len(nodes):
-        found["completed_at"] = max(ends)
-    return found
+        attributes["completed_at"] = max(ends)
+    return attributes
 
 
 SYSTEM_OPERATIONS = frozenset({"get_event", "get_result", "other", "set_event", "sleep", "stream"})
@@ -481,31 +486,31 @@ def fold(
             "This graph is already folded. Pass the graph that db.graph(...) returned."
         )
     with garbage_collection_paused():
-        source = WorkflowTree.of(graph)
+        tree = WorkflowTree.of(graph)
         level = next(
-            (each for each in LEVELS if not FoldPlan(source, each, budget).excessive), LEVELS[-1]
+            (level for level in LEVELS if not FoldPlan(tree, level, budget).over_budget), LEVELS[-1]
         )
-        plan = FoldPlan(source, level, budget, opened)
+        plan = FoldPlan(tree, level, budget, opened)
         folded = contract(graph, plan.group_of(graph), plan.nodes(graph))
         remove_joins(folded)
     return folded
 
 
 def _hidden(graph: nx.DiGraph[Any], hide: Iterable[str]) -> list[Key]:
-    wanted = set(hide)
-    known = sorted(OPERATIONS | {"system"})
-    if unknown := wanted.difference(known):
-        word = min(unknown, key=str)
+    hidden = set(hide)
+    choices = sorted(OPERATIONS | {"system"})
+    if unknown := hidden.difference(choices):
+        operation = min(unknown, key=str)
         raise GraphError(
-            f"hide contains {word!r}, which is no operation.{nearest(word, known)} "
-            f"Use some of: {', '.join(known)}."
+            f"hide contains {operation!r}, which is no operation.{nearest(operation, choices)} "
+            f"Use some of: {', '.join(choices)}."
         )
-    if "system" in wanted:
-        wanted |= SYSTEM_OPERATIONS
+    if "system" in hidden:
+        hidden |= SYSTEM_OPERATIONS
     return [
         key
         for key, node in graph.nodes.items()
-        if node.get("operation") in wanted
+        if node.get("operation") in hidden
         and "function_id" in node
         and node["status"] not in FAILED_STATUSES
         and not node.get("on_failing_path")

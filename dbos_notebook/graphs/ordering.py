@@ -47,7 +47,7 @@ def sequential_order(count: int) -> Order:
     """
     if not count:
         return Order()
-    return Order([(one, one + 1) for one in range(count - 1)], 0, (0,), (count - 1,))
+    return Order([(index, index + 1) for index in range(count - 1)], 0, (0,), (count - 1,))
 
 
 def is_sequential(starts: Sequence[int | None], ends: Sequence[int | None]) -> bool:
@@ -94,39 +94,39 @@ def order_by_time(starts: Sequence[int | None], ends: Sequence[int | None]) -> O
     if is_sequential(starts, ends):
         return sequential_order(len(starts))
     count = len(starts)
-    whole = Order()
-    begun = 0  # the start of the current run of steps with times
-    for place in range(count + 1):
-        if place < count and _sane(starts[place], ends[place]):
+    order = Order()
+    start = 0  # the start of the current run of steps with times
+    for index in range(count + 1):
+        if index < count and _sane(starts[index], ends[index]):
             continue
-        if begun < place:
-            part = _interval_order(starts[begun:place], ends[begun:place])  # type: ignore[arg-type]  # checked by _sane
-            _append(whole, part, begun, place - begun, count)
-        if place < count:
-            _append(whole, Order([], 0, (0,), (0,)), place, 1, count)
-        begun = place + 1
-    return whole
+        if start < index:
+            part = _interval_order(starts[start:index], ends[start:index])  # type: ignore[arg-type]  # checked by _sane
+            _append(order, part, start, index - start, count)
+        if index < count:
+            _append(order, Order([], 0, (0,), (0,)), index, 1, count)
+        start = index + 1
+    return order
 
 
 def _sane(start: int | None, end: int | None) -> bool:
     return start is not None and end is not None and start <= end
 
 
-def _append(whole: Order, part: Order, offset: int, count: int, total: int) -> None:
+def _append(order: Order, part: Order, offset: int, count: int, total: int) -> None:
     """Append a part: everything before precedes all of it."""
 
-    def moved(place: int) -> int:
-        return place + offset if place < count else total + whole.joins + place - count
+    def shifted(index: int) -> int:
+        return index + offset if index < count else total + order.joins + index - count
 
-    whole.edges.extend((moved(one), moved(other)) for one, other in part.edges)
-    first = tuple(moved(place) for place in part.first)
-    if whole.last:
+    order.edges.extend((shifted(tail), shifted(head)) for tail, head in part.edges)
+    first = tuple(shifted(index) for index in part.first)
+    if order.last:
         # One side is a single step, since steps without times separate the parts with times.
-        whole.edges.extend((one, other) for one in whole.last for other in first)
+        order.edges.extend((tail, head) for tail in order.last for head in first)
     else:
-        whole.first = first
-    whole.last = tuple(moved(place) for place in part.last)
-    whole.joins += part.joins
+        order.first = first
+    order.last = tuple(shifted(index) for index in part.last)
+    order.joins += part.joins
 
 
 def _interval_order(starts: Sequence[int], ends: Sequence[int]) -> Order:
@@ -134,24 +134,24 @@ def _interval_order(starts: Sequence[int], ends: Sequence[int]) -> Order:
         return sequential_order(len(starts))
     count = len(starts)
     # The index breaks ties, so that no two steps precede each other.
-    by_end = sorted((end, place) for place, end in enumerate(ends))
-    by_start = sorted((start, place) for place, start in enumerate(starts))
+    by_end = sorted((end, index) for index, end in enumerate(ends))
+    by_start = sorted((start, index) for index, start in enumerate(starts))
     blocks = list(_blocks(by_end, by_start, starts))
     order = Order(
         first=tuple(sorted(blocks[0][2])),
-        last=tuple(sorted(place for end, place in by_end if (end, place) >= by_start[-1])),
+        last=tuple(sorted(index for end, index in by_end if (end, index) >= by_start[-1])),
     )
     blocks = blocks[1:]
-    direct = sum((high - low) * len(later) for low, high, later in blocks)
+    direct = sum((high - low) * len(steps) for low, high, steps in blocks)
     if direct <= max(MAX_EDGES, MAX_EDGES_PER_STEP * count):
         order.edges = [
-            (by_end[earlier][1], place)
-            for low, high, later in blocks
-            for earlier in range(low, high)
-            for place in later
+            (by_end[position][1], index)
+            for low, high, steps in blocks
+            for position in range(low, high)
+            for index in steps
         ]
     else:
-        _through_joins(order, blocks, [place for _, place in by_end])
+        _through_joins(order, blocks, [index for _, index in by_end])
     return order
 
 
@@ -168,20 +168,20 @@ def _blocks(
     """
     high = low = 0
     latest = (starts[by_end[0][1]], -1)
-    later: list[int] = []
-    for moment in by_start:
-        reached = high
-        while by_end[high] < moment:
-            place = by_end[high][1]
-            latest = max(latest, (starts[place], place))
+    steps: list[int] = []
+    for step_start in by_start:
+        previous_high = high
+        while by_end[high] < step_start:
+            index = by_end[high][1]
+            latest = max(latest, (starts[index], index))
             high += 1
-        if high > reached:
-            yield low, reached, later
-            later = []
+        if high > previous_high:
+            yield low, previous_high, steps
+            steps = []
             while by_end[low] < latest:
                 low += 1
-        later.append(moment[1])
-    yield low, high, later
+        steps.append(step_start[1])
+    yield low, high, steps
 
 
 def _through_joins(
@@ -190,10 +190,13 @@ def _through_joins(
     """Add edges through a chain of joins, at most three edges per step."""
     count = len(ended)
     previous, covered = None, 0
-    for low, high, later in blocks:
-        wide, long = high - low, len(later)
-        if wide * long <= wide + long and wide <= 8:
-            order.edges.extend((ended[place], one) for place in range(low, high) for one in later)
+    for low, high, steps in blocks:
+        predecessor_count, successor_count = high - low, len(steps)
+        if (
+            predecessor_count * successor_count <= predecessor_count + successor_count
+            and predecessor_count <= 8
+        ):
+            order.edges.extend((ended[index], step) for index in range(low, high) for step in steps)
             continue
         join = count + order.joins
         order.joins += 1
@@ -201,6 +204,6 @@ def _through_joins(
             # What precedes the previous join also precedes this one.
             order.edges.append((previous, join))
             low = covered
-        order.edges.extend((ended[place], join) for place in range(low, high))
-        order.edges.extend((join, one) for one in later)
+        order.edges.extend((ended[index], join) for index in range(low, high))
+        order.edges.extend((join, step) for step in steps)
         previous, covered = join, high

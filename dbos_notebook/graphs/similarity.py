@@ -10,14 +10,14 @@ from typing import Any, Literal, NamedTuple
 
 import networkx as nx
 
+from dbos_notebook.graphs.attributes import Key, NodeAttributes, nodes_of
 from dbos_notebook.status import FAILED_STATUSES
 
-Key = Hashable
 MAX_PATTERN = 12
 """The maximum number of steps in the body of a loop that is recognized."""
 MIN_SPINE_DEPTH = 24
 """From this depth on, a tree has a spine: the path to its deepest workflow."""
-Similarity = Literal["exactly", "loosely", "by name", "anyhow"]
+Similarity = Literal["exact", "loose", "name", "any"]
 
 
 class RepeatedRun(NamedTuple):
@@ -43,35 +43,35 @@ class WorkflowTree:
         The step that started a workflow.
     root
         The root workflow of the graph.
-    stretches
+    merged_parts
         A cache that the levels of folding share.
     """
 
-    nodes: Mapping[Key, Mapping[str, Any]]
+    nodes: Mapping[Key, NodeAttributes]
     steps_of: dict[str, list[Key]] = field(default_factory=dict)
     children_of: dict[str | None, list[str]] = field(default_factory=dict)
     starter: dict[str, Key] = field(default_factory=dict)
     root: str | None = None
-    stretches: dict[Hashable, Any] = field(default_factory=dict)
+    merged_parts: dict[Hashable, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: nx.DiGraph[Any]) -> WorkflowTree:
         """Make the tree of a graph."""
-        nodes: dict[Key, Mapping[str, Any]] = dict(graph.nodes.items())
-        source = cls(nodes, root=graph.graph.get("root"))
+        nodes = nodes_of(graph)
+        tree = cls(nodes, root=graph.graph.get("root"))
         for key, node in nodes.items():
             if node["kind"] == "step":
-                source.steps_of.setdefault(node["workflow_id"], []).append(key)
+                tree.steps_of.setdefault(node["workflow_id"], []).append(key)
         for node in nodes.values():
             if node["kind"] == "workflow":
                 parent = node.get("parent")
-                above = parent if parent in nodes else None
-                source.children_of.setdefault(above, []).append(node["workflow_id"])
-        for before, workflow_id, values in graph.edges.data():
-            mine = values["kind"] == "starts" and nodes[before]["kind"] == "step"
-            if mine and nodes[before]["workflow_id"] == nodes[workflow_id].get("parent"):
-                source.starter.setdefault(workflow_id, before)
-        return source
+                parent_key = parent if parent in nodes else None
+                tree.children_of.setdefault(parent_key, []).append(node["workflow_id"])
+        for tail, workflow_id, values in graph.edges.data():
+            is_start = values["kind"] == "starts" and nodes[tail]["kind"] == "step"
+            if is_start and nodes[tail]["workflow_id"] == nodes[workflow_id].get("parent"):
+                tree.starter.setdefault(workflow_id, tail)
+        return tree
 
     def failure(self, key: Key) -> str | None:
         """Return the kind of a node's failure; ``None`` if it has not failed."""
@@ -81,7 +81,7 @@ class WorkflowTree:
         return f"{node['status']} {node.get('error_type', '')}"
 
     def on_path(self, key: Key) -> bool:
-        """Return whether a node is on the failure path, and so has to be shown."""
+        """Return whether a node is on the failure path, which is always shown."""
         return bool(self.nodes[key].get("on_failing_path"))
 
     def step_kind(self, key: Key) -> Hashable:
@@ -96,30 +96,32 @@ class WorkflowTree:
         steps = self.steps_of.get(workflow_id, [])
         # Numbers are compared faster than names.
         numbers: dict[Hashable, int] = {}
-        likes = [numbers.setdefault(self.step_kind(step), len(numbers)) for step in steps]
+        kinds = [numbers.setdefault(self.step_kind(step), len(numbers)) for step in steps]
         longest = MAX_PATTERN if patterns else 1
-        place = 0
-        while place < len(steps):
+        start = 0
+        while start < len(steps):
             period, covered = 1, 1
-            for length in range(1, min(longest, (len(steps) - place) // 2) + 1):
-                if likes[place] != likes[place + length]:
+            for length in range(1, min(longest, (len(steps) - start) // 2) + 1):
+                if kinds[start] != kinds[start + length]:
                     continue
-                reach = _repeats(likes, place, length)
-                if reach >= max(2 * length, shortest) and reach > covered:
-                    period, covered = length, reach
-            yield RepeatedRun(steps[place : place + covered], period)
-            place += covered
+                end_of_repeats = _repeats(kinds, start, length)
+                if end_of_repeats >= max(2 * length, shortest) and end_of_repeats > covered:
+                    period, covered = length, end_of_repeats
+            yield RepeatedRun(steps[start : start + covered], period)
+            start += covered
 
     @cached_property
     def depth(self) -> dict[str, int]:
         """The number of ancestors of each workflow."""
-        found: dict[str, int] = {}
-        level, reached = self.children_of.get(None, []), 0
+        depths: dict[str, int] = {}
+        level, distance = self.children_of.get(None, []), 0
         while level:
-            found.update(dict.fromkeys(level, reached))
-            level = [child for one in level for child in self.children_of.get(one, ())]
-            reached += 1
-        return found
+            depths.update(dict.fromkeys(level, distance))
+            level = [
+                child for workflow_id in level for child in self.children_of.get(workflow_id, ())
+            ]
+            distance += 1
+        return depths
 
     @cached_property
     def spine(self) -> list[str]:
@@ -127,7 +129,7 @@ class WorkflowTree:
 
         Empty if there is no failure and the tree is not deep.
         """
-        path = [one for one in self.depth if self.on_path(one)]
+        path = [workflow_id for workflow_id in self.depth if self.on_path(workflow_id)]
         if not path and self.depth:
             deepest = max(self.depth, key=self.depth.__getitem__)
             if self.depth[deepest] >= MIN_SPINE_DEPTH:
@@ -141,16 +143,16 @@ class WorkflowTree:
                     path.append(above)
                     above = parents.get(above)
                 path.reverse()
-        follows = (
+        connected = (
             below in self.children_of.get(above, ()) for above, below in itertools.pairwise(path)
         )
         # In a comparison, two runs may have failed on different paths.
-        return path if all(follows) else []
+        return path if all(connected) else []
 
     def spine_size(self) -> int:
         """Count the nodes that are drawn for the whole spine."""
         failing = any(map(self.on_path, self.spine))
-        steps = (step for one in self.spine for step in self.steps_of.get(one, ()))
+        steps = (step for workflow_id in self.spine for step in self.steps_of.get(workflow_id, ()))
         return len(self.spine) + sum(self.on_path(step) or not failing for step in steps)
 
     def level(self, workflow_id: str, following: str | None) -> Iterator[Key]:
@@ -175,39 +177,39 @@ class WorkflowTree:
                 for step in self.steps_of.get(workflow_id, ())
             ]
             children = self.children_of.get(workflow_id, ())
-            whole = (head, tuple(steps), tuple(exact[child] for child in children))
-            kinds = (head, frozenset(steps), frozenset(loose[child] for child in children))
-            exact[workflow_id] = numbers.setdefault(whole, len(numbers))
-            loose[workflow_id] = numbers.setdefault(kinds, len(numbers))
+            exact_shape = (head, tuple(steps), tuple(exact[child] for child in children))
+            loose_shape = (head, frozenset(steps), frozenset(loose[child] for child in children))
+            exact[workflow_id] = numbers.setdefault(exact_shape, len(numbers))
+            loose[workflow_id] = numbers.setdefault(loose_shape, len(numbers))
         return exact, loose
 
-    def shape(self, workflow_id: str, alike: Similarity) -> Hashable:
+    def shape(self, workflow_id: str, similarity: Similarity) -> Hashable:
         """Return a value that is equal for similar workflows."""
-        if alike == "anyhow":
+        if similarity == "any":
             return None
-        if alike == "by name":
+        if similarity == "name":
             return self.nodes[workflow_id].get("name")
         exact, loose = self._shapes
-        return (exact if alike == "exactly" else loose)[workflow_id]
+        return (exact if similarity == "exact" else loose)[workflow_id]
 
-    def inside(self, workflow_id: str) -> bool:
+    def has_contents(self, workflow_id: str) -> bool:
         """Return whether a workflow has steps or children."""
         return bool(self.steps_of.get(workflow_id) or self.children_of.get(workflow_id))
 
     def within(self, workflow_id: Key) -> Iterator[Key]:
         """Yield a workflow, its steps, and all its descendants."""
         # In a comparison, not every workflow's key is a string.
-        waiting: list[Any] = [workflow_id]
-        while waiting:
-            one = waiting.pop()
-            yield one
-            yield from self.steps_of.get(one, ())
-            waiting.extend(self.children_of.get(one, ()))
+        stack: list[Any] = [workflow_id]
+        while stack:
+            member = stack.pop()
+            yield member
+            yield from self.steps_of.get(member, ())
+            stack.extend(self.children_of.get(member, ()))
 
 
-def _repeats(likes: Sequence[Hashable], place: int, length: int) -> int:
-    """Return how many items from ``place`` on are whole repeats of the first ``length``."""
-    end = place + length
-    while end < len(likes) and likes[end] == likes[end - length]:
+def _repeats(kinds: Sequence[Hashable], start: int, length: int) -> int:
+    """Return how many items from ``start`` on are complete repeats of the first ``length``."""
+    end = start + length
+    while end < len(kinds) and kinds[end] == kinds[end - length]:
         end += 1
-    return (end - place) // length * length
+    return (end - start) // length * length

@@ -37,20 +37,20 @@ def string_list(value: Iterable[str], name: str) -> list[str]:
     if isinstance(value, str):
         return [value]
     try:
-        found = list(value)
-        hash(tuple(found))
+        strings = list(value)
+        hash(tuple(strings))
     except TypeError:
         raise GraphError(
             f"{name} must be a string or a list of strings, not {sanitize(repr(value))}. "
             "Omit it for none."
         ) from None
-    return found
+    return strings
 
 
 def check_fraction(value: float, name: str) -> float:
     """Return a finite number that is not negative, or raise GraphError."""
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    if not known or not 0 <= value < math.inf:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < math.inf:
         raise GraphError(
             f"{name} must be a number that is not negative, not {sanitize(repr(value))}."
         )
@@ -59,14 +59,14 @@ def check_fraction(value: float, name: str) -> float:
 
 def check_duration(value: str | pd.Timedelta, name: str) -> pd.Timedelta:
     """Return a duration that is not negative, or raise GraphError."""
-    found = None
+    duration = None
     # A number has no unit; pandas would interpret it as nanoseconds.
     if not isinstance(value, int | float):
         with suppress(ValueError, TypeError):
-            found = pd.Timedelta(value)
-    if found is None or not found >= pd.Timedelta(0):
+            duration = pd.Timedelta(value)
+    if duration is None or not duration >= pd.Timedelta(0):
         raise GraphError(f"{name} must be a duration such as '10ms', not {sanitize(repr(value))}.")
-    return found
+    return duration
 
 
 def check_rows(workflows: pd.DataFrame, steps: pd.DataFrame, root: str | None) -> None:
@@ -75,11 +75,11 @@ def check_rows(workflows: pd.DataFrame, steps: pd.DataFrame, root: str | None) -
         (workflows, "workflows", ["workflow_id"]),
         (steps, "steps", ["workflow_id", "function_id"]),
     ):
-        known = rows[keys].dropna()
-        twice = known.loc[known.duplicated()].astype("str")
-        if len(twice):
-            shown = sanitize(", ".join(twice.iloc[0].tolist()))
-            raise GraphError(f"{name} has more than one row for {shown}. Pass each row once.")
+        keyed = rows[keys].dropna()
+        duplicates = keyed.loc[keyed.duplicated()].astype("str")
+        if len(duplicates):
+            duplicate = sanitize(", ".join(duplicates.iloc[0].tolist()))
+            raise GraphError(f"{name} has more than one row for {duplicate}. Pass each row once.")
     if root is not None and not workflows["workflow_id"].eq(root).any():
         raise GraphError(
             f"root={sanitize(root)!r} is not in workflows. Pass the ID of one of the rows."

@@ -147,7 +147,7 @@ class RunData:
             tuple(str(name) for name in view.get("open") or ()),
             ("system",) if view.get("hide") else (),
             direction if direction in DIRECTIONS else "auto",
-            int(view.get("room") or 0),
+            int(view.get("width") or 0),
             critical=bool(view.get("critical")),
         )
 
@@ -157,11 +157,11 @@ class RunData:
         opened: tuple[str, ...],
         hide: tuple[str, ...],
         direction: Direction,
-        room: int,
+        width: int,
         *,
         critical: bool,
     ) -> Picture:
-        options = (kind, opened, hide, direction, room, critical)
+        options = (kind, opened, hide, direction, width, critical)
         if options in self._pictures:
             return self._pictures[options]
         # The light theme: the view's style sheet replaces its colors by those of the host's theme.
@@ -173,12 +173,12 @@ class RunData:
                 hide=hide,
                 theme="light",
                 critical_path=critical,
-                width=min(max(room, smallest), largest) if room else DEFAULT_WIDTH,
+                width=min(max(width, smallest), largest) if width else DEFAULT_WIDTH,
             )
-        elif direction == "auto" and room:
+        elif direction == "auto" and width:
             # From left to right where the view is wide enough, or nearly.
             picture = self._cached_picture(kind, opened, hide, "LR", 0, critical=critical)
-            if picture.size[0] > room * MAX_OVERFLOW:
+            if picture.size[0] > width * MAX_OVERFLOW:
                 picture = self._cached_picture(kind, opened, hide, "auto", 0, critical=critical)
         else:
             picture = draw(

@@ -283,7 +283,7 @@ def test_a_dot_that_fails_or_hangs_is_an_error(
 
 
 def test_too_many_nodes_are_refused_at_once() -> None:
-    with pytest.raises(dn.PictureError, match=r"5,401 nodes .* fold at 'auto'"):
+    with pytest.raises(dn.PictureError, match=r"5,401 nodes .* fold='auto'"):
         dn.draw(sample_graphs.many(900), fold=None)
 
 

@@ -278,7 +278,7 @@ export class Inspect {
   /** @returns {PictureView} */
   pictureView() {
     return { ...this.options, picture: this.tab === "timeline" ? "timeline" : "graph",
-      room: this.width() };
+      width: this.width() };
   }
 
   /** The width for which a timeline is drawn; a graph chooses only its direction by it. */

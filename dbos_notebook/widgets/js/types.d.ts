@@ -267,7 +267,7 @@ export interface PictureOptions {
 }
 export interface PictureView extends PictureOptions {
   picture: "graph" | "timeline";
-  room: number;
+  width: number;
 }
 export interface StepDetails extends Payloads {
   kind: "step";
