@@ -1,6 +1,6 @@
 """``connect`` and ``Client``: every public call, in sections. Each calls one function below it.
 
-Views, graphs and pictures are imported when they are first asked for.
+Views, graphs and pictures are imported on first use.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def connect(
         counts, queues, events, schedules, versions, executors, views, and what control selects
         by itself. As in ``DBOSClient(application_name=…)``, the ``application_name=`` of a single
         call overrides it, and a workflow named by its ID is shown whoever owns it. Databases
-        older than dbos 2.30 record no owners and are not narrowed.
+        older than dbos 2.30 do not record owners: there it has no effect.
     read_only
         Refuse every call that controls workflows. Reading never writes in any case.
     trust_payloads
@@ -126,11 +126,11 @@ def connect(
     Raises
     ------
     LocationError
-        The argument, or the environment, names no database; or another argument is invalid.
+        The argument and the environment identify no database, or another argument is invalid.
     DatabaseConnectionError
         The server or the file cannot be reached (AuthenticationError: the login was refused).
     NotDBOSDatabaseError
-        It holds no DBOS tables (SchemaNotFoundError: they are in another schema).
+        The database has no DBOS tables (SchemaNotFoundError: they are in another schema).
 
     Examples
     --------
@@ -524,7 +524,7 @@ class Client:
         """
         if what not in ("workflows", "steps"):
             raise FilterError(
-                f"arrow({what!r}) is not offered.{nearest(what, ['workflows', 'steps'])} "
+                f"arrow({what!r}) is not supported.{nearest(what, ['workflows', 'steps'])} "
                 "Use 'workflows' or 'steps'."
             )
         columns = WORKFLOW if what == "workflows" else STEP
@@ -743,8 +743,7 @@ class Client:
         """Summarize the steps of workflows: how many ran and failed, and how long they took.
 
         A step that a fork copied from its original counts once, with the original. Before dbos
-        2.10 steps have no times, by which copies are recognized: there they count with the fork
-        as well.
+        2.10 steps have no timestamps, so copies cannot be detected and count twice.
 
         Parameters
         ----------
@@ -1157,7 +1156,7 @@ class Client:
         --------
         >>> db = dbos_notebook.connect(example_database)
         >>> db.rewind("checkout-1", "charge", plan=True).items[0].effect
-        'discards step 3 (charge), what came after, ...; repeats successful steps: charge'
+        'discards step 3 (charge), later steps, ...; repeats successful steps: charge'
         """
         operation = Rewind.create(
             start_step,
@@ -1212,8 +1211,8 @@ class Client:
             Where to enqueue the forks; ``None``: DBOS's internal queue; ``"original"``: each onto
             the queue that it was on, with its own partition key.
         key
-            Names the attempt; ``None``: the version does. Where forks failed again, another key
-            makes new ones.
+            Makes the call idempotent, as in :meth:`fork`; ``None``: derived from the version. Use
+            another key to fork again what failed again.
         wait
             Fork a parent only when the forks of its children have succeeded. ``False`` forks all
             at once: parents then wait in an executor, and fail if their children fail again.
@@ -1461,7 +1460,7 @@ class Client:
         schedules, plan
             As in :meth:`pause_schedule`.
         force
-            Trust who wrote the context.
+            Unpickle a context even if it names classes.
 
         Examples
         --------
@@ -1575,7 +1574,7 @@ class Client:
         workflows
             As in :meth:`cancel`.
         timeout
-            Seconds, or a timedelta. After that the frame holds unfinished workflows too.
+            Seconds, or a timedelta. After it the result includes unfinished workflows.
 
         Examples
         --------
@@ -1587,7 +1586,7 @@ class Client:
         return self._controller.wait(ids, as_seconds(timeout, "timeout", minimum=0))
 
     def repair_status(self, workflows: WorkflowIds | None = None) -> pd.DataFrame:
-        """List what has become of failures: repaired, in progress, failed again, or nothing.
+        """List the repair state of failed workflows.
 
         Parameters
         ----------
@@ -1733,7 +1732,7 @@ class Client:
         Raises
         ------
         FilterError
-            Another window.
+            The window is not one of these.
 
         Examples
         --------

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
 from dbos_notebook.database.catalog import Catalog, read_catalog
-from dbos_notebook.database.reader import repeat_if_changed
+from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import frames, listings
 from dbos_notebook.tables.columns import expected_columns

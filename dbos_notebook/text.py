@@ -25,7 +25,7 @@ def sanitize(text: object, max_length: int = 200) -> str:
     r"""Return a value's string on one line, with unsafe characters escaped, truncated.
 
     Control characters, line ends, bidirectional overrides, invisible characters and lone
-    surrogates are written as escapes, so that a terminal or a notebook cannot obey or hide them.
+    surrogates are written as escapes, so that no terminal or notebook interprets or hides them.
 
     Examples
     --------
@@ -205,7 +205,7 @@ def duration(span: float | dt.timedelta | None, *, approximate: bool = False) ->
         A timedelta or a number of seconds, which may be longer than a Timedelta can hold.
         Negative durations occur where clocks differ.
     approximate
-        Whether it is known to the second only.
+        Whether the value is accurate to one second only.
 
     Returns
     -------
@@ -271,7 +271,7 @@ def plural(number: int, noun: str, nouns: str | None = None) -> str:
 def is_missing(value: object) -> bool:
     """Return whether a value is ``None``, ``NaT``, ``NA`` or ``nan``.
 
-    ``pandas.isna`` takes ten times as long, which is felt in large graphs.
+    ``pandas.isna`` is ten times slower, which matters for large graphs.
     """
     if value is None or value is pd.NaT or value is pd.NA:
         return True

@@ -448,7 +448,7 @@ class ExecutorAvailability:
 
     @staticmethod
     def _may_be_open(activity: _Activity, connections: _Connections) -> bool:
-        """Return whether the executor may be among what is open: it was connected when active."""
+        """Return whether the executor may hold one of the open connections."""
         # SQLite may round the time of an activity down to the second.
         rounding = 999 if connections.writers is not None and activity.last % 1000 == 0 else 0
         return connections.opened is None or connections.opened <= activity.last + rounding

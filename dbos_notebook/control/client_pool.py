@@ -18,7 +18,7 @@ from urllib.parse import quote
 from dbos_notebook.control.dbos_client import make_client
 from dbos_notebook.control.permissions import not_allowed, read_only
 from dbos_notebook.control.safe_serializer import safe_serializer
-from dbos_notebook.database.fork_safety import keep_for_parent, reset_after_fork
+from dbos_notebook.database.process_fork import keep_for_parent, reset_after_fork
 from dbos_notebook.errors import (
     DatabaseConnectionError,
     NotebookError,

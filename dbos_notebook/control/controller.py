@@ -42,7 +42,7 @@ from dbos_notebook.control.transactions import (
     read_waits,
     update_outcomes,
 )
-from dbos_notebook.database.reader import repeat_if_changed
+from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import (
     ConfirmationError,
     ControlInterrupt,
@@ -220,7 +220,7 @@ class Controller:
             )
 
     def require_writable(self) -> None:
-        """Raise for a client that was opened with ``read_only=True``; nothing is read for this."""
+        """Raise for a client that was opened with ``read_only=True``, without a query."""
         if self.read_only:
             raise ReadOnlyError(
                 f"This client of {self.reader.location} was opened with read_only=True. "

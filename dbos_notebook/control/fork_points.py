@@ -99,7 +99,7 @@ def _as_steps(values: Sequence[Any], *, several: bool) -> Steps:
         is_list = isinstance(value, list | tuple | range | np.ndarray | pd.Index | pd.Series)
         steps |= dict.fromkeys(map(_as_step, value if several and is_list else [value]))
     if not steps:
-        raise FilterError("start_step has an empty list, which names no step.")
+        raise FilterError("start_step must not contain an empty list.")
     if len(steps) > 1 and not several:
         raise FilterError(
             f"start_step has {len(steps)} steps for one workflow, and only a fork can start from "
@@ -136,7 +136,7 @@ def resolve(workflow_id: str, start_step: Step | None, steps: Sequence[StepRecor
     dbos_notebook.errors.StepNotFoundError: Workflow 'order-1' has no step 7. Its steps: 1 pay, ...
     """
     if start_step is None:
-        raise StepNotFoundError(f"start_step names no step for workflow {workflow_id!r}.")
+        raise StepNotFoundError(f"start_step has no entry for workflow {workflow_id!r}.")
     number = _resolve_number(workflow_id, start_step, steps)
     if steps and steps[0].function_id == 0 and number == 1:
         # DBOS for Python copies steps only where start_step > 1.

@@ -416,7 +416,7 @@ class Rewind(StepOperation):
             )
         if point.start_step < 1:
             return Refusal("dbos for Python cannot rewind to step 0: pass a later step, or fork it")
-        effect = f"discards {point.label}, what came after, its result and later messages"
+        effect = f"discards {point.label}, later steps, the result and later messages"
         item = PlanItem(key.workflow_id, "ready", effect + _repeats(point), row, point)
         return self._with_queue(item, row, snapshot.queues)
 

@@ -185,7 +185,7 @@ class Operation:
 
     action: ClassVar[str]
     planned: ClassVar[str]
-    """What is said of the workflows that a plan would change: "will be cancelled"."""
+    """The label of the workflows that a plan would change: "will be cancelled"."""
     needed: ClassVar[Privileges] = {}
     """The privileges that the role needs."""
     subject: ClassVar[str] = "workflow_id"
@@ -195,7 +195,7 @@ class Operation:
     enqueues: ClassVar[bool] = False
     """Whether an executor must dequeue the work."""
     clears_queue: ClassVar[bool] = False
-    """Whether DBOS forgets the queue of a workflow that this changes."""
+    """Whether DBOS clears the queue of a workflow that this changes."""
     raises_if_nothing_done: ClassVar[bool] = False
     """Whether DBOS raises where it does nothing, so that a call that returns has succeeded."""
     traceable: ClassVar[bool] = True
@@ -372,7 +372,7 @@ class Cancel(Operation):
             return "unchanged", f"it has finished: {row.status}"
         if row.status == "CANCELLED":
             return "unchanged", "it is already cancelled"
-        # DBOS forgets the queue of a cancelled workflow, so the receipt keeps it.
+        # DBOS clears the queue of a cancelled workflow, so the receipt keeps it.
         queue = row.queue_name
         suffix = "" if queue in (None, records.INTERNAL_QUEUE) else f"; leaves queue {queue!r}"
         if row.status == "PENDING":
@@ -473,7 +473,10 @@ class Resume(Operation):
         client.resume_workflows(ids, queue_name=items[0].queue_name)
 
     def succeeded(self, item: PlanItem, after: Snapshot) -> bool:
-        """Return whether its row has changed, or is as intended: dbos before 2.2 stamps none."""
+        """Return whether its row has changed, or is as intended.
+
+        dbos before 2.2 does not update ``updated_at``.
+        """
         row = after.row(item)
         if row is None:
             return False
@@ -512,7 +515,7 @@ class Delete(Operation):
         return "ready", f"deleted permanently; it is {row.status}"
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
-        """Delete a batch. Children are items themselves; DBOS would delete refused ones too."""
+        """Delete a batch. Children are separate items; DBOS would delete refused ones too."""
         client.delete_workflows([item.workflow_id for item in items], delete_children=False)
 
     def succeeded(self, item: PlanItem, after: Snapshot) -> bool:
@@ -522,7 +525,7 @@ class Delete(Operation):
 
 MAX_MERGE_ATTEMPTS = 3
 MAX_SHOWN_CHARACTERS = 1_000
-"""Of new attributes in a plan: a call for thousands of workflows repeats them as often."""
+"""Maximum length of the attributes that each row of a plan repeats."""
 
 
 @dataclass(frozen=True)
@@ -574,7 +577,7 @@ def _format_time(milliseconds: int | None) -> str:
     try:
         moment = dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
     except (ValueError, OverflowError, OSError):
-        # A column of integers can hold values that are no time.
+        # A column of integers can hold values that are not valid times.
         return f"{milliseconds} ms after 1970"
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
@@ -678,7 +681,7 @@ class SetAttributes(Operation):
 
 
 def has_escaped_key(attributes: Mapping[str, Any]) -> bool:
-    """Return whether JSON escapes a key: DBOS writes keys into a path, where SQLite reads none.
+    """Return whether JSON escapes a key: DBOS puts keys into a path, where SQLite reads no escapes.
 
     Examples
     --------

@@ -32,7 +32,7 @@ from dbos_notebook.control.operations import (
 from dbos_notebook.control.plan import Plan
 from dbos_notebook.control.receipt import Receipt, ReceiptLine
 from dbos_notebook.control.records import WorkflowRecord
-from dbos_notebook.database.reader import repeat_if_changed
+from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import NotebookError
 from dbos_notebook.status import ACTIVE_STATUSES, FAILED_STATUSES
 from dbos_notebook.tables.filters import MAX_SECONDS, as_seconds

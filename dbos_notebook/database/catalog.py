@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from dbos_notebook.database import releases
-from dbos_notebook.database.reader import Reader, repeat_if_changed
+from dbos_notebook.database.reader import Reader
+from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import NotDBOSDatabaseError, PermissionDeniedError
 
 _REQUIRED_COLUMNS = ("workflow_uuid", "status", "created_at", "updated_at")

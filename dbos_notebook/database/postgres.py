@@ -36,9 +36,10 @@ from dbos_notebook.database.csv_blocks import (
     Dialect,
     record_batches,
 )
-from dbos_notebook.database.fork_safety import keep_for_parent, reset_after_fork
 from dbos_notebook.database.location import Location
-from dbos_notebook.database.reader import TABLES, SchemaChanges, Select
+from dbos_notebook.database.process_fork import keep_for_parent, reset_after_fork
+from dbos_notebook.database.reader import Select
+from dbos_notebook.database.schema_changes import TABLES, SchemaChanges
 from dbos_notebook.errors import (
     AuthenticationError,
     DatabaseChangedError,

@@ -21,9 +21,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from dbos_notebook.database.csv_blocks import BatchTransform, Block, Dialect, record_batches
-from dbos_notebook.database.fork_safety import keep_for_parent
 from dbos_notebook.database.location import Location
-from dbos_notebook.database.reader import SchemaChanges, Select
+from dbos_notebook.database.process_fork import keep_for_parent
+from dbos_notebook.database.reader import Select
+from dbos_notebook.database.schema_changes import SchemaChanges
 from dbos_notebook.database.sqlite_file import OpenMode, SQLiteFile
 from dbos_notebook.errors import (
     DatabaseChangedError,

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from dbos_notebook.database.fork_safety import ForkableLock, reset_after_fork
 from dbos_notebook.database.location import Location
+from dbos_notebook.database.process_fork import ForkableLock, reset_after_fork
 from dbos_notebook.errors import DatabaseChangedError, DatabaseConnectionError
 
 try:

@@ -502,7 +502,7 @@ def _hidden(graph: nx.DiGraph[Any], hide: Iterable[str]) -> list[Key]:
     if unknown := hidden.difference(choices):
         operation = min(unknown, key=str)
         raise GraphError(
-            f"hide contains {operation!r}, which is no operation.{nearest(operation, choices)} "
+            f"hide contains {operation!r}, which is not an operation.{nearest(operation, choices)} "
             f"Use some of: {', '.join(choices)}."
         )
     if "system" in hidden:

@@ -158,7 +158,8 @@ def as_strings(value: Any, name: str) -> list[str]:
         values = value.dropna().tolist()
     elif isinstance(value, bytes) or not isinstance(value, Iterable):
         raise FilterError(
-            f"{name} must be a string or several, not {value!r} ({type(value).__name__})."
+            f"{name} must be a string or an iterable of strings, not {value!r} "
+            f"({type(value).__name__})."
         )
     else:
         values = value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from dbos_notebook.database.reader import repeat_if_changed
+from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import NotDBOSDatabaseError
 from dbos_notebook.tables import listings
 from dbos_notebook.tables.columns import FIRST_MS, LAST_MS, STEP, WORKFLOW

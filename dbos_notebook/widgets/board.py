@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from dbos_notebook.database.reader import repeat_if_changed
+from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables.aggregates import Health, health
 from dbos_notebook.widgets import bundle, html_export, serialize
@@ -35,7 +35,7 @@ WINDOWS = {
 }
 """The length of each window, and the width of its bars: 48 to 60 bars of a round width."""
 MAX_TABLE_ROWS = 12
-"""Rows of a table on the board; the DataFrames have all."""
+"""Rows of a table on the board; the DataFrames are complete."""
 
 
 class Board(View):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dbos_notebook.database.reader import repeat_if_changed
+from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import StepNotFoundError
 from dbos_notebook.payloads import RecordedError
 from dbos_notebook.tables import listings, pages

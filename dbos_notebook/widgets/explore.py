@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from dbos_notebook.database.reader import repeat_if_changed
+from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import aggregates, frames, listings, pages
 from dbos_notebook.tables.filters import check_filters

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from dbos_notebook import text
-from dbos_notebook.database.reader import repeat_if_changed
+from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.drawing.diagram import short_id
 from dbos_notebook.drawing.graph_svg import draw
 from dbos_notebook.drawing.timeline import DEFAULT_WIDTH, timeline

@@ -24,7 +24,7 @@ from test_faults_postgres import READS
 
 import dbos_notebook as dn
 from dbos_notebook.database import sqlite_file
-from dbos_notebook.database.reader import TABLES
+from dbos_notebook.database.schema_changes import TABLES
 from dbos_notebook.tables.columns import expected_columns
 
 VERSIONS = ("2.0.0", "2.20.0")

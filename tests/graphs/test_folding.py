@@ -237,7 +237,7 @@ def test_hidden_operations_keep_the_order_of_others(talk: dn.Client) -> None:
 def test_invalid_fold_arguments_are_refused(talk: dn.Client) -> None:
     graph = talk.graph("fan")
     with pytest.raises(
-        dn.GraphError, match=r"'slep', which is no operation\. Did you mean 'sleep'"
+        dn.GraphError, match=r"'slep', which is not an operation\. Did you mean 'sleep'"
     ):
         fold(graph, hide=["slep"])
     for budget in (0, True, 2.5):

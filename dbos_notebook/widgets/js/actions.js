@@ -278,7 +278,7 @@ export class Actions {
     return this.panel.contains(focusedElement(this.panel));
   }
 
-  /** Focus what is to be read, so that a repeated Enter neither confirms nor closes. */
+  /** Move focus to the rows, so that a repeated Enter neither confirms nor closes. */
   focusRows() {
     focus(this.panel.querySelector(".dn-plan-rows"));
   }

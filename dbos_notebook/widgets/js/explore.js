@@ -27,7 +27,7 @@ const SEARCH_INTERVAL_MS = 250;
 const POLL_MS = 2000;
 const CLOCK_MS = 5000;
 const COUNT_MS = 15_000;
-/** The kernel is busy with polls, and with counts, for at most one part in so many. */
+/** The kernel is busy with polls, and with counts, for at most 1/N of the time. */
 const POLL_SHARE = 20;
 const COUNT_SHARE = 50;
 /** @type {readonly (readonly [Mode, string, string])[]} */

@@ -20,7 +20,7 @@ const POLL_MS = 1000;
 const SLOW_POLL_MS = 5000;
 /** Polls without a change after which polling slows down. */
 const UNCHANGED_POLLS = 30;
-/** The kernel is busy with polls for at most one part in so many. */
+/** The kernel is busy with polls for at most 1/N of the time. */
 const BUSY_SHARE = 12;
 const CLOCK_MS = 1000;
 const TYPING_MS = 150;

@@ -177,7 +177,7 @@ function runningParts(found, options) {
  * @param {PanelOptions} options
  */
 function codeButton(key, options) {
-  return copyButton("Copy code", "Copy the Python code that returns this", () => options.code(key));
+  return copyButton("Copy code", "Copy the Python code of this node", () => options.code(key));
 }
 
 /**
