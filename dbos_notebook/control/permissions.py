@@ -16,6 +16,7 @@ import psycopg
 import sqlalchemy as sa
 
 from dbos_notebook.control.transactions import READ_ONLY_SESSION, STANDBY
+from dbos_notebook.database.catalog import as_revision
 from dbos_notebook.database.sqlite_file import SQLiteFile
 from dbos_notebook.errors import (
     NotebookError,
@@ -247,9 +248,9 @@ def check_permissions(
             raise
         return PermissionCheck(_missing_function(reader, name.group()))
     catalog = queries.catalog
-    if catalog.has("dbos_migrations", "version"):
+    if _records_revision(catalog):
         # The application may have been upgraded since this client connected.
-        revision = rows[0]["revision"]
+        revision = as_revision(rows[0]["revision"])
         if revision != catalog.revision:
             # Nothing else notices a migration that changes no table.
             queries.set_catalog(catalog := dataclasses.replace(catalog, revision=revision))
@@ -262,12 +263,17 @@ def check_permissions(
     return _check_server(reader, rows, required)
 
 
+def _records_revision(catalog: Catalog) -> bool:
+    readable = "dbos_migrations" not in catalog.unreadable
+    return readable and catalog.has("dbos_migrations", "version")
+
+
 def _statement(reader: Reader, catalog: Catalog, required: Privileges) -> sa.Select[Any]:
     """Return one statement that reads everything, because each round trip may take long."""
     table = catalog.table("dbos_migrations")
     columns: list[sa.ColumnElement[Any]] = [
         sa.select(sa.func.max(table.c.version)).scalar_subquery().label("revision")
-        if catalog.has("dbos_migrations", "version")
+        if _records_revision(catalog)
         else sa.null().label("revision")
     ]
     if reader.location.path:

@@ -234,5 +234,15 @@ def read_catalog(reader: Reader, expected: Mapping[str, Iterable[str]]) -> Catal
     except PermissionDeniedError:
         # A role may have access to the workflows but not to this table.
         revision = None
-    # SQLite stores strings in any column, and a view may return one.
-    return dataclasses.replace(catalog, revision=revision if type(revision) is int else None)
+    return dataclasses.replace(catalog, revision=as_revision(revision))
+
+
+def as_revision(value: object) -> int | None:
+    """Return a stored revision; SQLite stores strings in any column, and a view may return one.
+
+    Examples
+    --------
+    >>> as_revision(47), as_revision("47")
+    (47, None)
+    """
+    return value if type(value) is int else None

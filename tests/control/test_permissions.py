@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -122,6 +125,29 @@ def test_a_plan_warns_that_it_cannot_be_applied(
         with pytest.raises(dn.PermissionDeniedError, match="lacks UPDATE ON workflow_status"):
             plan.apply()
         assert db.last_receipt() is None
+
+
+def test_a_plan_of_a_role_that_may_not_read_the_revision_says_why_it_cannot_be_applied(
+    role: tuple[str, Callable[[str], None]],
+) -> None:
+    login, run = role
+    run("REVOKE SELECT ON dbos.dbos_migrations FROM {}")
+    with dn.connect(login) as db:
+        assert "dbos_migrations cannot be read" in repr(db.cancel("holder", plan=True))
+        with pytest.raises(dn.UnsupportedRevisionError, match="dbos_migrations cannot be read"):
+            db.cancel("holder")
+
+
+def test_a_revision_that_is_not_a_number_is_unknown(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "DROP TABLE dbos_migrations; CREATE TABLE dbos_migrations (version TEXT);"
+            "INSERT INTO dbos_migrations VALUES ('new');"
+        )
+    with dn.connect(path) as db:
+        assert db.catalog.revision is None
+        assert "The revision of this database is unknown" in repr(db.cancel("holder", plan=True))
 
 
 def test_a_plan_warns_of_row_level_security(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,11 @@ import pytest
 from browser import WAIT_SECONDS
 
 import dbos_notebook as dn
+from dbos_notebook.drawing.diagram import short_id
 from dbos_notebook.widgets.base import View
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 MODEL = """
     class Model {
@@ -205,6 +206,48 @@ def test_a_plan_that_is_not_visible_is_not_confirmed(
         sent = page.evaluate("window.model.sent.filter((one) => one.kind === 'apply').length")
         assert sent == 1
         assert db.workflow("queued-1").status == "CANCELLED"
+
+
+def test_options_cannot_be_changed_while_a_plan_is_applied(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    with dn.connect(database_copy) as db:
+        page = open_view(db.controls(["queued-1"]))
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        page.evaluate("window.model.holding = 'apply'")
+        page.locator(".dn-confirm").click()
+        page.wait_for_function("window.model.held.length === 1")
+        assert page.get_by_label("include children").is_disabled()
+        page.evaluate("window.model.release()")
+        page.locator(".dn-plan[aria-label^=Receipt]").wait_for()
+
+
+def test_forking_from_a_step_leaves_the_buttons_of_a_child_on_the_child(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    def node(key: Hashable) -> Locator:
+        return page.locator(f".dn-inspect [data-node='{short_id(key)}']")
+
+    def planned() -> list[str]:
+        """Return the workflows of the latest plan."""
+        page.locator(".dn-plan[aria-label^=Plan]").wait_for()
+        sent = page.evaluate("window.model.sent.filter((one) => one.kind === 'plan').at(-1).ids")
+        page.get_by_role("button", name="Discard").click()
+        return list(sent)
+
+    with dn.connect(database_copy) as db:
+        child = "checkout-1-4"
+        page = open_view(db.inspect("checkout-1"))
+        buttons = page.locator(".dn-side-panel .dn-actions")
+        node(child).click()
+        buttons.get_by_role("button", name="Fork", exact=True).click()
+        assert planned() == [child]
+        node(("checkout-1", 3)).click()
+        page.get_by_role("button", name="Fork from here").click()
+        assert planned() == ["checkout-1"]
+        node(child).click()
+        buttons.get_by_role("button", name="Fork", exact=True).click()
+        assert planned() == [child]
 
 
 def test_a_double_click_neither_confirms_a_plan_nor_closes_a_receipt(

@@ -64,10 +64,15 @@ export class Actions {
     /** @type {readonly string[]} */
     this.ids = [];
     /**
-     * What the buttons were last asked about; null: they must be asked again.
+     * The workflows and the state that the buttons show; null forces a refresh.
      * @type {string | null}
      */
     this.subject = null;
+    /**
+     * The workflows of the plan that is shown: those of the buttons, or the one of a node.
+     * @type {readonly string[]}
+     */
+    this.planIds = [];
     /** @type {Action} */
     this.action = "cancel";
     /** @type {ActionOptions} */
@@ -120,8 +125,10 @@ export class Actions {
   /**
    * @param {Action} action
    * @param {ActionOptions} [options]
+   * @param {readonly string[]} [ids] other workflows than those of the buttons
    */
-  begin(action, options = {}) {
+  begin(action, options = {}, ids = this.ids) {
+    this.planIds = ids;
     this.action = action;
     this.options = options;
     this.focusBefore = focusedElement(this.panel);
@@ -135,8 +142,8 @@ export class Actions {
     // Only the plan that is shown can be confirmed: neither the previous one nor one in flight.
     if (this.confirm) this.confirm.disabled = true;
     const turn = this.turn += 1;
-    const { action, ids, options, key } = this;
-    const plan = await this.ask("plan", { action, ids: [...ids], options, key });
+    const { action, planIds, options, key } = this;
+    const plan = await this.ask("plan", { action, ids: [...planIds], options, key });
     if (!plan) return;
     this.targets ??= await this.ask("targets", {});
     if (turn !== this.turn) return;
@@ -225,6 +232,9 @@ export class Actions {
    * @param {string} key
    */
   async apply(confirm, key) {
+    // What is being applied is settled: neither an option nor a plan in flight may replace it.
+    this.turn += 1;
+    for (const input of this.panel.querySelectorAll("input")) input.disabled = true;
     confirm.disabled = true;
     confirm.textContent = "…";
     const receipt = await this.ask("apply", { key });

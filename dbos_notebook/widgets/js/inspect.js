@@ -527,10 +527,7 @@ export class Inspect {
       isExpanded: (group) => this.options.open.includes(group),
       expand: (group) => this.expand(group).then(() => this.updateDetails()),
       collapse: (group) => this.collapse(group),
-      fork: (id, step) => {
-        this.nodeActions.ids = [id];
-        return this.nodeActions.begin("fork", { start_step: String(step) });
-      },
+      fork: (id, step) => this.nodeActions.begin("fork", { start_step: String(step) }, [id]),
       raw: async (key) => {
         const answer = await this.showErrorsOf(this.channel.ask("raw", { key }));
         return answer && answer.payloads;
