@@ -28,9 +28,9 @@ _LEGEND_LINE_HEIGHT = 18.0
 
 @dataclass
 class LegendItem:
-    """A symbol and its label; ``what`` selects how the template draws ``value``."""
+    """A symbol and its label; ``kind`` selects how the template draws ``value``."""
 
-    what: str
+    kind: str
     value: str
     text: str
     x: float = 0.0
@@ -44,15 +44,15 @@ class Legend:
     items: list[LegendItem] = field(default_factory=list)
     height: float = 0.0
 
-    def add(self, what: str, value: str, text: str) -> None:
+    def add(self, kind: str, value: str, text: str) -> None:
         """Add an item."""
-        self.items.append(LegendItem(what, value, text))
+        self.items.append(LegendItem(kind, value, text))
 
     def arrange(self, max_width: float) -> None:
         """Lay out the items in lines at most ``max_width`` pixels wide."""
         x = y = 0.0
         for item in self.items:
-            item_width = text.text_width(item.text, 11) + (24 if item.what else 0)
+            item_width = text.text_width(item.text, 11) + (24 if item.kind else 0)
             if x and x + item_width > max_width:
                 x, y = 0.0, y + _LEGEND_LINE_HEIGHT
             item.x, item.y = x, y

@@ -206,7 +206,7 @@ class FoldPlan:
                 yield _Part(single, "single", None, number)
 
     def _merged_parts(self, workflow_id: str) -> Iterable[_Part]:
-        """Merge consecutive parts, or all of a kind, if the level says so."""
+        """Merge consecutive parts, or all parts of a kind, as the level requires."""
         level = self.level
         if not level.merge:
             return self._parts(workflow_id)

@@ -113,7 +113,7 @@ def _sane(start: int | None, end: int | None) -> bool:
 
 
 def _append(order: Order, part: Order, offset: int, count: int, total: int) -> None:
-    """Append a part: everything before precedes all of it."""
+    """Append a part whose steps all follow the previous ones."""
 
     def shifted(index: int) -> int:
         return index + offset if index < count else total + order.joins + index - count

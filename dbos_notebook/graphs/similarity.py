@@ -184,7 +184,11 @@ class WorkflowTree:
         return exact, loose
 
     def shape(self, workflow_id: str, similarity: Similarity) -> Hashable:
-        """Return a value that is equal for similar workflows."""
+        """Return a value that is equal for similar workflows.
+
+        ``exact``: with the same name, failure and contents; ``loose``: with the same kinds of
+        contents, repeated any number of times; ``name``: with the same name; ``any``: all.
+        """
         if similarity == "any":
             return None
         if similarity == "name":
