@@ -8,7 +8,7 @@ The tree::
     │   └── AuthenticationError                     the server rejected the login
     ├── NotDBOSDatabaseError                        the database has no DBOS tables
     │   └── SchemaNotFoundError                     the DBOS tables are in another schema
-    ├── PermissionDeniedError    (PermissionError)  the role cannot read a table
+    ├── PermissionDeniedError    (PermissionError)  the role lacks a privilege
     ├── QueryCancelledError                         the server cancelled the statement
     │   └── QueryTimeoutError    (TimeoutError)     statement_timeout was exceeded
     ├── DatabaseLockedError                         another process has locked the SQLite file
@@ -69,7 +69,7 @@ class SchemaNotFoundError(NotDBOSDatabaseError):
 
 
 class PermissionDeniedError(NotebookError, PermissionError):
-    """The connected role has no permission to read a table."""
+    """The connected role lacks a privilege, for example to read or write a table."""
 
 
 class QueryCancelledError(NotebookError):

@@ -243,18 +243,21 @@ def duration(span: float | dt.timedelta | None, *, approximate: bool = False) ->
     return f"{whole} s"
 
 
-def timestamp(time: dt.datetime | None) -> str:
-    """Write a time with milliseconds in UTC; ``""`` if it is missing.
+def timestamp(time: dt.datetime | None, *, milliseconds: bool = True) -> str:
+    """Write a time in UTC; ``""`` if it is missing.
 
     Examples
     --------
     >>> timestamp(pd.Timestamp("2026-01-02T03:04:05.678Z"))
     '2026-01-02 03:04:05.678 UTC'
+    >>> timestamp(pd.Timestamp("2026-01-02T03:04:05.678Z"), milliseconds=False)
+    '2026-01-02 03:04:05 UTC'
     """
     if time is None or is_missing(time):
         return ""
     utc = pd.Timestamp(time).tz_convert("UTC")
-    return f"{utc:%Y-%m-%d %H:%M:%S}.{utc.microsecond // 1000:03d} UTC"
+    fraction = f".{utc.microsecond // 1000:03d}" if milliseconds else ""
+    return f"{utc:%Y-%m-%d %H:%M:%S}{fraction} UTC"
 
 
 def plural(number: int, noun: str, nouns: str | None = None) -> str:

@@ -220,7 +220,7 @@ class Workflow:
             ):
                 continue  # the executor that enqueued it, or ran it before it was resumed
             if isinstance(value, pd.Timestamp):
-                value = f"{value:%Y-%m-%d %H:%M:%S} UTC"
+                value = text.timestamp(value, milliseconds=False)
             elif column == "duration":
                 value = self._took(value)
             elif isinstance(value, pd.Timedelta):

@@ -27,7 +27,7 @@ from dbos_notebook.tables.filters import (
     check_filters,
     check_storable,
 )
-from dbos_notebook.text import sanitize
+from dbos_notebook.text import sanitize, timestamp
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
@@ -579,7 +579,7 @@ def _format_time(milliseconds: int | None) -> str:
     except (ValueError, OverflowError, OSError):
         # A column of integers can hold values that are not valid times.
         return f"{milliseconds} ms after 1970"
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+    return timestamp(moment, milliseconds=False)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dbos_notebook.html import environment
 from dbos_notebook.payloads.recorded_errors import describe
-from dbos_notebook.text import duration, sanitize, sanitize_lines
+from dbos_notebook.text import duration, sanitize, sanitize_lines, timestamp
 
 if TYPE_CHECKING:
     import jinja2
@@ -73,7 +73,7 @@ def client_card(location: str, catalog: Catalog, summary: dict[str, Any]) -> str
             failed=sum(row["count"] for row in summary["failures"]),
             queues=queues[:SHOWN],
             more_queues=max(0, len(queues) - SHOWN),
-            read_at=summary["read_at"].strftime("%Y-%m-%d %H:%M:%S UTC"),
+            read_at=timestamp(summary["read_at"], milliseconds=False),
         )
     )
 

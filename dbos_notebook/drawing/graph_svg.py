@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dbos_notebook import text
 from dbos_notebook.drawing.picture import Drawing, Picture
-from dbos_notebook.drawing.theme import DARK, DIFFERENCES, LIGHT, OPERATIONS, ThemeName
+from dbos_notebook.drawing.theme import DARK, DIFFERENCES, LIGHT, OPERATIONS
 from dbos_notebook.errors import PictureError, nearest
 from dbos_notebook.graphs.comparison import Comparison
 from dbos_notebook.graphs.critical_path import critical_path_intervals
 from dbos_notebook.status import STATUSES_BY_SEVERITY, status_label
+from dbos_notebook.types import Theme
 
 if TYPE_CHECKING:
     import graphviz
@@ -172,7 +173,7 @@ def draw(
     open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
     hide: Iterable[str] = (),
     direction: Literal["auto", "LR", "TB"] = "auto",
-    theme: ThemeName = "auto",
+    theme: Theme = "auto",
     critical_path: bool = False,
 ) -> Picture:
     """Draw an execution graph or a comparison.

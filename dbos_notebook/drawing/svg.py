@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from dbos_notebook import text
-from dbos_notebook.drawing.theme import DARK, DIFFERENCES, FONT, LIGHT, Palette, ThemeName
+from dbos_notebook.drawing.theme import DARK, DIFFERENCES, FONT, LIGHT, Palette
 from dbos_notebook.html import environment
 from dbos_notebook.status import STATUS_STYLES
+from dbos_notebook.types import Theme
 
 if TYPE_CHECKING:
     import jinja2
@@ -49,7 +50,7 @@ _OF_STATUS = {
 class Colorizer:
     """Writes the color attributes of elements, and records the classes that were used."""
 
-    def __init__(self, theme: ThemeName, picture: str) -> None:
+    def __init__(self, theme: Theme, picture: str) -> None:
         self._theme = theme
         self._picture = picture
         self._used: dict[str, tuple[str, str]] = {}
@@ -97,7 +98,7 @@ class Colorizer:
         return Markup(f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>")  # noqa: S704 - constants of the palette
 
 
-def rules(scope: str, theme: ThemeName) -> str:
+def rules(scope: str, theme: Theme) -> str:
     """Return CSS rules that give all pictures within ``scope`` the colors of a theme.
 
     Used by views, whose host selects light or dark.
@@ -153,7 +154,7 @@ def _templates() -> jinja2.Environment:
     return templates
 
 
-def render(template: str, theme: ThemeName, picture: str, **values: Any) -> str:
+def render(template: str, theme: Theme, picture: str, **values: Any) -> str:
     """Render a template of a picture."""
     color = Colorizer(theme, picture)
     return _templates().get_template(template).render(color=color, id=picture, **values)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from dbos_notebook.status import STATUS_STYLES, MarkPath, StatusColors, circle
 
-ThemeName = Literal["auto", "light", "dark"]
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 
 

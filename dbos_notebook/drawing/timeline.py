@@ -33,11 +33,12 @@ from dbos_notebook.drawing.graph_svg import (
 )
 from dbos_notebook.drawing.picture import Drawing, Picture
 from dbos_notebook.drawing.text_tree import walk
-from dbos_notebook.drawing.theme import OPERATIONS, ThemeName
+from dbos_notebook.drawing.theme import OPERATIONS
 from dbos_notebook.errors import GraphError, PictureError
 from dbos_notebook.graphs.critical_path import critical_path_intervals
 from dbos_notebook.graphs.intervals import Run, Times
 from dbos_notebook.status import ERROR_STATUSES, STATUSES_BY_SEVERITY, known_status, status_label
+from dbos_notebook.types import Theme
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -354,7 +355,7 @@ def timeline(
     fold: Literal["auto"] | int | None = "auto",
     open: Iterable[str] = (),  # noqa: A002 - as graphs.fold
     hide: Iterable[str] = (),
-    theme: ThemeName = "auto",
+    theme: Theme = "auto",
     critical_path: bool = False,
     width: float = DEFAULT_WIDTH,
 ) -> Picture:
@@ -384,7 +385,7 @@ def timeline(
 def _render(
     graph: nx.DiGraph[Any],
     folded: nx.DiGraph[Any],
-    theme: ThemeName,
+    theme: Theme,
     width: float,
     *,
     critical_path: bool,

@@ -172,11 +172,7 @@ def _queue_work(queries: Queries, now: pd.Timestamp) -> TableQuery:
 
     columns = (
         Column("queue_name", "text", "", "queue_name"),
-        *(
-            Column(c.name, c.kind, c.meaning, c.name if c.name != "oldest_wait" else None)
-            for c in QUEUE_WORK
-            if c.name != "oldest_wait"
-        ),
+        *(Column(c.name, c.kind, c.meaning, c.name) for c in QUEUE_WORK if c.name != "oldest_wait"),
     )
     statement = (
         sa.select(

@@ -80,8 +80,8 @@ def check_filters(filters: Mapping[str, Any], *, now: dt.datetime | None = None)
 
     Parameters
     ----------
-    given
-        Filters by name.
+    filters
+        Values by the name of their filter.
     now
         The time from which ages are subtracted; by default the present.
 

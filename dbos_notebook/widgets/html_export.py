@@ -61,7 +61,7 @@ def _instant(milliseconds: int | None) -> str:
 
 
 def _utc(time: dt.datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+    return text.timestamp(time, milliseconds=False)
 
 
 def _duration(milliseconds: int | None) -> str:
