@@ -221,7 +221,7 @@ class RecordedError:
         names = RecordedError.__slots__
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment] # unhashable, as its attributes are
 
     def set_state(self, state: Any) -> None:
         """Set the recorded attributes."""

@@ -161,7 +161,7 @@ class Undecoded:
             return NotImplemented
         return (self.reason, self.text) == (other.reason, other.text)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment] # unhashable, as its attributes are
 
     def __repr__(self) -> str:
         return f"<undecoded: {self.reason}>"
