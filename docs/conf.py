@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent / "_ext")]
@@ -120,6 +121,14 @@ def _prepare_database(*_: object) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 
 
+def _show_implementations(_: Sphinx) -> None:
+    """Drop the overloads of Client, so that its pages show the signatures with every option."""
+    analyzer = ModuleAnalyzer.for_module("dbos_notebook.client")
+    analyzer.analyze()
+    analyzer.overloads.clear()
+
+
 def setup(app: Sphinx) -> None:
-    """Register the step that makes the database."""
+    """Register the steps that run before the pages are read."""
     app.connect("config-inited", _prepare_database)
+    app.connect("builder-inited", _show_implementations)

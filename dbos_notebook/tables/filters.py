@@ -13,7 +13,6 @@ import pandas as pd
 
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.status import STATUSES
-from dbos_notebook.text import sanitize
 
 MIN_SECONDS = 0.001
 """DBOS's resolution is one millisecond."""
@@ -294,9 +293,8 @@ def _check_other(name: str, value: Any) -> Any:
         except RecursionError:
             document = ""
         if not document or not _is_nested_within(MAX_LEVELS, value):
-            raise FilterError(
-                f"attributes={sanitize(value)} is nested more than {MAX_LEVELS} levels deep."
-            )
+            # Without the value, whose repr() would exceed Python's recursion limit.
+            raise FilterError(f"attributes is nested more than {MAX_LEVELS} levels deep.")
         if "\\u0000" in document:
             raise FilterError(
                 f"attributes={value!r} contains a NUL character, which no database stores."
