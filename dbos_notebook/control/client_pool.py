@@ -395,7 +395,7 @@ class ClientPool:
                 return self._timeout_error(waits_for)
             within = "" if limit is None else f" within statement_timeout={limit:g} s"
             return DatabaseConnectionError(
-                f"{self.location} has not answered{within}: the network, or a proxy in between, "
+                f"{self.location} has not responded{within}: the network, or a proxy in between, "
                 "may have dropped the connection. The next call reconnects."
             )
         if "statement pooling mode" in reason:

@@ -78,7 +78,7 @@ def test_a_silent_network_stops_a_call_in_time(
         go_silent(plan)
         seconds, error = time_to_fail(plan.apply, dn.PartialFailureError)
         assert seconds < 1.0 + 5.0
-        assert "has not answered" in str(error) or "Cannot reach" in str(error)
+        assert "has not responded" in str(error) or "Cannot reach" in str(error)
         # No COMMIT was sent.
         assert [line.outcome for line in error.receipt.lines] == ["failed"]
         # Idle connections, too: reading before the call is also limited in time.

@@ -128,7 +128,7 @@ def test_a_deep_success_is_followed_to_its_deepest_workflow(deep: dn.Client) -> 
 def test_any_level_of_a_deep_tree_can_be_opened(deep: dn.Client, name: str) -> None:
     widget = deep.inspect(f"{name}0")
     run = widget._run(f"{name}0")
-    opened = run.opened_for((f"{name}700", 1), {})
+    opened = run.groups_to_open((f"{name}700", 1), {})
     shown = run.picture({"open": opened}).shown
     assert shown is not None
     assert (f"{name}700", 1) in shown
@@ -205,11 +205,11 @@ def test_a_missing_root_is_an_error_with_its_id(deep: dn.Client) -> None:
         (lambda db: db.timeline("checkout-1").svg, 3),
         (lambda db: db.workflow("bad0"), 1),
         (lambda db: db.inspect("bad0"), 3),
-        (lambda db: db.inspect("bad0")._node({"id": "bad0", "key": "bad3", "view": {}}), 5),
-        (lambda db: db.explore()._page_answer({"view": {}}), 3),
-        (lambda db: db.explore()._children({"id": "bad0"}), 3),
-        (lambda db: db.explore()._details({"id": "bad0"}), 3),
-        (lambda db: db.explore()._choices({}), 1),
+        (lambda db: db.inspect("bad0")._on_node({"id": "bad0", "key": "bad3", "view": {}}), 5),
+        (lambda db: db.explore()._on_page({"view": {}}), 3),
+        (lambda db: db.explore()._on_children({"id": "bad0"}), 3),
+        (lambda db: db.explore()._on_details({"id": "bad0"}), 3),
+        (lambda db: db.explore()._on_choices({}), 1),
         (lambda db: db.cancel("bad0", cancel_children=True, plan=True), 3),
     ],
 )

@@ -50,7 +50,7 @@ def test_the_first_call_times_out_if_the_network_goes_silent_after_connecting(
             thread.start()
             thread.join(20)
             assert not thread.is_alive()
-            assert "has not answered" in str(found[0])
+            assert "has not responded" in str(found[0])
             proxy.silent = False
             proxy.cut()
 

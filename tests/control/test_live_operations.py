@@ -112,7 +112,7 @@ def test_a_fork_copies_earlier_steps_and_runs_on_the_chosen_version(
     assert (forked["started_at"][:3] == old["started_at"][:3]).all()
     assert live_db.events(new)["value"].tolist() == ["two"]
     assert live_db.streams(new)["value"].tolist()[:2] == ["first", "second"]
-    assert live_db.events(workflow_id)["value"].tolist() == ["workflow_id"]
+    assert live_db.events(workflow_id)["value"].tolist() == ["one"]
 
 
 def test_the_same_key_makes_one_fork(

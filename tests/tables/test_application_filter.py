@@ -150,7 +150,7 @@ def explored(client: dn.Client, **options: Any) -> Any:
         positions,
         answers["counts"]({"view": widget._view})["counts"],
         answers["choices"]({}),
-        widget._actions.targets({}),
+        widget._actions._on_targets({}),
     )
 
 
