@@ -129,7 +129,7 @@ def test_any_level_of_a_deep_tree_can_be_opened(deep: dn.Client, name: str) -> N
     widget = deep.inspect(f"{name}0")
     run = widget._run(f"{name}0")
     opened = run.groups_to_open((f"{name}700", 1), {})
-    shown = run.picture({"open": opened}).shown
+    shown = run.picture({"open": opened}).graph
     assert shown is not None
     assert (f"{name}700", 1) in shown
     assert len(shown) < 150
