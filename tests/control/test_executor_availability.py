@@ -230,6 +230,9 @@ def test_deployment_after_the_old_version_ended(deployed: str, effects: Path) ->
         until(lambda: not availability_of(deployed, "v1").startswith("likely"), "v1 is gone")
         found = availability_of(deployed, "v2")
         assert found.startswith("likely: version v2 was registered"), found
+        if deployed.startswith("sqlite"):
+            # SQLite stores whole seconds; activity in the second of the start is not attributed.
+            time.sleep(1.1)
         process.send("run", name="three", ids=["three"])
         assert availability_of(deployed, "v2").startswith("likely: version v2 was last active")
         # As soon as v1's activity is too old: the only process left is v2's, which is active.
