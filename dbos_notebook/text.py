@@ -76,6 +76,58 @@ def truncate(text: str, max_length: int) -> str:
     return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
+_DOTTED = re.compile(r"[\w<>$-]+(?:\.[\w<>$-]+)+")
+
+
+def leaf_name(name: str) -> str:
+    """Return the part of a dotted name that distinguishes it: the function, with its class.
+
+    A name is dotted if all its parts look like identifiers. The part before the last is kept
+    where it is a class (``Agent.run``) or where a framework composed it with two underscores
+    (``planner__model.request``); a last part that begins with a digit is not a name by itself.
+
+    Examples
+    --------
+    >>> leaf_name("acme.pipelines.documents.workflows.process_invoice_document")
+    'process_invoice_document'
+    >>> leaf_name("acme.agents.ResearchAgent.run"), leaf_name("main.<locals>.pay")
+    ('ResearchAgent.run', 'pay')
+    >>> leaf_name("planner__model.request"), leaf_name("DBOS.sleep"), leaf_name("Pay. Then send.")
+    ('planner__model.request', 'DBOS.sleep', 'Pay. Then send.')
+    """
+    if "." not in name or not _DOTTED.fullmatch(name):
+        return name
+    parts = name.split(".")
+    start = len(parts) - 1
+    while start and (
+        not (parts[start][0].isalpha() or parts[start][0] == "_")
+        or parts[start - 1][0].isupper()
+        or "__" in parts[start - 1].strip("_")
+    ):
+        start -= 1
+    return ".".join(parts[start:])
+
+
+def shorten_id(workflow_id: str, max_length: int = 24, parent_id: str | None = None) -> str:
+    """Shorten an ID in its middle, and write a child's default ID relative to its parent's.
+
+    DBOS's default ID of a child is ``{parent}-{function_id}``.
+
+    Examples
+    --------
+    >>> shorten_id("0190aa12-77f1-4c55-9d0e-aa61b54ffe01")
+    '0190aa12-77…9d0e-aa61b54ffe01'
+    >>> shorten_id("0190aa12-77f1-9", parent_id="0190aa12-77f1"), shorten_id("order-7")
+    ('…-9', 'order-7')
+    """
+    if parent_id and workflow_id.startswith(f"{parent_id}-"):
+        workflow_id = "…" + workflow_id[len(parent_id) :]
+    if len(workflow_id) <= max_length:
+        return workflow_id
+    end = (max_length - 1) // 2
+    return f"{workflow_id[: max_length - 1 - end]}…{workflow_id[-end:]}"
+
+
 MAX_SVG_TEXT = 1_000
 MAX_COMBINING_MARKS = 2
 """Combining marks per letter: more would be drawn over neighbouring lines."""

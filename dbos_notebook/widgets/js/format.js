@@ -25,6 +25,34 @@ export function pluralize(number, noun, nouns = `${noun}s`) {
   return `${formatCount(number)} ${number === 1 ? noun : nouns}`;
 }
 
+const DOTTED = /^[\p{L}\p{N}_<>$-]+(\.[\p{L}\p{N}_<>$-]+)+$/u;
+
+/**
+ * The part of a dotted name that distinguishes it, as `leaf_name` in text.py returns it.
+ * @param {string} name
+ */
+export function leafName(name) {
+  if (!name.includes(".") || !DOTTED.test(name)) return name;
+  const parts = name.split(".");
+  let start = parts.length - 1;
+  while (start && (!/^[\p{L}_]/u.test(parts[start]) || /^\p{Lu}/u.test(parts[start - 1])
+    || parts[start - 1].replace(/^_+|_+$/g, "").includes("__"))) start -= 1;
+  return parts.slice(start).join(".");
+}
+
+/**
+ * An ID shortened in its middle, a child's default ID relative to its parent's, as `shorten_id` in text.py.
+ * @param {string} id
+ * @param {number} [maxLength]
+ * @param {string | null} [parentId]
+ */
+export function shortenId(id, maxLength = 24, parentId = null) {
+  const relative = parentId && id.startsWith(`${parentId}-`) ? `…${id.slice(parentId.length)}` : id;
+  if (relative.length <= maxLength) return relative;
+  const end = Math.floor((maxLength - 1) / 2);
+  return `${relative.slice(0, maxLength - 1 - end)}…${relative.slice(-end)}`;
+}
+
 /**
  * A duration in its two largest units, as Python writes it in pictures; empty where it is not known.
  * @param {number | null | undefined} ms
