@@ -116,7 +116,7 @@ def shorten_id(workflow_id: str, max_length: int = 24, parent_id: str | None = N
     Examples
     --------
     >>> shorten_id("0190aa12-77f1-4c55-9d0e-aa61b54ffe01")
-    '0190aa12-77…9d0e-aa61b54ffe01'
+    '0190aa12-77f…a61b54ffe01'
     >>> shorten_id("0190aa12-77f1-9", parent_id="0190aa12-77f1"), shorten_id("order-7")
     ('…-9', 'order-7')
     """
