@@ -6,7 +6,7 @@ import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { FINISHED, UNFINISHED, statusChip, statusPhrase } from "./status.js";
 import { StatusLine } from "./status_line.js";
-/** @import {BoardFacts, BoardFailure, BoardQueue, BoardTraits, Child, Model, RenderProps} from "./types.js" */
+/** @import {BoardFacts, BoardFailure, BoardQueue, BoardTraits, Child, Model, Navigation, RenderProps} from "./types.js" */
 
 const POLL_MS = 5000;
 const CHART_WIDTH = 720;
@@ -18,13 +18,15 @@ const RECOVERY = "MAX_RECOVERY_ATTEMPTS_EXCEEDED";
 /** Of the statuses of finished workflows, success first, then the most severe. */
 const TILES = ["SUCCESS", ...FINISHED.filter((status) => status !== "SUCCESS")];
 
-class Board {
+export class Board {
   /**
    * @param {Model<BoardTraits>} model
    * @param {HTMLElement} root
+   * @param {Navigation | null} [navigation] leads to the list, where the board is part of another view
    */
-  constructor(model, root) {
+  constructor(model, root, navigation = null) {
     this.model = model;
+    this.navigation = navigation;
     this.root = root;
     this.start = model.get("_start");
     /** @type {string | null} */
@@ -47,6 +49,7 @@ class Board {
     this.queues = el("section", { "aria-label": "Queues" });
     this.build();
     this.onWindow = () => {
+      this.navigation?.changed();
       this.showWindows();
       this.load();
     };

@@ -35,8 +35,9 @@ export function leafName(name) {
   if (!name.includes(".") || !DOTTED.test(name)) return name;
   const parts = name.split(".");
   let start = parts.length - 1;
-  while (start && (!/^[\p{L}_]/u.test(parts[start]) || /^\p{Lu}/u.test(parts[start - 1])
-    || parts[start - 1].replace(/^_+|_+$/g, "").includes("__"))) start -= 1;
+  const isPartOf = (/** @type {string} */ part, /** @type {string} */ before) => !/^[\p{L}_]/u.test(part)
+    || /^\p{Lu}/u.test(before) || before.replace(/^_+|_+$/g, "").includes("__");
+  while (start && isPartOf(parts[start] ?? "", parts[start - 1] ?? "")) start -= 1;
   return parts.slice(start).join(".");
 }
 
