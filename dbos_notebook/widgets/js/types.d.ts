@@ -66,10 +66,18 @@ export interface InspectStart {
   forbidden: string | null;
   offline?: boolean;
 }
+/** How views that stand side by side lead to each other; a view that stands alone has none. */
+export interface Navigation {
+  /** Show a run, and one of its steps. */
+  open(workflowId: string, stepId?: number): unknown;
+  /** Show the list with these filters and no others. */
+  filter(filters: Partial<ListView>): unknown;
+}
 /** What a host passes to a view's `render`. */
 export interface RenderProps<Traits> {
   model: Model<Traits>;
   el: HTMLElement;
+  navigation?: Navigation;
 }
 
 // --- workflows and steps -----------------------------------------------------------------------
@@ -171,6 +179,7 @@ export interface ListView {
   attributes?: string;
   start_time?: string;
   end_time?: string;
+  completed_after?: string;
   status?: string[];
   name?: string[];
   queue_name?: string[];
