@@ -42,9 +42,9 @@ export class Explore {
   /**
    * @param {Model<ExploreTraits>} model
    * @param {HTMLElement} root
-   * @param {Navigation | null} [navigation] leads to runs, where the list is part of another view
+   * @param {Navigation} [navigation]
    */
-  constructor(model, root, navigation = null) {
+  constructor(model, root, navigation) {
     this.model = model;
     this.root = root;
     this.navigation = navigation;
@@ -130,6 +130,7 @@ export class Explore {
       selected: () => this.selected(),
       details: (row, columns) => this.details(row, columns),
       isOpen: (id) => this.openDetails.has(id),
+      openWorkflow: this.navigation && ((id) => this.openWorkflow(id)),
       turnPage: (direction) => ((direction > 0 ? this.next : this.previous).disabled
         ? null : this.turnPage(direction)),
     });
@@ -138,7 +139,7 @@ export class Explore {
   makeActions() {
     const actions = new Actions(this.start.forbidden,
       (kind, question, lane) => this.ask(kind, question, lane), () => this.refresh(),
-      (id) => this.find(id));
+      (id) => this.openWorkflow(id));
     actions.bar.hidden = this.start.read_only;
     return actions;
   }
@@ -218,7 +219,7 @@ export class Explore {
     details.node ??= el("tr", { class: "dn-opened" }, el("td", { colspan: columns }, details.found
       ? workflowDetails(details.found, {
         now: this.now(),
-        openWorkflow: (id) => this.find(id),
+        openWorkflow: (id) => this.openWorkflow(id),
         moreSteps: (after) => this.ask("steps", { id: row.id, after }, `steps ${row.id}`),
       })
       : el("p", { class: "dn-note" }, details.error ?? "Loading …")));
@@ -298,6 +299,26 @@ export class Explore {
       this.searchedAt = Date.now();
       this.change({ search: this.search.value.trim() });
     });
+  }
+
+  /**
+   * Show a run: the run itself beside the list, or its row.
+   * @param {string} id
+   */
+  openWorkflow(id) {
+    return this.navigation ? this.navigation.open(id) : this.find(id);
+  }
+
+  /**
+   * Show what matches these filters and no others.
+   * @param {Partial<ListView>} filters
+   */
+  filter(filters) {
+    const { mode, size } = this.view;
+    for (const name of Object.keys(this.view)) delete this.view[/** @type {keyof ListView} */ (name)];
+    this.openDetails.clear();
+    this.search.value = filters.search ?? "";
+    return this.change({ mode: mode === "queued" ? "flat" : mode, size, ...filters });
   }
 
   /** @param {string} id */
