@@ -192,8 +192,11 @@ class Console(View):
         return self._parts.get(str(message.get("to")), self)
 
     def _on_open(self, message: Question) -> Answer:
-        """Create the part of runs for the first run; the part reads any further one by itself."""
-        run = self.run or self._open_run(str(message["id"]))
+        """Read a run, which may be gone, and create the part of runs for the first one."""
+        workflow_id = str(message["id"])
+        if self.run:
+            self.run.read(workflow_id)
+        run = self.run or self._open_run(workflow_id)
         return {"start": run._start}
 
     # --- HTML ------------------------------------------------------------------------------------

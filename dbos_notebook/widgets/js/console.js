@@ -136,7 +136,10 @@ class Console {
     /** @type {Inspect | null} */
     this.run = null;
     append(root, this.tabs, this.status.banner, this.roots.list, this.roots.board, this.roots.run);
-    root.addEventListener("keydown", (event) => this.onKey(event));
+    /** A web page is the console's own: its keys work wherever the focus is. */
+    this.keyTarget = this.start.sync_url ? document : root;
+    this.onKeyDown = (/** @type {Event} */ event) => event instanceof KeyboardEvent && this.onKey(event);
+    this.keyTarget.addEventListener("keydown", this.onKeyDown);
     this.onPlace = () => this.followKernel();
     model.on("change:_place", this.onPlace);
     this.onPopState = () => this.followUrl();
@@ -231,7 +234,7 @@ class Console {
   async showPart(place) {
     if (place.view === "run" && !await this.canOpen(place)) return false;
     const isOtherPart = this.place.view !== place.view;
-    const hasFocus = this.root.contains(focusedElement(this.root));
+    const hasFocus = this.start.sync_url || this.root.contains(focusedElement(this.root));
     this.place = place;
     for (const part of PART_NAMES) this.roots[part].hidden = part !== place.view;
     this.showTabs();
@@ -286,7 +289,7 @@ class Console {
     // An address that was typed has no state yet.
     if (!history.state) history.replaceState({ depth: this.lastDepth + 1 }, "");
     this.lastDepth = this.depth();
-    await this.show(parsePlace(location.hash) ?? { view: "list" });
+    if (!await this.show(parsePlace(location.hash) ?? { view: "list" })) this.onChanged();
     this.showTabs();
   }
 
@@ -350,6 +353,7 @@ class Console {
   close() {
     this.model.off("change:_place", this.onPlace);
     removeEventListener("popstate", this.onPopState);
+    this.keyTarget.removeEventListener("keydown", this.onKeyDown);
     this.channel.close();
     this.status.close();
     for (const part of [this.list, this.board, this.run]) part?.close();
