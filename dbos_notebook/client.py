@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         WorkflowIds,
     )
     from dbos_notebook.widgets.board import Board
+    from dbos_notebook.widgets.console import Console
     from dbos_notebook.widgets.controls import Controls
     from dbos_notebook.widgets.explore import Explore
     from dbos_notebook.widgets.inspect import Inspect
@@ -1635,6 +1636,70 @@ class Client:
         return self._controller.history.last
 
     # Views
+
+    @_show_filters
+    def open(
+        self,
+        workflow_id: str = "",
+        *,
+        view: Literal["list", "board", "run"] | None = None,
+        live: bool = True,
+        page_size: int = 50,
+        sync_url: bool = False,
+        **filters: Unpack[WorkflowFilters],
+    ) -> Console:
+        """Show the list, the board and single runs in one view that leads from each to the others.
+
+        Rows, IDs, queues and failures are links, and *Back* returns. The parts are those of
+        :meth:`explore`, :meth:`board` and :meth:`inspect`.
+
+        Parameters
+        ----------
+        workflow_id
+            The run to start with.
+        view
+            What to start with: ``"list"``, ``"board"`` or ``"run"``. ``None``: the run if one is
+            given, otherwise the list.
+        live
+            Refresh while the view is visible.
+        page_size
+            Rows on a page of the list.
+        sync_url
+            Keep what is shown in the fragment of the page's URL, so that it can be reloaded,
+            bookmarked and shared. For a web page that shows this view alone, such as that of
+            ``dbos-notebook dashboard``: a notebook's URL has another use.
+        **filters
+            The filters of :meth:`workflows` for the list to start with.
+
+        Returns
+        -------
+        Console
+            A widget. ``.list``, ``.board`` and ``.run`` are its parts; ``.workflow_id`` and
+            ``.view`` may be set.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID.
+
+        Examples
+        --------
+        >>> console = dbos_notebook.connect(example_database).open("checkout-5-bad")
+        >>> console.view, console.run.workflow.status
+        ('run', 'ERROR')
+        """
+        from dbos_notebook.widgets.console import Console
+
+        return Console(
+            self._store,
+            self._controller,
+            filters,
+            workflow_id,
+            view=view,
+            live=live,
+            page_size=page_size,
+            sync_url=sync_url,
+        )
 
     @_show_filters
     def explore(

@@ -22,9 +22,9 @@ export class Board {
   /**
    * @param {Model<BoardTraits>} model
    * @param {HTMLElement} root
-   * @param {Navigation} [navigation]
+   * @param {Navigation | null} [navigation] leads to the list, where the board is part of another view
    */
-  constructor(model, root, navigation) {
+  constructor(model, root, navigation = null) {
     this.model = model;
     this.root = root;
     this.navigation = navigation;
@@ -49,6 +49,7 @@ export class Board {
     this.queues = el("section", { "aria-label": "Queues" });
     this.build();
     this.onWindow = () => {
+      this.navigation?.changed();
       this.showWindows();
       this.load();
     };
@@ -295,7 +296,7 @@ function formatTick(ms, length) {
 
 /** @param {RenderProps<BoardTraits>} props */
 function render(props) {
-  return mount(props, "dn-board", (model, root, navigation) => new Board(model, root, navigation));
+  return mount(props, "dn-board", (model, root) => new Board(model, root));
 }
 
 export default { render };

@@ -42,9 +42,9 @@ export class Explore {
   /**
    * @param {Model<ExploreTraits>} model
    * @param {HTMLElement} root
-   * @param {Navigation} [navigation]
+   * @param {Navigation | null} [navigation] leads to runs, where the list is part of another view
    */
-  constructor(model, root, navigation) {
+  constructor(model, root, navigation = null) {
     this.model = model;
     this.root = root;
     this.navigation = navigation;
@@ -130,7 +130,7 @@ export class Explore {
       selected: () => this.selected(),
       details: (row, columns) => this.details(row, columns),
       isOpen: (id) => this.openDetails.has(id),
-      openWorkflow: this.navigation && ((id) => this.openWorkflow(id)),
+      openWorkflow: this.navigation ? (id) => this.openWorkflow(id) : null,
       turnPage: (direction) => ((direction > 0 ? this.next : this.previous).disabled
         ? null : this.turnPage(direction)),
     });
@@ -264,8 +264,33 @@ export class Explore {
     }
     this.filters.update();
     this.statusBar.update(this.counts);
+    this.navigation?.changed();
     await this.load();
     await this.loadCounts();
+  }
+
+  /**
+   * Show the rows of other filters, with the defaults for what is not named.
+   * @param {Partial<ListView>} view
+   */
+  async setView(view) {
+    const { mode, size } = this.start.view;
+    const names = /** @type {(keyof ListView)[]} */ (Object.keys(this.view));
+    const removed = Object.fromEntries(names.map((name) => [name, undefined]));
+    const wanted = { ...removed, mode, size, ...view };
+    if (JSON.stringify(wanted) === JSON.stringify({ ...removed, ...this.view })) return;
+    this.search.value = wanted.search ?? "";
+    this.openDetails.clear();
+    await this.change(wanted);
+  }
+
+  /** What differs from the view that the list starts with when no filter is given. */
+  changedView() {
+    const { mode, size } = this.start.view;
+    const isSet = (/** @type {[string, unknown]} */ [name, value]) => value !== undefined && value !== null && value !== ""
+      && !(Array.isArray(value) && !value.length)
+      && !(name === "mode" && value === mode) && !(name === "size" && value === size);
+    return Object.fromEntries(Object.entries(this.view).filter(isSet));
   }
 
   onSearchInput() {
@@ -282,18 +307,6 @@ export class Explore {
    */
   openWorkflow(id) {
     return this.navigation ? this.navigation.open(id) : this.find(id);
-  }
-
-  /**
-   * Show what matches these filters and no others.
-   * @param {Partial<ListView>} filters
-   */
-  filter(filters) {
-    const { mode, size } = this.view;
-    for (const name of Object.keys(this.view)) delete this.view[/** @type {keyof ListView} */ (name)];
-    this.openDetails.clear();
-    this.search.value = filters.search ?? "";
-    return this.change({ mode: mode === "queued" ? "flat" : mode, size, ...filters });
   }
 
   /** @param {string} id */
@@ -501,7 +514,7 @@ export class Explore {
 
 /** @param {RenderProps<ExploreTraits>} props */
 function render(props) {
-  return mount(props, "dn-explore", (model, root, navigation) => new Explore(model, root, navigation));
+  return mount(props, "dn-explore", (model, root) => new Explore(model, root));
 }
 
 export default { render };

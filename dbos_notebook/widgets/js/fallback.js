@@ -1,7 +1,7 @@
 // Mounts a view in a host. A notebook also holds the view's HTML for readers without a kernel, in the
 // output below it; that is hidden once the kernel has answered, for as long as the view is there.
 import { el } from "./dom.js";
-/** @import {BaseTraits, Model, Navigation, RenderProps} from "./types.js" */
+/** @import {BaseTraits, Model, RenderProps} from "./types.js" */
 
 const WAITING = "dn-waiting";
 
@@ -10,16 +10,15 @@ const WAITING = "dn-waiting";
  * @template {BaseTraits} Traits
  * @param {RenderProps<Traits>} props
  * @param {string} name the view's own CSS class
- * @param {(model: Model<Traits>, root: HTMLElement, navigation: Navigation | undefined)
- *   => {close: () => void}} create
+ * @param {(model: Model<Traits>, root: HTMLElement) => {close: () => void}} create
  * @returns {() => void}
  */
-export function mount({ model, el: host, navigation }, name, create) {
+export function mount({ model, el: host }, name, create) {
   // JupyterLab's shortcuts do not fire from within.
   const root = el("div", { class: `dn-view ${name}`, "data-lm-suppress-shortcuts": "true" });
   host.append(root);
   const stopWaiting = hideFallback(root, host, model);
-  const view = create(model, root, navigation);
+  const view = create(model, root);
   return () => {
     stopWaiting();
     view.close();
