@@ -6,6 +6,7 @@ Views, graphs and pictures are imported on first use.
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -165,6 +166,10 @@ def connect(
             TrustWarning,
             stacklevel=2,
         )
+    if "IPython" in sys.modules:
+        from dbos_notebook.drawing import frame_html
+
+        frame_html.register()
     return Client(store, read_only=read_only)
 
 
@@ -1610,7 +1615,7 @@ class Client:
         ['failed again', 'unaddressed']
         """
         ids = None if workflows is None else as_strings(workflows, "workflows")
-        return self._store.read(repair_status, ids)
+        return frames.mark_listing(self._store.read(repair_status, ids))
 
     def history(self) -> pd.DataFrame:
         """List the control calls of this client, oldest first.
@@ -1623,7 +1628,7 @@ class Client:
         >>> dbos_notebook.connect(example_database).history().empty
         True
         """
-        return self._controller.history.to_frame()
+        return frames.mark_listing(self._controller.history.to_frame())
 
     def last_receipt(self) -> Receipt | None:
         """Return the receipt of this client's latest control call, also of an interrupted one.

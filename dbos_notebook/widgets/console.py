@@ -189,7 +189,7 @@ class Console(View):
 
     def _recipient(self, message: Mapping[str, object]) -> View:
         """Return the part that a message from the browser is for, or the console itself."""
-        return self._parts.get(str(message.get("part")), self)
+        return self._parts.get(str(message.get("to")), self)
 
     def _on_open(self, message: Question) -> Answer:
         """Create the part of runs for the first run; the part reads any further one by itself."""

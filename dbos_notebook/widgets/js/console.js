@@ -95,7 +95,7 @@ class PartModel {
 
   /** @param {object} message */
   send(message) {
-    this.model.send({ ...message, part: this.part });
+    this.model.send({ ...message, to: this.part });
   }
 
   close() {
@@ -116,6 +116,7 @@ class Console {
     this.channel = new KernelChannel(model, this.status);
     /** @type {Place[]} the places that Back returns to */
     this.trail = [];
+    this.lastDepth = 0;
     /** @type {Place} */
     this.place = { view: "list" };
     /** Whether a place is being opened: the URL still names the one before. */
@@ -183,7 +184,8 @@ class Console {
     this.status.clearError();
     if (!await this.show(place)) return;
     if (this.start.sync_url) {
-      history.pushState({ depth: this.depth() + 1 }, "", formatPlace(this.current()));
+      this.lastDepth = this.depth() + 1;
+      history.pushState({ depth: this.lastDepth }, "", formatPlace(this.current()));
     } else {
       this.trail.push(before);
       if (this.trail.length > MAX_HISTORY) this.trail.shift();
@@ -281,6 +283,9 @@ class Console {
 
   async followUrl() {
     this.status.clearError();
+    // An address that was typed has no state yet.
+    if (!history.state) history.replaceState({ depth: this.lastDepth + 1 }, "");
+    this.lastDepth = this.depth();
     await this.show(parsePlace(location.hash) ?? { view: "list" });
     this.showTabs();
   }

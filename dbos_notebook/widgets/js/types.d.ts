@@ -77,7 +77,9 @@ export interface Place {
 }
 /** How a view that is part of the console leads to the others. */
 export interface Navigation {
+  /** Show a run, and one of its nodes. */
   open(workflowId: string, node?: Key): unknown;
+  /** Show the list with these filters and no others. */
   filter(filters: Partial<ListView>): unknown;
   /** What is shown within the part has changed. */
   changed(): unknown;
