@@ -483,7 +483,7 @@ export interface Messages {
     ComparisonAnswer,
   ];
   // The console.
-  open: [{ id: string }, { start: InspectStart }];
+  open: [{ id: string }, { start: InspectStart; traits: object }];
   // The board, and the buttons alone.
   board: [{ stamp: string | null }, Fresh<BoardFacts> | Same];
   rows: [object, { rows: Row[]; counts: Record<string, number>; stamp: string }];
