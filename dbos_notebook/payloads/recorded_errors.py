@@ -414,7 +414,11 @@ def _is_class(name: str) -> bool:
 _DBOS_RETRIES = "dbos._error.DBOSMaxStepRetriesExceeded"
 _TYPESCRIPT_RETRIES = "DBOSMaxStepRetriesError"
 _TYPESCRIPT_RETRIES_CODE = 23
-_GROUPS = ("builtins.ExceptionGroup", "builtins.BaseExceptionGroup", "exceptiongroup.ExceptionGroup")
+_GROUPS = (
+    "builtins.ExceptionGroup",
+    "builtins.BaseExceptionGroup",
+    "exceptiongroup.ExceptionGroup",
+)
 # The words of all SDKs; the Go SDK and the portable format of the others record nothing else.
 _RETRIES = re.compile(r"Step .{1,500}? has exceeded its maximum of (\d{1,9}) retries(?:: )?", re.S)
 _MAX_RETRIES_WORDS = 1_000
@@ -473,8 +477,10 @@ def _last_attempt(errors: Any, maximum: Any) -> tuple[RecordedError, int | None]
 def _attempts(error: RecordedError) -> int | None:
     """Return the number of attempts of an error that says it, but not why they failed."""
     name = _last_name(error.type)
-    if not name.startswith("DBOS") and error.type not in _GO_TYPES and not error.state.get(
-        "dbosErrorCode"
+    if (
+        not name.startswith("DBOS")
+        and error.type not in _GO_TYPES
+        and not error.state.get("dbosErrorCode")
     ):
         return None
     return _search_retries(error.message)[0]

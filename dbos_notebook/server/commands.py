@@ -250,7 +250,7 @@ def _dashboard_notebook(schema: str, *, read_only: bool) -> str:
     connect = (
         f"import dbos_notebook as dn\n\ndb = dn.connect(schema={schema!r}, read_only={read_only!r})"
     )
-    cells = [v4.new_code_cell(source) for source in (connect, "db.board()", "db.explore()")]
+    cells = [v4.new_code_cell(source) for source in (connect, "db.open(sync_url=True)")]
     metadata = {
         "title": "DBOS workflows",
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},

@@ -62,7 +62,8 @@ def with_failed_steps(
         return list(batches)
     found = failed_steps(session, queries, ids)
     return frames.fill_failed_steps(
-        batches, {key: (step.name, step.function_id, step.workflow_id) for key, step in found.items()}
+        batches,
+        {key: (step.name, step.function_id, step.workflow_id) for key, step in found.items()},
     )
 
 
@@ -77,7 +78,7 @@ def failed_steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict
     ):
         return {}
     rows = _read(session, queries.failed_step_select(queries.id_rows(ids), same_first=False))
-    caused = {key: _is_cause(row, queries) for key, row in rows.items()}
+    caused = {key: _has_same_error(row, queries) for key, row in rows.items()}
     awaited = {row["child_workflow_id"] for key, row in rows.items() if caused[key]}
     # Few workflows fail because of a child, or have failed steps that they survived.
     others = [key for key, row in rows.items() if row["function_id"] and not caused[key]]
@@ -86,7 +87,10 @@ def failed_steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict
         examined = queries.failed_children(others)
         more = _read(session, queries.failed_step_select(examined, same_first=True))
         rows |= {key: row for key, row in more.items() if row["status"] == "ERROR"}
-        caused |= {key: _is_cause(row, queries) for key, row in more.items()}
+        for key, row in more.items():
+            # If no step has the same error, the last one made it fail if nothing ran after it.
+            last = row["function_id"] is not None and row["function_id"] == row["last_id"]
+            caused[key] = last or _has_same_error(row, queries)
     return {key: _follow(key, rows, caused) for key in ids if key in rows}
 
 
@@ -111,10 +115,10 @@ def _follow(
         workflow_id = child
 
 
-def _is_cause(row: Mapping[str, Any], queries: Queries) -> bool:
+def _has_same_error(row: Mapping[str, Any], queries: Queries) -> bool:
     if row["function_id"] is None:
         return False
-    if row["step_error"] is None or row["function_id"] == row["last_id"]:
+    if row["step_error"] is None:
         return True
     if row["workflow_error"] is None:
         return False

@@ -39,6 +39,8 @@ MAX_COLUMNS = 1_000
 """Columns that ``flatten`` may add."""
 MAX_NAME = 100
 """Characters of a key in the name of a column."""
+LISTING = "dbos_notebook"
+"""The key in ``attrs`` that marks a listing, by which a notebook displays it as one."""
 
 # dtypes by the type that pandas infers; values of other types stay objects.
 _DTYPES = {"boolean": "boolean", "integer": "Int64", "floating": "float64", "string": STRING_DTYPE}
@@ -231,9 +233,7 @@ class ErrorSummary(NamedTuple):
     attempts: int | None = None
 
 
-def _decode_errors(
-    stored: pa.Array, formats: pa.Array, decoder: Decoder
-) -> tuple[pa.Array, ...]:
+def _decode_errors(stored: pa.Array, formats: pa.Array, decoder: Decoder) -> tuple[pa.Array, ...]:
     """Return the columns of ERROR for recorded errors; equal errors are decoded once."""
     stored = stored.dictionary_encode()
     formats = formats if pa.types.is_dictionary(formats.type) else formats.dictionary_encode()
@@ -291,8 +291,7 @@ def _summarize_cached_error(text: str, serialization: str | None) -> ErrorSummar
 def _error_columns(indices: pa.Array, errors: tuple[pa.Array, ...]) -> dict[str, pa.Array]:
     """Return the columns of ERROR for rows, given the index of each row's error or null."""
     return {
-        column.name: _take(values, indices)
-        for column, values in zip(ERROR, errors, strict=True)
+        column.name: _take(values, indices) for column, values in zip(ERROR, errors, strict=True)
     }
 
 
@@ -315,9 +314,7 @@ def fill_failed_steps(
     return filled
 
 
-def failed_ids(
-    batch: pa.RecordBatch, statuses: Sequence[str] = FAILED_STATUSES
-) -> pa.Array:
+def failed_ids(batch: pa.RecordBatch, statuses: Sequence[str] = FAILED_STATUSES) -> pa.Array:
     """Return the IDs of the failed workflows."""
     return batch.column("workflow_id").filter(_is_in(batch.column("status"), statuses))
 
@@ -413,6 +410,12 @@ def to_frame(
     for name, values in parsed.items():
         # With dtype=object, because a str column would convert None to NaN and reject surrogates.
         frame[name] = pd.Series(values, index=frame.index, dtype=object)
+    return mark_listing(frame)
+
+
+def mark_listing(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mark a DataFrame as a listing, and return it."""
+    frame.attrs[LISTING] = True
     return frame
 
 

@@ -167,7 +167,9 @@ class Queries:
         if load_errors and ERROR[0] in columns:
             failed = _in_literals(table.c.status, FAILED_STATUSES)
             for value, column in zip(
-                (self.workflow_error(table), self.column(table, "serialization")), RECORDED, strict=True
+                (self.workflow_error(table), self.column(table, "serialization")),
+                RECORDED,
+                strict=True,
             ):
                 selected.append(sa.case((failed, value)).label(column.name))
         if WAIT in columns and (evidence := timing.ran_before(self)) is not None:
@@ -237,11 +239,20 @@ class Queries:
         step = self.steps.alias("step")
         error = self.recorded_error(step)
         order = [step.c.function_id.desc()]
+        source: sa.FromClause = step
         if same_first:
-            same = sa.case((error == self.workflow_error(workflow), 1), else_=0)
-            order.insert(0, same.desc())
+            # The row again, because SQLite's ORDER BY cannot use that of the outer statement.
+            owner = self.workflows.alias("owner")
+            source = step.join(owner, owner.c.workflow_uuid == step.c.workflow_uuid)
+            wanted = self.column(owner, "error")
+            if self.catalog.has("workflow_output", "error"):
+                own = self.catalog.table("workflow_output").alias("own")
+                source = source.outerjoin(own, own.c.workflow_uuid == step.c.workflow_uuid)
+                wanted = sa.func.coalesce(own.c.error, wanted)
+            order.insert(0, sa.case((error == wanted, 1), else_=0).desc())
         return (
             sa.select(*(value(step) for value in values))
+            .select_from(source)
             .where(step.c.workflow_uuid == workflow.c.workflow_uuid, error.is_not(None))
             # Backwards in the primary key: the failed step is usually one of the last.
             .order_by(*order)
@@ -280,7 +291,9 @@ class Queries:
         if self.catalog.dialect == "postgresql":
             names = ("function_id", "function_name", "child_workflow_id", "error", "serialization")
             columns = [partial(self._labelled, name) for name in names]
-            step = self.failed_step(workflow, *columns, same_first=same_first).lateral("failed_step")
+            step = self.failed_step(workflow, *columns, same_first=same_first).lateral(
+                "failed_step"
+            )
             joined = workflow.outerjoin(step, sa.true())
         else:
             step = self.steps.alias("failed_step")

@@ -13,7 +13,7 @@ from dbos_notebook.payloads import Opaque, RecordedError
 from dbos_notebook.payloads.recorded_errors import find_cause
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables.timing import frame_times, never_ran
-from dbos_notebook.text import truncate
+from dbos_notebook.text import describe_failed_step, truncate
 from dbos_notebook.widgets.messages import (
     ErrorPayload,
     ForkMessage,
@@ -125,6 +125,10 @@ def _workflow_row(record: Mapping[Any, Any], times: Mapping[Any, Any]) -> Workfl
         row.pop("executor_id", None)  # that which enqueued it, or ran it before it was resumed
     if record["status"] not in ACTIVE_STATUSES:
         row["duration"] = milliseconds(record["duration"])
+    step, number = known.get("failed_step"), known.get("failed_step_id")
+    owner = known.get("failed_workflow_id", row["id"])
+    if step is not None or owner != row["id"]:
+        row["failed_at"] = label(describe_failed_step(step, number, owner, row["id"]))
     if record["was_forked_from"] is True:
         row["was_forked_from"] = True
     if record["attributes"]:

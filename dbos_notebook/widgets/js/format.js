@@ -34,9 +34,10 @@ const DOTTED = /^[\p{L}\p{N}_<>$-]+(\.[\p{L}\p{N}_<>$-]+)+$/u;
 export function leafName(name) {
   if (!name.includes(".") || !DOTTED.test(name)) return name;
   const parts = name.split(".");
+  const part = (/** @type {number} */ index) => parts[index] ?? "";
   let start = parts.length - 1;
-  while (start && (!/^[\p{L}_]/u.test(parts[start]) || /^\p{Lu}/u.test(parts[start - 1])
-    || parts[start - 1].replace(/^_+|_+$/g, "").includes("__"))) start -= 1;
+  while (start && (!/^[\p{L}_]/u.test(part(start)) || /^\p{Lu}/u.test(part(start - 1))
+    || part(start - 1).replace(/^_+|_+$/g, "").includes("__"))) start -= 1;
   return parts.slice(start).join(".");
 }
 
@@ -174,14 +175,25 @@ export function shortClassName(type) {
 }
 
 /**
+ * Where something failed, and after how many attempts, before its error.
+ * @typedef {{ failed_at?: string, error_attempts?: number }} Failure
+ * @param {Failure} failure
+ */
+export function failedAt({ failed_at: place, error_attempts: attempts }) {
+  return [place, attempts && `failed after ${pluralize(attempts, "attempt")}`]
+    .filter(Boolean).map((part) => `${part}: `).join("");
+}
+
+/**
  * The error of a workflow in short.
  * @param {string | undefined} type
  * @param {string | undefined} message
  * @param {string} [note] what stands between the two
+ * @param {Failure} [failure]
  * @returns {Child}
  */
-export function errorLine(type, message, note = "") {
+export function errorLine(type, message, note = "", failure = {}) {
   if (!type && !message) return null;
-  return el("div", { class: "dn-error", title: message }, type && el("b", {}, shortClassName(type)), note,
+  return el("div", { class: "dn-error", title: message }, failedAt(failure), type && el("b", {}, shortClassName(type)), note,
     message && (type ? `: ${message}` : message));
 }
