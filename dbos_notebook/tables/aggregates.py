@@ -421,9 +421,9 @@ class Health:
     queues
         The DataFrame of :meth:`Client.queues`.
     failures
-        Columns ``name``, ``failed_step``, ``error_type``, ``error_message`` (the newest), ``messages`` (the number
-        of different messages, counting none as one), ``count``, ``last`` and ``workflow_id`` (the
-        newest); the most frequent first.
+        Columns ``name``, ``failed_step``, ``error_type``, ``error_message`` (the newest),
+        ``messages`` (the number of different messages, counting none as one), ``count``, ``last``
+        and ``workflow_id`` (the newest); the most frequent first.
     truncated
         Whether there are more than ``MAX_FAILURES`` failures.
     """

@@ -60,10 +60,12 @@ def with_failed_steps(
     ids = [key for batch in batches for key in frames.failed_ids(batch, ("ERROR",)).to_pylist()]
     if not ids:
         return list(batches)
-    found = failed_steps(session, queries, ids)
     return frames.fill_failed_steps(
         batches,
-        {key: (step.name, step.function_id, step.workflow_id) for key, step in found.items()},
+        {
+            key: (step.name, step.function_id, step.workflow_id)
+            for key, step in failed_steps(session, queries, ids).items()
+        },
     )
 
 
