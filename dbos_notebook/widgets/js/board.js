@@ -22,9 +22,9 @@ export class Board {
   /**
    * @param {Model<BoardTraits>} model
    * @param {HTMLElement} root
-   * @param {Navigation} [navigation]
+   * @param {Navigation | null} [navigation] leads to the list, where the board is part of another view
    */
-  constructor(model, root, navigation) {
+  constructor(model, root, navigation = null) {
     this.model = model;
     this.root = root;
     this.navigation = navigation;

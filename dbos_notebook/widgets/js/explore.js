@@ -42,9 +42,9 @@ export class Explore {
   /**
    * @param {Model<ExploreTraits>} model
    * @param {HTMLElement} root
-   * @param {Navigation} [navigation]
+   * @param {Navigation | null} [navigation] leads to runs, where the list is part of another view
    */
-  constructor(model, root, navigation) {
+  constructor(model, root, navigation = null) {
     this.model = model;
     this.root = root;
     this.navigation = navigation;
@@ -130,7 +130,7 @@ export class Explore {
       selected: () => this.selected(),
       details: (row, columns) => this.details(row, columns),
       isOpen: (id) => this.openDetails.has(id),
-      openWorkflow: this.navigation && ((id) => this.openWorkflow(id)),
+      openWorkflow: this.navigation ? (id) => this.openWorkflow(id) : null,
       turnPage: (direction) => ((direction > 0 ? this.next : this.previous).disabled
         ? null : this.turnPage(direction)),
     });
@@ -307,18 +307,6 @@ export class Explore {
    */
   openWorkflow(id) {
     return this.navigation ? this.navigation.open(id) : this.find(id);
-  }
-
-  /**
-   * Show what matches these filters and no others.
-   * @param {Partial<ListView>} filters
-   */
-  filter(filters) {
-    const { mode, size } = this.view;
-    for (const name of Object.keys(this.view)) delete this.view[/** @type {keyof ListView} */ (name)];
-    this.openDetails.clear();
-    this.search.value = filters.search ?? "";
-    return this.change({ mode: mode === "queued" ? "flat" : mode, size, ...filters });
   }
 
   /** @param {string} id */

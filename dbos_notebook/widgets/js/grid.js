@@ -17,7 +17,7 @@ import { errorLine, formatCount } from "./format.js";
  * @property {() => readonly string[]} selected
  * @property {(row: Row, columns: number) => HTMLElement | null} details the open details of a row
  * @property {(id: string) => boolean} isOpen
- * @property {((id: string) => unknown) | undefined} openWorkflow where a run can be shown
+ * @property {((id: string) => unknown) | null} openWorkflow where a run can be shown
  * @property {(direction: 1 | -1) => Promise<unknown> | null} turnPage null: there is no such page
  */
 

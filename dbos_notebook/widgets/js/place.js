@@ -3,7 +3,8 @@
 
 const TABS = ["graph", "timeline", "steps"];
 /** The fields of the list that hold one string; the others hold several. */
-const STRINGS = ["mode", "sort", "search", "error", "attributes", "start_time", "end_time"];
+const STRINGS = ["mode", "sort", "search", "error", "attributes", "start_time", "end_time",
+  "completed_after"];
 const LISTS = ["status", "name", "queue_name", "app_version", "user", "executor_id", "application_name"];
 
 /**
