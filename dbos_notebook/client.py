@@ -365,8 +365,8 @@ class Client:
             Add ``serialization`` and ``input``, or ``output`` and ``error``, decoded without
             running anything (``dbos_notebook.payloads``).
         load_errors
-            Look up and decode the errors of failed workflows. Without it ``error_type`` and
-            ``error_message`` are missing, and a long listing takes a quarter less time.
+            Look up and decode the errors of failed workflows, and the steps that made them fail.
+            Without it these columns are missing, and a long listing takes a third less time.
         load_internals
             Add DBOS's internal columns: ``rate_limited``, ``is_debounced``,
             ``debounce_deadline``, ``owner_xid``, ``creator_xid``.
