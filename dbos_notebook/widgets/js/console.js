@@ -1,6 +1,6 @@
 // The console: the list, the board and one run in one view. Each leads to the others, Back returns,
 // and in a web page the URL's fragment keeps the place.
-import { append, button, el, focus, focusedElement, replace } from "./dom.js";
+import { append, button, closest, el, focus, focusedElement, replace } from "./dom.js";
 import { mount } from "./fallback.js";
 import { leafName, shortenId } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
@@ -346,7 +346,7 @@ class Console {
 
   /** @param {KeyboardEvent} event */
   onKey(event) {
-    const isTyping = event.target instanceof Element && event.target.matches("input, select, textarea");
+    const isTyping = closest(event, "input:not([type=checkbox]), select, textarea");
     if (event.defaultPrevented || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
     const part = PARTS[Number(event.key) - 1]?.[0];
     if (event.key === "Escape" && this.depth()) this.back();
