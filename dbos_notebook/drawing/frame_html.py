@@ -1,8 +1,8 @@
 """The HTML of a listing in a notebook: the columns people need first, one line per row.
 
-A listing stays a plain ``pandas.DataFrame``: its type, text, methods and files are pandas' own.
-Only the HTML that IPython displays differs, by a formatter that :func:`register` adds to the
-session. It applies to DataFrames with the mark that ``tables.frames`` sets in ``attrs``. pandas copies
+A listing stays a plain ``pandas.DataFrame``: type, text, methods and files are pandas' own. Only
+the HTML that IPython displays differs, by a formatter that :func:`register` adds to the session.
+It applies to DataFrames with the mark that ``tables.frames`` sets in ``attrs``. pandas copies
 ``attrs`` to what is selected, filtered or sorted, so such results read equally well; a subclass
 would need constructors of its own for that, and would change ``type(df)`` and pickles.
 """
