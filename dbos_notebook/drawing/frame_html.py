@@ -39,7 +39,14 @@ ID_LENGTH, OTHER_ID_LENGTH = 40, 24
 """Characters of the IDs in the first column, where a UUID fits, and in the others."""
 
 _KNOWN = frozenset(column.name for columns in FRAMES.values() for column in columns)
-_NAMES = ("name", "function_name", "workflow_name", "error_type")
+_NAMES = (
+    "name",
+    "function_name",
+    "workflow_name",
+    "failed_step",
+    "error_type",
+    "error_wrapper",
+)
 _IDS = ("forked_from", "latest_fork", "covered_by")
 # Never left out: what identifies a row.
 _LEADING = ("workflow_id", "status", "name", "function_id", "function_name", "depth", "key")

@@ -197,7 +197,7 @@ class Console(View):
         if self.run:
             self.run.read(workflow_id)
         run = self.run or self._open_run(workflow_id)
-        return {"start": run._start}
+        return {"start": run._start, "traits": self._run}
 
     # --- HTML ------------------------------------------------------------------------------------
 

@@ -175,14 +175,25 @@ export function shortClassName(type) {
 }
 
 /**
+ * Where something failed, and after how many attempts, before its error.
+ * @typedef {{ failed_at?: string, error_attempts?: number }} Failure
+ * @param {Failure} failure
+ */
+export function failedAt({ failed_at: place, error_attempts: attempts }) {
+  return [place, attempts && `failed after ${pluralize(attempts, "attempt")}`]
+    .filter(Boolean).map((part) => `${part}: `).join("");
+}
+
+/**
  * The error of a workflow in short.
  * @param {string | undefined} type
  * @param {string | undefined} message
  * @param {string} [note] what stands between the two
+ * @param {Failure} [failure]
  * @returns {Child}
  */
-export function errorLine(type, message, note = "") {
+export function errorLine(type, message, note = "", failure = {}) {
   if (!type && !message) return null;
-  return el("div", { class: "dn-error", title: message }, type && el("b", {}, shortClassName(type)), note,
+  return el("div", { class: "dn-error", title: message }, failedAt(failure), type && el("b", {}, shortClassName(type)), note,
     message && (type ? `: ${message}` : message));
 }

@@ -178,7 +178,7 @@ export class Grid {
       } } }, isParent || !this.inTree ? icon(CHEVRON) : null);
     const cell = el("td", { class: "dn-main", "data-rank": 0 },
       el("div", { class: "dn-line" }, toggle, identity(row, this.inTree), this.openButton(row)),
-      errorLine(row.error_type, row.error_message));
+      errorLine(row.error_type, row.error_message, "", row));
     cell.style.paddingLeft = `${10 + (level - 1) * INDENT_PX}px`;
     return cell;
   }
