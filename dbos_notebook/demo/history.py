@@ -33,7 +33,9 @@ RELEASED_HOURS_AGO = {"1.4.1": 24.0 * 8, "1.4.2": 19.5, "1.4.3": 4.0}
 NIGHTLY_HOUR, SYNC_HOURS = 2.0, (0.5, 6.5, 12.5, 18.5)
 
 # How much longer a copy takes than its example.
-_STRETCH = {"nightly": 40.0, "single": 90.0, "sync": 60.0, "agent": 120.0, "approval": 9_000.0}
+_STRETCH = {"nightly": 40.0, "single": 90.0, "sync": 60.0, "agent": 120.0, "approval": 60.0}
+# People take longer to answer than a program to ask.
+_STRETCH_OF_ANSWERS = 10_000.0
 # The share of each kind among the runs that people and programs start during the day.
 _SHARES = {"single": 0.86, "agent": 0.08, "approval": 0.06}
 _ID_COLUMNS = (
@@ -219,15 +221,22 @@ def _copy(example: Example, begin: int, choose: random.Random) -> dict[str, list
     root = str(uuid.UUID(int=choose.getrandbits(128), version=4))
     # An answer to the unanswered is due as long after the copy as after the example.
     stretch = 1.0 if example.pending else _STRETCH[example.kind] * choose.lognormvariate(0, 0.45)
+    longer = _STRETCH_OF_ANSWERS * choose.lognormvariate(0, 0.6)
     steps = example.rows.get("operation_outputs", [])
     first = min(row["started_at_epoch_ms"] for row in steps) - 2
     last = max(row["completed_at_epoch_ms"] for row in steps)
     # Every copy has ended by now.
     latest = int(time.time() * 1000 - choose.uniform(1, 30) * 60_000)
-    begin = min(begin, latest - int((last - first) * stretch))
+    waits = _waits_for_answers(steps)
+
+    def length(moment: int) -> int:
+        waited = sum(max(0, min(moment, end) - start) for start, end in waits)
+        return int((moment - first - waited) * stretch + waited * longer)
+
+    begin = min(begin, latest - length(last))
 
     def moved(moment: int) -> int:
-        return begin + int((moment - first) * stretch)
+        return begin + length(moment)
 
     def renamed(value: str | None) -> str | None:
         return root + value[len(example.root) :] if value else value
@@ -251,6 +260,18 @@ def _copy(example: Example, begin: int, choose: random.Random) -> dict[str, list
                     row["message_uuid"] = str(uuid.UUID(int=choose.getrandbits(128), version=4))
             result.setdefault(name, []).append(row)
     return result
+
+
+def _waits_for_answers(steps: Sequence[Row]) -> list[tuple[int, int]]:
+    """Return when a run waited for messages; the wait begins when its timeout is recorded."""
+    ended = {
+        (row["workflow_uuid"], row["function_id"]): row["completed_at_epoch_ms"] for row in steps
+    }
+    return [
+        (ended[row["workflow_uuid"], row["function_id"] + 1], row["completed_at_epoch_ms"])
+        for row in steps
+        if row["function_name"] == "DBOS.recv"
+    ]
 
 
 def _wake_up(row: Row, moved: Callable[[int], int]) -> str:
