@@ -218,7 +218,8 @@ export class Board {
     return el("tr", {},
       el("td", {}, this.filterLink(name, name, filters), " ",
         navigation ? linkButton(id, `Show the newest failure ${id}`, () => navigation.open(id)) : copyId,
-        errorLine(type, message, messages > 1 && message ? ", for example" : "")),
+        errorLine({ error_type: type, error_message: message },
+          messages > 1 && message ? ", for example" : "")),
       el("td", { class: "n" }, formatCount(count)),
       el("td", { class: "n" }, ageOf(last, this.now())));
   }

@@ -1,5 +1,5 @@
 // Formats times, durations, numbers and errors.
-import { el } from "./dom.js";
+import { el, linkButton } from "./dom.js";
 /** @import {Child} from "./types.js" */
 
 /** @type {readonly [string, number][]} */
@@ -175,14 +175,46 @@ export function shortClassName(type) {
 }
 
 /**
- * The error of a workflow in short.
- * @param {string | undefined} type
- * @param {string | undefined} message
- * @param {string} [note] what stands between the two
+ * The error of a workflow in short: "charge · PaymentDeclined: limit exceeded".
+ * @param {{error_type?: string, error_message?: string, failed_step?: string}} failure
+ * @param {string} [note] what stands between class and message
  * @returns {Child}
  */
-export function errorLine(type, message, note = "") {
+export function errorLine({ error_type: type, error_message: message, failed_step: step }, note = "") {
   if (!type && !message) return null;
-  return el("div", { class: "dn-error", title: message }, type && el("b", {}, shortClassName(type)), note,
+  return el("div", { class: "dn-error", title: [step, type, message].filter(Boolean).join("\n") },
+    step && `${leafName(step)} · `, type && el("b", {}, shortClassName(type)), note,
     message && (type ? `: ${message}` : message));
+}
+
+const TAIL_LENGTH = 8;
+
+/**
+ * A string that is cut in its middle where there is no room for it: both ends distinguish it.
+ * @param {string} text
+ */
+export function middleCut(text) {
+  if (text.length < 2 * TAIL_LENGTH) return text;
+  return [el("span", { class: "dn-head" }, text.slice(0, -TAIL_LENGTH)), text.slice(-TAIL_LENGTH)];
+}
+
+/**
+ * An ID, a child's default ID relative to its parent's.
+ * @param {string} id
+ * @param {string | null} [parentId]
+ */
+export function idLabel(id, parentId = null) {
+  return el("code", { class: "dn-id dn-cut", title: id }, middleCut(shortenId(id, Infinity, parentId)));
+}
+
+/**
+ * An ID that leads to its workflow.
+ * @param {string} id
+ * @param {string} title
+ * @param {(id: string) => unknown} open
+ * @param {string | null} [parentId]
+ */
+export function idLink(id, title, open, parentId = null) {
+  return linkButton(middleCut(shortenId(id, Infinity, parentId)), title, () => open(id),
+    { class: "dn-link dn-cut" });
 }
