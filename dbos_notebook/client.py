@@ -1,6 +1,6 @@
 """``connect`` and ``Client``: every public call, in sections. Each calls one function below it.
 
-Views, graphs and pictures are imported on first use.
+Control, views, graphs and pictures are imported on first use.
 """
 
 from __future__ import annotations
@@ -14,18 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack,
 
 import pyarrow as pa
 
-from dbos_notebook.control import schedules as schedule_operations
-from dbos_notebook.control.controller import Controller
-from dbos_notebook.control.failure_analysis import repair_status
-from dbos_notebook.control.forks import Fork, Rewind
-from dbos_notebook.control.operations import Cancel, Delete, Resume, SetAttributes, SetDelay
-from dbos_notebook.control.repair import Repair, RepairFork
 from dbos_notebook.database import open_reader
 from dbos_notebook.database.location import check_name, locate
+from dbos_notebook.database.process_fork import ForkableLock
 from dbos_notebook.errors import FilterError, LocationError, NotCopyableError, TrustWarning, nearest
 from dbos_notebook.payloads.decoders import Decoder, ReaderDecoder, TrustedDecoder, decode_inert
 from dbos_notebook.store import Store
-from dbos_notebook.tables import aggregates, frames, listings, streaming
+from dbos_notebook.tables import aggregates, frames, listings, message_waits, streaming
 from dbos_notebook.tables.columns import STEP, WORKFLOW
 from dbos_notebook.tables.filters import as_seconds, as_strings, check_filters
 from dbos_notebook.types import DEFAULT_LIMIT, Filters, WorkflowFilters
@@ -38,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from dbos import Serializer
 
+    from dbos_notebook.control.controller import Controller
     from dbos_notebook.control.operations import Operation
     from dbos_notebook.control.plan import Plan
     from dbos_notebook.control.receipt import Receipt
@@ -55,6 +51,7 @@ if TYPE_CHECKING:
         RepairOptions,
         ResumeOptions,
         RewindOptions,
+        SendOptions,
         StartStep,
         StartSteps,
         Strings,
@@ -212,12 +209,14 @@ class Client:
 
     ===================  ===========================================================================
     **Read rows**        :meth:`workflows`, :meth:`queued`, :meth:`steps`, :meth:`tree`,
-                         :meth:`events`, :meth:`messages`, :meth:`streams`, :meth:`schedules`,
-                         :meth:`versions`; :meth:`iter_workflows` and :meth:`arrow` for many
+                         :meth:`events`, :meth:`messages`, :meth:`awaiting_messages`,
+                         :meth:`streams`, :meth:`schedules`, :meth:`versions`;
+                         :meth:`iter_workflows` and :meth:`arrow` for many
     **Aggregate**        :meth:`counts`, :meth:`step_statistics`, :meth:`queues`, :meth:`executors`
     **One workflow**     :meth:`workflow`, :meth:`graph`, :meth:`timeline`
     **Control**          :meth:`cancel`, :meth:`resume`, :meth:`fork`, :meth:`rewind`,
-                         :meth:`repair`, :meth:`delete`, :meth:`set_delay`, :meth:`set_attributes`
+                         :meth:`repair`, :meth:`send`, :meth:`delete`, :meth:`set_delay`,
+                         :meth:`set_attributes`
     **Schedules**        :meth:`pause_schedule`, :meth:`resume_schedule`, :meth:`trigger_schedule`,
                          :meth:`backfill_schedule`, :meth:`delete_schedule`
     **Follow up**        :meth:`wait`, :meth:`repair_status`, :meth:`history`, :meth:`last_receipt`
@@ -238,7 +237,10 @@ class Client:
 
     def __init__(self, store: Store, *, read_only: bool = False) -> None:
         self._store = store
-        self._controller = Controller(store, read_only=read_only)
+        self._read_only = read_only
+        self._closed = False
+        self._lazy_controller: Controller | None = None
+        self._lock = ForkableLock()
 
     # Connection
 
@@ -255,7 +257,7 @@ class Client:
     @property
     def read_only(self) -> bool:
         """Whether the client refuses every call that controls workflows."""
-        return self._controller.read_only
+        return self._read_only
 
     def __repr__(self) -> str:
         return f"<dbos_notebook.Client {self._store.label}>"
@@ -280,7 +282,10 @@ class Client:
 
     def close(self) -> None:
         """Close all connections. Closing twice is safe; any later call raises."""
-        self._controller.close()
+        with self._lock:
+            self._closed = True
+            if self._lazy_controller is not None:
+                self._lazy_controller.close()
         self._store.close()
 
     @_show_filters
@@ -363,8 +368,8 @@ class Client:
             Add ``serialization`` and ``input``, or ``output`` and ``error``, decoded without
             running anything (``dbos_notebook.payloads``).
         load_errors
-            Look up and decode the errors of failed workflows. Without it ``error_type`` and
-            ``error_message`` are missing, and a long listing takes a quarter less time.
+            Look up and decode the errors of failed workflows, and the steps that made them fail.
+            Without it these columns are missing, and a long listing takes a third less time.
         load_internals
             Add DBOS's internal columns: ``rate_limited``, ``is_debounced``,
             ``debounce_deadline``, ``owner_xid``, ``creator_xid``.
@@ -666,6 +671,27 @@ class Client:
         """
         return self._store.table("messages", workflows, limit)
 
+    def awaiting_messages(self) -> pd.DataFrame:
+        """List the running workflows that appear to wait for a message, the longest wait first.
+
+        DBOS does not record that a workflow waits. It is inferred: ``DBOS.recv`` records its
+        timeout before it waits, and itself only afterwards. ``DBOS.get_event``, and a step that
+        runs at the same time as a ``DBOS.sleep``, look the same. :meth:`send` answers.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``workflow_id``, ``name``, ``function_id``, ``topic``, ``since``, ``timeout_at``,
+            ``event_key``, ``event``, ``unread``, ``app_version``, ``executor_id``, ``evidence``;
+            see :doc:`/reference/columns`. At most 1,000 rows.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).awaiting_messages().empty
+        True
+        """
+        return self._store.read(message_waits.awaiting_messages, self._store.decoder)
+
     def streams(
         self, workflows: WorkflowIds | None = None, *, limit: int | None = DEFAULT_LIMIT
     ) -> pd.DataFrame:
@@ -939,6 +965,18 @@ class Client:
     # would do harm (force=True overrides that), and for more than 20 workflows without
     # confirm=True. An empty list changes nothing.
 
+    @property
+    def _controller(self) -> Controller:
+        # Reading needs none of its imports, which are slow.
+        from dbos_notebook.control.controller import Controller
+
+        with self._lock:
+            if self._lazy_controller is None:
+                self._lazy_controller = Controller(self._store, read_only=self._read_only)
+                if self._closed:
+                    self._lazy_controller.close()
+            return self._lazy_controller
+
     def _control(
         self, operation: Operation, workflows: Strings, *, plan: bool, confirm: bool = False
     ) -> Receipt | Plan:
@@ -987,6 +1025,8 @@ class Client:
         >>> db.cancel("queued-1", plan=True).items[0].effect
         "will not start; leaves queue 'slow'"
         """
+        from dbos_notebook.control.operations import Cancel
+
         operation = Cancel(cancel_children=cancel_children)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1032,6 +1072,8 @@ class Client:
         >>> db.resume("checkout-5-bad", plan=True).items[0].effect
         'it has failed, and DBOS does not resume failed workflows: fork it'
         """
+        from dbos_notebook.control.operations import Resume
+
         operation = Resume.create(queue_name, force=force)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1104,6 +1146,8 @@ class Client:
         >>> plan.items[0].point.label
         'step 3 (charge)'
         """
+        from dbos_notebook.control.forks import Fork
+
         operation = Fork.create(
             start_step,
             application_version=application_version,
@@ -1164,6 +1208,8 @@ class Client:
         >>> db.rewind("checkout-1", "charge", plan=True).items[0].effect
         'discards step 3 (charge), later steps, ...; repeats successful steps: charge'
         """
+        from dbos_notebook.control.forks import Rewind
+
         operation = Rewind.create(
             start_step,
             application_version=application_version,
@@ -1237,6 +1283,8 @@ class Client:
         ['runs again from step 3 (charge)',
          'runs again from step 2 (DBOS.getResult), once parent-6-bad-1 has been repaired']
         """
+        from dbos_notebook.control.repair import Repair, RepairFork
+
         operation = RepairFork.create(
             application_version=application_version,
             queue_name=queue_name,
@@ -1293,6 +1341,8 @@ class Client:
         >>> len(db.delete("checkout-1", delete_children=True, plan=True))
         3
         """
+        from dbos_notebook.control.operations import Delete
+
         operation = Delete(delete_children, force)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1344,6 +1394,8 @@ class Client:
         >>> db.set_delay("queued-1", 60, plan=True).items[0].effect
         'only a DELAYED workflow has a delay; it is ENQUEUED'
         """
+        from dbos_notebook.control.operations import SetDelay
+
         operation = SetDelay.create(delay, until)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1398,7 +1450,75 @@ class Client:
         >>> db.set_attributes("attributed", {"tier": 2}, merge=True, plan=True).items[0].effect
         'becomes {"customer": "acme", "tier": 2}'
         """
+        from dbos_notebook.control.operations import SetAttributes
+
         operation = SetAttributes.create(attributes, merge=merge, dialect=self.catalog.dialect)
+        return self._control(operation, workflows, plan=plan, confirm=confirm)
+
+    @overload
+    def send(
+        self,
+        workflows: WorkflowIds,
+        message: Any,
+        topic: str | None = None,
+        *,
+        plan: Literal[True],
+        **options: Unpack[SendOptions],
+    ) -> Plan: ...
+    @overload
+    def send(
+        self,
+        workflows: WorkflowIds,
+        message: Any,
+        topic: str | None = None,
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[SendOptions],
+    ) -> Receipt: ...
+    def send(
+        self,
+        workflows: WorkflowIds,
+        message: Any,
+        topic: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        plan: bool = False,
+        force: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Send a message to workflows: what ``DBOS.recv`` returns there.
+
+        The plan says whether a workflow appears to wait for a message now. That is an inference
+        (see :meth:`awaiting_messages`). A message that is not awaited is stored until the workflow
+        receives it. A plan sends its messages once, however often it is applied, and not to a
+        workflow that has been answered since the plan.
+
+        Parameters
+        ----------
+        workflows
+            As in :meth:`cancel`.
+        message
+            A JSON value: ``None``, a boolean, number or string, a list, or a dict. It is stored as
+            portable JSON, which the SDKs of all languages read.
+        topic
+            The topic that the workflow passes to ``DBOS.recv``; ``None``: no topic.
+        idempotency_key
+            Makes the call idempotent: with the same key, one message is sent to a workflow, however
+            often and by whomever the call is made.
+        plan, confirm
+            As in :meth:`cancel`.
+        force
+            Include finished workflows. They receive the message only if they are rewound.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.send("queued-1", {"approved": True}, "approval", plan=True).items[0].effect
+        'stored until it receives it; it is ENQUEUED'
+        """
+        from dbos_notebook.control.sending import Send
+
+        operation = Send.create(message, topic, idempotency_key=idempotency_key, force=force)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
     # Schedules. Plans and receipts have ``schedule_name`` in place of ``workflow_id``.
@@ -1423,7 +1543,9 @@ class Client:
         >>> db.pause_schedule("nightly", plan=True).items[0].effect
         'no schedule has this name'
         """
-        return self._control(schedule_operations.PauseSchedule(), schedules, plan=plan)
+        from dbos_notebook.control.schedules import PauseSchedule
+
+        return self._control(PauseSchedule(), schedules, plan=plan)
 
     @overload
     def resume_schedule(self, schedules: Strings, *, plan: Literal[True]) -> Plan: ...
@@ -1443,7 +1565,9 @@ class Client:
         >>> db.resume_schedule("nightly", plan=True).items[0].effect
         'no schedule has this name'
         """
-        return self._control(schedule_operations.ResumeSchedule(), schedules, plan=plan)
+        from dbos_notebook.control.schedules import ResumeSchedule
+
+        return self._control(ResumeSchedule(), schedules, plan=plan)
 
     @overload
     def trigger_schedule(
@@ -1474,7 +1598,9 @@ class Client:
         >>> db.trigger_schedule("nightly", plan=True).items[0].effect
         'no schedule has this name'
         """
-        return self._control(schedule_operations.TriggerSchedule(force), schedules, plan=plan)
+        from dbos_notebook.control.schedules import TriggerSchedule
+
+        return self._control(TriggerSchedule(force), schedules, plan=plan)
 
     @overload
     def backfill_schedule(
@@ -1533,9 +1659,9 @@ class Client:
         Traceback (most recent call last):
         dbos_notebook.errors.ScheduleNotFoundError: No schedule is named 'nightly'. ...
         """
-        operation, runs = schedule_operations.Backfill.create(
-            self._store, schedule, start, end, force=force
-        )
+        from dbos_notebook.control.schedules import Backfill
+
+        operation, runs = Backfill.create(self._store, schedule, start, end, force=force)
         return self._control(operation, runs, plan=plan, confirm=confirm)
 
     @overload
@@ -1564,7 +1690,9 @@ class Client:
         >>> db.delete_schedule("nightly", plan=True).items[0].effect
         'no schedule has this name'
         """
-        operation = schedule_operations.DeleteSchedule()
+        from dbos_notebook.control.schedules import DeleteSchedule
+
+        operation = DeleteSchedule()
         return self._control(operation, schedules, plan=plan, confirm=confirm)
 
     # Follow up
@@ -1614,6 +1742,8 @@ class Client:
         >>> db.repair_status(["checkout-5-bad", "parent-6-bad"])["state"].tolist()
         ['failed again', 'unaddressed']
         """
+        from dbos_notebook.control.failure_analysis import repair_status
+
         ids = None if workflows is None else as_strings(workflows, "workflows")
         return frames.mark_listing(self._store.read(repair_status, ids))
 

@@ -226,12 +226,26 @@ class Workflow:
             elif isinstance(value, pd.Timedelta):
                 value = self._waited(value)
             facts[name] = text.sanitize(value)
+        if failed_at := self._failed_at():
+            facts["failed at"] = failed_at
         if self.row["status"] == "CANCELLED" and self.row["recovery_attempts"] == 0:
             from dbos_notebook.graphs.intervals import describe_unstarted
 
             if (unstarted := self._runs.unstarted(self.id)) is not None:
                 facts["note"] = describe_unstarted(unstarted, facts.get("waited", ""))
         return facts
+
+    def _failed_at(self) -> str:
+        """Return where the workflow failed first; ``""`` if it did not fail."""
+        import pandas as pd
+
+        step, number, owner = (
+            None if pd.isna(value) else value
+            for value in self.row[["failed_step", "failed_step_id", "failed_workflow_id"]]
+        )
+        if owner is None:
+            return ""
+        return text.sanitize(text.describe_failed_step(step, number, owner, self.id))
 
     def _took(self, duration: pd.Timedelta) -> str:
         """Return the duration of the latest run, refined by the steps beyond whole seconds."""

@@ -1,6 +1,6 @@
 """The HTML of a listing in a notebook: the columns people need first, one line per row.
 
-A listing stays a plain ``pandas.DataFrame``: its type, text, methods and files are pandas' own. Only
+A listing stays a plain ``pandas.DataFrame``: type, text, methods and files are pandas' own. Only
 the HTML that IPython displays differs, by a formatter that :func:`register` adds to the session.
 It applies to DataFrames with the mark that ``tables.frames`` sets in ``attrs``. pandas copies
 ``attrs`` to what is selected, filtered or sorted, so such results read equally well; a subclass
@@ -39,7 +39,14 @@ ID_LENGTH, OTHER_ID_LENGTH = 40, 24
 """Characters of the IDs in the first column, where a UUID fits, and in the others."""
 
 _KNOWN = frozenset(column.name for columns in FRAMES.values() for column in columns)
-_NAMES = ("name", "function_name", "workflow_name", "error_type")
+_NAMES = (
+    "name",
+    "function_name",
+    "workflow_name",
+    "failed_step",
+    "error_type",
+    "error_wrapper",
+)
 _IDS = ("forked_from", "latest_fork", "covered_by")
 # Never left out: what identifies a row.
 _LEADING = ("workflow_id", "status", "name", "function_id", "function_name", "depth", "key")
@@ -74,7 +81,7 @@ def register() -> None:
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()
-    if shell is None:
+    if shell is None or shell.display_formatter is None:
         return
     formatter = shell.display_formatter.formatters["text/html"]
     if pd.DataFrame not in formatter:

@@ -85,6 +85,11 @@ _WORKFLOW = (
     "duration",
     "error_type",
     "error_message",
+    "error_wrapper",
+    "error_attempts",
+    "failed_step",
+    "failed_step_id",
+    "failed_workflow_id",
     "queue_name",
     "app_version",
     "executor_id",
@@ -98,6 +103,8 @@ _STEP = (
     "duration",
     "error_type",
     "error_message",
+    "error_wrapper",
+    "error_attempts",
     "child_workflow_id",
 )
 
@@ -145,7 +152,8 @@ def step_nodes(
     ]
     _fill(nodes, "name", names)
     for name in _STEP:
-        _fill(nodes, name, steps[name])
+        if name in steps:
+            _fill(nodes, name, steps[name])
     for node in nodes:
         if "child_workflow_id" in node and node["operation"] != "get_result":
             node["operation"] = "start_child"

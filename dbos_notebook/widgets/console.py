@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VIEWS = ("list", "board", "run")
 _SHARED_TRAITS = {
-    "list": ("selected", "live"),
+    "list": ("selected", "_select_all", "live"),
     "board": ("window", "live"),
     "run": ("workflow_id", "_selected", "live"),
 }
@@ -192,9 +192,12 @@ class Console(View):
         return self._parts.get(str(message.get("to")), self)
 
     def _on_open(self, message: Question) -> Answer:
-        """Create the part of runs for the first run; the part reads any further one by itself."""
-        run = self.run or self._open_run(str(message["id"]))
-        return {"start": run._start}
+        """Read a run, which may be gone, and create the part of runs for the first one."""
+        workflow_id = str(message["id"])
+        if self.run:
+            self.run.read(workflow_id)
+        run = self.run or self._open_run(workflow_id)
+        return {"start": run._start, "traits": self._run}
 
     # --- HTML ------------------------------------------------------------------------------------
 

@@ -140,8 +140,18 @@ class Inspect(View):
         WorkflowNotFoundError
             No workflow has this ID. The view does not change.
         """
-        self._run(workflow_id)
+        self.read(workflow_id)
         self.workflow_id = workflow_id
+
+    def read(self, workflow_id: str) -> None:
+        """Read a run again, without showing it.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID.
+        """
+        self._run(workflow_id, refresh=True)
 
     @property
     def selection(self) -> Any:

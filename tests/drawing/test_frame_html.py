@@ -28,9 +28,7 @@ def cells(frame: pd.DataFrame, row: int = 0) -> list[str]:
     html = frame_html(frame)
     assert html is not None
     rows = re.findall(r"<tr><th scope=\"row\".*?</tr>", html)
-    return [
-        unescape(re.sub("<[^>]+>", "", cell)) for cell in re.findall(r"<td.*?</td>", rows[row])
-    ]
+    return [unescape(re.sub("<[^>]+>", "", cell)) for cell in re.findall(r"<td.*?</td>", rows[row])]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 // The board: what waits and runs, what finished in a period, and what failed.
 import { append, button, copy, copyFeedback, el, followTheme, linkButton, replace, svg } from "./dom.js";
 import { mount } from "./fallback.js";
-import { ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, pluralize, runningTime, shortClassName } from "./format.js";
+import { ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, leafName, pluralize, runningTime, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { FINISHED, UNFINISHED, statusChip, statusPhrase } from "./status.js";
@@ -208,7 +208,7 @@ export class Board {
   }
 
   /** @param {BoardFailure} failure */
-  failureLine({ name, type, message, messages, count, last, id }) {
+  failureLine({ name, step, type, message, messages, count, last, id }) {
     const { navigation } = this;
     const copyId = linkButton(id, "Copy the ID of the newest failure", async () => {
       copyId.title = copyFeedback(await copy(id));
@@ -218,8 +218,8 @@ export class Board {
     return el("tr", {},
       el("td", {}, this.filterLink(name, name, filters), " ",
         navigation ? linkButton(id, `Show the newest failure ${id}`, () => navigation.open(id)) : copyId,
-        errorLine({ error_type: type, error_message: message },
-          messages > 1 && message ? ", for example" : "")),
+        errorLine(type, message, messages > 1 && message ? ", for example" : "",
+          { failed_at: step && leafName(step) })),
       el("td", { class: "n" }, formatCount(count)),
       el("td", { class: "n" }, ageOf(last, this.now())));
   }

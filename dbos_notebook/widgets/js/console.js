@@ -28,12 +28,14 @@ class PartModel {
    * @param {Model<any>} model
    * @param {PartName} part
    * @param {object} start
+   * @param {object} [traits] those that the model may not have received yet
    */
-  constructor(model, part, start) {
+  constructor(model, part, start, traits = {}) {
     this.model = model;
     this.part = part;
     this.trait = `_${part}`;
     this.fixed = new Map(Object.entries({ _start: start, _token: "" }));
+    this.initial = new Map(Object.entries(traits));
     /** @type {Map<string, Set<Callback>>} by trait */
     this.callbacks = new Map();
     this.known = model.get(this.trait);
@@ -43,7 +45,8 @@ class PartModel {
 
   /** @param {string} name */
   get(name) {
-    return this.fixed.has(name) ? this.fixed.get(name) : this.model.get(this.trait)[name];
+    const traits = this.model.get(this.trait);
+    return this.fixed.get(name) ?? (name in traits ? traits[name] : this.initial.get(name));
   }
 
   /**
@@ -136,7 +139,10 @@ class Console {
     /** @type {Inspect | null} */
     this.run = null;
     append(root, this.tabs, this.status.banner, this.roots.list, this.roots.board, this.roots.run);
-    root.addEventListener("keydown", (event) => this.onKey(event));
+    /** A web page is the console's own: its keys work wherever the focus is. */
+    this.keyTarget = this.start.sync_url ? document : root;
+    this.onKeyDown = (/** @type {Event} */ event) => event instanceof KeyboardEvent && this.onKey(event);
+    this.keyTarget.addEventListener("keydown", this.onKeyDown);
     this.onPlace = () => this.followKernel();
     model.on("change:_place", this.onPlace);
     this.onPopState = () => this.followUrl();
@@ -155,10 +161,11 @@ class Console {
   /**
    * @param {PartName} part
    * @param {object} start
+   * @param {object} [traits]
    * @returns {Model<any>}
    */
-  partModel(part, start) {
-    const model = new PartModel(this.model, part, start);
+  partModel(part, start, traits) {
+    const model = new PartModel(this.model, part, start, traits);
     this.models.push(model);
     return /** @type {Model<any>} */ (/** @type {unknown} */ (model));
   }
@@ -231,7 +238,7 @@ class Console {
   async showPart(place) {
     if (place.view === "run" && !await this.canOpen(place)) return false;
     const isOtherPart = this.place.view !== place.view;
-    const hasFocus = this.root.contains(focusedElement(this.root));
+    const hasFocus = this.start.sync_url || this.root.contains(focusedElement(this.root));
     this.place = place;
     for (const part of PART_NAMES) this.roots[part].hidden = part !== place.view;
     this.showTabs();
@@ -257,7 +264,8 @@ class Console {
       return false;
     }
     this.roots.run.hidden = false; // its width decides how it is drawn
-    this.run ??= new Inspect(this.partModel("run", answer.start), this.roots.run, this.navigation());
+    this.run ??= new Inspect(this.partModel("run", answer.start, answer.traits), this.roots.run,
+      this.navigation());
     return true;
   }
 
@@ -286,7 +294,7 @@ class Console {
     // An address that was typed has no state yet.
     if (!history.state) history.replaceState({ depth: this.lastDepth + 1 }, "");
     this.lastDepth = this.depth();
-    await this.show(parsePlace(location.hash) ?? { view: "list" });
+    if (!await this.show(parsePlace(location.hash) ?? { view: "list" })) this.onChanged();
     this.showTabs();
   }
 
@@ -350,6 +358,7 @@ class Console {
   close() {
     this.model.off("change:_place", this.onPlace);
     removeEventListener("popstate", this.onPopState);
+    this.keyTarget.removeEventListener("keydown", this.onKeyDown);
     this.channel.close();
     this.status.close();
     for (const part of [this.list, this.board, this.run]) part?.close();

@@ -175,15 +175,26 @@ export function shortClassName(type) {
 }
 
 /**
- * The error of a workflow in short: "charge · PaymentDeclined: limit exceeded".
- * @param {{error_type?: string, error_message?: string, failed_step?: string}} failure
- * @param {string} [note] what stands between class and message
+ * Where something failed, and after how many attempts, before its error.
+ * @typedef {{ failed_at?: string, error_attempts?: number }} Failure
+ * @param {Failure} failure
+ */
+export function failedAt({ failed_at: place, error_attempts: attempts }) {
+  return [place, attempts && `failed after ${pluralize(attempts, "attempt")}`]
+    .filter(Boolean).map((part) => `${part}: `).join("");
+}
+
+/**
+ * The error of a workflow in short.
+ * @param {string | undefined} type
+ * @param {string | undefined} message
+ * @param {string} [note] what stands between the two
+ * @param {Failure} [failure]
  * @returns {Child}
  */
-export function errorLine({ error_type: type, error_message: message, failed_step: step }, note = "") {
+export function errorLine(type, message, note = "", failure = {}) {
   if (!type && !message) return null;
-  return el("div", { class: "dn-error", title: [step, type, message].filter(Boolean).join("\n") },
-    step && `${leafName(step)} · `, type && el("b", {}, shortClassName(type)), note,
+  return el("div", { class: "dn-error", title: message }, failedAt(failure), type && el("b", {}, shortClassName(type)), note,
     message && (type ? `: ${message}` : message));
 }
 

@@ -179,7 +179,7 @@ export class Grid {
     el("td", { class: "dn-open-cell", role: "gridcell" }, this.openButton(row)),
     valuesBelow(columns, row, { now, inTree: this.inTree, openParent: this.options.openParent }),
     (row.error_type || row.error_message) && el("td", { class: "dn-across", role: "gridcell" },
-      errorLine(row)));
+      errorLine(row.error_type, row.error_message, "", row)));
   }
 
   /** @param {Row} row */

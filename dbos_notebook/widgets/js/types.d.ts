@@ -126,7 +126,13 @@ export interface Row {
   deduplication_id?: string;
   error_type?: string;
   error_message?: string;
+  error_wrapper?: string;
+  error_attempts?: number;
   failed_step?: string;
+  failed_step_id?: number;
+  failed_workflow_id?: string;
+  /** The step that failed in words. */
+  failed_at?: string;
   schedule_name?: string;
   authenticated_user?: string;
   assumed_role?: string;
@@ -159,6 +165,8 @@ export interface Payload {
 export interface ErrorPayload extends Payload {
   type?: string;
   message?: string;
+  wrapper?: string;
+  attempts?: number;
   notes?: string[];
   traceback?: string;
 }
@@ -277,6 +285,7 @@ export interface GraphNode {
   second?: Key;
   error?: string;
   error_message?: string;
+  error_attempts?: number;
   duration?: number;
   /** The duration in words, where the steps refine what the row says. */
   took?: string;
@@ -383,6 +392,7 @@ export interface BoardQueue {
 }
 export interface BoardFailure {
   name: string;
+  step?: string;
   type: string;
   message: string;
   messages: number;
@@ -504,7 +514,7 @@ export interface Messages {
     ComparisonAnswer,
   ];
   // The console.
-  open: [{ id: string }, { start: InspectStart }];
+  open: [{ id: string }, { start: InspectStart; traits: object }];
   // The board, and the buttons alone.
   board: [{ stamp: string | null }, Fresh<BoardFacts> | Same];
   rows: [object, { rows: Row[]; counts: Record<string, number>; stamp: string }];
