@@ -1854,7 +1854,7 @@ class Client:
         tree
             Start with children below their parents.
         page_size
-            Rows on a page: 25, 50, 100 or 200.
+            Rows on a page, from 1 to 1,000.
         **filters
             The filters of :meth:`workflows` to start with; ``queues_only=True`` starts with what
             is enqueued.

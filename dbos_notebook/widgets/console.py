@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VIEWS = ("list", "board", "run")
 _SHARED_TRAITS = {
-    "list": ("selected", "live"),
+    "list": ("selected", "_select_all", "live"),
     "board": ("window", "live"),
     "run": ("workflow_id", "_selected", "live"),
 }
