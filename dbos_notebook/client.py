@@ -333,6 +333,7 @@ class Client:
         load_output: bool = False,
         load_errors: bool = True,
         load_internals: bool = False,
+        load_activity: bool = False,
         normalize: bool = False,
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
@@ -373,6 +374,9 @@ class Client:
         load_internals
             Add DBOS's internal columns: ``rate_limited``, ``is_debounced``,
             ``debounce_deadline``, ``owner_xid``, ``creator_xid``.
+        load_activity
+            Add ``activity``: what each active workflow is doing now, in words. It takes a few more
+            statements, whatever the number of workflows.
         normalize
             Flatten the loaded inputs and outputs into columns: ``input.0.sku``, ``output.total``.
         queues_only
@@ -416,6 +420,7 @@ class Client:
             load_output=load_output,
             load_errors=load_errors,
             load_internals=load_internals,
+            load_activity=load_activity,
             normalize=normalize,
             **filters,
         )

@@ -53,6 +53,11 @@ OUTCOMES: tuple[Outcome, ...] = ("done", "unchanged", "not_found", "failed", "un
 """What a control call did to one workflow, in the order of a receipt."""
 
 
+Likelihood = Literal["likely", "unlikely", "unknown"]
+LIKELIHOODS: tuple[Likelihood, ...] = ("likely", "unlikely", "unknown")
+"""Whether a live executor will run some work."""
+
+
 class OutcomeStyle(NamedTuple):
     """The label of an outcome or a verdict, and the status whose mark and colors it has."""
 

@@ -217,6 +217,14 @@ WORKFLOW = (
     _column("attributes", "json", "Custom attributes, a dict."),
 )
 
+ACTIVITY = _column(
+    "activity",
+    "text",
+    "What an active workflow is doing now, inferred from its steps, children, queue and executors.",
+    None,
+)
+"""A column that is read on request only, because it takes a few more statements."""
+
 INTERNAL = (
     _column("rate_limited", "boolean", "Whether it counts towards its queue's rate limit."),
     _column("is_debounced", "boolean", "Whether a debouncer enqueued it, to wait for more calls."),
@@ -416,6 +424,7 @@ MESSAGE_WAIT = (
 
 FRAMES: dict[str, tuple[Column, ...]] = {
     "workflows": WORKFLOW,
+    "activity": (ACTIVITY,),
     "internals": INTERNAL,
     "payloads": PAYLOAD,
     "tree": TREE,

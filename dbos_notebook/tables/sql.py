@@ -41,6 +41,8 @@ STREAM_END_VALUES = (
     '{"json":"__DBOS_STREAM_CLOSED__","__dbos_serializer":"superjson"}',
 )
 """The values that DBOS stores at the end of a stream, which readers never see."""
+SLEEPS = ("DBOS.sleep",)
+"""The names of steps whose results are the times when they wake."""
 _STEP_KEYS = ("workflow_uuid", "function_id", "function_name")
 MAX_LOOKUPS = 20_000
 """Up to this number, values are looked up one by one on Postgres; above, its planner decides."""
@@ -330,6 +332,36 @@ class Queries:
         # OFFSET 0 prevents Postgres from joining whole tables: it looks up each workflow.
         rows = selected.select_from(joined).where(key == wanted).offset(0).lateral("found")
         return sa.select(*rows.c).select_from(ids.join(rows, sa.true()))
+
+    def last_steps_select(self, ids: Sequence[str], count: int) -> sa.Select[Any]:
+        """Select the last steps of workflows, with the results of sleeps only."""
+        self.catalog.require("operation_outputs", _STEP_KEYS)
+        table = self.steps
+        given = self.id_rows(ids)
+        (wanted,) = given.c
+        sleeps = table.c.function_name.in_(SLEEPS)
+        columns = (
+            table.c.workflow_uuid.label("workflow_id"),
+            table.c.function_id.label("function_id"),
+            table.c.function_name.label("function_name"),
+            self.column(table, "child_workflow_id").label("child_workflow_id"),
+            self.column(table, "completed_at_epoch_ms").label("completed"),
+            sa.case((sleeps, self.column(table, "output"))).label("output"),
+            self.column(table, "serialization").label("serialization"),
+        )
+        if self.catalog.dialect == "postgresql":
+            last = sa.select(*columns).where(table.c.workflow_uuid == wanted)
+            last = last.order_by(table.c.function_id.desc()).limit(count)
+            rows = last.lateral("last_steps")
+            return sa.select(*rows.c).select_from(given.join(rows, sa.true()))
+        end = table.alias("end_step")
+        maximum = sa.select(sa.func.max(end.c.function_id)).where(end.c.workflow_uuid == wanted)
+        return (
+            sa.select(*columns)
+            .select_from(given)
+            .join(table, table.c.workflow_uuid == wanted)
+            .where(table.c.function_id > maximum.scalar_subquery() - count)
+        )
 
     def _labelled(self, name: str, table: sa.FromClause) -> sa.ColumnElement[Any]:
         return self.column(table, name).label(name)

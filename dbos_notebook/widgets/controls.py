@@ -132,13 +132,12 @@ class Actions:
         plan = self._plan(action, ids, options, key)
         _cache(self._plans, key, plan)
         frame = plan.to_frame()
-        unlikely = frame["will_run"].str.startswith("unlikely").fillna(value=False)
         return {
             "key": key,
             "counts": plan.counts,
             "rows": _string_rows(frame[_PLAN_COLUMNS]),
             "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
-            "unlikely": int(unlikely.sum()),
+            "unlikely": plan.unlikely,
             "code": action_code(action, ids, options),
         }
 

@@ -27,7 +27,7 @@ def failures(
     else:
         server = request.getfixturevalue("postgres_server")
         url = server.url(server.create_database())
-    subprocess.run([sys.executable, str(APPLICATION), url], check=True, timeout=120)
+    subprocess.run([sys.executable, str(APPLICATION), url, "failing"], check=True, timeout=120)
     with dn.connect(url) as client:
         yield client
 
