@@ -234,7 +234,11 @@ def _active(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str,
 
 
 class _Tail(NamedTuple):
-    """The end of a run: its last recorded step, and whether the number before it is missing."""
+    """The end of a run: its last recorded step.
+
+    ``wake`` is when a sleep ends, and ``gap`` whether the step before it is not recorded, so that
+    the sleep is the timeout of that step.
+    """
 
     number: int
     name: str
@@ -250,8 +254,13 @@ def _tails(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, 
         rows.setdefault(row["workflow_id"], []).append(row)
     tails = {}
     for key, steps in rows.items():
-        steps.sort(key=lambda step: step["function_id"])
+        steps.sort(key=lambda step: int(step["function_id"]))
         last = steps[-1]
+        if len(steps) > 1 and int(steps[-2]["function_id"]) == int(last["function_id"]) - 1:
+            waited = operation(str(steps[-2]["function_name"])) in ("recv", "get_event")
+            if waited and operation(str(last["function_name"])) == "sleep":
+                # The timeout of a wait that has ended.
+                last = steps[-2]
         number = int(last["function_id"])
         wake = None
         if operation(str(last["function_name"])) == "sleep" and last["output"] is not None:
