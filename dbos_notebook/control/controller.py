@@ -160,7 +160,7 @@ class Controller:
         availability = ExecutorAvailability(session, self.queries, self.reader.location)
 
         def will_run(item: PlanItem) -> Estimate | None:
-            if not operation.enqueues or item.verdict != "ready":
+            if item.verdict != "ready" or not operation.needs_executor(item):
                 return None
             version, queue = operation.target(item)
             owner = operation.owner(item, self.queries.application)

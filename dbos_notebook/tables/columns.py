@@ -401,6 +401,27 @@ EXECUTOR = (
     ),
 )
 
+MESSAGE_WAIT = (
+    _column("workflow_id", "text", "The workflow that appears to wait for a message.", None),
+    _column("name", "text", "Its name.", None),
+    _column("function_id", "integer", "The step that waits.", None),
+    _column(
+        "topic",
+        "text",
+        "The topic that earlier runs received most often at this step; missing if they received "
+        "none, or a message without a topic. DBOS does not record the topic of a wait.",
+        None,
+    ),
+    _column("since", "instant", "When it began to wait.", None),
+    _column("timeout_at", "instant", "When the wait ends without a message.", None),
+    _column("event_key", "text", "The key of the event that it set last.", None),
+    _column("event", "payload", "That event's value, decoded.", None),
+    _column("unread", "integer", "Messages that were sent to it and not received.", None),
+    _column("app_version", "text", "The application version that it runs.", None),
+    _column("executor_id", "text", "The executor that it runs on.", None),
+    _column("evidence", "text", "Why it appears to wait.", None),
+)
+
 FRAMES: dict[str, tuple[Column, ...]] = {
     "workflows": WORKFLOW,
     "activity": (ACTIVITY,),
@@ -412,6 +433,7 @@ FRAMES: dict[str, tuple[Column, ...]] = {
     "events": EVENT,
     "events_history": EVENT_HISTORY,
     "messages": MESSAGE,
+    "awaiting_messages": MESSAGE_WAIT,
     "streams": STREAM,
     "schedules": SCHEDULE,
     "versions": VERSION,

@@ -26,7 +26,7 @@ from dbos_notebook.widgets.messages import (
     Question,
     ReceiptMessage,
 )
-from dbos_notebook.widgets.query_form import MAX_SELECTED, literal
+from dbos_notebook.widgets.query_form import MAX_ALL, MAX_SELECTED, literal
 
 if TYPE_CHECKING:
     from dbos_notebook.control.controller import Controller
@@ -179,7 +179,7 @@ class Actions:
 
 
 def _workflow_ids(message: Question) -> list[str]:
-    return [str(workflow_id) for workflow_id in message["ids"]][:MAX_SELECTED]
+    return [str(workflow_id) for workflow_id in message["ids"]][:MAX_ALL]
 
 
 def _arguments(action: str, options: Mapping[str, Any]) -> dict[str, Any]:

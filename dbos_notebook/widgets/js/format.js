@@ -1,5 +1,5 @@
 // Formats times, durations, numbers and errors.
-import { el } from "./dom.js";
+import { el, linkButton } from "./dom.js";
 /** @import {Child} from "./types.js" */
 
 /** @type {readonly [string, number][]} */
@@ -196,4 +196,36 @@ export function errorLine(type, message, note = "", failure = {}) {
   if (!type && !message) return null;
   return el("div", { class: "dn-error", title: message }, failedAt(failure), type && el("b", {}, shortClassName(type)), note,
     message && (type ? `: ${message}` : message));
+}
+
+const TAIL_LENGTH = 8;
+
+/**
+ * A string that is cut in its middle where there is no room for it: both ends distinguish it.
+ * @param {string} text
+ */
+export function middleCut(text) {
+  if (text.length < 2 * TAIL_LENGTH) return text;
+  return [el("span", { class: "dn-head" }, text.slice(0, -TAIL_LENGTH)), text.slice(-TAIL_LENGTH)];
+}
+
+/**
+ * An ID, a child's default ID relative to its parent's.
+ * @param {string} id
+ * @param {string | null} [parentId]
+ */
+export function idLabel(id, parentId = null) {
+  return el("code", { class: "dn-id dn-cut", title: id }, middleCut(shortenId(id, Infinity, parentId)));
+}
+
+/**
+ * An ID that leads to its workflow.
+ * @param {string} id
+ * @param {string} title
+ * @param {(id: string) => unknown} open
+ * @param {string | null} [parentId]
+ */
+export function idLink(id, title, open, parentId = null) {
+  return linkButton(middleCut(shortenId(id, Infinity, parentId)), title, () => open(id),
+    { class: "dn-link dn-cut" });
 }
