@@ -127,10 +127,10 @@ def test_the_parts_of_an_activity(found: dict[str, Activity]) -> None:
         assert waits.since is not None
         assert waits.until is not None
         assert abs(waits.until - waits.since - hour) < pd.Timedelta("10s")
-    assert (receiver.kind, receiver.topic) == ("message", "approval")
-    assert "1 other run of this workflow received a message there" in receiver.evidence
-    assert (listener.kind, listener.topic) == ("event", None)
-    assert (found["alone"].kind, found["alone"].topic) == ("message or event", None)
+    assert (receiver.kind, receiver.topics) == ("message", ("approval",))
+    assert "earlier runs received 'approval' there" in receiver.evidence
+    assert (listener.kind, listener.topics) == ("event", ())
+    assert (found["alone"].kind, found["alone"].topics) == ("message or event", ())
     assert found["waits_for_children"].children == 2
     stranded = found["stranded"]
     assert (stranded.kind, stranded.doing) == ("stranded", "sleeping")
@@ -188,7 +188,7 @@ def test_all_is_stranded_once_the_process_is_killed(
     kinds = {key: activity.kind for key, activity in now.items()}
     assert kinds == dict.fromkeys(ids[:3], "stranded") | {"one-1": "queued", ids[-1]: "delayed"}
     assert now["receiver"].doing == "message"
-    assert now["receiver"].topic == "approval"
+    assert now["receiver"].topics == ("approval",)
     assert "silent since" in now["busy"].text
     # Nothing is alive, so nothing helps but to start a process.
     assert now["busy"].remedy == now["one-1"].remedy == ""
