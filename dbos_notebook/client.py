@@ -333,6 +333,7 @@ class Client:
         load_output: bool = False,
         load_errors: bool = True,
         load_internals: bool = False,
+        load_activity: bool = False,
         normalize: bool = False,
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
@@ -368,11 +369,14 @@ class Client:
             Add ``serialization`` and ``input``, or ``output`` and ``error``, decoded without
             running anything (``dbos_notebook.payloads``).
         load_errors
-            Look up and decode the errors of failed workflows. Without it ``error_type`` and
-            ``error_message`` are missing, and a long listing takes a quarter less time.
+            Look up and decode the errors of failed workflows, and the steps that made them fail.
+            Without it these columns are missing, and a long listing takes a third less time.
         load_internals
             Add DBOS's internal columns: ``rate_limited``, ``is_debounced``,
             ``debounce_deadline``, ``owner_xid``, ``creator_xid``.
+        load_activity
+            Add ``activity``: what each active workflow is doing now, in words. It takes a few more
+            statements, whatever the number of workflows.
         normalize
             Flatten the loaded inputs and outputs into columns: ``input.0.sku``, ``output.total``.
         queues_only
@@ -416,6 +420,7 @@ class Client:
             load_output=load_output,
             load_errors=load_errors,
             load_internals=load_internals,
+            load_activity=load_activity,
             normalize=normalize,
             **filters,
         )
@@ -1854,7 +1859,7 @@ class Client:
         tree
             Start with children below their parents.
         page_size
-            Rows on a page: 25, 50, 100 or 200.
+            Rows on a page, from 1 to 1,000.
         **filters
             The filters of :meth:`workflows` to start with; ``queues_only=True`` starts with what
             is enqueued.

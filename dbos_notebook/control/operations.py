@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dbos_notebook.control.fork_points import ForkPoint
     from dbos_notebook.control.transactions import OtherServer
     from dbos_notebook.database.reader import Session
+    from dbos_notebook.tables.availability import Estimate
     from dbos_notebook.tables.sql import Queries
 
 Verdict = Literal["ready", "unchanged", "refused", "not_found"]
@@ -79,7 +80,7 @@ class PlanItem:
     row: WorkflowRecord | None = None
     point: ForkPoint | None = None
     new_workflow_id: str | None = None
-    will_run: str | None = None
+    will_run: Estimate | None = None
     requested: bool = True
     replacement_children: Mapping[str, str] | None = None
     queue_name: str | None = None

@@ -119,6 +119,14 @@ class Plan:
         others = found.total() - sum(count for _, count in found.most_common(MAX_KINDS))
         return [*named, f"{others:,} others"] if others else named
 
+    @property
+    def unlikely(self) -> int:
+        """The number of workflows that would wait, because no live executor seems to run them."""
+        return sum(
+            item.will_run is not None and item.will_run.likelihood == "unlikely"
+            for item in self.items
+        )
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -160,7 +168,7 @@ class Plan:
                     item.new_workflow_id,
                     version if enqueued else None,
                     queue if enqueued else None,
-                    item.will_run,
+                    str(item.will_run) if item.will_run else None,
                 )
             )
         types = dict.fromkeys(COLUMNS, STRING_DTYPE) | {"start_step": "Int64"}
@@ -180,11 +188,8 @@ class Plan:
             # One note instead of the same value in each row.
             notes.append(f"Will it run? {answers.pop()}.")
             hidden.append("will_run")
-        unlikely = [item for item in self.items if (item.will_run or "").startswith("unlikely")]
-        if unlikely:
-            notes.append(
-                f"⚠ {len(unlikely):,} would wait: no live executor appears able to run them."
-            )
+        if unlikely := self.unlikely:
+            notes.append(f"⚠ {unlikely:,} would wait: no live executor appears able to run them.")
         if self.problem is not None:
             notes.append(f"⚠ plan.apply() would be refused. {self.problem}")
         elif self.counts["ready"]:

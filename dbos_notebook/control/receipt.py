@@ -215,7 +215,7 @@ class OutcomeAnalysis:
         row = after.row(item) if after else None
         new = after.new_row(item) if after else None
         outcome, detail = self._outcome(item, attempted)
-        if outcome == "done" and item.will_run and not item.will_run.startswith("likely"):
+        if outcome == "done" and item.will_run and item.will_run.likelihood != "likely":
             detail += f". Will it run? {item.will_run}"
         # A database of dbos before 2.4 does not record the original of a fork.
         exists = new is not None and (

@@ -2,21 +2,23 @@
 
 ``DBOS.recv`` records its timeout, as a ``DBOS.sleep``, before it waits, and itself only when it has
 ended. So a step that is not recorded, directly before a recorded sleep, is a ``DBOS.recv`` that
-waits. ``DBOS.get_event``, and a step that runs at the same time as a sleep, look the same.
+waits. ``DBOS.get_event`` looks the same, unless earlier runs tell what the workflow does there; and
+so does a step that runs at the same time as a sleep.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import sqlalchemy as sa
 
 from dbos_notebook.payloads.decoders import decode_inert
+from dbos_notebook.tables.activity import peers_at, wake_time
 from dbos_notebook.tables.columns import FIRST_MS, LAST_MS, MESSAGE_WAIT, STRING_DTYPE
 
 if TYPE_CHECKING:
@@ -27,10 +29,6 @@ if TYPE_CHECKING:
 NO_TOPIC = "__null__topic__"
 """What DBOS stores as the topic of a message that has none."""
 MAX_WAITS = 1_000
-MAX_NAMES, MAX_RUNS = 20, 100
-"""Of how many kinds of workflows, and of how many runs of each, the topics are looked up."""
-_SECONDS_END = 10**11
-"""Wake-up times below this are in seconds (Python), others in milliseconds (TypeScript)."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class MessageWait:
     timeout_at
         When the wait ends without a message.
     topics
-        The topics that earlier runs of this workflow received at this step, the most frequent
-        first; ``None`` is a message without a topic. DBOS does not record the topic of a wait.
+        The topic that earlier runs of this workflow received most often at this step, if any;
+        ``None`` is a message without a topic. DBOS does not record the topic of a wait.
     """
 
     workflow_id: str
@@ -135,55 +133,20 @@ def message_waits(
             row["function_id"] - 1,
             row["name"],
             _valid(row["started_at"]),
-            _wake(row["output"], row["serialization"]),
+            _milliseconds(wake_time(decode_inert(row["output"], row["serialization"], "output")))
+            if row["output"]
+            else None,
         )
         waits.setdefault(wait.workflow_id, wait)
-    topics = _topics(session, queries, waits.values())
-    found = [_with_topics(wait, topics) for wait in waits.values()]
+    named = [(wait.name, wait.function_id) for wait in waits.values() if wait.name is not None]
+    peers = peers_at(session, queries, named) if named else {}
+    found = []
+    for wait in waits.values():
+        operation, topic, _ = peers.get((wait.name or "", wait.function_id), ("recv", None, 0))
+        if operation == "recv":
+            known = () if topic is None else (None if topic == NO_TOPIC else topic,)
+            found.append(replace(wait, topics=known))
     return sorted(found, key=lambda wait: (wait.since or LAST_MS, wait.workflow_id))
-
-
-def _with_topics(
-    wait: MessageWait, topics: Mapping[tuple[str | None, int], tuple[str | None, ...]]
-) -> MessageWait:
-    known = topics.get((wait.name, wait.function_id), ())
-    return MessageWait(
-        wait.workflow_id, wait.function_id, wait.name, wait.since, wait.timeout_at, known
-    )
-
-
-def _topics(
-    session: Session, queries: Queries, waits: Iterable[MessageWait]
-) -> dict[tuple[str | None, int], tuple[str | None, ...]]:
-    """Read the topics that the newest runs of these workflows received, by name and step."""
-    messages, table = queries.catalog.table("notifications"), queries.workflows
-    if not {"topic", "consumed_by_function_id"} <= set(messages.c.keys()):
-        return {}
-    names = list(dict.fromkeys(wait.name for wait in waits if wait.name is not None))
-    selects = []
-    for name in names[:MAX_NAMES]:
-        newest = (
-            sa.select(table.c.workflow_uuid, queries.column(table, "name").label("name"))
-            .where(table.c.name == name, table.c.status != "PENDING")
-            .order_by(table.c.created_at.desc())
-            .limit(MAX_RUNS)
-            .subquery()
-        )
-        selects.append(
-            sa.select(newest.c.name, messages.c.topic, messages.c.consumed_by_function_id)
-            .join(messages, messages.c.destination_uuid == newest.c.workflow_uuid)
-            .where(messages.c.consumed_by_function_id.is_not(None))
-        )
-    if not selects:
-        return {}
-    counted: dict[tuple[str | None, int], Counter[str | None]] = {}
-    for row in session.rows(sa.union_all(*selects) if len(selects) > 1 else selects[0]):
-        key = row["name"], row["consumed_by_function_id"]
-        topic = None if row["topic"] == NO_TOPIC else row["topic"]
-        counted.setdefault(key, Counter())[topic] += 1
-    return {
-        key: tuple(topic for topic, _ in counter.most_common()) for key, counter in counted.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -292,21 +255,14 @@ def _last_events(
     }
 
 
-def _wake(output: str | None, serialization: str | None) -> int | None:
-    """Return when a sleep ends; its stored output is that time."""
-    value = None if output is None else decode_inert(output, serialization, "output")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    # Infinity and NaN fail the comparison, too.
-    if not 0 <= value <= LAST_MS:
-        return None
-    return _valid(int(value if value > _SECONDS_END else value * 1000))
-
-
 def _valid(milliseconds: int | None) -> int | None:
     return (
         milliseconds if milliseconds is not None and FIRST_MS <= milliseconds <= LAST_MS else None
     )
+
+
+def _milliseconds(instant: pd.Timestamp | None) -> int | None:
+    return None if instant is None else int(instant.timestamp() * 1000)
 
 
 def _instant(milliseconds: int | None) -> dt.datetime | None:

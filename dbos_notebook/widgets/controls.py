@@ -44,7 +44,7 @@ from dbos_notebook.widgets.messages import (
     Question,
     ReceiptMessage,
 )
-from dbos_notebook.widgets.query_form import MAX_SELECTED, literal
+from dbos_notebook.widgets.query_form import MAX_ALL, MAX_SELECTED, literal
 
 if TYPE_CHECKING:
     from dbos_notebook.control.controller import Controller
@@ -193,13 +193,12 @@ class Actions:
         plan = self._plan(action, ids, options, key)
         _cache(self._plans, key, plan)
         frame = plan.to_frame()
-        unlikely = frame["will_run"].str.startswith("unlikely").fillna(value=False)
         return {
             "key": key,
             "counts": plan.counts,
             "rows": _string_rows(frame[_PLAN_COLUMNS]),
             "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
-            "unlikely": int(unlikely.sum()),
+            "unlikely": plan.unlikely,
             "kinds": list(map(serialize.label, plan.kinds)),
             "confirm": plan.operation.always_confirm,
             "problem": serialize.label(str(plan.problem)) if plan.problem else "",
@@ -272,7 +271,7 @@ class Actions:
 
 
 def _workflow_ids(message: Question) -> list[str]:
-    return [str(workflow_id) for workflow_id in message["ids"]][:MAX_SELECTED]
+    return [str(workflow_id) for workflow_id in message["ids"]][:MAX_ALL]
 
 
 def _cache(cached: OrderedDict[str, T], key: str, value: T) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import StepNotFoundError
-from dbos_notebook.payloads import RecordedError
 from dbos_notebook.tables import listings, pages
 from dbos_notebook.tables.filters import check_filters
 from dbos_notebook.text import truncate
@@ -135,30 +134,13 @@ def iter_step_details(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, int], St
         details: StepDetails = {"kind": "step", "step": row}
         if row["status"] == "ERROR":
             details["error"] = serialize.error_payload(error)
-            if (attempts := retry_attempts(error)) is not None:
-                details["attempts"] = attempts
+            if "attempts" in details["error"]:
+                details["attempts"] = details["error"]["attempts"]
         elif result is not None:
             details["output"] = result
         yield (workflow_id, row["number"]), details
 
 
-def retry_attempts(error: object) -> int | None:
-    """Return the number of attempts of a step whose retries were exhausted.
-
-    Examples
-    --------
-    >>> retry_attempts(RecordedError("dbos._error.DBOSMaxStepRetriesExceeded", ("charge", 3, [])))
-    3
-    """
-    if not isinstance(error, RecordedError) or not error.type.endswith("MaxStepRetriesExceeded"):
-        return None
-    attempts = error.state.get("max_retries") if isinstance(error.state, dict) else None
-    if attempts is None and len(error.args) > 1:
-        attempts = error.args[1]
-    return attempts if isinstance(attempts, int) else None
-
-
-@repeat_if_changed
 def _read_step(store: Store, workflow_id: str, number: int) -> pd.DataFrame:
     with store.session() as session:
         page = pages.step_page(session, store.queries, workflow_id, number - 1, 1, store.decoder)

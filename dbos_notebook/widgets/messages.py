@@ -49,6 +49,13 @@ class WorkflowMessage(TypedDict, total=False):
     deduplication_id: str
     error_type: str
     error_message: str
+    error_wrapper: str
+    error_attempts: int
+    failed_step: str
+    failed_step_id: int
+    failed_workflow_id: str
+    failed_at: str
+    """The step that failed in words."""
     schedule_name: str
     authenticated_user: str
     assumed_role: str
@@ -82,10 +89,12 @@ class Payload(TypedDict):
 
 
 class ErrorPayload(Payload):
-    """A recorded error."""
+    """A recorded error by its cause."""
 
     type: NotRequired[str]
     message: NotRequired[str]
+    wrapper: NotRequired[str]
+    attempts: NotRequired[int]
     notes: NotRequired[list[str]]
     traceback: NotRequired[str]
 
@@ -173,6 +182,7 @@ class NodeSummary(TypedDict, total=False):
     second: JsonKey
     error: str
     error_message: str
+    error_attempts: int
     duration: int
     took: str
     """The duration as a string, where the steps refine what the row says."""
@@ -295,6 +305,7 @@ class BoardFailure(TypedDict, total=False):
     """Workflows on the board that failed alike."""
 
     name: str
+    step: str
     type: str
     message: str
     messages: int

@@ -374,6 +374,7 @@ def node_summary(key: NodeKey, node: Mapping[str, Any]) -> NodeSummary:
     if node.get("error_type"):
         summary["error"] = serialize.label(node["error_type"])
         summary["error_message"] = serialize.label(node.get("error_message") or "")
+        summary["error_attempts"] = node.get("error_attempts")
     duration = node.get("duration", node.get("duration_total"))
     if duration is not None and (
         node["kind"] == "group" or node.get("status") not in ACTIVE_STATUSES

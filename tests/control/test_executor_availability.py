@@ -24,7 +24,7 @@ from live_executors import ExecutorProcess, until
 from servers import PostgresServer, require, start_pgbouncer, start_standby
 
 import dbos_notebook as dn
-from dbos_notebook.control import availability
+from dbos_notebook.tables import availability
 
 DAY_MS = 86_400_000
 SDK = "@dbos-inc/dbos-sdk@5.3.0"

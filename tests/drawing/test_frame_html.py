@@ -28,9 +28,7 @@ def cells(frame: pd.DataFrame, row: int = 0) -> list[str]:
     html = frame_html(frame)
     assert html is not None
     rows = re.findall(r"<tr><th scope=\"row\".*?</tr>", html)
-    return [
-        unescape(re.sub("<[^>]+>", "", cell)) for cell in re.findall(r"<td.*?</td>", rows[row])
-    ]
+    return [unescape(re.sub("<[^>]+>", "", cell)) for cell in re.findall(r"<td.*?</td>", rows[row])]
 
 
 @pytest.fixture
@@ -99,6 +97,14 @@ def test_a_row_of_values() -> None:
     assert 'title="acme.documents.process_invoice"' in html
     assert f'title="{parent}"' in html
     assert cells(frame.assign(depth=1))[0] == "…-9"
+
+
+def test_durations_of_whole_seconds_say_so() -> None:
+    times = pd.to_datetime(["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.678Z"], format="ISO8601")
+    frame = mark_listing(
+        pd.DataFrame({"workflow_id": ["a", "b"], "created_at": times, "duration": pd.Timedelta(0)})
+    )
+    assert [cells(frame, row)[-1] for row in (0, 1)] == ["< 1 s", "0 ms"]
 
 
 def test_rows_and_columns_are_limited_by_the_options_of_pandas(listing: pd.DataFrame) -> None:

@@ -207,7 +207,8 @@ def test_schedules_are_listed_and_controlled(corpus_sqlite: Callable[[str], Path
     with sqlite3.connect(path) as connection:
         connection.execute(
             "INSERT INTO workflow_schedules (schedule_id, schedule_name, workflow_name, schedule,"
-            " status, context) VALUES ('1', '<b>nightly', 'checkout', '0 0 * * *', 'ACTIVE', 'gAROLg==')"
+            " status, context) VALUES ('1', '<b>nightly', 'checkout', '0 0 * * *', 'ACTIVE',"
+            " 'gAROLg==')"
         )
     with dn.connect(path) as client:
         widget = client.controls(schedules=True)

@@ -1,6 +1,6 @@
 // The header of one run: what it is, how it is going, and which runs it belongs to.
 import { button, copy, el, icon, iconButton, linkButton } from "./dom.js";
-import { ageOf, leafName, runningTime, shortClassName, shortenId } from "./format.js";
+import { ageOf, failedAt, leafName, runningTime, shortClassName, shortenId } from "./format.js";
 import { isUnfinished, statusChip, statusIcon } from "./status.js";
 /** @import {Child, Row, RunFacts} from "./types.js" */
 
@@ -33,7 +33,7 @@ export function runHeader(facts, options) {
   return [
     nameLine(row, options),
     factLine(facts, options),
-    row.error_type && el("p", { class: "dn-error-line" }, el("b", {}, shortClassName(row.error_type)),
+    row.error_type && el("p", { class: "dn-error-line" }, failedAt(row), el("b", {}, shortClassName(row.error_type)),
       row.error_message && `: ${row.error_message}`),
     options.actions && el("div", { class: "dn-act-line" }, options.actions,
       options.forbidden && el("span", { class: "dn-note" }, options.forbidden)),
