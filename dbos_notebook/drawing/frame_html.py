@@ -33,6 +33,8 @@ MAX_TITLE = 1_000
 """Characters of the full value that is shown on hover."""
 MAX_CELL = 10_000
 """Characters of a cell where pandas' ``display.max_colwidth`` is None."""
+SENTENCE = 120
+"""Characters of a sentence that was written for people, whatever ``display.max_colwidth`` says."""
 MAX_NAMES = 40
 """Columns that the line below the table names."""
 ID_LENGTH, OTHER_ID_LENGTH = 40, 24
@@ -48,6 +50,7 @@ _NAMES = (
     "error_wrapper",
 )
 _IDS = ("forked_from", "latest_fork", "covered_by")
+_SENTENCES = ("activity", "evidence")
 # Never left out: what identifies a row.
 _LEADING = ("workflow_id", "status", "name", "function_id", "function_name", "depth", "key")
 MISSING = "–"
@@ -238,9 +241,10 @@ def _zone(column: pd.Series[Any]) -> str:
 def _writer(name: Hashable, column: pd.Series[Any], rows: pd.Series[Any]) -> _Write:
     """Return the function that writes the cells of a column."""
     write = _value_writer(name, column, rows)
+    missing = Cell(MISSING, css=f"quiet {_alignment(column)}".strip())
 
     def write_or_missing(value: Any, row: _Context) -> Cell:
-        return Cell(MISSING, css="quiet") if is_missing(value) else write(value, row)
+        return missing if is_missing(value) else write(value, row)
 
     return write_or_missing
 
@@ -267,6 +271,7 @@ def _value_writer(name: Hashable, column: pd.Series[Any], rows: pd.Series[Any]) 
         first = name == "workflow_id"
         return lambda value, row: _id(value, row.parent if first else None, first=first)
     width = pd.get_option("display.max_colwidth") or MAX_CELL
+    width = max(width, SENTENCE) if name in _SENTENCES else width
     return lambda value, _: _text(value, width)
 
 
