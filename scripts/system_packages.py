@@ -55,9 +55,10 @@ def find_test_browser() -> str | None:
 
 def find_font() -> str | None:
     """Return the path of a font with Japanese characters, or ``None`` if there is none."""
-    if not shutil.which("fc-list"):
+    program = shutil.which("fc-list")
+    if program is None:
         return None
-    fonts = subprocess.run(["fc-list", ":lang=ja", "file"], capture_output=True, text=True).stdout
+    fonts = subprocess.run([program, ":lang=ja", "file"], capture_output=True, text=True).stdout
     return next(iter(fonts.splitlines()), "").rstrip(": ") or None
 
 
