@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from collections import Counter
 from collections.abc import Callable, Hashable
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from dbos_notebook.html import environment
@@ -266,7 +268,8 @@ def _value_writer(name: Hashable, column: pd.Series[Any], rows: pd.Series[Any]) 
     if name == "status" or str(name).endswith("_status"):
         return _status
     if name in _NAMES:
-        return _name
+        names = _short_names(rows)
+        return lambda value, _: _shortened(names[value], value)
     if name in _IDS or str(name).endswith("workflow_id"):
         first = name == "workflow_id"
         return lambda value, row: _id(value, row.parent if first else None, first=first)
@@ -299,8 +302,18 @@ def _status(value: Any, _: _Context) -> Cell:
     return Cell(sanitize(value), STATUS_STYLES[status].label, status, STATUS_STYLES[status].symbol)
 
 
-def _name(value: Any, _: _Context) -> Cell:
-    return _shortened(leaf_name(str(value)), value)
+def _short_names(rows: pd.Series[Any]) -> dict[Any, str]:
+    """Return the leaf of each name, with as many parts before it as tell the names apart."""
+    names = {value: str(value) for value in rows.dropna().unique()}
+    short = {value: leaf_name(name) for value, name in names.items()}
+    for leaf, count in Counter(short.values()).items():
+        same = [value for value in names if short[value] == leaf]
+        longest = max(names[value].count(".") for value in same) + 1
+        for parts in range(leaf.count(".") + 2, longest + 1):
+            if len({short[value] for value in same}) == count:
+                break
+            short |= {value: ".".join(names[value].split(".")[-parts:]) for value in same}
+    return short
 
 
 def _id(value: Any, parent: str | None, *, first: bool) -> Cell:
@@ -309,7 +322,11 @@ def _id(value: Any, parent: str | None, *, first: bool) -> Cell:
 
 
 def _text(value: Any, width: int) -> Cell:
-    text = value if isinstance(value, str) else describe(value)
+    if isinstance(value, dt.timedelta):
+        return Cell(duration(value), str(value), "n")
+    # Summaries, such as those of ``describe``, hold numbers and times as objects.
+    simple = isinstance(value, str | int | float | np.generic | dt.datetime)
+    text = str(value) if simple else describe(value)
     return _shortened(sanitize(text, width), text)
 
 
