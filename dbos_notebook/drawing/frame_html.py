@@ -267,14 +267,16 @@ def _value_writer(name: Hashable, column: pd.Series[Any], rows: pd.Series[Any]) 
         return lambda value, _: Cell(sanitize(value), css=css)
     if name == "status" or str(name).endswith("_status"):
         return _status
+    width = pd.get_option("display.max_colwidth") or MAX_CELL
+    width = max(width, SENTENCE) if name in _SENTENCES else width
     if name in _NAMES:
         names = _short_names(rows)
-        return lambda value, _: _shortened(names[value], value)
+        return lambda value, _: (
+            _shortened(names[value], value) if isinstance(value, str) else _text(value, width)
+        )
     if name in _IDS or str(name).endswith("workflow_id"):
         first = name == "workflow_id"
         return lambda value, row: _id(value, row.parent if first else None, first=first)
-    width = pd.get_option("display.max_colwidth") or MAX_CELL
-    width = max(width, SENTENCE) if name in _SENTENCES else width
     return lambda value, _: _text(value, width)
 
 
@@ -302,17 +304,17 @@ def _status(value: Any, _: _Context) -> Cell:
     return Cell(sanitize(value), STATUS_STYLES[status].label, status, STATUS_STYLES[status].symbol)
 
 
-def _short_names(rows: pd.Series[Any]) -> dict[Any, str]:
+def _short_names(rows: pd.Series[Any]) -> dict[str, str]:
     """Return the leaf of each name, with as many parts before it as tell the names apart."""
-    names = {value: str(value) for value in rows.dropna().unique()}
-    short = {value: leaf_name(name) for value, name in names.items()}
+    names = {value for value in rows if isinstance(value, str)}
+    short = {name: leaf_name(name) for name in names}
     for leaf, count in Counter(short.values()).items():
-        same = [value for value in names if short[value] == leaf]
-        longest = max(names[value].count(".") for value in same) + 1
+        same = [name for name in names if short[name] == leaf]
+        longest = max(name.count(".") for name in same) + 1
         for parts in range(leaf.count(".") + 2, longest + 1):
-            if len({short[value] for value in same}) == count:
+            if len({short[name] for name in same}) == count:
                 break
-            short |= {value: ".".join(names[value].split(".")[-parts:]) for value in same}
+            short |= {name: ".".join(name.split(".")[-parts:]) for name in same}
     return short
 
 

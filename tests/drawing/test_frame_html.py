@@ -104,6 +104,8 @@ def test_names_with_the_same_leaf_are_told_apart() -> None:
     frame = mark_listing(pd.DataFrame({"function_name": names}))
     shown = [cells(frame, row)[0] for row in range(len(names))]
     assert shown == ["invoice.extract", "receipt.extract", "index", "x", "y.x"]
+    lists = mark_listing(pd.DataFrame({"workflow_id": ["a"], "name": [["x", "y"]]}))
+    assert cells(lists)[1] == "['x', 'y']"
 
 
 def test_summaries_are_written_as_values(listing: pd.DataFrame) -> None:
