@@ -1948,13 +1948,21 @@ class Client:
 
         return Board(self._store, window=window, live=live)
 
-    def controls(self, workflows: WorkflowIds) -> Controls:
-        """Show buttons that cancel, resume, fork and repair, each with its plan and receipt.
+    def controls(
+        self, workflows: WorkflowIds | None = None, *, schedules: bool = False
+    ) -> Controls:
+        """Show buttons that control workflows, each with its plan and receipt; or the schedules.
+
+        The buttons of workflows cancel, resume, fork, repair, send a message, set a delay or
+        attributes, and delete. With ``schedules=True``, the schedules of the database are listed
+        with buttons that pause, resume, trigger, backfill and delete each.
 
         Parameters
         ----------
         workflows
             As in :meth:`cancel`.
+        schedules
+            Control schedules instead of workflows.
 
         Returns
         -------
@@ -1968,4 +1976,4 @@ class Client:
         """
         from dbos_notebook.widgets.controls import Controls
 
-        return Controls(self._store, self._controller, workflows)
+        return Controls(self._store, self._controller, workflows, schedules=schedules)

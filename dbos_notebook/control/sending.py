@@ -49,10 +49,13 @@ class SendItem(PlanItem):
         The step at which it appears to wait for a message.
     unread
         How many messages of this topic it has not received yet.
+    topics
+        The topics that earlier runs received at that step.
     """
 
     waits_at: int | None = None
     unread: int = 0
+    topics: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class Send(Operation):
         waits = {
             wait.workflow_id: wait
             for wait in (message_waits(session, queries, running) if running else ())
+            if wait.kind != "event"
         }
         stored: dict[str, list[StoredMessage]] = {}
         for message in stored_messages(session, queries, ids):
@@ -141,6 +145,7 @@ class Send(Operation):
             row,
             waits_at=wait.function_id if wait else None,
             unread=unread,
+            topics=wait.topics if wait else (),
         )
         if any(message.message_id == self.message_id(workflow_id) for message in messages):
             key = self.idempotency_key

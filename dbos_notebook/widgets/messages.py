@@ -99,6 +99,17 @@ class ErrorPayload(Payload):
     traceback: NotRequired[str]
 
 
+class ActivityMessage(TypedDict):
+    """What an active workflow is doing now."""
+
+    kind: str
+    text: str
+    stuck: NotRequired[bool]
+    evidence: NotRequired[str]
+    remedy: NotRequired[str]
+    until: NotRequired[int]
+
+
 class StoredPayload(TypedDict):
     """A payload as it is stored, not decoded."""
 
@@ -334,6 +345,10 @@ class ActionAvailability(TypedDict):
 
     count: int
     why: str
+    waits: NotRequired[int]
+    """To send only: how many appear to wait for a message."""
+    topics: NotRequired[list[str]]
+    """To send only: the topics that earlier runs received there."""
 
 
 class PlanMessage(TypedDict):
@@ -344,6 +359,12 @@ class PlanMessage(TypedDict):
     rows: list[dict[str, str]]
     left_out: int
     unlikely: int
+    kinds: list[str]
+    """What would be changed, by start step or name."""
+    confirm: bool
+    """Whether the action is confirmed twice."""
+    problem: str
+    """Why nothing of it would be done."""
     code: str
 
 
@@ -357,6 +378,16 @@ class ReceiptMessage(TypedDict):
     rows: list[dict[str, str]]
     left_out: int
     notes: list[str]
+    follows: bool
+    """Whether its workflows can be followed until they have ended."""
+
+
+class ProgressMessage(TypedDict):
+    """How far the workflows of a receipt are; ``Progress`` in JavaScript."""
+
+    text: str
+    ended: bool
+    statuses: dict[str, str]
 
 
 class RunState(TypedDict):

@@ -48,7 +48,7 @@ def test_a_waiting_run_is_answered_once(
     plan = live_db.send(first, answer, "approval", plan=True)
     (item,) = plan.items
     assert item.effect.startswith("answers step 3, where it appears to wait until ")
-    assert "likely" in (item.will_run or "")
+    assert str(item.will_run).startswith("likely")
     assert live_db.messages(first).empty
     assert plan.apply().counts["done"] == 1
     assert plan.apply().counts["unchanged"] == 1
