@@ -209,7 +209,22 @@ export interface StepsPage {
   steps: Step[];
   more_steps: boolean;
 }
+/** The newest values of a stream, the newest first. */
+export interface Stream {
+  name: string;
+  closed: boolean;
+  values: { offset: number; value: Payload }[];
+}
+/** Asks for a whole payload, or for the lines in which a string occurs. */
+export interface PayloadQuestion {
+  key: Key;
+  name: string;
+  form?: "text" | "json" | "python";
+  find?: string;
+}
 export interface WorkflowDetails extends Payloads {
+  events?: { name: string; value: Payload }[];
+  streams?: Stream[];
   row: Row;
   forks: Fork[];
 }
@@ -505,6 +520,7 @@ export interface Messages {
     Fresh<WorkflowDetails & StepsPage> | { same: true },
   ];
   steps: [{ id: string; after: number }, StepsPage];
+  payload: [PayloadQuestion, { text?: string; lines?: [number, string][]; count?: number }];
   children: [{ id: string }, Children];
   code: [
     { view: ListView; selection: boolean } | { id: string; key: Key | null },
