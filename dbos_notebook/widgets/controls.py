@@ -220,7 +220,7 @@ class Actions:
                 raise
             _cache(self._receipts, key, receipt)
             self.receipt = receipt
-        frame = receipt.to_frame()
+        frame = receipt.to_frame().rename(columns={"schedule_name": "workflow_id"})
         return {
             "key": key,
             "action": receipt.action,
