@@ -258,7 +258,9 @@ export class Actions {
         plan.kinds.join(", ")),
       plan.problem && el("p", { class: "dn-note dn-warn" }, plan.problem),
       plan.unlikely > 0 && el("p", { class: "dn-note dn-warn" },
-        `${formatCount(plan.unlikely)} would stay enqueued: no live executor appears able to run them.`),
+        `${formatCount(plan.unlikely)} would wait: no live executor appears able to run `
+          + `${plan.unlikely === 1 ? "it" : "them"}.`),
+      plan.will_run && el("p", { class: "dn-note" }, `Will it run? ${plan.will_run}`),
       this.planTable(plan),
       el("div", { class: "dn-plan-foot" }, confirm,
         // Not "Cancel", which is the name of an action.
@@ -341,11 +343,11 @@ export class Actions {
       el("td", {}, this.outcome(row.verdict)),
       el("td", {}, row.name && el("b", { title: row.name }, leafName(row.name)), " ",
         shortId(row.workflow_id)),
-      el("td", { class: "dn-effect", "data-label": "Will it run?" }, row.will_run),
       el("td", {}, row.status),
+      el("td", { class: "dn-effect", "data-label": "Will it run?" }, row.will_run),
       el("td", { class: "dn-effect", "data-label": "Effect:" }, row.effect)));
     const hasEstimate = plan.rows.some((row) => row.will_run);
-    return table(["", "workflow", hasEstimate ? "will it run?" : "", "status now", "effect"], rows,
+    return table(["", "workflow", "status now", hasEstimate ? "will it run?" : "", "effect"], rows,
       plan.left_out);
   }
 

@@ -463,6 +463,8 @@ export interface Plan {
   rows: PlanRow[];
   left_out: number;
   unlikely: number;
+  /** Whether an executor will run them, where that is the same for all; the rows then omit it. */
+  will_run?: string;
   /** What would be changed, by start step or name. */
   kinds: string[];
   /** Whether the action is confirmed twice. */
