@@ -114,6 +114,7 @@ class Send(Operation):
         waits = {
             wait.workflow_id: wait
             for wait in (message_waits(session, queries, running) if running else ())
+            if wait.kind != "event"
         }
         stored: dict[str, list[StoredMessage]] = {}
         for message in stored_messages(session, queries, ids):

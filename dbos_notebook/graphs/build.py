@@ -26,11 +26,10 @@ from dbos_notebook.graphs.validation import check_rows
 from dbos_notebook.payloads import decode
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
-from dbos_notebook.tables.activity import operation as operation
-from dbos_notebook.tables.activity import wake_time
 from dbos_notebook.tables.columns import MESSAGE, STEP, Column
 from dbos_notebook.tables.filters import as_strings, check_limit_offset
-from dbos_notebook.tables.timing import frame_times
+from dbos_notebook.tables.timing import frame_times, wake_time
+from dbos_notebook.tables.timing import operation as operation
 
 if TYPE_CHECKING:
     import networkx as nx

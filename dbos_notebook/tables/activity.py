@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,7 +20,13 @@ from sqlalchemy.sql.elements import Null
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import pages
 from dbos_notebook.tables.availability import ExecutorAvailability
-from dbos_notebook.tables.timing import INTERNAL_QUEUE
+from dbos_notebook.tables.message_waits import (
+    MessageWait,
+    last_events,
+    message_waits,
+    with_article,
+)
+from dbos_notebook.tables.timing import INTERNAL_QUEUE, operation, wake_time
 from dbos_notebook.text import duration, leaf_name, plural, sanitize, timestamp
 
 if TYPE_CHECKING:
@@ -54,59 +60,9 @@ BlockReason = Literal[
 ]
 """Why a workflow is still in its queue; ``next`` and ``order``: nothing holds the queue up."""
 
-PEERS, PEER_ROWS = 5, 5_000
-"""Runs of the same workflow among the newest rows whose steps tell a message from an event."""
 MAX_EVENT_VALUE = 80
 _TAIL = 2
 """Last steps of a run that are read: a timeout is recorded after the step that it belongs to."""
-_SECONDS_END = 100_000_000_000
-"""Larger times of sleeps are milliseconds, as the TypeScript SDK writes them."""
-
-_OPERATIONS = {
-    "getresult": "get_result",
-    "sleep": "sleep",
-    "send": "send",
-    "sendbulk": "send",
-    "recv": "recv",
-    "setevent": "set_event",
-    "getevent": "get_event",
-    "getevents": "get_event",
-    "writestream": "stream",
-    "closestream": "stream",
-    "readstream": "stream",
-    "readstreamoffset": "stream",
-}
-
-
-def operation(name: str) -> str:
-    """Return the operation of a step by its name, in the spelling of any SDK.
-
-    Examples
-    --------
-    >>> operation("charge"), operation("DBOS.setEvent"), operation("DBOS.patch-new-tax")
-    ('step', 'set_event', 'other')
-    """
-    short_name = name.removeprefix("DBOS.")
-    if short_name == name:
-        return "step"
-    return _OPERATIONS.get(short_name.replace("_", "").lower(), "other")
-
-
-def wake_time(value: object) -> pd.Timestamp | None:
-    """Return when a sleep ends, from its recorded result; ``None`` if that is no time.
-
-    Examples
-    --------
-    >>> wake_time(1_790_000_000.5), wake_time(None)
-    (Timestamp('2026-09-21 13:33:20.500000+0000', tz='UTC'), None)
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    milliseconds = value if value > _SECONDS_END else value * 1000
-    # Later than the year 9999, as for "sleep forever", is not representable.
-    if not 0 <= milliseconds < 253_402_300_800_000:
-        return None
-    return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC")
 
 
 @dataclass(frozen=True)
@@ -126,8 +82,9 @@ class Activity:
         What an inferred activity is inferred from; ``""`` where DBOS records it.
     step_id, step_name
         The last recorded step; ``None`` before the first one.
-    topic
-        The topic of the message, if earlier runs tell it; ``None`` if unknown.
+    topics
+        The topics of the messages that earlier runs received there, the most frequent first;
+        ``None`` is a message without a topic. DBOS does not record the topic of a wait.
     event
         The event that it set last, as ``key = value``; ``""`` if none.
     children
@@ -154,7 +111,7 @@ class Activity:
     evidence: str = ""
     step_id: int | None = None
     step_name: str | None = None
-    topic: str | None = None
+    topics: tuple[str | None, ...] = ()
     event: str = ""
     children: int = 0
     position: int | None = None
@@ -234,14 +191,13 @@ def _active(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str,
 
 
 class _Tail(NamedTuple):
-    """The end of a run: its last recorded step, and whether the number before it is missing."""
+    """The end of a run: its last recorded step, and when it ends if it is a sleep."""
 
     number: int
     name: str
     child: str | None
     completed: int | None
     wake: pd.Timestamp | None
-    gap: bool
 
 
 def _tails(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, _Tail]:
@@ -250,20 +206,19 @@ def _tails(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, 
         rows.setdefault(row["workflow_id"], []).append(row)
     tails = {}
     for key, steps in rows.items():
-        steps.sort(key=lambda step: step["function_id"])
+        steps.sort(key=lambda step: int(step["function_id"]))
         last = steps[-1]
+        if len(steps) > 1 and int(steps[-2]["function_id"]) == int(last["function_id"]) - 1:
+            waited = operation(str(steps[-2]["function_name"])) in ("recv", "get_event")
+            if waited and operation(str(last["function_name"])) == "sleep":
+                # The timeout of a wait that has ended.
+                last = steps[-2]
         number = int(last["function_id"])
         wake = None
         if operation(str(last["function_name"])) == "sleep" and last["output"] is not None:
             wake = wake_time(queries.decoder(last["output"], last["serialization"], "output"))
-        numbers = {int(step["function_id"]) for step in steps}
         tails[key] = _Tail(
-            number,
-            str(last["function_name"]),
-            last["child_workflow_id"],
-            last["completed"],
-            wake,
-            gap=number > 1 and number - 1 not in numbers,
+            number, str(last["function_name"]), last["child_workflow_id"], last["completed"], wake
         )
     return tails
 
@@ -284,96 +239,6 @@ def _active_children(session: Session, queries: Queries, ids: Sequence[str]) -> 
     return {row["parent"]: int(row["n"]) for row in session.rows(statement)}
 
 
-def _last_events(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, str]:
-    """Return the event that each workflow set last, as ``key = value``."""
-    table = queries.catalog.table("workflow_events_history")
-    if not {"workflow_uuid", "function_id", "key", "value"} <= set(table.c.keys()):
-        return {}
-    later = table.alias("later")
-    last = sa.select(sa.func.max(later.c.function_id)).where(
-        later.c.workflow_uuid == table.c.workflow_uuid
-    )
-    statement = sa.select(
-        table.c.workflow_uuid.label("id"),
-        table.c.key.label("key"),
-        table.c.value.label("value"),
-        queries.column(table, "serialization").label("serialization"),
-    ).where(
-        queries.member(table.c.workflow_uuid, ids),
-        table.c.function_id == last.correlate(table).scalar_subquery(),
-    )
-    events = {}
-    for row in session.rows(statement):
-        value = queries.decoder(row["value"], row["serialization"], "value")
-        events[row["id"]] = f"{sanitize(row['key'], 60)} = {sanitize(repr(value), MAX_EVENT_VALUE)}"
-    return events
-
-
-def peers_at(
-    session: Session, queries: Queries, waits: Iterable[tuple[str, int]]
-) -> dict[tuple[str, int], tuple[str, str | None, int]]:
-    """Return what other runs of a workflow did at a step: the operation, its topic, their number.
-
-    Only a few of the newest runs are read, because workflows have no index on their names.
-    """
-    wanted = set(waits)
-    table, steps = queries.workflows, queries.steps
-    messages = queries.catalog.table("notifications")
-    newest = (
-        sa.select(
-            table.c.workflow_uuid.label("id"),
-            table.c.name.label("name"),
-            table.c.created_at.label("created"),
-        )
-        .order_by(table.c.created_at.desc())
-        .limit(PEER_ROWS)
-        .subquery("newest")
-    )
-    step = sa.and_(
-        steps.c.workflow_uuid == newest.c.id,
-        queries.column(steps, "function_id").in_(sorted({number for _, number in wanted})),
-    )
-    joined: sa.FromClause = newest.join(steps, step)
-    topic: sa.ColumnElement[Any] = sa.null()
-    if {"consumed_by_function_id", "topic"} <= set(messages.c.keys()):
-        topic = messages.c.topic
-        joined = joined.outerjoin(
-            messages,
-            sa.and_(
-                messages.c.destination_uuid == newest.c.id,
-                messages.c.consumed_by_function_id == steps.c.function_id,
-            ),
-        )
-    rank = sa.func.row_number().over(
-        partition_by=(newest.c.name, steps.c.function_id), order_by=newest.c.created.desc()
-    )
-    ranked = (
-        sa.select(
-            newest.c.name.label("name"),
-            steps.c.function_id.label("number"),
-            steps.c.function_name.label("step"),
-            topic.label("topic"),
-            rank.label("rank"),
-        )
-        .select_from(joined)
-        .where(queries.member(newest.c.name, sorted({name for name, _ in wanted})))
-        .subquery("ranked")
-    )
-    seen: dict[tuple[str, int], list[tuple[str, str | None]]] = {}
-    for row in session.rows(sa.select(ranked).where(ranked.c.rank <= PEERS)):
-        key = (row["name"], int(row["number"]))
-        kind = operation(str(row["step"]))
-        if key in wanted and kind in ("recv", "get_event"):
-            seen.setdefault(key, []).append((kind, row["topic"]))
-    found = {}
-    for key, answers in seen.items():
-        (kind, _), _ = Counter((kind, None) for kind, _ in answers).most_common(1)[0]
-        topics = Counter(topic for _, topic in answers if topic is not None)
-        common = topics.most_common(1)
-        found[key] = (kind, common[0][0] if common else None, len(answers))
-    return found
-
-
 # PENDING workflows
 
 
@@ -384,20 +249,18 @@ def _pending(
     tails = _tails(session, queries, ids)
     children = _active_children(session, queries, ids)
     waits = {
-        key: (str(rows[key]["name"]), tail.number - 1)
-        for key, tail in tails.items()
-        if tail.gap and tail.wake is not None and tail.wake > now
+        wait.workflow_id: wait
+        for wait in message_waits(session, queries, ids)
+        if (until := _instant(wait.timeout_at)) is not None and until > now
     }
-    peers = peers_at(session, queries, waits.values()) if waits else {}
-    events = _last_events(session, queries, list(waits)) if waits else {}
+    events = {
+        key: f"{sanitize(name, 60)} = "
+        f"{sanitize(repr(queries.decoder(value, serialization, 'value')), MAX_EVENT_VALUE)}"
+        for key, (name, value, serialization) in last_events(session, queries, list(waits)).items()
+    }
     return {
         key: _pending_activity(
-            row,
-            tails.get(key),
-            children.get(key, 0),
-            peers.get(waits[key]) if key in waits else None,
-            events.get(key, ""),
-            now,
+            row, tails.get(key), children.get(key, 0), waits.get(key), events.get(key, ""), now
         )
         for key, row in rows.items()
     }
@@ -407,7 +270,7 @@ def _pending_activity(
     row: Mapping[str, Any],
     tail: _Tail | None,
     children: int,
-    peer: tuple[str, str | None, int] | None,
+    wait: MessageWait | None,
     event: str,
     now: pd.Timestamp,
 ) -> Activity:
@@ -426,11 +289,11 @@ def _pending_activity(
         "step_name": tail.name,
         "children": children,
     }
+    if wait is not None:
+        return _waiting(wait, event, step)
     if tail.wake is not None and tail.wake > now:
         until = timestamp(tail.wake.to_pydatetime(), milliseconds=False)
-        if not tail.gap:
-            return Activity("sleeping", f"sleeping until {until}", until=tail.wake, **step)
-        return _waiting(tail, peer, event, until, step)
+        return Activity("sleeping", f"sleeping until {until}", until=tail.wake, **step)
     if children and (tail.child is not None or operation(tail.name) == "get_result"):
         started = operation(tail.name) != "get_result"
         return Activity(
@@ -454,33 +317,27 @@ def _of_children(children: int) -> str:
     return f"; {plural(children, 'child', 'children')} active" if children else ""
 
 
-def _waiting(
-    tail: _Tail,
-    peer: tuple[str, str | None, int] | None,
-    event: str,
-    until: str,
-    step: Mapping[str, Any],
-) -> Activity:
+def _waiting(wait: MessageWait, event: str, step: Mapping[str, Any]) -> Activity:
     """Return the activity of a run whose timeout is recorded, but not the step before it."""
-    evidence = f"step {tail.number} is a timeout, and step {tail.number - 1} is not recorded"
-    kind: ActivityKind = "message or event"
-    topic = None
-    if peer is not None:
-        kind = "message" if peer[0] == "recv" else "event"
-        topic = peer[1] if kind == "message" else None
-        evidence += (
-            f"; {plural(peer[2], 'other run', 'other runs')} of this workflow "
-            f"{'received a message' if kind == 'message' else 'got an event'} there"
-        )
-    wanted = {"message": "a message", "event": "an event"}.get(kind, "a message or an event")
-    text = f"waiting for {wanted}"
-    if topic is not None:
-        text += f" on topic {sanitize(repr(topic), 60)}"
-    text += f" until {until}"
+    kind: ActivityKind = wait.kind or "message or event"
+    text = "waiting for a message or an event" if wait.kind is None else ""
+    text = text or f"waiting for {with_article(wait.kind or '')}"
+    if wait.topics:
+        topic = wait.topics[0]
+        text += " without a topic" if topic is None else f" on topic {sanitize(repr(topic), 60)}"
+    until = _instant(wait.timeout_at)
+    if until is not None:
+        text += f" until {timestamp(until.to_pydatetime(), milliseconds=False)}"
     if event:
         text += f"; last event: {event}"
     return Activity(
-        kind, text, until=tail.wake, evidence=evidence, topic=topic, event=event, **step
+        kind,
+        text,
+        until=until,
+        evidence=wait.evidence,
+        topics=wait.topics,
+        event=event,
+        **{**step, "since": _instant(wait.since) or step["since"]},
     )
 
 

@@ -115,7 +115,7 @@ class Silence(NamedTuple):
     evidence
         What that is inferred from.
     remedy
-        Which version is alive, if one is.
+        What moves its workflows to a live executor, if there is one.
     """
 
     last: int | None
@@ -270,7 +270,11 @@ class ExecutorAvailability:
         evidence = self._why_dead(executor, version, application, newest, connections)
         if evidence is None:
             return None
-        return Silence(newest, evidence, self._remedy(application))
+        if version in self.living_versions(application):
+            remedy = f"Version {version} is alive: resume with force=True"
+        else:
+            remedy = self._remedy(application)
+        return Silence(newest, evidence, remedy)
 
     def _why_dead(
         self,

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from dbos_notebook.database.postgres import PostgresSession
 from dbos_notebook.database.sqlite_file import Writers, find_writers
+from dbos_notebook.tables.sql import SLEEPS
 
 if TYPE_CHECKING:
     from dbos_notebook.database.location import Location
@@ -246,7 +247,11 @@ class _Reading:
         if "completed_at_epoch_ms" in steps.c:
             joined = table.join(steps, steps.c.workflow_uuid == table.c.workflow_uuid)
             running = table.c.status == "PENDING"
-            kinds.append((steps.c.completed_at_epoch_ms, joined, running, None))
+            # A sleep is completed when it wakes, which its row says from its start.
+            sleeps = steps.c.function_name.in_(SLEEPS)
+            begun = column(steps, "started_at_epoch_ms")
+            completed_step = sa.case((sleeps, begun), else_=steps.c.completed_at_epoch_ms)
+            kinds.append((completed_step, joined, running, None))
         parts = []
         for time, source, condition, order in kinds:
             if isinstance(time, sa.Null):

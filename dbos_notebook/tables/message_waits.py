@@ -2,24 +2,24 @@
 
 ``DBOS.recv`` records its timeout, as a ``DBOS.sleep``, before it waits, and itself only when it has
 ended. So a step that is not recorded, directly before a recorded sleep, is a ``DBOS.recv`` that
-waits. ``DBOS.get_event`` looks the same, unless earlier runs tell what the workflow does there; and
-so does a step that runs at the same time as a sleep.
+waits. ``DBOS.get_event``, and a step that runs at the same time as a sleep, look the same; what
+earlier runs of the workflow recorded at that step distinguishes them.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import sqlalchemy as sa
 
 from dbos_notebook.payloads.decoders import decode_inert
-from dbos_notebook.tables.activity import peers_at, wake_time
 from dbos_notebook.tables.columns import FIRST_MS, LAST_MS, MESSAGE_WAIT, STRING_DTYPE
+from dbos_notebook.tables.timing import operation, wake_time
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 NO_TOPIC = "__null__topic__"
 """What DBOS stores as the topic of a message that has none."""
 MAX_WAITS = 1_000
+MAX_RUNS, MAX_ROWS = 100, 5_000
+"""Of how many earlier runs of a workflow, among the newest rows, the step is looked up. Workflows
+have no index on their names."""
 
 
 @dataclass(frozen=True)
 class MessageWait:
-    """A running workflow that appears to wait for a message; times in milliseconds since 1970.
+    """A running workflow that appears to wait for a message or an event; times in milliseconds.
 
     Attributes
     ----------
@@ -42,8 +45,10 @@ class MessageWait:
     timeout_at
         When the wait ends without a message.
     topics
-        The topic that earlier runs of this workflow received most often at this step, if any;
-        ``None`` is a message without a topic. DBOS does not record the topic of a wait.
+        The topics that earlier runs of this workflow received at this step, the most frequent
+        first; ``None`` is a message without a topic. DBOS does not record the topic of a wait.
+    kind
+        What earlier runs waited for at this step; ``None`` if there is none that tells.
     """
 
     workflow_id: str
@@ -52,6 +57,7 @@ class MessageWait:
     since: int | None = None
     timeout_at: int | None = None
     topics: tuple[str | None, ...] = ()
+    kind: Literal["message", "event"] | None = None
 
     @property
     def evidence(self) -> str:
@@ -67,7 +73,20 @@ class MessageWait:
         if self.topics:
             names = " or ".join(map(describe_topic, self.topics))
             found += f"; earlier runs received {names} there"
+        elif self.kind is not None:
+            found += f"; earlier runs waited for {with_article(self.kind)} there"
         return found
+
+
+def with_article(kind: str) -> str:
+    """Return what is waited for as a sentence names it.
+
+    Examples
+    --------
+    >>> with_article("event")
+    'an event'
+    """
+    return f"an {kind}" if kind == "event" else f"a {kind}"
 
 
 def describe_topic(topic: str | None) -> str:
@@ -84,7 +103,7 @@ def describe_topic(topic: str | None) -> str:
 def message_waits(
     session: Session, queries: Queries, ids: Sequence[str] | None = None
 ) -> list[MessageWait]:
-    """Read which running workflows appear to wait for a message, the longest wait first.
+    """Read which running workflows appear to wait for a message or an event, the longest first.
 
     Parameters
     ----------
@@ -133,20 +152,88 @@ def message_waits(
             row["function_id"] - 1,
             row["name"],
             _valid(row["started_at"]),
-            _milliseconds(wake_time(decode_inert(row["output"], row["serialization"], "output")))
-            if row["output"]
-            else None,
+            _wake(row["output"], row["serialization"]),
         )
         waits.setdefault(wait.workflow_id, wait)
-    named = [(wait.name, wait.function_id) for wait in waits.values() if wait.name is not None]
-    peers = peers_at(session, queries, named) if named else {}
+    earlier = _earlier_runs(session, queries, waits.values()) if waits else {}
     found = []
     for wait in waits.values():
-        operation, topic, _ = peers.get((wait.name or "", wait.function_id), ("recv", None, 0))
-        if operation == "recv":
-            known = () if topic is None else (None if topic == NO_TOPIC else topic,)
-            found.append(replace(wait, topics=known))
+        kind, topics = earlier.get((wait.name, wait.function_id), (None, ()))
+        found.append(replace(wait, kind=kind, topics=topics))
     return sorted(found, key=lambda wait: (wait.since or LAST_MS, wait.workflow_id))
+
+
+_Earlier = tuple[Literal["message", "event"], tuple[str | None, ...]]
+
+
+def _earlier_runs(
+    session: Session, queries: Queries, waits: Iterable[MessageWait]
+) -> dict[tuple[str | None, int], _Earlier]:
+    """Read what the newest runs of these workflows waited for, and which topics they received.
+
+    By name and step, where a run has recorded a ``DBOS.recv`` or a ``DBOS.get_event`` there.
+    """
+    wanted = {(wait.name, wait.function_id) for wait in waits if wait.name is not None}
+    table, steps = queries.workflows, queries.steps
+    newest = (
+        sa.select(
+            table.c.workflow_uuid.label("id"),
+            queries.column(table, "name").label("name"),
+            table.c.created_at.label("created"),
+        )
+        .order_by(table.c.created_at.desc())
+        .limit(MAX_ROWS)
+        .subquery("newest")
+    )
+    numbers = sorted({number for _, number in wanted})
+    joined: sa.FromClause = newest.join(
+        steps, sa.and_(steps.c.workflow_uuid == newest.c.id, steps.c.function_id.in_(numbers))
+    )
+    messages = queries.catalog.table("notifications")
+    recorded = {"topic", "consumed_by_function_id"} <= set(messages.c.keys())
+    if recorded:
+        joined = joined.outerjoin(
+            messages,
+            sa.and_(
+                messages.c.destination_uuid == newest.c.id,
+                messages.c.consumed_by_function_id == steps.c.function_id,
+            ),
+        )
+    rank = sa.func.row_number().over(
+        partition_by=(newest.c.name, steps.c.function_id), order_by=newest.c.created.desc()
+    )
+    ranked = (
+        sa.select(
+            newest.c.name.label("name"),
+            steps.c.function_id.label("function_id"),
+            steps.c.function_name.label("function_name"),
+            (messages.c.topic if recorded else sa.null()).label("topic"),
+            rank.label("rank"),
+        )
+        .select_from(joined)
+        .where(queries.member(newest.c.name, sorted({str(name) for name, _ in wanted})))
+        .subquery("ranked")
+    )
+    kinds: dict[tuple[str | None, int], Counter[Literal["message", "event"]]] = {}
+    topics: dict[tuple[str | None, int], Counter[str | None]] = {}
+    for row in session.rows(sa.select(ranked).where(ranked.c.rank <= MAX_RUNS)):
+        key = row["name"], int(row["function_id"])
+        kind = _KINDS.get(operation(str(row["function_name"])))
+        if key in wanted and kind is not None:
+            kinds.setdefault(key, Counter())[kind] += 1
+            counter = topics.setdefault(key, Counter())
+            if kind == "message" and row["topic"] is not None:
+                counter[None if row["topic"] == NO_TOPIC else row["topic"]] += 1
+    return {
+        key: (
+            counter.most_common(1)[0][0],
+            tuple(topic for topic, _ in topics[key].most_common()),
+        )
+        for key, counter in kinds.items()
+    }
+
+
+_KINDS: dict[str, Literal["message", "event"]] = {"recv": "message", "get_event": "event"}
 
 
 @dataclass(frozen=True)
@@ -185,10 +272,10 @@ def stored_messages(
 
 def awaiting_messages(session: Session, queries: Queries, decoder: Decoder) -> pd.DataFrame:
     """Return the workflows that appear to wait for a message, the longest wait first."""
-    waits = message_waits(session, queries)
+    waits = [wait for wait in message_waits(session, queries) if wait.kind != "event"]
     ids = [wait.workflow_id for wait in waits]
     rows = _rows(session, queries, ids)
-    events = _last_events(session, queries, ids)
+    events = last_events(session, queries, ids)
     unread = Counter(
         message.workflow_id for message in stored_messages(session, queries, ids) if message.unread
     )
@@ -232,7 +319,7 @@ def _rows(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, M
     return {row["workflow_id"]: row for row in session.rows(statement)} if ids else {}
 
 
-def _last_events(
+def last_events(
     session: Session, queries: Queries, ids: Sequence[str]
 ) -> dict[str, tuple[str, str, str | None]]:
     """Read the event that each workflow set last: key, value and format, not decoded."""
@@ -255,14 +342,16 @@ def _last_events(
     }
 
 
+def _wake(output: str | None, serialization: str | None) -> int | None:
+    """Return when a sleep ends; its stored output is that time."""
+    wake = None if output is None else wake_time(decode_inert(output, serialization, "output"))
+    return None if wake is None else round(wake.timestamp() * 1000)
+
+
 def _valid(milliseconds: int | None) -> int | None:
     return (
         milliseconds if milliseconds is not None and FIRST_MS <= milliseconds <= LAST_MS else None
     )
-
-
-def _milliseconds(instant: pd.Timestamp | None) -> int | None:
-    return None if instant is None else int(instant.timestamp() * 1000)
 
 
 def _instant(milliseconds: int | None) -> dt.datetime | None:

@@ -345,7 +345,11 @@ class Queries:
             table.c.function_id.label("function_id"),
             table.c.function_name.label("function_name"),
             self.column(table, "child_workflow_id").label("child_workflow_id"),
-            self.column(table, "completed_at_epoch_ms").label("completed"),
+            # A sleep is completed when it wakes, which its row says from its start.
+            sa.case(
+                (sleeps, self.column(table, "started_at_epoch_ms")),
+                else_=self.column(table, "completed_at_epoch_ms"),
+            ).label("completed"),
             sa.case((sleeps, self.column(table, "output"))).label("output"),
             self.column(table, "serialization").label("serialization"),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.database.schema_changes import repeat_if_changed
@@ -12,6 +12,7 @@ from dbos_notebook.tables.filters import check_filters
 from dbos_notebook.text import truncate
 from dbos_notebook.widgets import serialize
 from dbos_notebook.widgets.messages import (
+    ActivityMessage,
     GroupDetails,
     NodeDetails,
     NodeKey,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from dbos_notebook.store import Store
 
 STEPS_PER_PAGE = 100
+MAX_ACTIVITIES = 200
+STUCK = ("no_executor", "no_queue", "no_partition_key")
+"""Reasons for which a workflow stays in its queue until somebody does something."""
 MAX_MEMBERS = 50
 
 
@@ -102,6 +106,24 @@ def _steps_page(store: Store, session: Session, workflow_id: str, after: int | N
         session, store.queries, workflow_id, after, STEPS_PER_PAGE, store.decoder
     )
     return {"steps": serialize.step_rows(page.frame), "more_steps": page.more}
+
+
+def activities(store: Store, ids: Sequence[str]) -> dict[str, ActivityMessage]:
+    """Return what workflows are doing now, by ID; those that have ended are omitted."""
+    found: dict[str, ActivityMessage] = {
+        key: compact(
+            {
+                "kind": activity.kind,
+                "text": serialize.label(activity.text),
+                "stuck": activity.kind == "stranded" or activity.reason in STUCK or None,
+                "evidence": activity.evidence or None,
+                "remedy": activity.remedy or None,
+                "until": serialize.milliseconds(activity.until),
+            }
+        )
+        for key, activity in store.activities(ids[:MAX_ACTIVITIES]).items()
+    }
+    return found
 
 
 # --- nodes of a graph ----------------------------------------------------------------------------

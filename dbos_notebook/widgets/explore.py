@@ -129,6 +129,7 @@ class Explore(View):
             "children": self._on_children,
             "details": self._on_details,
             "steps": self._on_steps,
+            "activities": self._on_activities,
             "choices": self._on_choices,
             "code": self._on_code,
             **self._actions.handlers,
@@ -291,6 +292,9 @@ class Explore(View):
 
     def _on_steps(self, message: Question) -> Answer:
         return details.steps_page(self._store, str(message["id"]), int(message["after"]))
+
+    def _on_activities(self, message: Question) -> Answer:
+        return {"activities": details.activities(self._store, list(map(str, message["ids"])))}
 
     def _on_choices(self, _message: Question) -> Answer:
         columns = list(_CHOICE_COLUMNS.values())

@@ -99,6 +99,17 @@ class ErrorPayload(Payload):
     traceback: NotRequired[str]
 
 
+class ActivityMessage(TypedDict):
+    """What an active workflow is doing now."""
+
+    kind: str
+    text: str
+    stuck: NotRequired[bool]
+    evidence: NotRequired[str]
+    remedy: NotRequired[str]
+    until: NotRequired[int]
+
+
 class StoredPayload(TypedDict):
     """A payload as it is stored, not decoded."""
 

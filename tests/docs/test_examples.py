@@ -132,6 +132,7 @@ def test_the_errors_that_a_page_names_exist(page: Path) -> None:
     others = {
         "CourierError",
         "CouponError",
+        "PortableWorkflowError",
         "SchemaError",
         "OutOfStockError",
         "RecordedError",

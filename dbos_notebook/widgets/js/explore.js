@@ -4,13 +4,14 @@ import { mount } from "./fallback.js";
 import { formatCount, formatDate } from "./format.js";
 import { KernelChannel, KernelError } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
+import { isUnfinished } from "./status.js";
 import { StatusLine } from "./status_line.js";
 import { keepVisible } from "./sticky.js";
 import { Actions } from "./actions.js";
 import { workflowDetails } from "./details.js";
 import { FilterPanel, StatusBar } from "./filters.js";
 import { Grid } from "./grid.js";
-/** @import {Ask, Column, Cursor, ExploreTraits, ListView, Mode, Model, Navigation, Page, RenderProps, Row} from "./types.js" */
+/** @import {Activity, Ask, Column, Cursor, ExploreTraits, ListView, Mode, Model, Navigation, Page, RenderProps, Row} from "./types.js" */
 /** @import {StepsPage, WorkflowDetails} from "./types.js" */
 
 /**
@@ -27,6 +28,8 @@ const TYPING_MS = 90;
 const SEARCH_INTERVAL_MS = 250;
 const POLL_MS = 2000;
 const CLOCK_MS = 5000;
+/** Between two readings of what active workflows do, while nothing else changes. */
+const ACTIVITY_MS = 10_000;
 /** The kernel is busy with polls, and with counts, for at most 1/N of the time. */
 const POLL_SHARE = 20;
 const COUNT_SHARE = 100;
@@ -80,6 +83,9 @@ export class Explore {
     /** @type {Record<string, number> | null} by status; null: not known */
     this.counts = null;
     this.countedAt = 0;
+    /** @type {Map<string, Activity>} by workflow ID, of the active ones */
+    this.activities = new Map();
+    this.activitiesAt = 0;
     this.countTook = 0;
     this.searchedAt = 0;
     this.grid = this.makeGrid();
@@ -134,6 +140,7 @@ export class Explore {
       selectPage: (isSelected) => this.selectPage(isSelected),
       selected: () => this.selected(),
       details: (row) => this.details(row),
+      activity: (id) => this.activities.get(id),
       isOpen: (id) => this.openDetails.has(id),
       openWorkflow: this.navigation ? (id) => this.openWorkflow(id) : null,
       openParent: (id) => this.openWorkflow(id),
@@ -348,6 +355,19 @@ export class Explore {
     this.rows = page.rows;
     this.showRows();
     await this.searchOn();
+    await this.loadActivities();
+  }
+
+  /** Read what the active workflows on the page are doing, which costs more than the page itself. */
+  async loadActivities() {
+    const ids = this.grid.allRows().filter((row) => isUnfinished(row.status)).map((row) => row.id);
+    const answer = ids.length ? await this.ask("activities", { ids }) : { activities: {} };
+    if (!answer) return;
+    this.activitiesAt = Date.now();
+    const activities = new Map(Object.entries(answer.activities));
+    if (JSON.stringify([...activities]) === JSON.stringify([...this.activities])) return;
+    this.activities = activities;
+    this.showRows();
   }
 
   /** A search reads part after part, each short, until the page is full or all was searched. */
@@ -402,6 +422,7 @@ export class Explore {
     // A search that reads several parts is not repeated by polling.
     const counts = all || Date.now() - this.countedAt > COUNT_SHARE * this.countTook;
     if (all || !this.view.search) await this.load({ stamp: all ? null : this.stamp, counts });
+    if (Date.now() - this.activitiesAt > ACTIVITY_MS) await this.loadActivities();
     for (const [id, details] of this.openDetails) {
       const row = this.grid.row(id);
       if (all || !row || details.status !== row.status || row.status === "PENDING") {

@@ -1,6 +1,6 @@
 // Formats times, durations, numbers and errors.
 import { el, linkButton } from "./dom.js";
-/** @import {Child} from "./types.js" */
+/** @import {Activity, Child} from "./types.js" */
 
 /** @type {readonly [string, number][]} */
 const AGES = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000]];
@@ -73,6 +73,15 @@ export function formatDuration(ms) {
     if (count) return rest ? `${count} ${large} ${rest} ${small}` : `${count} ${large}`;
   }
   return `${whole} s`;
+}
+
+/**
+ * What an active workflow is doing now, with what that is inferred from.
+ * @param {Activity} activity
+ */
+export function activityLine({ kind, text, stuck, evidence, remedy }) {
+  return el("div", { class: "dn-activity", "data-kind": kind, "data-stuck": stuck, title: evidence }, text,
+    remedy && el("span", { class: "dn-muted" }, ` · ${remedy}`));
 }
 
 /**

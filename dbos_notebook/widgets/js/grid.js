@@ -1,8 +1,8 @@
 // The rows of the list, and moving through them by keyboard.
 import { COLUMNS, identity, parentLink } from "./columns.js";
 import { button, closest, el, focusedElement, hasModifier, icon, replace } from "./dom.js";
-import { errorLine, formatCount, idLabel } from "./format.js";
-/** @import {Children, Column, Mode, Row} from "./types.js" */
+import { activityLine, errorLine, formatCount, idLabel } from "./format.js";
+/** @import {Activity, Children, Column, Mode, Row} from "./types.js" */
 
 /**
  * @typedef {object} GridOptions
@@ -18,6 +18,7 @@ import { errorLine, formatCount, idLabel } from "./format.js";
  * @property {() => readonly string[]} selected
  * @property {(row: Row) => HTMLElement | null} details the open details of a row
  * @property {(id: string) => boolean} isOpen
+ * @property {(id: string) => Activity | undefined} activity what an active workflow is doing
  * @property {((id: string) => unknown) | null} openWorkflow where a run can be shown
  * @property {(id: string) => unknown} openParent shows a parent's run or its row
  * @property {(direction: 1 | -1) => Promise<unknown> | null} turnPage null: there is no such page
@@ -178,6 +179,7 @@ export class Grid {
         column.show?.(row, now))),
     el("td", { class: "dn-open-cell", role: "gridcell" }, this.openButton(row)),
     valuesBelow(columns, row, { now, inTree: this.inTree, openParent: this.options.openParent }),
+    activityCell(this.options.activity(row.id)),
     (row.error_type || row.error_message) && el("td", { class: "dn-across", role: "gridcell" },
       errorLine(row.error_type, row.error_message, "", row)));
   }
@@ -295,6 +297,11 @@ function note(text, level) {
   const cell = el("td", { class: "dn-whole dn-empty", role: "gridcell" }, text);
   cell.style.paddingLeft = `${2 + level}em`;
   return el("tr", { role: "row" }, cell);
+}
+
+/** @param {Activity | undefined} activity */
+function activityCell(activity) {
+  return activity && el("td", { class: "dn-across", role: "gridcell" }, activityLine(activity));
 }
 
 /**

@@ -10,6 +10,7 @@ import { isUnfinished, statusChip, statusIcon } from "./status.js";
  * @property {string | undefined} previous the run that was shown before
  * @property {boolean} offline
  * @property {HTMLElement} live
+ * @property {HTMLElement} activity what the run is doing now
  * @property {HTMLElement | null} actions
  * @property {string | null} forbidden why nothing can be controlled
  * @property {() => unknown} back
@@ -33,6 +34,7 @@ export function runHeader(facts, options) {
   return [
     nameLine(row, options),
     factLine(facts, options),
+    options.activity,
     row.error_type && el("p", { class: "dn-error-line" }, failedAt(row), el("b", {}, shortClassName(row.error_type)),
       row.error_message && `: ${row.error_message}`),
     options.actions && el("div", { class: "dn-act-line" }, options.actions,

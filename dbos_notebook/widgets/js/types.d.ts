@@ -170,6 +170,17 @@ export interface ErrorPayload extends Payload {
   notes?: string[];
   traceback?: string;
 }
+/** What an active workflow is doing now. */
+export interface Activity {
+  kind: string;
+  text: string;
+  /** Whether it appears to wait for what will not happen by itself. */
+  stuck?: boolean;
+  /** What it is inferred from. */
+  evidence?: string;
+  remedy?: string;
+  until?: number;
+}
 export interface StoredPayload {
   name: string;
   format: string;
@@ -532,6 +543,7 @@ export interface Messages {
     },
     (Fresh<Page> | Same) & Partial<Counts>,
   ];
+  activities: [{ ids: string[] }, { activities: Record<string, Activity> }];
   choices: [object, { choices: Partial<Record<ChosenFilter, string[]>> }];
   details: [
     { id: string; stamp?: string },
