@@ -248,7 +248,7 @@ class Actions:
             raise FilterError(
                 "This receipt has expired. Refresh the view to see the workflows now."
             )
-        ids = receipt.affected[:MAX_SELECTED]
+        ids = receipt.affected[:MAX_ALL]
         rows = self._controller.read(ids)
         statuses = [rows[key].status if key in rows else None for key in ids]
         shown = ids[:MAX_PLAN_ROWS]
