@@ -388,6 +388,8 @@ class PlanMessage(TypedDict):
     rows: list[dict[str, str]]
     left_out: int
     unlikely: int
+    will_run: NotRequired[str]
+    """Whether an executor will run them, where that is the same for all; the rows then omit it."""
     kinds: list[str]
     """What would be changed, by start step or name."""
     confirm: bool
