@@ -287,12 +287,12 @@ def fold_for_drawing(
                 f"{len(graph):,} nodes are too many for a picture: the limit is {MAX_PARTS:,}. "
                 "Use fold='auto', and open=[…] for the groups to show in detail."
             )
-        return graphs.fold(graph, budget=len(graph), hide=hidden) if hidden else graph
+        if not hidden:
+            return graph
+        return graphs.fold(graph, budget=max(len(graph), 1), hide=hidden, loops=False)
     if fold != "auto" and (not isinstance(fold, int) or isinstance(fold, bool) or fold < 1):
         raise PictureError(f"fold={fold!r} must be 'auto', a number of nodes above 0, or None.")
     budget = DEFAULT_MAX_NODES if fold == "auto" else int(fold)
-    if len(graph) <= budget and not hidden:
-        return graph
     return graphs.fold(graph, budget=budget, open=opened, hide=hidden)
 
 

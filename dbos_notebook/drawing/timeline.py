@@ -15,11 +15,12 @@ import pandas as pd
 from dbos_notebook import text
 from dbos_notebook.drawing.axis import Axis, Tick
 from dbos_notebook.drawing.diagram import (
+    display_id,
+    display_name,
     duration_range,
     edges_of_kind,
     error_name,
-    group_count,
-    group_name,
+    group_title,
     predecessors,
     short_id,
     tooltip,
@@ -84,6 +85,7 @@ class TimelineRow:
     error: str = ""
     note: str = ""
     number: str = ""
+    short_id: str = ""
     failing: bool = False
     running: bool = False
     count: int = 0
@@ -146,7 +148,7 @@ def _row(
         key,
         kind,
         known_status(attributes.get("status")),
-        text.sanitize_svg(attributes.get("name") or kind, 200),
+        display_name(attributes) or kind,
         depth,
         tooltip(key, attributes, times),
         error=error_name(attributes),
@@ -164,6 +166,7 @@ def _row(
 def _workflow_row(
     graph: nx.DiGraph[Any], times: Times, row: TimelineRow, attributes: dict[str, Any]
 ) -> None:
+    row.short_id = display_id(row.key, attributes)
     run = times.workflow(row.key)
     if run is None:
         row.note = "no times recorded"
@@ -242,7 +245,7 @@ def _group_row(
     graph: nx.DiGraph[Any], times: Times, row: TimelineRow, attributes: dict[str, Any]
 ) -> None:
     row.count = int(attributes.get("count", 0))
-    row.name = group_count(attributes) + group_name(row.name, attributes)
+    row.name = group_title(row.name, attributes)
     for member in attributes.get("members") or ():
         if member not in graph:
             continue
@@ -253,13 +256,15 @@ def _group_row(
                 row.members.append((start, run.ended))
         elif not times.origin(member) and (span := times.step(member)):
             row.members.append(span)
-    row.took = duration_range(attributes)
+    row.took = duration_range(attributes, times)
     failed = sum(
         int(n)
         for status, n in (attributes.get("statuses") or {}).items()
         if status in ERROR_STATUSES
     )
     row.note = f"{failed:,} failed" if failed else ""
+    if step := attributes.get("failed_step"):
+        row.note += f" at {text.sanitize_svg(text.leaf_name(str(step)), 80)}"
     if not row.members:
         row.note = row.note or "no times recorded"
 
@@ -275,10 +280,10 @@ def _step_row(
             folded.nodes[tail].get("workflow_id", tail)
             for tail in predecessors(folded, row.key, "returns")
         ]
-        child = folded.nodes[owners[0]].get("name") if owners and owners[0] in folded else None
-        row.name = text.sanitize_svg(f"{label} {child or 'a child'}", 200)
+        child = display_name(folded.nodes[owners[0]]) if owners and owners[0] in folded else ""
+        row.name = f"{label} {child or 'a child'}"
     elif operation == "start_child":
-        row.name = text.sanitize_svg(f"{label} {row.name}", 200)
+        row.name = f"{label} {row.name}"
     elif label:
         row.name = label
     if not row.number and row.status == "PENDING":
@@ -488,8 +493,8 @@ def _place(
     name = text.truncate_to_width(row.name, size, label - number, bold=row.kind != "step")
     suffix = row.number
     remaining = label - text.text_width(name, size, bold=True) - 10
-    if repeated and remaining > 50:
-        suffix = text.truncate_middle(text.sanitize_svg(row.key, 200), 10, remaining)
+    if repeated and remaining > 20:
+        suffix = text.truncate_middle(row.short_id, 10, remaining)
     drawn = PlacedRow(row, y, height, x, name, suffix)
     drawn.suffix_x = x + _mark_width(row) + 6
     drawn.suffix_x += text.text_width(name, size, bold=row.kind != "step")
