@@ -41,9 +41,9 @@ def successors(graph: nx.DiGraph[Any], tail: Any, kind: str) -> list[Any]:
 
 _OLDER = {"copied from the original": "copied", "from an earlier run": "earlier"}
 TITLE_SIZE, TEXT_SIZE = 13.0, 11.0
-MAX_TEXT_WIDTH = 240.0
+MAX_TEXT_WIDTH = 300.0
 """The maximum width of text on a card, in pixels."""
-MAX_ERROR_WIDTH = 300.0
+MAX_ERROR_WIDTH = 360.0
 """The maximum width of a line with an error, which is what one looks for first."""
 MAX_ID_LENGTH = 36
 """IDs of at most this length, such as UUIDs, are shown whole."""
@@ -149,7 +149,7 @@ def make_card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> C
     if kind == "workflow":
         _workflow_lines(card, name or "workflow", key, attributes, times)
     elif kind == "group":
-        _group_lines(card, group_name(name, attributes), attributes, times)
+        _group_lines(card, name, attributes, times)
     elif "function_id" not in attributes and status == "PENDING":
         card.shape, card.has_mark = "pill", True
         card.lines = [CardLine(f"running, {name}", TEXT_SIZE, tone="status")]

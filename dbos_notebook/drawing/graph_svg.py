@@ -176,7 +176,7 @@ def draw(
     theme: Theme = "auto",
     critical_path: bool = False,
 ) -> Picture:
-    """Draw an execution graph or a comparison.
+    """Draw an execution graph, a comparison or a process map.
 
     Each workflow is a frame with a card per step, in order of time. Concurrent steps are side by
     side, and children beside the step that started them. Marks, outlines and colors show
@@ -185,8 +185,9 @@ def draw(
     Parameters
     ----------
     graph
-        An execution graph from ``Client.graph``, a ``Comparison`` or its graph, or a
-        ``graphviz.Digraph`` such as a modified ``Picture.dot``, which is drawn unchanged.
+        An execution graph from ``Client.graph``, a ``Comparison`` or its graph, a process map from
+        ``graphs.process_map``, or a ``graphviz.Digraph`` such as a modified ``Picture.dot``, which
+        is drawn unchanged.
     fold
         ``"auto"`` folds a graph that is too large to read; a number is the approximate number of
         nodes to draw; ``None`` never folds.
@@ -225,11 +226,16 @@ def draw(
     check_choice(theme, THEMES, "theme")
     check_choice(direction, _DIRECTIONS, "direction")
     import graphviz
+    import networkx as nx
 
     if isinstance(graph, graphviz.Digraph):
         return _draw_dot(graph)
     if isinstance(graph, Comparison):
         graph = graph.graph
+    if isinstance(graph, nx.DiGraph) and graph.graph.get("process_map"):
+        from dbos_notebook.drawing.process_map_svg import draw_process_map
+
+        return draw_process_map(graph, theme)
     folded = fold_for_drawing(graph, fold, open, hide)
     options = (direction, theme, critical_path)
 

@@ -262,9 +262,9 @@ def _group_row(
         for status, n in (attributes.get("statuses") or {}).items()
         if status in ERROR_STATUSES
     )
-    row.note = f"{failed:,} failed" if failed else ""
+    row.note = f"{failed:,} failed" if 0 < failed < row.count else ""
     if step := attributes.get("failed_step"):
-        row.note += f" at {text.sanitize_svg(text.leaf_name(str(step)), 80)}"
+        row.error = f"{row.error} at {text.sanitize_svg(text.leaf_name(str(step)), 80)}".strip()
     if not row.members:
         row.note = row.note or "no times recorded"
 
@@ -313,8 +313,10 @@ _LABEL_WIDTH = (300.0, 0.32)
 """The width of names before the bars: a maximum, and a share of the whole width."""
 _INDENT = 14.0
 _MAX_INDENTS = 10
-_TEXT_WIDTH = (70.0, 220.0, 0.36)
-"""The width of text after the bars: minimum, maximum, and maximum share of the whole width."""
+_TEXT_WIDTH = (70.0, 330.0, 0.36)
+_ERROR_WIDTH = 230.0
+"""The width of text after the bars: minimum, maximum, and maximum share of the whole width; and
+how much of it an error may take."""
 _MIN_BAR_WIDTH = 2.0
 _BIN = 2.0
 """Pixels per value where values are aggregated: concurrency, and bars of very many parts."""
@@ -470,7 +472,7 @@ def _row_text(row: TimelineRow) -> str:
 
 
 def _row_text_width(row: TimelineRow) -> float:
-    error = text.truncate_to_width(row.error, 11, _TEXT_WIDTH[1] / 2, bold=True)
+    error = text.truncate_to_width(row.error, 11, _ERROR_WIDTH, bold=True)
     label = _row_text(row)
     if row.members and "at once" not in row.note:  # added when the area is drawn
         label += f" · {_AT_ONCE.format(len(row.members))}"
@@ -587,7 +589,7 @@ def _area(drawn: PlacedRow, time_axis: Axis, height: float) -> int:
 def _place_text(drawn: PlacedRow, available_width: float) -> None:
     row = drawn.row
     drawn.text = _row_text(row)
-    drawn.error = text.truncate_to_width(row.error, 11, _TEXT_WIDTH[1] / 2, bold=True)
+    drawn.error = text.truncate_to_width(row.error, 11, _ERROR_WIDTH, bold=True)
     row_width = _row_text_width(row)
     start = min((bar.x for bar in drawn.bars), default=0.0)
     end = max((bar.x + bar.width for bar in drawn.bars), default=6.0)
