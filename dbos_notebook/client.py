@@ -1,11 +1,12 @@
 """``connect`` and ``Client``: every public call, in sections. Each calls one function below it.
 
-Views, graphs and pictures are imported on first use.
+Control, views, graphs and pictures are imported on first use.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -13,14 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack,
 
 import pyarrow as pa
 
-from dbos_notebook.control import schedules as schedule_operations
-from dbos_notebook.control.controller import Controller
-from dbos_notebook.control.failure_analysis import repair_status
-from dbos_notebook.control.forks import Fork, Rewind
-from dbos_notebook.control.operations import Cancel, Delete, Resume, SetAttributes, SetDelay
-from dbos_notebook.control.repair import Repair, RepairFork
 from dbos_notebook.database import open_reader
 from dbos_notebook.database.location import check_name, locate
+from dbos_notebook.database.process_fork import ForkableLock
 from dbos_notebook.errors import FilterError, LocationError, NotCopyableError, TrustWarning, nearest
 from dbos_notebook.payloads.decoders import Decoder, ReaderDecoder, TrustedDecoder, decode_inert
 from dbos_notebook.store import Store
@@ -37,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from dbos import Serializer
 
+    from dbos_notebook.control.controller import Controller
     from dbos_notebook.control.operations import Operation
     from dbos_notebook.control.plan import Plan
     from dbos_notebook.control.receipt import Receipt
@@ -62,6 +59,7 @@ if TYPE_CHECKING:
         WorkflowIds,
     )
     from dbos_notebook.widgets.board import Board
+    from dbos_notebook.widgets.console import Console
     from dbos_notebook.widgets.controls import Controls
     from dbos_notebook.widgets.explore import Explore
     from dbos_notebook.widgets.inspect import Inspect
@@ -164,6 +162,10 @@ def connect(
             TrustWarning,
             stacklevel=2,
         )
+    if "IPython" in sys.modules:
+        from dbos_notebook.drawing import frame_html
+
+        frame_html.register()
     return Client(store, read_only=read_only)
 
 
@@ -232,7 +234,10 @@ class Client:
 
     def __init__(self, store: Store, *, read_only: bool = False) -> None:
         self._store = store
-        self._controller = Controller(store, read_only=read_only)
+        self._read_only = read_only
+        self._closed = False
+        self._lazy_controller: Controller | None = None
+        self._lock = ForkableLock()
 
     # Connection
 
@@ -249,7 +254,7 @@ class Client:
     @property
     def read_only(self) -> bool:
         """Whether the client refuses every call that controls workflows."""
-        return self._controller.read_only
+        return self._read_only
 
     def __repr__(self) -> str:
         return f"<dbos_notebook.Client {self._store.label}>"
@@ -274,7 +279,10 @@ class Client:
 
     def close(self) -> None:
         """Close all connections. Closing twice is safe; any later call raises."""
-        self._controller.close()
+        with self._lock:
+            self._closed = True
+            if self._lazy_controller is not None:
+                self._lazy_controller.close()
         self._store.close()
 
     @_show_filters
@@ -933,6 +941,18 @@ class Client:
     # would do harm (force=True overrides that), and for more than 20 workflows without
     # confirm=True. An empty list changes nothing.
 
+    @property
+    def _controller(self) -> Controller:
+        # Reading needs none of its imports, which are slow.
+        from dbos_notebook.control.controller import Controller
+
+        with self._lock:
+            if self._lazy_controller is None:
+                self._lazy_controller = Controller(self._store, read_only=self._read_only)
+                if self._closed:
+                    self._lazy_controller.close()
+            return self._lazy_controller
+
     def _control(
         self, operation: Operation, workflows: Strings, *, plan: bool, confirm: bool = False
     ) -> Receipt | Plan:
@@ -981,6 +1001,8 @@ class Client:
         >>> db.cancel("queued-1", plan=True).items[0].effect
         "will not start; leaves queue 'slow'"
         """
+        from dbos_notebook.control.operations import Cancel
+
         operation = Cancel(cancel_children=cancel_children)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1026,6 +1048,8 @@ class Client:
         >>> db.resume("checkout-5-bad", plan=True).items[0].effect
         'it has failed, and DBOS does not resume failed workflows: fork it'
         """
+        from dbos_notebook.control.operations import Resume
+
         operation = Resume.create(queue_name, force=force)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1098,6 +1122,8 @@ class Client:
         >>> plan.items[0].point.label
         'step 3 (charge)'
         """
+        from dbos_notebook.control.forks import Fork
+
         operation = Fork.create(
             start_step,
             application_version=application_version,
@@ -1158,6 +1184,8 @@ class Client:
         >>> db.rewind("checkout-1", "charge", plan=True).items[0].effect
         'discards step 3 (charge), later steps, ...; repeats successful steps: charge'
         """
+        from dbos_notebook.control.forks import Rewind
+
         operation = Rewind.create(
             start_step,
             application_version=application_version,
@@ -1231,6 +1259,8 @@ class Client:
         ['runs again from step 3 (charge)',
          'runs again from step 2 (DBOS.getResult), once parent-6-bad-1 has been repaired']
         """
+        from dbos_notebook.control.repair import Repair, RepairFork
+
         operation = RepairFork.create(
             application_version=application_version,
             queue_name=queue_name,
@@ -1287,6 +1317,8 @@ class Client:
         >>> len(db.delete("checkout-1", delete_children=True, plan=True))
         3
         """
+        from dbos_notebook.control.operations import Delete
+
         operation = Delete(delete_children, force)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1338,6 +1370,8 @@ class Client:
         >>> db.set_delay("queued-1", 60, plan=True).items[0].effect
         'only a DELAYED workflow has a delay; it is ENQUEUED'
         """
+        from dbos_notebook.control.operations import SetDelay
+
         operation = SetDelay.create(delay, until)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1392,6 +1426,8 @@ class Client:
         >>> db.set_attributes("attributed", {"tier": 2}, merge=True, plan=True).items[0].effect
         'becomes {"customer": "acme", "tier": 2}'
         """
+        from dbos_notebook.control.operations import SetAttributes
+
         operation = SetAttributes.create(attributes, merge=merge, dialect=self.catalog.dialect)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1417,7 +1453,9 @@ class Client:
         >>> db.pause_schedule("nightly", plan=True).items[0].effect
         'no schedule has this name'
         """
-        return self._control(schedule_operations.PauseSchedule(), schedules, plan=plan)
+        from dbos_notebook.control.schedules import PauseSchedule
+
+        return self._control(PauseSchedule(), schedules, plan=plan)
 
     @overload
     def resume_schedule(self, schedules: Strings, *, plan: Literal[True]) -> Plan: ...
@@ -1437,7 +1475,9 @@ class Client:
         >>> db.resume_schedule("nightly", plan=True).items[0].effect
         'no schedule has this name'
         """
-        return self._control(schedule_operations.ResumeSchedule(), schedules, plan=plan)
+        from dbos_notebook.control.schedules import ResumeSchedule
+
+        return self._control(ResumeSchedule(), schedules, plan=plan)
 
     @overload
     def trigger_schedule(
@@ -1468,7 +1508,9 @@ class Client:
         >>> db.trigger_schedule("nightly", plan=True).items[0].effect
         'no schedule has this name'
         """
-        return self._control(schedule_operations.TriggerSchedule(force), schedules, plan=plan)
+        from dbos_notebook.control.schedules import TriggerSchedule
+
+        return self._control(TriggerSchedule(force), schedules, plan=plan)
 
     @overload
     def backfill_schedule(
@@ -1527,9 +1569,9 @@ class Client:
         Traceback (most recent call last):
         dbos_notebook.errors.ScheduleNotFoundError: No schedule is named 'nightly'. ...
         """
-        operation, runs = schedule_operations.Backfill.create(
-            self._store, schedule, start, end, force=force
-        )
+        from dbos_notebook.control.schedules import Backfill
+
+        operation, runs = Backfill.create(self._store, schedule, start, end, force=force)
         return self._control(operation, runs, plan=plan, confirm=confirm)
 
     @overload
@@ -1558,7 +1600,9 @@ class Client:
         >>> db.delete_schedule("nightly", plan=True).items[0].effect
         'no schedule has this name'
         """
-        operation = schedule_operations.DeleteSchedule()
+        from dbos_notebook.control.schedules import DeleteSchedule
+
+        operation = DeleteSchedule()
         return self._control(operation, schedules, plan=plan, confirm=confirm)
 
     # Follow up
@@ -1608,8 +1652,10 @@ class Client:
         >>> db.repair_status(["checkout-5-bad", "parent-6-bad"])["state"].tolist()
         ['failed again', 'unaddressed']
         """
+        from dbos_notebook.control.failure_analysis import repair_status
+
         ids = None if workflows is None else as_strings(workflows, "workflows")
-        return self._store.read(repair_status, ids)
+        return frames.mark_listing(self._store.read(repair_status, ids))
 
     def history(self) -> pd.DataFrame:
         """List the control calls of this client, oldest first.
@@ -1622,7 +1668,7 @@ class Client:
         >>> dbos_notebook.connect(example_database).history().empty
         True
         """
-        return self._controller.history.to_frame()
+        return frames.mark_listing(self._controller.history.to_frame())
 
     def last_receipt(self) -> Receipt | None:
         """Return the receipt of this client's latest control call, also of an interrupted one.
@@ -1635,6 +1681,70 @@ class Client:
         return self._controller.history.last
 
     # Views
+
+    @_show_filters
+    def open(
+        self,
+        workflow_id: str = "",
+        *,
+        view: Literal["list", "board", "run"] | None = None,
+        live: bool = True,
+        page_size: int = 50,
+        sync_url: bool = False,
+        **filters: Unpack[WorkflowFilters],
+    ) -> Console:
+        """Show the list, the board and single runs in one view that leads from each to the others.
+
+        Rows, IDs, queues and failures are links, and *Back* returns. The parts are those of
+        :meth:`explore`, :meth:`board` and :meth:`inspect`.
+
+        Parameters
+        ----------
+        workflow_id
+            The run to start with.
+        view
+            What to start with: ``"list"``, ``"board"`` or ``"run"``. ``None``: the run if one is
+            given, otherwise the list.
+        live
+            Refresh while the view is visible.
+        page_size
+            Rows on a page of the list.
+        sync_url
+            Keep what is shown in the fragment of the page's URL, so that it can be reloaded,
+            bookmarked and shared. For a web page that shows this view alone, such as that of
+            ``dbos-notebook dashboard``: a notebook's URL has another use.
+        **filters
+            The filters of :meth:`workflows` for the list to start with.
+
+        Returns
+        -------
+        Console
+            A widget. ``.list``, ``.board`` and ``.run`` are its parts; ``.workflow_id`` and
+            ``.view`` may be set.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID.
+
+        Examples
+        --------
+        >>> console = dbos_notebook.connect(example_database).open("checkout-5-bad")
+        >>> console.view, console.run.workflow.status
+        ('run', 'ERROR')
+        """
+        from dbos_notebook.widgets.console import Console
+
+        return Console(
+            self._store,
+            self._controller,
+            filters,
+            workflow_id,
+            view=view,
+            live=live,
+            page_size=page_size,
+            sync_url=sync_url,
+        )
 
     @_show_filters
     def explore(

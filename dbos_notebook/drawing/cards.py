@@ -9,7 +9,7 @@ import pandas as pd
 
 from dbos_notebook.html import environment
 from dbos_notebook.payloads.recorded_errors import describe
-from dbos_notebook.text import duration, sanitize, sanitize_lines, timestamp
+from dbos_notebook.text import duration, leaf_name, sanitize, sanitize_lines, timestamp
 
 if TYPE_CHECKING:
     import jinja2
@@ -25,7 +25,9 @@ MAX_CHARACTERS = 20_000
 
 @cache
 def _templates() -> jinja2.Environment:
-    return environment("drawing")
+    templates = environment("drawing")
+    templates.globals["leaf_name"] = leaf_name
+    return templates
 
 
 def client_card(location: str, catalog: Catalog, summary: dict[str, Any]) -> str:

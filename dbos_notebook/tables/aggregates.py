@@ -283,7 +283,7 @@ def step_statistics(
     else:
         frame = _quantiles(session, rows, columns)
     frame = frame.sort_values(["total", "count"], ascending=False)
-    return frame.reset_index(drop=True)
+    return frames.mark_listing(frame.reset_index(drop=True))
 
 
 def _copied(queries: Queries) -> sa.ColumnElement[bool] | None:

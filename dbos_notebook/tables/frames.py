@@ -30,6 +30,8 @@ MAX_COLUMNS = 1_000
 """Columns that ``flatten`` may add."""
 MAX_NAME = 100
 """Characters of a key in the name of a column."""
+LISTING = "dbos_notebook"
+"""The key in ``attrs`` that marks a listing, by which a notebook displays it as one."""
 
 # dtypes by the type that pandas infers; values of other types stay objects.
 _DTYPES = {"boolean": "boolean", "integer": "Int64", "floating": "float64", "string": STRING_DTYPE}
@@ -351,6 +353,12 @@ def to_frame(
     for name, values in parsed.items():
         # With dtype=object, because a str column would convert None to NaN and reject surrogates.
         frame[name] = pd.Series(values, index=frame.index, dtype=object)
+    return mark_listing(frame)
+
+
+def mark_listing(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mark a DataFrame as a listing, and return it."""
+    frame.attrs[LISTING] = True
     return frame
 
 

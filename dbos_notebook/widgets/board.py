@@ -66,9 +66,11 @@ class Board(View):
     live = traitlets.Bool(default_value=False).tag(sync=True)
     _start = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, store: Store, *, window: str = "24h", live: bool = False) -> None:
+    def __init__(
+        self, store: Store, *, window: str = "24h", live: bool = False, embedded: bool = False
+    ) -> None:
         start = {"windows": list(WINDOWS), "location": store.label}
-        super().__init__(store, window=window, live=live, _start=start)
+        super().__init__(store, embedded=embedded, window=window, live=live, _start=start)
         self._handlers = {"board": self._on_board}
 
     @traitlets.validate("window")

@@ -87,6 +87,7 @@ class Explore(View):
         live: bool = False,
         tree: bool = False,
         page_size: int = query_form.DEFAULT_PAGE_SIZE,
+        embedded: bool = False,
     ) -> None:
         if page_size not in query_form.PAGE_SIZES:
             raise FilterError(
@@ -117,7 +118,7 @@ class Explore(View):
             "forbidden": self._actions.forbidden(),
             "read_only": controller.read_only,
         }
-        super().__init__(store, live=live, _start=start)
+        super().__init__(store, embedded=embedded, live=live, _start=start)
         self._handlers = {
             "page": self._on_page,
             "children": self._on_children,

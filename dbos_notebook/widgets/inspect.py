@@ -95,6 +95,7 @@ class Inspect(View):
         *,
         live: bool = True,
         tab: str = "graph",
+        embedded: bool = False,
     ) -> None:
         if tab not in TABS:
             raise FilterError(f"tab={tab!r} does not exist. Use one of {TABS}.")
@@ -113,7 +114,7 @@ class Inspect(View):
             "forbidden": self._actions.forbidden(),
             "location": str(store.location),
         }
-        super().__init__(store, workflow_id=ids[0], live=live, _start=start)
+        super().__init__(store, embedded=embedded, workflow_id=ids[0], live=live, _start=start)
         self._handlers = {
             "show": self._on_show,
             "node": self._on_node,
@@ -125,6 +126,32 @@ class Inspect(View):
             "code": self._on_code,
             **self._actions.handlers,
         }
+
+    def show(self, workflow_id: str) -> None:
+        """Show another run.
+
+        Parameters
+        ----------
+        workflow_id
+            The run.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID. The view does not change.
+        """
+        self.read(workflow_id)
+        self.workflow_id = workflow_id
+
+    def read(self, workflow_id: str) -> None:
+        """Read a run again, without showing it.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID.
+        """
+        self._run(workflow_id, refresh=True)
 
     @property
     def selection(self) -> Any:

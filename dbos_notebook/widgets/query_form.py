@@ -15,7 +15,7 @@ from dbos_notebook.widgets.messages import ViewOptions
 
 CHOICE_FILTERS = ("name", "queue_name", "app_version", "user", "executor_id", "application_name")
 """Filters whose values are chosen from a list; each takes several."""
-TIME_FILTERS = ("start_time", "end_time")
+TIME_FILTERS = ("start_time", "end_time", "completed_after")
 STRING_FILTERS = ("search", "error")
 PAGE_SIZES = (25, 50, 100, 200)
 DEFAULT_PAGE_SIZE = 50

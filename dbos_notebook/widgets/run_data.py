@@ -6,7 +6,6 @@ The reading is kept, so that opening a group or changing the picture does not qu
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -257,11 +256,11 @@ class RunData:
         }
 
     def _counts(self) -> str:
-        kinds = Counter(
-            "step" if "function_id" in node else node["kind"] for node in self.graph.nodes.values()
-        )
-        workflows = [text.plural(kinds["workflow"], "workflow")] if kinds["workflow"] > 1 else []
-        return ", ".join([*workflows, text.plural(kinds["step"], "step")])
+        # What a run does now is a node as well, but not a recorded step.
+        steps = sum("function_id" in node for node in self.graph.nodes.values())
+        count = sum(node["kind"] == "workflow" for node in self.graph.nodes.values())
+        workflows = [text.plural(count, "workflow")] if count > 1 else []
+        return ", ".join([*workflows, text.plural(steps, "step")])
 
     def _failures(self) -> list[NodeKey]:
         """Return the nodes that failed: what made the root fail first, then by time."""

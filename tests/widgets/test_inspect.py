@@ -106,6 +106,14 @@ def test_the_table_and_the_graph_show_the_same_duration(shop_sqlite: Path) -> No
         assert [row["took"] for row in listed if row["key"] == node["key"]] == [node["took"]]
 
 
+def test_the_header_counts_the_steps_that_are_recorded(shop_sqlite: Path) -> None:
+    with dn.connect(shop_sqlite) as db:
+        for status in ("PENDING", "SUCCESS"):
+            root = db.workflows(status=status, name="order", limit=1)["workflow_id"].item()
+            counts = show(db.inspect(root))["facts"]["counts"]
+            assert counts.endswith(f"{len(db.steps(root, children=True))} steps"), status
+
+
 def test_a_step_shows_its_output_or_error(db: dn.Client) -> None:
     widget = db.inspect("checkout-5-bad")
     steps = db.steps("checkout-5-bad", load_output=True)

@@ -9,7 +9,7 @@ import { Actions } from "./actions.js";
 import { workflowDetails } from "./details.js";
 import { FilterPanel, StatusBar } from "./filters.js";
 import { Grid } from "./grid.js";
-/** @import {Ask, Column, Cursor, ExploreTraits, ListView, Mode, Model, Page, RenderProps, Row} from "./types.js" */
+/** @import {Ask, Column, Cursor, ExploreTraits, ListView, Mode, Model, Navigation, Page, RenderProps, Row} from "./types.js" */
 /** @import {StepsPage, WorkflowDetails} from "./types.js" */
 
 /**
@@ -38,14 +38,16 @@ const MODES = [
 ];
 const NO_PARENTS = "This database does not record parents";
 
-class Explore {
+export class Explore {
   /**
    * @param {Model<ExploreTraits>} model
    * @param {HTMLElement} root
+   * @param {Navigation | null} [navigation] leads to runs, where the list is part of another view
    */
-  constructor(model, root) {
+  constructor(model, root, navigation = null) {
     this.model = model;
     this.root = root;
+    this.navigation = navigation;
     this.start = model.get("_start");
     /** @type {ListView} */
     this.view = structuredClone(this.start.view);
@@ -128,6 +130,7 @@ class Explore {
       selected: () => this.selected(),
       details: (row, columns) => this.details(row, columns),
       isOpen: (id) => this.openDetails.has(id),
+      openWorkflow: this.navigation ? (id) => this.openWorkflow(id) : null,
       turnPage: (direction) => ((direction > 0 ? this.next : this.previous).disabled
         ? null : this.turnPage(direction)),
     });
@@ -136,7 +139,7 @@ class Explore {
   makeActions() {
     const actions = new Actions(this.start.forbidden,
       (kind, question, lane) => this.ask(kind, question, lane), () => this.refresh(),
-      (id) => this.find(id));
+      (id) => this.openWorkflow(id));
     actions.bar.hidden = this.start.read_only;
     return actions;
   }
@@ -216,7 +219,7 @@ class Explore {
     details.node ??= el("tr", { class: "dn-opened" }, el("td", { colspan: columns }, details.found
       ? workflowDetails(details.found, {
         now: this.now(),
-        openWorkflow: (id) => this.find(id),
+        openWorkflow: (id) => this.openWorkflow(id),
         moreSteps: (after) => this.ask("steps", { id: row.id, after }, `steps ${row.id}`),
       })
       : el("p", { class: "dn-note" }, details.error ?? "Loading …")));
@@ -261,8 +264,33 @@ class Explore {
     }
     this.filters.update();
     this.statusBar.update(this.counts);
+    this.navigation?.changed();
     await this.load();
     await this.loadCounts();
+  }
+
+  /**
+   * Show the rows of other filters, with the defaults for what is not named.
+   * @param {Partial<ListView>} view
+   */
+  async setView(view) {
+    const { mode, size } = this.start.view;
+    const names = /** @type {(keyof ListView)[]} */ (Object.keys(this.view));
+    const removed = Object.fromEntries(names.map((name) => [name, undefined]));
+    const wanted = { ...removed, mode, size, ...view };
+    if (JSON.stringify(wanted) === JSON.stringify({ ...removed, ...this.view })) return;
+    this.search.value = wanted.search ?? "";
+    this.openDetails.clear();
+    await this.change(wanted);
+  }
+
+  /** What differs from the view that the list starts with when no filter is given. */
+  changedView() {
+    const { mode, size } = this.start.view;
+    const isSet = (/** @type {[string, unknown]} */ [name, value]) => value !== undefined && value !== null && value !== ""
+      && !(Array.isArray(value) && !value.length)
+      && !(name === "mode" && value === mode) && !(name === "size" && value === size);
+    return Object.fromEntries(Object.entries(this.view).filter(isSet));
   }
 
   onSearchInput() {
@@ -271,6 +299,14 @@ class Explore {
       this.searchedAt = Date.now();
       this.change({ search: this.search.value.trim() });
     });
+  }
+
+  /**
+   * Show a run: the run itself beside the list, or its row.
+   * @param {string} id
+   */
+  openWorkflow(id) {
+    return this.navigation ? this.navigation.open(id) : this.find(id);
   }
 
   /** @param {string} id */

@@ -34,9 +34,10 @@ const DOTTED = /^[\p{L}\p{N}_<>$-]+(\.[\p{L}\p{N}_<>$-]+)+$/u;
 export function leafName(name) {
   if (!name.includes(".") || !DOTTED.test(name)) return name;
   const parts = name.split(".");
+  const part = (/** @type {number} */ index) => parts[index] ?? "";
   let start = parts.length - 1;
-  while (start && (!/^[\p{L}_]/u.test(parts[start]) || /^\p{Lu}/u.test(parts[start - 1])
-    || parts[start - 1].replace(/^_+|_+$/g, "").includes("__"))) start -= 1;
+  while (start && (!/^[\p{L}_]/u.test(part(start)) || /^\p{Lu}/u.test(part(start - 1))
+    || part(start - 1).replace(/^_+|_+$/g, "").includes("__"))) start -= 1;
   return parts.slice(start).join(".");
 }
 

@@ -1,6 +1,6 @@
 // The rows of the list, and moving through them by keyboard.
 import { COLUMNS, identity } from "./columns.js";
-import { closest, el, focusedElement, hasModifier, icon, replace } from "./dom.js";
+import { button, closest, el, focusedElement, hasModifier, icon, replace } from "./dom.js";
 import { errorLine, formatCount } from "./format.js";
 /** @import {Children, Column, Mode, Row} from "./types.js" */
 
@@ -17,6 +17,7 @@ import { errorLine, formatCount } from "./format.js";
  * @property {() => readonly string[]} selected
  * @property {(row: Row, columns: number) => HTMLElement | null} details the open details of a row
  * @property {(id: string) => boolean} isOpen
+ * @property {((id: string) => unknown) | null} openWorkflow where a run can be shown
  * @property {(direction: 1 | -1) => Promise<unknown> | null} turnPage null: there is no such page
  */
 
@@ -176,10 +177,17 @@ export class Grid {
         this.toggle(row);
       } } }, isParent || !this.inTree ? icon(CHEVRON) : null);
     const cell = el("td", { class: "dn-main", "data-rank": 0 },
-      el("div", { class: "dn-line" }, toggle, identity(row, this.inTree)),
+      el("div", { class: "dn-line" }, toggle, identity(row, this.inTree), this.openButton(row)),
       errorLine(row.error_type, row.error_message));
     cell.style.paddingLeft = `${10 + (level - 1) * INDENT_PX}px`;
     return cell;
+  }
+
+  /** @param {Row} row */
+  openButton({ id }) {
+    const { openWorkflow } = this.options;
+    return openWorkflow && button("Open", `Show the graph of ${id}`, () => openWorkflow(id),
+      { tabindex: "-1", class: "dn-button dn-open" });
   }
 
   /** @param {Row} row */
@@ -248,7 +256,7 @@ export class Grid {
       ArrowUp: () => move(index - 1),
       Home: () => move(0),
       End: () => move(lines.length - 1),
-      Enter: () => this.options.toggleDetails(row.id),
+      Enter: () => (this.options.openWorkflow ?? this.options.toggleDetails)(row.id),
       " ": () => this.options.toggleSelected(row.id),
       ArrowRight: () => isExpanded || this.toggle(row),
       ArrowLeft: () => isExpanded && this.toggle(row),

@@ -12,7 +12,7 @@ import { Comparison } from "./comparison.js";
 import { nodePanel } from "./node_panel.js";
 import { runHeader } from "./run_header.js";
 import { stepTable } from "./step_table.js";
-/** @import {Ask, GraphNode, InspectTraits, Key, Model, NodeList, Picture} from "./types.js" */
+/** @import {Ask, GraphNode, InspectTraits, Key, Model, Navigation, NodeList, Picture, Place} from "./types.js" */
 /** @import {PictureOptions, PictureView, Receipt, ReceiptRow, RenderProps, RunFacts, Tab} from "./types.js" */
 /** @import {PanelOptions} from "./node_panel.js" */
 
@@ -36,10 +36,12 @@ export class Inspect {
   /**
    * @param {Model<InspectTraits>} model
    * @param {HTMLElement} root
+   * @param {Navigation | null} [navigation] leads to other runs, where the view is part of another
    */
-  constructor(model, root) {
+  constructor(model, root, navigation = null) {
     this.model = model;
     this.root = root;
+    this.navigation = navigation;
     this.start = model.get("_start");
     this.offline = Boolean(this.start.offline);
     this.status = new StatusLine(() => this.refresh(), () => this.statusText());
@@ -109,7 +111,8 @@ export class Inspect {
     const resize = new ResizeObserver(() => this.onResize());
     resize.observe(this.pictureBox);
     this.cleanups = [followTheme(root), this.followTraits(), () => resize.disconnect()];
-    this.load({ isFirst: true });
+    /** @type {Promise<unknown>} */
+    this.opening = this.load({ isFirst: true });
   }
 
   now() {
@@ -204,7 +207,7 @@ export class Inspect {
     const canAct = !this.start.read_only && !this.offline;
     replace(this.head, runHeader(facts, {
       now: this.now(),
-      previous: this.trail.at(-1),
+      previous: this.navigation ? undefined : this.trail.at(-1),
       offline: this.offline,
       live: this.polling.button,
       actions: canAct ? this.actions.bar : null,
@@ -309,6 +312,7 @@ export class Inspect {
     this.stamp = answer.stamp;
     this.facts = facts;
     this.showHeader(facts);
+    this.navigation?.changed();
     this.showPicture(answer.picture);
     this.showFailures();
     if (!this.offline) {
@@ -342,6 +346,7 @@ export class Inspect {
     this.showTabs();
     this.showTools();
     focus(this.tabs.querySelector("[aria-selected=true]"));
+    this.navigation?.changed();
     await (tab === "steps" ? this.loadSteps() : this.load());
     this.svgView.select(this.selectedRef(), true);
   }
@@ -415,6 +420,7 @@ export class Inspect {
     const selected = key === null ? [] : typeof key === "string" ? [key] : [...key];
     if (isSameKey(selected, this.model.get("_selected"))) return;
     this.setTrait("_selected", selected);
+    this.navigation?.changed();
   }
 
   /**
@@ -556,8 +562,36 @@ export class Inspect {
       if (this.comparison.pair) await this.comparison.close();
       return;
     }
+    if (this.navigation) {
+      await this.navigation.open(id);
+      return;
+    }
     this.trail.push(this.id);
     await this.showRun(id);
+  }
+
+  /**
+   * Show a run, with a tab and a node of it. The kernel has just read it.
+   * @param {string} id
+   * @param {Pick<Place, "tab" | "node">} options
+   */
+  async openAt(id, { tab = this.tab, node }) {
+    const isOtherTab = tab !== this.tab;
+    this.tab = tab;
+    this.showTabs();
+    if (id !== this.id) {
+      await this.showRun(id, false);
+    } else {
+      await this.opening;
+      if (isOtherTab) await this.load();
+    }
+    if (isOtherTab && tab === "steps") await this.loadSteps();
+    if (node && !isSameKey(node, this.selected() ?? "")) await this.go(node);
+  }
+
+  /** @returns {Pick<Place, "id" | "tab" | "node">} */
+  whereabouts() {
+    return { id: this.id, tab: this.tab, node: this.selected() ?? undefined };
   }
 
   async back() {
@@ -565,8 +599,11 @@ export class Inspect {
     if (id !== undefined) await this.showRun(id);
   }
 
-  /** @param {string} id */
-  async showRun(id) {
+  /**
+   * @param {string} id
+   * @param {boolean} [reload]
+   */
+  async showRun(id, reload = true) {
     this.id = id;
     if (this.comparison.pair) this.comparison.discard();
     this.options.open = [];
@@ -579,7 +616,7 @@ export class Inspect {
     this.nodeActions.close();
     this.search.close();
     this.setTrait("workflow_id", id);
-    const answer = await this.load({ reload: true, isFirst: true });
+    const answer = await this.load({ reload, isFirst: true });
     if (answer) this.polling.schedule();
   }
 
@@ -660,7 +697,7 @@ export class Inspect {
       else this.go(key);
     };
     const onWorkflow = () => {
-      if (this.isOwnChange || this.model.get("workflow_id") === this.id) return;
+      if (this.navigation || this.isOwnChange || this.model.get("workflow_id") === this.id) return;
       this.trail.push(this.id);
       this.showRun(this.model.get("workflow_id"));
     };

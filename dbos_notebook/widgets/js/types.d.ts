@@ -50,6 +50,40 @@ export interface BoardTraits extends LiveTraits {
 export interface ControlsTraits extends BaseTraits {
   _start: { ids: string[]; forbidden: string | null };
 }
+export interface ConsoleTraits extends BaseTraits {
+  _start: {
+    sync_url: boolean;
+    location: string;
+    list: ExploreStart;
+    board: BoardTraits["_start"];
+  };
+  _place: { view: PartName; id?: string; by?: "kernel" | "browser"; number?: number };
+  _list: object;
+  _board: object;
+  _run: object;
+}
+export type PartName = "list" | "board" | "run";
+/** What the console shows: a part, with what is chosen in it. */
+export interface Place {
+  view: PartName;
+  /** The run, its tab and its selected node. */
+  id?: string;
+  tab?: Tab;
+  node?: Key;
+  /** What differs in the list from its start. */
+  list?: Partial<ListView>;
+  /** The period of the board. */
+  window?: string;
+}
+/** How a view that is part of the console leads to the others. */
+export interface Navigation {
+  /** Show a run, and one of its nodes. */
+  open(workflowId: string, node?: Key): unknown;
+  /** Show the list with these filters and no others. */
+  filter(filters: Partial<ListView>): unknown;
+  /** What is shown within the part has changed. */
+  changed(): unknown;
+}
 export interface ExploreStart {
   view: ListView;
   fixed: string[];
@@ -171,6 +205,7 @@ export interface ListView {
   attributes?: string;
   start_time?: string;
   end_time?: string;
+  completed_after?: string;
   status?: string[];
   name?: string[];
   queue_name?: string[];
@@ -447,6 +482,8 @@ export interface Messages {
     { first: string; second: string; anew: boolean; view: PictureView },
     ComparisonAnswer,
   ];
+  // The console.
+  open: [{ id: string }, { start: InspectStart }];
   // The board, and the buttons alone.
   board: [{ stamp: string | null }, Fresh<BoardFacts> | Same];
   rows: [object, { rows: Row[]; counts: Record<string, number>; stamp: string }];
