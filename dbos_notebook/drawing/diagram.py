@@ -320,7 +320,11 @@ def _group_lines(card: Card, name: str, attributes: dict[str, Any], times: Times
         label += f" at {text.sanitize_svg(text.leaf_name(str(step)), 200)}"
     card.lines.append(_fitted(label, tone="status", max_width=MAX_ERROR_WIDTH))
     failures = int(attributes.get("failures_inside") or 0)
-    if failures and not attributes.get("failed_step") and not any(known_status(status) == "ERROR" for status in statuses):
+    if (
+        failures
+        and not attributes.get("failed_step")
+        and not any(known_status(status) == "ERROR" for status in statuses)
+    ):
         card.lines.append(
             CardLine(text.plural(failures, "failure") + " inside", TEXT_SIZE, bold=True, tone="ink")
         )

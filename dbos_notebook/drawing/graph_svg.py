@@ -150,6 +150,8 @@ DEFAULT_MAX_NODES = 80
 """About as many nodes as a reader can grasp."""
 MARGIN = 16.0
 MIN_WIDTH = 620.0
+_AROUND_HEIGHT = 90.0
+"""About the height of the title and the legend of a picture."""
 NOTEBOOK_WIDTH = 960.0
 """The widest picture that a notebook shows without scaling it down, in pixels."""
 EDGE_DASHES = {
@@ -366,6 +368,27 @@ def _render(
     )
     nodes = {f"{picture}-{card.id}": card.key for card in diagram.cards.values()}
     return Drawing(drawn, nodes, title.label)
+
+
+MIN_TEXT_SIZE = 10.0
+"""The smallest size at which text is legible, in pixels."""
+
+
+def is_legible(picture: Picture, width: float = 1000, height: float = 560) -> bool:
+    """Return whether a picture fits into a view at a scale at which its text is legible.
+
+    Examples
+    --------
+    >>> picture = draw(dbos_notebook.connect(example_database).graph("checkout-1"))
+    >>> is_legible(picture), is_legible(picture, width=200)
+    (False, False)
+    """
+    from dbos_notebook.drawing.diagram import TEXT_SIZE
+
+    drawn_width, drawn_height = picture.size
+    # A view shows the title and the legend elsewhere.
+    scale = min(1, width / drawn_width, height / max(drawn_height - _AROUND_HEIGHT, 1))
+    return scale * TEXT_SIZE >= MIN_TEXT_SIZE
 
 
 def picture_id(kind: str, graph: nx.DiGraph[Any], *parts: object) -> str:

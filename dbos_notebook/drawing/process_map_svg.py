@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook import text
@@ -139,7 +140,9 @@ def blocks_of(graph: nx.DiGraph[Any]) -> list[Block]:
         block = Block(owner if owner is not None else own_steps[0], rows, more if left_out else "")
         if owner is not None:
             block.parents = [
-                tail for tail, _, kind in graph.in_edges(owner, data="kind") if kind == "starts"
+                tail
+                for tail, _, edge in graph.in_edges(owner, data=True)
+                if edge["kind"] == "starts"
             ]
         blocks.append(block)
     return blocks
@@ -346,7 +349,7 @@ def _connections(graph: nx.DiGraph[Any], levels: list[list[Block]]) -> list[Conn
     """Return the lines to the blocks of each level, through the gaps at the left of blocks."""
     n = svg.format_number
     connections: list[Connection] = []
-    for above, level in zip(levels, levels[1:], strict=False):
+    for above, level in pairwise(levels):
         by_key = {block.key: (lane % _LANES, block) for lane, block in enumerate(above)}
         top = min(block.y for block in [*level, *(above if len(above) == 1 else ())])
         for block in level:
@@ -463,9 +466,9 @@ def _diagram(graph: nx.DiGraph[Any]) -> Diagram:
             frame.cards.append(row.id)
         frames.append(frame)
     edges = [
-        Edge(short_id(tail), short_id(head), kind)
-        for tail, head, kind in graph.edges(data="kind")
-        if short_id(tail) in cards and short_id(head) in cards and kind != "returns"
+        Edge(short_id(tail), short_id(head), edge["kind"])
+        for tail, head, edge in graph.edges(data=True)
+        if short_id(tail) in cards and short_id(head) in cards and edge["kind"] != "returns"
     ]
     return Diagram(cards, edges, frames)
 

@@ -155,9 +155,7 @@ def reason(graph: nx.DiGraph[Any]) -> str:
         _, attributes = steps[-1]
         owner = attributes.get("workflow_id")
         number = f" #{attributes['function_id']}" if "function_id" in attributes else ""
-        where = " › ".join(
-            [*_path(graph, owner), diagram.display_name(attributes, 80) + number]
-        )
+        where = " › ".join([*_path(graph, owner), diagram.display_name(attributes, 80) + number])
         return f"failed in {where}{_error(attributes)}"
     workflows = [
         (key, attributes)

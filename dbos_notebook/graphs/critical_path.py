@@ -61,9 +61,7 @@ def mark_failing_path(
         workflow_id = child
 
 
-def failed_step(
-    workflow: NodeAttributes, steps: Sequence[NodeAttributes]
-) -> NodeAttributes | None:
+def failed_step(workflow: NodeAttributes, steps: Sequence[NodeAttributes]) -> NodeAttributes | None:
     """Return the step that made a workflow fail; ``None`` if its own code did."""
     if workflow["status"] != "ERROR" or not steps:
         return None

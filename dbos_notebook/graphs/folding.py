@@ -517,13 +517,14 @@ def fold(
 ) -> nx.DiGraph[Any]:
     """Group similar nodes of an execution graph until at most ``budget`` nodes remain.
 
-    In a graph within the budget, only long loops are folded. Otherwise child workflows with the same name
-    and the same steps become one counted node with all their descendants, and so do runs of similar
-    steps. If that is not enough, similarity is defined more loosely, and deep workflows are shown
-    without their contents. Failures are separate from successes: a few are shown individually, many
-    children that failed at the same step with the same error become a group. The failure path is never in a group, except that the middle levels of
-    a path through more workflows than the budget allows become one group, as do those above the
-    deepest workflow of a very deep tree.
+    In a graph within the budget, only long loops are folded. Otherwise child workflows with the
+    same name and the same steps become one counted node with all their descendants, and so do runs
+    of similar steps. If that is not enough, similarity is defined more loosely, and deep workflows
+    are shown without their contents. Failures are separate from successes: a few are shown
+    individually, many children that failed at the same step with the same error become a group. The
+    failure path is never in a group, except that the middle levels of a path through more workflows
+    than the budget allows become one group, as do those above the deepest workflow of a very deep
+    tree.
 
     Parameters
     ----------

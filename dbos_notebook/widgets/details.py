@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import StepNotFoundError
 from dbos_notebook.payloads import RecordedError
+from dbos_notebook.status import FAILED_STATUSES
 from dbos_notebook.tables import listings, pages
 from dbos_notebook.tables.filters import check_filters
 from dbos_notebook.text import truncate
@@ -26,7 +27,7 @@ from dbos_notebook.widgets.messages import (
     compact,
 )
 from dbos_notebook.widgets.query_form import literal
-from dbos_notebook.widgets.run_data import RunData, node_summary, read_forks
+from dbos_notebook.widgets.run_data import MAX_FAILED, RunData, node_summary, read_forks
 from dbos_notebook.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 STEPS_PER_PAGE = 100
 MAX_MEMBERS = 50
+MAX_ERRORS = 20
+_DURATIONS = ("duration_min", "duration_median", "duration_max", "duration_total")
 
 
 # --- workflows -----------------------------------------------------------------------------------
@@ -113,7 +116,8 @@ def node_details(store: Store, run: RunData, key: NodeKey, view: ViewOptions) ->
     if isinstance(key, str):
         return {"kind": "workflow", **workflow_details(store, key)}
     folded = run.picture(view).graph
-    if folded is not None and key in folded and folded.nodes[key]["kind"] == "group":
+    is_drawn = folded is not None and key in folded
+    if folded is not None and is_drawn and folded.nodes[key]["kind"] in ("group", "activity"):
         return _group_details(run, folded.nodes[key], key)
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
         (details,) = iter_step_details(_read_step(store, *key))
@@ -170,15 +174,25 @@ def _read_step(store: Store, workflow_id: str, number: int) -> pd.DataFrame:
 
 
 def _group_details(run: RunData, node: Mapping[str, Any], key: NodeKey) -> GroupDetails:
-    members = list(node["members"])
+    nodes = run.graph.nodes
+    # Those that failed first, which one looks for.
+    members = sorted(
+        node["members"], key=lambda member: nodes[member].get("status") not in FAILED_STATUSES
+    )
     details: dict[str, Any] = {
         **node_summary(key, node),
         "statuses": {str(status): int(n) for status, n in node["statuses"].items() if n},
         "inside": int(node.get("failures_inside") or 0),
         "members": [run.summarize(member) for member in members[:MAX_MEMBERS]],
         "left_out": max(0, len(members) - MAX_MEMBERS),
+        "failed_step": node.get("failed_step"),
+        "errors": {
+            serialize.label(error): int(count)
+            for error, count in list((node.get("error_types") or {}).items())[:MAX_ERRORS]
+        },
+        "failed": list(node.get("failed_workflows") or ())[:MAX_FAILED],
     }
-    for name in ("duration_min", "duration_max", "duration_total", "started_at", "completed_at"):
+    for name in (*_DURATIONS, "started_at", "completed_at"):
         if name in node:
             details[name] = serialize.milliseconds(node[name])
     group: GroupDetails = compact(details)
@@ -228,5 +242,8 @@ def node_code(run: RunData, key: Any) -> str:
         return f'{steps}.set_index("function_id").loc[{key[1]}]'
     if (node := run.graph.nodes.get(key)) is not None:
         return f"db.workflow({literal(node['workflow_id'])})"
+    if key in run.process_map:
+        members = f"dn.graphs.members(dn.graphs.process_map(db.graph({literal(run.workflow_id)}))"
+        return f"{members}, {key!r})"
     group = serialize.to_json_key(key)[1]
     return f"dn.draw(db.graph({literal(run.workflow_id)}), open=[{literal(group)}])"

@@ -20,6 +20,7 @@ import { errorSection, factList, payloadSection, workflowFacts } from "./details
  * @property {(group: string) => unknown} expand
  * @property {(group: string) => unknown} collapse
  * @property {(id: string, step: number) => unknown} fork
+ * @property {(ids: readonly string[]) => unknown} forkAll
  * @property {(key: Key) => Promise<readonly StoredPayload[] | null>} raw
  * @property {(key: Key) => Promise<string | null>} code
  * @property {() => unknown} close
@@ -42,7 +43,8 @@ function parts(found, options) {
   switch (found.kind) {
     case "step": return stepParts(found, options);
     case "workflow": return workflowParts(found, options);
-    case "group": return groupParts(found, options);
+    case "group":
+    case "activity": return groupParts(found, options);
     default: return runningParts(found, options);
   }
 }
@@ -128,22 +130,32 @@ function workflowParts(found, options) {
  * @returns {Child}
  */
 function groupParts(found, options) {
-  const { group } = found;
-  const isExpanded = options.isExpanded(group);
+  const { group, failed = [], errors = {} } = found;
+  const isExpanded = group !== undefined && options.isExpanded(group);
+  const each = found.duration_median ?? found.duration_min;
   return [
-    heading(found.status, `${formatCount(found.count)} ${found.levels ? "levels of" : "×"} ${found.name}`,
-      `${found.of}s`, options),
+    heading(found.status, found.title ?? found.name, `${found.of}s`, options),
     factList([
       ["statuses", Object.entries(found.statuses).map(([status, count]) =>
         [statusChip(status), ` ${formatCount(count)} `])],
-      ["each", found.duration_min !== undefined
-        && `${formatDuration(found.duration_min)} – ${formatDuration(found.duration_max)}`],
+      ["failed at", found.failed_step],
+      ["errors", Object.entries(errors).map(([error, count]) =>
+        el("div", {}, `${formatCount(count)} × `, el("b", {}, shortClassName(error))))],
+      ["each", each !== undefined && (found.duration_median !== undefined
+        ? `median ${formatDuration(each)}, longest ${formatDuration(found.duration_max)}`
+        : `${formatDuration(each)} – ${formatDuration(found.duration_max)}`)],
       ["total", formatDuration(found.duration_total)],
       ["failures", found.inside > 0 && formatCount(found.inside)],
     ]),
-    el("div", { class: "dn-node-actions" }, isExpanded
-      ? button("Collapse", "Show as one node", () => options.collapse(group))
-      : button("Expand", "Show each one", () => options.expand(group))),
+    el("div", { class: "dn-node-actions" },
+      group !== undefined && (isExpanded
+        ? button("Collapse", "Show as one node", () => options.collapse(group))
+        : button("Expand", "Show each one", () => options.expand(group))),
+      options.canFork && failed.length > 0 && [
+        button(`Fork ${formatCount(failed.length)} failed …`, options.forbidden
+          ?? "Start a new run of each one that failed, from the step that failed",
+        () => options.forkAll(failed), { disabled: Boolean(options.forbidden) }),
+      ]),
     el("ul", { class: "dn-members" }, found.members.map((member) => el("li", {},
       statusIcon(member.status), linkButton(nodeName(member), "Show this node",
         () => options.go(member.key)),
