@@ -231,6 +231,10 @@ def _workflow_lines(
     )
     if duration:
         label += f" {'after' if card.status in TERMINAL_STATUSES else 'for'} {duration}"
+    if card.difference == "repaired":
+        # The run that repaired it is what counts.
+        second = text.duration(attributes.get("duration_second"))
+        label = f"{status_label('SUCCESS')} after {second}" if second else status_label("SUCCESS")
     card.lines = [
         _fitted(name, TITLE_SIZE, bold=True, tone="ink"),
         CardLine(text.truncate_middle(display_id(key, attributes), TEXT_SIZE, MAX_TEXT_WIDTH)),
@@ -288,15 +292,20 @@ def group_title(name: str, attributes: dict[str, Any]) -> str:
     return group_count(attributes) + (f"({name})" if " → " in name else name)
 
 
-def duration_range(attributes: dict[str, Any], times: Times) -> str:
-    """Return the shortest and the longest duration of a group's members, such as "1 s – 3 s"."""
-    values: list[Any] = [attributes.get("duration_min"), attributes.get("duration_max")]
+def extreme_durations(attributes: Mapping[str, Any], times: Times) -> tuple[Any, Any]:
+    """Return the shortest and the longest duration of a group's members; ``None`` if unknown."""
     if times.coarse and attributes.get("of") == "workflow":
         # The recorded durations are in whole seconds; those of single workflows are refined.
         runs = filter(None, map(times.workflow, attributes.get("members") or ()))
         lasted = [run.ended - run.started for run in runs if run.started is not None]
-        values = [min(lasted), max(lasted)] if lasted else values
-    shortest, longest = map(text.duration, values)
+        if lasted:
+            return min(lasted), max(lasted)
+    return attributes.get("duration_min"), attributes.get("duration_max")
+
+
+def duration_range(attributes: dict[str, Any], times: Times) -> str:
+    """Return the shortest and the longest duration of a group's members, such as "1 s – 3 s"."""
+    shortest, longest = map(text.duration, extreme_durations(attributes, times))
     return shortest if shortest == longest else f"{shortest} – {longest}"
 
 
@@ -426,7 +435,7 @@ def difference_label(attributes: dict[str, Any]) -> str:
     difference = attributes.get("difference")
     if difference in ("slower", "faster"):
         values = [text.duration(attributes.get(f"duration{side}")) for side in _SIDES]
-    elif difference == "changed error":
+    elif difference in ("changed error", "repaired"):
         values = [
             error_name(attributes, f"error_type{side}")
             or status_label(attributes.get(f"status{side}"))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbos_notebook import text
-from dbos_notebook.drawing.picture import Drawing, Picture
-from dbos_notebook.drawing.theme import DARK, DIFFERENCES, LIGHT, OPERATIONS
+from dbos_notebook.drawing.dot import to_graphviz
+from dbos_notebook.drawing.legend import Legend
+from dbos_notebook.drawing.picture import Drawing, Picture, picture_id
+from dbos_notebook.drawing.theme import DIFFERENCES, MARGIN, MIN_WIDTH, OPERATIONS
 from dbos_notebook.errors import PictureError, nearest
 from dbos_notebook.graphs.comparison import Comparison
 from dbos_notebook.graphs.critical_path import critical_path_intervals
@@ -21,135 +21,11 @@ if TYPE_CHECKING:
     import graphviz
     import networkx as nx
 
-    from dbos_notebook.drawing.diagram import Card, Diagram
+    from dbos_notebook.drawing.diagram import Diagram
     from dbos_notebook.graphs.intervals import Times
-
-_LEGEND_LINE_HEIGHT = 18.0
-
-
-@dataclass
-class LegendItem:
-    """A symbol and its label; ``kind`` selects how the template draws ``value``."""
-
-    kind: str
-    value: str
-    text: str
-    x: float = 0.0
-    y: float = 0.0
-
-
-@dataclass
-class Legend:
-    """The legend of a picture, laid out in lines."""
-
-    items: list[LegendItem] = field(default_factory=list)
-    height: float = 0.0
-
-    def add(self, kind: str, value: str, text: str) -> None:
-        """Add an item."""
-        self.items.append(LegendItem(kind, value, text))
-
-    def arrange(self, max_width: float) -> None:
-        """Lay out the items in lines at most ``max_width`` pixels wide."""
-        x = y = 0.0
-        for item in self.items:
-            item_width = text.text_width(item.text, 11) + (24 if item.kind else 0)
-            if x and x + item_width > max_width:
-                x, y = 0.0, y + _LEGEND_LINE_HEIGHT
-            item.x, item.y = x, y
-            x += item_width + 18
-        self.height = y + _LEGEND_LINE_HEIGHT + 4 if self.items else 8.0
-
-
-_EDGES = {
-    "returns": {"style": "dashed", "constraint": "true"},
-    "message": {"style": "dotted", "constraint": "false"},
-    "forked_from": {"style": "dashed", "arrowhead": "open"},
-    "starts": {"penwidth": "1.6"},
-}
-
-
-def quote_dot(text: str) -> str:
-    r"""Escape a string so that Graphviz shows it literally.
-
-    The graphviz package passes ``<…>`` through as an HTML-like label and backslashes as escape
-    sequences; names may contain both.
-
-    Examples
-    --------
-    >>> print(quote_dot("a<b>"), quote_dot("<b>"), quote_dot("\\N"), quote_dot("&lt;"))
-    a<b> &lt;b> \\N &amp;lt;
-    """
-    # Entities for quotes and markup, which Graphviz decodes; the ampersand first, so that a name
-    # which contains an entity does not change. Backslashes are doubled because entities are decoded
-    # before escape sequences.
-    text = text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', "&quot;")
-    return "&lt;" + text[1:] if text.startswith("<") else text
-
-
-def to_graphviz(diagram: Diagram, direction: str, theme: str) -> graphviz.Digraph:
-    """Return a diagram as a Graphviz graph, as far as Graphviz can draw it."""
-    import graphviz
-
-    palette = DARK if theme == "dark" else LIGHT
-    dot = graphviz.Digraph("workflow")
-    dot.attr(rankdir=direction, compound="true", bgcolor=palette.ground, fontname="Helvetica")
-    dot.attr("graph", nodesep="0.22", ranksep="0.4", charset="UTF-8")
-    dot.attr("node", fontname="Helvetica", fontsize="11", style="filled", shape="box")
-    dot.attr("edge", color=palette.line, fontname="Helvetica", fontsize="10", arrowsize="0.6")
-
-    def node(into: graphviz.Digraph, card: Card) -> None:
-        ink = palette.statuses[card.color_status]
-        badge = [card.badge] if card.badge else []
-        style = ["filled", "dashed" if card.dash else ""]
-        if card.shape in ("step", "workflow", "pill", "sleep"):
-            style.append("rounded")
-        into.node(
-            card.id,
-            label="\\n".join(map(quote_dot, [*(line.text for line in card.lines), *badge])),
-            tooltip=quote_dot(card.tooltip).replace("\n", "\\n"),
-            shape=OPERATIONS.get(card.shape, ("box", ""))[0],
-            style=",".join(name for name in style if name),
-            fillcolor=ink.fill,
-            color=ink.line,
-            fontcolor=palette.ink,
-            penwidth="2.6" if card.bold_outline or card.critical else "1.1",
-            peripheries="2" if card.kind == "group" else "1",
-        )
-
-    for frame in diagram.frames:
-        with dot.subgraph(name=f"cluster_{frame.id}") as cluster:
-            cluster.attr(
-                style="filled,rounded",
-                color=palette.statuses[frame.status].line if frame.failing else palette.faint,
-                fillcolor=palette.frame,
-                label="",
-            )
-            for card_id in frame.cards:
-                node(cluster, diagram.cards[card_id])
-    for card in diagram.cards.values():
-        if card.frame is None:
-            node(dot, card)
-    for junction in diagram.junctions:
-        dot.node(junction, label="", shape="point", width="0.06", color=palette.line)
-    for edge in diagram.edges:
-        attributes = dict(_EDGES.get(edge.kind, {}))
-        if edge.from_frame:
-            attributes["ltail"] = f"cluster_{edge.from_frame}"
-        if edge.failing:
-            attributes.update(color=palette.statuses["ERROR"].line, penwidth="2.2")
-        elif edge.critical:
-            attributes.update(color=palette.ink, penwidth="2.2")
-        if edge.tooltip:
-            attributes["tooltip"] = quote_dot(edge.tooltip)
-        dot.edge(edge.tail, edge.head, **attributes)
-    return dot
-
 
 DEFAULT_MAX_NODES = 80
 """About as many nodes as a reader can grasp."""
-MARGIN = 16.0
-MIN_WIDTH = 620.0
 _AROUND_HEIGHT = 90.0
 """About the height of the title and the legend of a picture."""
 NOTEBOOK_WIDTH = 960.0
@@ -391,15 +267,6 @@ def is_legible(picture: Picture, width: float = 1000, height: float = 560) -> bo
     return scale * TEXT_SIZE >= MIN_TEXT_SIZE
 
 
-def picture_id(kind: str, graph: nx.DiGraph[Any], *parts: object) -> str:
-    """Return an ID that differs between any two pictures on a page."""
-    read = [graph.graph.get(name) for name in ("database", "read_at", "root", "root_second")]
-    digest = hashlib.blake2b(
-        repr([*read, *parts]).encode("utf-8", "backslashreplace"), digest_size=5
-    ).hexdigest()
-    return f"{kind}{digest}"
-
-
 def _legend(diagram: Diagram) -> Legend:
     legend = Legend()
     cards = list(diagram.cards.values())
@@ -431,7 +298,6 @@ def _legend(diagram: Diagram) -> Legend:
 
 
 def _draw_dot(dot: graphviz.Digraph) -> Picture:
-    from dbos_notebook import text
     from dbos_notebook.drawing import layout
 
     def drawing() -> Drawing:

@@ -19,15 +19,10 @@ from dbos_notebook.drawing.diagram import (
     display_name,
     short_id,
 )
-from dbos_notebook.drawing.graph_svg import (
-    MARGIN,
-    MIN_WIDTH,
-    Legend,
-    picture_id,
-    to_graphviz,
-)
-from dbos_notebook.drawing.picture import Drawing, Picture
-from dbos_notebook.drawing.theme import OPERATIONS
+from dbos_notebook.drawing.dot import to_graphviz
+from dbos_notebook.drawing.legend import Legend
+from dbos_notebook.drawing.picture import Drawing, Picture, picture_id
+from dbos_notebook.drawing.theme import MARGIN, MIN_WIDTH, OPERATIONS
 from dbos_notebook.drawing.title import Title
 from dbos_notebook.status import (
     FAILED_STATUSES,
@@ -82,7 +77,7 @@ class MapRow:
 
 
 @dataclass
-class Block:
+class MapBlock:
     """A kind of workflow with its steps; ``more`` says what is left out."""
 
     key: Any
@@ -97,7 +92,7 @@ class Block:
 
 
 @dataclass
-class Connection:
+class MapLine:
     """A line from a kind of workflow to one that it starts."""
 
     path: str
@@ -105,11 +100,11 @@ class Connection:
     tooltip: str
 
 
-def draw_process_map(graph: nx.DiGraph[Any], theme: Theme) -> Picture:
-    """Draw a process map, as ``draw`` does."""
+def draw_process_map(graph: nx.DiGraph[Any], theme: Theme, max_width: float = MAX_WIDTH) -> Picture:
+    """Draw a process map, as ``draw`` does, if possible at most ``max_width`` pixels wide."""
 
     def drawing() -> Drawing:
-        return _render(graph, theme)
+        return _render(graph, theme, max_width)
 
     def dot() -> graphviz.Digraph:
         return to_graphviz(_diagram(graph), "LR", "dark" if theme == "dark" else "light")
@@ -117,7 +112,7 @@ def draw_process_map(graph: nx.DiGraph[Any], theme: Theme) -> Picture:
     return Picture(drawing, lambda: _tree(graph), dot, graph)
 
 
-def blocks_of(graph: nx.DiGraph[Any]) -> list[Block]:
+def blocks_of(graph: nx.DiGraph[Any]) -> list[MapBlock]:
     """Return the blocks of a process map, without positions."""
     steps: dict[str, list[Any]] = {}
     owners: dict[str, Any] = {}
@@ -126,7 +121,7 @@ def blocks_of(graph: nx.DiGraph[Any]) -> list[Block]:
             steps.setdefault(node["workflow_name"], []).append(key)
         else:
             owners[node["workflow_name"]] = key
-    blocks: list[Block] = []
+    blocks: list[MapBlock] = []
     for name in dict.fromkeys([*owners, *steps]):
         owner, own_steps = owners.get(name), steps.get(name, [])
         shown = own_steps
@@ -137,7 +132,9 @@ def blocks_of(graph: nx.DiGraph[Any]) -> list[Block]:
         rows = [_row(graph, key) for key in ([owner] if owner is not None else []) + shown]
         left_out = len(own_steps) - len(shown)
         more = f"and {text.plural(left_out, 'more kind of step', 'more kinds of steps')}"
-        block = Block(owner if owner is not None else own_steps[0], rows, more if left_out else "")
+        block = MapBlock(
+            owner if owner is not None else own_steps[0], rows, more if left_out else ""
+        )
         if owner is not None:
             block.parents = [
                 tail
@@ -218,7 +215,7 @@ def _steps_failed(graph: nx.DiGraph[Any], key: Any) -> bool:
     )
 
 
-def levels_of(blocks: list[Block]) -> list[list[Block]]:
+def levels_of(blocks: list[MapBlock]) -> list[list[MapBlock]]:
     """Return the blocks by the length of the shortest path of starts that leads to them."""
     by_key = {block.key: block for block in blocks}
     depth: dict[Any, int] = {}
@@ -238,13 +235,13 @@ def levels_of(blocks: list[Block]) -> list[list[Block]]:
         ]
     for block in blocks:  # kinds that start each other in a cycle
         depth.setdefault(block.key, level)
-    found: list[list[Block]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+    found: list[list[MapBlock]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
     for block in blocks:
         found[depth[block.key]].append(block)
     return [level for level in found if level]
 
 
-def arrange(levels: list[list[Block]]) -> tuple[float, float]:
+def arrange(levels: list[list[MapBlock]], max_width: float = MAX_WIDTH) -> tuple[float, float]:
     """Set the positions of blocks and rows; return the width and height in pixels.
 
     The blocks of a level fill columns from top to bottom. A single root is in the first column of
@@ -257,18 +254,18 @@ def arrange(levels: list[list[Block]]) -> tuple[float, float]:
         y = 14.0  # for the lines from the root to the other columns
     for number, level in enumerate(levels):
         y += (_LEVEL_GAP if number else 0) + _HEADINGS_HEIGHT
-        block_width = _block_width(level, columns)
+        block_width = min(_block_width(level, columns), max_width - _GAP / 2)
         for block in level:
             block.width = block_width
             _place_rows(block, columns)
-        most = max(1, int((MAX_WIDTH + _GAP) // (block_width + _GAP)))
+        most = max(1, int((max_width + _GAP) // (block_width + _GAP)))
         height = _fill_columns(level, most, y)
         width = max(width, *(block.x + block_width for block in level))
         y += height
     return width, y
 
 
-def _block_width(level: list[Block], columns: list[float]) -> float:
+def _block_width(level: list[MapBlock], columns: list[float]) -> float:
     names = [
         text.text_width(row.name, _size(row), bold=row.is_header) + _MARK_WIDTH
         for block in level
@@ -284,7 +281,7 @@ def _block_width(level: list[Block], columns: list[float]) -> float:
     return name_width + sum(columns) + 2 * _PADDING
 
 
-def _fill_columns(level: list[Block], most: int, top: float) -> float:
+def _fill_columns(level: list[MapBlock], most: int, top: float) -> float:
     """Place blocks in at most so many columns, as low as possible; return their height."""
     heights = [block.height + _ROW_GAP for block in level]
     count = min(most, len(level))
@@ -327,7 +324,7 @@ def _column_widths(rows: Iterable[MapRow]) -> list[float]:
     return [width + _COLUMN_GAP for width in widths]
 
 
-def _place_rows(block: Block, columns: list[float]) -> None:
+def _place_rows(block: MapBlock, columns: list[float]) -> None:
     y = 4.0
     available = block.width - 2 * _PADDING
     for row in block.rows:
@@ -345,10 +342,10 @@ def _place_rows(block: Block, columns: list[float]) -> None:
     block.height = y + (_ROW_HEIGHT if block.more else 2)
 
 
-def _connections(graph: nx.DiGraph[Any], levels: list[list[Block]]) -> list[Connection]:
+def _connections(graph: nx.DiGraph[Any], levels: list[list[MapBlock]]) -> list[MapLine]:
     """Return the lines to the blocks of each level, through the gaps at the left of blocks."""
     n = svg.format_number
-    connections: list[Connection] = []
+    connections: list[MapLine] = []
     for above, level in pairwise(levels):
         by_key = {block.key: (lane % _LANES, block) for lane, block in enumerate(above)}
         top = min(block.y for block in [*level, *(above if len(above) == 1 else ())])
@@ -366,7 +363,7 @@ def _connections(graph: nx.DiGraph[Any], levels: list[list[Block]]) -> list[Conn
                 path += f"V{n(end)}H{n(block.x - 5)}"
                 count = graph.edges[parent_key, block.key]["count"]
                 tooltip = f"{_name(graph, parent_key)} starts {count:,} × {_name(graph, block.key)}"
-                connections.append(Connection(path, (block.x, end), tooltip))
+                connections.append(MapLine(path, (block.x, end), tooltip))
     return connections
 
 
@@ -374,12 +371,12 @@ def _name(graph: nx.DiGraph[Any], key: Any) -> str:
     return display_name(graph.nodes[key])
 
 
-def _render(graph: nx.DiGraph[Any], theme: Theme) -> Drawing:
+def _render(graph: nx.DiGraph[Any], theme: Theme, max_width: float) -> Drawing:
     blocks = blocks_of(graph)
     left_out = len(blocks) - MAX_BLOCKS
     levels = levels_of(blocks[:MAX_BLOCKS])
-    map_width, map_height = arrange(levels)
-    width = max(map_width + 2 * MARGIN, MIN_WIDTH)
+    map_width, map_height = arrange(levels, max_width)
+    width = max(map_width + 2 * MARGIN, min(MIN_WIDTH, max_width))
     title = _title(graph, left_out).fitted(width - 2 * MARGIN)
     legend = Legend()
     statuses = {status for block in blocks for row in block.rows for status, _ in row.shares}

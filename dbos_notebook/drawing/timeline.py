@@ -25,16 +25,11 @@ from dbos_notebook.drawing.diagram import (
     short_id,
     tooltip,
 )
-from dbos_notebook.drawing.graph_svg import (
-    MARGIN,
-    THEMES,
-    check_choice,
-    fold_for_drawing,
-    picture_id,
-)
-from dbos_notebook.drawing.picture import Drawing, Picture
+from dbos_notebook.drawing.graph_svg import THEMES, check_choice, fold_for_drawing
+from dbos_notebook.drawing.legend import Legend
+from dbos_notebook.drawing.picture import Drawing, Picture, picture_id
 from dbos_notebook.drawing.text_tree import walk
-from dbos_notebook.drawing.theme import OPERATIONS
+from dbos_notebook.drawing.theme import MARGIN, OPERATIONS
 from dbos_notebook.errors import GraphError, PictureError
 from dbos_notebook.graphs.critical_path import critical_path_intervals
 from dbos_notebook.graphs.intervals import Run, Times
@@ -43,8 +38,6 @@ from dbos_notebook.types import Theme
 
 if TYPE_CHECKING:
     import networkx as nx
-
-    from dbos_notebook.drawing.graph_svg import Legend
 
 PARTS = {
     "run": "running a step",
@@ -638,8 +631,6 @@ def _tick(tick: Tick) -> str:
 
 
 def _legend(drawn: list[PlacedRow]) -> Legend:
-    from dbos_notebook.drawing.graph_svg import Legend
-
     legend = Legend()
     statuses = {placed.row.status for placed in drawn}
     for status in (*STATUSES_BY_SEVERITY, ""):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from dbos_notebook.database.schema_changes import repeat_if_changed
+from dbos_notebook.drawing.diagram import extreme_durations
 from dbos_notebook.errors import StepNotFoundError
 from dbos_notebook.payloads import RecordedError
 from dbos_notebook.status import FAILED_STATUSES
@@ -31,8 +34,6 @@ from dbos_notebook.widgets.run_data import MAX_FAILED, RunData, node_summary, re
 from dbos_notebook.workflow import Workflow
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from dbos_notebook.database.reader import Session
     from dbos_notebook.store import Store
 
@@ -40,6 +41,7 @@ STEPS_PER_PAGE = 100
 MAX_MEMBERS = 50
 MAX_ERRORS = 20
 _DURATIONS = ("duration_min", "duration_median", "duration_max", "duration_total")
+_EXTREMES = ("duration_min", "duration_max")
 
 
 # --- workflows -----------------------------------------------------------------------------------
@@ -195,6 +197,12 @@ def _group_details(run: RunData, node: Mapping[str, Any], key: NodeKey) -> Group
     for name in (*_DURATIONS, "started_at", "completed_at"):
         if name in node:
             details[name] = serialize.milliseconds(node[name])
+    if node["kind"] == "group":
+        for name, duration in zip(_EXTREMES, extreme_durations(node, run.times), strict=True):
+            if duration is not None:
+                details[name] = serialize.milliseconds(
+                    pd.Timedelta(seconds=duration) if isinstance(duration, float) else duration
+                )
     group: GroupDetails = compact(details)
     return group
 

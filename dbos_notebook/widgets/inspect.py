@@ -227,6 +227,7 @@ class Inspect(View):
         run = self._run(str(message["id"]))
         view = dict(message.get("view") or {})
         view["open"] = run.groups_to_open(serialize.from_json_key(message["key"]), view)
+        view["overview"] = False
         return {"picture": run.picture_message(view), "open": view["open"], "stamp": run.stamp}
 
     def _on_node(self, message: Question) -> Answer:

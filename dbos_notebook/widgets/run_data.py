@@ -16,6 +16,7 @@ from dbos_notebook import text
 from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.drawing.diagram import display_name, group_title, short_id
 from dbos_notebook.drawing.graph_svg import draw, is_legible
+from dbos_notebook.drawing.process_map_svg import draw_process_map
 from dbos_notebook.drawing.timeline import DEFAULT_WIDTH, timeline
 from dbos_notebook.graphs import build, process_map
 from dbos_notebook.graphs.intervals import Times
@@ -58,8 +59,10 @@ MIN_FOLDING = 3
 """A process map is an overview if it has so many times fewer nodes than the run."""
 MAX_FAILED = 1_000
 """The number of failed workflows of a group that can be forked together from the view."""
-TIMELINE_WIDTHS = (420, 1600)
-"""The smallest and largest width of a timeline in pixels."""
+PICTURE_WIDTHS = (420, 1600)
+"""The smallest and largest width of a timeline or a process map in pixels."""
+MAX_OVERFLOW = 1.05
+"""A process map may be so much wider than the view, which then scales it down."""
 
 Direction = Literal["auto", "LR", "TB"]
 DIRECTIONS: tuple[Direction, ...] = ("auto", "LR", "TB")
@@ -170,7 +173,8 @@ class RunData:
         """Draw the run with the options of the browser."""
         direction = view.get("direction")
         if self.shows_overview(view):
-            return self._cached_picture("overview", (), (), "auto", 0, critical=False)
+            width = int(view.get("width") or VIEW_WIDTH)
+            return self._cached_picture("overview", (), (), "auto", width, critical=False)
         return self._cached_picture(
             "timeline" if view.get("picture") == "timeline" else "graph",
             tuple(str(name) for name in view.get("open") or ()),
@@ -210,9 +214,12 @@ class RunData:
             return self._pictures[options]
         # The light theme: the view's style sheet replaces its colors by those of the host's theme.
         if kind == "overview":
-            picture = draw(self.process_map, theme="light")
+            smallest, largest = PICTURE_WIDTHS
+            picture = draw_process_map(
+                self.process_map, "light", min(max(width, smallest), largest) * MAX_OVERFLOW
+            )
         elif kind == "timeline":
-            smallest, largest = TIMELINE_WIDTHS
+            smallest, largest = PICTURE_WIDTHS
             picture = timeline(
                 self.graph,
                 open=opened,

@@ -1,6 +1,6 @@
 // The panel beside the picture: a step, a workflow, a group of either, or what two runs differ in.
 import { append, button, copyButton, el, iconButton, linkButton } from "./dom.js";
-import { elapsed, formatCount, formatDuration, formatInstant, shortClassName } from "./format.js";
+import { elapsed, formatCount, formatDuration, formatInstant, leafName, shortClassName, shortenId } from "./format.js";
 import { statusChip, statusIcon } from "./status.js";
 import { errorSection, factList, payloadSection, workflowFacts } from "./details.js";
 /** @import {Child, ComparedRow, ComparisonAnswer, GraphNode, GroupDetails, Key, NodeDetails} from "./types.js" */
@@ -54,9 +54,10 @@ function parts(found, options) {
  * @param {string} title
  * @param {string | undefined} subtitle
  * @param {PanelOptions} options
+ * @param {string} [name] the full name
  */
-function heading(status, title, subtitle, options) {
-  return el("header", {}, statusIcon(status), el("h3", { tabindex: "-1" }, title),
+function heading(status, title, subtitle, options, name = title) {
+  return el("header", {}, statusIcon(status), el("h3", { tabindex: "-1", title: name }, title),
     subtitle && el("span", { class: "dn-muted" }, subtitle), el("span", { class: "dn-space" }),
     closeButton("Close the details", "Close (Escape)", () => options.close()));
 }
@@ -80,7 +81,7 @@ function stepParts({ step, attempts, error, output }, options) {
   const { child } = step;
   const took = elapsed(step.started_at, step.completed_at);
   return [
-    heading(step.status, step.name, `#${step.number}`, options),
+    heading(step.status, leafName(step.name), `#${step.number}`, options, step.name),
     factList([
       ["started", step.started_at !== undefined && formatInstant(step.started_at)],
       ["duration", formatDuration(took)],
@@ -111,7 +112,7 @@ function workflowParts(found, options) {
   const { row, error, input, output } = found;
   const isOther = row.id !== options.root;
   return [
-    heading(row.status, row.name ?? "workflow", "workflow", options),
+    heading(row.status, leafName(row.name ?? "workflow"), "workflow", options, row.name),
     !options.offline && el("div", { class: "dn-node-actions" },
       isOther && button("Open run", "Show this run in place of the current one",
         () => options.openRun(row.id)),
@@ -134,12 +135,12 @@ function groupParts(found, options) {
   const isExpanded = group !== undefined && options.isExpanded(group);
   const each = found.duration_median ?? found.duration_min;
   return [
-    heading(found.status, found.title ?? found.name, `${found.of}s`, options),
+    heading(found.status, found.title ?? found.name, `${found.of}s`, options, found.name),
     factList([
       ["statuses", Object.entries(found.statuses).map(([status, count]) =>
         [statusChip(status), ` ${formatCount(count)} `])],
       ["failed at", found.failed_step],
-      ["errors", Object.entries(errors).map(([error, count]) =>
+      ["errors", Object.keys(errors).length > 0 && Object.entries(errors).map(([error, count]) =>
         el("div", {}, `${formatCount(count)} × `, el("b", {}, shortClassName(error))))],
       ["each", each !== undefined && (found.duration_median !== undefined
         ? `median ${formatDuration(each)}, longest ${formatDuration(found.duration_max)}`
@@ -157,8 +158,8 @@ function groupParts(found, options) {
         () => options.forkAll(failed), { disabled: Boolean(options.forbidden) }),
       ]),
     el("ul", { class: "dn-members" }, found.members.map((member) => el("li", {},
-      statusIcon(member.status), linkButton(nodeName(member), "Show this node",
-        () => options.go(member.key)),
+      statusIcon(member.status), linkButton(memberName(member, found, options.root),
+        `Show ${member.name} ${member.workflow_id ?? ""}`, () => options.go(member.key)),
       member.error && el("b", {}, shortClassName(member.error)),
       el("span", { class: "dn-muted" }, member.took ?? formatDuration(member.duration))))),
     found.left_out > 0
@@ -166,9 +167,17 @@ function groupParts(found, options) {
   ];
 }
 
-/** @param {GraphNode} node */
-function nodeName(node) {
-  return node.kind === "workflow" ? node.workflow_id : `${node.name} #${node.number}`;
+/**
+ * What distinguishes a member of a group: its ID, relative to the root's where it is a child.
+ * @param {GraphNode} node
+ * @param {GraphNode} group
+ * @param {string} root
+ */
+function memberName(node, group, root) {
+  const id = node.workflow_id === root ? "" : shortenId(node.workflow_id ?? "", 24, root);
+  const number = node.number === undefined ? "" : `#${node.number}`;
+  const isNamed = node.kind !== "workflow" && node.name !== group.name;
+  return [isNamed && leafName(node.name), id, number].filter(Boolean).join(" ");
 }
 
 /**

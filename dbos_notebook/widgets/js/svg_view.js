@@ -93,6 +93,10 @@ export class SvgView {
     /** @type {Map<string, string[]>} by ref */
     this.neighbors = new Map();
     this.isTimeline = false;
+    /** Whether nodes are rows that touch each other. */
+    this.hasRows = false;
+    /** @type {SVGGraphicsElement | null} what took the place of the node that was clicked */
+    this.kept = null;
     /** @type {number | null} null: the default for the width */
     this.scale = null;
     this.shownScale = 1;
@@ -121,6 +125,7 @@ export class SvgView {
     const place = this.picture && this.isTimeline === isTimeline ? this.placeOfChosen() : null;
     const known = new Set(this.elements.keys());
     this.isTimeline = isTimeline;
+    this.hasRows = isTimeline || Boolean(picture.overview);
     const hadFocus = this.frame.contains(focusedElement(this.frame));
     const made = parseSvg(picture.svg, this.prefix);
     const legend = made.querySelector("[data-part=legend]");
@@ -173,6 +178,7 @@ export class SvgView {
       }
     }
     if (!element) return;
+    this.kept = element;
     const frame = this.frame.getBoundingClientRect();
     const now = center(element);
     this.frame.scrollBy({ left: now.x - frame.left - x, top: now.y - frame.top - y,
@@ -266,6 +272,9 @@ export class SvgView {
       this.select(this.selectedRef);
     }
     this.resize();
+    // The panel beside the picture makes it narrower: what was clicked stays visible.
+    const chosen = this.elements.get(this.selectedRef ?? "") ?? this.kept;
+    if (chosen?.isConnected) this.scrollTo(chosen);
   }
 
   /**
@@ -333,8 +342,8 @@ export class SvgView {
     const element = this.elements.get(ref ?? "");
     if (!element) return;
     const box = element.getBBox();
-    // Rows of a timeline touch: a wider halo would strike through the text of the next one.
-    const margin = this.isTimeline ? 1 : 4;
+    // A wider halo would strike through the text of the next row.
+    const margin = this.isTimeline ? 1 : this.hasRows ? -1 : 4;
     element.append(svg("rect", { class: "dn-halo", x: box.x - margin, y: box.y - margin,
       width: box.width + 2 * margin, height: box.height + 2 * margin, rx: margin + 4,
       "pointer-events": "none" }));
