@@ -344,6 +344,7 @@ class PlacedRow:
     error: str = ""
     text_x: float = 0.0
     error_x: float = 0.0
+    is_stacked: bool = False
     suffix_x: float = 0.0
     point: float | None = None
     until: float = 0.0
@@ -469,7 +470,13 @@ def _row_text_width(row: TimelineRow) -> float:
     label = _row_text(row)
     if row.members and "at once" not in row.note:  # added when the area is drawn
         label += f" · {_AT_ONCE.format(len(row.members))}"
-    return text.text_width(label, 11) + text.text_width(f" {error}", 11, bold=True) + 16
+    widths = text.text_width(label, 11), text.text_width(f" {error}", 11, bold=True)
+    return (max(widths) if _is_stacked(row) else sum(widths)) + 16
+
+
+def _is_stacked(row: TimelineRow) -> bool:
+    """Return whether an error is below the other text: the rows of groups are high enough."""
+    return bool(row.members and row.error)
 
 
 def _mark_width(row: TimelineRow) -> int:
@@ -600,7 +607,10 @@ def _place_text(drawn: PlacedRow, available_width: float) -> None:
             drawn.text = text.truncate_to_width(
                 drawn.text, 11, available_width - row_width + text.text_width(drawn.text, 11)
             )
-    drawn.error_x = drawn.text_x + text.text_width(drawn.text, 11) + 5
+    drawn.is_stacked = _is_stacked(row)
+    drawn.error_x = drawn.text_x
+    if not drawn.is_stacked:
+        drawn.error_x += text.text_width(drawn.text, 11) + 5
 
 
 def _guides(drawn: list[PlacedRow]) -> list[tuple[float, float, float]]:

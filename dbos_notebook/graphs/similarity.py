@@ -156,7 +156,8 @@ class WorkflowTree:
             shift = _shift(kinds[start : start + covered], period, known)
             for step in steps[start : start + shift]:
                 yield RepeatedRun([step], 1)
-            start, covered = start + shift, (covered - shift) // period * period
+            if shift:
+                start, covered = start + shift, _repeats(kinds, start + shift, period)
             known.add(tuple(kinds[start : start + period]))
             yield RepeatedRun(steps[start : start + covered], period)
             start += covered

@@ -117,10 +117,10 @@ def node_details(store: Store, run: RunData, key: NodeKey, view: ViewOptions) ->
     """Return the details of a node of a run's graph, or of a group of its folded graph."""
     if isinstance(key, str):
         return {"kind": "workflow", **workflow_details(store, key)}
-    folded = run.picture(view).graph
-    is_drawn = folded is not None and key in folded
-    if folded is not None and is_drawn and folded.nodes[key]["kind"] in ("group", "activity"):
-        return _group_details(run, folded.nodes[key], key)
+    for graph in (run.process_map, run.picture({**view, "overview": False}).graph):
+        node = graph.nodes.get(key) if graph is not None else None
+        if node is not None and node["kind"] in ("group", "activity"):
+            return _group_details(run, node, key)
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
         (details,) = iter_step_details(_read_step(store, *key))
         return details[1]

@@ -282,7 +282,7 @@ def comparison_message(
     counts = comparison.frame["difference"].value_counts()
     rows = differences.head(MAX_COMPARED_ROWS).to_dict("records")
     return {
-        "picture": merged.picture_message({**view, "picture": "graph"}),
+        "picture": merged.picture_message({**view, "picture": "graph", "overview": False}),
         "first": ids[0],
         "second": ids[1],
         "counts": {str(difference): int(count) for difference, count in counts.items() if count},

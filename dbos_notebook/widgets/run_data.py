@@ -53,6 +53,8 @@ MAX_LISTED = 5_000
 MAX_CACHED_PICTURES = 12
 VIEW_WIDTH, VIEW_HEIGHT = 1000, 560
 """The size of a picture in the view, in pixels, where the browser has not said its width."""
+MAX_FOLDED_NODES = 2_000
+"""A larger run is not folded and laid out to find whether it is legible as a whole."""
 MAX_LEGIBLE_NODES = 40
 """A picture of more nodes is not laid out to find that it does not fit."""
 MIN_FOLDING = 3
@@ -156,15 +158,16 @@ class RunData:
     def opens_with_overview(self, width: int = 0) -> bool:
         """Return whether the run is first shown as its process map.
 
-        It is if the folded graph is not legible as a whole in a view of this width in pixels, in
-        neither direction, and if the process map has far fewer nodes than the run.
+        It is if the process map has far fewer nodes than the run, and the folded graph is legible
+        as a whole in neither direction in a view of this width in pixels. That of a run of
+        thousands of nodes is assumed not to be.
         """
         width = width or VIEW_WIDTH
         if width not in self._overview:
             if len(self.graph) < MIN_FOLDING * len(self.process_map):
                 self._overview[width] = False
             else:
-                self._overview[width] = not any(
+                self._overview[width] = len(self.graph) > MAX_FOLDED_NODES or not any(
                     self._is_legible(direction, width) for direction in ("LR", "TB")
                 )
         return self._overview[width]

@@ -65,6 +65,7 @@ export class Inspect {
     this.nodeList = null;
     /** @type {Picture | null} */
     this.picture = null;
+    this.hasOverview = false;
     this.pictureWidth = 0;
     this.pictureDrawnAt = 0;
     /** @type {Promise<unknown>} the last change of the picture's options */
@@ -167,7 +168,6 @@ export class Inspect {
   }
 
   showTools() {
-    if (this.offline) return;
     const toggle = (/** @type {string} */ label, /** @type {string} */ title,
       /** @type {boolean} */ isOn, /** @type {Partial<PictureOptions>} */ change) =>
       button(label, title, () => this.setOptions(change), { "aria-pressed": String(isOn) });
@@ -176,8 +176,9 @@ export class Inspect {
     const isGraph = this.tab === "graph" && !this.comparison.pair;
     const overview = isGraph && toggle("Overview", "Show one node for each kind of workflow and step",
       Boolean(this.options.overview), { overview: !this.options.overview });
-    if (isGraph && this.options.overview) {
-      replace(this.tools, overview);
+    // A saved page has the picture with which it opens.
+    if (this.offline || (isGraph && this.options.overview)) {
+      replace(this.tools, this.hasOverview && overview);
       return;
     }
     replace(this.tools, overview,
@@ -261,6 +262,7 @@ export class Inspect {
     const isTimeline = this.tab === "timeline";
     this.picture = picture;
     this.options.overview = picture.overview ?? this.options.overview;
+    this.hasOverview ||= Boolean(picture.overview) || !this.offline;
     this.pictureWidth = this.width();
     this.pictureDrawnAt = this.now();
     this.svgView.show(picture, `${isTimeline ? "Timeline" : "Graph"} of `
