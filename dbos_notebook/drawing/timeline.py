@@ -79,6 +79,7 @@ class TimelineRow:
     note: str = ""
     number: str = ""
     short_id: str = ""
+    detail: str = ""
     failing: bool = False
     running: bool = False
     count: int = 0
@@ -257,7 +258,7 @@ def _group_row(
     )
     row.note = f"{failed:,} failed" if 0 < failed < row.count else ""
     if step := attributes.get("failed_step"):
-        row.error = f"{row.error} at {text.sanitize_svg(text.leaf_name(str(step)), 80)}".strip()
+        row.detail = f"failed at {text.sanitize_svg(text.leaf_name(str(step)), 80)}"
     if not row.members:
         row.note = row.note or "no times recorded"
 
@@ -337,6 +338,7 @@ class PlacedRow:
     x: float
     label: str
     suffix: str
+    detail: str = ""
     bars: list[Bar] = field(default_factory=list)
     critical: list[tuple[float, float]] = field(default_factory=list)
     area: str = ""
@@ -458,7 +460,8 @@ def _label_width(row: TimelineRow) -> float:
     size = 12 if row.kind == "workflow" else 11
     number = text.text_width(row.number, 10) + 6 if row.number else 0
     name_width = text.text_width(row.name, size, bold=row.kind != "step")
-    return min(row.depth, _MAX_INDENTS) * _INDENT + _mark_width(row) + name_width + number
+    name_width = max(name_width + number, text.text_width(row.detail, 10))
+    return min(row.depth, _MAX_INDENTS) * _INDENT + _mark_width(row) + name_width
 
 
 def _row_text(row: TimelineRow) -> str:
@@ -497,7 +500,8 @@ def _place(
     remaining = label - text.text_width(name, size, bold=True) - 10
     if repeated and remaining > 20:
         suffix = text.truncate_middle(row.short_id, 10, remaining)
-    drawn = PlacedRow(row, y, height, x, name, suffix)
+    detail = text.truncate_middle(row.detail, 10, label)
+    drawn = PlacedRow(row, y, height, x, name, suffix, detail if row.members else "")
     drawn.suffix_x = x + _mark_width(row) + 6
     drawn.suffix_x += text.text_width(name, size, bold=row.kind != "step")
     drawn.bars = _bars(row, time_axis)

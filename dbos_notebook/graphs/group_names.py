@@ -82,7 +82,7 @@ def group_name(nodes: Sequence[NodeAttributes], repeats: int | None) -> tuple[st
     >>> group_name([{"kind": "step", "name": name} for name in ("poll", "write") * 2], 2)
     ('poll → write', {})
     >>> group_name([{"kind": "step", "name": name} for name in ("poll", "write", "poll")], None)
-    ('2 × poll, 1 × write', {'poll': 2, 'write': 1})
+    ('2 × poll, write', {'poll': 2, 'write': 1})
     """
     names = [str(node.get("name", "")) for node in nodes]
     if len(set(names)) == 1:
@@ -92,7 +92,7 @@ def group_name(nodes: Sequence[NodeAttributes], repeats: int | None) -> tuple[st
         return next(iter(parts)).removeprefix(_STARTS), {}
     if repeats:
         return " → ".join(map(leaf_name, names[: len(names) // repeats])), {}
-    listed = [f"{count:,} × {kind}" for kind, count in parts.items()]
+    listed = [kind if count == 1 else f"{count:,} × {kind}" for kind, count in parts.items()]
     if len(parts) > MAX_PARTS:
         left_out = sum(list(parts.values())[MAX_PARTS - 1 :])
         noun = "steps" if nodes[0]["kind"] == "step" else "workflows"
