@@ -303,6 +303,8 @@ export interface GraphNode {
   number?: number;
   operation?: string;
   group?: string;
+  /** How a picture names a group. */
+  title?: string;
   of?: string;
   count?: number;
   levels?: number;
@@ -331,6 +333,8 @@ export interface Picture {
   nodes: GraphNode[];
   /** Pairs of `ref`. */
   edges: [string, string][];
+  /** Whether it is the process map of the run. */
+  overview?: boolean;
 }
 export interface RunFacts {
   row: Row;
@@ -347,6 +351,8 @@ export interface PictureOptions {
   hide: boolean;
   critical: boolean;
   direction: "auto" | "LR" | "TB";
+  /** Whether the process map is shown; null: if the graph is not legible as a whole. */
+  overview: boolean | null;
 }
 export interface PictureView extends PictureOptions {
   picture: "graph" | "timeline";
@@ -363,14 +369,18 @@ export interface WorkflowNodeDetails extends WorkflowDetails {
   key: Key;
 }
 export interface GroupDetails extends GraphNode {
-  kind: "group";
-  group: string;
+  kind: "group" | "activity";
   count: number;
   statuses: Record<string, number>;
   inside: number;
   members: GraphNode[];
   left_out: number;
+  failed_step?: string;
+  errors?: Record<string, number>;
+  /** The workflows that failed. */
+  failed?: string[];
   duration_min?: number;
+  duration_median?: number;
   duration_max?: number;
   duration_total?: number;
 }
