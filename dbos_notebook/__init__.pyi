@@ -43,6 +43,7 @@ from .errors import UnsupportedRevisionError as UnsupportedRevisionError
 from .errors import WorkflowNotFoundError as WorkflowNotFoundError
 from .graphs.comparison import Comparison as Comparison
 from .widgets.board import Board as Board
+from .widgets.console import Console as Console
 from .widgets.controls import Controls as Controls
 from .widgets.explore import Explore as Explore
 from .widgets.inspect import Inspect as Inspect

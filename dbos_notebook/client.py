@@ -1,11 +1,12 @@
 """``connect`` and ``Client``: every public call, in sections. Each calls one function below it.
 
-Views, graphs and pictures are imported on first use.
+Control, views, graphs and pictures are imported on first use.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -13,18 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack,
 
 import pyarrow as pa
 
-from dbos_notebook.control import schedules as schedule_operations
-from dbos_notebook.control.controller import Controller
-from dbos_notebook.control.failure_analysis import repair_status
-from dbos_notebook.control.forks import Fork, Rewind
-from dbos_notebook.control.operations import Cancel, Delete, Resume, SetAttributes, SetDelay
-from dbos_notebook.control.repair import Repair, RepairFork
 from dbos_notebook.database import open_reader
 from dbos_notebook.database.location import check_name, locate
+from dbos_notebook.database.process_fork import ForkableLock
 from dbos_notebook.errors import FilterError, LocationError, NotCopyableError, TrustWarning, nearest
 from dbos_notebook.payloads.decoders import Decoder, ReaderDecoder, TrustedDecoder, decode_inert
 from dbos_notebook.store import Store
-from dbos_notebook.tables import aggregates, frames, listings, streaming
+from dbos_notebook.tables import aggregates, frames, listings, message_waits, streaming
 from dbos_notebook.tables.columns import STEP, WORKFLOW
 from dbos_notebook.tables.filters import as_seconds, as_strings, check_filters
 from dbos_notebook.types import DEFAULT_LIMIT, Filters, WorkflowFilters
@@ -37,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from dbos import Serializer
 
+    from dbos_notebook.control.controller import Controller
     from dbos_notebook.control.operations import Operation
     from dbos_notebook.control.plan import Plan
     from dbos_notebook.control.receipt import Receipt
@@ -54,6 +51,7 @@ if TYPE_CHECKING:
         RepairOptions,
         ResumeOptions,
         RewindOptions,
+        SendOptions,
         StartStep,
         StartSteps,
         Strings,
@@ -62,6 +60,7 @@ if TYPE_CHECKING:
         WorkflowIds,
     )
     from dbos_notebook.widgets.board import Board
+    from dbos_notebook.widgets.console import Console
     from dbos_notebook.widgets.controls import Controls
     from dbos_notebook.widgets.explore import Explore
     from dbos_notebook.widgets.inspect import Inspect
@@ -164,6 +163,10 @@ def connect(
             TrustWarning,
             stacklevel=2,
         )
+    if "IPython" in sys.modules:
+        from dbos_notebook.drawing import frame_html
+
+        frame_html.register()
     return Client(store, read_only=read_only)
 
 
@@ -206,12 +209,14 @@ class Client:
 
     ===================  ===========================================================================
     **Read rows**        :meth:`workflows`, :meth:`queued`, :meth:`steps`, :meth:`tree`,
-                         :meth:`events`, :meth:`messages`, :meth:`streams`, :meth:`schedules`,
-                         :meth:`versions`; :meth:`iter_workflows` and :meth:`arrow` for many
+                         :meth:`events`, :meth:`messages`, :meth:`awaiting_messages`,
+                         :meth:`streams`, :meth:`schedules`, :meth:`versions`;
+                         :meth:`iter_workflows` and :meth:`arrow` for many
     **Aggregate**        :meth:`counts`, :meth:`step_statistics`, :meth:`queues`, :meth:`executors`
     **One workflow**     :meth:`workflow`, :meth:`graph`, :meth:`timeline`
     **Control**          :meth:`cancel`, :meth:`resume`, :meth:`fork`, :meth:`rewind`,
-                         :meth:`repair`, :meth:`delete`, :meth:`set_delay`, :meth:`set_attributes`
+                         :meth:`repair`, :meth:`send`, :meth:`delete`, :meth:`set_delay`,
+                         :meth:`set_attributes`
     **Schedules**        :meth:`pause_schedule`, :meth:`resume_schedule`, :meth:`trigger_schedule`,
                          :meth:`backfill_schedule`, :meth:`delete_schedule`
     **Follow up**        :meth:`wait`, :meth:`repair_status`, :meth:`history`, :meth:`last_receipt`
@@ -232,7 +237,10 @@ class Client:
 
     def __init__(self, store: Store, *, read_only: bool = False) -> None:
         self._store = store
-        self._controller = Controller(store, read_only=read_only)
+        self._read_only = read_only
+        self._closed = False
+        self._lazy_controller: Controller | None = None
+        self._lock = ForkableLock()
 
     # Connection
 
@@ -249,7 +257,7 @@ class Client:
     @property
     def read_only(self) -> bool:
         """Whether the client refuses every call that controls workflows."""
-        return self._controller.read_only
+        return self._read_only
 
     def __repr__(self) -> str:
         return f"<dbos_notebook.Client {self._store.label}>"
@@ -274,7 +282,10 @@ class Client:
 
     def close(self) -> None:
         """Close all connections. Closing twice is safe; any later call raises."""
-        self._controller.close()
+        with self._lock:
+            self._closed = True
+            if self._lazy_controller is not None:
+                self._lazy_controller.close()
         self._store.close()
 
     @_show_filters
@@ -322,6 +333,7 @@ class Client:
         load_output: bool = False,
         load_errors: bool = True,
         load_internals: bool = False,
+        load_activity: bool = False,
         normalize: bool = False,
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
@@ -357,11 +369,14 @@ class Client:
             Add ``serialization`` and ``input``, or ``output`` and ``error``, decoded without
             running anything (``dbos_notebook.payloads``).
         load_errors
-            Look up and decode the errors of failed workflows. Without it ``error_type`` and
-            ``error_message`` are missing, and a long listing takes a quarter less time.
+            Look up and decode the errors of failed workflows, and the steps that made them fail.
+            Without it these columns are missing, and a long listing takes a third less time.
         load_internals
             Add DBOS's internal columns: ``rate_limited``, ``is_debounced``,
             ``debounce_deadline``, ``owner_xid``, ``creator_xid``.
+        load_activity
+            Add ``activity``: what each active workflow is doing now, in words. It takes a few more
+            statements, whatever the number of workflows.
         normalize
             Flatten the loaded inputs and outputs into columns: ``input.0.sku``, ``output.total``.
         queues_only
@@ -405,6 +420,7 @@ class Client:
             load_output=load_output,
             load_errors=load_errors,
             load_internals=load_internals,
+            load_activity=load_activity,
             normalize=normalize,
             **filters,
         )
@@ -659,6 +675,28 @@ class Client:
         'boolean'
         """
         return self._store.table("messages", workflows, limit)
+
+    def awaiting_messages(self) -> pd.DataFrame:
+        """List the running workflows that appear to wait for a message, the longest wait first.
+
+        DBOS does not record that a workflow waits. It is inferred: ``DBOS.recv`` records its
+        timeout before it waits, and itself only afterwards. ``DBOS.get_event``, and a step that
+        runs at the same time as a ``DBOS.sleep``, look the same. :meth:`send` answers.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``workflow_id``, ``name``, ``function_id``, ``topic``, ``since``, ``timeout_at``,
+            ``event_key``, ``event``, ``unread``, ``app_version``, ``executor_id``, ``evidence``;
+            see :doc:`/reference/columns`. At most 1,000 rows.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).awaiting_messages().empty
+        True
+        """
+        waits = self._store.read(message_waits.awaiting_messages, self._store.decoder)
+        return frames.mark_listing(waits)
 
     def streams(
         self, workflows: WorkflowIds | None = None, *, limit: int | None = DEFAULT_LIMIT
@@ -933,6 +971,18 @@ class Client:
     # would do harm (force=True overrides that), and for more than 20 workflows without
     # confirm=True. An empty list changes nothing.
 
+    @property
+    def _controller(self) -> Controller:
+        # Reading needs none of its imports, which are slow.
+        from dbos_notebook.control.controller import Controller
+
+        with self._lock:
+            if self._lazy_controller is None:
+                self._lazy_controller = Controller(self._store, read_only=self._read_only)
+                if self._closed:
+                    self._lazy_controller.close()
+            return self._lazy_controller
+
     def _control(
         self, operation: Operation, workflows: Strings, *, plan: bool, confirm: bool = False
     ) -> Receipt | Plan:
@@ -981,6 +1031,8 @@ class Client:
         >>> db.cancel("queued-1", plan=True).items[0].effect
         "will not start; leaves queue 'slow'"
         """
+        from dbos_notebook.control.operations import Cancel
+
         operation = Cancel(cancel_children=cancel_children)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1026,6 +1078,8 @@ class Client:
         >>> db.resume("checkout-5-bad", plan=True).items[0].effect
         'it has failed, and DBOS does not resume failed workflows: fork it'
         """
+        from dbos_notebook.control.operations import Resume
+
         operation = Resume.create(queue_name, force=force)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1098,6 +1152,8 @@ class Client:
         >>> plan.items[0].point.label
         'step 3 (charge)'
         """
+        from dbos_notebook.control.forks import Fork
+
         operation = Fork.create(
             start_step,
             application_version=application_version,
@@ -1158,6 +1214,8 @@ class Client:
         >>> db.rewind("checkout-1", "charge", plan=True).items[0].effect
         'discards step 3 (charge), later steps, ...; repeats successful steps: charge'
         """
+        from dbos_notebook.control.forks import Rewind
+
         operation = Rewind.create(
             start_step,
             application_version=application_version,
@@ -1231,6 +1289,8 @@ class Client:
         ['runs again from step 3 (charge)',
          'runs again from step 2 (DBOS.getResult), once parent-6-bad-1 has been repaired']
         """
+        from dbos_notebook.control.repair import Repair, RepairFork
+
         operation = RepairFork.create(
             application_version=application_version,
             queue_name=queue_name,
@@ -1287,6 +1347,8 @@ class Client:
         >>> len(db.delete("checkout-1", delete_children=True, plan=True))
         3
         """
+        from dbos_notebook.control.operations import Delete
+
         operation = Delete(delete_children, force)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1338,6 +1400,8 @@ class Client:
         >>> db.set_delay("queued-1", 60, plan=True).items[0].effect
         'only a DELAYED workflow has a delay; it is ENQUEUED'
         """
+        from dbos_notebook.control.operations import SetDelay
+
         operation = SetDelay.create(delay, until)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
@@ -1392,7 +1456,75 @@ class Client:
         >>> db.set_attributes("attributed", {"tier": 2}, merge=True, plan=True).items[0].effect
         'becomes {"customer": "acme", "tier": 2}'
         """
+        from dbos_notebook.control.operations import SetAttributes
+
         operation = SetAttributes.create(attributes, merge=merge, dialect=self.catalog.dialect)
+        return self._control(operation, workflows, plan=plan, confirm=confirm)
+
+    @overload
+    def send(
+        self,
+        workflows: WorkflowIds,
+        message: Any,
+        topic: str | None = None,
+        *,
+        plan: Literal[True],
+        **options: Unpack[SendOptions],
+    ) -> Plan: ...
+    @overload
+    def send(
+        self,
+        workflows: WorkflowIds,
+        message: Any,
+        topic: str | None = None,
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[SendOptions],
+    ) -> Receipt: ...
+    def send(
+        self,
+        workflows: WorkflowIds,
+        message: Any,
+        topic: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        plan: bool = False,
+        force: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Send a message to workflows: what ``DBOS.recv`` returns there.
+
+        The plan says whether a workflow appears to wait for a message now. That is an inference
+        (see :meth:`awaiting_messages`). A message that is not awaited is stored until the workflow
+        receives it. A plan sends its messages once, however often it is applied, and not to a
+        workflow that has been answered since the plan.
+
+        Parameters
+        ----------
+        workflows
+            As in :meth:`cancel`.
+        message
+            A JSON value: ``None``, a boolean, number or string, a list, or a dict. It is stored as
+            portable JSON, which the SDKs of all languages read.
+        topic
+            The topic that the workflow passes to ``DBOS.recv``; ``None``: no topic.
+        idempotency_key
+            Makes the call idempotent: with the same key, one message is sent to a workflow, however
+            often and by whomever the call is made.
+        plan, confirm
+            As in :meth:`cancel`.
+        force
+            Include finished workflows. They receive the message only if they are rewound.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.send("queued-1", {"approved": True}, "approval", plan=True).items[0].effect
+        'stored until it receives it; it is ENQUEUED'
+        """
+        from dbos_notebook.control.sending import Send
+
+        operation = Send.create(message, topic, idempotency_key=idempotency_key, force=force)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
     # Schedules. Plans and receipts have ``schedule_name`` in place of ``workflow_id``.
@@ -1417,7 +1549,9 @@ class Client:
         >>> db.pause_schedule("nightly", plan=True).items[0].effect
         'no schedule has this name'
         """
-        return self._control(schedule_operations.PauseSchedule(), schedules, plan=plan)
+        from dbos_notebook.control.schedules import PauseSchedule
+
+        return self._control(PauseSchedule(), schedules, plan=plan)
 
     @overload
     def resume_schedule(self, schedules: Strings, *, plan: Literal[True]) -> Plan: ...
@@ -1437,7 +1571,9 @@ class Client:
         >>> db.resume_schedule("nightly", plan=True).items[0].effect
         'no schedule has this name'
         """
-        return self._control(schedule_operations.ResumeSchedule(), schedules, plan=plan)
+        from dbos_notebook.control.schedules import ResumeSchedule
+
+        return self._control(ResumeSchedule(), schedules, plan=plan)
 
     @overload
     def trigger_schedule(
@@ -1468,7 +1604,9 @@ class Client:
         >>> db.trigger_schedule("nightly", plan=True).items[0].effect
         'no schedule has this name'
         """
-        return self._control(schedule_operations.TriggerSchedule(force), schedules, plan=plan)
+        from dbos_notebook.control.schedules import TriggerSchedule
+
+        return self._control(TriggerSchedule(force), schedules, plan=plan)
 
     @overload
     def backfill_schedule(
@@ -1527,9 +1665,9 @@ class Client:
         Traceback (most recent call last):
         dbos_notebook.errors.ScheduleNotFoundError: No schedule is named 'nightly'. ...
         """
-        operation, runs = schedule_operations.Backfill.create(
-            self._store, schedule, start, end, force=force
-        )
+        from dbos_notebook.control.schedules import Backfill
+
+        operation, runs = Backfill.create(self._store, schedule, start, end, force=force)
         return self._control(operation, runs, plan=plan, confirm=confirm)
 
     @overload
@@ -1558,7 +1696,9 @@ class Client:
         >>> db.delete_schedule("nightly", plan=True).items[0].effect
         'no schedule has this name'
         """
-        operation = schedule_operations.DeleteSchedule()
+        from dbos_notebook.control.schedules import DeleteSchedule
+
+        operation = DeleteSchedule()
         return self._control(operation, schedules, plan=plan, confirm=confirm)
 
     # Follow up
@@ -1608,8 +1748,10 @@ class Client:
         >>> db.repair_status(["checkout-5-bad", "parent-6-bad"])["state"].tolist()
         ['failed again', 'unaddressed']
         """
+        from dbos_notebook.control.failure_analysis import repair_status
+
         ids = None if workflows is None else as_strings(workflows, "workflows")
-        return self._store.read(repair_status, ids)
+        return frames.mark_listing(self._store.read(repair_status, ids))
 
     def history(self) -> pd.DataFrame:
         """List the control calls of this client, oldest first.
@@ -1622,7 +1764,7 @@ class Client:
         >>> dbos_notebook.connect(example_database).history().empty
         True
         """
-        return self._controller.history.to_frame()
+        return frames.mark_listing(self._controller.history.to_frame())
 
     def last_receipt(self) -> Receipt | None:
         """Return the receipt of this client's latest control call, also of an interrupted one.
@@ -1635,6 +1777,70 @@ class Client:
         return self._controller.history.last
 
     # Views
+
+    @_show_filters
+    def open(
+        self,
+        workflow_id: str = "",
+        *,
+        view: Literal["list", "board", "run"] | None = None,
+        live: bool = True,
+        page_size: int = 50,
+        sync_url: bool = False,
+        **filters: Unpack[WorkflowFilters],
+    ) -> Console:
+        """Show the list, the board and single runs in one view that leads from each to the others.
+
+        Rows, IDs, queues and failures are links, and *Back* returns. The parts are those of
+        :meth:`explore`, :meth:`board` and :meth:`inspect`.
+
+        Parameters
+        ----------
+        workflow_id
+            The run to start with.
+        view
+            What to start with: ``"list"``, ``"board"`` or ``"run"``. ``None``: the run if one is
+            given, otherwise the list.
+        live
+            Refresh while the view is visible.
+        page_size
+            Rows on a page of the list.
+        sync_url
+            Keep what is shown in the fragment of the page's URL, so that it can be reloaded,
+            bookmarked and shared. For a web page that shows this view alone, such as that of
+            ``dbos-notebook dashboard``: a notebook's URL has another use.
+        **filters
+            The filters of :meth:`workflows` for the list to start with.
+
+        Returns
+        -------
+        Console
+            A widget. ``.list``, ``.board`` and ``.run`` are its parts; ``.workflow_id`` and
+            ``.view`` may be set.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID.
+
+        Examples
+        --------
+        >>> console = dbos_notebook.connect(example_database).open("checkout-5-bad")
+        >>> console.view, console.run.workflow.status
+        ('run', 'ERROR')
+        """
+        from dbos_notebook.widgets.console import Console
+
+        return Console(
+            self._store,
+            self._controller,
+            filters,
+            workflow_id,
+            view=view,
+            live=live,
+            page_size=page_size,
+            sync_url=sync_url,
+        )
 
     @_show_filters
     def explore(
@@ -1654,7 +1860,7 @@ class Client:
         tree
             Start with children below their parents.
         page_size
-            Rows on a page: 25, 50, 100 or 200.
+            Rows on a page, from 1 to 1,000.
         **filters
             The filters of :meth:`workflows` to start with; ``queues_only=True`` starts with what
             is enqueued.
@@ -1743,13 +1949,21 @@ class Client:
 
         return Board(self._store, window=window, live=live)
 
-    def controls(self, workflows: WorkflowIds) -> Controls:
-        """Show buttons that cancel, resume, fork and repair, each with its plan and receipt.
+    def controls(
+        self, workflows: WorkflowIds | None = None, *, schedules: bool = False
+    ) -> Controls:
+        """Show buttons that control workflows, each with its plan and receipt; or the schedules.
+
+        The buttons of workflows cancel, resume, fork, repair, send a message, set a delay or
+        attributes, and delete. With ``schedules=True``, the schedules of the database are listed
+        with buttons that pause, resume, trigger, backfill and delete each.
 
         Parameters
         ----------
         workflows
             As in :meth:`cancel`.
+        schedules
+            Control schedules instead of workflows.
 
         Returns
         -------
@@ -1763,4 +1977,4 @@ class Client:
         """
         from dbos_notebook.widgets.controls import Controls
 
-        return Controls(self._store, self._controller, workflows)
+        return Controls(self._store, self._controller, workflows, schedules=schedules)

@@ -164,6 +164,18 @@ def test_importing_loads_no_database_library() -> None:
     assert done.stdout.strip() == ""
 
 
+def test_listing_workflows_of_a_file_imports_neither_control_nor_a_driver_for_postgres() -> None:
+    database = Path(__file__).parent / "corpus" / "dbos-3.4.0.sqlite"
+    code = (
+        "import sys, dbos_notebook\n"
+        f"assert len(dbos_notebook.connect({str(database)!r}).workflows())\n"
+        "names = ('dbos', 'psycopg', 'dbos_notebook.control')\n"
+        "print(','.join(name for name in names if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
 def test_the_package_is_marked_as_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
 

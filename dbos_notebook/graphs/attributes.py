@@ -24,6 +24,8 @@ class NodeAttributes(TypedDict, total=False):
     duration: pd.Timedelta
     error_type: str
     error_message: str
+    error_wrapper: str
+    error_attempts: int
     on_failing_path: bool
     output_digest: str
     # Workflows and steps.
@@ -41,6 +43,9 @@ class NodeAttributes(TypedDict, total=False):
     app_version: str
     executor_id: str
     forked_from: str
+    failed_step: str
+    failed_step_id: int
+    failed_workflow_id: str
     # Steps.
     function_id: int
     operation: str
@@ -57,12 +62,40 @@ class GroupAttributes(NodeAttributes, total=False):
     group: str
     members: Sequence[Key]
     count: int
+    parts: dict[str, int]
     statuses: dict[str, int]
+    failed_workflows: Sequence[str]
+    failed_step: str
     duration_min: pd.Timedelta
     duration_max: pd.Timedelta
     duration_total: pd.Timedelta
     failures_inside: int
     levels: int
+
+
+class ActivityAttributes(TypedDict, total=False):
+    """The attributes of a node of a process map: all workflows or steps of a kind."""
+
+    kind: Literal["activity"]
+    of: Literal["workflow", "step"]
+    name: str
+    workflow_name: str
+    operation: str
+    members: Sequence[Key]
+    count: int
+    workflows: int
+    statuses: dict[str, int]
+    status: str
+    failure_rate: float
+    failed_workflows: Sequence[str]
+    error_types: dict[str, int]
+    on_failing_path: bool
+    duration_min: pd.Timedelta
+    duration_median: pd.Timedelta
+    duration_p95: pd.Timedelta
+    duration_max: pd.Timedelta
+    duration_total: pd.Timedelta
+    started_at: pd.Timestamp
 
 
 class EdgeAttributes(TypedDict, total=False):

@@ -37,15 +37,27 @@ class View(anywidget.AnyWidget):
 
     _token = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, store: Store, **traits: Any) -> None:
+    def __init__(self, store: Store, *, embedded: bool = False, **traits: Any) -> None:
         self._store = store
+        self._embedded = embedded
         self._handlers: Mapping[str, Handler] = {}
         super().__init__(_token=secrets.token_hex(8), **traits)
         self.on_msg(self._on_message)
 
+    def open(self) -> None:
+        """Announce the view to the browser, unless it is a part of another, which speaks for it."""
+        if not self._embedded:
+            super().open()
+
     def _on_message(self, _widget: object, content: object, _buffers: object) -> None:
-        if isinstance(content, dict) and str(content.get("kind")) in self._handlers:
-            self.send(self.answer(content))
+        if isinstance(content, dict):
+            view = self._recipient(content)
+            if str(content.get("kind")) in view._handlers:
+                self.send(view.answer(content))
+
+    def _recipient(self, _message: Mapping[str, object]) -> View:
+        """Return the view that answers a message: this one, or a part of it."""
+        return self
 
     def answer(self, message: Question) -> dict[str, object]:
         """Return the answer to a message from the browser.

@@ -66,9 +66,11 @@ class Board(View):
     live = traitlets.Bool(default_value=False).tag(sync=True)
     _start = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, store: Store, *, window: str = "24h", live: bool = False) -> None:
+    def __init__(
+        self, store: Store, *, window: str = "24h", live: bool = False, embedded: bool = False
+    ) -> None:
         start = {"windows": list(WINDOWS), "location": store.label}
-        super().__init__(store, window=window, live=live, _start=start)
+        super().__init__(store, embedded=embedded, window=window, live=live, _start=start)
         self._handlers = {"board": self._on_board}
 
     @traitlets.validate("window")
@@ -171,9 +173,11 @@ def _queue(record: dict[Any, Any]) -> BoardQueue:
 
 def _failure(record: dict[Any, Any]) -> BoardFailure:
     error_type, message = record["error_type"], record["error_message"]
+    step = record["failed_step"]
     row: BoardFailure = compact(
         {
             "name": serialize.label(record["name"]),
+            "step": None if pd.isna(step) else serialize.label(step),
             "type": "" if pd.isna(error_type) else error_type,
             "message": "" if pd.isna(message) else serialize.label(message),
             "messages": int(record["messages"]),

@@ -15,7 +15,7 @@ from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs import compare
 from dbos_notebook.graphs.build import read_graph
 from dbos_notebook.tables.filters import as_strings
-from dbos_notebook.widgets import bundle, details, html_export, serialize
+from dbos_notebook.widgets import bundle, details, html_export, payload_text, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
 from dbos_notebook.widgets.messages import (
@@ -95,6 +95,7 @@ class Inspect(View):
         *,
         live: bool = True,
         tab: str = "graph",
+        embedded: bool = False,
     ) -> None:
         if tab not in TABS:
             raise FilterError(f"tab={tab!r} does not exist. Use one of {TABS}.")
@@ -113,7 +114,7 @@ class Inspect(View):
             "forbidden": self._actions.forbidden(),
             "location": str(store.location),
         }
-        super().__init__(store, workflow_id=ids[0], live=live, _start=start)
+        super().__init__(store, embedded=embedded, workflow_id=ids[0], live=live, _start=start)
         self._handlers = {
             "show": self._on_show,
             "node": self._on_node,
@@ -122,9 +123,37 @@ class Inspect(View):
             "list": self._on_list,
             "raw": self._on_raw,
             "compare": self._on_compare,
+            "activities": self._on_activities,
             "code": self._on_code,
+            "payload": lambda message: payload_text.answer(self._store, message),
             **self._actions.handlers,
         }
+
+    def show(self, workflow_id: str) -> None:
+        """Show another run.
+
+        Parameters
+        ----------
+        workflow_id
+            The run.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID. The view does not change.
+        """
+        self.read(workflow_id)
+        self.workflow_id = workflow_id
+
+    def read(self, workflow_id: str) -> None:
+        """Read a run again, without showing it.
+
+        Raises
+        ------
+        WorkflowNotFoundError
+            No workflow has this ID.
+        """
+        self._run(workflow_id, refresh=True)
 
     @property
     def selection(self) -> Any:
@@ -200,6 +229,7 @@ class Inspect(View):
         run = self._run(str(message["id"]))
         view = dict(message.get("view") or {})
         view["open"] = run.groups_to_open(serialize.from_json_key(message["key"]), view)
+        view["overview"] = False
         return {"picture": run.picture_message(view), "open": view["open"], "stamp": run.stamp}
 
     def _on_node(self, message: Question) -> Answer:
@@ -228,6 +258,9 @@ class Inspect(View):
         _, comparison, merged = self._comparison
         return comparison_message(ids, comparison, merged, message.get("view") or {})
 
+    def _on_activities(self, message: Question) -> Answer:
+        return {"activities": details.activities(self._store, list(map(str, message["ids"])))}
+
     def _on_code(self, message: Question) -> Answer:
         key = serialize.from_json_key(message.get("key") or None)
         return {"text": details.node_code(self._run(str(message["id"])), key)}
@@ -254,7 +287,7 @@ def comparison_message(
     counts = comparison.frame["difference"].value_counts()
     rows = differences.head(MAX_COMPARED_ROWS).to_dict("records")
     return {
-        "picture": merged.picture_message({**view, "picture": "graph"}),
+        "picture": merged.picture_message({**view, "picture": "graph", "overview": False}),
         "first": ids[0],
         "second": ids[1],
         "counts": {str(difference): int(count) for difference, count in counts.items() if count},

@@ -49,6 +49,13 @@ class WorkflowMessage(TypedDict, total=False):
     deduplication_id: str
     error_type: str
     error_message: str
+    error_wrapper: str
+    error_attempts: int
+    failed_step: str
+    failed_step_id: int
+    failed_workflow_id: str
+    failed_at: str
+    """The step that failed in words."""
     schedule_name: str
     authenticated_user: str
     assumed_role: str
@@ -82,12 +89,25 @@ class Payload(TypedDict):
 
 
 class ErrorPayload(Payload):
-    """A recorded error."""
+    """A recorded error by its cause."""
 
     type: NotRequired[str]
     message: NotRequired[str]
+    wrapper: NotRequired[str]
+    attempts: NotRequired[int]
     notes: NotRequired[list[str]]
     traceback: NotRequired[str]
+
+
+class ActivityMessage(TypedDict):
+    """What an active workflow is doing now."""
+
+    kind: str
+    text: str
+    stuck: NotRequired[bool]
+    evidence: NotRequired[str]
+    remedy: NotRequired[str]
+    until: NotRequired[int]
 
 
 class StoredPayload(TypedDict):
@@ -127,7 +147,36 @@ class Payloads(TypedDict, total=False):
     error: ErrorPayload
 
 
-class WorkflowDetails(Payloads):
+class NamedPayload(TypedDict):
+    """An event."""
+
+    name: str
+    value: Payload
+
+
+class StreamValue(TypedDict):
+    """A value of a stream at a position."""
+
+    offset: int
+    value: Payload
+
+
+class StreamMessage(TypedDict):
+    """The newest values of a stream, the newest first; ``Stream`` in JavaScript."""
+
+    name: str
+    closed: bool
+    values: list[StreamValue]
+
+
+class ChannelsMessage(TypedDict, total=False):
+    """What a workflow published: events, and values of streams."""
+
+    events: list[NamedPayload]
+    streams: list[StreamMessage]
+
+
+class WorkflowDetails(Payloads, ChannelsMessage):
     """A workflow with its payloads."""
 
     row: WorkflowMessage
@@ -165,6 +214,8 @@ class NodeSummary(TypedDict, total=False):
     number: int
     operation: str
     group: str
+    title: str
+    """How a picture names a group: "13 × process_*_document"."""
     of: str
     count: int
     levels: int
@@ -173,6 +224,7 @@ class NodeSummary(TypedDict, total=False):
     second: JsonKey
     error: str
     error_message: str
+    error_attempts: int
     duration: int
     took: str
     """The duration as a string, where the steps refine what the row says."""
@@ -196,6 +248,8 @@ class PictureMessage(TypedDict):
     svg: str
     nodes: list[NodeSummary]
     edges: list[list[str]]
+    overview: NotRequired[bool]
+    """Whether it is the process map of the run; absent for a timeline."""
 
 
 class RunFacts(TypedDict):
@@ -233,7 +287,13 @@ class GroupDetails(NodeSummary, total=False):
     """Failures below the members."""
     members: list[NodeSummary]
     left_out: int
+    failed_step: str
+    errors: dict[str, int]
+    """Of the nodes of a process map: how many members have each error."""
+    failed: list[str]
+    """The workflows that failed and can be forked or repaired together."""
     duration_min: int
+    duration_median: int
     duration_max: int
     duration_total: int
 
@@ -295,6 +355,7 @@ class BoardFailure(TypedDict, total=False):
     """Workflows on the board that failed alike."""
 
     name: str
+    step: str
     type: str
     message: str
     messages: int
@@ -323,6 +384,10 @@ class ActionAvailability(TypedDict):
 
     count: int
     why: str
+    waits: NotRequired[int]
+    """To send only: how many appear to wait for a message."""
+    topics: NotRequired[list[str]]
+    """To send only: the topics that earlier runs received there."""
 
 
 class PlanMessage(TypedDict):
@@ -333,6 +398,14 @@ class PlanMessage(TypedDict):
     rows: list[dict[str, str]]
     left_out: int
     unlikely: int
+    will_run: NotRequired[str]
+    """Whether an executor will run them, where that is the same for all; the rows then omit it."""
+    kinds: list[str]
+    """What would be changed, by start step or name."""
+    confirm: bool
+    """Whether the action is confirmed twice."""
+    problem: str
+    """Why nothing of it would be done."""
     code: str
 
 
@@ -346,6 +419,16 @@ class ReceiptMessage(TypedDict):
     rows: list[dict[str, str]]
     left_out: int
     notes: list[str]
+    follows: bool
+    """Whether its workflows can be followed until they have ended."""
+
+
+class ProgressMessage(TypedDict):
+    """How far the workflows of a receipt are; ``Progress`` in JavaScript."""
+
+    text: str
+    ended: bool
+    statuses: dict[str, str]
 
 
 class RunState(TypedDict):

@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from dbos_notebook.payloads import Opaque, RecordedError
+from dbos_notebook.payloads.recorded_errors import find_cause
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables.timing import frame_times, never_ran
-from dbos_notebook.text import truncate
+from dbos_notebook.text import describe_failed_step, truncate
 from dbos_notebook.widgets.messages import (
     ErrorPayload,
     ForkMessage,
@@ -29,6 +30,8 @@ MAX_VALUE_CHARACTERS = 20_000
 """Of one value; in Python, the value itself is complete."""
 MAX_LABEL_CHARACTERS = 300
 """Of a name, an error message and other strings on one line."""
+MAX_INDENTED_CHARACTERS = 200_000
+"""A longer value is not written on several lines, which would take too long."""
 LINE_WIDTH = 72
 MAX_INDENT_DEPTH = 12
 """A value that is wider than a line is written on several, down to this depth."""
@@ -45,12 +48,14 @@ _STRING_COLUMNS = (
     "deduplication_id",
     "error_type",
     "error_message",
+    "error_wrapper",
+    "failed_step",
     "schedule_name",
     "authenticated_user",
     "assumed_role",
 )
-_ID_COLUMNS = ("parent_workflow_id", "forked_from")
-_INTEGER_COLUMNS = ("priority", "recovery_attempts")
+_ID_COLUMNS = ("parent_workflow_id", "forked_from", "failed_workflow_id")
+_INTEGER_COLUMNS = ("priority", "recovery_attempts", "error_attempts", "failed_step_id")
 _TIME_COLUMNS = (
     "created_at",
     "updated_at",
@@ -122,6 +127,10 @@ def _workflow_row(record: Mapping[Any, Any], times: Mapping[Any, Any]) -> Workfl
         row.pop("executor_id", None)  # that which enqueued it, or ran it before it was resumed
     if record["status"] not in ACTIVE_STATUSES:
         row["duration"] = milliseconds(record["duration"])
+    step, number = known.get("failed_step"), known.get("failed_step_id")
+    owner = known.get("failed_workflow_id", row["id"])
+    if step is not None or owner != row["id"]:
+        row["failed_at"] = label(describe_failed_step(step, number, owner, row["id"]))
     if record["was_forked_from"] is True:
         row["was_forked_from"] = True
     if record["attributes"]:
@@ -175,8 +184,27 @@ def value_payload(value: object) -> Payload:
     text = repr(value)
     if len(text) > MAX_VALUE_CHARACTERS:
         left_out = len(text) - MAX_VALUE_CHARACTERS + 1
-        return {"text": truncate(text, MAX_VALUE_CHARACTERS), "left_out": left_out}
+        if len(text) <= MAX_INDENTED_CHARACTERS:
+            text = _indented(value, 0)
+        text = replace_surrogates(truncate(text, MAX_VALUE_CHARACTERS))
+        return {"text": text, "left_out": left_out}
     return {"text": replace_surrogates(_indented(value, 0))}
+
+
+def whole_text(value: object) -> str:
+    """Write a decoded value, or the arguments of an input, as Python, however long it is.
+
+    Examples
+    --------
+    >>> whole_text(Input(("order", 7), {"coupon": None}))
+    "'order', 7, coupon=None"
+    """
+    if not isinstance(value, Input):
+        return _indented(value, 0)
+    parts = [_indented(part, 0) for part in value.args]
+    parts += [f"{name}={_indented(part, 0)}" for name, part in value.kwargs.items()]
+    line = ", ".join(parts)
+    return line if len(line) <= LINE_WIDTH and "\n" not in line else ",\n".join(parts)
 
 
 def _indented(value: object, depth: int) -> str:
@@ -242,10 +270,15 @@ def input_payload(value: object) -> Payload:
 
 
 def error_payload(error: object) -> ErrorPayload:
-    """Write a recorded error: class, message, notes, and the traceback if one was recorded."""
+    """Write a recorded error by its cause: class, message, notes, and a recorded traceback."""
     payload: ErrorPayload = compact(value_payload(error))
     if not isinstance(error, RecordedError):
         return payload
+    error, wrapper, attempts = find_cause(error)
+    if wrapper is not None:
+        payload["wrapper"] = label(replace_surrogates(wrapper))
+    if attempts is not None:
+        payload["attempts"] = attempts
     payload["type"] = label(replace_surrogates(error.type))
     payload["message"] = truncate(replace_surrogates(str(error.message)), MAX_VALUE_CHARACTERS)
     payload["notes"] = [label(replace_surrogates(str(note))) for note in error.notes[:20]]

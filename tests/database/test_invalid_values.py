@@ -13,6 +13,7 @@ import pytest
 from servers import CORPUS, PostgresServer
 
 import dbos_notebook as dn
+from dbos_notebook.drawing.frame_html import frame_html
 from dbos_notebook.payloads import Undecoded
 
 Change = Callable[..., dn.Client]
@@ -71,7 +72,7 @@ def changed(request: pytest.FixtureRequest) -> Change:
 def shown(frame: pd.DataFrame) -> str:
     """Return the frame in every form that a notebook shows."""
     html = frame._repr_html_()  # type: ignore[operator]
-    return f"{frame!r}{html}{frame.to_csv()}"
+    return f"{frame!r}{html}{frame_html(frame)}{frame.to_csv()}"
 
 
 # ---- JSON ----------------------------------------------------------------------------------------

@@ -1,12 +1,12 @@
 // The board: what waits and runs, what finished in a period, and what failed.
-import { append, button, copy, copyFeedback, el, followTheme, linkButton, replace, svg } from "./dom.js";
+import { append, button, copy, copyFeedback, el, followTheme, replace, svg } from "./dom.js";
 import { mount } from "./fallback.js";
-import { ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, pluralize, runningTime } from "./format.js";
+import { ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, idLink, leafName, middleCut, pluralize, runningTime, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { FINISHED, UNFINISHED, statusChip, statusPhrase } from "./status.js";
 import { StatusLine } from "./status_line.js";
-/** @import {BoardFacts, BoardFailure, BoardQueue, BoardTraits, Child, Model, RenderProps} from "./types.js" */
+/** @import {BoardFacts, BoardFailure, BoardQueue, BoardTraits, Child, ListView, Model, Navigation, RenderProps} from "./types.js" */
 
 const POLL_MS = 5000;
 const CHART_WIDTH = 720;
@@ -18,14 +18,16 @@ const RECOVERY = "MAX_RECOVERY_ATTEMPTS_EXCEEDED";
 /** Of the statuses of finished workflows, success first, then the most severe. */
 const TILES = ["SUCCESS", ...FINISHED.filter((status) => status !== "SUCCESS")];
 
-class Board {
+export class Board {
   /**
    * @param {Model<BoardTraits>} model
    * @param {HTMLElement} root
+   * @param {Navigation | null} [navigation] leads to the list, where the board is part of another view
    */
-  constructor(model, root) {
+  constructor(model, root, navigation = null) {
     this.model = model;
     this.root = root;
+    this.navigation = navigation;
     this.start = model.get("_start");
     /** @type {string | null} */
     this.stamp = null;
@@ -47,6 +49,7 @@ class Board {
     this.queues = el("section", { "aria-label": "Queues" });
     this.build();
     this.onWindow = () => {
+      this.navigation?.changed();
       this.showWindows();
       this.load();
     };
@@ -106,11 +109,42 @@ class Board {
     const note = (/** @type {string} */ status) => status === "ERROR" && total
       ? `${formatShare(failed / total)} of ${formatCount(total)}` : this.model.get("window");
     replace(this.tiles,
-      UNFINISHED.map((status) => tile(status, active[status] ?? 0, "now")),
+      UNFINISHED.map((status) => this.tile(status, active[status] ?? 0, "now", { status: [status] })),
       el("i", { class: "dn-rule", "aria-hidden": "true" }),
       // Rare: shown where there is one.
       TILES.filter((status) => status !== RECOVERY || counts.get(status))
-        .map((status) => tile(status, counts.get(status) ?? 0, note(status))));
+        .map((status) => this.tile(status, counts.get(status) ?? 0, note(status),
+          { status: [status], completed_after: this.model.get("window") })));
+  }
+
+  /**
+   * A number, which leads to the workflows that it counts.
+   * @param {string} status
+   * @param {number} count
+   * @param {string} note
+   * @param {Partial<ListView>} filters
+   */
+  tile(status, count, note, filters) {
+    const { navigation } = this;
+    const content = [statusChip(status), el("b", {}, formatCount(count)),
+      el("span", { class: "dn-muted" }, note)];
+    return navigation
+      ? el("button", { type: "button", class: "dn-tile", "data-none": !count,
+        on: { click: () => navigation.filter(filters) } }, content)
+      : el("div", { class: "dn-tile", "data-none": !count }, content);
+  }
+
+  /**
+   * A label, which leads to the workflows that match.
+   * @param {Child} label
+   * @param {string} title
+   * @param {Partial<ListView>} filters
+   */
+  filterLink(label, title, filters) {
+    const { navigation } = this;
+    return navigation
+      ? button(label, title, () => navigation.filter(filters), { class: "dn-name dn-cut dn-filter-link" })
+      : el("span", { class: "dn-name dn-cut", title }, label);
   }
 
   /** @param {BoardFacts} facts */
@@ -155,7 +189,7 @@ class Board {
     replace(this.failures, el("h4", {}, "Failures"),
       failures.length
         ? table([heading("workflow and error"), heading("count", true), heading("last", true)],
-          failures.map((failure) => failureLine(failure, this.now())))
+          failures.map((failure) => this.failureLine(failure)))
         : el("p", { class: "dn-note" }, "No failures in this period."),
       more > 0 && el("p", { class: "dn-note" }, `… and ${pluralize(more, "more group")}: widget.failures`),
       cut && el("p", { class: "dn-note" }, "Of the newest 500 failures."));
@@ -168,9 +202,56 @@ class Board {
       queues.length
         ? table([heading("queue"), heading("enqueued", true), heading("running", true),
           heading("oldest wait", true)],
-        queues.map((queue) => queueLine(queue, most, this.now())))
+        queues.map((queue) => this.queueLine(queue, most)))
         : el("p", { class: "dn-note" }, "No queue is registered or has workflows."),
       more > 0 && el("p", { class: "dn-note" }, `… and ${formatCount(more)} more: widget.queues`));
+  }
+
+  /** @param {BoardFailure} failure */
+  failureLine({ name, step, type, message, messages, count, last, id }) {
+    const { navigation } = this;
+    const newest = idLink(id, `${navigation ? "Show" : "Copy the ID of"} the newest failure ${id}`,
+      async () => {
+        if (navigation) navigation.open(id);
+        else newest.title = copyFeedback(await copy(id));
+      });
+    const filters = { name: [name], status: ["ERROR"], error: type && shortClassName(type),
+      completed_after: this.model.get("window") };
+    const error = errorLine(type, message, messages > 1 && message ? ", for example" : "");
+    return [el("tr", {},
+      el("td", { class: "dn-wide" },
+        el("div", { class: "dn-line" }, this.filterLink(leafName(name), `Workflows that failed so: ${name}`, filters),
+          step && el("span", { class: "dn-failed-step", title: step }, leafName(step)), newest)),
+      el("td", { class: "n" }, formatCount(count)),
+      el("td", { class: "n" }, ageOf(last, this.now()))),
+    error && el("tr", { class: "dn-second-line" }, el("td", { colspan: 3 }, error))];
+  }
+
+  /**
+   * @param {BoardQueue} queue
+   * @param {number} most the largest number of enqueued workflows of a queue
+   */
+  queueLine(queue, most) {
+    const { name, partition, enqueued, delayed, running, concurrency, oldest } = queue;
+    const limits = [
+      concurrency && `concurrency ${concurrency}`,
+      queue.worker_concurrency && `${queue.worker_concurrency} per worker`,
+      queue.rate_max && `${queue.rate_max} per ${queue.rate_period} s`,
+    ].filter(Boolean).join(", ");
+    const depth = el("i", { class: "dn-queue-bar", "aria-hidden": "true" });
+    depth.style.width = `${(enqueued / most) * 100}%`;
+    return el("tr", {},
+      el("td", { class: "dn-wide" },
+        this.filterLink(middleCut(name), `Workflows that wait or run on ${name}`,
+          { queue_name: [name], status: UNFINISHED }),
+        partition !== undefined && el("span", { class: "dn-muted" }, ` · ${partition}`),
+        limits && el("div", { class: "dn-muted dn-limits" }, limits)),
+      el("td", { class: "n dn-enqueued" }, formatCount(enqueued), depth,
+        delayed > 0 && el("div", { class: "dn-muted dn-limits" }, `+ ${formatCount(delayed)} delayed`)),
+      el("td", { class: "n" }, formatCount(running),
+        concurrency && el("span", { class: "dn-muted" }, ` of ${formatCount(concurrency)}`)),
+      el("td", { class: "n" }, oldest !== undefined
+        && runningTime(oldest, this.now(), `since ${formatInstant(oldest)}`)));
   }
 
   close() {
@@ -188,16 +269,6 @@ function sum(numbers) {
 }
 
 /**
- * @param {string} status
- * @param {number} count
- * @param {string} note
- */
-function tile(status, count, note) {
-  return el("div", { class: "dn-tile", "data-none": !count },
-    statusChip(status), el("b", {}, formatCount(count)), el("span", { class: "dn-muted" }, note));
-}
-
-/**
  * @param {string} text
  * @param {boolean} [isNumber]
  */
@@ -212,47 +283,6 @@ function heading(text, isNumber = false) {
 function table(headings, lines) {
   return el("table", { class: "dn-small-table" }, el("thead", {}, el("tr", {}, headings)),
     el("tbody", {}, lines));
-}
-
-/**
- * @param {BoardFailure} failure
- * @param {number} now
- */
-function failureLine({ name, type, message, messages, count, last, id }, now) {
-  const copyId = linkButton(id, "Copy the ID of the newest failure", async () => {
-    copyId.title = copyFeedback(await copy(id));
-  });
-  return el("tr", {},
-    el("td", {}, el("span", { class: "dn-name" }, name), " ", copyId,
-      errorLine(type, message, messages > 1 && message ? ", for example" : "")),
-    el("td", { class: "n" }, formatCount(count)),
-    el("td", { class: "n" }, ageOf(last, now)));
-}
-
-/**
- * @param {BoardQueue} queue
- * @param {number} most the largest number of enqueued workflows of a queue
- * @param {number} now
- */
-function queueLine(queue, most, now) {
-  const { name, partition, enqueued, delayed, running, concurrency, oldest } = queue;
-  const limits = [
-    concurrency && `concurrency ${concurrency}`,
-    queue.worker_concurrency && `${queue.worker_concurrency} per worker`,
-    queue.rate_max && `${queue.rate_max} per ${queue.rate_period} s`,
-  ].filter(Boolean).join(", ");
-  const depth = el("i", { class: "dn-queue-bar", "aria-hidden": "true" });
-  depth.style.width = `${(enqueued / most) * 100}%`;
-  return el("tr", {},
-    el("td", {}, el("span", { class: "dn-name" }, name),
-      partition !== undefined && el("span", { class: "dn-muted" }, ` · ${partition}`),
-      limits && el("div", { class: "dn-muted dn-limits" }, limits)),
-    el("td", { class: "n dn-enqueued" }, formatCount(enqueued), depth,
-      delayed > 0 && el("div", { class: "dn-muted dn-limits" }, `+ ${formatCount(delayed)} delayed`)),
-    el("td", { class: "n" }, formatCount(running),
-      concurrency && el("span", { class: "dn-muted" }, ` of ${formatCount(concurrency)}`)),
-    el("td", { class: "n" }, oldest !== undefined
-      && runningTime(oldest, now, `since ${formatInstant(oldest)}`)));
 }
 
 /** @param {number} share */

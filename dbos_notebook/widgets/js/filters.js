@@ -21,8 +21,10 @@ const STRINGS = [
   ["error", "Error contains", "PaymentDeclined"],
   ["attributes", "Attributes", "tenant=t7, tier=2"],
 ];
-/** @type {readonly ["start_time" | "end_time", string][]} */
-const TIMES = [["start_time", "Created from"], ["end_time", "Created until"]];
+/** @typedef {"start_time" | "end_time" | "completed_after"} TimeFilter */
+/** @type {readonly [TimeFilter, string][]} */
+const TIMES = [["start_time", "Created from"], ["end_time", "Created until"],
+  ["completed_after", "Completed from"]];
 const AGES = [
   ["", "any time"],
   ["15min", "last 15 minutes"],
@@ -140,7 +142,7 @@ export class FilterPanel {
   }
 
   /**
-   * @param {"start_time" | "end_time"} key
+   * @param {TimeFilter} key
    * @param {string} label
    */
   timeField(key, label) {
@@ -185,8 +187,9 @@ export class FilterPanel {
   timeChips() {
     return TIMES.map(([key, label]) => {
       const value = this.view[key];
-      if (!value || isAge(value)) return null;
-      const shown = INSTANT.test(value) ? formatInstant(Date.parse(value)) : value;
+      // The choice of an age shows that of "Created from".
+      if (!value || (key === "start_time" && isAge(value))) return null;
+      const shown = INSTANT.test(value) ? formatInstant(Date.parse(value)) : `${value} ago`;
       return this.chip(`${label.toLowerCase()} ${shown}`, { [key]: "" });
     });
   }

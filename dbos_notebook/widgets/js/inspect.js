@@ -1,7 +1,7 @@
 // One workflow: what it is, its graph and timeline, what each step did, and what can be done.
 import { append, button, closest, copy, copyFeedback, el, focus, followTheme, hasModifier, iconButton, replace } from "./dom.js";
 import { mount } from "./fallback.js";
-import { formatCount, formatDuration, formatInstant, pluralize, shortClassName } from "./format.js";
+import { activityLine, formatCount, formatDuration, formatInstant, pluralize, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { StatusLine } from "./status_line.js";
@@ -12,7 +12,7 @@ import { Comparison } from "./comparison.js";
 import { nodePanel } from "./node_panel.js";
 import { runHeader } from "./run_header.js";
 import { stepTable } from "./step_table.js";
-/** @import {Ask, GraphNode, InspectTraits, Key, Model, NodeList, Picture} from "./types.js" */
+/** @import {Ask, GraphNode, InspectTraits, Key, Model, Navigation, NodeList, Picture, Place} from "./types.js" */
 /** @import {PictureOptions, PictureView, Receipt, ReceiptRow, RenderProps, RunFacts, Tab} from "./types.js" */
 /** @import {PanelOptions} from "./node_panel.js" */
 
@@ -36,10 +36,12 @@ export class Inspect {
   /**
    * @param {Model<InspectTraits>} model
    * @param {HTMLElement} root
+   * @param {Navigation | null} [navigation] leads to other runs, where the view is part of another
    */
-  constructor(model, root) {
+  constructor(model, root, navigation = null) {
     this.model = model;
     this.root = root;
+    this.navigation = navigation;
     this.start = model.get("_start");
     this.offline = Boolean(this.start.offline);
     this.status = new StatusLine(() => this.refresh(), () => this.statusText());
@@ -48,7 +50,7 @@ export class Inspect {
     /** @type {Tab} */
     this.tab = this.start.tab;
     /** @type {PictureOptions} */
-    this.options = { open: [], hide: false, critical: false, direction: "auto" };
+    this.options = { open: [], hide: false, critical: false, direction: "auto", overview: null };
     /** @type {string[]} the runs that were shown before */
     this.trail = [];
     this.comparison = new Comparison(this);
@@ -63,6 +65,7 @@ export class Inspect {
     this.nodeList = null;
     /** @type {Picture | null} */
     this.picture = null;
+    this.hasOverview = false;
     this.pictureWidth = 0;
     this.pictureDrawnAt = 0;
     /** @type {Promise<unknown>} the last change of the picture's options */
@@ -90,6 +93,7 @@ export class Inspect {
       },
     });
     this.svgView = new SvgView((node) => this.choose(node), nodeLabel);
+    this.activity = el("div", { role: "status" });
     this.head = el("header", { class: "dn-run" });
     this.tabs = el("div", { class: "dn-tabs", role: "tablist", "aria-label": "View" });
     this.failures = el("span", { class: "dn-group dn-failures", hidden: true, role: "group",
@@ -109,7 +113,8 @@ export class Inspect {
     const resize = new ResizeObserver(() => this.onResize());
     resize.observe(this.pictureBox);
     this.cleanups = [followTheme(root), this.followTraits(), () => resize.disconnect()];
-    this.load({ isFirst: true });
+    /** @type {Promise<unknown>} */
+    this.opening = this.load({ isFirst: true });
   }
 
   now() {
@@ -164,20 +169,27 @@ export class Inspect {
   }
 
   showTools() {
-    if (this.offline) return;
     const toggle = (/** @type {string} */ label, /** @type {string} */ title,
       /** @type {boolean} */ isOn, /** @type {Partial<PictureOptions>} */ change) =>
       button(label, title, () => this.setOptions(change), { "aria-pressed": String(isOn) });
     const { open, critical, hide, direction } = this.options;
     const isDown = direction === "TB";
-    replace(this.tools,
+    const isGraph = this.tab === "graph" && !this.comparison.pair;
+    const overview = isGraph && toggle("Overview", "Show one node for each kind of workflow and step",
+      Boolean(this.options.overview), { overview: !this.options.overview });
+    // A saved page has the picture with which it opens.
+    if (this.offline || (isGraph && this.options.overview)) {
+      replace(this.tools, this.hasOverview && overview);
+      return;
+    }
+    replace(this.tools, overview,
       open.length > 0 && button("Collapse all", "Collapse the groups that were expanded",
         () => this.setOptions({ open: [] })),
       toggle("Critical path", "Highlight the steps that determined the total duration", critical,
         { critical: !critical }),
       toggle("System steps", "Show the steps of DBOS itself: events, sleeps, results", !hide,
         { hide: !hide }),
-      this.tab === "graph" && !this.comparison.pair && toggle("↓", "Lay out from top to bottom",
+      isGraph && toggle("↓", "Lay out from top to bottom",
         isDown, { direction: isDown ? "auto" : "TB" }));
   }
 
@@ -204,9 +216,10 @@ export class Inspect {
     const canAct = !this.start.read_only && !this.offline;
     replace(this.head, runHeader(facts, {
       now: this.now(),
-      previous: this.trail.at(-1),
+      previous: this.navigation ? undefined : this.trail.at(-1),
       offline: this.offline,
       live: this.polling.button,
+      activity: this.activity,
       actions: canAct ? this.actions.bar : null,
       forbidden: this.start.forbidden,
       back: () => this.back(),
@@ -250,6 +263,8 @@ export class Inspect {
     if (this.comparison.pair) return;
     const isTimeline = this.tab === "timeline";
     this.picture = picture;
+    this.options.overview = picture.overview ?? this.options.overview;
+    this.hasOverview ||= Boolean(picture.overview) || !this.offline;
     this.pictureWidth = this.width();
     this.pictureDrawnAt = this.now();
     this.svgView.show(picture, `${isTimeline ? "Timeline" : "Graph"} of `
@@ -277,7 +292,8 @@ export class Inspect {
 
   /** @returns {PictureView} */
   pictureView() {
-    return { ...this.options, picture: this.tab === "timeline" ? "timeline" : "graph",
+    return { ...this.options, overview: this.tab === "graph" ? this.options.overview : false,
+      picture: this.tab === "timeline" ? "timeline" : "graph",
       width: this.width() };
   }
 
@@ -304,11 +320,13 @@ export class Inspect {
     this.isActive = answer.active;
     this.status.updated(answer);
     this.showLive();
+    this.loadActivity();
     if (answer.same) return answer;
     const { facts } = answer;
     this.stamp = answer.stamp;
     this.facts = facts;
     this.showHeader(facts);
+    this.navigation?.changed();
     this.showPicture(answer.picture);
     this.showFailures();
     if (!this.offline) {
@@ -320,8 +338,21 @@ export class Inspect {
       this.showDetails(selected, { isUpdate: !isFirst, scroll: isFirst });
     } else if (isFirst && facts.row.status === "ERROR" && facts.failures[0]) {
       this.svgView.reveal(facts.failures[0].ref);
+    } else if (isFirst && this.isActive) {
+      this.svgView.revealEnd();
     }
     return answer;
+  }
+
+  /** Read and show what the run is doing now, which is more than that it is active. */
+  async loadActivity() {
+    const { id } = this;
+    const answer = this.isActive && !this.offline
+      ? await this.showErrorsOf(this.channel.ask("activities", { ids: [id] })) : { activities: {} };
+    if (!answer || id !== this.id) return;
+    const activity = answer.activities[id];
+    const shown = activity && activityLine(activity);
+    if (shown?.textContent !== this.activity.firstChild?.textContent) replace(this.activity, shown);
   }
 
   /** @param {Partial<PictureOptions>} change */
@@ -342,6 +373,7 @@ export class Inspect {
     this.showTabs();
     this.showTools();
     focus(this.tabs.querySelector("[aria-selected=true]"));
+    this.navigation?.changed();
     await (tab === "steps" ? this.loadSteps() : this.load());
     this.svgView.select(this.selectedRef(), true);
   }
@@ -415,6 +447,7 @@ export class Inspect {
     const selected = key === null ? [] : typeof key === "string" ? [key] : [...key];
     if (isSameKey(selected, this.model.get("_selected"))) return;
     this.setTrait("_selected", selected);
+    this.navigation?.changed();
   }
 
   /**
@@ -436,7 +469,7 @@ export class Inspect {
   /** @param {string} group */
   async expand(group) {
     const { open } = this.options;
-    if (!open.includes(group)) await this.setOptions({ open: [...open, group] });
+    if (!open.includes(group)) await this.setOptions({ open: [...open, group], overview: false });
   }
 
   /** @param {string} group */
@@ -460,6 +493,7 @@ export class Inspect {
         { id: this.id, view: this.pictureView(), key }));
       if (answer) {
         this.options.open = answer.open;
+        this.options.overview = false;
         this.showPicture(answer.picture);
       }
     }
@@ -528,6 +562,9 @@ export class Inspect {
       expand: (group) => this.expand(group).then(() => this.updateDetails()),
       collapse: (group) => this.collapse(group),
       fork: (id, step) => this.nodeActions.begin("fork", { start_step: String(step) }, [id]),
+      payload: this.offline ? undefined : (question) => this.showErrorsOf(this.channel.ask("payload",
+        question, `payload ${question.name} ${question.find === undefined}`)),
+      forkAll: (ids) => this.nodeActions.begin("fork", { start_step: "failed" }, ids),
       raw: async (key) => {
         const answer = await this.showErrorsOf(this.channel.ask("raw", { key }));
         return answer && answer.payloads;
@@ -556,8 +593,36 @@ export class Inspect {
       if (this.comparison.pair) await this.comparison.close();
       return;
     }
+    if (this.navigation) {
+      await this.navigation.open(id);
+      return;
+    }
     this.trail.push(this.id);
     await this.showRun(id);
+  }
+
+  /**
+   * Show a run, with a tab and a node of it. The kernel has just read it.
+   * @param {string} id
+   * @param {Pick<Place, "tab" | "node">} options
+   */
+  async openAt(id, { tab = this.tab, node }) {
+    const isOtherTab = tab !== this.tab;
+    this.tab = tab;
+    this.showTabs();
+    if (id !== this.id) {
+      await this.showRun(id, false);
+    } else {
+      await this.opening;
+      if (isOtherTab) await this.load();
+    }
+    if (isOtherTab && tab === "steps") await this.loadSteps();
+    if (node && !isSameKey(node, this.selected() ?? "")) await this.go(node);
+  }
+
+  /** @returns {Pick<Place, "id" | "tab" | "node">} */
+  whereabouts() {
+    return { id: this.id, tab: this.tab, node: this.selected() ?? undefined };
   }
 
   async back() {
@@ -565,11 +630,15 @@ export class Inspect {
     if (id !== undefined) await this.showRun(id);
   }
 
-  /** @param {string} id */
-  async showRun(id) {
+  /**
+   * @param {string} id
+   * @param {boolean} [reload]
+   */
+  async showRun(id, reload = true) {
     this.id = id;
     if (this.comparison.pair) this.comparison.discard();
     this.options.open = [];
+    this.options.overview = null;
     this.stamp = null;
     this.nodeList = null;
     this.unchangedPolls = 0;
@@ -579,7 +648,7 @@ export class Inspect {
     this.nodeActions.close();
     this.search.close();
     this.setTrait("workflow_id", id);
-    const answer = await this.load({ reload: true, isFirst: true });
+    const answer = await this.load({ reload, isFirst: true });
     if (answer) this.polling.schedule();
   }
 
@@ -660,7 +729,7 @@ export class Inspect {
       else this.go(key);
     };
     const onWorkflow = () => {
-      if (this.isOwnChange || this.model.get("workflow_id") === this.id) return;
+      if (this.navigation || this.isOwnChange || this.model.get("workflow_id") === this.id) return;
       this.trail.push(this.id);
       this.showRun(this.model.get("workflow_id"));
     };
@@ -686,8 +755,8 @@ export class Inspect {
  * What a screen reader says of a node.
  * @param {GraphNode} node
  */
-function nodeLabel({ name, status, count, levels, error, took, duration }) {
-  return [count && `${formatCount(count)} ${levels ? "levels" : "times"}`, name, status,
+function nodeLabel({ name, title, kind, status, count, error, took, duration }) {
+  return [kind === "activity" && `${formatCount(count ?? 0)} times`, title ?? name, status,
     error && shortClassName(error), took ?? formatDuration(duration)].filter(Boolean).join(", ");
 }
 

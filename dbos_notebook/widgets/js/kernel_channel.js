@@ -16,7 +16,7 @@
 
 const BUSY_AFTER_MS = 1200;
 const STOPPED = "The kernel of this view has stopped. The data shown was read before that; run the cell "
-  + "again to update it.";
+  + "again, or reload the page of a dashboard, to update it.";
 
 export class KernelError extends Error {
   /**

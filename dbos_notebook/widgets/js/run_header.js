@@ -1,6 +1,6 @@
 // The header of one run: what it is, how it is going, and which runs it belongs to.
 import { button, copy, el, icon, iconButton, linkButton } from "./dom.js";
-import { ageOf, runningTime, shortClassName } from "./format.js";
+import { ageOf, failedAt, leafName, runningTime, shortClassName, shortenId } from "./format.js";
 import { isUnfinished, statusChip, statusIcon } from "./status.js";
 /** @import {Child, Row, RunFacts} from "./types.js" */
 
@@ -10,6 +10,7 @@ import { isUnfinished, statusChip, statusIcon } from "./status.js";
  * @property {string | undefined} previous the run that was shown before
  * @property {boolean} offline
  * @property {HTMLElement} live
+ * @property {HTMLElement} activity what the run is doing now
  * @property {HTMLElement | null} actions
  * @property {string | null} forbidden why nothing can be controlled
  * @property {() => unknown} back
@@ -21,6 +22,7 @@ import { isUnfinished, statusChip, statusIcon } from "./status.js";
 
 const COPY_ICON = "M5.5 5.5h8v8h-8zM3 10.5H2.5v-8h8V3";
 const MOST_FORKS = 6;
+const MAX_ID = 28;
 
 /**
  * @param {RunFacts} facts
@@ -32,7 +34,8 @@ export function runHeader(facts, options) {
   return [
     nameLine(row, options),
     factLine(facts, options),
-    row.error_type && el("p", { class: "dn-error-line" }, el("b", {}, shortClassName(row.error_type)),
+    options.activity,
+    row.error_type && el("p", { class: "dn-error-line" }, failedAt(row), el("b", {}, shortClassName(row.error_type)),
       row.error_message && `: ${row.error_message}`),
     options.actions && el("div", { class: "dn-act-line" }, options.actions,
       options.forbidden && el("span", { class: "dn-note" }, options.forbidden)),
@@ -43,10 +46,11 @@ export function runHeader(facts, options) {
  * A link to another run; its ID alone in a page without a kernel.
  * @param {string} id
  * @param {Pick<HeaderOptions, "offline" | "openRun">} options
+ * @param {string | null} [relatedTo] the parent, relative to whose ID a default ID is written
  */
-export function runLink(id, { offline, openRun }) {
+export function runLink(id, { offline, openRun }, relatedTo = null) {
   if (offline) return el("code", {}, id);
-  return linkButton(id, `Show ${id}`, () => openRun(id), { class: "dn-link dn-truncated" });
+  return linkButton(shortenId(id, MAX_ID, relatedTo), `Show ${id}`, () => openRun(id), { class: "dn-link dn-truncated" });
 }
 
 /**
@@ -60,7 +64,7 @@ function nameLine(row, options) {
   return el("div", { class: "dn-name-line" },
     options.previous !== undefined
       && button("‹ Back", `Back to ${options.previous}`, () => options.back()),
-    statusChip(row.status), el("h2", {}, row.name ?? "workflow"),
+    statusChip(row.status), el("h2", { tabindex: "-1", title: row.name }, leafName(row.name ?? "workflow")),
     el("code", { class: "dn-run-id", title: row.id }, row.id), copyId,
     el("span", { class: "dn-space" }),
     !options.offline && el("span", { class: "dn-group" }, options.live,

@@ -36,6 +36,7 @@ export interface LiveTraits extends BaseTraits {
 }
 export interface ExploreTraits extends LiveTraits {
   selected: string[];
+  _select_all: boolean;
   _start: ExploreStart;
 }
 export interface InspectTraits extends LiveTraits {
@@ -48,12 +49,48 @@ export interface BoardTraits extends LiveTraits {
   _start: { windows: string[]; location: string };
 }
 export interface ControlsTraits extends BaseTraits {
-  _start: { ids: string[]; forbidden: string | null };
+  _start: { ids: string[]; schedules: boolean; forbidden: string | null; read_only: boolean };
+}
+export interface ConsoleTraits extends BaseTraits {
+  _start: {
+    sync_url: boolean;
+    location: string;
+    list: ExploreStart;
+    board: BoardTraits["_start"];
+  };
+  _place: { view: PartName; id?: string; by?: "kernel" | "browser"; number?: number };
+  _list: object;
+  _board: object;
+  _run: object;
+}
+export type PartName = "list" | "board" | "run";
+/** What the console shows: a part, with what is chosen in it. */
+export interface Place {
+  view: PartName;
+  /** The run, its tab and its selected node. */
+  id?: string;
+  tab?: Tab;
+  node?: Key;
+  /** What differs in the list from its start. */
+  list?: Partial<ListView>;
+  /** The period of the board. */
+  window?: string;
+}
+/** How a view that is part of the console leads to the others. */
+export interface Navigation {
+  /** Show a run, and one of its nodes. */
+  open(workflowId: string, node?: Key): unknown;
+  /** Show the list with these filters and no others. */
+  filter(filters: Partial<ListView>): unknown;
+  /** What is shown within the part has changed. */
+  changed(): unknown;
 }
 export interface ExploreStart {
   view: ListView;
   fixed: string[];
   sizes: number[];
+  /** The number of workflows that one action takes of all that match. */
+  max_all: number;
   has_parents: boolean;
   has_attributes: boolean;
   location: string;
@@ -89,6 +126,13 @@ export interface Row {
   deduplication_id?: string;
   error_type?: string;
   error_message?: string;
+  error_wrapper?: string;
+  error_attempts?: number;
+  failed_step?: string;
+  failed_step_id?: number;
+  failed_workflow_id?: string;
+  /** The step that failed in words. */
+  failed_at?: string;
   schedule_name?: string;
   authenticated_user?: string;
   assumed_role?: string;
@@ -121,8 +165,21 @@ export interface Payload {
 export interface ErrorPayload extends Payload {
   type?: string;
   message?: string;
+  wrapper?: string;
+  attempts?: number;
   notes?: string[];
   traceback?: string;
+}
+/** What an active workflow is doing now. */
+export interface Activity {
+  kind: string;
+  text: string;
+  /** Whether it appears to wait for what will not happen by itself. */
+  stuck?: boolean;
+  /** What it is inferred from. */
+  evidence?: string;
+  remedy?: string;
+  until?: number;
 }
 export interface StoredPayload {
   name: string;
@@ -152,7 +209,22 @@ export interface StepsPage {
   steps: Step[];
   more_steps: boolean;
 }
+/** The newest values of a stream, the newest first. */
+export interface Stream {
+  name: string;
+  closed: boolean;
+  values: { offset: number; value: Payload }[];
+}
+/** Asks for a whole payload, or for the lines in which a string occurs. */
+export interface PayloadQuestion {
+  key: Key;
+  name: string;
+  form?: "text" | "json" | "python";
+  find?: string;
+}
 export interface WorkflowDetails extends Payloads {
+  events?: { name: string; value: Payload }[];
+  streams?: Stream[];
   row: Row;
   forks: Fork[];
 }
@@ -171,6 +243,7 @@ export interface ListView {
   attributes?: string;
   start_time?: string;
   end_time?: string;
+  completed_after?: string;
   status?: string[];
   name?: string[];
   queue_name?: string[];
@@ -189,6 +262,11 @@ export interface Page {
   last: Cursor;
   searched_to: number | null;
 }
+/** The number of workflows by status, and how long they took to count. */
+export interface Counts {
+  counts: Record<string, number>;
+  count_took: number;
+}
 export interface Children {
   rows: Row[];
   left_out: number;
@@ -197,8 +275,12 @@ export interface Column {
   key: keyof Row | "queue_position";
   label: string;
   show?: (row: Row, now: number) => Child;
-  /** The higher, the narrower the view in which it is still hidden. */
+  /** The higher, the wider the view in which it still stands below the name. */
   rank: number;
+  /** What names the value below the name. */
+  unit?: string;
+  /** The width of its column, as CSS writes a grid track. */
+  track?: string;
   number?: boolean;
   optional?: boolean;
   main?: boolean;
@@ -221,6 +303,8 @@ export interface GraphNode {
   number?: number;
   operation?: string;
   group?: string;
+  /** How a picture names a group. */
+  title?: string;
   of?: string;
   count?: number;
   levels?: number;
@@ -229,6 +313,7 @@ export interface GraphNode {
   second?: Key;
   error?: string;
   error_message?: string;
+  error_attempts?: number;
   duration?: number;
   /** The duration in words, where the steps refine what the row says. */
   took?: string;
@@ -248,6 +333,8 @@ export interface Picture {
   nodes: GraphNode[];
   /** Pairs of `ref`. */
   edges: [string, string][];
+  /** Whether it is the process map of the run. */
+  overview?: boolean;
 }
 export interface RunFacts {
   row: Row;
@@ -264,6 +351,8 @@ export interface PictureOptions {
   hide: boolean;
   critical: boolean;
   direction: "auto" | "LR" | "TB";
+  /** Whether the process map is shown; null: if the graph is not legible as a whole. */
+  overview: boolean | null;
 }
 export interface PictureView extends PictureOptions {
   picture: "graph" | "timeline";
@@ -280,14 +369,18 @@ export interface WorkflowNodeDetails extends WorkflowDetails {
   key: Key;
 }
 export interface GroupDetails extends GraphNode {
-  kind: "group";
-  group: string;
+  kind: "group" | "activity";
   count: number;
   statuses: Record<string, number>;
   inside: number;
   members: GraphNode[];
   left_out: number;
+  failed_step?: string;
+  errors?: Record<string, number>;
+  /** The workflows that failed. */
+  failed?: string[];
   duration_min?: number;
+  duration_median?: number;
   duration_max?: number;
   duration_total?: number;
 }
@@ -335,6 +428,7 @@ export interface BoardQueue {
 }
 export interface BoardFailure {
   name: string;
+  step?: string;
   type: string;
   message: string;
   messages: number;
@@ -357,12 +451,38 @@ export interface BoardFacts {
 
 // --- control -------------------------------------------------------------------------------------
 
-export type Action = "cancel" | "resume" | "fork" | "repair";
+export type WorkflowAction = "cancel" | "resume" | "fork" | "repair" | "send" | "set_delay"
+  | "set_attributes" | "delete";
+export type Action = WorkflowAction | "pause_schedule" | "resume_schedule" | "trigger_schedule"
+  | "backfill_schedule" | "delete_schedule";
 export interface ActionOptions {
   cancel_children?: boolean;
   queue_name?: string;
   start_step?: string;
   application_version?: string;
+  message?: string;
+  topic?: string;
+  format?: string;
+  delay?: string;
+  attributes?: string;
+  merge?: boolean;
+  delete_children?: boolean;
+  start?: string;
+  end?: string;
+}
+/** On how many workflows an action would act, and why on none. */
+export interface ActionAvailability {
+  count: number;
+  why: string;
+  /** To send only: how many appear to wait for a message, and for which topics. */
+  waits?: number;
+  topics?: string[];
+}
+/** The workflows of an action: these, or all that match the filters of the list. */
+export interface ActionWorkflows {
+  ids: string[];
+  select_all?: boolean;
+  view?: ListView;
 }
 export interface PlanRow {
   workflow_id: string;
@@ -379,6 +499,14 @@ export interface Plan {
   rows: PlanRow[];
   left_out: number;
   unlikely: number;
+  /** Whether an executor will run them, where that is the same for all; the rows then omit it. */
+  will_run?: string;
+  /** What would be changed, by start step or name. */
+  kinds: string[];
+  /** Whether the action is confirmed twice. */
+  confirm: boolean;
+  /** Why nothing of it would be done; empty if it would. */
+  problem: string;
   code: string;
 }
 export interface ReceiptRow {
@@ -397,6 +525,23 @@ export interface Receipt {
   rows: ReceiptRow[];
   left_out: number;
   notes: string[];
+  /** Whether its workflows can be followed until they have ended. */
+  follows: boolean;
+}
+/** How far the workflows of a receipt are. */
+export interface Progress {
+  text: string;
+  ended: boolean;
+  statuses: Record<string, string>;
+}
+export interface Schedule {
+  schedule_name: string;
+  workflow_name?: string;
+  schedule?: string;
+  cron_timezone?: string;
+  status?: string;
+  last_fired_at?: string;
+  queue_name?: string;
 }
 
 // --- questions and answers -----------------------------------------------------------------------
@@ -417,16 +562,20 @@ export type Fresh<Answer> = Answer & Stamped & { same?: undefined };
 export interface Messages {
   // The list.
   page: [
-    { view: ListView; after: Cursor; stamp?: string | null; limit?: number; part?: number },
-    Fresh<Page> | Same,
+    {
+      view: ListView; after: Cursor; stamp?: string | null; limit?: number; part?: number;
+      counts?: boolean;
+    },
+    (Fresh<Page> | Same) & Partial<Counts>,
   ];
-  counts: [{ view: ListView }, { counts: Record<string, number>; took: number }];
+  activities: [{ ids: string[] }, { activities: Record<string, Activity> }];
   choices: [object, { choices: Partial<Record<ChosenFilter, string[]>> }];
   details: [
     { id: string; stamp?: string },
     Fresh<WorkflowDetails & StepsPage> | { same: true },
   ];
   steps: [{ id: string; after: number }, StepsPage];
+  payload: [PayloadQuestion, { text?: string; lines?: [number, string][]; count?: number }];
   children: [{ id: string }, Children];
   code: [
     { view: ListView; selection: boolean } | { id: string; key: Key | null },
@@ -447,13 +596,20 @@ export interface Messages {
     { first: string; second: string; anew: boolean; view: PictureView },
     ComparisonAnswer,
   ];
+  // The console.
+  open: [{ id: string }, { start: InspectStart; traits: object }];
   // The board, and the buttons alone.
   board: [{ stamp: string | null }, Fresh<BoardFacts> | Same];
   rows: [object, { rows: Row[]; counts: Record<string, number>; stamp: string }];
   // Control.
-  possible: [{ ids: string[] }, { possible: Record<Action, { count: number; why: string }> }];
-  plan: [{ action: Action; ids: string[]; options: ActionOptions; key: string }, Plan];
-  apply: [{ key: string }, Receipt];
+  possible: [ActionWorkflows, { possible: Record<WorkflowAction, ActionAvailability> }];
+  plan: [ActionWorkflows & { action: Action; options: ActionOptions; key: string }, Plan];
+  apply: [{ key: string; confirm?: boolean }, Receipt];
+  progress: [{ key: string }, Progress];
+  schedules: [
+    { stamp: string | null },
+    { same?: undefined; rows: Schedule[]; left_out: number; stamp: string } | { same: true },
+  ];
   targets: [object, { versions: string[]; queues: string[] }];
 }
 export type Kind = keyof Messages;
