@@ -15,7 +15,7 @@ from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs import compare
 from dbos_notebook.graphs.build import read_graph
 from dbos_notebook.tables.filters import as_strings
-from dbos_notebook.widgets import bundle, details, html_export, serialize
+from dbos_notebook.widgets import bundle, details, html_export, payload_text, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
 from dbos_notebook.widgets.messages import (
@@ -125,6 +125,7 @@ class Inspect(View):
             "compare": self._on_compare,
             "activities": self._on_activities,
             "code": self._on_code,
+            "payload": lambda message: payload_text.answer(self._store, message),
             **self._actions.handlers,
         }
 
@@ -228,6 +229,7 @@ class Inspect(View):
         run = self._run(str(message["id"]))
         view = dict(message.get("view") or {})
         view["open"] = run.groups_to_open(serialize.from_json_key(message["key"]), view)
+        view["overview"] = False
         return {"picture": run.picture_message(view), "open": view["open"], "stamp": run.stamp}
 
     def _on_node(self, message: Question) -> Answer:
@@ -285,7 +287,7 @@ def comparison_message(
     counts = comparison.frame["difference"].value_counts()
     rows = differences.head(MAX_COMPARED_ROWS).to_dict("records")
     return {
-        "picture": merged.picture_message({**view, "picture": "graph"}),
+        "picture": merged.picture_message({**view, "picture": "graph", "overview": False}),
         "first": ids[0],
         "second": ids[1],
         "counts": {str(difference): int(count) for difference, count in counts.items() if count},

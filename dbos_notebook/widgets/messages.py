@@ -147,7 +147,36 @@ class Payloads(TypedDict, total=False):
     error: ErrorPayload
 
 
-class WorkflowDetails(Payloads):
+class NamedPayload(TypedDict):
+    """An event."""
+
+    name: str
+    value: Payload
+
+
+class StreamValue(TypedDict):
+    """A value of a stream at a position."""
+
+    offset: int
+    value: Payload
+
+
+class StreamMessage(TypedDict):
+    """The newest values of a stream, the newest first; ``Stream`` in JavaScript."""
+
+    name: str
+    closed: bool
+    values: list[StreamValue]
+
+
+class ChannelsMessage(TypedDict, total=False):
+    """What a workflow published: events, and values of streams."""
+
+    events: list[NamedPayload]
+    streams: list[StreamMessage]
+
+
+class WorkflowDetails(Payloads, ChannelsMessage):
     """A workflow with its payloads."""
 
     row: WorkflowMessage
@@ -185,6 +214,8 @@ class NodeSummary(TypedDict, total=False):
     number: int
     operation: str
     group: str
+    title: str
+    """How a picture names a group: "13 × process_*_document"."""
     of: str
     count: int
     levels: int
@@ -217,6 +248,8 @@ class PictureMessage(TypedDict):
     svg: str
     nodes: list[NodeSummary]
     edges: list[list[str]]
+    overview: NotRequired[bool]
+    """Whether it is the process map of the run; absent for a timeline."""
 
 
 class RunFacts(TypedDict):
@@ -254,7 +287,13 @@ class GroupDetails(NodeSummary, total=False):
     """Failures below the members."""
     members: list[NodeSummary]
     left_out: int
+    failed_step: str
+    errors: dict[str, int]
+    """Of the nodes of a process map: how many members have each error."""
+    failed: list[str]
+    """The workflows that failed and can be forked or repaired together."""
     duration_min: int
+    duration_median: int
     duration_max: int
     duration_total: int
 
@@ -359,6 +398,8 @@ class PlanMessage(TypedDict):
     rows: list[dict[str, str]]
     left_out: int
     unlikely: int
+    will_run: NotRequired[str]
+    """Whether an executor will run them, where that is the same for all; the rows then omit it."""
     kinds: list[str]
     """What would be changed, by start step or name."""
     confirm: bool
