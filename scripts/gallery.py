@@ -39,6 +39,7 @@ def pictures(gallery: dn.Client, shop: dn.Client) -> dict[str, Callable[[], dn.P
         ),
         "folded": lambda: dn.draw(gallery.graph("import-march")),
         "folded-timeline": lambda: gallery.timeline("import-march", critical_path=True),
+        "process-map": lambda: dn.draw(graphs.process_map(gallery.graph("import-march"))),
         "fork": comparison,
         "running-timeline": lambda: shop.timeline("unpaid-0-1.0-0001"),
     }

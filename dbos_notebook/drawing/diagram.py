@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,12 @@ def successors(graph: nx.DiGraph[Any], tail: Any, kind: str) -> list[Any]:
 
 _OLDER = {"copied from the original": "copied", "from an earlier run": "earlier"}
 TITLE_SIZE, TEXT_SIZE = 13.0, 11.0
-MAX_TEXT_WIDTH = 210.0
+MAX_TEXT_WIDTH = 300.0
 """The maximum width of text on a card, in pixels."""
+MAX_ERROR_WIDTH = 360.0
+"""The maximum width of a line with an error, which is what one looks for first."""
+MAX_ID_LENGTH = 36
+"""IDs of at most this length, such as UUIDs, are shown whole."""
 STACK_OFFSET = 6.0
 """The offset of the stacked cards behind a group's card, in pixels."""
 COMPACT_OPERATIONS = frozenset(OPERATIONS) - {"step", "other"}
@@ -101,6 +106,32 @@ def short_id(key: Any) -> str:
     return f"n{digest}"
 
 
+def display_name(attributes: Mapping[str, Any], max_length: int = 200) -> str:
+    """Return the name of a node as pictures show it: without the module.
+
+    Examples
+    --------
+    >>> display_name({"name": "acme.billing.charge_card"}), display_name({})
+    ('charge_card', '')
+    """
+    name = str(attributes.get("name") or "")
+    # Truncated first, so that a name of 100 kB costs no more than a short one.
+    return text.sanitize_svg(text.leaf_name(name[: 2 * max_length]), max_length)
+
+
+def display_id(key: Any, attributes: Mapping[str, Any], max_length: int = MAX_ID_LENGTH) -> str:
+    """Return a workflow's ID as pictures show it: relative to its parent's, or shortened.
+
+    Examples
+    --------
+    >>> display_id("order-7-9", {"parent": "order-7"}), display_id("order-7", {})
+    ('…-9', 'order-7')
+    """
+    parent = attributes.get("parent")
+    shown = text.shorten_id(str(key), max_length, parent if isinstance(parent, str) else None)
+    return text.sanitize_svg(shown, 200)
+
+
 def make_card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> Card:
     """Return the card of a node, without its position."""
     attributes = graph.nodes[key]
@@ -112,13 +143,13 @@ def make_card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> C
     card.color_status = card.mark = status
     card.dash, card.bold_outline = STATUS_STYLES[status].dash, status == "ERROR"
     apply_difference(card, attributes)
-    name = text.sanitize_svg(attributes.get("name") or "", 200)
+    name = display_name(attributes)
     duration = text.duration(attributes.get("duration"))
     origin = times.origin(key) if "function_id" in attributes else ""
     if kind == "workflow":
         _workflow_lines(card, name or "workflow", key, attributes, times)
     elif kind == "group":
-        _group_lines(card, group_name(name, attributes), attributes)
+        _group_lines(card, name, attributes, times)
     elif "function_id" not in attributes and status == "PENDING":
         card.shape, card.has_mark = "pill", True
         card.lines = [CardLine(f"running, {name}", TEXT_SIZE, tone="status")]
@@ -137,17 +168,34 @@ def make_card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> C
         if origin:
             card.lines.append(CardLine(origin))
     if changed := difference_label(attributes):
-        card.lines.append(_fitted(changed, bold=True, tone="status"))
+        card.lines.append(
+            _fitted(changed, bold=True, tone="status", max_width=1.5 * MAX_ERROR_WIDTH)
+        )
     elif error := error_name(attributes):
-        card.lines.append(_fitted(error, bold=True, tone="status"))
+        card.lines += _error_lines(error, attributes)
     return card
 
 
 def _fitted(
-    line: str, size: float = TEXT_SIZE, *, bold: bool = False, tone: str = "muted"
+    line: str,
+    size: float = TEXT_SIZE,
+    *,
+    bold: bool = False,
+    tone: str = "muted",
+    max_width: float = MAX_TEXT_WIDTH,
 ) -> CardLine:
     """Return a line of a card, truncated to its maximum width."""
-    return CardLine(text.truncate_to_width(line, size, MAX_TEXT_WIDTH, bold=bold), size, bold, tone)
+    return CardLine(text.truncate_to_width(line, size, max_width, bold=bold), size, bold, tone)
+
+
+def _error_lines(error: str, attributes: dict[str, Any]) -> list[CardLine]:
+    """Return the class of an error and, where the node stands for several, an example's message."""
+    lines = [_fitted(error, bold=True, tone="status", max_width=MAX_ERROR_WIDTH)]
+    message = attributes.get("error_message")
+    if attributes.get("kind") == "group" and not text.is_missing(message) and message:
+        example = text.sanitize_svg(message, 300)
+        lines.append(_fitted(f"such as: {example}", max_width=MAX_ERROR_WIDTH))
+    return lines
 
 
 def _number(attributes: dict[str, Any]) -> str:
@@ -183,9 +231,13 @@ def _workflow_lines(
     )
     if duration:
         label += f" {'after' if card.status in TERMINAL_STATUSES else 'for'} {duration}"
+    if card.difference == "repaired":
+        # The run that repaired it is what counts.
+        second = text.duration(attributes.get("duration_second"))
+        label = f"{status_label('SUCCESS')} after {second}" if second else status_label("SUCCESS")
     card.lines = [
         _fitted(name, TITLE_SIZE, bold=True, tone="ink"),
-        CardLine(text.truncate_middle(text.sanitize_svg(key, 200), TEXT_SIZE, MAX_TEXT_WIDTH)),
+        CardLine(text.truncate_middle(display_id(key, attributes), TEXT_SIZE, MAX_TEXT_WIDTH)),
         CardLine(label, TEXT_SIZE, tone="status"),
     ]
     queue = attributes.get("queue_name")
@@ -228,28 +280,43 @@ def group_count(attributes: dict[str, Any]) -> str:
     >>> group_count({"count": 1200}), group_count({"count": 1200, "levels": 1200})
     ('1,200 × ', '1,200 levels of ')
     """
+    if attributes.get("parts"):
+        return ""  # its name counts each kind of member
     count = int(attributes.get("count", 0))
     return f"{count:,} levels of " if attributes.get("levels") else f"{count:,} × "
 
 
-def duration_range(attributes: dict[str, Any]) -> str:
+def group_title(name: str, attributes: dict[str, Any]) -> str:
+    """Return what a group stands for, such as "3 × charge" or "200 × (poll → write)"."""
+    name = group_name(name, attributes)
+    return group_count(attributes) + (f"({name})" if " → " in name else name)
+
+
+def extreme_durations(attributes: Mapping[str, Any], times: Times) -> tuple[Any, Any]:
+    """Return the shortest and the longest duration of a group's members; ``None`` if unknown."""
+    if times.coarse and attributes.get("of") == "workflow":
+        # The recorded durations are in whole seconds; those of single workflows are refined.
+        runs = filter(None, map(times.workflow, attributes.get("members") or ()))
+        lasted = [run.ended - run.started for run in runs if run.started is not None]
+        if lasted:
+            return min(lasted), max(lasted)
+    return attributes.get("duration_min"), attributes.get("duration_max")
+
+
+def duration_range(attributes: dict[str, Any], times: Times) -> str:
     """Return the shortest and the longest duration of a group's members, such as "1 s – 3 s"."""
-    shortest = text.duration(attributes.get("duration_min"))
-    longest = text.duration(attributes.get("duration_max"))
+    shortest, longest = map(text.duration, extreme_durations(attributes, times))
     return shortest if shortest == longest else f"{shortest} – {longest}"
 
 
-def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
+def _group_lines(card: Card, name: str, attributes: dict[str, Any], times: Times) -> None:
     card.shape = "group"
-    numbers = group_count(attributes)
-    available_width = MAX_TEXT_WIDTH - text.text_width(numbers, TITLE_SIZE, bold=True)
+    titles = [group_title(name, attributes)]
+    if attributes.get("parts"):
+        titles = name.split(", ")
     card.lines = [
-        CardLine(
-            numbers + text.truncate_to_width(name, TITLE_SIZE, available_width, bold=True),
-            TITLE_SIZE,
-            bold=True,
-            tone="ink",
-        )
+        _fitted(title, TITLE_SIZE, bold=True, tone="ink", max_width=MAX_ERROR_WIDTH)
+        for title in titles
     ]
     statuses = {
         str(status): int(n) for status, n in (attributes.get("statuses") or {}).items() if n
@@ -258,13 +325,19 @@ def _group_lines(card: Card, name: str, attributes: dict[str, Any]) -> None:
     order = sorted(statuses, key=severity_rank)
     card.shares = [(known_status(status), statuses[status] / total) for status in order]
     label = " · ".join(f"{statuses[status]:,} {status_label(status)}" for status in order)
-    card.lines.append(_fitted(label, tone="status"))
+    if step := attributes.get("failed_step"):
+        label += f" at {text.sanitize_svg(text.leaf_name(str(step)), 200)}"
+    card.lines.append(_fitted(label, tone="status", max_width=MAX_ERROR_WIDTH))
     failures = int(attributes.get("failures_inside") or 0)
-    if failures and not any(known_status(status) == "ERROR" for status in statuses):
+    if (
+        failures
+        and not attributes.get("failed_step")
+        and not any(known_status(status) == "ERROR" for status in statuses)
+    ):
         card.lines.append(
             CardLine(text.plural(failures, "failure") + " inside", TEXT_SIZE, bold=True, tone="ink")
         )
-    if durations := duration_range(attributes):
+    if durations := duration_range(attributes, times):
         card.lines.append(CardLine(durations))
 
 
@@ -284,6 +357,8 @@ def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
         counted = text.plural(int(attributes.get("count", 0)), str(attributes.get("of", "node")))
         lines.append(f"{counted} folded into one node")
         lines.append(f"show with open=[{text.sanitize_svg(attributes.get('group', ''), 200)!r}]")
+        if step := attributes.get("failed_step"):
+            lines.append(f"failed at step {text.sanitize_svg(step, 300)}")
         total = text.duration(attributes.get("duration_total"))
         lines += [f"{total} in total"] if total else []
     else:
@@ -361,7 +436,7 @@ def difference_label(attributes: dict[str, Any]) -> str:
     difference = attributes.get("difference")
     if difference in ("slower", "faster"):
         values = [text.duration(attributes.get(f"duration{side}")) for side in _SIDES]
-    elif difference == "changed error":
+    elif difference in ("changed error", "repaired"):
         values = [
             error_name(attributes, f"error_type{side}")
             or status_label(attributes.get(f"status{side}"))

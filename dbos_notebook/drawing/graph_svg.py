@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbos_notebook import text
-from dbos_notebook.drawing.picture import Drawing, Picture
-from dbos_notebook.drawing.theme import DARK, DIFFERENCES, LIGHT, OPERATIONS
+from dbos_notebook.drawing.dot import to_graphviz
+from dbos_notebook.drawing.legend import Legend
+from dbos_notebook.drawing.picture import Drawing, Picture, picture_id
+from dbos_notebook.drawing.theme import DIFFERENCES, MARGIN, MIN_WIDTH, OPERATIONS
 from dbos_notebook.errors import PictureError, nearest
 from dbos_notebook.graphs.comparison import Comparison
 from dbos_notebook.graphs.critical_path import critical_path_intervals
@@ -21,135 +21,13 @@ if TYPE_CHECKING:
     import graphviz
     import networkx as nx
 
-    from dbos_notebook.drawing.diagram import Card, Diagram
+    from dbos_notebook.drawing.diagram import Diagram
     from dbos_notebook.graphs.intervals import Times
-
-_LEGEND_LINE_HEIGHT = 18.0
-
-
-@dataclass
-class LegendItem:
-    """A symbol and its label; ``kind`` selects how the template draws ``value``."""
-
-    kind: str
-    value: str
-    text: str
-    x: float = 0.0
-    y: float = 0.0
-
-
-@dataclass
-class Legend:
-    """The legend of a picture, laid out in lines."""
-
-    items: list[LegendItem] = field(default_factory=list)
-    height: float = 0.0
-
-    def add(self, kind: str, value: str, text: str) -> None:
-        """Add an item."""
-        self.items.append(LegendItem(kind, value, text))
-
-    def arrange(self, max_width: float) -> None:
-        """Lay out the items in lines at most ``max_width`` pixels wide."""
-        x = y = 0.0
-        for item in self.items:
-            item_width = text.text_width(item.text, 11) + (24 if item.kind else 0)
-            if x and x + item_width > max_width:
-                x, y = 0.0, y + _LEGEND_LINE_HEIGHT
-            item.x, item.y = x, y
-            x += item_width + 18
-        self.height = y + _LEGEND_LINE_HEIGHT + 4 if self.items else 8.0
-
-
-_EDGES = {
-    "returns": {"style": "dashed", "constraint": "true"},
-    "message": {"style": "dotted", "constraint": "false"},
-    "forked_from": {"style": "dashed", "arrowhead": "open"},
-    "starts": {"penwidth": "1.6"},
-}
-
-
-def quote_dot(text: str) -> str:
-    r"""Escape a string so that Graphviz shows it literally.
-
-    The graphviz package passes ``<…>`` through as an HTML-like label and backslashes as escape
-    sequences; names may contain both.
-
-    Examples
-    --------
-    >>> print(quote_dot("a<b>"), quote_dot("<b>"), quote_dot("\\N"), quote_dot("&lt;"))
-    a<b> &lt;b> \\N &amp;lt;
-    """
-    # Entities for quotes and markup, which Graphviz decodes; the ampersand first, so that a name
-    # which contains an entity does not change. Backslashes are doubled because entities are decoded
-    # before escape sequences.
-    text = text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', "&quot;")
-    return "&lt;" + text[1:] if text.startswith("<") else text
-
-
-def to_graphviz(diagram: Diagram, direction: str, theme: str) -> graphviz.Digraph:
-    """Return a diagram as a Graphviz graph, as far as Graphviz can draw it."""
-    import graphviz
-
-    palette = DARK if theme == "dark" else LIGHT
-    dot = graphviz.Digraph("workflow")
-    dot.attr(rankdir=direction, compound="true", bgcolor=palette.ground, fontname="Helvetica")
-    dot.attr("graph", nodesep="0.22", ranksep="0.4", charset="UTF-8")
-    dot.attr("node", fontname="Helvetica", fontsize="11", style="filled", shape="box")
-    dot.attr("edge", color=palette.line, fontname="Helvetica", fontsize="10", arrowsize="0.6")
-
-    def node(into: graphviz.Digraph, card: Card) -> None:
-        ink = palette.statuses[card.color_status]
-        badge = [card.badge] if card.badge else []
-        style = ["filled", "dashed" if card.dash else ""]
-        if card.shape in ("step", "workflow", "pill", "sleep"):
-            style.append("rounded")
-        into.node(
-            card.id,
-            label="\\n".join(map(quote_dot, [*(line.text for line in card.lines), *badge])),
-            tooltip=quote_dot(card.tooltip).replace("\n", "\\n"),
-            shape=OPERATIONS.get(card.shape, ("box", ""))[0],
-            style=",".join(name for name in style if name),
-            fillcolor=ink.fill,
-            color=ink.line,
-            fontcolor=palette.ink,
-            penwidth="2.6" if card.bold_outline or card.critical else "1.1",
-            peripheries="2" if card.kind == "group" else "1",
-        )
-
-    for frame in diagram.frames:
-        with dot.subgraph(name=f"cluster_{frame.id}") as cluster:
-            cluster.attr(
-                style="filled,rounded",
-                color=palette.statuses[frame.status].line if frame.failing else palette.faint,
-                fillcolor=palette.frame,
-                label="",
-            )
-            for card_id in frame.cards:
-                node(cluster, diagram.cards[card_id])
-    for card in diagram.cards.values():
-        if card.frame is None:
-            node(dot, card)
-    for junction in diagram.junctions:
-        dot.node(junction, label="", shape="point", width="0.06", color=palette.line)
-    for edge in diagram.edges:
-        attributes = dict(_EDGES.get(edge.kind, {}))
-        if edge.from_frame:
-            attributes["ltail"] = f"cluster_{edge.from_frame}"
-        if edge.failing:
-            attributes.update(color=palette.statuses["ERROR"].line, penwidth="2.2")
-        elif edge.critical:
-            attributes.update(color=palette.ink, penwidth="2.2")
-        if edge.tooltip:
-            attributes["tooltip"] = quote_dot(edge.tooltip)
-        dot.edge(edge.tail, edge.head, **attributes)
-    return dot
-
 
 DEFAULT_MAX_NODES = 80
 """About as many nodes as a reader can grasp."""
-MARGIN = 16.0
-MIN_WIDTH = 620.0
+_AROUND_HEIGHT = 90.0
+"""About the height of the title and the legend of a picture."""
 NOTEBOOK_WIDTH = 960.0
 """The widest picture that a notebook shows without scaling it down, in pixels."""
 EDGE_DASHES = {
@@ -176,7 +54,7 @@ def draw(
     theme: Theme = "auto",
     critical_path: bool = False,
 ) -> Picture:
-    """Draw an execution graph or a comparison.
+    """Draw an execution graph, a comparison or a process map.
 
     Each workflow is a frame with a card per step, in order of time. Concurrent steps are side by
     side, and children beside the step that started them. Marks, outlines and colors show
@@ -185,8 +63,9 @@ def draw(
     Parameters
     ----------
     graph
-        An execution graph from ``Client.graph``, a ``Comparison`` or its graph, or a
-        ``graphviz.Digraph`` such as a modified ``Picture.dot``, which is drawn unchanged.
+        An execution graph from ``Client.graph``, a ``Comparison`` or its graph, a process map from
+        ``graphs.process_map``, or a ``graphviz.Digraph`` such as a modified ``Picture.dot``, which
+        is drawn unchanged.
     fold
         ``"auto"`` folds a graph that is too large to read; a number is the approximate number of
         nodes to draw; ``None`` never folds.
@@ -225,11 +104,16 @@ def draw(
     check_choice(theme, THEMES, "theme")
     check_choice(direction, _DIRECTIONS, "direction")
     import graphviz
+    import networkx as nx
 
     if isinstance(graph, graphviz.Digraph):
         return _draw_dot(graph)
     if isinstance(graph, Comparison):
         graph = graph.graph
+    if isinstance(graph, nx.DiGraph) and graph.graph.get("process_map"):
+        from dbos_notebook.drawing.process_map_svg import draw_process_map
+
+        return draw_process_map(graph, theme)
     folded = fold_for_drawing(graph, fold, open, hide)
     options = (direction, theme, critical_path)
 
@@ -287,12 +171,12 @@ def fold_for_drawing(
                 f"{len(graph):,} nodes are too many for a picture: the limit is {MAX_PARTS:,}. "
                 "Use fold='auto', and open=[…] for the groups to show in detail."
             )
-        return graphs.fold(graph, budget=len(graph), hide=hidden) if hidden else graph
+        if not hidden:
+            return graph
+        return graphs.fold(graph, budget=max(len(graph), 1), hide=hidden, loops=False)
     if fold != "auto" and (not isinstance(fold, int) or isinstance(fold, bool) or fold < 1):
         raise PictureError(f"fold={fold!r} must be 'auto', a number of nodes above 0, or None.")
     budget = DEFAULT_MAX_NODES if fold == "auto" else int(fold)
-    if len(graph) <= budget and not hidden:
-        return graph
     return graphs.fold(graph, budget=budget, open=opened, hide=hidden)
 
 
@@ -362,13 +246,25 @@ def _render(
     return Drawing(drawn, nodes, title.label)
 
 
-def picture_id(kind: str, graph: nx.DiGraph[Any], *parts: object) -> str:
-    """Return an ID that differs between any two pictures on a page."""
-    read = [graph.graph.get(name) for name in ("database", "read_at", "root", "root_second")]
-    digest = hashlib.blake2b(
-        repr([*read, *parts]).encode("utf-8", "backslashreplace"), digest_size=5
-    ).hexdigest()
-    return f"{kind}{digest}"
+MIN_TEXT_SIZE = 10.0
+"""The smallest size at which text is legible, in pixels."""
+
+
+def is_legible(picture: Picture, width: float = 1000, height: float = 560) -> bool:
+    """Return whether a picture fits into a view at a scale at which its text is legible.
+
+    Examples
+    --------
+    >>> picture = draw(dbos_notebook.connect(example_database).graph("checkout-1"))
+    >>> is_legible(picture), is_legible(picture, width=200)
+    (False, False)
+    """
+    from dbos_notebook.drawing.diagram import TEXT_SIZE
+
+    drawn_width, drawn_height = picture.size
+    # A view shows the title and the legend elsewhere.
+    scale = min(1, width / drawn_width, height / max(drawn_height - _AROUND_HEIGHT, 1))
+    return scale * TEXT_SIZE >= MIN_TEXT_SIZE
 
 
 def _legend(diagram: Diagram) -> Legend:
@@ -402,7 +298,6 @@ def _legend(diagram: Diagram) -> Legend:
 
 
 def _draw_dot(dot: graphviz.Digraph) -> Picture:
-    from dbos_notebook import text
     from dbos_notebook.drawing import layout
 
     def drawing() -> Drawing:

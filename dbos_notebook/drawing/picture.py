@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Callable
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 MAX_PIXELS = 24_000_000
 MAX_SIDE = 12_000
 """Limits of a PNG, in pixels; larger pictures get a lower resolution."""
+
+
+def picture_id(kind: str, graph: nx.DiGraph[Any], *parts: object) -> str:
+    """Return an ID that differs between any two pictures on a page."""
+    read = [graph.graph.get(name) for name in ("database", "read_at", "root", "root_second")]
+    digest = hashlib.blake2b(
+        repr([*read, *parts]).encode("utf-8", "backslashreplace"), digest_size=5
+    ).hexdigest()
+    return f"{kind}{digest}"
 
 
 class Drawing(NamedTuple):

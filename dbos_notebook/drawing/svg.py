@@ -133,7 +133,14 @@ def _color(palette: Palette, role: str) -> str:
     return str(getattr(palette.statuses[status], field))
 
 
-def _number(value: float) -> str:
+def format_number(value: float) -> str:
+    """Write a coordinate.
+
+    Examples
+    --------
+    >>> format_number(12.04), format_number(0.26), format_number(-0.01)
+    ('12', '0.3', '0')
+    """
     # A tenth of a pixel is below the resolution of screens.
     text = f"{value:.1f}"
     return text.removesuffix(".0") if text != "-0.0" else "0"
@@ -142,7 +149,7 @@ def _number(value: float) -> str:
 @cache
 def _templates() -> jinja2.Environment:
     templates = environment("drawing")
-    templates.filters["n"] = _number
+    templates.filters["n"] = format_number
     templates.globals.update(
         outline=outline,
         curve=curve,
@@ -169,7 +176,7 @@ def outline(shape: str, w: float, h: float) -> str:
     'M-20-10H20V10H-20Z'
     """
     x, y = w / 2, h / 2
-    n = _number
+    n = format_number
     if shape == "start_child":  # an arrow to the right
         return f"M{n(-x)} {n(-y)}H{n(x - 8)}L{n(x)} 0L{n(x - 8)} {n(y)}H{n(-x)}Z"
     if shape == "get_result":  # notched on the left
@@ -199,7 +206,7 @@ def outline(shape: str, w: float, h: float) -> str:
 
 def curve(points: list[tuple[float, float]]) -> str:
     """Return the path of the Bézier curve given by Graphviz's points."""
-    n = _number
+    n = format_number
     if not points:
         return ""
     start, *rest = (f"{n(x)} {n(y)}" for x, y in points)
@@ -211,7 +218,7 @@ def arrow(points: list[tuple[float, float]], tip: tuple[float, float], size: flo
     (x0, y0), (x1, y1) = points[-1], tip
     length = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5 or 1.0
     dx, dy = (y0 - y1) / length * size, (x1 - x0) / length * size
-    n = _number
+    n = format_number
     return f"M{n(x0 + dx)} {n(y0 + dy)}L{n(x1)} {n(y1)}L{n(x0 - dx)} {n(y0 - dy)}Z"
 
 
@@ -224,7 +231,7 @@ def zigzag(x: float, height: float) -> str:
     'M10-4l3 6l-3 6l3 6'
     """
     teeth = round((height + 4) / 6)
-    return f"M{_number(x)}-4" + "".join(f"l{3 if n % 2 == 0 else -3} 6" for n in range(teeth))
+    return f"M{format_number(x)}-4" + "".join(f"l{3 if n % 2 == 0 else -3} 6" for n in range(teeth))
 
 
 def page(svg: str) -> str:

@@ -6,7 +6,14 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook import text
-from dbos_notebook.drawing.diagram import duration_range, edges_of_kind, error_name, group_count
+from dbos_notebook.drawing.diagram import (
+    display_id,
+    display_name,
+    duration_range,
+    edges_of_kind,
+    error_name,
+    group_title,
+)
 from dbos_notebook.graphs.intervals import Times
 from dbos_notebook.status import status_label
 
@@ -83,19 +90,21 @@ def walk(graph: nx.DiGraph[Any], skip: Collection[Any] = ()) -> list[tuple[Any, 
 
 
 def _line(key: Any, attributes: dict[str, Any], times: Times) -> str:
-    name = text.sanitize_svg(attributes.get("name") or "", 80)
+    name = display_name(attributes, 80)
     kind = attributes.get("kind")
     if kind == "group":
-        name = group_count(attributes) + name
+        name = text.truncate(group_title(name, attributes), 120)
         status = ", ".join(
             f"{n:,} {status_label(status)}"
             for status, n in (attributes.get("statuses") or {}).items()
             if n
         )
-        duration = duration_range(attributes)
+        if step := attributes.get("failed_step"):
+            status += f" at {text.sanitize_svg(text.leaf_name(str(step)), 80)}"
+        duration = duration_range(attributes, times)
     else:
         if kind == "workflow":
-            name = f"{name}  {text.sanitize_svg(key, 80)}"
+            name = f"{name}  {display_id(key, attributes, 80)}"
         elif "function_id" in attributes:
             name = f"{attributes['function_id']} {name}"
         status = status_label(attributes.get("status"))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from dbos_notebook.status import STATUS_STYLES, MarkPath, StatusColors, circle
 
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
+MARGIN, MIN_WIDTH = 16.0, 620.0
+"""The margin of a picture and its minimum width, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,14 @@ DIFFERENCES = {
         (
             MarkPath(circle(6.5), fill="status"),
             MarkPath("M-3.2-1.6H3.2M-3.2 1.6H3.2M1.8-4L-1.8 4", stroke="ground", width=1.5),
+        ),
+    ),
+    "repaired": DifferenceStyle(
+        "SUCCESS",
+        "",
+        (
+            MarkPath(circle(6), fill="ground", stroke="status", width=1.6),
+            MarkPath("M-3 .2L-.9 2.4L3.1-2.3", stroke="status", width=1.8),
         ),
     ),
     "changed result": DifferenceStyle(

@@ -15,25 +15,21 @@ import pandas as pd
 from dbos_notebook import text
 from dbos_notebook.drawing.axis import Axis, Tick
 from dbos_notebook.drawing.diagram import (
+    display_id,
+    display_name,
     duration_range,
     edges_of_kind,
     error_name,
-    group_count,
-    group_name,
+    group_title,
     predecessors,
     short_id,
     tooltip,
 )
-from dbos_notebook.drawing.graph_svg import (
-    MARGIN,
-    THEMES,
-    check_choice,
-    fold_for_drawing,
-    picture_id,
-)
-from dbos_notebook.drawing.picture import Drawing, Picture
+from dbos_notebook.drawing.graph_svg import THEMES, check_choice, fold_for_drawing
+from dbos_notebook.drawing.legend import Legend
+from dbos_notebook.drawing.picture import Drawing, Picture, picture_id
 from dbos_notebook.drawing.text_tree import walk
-from dbos_notebook.drawing.theme import OPERATIONS
+from dbos_notebook.drawing.theme import MARGIN, OPERATIONS
 from dbos_notebook.errors import GraphError, PictureError
 from dbos_notebook.graphs.critical_path import critical_path_intervals
 from dbos_notebook.graphs.intervals import Run, Times
@@ -42,8 +38,6 @@ from dbos_notebook.types import Theme
 
 if TYPE_CHECKING:
     import networkx as nx
-
-    from dbos_notebook.drawing.graph_svg import Legend
 
 PARTS = {
     "run": "running a step",
@@ -84,6 +78,8 @@ class TimelineRow:
     error: str = ""
     note: str = ""
     number: str = ""
+    short_id: str = ""
+    detail: str = ""
     failing: bool = False
     running: bool = False
     count: int = 0
@@ -146,7 +142,7 @@ def _row(
         key,
         kind,
         known_status(attributes.get("status")),
-        text.sanitize_svg(attributes.get("name") or kind, 200),
+        display_name(attributes) or kind,
         depth,
         tooltip(key, attributes, times),
         error=error_name(attributes),
@@ -164,6 +160,7 @@ def _row(
 def _workflow_row(
     graph: nx.DiGraph[Any], times: Times, row: TimelineRow, attributes: dict[str, Any]
 ) -> None:
+    row.short_id = display_id(row.key, attributes)
     run = times.workflow(row.key)
     if run is None:
         row.note = "no times recorded"
@@ -242,7 +239,7 @@ def _group_row(
     graph: nx.DiGraph[Any], times: Times, row: TimelineRow, attributes: dict[str, Any]
 ) -> None:
     row.count = int(attributes.get("count", 0))
-    row.name = group_count(attributes) + group_name(row.name, attributes)
+    row.name = group_title(row.name, attributes)
     for member in attributes.get("members") or ():
         if member not in graph:
             continue
@@ -253,13 +250,15 @@ def _group_row(
                 row.members.append((start, run.ended))
         elif not times.origin(member) and (span := times.step(member)):
             row.members.append(span)
-    row.took = duration_range(attributes)
+    row.took = duration_range(attributes, times)
     failed = sum(
         int(n)
         for status, n in (attributes.get("statuses") or {}).items()
         if status in ERROR_STATUSES
     )
-    row.note = f"{failed:,} failed" if failed else ""
+    row.note = f"{failed:,} failed" if 0 < failed < row.count else ""
+    if step := attributes.get("failed_step"):
+        row.detail = f"failed at {text.sanitize_svg(text.leaf_name(str(step)), 80)}"
     if not row.members:
         row.note = row.note or "no times recorded"
 
@@ -275,10 +274,10 @@ def _step_row(
             folded.nodes[tail].get("workflow_id", tail)
             for tail in predecessors(folded, row.key, "returns")
         ]
-        child = folded.nodes[owners[0]].get("name") if owners and owners[0] in folded else None
-        row.name = text.sanitize_svg(f"{label} {child or 'a child'}", 200)
+        child = display_name(folded.nodes[owners[0]]) if owners and owners[0] in folded else ""
+        row.name = f"{label} {child or 'a child'}"
     elif operation == "start_child":
-        row.name = text.sanitize_svg(f"{label} {row.name}", 200)
+        row.name = f"{label} {row.name}"
     elif label:
         row.name = label
     if not row.number and row.status == "PENDING":
@@ -308,8 +307,10 @@ _LABEL_WIDTH = (300.0, 0.32)
 """The width of names before the bars: a maximum, and a share of the whole width."""
 _INDENT = 14.0
 _MAX_INDENTS = 10
-_TEXT_WIDTH = (70.0, 220.0, 0.36)
-"""The width of text after the bars: minimum, maximum, and maximum share of the whole width."""
+_TEXT_WIDTH = (70.0, 330.0, 0.36)
+_ERROR_WIDTH = 230.0
+"""The width of text after the bars: minimum, maximum, and maximum share of the whole width; and
+how much of it an error may take."""
 _MIN_BAR_WIDTH = 2.0
 _BIN = 2.0
 """Pixels per value where values are aggregated: concurrency, and bars of very many parts."""
@@ -337,6 +338,7 @@ class PlacedRow:
     x: float
     label: str
     suffix: str
+    detail: str = ""
     bars: list[Bar] = field(default_factory=list)
     critical: list[tuple[float, float]] = field(default_factory=list)
     area: str = ""
@@ -344,6 +346,7 @@ class PlacedRow:
     error: str = ""
     text_x: float = 0.0
     error_x: float = 0.0
+    is_stacked: bool = False
     suffix_x: float = 0.0
     point: float | None = None
     until: float = 0.0
@@ -457,7 +460,8 @@ def _label_width(row: TimelineRow) -> float:
     size = 12 if row.kind == "workflow" else 11
     number = text.text_width(row.number, 10) + 6 if row.number else 0
     name_width = text.text_width(row.name, size, bold=row.kind != "step")
-    return min(row.depth, _MAX_INDENTS) * _INDENT + _mark_width(row) + name_width + number
+    name_width = max(name_width + number, text.text_width(row.detail, 10))
+    return min(row.depth, _MAX_INDENTS) * _INDENT + _mark_width(row) + name_width
 
 
 def _row_text(row: TimelineRow) -> str:
@@ -465,11 +469,17 @@ def _row_text(row: TimelineRow) -> str:
 
 
 def _row_text_width(row: TimelineRow) -> float:
-    error = text.truncate_to_width(row.error, 11, _TEXT_WIDTH[1] / 2, bold=True)
+    error = text.truncate_to_width(row.error, 11, _ERROR_WIDTH, bold=True)
     label = _row_text(row)
     if row.members and "at once" not in row.note:  # added when the area is drawn
         label += f" · {_AT_ONCE.format(len(row.members))}"
-    return text.text_width(label, 11) + text.text_width(f" {error}", 11, bold=True) + 16
+    widths = text.text_width(label, 11), text.text_width(f" {error}", 11, bold=True)
+    return (max(widths) if _is_stacked(row) else sum(widths)) + 16
+
+
+def _is_stacked(row: TimelineRow) -> bool:
+    """Return whether an error is below the other text: the rows of groups are high enough."""
+    return bool(row.members and row.error)
 
 
 def _mark_width(row: TimelineRow) -> int:
@@ -488,9 +498,10 @@ def _place(
     name = text.truncate_to_width(row.name, size, label - number, bold=row.kind != "step")
     suffix = row.number
     remaining = label - text.text_width(name, size, bold=True) - 10
-    if repeated and remaining > 50:
-        suffix = text.truncate_middle(text.sanitize_svg(row.key, 200), 10, remaining)
-    drawn = PlacedRow(row, y, height, x, name, suffix)
+    if repeated and remaining > 20:
+        suffix = text.truncate_middle(row.short_id, 10, remaining)
+    detail = text.truncate_middle(row.detail, 10, label)
+    drawn = PlacedRow(row, y, height, x, name, suffix, detail if row.members else "")
     drawn.suffix_x = x + _mark_width(row) + 6
     drawn.suffix_x += text.text_width(name, size, bold=row.kind != "step")
     drawn.bars = _bars(row, time_axis)
@@ -582,7 +593,7 @@ def _area(drawn: PlacedRow, time_axis: Axis, height: float) -> int:
 def _place_text(drawn: PlacedRow, available_width: float) -> None:
     row = drawn.row
     drawn.text = _row_text(row)
-    drawn.error = text.truncate_to_width(row.error, 11, _TEXT_WIDTH[1] / 2, bold=True)
+    drawn.error = text.truncate_to_width(row.error, 11, _ERROR_WIDTH, bold=True)
     row_width = _row_text_width(row)
     start = min((bar.x for bar in drawn.bars), default=0.0)
     end = max((bar.x + bar.width for bar in drawn.bars), default=6.0)
@@ -600,7 +611,10 @@ def _place_text(drawn: PlacedRow, available_width: float) -> None:
             drawn.text = text.truncate_to_width(
                 drawn.text, 11, available_width - row_width + text.text_width(drawn.text, 11)
             )
-    drawn.error_x = drawn.text_x + text.text_width(drawn.text, 11) + 5
+    drawn.is_stacked = _is_stacked(row)
+    drawn.error_x = drawn.text_x
+    if not drawn.is_stacked:
+        drawn.error_x += text.text_width(drawn.text, 11) + 5
 
 
 def _guides(drawn: list[PlacedRow]) -> list[tuple[float, float, float]]:
@@ -631,8 +645,6 @@ def _tick(tick: Tick) -> str:
 
 
 def _legend(drawn: list[PlacedRow]) -> Legend:
-    from dbos_notebook.drawing.graph_svg import Legend
-
     legend = Legend()
     statuses = {placed.row.status for placed in drawn}
     for status in (*STATUSES_BY_SEVERITY, ""):

@@ -66,7 +66,8 @@ def make_title(
     root = graph.graph.get("root")
     attributes = graph.nodes[root] if root in graph else {}
     status = known_status(attributes.get("status"))
-    name = text.sanitize_svg(attributes.get("name") or "workflows", 200)
+    name = diagram.display_name(attributes) or "workflows"
+    full_name = text.sanitize_svg(attributes.get("name") or "workflows", 200)
     key = text.sanitize_svg(root, 200) if root is not None else ""
     outcome = (
         status_label(status) if status else text.sanitize_svg(attributes.get("status") or "", 40)
@@ -99,7 +100,7 @@ def make_title(
         outcome,
         summary,
         failure,
-        text.sanitize_svg(f"{kind} of {name} {key}"),
+        text.sanitize_svg(f"{kind} of {full_name} {key}"),
         text.sanitize_svg(f"{outcome} · {summary}. {failure}"),
     )
 
@@ -154,9 +155,7 @@ def reason(graph: nx.DiGraph[Any]) -> str:
         _, attributes = steps[-1]
         owner = attributes.get("workflow_id")
         number = f" #{attributes['function_id']}" if "function_id" in attributes else ""
-        where = " › ".join(
-            [*_path(graph, owner), text.sanitize_svg(attributes.get("name") or "", 80) + number]
-        )
+        where = " › ".join([*_path(graph, owner), diagram.display_name(attributes, 80) + number])
         return f"failed in {where}{_error(attributes)}"
     workflows = [
         (key, attributes)
@@ -177,7 +176,7 @@ def _path(graph: nx.DiGraph[Any], workflow: Any) -> list[str]:
     while workflow in graph and workflow not in seen:
         seen.add(workflow)
         attributes = graph.nodes[workflow]
-        names.append(text.sanitize_svg(attributes.get("name") or workflow, 60))
+        names.append(diagram.display_name(attributes, 60) or text.sanitize_svg(workflow, 60))
         if workflow == graph.graph.get("root"):
             break
         workflow = attributes.get("parent")

@@ -7,7 +7,8 @@ from dbos_notebook.graphs.build import execution_graph
 from dbos_notebook.graphs.comparison import Comparison, compare
 from dbos_notebook.graphs.critical_path import critical_path, self_time
 from dbos_notebook.graphs.export import to_serializable
-from dbos_notebook.graphs.folding import fold
+from dbos_notebook.graphs.folding import fold, members
+from dbos_notebook.graphs.process_map import process_map
 
 __all__ = [
     "Comparison",
@@ -15,6 +16,8 @@ __all__ = [
     "critical_path",
     "execution_graph",
     "fold",
+    "members",
+    "process_map",
     "self_time",
     "to_serializable",
 ]

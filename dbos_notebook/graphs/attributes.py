@@ -62,12 +62,40 @@ class GroupAttributes(NodeAttributes, total=False):
     group: str
     members: Sequence[Key]
     count: int
+    parts: dict[str, int]
     statuses: dict[str, int]
+    failed_workflows: Sequence[str]
+    failed_step: str
     duration_min: pd.Timedelta
     duration_max: pd.Timedelta
     duration_total: pd.Timedelta
     failures_inside: int
     levels: int
+
+
+class ActivityAttributes(TypedDict, total=False):
+    """The attributes of a node of a process map: all workflows or steps of a kind."""
+
+    kind: Literal["activity"]
+    of: Literal["workflow", "step"]
+    name: str
+    workflow_name: str
+    operation: str
+    members: Sequence[Key]
+    count: int
+    workflows: int
+    statuses: dict[str, int]
+    status: str
+    failure_rate: float
+    failed_workflows: Sequence[str]
+    error_types: dict[str, int]
+    on_failing_path: bool
+    duration_min: pd.Timedelta
+    duration_median: pd.Timedelta
+    duration_p95: pd.Timedelta
+    duration_max: pd.Timedelta
+    duration_total: pd.Timedelta
+    started_at: pd.Timestamp
 
 
 class EdgeAttributes(TypedDict, total=False):

@@ -161,6 +161,7 @@ DIFFERENCES = (
     "slower",
     "changed result",
     "changed error",
+    "repaired",
     "only in first",
     "only in second",
 )
@@ -225,9 +226,9 @@ def compare(
     Returns
     -------
     Comparison
-        ``difference`` is the first that applies of "only in first", "only in second", "changed
-        error" (an error was added, removed or changed), "changed result", "slower", "faster" and
-        "same".
+        ``difference`` is the first that applies of "only in first", "only in second", "repaired"
+        (failed in the first run and succeeded in the second), "changed error" (an error was added
+        or changed), "changed result", "slower", "faster" and "same".
 
     Raises
     ------
@@ -282,6 +283,8 @@ def _difference(
         return "only in first"
     if first is None:
         return "only in second"
+    if first["status"] in FAILED_STATUSES and second["status"] == "SUCCESS":
+        return "repaired"
     if _error(first) != _error(second):
         return "changed error"
     digests = first.get("output_digest"), second.get("output_digest")

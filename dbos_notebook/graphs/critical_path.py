@@ -48,7 +48,7 @@ def mark_failing_path(
         if workflow["status"] not in FAILED_STATUSES:
             return
         workflow["on_failing_path"] = True
-        failed = _failed_step(workflow, steps_of.get(workflow_id, ()))
+        failed = failed_step(workflow, steps_of.get(workflow_id, ()))
         if failed is None:
             return
         failed["on_failing_path"] = True
@@ -61,9 +61,8 @@ def mark_failing_path(
         workflow_id = child
 
 
-def _failed_step(
-    workflow: NodeAttributes, steps: Sequence[NodeAttributes]
-) -> NodeAttributes | None:
+def failed_step(workflow: NodeAttributes, steps: Sequence[NodeAttributes]) -> NodeAttributes | None:
+    """Return the step that made a workflow fail; ``None`` if its own code did."""
     if workflow["status"] != "ERROR" or not steps:
         return None
     failed = [step for step in steps if step["status"] == "ERROR"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,12 +15,16 @@ from dbos_notebook.errors import GraphError, nearest
 from dbos_notebook.graphs.attributes import GroupAttributes, Key, NodeAttributes
 from dbos_notebook.graphs.build import garbage_collection_paused
 from dbos_notebook.graphs.contraction import contract, remove_joins, remove_nodes
+from dbos_notebook.graphs.group_names import common_pattern, group_name
 from dbos_notebook.graphs.similarity import Similarity, WorkflowTree
 from dbos_notebook.graphs.validation import check_graph, is_folded, string_list
 from dbos_notebook.status import FAILED_STATUSES, STATUSES_BY_SEVERITY, severity_rank
+from dbos_notebook.text import sanitize
 
 MIN_LEVELS = 3
 """The minimum number of levels of a deep tree that become a group."""
+MIN_LOOP_REPEATS, MIN_LOOP_STEPS = 5, 10
+"""A loop of so many repeats and steps becomes a group in a graph of any size."""
 MAX_SINGLE_FAILURES = 3
 """Up to this many failures of a kind are shown individually; more become a group."""
 
@@ -37,6 +41,8 @@ class Level:
         Whether repeated patterns of several steps become groups as well.
     similarity
         When child workflows are similar: see ``WorkflowTree.shape``.
+    loops_only
+        Whether nothing but long loops becomes groups.
     max_depth
         Workflows at this depth become one node with all their contents.
     merge
@@ -48,8 +54,11 @@ class Level:
     similarity: Similarity = "exact"
     max_depth: int | None = None
     merge: Literal["between failures", "all"] | None = None
+    loops_only: bool = False
 
 
+LOOPS = Level(min_run=MIN_LOOP_STEPS, patterns=True, loops_only=True)
+"""What is folded in a graph of any size."""
 LEVELS = (
     Level(),
     Level(patterns=True, similarity="loose"),
@@ -183,6 +192,9 @@ class FoldPlan:
         source, level = self.source, self.level
         runs = source.runs(workflow_id, shortest=level.min_run, patterns=level.patterns)
         for number, run in enumerate(runs):
+            if level.loops_only and len(run.steps) < MIN_LOOP_REPEATS * run.period:
+                yield _Part(list(run.steps), "single", None, number)
+                continue
             succeeded: list[Key] = []
             single: list[Key] = []
             failed: dict[str, list[Key]] = {}
@@ -199,9 +211,8 @@ class FoldPlan:
                 repeats = len(succeeded) // run.period if is_whole_run else None
                 yield _Part(succeeded, "succeeded", repeats, number)
             for steps in failed.values():
-                yield _Part(
-                    steps, "single" if len(steps) <= MAX_SINGLE_FAILURES else "failed", None, number
-                )
+                few = len(steps) <= MAX_SINGLE_FAILURES or level.loops_only
+                yield _Part(steps, "single" if few else "failed", None, number)
             if single:
                 yield _Part(single, "single", None, number)
 
@@ -248,11 +259,12 @@ class FoldPlan:
         similar: dict[Any, list[str]] = {}
         root = source.root
         for child in children:
-            if child == root or source.on_path(child) or child in self._spine:
+            if child == root or source.on_path(child) or child in self._spine or level.loops_only:
                 unfolded.append(child)
                 continue
-            failure = source.failure(child)
-            kind = source.shape(child, level.similarity)
+            failure: Hashable = source.workflow_failure(child)
+            # Children of any kind that failed at the same step with the same error are similar.
+            kind = source.shape(child, level.similarity) if failure is None else None
             if level.similarity == "any":
                 failure = failure and "failed"
             starter = source.starter.get(child)
@@ -261,24 +273,35 @@ class FoldPlan:
         for (failure, *_), members in similar.items():
             deep = level.max_depth is not None and source.depth[members[0]] >= level.max_depth
             max_single = 1 if failure is None or level.similarity == "any" else MAX_SINGLE_FAILURES
-            if len(members) > max_single:
-                unfolded += self._add_group(members, parent)
-            elif deep:
-                for member in members:
-                    foldable = source.has_contents(member)
-                    unfolded += self._add_group([member], parent) if foldable else [member]
-            else:
+            # A workflow that is opened is shown beside the group of the others.
+            folded = [member for member in members if member not in (self.opened or ())]
+            if len(members) <= max_single and not deep:
                 unfolded += members
+                continue
+            unfolded += [member for member in members if member not in folded]
+            if len(members) > max_single:
+                unfolded += self._add_group(folded, parent, first=members[0])
+                continue
+            for member in folded:
+                foldable = source.has_contents(member)
+                unfolded += self._add_group([member], parent) if foldable else [member]
         return unfolded
 
     def _add_group(
-        self, members: Sequence[Any], within: str | None, repeats: int | None = None
+        self,
+        members: Sequence[Any],
+        within: str | None,
+        repeats: int | None = None,
+        first: Any = None,
     ) -> list[Any]:
         """Add a group; if it is opened, add its steps, or return its workflows."""
+        if not members:
+            return []
         names = [self.source.nodes[member].get("name", "") for member in members]
-        title = names[0] if len(set(names)) == 1 else "various"
+        title = common_pattern(names) if len(set(names)) > 1 else names[0]
         # Named by its first member, so that the name is stable while members are added.
-        return self._add_or_open(members, f"{title} from {json.dumps(members[0])}", within, repeats)
+        name = f"{title or 'various'} from {json.dumps(members[0] if first is None else first)}"
+        return self._add_or_open(members, name, within, repeats)
 
     def _add_or_open(
         self, members: Sequence[Any], group: str, within: str | None, repeats: int | None
@@ -354,18 +377,21 @@ class FoldPlan:
         """Return the attributes of a group."""
         nodes = [self.source.nodes[member] for member in unit.members]
         statuses = Counter(node["status"] for node in nodes)
+        title, parts = group_name(nodes, unit.repeats)
         attributes: GroupAttributes = {
             "kind": "group",
             "of": "workflow" if nodes[0]["kind"] == "workflow" else "step",
-            "name": _group_name(nodes, unit.repeats),
+            "name": title,
             "group": name,
             "members": tuple(unit.members),
-            "count": unit.repeats or len(unit.members),
+            "count": unit.repeats if unit.repeats and " → " in title else len(unit.members),
             "statuses": {
                 status: statuses[status] for status in STATUSES_BY_SEVERITY if status in statuses
             },
             "status": min(statuses, key=severity_rank),
         }
+        if parts:
+            attributes["parts"] = parts
         if unit.within is not None:
             attributes["workflow_id"] = unit.within
         common: Literal["operation", "error_type"]
@@ -373,6 +399,8 @@ class FoldPlan:
             values = {node.get(common) for node in nodes}
             if len(values) == 1 and (value := values.pop()) is not None:
                 attributes[common] = value
+        if failed := failed_workflows(nodes):
+            attributes["failed_workflows"] = failed
         if attributes["of"] == "step":
             attributes.setdefault("operation", "other")
         else:
@@ -382,20 +410,77 @@ class FoldPlan:
                 for key in contents
                 if key != member
             )
+            self._describe_failure(attributes)
         if unit.levels:
             attributes["levels"] = len(unit.members)
             attributes["on_failing_path"] = any(node.get("on_failing_path") for node in nodes)
         attributes.update(_times(nodes))
         return attributes
 
+    def _describe_failure(self, attributes: GroupAttributes) -> None:
+        """Set at which step the workflows of a group failed, and with what error."""
+        failures = set(map(self.source.workflow_failure, attributes["members"]))  # type: ignore[arg-type]  # workflows
+        failure = failures.pop() if len(failures) == 1 else None
+        if failure is None:
+            return
+        if failure.step:
+            attributes["failed_step"] = failure.step
+        if failure.error_type:
+            attributes["error_type"] = failure.error_type
+        cause = self.source.cause(attributes["members"][0])  # type: ignore[arg-type]  # a workflow
+        node = self.source.nodes[attributes["members"][0]] if cause is None else cause
+        if message := node.get("error_message"):
+            attributes["error_message"] = message
 
-def _group_name(nodes: Sequence[NodeAttributes], repeats: int | None) -> str:
-    names = [str(node.get("name", "")) for node in nodes]
-    if repeats:
-        return " → ".join(names[: len(names) // repeats])
-    if len(set(names)) == 1:
-        return names[0]
-    return "various steps" if nodes[0]["kind"] == "step" else "various workflows"
+
+def failed_workflows(nodes: Iterable[NodeAttributes]) -> tuple[str, ...]:
+    """Return the workflows that failed: the nodes', or those that steps of a parent awaited."""
+    failed = (node for node in nodes if node["status"] in FAILED_STATUSES)
+    ids = (node.get("child_workflow_id") or node["workflow_id"] for node in failed)
+    return tuple(dict.fromkeys(ids))
+
+
+def members(graph: nx.DiGraph[Any], group: Key, *, failed: bool = False) -> list[Key]:
+    """Return the nodes that a group stands for.
+
+    Parameters
+    ----------
+    graph
+        A folded graph or a process map.
+    group
+        The key of the group, or the ``group`` attribute of its node.
+    failed
+        Whether to return the IDs of the workflows that failed instead, for ``Client.fork`` and
+        ``Client.resume``: the members, or where the members are steps of a parent, the workflows
+        that they awaited.
+
+    Returns
+    -------
+    list
+        Keys of the whole graph, in order.
+
+    Raises
+    ------
+    GraphError
+        The graph has no such group.
+
+    Examples
+    --------
+    >>> graph = fold(dbos_notebook.connect(example_database).graph("checkout-4"), budget=8)
+    >>> groups = [key for key, node in graph.nodes.items() if node["kind"] == "group"]
+    >>> len(members(graph, groups[0])), members(graph, groups[0], failed=True)
+    (6, [])
+    """
+    check_graph(graph)
+    key = group if group in graph else ("group", group)
+    node = graph.nodes[key] if key in graph else {}
+    if "members" not in node:
+        groups = [str(each["group"]) for each in graph.nodes.values() if "group" in each]
+        hint = nearest(str(group), groups)
+        raise GraphError(
+            f"The graph has no group {sanitize(repr(group))}.{hint} Pass the key of a group."
+        )
+    return list(node.get("failed_workflows", ()) if failed else node["members"])
 
 
 def _times(nodes: Sequence[NodeAttributes]) -> GroupAttributes:
@@ -428,16 +513,18 @@ def fold(
     budget: int = 80,
     open: Iterable[str] = (),  # noqa: A002 - the clearest name
     hide: Iterable[str] = (),
+    loops: bool = True,
 ) -> nx.DiGraph[Any]:
     """Group similar nodes of an execution graph until at most ``budget`` nodes remain.
 
-    A graph within the budget is returned unchanged. Otherwise child workflows with the same name
-    and the same steps become one counted node with all their descendants, and so do runs of similar
-    steps. If that is not enough, similarity is defined more loosely, and deep workflows are shown
-    without their contents. Failures are separate from successes: a few are shown individually, many
-    of a kind become a group. The failure path is never in a group, except that the middle levels of
-    a path through more workflows than the budget allows become one group, as do those above the
-    deepest workflow of a very deep tree.
+    In a graph within the budget, only long loops are folded. Otherwise child workflows with the
+    same name and the same steps become one counted node with all their descendants, and so do runs
+    of similar steps. If that is not enough, similarity is defined more loosely, and deep workflows
+    are shown without their contents. Failures are separate from successes: a few are shown
+    individually, many children that failed at the same step with the same error become a group. The
+    failure path is never in a group, except that the middle levels of a path through more workflows
+    than the budget allows become one group, as do those above the deepest workflow of a very deep
+    tree.
 
     Parameters
     ----------
@@ -450,9 +537,13 @@ def fold(
         more members than the budget opens into parts, which can be opened in turn. Other groups
         do not change. Unknown names are ignored, so that a view can keep them while a run
         continues.
+        An ID of a workflow shows this one beside the group of the others.
     hide
         Operations to leave out, such as ``"sleep"``, or ``"system"`` for DBOS's own steps: events,
         results, sleeps, streams and others. Failed steps are never hidden.
+    loops
+        Whether to fold long loops in a graph within the budget: at least 10 steps that repeat at
+        least 5 times.
 
     Returns
     -------
@@ -479,7 +570,8 @@ def fold(
     check_graph(graph)
     opened = frozenset(string_list(open, "open"))
     graph = remove_nodes(graph, _hidden(graph, string_list(hide, "hide")))
-    if len(graph) <= budget:
+    is_small = len(graph) <= budget
+    if is_small and (not loops or is_folded(graph)):
         return graph.copy()
     if is_folded(graph):
         raise GraphError(
@@ -487,10 +579,13 @@ def fold(
         )
     with garbage_collection_paused():
         tree = WorkflowTree.of(graph)
+        levels = (LOOPS,) if is_small else LEVELS
         level = next(
-            (level for level in LEVELS if not FoldPlan(tree, level, budget).over_budget), LEVELS[-1]
+            (level for level in levels if not FoldPlan(tree, level, budget).over_budget), levels[-1]
         )
         plan = FoldPlan(tree, level, budget, opened)
+        if is_small and all(unit.group is None for unit in plan.units):
+            return graph.copy()
         folded = contract(graph, plan.group_of(graph), plan.nodes(graph))
         remove_joins(folded)
     return folded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -11,13 +11,28 @@ from typing import Any, Literal, NamedTuple
 import networkx as nx
 
 from dbos_notebook.graphs.attributes import Key, NodeAttributes, nodes_of
+from dbos_notebook.graphs.critical_path import failed_step
 from dbos_notebook.status import FAILED_STATUSES
+from dbos_notebook.text import leaf_name
 
 MAX_PATTERN = 12
 """The maximum number of steps in the body of a loop that is recognized."""
 MIN_SPINE_DEPTH = 24
 """From this depth on, a tree has a spine: the path to its deepest workflow."""
 Similarity = Literal["exact", "loose", "name", "any"]
+
+
+class Failure(NamedTuple):
+    """Why a workflow failed: equal for workflows that failed in the same way.
+
+    ``step`` is the function without its module, so that children of several kinds that failed at
+    the same step fail in the same way; ``name`` is the workflow's if no step failed.
+    """
+
+    status: str
+    step: str | None
+    error_type: str
+    name: str | None
 
 
 class RepeatedRun(NamedTuple):
@@ -80,6 +95,34 @@ class WorkflowTree:
             return None
         return f"{node['status']} {node.get('error_type', '')}"
 
+    def cause(self, workflow_id: str) -> NodeAttributes | None:
+        """Return the step that made a workflow fail, in it or in the children that it awaited."""
+        found: NodeAttributes | None = None
+        seen: set[str] = set()
+        current: str | None = workflow_id
+        while current is not None and current not in seen:
+            seen.add(current)
+            steps = [self.nodes[step] for step in self.steps_of.get(current, ())]
+            step = failed_step(self.nodes[current], steps)
+            if step is None:
+                break
+            found, current = step, step.get("child_workflow_id")
+            if current not in self.nodes or self.nodes[current]["status"] not in FAILED_STATUSES:
+                current = None
+        return found
+
+    def workflow_failure(self, workflow_id: str) -> Failure | None:
+        """Return how a workflow failed; ``None`` if it has not."""
+        node = self.nodes[workflow_id]
+        if node["status"] not in FAILED_STATUSES:
+            return None
+        step = self.cause(workflow_id)
+        name = None if step is None else leaf_name(str(step.get("name", "")))
+        error = node.get("error_type") if step is None else step.get("error_type")
+        return Failure(
+            node["status"], name, str(error or ""), node.get("name") if name is None else None
+        )
+
     def on_path(self, key: Key) -> bool:
         """Return whether a node is on the failure path, which is always shown."""
         return bool(self.nodes[key].get("on_failing_path"))
@@ -98,6 +141,7 @@ class WorkflowTree:
         numbers: dict[Hashable, int] = {}
         kinds = [numbers.setdefault(self.step_kind(step), len(numbers)) for step in steps]
         longest = MAX_PATTERN if patterns else 1
+        known: set[tuple[int, ...]] = set()
         start = 0
         while start < len(steps):
             period, covered = 1, 1
@@ -107,6 +151,14 @@ class WorkflowTree:
                 end_of_repeats = _repeats(kinds, start, length)
                 if end_of_repeats >= max(2 * length, shortest) and end_of_repeats > covered:
                     period, covered = length, end_of_repeats
+            # A loop that was interrupted goes on in the middle of its body: what completes the
+            # body comes first, so that the loop has the same name as before.
+            shift = _shift(kinds[start : start + covered], period, known)
+            for step in steps[start : start + shift]:
+                yield RepeatedRun([step], 1)
+            if shift:
+                start, covered = start + shift, _repeats(kinds, start + shift, period)
+            known.add(tuple(kinds[start : start + period]))
             yield RepeatedRun(steps[start : start + covered], period)
             start += covered
 
@@ -209,6 +261,14 @@ class WorkflowTree:
             yield member
             yield from self.steps_of.get(member, ())
             stack.extend(self.children_of.get(member, ()))
+
+
+def _shift(kinds: Sequence[int], period: int, known: Collection[tuple[int, ...]]) -> int:
+    """Return after how many items of a repeated pattern a known pattern begins, or 0."""
+    if period == 1 or len(kinds) < 3 * period or tuple(kinds[:period]) in known:
+        return 0
+    starts = (at for at in range(1, period) if tuple(kinds[at : at + period]) in known)
+    return next(starts, 0)
 
 
 def _repeats(kinds: Sequence[Hashable], start: int, length: int) -> int:

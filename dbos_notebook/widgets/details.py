@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from dbos_notebook.database.schema_changes import repeat_if_changed
+from dbos_notebook.drawing.diagram import extreme_durations
 from dbos_notebook.errors import StepNotFoundError
+from dbos_notebook.status import FAILED_STATUSES
 from dbos_notebook.tables import listings, pages
 from dbos_notebook.tables.filters import check_filters
 from dbos_notebook.text import truncate
@@ -28,12 +32,10 @@ from dbos_notebook.widgets.messages import (
     compact,
 )
 from dbos_notebook.widgets.query_form import literal
-from dbos_notebook.widgets.run_data import RunData, node_summary, read_forks
+from dbos_notebook.widgets.run_data import MAX_FAILED, RunData, node_summary, read_forks
 from dbos_notebook.workflow import Workflow
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from dbos_notebook.database.reader import Session
     from dbos_notebook.store import Store
 
@@ -45,6 +47,9 @@ MAX_MEMBERS = 50
 MAX_EVENTS = 50
 MAX_STREAM_VALUES = 50
 """The newest values of all streams of a workflow together."""
+MAX_ERRORS = 20
+_DURATIONS = ("duration_min", "duration_median", "duration_max", "duration_total")
+_EXTREMES = ("duration_min", "duration_max")
 
 
 # --- workflows -----------------------------------------------------------------------------------
@@ -167,9 +172,10 @@ def node_details(store: Store, run: RunData, key: NodeKey, view: ViewOptions) ->
     """Return the details of a node of a run's graph, or of a group of its folded graph."""
     if isinstance(key, str):
         return {"kind": "workflow", **workflow_details(store, key)}
-    folded = run.picture(view).graph
-    if folded is not None and key in folded and folded.nodes[key]["kind"] == "group":
-        return _group_details(run, folded.nodes[key], key)
+    for graph in (run.process_map, run.picture({**view, "overview": False}).graph):
+        node = graph.nodes.get(key) if graph is not None else None
+        if node is not None and node["kind"] in ("group", "activity"):
+            return _group_details(run, node, key)
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
         (details,) = iter_step_details(read_step(store, *key))
         return details[1]
@@ -209,17 +215,33 @@ def read_step(store: Store, workflow_id: str, number: int) -> pd.DataFrame:
 
 
 def _group_details(run: RunData, node: Mapping[str, Any], key: NodeKey) -> GroupDetails:
-    members = list(node["members"])
+    nodes = run.graph.nodes
+    # Those that failed first, which one looks for.
+    members = sorted(
+        node["members"], key=lambda member: nodes[member].get("status") not in FAILED_STATUSES
+    )
     details: dict[str, Any] = {
         **node_summary(key, node),
         "statuses": {str(status): int(n) for status, n in node["statuses"].items() if n},
         "inside": int(node.get("failures_inside") or 0),
         "members": [run.summarize(member) for member in members[:MAX_MEMBERS]],
         "left_out": max(0, len(members) - MAX_MEMBERS),
+        "failed_step": node.get("failed_step"),
+        "errors": {
+            serialize.label(error): int(count)
+            for error, count in list((node.get("error_types") or {}).items())[:MAX_ERRORS]
+        },
+        "failed": list(node.get("failed_workflows") or ())[:MAX_FAILED],
     }
-    for name in ("duration_min", "duration_max", "duration_total", "started_at", "completed_at"):
+    for name in (*_DURATIONS, "started_at", "completed_at"):
         if name in node:
             details[name] = serialize.milliseconds(node[name])
+    if node["kind"] == "group":
+        for name, duration in zip(_EXTREMES, extreme_durations(node, run.times), strict=True):
+            if duration is not None:
+                details[name] = serialize.milliseconds(
+                    pd.Timedelta(seconds=duration) if isinstance(duration, float) else duration
+                )
     group: GroupDetails = compact(details)
     return group
 
@@ -267,5 +289,8 @@ def node_code(run: RunData, key: Any) -> str:
         return f'{steps}.set_index("function_id").loc[{key[1]}]'
     if (node := run.graph.nodes.get(key)) is not None:
         return f"db.workflow({literal(node['workflow_id'])})"
+    if key in run.process_map:
+        members = f"dn.graphs.members(dn.graphs.process_map(db.graph({literal(run.workflow_id)}))"
+        return f"{members}, {key!r})"
     group = serialize.to_json_key(key)[1]
     return f"dn.draw(db.graph({literal(run.workflow_id)}), open=[{literal(group)}])"

@@ -138,7 +138,8 @@ def run(store: Store, data: RunData) -> str:
 
     Nothing in an image can run, and an image follows the reader's light or dark theme.
     """
-    picture = draw(data.graph, theme="auto")
+    is_overview = data.opens_with_overview()
+    picture = draw(data.process_map if is_overview else data.graph, theme="auto")
     try:
         svg = base64.b64encode(picture.svg.encode()).decode()
         image = f"data:image/svg+xml;base64,{svg}"
@@ -151,7 +152,7 @@ def run(store: Store, data: RunData) -> str:
         took=data.times.duration(data.workflow_id),
         forks=data.forks,
         image=image,
-        alt=f"Execution graph of {data.workflow_id}",
+        alt=f"{'Process map' if is_overview else 'Execution graph'} of {data.workflow_id}",
         text=text.truncate(picture.text, MAX_TREE_CHARACTERS),
         code=details.node_code(data, None),
     )
@@ -187,7 +188,7 @@ def record(store: Store, data: RunData) -> RecordedRun:
     timed = Spans(data.graph).workflow(data.workflow_id) is not None
     for kind in ("graph", "timeline"):
         critical = timed and kind == "timeline"
-        view: dict[str, Any] = {"picture": kind, "open": [], "critical": critical}
+        view: dict[str, Any] = {"picture": kind, "critical": critical, "overview": False}
         pictures[_json([kind])] = data.picture_message(view)
         folded = data.picture(view).graph
         nodes = {} if folded is None else folded.nodes
@@ -198,6 +199,13 @@ def record(store: Store, data: RunData) -> RecordedRun:
             node = details.node_details(store, data, key, view)
             groups[_json(json_key)] = {**node, "key": json_key}
             pictures[_json([kind, group])] = data.picture_message({**view, "open": [group]})
+    if data.opens_with_overview():
+        view = {"picture": "graph", "overview": True}
+        pictures[_json(["overview"])] = data.picture_message(view)
+        for key in data.process_map:
+            json_key = serialize.to_json_key(key)
+            node = details.node_details(store, data, key, view)
+            groups[_json(json_key)] = {**node, "key": json_key}
     return {
         "start": {"tab": "graph", "offline": True, "read_only": True, "forbidden": None},
         "workflow_id": data.workflow_id,

@@ -229,6 +229,7 @@ class Inspect(View):
         run = self._run(str(message["id"]))
         view = dict(message.get("view") or {})
         view["open"] = run.groups_to_open(serialize.from_json_key(message["key"]), view)
+        view["overview"] = False
         return {"picture": run.picture_message(view), "open": view["open"], "stamp": run.stamp}
 
     def _on_node(self, message: Question) -> Answer:
@@ -286,7 +287,7 @@ def comparison_message(
     counts = comparison.frame["difference"].value_counts()
     rows = differences.head(MAX_COMPARED_ROWS).to_dict("records")
     return {
-        "picture": merged.picture_message({**view, "picture": "graph"}),
+        "picture": merged.picture_message({**view, "picture": "graph", "overview": False}),
         "first": ids[0],
         "second": ids[1],
         "counts": {str(difference): int(count) for difference, count in counts.items() if count},

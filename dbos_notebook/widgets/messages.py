@@ -214,6 +214,8 @@ class NodeSummary(TypedDict, total=False):
     number: int
     operation: str
     group: str
+    title: str
+    """How a picture names a group: "13 × process_*_document"."""
     of: str
     count: int
     levels: int
@@ -246,6 +248,8 @@ class PictureMessage(TypedDict):
     svg: str
     nodes: list[NodeSummary]
     edges: list[list[str]]
+    overview: NotRequired[bool]
+    """Whether it is the process map of the run; absent for a timeline."""
 
 
 class RunFacts(TypedDict):
@@ -283,7 +287,13 @@ class GroupDetails(NodeSummary, total=False):
     """Failures below the members."""
     members: list[NodeSummary]
     left_out: int
+    failed_step: str
+    errors: dict[str, int]
+    """Of the nodes of a process map: how many members have each error."""
+    failed: list[str]
+    """The workflows that failed and can be forked or repaired together."""
     duration_min: int
+    duration_median: int
     duration_max: int
     duration_total: int
 
@@ -388,6 +398,8 @@ class PlanMessage(TypedDict):
     rows: list[dict[str, str]]
     left_out: int
     unlikely: int
+    will_run: NotRequired[str]
+    """Whether an executor will run them, where that is the same for all; the rows then omit it."""
     kinds: list[str]
     """What would be changed, by start step or name."""
     confirm: bool

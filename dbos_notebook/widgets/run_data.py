@@ -14,10 +14,11 @@ import pandas as pd
 
 from dbos_notebook import text
 from dbos_notebook.database.schema_changes import repeat_if_changed
-from dbos_notebook.drawing.diagram import short_id
-from dbos_notebook.drawing.graph_svg import draw
+from dbos_notebook.drawing.diagram import display_name, group_title, short_id
+from dbos_notebook.drawing.graph_svg import draw, is_legible
+from dbos_notebook.drawing.process_map_svg import draw_process_map
 from dbos_notebook.drawing.timeline import DEFAULT_WIDTH, timeline
-from dbos_notebook.graphs import build
+from dbos_notebook.graphs import build, process_map
 from dbos_notebook.graphs.intervals import Times
 from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES
 from dbos_notebook.tables import listings
@@ -50,10 +51,20 @@ MAX_FORKS = 50
 MAX_SUCCESSORS = 50
 MAX_LISTED = 5_000
 MAX_CACHED_PICTURES = 12
-MAX_OVERFLOW = 1.2
-"""A graph from left to right may be so much wider than the view before it is drawn downwards."""
-TIMELINE_WIDTHS = (420, 1600)
-"""The smallest and largest width of a timeline in pixels."""
+VIEW_WIDTH, VIEW_HEIGHT = 1000, 560
+"""The size of a picture in the view, in pixels, where the browser has not said its width."""
+MAX_FOLDED_NODES = 2_000
+"""A larger run is not folded and laid out to find whether it is legible as a whole."""
+MAX_LEGIBLE_NODES = 40
+"""A picture of more nodes is not laid out to find that it does not fit."""
+MIN_FOLDING = 3
+"""A process map is an overview if it has so many times fewer nodes than the run."""
+MAX_FAILED = 1_000
+"""The number of failed workflows of a group that can be forked together from the view."""
+PICTURE_WIDTHS = (420, 1600)
+"""The smallest and largest width of a timeline or a process map in pixels."""
+MAX_OVERFLOW = 1.05
+"""A process map may be so much wider than the view, which then scales it down."""
 
 Direction = Literal["auto", "LR", "TB"]
 DIRECTIONS: tuple[Direction, ...] = ("auto", "LR", "TB")
@@ -100,6 +111,7 @@ class RunData:
         self.row = row
         self.forks = forks
         self._pictures: dict[tuple[object, ...], Picture] = {}
+        self._overview: dict[int, bool] = {}
 
     @classmethod
     @repeat_if_changed
@@ -138,9 +150,34 @@ class RunData:
 
     # --- pictures --------------------------------------------------------------------------------
 
+    @cached_property
+    def process_map(self) -> nx.DiGraph[Any]:
+        """The process map of the run."""
+        return process_map(self.graph)
+
+    def opens_with_overview(self, width: int = 0) -> bool:
+        """Return whether the run is first shown as its process map.
+
+        It is if the process map has far fewer nodes than the run, and the folded graph is legible
+        as a whole in neither direction in a view of this width in pixels. That of a run of
+        thousands of nodes is assumed not to be.
+        """
+        width = width or VIEW_WIDTH
+        if width not in self._overview:
+            if len(self.graph) < MIN_FOLDING * len(self.process_map):
+                self._overview[width] = False
+            else:
+                self._overview[width] = len(self.graph) > MAX_FOLDED_NODES or not any(
+                    self._is_legible(direction, width) for direction in ("LR", "TB")
+                )
+        return self._overview[width]
+
     def picture(self, view: ViewOptions) -> Picture:
         """Draw the run with the options of the browser."""
         direction = view.get("direction")
+        if self.shows_overview(view):
+            width = int(view.get("width") or VIEW_WIDTH)
+            return self._cached_picture("overview", (), (), "auto", width, critical=False)
         return self._cached_picture(
             "timeline" if view.get("picture") == "timeline" else "graph",
             tuple(str(name) for name in view.get("open") or ()),
@@ -149,6 +186,21 @@ class RunData:
             int(view.get("width") or 0),
             critical=bool(view.get("critical")),
         )
+
+    def _is_legible(self, direction: Direction, width: int) -> bool:
+        """Return whether the folded graph is legible as a whole in a view of this width."""
+        picture = self._cached_picture("graph", (), (), direction, 0, critical=False)
+        is_small = picture.graph is None or len(picture.graph) <= MAX_LEGIBLE_NODES
+        return is_small and is_legible(picture, width, VIEW_HEIGHT)
+
+    def shows_overview(self, view: ViewOptions) -> bool:
+        """Return whether the options of the browser choose the process map; it may not choose."""
+        if view.get("picture") == "timeline":
+            return False
+        overview = view.get("overview")
+        if overview is not None:
+            return bool(overview)
+        return not view.get("open") and self.opens_with_overview(int(view.get("width") or 0))
 
     def _cached_picture(
         self,
@@ -164,8 +216,13 @@ class RunData:
         if options in self._pictures:
             return self._pictures[options]
         # The light theme: the view's style sheet replaces its colors by those of the host's theme.
-        if kind == "timeline":
-            smallest, largest = TIMELINE_WIDTHS
+        if kind == "overview":
+            smallest, largest = PICTURE_WIDTHS
+            picture = draw_process_map(
+                self.process_map, "light", min(max(width, smallest), largest) * MAX_OVERFLOW
+            )
+        elif kind == "timeline":
+            smallest, largest = PICTURE_WIDTHS
             picture = timeline(
                 self.graph,
                 open=opened,
@@ -175,10 +232,12 @@ class RunData:
                 width=min(max(width, smallest), largest) if width else DEFAULT_WIDTH,
             )
         elif direction == "auto" and width:
-            # From left to right where the view is wide enough, or nearly.
+            # From left to right, unless more of it is visible at a legible size downwards.
             picture = self._cached_picture(kind, opened, hide, "LR", 0, critical=critical)
-            if picture.size[0] > width * MAX_OVERFLOW:
-                picture = self._cached_picture(kind, opened, hide, "auto", 0, critical=critical)
+            if not is_legible(picture, width, VIEW_HEIGHT):
+                down = self._cached_picture(kind, opened, hide, "TB", 0, critical=critical)
+                if visible_share(down, width) > visible_share(picture, width):
+                    picture = down
         else:
             picture = draw(
                 self.graph,
@@ -200,31 +259,43 @@ class RunData:
         if folded is None:
             return {"svg": picture.svg, "nodes": [], "edges": []}
         keys = dict.fromkeys(picture.nodes.values())
+        overview: PictureMessage = (
+            {} if view.get("picture") == "timeline" else {"overview": self.shows_overview(view)}  # type: ignore[typeddict-item]  # the rest follows
+        )
         return {
+            **overview,
             "svg": picture.svg,
             "nodes": [self._with_duration(node_summary(key, folded.nodes[key])) for key in keys],
             "edges": [[short_id(a), short_id(b)] for a, b in _edges_past_joins(folded)],
         }
 
     def groups_to_open(self, key: NodeKey, view: ViewOptions) -> list[str]:
-        """Return the groups that must be open for a node to be drawn, and those already open."""
+        """Return what must be open for a node to be drawn: groups, and workflows in groups.
+
+        A workflow is shown beside the group that it is taken out of, which is not opened.
+        """
         opened = [str(name) for name in view.get("open") or ()]
         ancestors = self._ancestors(key)
         for _ in range(len(ancestors) + 12):
-            folded = self.picture({**view, "open": opened}).graph
+            folded = self.picture({**view, "open": opened, "overview": False}).graph
             if folded is None or key in folded:
                 break
             group_of = {
-                member: node["group"]
+                member: node
                 for node in folded.nodes.values()
                 if node["kind"] == "group"
                 for member in node["members"]
             }
             # In a deep tree several groups contain an ancestor: open that of the nearest.
-            group = next((group_of[node] for node in ancestors if node in group_of), None)
-            if group is None or group in opened:
+            member = next((node for node in ancestors if node in group_of), None)
+            if member is None:
                 break
-            opened.append(group)
+            group = group_of[member]
+            is_single = group["of"] == "workflow" and not group.get("levels")
+            name = str(member) if is_single and member not in opened else group["group"]
+            if name in opened:
+                break
+            opened.append(name)
         return opened
 
     def _ancestors(self, key: NodeKey) -> list[NodeKey]:
@@ -369,6 +440,8 @@ def node_summary(key: NodeKey, node: Mapping[str, Any]) -> NodeSummary:
     }
     for name in ("operation", "group", "of", "count", "levels", "difference"):
         summary[name] = node.get(name)
+    if node["kind"] in ("group", "activity"):
+        summary["title"] = serialize.label(group_title(display_name(node), dict(node)))
     for name in ("first", "second"):
         summary[name] = serialize.to_json_key(node.get(f"node_{name}"))
     if node.get("error_type"):
@@ -377,11 +450,17 @@ def node_summary(key: NodeKey, node: Mapping[str, Any]) -> NodeSummary:
         summary["error_attempts"] = node.get("error_attempts")
     duration = node.get("duration", node.get("duration_total"))
     if duration is not None and (
-        node["kind"] == "group" or node.get("status") not in ACTIVE_STATUSES
+        node["kind"] in ("group", "activity") or node.get("status") not in ACTIVE_STATUSES
     ):
         summary["duration"] = serialize.milliseconds(duration)
     message: NodeSummary = compact(summary)
     return message
+
+
+def visible_share(picture: Picture, width: int) -> float:
+    """Return the share of a picture that a view shows at its full size."""
+    drawn_width, drawn_height = picture.size
+    return min(1, width / drawn_width) * min(1, VIEW_HEIGHT / drawn_height)
 
 
 def _edges_past_joins(graph: nx.DiGraph[Any]) -> Iterator[tuple[NodeKey, NodeKey]]:

@@ -136,7 +136,7 @@ def test_a_step_of_another_version_is_unmatched() -> None:
     assert graph.edges[("v1", 2), ("v1", 3)]["difference"] == "same"
     reverse = compare(after, before)
     assert [word for *_, word in words(reverse)] == [
-        "same", "only in first", "changed error", "faster",
+        "same", "only in first", "repaired", "faster",
     ]  # fmt: skip
     row = comparison.frame.iloc[4]
     assert row["duration_difference"] == pd.Timedelta("40ms")

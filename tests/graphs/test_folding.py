@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from typing import Any
 
+import big_runs
 import networkx as nx
 import pytest
 from budgets import examples
@@ -15,7 +16,7 @@ from sample_rows import frame, workflow
 from sample_rows import step as a_step
 
 import dbos_notebook as dn
-from dbos_notebook.graphs import execution_graph, fold, to_serializable
+from dbos_notebook.graphs import execution_graph, fold, members, to_serializable
 from dbos_notebook.graphs.folding import SYSTEM_OPERATIONS
 from dbos_notebook.graphs.similarity import WorkflowTree
 
@@ -173,6 +174,83 @@ def test_a_loop_of_several_steps_is_one_group() -> None:
     assert names == ["sample", "start", "fetch → parse → store", "end"]
     group = folded.nodes[list(folded)[2]]
     assert (group["count"], len(group["members"])) == (100, 300)
+
+
+def test_children_that_failed_alike_are_one_group_whatever_their_kind() -> None:
+    graph = big_runs.fan_out(300)
+    folded = fold(graph)
+    check(graph, folded)
+    assert len(folded) == 14
+    failed = [node for node in folded.nodes.values() if "failed_step" in node]
+    assert [
+        (node["count"], node["name"], node["failed_step"], node["error_type"]) for node in failed
+    ] == [
+        (13, "process_*_document", "extract_text_with_layout_model", big_runs.UPSTREAM),
+        (10, "process_*_document", "validate_against_schema", big_runs.INVALID),
+    ]
+    assert failed[0]["error_message"].startswith("503: ")
+    names = [(node["count"], node["name"]) for node in folded.nodes.values() if "count" in node]
+    assert (300, "process_*_document") in names  # the steps that start them
+    assert (56, f"{big_runs.MODULE}.workflows.process_contract_document") in names
+    # All that failed can be repaired at once: by the group, and by the steps that awaited them.
+    group = failed[0]["group"]
+    ids = members(folded, group, failed=True)
+    assert ids == members(folded, group) == [f"{big_runs.ROOT}-{9 + 23 * at}" for at in range(13)]
+    (results,) = [
+        key
+        for key, node in folded.nodes.items()
+        if node.get("operation") == "get_result" and node.get("error_type") == big_runs.UPSTREAM
+    ]
+    assert members(folded, results, failed=True) == ids
+    with pytest.raises(dn.GraphError, match="no group 'process'"):
+        members(folded, "process")
+    nx.node_link_data(to_serializable(folded))
+
+
+def test_one_member_of_a_group_is_shown_beside_the_others() -> None:
+    graph = big_runs.fan_out(300)
+    folded = fold(graph)
+    first = f"{big_runs.ROOT}-9"
+    opened = fold(graph, open=[first])
+    check(graph, opened)
+    assert {first, (first, 1), (first, 2)} <= set(opened)
+    groups = {
+        key: node["count"] for key, node in folded.nodes.items() if node.get("of") == "workflow"
+    }
+    assert {
+        key: node["count"] for key, node in opened.nodes.items() if node.get("of") == "workflow"
+    } == {key: count - (first in folded.nodes[key]["members"]) for key, count in groups.items()}
+
+
+def test_loops_fold_in_a_graph_of_any_size() -> None:
+    graph = big_runs.loop(12)
+    folded = fold(graph)
+    check(graph, folded)
+    shown = [(node.get("count"), node["name"]) for node in folded.nodes.values()]
+    # What completes the interrupted round comes first, and the loop has its name again.
+    assert shown == [
+        (None, "paginate"),
+        (None, "open"),
+        (5, "poll_page → write_page"),
+        (None, "poll_page"),
+        (None, "DBOS.setEvent"),
+        (None, "write_page"),
+        (6, "poll_page → write_page"),
+    ]
+    assert set(fold(graph, loops=False)) == set(graph)
+    few = big_runs.loop(4)
+    assert set(fold(few)) == set(few)
+
+
+def test_a_group_of_several_kinds_is_named_by_its_parts() -> None:
+    names = ["pay", "ship", "ship", "DBOS.sleep", "ship", "a.b.c.d", "pay", "ship"]
+    rows = [a_step("w", place, place, place, name) for place, name in enumerate(names)]
+    graph = execution_graph(frame([workflow("w")], "workflows"), frame(rows, "steps"))
+    folded = fold(graph, budget=2)
+    check(graph, folded)
+    (group,) = [node for node in folded.nodes.values() if node["kind"] == "group"]
+    assert group["name"] == "4 × ship, 2 × pay, 2 other steps"
+    assert group["parts"] == {"ship": 4, "pay": 2, "DBOS.sleep": 1, "d": 1}
 
 
 def test_ten_thousand_children_fold_to_the_budget() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import big_runs
 import psutil
 import pytest
 from widget_messages import ask
@@ -22,7 +23,9 @@ from dbos_notebook.drawing.diagram import short_id
 from dbos_notebook.server.cli import main
 from dbos_notebook.server.commands import report
 from dbos_notebook.widgets import bundle
+from dbos_notebook.widgets.details import node_details
 from dbos_notebook.widgets.inspect import Inspect
+from dbos_notebook.widgets.run_data import RunData
 from dbos_notebook.widgets.serialize import from_json_key
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -199,11 +202,18 @@ def test_search_finds_names_numbers_ids_and_errors(db: dn.Client) -> None:
 def test_a_group_opens_to_reach_a_node_in_it(many_steps: Path) -> None:
     with dn.connect(many_steps) as db:
         widget = db.inspect("checkout-1")
-        folded = show(widget)["picture"]
+        overview = show(widget)["picture"]
+        assert overview["overview"]  # 300 steps are not legible at once
+        polish = next(node for node in overview["nodes"] if node["name"] == "polish")
+        result = ask(widget, "node", id="checkout-1", key=polish["key"], view={})
+        assert result["count"] == len(result["members"]) + result["left_out"] == 301
+        assert result["title"] == "301 × polish"
+        folded = show(widget, overview=False)["picture"]
         (group,) = (node for node in folded["nodes"] if node["kind"] == "group")
         result = ask(widget, "node", id="checkout-1", key=group["key"], view={})
         assert result["count"] == len(result["members"]) + result["left_out"] == 301
         opened = show(widget, open=[group["group"]])["picture"]
+        assert not opened["overview"]
         assert len(opened["nodes"]) > len(folded["nodes"])
         hidden = ["checkout-1", 250]
         assert hidden not in [node["key"] for node in opened["nodes"] + folded["nodes"]]
@@ -213,6 +223,27 @@ def test_a_group_opens_to_reach_a_node_in_it(many_steps: Path) -> None:
             )
             assert hidden in [node["key"] for node in reached["picture"]["nodes"]]
             assert reached["open"][0] == group["group"]
+
+
+def test_a_failure_is_shown_alone_beside_those_of_its_kind(old_sqlite: Path) -> None:
+    graph = big_runs.fan_out(300)
+    run = RunData(big_runs.ROOT, graph, {}, [])
+    assert run.opens_with_overview()
+    assert run.picture_message({})["overview"]
+    failures = [from_json_key(node["key"]) for node in run.facts()["failures"]]
+    assert len(failures) == 23
+    opened = run.groups_to_open(failures[0], {})
+    assert opened == [failures[0][0]]
+    picture = run.picture_message({"open": opened, "overview": False})
+    keys = [from_json_key(node["key"]) for node in picture["nodes"]]
+    assert failures[0] in keys
+    assert not {failure for failure in failures[1:] if failure in keys}
+    with dn.connect(old_sqlite) as db:
+        kind = ("workflow", graph.nodes[failures[0][0]]["name"])
+        details = node_details(db._store, run, kind, {})
+    failed = [member["status"] for member in details["members"]]
+    assert failed[:5] == ["ERROR"] * 5
+    assert len(details["failed"]) == 5
 
 
 def test_steps_are_listed_in_tree_order(db: dn.Client) -> None:
@@ -284,10 +315,10 @@ def test_the_saved_widget_state_is_small(db: dn.Client) -> None:
     assert len(json.dumps(state, default=str)) < 3_000
     assert "PaymentDeclined" not in str(state)
     scripts: dict[str, str] = {}
-    for view in ("board", "controls", "explore", "inspect", "offline"):
+    for view in ("board", "console", "controls", "explore", "inspect", "offline"):
         bundle._scopes(view, scripts)
     assert len(scripts) > 20
-    assert sum(len(each.encode()) for each in scripts.values()) < 150_000
+    assert sum(len(each.encode()) for each in scripts.values()) < 220_000
     assert "import " not in bundle.module("inspect")
 
 

@@ -50,7 +50,7 @@ export class Inspect {
     /** @type {Tab} */
     this.tab = this.start.tab;
     /** @type {PictureOptions} */
-    this.options = { open: [], hide: false, critical: false, direction: "auto" };
+    this.options = { open: [], hide: false, critical: false, direction: "auto", overview: null };
     /** @type {string[]} the runs that were shown before */
     this.trail = [];
     this.comparison = new Comparison(this);
@@ -65,6 +65,7 @@ export class Inspect {
     this.nodeList = null;
     /** @type {Picture | null} */
     this.picture = null;
+    this.hasOverview = false;
     this.pictureWidth = 0;
     this.pictureDrawnAt = 0;
     /** @type {Promise<unknown>} the last change of the picture's options */
@@ -168,20 +169,27 @@ export class Inspect {
   }
 
   showTools() {
-    if (this.offline) return;
     const toggle = (/** @type {string} */ label, /** @type {string} */ title,
       /** @type {boolean} */ isOn, /** @type {Partial<PictureOptions>} */ change) =>
       button(label, title, () => this.setOptions(change), { "aria-pressed": String(isOn) });
     const { open, critical, hide, direction } = this.options;
     const isDown = direction === "TB";
-    replace(this.tools,
+    const isGraph = this.tab === "graph" && !this.comparison.pair;
+    const overview = isGraph && toggle("Overview", "Show one node for each kind of workflow and step",
+      Boolean(this.options.overview), { overview: !this.options.overview });
+    // A saved page has the picture with which it opens.
+    if (this.offline || (isGraph && this.options.overview)) {
+      replace(this.tools, this.hasOverview && overview);
+      return;
+    }
+    replace(this.tools, overview,
       open.length > 0 && button("Collapse all", "Collapse the groups that were expanded",
         () => this.setOptions({ open: [] })),
       toggle("Critical path", "Highlight the steps that determined the total duration", critical,
         { critical: !critical }),
       toggle("System steps", "Show the steps of DBOS itself: events, sleeps, results", !hide,
         { hide: !hide }),
-      this.tab === "graph" && !this.comparison.pair && toggle("↓", "Lay out from top to bottom",
+      isGraph && toggle("↓", "Lay out from top to bottom",
         isDown, { direction: isDown ? "auto" : "TB" }));
   }
 
@@ -255,6 +263,8 @@ export class Inspect {
     if (this.comparison.pair) return;
     const isTimeline = this.tab === "timeline";
     this.picture = picture;
+    this.options.overview = picture.overview ?? this.options.overview;
+    this.hasOverview ||= Boolean(picture.overview) || !this.offline;
     this.pictureWidth = this.width();
     this.pictureDrawnAt = this.now();
     this.svgView.show(picture, `${isTimeline ? "Timeline" : "Graph"} of `
@@ -282,7 +292,8 @@ export class Inspect {
 
   /** @returns {PictureView} */
   pictureView() {
-    return { ...this.options, picture: this.tab === "timeline" ? "timeline" : "graph",
+    return { ...this.options, overview: this.tab === "graph" ? this.options.overview : false,
+      picture: this.tab === "timeline" ? "timeline" : "graph",
       width: this.width() };
   }
 
@@ -327,6 +338,8 @@ export class Inspect {
       this.showDetails(selected, { isUpdate: !isFirst, scroll: isFirst });
     } else if (isFirst && facts.row.status === "ERROR" && facts.failures[0]) {
       this.svgView.reveal(facts.failures[0].ref);
+    } else if (isFirst && this.isActive) {
+      this.svgView.revealEnd();
     }
     return answer;
   }
@@ -456,7 +469,7 @@ export class Inspect {
   /** @param {string} group */
   async expand(group) {
     const { open } = this.options;
-    if (!open.includes(group)) await this.setOptions({ open: [...open, group] });
+    if (!open.includes(group)) await this.setOptions({ open: [...open, group], overview: false });
   }
 
   /** @param {string} group */
@@ -480,6 +493,7 @@ export class Inspect {
         { id: this.id, view: this.pictureView(), key }));
       if (answer) {
         this.options.open = answer.open;
+        this.options.overview = false;
         this.showPicture(answer.picture);
       }
     }
@@ -550,6 +564,7 @@ export class Inspect {
       fork: (id, step) => this.nodeActions.begin("fork", { start_step: String(step) }, [id]),
       payload: this.offline ? undefined : (question) => this.showErrorsOf(this.channel.ask("payload",
         question, `payload ${question.name} ${question.find === undefined}`)),
+      forkAll: (ids) => this.nodeActions.begin("fork", { start_step: "failed" }, ids),
       raw: async (key) => {
         const answer = await this.showErrorsOf(this.channel.ask("raw", { key }));
         return answer && answer.payloads;
@@ -623,6 +638,7 @@ export class Inspect {
     this.id = id;
     if (this.comparison.pair) this.comparison.discard();
     this.options.open = [];
+    this.options.overview = null;
     this.stamp = null;
     this.nodeList = null;
     this.unchangedPolls = 0;
@@ -739,8 +755,8 @@ export class Inspect {
  * What a screen reader says of a node.
  * @param {GraphNode} node
  */
-function nodeLabel({ name, status, count, levels, error, took, duration }) {
-  return [count && `${formatCount(count)} ${levels ? "levels" : "times"}`, name, status,
+function nodeLabel({ name, title, kind, status, count, error, took, duration }) {
+  return [kind === "activity" && `${formatCount(count ?? 0)} times`, title ?? name, status,
     error && shortClassName(error), took ?? formatDuration(duration)].filter(Boolean).join(", ");
 }
 

@@ -1,6 +1,6 @@
 // The panel beside the picture: a step, a workflow, a group of either, or what two runs differ in.
 import { append, button, copyButton, el, iconButton, linkButton } from "./dom.js";
-import { elapsed, formatCount, formatDuration, formatInstant, shortClassName } from "./format.js";
+import { elapsed, formatCount, formatDuration, formatInstant, leafName, shortClassName, shortenId } from "./format.js";
 import { statusChip, statusIcon } from "./status.js";
 import { channelsSection, factList, workflowFacts } from "./details.js";
 import { errorSection, payloadSection } from "./payload_section.js";
@@ -22,6 +22,7 @@ import { errorSection, payloadSection } from "./payload_section.js";
  * @property {(group: string) => unknown} expand
  * @property {(group: string) => unknown} collapse
  * @property {(id: string, step: number) => unknown} fork
+ * @property {(ids: readonly string[]) => unknown} forkAll
  * @property {(key: Key) => Promise<readonly StoredPayload[] | null>} raw
  * @property {(key: Key) => Promise<string | null>} code
  * @property {AskPayload} [payload] missing in a page without a kernel
@@ -45,7 +46,8 @@ function parts(found, options) {
   switch (found.kind) {
     case "step": return stepParts(found, options);
     case "workflow": return workflowParts(found, options);
-    case "group": return groupParts(found, options);
+    case "group":
+    case "activity": return groupParts(found, options);
     default: return runningParts(found, options);
   }
 }
@@ -55,9 +57,10 @@ function parts(found, options) {
  * @param {string} title
  * @param {string | undefined} subtitle
  * @param {PanelOptions} options
+ * @param {string} [name] the full name
  */
-function heading(status, title, subtitle, options) {
-  return el("header", {}, statusIcon(status), el("h3", { tabindex: "-1" }, title),
+function heading(status, title, subtitle, options, name = title) {
+  return el("header", {}, statusIcon(status), el("h3", { tabindex: "-1", title: name }, title),
     subtitle && el("span", { class: "dn-muted" }, subtitle), el("span", { class: "dn-space" }),
     closeButton("Close the details", "Close (Escape)", () => options.close()));
 }
@@ -81,7 +84,7 @@ function stepParts({ step, attempts, error, output }, options) {
   const { child } = step;
   const took = elapsed(step.started_at, step.completed_at);
   return [
-    heading(step.status, step.name, `#${step.number}`, options),
+    heading(step.status, leafName(step.name), `#${step.number}`, options, step.name),
     factList([
       ["started", step.started_at !== undefined && formatInstant(step.started_at)],
       ["duration", formatDuration(took)],
@@ -112,7 +115,7 @@ function workflowParts(found, options) {
   const { row, error, input, output } = found;
   const isOther = row.id !== options.root;
   return [
-    heading(row.status, row.name ?? "workflow", "workflow", options),
+    heading(row.status, leafName(row.name ?? "workflow"), "workflow", options, row.name),
     !options.offline && el("div", { class: "dn-node-actions" },
       isOther && button("Open run", "Show this run in place of the current one",
         () => options.openRun(row.id)),
@@ -132,25 +135,35 @@ function workflowParts(found, options) {
  * @returns {Child}
  */
 function groupParts(found, options) {
-  const { group } = found;
-  const isExpanded = options.isExpanded(group);
+  const { group, failed = [], errors = {} } = found;
+  const isExpanded = group !== undefined && options.isExpanded(group);
+  const each = found.duration_median ?? found.duration_min;
   return [
-    heading(found.status, `${formatCount(found.count)} ${found.levels ? "levels of" : "×"} ${found.name}`,
-      `${found.of}s`, options),
+    heading(found.status, found.title ?? found.name, `${found.of}s`, options, found.name),
     factList([
       ["statuses", Object.entries(found.statuses).map(([status, count]) =>
         [statusChip(status), ` ${formatCount(count)} `])],
-      ["each", found.duration_min !== undefined
-        && `${formatDuration(found.duration_min)} – ${formatDuration(found.duration_max)}`],
+      ["failed at", found.failed_step],
+      ["errors", Object.keys(errors).length > 0 && Object.entries(errors).map(([error, count]) =>
+        el("div", {}, `${formatCount(count)} × `, el("b", {}, shortClassName(error))))],
+      ["each", each !== undefined && (found.duration_median !== undefined
+        ? `median ${formatDuration(each)}, longest ${formatDuration(found.duration_max)}`
+        : `${formatDuration(each)} – ${formatDuration(found.duration_max)}`)],
       ["total", formatDuration(found.duration_total)],
       ["failures", found.inside > 0 && formatCount(found.inside)],
     ]),
-    el("div", { class: "dn-node-actions" }, isExpanded
-      ? button("Collapse", "Show as one node", () => options.collapse(group))
-      : button("Expand", "Show each one", () => options.expand(group))),
+    el("div", { class: "dn-node-actions" },
+      group !== undefined && (isExpanded
+        ? button("Collapse", "Show as one node", () => options.collapse(group))
+        : button("Expand", "Show each one", () => options.expand(group))),
+      options.canFork && failed.length > 0 && [
+        button(`Fork ${formatCount(failed.length)} failed …`, options.forbidden
+          ?? "Start a new run of each one that failed, from the step that failed",
+        () => options.forkAll(failed), { disabled: Boolean(options.forbidden) }),
+      ]),
     el("ul", { class: "dn-members" }, found.members.map((member) => el("li", {},
-      statusIcon(member.status), linkButton(nodeName(member), "Show this node",
-        () => options.go(member.key)),
+      statusIcon(member.status), linkButton(memberName(member, found, options.root),
+        `Show ${member.name} ${member.workflow_id ?? ""}`, () => options.go(member.key)),
       member.error && el("b", {}, shortClassName(member.error)),
       el("span", { class: "dn-muted" }, member.took ?? formatDuration(member.duration))))),
     found.left_out > 0
@@ -158,9 +171,17 @@ function groupParts(found, options) {
   ];
 }
 
-/** @param {GraphNode} node */
-function nodeName(node) {
-  return node.kind === "workflow" ? node.workflow_id : `${node.name} #${node.number}`;
+/**
+ * What distinguishes a member of a group: its ID, relative to the root's where it is a child.
+ * @param {GraphNode} node
+ * @param {GraphNode} group
+ * @param {string} root
+ */
+function memberName(node, group, root) {
+  const id = node.workflow_id === root ? "" : shortenId(node.workflow_id ?? "", 24, root);
+  const number = node.number === undefined ? "" : `#${node.number}`;
+  const isNamed = node.kind !== "workflow" && node.name !== group.name;
+  return [isNamed && leafName(node.name), id, number].filter(Boolean).join(" ");
 }
 
 /**

@@ -88,8 +88,10 @@ class RecordedModel {
    * Of several expanded groups the last one is shown: each is recorded expanded by itself.
    * @param {PictureView} view
    */
-  shown({ picture: kind, open }) {
+  shown({ picture: kind, open, overview }) {
     const { pictures } = this.recorded;
+    const map = pictures[JSON.stringify(["overview"])];
+    if (map && overview !== false && !open.length) return { picture: map, open };
     const picture = pictures[JSON.stringify([kind, ...open.slice(-1)])]
       ?? pictures[JSON.stringify([kind])];
     return { picture, open };

@@ -26,9 +26,8 @@ const ATTRIBUTES = new Set(["class", "d", "x", "y", "dx", "dy", "width", "height
 const LOCAL_URL = /^url\(#([\w-]+)\)$/;
 const MIN_SCALE = 0.08;
 const MAX_SCALE = 4;
-// The smallest scales at which a graph and a timeline are readable.
-const READABLE_GRAPH = 0.8;
-const READABLE_ROWS = 0.62;
+/** The smallest scale at which text, which is 11 pixels high, is readable. */
+const READABLE = 10 / 11;
 const PADDING = 10;
 const DRAG_THRESHOLD = 4;
 const ZOOM_STEP = 1.25;
@@ -94,6 +93,10 @@ export class SvgView {
     /** @type {Map<string, string[]>} by ref */
     this.neighbors = new Map();
     this.isTimeline = false;
+    /** Whether nodes are rows that touch each other. */
+    this.hasRows = false;
+    /** @type {SVGGraphicsElement | null} what took the place of the node that was clicked */
+    this.kept = null;
     /** @type {number | null} null: the default for the width */
     this.scale = null;
     this.shownScale = 1;
@@ -119,7 +122,10 @@ export class SvgView {
    * @param {boolean} [isTimeline] rows stay readable at a smaller scale than a graph
    */
   show(picture, label, isTimeline = false) {
+    const place = this.picture && this.isTimeline === isTimeline ? this.placeOfChosen() : null;
+    const known = new Set(this.elements.keys());
     this.isTimeline = isTimeline;
+    this.hasRows = isTimeline || Boolean(picture.overview);
     const hadFocus = this.frame.contains(focusedElement(this.frame));
     const made = parseSvg(picture.svg, this.prefix);
     const legend = made.querySelector("[data-part=legend]");
@@ -139,7 +145,44 @@ export class SvgView {
     this.resize();
     this.setTabStop(this.focusedRef);
     this.select(this.selectedRef);
+    if (place) this.keepPlace(place, known);
     if (hadFocus) this.focusNode(this.focusedRef);
+  }
+
+  /**
+   * The selected node and where it is in the frame, if it is visible.
+   * @returns {(Position & {ref: string}) | null}
+   */
+  placeOfChosen() {
+    const ref = this.selectedRef ?? this.focusedRef;
+    const element = this.elements.get(ref ?? "");
+    if (ref === null || !element) return null;
+    const frame = this.frame.getBoundingClientRect();
+    const { x, y } = center(element);
+    const isVisible = x > frame.left && x < frame.right && y > frame.top && y < frame.bottom;
+    return isVisible ? { ref, x: x - frame.left, y: y - frame.top } : null;
+  }
+
+  /**
+   * Scroll until a node is where it was. A group that was expanded or collapsed is replaced by
+   * others: the first of them takes its place.
+   * @param {Position & {ref: string}} place
+   * @param {ReadonlySet<string>} known the nodes of the previous picture
+   */
+  keepPlace({ ref, x, y }, known) {
+    let element = this.elements.get(ref);
+    for (const [other, candidate] of element ? [] : this.elements) {
+      if (!known.has(other)) {
+        element = candidate;
+        break;
+      }
+    }
+    if (!element) return;
+    this.kept = element;
+    const frame = this.frame.getBoundingClientRect();
+    const now = center(element);
+    this.frame.scrollBy({ left: now.x - frame.left - x, top: now.y - frame.top - y,
+      behavior: "instant" });
   }
 
   /** @param {SVGSVGElement} picture */
@@ -201,10 +244,14 @@ export class SvgView {
     return this.frame.clientWidth || 900;
   }
 
-  /** As wide as the view, if that is readable. */
+  get maxHeight() {
+    return parseFloat(getComputedStyle(this.frame).maxHeight) || this.frame.clientHeight;
+  }
+
+  /** The whole picture, if that is readable; of a timeline, its whole width. */
   defaultScale() {
-    const least = this.isTimeline ? READABLE_ROWS : READABLE_GRAPH;
-    return Math.min(1, Math.max(least, this.width / this.pictureWidth));
+    const height = this.isTimeline ? 1 : this.maxHeight / this.pictureHeight;
+    return Math.min(1, Math.max(READABLE, Math.min(this.width / this.pictureWidth, height)));
   }
 
   resize() {
@@ -225,6 +272,9 @@ export class SvgView {
       this.select(this.selectedRef);
     }
     this.resize();
+    // The panel beside the picture makes it narrower: what was clicked stays visible.
+    const chosen = this.elements.get(this.selectedRef ?? "") ?? this.kept;
+    if (chosen?.isConnected) this.scrollTo(chosen);
   }
 
   /**
@@ -246,8 +296,7 @@ export class SvgView {
   }
 
   fit() {
-    const height = parseFloat(getComputedStyle(this.frame).maxHeight) || this.frame.clientHeight;
-    this.scale = Math.min(1, this.width / this.pictureWidth, height / this.pictureHeight);
+    this.scale = Math.min(1, this.width / this.pictureWidth, this.maxHeight / this.pictureHeight);
     this.resize();
   }
 
@@ -282,7 +331,7 @@ export class SvgView {
 
   /**
    * @param {string | null} ref
-   * @param {boolean} [scroll] bring it into view
+   * @param {boolean} [scroll] bring it into view, at a scale at which it is readable
    */
   select(ref, scroll = false) {
     this.selectedRef = ref;
@@ -293,13 +342,27 @@ export class SvgView {
     const element = this.elements.get(ref ?? "");
     if (!element) return;
     const box = element.getBBox();
-    // Rows of a timeline touch: a wider halo would strike through the text of the next one.
-    const margin = this.isTimeline ? 1 : 4;
+    // A wider halo would strike through the text of the next row.
+    const margin = this.isTimeline ? 1 : this.hasRows ? -1 : 4;
     element.append(svg("rect", { class: "dn-halo", x: box.x - margin, y: box.y - margin,
       width: box.width + 2 * margin, height: box.height + 2 * margin, rx: margin + 4,
       "pointer-events": "none" }));
     this.setTabStop(ref);
-    if (scroll) this.scrollTo(element);
+    if (!scroll) return;
+    if (this.shownScale < READABLE) {
+      this.scale = READABLE;
+      this.resize();
+    }
+    this.scrollTo(element);
+  }
+
+  /** Bring what runs now into view, or else the end of the picture. */
+  revealEnd() {
+    const active = [...this.elements.keys()].filter((ref) =>
+      this.nodes.get(ref)?.status === "PENDING");
+    const ref = active.at(-1);
+    if (ref !== undefined) this.reveal(ref);
+    else this.frame.scrollTo({ left: this.frame.scrollWidth, top: this.frame.scrollHeight });
   }
 
   /**

@@ -1,0 +1,184 @@
+"""The process map of a run: one node per kind of workflow and kind of step, with its numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, cast
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+
+from dbos_notebook.errors import GraphError
+from dbos_notebook.graphs.attributes import (
+    ActivityAttributes,
+    Key,
+    NodeAttributes,
+    nodes_of,
+)
+from dbos_notebook.graphs.build import garbage_collection_paused
+from dbos_notebook.graphs.folding import failed_workflows
+from dbos_notebook.graphs.intervals import Runs
+from dbos_notebook.graphs.validation import check_graph, is_folded
+from dbos_notebook.status import FAILED_STATUSES, STATUSES_BY_SEVERITY, severity_rank
+
+
+def process_map(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
+    """Return the process map of a run: an overview whose size does not depend on the run's.
+
+    All workflows with the same name become one node, and so do all steps with the same name in
+    them. The steps that start children are not nodes: an edge leads to the children's node.
+
+    Parameters
+    ----------
+    graph
+        An execution graph, not folded.
+
+    Returns
+    -------
+    networkx.DiGraph
+        With the key ``("workflow", name)`` or ``("step", workflow_name, name)`` for each node, in
+        the order in which they first ran; docs/graphs.md lists their attributes. It may have
+        cycles: a loop is one. ``draw`` draws it.
+
+    Raises
+    ------
+    GraphError
+        The graph is folded.
+
+    Examples
+    --------
+    >>> graph = process_map(dbos_notebook.connect(example_database).graph("checkout-4"))
+    >>> {key: node["count"] for key, node in graph.nodes.items() if node["of"] == "workflow"}
+    {('workflow', 'checkout'): 1, ('workflow', 'ship'): 2}
+    >>> graph.edges[("workflow", "checkout"), ("workflow", "ship")]["count"]
+    2
+    """
+    check_graph(graph)
+    if is_folded(graph):
+        raise GraphError("This graph is folded. Pass the graph that db.graph(...) returned.")
+    with garbage_collection_paused():
+        nodes = nodes_of(graph)
+        activity_of = _activities(nodes)
+        members: dict[Key, list[Key]] = {}
+        for key, activity in activity_of.items():
+            if nodes[key]["kind"] == "workflow" or nodes[key].get("operation") != "start_child":
+                members.setdefault(activity, []).append(key)
+        result: nx.DiGraph[Any] = nx.DiGraph(**graph.graph, process_map=True)
+        runs = Runs(graph)
+        for activity, keys in members.items():
+            result.add_node(activity, **_attributes(activity, keys, nodes, runs))
+        for (tail, head), edge in _edges(graph, nodes, activity_of).items():
+            if tail in result and head in result:
+                result.add_edge(tail, head, **edge)
+    return result
+
+
+def _activities(nodes: Mapping[Key, NodeAttributes]) -> dict[Key, Key]:
+    """Return the activity of each workflow and step: the workflow's, if a step starts it."""
+    activities: dict[Key, Key] = {}
+    for key, node in nodes.items():
+        if node["kind"] == "workflow":
+            activities[key] = ("workflow", node.get("name", ""))
+        elif node["kind"] == "step":
+            owner = nodes.get(node["workflow_id"])
+            workflow_name = "" if owner is None else owner.get("name", "")
+            name: Hashable = node.get("name", "") if "function_id" in node else "running"
+            activities[key] = ("step", workflow_name, name)
+    return activities
+
+
+def _attributes(
+    activity: Key, keys: Sequence[Key], nodes: Mapping[Key, NodeAttributes], runs: Runs
+) -> ActivityAttributes:
+    members = [nodes[key] for key in keys]
+    statuses = Counter(node["status"] for node in members)
+    is_workflow = members[0]["kind"] == "workflow"
+    failed = failed_workflows(members)
+    failures = sum(count for status, count in statuses.items() if status in FAILED_STATUSES)
+    attributes: ActivityAttributes = {
+        "kind": "activity",
+        "of": "workflow" if is_workflow else "step",
+        "name": str(members[0].get("name", "")),
+        "workflow_name": str(cast("tuple[str, ...]", activity)[1]),
+        "members": tuple(keys),
+        "count": len(keys),
+        "workflows": len({node["workflow_id"] for node in members}),
+        "statuses": {
+            status: statuses[status] for status in STATUSES_BY_SEVERITY if status in statuses
+        }
+        | {name: count for name, count in statuses.items() if name not in STATUSES_BY_SEVERITY},
+        "status": min(statuses, key=severity_rank),
+        "failure_rate": failures / len(keys),
+        "error_types": dict(
+            Counter(
+                node["error_type"]
+                for node in members
+                if node["status"] in FAILED_STATUSES and "error_type" in node
+            ).most_common()
+        ),
+    }
+    if failed:
+        attributes["failed_workflows"] = failed
+    if not is_workflow:
+        attributes["operation"] = members[0]["operation"]
+    if any(node.get("on_failing_path") for node in members):
+        attributes["on_failing_path"] = True
+    durations = (
+        [
+            run.ended - run.started
+            for key in keys
+            if (run := runs.run(key)) and run.started is not None and not run.start_erased
+        ]
+        if is_workflow
+        else [node["duration"].total_seconds() * 1000 for node in members if "duration" in node]
+    )
+    if durations:
+        values = np.array(durations, dtype=float)
+        low, median, p95, high = np.percentile(values, (0, 50, 95, 100)).tolist()
+        attributes["duration_min"] = _timedelta(low)
+        attributes["duration_median"] = _timedelta(median)
+        attributes["duration_p95"] = _timedelta(p95)
+        attributes["duration_max"] = _timedelta(high)
+        attributes["duration_total"] = _timedelta(float(values.sum()))
+    if starts := [node["started_at"] for node in members if "started_at" in node]:
+        attributes["started_at"] = min(starts)
+    return attributes
+
+
+def _timedelta(milliseconds: float) -> pd.Timedelta:
+    return pd.Timedelta(round(milliseconds), unit="ms").as_unit("ms")
+
+
+def _edges(
+    graph: nx.DiGraph[Any], nodes: Mapping[Key, NodeAttributes], activity_of: Mapping[Key, Key]
+) -> dict[tuple[Key, Key], dict[str, Any]]:
+    """Count the edges between activities; one past a join or a start leads to what follows."""
+    edges: dict[tuple[Key, Key], dict[str, Any]] = {}
+
+    def add(tail: Key, head: Key, kind: str) -> None:
+        edge = edges.setdefault((tail, head), {"kind": kind, "count": 0})
+        edge["count"] += 1
+
+    for tail, head, values in graph.edges.data():
+        kind = values["kind"]
+        if tail not in activity_of or head not in activity_of:
+            continue  # a join
+        source, target = activity_of[tail], activity_of[head]
+        if kind == "starts":
+            # The parent's node stands for the steps that start children.
+            owner = nodes[tail]["workflow_id"]
+            add(activity_of.get(owner, source), target, kind)
+        elif kind == "next" and _is_start(nodes[head]):
+            for follower, following in graph.adj[head].items():
+                is_next = following["kind"] == "next" and follower in activity_of
+                if is_next and not _is_start(nodes[follower]):
+                    add(source, activity_of[follower], kind)
+        elif not _is_start(nodes[tail]):
+            add(source, target, kind)
+    return edges
+
+
+def _is_start(node: NodeAttributes) -> bool:
+    return node.get("operation") == "start_child"
