@@ -11,6 +11,9 @@ JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
 # T is the name of a package, for its tests and its doctests, or a path.
 TESTS = $(or $(wildcard tests/$(T) tests/test_$(T).py dbos_notebook/$(T) dbos_notebook/$(T).py),$(if $(wildcard $(firstword $(subst ::, ,$(T)))),$(T)))
 
+# Workers, kernels and executors import the package dozens of times; each would compile it anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lab bench docs check screenshots lowest versions clean
 
@@ -57,6 +60,7 @@ versions: $(READY) ## Test control and listing beside each of several dbos versi
 
 clean: ## Remove the environment and everything built
 	rm -rf .venv build docs/reference/generated scripts/js/node_modules .lowest .versions .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find dbos_notebook tests scripts benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml
 ifeq ($(strip $(PYTHON)),)

@@ -20,7 +20,7 @@ from dbos_notebook.database.process_fork import ForkableLock
 from dbos_notebook.errors import FilterError, LocationError, NotCopyableError, TrustWarning, nearest
 from dbos_notebook.payloads.decoders import Decoder, ReaderDecoder, TrustedDecoder, decode_inert
 from dbos_notebook.store import Store
-from dbos_notebook.tables import aggregates, frames, listings, streaming
+from dbos_notebook.tables import aggregates, frames, listings, message_waits, streaming
 from dbos_notebook.tables.columns import STEP, WORKFLOW
 from dbos_notebook.tables.filters import as_seconds, as_strings, check_filters
 from dbos_notebook.types import DEFAULT_LIMIT, Filters, WorkflowFilters
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         RepairOptions,
         ResumeOptions,
         RewindOptions,
+        SendOptions,
         StartStep,
         StartSteps,
         Strings,
@@ -208,12 +209,14 @@ class Client:
 
     ===================  ===========================================================================
     **Read rows**        :meth:`workflows`, :meth:`queued`, :meth:`steps`, :meth:`tree`,
-                         :meth:`events`, :meth:`messages`, :meth:`streams`, :meth:`schedules`,
-                         :meth:`versions`; :meth:`iter_workflows` and :meth:`arrow` for many
+                         :meth:`events`, :meth:`messages`, :meth:`awaiting_messages`,
+                         :meth:`streams`, :meth:`schedules`, :meth:`versions`;
+                         :meth:`iter_workflows` and :meth:`arrow` for many
     **Aggregate**        :meth:`counts`, :meth:`step_statistics`, :meth:`queues`, :meth:`executors`
     **One workflow**     :meth:`workflow`, :meth:`graph`, :meth:`timeline`
     **Control**          :meth:`cancel`, :meth:`resume`, :meth:`fork`, :meth:`rewind`,
-                         :meth:`repair`, :meth:`delete`, :meth:`set_delay`, :meth:`set_attributes`
+                         :meth:`repair`, :meth:`send`, :meth:`delete`, :meth:`set_delay`,
+                         :meth:`set_attributes`
     **Schedules**        :meth:`pause_schedule`, :meth:`resume_schedule`, :meth:`trigger_schedule`,
                          :meth:`backfill_schedule`, :meth:`delete_schedule`
     **Follow up**        :meth:`wait`, :meth:`repair_status`, :meth:`history`, :meth:`last_receipt`
@@ -330,6 +333,7 @@ class Client:
         load_output: bool = False,
         load_errors: bool = True,
         load_internals: bool = False,
+        load_activity: bool = False,
         normalize: bool = False,
         **filters: Unpack[Filters],
     ) -> pd.DataFrame:
@@ -365,11 +369,14 @@ class Client:
             Add ``serialization`` and ``input``, or ``output`` and ``error``, decoded without
             running anything (``dbos_notebook.payloads``).
         load_errors
-            Look up and decode the errors of failed workflows. Without it ``error_type`` and
-            ``error_message`` are missing, and a long listing takes a quarter less time.
+            Look up and decode the errors of failed workflows, and the steps that made them fail.
+            Without it these columns are missing, and a long listing takes a third less time.
         load_internals
             Add DBOS's internal columns: ``rate_limited``, ``is_debounced``,
             ``debounce_deadline``, ``owner_xid``, ``creator_xid``.
+        load_activity
+            Add ``activity``: what each active workflow is doing now, in words. It takes a few more
+            statements, whatever the number of workflows.
         normalize
             Flatten the loaded inputs and outputs into columns: ``input.0.sku``, ``output.total``.
         queues_only
@@ -413,6 +420,7 @@ class Client:
             load_output=load_output,
             load_errors=load_errors,
             load_internals=load_internals,
+            load_activity=load_activity,
             normalize=normalize,
             **filters,
         )
@@ -667,6 +675,27 @@ class Client:
         'boolean'
         """
         return self._store.table("messages", workflows, limit)
+
+    def awaiting_messages(self) -> pd.DataFrame:
+        """List the running workflows that appear to wait for a message, the longest wait first.
+
+        DBOS does not record that a workflow waits. It is inferred: ``DBOS.recv`` records its
+        timeout before it waits, and itself only afterwards. ``DBOS.get_event``, and a step that
+        runs at the same time as a ``DBOS.sleep``, look the same. :meth:`send` answers.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``workflow_id``, ``name``, ``function_id``, ``topic``, ``since``, ``timeout_at``,
+            ``event_key``, ``event``, ``unread``, ``app_version``, ``executor_id``, ``evidence``;
+            see :doc:`/reference/columns`. At most 1,000 rows.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).awaiting_messages().empty
+        True
+        """
+        return self._store.read(message_waits.awaiting_messages, self._store.decoder)
 
     def streams(
         self, workflows: WorkflowIds | None = None, *, limit: int | None = DEFAULT_LIMIT
@@ -1431,6 +1460,72 @@ class Client:
         operation = SetAttributes.create(attributes, merge=merge, dialect=self.catalog.dialect)
         return self._control(operation, workflows, plan=plan, confirm=confirm)
 
+    @overload
+    def send(
+        self,
+        workflows: WorkflowIds,
+        message: Any,
+        topic: str | None = None,
+        *,
+        plan: Literal[True],
+        **options: Unpack[SendOptions],
+    ) -> Plan: ...
+    @overload
+    def send(
+        self,
+        workflows: WorkflowIds,
+        message: Any,
+        topic: str | None = None,
+        *,
+        plan: Literal[False] = False,
+        **options: Unpack[SendOptions],
+    ) -> Receipt: ...
+    def send(
+        self,
+        workflows: WorkflowIds,
+        message: Any,
+        topic: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        plan: bool = False,
+        force: bool = False,
+        confirm: bool = False,
+    ) -> Receipt | Plan:
+        """Send a message to workflows: what ``DBOS.recv`` returns there.
+
+        The plan says whether a workflow appears to wait for a message now. That is an inference
+        (see :meth:`awaiting_messages`). A message that is not awaited is stored until the workflow
+        receives it. A plan sends its messages once, however often it is applied, and not to a
+        workflow that has been answered since the plan.
+
+        Parameters
+        ----------
+        workflows
+            As in :meth:`cancel`.
+        message
+            A JSON value: ``None``, a boolean, number or string, a list, or a dict. It is stored as
+            portable JSON, which the SDKs of all languages read.
+        topic
+            The topic that the workflow passes to ``DBOS.recv``; ``None``: no topic.
+        idempotency_key
+            Makes the call idempotent: with the same key, one message is sent to a workflow, however
+            often and by whomever the call is made.
+        plan, confirm
+            As in :meth:`cancel`.
+        force
+            Include finished workflows. They receive the message only if they are rewound.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.send("queued-1", {"approved": True}, "approval", plan=True).items[0].effect
+        'stored until it receives it; it is ENQUEUED'
+        """
+        from dbos_notebook.control.sending import Send
+
+        operation = Send.create(message, topic, idempotency_key=idempotency_key, force=force)
+        return self._control(operation, workflows, plan=plan, confirm=confirm)
+
     # Schedules. Plans and receipts have ``schedule_name`` in place of ``workflow_id``.
 
     @overload
@@ -1764,7 +1859,7 @@ class Client:
         tree
             Start with children below their parents.
         page_size
-            Rows on a page: 25, 50, 100 or 200.
+            Rows on a page, from 1 to 1,000.
         **filters
             The filters of :meth:`workflows` to start with; ``queues_only=True`` starts with what
             is enqueued.
@@ -1853,13 +1948,21 @@ class Client:
 
         return Board(self._store, window=window, live=live)
 
-    def controls(self, workflows: WorkflowIds) -> Controls:
-        """Show buttons that cancel, resume, fork and repair, each with its plan and receipt.
+    def controls(
+        self, workflows: WorkflowIds | None = None, *, schedules: bool = False
+    ) -> Controls:
+        """Show buttons that control workflows, each with its plan and receipt; or the schedules.
+
+        The buttons of workflows cancel, resume, fork, repair, send a message, set a delay or
+        attributes, and delete. With ``schedules=True``, the schedules of the database are listed
+        with buttons that pause, resume, trigger, backfill and delete each.
 
         Parameters
         ----------
         workflows
             As in :meth:`cancel`.
+        schedules
+            Control schedules instead of workflows.
 
         Returns
         -------
@@ -1873,4 +1976,4 @@ class Client:
         """
         from dbos_notebook.widgets.controls import Controls
 
-        return Controls(self._store, self._controller, workflows)
+        return Controls(self._store, self._controller, workflows, schedules=schedules)

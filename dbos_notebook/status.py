@@ -53,6 +53,11 @@ OUTCOMES: tuple[Outcome, ...] = ("done", "unchanged", "not_found", "failed", "un
 """What a control call did to one workflow, in the order of a receipt."""
 
 
+Likelihood = Literal["likely", "unlikely", "unknown"]
+LIKELIHOODS: tuple[Likelihood, ...] = ("likely", "unlikely", "unknown")
+"""Whether a live executor will run some work."""
+
+
 class OutcomeStyle(NamedTuple):
     """The label of an outcome or a verdict, and the status whose mark and colors it has."""
 
@@ -249,8 +254,14 @@ def severity_rank(status: object) -> int:
     return STATUSES_BY_SEVERITY.index(str(status)) if known else len(STATUSES_BY_SEVERITY)
 
 
+TEXT_SHARE = "60%"
+"""The share of a status's color in text on a background that is not known."""
+
+
 def status_css(selector: str) -> str:
     """Return CSS rules that color text by status, legible on a light and on a dark background.
+
+    The color is mixed with that of the text around, which contrasts with whatever is behind it.
 
     Parameters
     ----------
@@ -259,10 +270,12 @@ def status_css(selector: str) -> str:
 
     Examples
     --------
-    >>> ".card .ERROR{color:#c43d00}" in status_css(".card .{}")
+    >>> ".card .ERROR{color:#c43d00;color:color-mix(" in status_css(".card .{}")
     True
     """
     return "".join(
-        f"{selector.replace('{}', status)}{{color:{STATUS_STYLES[status].light.line}}}"
+        f"{selector.replace('{}', status)}{{color:{line};"
+        f"color:color-mix(in srgb,{line} {TEXT_SHARE},currentColor)}}"
         for status in STATUSES
+        for line in (STATUS_STYLES[status].light.line,)
     )

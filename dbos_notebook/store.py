@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
 from dbos_notebook.database.catalog import Catalog, read_catalog
 from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
+from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
-from dbos_notebook.tables.columns import expected_columns
+from dbos_notebook.tables.activity import Activity, activities
+from dbos_notebook.tables.columns import ACTIVITY, STRING_DTYPE, expected_columns
 from dbos_notebook.tables.filters import as_strings, check_filters, check_limit_offset
 from dbos_notebook.tables.sql import Queries
 from dbos_notebook.types import DEFAULT_LIMIT, Filters, WorkflowIds
@@ -31,7 +33,7 @@ Table = Literal["events", "events_history", "messages", "streams", "schedules", 
 
 
 class ListOptions(TypedDict, total=False):
-    """The options of ``Store.workflows`` other than filters."""
+    """The options of ``listings.workflows``."""
 
     sort_desc: bool
     load_input: bool
@@ -43,6 +45,8 @@ class ListOptions(TypedDict, total=False):
 
 class ListArguments(Filters, ListOptions, total=False):
     """All keyword arguments of ``Store.workflows``."""
+
+    load_activity: bool
 
 
 class Store:
@@ -143,6 +147,7 @@ class Store:
         **arguments: Unpack[ListArguments],
     ) -> pd.DataFrame:
         """List workflows as :meth:`Client.workflows` does."""
+        load_activity = arguments.pop("load_activity", False)
         options: ListOptions = {}
         filters: Filters = {}
         for name, value in arguments.items():
@@ -156,7 +161,22 @@ class Store:
         frames.note_truncation(
             frame, truncated=truncated, explicit_limit=limit != DEFAULT_LIMIT, what="workflows"
         )
+        return self._with_activity(frame) if load_activity else frame
+
+    def _with_activity(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Add the column ``activity`` after the name."""
+        import pandas as pd
+
+        active = frame.loc[frame["status"].isin(ACTIVE_STATUSES), "workflow_id"].tolist()
+        texts = {key: found.text for key, found in self.activities(active).items()}
+        values = [texts.get(key) for key in frame["workflow_id"]]
+        column = pd.Series(values, index=frame.index, dtype=STRING_DTYPE)
+        frame.insert(frame.columns.tolist().index("name") + 1, ACTIVITY.name, column)
         return frame
+
+    def activities(self, ids: Sequence[str]) -> dict[str, Activity]:
+        """Return what workflows are doing now, by ID; those that have ended are omitted."""
+        return self.read(activities, ids, self.location) if ids else {}
 
     def workflow(self, workflow_id: str, **options: Unpack[ListOptions]) -> pd.DataFrame:
         """List one workflow; raise WorkflowNotFoundError if it does not exist."""

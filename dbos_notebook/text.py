@@ -108,6 +108,56 @@ def leaf_name(name: str) -> str:
     return ".".join(parts[start:])
 
 
+def describe_failure(
+    error_type: str | None, message: str | None, attempts: int | None = None
+) -> str:
+    """Return the sentence on a failure: after how many attempts, and the cause.
+
+    Examples
+    --------
+    >>> describe_failure("shop.UpstreamError", "503", 3)
+    'failed after 3 attempts: UpstreamError: 503'
+    >>> describe_failure("ValueError", None)
+    'ValueError'
+    """
+    name = (error_type or "").rpartition(".")[2]
+    cause = ": ".join(part for part in (name, message) if part)
+    if attempts is None:
+        return cause
+    return f"failed after {plural(attempts, 'attempt')}: {cause}" if cause else ""
+
+
+def describe_failed_step(
+    step: str | None, function_id: int | None, workflow_id: str, failed_id: str
+) -> str:
+    """Return where a workflow failed: its step, a child's, or its own code.
+
+    Parameters
+    ----------
+    step, function_id
+        The step that failed; ``None`` if the workflow's own code did.
+    workflow_id
+        The workflow that failed first.
+    failed_id
+        The workflow that is described; another one if a child made it fail.
+
+    Examples
+    --------
+    >>> describe_failed_step("shop.charge", 3, "order-1", "order-1")
+    'step 3 charge'
+    >>> describe_failed_step("shop.charge", 3, "order-1-7", "order-1")
+    'step 3 charge of child …-7'
+    >>> describe_failed_step(None, None, "order-1", "order-1")
+    'its own code'
+    """
+    if workflow_id == failed_id:
+        return "its own code" if step is None else f"step {function_id} {leaf_name(step)}"
+    child = f"child {shorten_id(workflow_id, parent_id=failed_id)}"
+    if step is None:
+        return f"the code of {child}"
+    return f"step {function_id} {leaf_name(step)} of {child}"
+
+
 def shorten_id(workflow_id: str, max_length: int = 24, parent_id: str | None = None) -> str:
     """Shorten an ID in its middle, and write a child's default ID relative to its parent's.
 

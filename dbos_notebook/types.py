@@ -115,6 +115,14 @@ class DeleteOptions(TypedDict, total=False):
     confirm: bool
 
 
+class SendOptions(TypedDict, total=False):
+    """The options of ``Client.send``."""
+
+    idempotency_key: str | None
+    force: bool
+    confirm: bool
+
+
 class ConfirmOption(TypedDict, total=False):
     """The option of calls that change many workflows."""
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dbos_notebook import text
 from dbos_notebook.errors import WorkflowNotFoundError
 from dbos_notebook.payloads.recorded_errors import describe
+from dbos_notebook.status import ACTIVE_STATUSES
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dbos_notebook.graphs.intervals import Runs
     from dbos_notebook.store import Store
+    from dbos_notebook.tables.activity import Activity
 
 MAX_VALUE_CHARACTERS = 200
 
@@ -53,6 +55,8 @@ class Workflow:
         The return value, ``None`` without one.
     error : RecordedError or None
         The exception that ended the workflow.
+    activity : Activity or None
+        What the workflow is doing now, with the evidence; ``None`` if it has ended.
     steps : pandas.DataFrame
         The steps with their outputs and errors, as :meth:`Client.steps` returns them.
     parent, original : Workflow or None
@@ -111,6 +115,11 @@ class Workflow:
             if isinstance(positional, list | tuple) and isinstance(named, dict):
                 return Input(tuple(positional), named)
         return stored
+
+    @cached_property
+    def activity(self) -> Activity | None:
+        """What the workflow is doing now; ``None`` if it has ended."""
+        return self._store.activities([self.id]).get(self.id)
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -226,12 +235,28 @@ class Workflow:
             elif isinstance(value, pd.Timedelta):
                 value = self._waited(value)
             facts[name] = text.sanitize(value)
+        if self.row["status"] in ACTIVE_STATUSES and self.activity is not None:
+            facts["now"] = text.sanitize(self.activity.text, MAX_VALUE_CHARACTERS)
+        if failed_at := self._failed_at():
+            facts["failed at"] = failed_at
         if self.row["status"] == "CANCELLED" and self.row["recovery_attempts"] == 0:
             from dbos_notebook.graphs.intervals import describe_unstarted
 
             if (unstarted := self._runs.unstarted(self.id)) is not None:
                 facts["note"] = describe_unstarted(unstarted, facts.get("waited", ""))
         return facts
+
+    def _failed_at(self) -> str:
+        """Return where the workflow failed first; ``""`` if it did not fail."""
+        import pandas as pd
+
+        step, number, owner = (
+            None if pd.isna(value) else value
+            for value in self.row[["failed_step", "failed_step_id", "failed_workflow_id"]]
+        )
+        if owner is None:
+            return ""
+        return text.sanitize(text.describe_failed_step(step, number, owner, self.id))
 
     def _took(self, duration: pd.Timedelta) -> str:
         """Return the duration of the latest run, refined by the steps beyond whole seconds."""

@@ -34,7 +34,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         database = home / "shop.sqlite"
-        demo.run(database, workflows=200)
+        demo.run(database, workflows=200, history=3_000)
         with dn.connect(database) as client:
             failed = client.workflows(status="ERROR", error="CouponError", limit=1)
             tree = client.workflows(status="ERROR", error="OutOfStock", has_parent=False, limit=1)

@@ -20,6 +20,8 @@ def a_plan_and_a_receipt_are_told_apart(db: dn.Client) -> None:
     assert_type(db.rewind("a", 3, confirm=True), dn.Receipt)
     assert_type(db.repair(["a"], wait=False, plan=True), dn.Plan)
     assert_type(db.delete("a", plan=True, delete_children=True), dn.Plan)
+    assert_type(db.send("a", {"approved": True}, "approval"), dn.Receipt)
+    assert_type(db.send(["a"], None, idempotency_key="k", plan=True), dn.Plan)
     assert_type(db.set_delay("a", 60, plan=True), dn.Plan)
     assert_type(db.set_attributes("a", {"tier": 2}, merge=True), dn.Receipt)
     assert_type(db.pause_schedule("nightly", plan=True), dn.Plan)

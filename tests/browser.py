@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from kernels import forked_kernels
 from servers import require
 
 from scripts.system_packages import CHROMIUM, find_test_browser
@@ -212,25 +213,26 @@ def running_jupyter(home: Path) -> Iterator[Jupyter]:
         "JUPYTER_TOKEN": server.token,
     }
     log = home / "server.log"
-    with log.open("wb") as written:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *_OPTIONS, f"--port={port}"],
-            cwd=root,
-            env=environment,
-            stdout=written,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        _wait(server, process, log)
-        yield server
-        server.end_kernels()
-    finally:
-        process.terminate()
+    with forked_kernels(environment, home / "kernels.log") as environment:
+        with log.open("wb") as written:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "jupyterlab", *_OPTIONS, f"--port={port}"],
+                cwd=root,
+                env=environment,
+                stdout=written,
+                stderr=subprocess.STDOUT,
+            )
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            _wait(server, process, log)
+            yield server
+            server.end_kernels()
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _wait(server: Jupyter, process: subprocess.Popen[bytes], log: Path) -> None:

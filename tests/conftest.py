@@ -119,11 +119,11 @@ def shop_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def incident_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with failures of every kind, which the notebooks and the docs repair. Copy it."""
+    """The same with failures of every kind and a week of history, for notebooks. Copy it."""
     from dbos_notebook import demo
 
     def make(path: Path) -> None:
-        demo.run(f"sqlite:///{path}", workflows=80)
+        demo.run(f"sqlite:///{path}", workflows=80, history=300)
 
     return once(tmp_path_factory, "incident.sqlite", make)
 

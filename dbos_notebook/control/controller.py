@@ -18,7 +18,6 @@ import sqlalchemy as sa
 
 from dbos_notebook.control import records
 from dbos_notebook.control.audit import History
-from dbos_notebook.control.availability import ExecutorAvailability
 from dbos_notebook.control.batch_runner import Batch, BatchRunner
 from dbos_notebook.control.client_pool import ClientPool
 from dbos_notebook.control.dbos_client import require_available
@@ -57,6 +56,7 @@ from dbos_notebook.errors import (
 )
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
+from dbos_notebook.tables.availability import Estimate, ExecutorAvailability
 from dbos_notebook.text import plural
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ class Controller:
         """Estimate for the items that enqueue work whether an executor will run it."""
         availability = ExecutorAvailability(session, self.queries, self.reader.location)
 
-        def will_run(item: PlanItem) -> str | None:
-            if not operation.enqueues or item.verdict != "ready":
+        def will_run(item: PlanItem) -> Estimate | None:
+            if item.verdict != "ready" or not operation.needs_executor(item):
                 return None
             version, queue = operation.target(item)
             owner = operation.owner(item, self.queries.application)
@@ -493,7 +493,7 @@ def _reevaluate(plan: Plan, item: PlanItem, now: PlanItem) -> PlanItem:
 def _availability_notes(items: Sequence[PlanItem]) -> list[str]:
     """Return what a receipt says about executors, if it is the same for all."""
     answers = [item.will_run for item in items if item.verdict == "ready" and item.will_run]
-    unlikely = [answer for answer in answers if answer.startswith("unlikely")]
+    unlikely = [answer for answer in answers if answer.likelihood == "unlikely"]
     if unlikely:
         return [f"⚠ {len(unlikely):,} wait for an executor: {unlikely[0]}."]
     return [f"Will it run? {answers[0]}."] if len(set(answers)) == 1 else []

@@ -23,6 +23,8 @@ _ENQUEUES_WITH_XID: releases.Version = (3, 2)
 """First version that writes ``creator_xid`` when it enqueues."""
 _DEFAULT_ISOLATION: releases.Version = (2, 12)
 """First version that resumes without ``SET TRANSACTION ISOLATION LEVEL``."""
+_MESSAGE_KEY_PER_WORKFLOW: releases.Version = (2, 23)
+"""First version that makes the ID of a message of its key and the workflow, not the key alone."""
 _UNUSED_URLS = {
     "sqlite": "sqlite:///unused.sqlite",
     "postgresql": "postgresql://unused:unused@unused/unused",
@@ -62,6 +64,12 @@ def enqueues_with_xid() -> bool:
 def sets_isolation_level() -> bool:
     """Return whether the installed dbos sets an isolation level when it resumes."""
     return (0, 0) < releases.parse_version(releases.installed_version()) < _DEFAULT_ISOLATION
+
+
+def message_key(key: str, workflow_id: str) -> str:
+    """Return the key to pass to ``send``, so that the message's ID is ``{key}::{workflow_id}``."""
+    version = releases.parse_version(releases.installed_version())
+    return key if version >= _MESSAGE_KEY_PER_WORKFLOW else f"{key}::{workflow_id}"
 
 
 def make_client(

@@ -14,7 +14,7 @@ from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import DatabaseConnectionError
 from dbos_notebook.html import environment
 from dbos_notebook.status import OUTCOME_STYLES, STATUSES
-from dbos_notebook.text import sanitize
+from dbos_notebook.text import leaf_name, sanitize, shorten_id
 
 if TYPE_CHECKING:
     import jinja2
@@ -27,7 +27,7 @@ MAX_TITLE_CHARACTERS = 500
 """Characters of a title or note; ``sanitize`` limits the cells of a table to fewer."""
 MAX_CELL_WIDTH = 60
 """Characters to which a column of a plain-text table is padded at most."""
-WRAPPED_COLUMNS = ("workflow_id", "new_workflow_id", "effect", "detail", "will_run")
+WRAPPED_COLUMNS = ("effect", "detail", "will_run")
 """Columns whose cells may wrap in HTML; the others are short."""
 DISPLAY_DELAY_SECONDS = 1.0
 """A call that ends sooner shows no progress."""
@@ -88,8 +88,12 @@ class TableRepr:
         return self.labels.get(name, OUTCOME_STYLES[name].label)
 
     def text(self) -> str:
-        """Return plain text."""
+        """Return plain text: IDs in full, because they are copied from it."""
         columns, rows, omitted = self._table()
+        for row in rows:
+            for position, name in enumerate(columns):
+                if name == "name":
+                    row[position] = leaf_name(row[position])
         counts = ", ".join(f"{count:,} {self._label(name)}" for name, count in self._counts())
         lines = [
             f"{sanitize(self.title, MAX_TITLE_CHARACTERS)}: {counts or 'nothing'}",
@@ -109,6 +113,11 @@ class TableRepr:
     def html(self) -> str:
         """Return HTML."""
         columns, rows, omitted = self._table()
+        shorten: dict[str, Callable[[str], str]] = {
+            "workflow_id": shorten_id,
+            "new_workflow_id": shorten_id,
+            "name": leaf_name,
+        }
         return (
             _templates()
             .get_template("table.html.j2")
@@ -122,7 +131,13 @@ class TableRepr:
                 headers=[name.replace("_", " ") for name in columns],
                 columns=columns,
                 wrapped=WRAPPED_COLUMNS,
-                rows=rows,
+                rows=[
+                    [
+                        (shorten[name](cell) if name in shorten else cell, cell)
+                        for name, cell in zip(columns, row, strict=True)
+                    ]
+                    for row in rows
+                ],
                 omitted=omitted,
                 all_rows=self.all_rows,
             )

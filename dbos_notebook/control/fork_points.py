@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from dbos_notebook.control.records import StepRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError, nearest
-from dbos_notebook.text import sanitize
+from dbos_notebook.text import leaf_name, sanitize
 
 Step: TypeAlias = int | str
 """A step's number, its name, "first", "last" or "failed"."""
@@ -43,7 +43,8 @@ class ForkPoint:
     @property
     def label(self) -> str:
         """The step's number and name for people."""
-        return f"step {self.start_step}" + (f" ({self.step_name})" if self.step_name else "")
+        name = f" ({leaf_name(self.step_name)})" if self.step_name else ""
+        return f"step {self.start_step}{name}"
 
 
 def point_at(steps: Sequence[StepRecord], start_step: int) -> ForkPoint:

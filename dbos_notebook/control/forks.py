@@ -29,6 +29,7 @@ from dbos_notebook.control.queue_selection import ORIGINAL, KnownQueues, choose
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError
 from dbos_notebook.tables.filters import as_name, as_seconds
+from dbos_notebook.text import leaf_name
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
@@ -217,7 +218,7 @@ def _as_replacements(value: object) -> dict[str, str] | None:
 
 def _repeats(point: ForkPoint) -> str:
     """Return the part of an effect that names the successful steps that run again."""
-    names = point.repeated
+    names = tuple(map(leaf_name, point.repeated))
     if not names:
         return ""
     more = len(names) - MAX_SHOWN_NAMES

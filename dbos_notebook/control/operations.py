@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dbos_notebook.control.fork_points import ForkPoint
     from dbos_notebook.control.transactions import OtherServer
     from dbos_notebook.database.reader import Session
+    from dbos_notebook.tables.availability import Estimate
     from dbos_notebook.tables.sql import Queries
 
 Verdict = Literal["ready", "unchanged", "refused", "not_found"]
@@ -79,7 +80,7 @@ class PlanItem:
     row: WorkflowRecord | None = None
     point: ForkPoint | None = None
     new_workflow_id: str | None = None
-    will_run: str | None = None
+    will_run: Estimate | None = None
     requested: bool = True
     replacement_children: Mapping[str, str] | None = None
     queue_name: str | None = None
@@ -161,6 +162,8 @@ class Snapshot:
         The workflows below those that were cancelled.
     triggered
         By schedule: the IDs of workflows that it started lately, where the call did not return one.
+    message_ids
+        The IDs of the messages that were sent to the workflows.
     other_server
         Which other server was read from; ``None``: the server that was written to.
     """
@@ -168,6 +171,7 @@ class Snapshot:
     workflows: dict[str, WorkflowRecord]
     children: list[str] = field(default_factory=list)
     triggered: dict[str, list[str]] = field(default_factory=dict)
+    message_ids: frozenset[str] = frozenset()
     other_server: OtherServer | None = None
 
     def row(self, item: PlanItem) -> WorkflowRecord | None:
@@ -284,6 +288,10 @@ class Operation:
         """Return whether the item was refused because its start step does not exist."""
         return False
 
+    def needs_executor(self, item: PlanItem) -> bool:
+        """Return whether an executor must run the workflow before the call has its effect."""
+        return self.enqueues
+
     def target(self, item: PlanItem) -> tuple[str | None, str | None]:
         """Return the application version and the queue of the work that is enqueued."""
         return (item.row.app_version if item.row else None), item.queue_name
@@ -317,7 +325,7 @@ def _activity(row: WorkflowRecord) -> int:
     return 2 if row.status == "PENDING" else int(row.active)
 
 
-def as_key(key: object) -> str | None:
+def as_key(key: object, name: str = "key") -> str | None:
     """Return the key of an idempotent call, normalized to NFC.
 
     Examples
@@ -328,8 +336,8 @@ def as_key(key: object) -> str | None:
     if key is None:
         return None
     if not isinstance(key, str) or not key.strip():
-        raise FilterError(f"key must be a non-empty string such as 'incident-42', not {key!r}.")
-    check_storable(key, "key")
+        raise FilterError(f"{name} must be a non-empty string such as 'incident-42', not {key!r}.")
+    check_storable(key, name)
     return unicodedata.normalize("NFC", key)
 
 
@@ -557,8 +565,8 @@ class SetDelay(Operation):
             return "unchanged", f"only a DELAYED workflow has a delay; it is {row.status}"
         if row.delay_until == self.until:
             return "unchanged", "it already waits until then"
-        until = _format_time(self.until)
-        return "ready", f"waits until {until} instead of {_format_time(row.delay_until)}"
+        until = format_time(self.until)
+        return "ready", f"waits until {until} instead of {format_time(row.delay_until)}"
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Set the delay, one workflow at a time as DBOS does."""
@@ -571,7 +579,14 @@ class SetDelay(Operation):
         return row is not None and row.delay_until == self.until
 
 
-def _format_time(milliseconds: int | None) -> str:
+def format_time(milliseconds: int | None) -> str:
+    """Return a time in milliseconds since 1970 as a sentence names it.
+
+    Examples
+    --------
+    >>> format_time(0), format_time(None)
+    ('1970-01-01 00:00:00 UTC', 'no time')
+    """
     if milliseconds is None:
         return "no time"
     try:

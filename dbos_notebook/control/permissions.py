@@ -144,6 +144,11 @@ SET_ATTRIBUTES: Privileges = {
     (STATUS, "UPDATE"): _columns("attributes updated_at"),
 }
 
+SEND: Privileges = {
+    (MESSAGES, "SELECT"): ("message_uuid",),
+    (MESSAGES, "INSERT"): _columns("destination_uuid topic message message_uuid serialization"),
+}
+
 SET_SCHEDULE: Privileges = {
     (SCHEDULES, "SELECT"): ("schedule_name",),
     (SCHEDULES, "UPDATE"): ("status",),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbos_notebook.control.display import TableRepr
 from dbos_notebook.control.operations import VERDICTS, ItemKey, Operation, PlanItem
-from dbos_notebook.text import plural
+from dbos_notebook.text import leaf_name, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,24 @@ COLUMNS = (
     "queue_name",
     "will_run",
 )
+
+
+DISPLAYED = (
+    "name",
+    "workflow_id",
+    "status",
+    "verdict",
+    "will_run",
+    "effect",
+    "new_workflow_id",
+    "app_version",
+    "queue_name",
+)
+"""The columns of a displayed plan: first those that decide whether to apply it."""
+MAX_LISTED = 3
+"""A plan that changes more workflows is summarized by kind."""
+MAX_KINDS = 5
+"""Kinds of workflows that a summary names."""
 
 
 class Plan:
@@ -80,6 +98,35 @@ class Plan:
         counted = Counter(item.verdict for item in self.items)
         return {verdict: counted[verdict] for verdict in VERDICTS}
 
+    @property
+    def kinds(self) -> list[str]:
+        """What would be changed, by start step or else by name, the most frequent first.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.fork(db.workflows(name="checkout", status="ERROR"), "failed", plan=True).kinds
+        ['3 from charge']
+        """
+        found = Counter(
+            f"from {leaf_name(item.point.step_name or item.point.label)}"
+            if item.point
+            else leaf_name(item.row.name or "workflow")
+            for item in self.items
+            if item.verdict == "ready" and item.row is not None
+        )
+        named = [f"{count:,} {kind}" for kind, count in found.most_common(MAX_KINDS)]
+        others = found.total() - sum(count for _, count in found.most_common(MAX_KINDS))
+        return [*named, f"{others:,} others"] if others else named
+
+    @property
+    def unlikely(self) -> int:
+        """The number of workflows that would wait, because no live executor seems to run them."""
+        return sum(
+            item.will_run is not None and item.will_run.likelihood == "unlikely"
+            for item in self.items
+        )
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -121,7 +168,7 @@ class Plan:
                     item.new_workflow_id,
                     version if enqueued else None,
                     queue if enqueued else None,
-                    item.will_run,
+                    str(item.will_run) if item.will_run else None,
                 )
             )
         types = dict.fromkeys(COLUMNS, STRING_DTYPE) | {"start_step": "Int64"}
@@ -129,20 +176,20 @@ class Plan:
 
     def _table(self) -> TableRepr:
         options = ", ".join(f"{name}={value!r}" for name, value in self.operation.options().items())
-        workflows = plural(len(self.items), "workflow")
+        subject = self.operation.subject.removesuffix("_id").removesuffix("_name")
+        workflows = plural(len(self.items), subject)
         title = f"Plan: {self.action} {workflows}{' with ' + options if options else ''}"
         notes = list(self.notes)
+        if self.counts["ready"] > MAX_LISTED and self.operation.subject == "workflow_id":
+            notes.append(f"{plural(self.counts['ready'], 'workflow')}: {', '.join(self.kinds)}.")
         answers = {item.will_run for item in self.items if item.will_run}
-        hidden = ["action", "start_step", "step_name"]
+        hidden = []
         if len(answers) == 1:
             # One note instead of the same value in each row.
             notes.append(f"Will it run? {answers.pop()}.")
             hidden.append("will_run")
-        unlikely = [item for item in self.items if (item.will_run or "").startswith("unlikely")]
-        if unlikely:
-            notes.append(
-                f"⚠ {len(unlikely):,} would wait: no live executor appears able to run them."
-            )
+        if unlikely := self.unlikely:
+            notes.append(f"⚠ {unlikely:,} would wait: no live executor appears able to run them.")
         if self.problem is not None:
             notes.append(f"⚠ plan.apply() would be refused. {self.problem}")
         elif self.counts["ready"]:
@@ -152,7 +199,7 @@ class Plan:
             self.counts,
             notes,
             self.to_frame(),
-            [name for name in COLUMNS if name not in hidden],
+            [name for name in DISPLAYED if name not in hidden],
             "plan.to_frame()",
             {"ready": self.operation.planned},
         )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from dbos_notebook.control.display import TableRepr
 from dbos_notebook.control.operations import Operation, PlanItem, Snapshot
-from dbos_notebook.status import OUTCOMES, Outcome
+from dbos_notebook.status import OUTCOMES, STATUS_STYLES, STATUSES_BY_SEVERITY, Outcome
 from dbos_notebook.tables.filters import as_seconds
-from dbos_notebook.text import plural
+from dbos_notebook.text import plural, sanitize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +111,22 @@ class Receipt:
 
         For forks that means the new workflows, including those that existed already.
         """
-        # Deleted workflows cannot be waited for.
+        if self._wait is None:
+            raise RuntimeError("A receipt without a client cannot wait.")
+        return self._wait(self.affected, as_seconds(timeout, "timeout", minimum=0))
+
+    @property
+    def affected(self) -> list[str]:
+        """The IDs of the workflows that this call started or changed, or found as it wanted them.
+
+        For forks these are the new workflows, including those that existed already.
+
+        Examples
+        --------
+        >>> dbos_notebook.connect(example_database).cancel([]).affected
+        []
+        """
+        # Deleted workflows do not exist any more.
         remaining = ("unchanged",) if self.action == "delete" else ("done", "unchanged")
         ids = [
             line.new_workflow_id or line.workflow_id
@@ -119,9 +134,7 @@ class Receipt:
             if line.new_workflow_id
             or (line.outcome in remaining and self._subject == "workflow_id")
         ]
-        if self._wait is None:
-            raise RuntimeError("A receipt without a client cannot wait.")
-        return self._wait(list(dict.fromkeys(ids)), as_seconds(timeout, "timeout", minimum=0))
+        return list(dict.fromkeys(ids))
 
     def check(self) -> Receipt:
         """Read the rows again, and return a receipt with the outcomes that are known now."""
@@ -142,6 +155,35 @@ class Receipt:
 
     def _repr_html_(self) -> str:
         return self._table().html()
+
+
+def describe_progress(statuses: Sequence[str | None]) -> str:
+    """Describe how far workflows are, given the status of each; ``None``: it was deleted.
+
+    Examples
+    --------
+    >>> describe_progress(["SUCCESS", "PENDING", "SUCCESS", "ERROR"])
+    '2 of 4 succeeded, 1 failed, 1 running'
+    >>> describe_progress(["ENQUEUED"])
+    'enqueued'
+    """
+    counted = Counter(statuses)
+    labels = {
+        status: STATUS_STYLES[status].label if status in STATUS_STYLES else sanitize(status)
+        for status in counted
+        if status is not None
+    }
+    if len(statuses) == 1:
+        return labels.get(statuses[0] or "", "deleted")
+    parts = [f"{counted['SUCCESS']:,} of {len(statuses):,} succeeded"]
+    parts += [
+        f"{counted[status]:,} {labels[status]}"
+        for status in dict.fromkeys([*STATUSES_BY_SEVERITY, *labels])
+        if counted[status] and status != "SUCCESS"
+    ]
+    if counted[None]:
+        parts.append(f"{counted[None]:,} deleted")
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -173,7 +215,7 @@ class OutcomeAnalysis:
         row = after.row(item) if after else None
         new = after.new_row(item) if after else None
         outcome, detail = self._outcome(item, attempted)
-        if outcome == "done" and item.will_run and not item.will_run.startswith("likely"):
+        if outcome == "done" and item.will_run and item.will_run.likelihood != "likely":
             detail += f". Will it run? {item.will_run}"
         # A database of dbos before 2.4 does not record the original of a fork.
         exists = new is not None and (

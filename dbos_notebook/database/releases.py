@@ -108,6 +108,8 @@ SINCE: Mapping[tuple[str, str | None], Version] = {
     ("set_delay", None): (2, 18),
     ("set_attributes", None): (2, 25),
     ("set_attributes", "merge"): (3, 3),
+    # Earlier versions write a workflow for each message, and ignore the key on a message.
+    ("send", None): (2, 14),
     ("pause_schedule", None): (2, 13),
     ("resume_schedule", None): (2, 13),
     ("delete_schedule", None): (2, 13),

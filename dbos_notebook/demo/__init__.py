@@ -1,8 +1,9 @@
-"""A real DBOS application, which fills a database with realistic workflows.
+"""Two real DBOS applications, which fill a database with realistic workflows.
 
-``shop`` is the application, ``workload`` the list of its tasks, ``worker`` one of its processes,
-``runner`` the sequence of processes, and ``executor`` a process that keeps running. Only ``worker``
-imports ``shop``, so that the process that calls :func:`run` has no DBOS state.
+``shop`` and ``documents`` are the applications, ``workload`` the lists of their tasks, ``worker``
+and ``documents_worker`` one process of each, ``runner`` the sequence of processes, and ``executor``
+a process that keeps running. ``history`` ages and multiplies the runs of ``documents``. Only the
+workers import the applications, so that the process that calls :func:`run` has no DBOS state.
 """
 
 from dbos_notebook.demo.executor import Executor, start

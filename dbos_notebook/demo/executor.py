@@ -1,4 +1,4 @@
-"""An executor of the shop that keeps running, for forks and resumed workflows in a notebook."""
+"""An executor of the demo that keeps running, for forks and resumed workflows in a notebook."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Self
 
 from dbos_notebook.database.location import Location, locate
 from dbos_notebook.demo.runner import URL_VARIABLE, DemoError
-from dbos_notebook.demo.workload import VERSIONS
+from dbos_notebook.demo.workload import DOCUMENTS, VERSIONS
 
 
 class Executor:
-    """A process of the shop, started by :func:`start` and stopped by :meth:`stop` or ``with``.
+    """A process of a demo application, started by :func:`start`.
 
+    :meth:`stop` or the end of a ``with`` block stops it.
     It ends when the process that started it ends for any reason.
     """
 
@@ -25,7 +26,7 @@ class Executor:
         self._messages = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
         # The URL is passed in the environment, because other users can see arguments.
         self._process = subprocess.Popen(  # noqa: S603 - a module of this package
-            [sys.executable, "-m", "dbos_notebook.demo.worker", "serve", version],
+            [sys.executable, "-m", f"dbos_notebook.demo.{_worker(version)}", "serve", version],
             env={**os.environ, URL_VARIABLE: location.url()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -40,7 +41,7 @@ class Executor:
             last = location.redact(self._messages.read()).strip()[-2000:]
             self.stop()
             raise DemoError(
-                f"Version {version} of the shop ended with exit status {status}:\n{last}"
+                f"Version {version} of the demo ended with exit status {status}:\n{last}"
             )
 
     @property
@@ -73,24 +74,32 @@ class Executor:
 
     def __repr__(self) -> str:
         state = "running" if self.running else "stopped"
-        return f"<Executor of the shop, version {self.version}, {state}>"
+        return f"<Executor of the demo, version {self.version}, {state}>"
 
 
 def start(database: str | os.PathLike[str] | None = None, version: str = VERSIONS[-1]) -> Executor:
-    """Start an executor of the demo's shop, and return when it accepts work.
+    """Start an executor of the demo, and return when it accepts work.
+
+    An executor of the documents application also recovers the approvals that wait for an answer.
 
     Parameters
     ----------
     database
         The database that :func:`run` filled, as for ``connect``.
     version
-        ``"1.0"``, which has bugs, or ``"2.0"``.
+        Of the shop ``"1.0"``, which has bugs, or ``"2.0"``; of the documents application
+        ``"1.4.1"``, ``"1.4.2"``, which has a bug, or ``"1.4.3"``.
 
     Raises
     ------
     DemoError
         The version does not exist, or the process did not start.
     """
-    if version not in VERSIONS:
-        raise DemoError(f"The shop has no version {version!r}. It has {' and '.join(VERSIONS)}.")
+    versions = (*VERSIONS, *DOCUMENTS)
+    if version not in versions:
+        raise DemoError(f"The demo has no version {version!r}. It has {', '.join(versions)}.")
     return Executor(locate(database), version)
+
+
+def _worker(version: str) -> str:
+    return "documents_worker" if version in DOCUMENTS else "worker"

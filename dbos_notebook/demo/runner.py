@@ -1,6 +1,6 @@
-"""Run the demo as a sequence of processes: one per version of the shop, each ended abruptly.
+"""Run the demo as a sequence of processes: one per version of an application, each ended abruptly.
 
-The calling process does not import the application or start DBOS.
+The calling process does not import the applications or start DBOS.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 
 from dbos_notebook.client import connect
 from dbos_notebook.database.location import Location, locate
-from dbos_notebook.demo.workload import VERSIONS, first_id, plan
+from dbos_notebook.demo import history as aging
+from dbos_notebook.demo.workload import DOCUMENTS, MIN_HISTORY, VERSIONS, first_id, plan
 from dbos_notebook.errors import NotDBOSDatabaseError, NotebookError
 
 URL_VARIABLE = "DBOS_NOTEBOOK_DEMO_URL"
-_APPLICATION = "demo-shop"
+_APPLICATIONS = ("demo-shop", "demo-documents")
 
 
 class DemoError(NotebookError):
@@ -32,9 +33,13 @@ def run(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
     *,
+    history: int = 0,
     force: bool = False,
 ) -> None:
     """Run the shop until it has added about ``workflows`` workflows to its database.
+
+    With ``history``, a second application runs first, which ingests documents. Its runs are then
+    aged and multiplied into a week of history; see :mod:`dbos_notebook.demo.history`.
 
     Parameters
     ----------
@@ -46,6 +51,8 @@ def run(
         The same number and seed result in the same IDs, names, statuses and steps.
     progress
         Called with the number of workflows finished since the last call.
+    history
+        The number of workflows of the week before; 0 for none, otherwise at least 300.
     force
         Also write to a database with workflows of another application.
 
@@ -55,13 +62,20 @@ def run(
         The database contains other workflows or the same demo run, or a process failed.
     """
     plan(workflows, seed)  # validates the numbers before anything is written
+    if history and history < MIN_HISTORY:
+        raise ValueError(f"history={history} is too few. Use 0 or at least {MIN_HISTORY}.")
     location = locate(database)
     _check_database(database, location, seed, force=force)
     if location.path:
         location.path.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, URL_VARIABLE: location.url()}
+    if history:
+        for version in DOCUMENTS:
+            _run_worker("documents_worker", [version], environment, location, None)
+        aging.age(location, history, seed, progress)
     for version in VERSIONS:
-        _run_version(version, workflows, seed, environment, location, progress)
+        arguments = [version, str(workflows), str(seed)]
+        _run_worker("worker", arguments, environment, location, progress)
 
 
 def _check_database(
@@ -80,7 +94,7 @@ def _check_database(
             f"{location} already contains a demo run with seed {seed}. "
             "Use another --seed or another database."
         )
-    others = sorted({str(o) for o in owners if o != _APPLICATION})
+    others = sorted({str(o) for o in owners if o not in _APPLICATIONS})
     if others and not force:
         raise DemoError(
             f"{location} contains workflows of another application ({', '.join(others)}). "
@@ -88,20 +102,19 @@ def _check_database(
         )
 
 
-def _run_version(
-    version: str,
-    workflows: int,
-    seed: int,
+def _run_worker(
+    module: str,
+    arguments: list[str],
     environment: dict[str, str],
     location: Location,
     progress: Callable[[int], None] | None,
 ) -> None:
     # The URL is passed in the environment, because other users can see arguments.
-    command = [sys.executable, "-m", "dbos_notebook.demo.worker", version]
+    command = [sys.executable, "-m", f"dbos_notebook.demo.{module}", *arguments]
     with (
         tempfile.TemporaryFile("w+") as messages,
         subprocess.Popen(  # noqa: S603 - a module of this package
-            [*command, str(workflows), str(seed)],
+            command,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=messages,
@@ -119,6 +132,6 @@ def _run_version(
             messages.seek(0)
             last = location.redact(messages.read()).strip()[-2000:]
             raise DemoError(
-                f"Version {version} of the shop ended with exit status "
+                f"Version {arguments[0]} of the demo ended with exit status "
                 f"{process.returncode}:\n{last}"
             )

@@ -16,7 +16,6 @@ from typing import Any
 
 from dbos import (
     DBOS,
-    DBOSConfig,
     SetEnqueueOptions,
     SetWorkflowAttributes,
     SetWorkflowID,
@@ -24,42 +23,17 @@ from dbos import (
 )
 
 from dbos_notebook.demo import shop
+from dbos_notebook.demo.process import launch, serve
 from dbos_notebook.demo.workload import VERSIONS, Task, plan
 
-URL_VARIABLE = "DBOS_NOTEBOOK_DEMO_URL"
 APPLICATION = "demo-shop"
 DELAY = timedelta(days=30)
 TIMEOUT_SECONDS = 120.0
-READY = "ready"
-
-
-def launch(version: str, executor: str) -> None:
-    """Start DBOS in this process, as an executor of a version of the shop."""
-    config: DBOSConfig = {
-        "name": APPLICATION,
-        "system_database_url": os.environ[URL_VARIABLE],
-        "application_version": version,
-        "executor_id": executor,
-        "log_level": "CRITICAL",
-        "notification_listener_polling_interval_sec": 0.1,
-    }
-    DBOS(config=config)
-    DBOS.launch()
-
-
-def serve(version: str) -> None:
-    """Execute what is enqueued for a version until standard input is closed by the parent."""
-    # A new executor ID, because DBOS recovers the workflows of a process with the same ID.
-    launch(version, f"shop-{version}-{os.getpid()}")
-    print(READY, flush=True)
-    sys.stdin.read()
-    sys.stdout.flush()
-    os._exit(0)
 
 
 def main(version: str, workflows: int, seed: int) -> None:
     """Run the tasks of one version, then exit without cleanup."""
-    launch(version, f"shop-{version}")
+    launch(APPLICATION, version, f"shop-{version}")
     DBOS.register_queue("ledger", global_concurrency=1, polling_interval_sec=0.05)
     DBOS.register_queue("returns", global_concurrency=1, polling_interval_sec=0.05)
     DBOS.register_queue("mail", limiter={"limit": 100, "period": 1.0}, polling_interval_sec=0.1)
@@ -180,5 +154,6 @@ def _left_open(tasks: list[Task], *, last: bool) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        serve(sys.argv[2])
+        # A new executor ID, because DBOS recovers the workflows of a process with the same ID.
+        serve(APPLICATION, sys.argv[2], f"shop-{sys.argv[2]}-{os.getpid()}")
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,4 +1,4 @@
-"""The tasks of the shop: the same list for the same number and seed.
+"""The tasks of the shop, the same list for the same number and seed, and those of the documents.
 
 This module does not import DBOS.
 """
@@ -22,6 +22,31 @@ Kind = Literal[
 Fate = Literal["fine", "coupon", "declined", "out_of_stock", "refused", "transfer"]
 VERSIONS = ("1.0", "2.0")
 MIN_WORKFLOWS = 20
+
+NIGHTLY_DOCUMENTS = 24
+MIN_HISTORY = 300
+BUGGY_DOCUMENTS = "1.4.2"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """How many real runs of each kind a version of the documents application makes."""
+
+    nightly: int
+    single: int
+    sync: int
+    agent: int
+    approval: int
+    unanswered: int = 0
+    """The first approvals, which stay unanswered."""
+
+
+DOCUMENTS = {
+    "1.4.1": Examples(nightly=2, single=16, sync=2, agent=3, approval=4),
+    "1.4.2": Examples(nightly=1, single=16, sync=1, agent=2, approval=2),
+    "1.4.3": Examples(nightly=1, single=16, sync=1, agent=2, approval=5, unanswered=2),
+}
+"""By version."""
 
 # The number of workflows of an order: itself, fulfil, pack, ship; fewer where it fails early.
 _SIZE: dict[Fate, int] = {

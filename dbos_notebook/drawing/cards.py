@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dbos_notebook.html import environment
-from dbos_notebook.payloads.recorded_errors import describe
+from dbos_notebook.payloads.recorded_errors import RecordedError, describe, find_cause
 from dbos_notebook.text import duration, leaf_name, sanitize, sanitize_lines, timestamp
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def workflow_card(
     steps
         The rows of ``Client.steps``, with outputs.
     """
-    state = getattr(payloads["error"], "state", None) or {}
+    error = payloads["error"]
+    state = find_cause(error).error.state if isinstance(error, RecordedError) else {}
     tracebacks = (state.get(name) for name in ("traceback", "__traceback__", "stack"))
     return (
         _templates()

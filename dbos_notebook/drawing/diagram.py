@@ -398,7 +398,8 @@ def tooltip(key: Any, attributes: dict[str, Any], times: Times) -> str:
         text.sanitize_svg(part) for part in error if not text.is_missing(part) and part
     )
     if error_text:
-        lines.append(error_text)
+        attempts = attributes.get("error_attempts")
+        lines.append(text.describe_failure(None, error_text, attempts))
     return "\n".join(line for line in lines if line)
 
 

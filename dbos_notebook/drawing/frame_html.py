@@ -39,7 +39,14 @@ ID_LENGTH, OTHER_ID_LENGTH = 40, 24
 """Characters of the IDs in the first column, where a UUID fits, and in the others."""
 
 _KNOWN = frozenset(column.name for columns in FRAMES.values() for column in columns)
-_NAMES = ("name", "function_name", "workflow_name", "error_type")
+_NAMES = (
+    "name",
+    "function_name",
+    "workflow_name",
+    "failed_step",
+    "error_type",
+    "error_wrapper",
+)
 _IDS = ("forked_from", "latest_fork", "covered_by")
 # Never left out: what identifies a row.
 _LEADING = ("workflow_id", "status", "name", "function_id", "function_name", "depth", "key")
@@ -55,8 +62,14 @@ class Cell(NamedTuple):
     symbol: str = ""
 
 
-_Write: TypeAlias = Callable[[Any, Any], Cell]
-"""Makes a cell of a value and of the ID of its workflow's parent."""
+class _Context(NamedTuple):
+    """What the cells of a row depend on: the parent's ID, and whether times are whole seconds."""
+
+    parent: str | None
+    whole_seconds: bool
+
+
+_Write: TypeAlias = Callable[[Any, _Context], Cell]
 
 
 @cache
@@ -109,7 +122,10 @@ def frame_html(frame: pd.DataFrame) -> str | None:
     rows = pd.concat(parts) if after else parts[0]
     writers = {name: _writer(name, frame[name], rows[name]) for name in shown}
     label = _writer(frame.index.name, frame.index.to_series(), rows.index.to_series())
-    parents = _parents(rows)
+    contexts = [
+        _Context(parent, whole)
+        for parent, whole in zip(_parents(rows), _whole_seconds(rows), strict=True)
+    ]
     return (
         _templates()
         .get_template("frame.html.j2")
@@ -120,10 +136,10 @@ def frame_html(frame: pd.DataFrame) -> str | None:
                 for name in shown
             ],
             rows=[
-                [label(key, None), *(writers[name](value, parent) for name, value in cells)]
-                for key, parent, cells in zip(
+                [label(key, context), *(writers[name](value, context) for name, value in cells)]
+                for key, context, cells in zip(
                     rows.index,
-                    parents,
+                    contexts,
                     (
                         zip(shown, values, strict=True)
                         for values in rows[shown].itertuples(index=False, name=None)
@@ -189,6 +205,19 @@ def _parents(rows: pd.DataFrame) -> list[str | None]:
     return [value if isinstance(value, str) else None for value in rows["parent_workflow_id"]]
 
 
+def _whole_seconds(rows: pd.DataFrame) -> list[bool]:
+    """Return for each workflow whether its times are stored in whole seconds, as on SQLite."""
+    times = [
+        rows[name]
+        for name in ("created_at", "completed_at")
+        if name in rows and pd.api.types.is_datetime64_any_dtype(rows[name].dtype)
+    ]
+    if "function_id" in rows or not times:
+        return [False] * len(rows)
+    fractions = pd.concat([each.dt.microsecond.fillna(0) != 0 for each in times], axis=1)
+    return [not value for value in fractions.any(axis=1)]
+
+
 def _names(columns: list[str]) -> str:
     named = ", ".join(sanitize(name, 60) for name in columns[:MAX_NAMES])
     return named if len(columns) <= MAX_NAMES else f"{named}, …"
@@ -210,15 +239,18 @@ def _writer(name: Hashable, column: pd.Series[Any], rows: pd.Series[Any]) -> _Wr
     """Return the function that writes the cells of a column."""
     write = _value_writer(name, column, rows)
 
-    def write_or_missing(value: Any, parent: Any) -> Cell:
-        return Cell(MISSING, css="quiet") if is_missing(value) else write(value, parent)
+    def write_or_missing(value: Any, row: _Context) -> Cell:
+        return Cell(MISSING, css="quiet") if is_missing(value) else write(value, row)
 
     return write_or_missing
 
 
 def _value_writer(name: Hashable, column: pd.Series[Any], rows: pd.Series[Any]) -> _Write:
     if pd.api.types.is_timedelta64_dtype(column.dtype):
-        return lambda value, _: Cell(duration(value), str(value), "n")
+        rounded = name in ("duration", "queue_wait")
+        return lambda value, row: Cell(
+            duration(value, approximate=rounded and row.whole_seconds), str(value), "n"
+        )
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return _time_writer(rows)
     if pd.api.types.is_float_dtype(column.dtype):
@@ -233,7 +265,7 @@ def _value_writer(name: Hashable, column: pd.Series[Any], rows: pd.Series[Any]) 
         return _name
     if name in _IDS or str(name).endswith("workflow_id"):
         first = name == "workflow_id"
-        return lambda value, parent: _id(value, parent if first else None, first=first)
+        return lambda value, row: _id(value, row.parent if first else None, first=first)
     width = pd.get_option("display.max_colwidth") or MAX_CELL
     return lambda value, _: _text(value, width)
 
@@ -249,7 +281,7 @@ def _time_writer(rows: pd.Series[Any]) -> _Write:
     close = times.empty or times.max() - times.min() < pd.Timedelta(minutes=5)
     precise = close and bool((times.dt.microsecond != 0).any())
 
-    def write(value: dt.datetime, _: Any) -> Cell:
+    def write(value: dt.datetime, _: _Context) -> Cell:
         text = f"{value:%Y-%m-%d %H:%M:%S}"
         text += f".{value.microsecond // 1000:03d}" if precise else ""
         return Cell(text, value.isoformat(" ", "milliseconds"))
@@ -257,12 +289,12 @@ def _time_writer(rows: pd.Series[Any]) -> _Write:
     return write
 
 
-def _status(value: Any, _: Any) -> Cell:
+def _status(value: Any, _: _Context) -> Cell:
     status = known_status(value)
     return Cell(sanitize(value), STATUS_STYLES[status].label, status, STATUS_STYLES[status].symbol)
 
 
-def _name(value: Any, _: Any) -> Cell:
+def _name(value: Any, _: _Context) -> Cell:
     return _shortened(leaf_name(str(value)), value)
 
 

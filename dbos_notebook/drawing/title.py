@@ -189,4 +189,5 @@ def _error(attributes: dict[str, Any]) -> str:
     name, message = diagram.error_name(attributes), attributes.get("error_message")
     if not name or text.is_missing(message) or not message:
         return f" — {name}" if name else ""
-    return f" — {name}: {text.sanitize_svg(message, 300)}"
+    attempts = attributes.get("error_attempts")
+    return f" — {text.describe_failure(name, text.sanitize_svg(message, 300), attempts)}"

@@ -24,6 +24,8 @@ class NodeAttributes(TypedDict, total=False):
     duration: pd.Timedelta
     error_type: str
     error_message: str
+    error_wrapper: str
+    error_attempts: int
     on_failing_path: bool
     output_digest: str
     # Workflows and steps.
@@ -41,6 +43,9 @@ class NodeAttributes(TypedDict, total=False):
     app_version: str
     executor_id: str
     forked_from: str
+    failed_step: str
+    failed_step_id: int
+    failed_workflow_id: str
     # Steps.
     function_id: int
     operation: str
@@ -68,10 +73,10 @@ class GroupAttributes(NodeAttributes, total=False):
     levels: int
 
 
-class ActivityAttributes(TypedDict, total=False):
+class AggregateAttributes(TypedDict, total=False):
     """The attributes of a node of a process map: all workflows or steps of a kind."""
 
-    kind: Literal["activity"]
+    kind: Literal["aggregate"]
     of: Literal["workflow", "step"]
     name: str
     workflow_name: str

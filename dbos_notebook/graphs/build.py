@@ -28,7 +28,8 @@ from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
 from dbos_notebook.tables.columns import MESSAGE, STEP, Column
 from dbos_notebook.tables.filters import as_strings, check_limit_offset
-from dbos_notebook.tables.timing import frame_times
+from dbos_notebook.tables.timing import frame_times, wake_time
+from dbos_notebook.tables.timing import operation as operation
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -57,20 +58,6 @@ def garbage_collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-_OPERATIONS = {
-    "getresult": "get_result",
-    "sleep": "sleep",
-    "send": "send",
-    "sendbulk": "send",
-    "recv": "recv",
-    "setevent": "set_event",
-    "getevent": "get_event",
-    "getevents": "get_event",
-    "writestream": "stream",
-    "closestream": "stream",
-    "readstream": "stream",
-    "readstreamoffset": "stream",
-}
 _WORKFLOW = (
     "name",
     "status",
@@ -85,6 +72,11 @@ _WORKFLOW = (
     "duration",
     "error_type",
     "error_message",
+    "error_wrapper",
+    "error_attempts",
+    "failed_step",
+    "failed_step_id",
+    "failed_workflow_id",
     "queue_name",
     "app_version",
     "executor_id",
@@ -98,6 +90,8 @@ _STEP = (
     "duration",
     "error_type",
     "error_message",
+    "error_wrapper",
+    "error_attempts",
     "child_workflow_id",
 )
 
@@ -145,7 +139,8 @@ def step_nodes(
     ]
     _fill(nodes, "name", names)
     for name in _STEP:
-        _fill(nodes, name, steps[name])
+        if name in steps:
+            _fill(nodes, name, steps[name])
     for node in nodes:
         if "child_workflow_id" in node and node["operation"] != "get_result":
             node["operation"] = "start_child"
@@ -153,20 +148,6 @@ def step_nodes(
     keys = list(zip(owners, numbers, strict=True))
     _mark_sleeps(dict(zip(keys, nodes, strict=True)), wakes)
     return keys, nodes
-
-
-def operation(name: str) -> str:
-    """Return the operation of a step by its name, in the spelling of any SDK.
-
-    Examples
-    --------
-    >>> operation("charge"), operation("DBOS.setEvent"), operation("DBOS.patch-new-tax")
-    ('step', 'set_event', 'other')
-    """
-    short_name = name.removeprefix("DBOS.")
-    if short_name == name:
-        return "step"
-    return _OPERATIONS.get(short_name.replace("_", "").lower(), "other")
 
 
 def running_node(workflow: NodeAttributes, steps: Sequence[NodeAttributes]) -> NodeAttributes:
@@ -591,8 +572,6 @@ _WAKE = (
     Column("_wakes", "text", "", "output"),
     Column("_wakes_serialization", "text", "", "serialization"),
 )
-_SECONDS_END = 10**11
-"""Wake-up times below this are in seconds (Python), others in milliseconds (TypeScript)."""
 
 
 @dataclass(frozen=True)
@@ -710,7 +689,7 @@ def _wakes(steps: pd.DataFrame) -> pd.DataFrame:
     frame = sleeps[["workflow_id", "function_id"]].assign(
         wakes_at=pd.Series(
             [
-                _instant(decode(value, None if pd.isna(serialization) else serialization))
+                wake_time(decode(value, None if pd.isna(serialization) else serialization))
                 for value, serialization in zip(
                     *(sleeps[column.name] for column in _WAKE), strict=True
                 )
@@ -746,16 +725,6 @@ def _copied(session: Session, queries: Queries, workflows: pd.DataFrame) -> pd.D
         .where(queries.member(table.c.workflow_uuid, forks))
     )
     return _frame(session, statement, STEP[:2])
-
-
-def _instant(value: object) -> pd.Timestamp | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    milliseconds = value if value > _SECONDS_END else value * 1000
-    # Later than the year 9999, as for "sleep forever", is not representable.
-    if not 0 <= milliseconds < 253_402_300_800_000:
-        return None
-    return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC")
 
 
 def _frame(

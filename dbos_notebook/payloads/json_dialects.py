@@ -15,7 +15,7 @@ from typing import Any
 
 from dbos_notebook.payloads.limits import MAX_DEPTH, Budget, DecodeError
 from dbos_notebook.payloads.reconstruct import make_set, set_items
-from dbos_notebook.payloads.recorded_errors import RecordedError
+from dbos_notebook.payloads.recorded_errors import MAX_NESTED_ERRORS, RecordedError
 from dbos_notebook.payloads.values import Opaque
 from dbos_notebook.text import sanitize
 
@@ -44,7 +44,7 @@ def _count_values(text: str) -> int:
     return text.count("[") + text.count("{") + text.count(",")
 
 
-def portable_error(value: Any) -> Any:
+def portable_error(value: Any, levels: int = MAX_NESTED_ERRORS) -> Any:
     """Convert a portable error, ``{"name", "message", "code", "data"}``, to a RecordedError.
 
     Other values are returned unchanged.
@@ -61,11 +61,26 @@ def portable_error(value: Any) -> Any:
             sanitize(value["name"]),
             () if plain else (message,),
             message=message if plain else None,
-            state={"stack": value["stack"]} if isinstance(value.get("stack"), str) else None,
+            state=_error_attributes(value, levels),
             code=value.get("code"),
             data=value.get("data"),
         )
     return value
+
+
+_PORTABLE = ("name", "message", "code", "data")
+
+
+def _error_attributes(value: dict[str, Any], levels: int) -> dict[str, Any] | None:
+    """Return the other attributes of an error, such as those of JavaScript; nested errors too."""
+    state = {name: part for name, part in value.items() if name not in _PORTABLE}
+    if "stack" in state and not isinstance(state["stack"], str):
+        del state["stack"]
+    if levels and isinstance(state.get("errors"), list):
+        state["errors"] = [portable_error(each, levels - 1) for each in state["errors"]]
+    if levels and "cause" in state:
+        state["cause"] = portable_error(state["cause"], levels - 1)
+    return state or None
 
 
 def decode_superjson(document: Any, budget: Budget) -> Any:

@@ -19,10 +19,10 @@ import signal
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from reprlib import recursive_repr
-from typing import Any
+from typing import Any, NamedTuple
 
 from dbos_notebook.payloads.values import Opaque, Reference
-from dbos_notebook.text import sanitize
+from dbos_notebook.text import describe_failure, sanitize
 
 _DBOS = {
     "DBOSConflictingWorkflowError": (
@@ -154,6 +154,8 @@ MAX_NESTED_ERRORS = 6
 """Levels of nested errors whose messages are composed; deeper ones are shown by their repr."""
 MAX_ATTRIBUTES = 10
 """Arguments that are searched for a class, and attributes that are shown."""
+MAX_GROUP_MEMBERS = 3
+"""Members of an ExceptionGroup that its message names."""
 MAX_LINES = 100
 """Problems of one validation error that are shown."""
 _MAX_SETS, _MAX_PARAMETERS, _MAX_CHARACTERS = 10, 100, 300
@@ -169,6 +171,8 @@ class RecordedError:
         The dotted name of the class that was raised.
     message
         The result of ``str()``, as far as it can be derived from the record.
+    cause
+        The error that this one wraps, such as that of a step's last attempt.
     args, kwargs
         The recorded constructor arguments.
     state
@@ -215,6 +219,15 @@ class RecordedError:
         # Composed on demand: until everything is decoded, the size of the arguments is unchecked.
         return _message(self, 0) if self.recorded_message is None else self.recorded_message
 
+    @property
+    def cause(self) -> RecordedError | None:
+        """The error that this one wraps, such as that of a step's last attempt; ``None`` if none.
+
+        Errors that are raised ``from`` another one do not wrap it: Python does not pickle it.
+        """
+        found = _wrapped(self)
+        return None if found is None else found[0]
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RecordedError):
             return NotImplemented
@@ -245,11 +258,56 @@ class RecordedError:
         return f"{_last_name(self.type)}({', '.join(parts)})"
 
 
-def describe(value: Any) -> str:
-    """Return a value's repr, or the class and message of an error with a composed message.
+class Failure(NamedTuple):
+    """A recorded error by its cause.
+
+    Attributes
+    ----------
+    error
+        The cause: the error itself, or what its wrappers wrap.
+    wrapper
+        The class of the outermost wrapper; ``None`` without one.
+    attempts
+        How often the step was attempted, if the error says so.
+    """
+
+    error: RecordedError
+    wrapper: str | None = None
+    attempts: int | None = None
+
+
+def find_cause(error: RecordedError) -> Failure:
+    """Return the cause of an error that was raised because of another one.
 
     Examples
     --------
+    >>> error = RecordedError("shop.UpstreamError", ("503",))
+    >>> wrapper = "dbos._error.DBOSMaxStepRetriesExceeded"
+    >>> find_cause(RecordedError(wrapper, ("charge", 3, [error]))).attempts
+    3
+    """
+    wrapper, attempts, cause = None, None, error
+    for _ in range(MAX_NESTED_ERRORS):
+        found = _wrapped(cause)
+        if attempts is None:
+            attempts = _attempts(cause) if found is None else found[1]
+        if found is None:
+            break
+        wrapper = wrapper or _wrapper_name(cause)
+        cause = found[0]
+    return Failure(cause, wrapper, attempts)
+
+
+def describe(value: Any) -> str:
+    """Return a value's repr, or the class and message of an error with a composed message.
+
+    An error that wraps another one is described by its cause.
+
+    Examples
+    --------
+    >>> error = RecordedError("shop.UpstreamError", ("503",))
+    >>> describe(RecordedError("dbos._error.DBOSMaxStepRetriesExceeded", ("pay", 3, [error])))
+    'failed after 3 attempts: UpstreamError: 503'
     >>> describe(RecordedError("builtins.KeyError", ("sku",)))
     "KeyError('sku')"
     >>> describe(RecordedError("botocore.exceptions.NoCredentialsError"))
@@ -257,6 +315,9 @@ def describe(value: Any) -> str:
     """
     if not isinstance(value, RecordedError):
         return repr(value)
+    failure = find_cause(value)
+    if failure.wrapper is not None or failure.attempts is not None:
+        return describe_failure(failure.error.type, failure.error.message, failure.attempts)
     message = value.message
     plain = ("", repr(value.args), *(repr(arg) for arg in value.args[:1]))
     if message in plain or value.args == (message,) or value.recorded_message is not None:
@@ -348,6 +409,83 @@ def _is_class(name: str) -> bool:
     return name.lstrip("_")[:1].isupper()
 
 
+# Causes
+
+_DBOS_RETRIES = "dbos._error.DBOSMaxStepRetriesExceeded"
+_TYPESCRIPT_RETRIES = "DBOSMaxStepRetriesError"
+_TYPESCRIPT_RETRIES_CODE = 23
+_GROUPS = (
+    "builtins.ExceptionGroup",
+    "builtins.BaseExceptionGroup",
+    "exceptiongroup.ExceptionGroup",
+)
+# The words of all SDKs; the Go SDK and the portable format of the others record nothing else.
+_RETRIES = re.compile(r"Step .{1,500}? has exceeded its maximum of (\d{1,9}) retries(?:: )?", re.S)
+_MAX_RETRIES_WORDS = 1_000
+"""Characters in which the words are searched, because a step's name may be long."""
+_GO_TYPES = ("error", "*dbos.DBOSError", "dbos.DBOSError")
+
+
+def _wrapper_name(error: RecordedError) -> str:
+    # Errors of JavaScript have the name of their base class.
+    return _TYPESCRIPT_RETRIES if _is_typescript_retries(error) else error.type
+
+
+def _is_typescript_retries(error: RecordedError) -> bool:
+    return error.state.get("dbosErrorCode") == _TYPESCRIPT_RETRIES_CODE
+
+
+def _wrapped(error: RecordedError) -> tuple[RecordedError, int | None] | None:
+    """Return the error that a wrapper wraps, and how often the step was attempted."""
+    kind, args = error.type, error.args
+    if kind == _DBOS_RETRIES and len(args) == 3:
+        return _last_attempt(args[2], args[1])
+    if _is_typescript_retries(error):
+        return _last_attempt(error.state.get("errors"), None)
+    if kind in _GROUPS and len(args) == 2 and type(args[1]) in (list, tuple) and len(args[1]) == 1:
+        member = _nested_error(args[1][0])
+        return None if member is None else (member, None)
+    if kind == "google.api_core.exceptions.RetryError" and len(args) == 2:
+        cause = _nested_error(args[1])
+        return None if cause is None else (cause, None)
+    if kind == "dbos._serialization.PortableWorkflowError" and type(error.state) is dict:
+        # An error of another language, raised again in Python.
+        name, message = error.state.get("name"), error.state.get("message")
+        if type(name) is str and type(message) is str:
+            return RecordedError(sanitize(name), message=message), None
+    if kind in _GO_TYPES:
+        attempts, rest = _search_retries(error.message)
+        if attempts is not None and rest:
+            return RecordedError("error", message=rest), attempts
+    return None
+
+
+def _search_retries(message: str) -> tuple[int | None, str]:
+    """Return the number of attempts in a message, and the words after it."""
+    match = _RETRIES.search(message[:_MAX_RETRIES_WORDS])
+    return (int(match[1]), message[match.end() :]) if match else (None, "")
+
+
+def _last_attempt(errors: Any, maximum: Any) -> tuple[RecordedError, int | None] | None:
+    if type(errors) not in (list, tuple) or not errors:
+        return None
+    last = _nested_error(errors[-1])
+    attempts = maximum if type(maximum) is int else len(errors)
+    return None if last is None else (last, attempts)
+
+
+def _attempts(error: RecordedError) -> int | None:
+    """Return the number of attempts of an error that says it, but not why they failed."""
+    name = _last_name(error.type)
+    if (
+        not name.startswith("DBOS")
+        and error.type not in _GO_TYPES
+        and not error.state.get("dbosErrorCode")
+    ):
+        return None
+    return _search_retries(error.message)[0]
+
+
 # Messages
 
 
@@ -394,6 +532,9 @@ def _default_message(error: RecordedError, depth: int) -> str:
     ):
         # A message composed from the arguments, as in configparser and many applications.
         return message
+    if args == ("",):
+        # Without words; the default of many applications' constructors.
+        return _attributes(error, depth)
     return _str(args[0], depth) if len(args) == 1 else repr(args)
 
 
@@ -589,7 +730,11 @@ def _syntax(error: RecordedError, depth: int) -> str:
 
 def _group(error: RecordedError, depth: int) -> str:
     message, errors = error.args
-    return f"{message} ({len(errors)} sub-exception{'' if len(errors) == 1 else 's'})"
+    members = [_nested_error(each) for each in errors[:MAX_GROUP_MEMBERS]]
+    described = [_describe(member, depth + 1) for member in members if member is not None]
+    more = ["…"] if len(errors) > len(described) else []
+    count = f"{len(errors)} sub-exception{'' if len(errors) == 1 else 's'}"
+    return f"{message} ({count}: {'; '.join([*described, *more])})" if described else message
 
 
 def _json(error: RecordedError, depth: int) -> str:

@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
+    if url := options.pop("url", None):
+        options["database"] = url
 
     from dbos_notebook.server import commands
 
@@ -79,18 +81,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     demo.add_argument(
+        "--history",
+        type=int,
+        default=3_000,
+        help="number of workflows of the week before, 0 for none (default: %(default)s)",
+    )
+    demo.add_argument(
         "--force", action="store_true", help="use a database that holds another application's data"
     )
 
     lab = commands.add_parser("lab", help="open JupyterLab with the database connected")
-    lab.add_argument("--database", help=DATABASE_HELP)
+    _add_database(lab)
     lab.add_argument(
         "--directory", default=".", help="where the notebooks are copied to (default: %(default)s)"
     )
     _add_browser(lab)
 
     dashboard = commands.add_parser("dashboard", help="serve the views as a web application")
-    dashboard.add_argument("--database", help=DATABASE_HELP)
+    _add_database(dashboard)
     dashboard.add_argument("--schema", default="dbos", help=SCHEMA_HELP)
     dashboard.add_argument("--read-only", action="store_true", help="hide cancel, resume and fork")
     dashboard.add_argument(
@@ -105,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--output", help="file to write (default: the workflow's ID with .html)")
     report.add_argument("--force", action="store_true", help="replace an existing file")
     return parser
+
+
+def _add_database(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("url", nargs="?", metavar="URL", help=DATABASE_HELP)
+    group.add_argument("--database", metavar="URL", help="the same as an option")
 
 
 def _add_browser(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dbos_notebook.database.location import ENVIRONMENT_VARIABLE, locate
 from dbos_notebook.demo.runner import run
-from dbos_notebook.demo.workload import MIN_WORKFLOWS
+from dbos_notebook.demo.workload import MIN_HISTORY, MIN_WORKFLOWS
 from dbos_notebook.errors import LocationError, MissingPackageError, OutputError
 
 NOTEBOOK_DIRECTORY = "dbos_notebooks"
@@ -41,8 +41,15 @@ html, body { height: auto; overflow: auto; contain: none; }
 _NOTEBOOKS = [Path(__file__).parents[level] / "notebooks" for level in (1, 2)]
 
 
-def demo(database: str, workflows: int = 200, seed: int = 0, *, force: bool = False) -> int:
-    """Run the demo application, and print how to open its database.
+def demo(
+    database: str,
+    workflows: int = 200,
+    seed: int = 0,
+    *,
+    history: int = 3_000,
+    force: bool = False,
+) -> int:
+    """Run the demo applications, and print how to open their database.
 
     Parameters
     ----------
@@ -52,6 +59,9 @@ def demo(database: str, workflows: int = 200, seed: int = 0, *, force: bool = Fa
         The number of workflows to run.
     seed
         The random seed of the sample data.
+    history
+        The number of workflows of the week before, real runs that are aged and multiplied; 0 for
+        none.
     force
         Use a database that holds another application's data.
 
@@ -62,14 +72,23 @@ def demo(database: str, workflows: int = 200, seed: int = 0, *, force: bool = Fa
     """
     if workflows < MIN_WORKFLOWS:
         raise LocationError(f"--workflows {workflows} is too few. Use at least {MIN_WORKFLOWS}.")
+    if history and history < MIN_HISTORY:
+        raise LocationError(
+            f"--history {history} is too few. Use 0 for none, or at least {MIN_HISTORY}."
+        )
     # disable=None: a progress bar on a terminal, nothing in a pipe.
-    with tqdm(total=workflows, unit=" workflows", disable=None) as bar:
+    with tqdm(total=workflows + history, unit=" workflows", disable=None) as bar:
 
         def progress(finished: int) -> None:
             bar.update(finished)
 
-        run(database, workflows, seed, progress, force=force)
+        run(database, workflows, seed, progress, history=history, force=force)
     location = locate(database)
+    if history:
+        print(
+            f"The shop ran just now. The week before, {history:,} workflows of the application "
+            "demo-documents, consists of real DBOS runs that were then aged and multiplied."
+        )
     print(f'Open it:  import dbos_notebook as dn; db = dn.connect("{location.path or location}")')
     return 0
 

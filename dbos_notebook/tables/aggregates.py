@@ -421,9 +421,9 @@ class Health:
     queues
         The DataFrame of :meth:`Client.queues`.
     failures
-        Columns ``name``, ``error_type``, ``error_message`` (the newest), ``messages`` (the number
-        of different messages, counting none as one), ``count``, ``last`` and ``workflow_id`` (the
-        newest); the most frequent first.
+        Columns ``name``, ``failed_step``, ``error_type``, ``error_message`` (the newest),
+        ``messages`` (the number of different messages, counting none as one), ``count``, ``last``
+        and ``workflow_id`` (the newest); the most frequent first.
     truncated
         Whether there are more than ``MAX_FAILURES`` failures.
     """
@@ -482,7 +482,7 @@ def health(
 
 
 def _failures(failed: pd.DataFrame, moment: str) -> pd.DataFrame:
-    keys = ["name", "error_type"]
+    keys = ["name", "failed_step", "error_type"]
     columns = [*keys, "error_message", "messages", "count", "last", "workflow_id"]
     if failed.empty:
         return pd.DataFrame(columns=columns)

@@ -104,9 +104,43 @@ def _column(name: str, kind: Kind, meaning: str, source: str | None = "") -> Col
 
 
 ERROR = (
-    _column("error_type", "category", "The class of the recorded error.", None),
-    _column("error_message", "text", "The message of the recorded error.", None),
+    _column(
+        "error_type",
+        "category",
+        "The class of the recorded error; if it wraps another error, the class of that one.",
+        None,
+    ),
+    _column("error_message", "text", "The message of the same error.", None),
+    _column(
+        "error_wrapper",
+        "category",
+        "The class that wraps it, such as DBOSMaxStepRetriesExceeded; missing if none does.",
+        None,
+    ),
+    _column(
+        "error_attempts",
+        "integer",
+        "How often the step was attempted, where the recorded error says it.",
+        None,
+    ),
 )
+FAILED_STEP = (
+    _column(
+        "failed_step",
+        "category",
+        "The step whose failure made it fail, also that of a child; missing if the workflow's own "
+        "code failed.",
+        None,
+    ),
+    _column("failed_step_id", "integer", "The function_id of that step.", None),
+    _column(
+        "failed_workflow_id",
+        "text",
+        "The workflow that failed first: itself, or the child that made it fail.",
+        None,
+    ),
+)
+"""Columns of failed workflows that are derived from their steps and those of their children."""
 RECORDED = (
     _column("_error", "text", "The recorded error, for ERROR's columns.", "error"),
     _column("_serialization", "category", "Its format.", "serialization"),
@@ -135,7 +169,9 @@ WORKFLOW = (
         None,
     ),
     WAIT,
-    *ERROR,
+    *ERROR[:2],
+    *FAILED_STEP,
+    *ERROR[2:],
     _column(
         "app_version",
         "category",
@@ -180,6 +216,14 @@ WORKFLOW = (
     _column("recovery_attempts", "integer", "How often its execution was attempted."),
     _column("attributes", "json", "Custom attributes, a dict."),
 )
+
+ACTIVITY = _column(
+    "activity",
+    "text",
+    "What an active workflow is doing now, inferred from its steps, children, queue and executors.",
+    None,
+)
+"""A column that is read on request only, because it takes a few more statements."""
 
 INTERNAL = (
     _column("rate_limited", "boolean", "Whether it counts towards its queue's rate limit."),
@@ -357,8 +401,30 @@ EXECUTOR = (
     ),
 )
 
+MESSAGE_WAIT = (
+    _column("workflow_id", "text", "The workflow that appears to wait for a message.", None),
+    _column("name", "text", "Its name.", None),
+    _column("function_id", "integer", "The step that waits.", None),
+    _column(
+        "topic",
+        "text",
+        "The topic that earlier runs received most often at this step; missing if they received "
+        "none, or a message without a topic. DBOS does not record the topic of a wait.",
+        None,
+    ),
+    _column("since", "instant", "When it began to wait.", None),
+    _column("timeout_at", "instant", "When the wait ends without a message.", None),
+    _column("event_key", "text", "The key of the event that it set last.", None),
+    _column("event", "payload", "That event's value, decoded.", None),
+    _column("unread", "integer", "Messages that were sent to it and not received.", None),
+    _column("app_version", "text", "The application version that it runs.", None),
+    _column("executor_id", "text", "The executor that it runs on.", None),
+    _column("evidence", "text", "Why it appears to wait.", None),
+)
+
 FRAMES: dict[str, tuple[Column, ...]] = {
     "workflows": WORKFLOW,
+    "activity": (ACTIVITY,),
     "internals": INTERNAL,
     "payloads": PAYLOAD,
     "tree": TREE,
@@ -367,6 +433,7 @@ FRAMES: dict[str, tuple[Column, ...]] = {
     "events": EVENT,
     "events_history": EVENT_HISTORY,
     "messages": MESSAGE,
+    "awaiting_messages": MESSAGE_WAIT,
     "streams": STREAM,
     "schedules": SCHEDULE,
     "versions": VERSION,

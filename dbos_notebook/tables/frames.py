@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,18 @@ import pyarrow.compute as pc
 from dbos_notebook.errors import FilterError, TruncatedWarning
 from dbos_notebook.payloads import FORMATS, Opaque, RecordedError, Undecoded, decode
 from dbos_notebook.payloads.decoders import Decoder, decode_error, decode_inert
+from dbos_notebook.payloads.recorded_errors import find_cause
 from dbos_notebook.status import FAILED_STATUSES, STATUSES
 from dbos_notebook.tables import timing
-from dbos_notebook.tables.columns import ERROR, FIRST_MS, LAST_MS, RECORDED, STRING_DTYPE, Column
+from dbos_notebook.tables.columns import (
+    ERROR,
+    FAILED_STEP,
+    FIRST_MS,
+    LAST_MS,
+    RECORDED,
+    STRING_DTYPE,
+    Column,
+)
 from dbos_notebook.text import sanitize
 
 MAX_LEVELS = 8
@@ -168,6 +177,9 @@ def derive(
         if column in ERROR:
             errors = errors or _errors(batch, decoder)
             arrays.append(errors[column.name])
+        elif column in FAILED_STEP:
+            # Read from the steps of failed workflows afterwards; see failed_steps.
+            arrays.append(_nulls(column, len(batch)))
         elif column.source is None:
             derived = derived or _derived(batch, now)
             arrays.append(derived[column.name])
@@ -212,10 +224,17 @@ def _errors(batch: pa.RecordBatch, decoder: Decoder) -> dict[str, pa.Array]:
     return _error_columns(indices, errors)
 
 
-def _decode_errors(
-    stored: pa.Array, formats: pa.Array, decoder: Decoder
-) -> tuple[pa.DictionaryArray, pa.Array]:
-    """Return the types and messages of recorded errors; equal errors are decoded once."""
+class ErrorSummary(NamedTuple):
+    """A recorded error by its cause: the values of the columns of ERROR."""
+
+    type: str | None
+    message: str
+    wrapper: str | None = None
+    attempts: int | None = None
+
+
+def _decode_errors(stored: pa.Array, formats: pa.Array, decoder: Decoder) -> tuple[pa.Array, ...]:
+    """Return the columns of ERROR for recorded errors; equal errors are decoded once."""
     stored = stored.dictionary_encode()
     formats = formats if pa.types.is_dictionary(formats.type) else formats.dictionary_encode()
     strings, names = stored.dictionary.to_pylist(), [*formats.dictionary.to_pylist(), None]
@@ -225,44 +244,79 @@ def _decode_errors(
         formats.indices.cast(pa.int64()).fill_null(width - 1),
     ).dictionary_encode()
     errors = [
-        _decode_error(strings[code // width], names[code % width], decoder)
+        summarize_error(strings[code // width], names[code % width], decoder)
         for code in codes.dictionary.to_pylist()
     ]
-    types = pa.array([kind for kind, _ in errors], pa.string()).dictionary_encode()
-    messages = pa.array([message for _, message in errors], pa.large_string())
-    return (
-        pa.DictionaryArray.from_arrays(pc.take(types.indices, codes.indices), types.dictionary),
-        pc.take(messages, codes.indices),
-    )
+    columns = []
+    for position, column in enumerate(ERROR):
+        values = _array((error[position] for error in errors), column)
+        columns.append(_take(values, codes.indices))
+    return tuple(columns)
 
 
-def _decode_error(text: str, serialization: str | None, decoder: Decoder) -> tuple[str | None, str]:
+def _array(values: Iterable[Any], column: Column) -> pa.Array:
+    """Return values as an Arrow array of a column's type."""
+    if pa.types.is_dictionary(column.arrow):
+        return pa.array(list(values), column.arrow.value_type).dictionary_encode()
+    return pa.array(list(values), column.arrow)
+
+
+def _take(values: pa.Array, indices: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(values.type):
+        return pa.DictionaryArray.from_arrays(pc.take(values.indices, indices), values.dictionary)
+    return pc.take(values, indices)
+
+
+def _nulls(column: Column, length: int) -> pa.Array:
+    if pa.types.is_dictionary(column.arrow):
+        return pa.DictionaryArray.from_arrays(
+            pa.nulls(length, pa.int32()), pa.array([], column.arrow.value_type)
+        )
+    return pa.nulls(length, column.arrow)
+
+
+def summarize_error(text: str, serialization: str | None, decoder: Decoder) -> ErrorSummary:
+    """Decode a recorded error and find its cause."""
     if len(text) <= _MAX_CACHED_ERROR and (serialization is None or serialization in FORMATS):
-        return _decode_cached_error(text, serialization)
-    return _type_and_message(decode_error(text, serialization, decoder))
+        return _summarize_cached_error(text, serialization)
+    return _summarize(decode_error(text, serialization, decoder))
 
 
 @functools.lru_cache(maxsize=8_192)
-def _decode_cached_error(text: str, serialization: str | None) -> tuple[str | None, str]:
+def _summarize_cached_error(text: str, serialization: str | None) -> ErrorSummary:
     # Cached, because boards and lists read the same failures again and again.
-    return _type_and_message(decode_inert(text, serialization, "error"))
+    return _summarize(decode_inert(text, serialization, "error"))
 
 
-def _error_columns(
-    indices: pa.Array, errors: tuple[pa.DictionaryArray, pa.Array]
-) -> dict[str, pa.Array]:
+def _error_columns(indices: pa.Array, errors: tuple[pa.Array, ...]) -> dict[str, pa.Array]:
     """Return the columns of ERROR for rows, given the index of each row's error or null."""
-    types, messages = errors
-    values = (
-        pa.DictionaryArray.from_arrays(pc.take(types.indices, indices), types.dictionary),
-        pc.take(messages, indices),
-    )
-    return {column.name: value for column, value in zip(ERROR, values, strict=True)}
+    return {
+        column.name: _take(values, indices) for column, values in zip(ERROR, errors, strict=True)
+    }
 
 
-def failed_ids(batch: pa.RecordBatch) -> pa.Array:
+def fill_failed_steps(
+    batches: Iterable[pa.RecordBatch], found: Mapping[str, Sequence[Any]]
+) -> list[pa.RecordBatch]:
+    """Fill the columns of FAILED_STEP with the values of each workflow, by ID."""
+    ids = pa.array(list(found), pa.large_string())
+    columns = [
+        _array((values[position] for values in found.values()), column)
+        for position, column in enumerate(FAILED_STEP)
+    ]
+    filled = []
+    for batch in batches:
+        indices = pc.index_in(batch.column("workflow_id"), value_set=ids).cast(pa.int64())
+        for column, values in zip(FAILED_STEP, columns, strict=True):
+            position = batch.schema.names.index(column.name)
+            batch = batch.set_column(position, column.name, _take(values, indices))
+        filled.append(batch)
+    return filled
+
+
+def failed_ids(batch: pa.RecordBatch, statuses: Sequence[str] = FAILED_STATUSES) -> pa.Array:
     """Return the IDs of the failed workflows."""
-    return batch.column("workflow_id").filter(_is_in(batch.column("status"), FAILED_STATUSES))
+    return batch.column("workflow_id").filter(_is_in(batch.column("status"), statuses))
 
 
 def fill_errors(
@@ -283,17 +337,20 @@ def fill_errors(
     return filled
 
 
-def _type_and_message(error: object) -> tuple[str | None, str]:
-    if isinstance(error, RecordedError):
-        kind, message = sanitize(error.type.removeprefix("builtins.")), error.message
-    else:
-        kind, message = None, error if isinstance(error, str) else repr(error)
+def _summarize(error: object) -> ErrorSummary:
+    if not isinstance(error, RecordedError):
+        return ErrorSummary(None, _storable(error if isinstance(error, str) else repr(error)))
+    cause, wrapper, attempts = find_cause(error)
+    kind = sanitize(cause.type.removeprefix("builtins."))
+    wrapper = None if wrapper is None else sanitize(wrapper.removeprefix("builtins."))
+    return ErrorSummary(kind, _storable(cause.message), wrapper, attempts)
+
+
+def _storable(message: str) -> str:
     if len(message) > MAX_MESSAGE:
         message = message[: MAX_MESSAGE - 1] + "…"
-    if not message.isascii():
-        # A lone surrogate can be pickled, but not stored in an Arrow column.
-        message = message.encode("utf-8", "replace").decode()
-    return kind, message
+    # A lone surrogate can be pickled, but not stored in an Arrow column.
+    return message if message.isascii() else message.encode("utf-8", "replace").decode()
 
 
 def _derived(batch: pa.RecordBatch, now: dt.datetime) -> dict[str, pa.Array]:

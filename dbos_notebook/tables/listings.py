@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, WorkflowNotFoundError
 from dbos_notebook.payloads.decoders import decode_inert
-from dbos_notebook.tables import frames
+from dbos_notebook.tables import failed_steps, frames
 from dbos_notebook.tables.columns import (
     FRAMES,
     INTERNAL,
@@ -110,6 +110,8 @@ def workflows(
     if load_errors and separate_errors:
         # If all workflows are listed, the filters find the failed ones faster than their IDs.
         batches_ = with_errors(session, queries, batches_, filters, by_id=bool(truncated or offset))
+    if load_errors:
+        batches_ = failed_steps.with_failed_steps(session, queries, batches_)
     frame = frames.to_frame(batches_, columns, decoder)
     return normalized(frame) if normalize else frame, truncated
 
@@ -305,7 +307,8 @@ def tree(
     statement = statement.select_from(rows)
     columns = WORKFLOW + payload_columns(load_input=False, load_output=load_output)
     shape = (*columns, *_PAIR)
-    frame = frames.to_frame(typed_batches(session, statement, shape, queries.decoder), shape)
+    batches = list(typed_batches(session, statement, shape, queries.decoder))
+    frame = frames.to_frame(failed_steps.with_failed_steps(session, queries, batches), shape)
     positions = tree_positions(roots, depth, *(_strings(frame[column.name]) for column in _PAIR))
     frame = frame[[column.name for column in columns]]
     frame = frame[frame["workflow_id"].isin(positions.keys())].drop_duplicates("workflow_id")

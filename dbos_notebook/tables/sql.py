@@ -11,6 +11,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -40,6 +41,8 @@ STREAM_END_VALUES = (
     '{"json":"__DBOS_STREAM_CLOSED__","__dbos_serializer":"superjson"}',
 )
 """The values that DBOS stores at the end of a stream, which readers never see."""
+SLEEPS = ("DBOS.sleep",)
+"""The names of steps whose results are the times when they wake."""
 _STEP_KEYS = ("workflow_uuid", "function_id", "function_name")
 MAX_LOOKUPS = 20_000
 """Up to this number, values are looked up one by one on Postgres; above, its planner decides."""
@@ -166,7 +169,9 @@ class Queries:
         if load_errors and ERROR[0] in columns:
             failed = _in_literals(table.c.status, FAILED_STATUSES)
             for value, column in zip(
-                (self._workflow_error(), self.column(table, "serialization")), RECORDED, strict=True
+                (self.workflow_error(table), self.column(table, "serialization")),
+                RECORDED,
+                strict=True,
             ):
                 selected.append(sa.case((failed, value)).label(column.name))
         if WAIT in columns and (evidence := timing.ran_before(self)) is not None:
@@ -211,17 +216,163 @@ class Queries:
             statement = statement.limit(limit)
         return statement.offset(offset) if offset else statement
 
-    def _workflow_error(self) -> sa.ColumnElement[Any]:
-        """Return the recorded error as a correlated subquery, because few workflows have one."""
-        table = self.workflows
+    def workflow_error(self, table: sa.FromClause) -> sa.ColumnElement[Any]:
+        """Return the error of a row of workflows, as a subquery, because few workflows have one."""
         error: sa.ColumnElement[Any] = self.column(table, "error")
         if self.catalog.has("workflow_output", "error"):
-            own_table = self.catalog.table("workflow_output")
+            own_table = self.catalog.table("workflow_output").alias("own_error")
             own = sa.select(own_table.c.error).where(
                 own_table.c.workflow_uuid == table.c.workflow_uuid
             )
             error = sa.func.coalesce(own.correlate(table).scalar_subquery(), error)
         return sa.func.nullif(error, "")
+
+    def failed_step(
+        self,
+        workflow: sa.FromClause,
+        *values: Callable[[sa.FromClause], sa.ColumnElement[Any]],
+        same_first: bool,
+    ) -> sa.Select[Any]:
+        """Select values of the failed step of a row of workflows, correlated to that row.
+
+        It is the last step that failed; with ``same_first``, which reads all steps, the last one
+        that recorded the error of the workflow, if there is one.
+        """
+        step = self.steps.alias("step")
+        error = self.recorded_error(step)
+        order = [step.c.function_id.desc()]
+        source: sa.FromClause = step
+        if same_first:
+            # The row again, because SQLite's ORDER BY cannot use that of the outer statement.
+            owner = self.workflows.alias("owner")
+            source = step.join(owner, owner.c.workflow_uuid == step.c.workflow_uuid)
+            wanted = self.column(owner, "error")
+            if self.catalog.has("workflow_output", "error"):
+                own = self.catalog.table("workflow_output").alias("own")
+                source = source.outerjoin(own, own.c.workflow_uuid == step.c.workflow_uuid)
+                wanted = sa.func.coalesce(own.c.error, wanted)
+            order.insert(0, sa.case((error == wanted, 1), else_=0).desc())
+        return (
+            sa.select(*(value(step) for value in values))
+            .select_from(source)
+            .where(step.c.workflow_uuid == workflow.c.workflow_uuid, error.is_not(None))
+            # Backwards in the primary key: the failed step is usually one of the last.
+            .order_by(*order)
+            .limit(1)
+            .correlate(workflow)
+        )
+
+    def failed_children(self, roots: Sequence[str]) -> sa.CTE:
+        """Return workflows and the failed children that their failed steps awaited, as pairs."""
+        workflow, child = (self.workflows.alias(name) for name in ("failed", "failed_child"))
+        awaited = self.failed_step(
+            workflow, lambda step: self.column(step, "child_workflow_id"), same_first=True
+        )
+
+        def children(owned: Callable[[sa.ColumnElement[Any]], Condition]) -> list[sa.Select[Any]]:
+            pair = sa.select(
+                workflow.c.workflow_uuid.label("parent"), child.c.workflow_uuid.label("child")
+            ).where(
+                owned(workflow.c.workflow_uuid),
+                child.c.workflow_uuid == awaited.scalar_subquery(),
+                child.c.status == "ERROR",
+            )
+            return [pair]
+
+        return self._recursive_pairs("failures", self._value_rows(roots), children)
+
+    def failed_step_select(self, ids: sa.FromClause, *, same_first: bool) -> sa.Select[Any]:
+        """Select the failed step of each workflow, NULL where no step failed.
+
+        ``ids`` has the workflows in its last column. Both errors, their formats and the number of
+        the last step are selected only if the errors differ.
+        """
+        workflow = self.workflows
+        key, error = workflow.c.workflow_uuid, self.workflow_error(workflow)
+        step: Any
+        if self.catalog.dialect == "postgresql":
+            names = ("function_id", "function_name", "child_workflow_id", "error", "serialization")
+            columns = [partial(self._labelled, name) for name in names]
+            step = self.failed_step(workflow, *columns, same_first=same_first).lateral(
+                "failed_step"
+            )
+            joined = workflow.outerjoin(step, sa.true())
+        else:
+            step = self.steps.alias("failed_step")
+            number = self.failed_step(
+                workflow, lambda step: step.c.function_id, same_first=same_first
+            ).scalar_subquery()
+            joined = workflow.outerjoin(
+                step, sa.and_(step.c.workflow_uuid == key, step.c.function_id == number)
+            )
+        last = self.steps.alias("last_step")
+        last_id = sa.select(sa.func.max(last.c.function_id)).where(last.c.workflow_uuid == key)
+        same = self.recorded_error(step) == error
+        differing = {
+            "last_id": last_id.correlate(workflow).scalar_subquery(),
+            "step_error": self.recorded_error(step),
+            "step_serialization": self.column(step, "serialization"),
+            "workflow_error": error,
+            "workflow_serialization": self.column(workflow, "serialization"),
+        }
+        selected = sa.select(
+            key.label("workflow_id"),
+            workflow.c.status.label("status"),
+            step.c.function_id.label("function_id"),
+            step.c.function_name.label("function_name"),
+            self.column(step, "child_workflow_id").label("child_workflow_id"),
+            *(
+                sa.case((same, sa.null()), else_=value).label(name)
+                for name, value in differing.items()
+            ),
+        )
+        wanted = list(ids.c)[-1]
+        if self.catalog.dialect == "sqlite":
+            return selected.select_from(joined).where(key.in_(sa.select(wanted)))
+        # OFFSET 0 prevents Postgres from joining whole tables: it looks up each workflow.
+        rows = selected.select_from(joined).where(key == wanted).offset(0).lateral("found")
+        return sa.select(*rows.c).select_from(ids.join(rows, sa.true()))
+
+    def last_steps_select(self, ids: Sequence[str], count: int) -> sa.Select[Any]:
+        """Select the last steps of workflows, with the results of sleeps only."""
+        self.catalog.require("operation_outputs", _STEP_KEYS)
+        table = self.steps
+        given = self.id_rows(ids)
+        (wanted,) = given.c
+        sleeps = table.c.function_name.in_(SLEEPS)
+        columns = (
+            table.c.workflow_uuid.label("workflow_id"),
+            table.c.function_id.label("function_id"),
+            table.c.function_name.label("function_name"),
+            self.column(table, "child_workflow_id").label("child_workflow_id"),
+            # A sleep is completed when it wakes, which its row says from its start.
+            sa.case(
+                (sleeps, self.column(table, "started_at_epoch_ms")),
+                else_=self.column(table, "completed_at_epoch_ms"),
+            ).label("completed"),
+            sa.case((sleeps, self.column(table, "output"))).label("output"),
+            self.column(table, "serialization").label("serialization"),
+        )
+        if self.catalog.dialect == "postgresql":
+            last = sa.select(*columns).where(table.c.workflow_uuid == wanted)
+            last = last.order_by(table.c.function_id.desc()).limit(count)
+            rows = last.lateral("last_steps")
+            return sa.select(*rows.c).select_from(given.join(rows, sa.true()))
+        end = table.alias("end_step")
+        maximum = sa.select(sa.func.max(end.c.function_id)).where(end.c.workflow_uuid == wanted)
+        return (
+            sa.select(*columns)
+            .select_from(given)
+            .join(table, table.c.workflow_uuid == wanted)
+            .where(table.c.function_id > maximum.scalar_subquery() - count)
+        )
+
+    def _labelled(self, name: str, table: sa.FromClause) -> sa.ColumnElement[Any]:
+        return self.column(table, name).label(name)
+
+    def id_rows(self, ids: Sequence[str]) -> sa.Subquery:
+        """Return IDs as the rows of a subquery, passed as one parameter."""
+        return self._value_rows(ids).subquery("ids")
 
     def error_select(
         self, filters: Mapping[str, Any], ids: Sequence[str] | None = None

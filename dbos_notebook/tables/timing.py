@@ -55,6 +55,56 @@ class Tables(Protocol):
 INTERNAL_QUEUE = "_dbos_internal_queue"
 """DBOS's default queue for forks, scheduled, resumed and recovered workflows."""
 
+_SECONDS_END = 100_000_000_000
+"""Larger times of sleeps are milliseconds, as the TypeScript SDK writes them."""
+
+_OPERATIONS = {
+    "getresult": "get_result",
+    "sleep": "sleep",
+    "send": "send",
+    "sendbulk": "send",
+    "recv": "recv",
+    "setevent": "set_event",
+    "getevent": "get_event",
+    "getevents": "get_event",
+    "writestream": "stream",
+    "closestream": "stream",
+    "readstream": "stream",
+    "readstreamoffset": "stream",
+}
+
+
+def operation(name: str) -> str:
+    """Return the operation of a step by its name, in the spelling of any SDK.
+
+    Examples
+    --------
+    >>> operation("charge"), operation("DBOS.setEvent"), operation("DBOS.patch-new-tax")
+    ('step', 'set_event', 'other')
+    """
+    short_name = name.removeprefix("DBOS.")
+    if short_name == name:
+        return "step"
+    return _OPERATIONS.get(short_name.replace("_", "").lower(), "other")
+
+
+def wake_time(value: object) -> pd.Timestamp | None:
+    """Return when a sleep ends, from its recorded result; ``None`` if that is no time.
+
+    Examples
+    --------
+    >>> wake_time(1_790_000_000.5), wake_time(None)
+    (Timestamp('2026-09-21 13:33:20.500000+0000', tz='UTC'), None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    milliseconds = value if value > _SECONDS_END else value * 1000
+    # Later than the year 9999, as for "sleep forever", is not representable.
+    if not 0 <= milliseconds < 253_402_300_800_000:
+        return None
+    return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC")
+
+
 SECOND_MS = 1000
 """Tolerance in milliseconds: SQLite databases have whole seconds (see docs/times.md), and clocks
 differ."""

@@ -173,9 +173,11 @@ def _queue(record: dict[Any, Any]) -> BoardQueue:
 
 def _failure(record: dict[Any, Any]) -> BoardFailure:
     error_type, message = record["error_type"], record["error_message"]
+    step = record["failed_step"]
     row: BoardFailure = compact(
         {
             "name": serialize.label(record["name"]),
+            "step": None if pd.isna(step) else serialize.label(step),
             "type": "" if pd.isna(error_type) else error_type,
             "message": "" if pd.isna(message) else serialize.label(message),
             "messages": int(record["messages"]),

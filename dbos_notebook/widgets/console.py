@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VIEWS = ("list", "board", "run")
 _SHARED_TRAITS = {
-    "list": ("selected", "live"),
+    "list": ("selected", "_select_all", "live"),
     "board": ("window", "live"),
     "run": ("workflow_id", "_selected", "live"),
 }
@@ -197,7 +197,7 @@ class Console(View):
         if self.run:
             self.run.read(workflow_id)
         run = self.run or self._open_run(workflow_id)
-        return {"start": run._start}
+        return {"start": run._start, "traits": self._run}
 
     # --- HTML ------------------------------------------------------------------------------------
 

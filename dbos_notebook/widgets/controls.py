@@ -1,8 +1,8 @@
-"""Cancel, resume, fork and repair from a view: options, plan, receipt; and the buttons alone."""
+"""Control from a view: possible actions, plan, receipt, progress; and the buttons alone."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,22 +11,40 @@ import traitlets
 
 from dbos_notebook import text
 from dbos_notebook.control.forks import Fork
-from dbos_notebook.control.operations import Cancel, Resume
+from dbos_notebook.control.operations import Cancel, Delete, Operation, PlanItem, Resume, SetDelay
+from dbos_notebook.control.receipt import describe_progress
 from dbos_notebook.control.repair import Repair, RepairFork
+from dbos_notebook.control.sending import Send, SendItem
+from dbos_notebook.database import releases
+from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import ControlInterrupt, FilterError, PartialFailureError
+from dbos_notebook.status import (
+    ACTIVE_STATUSES,
+    FAILED_STATUSES,
+    INTERRUPTED_STATUSES,
+    TERMINAL_STATUSES,
+    WAITING_STATUSES,
+)
 from dbos_notebook.tables import aggregates, pages
 from dbos_notebook.tables.filters import as_strings
 from dbos_notebook.widgets import bundle, html_export, serialize
+from dbos_notebook.widgets.action_options import (
+    ACTION_OPTIONS,
+    action_code,
+    check_action,
+    make_operation,
+)
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.messages import (
     ActionAvailability,
     Answer,
     Handler,
     PlanMessage,
+    ProgressMessage,
     Question,
     ReceiptMessage,
 )
-from dbos_notebook.widgets.query_form import MAX_SELECTED, literal
+from dbos_notebook.widgets.query_form import MAX_ALL, MAX_SELECTED, literal
 
 if TYPE_CHECKING:
     from dbos_notebook.control.controller import Controller
@@ -36,19 +54,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ACTION_OPTIONS = {
-    "cancel": ("cancel_children",),
-    "resume": ("queue_name",),
-    "fork": ("start_step", "application_version", "queue_name"),
-    "repair": ("application_version", "queue_name"),
-}
-"""The actions, and the options of each that the browser offers."""
 MAX_CACHED_PLANS = 20
 """Plans and receipts that are kept; an older plan cannot be confirmed any more."""
-MAX_PLAN_ROWS = 100
+MAX_PLAN_ROWS = 50
+MAX_PROBED = 200
+"""Up to this many workflows, the buttons count those on which DBOS would act as their plans do."""
+_STATUSES_OF = {
+    "cancel": ACTIVE_STATUSES,
+    "resume": (*WAITING_STATUSES, *INTERRUPTED_STATUSES),
+    "fork": TERMINAL_STATUSES,
+    "repair": FAILED_STATUSES,
+    "send": (*ACTIVE_STATUSES, *INTERRUPTED_STATUSES),
+    "set_delay": ("DELAYED",),
+    "delete": (*WAITING_STATUSES, *TERMINAL_STATUSES),
+}
+"""For more workflows, they count those with these statuses."""
 MAX_CELL_CHARACTERS = 2_000
 MAX_TARGETS = 50
 MAX_CONTROLS_ROWS = 50
+MAX_SCHEDULES = 200
 MAX_CODE_CHARACTERS = 300
 _PLAN_COLUMNS = [
     "workflow_id",
@@ -83,6 +107,8 @@ class Actions:
             "possible": self._on_possible,
             "plan": self._on_plan,
             "apply": self._on_apply,
+            "progress": self._on_progress,
+            "schedules": self._on_schedules,
             "targets": self._on_targets,
         }
 
@@ -96,49 +122,86 @@ class Actions:
     def _on_possible(self, message: Question) -> Answer:
         """Count, for each action, the workflows on which DBOS would act."""
         ids = _workflow_ids(message)
-        reason = self.forbidden()
+        if reason := self.forbidden():
+            return {"possible": {action: {"count": 0, "why": reason} for action in ACTION_OPTIONS}}
+        if len(ids) > MAX_PROBED:
+            return {"possible": self._count_by_status(ids)}
+        return {"possible": {action: self._probe(action, ids) for action in ACTION_OPTIONS}}
+
+    def _probe(self, action: str, ids: list[str]) -> ActionAvailability:
+        """Evaluate an action as its plan does, without estimating whether an executor runs it."""
+        missing = releases.missing_feature(action, (), releases.installed_version())
+        if missing:
+            return {
+                "count": 0,
+                "why": f"{missing}, and {releases.installed_version()} is installed",
+            }
+        items = self._evaluate(action, ids)
+        count = sum(item.verdict == "ready" for item in items)
+        why = "" if count else next((item.effect for item in items), "no workflow is selected")
+        found: ActionAvailability = {"count": count, "why": serialize.label(why)}
+        if action == "send":
+            waits = [
+                item for item in items if isinstance(item, SendItem) and item.waits_at is not None
+            ]
+            topics = dict.fromkeys(topic for item in waits for topic in item.topics if topic)
+            found["waits"] = len(waits)
+            found["topics"] = list(map(serialize.label, topics))[:MAX_TARGETS]
+        return found
+
+    @repeat_if_changed
+    def _evaluate(self, action: str, ids: list[str]) -> list[PlanItem]:
+        if action == "repair":
+            operation = RepairFork.create(key="possible", wait=False)
+            return Repair(self._controller).plan(operation, ids).items
+        probes: dict[str, Operation] = {
+            "cancel": Cancel(),
+            "resume": Resume(),
+            "fork": Fork.create("failed", key="possible"),
+            "send": Send(),
+            "set_delay": SetDelay(),
+            # Any workflow has attributes.
+            "set_attributes": Delete(force=True),
+            "delete": Delete(),
+        }
+        with self._controller.reader.session() as session:
+            context = self._controller.context(session)
+            return self._controller.evaluate(context, probes[action], ids, requested=ids)
+
+    def _count_by_status(self, ids: list[str]) -> dict[str, ActionAvailability]:
+        counted = Counter(row.status for row in self._controller.read(ids).values())
         possible: dict[str, ActionAvailability] = {}
         for action in ACTION_OPTIONS:
-            if reason:
-                possible[action] = {"count": 0, "why": reason}
-                continue
-            plan = self._plan(action, ids, {}, "possible")
-            count = plan.counts["ready"]
-            effects = (item.effect for item in plan.items)
-            why = "" if count else next(effects, "no workflow is selected")
-            possible[action] = {"count": count, "why": serialize.label(why)}
-        return {"possible": possible}
+            statuses = _STATUSES_OF.get(action, tuple(counted))
+            count = sum(counted[status] for status in statuses)
+            why = "" if count else f"no selected workflow is {' or '.join(statuses)}"
+            possible[action] = {"count": count, "why": why}
+        return possible
 
     def _plan(self, action: str, ids: list[str], options: Mapping[str, Any], key: str) -> Plan:
-        arguments = _arguments(action, options)
-        if action == "cancel":
-            return self._controller.plan(Cancel(**arguments), ids)
-        if action == "resume":
-            return self._controller.plan(Resume.create(**arguments), ids)
-        if action == "fork":
-            start = arguments.pop("start_step", "failed")
-            return self._controller.plan(Fork.create(start, key=key, **arguments), ids)
-        # Without waiting for children, so that the kernel keeps answering.
-        operation = RepairFork.create(key=key, wait=False, **arguments)
-        return Repair(self._controller).plan(operation, ids)
+        operation, subjects = make_operation(self._store, action, options, ids, key)
+        if isinstance(operation, RepairFork):
+            return Repair(self._controller).plan(operation, subjects)
+        return self._controller.plan(operation, subjects)
 
     def _on_plan(self, message: Question) -> PlanMessage:
         """Plan an action, and keep the plan under the key of the click."""
         action, key = str(message["action"]), str(message["key"])
-        if action not in ACTION_OPTIONS:
-            raise FilterError(f"There is no action {action!r}. Use one of {list(ACTION_OPTIONS)}.")
+        check_action(action)
         ids = _workflow_ids(message)
         options = message.get("options") or {}
         plan = self._plan(action, ids, options, key)
         _cache(self._plans, key, plan)
         frame = plan.to_frame()
-        unlikely = frame["will_run"].str.startswith("unlikely").fillna(value=False)
         return {
             "key": key,
             "counts": plan.counts,
             "rows": _string_rows(frame[_PLAN_COLUMNS]),
             "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
-            "unlikely": int(unlikely.sum()),
+            "unlikely": plan.unlikely,
+            "kinds": list(map(serialize.label, plan.kinds)),
+            "confirm": plan.operation.always_confirm,
+            "problem": serialize.label(str(plan.problem)) if plan.problem else "",
             "code": action_code(action, ids, options),
         }
 
@@ -151,7 +214,7 @@ class Actions:
             if plan is None:
                 raise FilterError("This plan has expired. Click the action again.")
             try:
-                receipt = plan.apply()
+                receipt = plan.apply(confirm=message.get("confirm") is True)
             except (PartialFailureError, ControlInterrupt) as error:
                 self.receipt = error.receipt
                 raise
@@ -166,7 +229,35 @@ class Actions:
             "rows": _string_rows(frame.drop(columns="action")),
             "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
             "notes": list(map(serialize.label, receipt.notes)),
+            "follows": bool(receipt.affected),
         }
+
+    def _on_progress(self, message: Question) -> ProgressMessage:
+        """Return how far the workflows of a receipt are now."""
+        receipt = self._receipts.get(str(message["key"]))
+        if receipt is None:
+            raise FilterError(
+                "This receipt has expired. Refresh the view to see the workflows now."
+            )
+        ids = receipt.affected[:MAX_SELECTED]
+        rows = self._controller.read(ids)
+        statuses = [rows[key].status if key in rows else None for key in ids]
+        shown = ids[:MAX_PLAN_ROWS]
+        return {
+            "text": describe_progress(statuses),
+            "ended": not any(status in ACTIVE_STATUSES for status in statuses),
+            "statuses": {key: rows[key].status for key in shown if key in rows},
+        }
+
+    def _on_schedules(self, message: Question) -> Answer:
+        """List the schedules that are stored in the database."""
+        frame = self._store.table("schedules")
+        columns = ["schedule_name", "workflow_name", "schedule", "cron_timezone", "status"]
+        columns += ["last_fired_at", "queue_name"]
+        rows = _string_rows(frame[columns], MAX_SCHEDULES)
+        answer = {"rows": rows, "left_out": max(0, len(frame) - MAX_SCHEDULES)}
+        stamp = serialize.stamp(answer)
+        return {"same": True} if message.get("stamp") == stamp else {**answer, "stamp": stamp}
 
     def _on_targets(self, _message: Question) -> Answer:
         """Return the versions and queues that a fork may run on, the most likely first."""
@@ -180,16 +271,7 @@ class Actions:
 
 
 def _workflow_ids(message: Question) -> list[str]:
-    return [str(workflow_id) for workflow_id in message["ids"]][:MAX_SELECTED]
-
-
-def _arguments(action: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that are set, as arguments of the method of ``Client``."""
-    arguments = {name: options[name] for name in ACTION_OPTIONS[action] if options.get(name)}
-    if "start_step" in arguments:
-        step = str(arguments["start_step"])
-        arguments["start_step"] = int(step) if step.isdecimal() else step
-    return arguments
+    return [str(workflow_id) for workflow_id in message["ids"]][:MAX_ALL]
 
 
 def _cache(cached: OrderedDict[str, T], key: str, value: T) -> None:
@@ -199,40 +281,24 @@ def _cache(cached: OrderedDict[str, T], key: str, value: T) -> None:
         cached.popitem(last=False)
 
 
-def _string_rows(frame: pd.DataFrame) -> list[dict[str, str]]:
+def _string_rows(frame: pd.DataFrame, limit: int = MAX_PLAN_ROWS) -> list[dict[str, str]]:
     return [
         {
             str(name): text.truncate(str(value), MAX_CELL_CHARACTERS)
             for name, value in record.items()
             if not pd.isna(value)
         }
-        for record in frame.head(MAX_PLAN_ROWS).astype(object).to_dict("records")
+        for record in frame.head(limit).astype(object).to_dict("records")
     ]
 
 
-def action_code(action: str, ids: list[str], options: Mapping[str, Any]) -> str:
-    """Write the call that makes the same plan.
-
-    Examples
-    --------
-    >>> action_code("fork", ["order-7"], {"start_step": "3", "application_version": "v2"})
-    'db.fork("order-7", 3, application_version="v2")'
-    """
-    named = _arguments(action, options)
-    arguments = [literal(ids)]
-    if action == "fork":
-        arguments.append(literal(named.pop("start_step", "failed")))
-    arguments += [f"{name}={literal(value)}" for name, value in named.items()]
-    return f"db.{action}({', '.join(arguments)})"
-
-
 class Controls(View):
-    """Buttons that cancel, resume, fork and repair workflows. Create it with ``Client.controls``.
+    """Buttons that control workflows or schedules. Create it with ``Client.controls``.
 
     Attributes
     ----------
     frame : pandas.DataFrame
-        The workflows, as they are in the database now.
+        The workflows or the schedules, as they are in the database now.
     code : str
         Python that creates the same buttons, for a client called ``db``.
     receipt : Receipt or None
@@ -251,17 +317,29 @@ class Controls(View):
 
     _start = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, store: Store, controller: Controller, workflows: Any) -> None:
-        self._ids = as_strings(workflows, "workflows")[:MAX_SELECTED]
+    def __init__(
+        self, store: Store, controller: Controller, workflows: Any, *, schedules: bool = False
+    ) -> None:
+        if schedules == (workflows is not None):
+            raise FilterError("controls takes either workflows or schedules=True.")
+        self._ids = [] if schedules else as_strings(workflows, "workflows")[:MAX_SELECTED]
+        self._schedules = schedules
         controller.require_known(self._ids)
         self._actions = Actions(store, controller)
-        start = {"ids": self._ids, "forbidden": self._actions.forbidden()}
+        start = {
+            "ids": self._ids,
+            "schedules": schedules,
+            "forbidden": self._actions.forbidden(),
+            "read_only": controller.read_only,
+        }
         super().__init__(store, _start=start)
         self._handlers = {"rows": self._on_rows, **self._actions.handlers}
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The workflows, as they are in the database now."""
+        """The workflows or the schedules, as they are in the database now."""
+        if self._schedules:
+            return self._store.table("schedules")
         return self._store.workflows(self._ids, limit=None)
 
     @property
@@ -272,7 +350,7 @@ class Controls(View):
     @property
     def code(self) -> str:
         """Python that creates the same buttons, for a client called ``db``."""
-        return f"db.controls({literal(self._ids)})"
+        return f"db.controls({'schedules=True' if self._schedules else literal(self._ids)})"
 
     def _on_rows(self, message: Question) -> Answer:
         frame = self.frame
@@ -285,12 +363,17 @@ class Controls(View):
         return {"same": True} if message.get("stamp") == stamp else {**answer, "stamp": stamp}
 
     def static_html(self) -> str:
-        """Return the workflows as a table that needs no kernel."""
+        """Return the workflows as a table that needs no kernel; schedules as pandas shows them."""
+        if self._schedules:
+            return str(self.frame.drop(columns="context").to_html(escape=True, na_rep=""))
         code = text.truncate(self.code, MAX_CODE_CHARACTERS)
         return html_export.listing(self._store, self.frame, code)
 
     def _html_page(self) -> str:
+        if self._schedules:
+            return self.static_html()
         return html_export.listing_page(self._store, self.frame, self.code)
 
     def __repr__(self) -> str:
-        return f"<Controls {self._store.location}: {text.plural(len(self._ids), 'workflow')}>"
+        what = "schedules" if self._schedules else text.plural(len(self._ids), "workflow")
+        return f"<Controls {self._store.location}: {what}>"

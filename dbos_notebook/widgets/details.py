@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -10,13 +10,13 @@ import pandas as pd
 from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.drawing.diagram import extreme_durations
 from dbos_notebook.errors import StepNotFoundError
-from dbos_notebook.payloads import RecordedError
 from dbos_notebook.status import FAILED_STATUSES
 from dbos_notebook.tables import listings, pages
 from dbos_notebook.tables.filters import check_filters
 from dbos_notebook.text import truncate
 from dbos_notebook.widgets import serialize
 from dbos_notebook.widgets.messages import (
+    ActivityMessage,
     GroupDetails,
     NodeDetails,
     NodeKey,
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from dbos_notebook.store import Store
 
 STEPS_PER_PAGE = 100
+MAX_ACTIVITIES = 200
+STUCK = ("no_executor", "no_queue", "no_partition_key")
+"""Reasons for which a workflow stays in its queue until somebody does something."""
 MAX_MEMBERS = 50
 MAX_ERRORS = 20
 _DURATIONS = ("duration_min", "duration_median", "duration_max", "duration_total")
@@ -110,6 +113,24 @@ def _steps_page(store: Store, session: Session, workflow_id: str, after: int | N
     return {"steps": serialize.step_rows(page.frame), "more_steps": page.more}
 
 
+def activities(store: Store, ids: Sequence[str]) -> dict[str, ActivityMessage]:
+    """Return what workflows are doing now, by ID; those that have ended are omitted."""
+    found: dict[str, ActivityMessage] = {
+        key: compact(
+            {
+                "kind": activity.kind,
+                "text": serialize.label(activity.text),
+                "stuck": activity.kind == "stranded" or activity.reason in STUCK or None,
+                "evidence": activity.evidence or None,
+                "remedy": activity.remedy or None,
+                "until": serialize.milliseconds(activity.until),
+            }
+        )
+        for key, activity in store.activities(ids[:MAX_ACTIVITIES]).items()
+    }
+    return found
+
+
 # --- nodes of a graph ----------------------------------------------------------------------------
 
 
@@ -119,7 +140,7 @@ def node_details(store: Store, run: RunData, key: NodeKey, view: ViewOptions) ->
         return {"kind": "workflow", **workflow_details(store, key)}
     for graph in (run.process_map, run.picture({**view, "overview": False}).graph):
         node = graph.nodes.get(key) if graph is not None else None
-        if node is not None and node["kind"] in ("group", "activity"):
+        if node is not None and node["kind"] in ("group", "aggregate"):
             return _group_details(run, node, key)
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
         (details,) = iter_step_details(_read_step(store, *key))
@@ -141,30 +162,13 @@ def iter_step_details(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, int], St
         details: StepDetails = {"kind": "step", "step": row}
         if row["status"] == "ERROR":
             details["error"] = serialize.error_payload(error)
-            if (attempts := retry_attempts(error)) is not None:
-                details["attempts"] = attempts
+            if "attempts" in details["error"]:
+                details["attempts"] = details["error"]["attempts"]
         elif result is not None:
             details["output"] = result
         yield (workflow_id, row["number"]), details
 
 
-def retry_attempts(error: object) -> int | None:
-    """Return the number of attempts of a step whose retries were exhausted.
-
-    Examples
-    --------
-    >>> retry_attempts(RecordedError("dbos._error.DBOSMaxStepRetriesExceeded", ("charge", 3, [])))
-    3
-    """
-    if not isinstance(error, RecordedError) or not error.type.endswith("MaxStepRetriesExceeded"):
-        return None
-    attempts = error.state.get("max_retries") if isinstance(error.state, dict) else None
-    if attempts is None and len(error.args) > 1:
-        attempts = error.args[1]
-    return attempts if isinstance(attempts, int) else None
-
-
-@repeat_if_changed
 def _read_step(store: Store, workflow_id: str, number: int) -> pd.DataFrame:
     with store.session() as session:
         page = pages.step_page(session, store.queries, workflow_id, number - 1, 1, store.decoder)

@@ -18,6 +18,7 @@ from dbos_notebook.widgets.controls import Actions
 from dbos_notebook.widgets.messages import (
     Answer,
     ChildrenMessage,
+    Handler,
     Question,
     ViewOptions,
     WorkflowMessage,
@@ -48,7 +49,8 @@ class Explore(View):
     Attributes
     ----------
     selected : list of str
-        IDs of the selected rows. May be set.
+        IDs of the selected rows. May be set. If "Select all … that match" was clicked, these are
+        the rows of the page, and ``selection`` has all rows that match.
     live : bool
         Whether the browser refreshes every two seconds while the list is visible. May be set.
     frame : pandas.DataFrame
@@ -76,6 +78,7 @@ class Explore(View):
 
     selected = traitlets.List(traitlets.Unicode()).tag(sync=True)
     live = traitlets.Bool(default_value=False).tag(sync=True)
+    _select_all = traitlets.Bool(default_value=False).tag(sync=True)
     _start = traitlets.Dict().tag(sync=True)
 
     def __init__(
@@ -89,9 +92,10 @@ class Explore(View):
         page_size: int = query_form.DEFAULT_PAGE_SIZE,
         embedded: bool = False,
     ) -> None:
-        if page_size not in query_form.PAGE_SIZES:
+        if not query_form.is_page_size(page_size):
             raise FilterError(
-                f"page_size={page_size!r} is not supported. Use one of {query_form.PAGE_SIZES}."
+                f"page_size={page_size!r} is not supported. Use an integer from 1 to "
+                f"{query_form.MAX_PAGE_SIZE:,}."
             )
         # Checked before the list is displayed, so that the cell raises an error for a wrong filter.
         checked = check_filters(filters)
@@ -111,7 +115,8 @@ class Explore(View):
         start = {
             "view": self._view,
             "fixed": [f"{name}={value!r}"[:100] for name, value in self._fixed.items()],
-            "sizes": list(query_form.PAGE_SIZES),
+            "sizes": sorted({*query_form.PAGE_SIZES, page_size}),
+            "max_all": query_form.MAX_ALL,
             "has_parents": store.catalog.has("workflow_status", "parent_workflow_id"),
             "has_attributes": store.catalog.has("workflow_status", "attributes"),
             "location": store.label,
@@ -124,10 +129,12 @@ class Explore(View):
             "children": self._on_children,
             "details": self._on_details,
             "steps": self._on_steps,
-            "counts": self._on_counts,
+            "activities": self._on_activities,
             "choices": self._on_choices,
             "code": self._on_code,
             **self._actions.handlers,
+            "possible": self._with_all_ids("possible"),
+            "plan": self._with_all_ids("plan"),
         }
 
     @traitlets.validate("selected")
@@ -149,6 +156,8 @@ class Explore(View):
     @property
     def selection(self) -> pd.DataFrame:
         """The selected rows, as they are in the database now."""
+        if self._select_all:
+            return self._store.workflows(self._matching_ids(self._view), limit=None)
         return self._store.workflows(list(self.selected), limit=None)
 
     @property
@@ -184,7 +193,7 @@ class Explore(View):
             self._store.queries,
             filters,
             pages.SortOrder(column, descending, tuple(after or ())),
-            max(1, min(limit or query_form.PAGE_SIZES[-1], query_form.page_size(view))),
+            max(1, min(limit or query_form.MAX_PAGE_SIZE, query_form.page_size(view))),
             roots_only=view.get("mode") == "tree",
             max_scanned_rows=(
                 min(MAX_SEARCH_ROWS, FIRST_SEARCH_ROWS * growth) if "search" in filters else None
@@ -213,6 +222,8 @@ class Explore(View):
         with self._store.session() as session:
             page = self._read_page(session, view, message.get("after"), message.get("limit"), part)
             rows = self._rows(session, page.frame)
+            # In the same snapshot, so that they agree with the rows.
+            counts = self._counts(session, view) if message.get("counts") else {}
         self._view = dict(view)
         # The parts of a search are one page together.
         before = self._frame if part else None
@@ -227,7 +238,42 @@ class Explore(View):
         if message.get("stamp") == stamp:
             answer = {"same": True}
         took = round((time.perf_counter() - started) * 1000)
-        return {**answer, "stamp": stamp, "took": took, "now": round(time.time() * 1000)}
+        now = round(time.time() * 1000)
+        return {**answer, **counts, "stamp": stamp, "took": took, "now": now}
+
+    def _counts(self, session: Session, view: ViewOptions) -> dict[str, object]:
+        """Count workflows by status, with all filters but that of the status."""
+        started = time.perf_counter()
+        filters = query_form.to_filters(view) | self._fixed
+        filters.pop("status", None)
+        frame = aggregates.counts(
+            session, self._store.queries, "status", None, "created_at", check_filters(filters)
+        )
+        counts = dict(zip(frame["status"].astype(str), map(int, frame["count"]), strict=True))
+        took = round((time.perf_counter() - started) * 1000)
+        return {"counts": counts, "count_took": took}
+
+    def _matching_ids(self, view: ViewOptions) -> list[str]:
+        """Return the IDs of the workflows that match, the first ``MAX_ALL`` of the list."""
+        filters = check_filters(query_form.to_filters(view) | self._fixed)
+        order = pages.SortOrder(*query_form.sort_order(view))
+        roots_only = view.get("mode") == "tree"
+        page = self._store.read(
+            pages.page, filters, order, query_form.MAX_ALL, roots_only=roots_only
+        )
+        return [str(key) for key in page.frame["workflow_id"]]
+
+    def _with_all_ids(self, kind: str) -> Handler:
+        """Return an action's handler that finds the IDs by the filters if all are selected."""
+        handler = self._actions.handlers[kind]
+
+        def on_message(message: Question) -> Answer:
+            if message.get("select_all"):
+                ids = self._matching_ids(message.get("view") or self._view)
+                message = {**message, "ids": ids}
+            return handler(message)
+
+        return on_message
 
     @repeat_if_changed
     def _on_children(self, message: Question) -> ChildrenMessage:
@@ -247,16 +293,8 @@ class Explore(View):
     def _on_steps(self, message: Question) -> Answer:
         return details.steps_page(self._store, str(message["id"]), int(message["after"]))
 
-    def _on_counts(self, message: Question) -> Answer:
-        """Count workflows by status, with all filters but that of the status."""
-        started = time.perf_counter()
-        filters = query_form.to_filters(message.get("view") or {}) | self._fixed
-        filters.pop("status", None)
-        frame = self._store.read(
-            aggregates.counts, "status", None, "created_at", check_filters(filters)
-        )
-        counts = dict(zip(frame["status"].astype(str), map(int, frame["count"]), strict=True))
-        return {"counts": counts, "took": round((time.perf_counter() - started) * 1000)}
+    def _on_activities(self, message: Question) -> Answer:
+        return {"activities": details.activities(self._store, list(map(str, message["ids"])))}
 
     def _on_choices(self, _message: Question) -> Answer:
         columns = list(_CHOICE_COLUMNS.values())
@@ -264,7 +302,7 @@ class Explore(View):
         return {"choices": {name: values[column] for name, column in _CHOICE_COLUMNS.items()}}
 
     def _on_code(self, message: Question) -> Answer:
-        if message.get("selection"):
+        if message.get("selection") and not self._select_all:
             ids = ", ".join(map(query_form.literal, self.selected))
             return {"text": f"db.workflows([{ids}])"}
         return {"text": query_form.list_code(message.get("view") or {}, self._fixed)}

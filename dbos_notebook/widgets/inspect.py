@@ -123,6 +123,7 @@ class Inspect(View):
             "list": self._on_list,
             "raw": self._on_raw,
             "compare": self._on_compare,
+            "activities": self._on_activities,
             "code": self._on_code,
             **self._actions.handlers,
         }
@@ -255,6 +256,9 @@ class Inspect(View):
             self._comparison = ids, comparison, RunData(ids[0], comparison.graph, {}, [])
         _, comparison, merged = self._comparison
         return comparison_message(ids, comparison, merged, message.get("view") or {})
+
+    def _on_activities(self, message: Question) -> Answer:
+        return {"activities": details.activities(self._store, list(map(str, message["ids"])))}
 
     def _on_code(self, message: Question) -> Answer:
         key = serialize.from_json_key(message.get("key") or None)

@@ -49,6 +49,13 @@ class WorkflowMessage(TypedDict, total=False):
     deduplication_id: str
     error_type: str
     error_message: str
+    error_wrapper: str
+    error_attempts: int
+    failed_step: str
+    failed_step_id: int
+    failed_workflow_id: str
+    failed_at: str
+    """The step that failed in words."""
     schedule_name: str
     authenticated_user: str
     assumed_role: str
@@ -82,12 +89,25 @@ class Payload(TypedDict):
 
 
 class ErrorPayload(Payload):
-    """A recorded error."""
+    """A recorded error by its cause."""
 
     type: NotRequired[str]
     message: NotRequired[str]
+    wrapper: NotRequired[str]
+    attempts: NotRequired[int]
     notes: NotRequired[list[str]]
     traceback: NotRequired[str]
+
+
+class ActivityMessage(TypedDict):
+    """What an active workflow is doing now."""
+
+    kind: str
+    text: str
+    stuck: NotRequired[bool]
+    evidence: NotRequired[str]
+    remedy: NotRequired[str]
+    until: NotRequired[int]
 
 
 class StoredPayload(TypedDict):
@@ -175,6 +195,7 @@ class NodeSummary(TypedDict, total=False):
     second: JsonKey
     error: str
     error_message: str
+    error_attempts: int
     duration: int
     took: str
     """The duration as a string, where the steps refine what the row says."""
@@ -305,6 +326,7 @@ class BoardFailure(TypedDict, total=False):
     """Workflows on the board that failed alike."""
 
     name: str
+    step: str
     type: str
     message: str
     messages: int
@@ -333,6 +355,10 @@ class ActionAvailability(TypedDict):
 
     count: int
     why: str
+    waits: NotRequired[int]
+    """To send only: how many appear to wait for a message."""
+    topics: NotRequired[list[str]]
+    """To send only: the topics that earlier runs received there."""
 
 
 class PlanMessage(TypedDict):
@@ -343,6 +369,12 @@ class PlanMessage(TypedDict):
     rows: list[dict[str, str]]
     left_out: int
     unlikely: int
+    kinds: list[str]
+    """What would be changed, by start step or name."""
+    confirm: bool
+    """Whether the action is confirmed twice."""
+    problem: str
+    """Why nothing of it would be done."""
     code: str
 
 
@@ -356,6 +388,16 @@ class ReceiptMessage(TypedDict):
     rows: list[dict[str, str]]
     left_out: int
     notes: list[str]
+    follows: bool
+    """Whether its workflows can be followed until they have ended."""
+
+
+class ProgressMessage(TypedDict):
+    """How far the workflows of a receipt are; ``Progress`` in JavaScript."""
+
+    text: str
+    ended: bool
+    statuses: dict[str, str]
 
 
 class RunState(TypedDict):

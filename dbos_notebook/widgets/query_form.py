@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from dbos_notebook.errors import FilterError
 from dbos_notebook.status import STATUSES
@@ -17,9 +17,13 @@ CHOICE_FILTERS = ("name", "queue_name", "app_version", "user", "executor_id", "a
 """Filters whose values are chosen from a list; each takes several."""
 TIME_FILTERS = ("start_time", "end_time", "completed_after")
 STRING_FILTERS = ("search", "error")
-PAGE_SIZES = (25, 50, 100, 200)
+PAGE_SIZES = (10, 25, 50, 100, 200)
+"""The sizes of a page that the browser offers; a view may be created with another one."""
 DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
 MAX_SELECTED = 1000
+MAX_ALL = 10_000
+"""The number of workflows that one action takes when all that match are selected."""
 MAX_LINE = 80
 """A longer call is written with one argument per line."""
 
@@ -122,9 +126,20 @@ def sort_order(view: ViewOptions) -> tuple[str, bool]:
 
 
 def page_size(view: ViewOptions) -> int:
-    """Return the number of rows on a page: one of ``PAGE_SIZES``."""
+    """Return the number of rows on a page.
+
+    Examples
+    --------
+    >>> page_size({"size": 7}), page_size({"size": 10**9}), page_size({"size": "all"})
+    (7, 50, 50)
+    """
     size = view.get("size")
-    return size if isinstance(size, int) and size in PAGE_SIZES else DEFAULT_PAGE_SIZE
+    return size if is_page_size(size) else DEFAULT_PAGE_SIZE
+
+
+def is_page_size(size: object) -> TypeGuard[int]:
+    """Return whether a value is a possible number of rows on a page."""
+    return isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= MAX_PAGE_SIZE
 
 
 def list_code(view: ViewOptions, fixed: Mapping[str, Any]) -> str:

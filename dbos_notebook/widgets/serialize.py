@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from dbos_notebook.payloads import Opaque, RecordedError
+from dbos_notebook.payloads.recorded_errors import find_cause
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables.timing import frame_times, never_ran
-from dbos_notebook.text import truncate
+from dbos_notebook.text import describe_failed_step, truncate
 from dbos_notebook.widgets.messages import (
     ErrorPayload,
     ForkMessage,
@@ -45,12 +46,14 @@ _STRING_COLUMNS = (
     "deduplication_id",
     "error_type",
     "error_message",
+    "error_wrapper",
+    "failed_step",
     "schedule_name",
     "authenticated_user",
     "assumed_role",
 )
-_ID_COLUMNS = ("parent_workflow_id", "forked_from")
-_INTEGER_COLUMNS = ("priority", "recovery_attempts")
+_ID_COLUMNS = ("parent_workflow_id", "forked_from", "failed_workflow_id")
+_INTEGER_COLUMNS = ("priority", "recovery_attempts", "error_attempts", "failed_step_id")
 _TIME_COLUMNS = (
     "created_at",
     "updated_at",
@@ -122,6 +125,10 @@ def _workflow_row(record: Mapping[Any, Any], times: Mapping[Any, Any]) -> Workfl
         row.pop("executor_id", None)  # that which enqueued it, or ran it before it was resumed
     if record["status"] not in ACTIVE_STATUSES:
         row["duration"] = milliseconds(record["duration"])
+    step, number = known.get("failed_step"), known.get("failed_step_id")
+    owner = known.get("failed_workflow_id", row["id"])
+    if step is not None or owner != row["id"]:
+        row["failed_at"] = label(describe_failed_step(step, number, owner, row["id"]))
     if record["was_forked_from"] is True:
         row["was_forked_from"] = True
     if record["attributes"]:
@@ -242,10 +249,15 @@ def input_payload(value: object) -> Payload:
 
 
 def error_payload(error: object) -> ErrorPayload:
-    """Write a recorded error: class, message, notes, and the traceback if one was recorded."""
+    """Write a recorded error by its cause: class, message, notes, and a recorded traceback."""
     payload: ErrorPayload = compact(value_payload(error))
     if not isinstance(error, RecordedError):
         return payload
+    error, wrapper, attempts = find_cause(error)
+    if wrapper is not None:
+        payload["wrapper"] = label(replace_surrogates(wrapper))
+    if attempts is not None:
+        payload["attempts"] = attempts
     payload["type"] = label(replace_surrogates(error.type))
     payload["message"] = truncate(replace_surrogates(str(error.message)), MAX_VALUE_CHARACTERS)
     payload["notes"] = [label(replace_surrogates(str(note))) for note in error.notes[:20]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +19,7 @@ _PROCESSES.set_forkserver_preload(["dbos", "psycopg", "sqlalchemy.dialects.postg
 
 def _run_application(*arguments: Any) -> None:
     # In the executor's process alone: the import registers the workflows with DBOS.
+    sys.path.insert(0, str(Path(__file__).parent))
     import control_application
 
     control_application.main(*arguments)

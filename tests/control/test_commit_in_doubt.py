@@ -25,6 +25,7 @@ CALLS: dict[str, Callable[[dn.Client], Any]] = {
     "resume": lambda db: db.resume("checkout-4"),
     "set_attributes": lambda db: db.set_attributes("attributed", {"a": 1}),
     "delete": lambda db: db.delete("checkout-5-bad", confirm=True),
+    "send": lambda db: db.send("holder", {"approved": True}, "approval"),
     "set_delay": lambda db: db.set_delay("delayed-1", 60),
     "rewind": lambda db: db.rewind("checkout-2", "charge"),
     "pause_schedule": lambda db: db.pause_schedule("daily"),

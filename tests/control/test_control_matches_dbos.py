@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from dbos import DBOSClient, SetWorkflowID
+from dbos import DBOSClient, SetWorkflowID, WorkflowSerializationFormat
 
 import dbos_notebook as dn
 
@@ -158,6 +158,16 @@ CASES: dict[str, tuple[Callable[[dn.Client], Any], Callable[[DBOSClient, Any], A
     "delete with children": (
         lambda db: db.delete("checkout-1", delete_children=True, confirm=True),
         lambda dbos, _: dbos.delete_workflow("checkout-1", delete_children=True),
+    ),
+    "send a message": (
+        lambda db: db.send("queued-1", {"a": [1, None]}, "topic", idempotency_key="key"),
+        lambda dbos, _: dbos.send(
+            "queued-1",
+            {"a": [1, None]},
+            "topic",
+            "key",
+            serialization_type=WorkflowSerializationFormat.PORTABLE,
+        ),
     ),
     "set a delay": (
         lambda db: db.set_delay("delayed-1", until="2035-01-01T00:00:00Z"),

@@ -24,7 +24,7 @@ from live_executors import ExecutorProcess, until
 from servers import PostgresServer, require, start_pgbouncer, start_standby
 
 import dbos_notebook as dn
-from dbos_notebook.control import availability
+from dbos_notebook.tables import availability
 
 DAY_MS = 86_400_000
 SDK = "@dbos-inc/dbos-sdk@5.3.0"
@@ -154,7 +154,10 @@ def test_an_idle_application_that_was_just_deployed_and_then_killed(
         before = availability_of(url, "v0")
         assert before.startswith("unknown: version v0 was registered about 2 d ago"), before
         missing = availability_of(url, "v7")
-        assert missing == "unlikely: no executor has registered version v7 (registered: v1, v0)"
+        assert missing == (
+            "unlikely: no executor has registered version v7 (registered: v1, v0). "
+            "Version v1 is alive: fork with application_version='v1'"
+        )
     wait_for_disconnect(url)
     assert availability_of(url, "v1").startswith(
         "unlikely: no DBOS process is connected to the database"

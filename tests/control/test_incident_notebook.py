@@ -70,6 +70,6 @@ def test_an_executor_of_a_version_that_does_not_exist_is_refused(database: Path)
 def test_a_demo_executor_stops_with_its_with_block(database: Path) -> None:
     with demo.start(database, "1.0") as shop:
         assert shop.running
-        assert repr(shop) == "<Executor of the shop, version 1.0, running>"
+        assert repr(shop) == "<Executor of the demo, version 1.0, running>"
     assert not shop.running
     shop.stop()

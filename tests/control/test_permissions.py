@@ -29,6 +29,7 @@ NEEDED: dict[str, permissions.Privileges] = {
     "resume": permissions.RESUME,
     "set_attributes": permissions.SET_ATTRIBUTES,
     "delete": permissions.DELETE,
+    "send": permissions.SEND,
     "set_delay": permissions.SET_DELAY,
     "rewind": permissions.REWIND,
     "pause_schedule": permissions.SET_SCHEDULE,

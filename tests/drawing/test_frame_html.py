@@ -99,6 +99,14 @@ def test_a_row_of_values() -> None:
     assert cells(frame.assign(depth=1))[0] == "…-9"
 
 
+def test_durations_of_whole_seconds_say_so() -> None:
+    times = pd.to_datetime(["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.678Z"], format="ISO8601")
+    frame = mark_listing(
+        pd.DataFrame({"workflow_id": ["a", "b"], "created_at": times, "duration": pd.Timedelta(0)})
+    )
+    assert [cells(frame, row)[-1] for row in (0, 1)] == ["< 1 s", "0 ms"]
+
+
 def test_rows_and_columns_are_limited_by_the_options_of_pandas(listing: pd.DataFrame) -> None:
     with pd.option_context("display.max_rows", 20, "display.min_rows", 5):
         html = frame_html(listing)

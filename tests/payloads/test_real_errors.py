@@ -34,6 +34,8 @@ SHOWN = {
         "Max retries exceeded with url: /a (Caused by NewConnectionError("
         "'Failed to establish a new connection: [Errno 111] Connection refused'))"
     ),
+    "standard ExceptionGroup": "many (2 sub-exceptions: ValueError: a; KeyError: 'b')",
+    "standard ExceptionGroup of one": "many (1 sub-exception: ValueError: a)",
     # What these say is in their code alone.
     "elasticsearch connection": "refused",
     "paramiko connections": "{('10.0.0.7', 22): ConnectionRefusedError(111, 'no')}",

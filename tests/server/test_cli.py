@@ -44,6 +44,12 @@ def test_without_a_database_the_command_prints_one_line_and_exits_1(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_databases_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["dashboard", "a.sqlite", "--database", "b.sqlite"])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
 def test_a_dashboard_without_a_database_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dashboard", "--database", "postgresql://ada:s3cret@127.0.0.1:1/shop"]) == 1
     error = capsys.readouterr().err
@@ -51,7 +57,10 @@ def test_a_dashboard_without_a_database_prints_one_line(capsys: pytest.CaptureFi
     assert "s3cret" not in error
 
 
-def test_a_password_is_passed_by_the_environment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("option", [[], ["--database"]])
+def test_a_password_is_passed_by_the_environment_only(
+    option: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = "postgresql://ada:s3cret@db.example/shop"
     calls: list[tuple[list[str], dict[str, str]]] = []
 
@@ -61,7 +70,7 @@ def test_a_password_is_passed_by_the_environment_only(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(commands, "_run", run)  # a server is not what this is about
     monkeypatch.setattr(commands, "copy_notebooks", lambda directory: directory)
-    assert main(["lab", "--database", url]) == 0
+    assert main(["lab", *option, url]) == 0
     arguments, environment = calls[0]
     assert "s3cret" not in " ".join(arguments)
     assert "s3cret" in environment["DBOS_SYSTEM_DATABASE_URL"]

@@ -56,22 +56,46 @@ def dashboard(shop_sqlite: Path, tmp_path: Path) -> Iterator[str]:
     assert not is_listening(port), "the server outlived its command"
 
 
-def test_the_dashboard_shows_board_and_list_with_the_token_only(
+def test_the_dashboard_keeps_its_place_in_the_url_and_needs_the_token(
     dashboard: str, chromium: Browser
 ) -> None:
     server = dashboard.partition("?")[0]
     with urllib.request.urlopen(server, timeout=20) as refused:
         assert refused.url.startswith(f"{server}login")
     page = chromium.new_page()
+    page.set_default_timeout(120_000)
     requests: list[str] = []
     errors: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
     page.goto(dashboard)
-    page.locator(".dn-tile", has_text="ENQUEUED").wait_for(timeout=120_000)
-    page.locator(".dn-row").first.wait_for(timeout=120_000)
     page.locator(".dn-row input[type=checkbox]").first.check()
     assert page.get_by_role("button", name=re.compile("^Cancel")).count() == 0
-    assert [url for url in requests if not url.startswith((server, "data:", "blob:"))] == []
+    page.keyboard.press("2")
+    page.locator(".dn-tile", has_text="ERROR").click()
+    page.locator(".dn-row[data-status=SUCCESS]").first.wait_for(state="detached")
+    page.wait_for_url(re.compile(r"#/list\?status=ERROR"))
+    row = page.locator(".dn-row").first
+    workflow_id = row.get_attribute("data-id") or ""
+    row.get_by_role("button", name="Open").click()
+    page.wait_for_url(re.compile(rf"#/run/{workflow_id}"))
+    page.get_by_role("tab", name="Timeline").click()
+    page.wait_for_url(re.compile(r"tab=timeline"))
     assert errors == []
+    # Another person opens the link, and the browser's own Back works.
+    page.reload()
+    page.locator(f".dn-run-id[title='{workflow_id}']").wait_for()
+    assert page.get_by_role("tab", name="Timeline").get_attribute("aria-selected") == "true"
+    page.go_back()
+    page.locator(".dn-status[aria-pressed=true]", has_text="ERROR").wait_for()
+    # What a link names may be gone, or never have been, or be no place at all.
+    for fragment in (
+        "#/run/gone",
+        "#/run/%E0%A4%A",
+        "#/<img src=x onerror=alert(1)>",
+        "#/list?sort=x",
+    ):
+        page.evaluate("(fragment) => { location.hash = fragment; }", fragment)
+    page.locator(".dn-banner", has_text="cannot be sorted by 'x'").wait_for()
+    assert [url for url in requests if not url.startswith((server, "data:", "blob:"))] == []
     page.close()

@@ -138,8 +138,12 @@ def test_initial_filters_are_kept_and_can_be_changed(db: dn.Client) -> None:
     )
     with pytest.raises(dn.FilterError, match="Did you mean 'status'"):
         db.explore(statsu="ERROR")
-    with pytest.raises(dn.FilterError, match="page_size=10 "):
-        db.explore(page_size=10)
+    for size in (0, 1001, True, "all"):
+        with pytest.raises(dn.FilterError, match=f"page_size={size!r} .* from 1 to 1,000"):
+            db.explore(page_size=size)
+    widget = db.explore(page_size=7)
+    assert widget._start["sizes"] == [7, 10, 25, 50, 100, 200]
+    assert len(ask(widget, "page", view=widget._start["view"])["rows"]) == len(widget.frame) == 7
 
 
 def test_the_error_filter_searches_errors_only(db: dn.Client) -> None:
@@ -298,12 +302,33 @@ def test_nothing_is_sent_when_nothing_changed(corpus_sqlite: Callable[[str], Pat
 
 def test_counts_and_filter_choices(db: dn.Client) -> None:
     widget = db.explore()
-    counts = ask(widget, "counts", view={"name": ["checkout"], "status": ["ERROR"]})["counts"]
-    assert counts == {"SUCCESS": 5, "ERROR": 3}
+    view = {"name": ["checkout"], "status": ["ERROR"]}
+    page = ask(widget, "page", view=view, counts=True)
+    assert page["counts"] == {"SUCCESS": 5, "ERROR": 3}
+    assert len(page["rows"]) == 3
+    same = ask(widget, "page", view=view, counts=True, stamp=page["stamp"])
+    assert same["same"]
+    assert same["counts"] == page["counts"]
+    assert "counts" not in ask(widget, "page", view=view)
     choices = ask(widget, "choices")["choices"]
     assert set(choices) == set(query_form.CHOICE_FILTERS)
     assert choices["name"][0] in db.workflows(limit=None)["name"].unique()
     assert "slow" in choices["queue_name"]
+
+
+def test_an_action_takes_all_that_match(db: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    widget = db.explore(status="ERROR", page_size=2)
+    failed = db.workflows(status="ERROR", limit=None)["workflow_id"].tolist()
+    everything = {"ids": [], "select_all": True, "view": widget._start["view"]}
+    plan = ask(widget, "plan", action="fork", options={}, key="all", **everything)
+    assert [row["workflow_id"] for row in plan["rows"]] == failed
+    assert ask(widget, "possible", **everything)["possible"]["fork"]["count"] == len(failed)
+    widget.set_trait("_select_all", True)
+    assert widget.selection["workflow_id"].tolist() == failed
+    assert ask(widget, "code", view=widget._start["view"], selection=True)["text"] == widget.code
+    monkeypatch.setattr("dbos_notebook.widgets.query_form.MAX_ALL", 3)
+    plan = ask(widget, "plan", action="fork", options={}, key="first", **everything)
+    assert [row["workflow_id"] for row in plan["rows"]] == failed[:3]
 
 
 def test_the_selection_is_a_frame(db: dn.Client) -> None:

@@ -74,7 +74,7 @@ def open_view(chromium: Browser) -> Iterator[Callable[..., Page]]:
         page.set_default_timeout(WAIT_SECONDS * 1000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.set_content(f"<!doctype html><style>{widget._css}</style><body>{body}</body>")
-        page.expose_function("answered", lambda message: widget.answer(message))
+        page.expose_function("answered", lambda message: widget._recipient(message).answer(message))
         state = widget.get_state()
         code = state.pop("_esm")
         traits = {k: v for k, v in state.items() if k not in ("_css", "layout", "tabbable")}
@@ -656,3 +656,40 @@ def test_a_comparison_names_the_original_and_the_fork(
         assert "1 only in the original" in told.inner_text()
         assert "1 only in the fork" in told.inner_text()
         assert "first" not in told.inner_text()
+
+
+def test_the_views_of_the_console_lead_to_each_other_and_back(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    with dn.connect(database_copy) as db:
+        console = db.open()
+        page = open_view(console)
+        page.locator(".dn-row[data-id='checkout-5-bad']").get_by_role("button", name="Open").click()
+        page.locator(".dn-inspect h2", has_text="checkout").wait_for()
+        page.locator(".dn-inspect [data-node]").first.wait_for()
+        assert not page.locator(".dn-explore").is_visible()
+        # From the board to the list of what a tile counts.
+        page.locator(".dn-console-tab", has_text="Board").click()
+        page.locator(".dn-tile", has_text="PENDING").click()
+        page.locator(".dn-row[data-status=SUCCESS]").first.wait_for(state="detached")
+        assert page.locator(".dn-status[aria-pressed=true]").inner_text().startswith("PENDING")
+        # Back: the board, the run, the list without a filter; the keyboard does the same.
+        page.get_by_role("button", name="‹ Back").click()
+        page.locator(".dn-tile").first.wait_for()
+        page.keyboard.press("Escape")
+        page.locator(".dn-inspect h2", has_text="checkout").wait_for()
+        page.keyboard.press("Escape")
+        page.locator(".dn-row[data-status=SUCCESS]").first.wait_for()
+        assert page.get_by_role("button", name="‹ Back").is_disabled()
+
+
+def test_a_run_that_is_gone_leaves_the_console_where_it_was(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    with dn.connect(database_copy) as db:
+        page = open_view(db.open("checkout-1"))
+        page.locator(".dn-inspect [data-node]").first.wait_for()
+        place = {"view": "run", "id": "gone", "by": "kernel", "number": 9}
+        page.evaluate("(place) => window.model.set('_place', place)", place)
+        page.locator(".dn-banner", has_text="No workflow has the ID 'gone'").first.wait_for()
+        assert page.locator(".dn-inspect .dn-run-id").inner_text() == "checkout-1"

@@ -1,7 +1,7 @@
 // The board: what waits and runs, what finished in a period, and what failed.
-import { append, button, copy, copyFeedback, el, followTheme, linkButton, replace, svg } from "./dom.js";
+import { append, button, copy, copyFeedback, el, followTheme, replace, svg } from "./dom.js";
 import { mount } from "./fallback.js";
-import { ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, pluralize, runningTime, shortClassName } from "./format.js";
+import { ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, idLink, leafName, middleCut, pluralize, runningTime, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { FINISHED, UNFINISHED, statusChip, statusPhrase } from "./status.js";
@@ -136,15 +136,15 @@ export class Board {
 
   /**
    * A label, which leads to the workflows that match.
-   * @param {string} label
+   * @param {Child} label
    * @param {string} title
    * @param {Partial<ListView>} filters
    */
   filterLink(label, title, filters) {
     const { navigation } = this;
     return navigation
-      ? button(label, title, () => navigation.filter(filters), { class: "dn-name dn-filter-link" })
-      : el("span", { class: "dn-name", title }, label);
+      ? button(label, title, () => navigation.filter(filters), { class: "dn-name dn-cut dn-filter-link" })
+      : el("span", { class: "dn-name dn-cut", title }, label);
   }
 
   /** @param {BoardFacts} facts */
@@ -208,19 +208,23 @@ export class Board {
   }
 
   /** @param {BoardFailure} failure */
-  failureLine({ name, type, message, messages, count, last, id }) {
+  failureLine({ name, step, type, message, messages, count, last, id }) {
     const { navigation } = this;
-    const copyId = linkButton(id, "Copy the ID of the newest failure", async () => {
-      copyId.title = copyFeedback(await copy(id));
-    });
+    const newest = idLink(id, `${navigation ? "Show" : "Copy the ID of"} the newest failure ${id}`,
+      async () => {
+        if (navigation) navigation.open(id);
+        else newest.title = copyFeedback(await copy(id));
+      });
     const filters = { name: [name], status: ["ERROR"], error: type && shortClassName(type),
       completed_after: this.model.get("window") };
-    return el("tr", {},
-      el("td", {}, this.filterLink(name, name, filters), " ",
-        navigation ? linkButton(id, `Show the newest failure ${id}`, () => navigation.open(id)) : copyId,
-        errorLine(type, message, messages > 1 && message ? ", for example" : "")),
+    const error = errorLine(type, message, messages > 1 && message ? ", for example" : "");
+    return [el("tr", {},
+      el("td", { class: "dn-wide" },
+        el("div", { class: "dn-line" }, this.filterLink(leafName(name), `Workflows that failed so: ${name}`, filters),
+          step && el("span", { class: "dn-failed-step", title: step }, leafName(step)), newest)),
       el("td", { class: "n" }, formatCount(count)),
-      el("td", { class: "n" }, ageOf(last, this.now())));
+      el("td", { class: "n" }, ageOf(last, this.now()))),
+    error && el("tr", { class: "dn-second-line" }, el("td", { colspan: 3 }, error))];
   }
 
   /**
@@ -237,7 +241,9 @@ export class Board {
     const depth = el("i", { class: "dn-queue-bar", "aria-hidden": "true" });
     depth.style.width = `${(enqueued / most) * 100}%`;
     return el("tr", {},
-      el("td", {}, this.filterLink(name, name, { queue_name: [name], status: UNFINISHED }),
+      el("td", { class: "dn-wide" },
+        this.filterLink(middleCut(name), `Workflows that wait or run on ${name}`,
+          { queue_name: [name], status: UNFINISHED }),
         partition !== undefined && el("span", { class: "dn-muted" }, ` · ${partition}`),
         limits && el("div", { class: "dn-muted dn-limits" }, limits)),
       el("td", { class: "n dn-enqueued" }, formatCount(enqueued), depth,

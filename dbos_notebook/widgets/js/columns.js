@@ -1,6 +1,6 @@
 // The columns of the list: what each shows of a row, and what it sorts by.
 import { el } from "./dom.js";
-import { ageOf, formatCount, formatDuration, formatInstant, pluralize, runningTime } from "./format.js";
+import { ageOf, formatCount, formatDuration, formatInstant, idLabel, idLink, leafName, middleCut, pluralize, runningTime } from "./format.js";
 import { isUnfinished, statusChip } from "./status.js";
 /** @import {Child, Column, Mode, Row} from "./types.js" */
 
@@ -62,34 +62,36 @@ function text(key) {
  */
 function queue({ queue_name: name, queue_partition_key: partition }) {
   if (name === undefined) return "";
-  return el("span", { title: name, class: name.startsWith("_dbos_") ? "dn-muted" : null }, name,
-    partition && el("span", { class: "dn-muted" }, ` · ${partition}`));
+  return el("span", { title: partition ? `${name} · ${partition}` : name,
+    class: `dn-cut ${name.startsWith("_dbos_") ? "dn-muted" : ""}` }, middleCut(name),
+  partition && el("span", { class: "dn-muted" }, ` · ${partition}`));
 }
 
 /** @type {Column} */
 const STATUS = { key: "status", label: "status", rank: 0, show: (row) => statusChip(row.status) };
 /** @type {Column} */
-const NAME = { key: "name", label: "workflow", rank: 0, main: true };
+const NAME = { key: "name", label: "workflow", rank: 0, main: true, track: "minmax(var(--dn-main), 1fr)" };
 /** @type {Column} */
-const CREATED = { key: "created_at", label: "created", rank: 1,
+const CREATED = { key: "created_at", label: "created", rank: 1, unit: "created",
   show: (row, now) => ageOf(row.created_at, now) };
 /** @type {Column} */
-const DURATION = { key: "duration", label: "duration", rank: 1, number: true, show: duration };
+const DURATION = { key: "duration", label: "duration", rank: 0, number: true, show: duration };
 /** @type {Column} */
 const POSITION = { key: "queue_position", label: "position", rank: 0, number: true, show: position };
 /** @type {Column} */
-const QUEUE_WAIT = { key: "created_at", label: "waiting", rank: 1, number: true, reversed: true,
+const QUEUE_WAIT = { key: "created_at", label: "waiting", rank: 0, number: true, reversed: true,
   show: queueWait };
 /** @type {Column} */
-const QUEUE = { key: "queue_name", label: "queue", rank: 2, optional: true, show: queue };
+const QUEUE = { key: "queue_name", label: "queue", rank: 2, optional: true, show: queue,
+  track: "minmax(90px, auto)" };
 /** @type {Column} */
-const PRIORITY = { key: "priority", label: "priority", rank: 3, number: true,
+const PRIORITY = { key: "priority", label: "priority", rank: 3, number: true, unit: "priority",
   show: text("priority") };
 /** @type {Column} */
-const VERSION = { key: "app_version", label: "version", rank: 3, optional: true,
+const VERSION = { key: "app_version", label: "version", rank: 3, optional: true, unit: "version", track: "minmax(50px, auto)",
   show: text("app_version") };
 /** @type {Column} */
-const USER = { key: "authenticated_user", label: "user", rank: 4, optional: true,
+const USER = { key: "authenticated_user", label: "user", rank: 4, optional: true, unit: "user", track: "minmax(60px, auto)",
   show: text("authenticated_user") };
 
 const ALL = [STATUS, NAME, CREATED, DURATION, QUEUE, VERSION, USER];
@@ -104,17 +106,17 @@ export const COLUMNS = {
  * The main column: name and ID, and how the workflow relates to others.
  * @param {Row} row
  * @param {boolean} inTree where parents and children are shown as such
+ * @param {(id: string) => unknown} open
  * @returns {Child}
  */
-export function identity(row, inTree) {
-  const { recovery_attempts: attempts = 0 } = row;
+export function identity(row, inTree, open) {
+  const { recovery_attempts: attempts = 0, parent_workflow_id: parent } = row;
   return [
-    el("span", { class: "dn-name", title: row.name }, row.name ?? "–"),
-    el("code", { class: "dn-id", title: row.id }, row.id),
+    el("span", { class: "dn-name", title: row.name }, row.name === undefined ? "–" : leafName(row.name)),
+    idLabel(row.id, parent),
     row.forked_from !== undefined && mark("fork", `forked from ${row.forked_from}`),
     row.was_forked_from && mark("has forks", "other runs were forked from it"),
-    row.parent_workflow_id !== undefined && !inTree
-      && mark("child", `child of ${row.parent_workflow_id}`),
+    parent !== undefined && !inTree && parentLink(parent, open),
     row.children !== undefined && !inTree
       && mark(pluralize(row.children, "child", "children"), "workflows that it started"),
     attempts > 1 && mark(`${attempts} attempts`, "times it was started"),
@@ -127,4 +129,12 @@ export function identity(row, inTree) {
  */
 function mark(label, title) {
   return el("span", { class: "dn-mark", title }, label);
+}
+
+/**
+ * @param {string} id
+ * @param {(id: string) => unknown} open
+ */
+export function parentLink(id, open) {
+  return el("span", { class: "dn-parent" }, "child of ", idLink(id, `Show the parent ${id}`, open));
 }

@@ -1,6 +1,6 @@
 // The console: the list, the board and one run in one view. Each leads to the others, Back returns,
 // and in a web page the URL's fragment keeps the place.
-import { append, button, el, focus, focusedElement, replace } from "./dom.js";
+import { append, button, closest, el, focus, focusedElement, replace } from "./dom.js";
 import { mount } from "./fallback.js";
 import { leafName, shortenId } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
@@ -28,12 +28,14 @@ class PartModel {
    * @param {Model<any>} model
    * @param {PartName} part
    * @param {object} start
+   * @param {object} [traits] those that the model may not have received yet
    */
-  constructor(model, part, start) {
+  constructor(model, part, start, traits = {}) {
     this.model = model;
     this.part = part;
     this.trait = `_${part}`;
     this.fixed = new Map(Object.entries({ _start: start, _token: "" }));
+    this.initial = new Map(Object.entries(traits));
     /** @type {Map<string, Set<Callback>>} by trait */
     this.callbacks = new Map();
     this.known = model.get(this.trait);
@@ -43,7 +45,8 @@ class PartModel {
 
   /** @param {string} name */
   get(name) {
-    return this.fixed.has(name) ? this.fixed.get(name) : this.model.get(this.trait)[name];
+    const traits = this.model.get(this.trait);
+    return this.fixed.get(name) ?? (name in traits ? traits[name] : this.initial.get(name));
   }
 
   /**
@@ -158,10 +161,11 @@ class Console {
   /**
    * @param {PartName} part
    * @param {object} start
+   * @param {object} [traits]
    * @returns {Model<any>}
    */
-  partModel(part, start) {
-    const model = new PartModel(this.model, part, start);
+  partModel(part, start, traits) {
+    const model = new PartModel(this.model, part, start, traits);
     this.models.push(model);
     return /** @type {Model<any>} */ (/** @type {unknown} */ (model));
   }
@@ -260,7 +264,8 @@ class Console {
       return false;
     }
     this.roots.run.hidden = false; // its width decides how it is drawn
-    this.run ??= new Inspect(this.partModel("run", answer.start), this.roots.run, this.navigation());
+    this.run ??= new Inspect(this.partModel("run", answer.start, answer.traits), this.roots.run,
+      this.navigation());
     return true;
   }
 
@@ -341,7 +346,7 @@ class Console {
 
   /** @param {KeyboardEvent} event */
   onKey(event) {
-    const isTyping = event.target instanceof Element && event.target.matches("input, select, textarea");
+    const isTyping = closest(event, "input:not([type=checkbox]), select, textarea");
     if (event.defaultPrevented || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
     const part = PARTS[Number(event.key) - 1]?.[0];
     if (event.key === "Escape" && this.depth()) this.back();

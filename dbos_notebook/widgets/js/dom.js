@@ -2,8 +2,6 @@
 // node or as the value of a named attribute: neither this module nor its callers parse markup.
 /** @import {Attributes, Child} from "./types.js" */
 
-// JupyterLab's shortcuts skip an element that carries this attribute, and look at the focused element
-// alone: without it, pressing "d" twice on a row would delete the cell.
 const FOCUSABLE = ["BUTTON", "INPUT", "SELECT", "SUMMARY"];
 const SUPPRESS_SHORTCUTS = "data-lm-suppress-shortcuts";
 const SVG = "http://www.w3.org/2000/svg";
@@ -54,11 +52,16 @@ function fill(node, attributes, children) {
       node.setAttribute(name, value === true ? "" : String(value));
     }
   }
-  if (FOCUSABLE.includes(node.tagName) || "tabindex" in attributes) {
-    node.setAttribute(SUPPRESS_SHORTCUTS, "true");
-  }
   append(node, ...children);
   return node;
+}
+
+/**
+ * Keep JupyterLab's shortcuts from acting while this element has the focus.
+ * @param {Element} node
+ */
+export function suppressShortcuts(node) {
+  node.setAttribute(SUPPRESS_SHORTCUTS, "true");
 }
 
 /**

@@ -4,12 +4,14 @@ import { mount } from "./fallback.js";
 import { formatCount, formatDate } from "./format.js";
 import { KernelChannel, KernelError } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
+import { isUnfinished } from "./status.js";
 import { StatusLine } from "./status_line.js";
+import { keepVisible } from "./sticky.js";
 import { Actions } from "./actions.js";
 import { workflowDetails } from "./details.js";
 import { FilterPanel, StatusBar } from "./filters.js";
 import { Grid } from "./grid.js";
-/** @import {Ask, Column, Cursor, ExploreTraits, ListView, Mode, Model, Navigation, Page, RenderProps, Row} from "./types.js" */
+/** @import {Activity, Ask, Column, Cursor, ExploreTraits, ListView, Mode, Model, Navigation, Page, RenderProps, Row} from "./types.js" */
 /** @import {StepsPage, WorkflowDetails} from "./types.js" */
 
 /**
@@ -26,10 +28,11 @@ const TYPING_MS = 90;
 const SEARCH_INTERVAL_MS = 250;
 const POLL_MS = 2000;
 const CLOCK_MS = 5000;
-const COUNT_MS = 15_000;
+/** Between two readings of what active workflows do, while nothing else changes. */
+const ACTIVITY_MS = 10_000;
 /** The kernel is busy with polls, and with counts, for at most 1/N of the time. */
 const POLL_SHARE = 20;
-const COUNT_SHARE = 50;
+const COUNT_SHARE = 100;
 /** @type {readonly (readonly [Mode, string, string])[]} */
 const MODES = [
   ["flat", "List", "All workflows that match"],
@@ -73,11 +76,16 @@ export class Explore {
     this.cursor = [];
     /** @type {Cursor[]} where the pages before it begin */
     this.previousCursors = [];
+    /** @type {string | null} where a range of selected rows begins */
+    this.anchor = null;
     /** @type {Map<string, OpenDetails>} by workflow ID */
     this.openDetails = new Map();
     /** @type {Record<string, number> | null} by status; null: not known */
     this.counts = null;
     this.countedAt = 0;
+    /** @type {Map<string, Activity>} by workflow ID, of the active ones */
+    this.activities = new Map();
+    this.activitiesAt = 0;
     this.countTook = 0;
     this.searchedAt = 0;
     this.grid = this.makeGrid();
@@ -94,6 +102,7 @@ export class Explore {
     this.selection = el("div", { class: "dn-selection", hidden: true, role: "group",
       "aria-label": "Selected workflows" });
     this.actions = this.makeActions();
+    this.sticky = el("div", { class: "dn-sticky" }, this.selection, this.actions.panel);
     this.range = el("span", { class: "dn-range", role: "status" });
     this.previous = iconButton("‹", "Previous page", () => this.turnPage(-1));
     this.next = iconButton("›", "Next page", () => this.turnPage(1));
@@ -102,8 +111,9 @@ export class Explore {
     this.build();
     this.onSelected = () => this.showSelection();
     model.on("change:selected", this.onSelected);
-    this.unfollowTheme = followTheme(root);
-    this.load().then(() => this.loadCounts());
+    model.on("change:_select_all", this.onSelected);
+    this.cleanups = [followTheme(root), keepVisible(this.sticky, root)];
+    this.load({ counts: true });
   }
 
   now() {
@@ -125,20 +135,25 @@ export class Explore {
       sort: (column) => this.sort(column),
       toggleDetails: (id) => this.toggleDetails(id),
       toggleChildren: (row) => this.toggleChildren(row),
-      toggleSelected: (id) => this.toggleSelected(id),
+      toggleSelected: (id, isRange) => this.toggleSelected(id, isRange),
+      addSelected: (ids) => this.addSelected(ids),
       selectPage: (isSelected) => this.selectPage(isSelected),
       selected: () => this.selected(),
-      details: (row, columns) => this.details(row, columns),
+      details: (row) => this.details(row),
+      activity: (id) => this.activities.get(id),
       isOpen: (id) => this.openDetails.has(id),
       openWorkflow: this.navigation ? (id) => this.openWorkflow(id) : null,
+      openParent: (id) => this.openWorkflow(id),
       turnPage: (direction) => ((direction > 0 ? this.next : this.previous).disabled
         ? null : this.turnPage(direction)),
     });
   }
 
   makeActions() {
-    const actions = new Actions(this.start.forbidden,
-      (kind, question, lane) => this.ask(kind, question, lane), () => this.refresh(),
+    /** @type {Ask} */
+    const ask = (kind, question, lane) => this.ask(kind, this.isAllSelected && "ids" in question
+      ? { ...question, ids: [], select_all: true, view: this.view } : question, lane);
+    const actions = new Actions(this.start.forbidden, ask, () => this.refresh(),
       (id) => this.openWorkflow(id));
     actions.bar.hidden = this.start.read_only;
     return actions;
@@ -154,7 +169,7 @@ export class Explore {
         button("Code", "Show and copy the Python code that returns these rows",
           () => this.showCode())),
       this.statusBar.node, this.filters.panel, this.filters.chips, this.status.banner, this.code,
-      this.selection, this.actions.panel,
+      this.sticky,
       el("div", { class: "dn-scroll" }, this.grid.node),
       el("div", { class: "dn-foot" }, this.previous, this.range, this.next, this.sizes,
         el("span", { class: "dn-space" }), this.status.line));
@@ -211,12 +226,12 @@ export class Explore {
   /**
    * The details of a row, if they are open.
    * @param {Row} row
-   * @param {number} columns
    */
-  details(row, columns) {
+  details(row) {
     const details = this.openDetails.get(row.id);
     if (!details) return null;
-    details.node ??= el("tr", { class: "dn-opened" }, el("td", { colspan: columns }, details.found
+    details.node ??= el("tr", { class: "dn-opened", role: "row" }, el("td", { class: "dn-whole",
+      role: "gridcell" }, details.found
       ? workflowDetails(details.found, {
         now: this.now(),
         openWorkflow: (id) => this.openWorkflow(id),
@@ -255,6 +270,7 @@ export class Explore {
   /** @param {Partial<ListView>} change */
   async change(change) {
     Object.assign(this.view, change);
+    if (this.isAllSelected) this.select([]);
     this.previousCursors = [];
     this.cursor = [];
     if ("mode" in change) {
@@ -265,8 +281,7 @@ export class Explore {
     this.filters.update();
     this.statusBar.update(this.counts);
     this.navigation?.changed();
-    await this.load();
-    await this.loadCounts();
+    await this.load({ counts: true });
   }
 
   /**
@@ -316,11 +331,23 @@ export class Explore {
     this.change({ search: id, status: [], mode: this.view.mode === "queued" ? "flat" : this.view.mode });
   }
 
-  /** @param {string | null} [stamp] nothing is sent if this still holds */
-  async load(stamp = null) {
-    const page = await this.ask("page", { view: this.view, after: this.cursor, stamp });
+  /**
+   * Read the page, and with it the number of workflows by status: in one snapshot.
+   * @param {{stamp?: string | null, counts?: boolean}} [options] nothing is sent if the stamp still holds
+   */
+  async load({ stamp = null, counts = false } = {}) {
+    // Counting the workflows that contain a string would read every row.
+    const { search, error, attributes } = this.view;
+    const isCounted = !search && !error && !attributes;
+    const page = await this.ask("page", { view: this.view, after: this.cursor, stamp,
+      counts: counts && isCounted });
     if (!page) return;
     this.status.updated(page);
+    if (page.counts) {
+      this.countedAt = Date.now();
+      this.countTook = page.count_took ?? 0;
+    }
+    if (page.counts || !isCounted) this.showCounts(page.counts ?? null);
     if (page.same) return;
     this.stamp = page.stamp;
     this.isLoaded = true;
@@ -328,6 +355,19 @@ export class Explore {
     this.rows = page.rows;
     this.showRows();
     await this.searchOn();
+    await this.loadActivities();
+  }
+
+  /** Read what the active workflows on the page are doing, which costs more than the page itself. */
+  async loadActivities() {
+    const ids = this.grid.allRows().filter((row) => isUnfinished(row.status)).map((row) => row.id);
+    const answer = ids.length ? await this.ask("activities", { ids }) : { activities: {} };
+    if (!answer) return;
+    this.activitiesAt = Date.now();
+    const activities = new Map(Object.entries(answer.activities));
+    if (JSON.stringify([...activities]) === JSON.stringify([...this.activities])) return;
+    this.activities = activities;
+    this.showRows();
   }
 
   /** A search reads part after part, each short, until the page is full or all was searched. */
@@ -355,19 +395,12 @@ export class Explore {
     return this.load();
   }
 
-  async loadCounts() {
-    // Counting the workflows that contain a string would read every row.
-    if (this.view.search || this.view.error || this.view.attributes) {
-      this.counts = null;
-    } else {
-      const answer = await this.ask("counts", { view: { ...this.view, status: [] } });
-      if (!answer) return;
-      this.counts = answer.counts;
-      this.countedAt = Date.now();
-      this.countTook = answer.took;
-    }
-    this.statusBar.update(this.counts);
+  /** @param {Record<string, number> | null} counts null: not known */
+  showCounts(counts) {
+    this.counts = counts;
+    this.statusBar.update(counts);
     this.showRange();
+    this.showSelection();
   }
 
   async loadChoices() {
@@ -387,15 +420,15 @@ export class Explore {
   /** @param {boolean} all also what has probably not changed */
   async reload(all) {
     // A search that reads several parts is not repeated by polling.
-    if (all || !this.view.search) await this.load(all ? null : this.stamp);
+    const counts = all || Date.now() - this.countedAt > COUNT_SHARE * this.countTook;
+    if (all || !this.view.search) await this.load({ stamp: all ? null : this.stamp, counts });
+    if (Date.now() - this.activitiesAt > ACTIVITY_MS) await this.loadActivities();
     for (const [id, details] of this.openDetails) {
       const row = this.grid.row(id);
       if (all || !row || details.status !== row.status || row.status === "PENDING") {
         await this.loadDetails(id);
       }
     }
-    const interval = Math.max(COUNT_MS, COUNT_SHARE * this.countTook);
-    if (all || Date.now() - this.countedAt > interval) await this.loadCounts();
   }
 
   // --- details and children ----------------------------------------------------------------------
@@ -440,17 +473,37 @@ export class Explore {
     return this.model.get("selected");
   }
 
-  /** @param {string[]} ids */
-  select(ids) {
+  /** Whether all workflows that match are selected, not only those whose IDs are known here. */
+  get isAllSelected() {
+    return this.model.get("_select_all");
+  }
+
+  /**
+   * @param {string[]} ids
+   * @param {boolean} [all] all workflows that match
+   */
+  select(ids, all = false) {
     this.model.set("selected", ids);
+    this.model.set("_select_all", all);
     this.model.save_changes();
     this.showSelection();
   }
 
-  /** @param {string} id */
-  toggleSelected(id) {
+  /**
+   * @param {string} id
+   * @param {boolean} [isRange] together with the rows between it and the one before
+   */
+  toggleSelected(id, isRange = false) {
     const ids = this.selected();
-    this.select(ids.includes(id) ? ids.filter((other) => other !== id) : [...ids, id]);
+    const isSelected = ids.includes(id);
+    if (isRange) this.addSelected(this.grid.range(this.anchor, id));
+    else this.select(isSelected ? ids.filter((other) => other !== id) : [...ids, id]);
+    this.anchor = id;
+  }
+
+  /** @param {readonly string[]} ids */
+  addSelected(ids) {
+    this.select([...new Set([...this.selected(), ...ids])]);
   }
 
   /** @param {boolean} isSelected */
@@ -462,13 +515,25 @@ export class Explore {
 
   showSelection() {
     const ids = new Set(this.selected());
+    const total = this.total();
+    const all = this.isAllSelected;
     this.grid.showSelection();
     this.selection.hidden = !ids.size;
     // Which actions are possible depends on the statuses of the selected rows.
     const statuses = this.rows.map((row) => ids.has(row.id) && row.status).join();
-    this.actions.setWorkflows([...ids], statuses);
-    replace(this.selection, el("b", {}, `${formatCount(ids.size)} selected`), this.actions.bar,
-      el("span", { class: "dn-space" }),
+    this.actions.setWorkflows([...ids], all ? `all ${JSON.stringify([this.view, this.counts])}` : statuses);
+    const isPage = this.rows.length > 0 && this.rows.every((row) => ids.has(row.id));
+    const more = total ?? (this.page.more ? Infinity : 0);
+    const limit = this.start.max_all;
+    replace(this.selection,
+      el("b", {}, all ? `All ${total === null ? "" : formatCount(total)} that match selected`
+        : `${formatCount(ids.size)} selected`),
+      all && (total ?? 0) > limit
+        && el("span", { class: "dn-muted" }, `actions take the first ${formatCount(limit)}`),
+      !all && isPage && more > ids.size && button(total === null ? "Select all that match"
+        : `Select all ${formatCount(total)} that match`, "Also those on other pages",
+      () => this.select([...ids], true)),
+      this.actions.bar, el("span", { class: "dn-space" }),
       button("Code", "Show and copy the Python code that returns the selected rows",
         () => this.showCode(true)),
       button("Clear", "Clear the selection", () => this.select([])));
@@ -505,10 +570,11 @@ export class Explore {
 
   close() {
     this.model.off("change:selected", this.onSelected);
+    this.model.off("change:_select_all", this.onSelected);
     this.channel.close();
     this.polling.close();
     this.status.close();
-    this.unfollowTheme();
+    for (const cleanup of this.cleanups) cleanup();
   }
 }
 

@@ -1,6 +1,6 @@
 // Mounts a view in a host. A notebook also holds the view's HTML for readers without a kernel, in the
 // output below it; that is hidden once the kernel has answered, for as long as the view is there.
-import { el } from "./dom.js";
+import { el, hasModifier, suppressShortcuts } from "./dom.js";
 /** @import {BaseTraits, Model, RenderProps} from "./types.js" */
 
 const WAITING = "dn-waiting";
@@ -14,8 +14,9 @@ const WAITING = "dn-waiting";
  * @returns {() => void}
  */
 export function mount({ model, el: host }, name, create) {
-  // JupyterLab's shortcuts do not fire from within.
-  const root = el("div", { class: `dn-view ${name}`, "data-lm-suppress-shortcuts": "true" });
+  // Focusable, so that a click anywhere in the view gives it the focus.
+  const root = el("div", { class: `dn-view ${name}`, tabindex: "-1" });
+  keepShortcuts(root);
   host.append(root);
   const stopWaiting = hideFallback(root, host, model);
   const view = create(model, root);
@@ -23,6 +24,22 @@ export function mount({ model, el: host }, name, create) {
     stopWaiting();
     view.close();
   };
+}
+
+/**
+ * Keep the host's shortcuts from acting while the view has the focus: pressing "d" twice would delete
+ * the cell in JupyterLab.
+ * @param {HTMLElement} root
+ */
+function keepShortcuts(root) {
+  // JupyterLab looks at the focused element alone, before the event gets here.
+  root.addEventListener("focusin", (event) => {
+    if (event.target instanceof Element) suppressShortcuts(event.target);
+  });
+  // Other hosts listen further up. Tab and Escape lead out of the view.
+  root.addEventListener("keydown", (event) => {
+    if (!hasModifier(event) && event.key !== "Tab" && event.key !== "Escape") event.stopPropagation();
+  });
 }
 
 /**

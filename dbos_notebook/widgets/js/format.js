@@ -1,6 +1,6 @@
 // Formats times, durations, numbers and errors.
-import { el } from "./dom.js";
-/** @import {Child} from "./types.js" */
+import { el, linkButton } from "./dom.js";
+/** @import {Activity, Child} from "./types.js" */
 
 /** @type {readonly [string, number][]} */
 const AGES = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000]];
@@ -73,6 +73,15 @@ export function formatDuration(ms) {
     if (count) return rest ? `${count} ${large} ${rest} ${small}` : `${count} ${large}`;
   }
   return `${whole} s`;
+}
+
+/**
+ * What an active workflow is doing now, with what that is inferred from.
+ * @param {Activity} activity
+ */
+export function activityLine({ kind, text, stuck, evidence, remedy }) {
+  return el("div", { class: "dn-activity", "data-kind": kind, "data-stuck": stuck, title: evidence }, text,
+    remedy && el("span", { class: "dn-muted" }, ` · ${remedy}`));
 }
 
 /**
@@ -175,14 +184,57 @@ export function shortClassName(type) {
 }
 
 /**
+ * Where something failed, and after how many attempts, before its error.
+ * @typedef {{ failed_at?: string, error_attempts?: number }} Failure
+ * @param {Failure} failure
+ */
+export function failedAt({ failed_at: place, error_attempts: attempts }) {
+  return [place, attempts && `failed after ${pluralize(attempts, "attempt")}`]
+    .filter(Boolean).map((part) => `${part}: `).join("");
+}
+
+/**
  * The error of a workflow in short.
  * @param {string | undefined} type
  * @param {string | undefined} message
  * @param {string} [note] what stands between the two
+ * @param {Failure} [failure]
  * @returns {Child}
  */
-export function errorLine(type, message, note = "") {
+export function errorLine(type, message, note = "", failure = {}) {
   if (!type && !message) return null;
-  return el("div", { class: "dn-error", title: message }, type && el("b", {}, shortClassName(type)), note,
+  return el("div", { class: "dn-error", title: message }, failedAt(failure), type && el("b", {}, shortClassName(type)), note,
     message && (type ? `: ${message}` : message));
+}
+
+const TAIL_LENGTH = 8;
+
+/**
+ * A string that is cut in its middle where there is no room for it: both ends distinguish it.
+ * @param {string} text
+ */
+export function middleCut(text) {
+  if (text.length < 2 * TAIL_LENGTH) return text;
+  return [el("span", { class: "dn-head" }, text.slice(0, -TAIL_LENGTH)), text.slice(-TAIL_LENGTH)];
+}
+
+/**
+ * An ID, a child's default ID relative to its parent's.
+ * @param {string} id
+ * @param {string | null} [parentId]
+ */
+export function idLabel(id, parentId = null) {
+  return el("code", { class: "dn-id dn-cut", title: id }, middleCut(shortenId(id, Infinity, parentId)));
+}
+
+/**
+ * An ID that leads to its workflow.
+ * @param {string} id
+ * @param {string} title
+ * @param {(id: string) => unknown} open
+ * @param {string | null} [parentId]
+ */
+export function idLink(id, title, open, parentId = null) {
+  return linkButton(middleCut(shortenId(id, Infinity, parentId)), title, () => open(id),
+    { class: "dn-link dn-cut" });
 }

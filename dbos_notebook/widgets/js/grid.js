@@ -1,8 +1,8 @@
 // The rows of the list, and moving through them by keyboard.
-import { COLUMNS, identity } from "./columns.js";
+import { COLUMNS, identity, parentLink } from "./columns.js";
 import { button, closest, el, focusedElement, hasModifier, icon, replace } from "./dom.js";
-import { errorLine, formatCount } from "./format.js";
-/** @import {Children, Column, Mode, Row} from "./types.js" */
+import { activityLine, errorLine, formatCount, idLabel } from "./format.js";
+/** @import {Activity, Children, Column, Mode, Row} from "./types.js" */
 
 /**
  * @typedef {object} GridOptions
@@ -12,17 +12,22 @@ import { errorLine, formatCount } from "./format.js";
  * @property {(column: Column) => unknown} sort
  * @property {(id: string) => unknown} toggleDetails
  * @property {(row: Row) => unknown} toggleChildren
- * @property {(id: string) => unknown} toggleSelected
+ * @property {(id: string, isRange: boolean) => unknown} toggleSelected
+ * @property {(ids: readonly string[]) => unknown} addSelected
  * @property {(selected: boolean) => unknown} selectPage
  * @property {() => readonly string[]} selected
- * @property {(row: Row, columns: number) => HTMLElement | null} details the open details of a row
+ * @property {(row: Row) => HTMLElement | null} details the open details of a row
  * @property {(id: string) => boolean} isOpen
+ * @property {(id: string) => Activity | undefined} activity what an active workflow is doing
  * @property {((id: string) => unknown) | null} openWorkflow where a run can be shown
+ * @property {(id: string) => unknown} openParent shows a parent's run or its row
  * @property {(direction: 1 | -1) => Promise<unknown> | null} turnPage null: there is no such page
  */
 
 const CHEVRON = "M6 3.5L10.5 8L6 12.5";
 const INDENT_PX = 20;
+/** The highest ranks of the columns that stand beside the name, from narrow views to wide ones. */
+const RANKS = [0, 1, 3, 4];
 
 export class Grid {
   /** @param {GridOptions} options */
@@ -35,8 +40,8 @@ export class Grid {
     /** @type {string | null} */
     this.focusedId = null;
     this.selectAll = el("input", { type: "checkbox" });
-    this.head = el("thead");
-    this.body = el("tbody", { on: { keydown: (event) => this.onKey(event) } });
+    this.head = el("thead", { role: "rowgroup" });
+    this.body = el("tbody", { role: "rowgroup", on: { keydown: (event) => this.onKey(event) } });
     this.node = el("table", { class: "dn-list", "aria-label": "Workflows",
       "aria-multiselectable": "true" }, this.head, this.body);
   }
@@ -51,6 +56,17 @@ export class Grid {
    */
   row(id) {
     return this.allRows().find((row) => row.id === id) ?? null;
+  }
+
+  /**
+   * The IDs of the rows from one to another, as they are shown.
+   * @param {string | null} from
+   * @param {string} to
+   */
+  range(from, to) {
+    const ids = this.lineElements().map((line) => line.dataset.id ?? "");
+    const [begin, end] = [ids.indexOf(from ?? ""), ids.indexOf(to)].sort((a, b) => a - b);
+    return begin === undefined || begin < 0 ? [to] : ids.slice(begin, (end ?? begin) + 1);
   }
 
   allRows() {
@@ -76,7 +92,7 @@ export class Grid {
     const active = focusedElement(this.node);
     const hadFocus = this.body.contains(active) && !active?.closest(".dn-opened");
     const lines = this.lines(rows, 1);
-    if (!lines.length) lines.push(this.note(emptyText, 1));
+    if (!lines.length) lines.push(note(emptyText, 1));
     replace(this.body, lines);
     this.focusRow(this.focusedId, hadFocus && this.focusedId !== null);
   }
@@ -90,12 +106,12 @@ export class Grid {
     const columns = this.columns();
     return rows.flatMap((row) => {
       const below = this.children.get(row.id);
-      const details = this.options.details(row, columns.length + 1);
+      const details = this.options.details(row);
       return [
         this.line(row, level, columns),
         ...(details ? [details] : []),
         ...(below ? this.lines(below.rows, level + 1) : []),
-        ...(below?.left_out ? [this.note(`… and ${formatCount(below.left_out)} more`, level + 1)] : []),
+        ...(below?.left_out ? [note(`… and ${formatCount(below.left_out)} more`, level + 1)] : []),
       ];
     });
   }
@@ -111,6 +127,7 @@ export class Grid {
       const isDown = column.reversed ? !descending : descending;
       return el("th", {
         scope: "col",
+        role: "columnheader",
         class: column.number ? "n" : null,
         "data-rank": column.rank,
         "aria-sort": isSorted ? (isDown ? "descending" : "ascending") : null,
@@ -118,17 +135,14 @@ export class Grid {
         on: { click: () => this.options.sort(column) } }, column.label,
       el("span", { "aria-hidden": "true" }, isSorted ? (isDown ? " ↓" : " ↑") : "")));
     });
-    replace(this.head, el("tr", {}, el("th", { class: "dn-check" }, this.selectAll), headings));
-  }
-
-  /**
-   * @param {string} text
-   * @param {number} level
-   */
-  note(text, level) {
-    const cell = el("td", { colspan: this.columns().length + 1, class: "dn-empty" }, text);
-    cell.style.paddingLeft = `${2 + level}em`;
-    return el("tr", {}, cell);
+    replace(this.head, el("tr", { role: "row" },
+      el("th", { class: "dn-check", role: "columnheader" }, this.selectAll), headings));
+    for (const rank of RANKS) {
+      const tracks = this.columns().filter((column) => column.rank <= rank)
+        .map(({ track = "max-content" }) => track);
+      this.node.style.setProperty(`--dn-tracks-${rank}`,
+        ["max-content", ...tracks, "max-content"].join(" "));
+    }
   }
 
   /**
@@ -139,7 +153,7 @@ export class Grid {
   line(row, level, columns) {
     const now = this.options.now();
     const checkbox = el("input", { type: "checkbox", tabindex: "-1", "aria-label": `Select ${row.id}`,
-      on: { change: () => this.options.toggleSelected(row.id) } });
+      on: { click: (event) => this.options.toggleSelected(row.id, event.shiftKey) } });
     return el("tr", {
       class: "dn-row",
       tabindex: "-1",
@@ -147,6 +161,8 @@ export class Grid {
       "data-status": row.status,
       "aria-expanded": String(this.isExpanded(row)),
       "aria-level": this.inTree ? level : null,
+      role: "row",
+      style: `--dn-indent: ${(level - 1) * INDENT_PX}px`,
       on: {
         click: (event) => {
           if (closest(event, "button, input")) return;
@@ -156,17 +172,20 @@ export class Grid {
         },
         focus: () => this.focusRow(row.id, false),
       },
-    }, el("td", { class: "dn-check" }, checkbox), columns.map((column) => column.main
-      ? this.mainCell(row, level)
-      : el("td", { class: column.number ? "n" : null, "data-rank": column.rank },
-        column.show?.(row, now))));
+    },
+    el("td", { class: "dn-check", role: "gridcell" }, checkbox),
+    columns.map((column) => column.main ? this.mainCell(row)
+      : el("td", { class: column.number ? "n" : null, role: "gridcell", "data-rank": column.rank },
+        column.show?.(row, now))),
+    el("td", { class: "dn-open-cell", role: "gridcell" }, this.openButton(row)),
+    valuesBelow(columns, row, { now, inTree: this.inTree, openParent: this.options.openParent }),
+    activityCell(this.options.activity(row.id)),
+    (row.error_type || row.error_message) && el("td", { class: "dn-across", role: "gridcell" },
+      errorLine(row.error_type, row.error_message, "", row)));
   }
 
-  /**
-   * @param {Row} row
-   * @param {number} level
-   */
-  mainCell(row, level) {
+  /** @param {Row} row */
+  mainCell(row) {
     const isParent = this.inTree && Boolean(row.children);
     const toggle = el("button", { type: "button", tabindex: "-1", class: "dn-toggle",
       "aria-label": isParent ? "Show children" : "Show details",
@@ -176,11 +195,8 @@ export class Grid {
         this.focusedId = row.id;
         this.toggle(row);
       } } }, isParent || !this.inTree ? icon(CHEVRON) : null);
-    const cell = el("td", { class: "dn-main", "data-rank": 0 },
-      el("div", { class: "dn-line" }, toggle, identity(row, this.inTree), this.openButton(row)),
-      errorLine(row.error_type, row.error_message));
-    cell.style.paddingLeft = `${10 + (level - 1) * INDENT_PX}px`;
-    return cell;
+    return el("td", { class: "dn-main", role: "gridcell", "data-rank": 0 },
+      el("div", { class: "dn-line" }, toggle, identity(row, this.inTree, this.options.openParent)));
   }
 
   /** @param {Row} row */
@@ -246,8 +262,10 @@ export class Grid {
     const row = this.row(line.dataset.id ?? "");
     if (!row) return;
     const isExpanded = this.isExpanded(row);
-    const move = (/** @type {number} */ to) =>
+    const move = (/** @type {number} */ to) => {
       this.focusRow(lines[Math.max(0, Math.min(lines.length - 1, to))]?.dataset.id, true);
+      if (event.shiftKey) this.options.addSelected(this.range(row.id, this.focusedId ?? row.id));
+    };
     const turn = (/** @type {1 | -1} */ direction) =>
       this.options.turnPage(direction)?.then(() => this.focusRow(null, true));
     /** @type {Record<string, () => unknown>} */
@@ -257,7 +275,7 @@ export class Grid {
       Home: () => move(0),
       End: () => move(lines.length - 1),
       Enter: () => (this.options.openWorkflow ?? this.options.toggleDetails)(row.id),
-      " ": () => this.options.toggleSelected(row.id),
+      " ": () => this.options.toggleSelected(row.id, event.shiftKey),
       ArrowRight: () => isExpanded || this.toggle(row),
       ArrowLeft: () => isExpanded && this.toggle(row),
       PageDown: () => turn(1),
@@ -269,4 +287,36 @@ export class Grid {
     this.focusedId = row.id;
     act();
   }
+}
+
+/**
+ * @param {string} text
+ * @param {number} level
+ */
+function note(text, level) {
+  const cell = el("td", { class: "dn-whole dn-empty", role: "gridcell" }, text);
+  cell.style.paddingLeft = `${2 + level}em`;
+  return el("tr", { role: "row" }, cell);
+}
+
+/** @param {Activity | undefined} activity */
+function activityCell(activity) {
+  return activity && el("td", { class: "dn-across", role: "gridcell" }, activityLine(activity));
+}
+
+/**
+ * The values of the columns that have no room beside the name, in the order of the columns.
+ * @param {readonly Column[]} columns
+ * @param {Row} row
+ * @param {{now: number, inTree: boolean, openParent: (id: string) => unknown}} options
+ */
+function valuesBelow(columns, row, { now, inTree, openParent }) {
+  const { id, parent_workflow_id: parent } = row;
+  const values = columns.filter((column) => column.rank > 0).map((column) => {
+    const shown = column.show?.(row, now);
+    return shown && el("span", { "data-rank": column.rank }, column.unit && `${column.unit} `, shown);
+  });
+  return el("td", { class: "dn-across dn-below", role: "gridcell" },
+    el("span", { "data-rank": 1 }, idLabel(id, parent)),
+    parent !== undefined && !inTree && el("span", { "data-rank": 2 }, parentLink(parent, openParent)), values);
 }

@@ -1,7 +1,7 @@
 // One workflow: what it is, its graph and timeline, what each step did, and what can be done.
 import { append, button, closest, copy, copyFeedback, el, focus, followTheme, hasModifier, iconButton, replace } from "./dom.js";
 import { mount } from "./fallback.js";
-import { formatCount, formatDuration, formatInstant, pluralize, shortClassName } from "./format.js";
+import { activityLine, formatCount, formatDuration, formatInstant, pluralize, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { StatusLine } from "./status_line.js";
@@ -93,6 +93,7 @@ export class Inspect {
       },
     });
     this.svgView = new SvgView((node) => this.choose(node), nodeLabel);
+    this.activity = el("div", { role: "status" });
     this.head = el("header", { class: "dn-run" });
     this.tabs = el("div", { class: "dn-tabs", role: "tablist", "aria-label": "View" });
     this.failures = el("span", { class: "dn-group dn-failures", hidden: true, role: "group",
@@ -218,6 +219,7 @@ export class Inspect {
       previous: this.navigation ? undefined : this.trail.at(-1),
       offline: this.offline,
       live: this.polling.button,
+      activity: this.activity,
       actions: canAct ? this.actions.bar : null,
       forbidden: this.start.forbidden,
       back: () => this.back(),
@@ -318,6 +320,7 @@ export class Inspect {
     this.isActive = answer.active;
     this.status.updated(answer);
     this.showLive();
+    this.loadActivity();
     if (answer.same) return answer;
     const { facts } = answer;
     this.stamp = answer.stamp;
@@ -339,6 +342,17 @@ export class Inspect {
       this.svgView.revealEnd();
     }
     return answer;
+  }
+
+  /** Read and show what the run is doing now, which is more than that it is active. */
+  async loadActivity() {
+    const { id } = this;
+    const answer = this.isActive && !this.offline
+      ? await this.showErrorsOf(this.channel.ask("activities", { ids: [id] })) : { activities: {} };
+    if (!answer || id !== this.id) return;
+    const activity = answer.activities[id];
+    const shown = activity && activityLine(activity);
+    if (shown?.textContent !== this.activity.firstChild?.textContent) replace(this.activity, shown);
   }
 
   /** @param {Partial<PictureOptions>} change */
@@ -740,7 +754,7 @@ export class Inspect {
  * @param {GraphNode} node
  */
 function nodeLabel({ name, title, kind, status, count, error, took, duration }) {
-  return [kind === "activity" && `${formatCount(count ?? 0)} times`, title ?? name, status,
+  return [kind === "aggregate" && `${formatCount(count ?? 0)} times`, title ?? name, status,
     error && shortClassName(error), took ?? formatDuration(duration)].filter(Boolean).join(", ");
 }
 

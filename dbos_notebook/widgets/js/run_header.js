@@ -1,6 +1,6 @@
 // The header of one run: what it is, how it is going, and which runs it belongs to.
 import { button, copy, el, icon, iconButton, linkButton } from "./dom.js";
-import { ageOf, leafName, runningTime, shortClassName, shortenId } from "./format.js";
+import { ageOf, failedAt, leafName, runningTime, shortClassName, shortenId } from "./format.js";
 import { isUnfinished, statusChip, statusIcon } from "./status.js";
 /** @import {Child, Row, RunFacts} from "./types.js" */
 
@@ -10,6 +10,7 @@ import { isUnfinished, statusChip, statusIcon } from "./status.js";
  * @property {string | undefined} previous the run that was shown before
  * @property {boolean} offline
  * @property {HTMLElement} live
+ * @property {HTMLElement} activity what the run is doing now
  * @property {HTMLElement | null} actions
  * @property {string | null} forbidden why nothing can be controlled
  * @property {() => unknown} back
@@ -33,7 +34,8 @@ export function runHeader(facts, options) {
   return [
     nameLine(row, options),
     factLine(facts, options),
-    row.error_type && el("p", { class: "dn-error-line" }, el("b", {}, shortClassName(row.error_type)),
+    options.activity,
+    row.error_type && el("p", { class: "dn-error-line" }, failedAt(row), el("b", {}, shortClassName(row.error_type)),
       row.error_message && `: ${row.error_message}`),
     options.actions && el("div", { class: "dn-act-line" }, options.actions,
       options.forbidden && el("span", { class: "dn-note" }, options.forbidden)),

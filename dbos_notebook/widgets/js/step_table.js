@@ -1,6 +1,6 @@
 // All workflows and steps of a run as a table, filtered by a string.
 import { append, button, el } from "./dom.js";
-import { formatCount, formatDuration, formatInstant, shortClassName } from "./format.js";
+import { failedAt, formatCount, formatDuration, formatInstant, shortClassName } from "./format.js";
 import { statusIcon } from "./status.js";
 /** @import {ListedNode, NodeList} from "./types.js" */
 
@@ -99,7 +99,7 @@ function line(node, { root, selected, onChoose }) {
   el("td", {}, el("code", {}, showsId && node.workflow_id)),
   el("td", {}, begun !== undefined && formatInstant(begun).slice(11, 23)),
   el("td", { class: "n" }, node.took ?? formatDuration(node.duration)),
-  el("td", { class: "dn-error-line" }, node.error && [el("b", {}, shortClassName(node.error)),
+  el("td", { class: "dn-error-line" }, node.error && [failedAt(node), el("b", {}, shortClassName(node.error)),
     node.error_message && ` ${node.error_message}`]));
   return made;
 }

@@ -36,6 +36,7 @@ export interface LiveTraits extends BaseTraits {
 }
 export interface ExploreTraits extends LiveTraits {
   selected: string[];
+  _select_all: boolean;
   _start: ExploreStart;
 }
 export interface InspectTraits extends LiveTraits {
@@ -88,6 +89,8 @@ export interface ExploreStart {
   view: ListView;
   fixed: string[];
   sizes: number[];
+  /** The number of workflows that one action takes of all that match. */
+  max_all: number;
   has_parents: boolean;
   has_attributes: boolean;
   location: string;
@@ -123,6 +126,13 @@ export interface Row {
   deduplication_id?: string;
   error_type?: string;
   error_message?: string;
+  error_wrapper?: string;
+  error_attempts?: number;
+  failed_step?: string;
+  failed_step_id?: number;
+  failed_workflow_id?: string;
+  /** The step that failed in words. */
+  failed_at?: string;
   schedule_name?: string;
   authenticated_user?: string;
   assumed_role?: string;
@@ -155,8 +165,21 @@ export interface Payload {
 export interface ErrorPayload extends Payload {
   type?: string;
   message?: string;
+  wrapper?: string;
+  attempts?: number;
   notes?: string[];
   traceback?: string;
+}
+/** What an active workflow is doing now. */
+export interface Activity {
+  kind: string;
+  text: string;
+  /** Whether it appears to wait for what will not happen by itself. */
+  stuck?: boolean;
+  /** What it is inferred from. */
+  evidence?: string;
+  remedy?: string;
+  until?: number;
 }
 export interface StoredPayload {
   name: string;
@@ -224,6 +247,11 @@ export interface Page {
   last: Cursor;
   searched_to: number | null;
 }
+/** The number of workflows by status, and how long they took to count. */
+export interface Counts {
+  counts: Record<string, number>;
+  count_took: number;
+}
 export interface Children {
   rows: Row[];
   left_out: number;
@@ -232,8 +260,12 @@ export interface Column {
   key: keyof Row | "queue_position";
   label: string;
   show?: (row: Row, now: number) => Child;
-  /** The higher, the narrower the view in which it is still hidden. */
+  /** The higher, the wider the view in which it still stands below the name. */
   rank: number;
+  /** What names the value below the name. */
+  unit?: string;
+  /** The width of its column, as CSS writes a grid track. */
+  track?: string;
   number?: boolean;
   optional?: boolean;
   main?: boolean;
@@ -266,6 +298,7 @@ export interface GraphNode {
   second?: Key;
   error?: string;
   error_message?: string;
+  error_attempts?: number;
   duration?: number;
   /** The duration in words, where the steps refine what the row says. */
   took?: string;
@@ -321,7 +354,7 @@ export interface WorkflowNodeDetails extends WorkflowDetails {
   key: Key;
 }
 export interface GroupDetails extends GraphNode {
-  kind: "group" | "activity";
+  kind: "group" | "aggregate";
   count: number;
   statuses: Record<string, number>;
   inside: number;
@@ -380,6 +413,7 @@ export interface BoardQueue {
 }
 export interface BoardFailure {
   name: string;
+  step?: string;
   type: string;
   message: string;
   messages: number;
@@ -408,6 +442,12 @@ export interface ActionOptions {
   queue_name?: string;
   start_step?: string;
   application_version?: string;
+}
+/** The workflows of an action: these, or all that match the filters of the list. */
+export interface ActionWorkflows {
+  ids: string[];
+  select_all?: boolean;
+  view?: ListView;
 }
 export interface PlanRow {
   workflow_id: string;
@@ -462,10 +502,13 @@ export type Fresh<Answer> = Answer & Stamped & { same?: undefined };
 export interface Messages {
   // The list.
   page: [
-    { view: ListView; after: Cursor; stamp?: string | null; limit?: number; part?: number },
-    Fresh<Page> | Same,
+    {
+      view: ListView; after: Cursor; stamp?: string | null; limit?: number; part?: number;
+      counts?: boolean;
+    },
+    (Fresh<Page> | Same) & Partial<Counts>,
   ];
-  counts: [{ view: ListView }, { counts: Record<string, number>; took: number }];
+  activities: [{ ids: string[] }, { activities: Record<string, Activity> }];
   choices: [object, { choices: Partial<Record<ChosenFilter, string[]>> }];
   details: [
     { id: string; stamp?: string },
@@ -493,13 +536,13 @@ export interface Messages {
     ComparisonAnswer,
   ];
   // The console.
-  open: [{ id: string }, { start: InspectStart }];
+  open: [{ id: string }, { start: InspectStart; traits: object }];
   // The board, and the buttons alone.
   board: [{ stamp: string | null }, Fresh<BoardFacts> | Same];
   rows: [object, { rows: Row[]; counts: Record<string, number>; stamp: string }];
   // Control.
-  possible: [{ ids: string[] }, { possible: Record<Action, { count: number; why: string }> }];
-  plan: [{ action: Action; ids: string[]; options: ActionOptions; key: string }, Plan];
+  possible: [ActionWorkflows, { possible: Record<Action, { count: number; why: string }> }];
+  plan: [ActionWorkflows & { action: Action; options: ActionOptions; key: string }, Plan];
   apply: [{ key: string }, Receipt];
   targets: [object, { versions: string[]; queues: string[] }];
 }

@@ -8,22 +8,26 @@ file open on SQLite, and the queue's limits. The answer is ``likely``, ``unlikel
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
-import psycopg
-import sqlalchemy as sa
-
-from dbos_notebook.control.records import INTERNAL_QUEUE
-from dbos_notebook.database.postgres import PostgresSession
-from dbos_notebook.database.sqlite_file import Writers, find_writers
+from dbos_notebook.status import Likelihood
+from dbos_notebook.tables.executor_evidence import (
+    ConnectionGroup,
+    ExecutorActivity,
+    ExecutorEvidence,
+    RegisteredVersion,
+    read_evidence,
+)
+from dbos_notebook.tables.timing import INTERNAL_QUEUE
 from dbos_notebook.text import duration, plural
 
 if TYPE_CHECKING:
     from dbos_notebook.database.location import Location
     from dbos_notebook.database.reader import Session
+    from dbos_notebook.database.sqlite_file import Writers
     from dbos_notebook.tables.sql import Queries
 
 RECENT_SECONDS = 120
@@ -41,10 +45,8 @@ ROUNDING_SECONDS = 1
 """SQLite may round the time of a registration down by this much."""
 LISTEN_SECONDS = 5
 """Processes open the connection on which they listen within this time after the registration."""
-ACTIVITY_SECONDS = 86_400
-"""Older activity is ignored."""
-MAX_ROWS = 5_000
-"""Only the newest rows of a kind are read, because grouping all of a busy day takes long."""
+MAX_VERSIONS = 10
+"""The newest versions among which a living one is searched."""
 
 # Names of connections: the Python SDK's, the prefix of the TypeScript SDK's, and DBOSClient's.
 _PYTHON, _TYPESCRIPT, _CLIENT = "dbos_transact", "dbos_transact_", "dbos_transact_client"
@@ -52,21 +54,6 @@ _MAX_NAME_BYTES = 63
 """Postgres truncates the name of a connection to this length."""
 # Connections that belong to no application.
 _TOOLS = ("psql", "pgAdmin", "DBeaver", "DataGrip", "pg_dump", "pg_restore", "dbos_notebook")
-# Statements that executors of every SDK send, but clients and this package do not.
-_LISTENS = r"^\s*LISTEN +\"?dbos_"
-_WORKS = (
-    r"^\s*(NOTIFY +\"?dbos_|SELECT pg_notify\W"
-    # The lock that dbos 3.4 holds for its background jobs.
-    r"|SELECT pg_try_advisory_xact_lock\(.*idle_in_transaction_session_timeout"
-    r"|(UPDATE|INSERT INTO) .*(workflow_status|operation_outputs)\M)"
-)
-# Each node of these has its own pg_stat_activity.
-_DISTRIBUTED = ("CockroachDB", "-YB-")
-# The columns that all parts of the one statement share; their meaning depends on the kind.
-_STRINGS, _INTEGERS = ("s1", "s2", "s3", "s4"), ("i1", "i2", "i3", "i4", "i5")
-
-Likelihood = Literal["likely", "unlikely", "unknown"]
-_Column: TypeAlias = "sa.ColumnElement[Any]"
 
 
 class _Target(NamedTuple):
@@ -90,58 +77,50 @@ class _Target(NamedTuple):
         return self.application is None or application in (None, self.application)
 
 
-class _Estimate(NamedTuple):
+@dataclass(frozen=True)
+class Estimate:
+    """Whether a live executor will run some work, why, and what helps if none will.
+
+    Attributes
+    ----------
+    likelihood
+        ``likely``, ``unlikely`` or ``unknown``.
+    evidence
+        What the estimate is based on.
+    remedy
+        What would make the work run, if another version is alive; else ``""``.
+
+    Examples
+    --------
+    >>> print(Estimate("likely", "version 2 was last active 3 s ago"))
+    likely: version 2 was last active 3 s ago
+    """
+
     likelihood: Likelihood
     evidence: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        answer = f"{self.likelihood}: {self.evidence}"
+        return f"{answer}. {self.remedy}" if self.remedy else answer
 
 
-@dataclass(frozen=True)
-class _Activity:
-    """The last activity of an executor; times in milliseconds since 1970."""
+class Silence(NamedTuple):
+    """Why an executor appears to be dead.
 
-    executor: str
-    version: str | None
-    application: str | None
-    last: int
-
-
-@dataclass(frozen=True)
-class _Version:
-    """A registered application version; times in milliseconds since 1970.
-
-    ``timestamp`` decides which version is the latest; DBOS updates it to make a version the latest.
+    Attributes
+    ----------
+    last
+        When it was last active, in milliseconds since 1970; ``None`` if unknown.
+    evidence
+        What that is inferred from.
+    remedy
+        What moves its workflows to a live executor, if there is one.
     """
 
-    name: str
-    application: str | None
-    created: int | None
-    timestamp: int | None
-
-
-@dataclass
-class _Queue:
-    concurrency: str | None = None
-    rate: str | None = None
-    period: str | None = None
-    running: int = 0
-    waiting: int = 0
-
-
-@dataclass(frozen=True)
-class _ConnectionGroup:
-    """The open connections of one name; times in milliseconds since 1970.
-
-    ``works`` counts those whose last statement only executors send; ``listens`` those that listen
-    for notifications, and ``starts`` are when those were opened.
-    """
-
-    name: str
-    count: int
     last: int | None
-    works: int
-    listens: int
-    opened: int | None
-    starts: tuple[int, ...]
+    evidence: str
+    remedy: str
 
 
 @dataclass
@@ -244,61 +223,128 @@ class ExecutorAvailability:
         self._session = session
         self._queries = queries.all_applications
         self._location = location
-        self._now = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
-        self._loaded = False
-        self._activities: list[_Activity] = []
-        self._versions: list[_Version] = []
-        self._groups: list[_ConnectionGroup] = []
-        self._queues: dict[str, _Queue] = {}
-        self._writers: Writers | None = None
-        # Why connections are not visible.
-        self._hidden: str | None = None
-        self._denied: str | None = None
-        self._estimates: dict[tuple[str | None, str | None, str | None], str] = {}
+        self._estimates: dict[tuple[str | None, str | None, str | None], Estimate] = {}
+        self._living: dict[str | None, list[str]] = {}
 
-    def estimate(self, version: str | None, application: str | None, queue: str | None) -> str:
+    @cached_property
+    def _evidence(self) -> ExecutorEvidence:
+        return read_evidence(self._session, self._queries, self._location)
+
+    def estimate(self, version: str | None, application: str | None, queue: str | None) -> Estimate:
         """Estimate whether a live executor can run work of a version and application on a queue.
 
         Call it last in a session: its transaction fails if the role may not read the evidence.
-
-        Returns
-        -------
-        str
-            ``likely``, ``unlikely`` or ``unknown``, a colon, and the evidence.
         """
         key = (version, application, queue)
         if key not in self._estimates:
-            if not self._loaded:
-                try:
-                    self._load()
-                except (
-                    psycopg.errors.InsufficientPrivilege,
-                    psycopg.errors.InFailedSqlTransaction,
-                ) as error:
-                    self._denied = str(error).splitlines()[0]
-            if self._denied is not None:
-                return f"unknown: this role may not read executor activity ({self._denied})"
-            versions = {version} if version else self._latest(application)
-            target = _Target(version, application, frozenset(versions))
-            likelihood, evidence = self._evaluate(target)
+            if self._evidence.denied is not None:
+                return Estimate(
+                    "unknown", f"this role may not read executor activity ({self._evidence.denied})"
+                )
+            found = self._evaluate(self._target(version, application))
             limits, registered = self._limits(queue)
+            likelihood = found.likelihood
             if likelihood == "likely" and not registered:
                 likelihood = "unknown"
-            self._estimates[key] = f"{likelihood}: {evidence}{limits}"
+            remedy = self._remedy(application) if likelihood == "unlikely" else ""
+            self._estimates[key] = Estimate(likelihood, f"{found.evidence}{limits}", remedy)
         return self._estimates[key]
+
+    def silence(
+        self, executor: str, version: str | None, application: str | None, last: int | None
+    ) -> Silence | None:
+        """Return why an executor appears to be dead; ``None`` if it may be alive.
+
+        Parameters
+        ----------
+        last
+            When it is known to have been alive, in milliseconds since 1970.
+        """
+        if self._evidence.denied is not None:
+            return None
+        seen = [
+            activity.last for activity in self._evidence.activities if activity.executor == executor
+        ] + ([] if last is None else [last])
+        newest = max(seen, default=None)
+        connections = self._classify_connections(self._target(version, application))
+        evidence = self._why_dead(executor, version, application, newest, connections)
+        if evidence is None:
+            return None
+        if version in self.living_versions(application):
+            remedy = f"Version {version} is alive: resume with force=True"
+        else:
+            remedy = self._remedy(application)
+        return Silence(newest, evidence, remedy)
+
+    def _why_dead(
+        self,
+        executor: str,
+        version: str | None,
+        application: str | None,
+        last: int | None,
+        connections: _Connections,
+    ) -> str | None:
+        if not connections.candidates:
+            return self._absent(connections)
+        opened = connections.describe()
+        if connections.silent is not None and connections.silent > DEAD_SECONDS:
+            silent = duration(connections.silent, approximate=True)
+            return f"{opened}, but none has sent a statement for {silent}"
+        if last is None:
+            return None
+        activity = ExecutorActivity(executor, version, application, last)
+        if not self._may_be_open(activity, connections):
+            return f"{opened}, but every process started after this executor was last active"
+        if connections.listening is None:
+            return None
+        # The newest process may have replaced those without activity since its start.
+        since = max(self._evidence.now - RECENT_SECONDS * 1000, *connections.starts, 0)
+        others = {
+            activity.executor
+            for activity in self._evidence.activities
+            if activity.last >= since and activity.executor != executor
+        }
+        if others and connections.listening <= len(others) and last < since:
+            names = ", ".join(sorted(others)[:3])
+            return f"{opened}, and the executors that were active since are others ({names})"
+        return None
+
+    def living_versions(self, application: str | None) -> list[str]:
+        """Return the versions that a live executor appears to run, the latest first."""
+        if application not in self._living:
+            known = dict.fromkeys(version.name for version in self._evidence.versions[::-1])
+            known |= dict.fromkeys(
+                activity.version for activity in self._evidence.activities if activity.version
+            )
+            self._living[application] = [
+                version
+                for version in list(known)[:MAX_VERSIONS]
+                if self._evaluate(self._target(version, application)).likelihood == "likely"
+            ]
+        return self._living[application]
+
+    def _remedy(self, application: str | None) -> str:
+        living = self.living_versions(application)
+        if not living:
+            return ""
+        return f"Version {living[0]} is alive: fork with application_version={living[0]!r}"
+
+    def _target(self, version: str | None, application: str | None) -> _Target:
+        versions = {version} if version else self._latest(application)
+        return _Target(version, application, frozenset(versions))
 
     # Evaluating
 
-    def _evaluate(self, target: _Target) -> _Estimate:
+    def _evaluate(self, target: _Target) -> Estimate:
         label = target.label
         own = [
             activity
-            for activity in self._activities
+            for activity in self._evidence.activities
             if (not target.versions or activity.version in target.versions)
             and target.has_application(activity.application)
         ]
         last = max(own, key=lambda activity: activity.last, default=None)
-        age = None if last is None else max(0.0, (self._now - last.last) / 1000)
+        age = None if last is None else max(0.0, (self._evidence.now - last.last) / 1000)
         history = (
             f"{label} has no recent activity"
             if last is None or age is None
@@ -317,9 +363,9 @@ class ExecutorAvailability:
         if not connections.candidates:
             absent = self._absent(connections)
             if absent is not None:
-                return _Estimate("unlikely", f"{absent}; {history}")
+                return Estimate("unlikely", f"{absent}; {history}")
         elif connections.silent is not None and connections.silent > SILENT_SECONDS:
-            return _Estimate(
+            return Estimate(
                 "unlikely" if connections.silent > DEAD_SECONDS else "unknown",
                 f"{history}; {opened}, but none has sent a statement for "
                 f"{duration(connections.silent, approximate=True)} "
@@ -328,17 +374,17 @@ class ExecutorAvailability:
         if recent:
             invisible = self._invisible(connections)
             if not connections.candidates and invisible:
-                return _Estimate("unknown", f"{history}, but {invisible}")
-            return _Estimate(
+                return Estimate("unknown", f"{history}, but {invisible}")
+            return Estimate(
                 "likely", history + (f", and {opened}" if connections.candidates else "")
             )
         if connections.own or (not target.versions and connections.dbos):
-            return _Estimate("likely", f"{opened}; {history}")
-        known = [version for version in self._versions if version.name in target.versions]
-        if target.versions and self._versions and not known and last is None:
-            names = [version.name for version in self._versions[::-1]]
+            return Estimate("likely", f"{opened}; {history}")
+        known = [version for version in self._evidence.versions if version.name in target.versions]
+        if target.versions and self._evidence.versions and not known and last is None:
+            names = [version.name for version in self._evidence.versions[::-1]]
             registered = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
-            return _Estimate(
+            return Estimate(
                 "unlikely", f"no executor has registered {label} (registered: {registered})"
             )
         return self._evaluate_registration(
@@ -349,48 +395,70 @@ class ExecutorAvailability:
         self,
         target: _Target,
         connections: _Connections,
-        known: Sequence[_Version],
-        own: Sequence[_Activity],
+        known: Sequence[RegisteredVersion],
+        own: Sequence[ExecutorActivity],
         history: str,
         *,
         launched: bool | None,
-    ) -> _Estimate:
+    ) -> Estimate:
         """Evaluate the registration of a version that has no recent activity."""
         created = max((version.created for version in known if version.created), default=None)
-        age = None if created is None else max(0.0, (self._now - created) / 1000)
+        age = None if created is None else max(0.0, (self._evidence.now - created) / 1000)
         if age is not None:
             history = (
                 f"{target.label} was registered {duration(age, approximate=True)} ago; {history}"
             )
         opened = connections.describe()
         if launched and connections.dbos:
-            return _Estimate(
+            return Estimate(
                 "likely",
                 f"{history}; {opened}, and one process started when that version was registered",
             )
         if connections.dbos:
-            likelihood, evidence = self._evaluate_unknown_version(target, connections, created, own)
+            found = self._evaluate_unknown_version(target, connections, created, own)
+            likelihood, evidence = found.likelihood, found.evidence
             if launched is False and likelihood == "likely" and target.version:
                 likelihood = "unknown"
                 evidence += ", but their processes started when other versions were registered"
-            return _Estimate(likelihood, f"{history}; {evidence}")
+            return Estimate(likelihood, f"{history}; {evidence}")
         if age is not None and age <= RECENT_SECONDS:
             invisible = self._invisible(connections)
             if not connections.candidates and invisible:
-                return _Estimate("unknown", f"{history}; {invisible}")
-            return _Estimate("likely", history + (f"; {opened}" if opened else ""))
-        reason = opened if connections.candidates else self._hidden or self._invisible(connections)
-        return _Estimate("unknown", history + (f"; {reason}" if reason else ""))
+                return Estimate("unknown", f"{history}; {invisible}")
+            return Estimate("likely", history + (f"; {opened}" if opened else ""))
+        reason = (
+            opened
+            if connections.candidates
+            else self._evidence.hidden or self._invisible(connections)
+        )
+        return Estimate("unknown", history + (f"; {reason}" if reason else ""))
 
     def _absent(self, connections: _Connections) -> str | None:
         """Return the evidence that no executor is alive; ``None`` if there is none."""
-        if self._hidden is not None:
+        if self._evidence.hidden is not None:
             return None
         if connections.writers is not None:
-            if connections.writers.complete and not connections.writers.here:
+            if connections.writers.here:
+                return None
+            if connections.writers.complete:
                 return "no other process on this machine has the file open for writing"
-            return None
+            return self._invisible_and_silent()
         return connections.describe() or "no DBOS process is connected to the database"
+
+    def _invisible_and_silent(self) -> str | None:
+        """Return that no process is visible, and that none beyond a container's limits was active.
+
+        ``None`` if one was, because processes of other containers may have the file open.
+        """
+        times = [activity.last for activity in self._evidence.activities]
+        times += [version.created for version in self._evidence.versions if version.created]
+        age = (self._evidence.now - max(times, default=0)) / 1000
+        if age <= DEAD_SECONDS:
+            return None
+        silent = duration(age, approximate=True) if times else ""
+        return "no visible process has the file open for writing" + (
+            f", and no executor has been active for {silent}" if silent else ""
+        )
 
     @staticmethod
     def _invisible(connections: _Connections) -> str | None:
@@ -404,23 +472,25 @@ class ExecutorAvailability:
         target: _Target,
         connections: _Connections,
         created: int | None,
-        own: Sequence[_Activity],
-    ) -> _Estimate:
+        own: Sequence[ExecutorActivity],
+    ) -> Estimate:
         """Estimate whether executors of an unknown version are of a wanted one."""
         opened = connections.describe()
-        since = self._now - RECENT_SECONDS * 1000
+        since = self._evidence.now - RECENT_SECONDS * 1000
         others = [
-            activity for activity in self._activities if activity.version not in target.versions
+            activity
+            for activity in self._evidence.activities
+            if activity.version not in target.versions
         ]
         other_versions = [
             version.created
-            for version in self._versions
+            for version in self._evidence.versions
             if version.name not in target.versions
             and version.created
             and target.has_application(version.application)
         ]
         # No registration lies in the future, even if this clock is behind.
-        created = None if created is None else min(created, self._now)
+        created = None if created is None else min(created, self._evidence.now)
         active = [
             activity
             for activity in others
@@ -437,17 +507,19 @@ class ExecutorAvailability:
                 if activity.last >= newest_start
             }
             if connections.listening is not None and connections.listening <= len(executors):
-                return _Estimate("unlikely", f"{evidence}, and no other DBOS process is connected")
+                return Estimate("unlikely", f"{evidence}, and no other DBOS process is connected")
             newest = created is not None and created >= max(other_versions, default=0)
-            deployed = created is not None and self._now - created <= DEPLOYED_SECONDS * 1000
-            return _Estimate("likely" if newest and deployed else "unknown", evidence)
+            deployed = (
+                created is not None and self._evidence.now - created <= DEPLOYED_SECONDS * 1000
+            )
+            return Estimate("likely" if newest and deployed else "unknown", evidence)
         # The version that was registered or active last is likely to be connected.
         last = max([activity.last for activity in own] + ([created] if created else []), default=-1)
         other_last = max([activity.last for activity in others] + other_versions, default=0)
-        return _Estimate("likely" if last >= other_last else "unknown", opened)
+        return Estimate("likely" if last >= other_last else "unknown", opened)
 
     @staticmethod
-    def _may_be_open(activity: _Activity, connections: _Connections) -> bool:
+    def _may_be_open(activity: ExecutorActivity, connections: _Connections) -> bool:
         """Return whether the executor may hold one of the open connections."""
         # SQLite may round the time of an activity down to the second.
         rounding = 999 if connections.writers is not None and activity.last % 1000 == 0 else 0
@@ -467,10 +539,10 @@ class ExecutorAvailability:
 
     def _registered_at(self, start: int) -> str | None:
         """Return the version that a process may have registered when it started."""
-        sqlite = self._writers is not None
+        sqlite = self._evidence.writers is not None
         earliest, latest = (-ROUNDING_SECONDS, LAUNCH_SECONDS) if sqlite else (-LISTEN_SECONDS, 1)
         matches: list[tuple[bool, float, str]] = []
-        for version in self._versions:
+        for version in self._evidence.versions:
             delay = ((version.created or 0) - start) / 1000
             if earliest <= delay <= latest:
                 # A process starts before it registers its version. On SQLite a rounded time may
@@ -484,34 +556,36 @@ class ExecutorAvailability:
         That is the latest version of the application, or one without an application. Executors of
         every application's latest version run work without an application.
         """
-        owners = {version.application for version in self._versions}
+        owners = {version.application for version in self._evidence.versions}
         latest: set[str] = set()
         for owner in {application} if application is not None else owners:
             visible = [
-                version for version in self._versions if version.application in (None, owner)
+                version
+                for version in self._evidence.versions
+                if version.application in (None, owner)
             ]
             if visible:
                 latest.add(max(visible, key=lambda version: version.timestamp or 0).name)
         return latest
 
     def _classify_connections(self, target: _Target) -> _Connections:
-        connections = _Connections(writers=self._writers)
-        if self._writers is not None:
-            connections.dbos = len(self._writers.others)
-            connections.possible = int(self._writers.here)
+        connections = _Connections(writers=self._evidence.writers)
+        if self._evidence.writers is not None:
+            connections.dbos = len(self._evidence.writers.others)
+            connections.possible = int(self._evidence.writers.here)
             connections.listening = connections.dbos + connections.possible
-            connections.starts = self._writers.started_ms
+            connections.starts = self._evidence.writers.started_ms
             connections.opened = min(connections.starts, default=None)
             return connections
-        if self._hidden is not None:
+        if self._evidence.hidden is not None:
             return connections
-        applications = {version.application for version in self._versions}
-        applications |= {activity.application for activity in self._activities}
+        applications = {version.application for version in self._evidence.versions}
+        applications |= {activity.application for activity in self._evidence.activities}
         applications -= {None}
-        registered = {version.name for version in self._versions}
-        dbos: list[_ConnectionGroup] = []
-        possible: list[_ConnectionGroup] = []
-        for group in self._groups:
+        registered = {version.name for version in self._evidence.versions}
+        dbos: list[ConnectionGroup] = []
+        possible: list[ConnectionGroup] = []
+        for group in self._evidence.groups:
             name = group.name
             if name == _CLIENT or name.startswith(_TOOLS):
                 continue
@@ -550,7 +624,7 @@ class ExecutorAvailability:
         statements = [group.last for group in dbos or possible]
         known = [moment for moment in statements if moment is not None]
         if known and len(known) == len(statements):
-            connections.silent = max(0.0, (self._now - max(known)) / 1000)
+            connections.silent = max(0.0, (self._evidence.now - max(known)) / 1000)
         return connections
 
     def _limits(self, queue: str | None) -> tuple[str, bool]:
@@ -559,7 +633,7 @@ class ExecutorAvailability:
             return "", True
         if not self._queries.catalog.has("queues", "name"):
             return "", True
-        settings = self._queues.get(queue)
+        settings = self._evidence.queues.get(queue)
         if settings is None:
             return f"; no queue {queue!r} is registered in the database", False
         parts = []
@@ -572,231 +646,6 @@ class ExecutorAvailability:
         if settings.waiting:
             parts.append(f"{settings.waiting} waiting")
         return (f"; queue {queue!r}: {', '.join(parts)}" if parts else ""), True
-
-    # Reading
-
-    def _load(self) -> None:
-        self._loaded = True
-        parts = [*self._activity(), *self._registered(), *self._queue_settings()]
-        postgres = self._queries.catalog.dialect == "postgresql"
-        if postgres:
-            parts += self._connected()
-        for row in self._session.rows(sa.union_all(*parts)):
-            self._add(row)
-        self._versions.sort(key=lambda version: version.timestamp or 0)
-        since = self._now - ACTIVITY_SECONDS * 1000
-        self._activities = [activity for activity in self._activities if activity.last >= since]
-        if not postgres and self._location is not None and self._location.path is not None:
-            self._writers = find_writers(self._location.path)
-        if not postgres and self._writers is None:
-            self._hidden = "this system does not show which processes have the file open"
-
-    def _add(self, row: dict[str, Any]) -> None:
-        kind, s1, s2, s3, s4 = (row[name] for name in ("kind", *_STRINGS))
-        i1, i2, i3, i4, i5 = (row[name] for name in _INTEGERS)
-        if kind == "activity" and isinstance(i1, int):
-            self._activities.append(_Activity(s1, s2, s3, i1))
-        elif kind == "version":
-            self._versions.append(_Version(str(s1), s2, i1, i2))
-        elif kind == "queue":
-            self._queues[s1] = _Queue(s2, s3, s4)
-        elif kind == "depth" and s1 in self._queues:
-            queue = self._queues[s1]
-            if s2 == "ENQUEUED":
-                queue.waiting += i1
-            else:
-                queue.running += i1
-        elif kind == "server":
-            self._now = i1
-            self._hidden = self._why_hidden(s1 or "", standby=bool(i2), process=i3)
-        elif kind == "connections":
-            starts = tuple(int(start) for start in (s2 or "").split())
-            self._groups.append(_ConnectionGroup(s1 or "", i2, i1, i3 + i4, i4, i5, starts))
-
-    def _why_hidden(self, server: str, *, standby: bool, process: int) -> str | None:
-        """Return why the executors' connections are not visible; ``None`` if they are."""
-        if standby:
-            return "a standby does not show who is connected to the primary"
-        if any(name in server for name in _DISTRIBUTED):
-            return "connections to the other nodes of the database are not visible"
-        # A pooler reports another process ID than that of the server's process.
-        if isinstance(self._session, PostgresSession) and self._session.process not in (
-            None,
-            process,
-        ):
-            return (
-                "connections are not visible, because this connection goes through a connection "
-                "pooler"
-            )
-        return None
-
-    def _part(
-        self, kind: str, source: sa.FromClause | None = None, **values: sa.ColumnElement[Any]
-    ) -> sa.Select[Any]:
-        """Return one part of the statement, in the columns that all parts share."""
-        types: tuple[tuple[tuple[str, ...], sa.types.TypeEngine[Any]], ...] = (
-            (_STRINGS, sa.Text()),
-            (_INTEGERS, sa.BigInteger()),
-        )
-        statement = sa.select(
-            sa.cast(sa.literal(kind), sa.Text()).label("kind"),
-            *(
-                sa.cast(values.get(name, sa.null()), type_).label(name)
-                for names, type_ in types
-                for name in names
-            ),
-        )
-        return statement if source is None else statement.select_from(source)
-
-    def _activity(self) -> list[sa.Select[Any]]:
-        """Select the last activity of each executor within a day, by indexes of DBOS's."""
-        table, column = self._queries.workflows, self._queries.column
-        since = self._now - ACTIVITY_SECONDS * 1000
-        executor = (
-            column(table, "executor_id").label("executor"),
-            column(table, "application_version").label("version"),
-            column(table, "application_name").label("application"),
-        )
-        completed, started = column(table, "completed_at"), column(table, "started_at_epoch_ms")
-        created = table.c.created_at
-        completed_order = completed
-        ended: sa.ColumnElement[bool] = table.c.status.in_(("SUCCESS", "ERROR"))
-        if isinstance(completed, sa.Null):
-            # Before dbos 2.31. updated_at has no index, so only recently created rows are read.
-            completed, completed_order = table.c.updated_at, created
-            ended = sa.and_(ended, created >= since)
-        # Each with a time, a source, a condition, and the order in which the newest rows are read.
-        # Executors did these; clients enqueue and cancel from outside.
-        kinds: list[tuple[_Column, sa.FromClause, sa.ColumnElement[bool], _Column | None]] = [
-            (completed, table, ended, completed_order),
-            (started, table, sa.true(), started),
-            (created, table, table.c.status == "PENDING", None),
-        ]
-        steps = self._queries.steps
-        if "completed_at_epoch_ms" in steps.c:
-            joined = table.join(steps, steps.c.workflow_uuid == table.c.workflow_uuid)
-            running = table.c.status == "PENDING"
-            kinds.append((steps.c.completed_at_epoch_ms, joined, running, None))
-        parts = []
-        for time, source, condition, order in kinds:
-            if isinstance(time, sa.Null):
-                continue
-            rows = (
-                sa.select(*executor, time.label("time"))
-                .select_from(source)
-                .where(executor[0].is_not(None), time >= since, condition)
-            )
-            if order is not None:
-                rows = rows.order_by(order.desc()).limit(MAX_ROWS)
-            activity = rows.subquery()
-            key = (activity.c.executor, activity.c.version, activity.c.application)
-            part = self._part(
-                "activity",
-                activity,
-                s1=key[0],
-                s2=key[1],
-                s3=key[2],
-                i1=sa.func.max(activity.c.time),
-            )
-            parts.append(part.group_by(*key))
-        return parts
-
-    def _registered(self) -> list[sa.Select[Any]]:
-        table, column = self._queries.catalog.table("application_versions"), self._queries.column
-        if not {"version_name", "version_timestamp"} <= set(table.c.keys()):
-            return []
-        return [
-            self._part(
-                "version",
-                table,
-                s1=table.c.version_name,
-                s2=column(table, "application_name"),
-                i1=column(table, "created_at"),
-                i2=table.c.version_timestamp,
-            )
-        ]
-
-    def _connected(self) -> list[sa.Select[Any]]:
-        """Group other sessions of this database whose role may write to DBOS's tables."""
-        names = (
-            "application_name",
-            "datname",
-            "usesysid",
-            "pid",
-            "state",
-            "state_change",
-            "backend_start",
-        )
-        activity = sa.table(
-            "pg_stat_activity",
-            *map(sa.column, (*names, "query", "backend_type")),
-            schema="pg_catalog",
-        )
-        now = sa.func.clock_timestamp()
-        state, query, kind = activity.c.state, activity.c.query, activity.c.backend_type
-        last_statement = sa.case((state == "active", now), else_=activity.c.state_change)
-        listens = query.op("~*", is_comparison=True)(_LISTENS)
-        works = query.op("~*", is_comparison=True)(_WORKS)
-        start = sa.cast(_milliseconds(activity.c.backend_start), sa.BigInteger())
-        schema = (self._queries.catalog.schema or "").replace('"', '""')
-        table = f'"{schema}"."workflow_status"'
-        server = self._part(
-            "server",
-            s1=sa.func.version(),
-            i1=_milliseconds(now),
-            i2=sa.case((sa.func.pg_is_in_recovery(), 1), else_=0),
-            i3=sa.func.pg_backend_pid(),
-        )
-        others = self._part(
-            "connections",
-            activity,
-            s1=activity.c.application_name,
-            s2=sa.func.string_agg(sa.cast(start, sa.Text()), " ").filter(listens),
-            i1=_milliseconds(sa.func.max(last_statement)),
-            i2=sa.func.count(),
-            i3=sa.func.count().filter(works),
-            i4=sa.func.count().filter(listens),
-            i5=sa.func.min(start),
-        ).where(
-            activity.c.datname == sa.func.current_database(),
-            activity.c.pid != sa.func.pg_backend_pid(),
-            # NULL if this role may not see the session.
-            sa.func.coalesce(kind, "client backend") == "client backend",
-            sa.func.has_any_column_privilege(activity.c.usesysid, table, "UPDATE"),
-        )
-        return [server, others.group_by(activity.c.application_name)]
-
-    def _queue_settings(self) -> list[sa.Select[Any]]:
-        table, column = self._queries.catalog.table("queues"), self._queries.column
-        if "name" not in table.c:
-            return []
-        settings = self._part(
-            "queue",
-            table,
-            s1=table.c.name,
-            s2=column(table, "concurrency"),
-            s3=column(table, "rate_limit_max"),
-            s4=column(table, "rate_limit_period_sec"),
-        )
-        workflows = self._queries.workflows
-        name = column(workflows, "queue_name")
-        depths = (
-            sa.select(
-                name.label("name"), workflows.c.status.label("status"), sa.func.count().label("n")
-            )
-            .where(name.is_not(None), *self._queries.where({"status": ["ENQUEUED", "PENDING"]}))
-            .group_by(sa.literal_column("1"), sa.literal_column("2"))
-            .subquery()
-        )
-        # The settings come first, because the depths are added to them.
-        return [
-            settings,
-            self._part("depth", depths, s1=depths.c.name, s2=depths.c.status, i1=depths.c.n),
-        ]
-
-
-def _milliseconds(time: _Column) -> _Column:
-    return sa.func.floor(sa.extract("epoch", time) * 1000)
 
 
 def _version(name: str, wanted: Collection[str], registered: Collection[str]) -> str | None:

@@ -1,0 +1,148 @@
+"""Messages to running workflows: which ones wait for one, and that an answer arrives once."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+from live_executors import LiveApplication, until
+
+import dbos_notebook as dn
+
+UniqueId = Callable[[str], str]
+
+
+def waiting(db: dn.Client, workflow_id: str) -> dict[str, object] | None:
+    """Return the row of a workflow in the list of those that wait for a message."""
+    frame = db.awaiting_messages()
+    rows = frame[frame["workflow_id"] == workflow_id].to_dict("records")
+    return {str(name): value for name, value in rows[0].items()} if rows else None
+
+
+def ask(live: LiveApplication, db: dn.Client, workflow_id: str) -> dict[str, object]:
+    """Start a workflow that waits for a message; return its row once it waits."""
+    live.send("v2", "start", name="approval", ids=[workflow_id])
+    row: dict[str, object] = until(lambda: waiting(db, workflow_id), "the workflow waits")
+    return row
+
+
+def test_a_waiting_run_is_answered_once(
+    live: LiveApplication, live_db: dn.Client, unique_id: UniqueId
+) -> None:
+    first, second = unique_id("asks"), unique_id("asks")
+    row = ask(live, live_db, first)
+    assert (row["name"], row["function_id"], row["unread"]) == ("approval", 3, 0)
+    assert (row["event_key"], row["event"]) == ("question", "May it be sent?")
+    assert row["app_version"] == "v2"
+    timeout = pd.Timestamp(str(row["timeout_at"])) - pd.Timestamp(str(row["since"]))
+    assert abs(timeout - dt.timedelta(seconds=600)) < dt.timedelta(seconds=5)
+
+    answer = {
+        "approved": True,
+        "by": ["ann", "bob"],
+        "total": 9.5,
+        "note": "naïve \N{OK HAND SIGN}",
+    }
+    plan = live_db.send(first, answer, "approval", plan=True)
+    (item,) = plan.items
+    assert item.effect.startswith("answers step 3, where it appears to wait until ")
+    assert str(item.will_run).startswith("likely")
+    assert live_db.messages(first).empty
+    assert plan.apply().counts["done"] == 1
+    assert plan.apply().counts["unchanged"] == 1
+    assert live_db.wait(first, timeout=20)["status"].tolist() == ["SUCCESS"]
+    assert live_db.workflow(first).output == answer
+    assert len(live_db.messages(first)) == 1
+    assert waiting(live_db, first) is None
+
+    # The topic of a wait is not recorded, but an earlier run received one at this step.
+    row = ask(live, live_db, second)
+    assert row["topic"] == "approval"
+    assert "earlier runs received 'approval' there" in str(row["evidence"])
+    (item,) = live_db.send(second, answer, "aproval", plan=True).items
+    assert item.effect == (
+        "stored, but probably not received: it waits at step 3, where earlier runs received "
+        "'approval', not 'aproval'"
+    )
+    for _ in range(2):
+        receipt = live_db.send(second, False, "approval", idempotency_key="answer")
+    assert receipt.lines[0].detail == (
+        "a message with the idempotency key 'answer' was sent to it already"
+    )
+    assert live_db.wait(second, timeout=20)["status"].tolist() == ["SUCCESS"]
+    assert live_db.workflow(second).output is False
+    assert live_db.history()["action"].tolist() == ["send"] * 4
+    with pytest.raises(dn.RefusedError, match=r"it has finished \(SUCCESS\)"):
+        live_db.send(second, True, "approval")
+
+
+def test_only_a_recorded_timeout_without_its_step_appears_to_wait(
+    live: LiveApplication, live_db: dn.Client, unique_id: UniqueId
+) -> None:
+    naps, event, short = unique_id("naps"), unique_id("event"), unique_id("short")
+    live.send("v2", "start", name="naps", ids=[naps])
+    live.send("v2", "start", name="awaits_event", ids=[event], args=[naps])
+    live.send("v2", "start", name="approval", ids=[short], args=[None, 0.01])
+    until(lambda: len(live_db.steps(naps)) == 2, "the workflow sleeps")
+    assert live_db.wait(short, timeout=20)["status"].tolist() == ["SUCCESS"]
+    # An event is awaited in the same way, and nothing tells the two apart.
+    until(lambda: waiting(live_db, event), "the workflow waits for an event")
+    ids = live_db.awaiting_messages()["workflow_id"].tolist()
+    assert naps not in ids
+    assert short not in ids
+    (item,) = live_db.send(naps, 1, plan=True).items
+    assert item.effect == (
+        "stored until it receives it; it does not appear to wait for a message now"
+    )
+    live_db.cancel([naps, event])
+
+
+def test_a_plan_does_not_send_a_second_answer(
+    live: LiveApplication, live_db: dn.Client, unique_id: UniqueId
+) -> None:
+    workflow_id = unique_id("asks")
+    ask(live, live_db, workflow_id)
+    late = live_db.send(workflow_id, "late", "approval", plan=True)
+    live_db.send(workflow_id, "first", "approval")
+    (line,) = late.apply().lines
+    assert line.outcome == "unchanged"
+    assert live_db.wait(workflow_id, timeout=20)["status"].tolist() == ["SUCCESS"]
+    (line,) = late.apply().lines
+    assert (line.outcome, line.status_before) == ("unchanged", "SUCCESS")
+    assert live_db.messages(workflow_id)["message"].tolist() == ["first"]
+
+
+def test_a_message_that_cannot_arrive_is_refused(idle_db: dn.Client) -> None:
+    with pytest.raises(dn.WorkflowNotFoundError):
+        idle_db.send("nobody", 1)
+    with pytest.raises(dn.FilterError, match="cannot be stored as JSON"):
+        idle_db.send("queued-1", {1, 2})
+    with pytest.raises(dn.FilterError, match="cannot be stored as JSON"):
+        idle_db.send("queued-1", float("nan"))
+    with pytest.raises(dn.FilterError, match="topic"):
+        idle_db.send("queued-1", 1, "")
+    with pytest.raises(dn.FilterError, match="idempotency_key must be"):
+        idle_db.send("queued-1", 1, idempotency_key=" ")
+    with pytest.raises(dn.RefusedError, match="force=True"):
+        idle_db.send(["queued-1", "checkout-1"], 1)
+    assert idle_db.messages(["queued-1", "checkout-1"]).empty
+    receipt = idle_db.send(["queued-1", "checkout-1"], None, force=True, idempotency_key="k")
+    assert receipt.ok
+    messages = idle_db.messages(["queued-1", "checkout-1"])
+    assert sorted(messages["message_id"]) == ["k::checkout-1", "k::queued-1"]
+    with dn.connect(str(idle_db.location), read_only=True) as reader:
+        with pytest.raises(dn.ReadOnlyError):
+            reader.send("queued-1", 1)
+        assert isinstance(reader.send("queued-1", 1, plan=True).problem, dn.ReadOnlyError)
+
+
+@pytest.mark.parametrize("answer", ["Robert'); DROP TABLE", "<img src=x onerror=alert(1)>", "\0\r"])
+def test_a_hostile_message_stays_text(idle_db: dn.Client, answer: str) -> None:
+    plan = idle_db.send("queued-1", answer, "<b>topic</b>", plan=True)
+    assert "<img" not in plan._repr_html_()
+    assert "<b>" not in plan._repr_html_()
+    assert plan.apply().ok
+    (stored,) = idle_db.messages("queued-1").to_dict("records")
+    assert (stored["message"], stored["topic"]) == (answer, "<b>topic</b>")
