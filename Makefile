@@ -48,7 +48,7 @@ docs: $(READY) ## Build the documentation into build/docs; executes its pages if
 	@echo "build/docs/index.html"
 
 screenshots: $(READY) ## Take the widgets' pictures in docs/screenshots, in a real JupyterLab
-	$(BIN)/python scripts/system_packages.py chromium
+	$(BIN)/python scripts/system_packages.py chromium font
 	$(BIN)/python scripts/screenshots.py
 
 lowest: $(READY) ## Run the reading tests on the lowest versions that pyproject.toml allows

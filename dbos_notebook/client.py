@@ -695,7 +695,8 @@ class Client:
         >>> dbos_notebook.connect(example_database).awaiting_messages().empty
         True
         """
-        return self._store.read(message_waits.awaiting_messages, self._store.decoder)
+        waits = self._store.read(message_waits.awaiting_messages, self._store.decoder)
+        return frames.mark_listing(waits)
 
     def streams(
         self, workflows: WorkflowIds | None = None, *, limit: int | None = DEFAULT_LIMIT

@@ -12,7 +12,6 @@ from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
-from dbos_notebook.tables.activity import Activity, activities
 from dbos_notebook.tables.columns import ACTIVITY, STRING_DTYPE, expected_columns
 from dbos_notebook.tables.filters import as_strings, check_filters, check_limit_offset
 from dbos_notebook.tables.sql import Queries
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from dbos_notebook.database.location import Location
     from dbos_notebook.database.reader import Reader, Session
     from dbos_notebook.payloads.decoders import Decoder
+    from dbos_notebook.tables.activity import Activity
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -176,7 +176,12 @@ class Store:
 
     def activities(self, ids: Sequence[str]) -> dict[str, Activity]:
         """Return what workflows are doing now, by ID; those that have ended are omitted."""
-        return self.read(activities, ids, self.location) if ids else {}
+        if not ids:
+            return {}
+        # It imports the driver of Postgres, which costs a list of a SQLite file 0.2 s.
+        from dbos_notebook.tables.activity import activities
+
+        return self.read(activities, ids, self.location)
 
     def workflow(self, workflow_id: str, **options: Unpack[ListOptions]) -> pd.DataFrame:
         """List one workflow; raise WorkflowNotFoundError if it does not exist."""

@@ -109,7 +109,7 @@ def _prepare_database(*_: object) -> None:
         shutil.rmtree(EXECUTED.parent, ignore_errors=True)
         EXECUTED.mkdir(parents=True)
         unfinished = EXECUTED / "unfinished.sqlite"
-        demo.run(f"sqlite:///{unfinished}", workflows=200, history=3_000)
+        demo.run(f"sqlite:///{unfinished}", workflows=200, history=6_000)
         unfinished.rename(DATABASE)
     os.environ["DBOS_NOTEBOOK_DOCS_DATABASE"] = str(DATABASE)
     # Kernels start with this profile and not with the user's own.

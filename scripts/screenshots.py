@@ -34,10 +34,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         database = home / "shop.sqlite"
-        demo.run(database, workflows=200, history=3_000)
+        demo.run(database, workflows=200, history=6_000)
         with dn.connect(database) as client:
             failed = client.workflows(status="ERROR", error="CouponError", limit=1)
             tree = client.workflows(status="ERROR", error="OutOfStock", has_parent=False, limit=1)
+            night = client.workflows(
+                name="documents.workflows.nightly_ingestion", app_version="1.4.2", limit=1
+            )
         connect = f"import dbos_notebook as dn\ndb = dn.connect({str(database)!r})"
         with (
             running_jupyter(home) as jupyter,
@@ -48,11 +51,34 @@ def main() -> int:
             def show(cell: str, **options: Any) -> Opened:
                 return open_notebook(connect, cell, width=WIDTH, height=2400, **options)
 
+            _open(show("db.open(page_size=25, start_time='24h')"))
             _explore(show("db.explore(page_size=25)"))
-            _board(show("db.board(window='1h')"))
+            _board(show("db.board(window='24h')"))
+            _many(show(f"db.inspect({night['workflow_id'].iloc[0]!r})"))
+            _listing(show("db.workflows(status='ERROR', limit=8)"))
             _inspect(show(f"db.inspect({tree['workflow_id'].iloc[0]!r})"))
             _fork(show(f"db.inspect({failed['workflow_id'].iloc[0]!r})"))
     return 0
+
+
+def _open(opened: Opened) -> None:
+    page = opened.page
+    page.wait_for_selector(".dn-row")
+    page.wait_for_selector(".dn-status b")
+    opened.set_dark(dark=False)
+    _save(page, "open")
+
+
+def _many(opened: Opened) -> None:
+    opened.page.wait_for_selector(".dn-picture [data-node]")
+    opened.set_dark(dark=False)
+    _save(opened.page, "inspect-many")
+
+
+def _listing(opened: Opened) -> None:
+    opened.page.wait_for_selector(".dbos-notebook-frame")
+    opened.set_dark(dark=False)
+    _save(opened.page, "listing", ".dbos-notebook-frame")
 
 
 def _explore(opened: Opened) -> None:
@@ -97,13 +123,13 @@ def _fork(opened: Opened) -> None:
     _save(page, "inspect-fork-dark")
 
 
-def _save(page: Page, name: str) -> None:
+def _save(page: Page, name: str, view: str = ".dn-view") -> None:
     from PIL import Image
 
     page.mouse.move(0, 0)
     page.wait_for_timeout(900)  # the colors of a theme fade in
     path = SCREENSHOTS / f"{name}.png"
-    page.locator(".jp-OutputArea-output", has=page.locator(".dn-view")).screenshot(path=path)
+    page.locator(".jp-OutputArea-output", has=page.locator(view)).screenshot(path=path)
     with Image.open(path) as image:
         reduced = image.convert("RGB").quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, dither=0)
     reduced.save(path, optimize=True)

@@ -25,6 +25,10 @@ CHROMIUM = (
     "Chromium for the browser tests (install Chromium or Google Chrome, run "
     f"python -m playwright install chromium, or name one in {VARIABLE})"
 )
+FONT = (
+    "a font with Chinese and Japanese characters for the screenshots "
+    "(Debian: apt-get install fonts-noto-cjk)"
+)
 PGBOUNCER = "PgBouncer for the tests behind a connection pooler (Debian: apt-get install pgbouncer)"
 
 
@@ -47,6 +51,15 @@ def find_headless_shell() -> str | None:
 def find_test_browser() -> str | None:
     """Return the path of the browser that the tests run: a headless shell, else any Chromium."""
     return find_headless_shell() or find_chromium()
+
+
+def find_font() -> str | None:
+    """Return the path of a font with Japanese characters, or ``None`` if there is none."""
+    program = shutil.which("fc-list")
+    if program is None:
+        return None
+    fonts = subprocess.run([program, ":lang=ja", "file"], capture_output=True, text=True).stdout
+    return next(iter(fonts.splitlines()), "").rstrip(": ") or None
 
 
 def find_pgbouncer() -> str | None:
@@ -107,6 +120,13 @@ def provide_chromium() -> str | None:
     return find_chromium()
 
 
+def provide_font() -> str | None:
+    """Install a font with Chinese and Japanese characters, which the demo's customers have."""
+    if find_font() is None:
+        _install("fonts-noto-cjk")
+    return find_font()
+
+
 def provide_pgbouncer() -> str | None:
     """Install PgBouncer."""
     if find_pgbouncer() is None:
@@ -130,6 +150,7 @@ def _elevation() -> list[str] | None:
 PROGRAMS: dict[str, tuple[str, Callable[[], str | None]]] = {
     "browser": (CHROMIUM, provide_test_browser),
     "chromium": (CHROMIUM, provide_chromium),
+    "font": (FONT, provide_font),
     "pgbouncer": (PGBOUNCER, provide_pgbouncer),
 }
 TESTS = ("browser", "pgbouncer")

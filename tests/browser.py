@@ -31,7 +31,6 @@ from servers import require
 from scripts.system_packages import CHROMIUM, find_test_browser
 
 if TYPE_CHECKING:
-    import nbformat
     from playwright.sync_api import Browser, Page
 
 ARGUMENTS = (
@@ -94,15 +93,17 @@ class Jupyter:
 
     def write(self, cells: tuple[str, ...]) -> str:
         """Write a notebook of these cells and return its name."""
-        import nbformat  # not among what the lowest versions are tested with
-
+        # Without nbformat, the import of which takes two seconds.
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        notebook = nbformat.v4.new_notebook(
-            cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
-            metadata={"kernelspec": kernel},
-        )
+        empty = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+        notebook = {
+            "cells": [empty | {"id": secrets.token_hex(4), "source": cell} for cell in cells],
+            "metadata": {"kernelspec": kernel},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
         name = f"notebook-{secrets.token_hex(4)}.ipynb"
-        nbformat.write(notebook, self.root / name)
+        (self.root / name).write_text(json.dumps(notebook))
         return name
 
     def end_kernels(self, *names: str) -> None:
@@ -161,12 +162,13 @@ class Opened:
         # JupyterLab removes its curtain twice, the second time in vain, where two changes meet.
         self.page.wait_for_selector("#jupyterlab-splash", state="detached")
 
-    def save(self) -> nbformat.NotebookNode:
-        """Save the notebook and return what the file then holds."""
-        import nbformat
-
+    def save(self) -> dict[str, Any]:
+        """Save the notebook and return what the file then holds, as the server reads it."""
         self.command("docmanager:save")
-        return nbformat.read(self.path, as_version=4)
+        content: dict[str, Any] = self.jupyter.call("GET", f"api/contents/{self.path.name}")[
+            "content"
+        ]
+        return content
 
     def beyond_the_server(self) -> list[str]:
         """Return the addresses that are not the server's."""

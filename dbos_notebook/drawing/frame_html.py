@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from collections import Counter
 from collections.abc import Callable, Hashable
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from dbos_notebook.html import environment
@@ -33,6 +35,8 @@ MAX_TITLE = 1_000
 """Characters of the full value that is shown on hover."""
 MAX_CELL = 10_000
 """Characters of a cell where pandas' ``display.max_colwidth`` is None."""
+SENTENCE = 120
+"""Characters of a sentence that was written for people, whatever ``display.max_colwidth`` says."""
 MAX_NAMES = 40
 """Columns that the line below the table names."""
 ID_LENGTH, OTHER_ID_LENGTH = 40, 24
@@ -48,6 +52,7 @@ _NAMES = (
     "error_wrapper",
 )
 _IDS = ("forked_from", "latest_fork", "covered_by")
+_SENTENCES = ("activity", "evidence")
 # Never left out: what identifies a row.
 _LEADING = ("workflow_id", "status", "name", "function_id", "function_name", "depth", "key")
 MISSING = "–"
@@ -238,9 +243,10 @@ def _zone(column: pd.Series[Any]) -> str:
 def _writer(name: Hashable, column: pd.Series[Any], rows: pd.Series[Any]) -> _Write:
     """Return the function that writes the cells of a column."""
     write = _value_writer(name, column, rows)
+    missing = Cell(MISSING, css=f"quiet {_alignment(column)}".strip())
 
     def write_or_missing(value: Any, row: _Context) -> Cell:
-        return Cell(MISSING, css="quiet") if is_missing(value) else write(value, row)
+        return missing if is_missing(value) else write(value, row)
 
     return write_or_missing
 
@@ -261,12 +267,16 @@ def _value_writer(name: Hashable, column: pd.Series[Any], rows: pd.Series[Any]) 
         return lambda value, _: Cell(sanitize(value), css=css)
     if name == "status" or str(name).endswith("_status"):
         return _status
+    width = pd.get_option("display.max_colwidth") or MAX_CELL
+    width = max(width, SENTENCE) if name in _SENTENCES else width
     if name in _NAMES:
-        return _name
+        names = _short_names(rows)
+        return lambda value, _: (
+            _shortened(names[value], value) if isinstance(value, str) else _text(value, width)
+        )
     if name in _IDS or str(name).endswith("workflow_id"):
         first = name == "workflow_id"
         return lambda value, row: _id(value, row.parent if first else None, first=first)
-    width = pd.get_option("display.max_colwidth") or MAX_CELL
     return lambda value, _: _text(value, width)
 
 
@@ -294,8 +304,18 @@ def _status(value: Any, _: _Context) -> Cell:
     return Cell(sanitize(value), STATUS_STYLES[status].label, status, STATUS_STYLES[status].symbol)
 
 
-def _name(value: Any, _: _Context) -> Cell:
-    return _shortened(leaf_name(str(value)), value)
+def _short_names(rows: pd.Series[Any]) -> dict[str, str]:
+    """Return the leaf of each name, with as many parts before it as tell the names apart."""
+    names = {value for value in rows if isinstance(value, str)}
+    short = {name: leaf_name(name) for name in names}
+    for leaf, count in Counter(short.values()).items():
+        same = [name for name in names if short[name] == leaf]
+        longest = max(name.count(".") for name in same) + 1
+        for parts in range(leaf.count(".") + 2, longest + 1):
+            if len({short[name] for name in same}) == count:
+                break
+            short |= {name: ".".join(name.split(".")[-parts:]) for name in same}
+    return short
 
 
 def _id(value: Any, parent: str | None, *, first: bool) -> Cell:
@@ -304,7 +324,11 @@ def _id(value: Any, parent: str | None, *, first: bool) -> Cell:
 
 
 def _text(value: Any, width: int) -> Cell:
-    text = value if isinstance(value, str) else describe(value)
+    if isinstance(value, dt.timedelta):
+        return Cell(duration(value), str(value), "n")
+    # Summaries, such as those of ``describe``, hold numbers and times as objects.
+    simple = isinstance(value, str | int | float | np.generic | dt.datetime)
+    text = str(value) if simple else describe(value)
     return _shortened(sanitize(text, width), text)
 
 

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--history",
         type=int,
-        default=3_000,
+        default=6_000,
         help="number of workflows of the week before, 0 for none (default: %(default)s)",
     )
     demo.add_argument(

@@ -46,7 +46,7 @@ def demo(
     workflows: int = 200,
     seed: int = 0,
     *,
-    history: int = 3_000,
+    history: int = 6_000,
     force: bool = False,
 ) -> int:
     """Run the demo applications, and print how to open their database.

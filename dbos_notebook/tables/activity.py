@@ -187,7 +187,12 @@ def _active(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str,
         table.c.status.label("status"),
         *(queries.column(table, source).label(name) for name, source in _COLUMNS.items()),
     ).where(queries.member(table.c.workflow_uuid, ids), table.c.status.in_(ACTIVE_STATUSES))
-    return {row["id"]: row for row in session.rows(statement)} if ids else {}
+    rows = session.rows(statement) if ids else []
+    # SQLite stores any value in any column.
+    strings = ("queue_name", "partition", "executor", "version", "application")
+    for row in rows:
+        row |= {name: row[name] if isinstance(row[name], str) else None for name in strings}
+    return {row["id"]: row for row in rows}
 
 
 class _Tail(NamedTuple):
@@ -203,17 +208,19 @@ class _Tail(NamedTuple):
 def _tails(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, _Tail]:
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in session.rows(queries.last_steps_select(ids, _TAIL)):
+        if not isinstance(row["function_id"], int):
+            continue  # SQLite stores any value in any column
         rows.setdefault(row["workflow_id"], []).append(row)
     tails = {}
     for key, steps in rows.items():
         steps.sort(key=lambda step: int(step["function_id"]))
         last = steps[-1]
-        if len(steps) > 1 and int(steps[-2]["function_id"]) == int(last["function_id"]) - 1:
+        if len(steps) > 1 and steps[-2]["function_id"] == last["function_id"] - 1:
             waited = operation(str(steps[-2]["function_name"])) in ("recv", "get_event")
             if waited and operation(str(last["function_name"])) == "sleep":
                 # The timeout of a wait that has ended.
                 last = steps[-2]
-        number = int(last["function_id"])
+        number = last["function_id"]
         wake = None
         if operation(str(last["function_name"])) == "sleep" and last["output"] is not None:
             wake = wake_time(queries.decoder(last["output"], last["serialization"], "output"))
@@ -558,10 +565,7 @@ def _block(
     availability: ExecutorAvailability,
 ) -> _Block:
     queue, partition = row["queue_name"], row["partition"]
-    settings = state.settings.get(queue)
-    if settings is None and state.registered and queue != INTERNAL_QUEUE:
-        return _Block("no_queue", "no queue of this name is registered, so nothing dequeues it")
-    settings = settings or {}
+    settings = state.settings.get(queue, {})
     if settings.get("partition_queue") and partition is None:
         return _Block(
             "no_partition_key",
@@ -583,11 +587,22 @@ def _block(
         _concurrency(queue, partition, settings, state)
         or _rate_limit(queue, partition, settings, state)
         or _worker_concurrency(queue, partition, settings, state)
+        or _unregistered(queue, state)
         or (
             _Block("next", "next to be dequeued")
             if position in (None, 1)
             else _Block("order", f"{plural((position or 1) - 1, 'workflow')} before it")
         )
+    )
+
+
+def _unregistered(queue: str, state: _QueueState) -> _Block | None:
+    if not state.registered or queue in state.settings or queue == INTERNAL_QUEUE:
+        return None
+    return _Block(
+        "no_queue",
+        "no queue of this name is registered in the database, so only a process whose code "
+        "declares it dequeues it",
     )
 
 

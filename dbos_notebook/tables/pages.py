@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.status import STATUSES
 from dbos_notebook.tables import frames, listings, timing
-from dbos_notebook.tables.columns import STEP, WORKFLOW, Column, Kind
+from dbos_notebook.tables.columns import FRAMES, STEP, WORKFLOW, Column, Kind
 from dbos_notebook.tables.failed_steps import with_failed_steps
 from dbos_notebook.tables.sql import Queries
 
@@ -349,3 +349,29 @@ def step_page(
     batches, more = frames.take(stream, limit)
     frame = frames.to_frame(batches, columns, decoder)
     return Page(frame, more, [int(frame["function_id"].iloc[-1])] if len(frame) else [])
+
+
+def newest_rows(
+    session: Session,
+    queries: Queries,
+    what: str,
+    workflow_id: str,
+    limit: int,
+    decoder: Decoder,
+) -> pd.DataFrame:
+    """Read the events of a workflow, or the newest values of its streams, the newest first."""
+    columns = FRAMES[what]
+    table = queries.catalog.table({"events": "workflow_events", "streams": "streams"}[what])
+    if not table.c:
+        return frames.to_frame([listings.empty(columns)], columns, decoder)
+    if what == "streams":
+        statement = queries.stream_select(columns, [workflow_id])
+        # The step that wrote it, because each stream has offsets of its own.
+        order = [table.c[name].desc() for name in ("function_id", "offset") if name in table.c]
+    else:
+        statement = sa.select(*queries.select(table, columns)).where(
+            queries.member(table.c.workflow_uuid, [workflow_id])
+        )
+        order = [table.c.key.asc()]
+    batches = listings.typed_batches(session, statement.order_by(*order).limit(limit), columns)
+    return frames.to_frame(list(batches), columns, decoder)

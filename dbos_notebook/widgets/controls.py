@@ -184,19 +184,22 @@ class Actions:
             return Repair(self._controller).plan(operation, subjects)
         return self._controller.plan(operation, subjects)
 
-    def _on_plan(self, message: Question) -> PlanMessage:
+    def _on_plan(self, question: Question) -> PlanMessage:
         """Plan an action, and keep the plan under the key of the click."""
-        action, key = str(message["action"]), str(message["key"])
+        action, key = str(question["action"]), str(question["key"])
         check_action(action)
-        ids = _workflow_ids(message)
-        options = message.get("options") or {}
+        ids = _workflow_ids(question)
+        options = question.get("options") or {}
         plan = self._plan(action, ids, options, key)
         _cache(self._plans, key, plan)
-        frame = plan.to_frame()
-        return {
+        frame = plan.to_frame()[_PLAN_COLUMNS]
+        answers = frame["will_run"].dropna().unique()
+        if len(answers) == 1:
+            frame = frame.drop(columns="will_run")
+        message: PlanMessage = {
             "key": key,
             "counts": plan.counts,
-            "rows": _string_rows(frame[_PLAN_COLUMNS]),
+            "rows": _string_rows(frame),
             "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
             "unlikely": plan.unlikely,
             "kinds": list(map(serialize.label, plan.kinds)),
@@ -204,6 +207,9 @@ class Actions:
             "problem": serialize.label(str(plan.problem)) if plan.problem else "",
             "code": action_code(action, ids, options),
         }
+        if len(answers) == 1:
+            message["will_run"] = serialize.label(answers[0])
+        return message
 
     def _on_apply(self, message: Question) -> ReceiptMessage:
         """Apply the plan of a click; when confirmed again, return the same receipt."""
@@ -220,7 +226,10 @@ class Actions:
                 raise
             _cache(self._receipts, key, receipt)
             self.receipt = receipt
-        frame = receipt.to_frame()
+        frame = receipt.to_frame().rename(columns={"schedule_name": "workflow_id"})
+        if receipt.notes:
+            # A note says it for all.
+            frame["detail"] = frame["detail"].str.partition(". Will it run? ")[0]
         return {
             "key": key,
             "action": receipt.action,
@@ -239,7 +248,7 @@ class Actions:
             raise FilterError(
                 "This receipt has expired. Refresh the view to see the workflows now."
             )
-        ids = receipt.affected[:MAX_SELECTED]
+        ids = receipt.affected[:MAX_ALL]
         rows = self._controller.read(ids)
         statuses = [rows[key].status if key in rows else None for key in ids]
         shown = ids[:MAX_PLAN_ROWS]

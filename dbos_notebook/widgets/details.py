@@ -17,6 +17,7 @@ from dbos_notebook.text import truncate
 from dbos_notebook.widgets import serialize
 from dbos_notebook.widgets.messages import (
     ActivityMessage,
+    ChannelsMessage,
     GroupDetails,
     NodeDetails,
     NodeKey,
@@ -24,6 +25,7 @@ from dbos_notebook.widgets.messages import (
     StepDetails,
     StepsPage,
     StoredPayload,
+    StreamMessage,
     ViewOptions,
     WorkflowDetails,
     WorkflowWithSteps,
@@ -42,6 +44,9 @@ MAX_ACTIVITIES = 200
 STUCK = ("no_executor", "no_queue", "no_partition_key")
 """Reasons for which a workflow stays in its queue until somebody does something."""
 MAX_MEMBERS = 50
+MAX_EVENTS = 50
+MAX_STREAM_VALUES = 50
+"""The newest values of all streams of a workflow together."""
 MAX_ERRORS = 20
 _DURATIONS = ("duration_min", "duration_median", "duration_max", "duration_total")
 _EXTREMES = ("duration_min", "duration_max")
@@ -56,6 +61,7 @@ def workflow_with_steps(store: Store, workflow_id: str) -> WorkflowWithSteps:
     with store.session() as session:
         return {
             **_workflow_details(store, session, workflow_id),
+            **_channels(store, session, workflow_id),
             **_steps_page(store, session, workflow_id, None),
         }
 
@@ -64,7 +70,35 @@ def workflow_with_steps(store: Store, workflow_id: str) -> WorkflowWithSteps:
 def workflow_details(store: Store, workflow_id: str) -> WorkflowDetails:
     """Read a workflow with its payloads and forks; raises WorkflowNotFoundError."""
     with store.session() as session:
-        return _workflow_details(store, session, workflow_id)
+        details = _workflow_details(store, session, workflow_id)
+        return {**details, **_channels(store, session, workflow_id)}
+
+
+def _channels(store: Store, session: Session, workflow_id: str) -> ChannelsMessage:
+    """Read the events that a workflow set, and the newest values of its streams."""
+    limits = {"events": MAX_EVENTS, "streams": MAX_STREAM_VALUES}
+    frames = {
+        name: pages.newest_rows(session, store.queries, name, workflow_id, limit, store.decoder)
+        for name, limit in limits.items()
+    }
+    events = frames["events"]
+    channels: ChannelsMessage = {}
+    if len(events):
+        channels["events"] = [
+            {"name": serialize.label(key), "value": serialize.value_payload(value)}
+            for key, value in zip(events["key"], events["value"], strict=True)
+        ]
+    streams: dict[str, StreamMessage] = {}
+    for record in frames["streams"].to_dict("records"):
+        key = serialize.label(record["key"])
+        closed = record["closed"] is True
+        stream = streams.setdefault(key, {"name": key, "closed": closed, "values": []})
+        stream["values"].append(
+            {"offset": int(record["offset"]), "value": serialize.value_payload(record["value"])}
+        )
+    if streams:
+        channels["streams"] = list(streams.values())
+    return channels
 
 
 def _workflow_details(store: Store, session: Session, workflow_id: str) -> WorkflowDetails:
@@ -143,7 +177,7 @@ def node_details(store: Store, run: RunData, key: NodeKey, view: ViewOptions) ->
         if node is not None and node["kind"] in ("group", "aggregate"):
             return _group_details(run, node, key)
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
-        (details,) = iter_step_details(_read_step(store, *key))
+        (details,) = iter_step_details(read_step(store, *key))
         return details[1]
     return running_details(run.graph.nodes.get(key, {}))
 
@@ -169,7 +203,8 @@ def iter_step_details(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, int], St
         yield (workflow_id, row["number"]), details
 
 
-def _read_step(store: Store, workflow_id: str, number: int) -> pd.DataFrame:
+def read_step(store: Store, workflow_id: str, number: int) -> pd.DataFrame:
+    """Read one step with its payloads; raises StepNotFoundError."""
     with store.session() as session:
         page = pages.step_page(session, store.queries, workflow_id, number - 1, 1, store.decoder)
     if page.frame.empty or int(page.frame["function_id"].iloc[0]) != number:
@@ -217,7 +252,7 @@ def stored_payloads(store: Store, key: NodeKey) -> list[StoredPayload]:
         lambda text, serialization, _: {"format": serialization or "not named", "text": text}
     )
     if isinstance(key, tuple):
-        record = _read_step(stored, *key).iloc[0]
+        record = read_step(stored, *key).iloc[0]
     else:
         record = Workflow.read(stored, str(key)).row
     payloads: list[StoredPayload] = []

@@ -12,7 +12,14 @@ from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import aggregates, frames, listings, pages
 from dbos_notebook.tables.filters import check_filters
-from dbos_notebook.widgets import bundle, details, html_export, query_form, serialize
+from dbos_notebook.widgets import (
+    bundle,
+    details,
+    html_export,
+    payload_text,
+    query_form,
+    serialize,
+)
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
 from dbos_notebook.widgets.messages import (
@@ -132,6 +139,7 @@ class Explore(View):
             "activities": self._on_activities,
             "choices": self._on_choices,
             "code": self._on_code,
+            "payload": lambda message: payload_text.answer(self._store, message),
             **self._actions.handlers,
             "possible": self._with_all_ids("possible"),
             "plan": self._with_all_ids("plan"),

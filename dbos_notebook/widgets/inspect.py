@@ -15,7 +15,7 @@ from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs import compare
 from dbos_notebook.graphs.build import read_graph
 from dbos_notebook.tables.filters import as_strings
-from dbos_notebook.widgets import bundle, details, html_export, serialize
+from dbos_notebook.widgets import bundle, details, html_export, payload_text, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
 from dbos_notebook.widgets.messages import (
@@ -125,6 +125,7 @@ class Inspect(View):
             "compare": self._on_compare,
             "activities": self._on_activities,
             "code": self._on_code,
+            "payload": lambda message: payload_text.answer(self._store, message),
             **self._actions.handlers,
         }
 

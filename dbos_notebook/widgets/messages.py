@@ -147,7 +147,36 @@ class Payloads(TypedDict, total=False):
     error: ErrorPayload
 
 
-class WorkflowDetails(Payloads):
+class NamedPayload(TypedDict):
+    """An event."""
+
+    name: str
+    value: Payload
+
+
+class StreamValue(TypedDict):
+    """A value of a stream at a position."""
+
+    offset: int
+    value: Payload
+
+
+class StreamMessage(TypedDict):
+    """The newest values of a stream, the newest first; ``Stream`` in JavaScript."""
+
+    name: str
+    closed: bool
+    values: list[StreamValue]
+
+
+class ChannelsMessage(TypedDict, total=False):
+    """What a workflow published: events, and values of streams."""
+
+    events: list[NamedPayload]
+    streams: list[StreamMessage]
+
+
+class WorkflowDetails(Payloads, ChannelsMessage):
     """A workflow with its payloads."""
 
     row: WorkflowMessage
@@ -369,6 +398,8 @@ class PlanMessage(TypedDict):
     rows: list[dict[str, str]]
     left_out: int
     unlikely: int
+    will_run: NotRequired[str]
+    """Whether an executor will run them, where that is the same for all; the rows then omit it."""
     kinds: list[str]
     """What would be changed, by start step or name."""
     confirm: bool

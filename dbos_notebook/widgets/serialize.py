@@ -30,6 +30,8 @@ MAX_VALUE_CHARACTERS = 20_000
 """Of one value; in Python, the value itself is complete."""
 MAX_LABEL_CHARACTERS = 300
 """Of a name, an error message and other strings on one line."""
+MAX_INDENTED_CHARACTERS = 200_000
+"""A longer value is not written on several lines, which would take too long."""
 LINE_WIDTH = 72
 MAX_INDENT_DEPTH = 12
 """A value that is wider than a line is written on several, down to this depth."""
@@ -182,8 +184,27 @@ def value_payload(value: object) -> Payload:
     text = repr(value)
     if len(text) > MAX_VALUE_CHARACTERS:
         left_out = len(text) - MAX_VALUE_CHARACTERS + 1
-        return {"text": truncate(text, MAX_VALUE_CHARACTERS), "left_out": left_out}
+        if len(text) <= MAX_INDENTED_CHARACTERS:
+            text = _indented(value, 0)
+        text = replace_surrogates(truncate(text, MAX_VALUE_CHARACTERS))
+        return {"text": text, "left_out": left_out}
     return {"text": replace_surrogates(_indented(value, 0))}
+
+
+def whole_text(value: object) -> str:
+    """Write a decoded value, or the arguments of an input, as Python, however long it is.
+
+    Examples
+    --------
+    >>> whole_text(Input(("order", 7), {"coupon": None}))
+    "'order', 7, coupon=None"
+    """
+    if not isinstance(value, Input):
+        return _indented(value, 0)
+    parts = [_indented(part, 0) for part in value.args]
+    parts += [f"{name}={_indented(part, 0)}" for name, part in value.kwargs.items()]
+    line = ", ".join(parts)
+    return line if len(line) <= LINE_WIDTH and "\n" not in line else ",\n".join(parts)
 
 
 def _indented(value: object, depth: int) -> str:

@@ -439,9 +439,10 @@ def test_updated_at_counts_as_activity_if_no_completion_time_exists(
             [now, now],
         )
     with dn.connect(path) as client, client._store.reader.session() as session:
-        found = availability.ExecutorAvailability(
+        estimate = availability.ExecutorAvailability(
             session, client._store.queries, client.location
         ).estimate(None, None, None)
+    found = estimate.evidence
     assert re.search(r"any version was last active (< 1|about \d+) s ago", found), found
 
 

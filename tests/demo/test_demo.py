@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from dbos_notebook import demo
@@ -25,26 +26,21 @@ def shape(path: Path) -> list[tuple[object, ...]]:
     return rows
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("demo") / "a.sqlite"
-    demo.run(path, workflows=20, seed=3)
-    return path
+def test_the_same_seed_gives_the_same_history(shop_sqlite: Path, shop_postgres: str) -> None:
+    """The two databases are of two runs with the same seed."""
+    with psycopg.connect(shop_postgres) as connection:
+        connection.execute("SET search_path TO dbos")
+        assert shape(shop_sqlite) == connection.execute(SHAPE).fetchall()
 
 
-def test_the_same_seed_gives_the_same_history(small: Path, tmp_path: Path) -> None:
-    demo.run(tmp_path / "b.sqlite", workflows=20, seed=3)
-    assert shape(small) == shape(tmp_path / "b.sqlite")
-
-
-def test_every_status_occurs(small: Path) -> None:
-    statuses = {row[2] for row in shape(small)}
+def test_every_status_occurs(shop_sqlite: Path) -> None:
+    statuses = {row[2] for row in shape(shop_sqlite)}
     assert statuses == {"SUCCESS", "ERROR", "CANCELLED", "PENDING", "ENQUEUED", "DELAYED"}
 
 
-def test_the_same_run_is_refused_a_second_time(small: Path) -> None:
-    with pytest.raises(demo.DemoError, match="already contains a demo run with seed 3"):
-        demo.run(small, workflows=20, seed=3)
+def test_the_same_run_is_refused_a_second_time(shop_sqlite: Path) -> None:
+    with pytest.raises(demo.DemoError, match="already contains a demo run with seed 1"):
+        demo.run(shop_sqlite, workflows=60, seed=1)
 
 
 def test_another_applications_database_is_refused(old_sqlite: Path) -> None:

@@ -139,6 +139,7 @@ def test_the_errors_that_a_page_names_exist(page: Path) -> None:
         "BrokenOffError",  # the changelog names it
         "KeyboardInterrupt",
         "RecursionError",
+        "RetryError",
         "UpstreamError",
     }
     for name in set(re.findall(r"\b[A-Z][a-z]\w+(?:Error|Interrupt|Warning)\b", text)):

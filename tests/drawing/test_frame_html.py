@@ -99,6 +99,20 @@ def test_a_row_of_values() -> None:
     assert cells(frame.assign(depth=1))[0] == "…-9"
 
 
+def test_names_with_the_same_leaf_are_told_apart() -> None:
+    names = ["app.invoice.extract", "app.receipt.extract", "app.index", "x", "y.x"]
+    frame = mark_listing(pd.DataFrame({"function_name": names}))
+    shown = [cells(frame, row)[0] for row in range(len(names))]
+    assert shown == ["invoice.extract", "receipt.extract", "index", "x", "y.x"]
+    lists = mark_listing(pd.DataFrame({"workflow_id": ["a"], "name": [["x", "y"]]}))
+    assert cells(lists)[1] == "['x', 'y']"
+
+
+def test_summaries_are_written_as_values(listing: pd.DataFrame) -> None:
+    summary = listing[["duration", "queue_wait"]].describe()
+    assert not any("(" in cell for row in range(len(summary)) for cell in cells(summary, row))
+
+
 def test_durations_of_whole_seconds_say_so() -> None:
     times = pd.to_datetime(["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.678Z"], format="ISO8601")
     frame = mark_listing(

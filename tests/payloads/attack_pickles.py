@@ -236,12 +236,11 @@ def mutations(count: int, seed: int) -> Iterator[bytes]:
 
 def main(count: int, seed: int) -> None:
     """Decode everything under watch and print the outcome."""
-    from dbos_notebook.payloads import decode
+    from dbos_notebook.payloads import Undecoded, decode
 
-    slow_ones = {name: build() for name, build in SLOW.items()}
+    known = {**harmful(), **{name: build() for name, build in SLOW.items()}}
     corpus = {
-        **harmful(),
-        **slow_ones,
+        **known,
         **{f"mutation {n}": d for n, d in enumerate(mutations(count, seed))},
     }
     # What Python and pandas load when it is first needed, the list of time zones and the zone UTC,
@@ -260,6 +259,7 @@ def main(count: int, seed: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     slow: dict[str, float] = {}
     kinds: dict[str, int] = {}
+    attacks: dict[str, dict[str, object]] = {}
     modules = set(sys.modules)
     for number, (name, data) in enumerate(corpus.items()):
         text = base64.b64encode(data).decode()
@@ -267,6 +267,10 @@ def main(count: int, seed: int) -> None:
         watching = True
         value = decode(text, "py_pickle")
         shown = repr(value)
+        if name in known:
+            reason = value.reason if isinstance(value, Undecoded) else None
+            kind = type(value).__name__
+            attacks[name] = {"kind": kind, "reason": reason, "length": len(shown)}
         if number < 300 or number % 3 == 0:
             # … and as a recorded error, of which the words are asked for.
             shown += str(getattr(decode(text, "py_pickle", error=True), "message", ""))
@@ -278,7 +282,8 @@ def main(count: int, seed: int) -> None:
         kinds[kind] = kinds.get(kind, 0) + 1
         assert isinstance(shown, str)
     new = sorted(set(sys.modules) - modules)
-    print(json.dumps({"events": events, "slow": slow, "kinds": kinds, "imported": new}))
+    outcome = {"events": events, "slow": slow, "kinds": kinds, "imported": new, "attacks": attacks}
+    print(json.dumps(outcome))
 
 
 if __name__ == "__main__":

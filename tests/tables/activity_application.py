@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
+from dbos import DBOS, DBOSClient, SetEnqueueOptions, SetWorkflowID
 
 
 class UpstreamError(Exception):
@@ -273,7 +273,7 @@ def start_waiting() -> None:
     DBOS.send("received", "yes", "go")
 
 
-def fill_queues() -> None:
+def fill_queues(url: str) -> None:
     """Enqueue workflows that are not dequeued, each for another reason."""
     polling = {"polling_interval_sec": 0.05}
     DBOS.register_queue("one", global_concurrency=1, **polling)
@@ -296,6 +296,9 @@ def fill_queues() -> None:
         enqueue("open", "open-other-version")
     with SetEnqueueOptions(delay_seconds=3600):
         enqueue("open", "open-delayed")
+    client = DBOSClient(system_database_url=url)
+    client.enqueue({"workflow_name": "begins", "queue_name": "nowhere", "workflow_id": "nowhere"})
+    client.destroy()
 
 
 def enqueue(queue: str, workflow_id: str) -> None:
@@ -337,7 +340,7 @@ def main(url: str, role: str) -> None:
             DBOS.start_workflow(sleeper)
     else:
         start_waiting()
-        fill_queues()
+        fill_queues(url)
     time.sleep(1)
     print("ready", flush=True)
     time.sleep(3600)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -101,6 +103,8 @@ TEXTS = {
     "workflow has no partition key, so it is never dequeued",
     "open-other-version": "in queue open, place 1 of 1: no live executor appears to run version 9",
     "open-delayed": "delayed until TIME",
+    "nowhere": "in queue nowhere, place 1 of 1: no queue of this name is registered in the "
+    "database, so only a process whose code declares it dequeues it",
 }
 INFERRED = {"receiver", "alone", "listener", "waits_for_children", "calls_a_child", "stranded"}
 
@@ -166,6 +170,39 @@ def test_the_column_and_the_card_have_the_same_words(
     assert flow.activity is not None
     assert flow.activity.text == texts["receiver"]
     assert flow.facts()["now"] == texts["receiver"]
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "2.20.0", "3.4.0", "ts-5.3.0"])
+def test_databases_of_other_versions(
+    corpus_postgres: Callable[[str], str], corpus_sqlite: Callable[[str], Path], version: str
+) -> None:
+    urls: list[Path | str] = [corpus_postgres(version)]
+    if not version.startswith("ts"):
+        urls.append(corpus_sqlite(version))
+    for url in urls:
+        with dn.connect(url) as client:
+            listed = client.workflows(limit=None, load_activity=True)
+            active = listed["status"].isin(["PENDING", "ENQUEUED", "DELAYED"])
+            assert active.any() == (not version.startswith("ts"))
+            assert (listed["activity"].notna() == active).all()
+            failed = listed["status"] == "ERROR"
+            assert (listed["failed_workflow_id"].notna() == failed).all()
+            if not version.startswith("ts"):
+                steps = listed.set_index("workflow_id")[["failed_step", "failed_workflow_id"]]
+                assert steps.loc["parent-6-bad"].tolist() == ["charge", "parent-6-bad-1"]
+
+
+def test_values_that_no_dbos_wrote(corpus_sqlite: Callable[[str], Path]) -> None:
+    path = corpus_sqlite("3.4.0")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        for column in ("executor_id", "queue_name", "application_version", "delay_until_epoch_ms"):
+            connection.execute(f"UPDATE workflow_status SET {column} = x'01'")
+        connection.execute("UPDATE queues SET concurrency = 'many', worker_concurrency = x'00'")
+        connection.execute("UPDATE operation_outputs SET completed_at_epoch_ms = 'then'")
+    with dn.connect(path) as client:
+        listed = client.workflows(status=["PENDING", "ENQUEUED"], load_activity=True)
+        assert listed["activity"].notna().all()
 
 
 def test_all_is_stranded_once_the_process_is_killed(

@@ -167,6 +167,9 @@ def test_a_receipt_is_followed_until_the_work_has_ended(idle_client: dn.Client) 
     options = {"start_step": "first"}
     plan = ask(widget, "plan", action="fork", ids=ids, key="k", options=options)
     assert plan["kinds"] == ["2 from DBOS.setEvent"]
+    # What is the same for all stands once.
+    assert plan["will_run"].startswith("un")
+    assert not any("will_run" in row for row in plan["rows"])
     receipt = ask(widget, "apply", key="k")
     assert receipt["follows"]
     progress = ask(widget, "progress", key="k")

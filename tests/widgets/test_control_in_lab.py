@@ -1,4 +1,4 @@
-"""Cancel, resume and fork by buttons in JupyterLab, on a running application."""
+"""Cancel, resume, fork and answer by buttons in JupyterLab, on a running application."""
 
 from __future__ import annotations
 
@@ -70,6 +70,26 @@ def test_a_running_workflow_is_cancelled_and_resumed(
         # The live list shows the progress.
         page.locator(".dn-row[data-id=runs][data-status=SUCCESS]").wait_for()
         assert client.workflow("runs").output == "did c"
+    assert opened.errors == []
+
+
+def test_a_waiting_workflow_is_answered(
+    notebook: Callable[..., Opened], live: LiveApplication
+) -> None:
+    live.send("v2", "start", name="approval", ids=["asks"])
+    with dn.connect(live.url) as client:
+        until(lambda: "asks" in set(client.awaiting_messages()["workflow_id"]), "it waits")
+        opened = notebook(CONNECT.format(live.url), "db.inspect('asks')")
+        page = opened.page
+        page.locator(".dn-actions .dn-awaited", has_text="Send message").click()
+        page.get_by_label("Topic").fill("approval")
+        page.get_by_label("Message", exact=True).fill('{"approved": true}')
+        # Letters are text, not shortcuts of the notebook: "d d" would delete the cell.
+        page.get_by_label("Topic").press("Enter")
+        page.wait_for_selector("text=answers step 3")
+        page.get_by_role("button", name="Send to 1 workflow").click()
+        page.locator(".dn-progress", has_text="Ended: succeeded").wait_for()
+        assert client.workflow("asks").output == {"approved": True}
     assert opened.errors == []
 
 

@@ -315,7 +315,7 @@ def test_the_saved_widget_state_is_small(db: dn.Client) -> None:
     assert len(json.dumps(state, default=str)) < 3_000
     assert "PaymentDeclined" not in str(state)
     scripts: dict[str, str] = {}
-    for view in ("board", "controls", "explore", "inspect", "offline"):
+    for view in ("board", "console", "controls", "explore", "inspect", "offline"):
         bundle._scopes(view, scripts)
     assert len(scripts) > 20
     assert sum(len(each.encode()) for each in scripts.values()) < 220_000

@@ -282,6 +282,85 @@ def test_a_double_click_neither_confirms_a_plan_nor_closes_a_receipt(
         assert page.evaluate("document.activeElement.closest('.dn-actions') !== null")
 
 
+def test_a_message_is_sent_from_its_form(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    with dn.connect(database_copy) as db:
+        page = open_view(db.controls("queued-1"), width=420)
+        page.get_by_role("button", name="Send message").click()
+        page.get_by_label("Topic").fill("approval")
+        page.get_by_label("Message", exact=True).fill("yes")
+        page.get_by_role("button", name="Plan", exact=True).click()
+        alert = page.get_by_role("alert").filter(has_text="Message is not JSON")
+        assert "or choose Text" in alert.inner_text()
+        assert "plan" not in page.evaluate("window.model.sent.map((one) => one.kind)")
+        page.get_by_label("Format of the message").select_option("Text")
+        page.get_by_role("button", name="Plan", exact=True).click()
+        page.locator(".dn-plan[aria-label='Plan: send message']").wait_for()
+        # What was entered can be changed.
+        page.get_by_role("button", name="Change").click()
+        assert page.get_by_label("Topic").input_value() == "approval"
+        page.get_by_label("Message", exact=True).fill("no <b>")
+        page.get_by_label("Message", exact=True).press("Control+Enter")
+        page.get_by_role("button", name="Send to 1 workflow").click()
+        receipt = page.locator(".dn-plan[aria-label='Receipt: send message']")
+        receipt.get_by_text("Now: enqueued").wait_for()
+        (message,) = db.messages("queued-1").to_dict("records")
+        assert (message["topic"], message["message"]) == ("approval", "no <b>")
+        # The receipt is followed.
+        db.cancel("queued-1")
+        receipt.get_by_text("Ended: cancelled").wait_for()
+        assert receipt.evaluate("(node) => node.scrollWidth <= node.clientWidth")
+
+
+def test_a_deletion_needs_a_second_press(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    with dn.connect(database_copy) as db:
+        page = open_view(db.controls(["queued-1", "checkout-1"]))
+        page.get_by_role("button", name="More").click()
+        page.get_by_role("button", name="Delete 2").click()
+        page.get_by_role("button", name="Delete 2 workflows").dblclick()
+        second = page.get_by_role("button", name="Press again: Delete 2 workflows permanently")
+        assert second.is_disabled()
+        page.wait_for_function("!document.querySelector('.dn-final').disabled")
+        assert "apply" not in page.evaluate("window.model.sent.map((one) => one.kind)")
+        second.click()
+        page.locator(".dn-plan[aria-label='Receipt: delete']").wait_for()
+        assert db.workflows(["queued-1", "checkout-1"]).empty
+
+
+def test_schedules_have_buttons_unless_the_client_is_read_only(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    with sqlite3.connect(database_copy) as connection:
+        connection.execute(
+            "INSERT INTO workflow_schedules (schedule_id, schedule_name, workflow_name, schedule,"
+            " status, context) VALUES ('1', '<b>nightly', 'shop.checkout', '0 0 * * *', 'ACTIVE',"
+            " 'gAROLg==')"
+        )
+    with dn.connect(database_copy, read_only=True) as db:
+        page = open_view(db.controls(schedules=True))
+        page.get_by_role("group", name="<b>nightly").wait_for()
+        assert page.locator(".dn-schedule button").count() == 0
+        page = open_view(db.controls("queued-1"))
+        page.get_by_text("queued-1").wait_for()
+        assert page.locator(".dn-actions").count() == 0
+    with dn.connect(database_copy) as db:
+        page = open_view(db.controls(schedules=True), width=420)
+        page.get_by_role("button", name="Pause <b>nightly").click()
+        page.get_by_role("button", name="Pause 1 schedule").click()
+        page.locator(".dn-plan[aria-label='Receipt: pause']").wait_for()
+        page.get_by_role("button", name="Resume <b>nightly").wait_for()
+        assert db.schedules()["status"].tolist() == ["PAUSED"]
+        page.get_by_role("button", name="Backfill <b>nightly").click()
+        page.get_by_label("From").fill("2d")
+        page.get_by_label("From").press("Enter")
+        page.locator(".dn-plan[aria-label='Plan: backfill']").wait_for()
+        assert page.locator(".dn-plan-rows tbody tr").count() == 2
+        assert page.evaluate("document.body.scrollWidth <= innerWidth")
+
+
 def test_a_plan_fits_a_narrow_cell(database_copy: Path, open_view: Callable[..., Page]) -> None:
     with dn.connect(database_copy) as db:
         page = open_view(db.controls("checkout-5-bad"), width=380)

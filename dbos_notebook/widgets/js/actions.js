@@ -1,34 +1,75 @@
-// Cancel, resume, fork and repair: buttons that are enabled where DBOS would act, the plan of a
-// click, its confirmation, and the receipt.
+// Control of workflows and schedules: buttons that are enabled where DBOS would act, the plan of a
+// click, its confirmation, and the receipt, which is followed until the work has ended.
+import { actionForm, hasForm } from "./action_forms.js";
 import { button, copyButton, el, focus, focusedElement, linkButton, onEntered, replace, uniqueId } from "./dom.js";
-import { formatCount, pluralize } from "./format.js";
-import { statusIcon } from "./status.js";
+import { formatCount, leafName, pluralize, shortenId } from "./format.js";
+import { statusChip, statusIcon } from "./status.js";
 import { OUTCOMES } from "./status_data.js";
-/** @import {Action, ActionOptions, Answer, Ask, Child, Plan, Receipt} from "./types.js" */
+/** @import {Action, ActionOptions, Answer, Ask, Child, Plan, Receipt, WorkflowAction} from "./types.js" */
 
 /** @typedef {Answer<"possible">["possible"]} Possible */
 /** @typedef {{key: keyof ActionOptions, label: string, values?: "steps" | "versions" | "queues"}} Option */
 
-/** @type {readonly Action[]} */
+/** @type {readonly WorkflowAction[]} */
 const NAMES = ["cancel", "resume", "fork", "repair"];
-/** @type {Record<Action, {title: string, planned: string}>} */
+/**
+ * Those that are shown after a click on "More".
+ * @type {readonly WorkflowAction[]}
+ */
+const MORE = ["set_delay", "set_attributes", "delete"];
+/**
+ * The label of a button, the verb of the confirmation, what the plan says of what would be changed.
+ * @type {Record<Action, {label: string, verb?: string, noun?: string, title?: string, planned: string}>}
+ */
 const ACTIONS = {
   cancel: {
+    label: "Cancel",
     title: "Remove from the queue, or stop at the next step",
     planned: "will be cancelled",
   },
   resume: {
+    label: "Resume",
     title: "Continue after the last recorded step",
     planned: "will be resumed",
   },
   fork: {
+    label: "Fork",
     title: "Start a new run that copies the steps before a chosen one and runs from there",
     planned: "will be forked",
   },
   repair: {
+    label: "Repair",
     title: "Fork together with the failed children that caused the failure",
     planned: "will be repaired",
   },
+  send: {
+    label: "Send message",
+    verb: "Send to",
+    title: "Send a message, such as the answer that a run waits for",
+    planned: "will get the message",
+  },
+  set_delay: {
+    label: "Set delay",
+    verb: "Delay",
+    title: "Change the time before which it does not start",
+    planned: "will be delayed",
+  },
+  set_attributes: {
+    label: "Set attributes",
+    verb: "Change",
+    title: "Replace its attributes, or merge into them",
+    planned: "will be changed",
+  },
+  delete: {
+    label: "Delete",
+    title: "Delete permanently, with steps, events, messages and streams",
+    planned: "will be deleted",
+  },
+  pause_schedule: { label: "Pause", noun: "schedule", planned: "will be paused" },
+  resume_schedule: { label: "Resume", noun: "schedule", planned: "will be resumed" },
+  trigger_schedule: { label: "Trigger", noun: "schedule", planned: "will be triggered" },
+  backfill_schedule: { label: "Backfill", verb: "Enqueue", noun: "run", planned: "will be enqueued" },
+  delete_schedule: { label: "Delete", noun: "schedule", planned: "will be deleted" },
 };
 const STEPS = ["failed", "first", "last"];
 const PLACEHOLDERS = { steps: "failed", versions: "latest", queues: "default" };
@@ -36,14 +77,21 @@ const PLACEHOLDERS = { steps: "failed", versions: "latest", queues: "default" };
 const QUEUE = { key: "queue_name", label: "queue", values: "queues" };
 /** @type {Option} */
 const VERSION = { key: "application_version", label: "version", values: "versions" };
-/** @type {Record<Action, readonly Option[]>} */
+/** @type {Partial<Record<Action, readonly Option[]>>} */
 const OPTIONS = {
   cancel: [{ key: "cancel_children", label: "include children" }],
   resume: [QUEUE],
   fork: [{ key: "start_step", label: "from step", values: "steps" }, VERSION, QUEUE],
   repair: [VERSION, QUEUE],
+  delete: [{ key: "delete_children", label: "include children" }],
 };
 const MOST_CODE = 300;
+/** A second press confirms a deletion, but not the second click of a double click. */
+const SECOND_PRESS_MS = 700;
+const FOLLOW_MS = 1000;
+const MOST_FOLLOW_MS = 10_000;
+/** How often in a row a receipt may be out of the page before it is not followed any more. */
+const MOST_MISSED = 4;
 
 export class Actions {
   /**
@@ -85,6 +133,9 @@ export class Actions {
     this.targets = null;
     /** @type {Element | null} */
     this.focusBefore = null;
+    /** @type {Possible | null} */
+    this.possible = null;
+    this.isMoreOpen = false;
     this.bar = el("span", { class: "dn-actions", role: "group", "aria-label": "Actions" });
     this.panel = el("div", { class: "dn-plan", hidden: true, role: "group", "aria-live": "polite" });
     this.showButtons(null);
@@ -113,13 +164,29 @@ export class Actions {
 
   /** @param {Possible | null} possible */
   showButtons(possible) {
-    replace(this.bar, NAMES.map((name) => {
-      const found = possible?.[name];
-      const number = this.ids.length > 1 && found?.count ? ` ${formatCount(found.count)}` : "";
-      const reason = found?.count ? "" : this.forbidden ?? found?.why;
-      return button(`${capitalize(name)}${number}`, reason || ACTIONS[name].title,
-        () => this.begin(name), { disabled: !found?.count });
-    }));
+    this.possible = possible;
+    const can = (/** @type {WorkflowAction} */ name) => Boolean(possible?.[name].count);
+    const more = MORE.filter(can);
+    replace(this.bar, NAMES.map((name) => this.button(name)),
+      can("send") && this.button("send"),
+      more.length > 0 && button(this.isMoreOpen ? "Less" : "More",
+        "Further actions: delay, attributes, deletion", () => {
+          this.isMoreOpen = !this.isMoreOpen;
+          this.showButtons(this.possible);
+        }, { "aria-expanded": String(this.isMoreOpen) }),
+      this.isMoreOpen && more.map((name) => this.button(name)));
+  }
+
+  /** @param {WorkflowAction} name */
+  button(name) {
+    const { label, title = "" } = ACTIONS[name];
+    const found = this.possible?.[name];
+    const number = this.ids.length > 1 && found?.count ? ` ${formatCount(found.count)}` : "";
+    const reason = found?.count ? "" : this.forbidden ?? found?.why;
+    const waits = found?.waits ? `${pluralize(found.waits, "workflow appears", "workflows appear")} `
+      + "to wait for a message" : "";
+    return button(`${label}${number}`, reason || waits || title, () => this.begin(name),
+      { disabled: !found?.count, class: waits ? "dn-button dn-awaited" : "dn-button" });
   }
 
   /**
@@ -135,7 +202,34 @@ export class Actions {
     // A key of this click alone, so that a plan is applied once however often it is sent.
     const random = crypto.getRandomValues(new Uint8Array(6));
     this.key = `click-${[...random].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
-    return this.showPlan();
+    return hasForm(action) ? this.showForm() : this.showPlan();
+  }
+
+  showForm() {
+    this.turn += 1;
+    this.confirm = null;
+    const { action, planIds } = this;
+    const form = actionForm(action, {
+      values: this.options,
+      topics: this.possible?.send.topics ?? [],
+      subject: action === "backfill_schedule" ? planIds[0] ?? ""
+        : pluralize(planIds.length, "workflow"),
+      submit: (values) => {
+        this.options = values;
+        return this.showPlan();
+      },
+      discard: () => this.close(),
+    });
+    if (!form) return;
+    replace(this.panel, form.node);
+    this.panel.setAttribute("aria-label", ACTIONS[action].label);
+    this.show();
+    form.focus();
+  }
+
+  show() {
+    this.panel.hidden = false;
+    this.panel.scrollIntoView({ block: "nearest" });
   }
 
   async showPlan() {
@@ -145,18 +239,28 @@ export class Actions {
     const { action, planIds, options, key } = this;
     const plan = await this.ask("plan", { action, ids: [...planIds], options, key });
     if (!plan) return;
-    this.targets ??= await this.ask("targets", {});
+    const choices = OPTIONS[action] ?? [];
+    if (choices.some(({ values }) => values)) this.targets ??= await this.ask("targets", {});
     if (turn !== this.turn) return;
-    const ready = plan.counts.ready ?? 0;
-    const confirm = button(`${capitalize(action)} ${pluralize(ready, "workflow")}`, null,
-      () => this.apply(confirm, plan.key), { class: "dn-button dn-confirm", disabled: !ready });
+    const { label, verb = label, noun = "workflow" } = ACTIONS[action];
+    const ready = plan.problem ? 0 : plan.counts.ready ?? 0;
+    const question = `${verb} ${pluralize(ready, noun)}`;
+    const confirm = button(question, null, () => this.press(confirm, plan, question),
+      { class: "dn-button dn-confirm", disabled: !ready });
     this.confirm = confirm;
+    const title = `Plan: ${label.toLowerCase()}`;
     replace(this.panel,
       el("div", { class: "dn-plan-head" },
-        el("b", {}, `Plan: ${action}`), this.summary(plan.counts),
-        el("span", { class: "dn-space" }), OPTIONS[action].map((option) => this.optionInput(option))),
+        el("b", {}, title), this.summary(plan.counts),
+        el("span", { class: "dn-space" }), choices.map((option) => this.optionInput(option)),
+        hasForm(action) && button("Change", "Change what was entered", () => this.showForm())),
+      plan.kinds.length > 0 && plan.rows.length > 1 && el("p", { class: "dn-note" },
+        plan.kinds.join(", ")),
+      plan.problem && el("p", { class: "dn-note dn-warn" }, plan.problem),
       plan.unlikely > 0 && el("p", { class: "dn-note dn-warn" },
-        `${formatCount(plan.unlikely)} would stay enqueued: no live executor appears able to run them.`),
+        `${formatCount(plan.unlikely)} would wait: no live executor appears able to run `
+          + `${plan.unlikely === 1 ? "it" : "them"}.`),
+      plan.will_run && el("p", { class: "dn-note" }, `Will it run? ${plan.will_run}`),
       this.planTable(plan),
       el("div", { class: "dn-plan-foot" }, confirm,
         // Not "Cancel", which is the name of an action.
@@ -164,10 +268,33 @@ export class Actions {
         el("code", { class: "dn-muted" }, plan.code.slice(0, MOST_CODE)),
         copyButton("Copy code", "Copy the Python code of this plan", () => plan.code,
           { class: "dn-muted" })));
-    this.panel.setAttribute("aria-label", `Plan: ${action}`);
-    this.panel.hidden = false;
-    this.panel.scrollIntoView({ block: "nearest" });
-    if (!this.hasFocus()) this.focusRows();
+    this.panel.setAttribute("aria-label", title);
+    const hadFocus = this.hasFocus();
+    this.show();
+    if (!hadFocus) this.focusRows();
+  }
+
+  /**
+   * Confirm a plan: what cannot be undone needs a second press.
+   * @param {HTMLButtonElement} confirm
+   * @param {Plan} plan
+   * @param {string} question
+   */
+  press(confirm, plan, question) {
+    if (!plan.confirm) {
+      this.apply(confirm, plan.key);
+      return;
+    }
+    const second = button(`Press again: ${question} permanently`, null,
+      () => this.apply(second, plan.key, true),
+      { class: "dn-button dn-confirm dn-final", disabled: true });
+    confirm.replaceWith(second);
+    this.confirm = second;
+    setTimeout(() => {
+      if (this.confirm !== second || !second.isConnected) return;
+      second.disabled = false;
+      focus(second);
+    }, SECOND_PRESS_MS);
   }
 
   /** @param {string} outcome */
@@ -214,11 +341,14 @@ export class Actions {
   planTable(plan) {
     const rows = plan.rows.map((row) => el("tr", {},
       el("td", {}, this.outcome(row.verdict)),
-      el("td", {}, row.name && el("b", {}, row.name), " ", el("code", {}, row.workflow_id)),
+      el("td", {}, row.name && el("b", { title: row.name }, leafName(row.name)), " ",
+        shortId(row.workflow_id)),
       el("td", {}, row.status),
-      el("td", { class: "dn-effect" }, row.effect),
-      el("td", { class: "dn-effect" }, row.will_run)));
-    return table(["", "workflow", "current status", "effect", "will it run?"], rows, plan.left_out);
+      el("td", { class: "dn-effect", "data-label": "Will it run?" }, row.will_run),
+      el("td", { class: "dn-effect", "data-label": "Effect:" }, row.effect)));
+    const hasEstimate = plan.rows.some((row) => row.will_run);
+    return table(["", "workflow", "status now", hasEstimate ? "will it run?" : "", "effect"], rows,
+      plan.left_out);
   }
 
   /** @param {string} outcome */
@@ -230,14 +360,15 @@ export class Actions {
   /**
    * @param {HTMLButtonElement} confirm
    * @param {string} key
+   * @param {boolean} [isFinal] confirmed twice
    */
-  async apply(confirm, key) {
+  async apply(confirm, key, isFinal = false) {
     // What is being applied is settled: neither an option nor a plan in flight may replace it.
     this.turn += 1;
     for (const input of this.panel.querySelectorAll("input")) input.disabled = true;
     confirm.disabled = true;
     confirm.textContent = "…";
-    const receipt = await this.ask("apply", { key });
+    const receipt = await this.ask("apply", isFinal ? { key, confirm: true } : { key });
     this.subject = null;
     if (receipt) this.showReceipt(receipt);
     else this.close();
@@ -246,32 +377,74 @@ export class Actions {
 
   /** @param {Receipt} receipt */
   showReceipt(receipt) {
-    const rows = receipt.rows.map((row) => el("tr", {},
-      el("td", {}, this.outcome(row.outcome)),
-      el("td", {}, el("code", {}, row.workflow_id)),
-      el("td", {}, row.status_before, row.status_after !== row.status_before
-        && ` → ${row.status_after ?? ""}`),
-      el("td", {}, row.new_workflow_id && this.newRun(row.new_workflow_id)),
-      el("td", { class: "dn-effect" }, row.detail)));
+    const title = `Receipt: ${ACTIONS[receipt.action].label.toLowerCase()}`;
+    /** @type {Map<string, HTMLElement>} where the status of a workflow is shown */
+    const cells = new Map();
+    const rows = receipt.rows.map((row) => {
+      const now = el("span");
+      cells.set(row.new_workflow_id ?? row.workflow_id, now);
+      const status = [row.status_before, row.status_after !== row.status_before
+        && ` → ${row.status_after ?? ""}`];
+      return el("tr", {},
+        el("td", {}, this.outcome(row.outcome)),
+        el("td", {}, shortId(row.workflow_id)),
+        el("td", {}, status, !row.new_workflow_id && [" ", now]),
+        el("td", {}, row.new_workflow_id && [this.newRun(row.new_workflow_id), " ", now]),
+        el("td", { class: "dn-effect" }, row.detail));
+    });
+    const progress = el("p", { class: "dn-note dn-progress", role: "status", hidden: true });
     replace(this.panel,
-      el("div", { class: "dn-plan-head" }, el("b", {}, `Receipt: ${receipt.action}`),
-        this.summary(receipt.counts)),
+      el("div", { class: "dn-plan-head" }, el("b", {}, title), this.summary(receipt.counts)),
+      progress,
       receipt.notes.map((note) => el("p", { class: "dn-note" }, note)),
       table(["outcome", "workflow", "status", "new run", ""], rows, receipt.left_out),
       // No button stands where the confirmation was: a second click must not press anything.
       el("div", { class: "dn-plan-foot" },
-        el("span", { class: "dn-note" }, "Also available as widget.receipt"),
+        el("span", { class: "dn-note" }, "In Python, this receipt is the view's attribute .receipt"),
         el("span", { class: "dn-space" }), button("Close", null, () => this.close())));
-    this.panel.setAttribute("aria-label", `Receipt: ${receipt.action}`);
+    this.panel.setAttribute("aria-label", title);
     this.focusRows();
+    if (receipt.follows) this.follow(receipt.key, progress, cells);
+  }
+
+  /**
+   * Show how far the workflows of a receipt are, until they have ended or the receipt is closed.
+   * @param {string} key
+   * @param {HTMLElement} line
+   * @param {Map<string, HTMLElement>} cells
+   */
+  async follow(key, line, cells) {
+    let wait = FOLLOW_MS;
+    let missed = 0;
+    let shown = "";
+    while (missed < MOST_MISSED) {
+      if (!line.isConnected) {
+        // A view that shows the new run takes the receipt along.
+        missed += 1;
+      } else if (document.visibilityState === "visible") {
+        missed = 0;
+        const progress = await this.ask("progress", { key });
+        if (!progress) return;
+        wait = progress.text === shown ? Math.min(wait * 1.5, MOST_FOLLOW_MS) : FOLLOW_MS;
+        shown = progress.text;
+        line.hidden = false;
+        replace(line, progress.ended ? "Ended: " : "Now: ", el("b", {}, progress.text));
+        for (const [id, status] of Object.entries(progress.statuses)) {
+          const cell = cells.get(id);
+          if (cell) replace(cell, statusChip(status));
+        }
+        if (progress.ended) return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, wait));
+    }
   }
 
   /** @param {string} id */
   newRun(id) {
     const { openWorkflow } = this;
-    if (!openWorkflow) return el("code", { title: id }, id);
-    return linkButton(id, `Show the new run ${id}`, () => openWorkflow(id),
-      { class: "dn-link dn-truncated" });
+    if (!openWorkflow) return shortId(id);
+    return linkButton(shortenId(id), `Show the new run ${id}`, () => openWorkflow(id),
+      { class: "dn-link dn-truncated", "aria-label": `Show the new run ${id}` });
   }
 
   hasFocus() {
@@ -307,7 +480,7 @@ function table(headings, rows, leftOut) {
     leftOut > 0 && el("p", { class: "dn-note" }, `… and ${formatCount(leftOut)} more`));
 }
 
-/** @param {string} word */
-function capitalize(word) {
-  return `${word[0]?.toUpperCase()}${word.slice(1)}`;
+/** @param {string} id */
+function shortId(id) {
+  return el("code", { title: id }, shortenId(id));
 }

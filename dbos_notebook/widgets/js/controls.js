@@ -1,9 +1,10 @@
-// The action buttons alone, for workflows that a cell has already found.
+// The action buttons alone, for workflows that a cell has already found; or the schedules.
 import { append, button, el, followTheme, replace } from "./dom.js";
 import { mount } from "./fallback.js";
 import { Actions } from "./actions.js";
-import { formatCount, pluralize } from "./format.js";
+import { formatCount, leafName, pluralize, shortenId } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
+import { Schedules } from "./schedules.js";
 import { statusChip } from "./status.js";
 import { StatusLine } from "./status_line.js";
 /** @import {Ask, ControlsTraits, Model, RenderProps} from "./types.js" */
@@ -14,7 +15,8 @@ class Controls {
    * @param {HTMLElement} root
    */
   constructor(model, root) {
-    const { ids, forbidden } = model.get("_start");
+    const start = model.get("_start");
+    const { ids, forbidden } = start;
     this.ids = ids;
     this.status = new StatusLine(() => this.load(), () => "");
     this.channel = new KernelChannel(model, this.status);
@@ -24,22 +26,29 @@ class Controls {
       if (answer) this.status.clearError();
       return answer;
     };
-    this.title = el("span", { class: "dn-title" });
+    this.schedules = start.schedules ? new Schedules(this.ask, start) : null;
+    this.title = this.schedules?.title ?? el("span", { class: "dn-title" });
     this.actions = new Actions(forbidden, this.ask, () => this.load());
-    append(root, el("div", { class: "dn-top" }, this.title, this.actions.bar,
+    append(root, el("div", { class: "dn-top" }, this.title,
+      !this.schedules && !start.read_only && this.actions.bar,
       el("span", { class: "dn-space" }), this.status.line,
-      button("Refresh", "Read the workflows again", () => this.load())),
-    this.status.banner, this.actions.panel);
+      button("Refresh", "Read the database again", () => this.load())),
+    this.status.banner, this.schedules?.node ?? this.actions.panel);
     this.unfollowTheme = followTheme(root);
     this.load();
   }
 
   async load() {
+    if (this.schedules) {
+      await this.schedules.load();
+      return;
+    }
     const answer = await this.ask("rows", {});
     if (!answer) return;
     const [row] = answer.rows;
     replace(this.title, this.ids.length === 1 && row
-      ? [statusChip(row.status), el("b", {}, row.name), el("code", {}, row.id)]
+      ? [statusChip(row.status), el("b", { title: row.name }, leafName(row.name ?? "")),
+        el("code", { title: row.id }, shortenId(row.id))]
       : [el("b", {}, pluralize(this.ids.length, "workflow")),
         Object.entries(answer.counts).map(([status, count]) =>
           el("span", { class: "dn-status" }, statusChip(status), el("b", {}, formatCount(count))))]);

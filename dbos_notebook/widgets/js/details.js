@@ -1,14 +1,17 @@
 // The details of a workflow: facts, input, output or error, and its steps over time.
-import { append, button, copyButton, el, linkButton } from "./dom.js";
-import { ageOf, elapsed, formatCount, formatDuration, formatInstant, shortClassName } from "./format.js";
+import { append, button, copyButton, el } from "./dom.js";
+import { ageOf, elapsed, formatCount, formatDuration, formatInstant, idLink, leafName, pluralize } from "./format.js";
+import { errorSection, payloadSection } from "./payload_section.js";
 import { isUnfinished, statusChip, statusIcon } from "./status.js";
-/** @import {Child, ErrorPayload, Payload, Row, Step, StepsPage, WorkflowDetails} from "./types.js" */
+/** @import {AskPayload} from "./payload_section.js" */
+/** @import {Child, Payload, Row, Step, StepsPage, WorkflowDetails} from "./types.js" */
 
 /**
  * @typedef {object} DetailsOptions
  * @property {number} now
  * @property {(id: string) => unknown} openWorkflow
  * @property {(after: number) => Promise<StepsPage | null>} moreSteps
+ * @property {AskPayload} payload
  */
 
 /** @type {readonly [keyof Row, string][]} */
@@ -46,9 +49,10 @@ export function workflowDetails(found, options) {
   return el("div", { class: "dn-details" },
     workflowFacts(found, options.now, options.openWorkflow),
     el("div", { class: "dn-payloads" },
-      found.input && payloadSection("input", found.input),
-      found.error && errorSection(found.error),
-      found.output && payloadSection("output", found.output)),
+      found.error && errorSection(found.error, options.payload, found.row.id),
+      found.input && payloadSection("input", found.input, options.payload, found.row.id),
+      found.output && payloadSection("output", found.output, options.payload, found.row.id)),
+    channelsSection(found),
     stepsSection(found, options));
 }
 
@@ -58,7 +62,7 @@ export function workflowDetails(found, options) {
  * @param {(id: string) => unknown} openWorkflow
  */
 export function workflowFacts({ row, forks }, now, openWorkflow) {
-  const link = (/** @type {string} */ id) => linkButton(id, `Show ${id}`, () => openWorkflow(id));
+  const link = (/** @type {string} */ id) => idLink(id, `Show ${id}`, openWorkflow);
   /** @type {[string, Child][]} */
   const facts = [
     ["id", [el("code", {}, row.id),
@@ -66,6 +70,8 @@ export function workflowFacts({ row, forks }, now, openWorkflow) {
     ...FACTS.filter(([key]) => isShown(key, row)).map(([key, name]) => /** @type {[string, Child]} */ (
       [name, INSTANTS.includes(key) ? ageOf(Number(row[key]), now) : String(row[key])])),
     ["parent", row.parent_workflow_id !== undefined && link(row.parent_workflow_id)],
+    ["failed in", row.failed_workflow_id !== undefined && row.failed_workflow_id !== row.id
+      && idLink(row.failed_workflow_id, `Show ${row.failed_workflow_id}`, openWorkflow, row.id)],
     ["forked from", row.forked_from !== undefined && link(row.forked_from)],
     ["forks", forks.length > 0
       && forks.map((fork) => [statusIcon(fork.status), link(fork.id), " "])],
@@ -95,33 +101,18 @@ function isShown(key, row) {
 }
 
 /**
- * @param {string} name
- * @param {Payload} value
+ * What a workflow published: the events that it set, and the newest values of its streams.
+ * @param {WorkflowDetails} found
  */
-export function payloadSection(name, value) {
-  return el("section", {}, el("h4", {}, name), wholePayload(value));
-}
-
-/** @param {Payload} value */
-function wholePayload({ text, left_out: leftOut }) {
-  return [
-    el("pre", { tabindex: "0" }, text),
-    leftOut !== undefined && el("p", { class: "dn-note" },
-      `${formatCount(leftOut)} more characters: db.workflow(…) returns the whole value`),
-  ];
-}
-
-/** @param {ErrorPayload} error */
-export function errorSection(error) {
-  const { type, notes = [], traceback } = error;
-  const heading = el("h4", {}, "error");
-  if (!type) return el("section", { class: "dn-failure" }, heading, wholePayload(error));
-  return el("section", { class: "dn-failure" }, heading,
-    el("pre", { tabindex: "0" }, el("b", {}, shortClassName(type)), `: ${error.message}`),
-    notes.map((note) => el("p", { class: "dn-note" }, note)),
-    type.includes(".") && el("p", { class: "dn-note" }, type),
-    traceback && el("details", {}, el("summary", {}, "recorded traceback"),
-      el("pre", { tabindex: "0" }, traceback)));
+export function channelsSection({ events = [], streams = [] }) {
+  if (!events.length && !streams.length) return null;
+  return el("section", { class: "dn-channels" },
+    factList(events.map(({ name, value }) => [`event ${name}`, shortPayload(value)])),
+    streams.map(({ name, closed, values }) => el("div", {},
+      el("h4", {}, `stream ${name}`, values[0] && `, ${pluralize(values[0].offset + 1, "value")}`,
+        closed ? ", closed" : ", open"),
+      el("ol", { class: "dn-stream" }, values.map(({ offset, value }) => el("li", { value: offset },
+        shortPayload(value)))))));
 }
 
 /**
@@ -223,8 +214,8 @@ function stepLine(step, row, scale, { openWorkflow }) {
   return el("tr", { "data-status": step.status },
     el("td", { class: "n" }, step.number),
     el("td", {}, statusIcon(step.status)),
-    el("td", { class: "dn-step" }, step.name,
-      child !== undefined && [" ", linkButton(child, `Show ${child}`, () => openWorkflow(child))]),
+    el("td", { class: "dn-step", title: step.name }, leafName(step.name),
+      child !== undefined && [" ", idLink(child, `Show ${child}`, openWorkflow, row.id)]),
     el("td", { class: "dn-timeline" },
       origin ? el("span", { class: "dn-muted" }, origin) : timeBar(step, scale)),
     el("td", { class: "n" }, formatDuration(elapsed(step.started_at, step.completed_at))),
@@ -256,5 +247,6 @@ function shortPayload(value) {
   if (isShort && !value.text.includes("\n")) return el("code", {}, line);
   return el("details", {},
     el("summary", {}, el("code", {}, isShort ? line : `${line.slice(0, LINE_LENGTH)}…`)),
-    wholePayload(value));
+    el("pre", { tabindex: "0" }, value.text), value.left_out !== undefined && el("p", { class: "dn-note" },
+      `${formatCount(value.left_out)} more characters`));
 }

@@ -235,6 +235,7 @@ export class Explore {
       ? workflowDetails(details.found, {
         now: this.now(),
         openWorkflow: (id) => this.openWorkflow(id),
+        payload: (question) => this.ask("payload", question, `payload ${question.name} ${question.find === undefined}`),
         moreSteps: (after) => this.ask("steps", { id: row.id, after }, `steps ${row.id}`),
       })
       : el("p", { class: "dn-note" }, details.error ?? "Loading …")));

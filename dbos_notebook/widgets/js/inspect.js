@@ -562,6 +562,8 @@ export class Inspect {
       expand: (group) => this.expand(group).then(() => this.updateDetails()),
       collapse: (group) => this.collapse(group),
       fork: (id, step) => this.nodeActions.begin("fork", { start_step: String(step) }, [id]),
+      payload: this.offline ? undefined : (question) => this.showErrorsOf(this.channel.ask("payload",
+        question, `payload ${question.name} ${question.find === undefined}`)),
       forkAll: (ids) => this.nodeActions.begin("fork", { start_step: "failed" }, ids),
       raw: async (key) => {
         const answer = await this.showErrorsOf(this.channel.ask("raw", { key }));

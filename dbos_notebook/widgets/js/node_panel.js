@@ -2,7 +2,9 @@
 import { append, button, copyButton, el, iconButton, linkButton } from "./dom.js";
 import { elapsed, formatCount, formatDuration, formatInstant, leafName, shortClassName, shortenId } from "./format.js";
 import { statusChip, statusIcon } from "./status.js";
-import { errorSection, factList, payloadSection, workflowFacts } from "./details.js";
+import { channelsSection, factList, workflowFacts } from "./details.js";
+import { errorSection, payloadSection } from "./payload_section.js";
+/** @import {AskPayload} from "./payload_section.js" */
 /** @import {Child, ComparedRow, ComparisonAnswer, GraphNode, GroupDetails, Key, NodeDetails} from "./types.js" */
 /** @import {RunningDetails, StepDetails, StoredPayload, WorkflowNodeDetails} from "./types.js" */
 
@@ -23,6 +25,7 @@ import { errorSection, factList, payloadSection, workflowFacts } from "./details
  * @property {(ids: readonly string[]) => unknown} forkAll
  * @property {(key: Key) => Promise<readonly StoredPayload[] | null>} raw
  * @property {(key: Key) => Promise<string | null>} code
+ * @property {AskPayload} [payload] missing in a page without a kernel
  * @property {() => unknown} close
  */
 
@@ -97,8 +100,8 @@ function stepParts({ step, attempts, error, output }, options) {
       () => options.fork(step.workflow_id, step.number),
       { class: "dn-button dn-strong", disabled: Boolean(options.forbidden) }),
       codeButton(key, options)),
-    error && errorSection(error),
-    output && payloadSection("output", output),
+    error && errorSection(error, options.payload, key),
+    output && payloadSection("output", output, options.payload, key),
     !options.offline && rawSection(key, options),
   ];
 }
@@ -118,9 +121,10 @@ function workflowParts(found, options) {
         () => options.openRun(row.id)),
       isOther && options.actions, codeButton(row.id, options)),
     workflowFacts(found, options.now, options.openRun),
-    error && errorSection(error),
-    input && payloadSection("input", input),
-    output && payloadSection("output", output),
+    error && errorSection(error, options.payload, row.id),
+    input && payloadSection("input", input, options.payload, row.id),
+    output && payloadSection("output", output, options.payload, row.id),
+    channelsSection(found),
     !options.offline && rawSection(row.id, options),
   ];
 }

@@ -1,6 +1,6 @@
 // Searches one run for a step, an ID or an error.
 import { el, replace } from "./dom.js";
-import { formatCount, shortClassName } from "./format.js";
+import { formatCount, leafName, shortClassName, shortenId } from "./format.js";
 import { statusIcon } from "./status.js";
 /** @import {Answer, GraphNode, Key} from "./types.js" */
 
@@ -16,6 +16,7 @@ import { statusIcon } from "./status.js";
  */
 
 const MOST_SHOWN = 12;
+const MAX_ID = 24;
 
 export class Search {
   /** @param {SearchOptions} options */
@@ -77,14 +78,14 @@ export class Search {
   /** @param {GraphNode} node */
   line(node) {
     const isOwn = node.workflow_id === this.options.id();
-    const place = node.kind === "workflow" ? node.workflow_id
-      : `#${node.number ?? ""} ${isOwn ? "" : node.workflow_id}`;
+    const id = shortenId(node.workflow_id ?? "", MAX_ID, this.options.id());
+    const place = node.kind === "workflow" ? id : `#${node.number ?? ""} ${isOwn ? "" : id}`;
     const choose = () => {
       this.options.go(node.key);
       this.setOpen(false);
     };
-    return el("li", {}, el("button", { type: "button", on: { click: choose } },
-      statusIcon(node.status), el("b", {}, node.name || "workflow"),
+    return el("li", {}, el("button", { type: "button", title: `${node.name} ${node.workflow_id ?? ""}`, on: { click: choose } },
+      statusIcon(node.status), el("b", {}, leafName(node.name) || "workflow"),
       el("span", { class: "dn-muted" }, place),
       node.error && el("span", { class: "dn-error-line" }, shortClassName(node.error))));
   }

@@ -1,6 +1,6 @@
 // All workflows and steps of a run as a table, filtered by a string.
 import { append, button, el } from "./dom.js";
-import { failedAt, formatCount, formatDuration, formatInstant, shortClassName } from "./format.js";
+import { failedAt, formatCount, formatDuration, formatInstant, shortClassName, idLabel, leafName } from "./format.js";
 import { statusIcon } from "./status.js";
 /** @import {ListedNode, NodeList} from "./types.js" */
 
@@ -69,7 +69,7 @@ export function contains(node, text) {
 function line(node, { root, selected, onChoose }) {
   const showsId = node.kind === "workflow" || node.workflow_id !== root;
   const begun = node.started_at ?? node.created_at;
-  const name = el("td", { class: "dn-step" }, node.name);
+  const name = el("td", { class: "dn-step", title: node.name }, leafName(node.name));
   name.style.paddingLeft = `${10 + INDENT_PX * Math.min(node.depth, MOST_LEVELS)}px`;
   const choose = () => {
     for (const other of made.parentNode?.children ?? []) {
@@ -96,7 +96,7 @@ function line(node, { root, selected, onChoose }) {
   el("td", {}, statusIcon(node.status)),
   el("td", { class: "n" }, node.number),
   name,
-  el("td", {}, el("code", {}, showsId && node.workflow_id)),
+  el("td", {}, showsId && node.workflow_id && idLabel(node.workflow_id, root)),
   el("td", {}, begun !== undefined && formatInstant(begun).slice(11, 23)),
   el("td", { class: "n" }, node.took ?? formatDuration(node.duration)),
   el("td", { class: "dn-error-line" }, node.error && [failedAt(node), el("b", {}, shortClassName(node.error)),

@@ -49,7 +49,7 @@ export interface BoardTraits extends LiveTraits {
   _start: { windows: string[]; location: string };
 }
 export interface ControlsTraits extends BaseTraits {
-  _start: { ids: string[]; forbidden: string | null };
+  _start: { ids: string[]; schedules: boolean; forbidden: string | null; read_only: boolean };
 }
 export interface ConsoleTraits extends BaseTraits {
   _start: {
@@ -209,7 +209,22 @@ export interface StepsPage {
   steps: Step[];
   more_steps: boolean;
 }
+/** The newest values of a stream, the newest first. */
+export interface Stream {
+  name: string;
+  closed: boolean;
+  values: { offset: number; value: Payload }[];
+}
+/** Asks for a whole payload, or for the lines in which a string occurs. */
+export interface PayloadQuestion {
+  key: Key;
+  name: string;
+  form?: "text" | "json" | "python";
+  find?: string;
+}
 export interface WorkflowDetails extends Payloads {
+  events?: { name: string; value: Payload }[];
+  streams?: Stream[];
   row: Row;
   forks: Fork[];
 }
@@ -436,12 +451,32 @@ export interface BoardFacts {
 
 // --- control -------------------------------------------------------------------------------------
 
-export type Action = "cancel" | "resume" | "fork" | "repair";
+export type WorkflowAction = "cancel" | "resume" | "fork" | "repair" | "send" | "set_delay"
+  | "set_attributes" | "delete";
+export type Action = WorkflowAction | "pause_schedule" | "resume_schedule" | "trigger_schedule"
+  | "backfill_schedule" | "delete_schedule";
 export interface ActionOptions {
   cancel_children?: boolean;
   queue_name?: string;
   start_step?: string;
   application_version?: string;
+  message?: string;
+  topic?: string;
+  format?: string;
+  delay?: string;
+  attributes?: string;
+  merge?: boolean;
+  delete_children?: boolean;
+  start?: string;
+  end?: string;
+}
+/** On how many workflows an action would act, and why on none. */
+export interface ActionAvailability {
+  count: number;
+  why: string;
+  /** To send only: how many appear to wait for a message, and for which topics. */
+  waits?: number;
+  topics?: string[];
 }
 /** The workflows of an action: these, or all that match the filters of the list. */
 export interface ActionWorkflows {
@@ -464,6 +499,14 @@ export interface Plan {
   rows: PlanRow[];
   left_out: number;
   unlikely: number;
+  /** Whether an executor will run them, where that is the same for all; the rows then omit it. */
+  will_run?: string;
+  /** What would be changed, by start step or name. */
+  kinds: string[];
+  /** Whether the action is confirmed twice. */
+  confirm: boolean;
+  /** Why nothing of it would be done; empty if it would. */
+  problem: string;
   code: string;
 }
 export interface ReceiptRow {
@@ -482,6 +525,23 @@ export interface Receipt {
   rows: ReceiptRow[];
   left_out: number;
   notes: string[];
+  /** Whether its workflows can be followed until they have ended. */
+  follows: boolean;
+}
+/** How far the workflows of a receipt are. */
+export interface Progress {
+  text: string;
+  ended: boolean;
+  statuses: Record<string, string>;
+}
+export interface Schedule {
+  schedule_name: string;
+  workflow_name?: string;
+  schedule?: string;
+  cron_timezone?: string;
+  status?: string;
+  last_fired_at?: string;
+  queue_name?: string;
 }
 
 // --- questions and answers -----------------------------------------------------------------------
@@ -515,6 +575,7 @@ export interface Messages {
     Fresh<WorkflowDetails & StepsPage> | { same: true },
   ];
   steps: [{ id: string; after: number }, StepsPage];
+  payload: [PayloadQuestion, { text?: string; lines?: [number, string][]; count?: number }];
   children: [{ id: string }, Children];
   code: [
     { view: ListView; selection: boolean } | { id: string; key: Key | null },
@@ -541,9 +602,14 @@ export interface Messages {
   board: [{ stamp: string | null }, Fresh<BoardFacts> | Same];
   rows: [object, { rows: Row[]; counts: Record<string, number>; stamp: string }];
   // Control.
-  possible: [ActionWorkflows, { possible: Record<Action, { count: number; why: string }> }];
+  possible: [ActionWorkflows, { possible: Record<WorkflowAction, ActionAvailability> }];
   plan: [ActionWorkflows & { action: Action; options: ActionOptions; key: string }, Plan];
-  apply: [{ key: string }, Receipt];
+  apply: [{ key: string; confirm?: boolean }, Receipt];
+  progress: [{ key: string }, Progress];
+  schedules: [
+    { stamp: string | null },
+    { same?: undefined; rows: Schedule[]; left_out: number; stamp: string } | { same: true },
+  ];
   targets: [object, { versions: string[]; queues: string[] }];
 }
 export type Kind = keyof Messages;
