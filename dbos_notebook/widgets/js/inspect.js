@@ -779,7 +779,7 @@ export class Inspect {
  * @param {GraphNode} node
  */
 function nodeLabel({ name, title, kind, status, count, error, took, duration }) {
-  return [kind === "activity" && `${formatCount(count ?? 0)} times`, title ?? name, status,
+  return [kind === "aggregate" && `${formatCount(count ?? 0)} times`, title ?? name, status,
     error && shortClassName(error), took ?? formatDuration(duration)].filter(Boolean).join(", ");
 }
 

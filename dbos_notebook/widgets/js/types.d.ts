@@ -371,7 +371,7 @@ export interface WorkflowNodeDetails extends WorkflowDetails {
   key: Key;
 }
 export interface GroupDetails extends GraphNode {
-  kind: "group" | "activity";
+  kind: "group" | "aggregate";
   count: number;
   statuses: Record<string, number>;
   inside: number;
