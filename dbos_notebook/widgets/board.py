@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,7 @@ WINDOWS = {
 """The length of each window, and the width of its bars: 48 to 60 bars of a round width."""
 MAX_EXAMINED = 200
 """Active workflows, the oldest first, of which the board says which wait for a person."""
+_PLACE = re.compile(r", place \d+ of \d+")
 MESSAGE_KINDS = ("message", "message or event")
 MAX_TABLE_ROWS = 12
 """Rows of a table on the board; the DataFrames are complete."""
@@ -117,12 +119,19 @@ class Board(View):
             for key, activity in found.items()
             if activity["kind"] in MESSAGE_KINDS or activity.get("stuck")
         ]
-        shown = waiting[:MAX_TABLE_ROWS]
-        frame = self._store.workflows(shown, limit=None)
+        frame = self._store.workflows(waiting, limit=None)
         rows = {row["id"]: row for row in serialize.workflow_rows(frame)}
+        # Workflows of the same name in the same situation are one line, with the oldest as example.
+        alike: dict[tuple[object, ...], list[str]] = {}
+        for key in filter(rows.__contains__, waiting):
+            situation = _PLACE.sub("", found[key]["text"])
+            alike.setdefault((rows[key].get("name"), situation), []).append(key)
         return {
-            "rows": [{"row": rows[key], "activity": found[key]} for key in shown if key in rows],
-            "left_out": len(waiting) - len(shown),
+            "rows": [
+                {"row": rows[keys[0]], "activity": found[keys[0]], "count": len(keys)}
+                for keys in list(alike.values())[:MAX_TABLE_ROWS]
+            ],
+            "left_out": max(0, len(alike) - MAX_TABLE_ROWS),
             "examined": len(ids) if len(ids) == MAX_EXAMINED else None,
         }
 

@@ -113,7 +113,7 @@ export class Board {
     this.attention.hidden = !rows.length;
     replace(this.attention, el("h4", {}, "Needs attention"),
       table([heading("workflow"), heading("created", true)],
-        rows.map(({ row, activity }) => this.attentionLine(row, activity))),
+        rows.map(({ row, activity, count }) => this.attentionLine(row, activity, count))),
       leftOut > 0 && el("p", { class: "dn-note" }, `… and ${formatCount(leftOut)} more`),
       examined && el("p", { class: "dn-note" }, `Of the ${formatCount(examined)} oldest active workflows.`));
   }
@@ -121,8 +121,10 @@ export class Board {
   /**
    * @param {Row} row
    * @param {Activity} activity
+   * @param {number} count workflows of the same name in the same situation
    */
-  attentionLine({ id, status, name = "workflow", parent_workflow_id: parent, created_at: created }, activity) {
+  attentionLine({ id, status, name = "workflow", parent_workflow_id: parent, created_at: created },
+    activity, count) {
     const { navigation } = this;
     const link = idLink(id, navigation ? `Show ${id}` : `Copy the ID ${id}`, async () => {
       if (navigation) navigation.open(id);
@@ -131,7 +133,8 @@ export class Board {
     return el("tr", {},
       el("td", { class: "dn-wide" },
         el("div", { class: "dn-line" }, statusChip(status),
-          el("span", { class: "dn-name", title: name }, leafName(name)), link),
+          el("span", { class: "dn-name", title: name }, count > 1 && `${formatCount(count)} × `,
+            leafName(name)), count > 1 && "the oldest", link),
         activityLine(activity)),
       el("td", { class: "n" }, created !== undefined && ageOf(created, this.now())));
   }

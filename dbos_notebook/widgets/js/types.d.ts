@@ -602,7 +602,11 @@ export interface Messages {
   open: [{ id: string }, { start: InspectStart; traits: object }];
   // The board, and the buttons alone.
   board: [{ stamp: string | null }, Fresh<BoardFacts> | Same];
-  attention: [object, { rows: { row: Row; activity: Activity }[]; left_out: number; examined: number | null }];
+  attention: [object, {
+    rows: { row: Row; activity: Activity; count: number }[];
+    left_out: number;
+    examined: number | null;
+  }];
   rows: [object, { rows: Row[]; counts: Record<string, number>; stamp: string }];
   // Control.
   possible: [ActionWorkflows, { possible: Record<WorkflowAction, ActionAvailability> }];
