@@ -202,13 +202,13 @@ def main(
             "application_version": version,
             "executor_id": executor,
             "log_level": "CRITICAL",
-            "notification_listener_polling_interval_sec": 0.05,
+            "notification_listener_polling_interval_sec": 0.1,
             **config,
         }
     )
     DBOS.launch()
-    DBOS.register_queue("busy", global_concurrency=1, polling_interval_sec=0.05)
-    DBOS.register_queue("free", polling_interval_sec=0.05)
+    DBOS.register_queue("busy", global_concurrency=1, polling_interval_sec=0.1)
+    DBOS.register_queue("free", polling_interval_sec=0.1)
     pipe.send("ready")
     while True:
         try:

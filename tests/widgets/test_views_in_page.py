@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import big_runs
 import pytest
 from browser import WAIT_SECONDS
 
@@ -857,3 +858,104 @@ def test_a_large_payload_is_collapsed_and_searched(
     shown.locator("pre:not(.dn-collapsed)").first.wait_for()
     failure = page.locator(".dn-failure pre").first.inner_text()
     assert failure.startswith("CouponError")
+
+
+def test_a_big_run_is_readable_wherever_one_goes(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    big_runs.insert_children(database_copy, 300)
+    with dn.connect(database_copy) as db:
+        page = open_view(db.inspect("many"))
+        frame = page.locator(".dn-picture > .dn-svg-view")
+        page.locator("[data-node]", has_text="failed at parse").wait_for()
+        page.get_by_role("button", name="Overview").click()
+        # The overview fits: nothing to scroll, no text smaller than 10 pixels.
+        page.locator("[data-node]", has_text="4 × ValueError").wait_for()
+        assert frame.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1")
+        assert frame.evaluate("(e) => e.scrollHeight <= e.clientHeight + 1")
+        assert frame.bounding_box()["height"] >= 200  # type: ignore[index]  # it is visible
+        smallest = """(e) => Math.min(...[...e.querySelectorAll("text")].map((text) =>
+            parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a))"""
+        assert frame.evaluate(smallest) >= 9.9
+        # A row leads to its members, those that failed first.
+        page.locator("[data-node]", has_text="parse").click()
+        members = page.locator(".dn-members li")
+        members.first.wait_for()
+        assert "ValueError" in members.first.inner_text()
+        members.first.get_by_role("button").click()
+        chosen = page.locator("[data-node][aria-pressed=true]")
+        chosen.wait_for()
+        # From a scale at which nothing can be read, a failure is shown at one at which it can.
+        for _ in range(8):
+            page.get_by_role("button", name="Zoom out").click()
+        assert frame.evaluate(smallest) < 9
+        page.get_by_role("button", name="Next failure").click()
+        page.wait_for_function(
+            "() => document.querySelector('[data-node][aria-pressed=true] text')"
+            "?.getScreenCTM().a > 0.9"
+        )
+        box, around = chosen.bounding_box(), frame.bounding_box()
+        assert box is not None
+        assert around is not None
+        assert around["x"] <= box["x"] + box["width"] / 2 <= around["x"] + around["width"]
+        assert around["y"] <= box["y"] + box["height"] / 2 <= around["y"] + around["height"]
+
+
+def test_a_group_opens_in_place(database_copy: Path, open_view: Callable[..., Page]) -> None:
+    big_runs.insert_children(database_copy, 300)
+    with dn.connect(database_copy) as db:
+        page = open_view(db.inspect("many"), width=1400)
+        group = page.locator("[data-node]", has_text="× part").last
+        group.wait_for()
+        group.focus()
+        # The panel is open already, so that the picture keeps its width.
+        page.locator("[data-node]").first.click()
+        page.locator(".dn-node-details").wait_for()
+        known = page.locator("[data-node]").evaluate_all("(all) => all.map((e) => e.dataset.node)")
+        group.scroll_into_view_if_needed()
+        before = group.bounding_box()
+        group.click()
+        page.wait_for_function(
+            "(n) => document.querySelectorAll('[data-node]').length > n", arg=len(known)
+        )
+        found = """(known) => {
+            const first = [...document.querySelectorAll("[data-node]")]
+              .find((e) => !known.includes(e.dataset.node));
+            const { x, y, width, height } = first.getBoundingClientRect();
+            return [x + width / 2, y + height / 2];
+        }"""
+        x, y = page.evaluate(found, known)
+        assert before is not None
+        assert abs(x - before["x"] - before["width"] / 2) < 80
+        assert abs(y - before["y"] - before["height"] / 2) < 80
+
+
+def test_an_active_run_opens_at_its_end(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    connection = sqlite3.connect(database_copy)
+    with connection:
+        connection.execute(
+            "INSERT INTO workflow_status (workflow_uuid, name, status, created_at, updated_at,"
+            " priority) VALUES ('long', 'long', 'PENDING', 1785000000000, 1785000000000, 0)"
+        )
+        connection.executemany(
+            "INSERT INTO operation_outputs (workflow_uuid, function_id, function_name, output,"
+            " started_at_epoch_ms, completed_at_epoch_ms) VALUES ('long', ?, ?, NULL, ?, ?)",
+            [(n, f"step_{n}", 1785000000000 + n, 1785000000000 + n) for n in range(1, 60)],
+        )
+    connection.close()
+    with dn.connect(database_copy) as db:
+        page = open_view(db.inspect("long"))
+        now = page.locator("[data-node]", has_text="after step 59")
+        now.wait_for()
+        frame = page.locator(".dn-picture > .dn-svg-view")
+        page.wait_for_function(
+            "() => { const e = document.querySelector('.dn-picture > .dn-svg-view');"
+            " return e.scrollLeft + e.scrollTop > 0; }"
+        )
+        box, around = now.bounding_box(), frame.bounding_box()
+        assert box is not None
+        assert around is not None
+        assert box["y"] + box["height"] <= around["y"] + around["height"]
+        assert box["x"] + box["width"] <= around["x"] + around["width"]
