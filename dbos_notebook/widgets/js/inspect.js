@@ -588,6 +588,7 @@ export class Inspect {
       payload: this.offline ? undefined : (question) => this.showErrorsOf(this.channel.ask("payload",
         question, `payload ${question.name} ${question.find === undefined}`)),
       forkAll: (ids) => this.nodeActions.begin("fork", { start_step: "failed" }, ids),
+      repairAll: (ids) => this.nodeActions.begin("repair", {}, ids),
       raw: async (key) => {
         const answer = await this.showErrorsOf(this.channel.ask("raw", { key }));
         return answer && answer.payloads;
@@ -678,9 +679,10 @@ export class Inspect {
   /** @param {Receipt | null} receipt */
   async onActionDone(receipt) {
     this.unchangedPolls = 0;
-    const fork = receipt?.rows.find((row) => row.new_workflow_id !== undefined
-      && (row.outcome === "done" || row.outcome === "unchanged"));
-    if (fork) await this.openFork(fork);
+    const forks = receipt?.rows.filter((row) => row.new_workflow_id !== undefined
+      && (row.outcome === "done" || row.outcome === "unchanged")) ?? [];
+    // Of several new runs none stands for all: the receipt follows them.
+    if (forks.length === 1 && forks[0]) await this.openFork(forks[0]);
     else await this.load({ reload: true });
     this.polling.schedule();
   }
