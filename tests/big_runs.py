@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -87,3 +89,31 @@ def chain(depth: int = 1000) -> nx.DiGraph[Any]:
             )
         )
     return execution_graph(*frames(workflows, steps))
+
+
+def insert_children(path: Path, children: int) -> None:
+    """Insert the workflow "many" with children of two steps; some of them failed at the second."""
+    connection = sqlite3.connect(path)
+    flow = (
+        "INSERT INTO workflow_status (workflow_uuid, name, status, created_at, updated_at, "
+        "completed_at, parent_workflow_id, priority, serialization) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, 0, 'portable_json')"
+    )
+    step = (
+        "INSERT INTO operation_outputs (workflow_uuid, function_id, function_name, output, error, "
+        "child_workflow_id, started_at_epoch_ms, completed_at_epoch_ms, serialization) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'portable_json')"
+    )
+    begin = 1_785_000_000_000
+    connection.execute(flow, ("many", "batch", "SUCCESS", begin, begin, begin + 60_000, None))
+    for number in range(1, children + 1):
+        at, child, bad = begin + 20 * number, f"many-{number}", number % 97 == 5
+        error = '{"name": "ValueError", "message": "broken"}' if bad else None
+        status = "ERROR" if bad else "SUCCESS"
+        connection.execute(step, ("many", number, "part", None, None, child, at, at + 5))
+        connection.execute(flow, (child, "part", status, at, at, at + 3000, "many"))
+        connection.execute(step, (child, 1, "load", "1", None, None, at + 10, at + 900))
+        result = None if bad else "1"
+        connection.execute(step, (child, 2, "parse", result, error, None, at + 1000, at + 2500))
+    connection.commit()
+    connection.close()

@@ -18,6 +18,7 @@ from sample_rows import at, frame, frames, step, workflow
 import dbos_notebook as dn
 from dbos_notebook.graphs import critical_path, execution_graph, fold, self_time
 from dbos_notebook.graphs.critical_path import critical_path_intervals
+from dbos_notebook.graphs.intervals import Times
 
 COLUMNS = ["node", "workflow_id", "function_id", "name", "part", "start", "end", "duration"]
 
@@ -178,6 +179,14 @@ def test_a_running_and_a_waiting_root(old_sqlite: Path) -> None:
     assert path["end"].iloc[0] == waiting.graph["read_at"]
 
 
+def lasted(times: Times, root: str) -> float:
+    """Return how long a run took, as its picture shows it, in seconds."""
+    run = times.workflow(root)
+    assert run is not None
+    assert run.started is not None
+    return run.ended - run.started
+
+
 @pytest.mark.parametrize("database", ["3.4.0 pg", "3.4.0 sqlite", "2.20.0 pg", "2.20.0 sqlite"])
 def test_durations_add_up_in_every_run(
     database: str,
@@ -198,6 +207,9 @@ def test_durations_add_up_in_every_run(
                 assert more == pd.Timedelta(0), root
             else:  # whole seconds, of which the steps know more
                 assert abs(more) < pd.Timedelta("1s"), root
+            # What pictures and views show is what the path adds up to.
+            times = Times(graph)
+            assert path["duration"].sum() == pd.Timedelta(seconds=lasted(times, root)).round("ms")
             seen += 1
     assert seen >= 20
 

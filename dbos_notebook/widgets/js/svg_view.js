@@ -183,6 +183,19 @@ export class SvgView {
     const now = center(element);
     this.frame.scrollBy({ left: now.x - frame.left - x, top: now.y - frame.top - y,
       behavior: "instant" });
+    // Where the picture cannot be scrolled so far to the right or down, a margin moves it.
+    const { picture } = this;
+    const scrolled = center(element);
+    const [right, down] = [x - (scrolled.x - frame.left), y - (scrolled.y - frame.top)];
+    const own = picture?.getBoundingClientRect();
+    if (!picture || !own) return;
+    if (right > 1) {
+      picture.style.marginLeft = `${own.left - frame.left + this.frame.scrollLeft + right}px`;
+    }
+    if (down > 1) {
+      picture.style.marginTop = `${own.top - frame.top + this.frame.scrollTop + down}px`;
+      picture.style.alignSelf = "start";
+    }
   }
 
   /** @param {SVGSVGElement} picture */
