@@ -51,7 +51,7 @@ def main() -> int:
             def show(cell: str, **options: Any) -> Opened:
                 return open_notebook(connect, cell, width=WIDTH, height=2400, **options)
 
-            _open(show("db.open(page_size=25, start_time='24h')"))
+            _open(show("db.open(page_size=10, start_time='24h')"))
             _explore(show("db.explore(page_size=25)"))
             _board(show("db.board(window='24h')"))
             _many(show(f"db.inspect({night['workflow_id'].iloc[0]!r})"))

@@ -129,23 +129,23 @@ def _examples(connection: sa.Connection, tables: dict[str, sa.Table]) -> Iterato
     """Read the real runs with all their rows."""
     status = tables["workflow_status"]
     mine = status.c.application_name == "demo-documents"
-    rows = connection.execute(sa.select(status).where(mine)).mappings().all()
-    ids = [row["workflow_uuid"] for row in rows]
-    examples = {}
-    for row in rows:
-        if row["parent_workflow_id"] is None:
-            kind, version, _ = row["workflow_uuid"].split("-")
-            examples[row["workflow_uuid"]] = Example(row["workflow_uuid"], kind, version)
-    # An example's children have its ID with a number, and so have theirs.
-    root_of = {each: "-".join(each.split("-")[:3]) for each in ids}
+    examples: dict[str, Example] = {}
+    root_of = {}
+    for workflow_id in connection.scalars(sa.select(status.c.workflow_uuid).where(mine)):
+        kind, version, *numbers = workflow_id.split("-")
+        if kind in _STRETCH:  # not a copy of an earlier call
+            # The children of an example have its ID with a number.
+            root = f"{kind}-{version}-{numbers[0]}"
+            root_of[workflow_id] = root
+            examples.setdefault(root, Example(root, kind, version))
     for name, table in tables.items():
         owner = _owner(table)
         if owner is None:
             continue
         own = sa.select(table).where(owner.in_(sa.select(status.c.workflow_uuid).where(mine)))
         for found in connection.execute(own).mappings():
-            rows_of = examples[root_of[found[owner.name]]].rows
-            rows_of.setdefault(name, []).append(dict(found))
+            if found[owner.name] in root_of:
+                examples[root_of[found[owner.name]]].rows.setdefault(name, []).append(dict(found))
     yield from examples.values()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from dbos_notebook.client import connect
 from dbos_notebook.database.location import Location, locate
 from dbos_notebook.demo import history as aging
-from dbos_notebook.demo.workload import DOCUMENTS, MIN_HISTORY, VERSIONS, first_id, plan
+from dbos_notebook.demo.workload import DOCUMENTS, MIN_HISTORY, VERSIONS, plan
 from dbos_notebook.errors import NotDBOSDatabaseError, NotebookError
 
 URL_VARIABLE = "DBOS_NOTEBOOK_DEMO_URL"
@@ -59,13 +59,13 @@ def run(
     Raises
     ------
     DemoError
-        The database contains other workflows or the same demo run, or a process failed.
+        The database contains other workflows or a demo run, or a process failed.
     """
     plan(workflows, seed)  # validates the numbers before anything is written
     if history and history < MIN_HISTORY:
         raise ValueError(f"history={history} is too few. Use 0 or at least {MIN_HISTORY}.")
     location = locate(database)
-    _check_database(database, location, seed, force=force)
+    _check_database(database, location, force=force)
     if location.path:
         location.path.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, URL_VARIABLE: location.url()}
@@ -78,22 +78,16 @@ def run(
         _run_worker("worker", arguments, environment, location, progress)
 
 
-def _check_database(
-    database: str | os.PathLike[str], location: Location, seed: int, *, force: bool
-) -> None:
+def _check_database(database: str | os.PathLike[str], location: Location, *, force: bool) -> None:
     if location.path and not location.path.exists():
         return
     try:
         with connect(database, read_only=True) as client:
             owners = client.counts(by="application_name")["application_name"].astype(object)
-            repeated = len(client.workflows(first_id(seed)))
     except NotDBOSDatabaseError:
         return
-    if repeated:
-        raise DemoError(
-            f"{location} already contains a demo run with seed {seed}. "
-            "Use another --seed or another database."
-        )
+    if set(owners) & set(_APPLICATIONS):
+        raise DemoError(f"{location} already contains a demo run. Use another database.")
     others = sorted({str(o) for o in owners if o not in _APPLICATIONS})
     if others and not force:
         raise DemoError(

@@ -127,11 +127,6 @@ def plan(workflows: int, seed: int) -> list[Task]:
     return first + _version(VERSIONS[1], left, seed, choose, forks)
 
 
-def first_id(seed: int) -> str:
-    """Return an ID that every run with this seed writes, by which a second run is detected."""
-    return f"unpaid-{seed}-{VERSIONS[0]}-0001"
-
-
 def _version(
     version: str, share: int, seed: int, choose: random.Random, forks: list[str]
 ) -> list[Task]:
