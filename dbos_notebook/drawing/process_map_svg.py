@@ -455,7 +455,7 @@ def _diagram(graph: nx.DiGraph[Any]) -> Diagram:
     for block in blocks_of(graph):
         frame = Frame("f" + short_id(block.key)[1:], block.rows[0].status, [])
         for row in block.rows:
-            card = Card(row.id, row.key, "activity", row.status, "step", [], row.tooltip, frame.id)
+            card = Card(row.id, row.key, "aggregate", row.status, "step", [], row.tooltip, frame.id)
             card.color_status = row.status
             numbers = " · ".join(value for value in row.values if value)
             card.lines = [CardLine(row.name, bold=True), CardLine(numbers)]

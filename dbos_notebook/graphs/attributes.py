@@ -73,10 +73,10 @@ class GroupAttributes(NodeAttributes, total=False):
     levels: int
 
 
-class ActivityAttributes(TypedDict, total=False):
+class AggregateAttributes(TypedDict, total=False):
     """The attributes of a node of a process map: all workflows or steps of a kind."""
 
-    kind: Literal["activity"]
+    kind: Literal["aggregate"]
     of: Literal["workflow", "step"]
     name: str
     workflow_name: str

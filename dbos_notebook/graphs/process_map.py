@@ -12,7 +12,7 @@ import pandas as pd
 
 from dbos_notebook.errors import GraphError
 from dbos_notebook.graphs.attributes import (
-    ActivityAttributes,
+    AggregateAttributes,
     Key,
     NodeAttributes,
     nodes_of,
@@ -51,57 +51,57 @@ def process_map(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
     --------
     >>> graph = process_map(dbos_notebook.connect(example_database).graph("checkout-4"))
     >>> {key: node["count"] for key, node in graph.nodes.items() if node["of"] == "workflow"}
-    {('workflow', 'checkout'): 1, ('workflow', 'ship'): 2}
+    {('workflow', 'checkout'): 1, ('workflow', 'ship'): 1, ('workflow', 'pack'): 1}
     >>> graph.edges[("workflow", "checkout"), ("workflow", "ship")]["count"]
-    2
+    1
     """
     check_graph(graph)
     if is_folded(graph):
         raise GraphError("This graph is folded. Pass the graph that db.graph(...) returned.")
     with garbage_collection_paused():
         nodes = nodes_of(graph)
-        activity_of = _activities(nodes)
+        kind_of = _kinds(nodes)
         members: dict[Key, list[Key]] = {}
-        for key, activity in activity_of.items():
+        for key, node_kind in kind_of.items():
             if nodes[key]["kind"] == "workflow" or nodes[key].get("operation") != "start_child":
-                members.setdefault(activity, []).append(key)
+                members.setdefault(node_kind, []).append(key)
         result: nx.DiGraph[Any] = nx.DiGraph(**graph.graph, process_map=True)
         runs = Runs(graph)
-        for activity, keys in members.items():
-            result.add_node(activity, **_attributes(activity, keys, nodes, runs))
-        for (tail, head), edge in _edges(graph, nodes, activity_of).items():
+        for node_kind, keys in members.items():
+            result.add_node(node_kind, **_attributes(node_kind, keys, nodes, runs))
+        for (tail, head), edge in _edges(graph, nodes, kind_of).items():
             if tail in result and head in result:
                 result.add_edge(tail, head, **edge)
     return result
 
 
-def _activities(nodes: Mapping[Key, NodeAttributes]) -> dict[Key, Key]:
-    """Return the activity of each workflow and step: the workflow's, if a step starts it."""
-    activities: dict[Key, Key] = {}
+def _kinds(nodes: Mapping[Key, NodeAttributes]) -> dict[Key, Key]:
+    """Return the key of the kind of each workflow and step."""
+    kinds: dict[Key, Key] = {}
     for key, node in nodes.items():
         if node["kind"] == "workflow":
-            activities[key] = ("workflow", node.get("name", ""))
+            kinds[key] = ("workflow", node.get("name", ""))
         elif node["kind"] == "step":
             owner = nodes.get(node["workflow_id"])
             workflow_name = "" if owner is None else owner.get("name", "")
             name: Hashable = node.get("name", "") if "function_id" in node else "running"
-            activities[key] = ("step", workflow_name, name)
-    return activities
+            kinds[key] = ("step", workflow_name, name)
+    return kinds
 
 
 def _attributes(
-    activity: Key, keys: Sequence[Key], nodes: Mapping[Key, NodeAttributes], runs: Runs
-) -> ActivityAttributes:
+    node_kind: Key, keys: Sequence[Key], nodes: Mapping[Key, NodeAttributes], runs: Runs
+) -> AggregateAttributes:
     members = [nodes[key] for key in keys]
     statuses = Counter(node["status"] for node in members)
     is_workflow = members[0]["kind"] == "workflow"
     failed = failed_workflows(members)
     failures = sum(count for status, count in statuses.items() if status in FAILED_STATUSES)
-    attributes: ActivityAttributes = {
-        "kind": "activity",
+    attributes: AggregateAttributes = {
+        "kind": "aggregate",
         "of": "workflow" if is_workflow else "step",
         "name": str(members[0].get("name", "")),
-        "workflow_name": str(cast("tuple[str, ...]", activity)[1]),
+        "workflow_name": str(cast("tuple[str, ...]", node_kind)[1]),
         "members": tuple(keys),
         "count": len(keys),
         "workflows": len({node["workflow_id"] for node in members}),
@@ -152,9 +152,9 @@ def _timedelta(milliseconds: float) -> pd.Timedelta:
 
 
 def _edges(
-    graph: nx.DiGraph[Any], nodes: Mapping[Key, NodeAttributes], activity_of: Mapping[Key, Key]
+    graph: nx.DiGraph[Any], nodes: Mapping[Key, NodeAttributes], kind_of: Mapping[Key, Key]
 ) -> dict[tuple[Key, Key], dict[str, Any]]:
-    """Count the edges between activities; one past a join or a start leads to what follows."""
+    """Count the edges between kinds; one past a join or a start leads to what follows."""
     edges: dict[tuple[Key, Key], dict[str, Any]] = {}
 
     def add(tail: Key, head: Key, kind: str) -> None:
@@ -163,18 +163,18 @@ def _edges(
 
     for tail, head, values in graph.edges.data():
         kind = values["kind"]
-        if tail not in activity_of or head not in activity_of:
+        if tail not in kind_of or head not in kind_of:
             continue  # a join
-        source, target = activity_of[tail], activity_of[head]
+        source, target = kind_of[tail], kind_of[head]
         if kind == "starts":
             # The parent's node stands for the steps that start children.
             owner = nodes[tail]["workflow_id"]
-            add(activity_of.get(owner, source), target, kind)
+            add(kind_of.get(owner, source), target, kind)
         elif kind == "next" and _is_start(nodes[head]):
             for follower, following in graph.adj[head].items():
-                is_next = following["kind"] == "next" and follower in activity_of
+                is_next = following["kind"] == "next" and follower in kind_of
                 if is_next and not _is_start(nodes[follower]):
-                    add(source, activity_of[follower], kind)
+                    add(source, kind_of[follower], kind)
         elif not _is_start(nodes[tail]):
             add(source, target, kind)
     return edges

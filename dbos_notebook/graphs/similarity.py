@@ -22,7 +22,7 @@ MIN_SPINE_DEPTH = 24
 Similarity = Literal["exact", "loose", "name", "any"]
 
 
-class Failure(NamedTuple):
+class FailureKind(NamedTuple):
     """Why a workflow failed: equal for workflows that failed in the same way.
 
     ``step`` is the function without its module, so that children of several kinds that failed at
@@ -111,7 +111,7 @@ class WorkflowTree:
                 current = None
         return found
 
-    def workflow_failure(self, workflow_id: str) -> Failure | None:
+    def workflow_failure(self, workflow_id: str) -> FailureKind | None:
         """Return how a workflow failed; ``None`` if it has not."""
         node = self.nodes[workflow_id]
         if node["status"] not in FAILED_STATUSES:
@@ -119,7 +119,7 @@ class WorkflowTree:
         step = self.cause(workflow_id)
         name = None if step is None else leaf_name(str(step.get("name", "")))
         error = node.get("error_type") if step is None else step.get("error_type")
-        return Failure(
+        return FailureKind(
             node["status"], name, str(error or ""), node.get("name") if name is None else None
         )
 

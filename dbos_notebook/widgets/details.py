@@ -174,7 +174,7 @@ def node_details(store: Store, run: RunData, key: NodeKey, view: ViewOptions) ->
         return {"kind": "workflow", **workflow_details(store, key)}
     for graph in (run.process_map, run.picture({**view, "overview": False}).graph):
         node = graph.nodes.get(key) if graph is not None else None
-        if node is not None and node["kind"] in ("group", "activity"):
+        if node is not None and node["kind"] in ("group", "aggregate"):
             return _group_details(run, node, key)
     if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
         (details,) = iter_step_details(read_step(store, *key))

@@ -440,7 +440,7 @@ def node_summary(key: NodeKey, node: Mapping[str, Any]) -> NodeSummary:
     }
     for name in ("operation", "group", "of", "count", "levels", "difference"):
         summary[name] = node.get(name)
-    if node["kind"] in ("group", "activity"):
+    if node["kind"] in ("group", "aggregate"):
         summary["title"] = serialize.label(group_title(display_name(node), dict(node)))
     for name in ("first", "second"):
         summary[name] = serialize.to_json_key(node.get(f"node_{name}"))
@@ -450,7 +450,7 @@ def node_summary(key: NodeKey, node: Mapping[str, Any]) -> NodeSummary:
         summary["error_attempts"] = node.get("error_attempts")
     duration = node.get("duration", node.get("duration_total"))
     if duration is not None and (
-        node["kind"] in ("group", "activity") or node.get("status") not in ACTIVE_STATUSES
+        node["kind"] in ("group", "aggregate") or node.get("status") not in ACTIVE_STATUSES
     ):
         summary["duration"] = serialize.milliseconds(duration)
     message: NodeSummary = compact(summary)

@@ -47,7 +47,7 @@ function parts(found, options) {
     case "step": return stepParts(found, options);
     case "workflow": return workflowParts(found, options);
     case "group":
-    case "activity": return groupParts(found, options);
+    case "aggregate": return groupParts(found, options);
     default: return runningParts(found, options);
   }
 }
