@@ -1783,13 +1783,13 @@ class Client:
         self,
         workflow_id: str = "",
         *,
-        view: Literal["list", "board", "run"] | None = None,
+        view: Literal["list", "board", "run", "schedules"] | None = None,
         live: bool = True,
         page_size: int = 50,
         sync_url: bool = False,
         **filters: Unpack[WorkflowFilters],
     ) -> Console:
-        """Show the list, the board and single runs in one view that leads from each to the others.
+        """Show list, board, schedules and single runs in one view; each leads to the others.
 
         Rows, IDs, queues and failures are links, and *Back* returns. The parts are those of
         :meth:`explore`, :meth:`board` and :meth:`inspect`.
@@ -1799,8 +1799,8 @@ class Client:
         workflow_id
             The run to start with.
         view
-            What to start with: ``"list"``, ``"board"`` or ``"run"``. ``None``: the run if one is
-            given, otherwise the list.
+            What to start with: ``"list"``, ``"board"``, ``"run"`` or ``"schedules"``. ``None``:
+            the run if one is given, otherwise the list.
         live
             Refresh while the view is visible.
         page_size

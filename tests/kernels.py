@@ -2,7 +2,7 @@
 
 A kernel that starts by itself needs two seconds of a processor for these imports, and the tests
 start dozens. ``dbos_notebook`` and ipywidgets are not among the imports: each kernel imports them
-itself, as a person's does. The dashboard's test starts ordinary kernels.
+itself, as a person's does. The tests of the dashboard and of the notebooks start ordinary kernels.
 
 Jupyter starts this file as the kernel's process, without any import of a package. It sends the
 connection file to the forking process through a socket, and lives as long as the kernel does: if

@@ -82,11 +82,11 @@ def plain(field: str, value: Any) -> Any:
 
 def our_records(frame: pd.DataFrame, fields: Iterable[str]) -> list[dict[str, Any]]:
     """Give a frame's rows as DBOS's records: its field names, its units."""
-    columns = {field: frame[RENAMED.get(field, field)] for field in fields}
-    return [
-        {field: plain(field, column.iloc[row]) for field, column in columns.items()}
-        for row in range(len(frame))
-    ]
+    columns = {
+        field: [plain(field, value) for value in frame[RENAMED.get(field, field)]]
+        for field in fields
+    }
+    return [{field: values[row] for field, values in columns.items()} for row in range(len(frame))]
 
 
 def dbos_records(statuses: Iterable[Any]) -> list[dict[str, Any]]:

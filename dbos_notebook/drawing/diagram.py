@@ -152,7 +152,7 @@ def make_card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> C
         _group_lines(card, name, attributes, times)
     elif "function_id" not in attributes and status == "PENDING":
         card.shape, card.has_mark = "pill", True
-        card.lines = [CardLine(f"running, {name}", TEXT_SIZE, tone="status")]
+        card.lines = [CardLine(running_label(name, operation), TEXT_SIZE, tone="status")]
     elif operation in COMPACT_OPERATIONS:
         card.shape = operation
         card.has_mark = (card.difference or "same") != "same" or status != "SUCCESS"
@@ -174,6 +174,19 @@ def make_card(graph: nx.DiGraph[Any], times: Times, key: Any, node_id: str) -> C
     elif error := error_name(attributes):
         card.lines += _error_lines(error, attributes)
     return card
+
+
+def running_label(name: str, operation: str) -> str:
+    """Return the label of what a workflow does now.
+
+    Examples
+    --------
+    >>> running_label("after step 6", "other"), running_label("waiting in step 7", "recv")
+    ('running, after step 6', 'waiting in step 7, apparently for a message or an event')
+    """
+    if operation == "recv":
+        return f"{name}, apparently for a message or an event"
+    return f"running, {name}"
 
 
 def _fitted(

@@ -159,6 +159,10 @@ def running_node(workflow: NodeAttributes, steps: Sequence[NodeAttributes]) -> N
         "status": "PENDING",
         "name": f"after step {steps[-1]['function_id']}" if steps else "before the first step",
     }
+    awaited = steps[-1].get("timeout_of") if steps else None
+    if awaited is not None and all(step["function_id"] != awaited for step in steps):
+        node["operation"] = "recv"
+        node["name"] = f"waiting in step {awaited}"
     since = [step["completed_at"] for step in steps if "completed_at" in step]
     if "started_at" in workflow:
         since.append(workflow["started_at"])
@@ -216,8 +220,17 @@ def _mark_sleeps(nodes: Mapping[Key, NodeAttributes], wakes: pd.DataFrame | None
         previous = nodes.get((node["workflow_id"], node["function_id"] - 1), {})
         if previous.get("operation") in ("recv", "get_event"):
             node["timeout_of"] = previous["function_id"]
+        elif not previous and node["function_id"] > 1 and _is_last(nodes, key):
+            # The step of a recv or get_event is recorded when it ends, its timeout before.
+            node["timeout_of"] = node["function_id"] - 1
         elif key in wake_times:
             node["wakes_at"] = wake_times[key]
+
+
+def _is_last(nodes: Mapping[Key, NodeAttributes], key: Key) -> bool:
+    """Return whether no step of the workflow has a larger number."""
+    workflow_id, number = key
+    return (workflow_id, number + 1) not in nodes
 
 
 SLACK = pd.Timedelta(milliseconds=50)

@@ -258,7 +258,7 @@ class RecordedError:
         return f"{_last_name(self.type)}({', '.join(parts)})"
 
 
-class Failure(NamedTuple):
+class UnwrappedError(NamedTuple):
     """A recorded error by its cause.
 
     Attributes
@@ -276,7 +276,7 @@ class Failure(NamedTuple):
     attempts: int | None = None
 
 
-def find_cause(error: RecordedError) -> Failure:
+def find_cause(error: RecordedError) -> UnwrappedError:
     """Return the cause of an error that was raised because of another one.
 
     Examples
@@ -295,7 +295,7 @@ def find_cause(error: RecordedError) -> Failure:
             break
         wrapper = wrapper or _wrapper_name(cause)
         cause = found[0]
-    return Failure(cause, wrapper, attempts)
+    return UnwrappedError(cause, wrapper, attempts)
 
 
 def describe(value: Any) -> str:

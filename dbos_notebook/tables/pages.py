@@ -16,7 +16,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, nearest
-from dbos_notebook.status import STATUSES
+from dbos_notebook.status import ACTIVE_STATUSES, STATUSES
 from dbos_notebook.tables import frames, listings, timing
 from dbos_notebook.tables.columns import FRAMES, STEP, WORKFLOW, Column, Kind
 from dbos_notebook.tables.failed_steps import with_failed_steps
@@ -375,3 +375,15 @@ def newest_rows(
         order = [table.c.key.asc()]
     batches = listings.typed_batches(session, statement.order_by(*order).limit(limit), columns)
     return frames.to_frame(list(batches), columns, decoder)
+
+
+def oldest_active(session: Session, queries: Queries, limit: int) -> list[str]:
+    """Return the IDs of the active workflows that were created first."""
+    table = queries.workflows
+    statement = (
+        sa.select(table.c.workflow_uuid.label("id"))
+        .where(*queries.where({"status": list(ACTIVE_STATUSES)}))
+        .order_by(table.c.created_at)
+        .limit(limit)
+    )
+    return [row["id"] for row in session.rows(statement)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import traitlets
 
 from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
+from dbos_notebook.tables import pages
 from dbos_notebook.tables.aggregates import Health, health
-from dbos_notebook.widgets import bundle, html_export, serialize
+from dbos_notebook.widgets import bundle, details, html_export, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.messages import (
     Answer,
@@ -34,6 +36,10 @@ WINDOWS = {
     "30d": (dt.timedelta(days=30), dt.timedelta(hours=12)),
 }
 """The length of each window, and the width of its bars: 48 to 60 bars of a round width."""
+MAX_EXAMINED = 200
+"""Active workflows, the oldest first, of which the board says which wait for a person."""
+_PLACE = re.compile(r", place \d+ of \d+")
+MESSAGE_KINDS = ("message", "message or event")
 MAX_TABLE_ROWS = 12
 """Rows of a table on the board; the DataFrames are complete."""
 
@@ -71,7 +77,7 @@ class Board(View):
     ) -> None:
         start = {"windows": list(WINDOWS), "location": store.label}
         super().__init__(store, embedded=embedded, window=window, live=live, _start=start)
-        self._handlers = {"board": self._on_board}
+        self._handlers = {"board": self._on_board, "attention": self._on_attention}
 
     @traitlets.validate("window")
     def _validate_window(self, proposal: Any) -> str:
@@ -103,6 +109,31 @@ class Board(View):
         stamp = serialize.stamp(facts)
         state = {"stamp": stamp, "now": serialize.milliseconds(pd.Timestamp(reading.read_at))}
         return {"same": True, **state} if message.get("stamp") == stamp else {**facts, **state}
+
+    def _on_attention(self, _message: Question) -> Answer:
+        """List the active workflows that wait for a person: for a message, or for an executor."""
+        ids = self._store.read(pages.oldest_active, MAX_EXAMINED)
+        found = details.activities(self._store, ids)
+        waiting = [
+            key
+            for key, activity in found.items()
+            if activity["kind"] in MESSAGE_KINDS or activity.get("stuck")
+        ]
+        frame = self._store.workflows(waiting, limit=None)
+        rows = {row["id"]: row for row in serialize.workflow_rows(frame)}
+        # Workflows of the same name in the same situation are one line, with the oldest as example.
+        alike: dict[tuple[object, ...], list[str]] = {}
+        for key in filter(rows.__contains__, waiting):
+            situation = _PLACE.sub("", found[key]["text"])
+            alike.setdefault((rows[key].get("name"), situation), []).append(key)
+        return {
+            "rows": [
+                {"row": rows[keys[0]], "activity": found[keys[0]], "count": len(keys)}
+                for keys in list(alike.values())[:MAX_TABLE_ROWS]
+            ],
+            "left_out": max(0, len(alike) - MAX_TABLE_ROWS),
+            "examined": len(ids) if len(ids) == MAX_EXAMINED else None,
+        }
 
     def static_html(self) -> str:
         """Return the board as tables that need no kernel."""

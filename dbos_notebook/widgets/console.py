@@ -1,4 +1,4 @@
-"""The Python half of the console: the list, the board and one run in one view, with Back."""
+"""The Python half of the console: list, board, schedules and one run in one view."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dbos_notebook.errors import FilterError
 from dbos_notebook.widgets import bundle
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.board import Board
+from dbos_notebook.widgets.controls import Controls
 from dbos_notebook.widgets.explore import Explore
 from dbos_notebook.widgets.inspect import Inspect
 from dbos_notebook.widgets.messages import Answer, Question
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from dbos_notebook.control.receipt import Receipt
     from dbos_notebook.store import Store
 
-VIEWS = ("list", "board", "run")
+VIEWS = ("list", "board", "run", "schedules")
 _SHARED_TRAITS = {
     "list": ("selected", "_select_all", "live"),
     "board": ("window", "live"),
     "run": ("workflow_id", "_selected", "live"),
+    "schedules": (),
 }
 """The traits of each part that the browser reads and sets, through one trait of the console."""
 
@@ -39,12 +41,12 @@ def _style() -> str:
 
 
 class Console(View):
-    """The list, the board and one run in one view. Create it with :meth:`Client.open`.
+    """List, board, schedules and one run in one view. Create it with :meth:`Client.open`.
 
     Attributes
     ----------
     view : str
-        What is shown: ``"list"``, ``"board"`` or ``"run"``. May be set.
+        What is shown: ``"list"``, ``"board"``, ``"run"`` or ``"schedules"``. May be set.
     workflow_id : str
         The run that is shown, or was shown last; ``""`` if there is none. May be set: the run
         is shown.
@@ -52,6 +54,8 @@ class Console(View):
         The list, with ``.filters``, ``.frame``, ``.selection`` and ``.code``.
     board : Board
         The board, with ``.queues`` and ``.failures``.
+    schedules : Controls
+        The schedules.
     run : Inspect or None
         The run that is shown, or was shown last, with ``.workflow``, ``.graph`` and
         ``.selection``.
@@ -76,6 +80,7 @@ class Console(View):
     _list = traitlets.Dict().tag(sync=True)
     _board = traitlets.Dict().tag(sync=True)
     _run = traitlets.Dict().tag(sync=True)
+    _schedules = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
@@ -103,15 +108,18 @@ class Console(View):
         )
         self.board = Board(store, live=live, embedded=True)
         self.run: Inspect | None = None
+        self.schedules = Controls(store, controller, None, schedules=True, embedded=True)
         start = {
             "sync_url": sync_url,
             "location": store.label,
             "list": self.list._start,
             "board": self.board._start,
+            "schedules": self.schedules._start,
         }
         super().__init__(store, _start=start, _place={"view": "list"})
         self._add_part("list", self.list)
         self._add_part("board", self.board)
+        self._add_part("schedules", self.schedules)
         self._handlers = {"open": self._on_open}
         if workflow_id:
             # Read before the view is displayed, so that the cell raises an error for an unknown ID.
@@ -137,7 +145,8 @@ class Console(View):
         publish()
         self._parts[name] = part
         self.observe(receive, f"_{name}")
-        part.observe(publish, list(traits))
+        if traits:
+            part.observe(publish, list(traits))
 
     def _open_run(self, workflow_id: str) -> Inspect:
         """Show another run in the part of runs, which is created for the first one."""
@@ -158,7 +167,7 @@ class Console(View):
 
     @property
     def view(self) -> str:
-        """What is shown: ``"list"``, ``"board"`` or ``"run"``. May be set."""
+        """What is shown: ``"list"``, ``"board"``, ``"run"`` or ``"schedules"``. May be set."""
         view: str = self._place["view"]
         return view
 

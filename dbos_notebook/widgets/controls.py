@@ -327,7 +327,13 @@ class Controls(View):
     _start = traitlets.Dict().tag(sync=True)
 
     def __init__(
-        self, store: Store, controller: Controller, workflows: Any, *, schedules: bool = False
+        self,
+        store: Store,
+        controller: Controller,
+        workflows: Any,
+        *,
+        schedules: bool = False,
+        embedded: bool = False,
     ) -> None:
         if schedules == (workflows is not None):
             raise FilterError("controls takes either workflows or schedules=True.")
@@ -341,7 +347,7 @@ class Controls(View):
             "forbidden": self._actions.forbidden(),
             "read_only": controller.read_only,
         }
-        super().__init__(store, _start=start)
+        super().__init__(store, embedded=embedded, _start=start)
         self._handlers = {"rows": self._on_rows, **self._actions.handlers}
 
     @property

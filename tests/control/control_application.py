@@ -151,43 +151,9 @@ def scheduled(at: Any, context: Any) -> None:
     work("scheduled")
 
 
-@DBOS.workflow()
-def approval(topic: str | None = "approval", timeout: float = 600.0) -> Any:
-    """Wait for an answer."""
-    work("draft")
-    DBOS.set_event("question", "May it be sent?")
-    return DBOS.recv(topic, timeout_seconds=timeout)
-
-
-@DBOS.workflow()
-def awaits_event(workflow_id: str) -> Any:
-    """Wait for an event that is never set."""
-    return DBOS.get_event(workflow_id, "never", timeout_seconds=600)
-
-
-@DBOS.workflow()
-def naps() -> None:
-    work("tired")
-    DBOS.sleep(600)
-
-
 FUNCTIONS = {
     each.__name__: each
-    for each in (
-        three,
-        rich,
-        leaf,
-        middle,
-        top,
-        pair,
-        body_fails,
-        outer_hopeless,
-        careless,
-        parent,
-        approval,
-        awaits_event,
-        naps,
-    )
+    for each in (three, rich, leaf, middle, top, pair, body_fails, outer_hopeless, careless, parent)
 }
 
 
@@ -236,13 +202,13 @@ def main(
             "application_version": version,
             "executor_id": executor,
             "log_level": "CRITICAL",
-            "notification_listener_polling_interval_sec": 0.05,
+            "notification_listener_polling_interval_sec": 0.1,
             **config,
         }
     )
     DBOS.launch()
-    DBOS.register_queue("busy", global_concurrency=1, polling_interval_sec=0.05)
-    DBOS.register_queue("free", polling_interval_sec=0.05)
+    DBOS.register_queue("busy", global_concurrency=1, polling_interval_sec=0.1)
+    DBOS.register_queue("free", polling_interval_sec=0.1)
     pipe.send("ready")
     while True:
         try:

@@ -80,11 +80,16 @@ class Place:
         return found
 
 
+@pytest.fixture(scope="module")
+def imported() -> None:
+    """Import all that reading needs, so that a child imports nothing as another user."""
+    read_everything(CORPUS / "dbos-3.4.0.sqlite")
+
+
 @pytest.fixture
-def place() -> Iterator[Place]:
+def place(imported: None) -> Iterator[Place]:
     """A database of the application in a directory that everybody may write."""
     require_root()
-    read_everything(CORPUS / "dbos-3.4.0.sqlite")  # so that a child imports nothing as another user
     directory = Path(tempfile.mkdtemp(prefix="dnwal", dir="/tmp"))
     path = directory / "app.sqlite"
     shutil.copyfile(CORPUS / "dbos-3.4.0.sqlite", path)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,26 @@ APPLICATION = Path(__file__).parent / "graphs_application.py"
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def talk(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, once: Callable[[str, Callable[[Path], None]], Path]
 ) -> Iterator[dn.Client]:
-    """A client on the database of ``graphs_application.py``: of SQLite, then of Postgres."""
+    """A client on the database of ``graphs_application.py``: of SQLite, then of Postgres.
+
+    The application runs once on each, for all workers.
+    """
+
+    def run(url: str) -> None:
+        subprocess.run([sys.executable, str(APPLICATION), url], check=True, timeout=120)
+
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('talk') / 'talk.sqlite'}"
+        url = f"sqlite:///{once('talk.sqlite', lambda path: run(f'sqlite:///{path}'))}"
     else:
         server = request.getfixturevalue("postgres_server")
-        url = server.url(server.create_database())
-    subprocess.run([sys.executable, str(APPLICATION), url], check=True, timeout=120)
+
+        def dump(path: Path) -> None:
+            name = server.create_database()
+            run(server.url(name))
+            path.write_bytes(gzip.compress(server.dump(name)))
+
+        url = server.url(server.restore(once("talk.gz", dump)))
     with dn.connect(url) as client:
         yield client

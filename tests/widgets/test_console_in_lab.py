@@ -27,7 +27,7 @@ def test_python_and_the_browser_show_each_other_runs(
     page.keyboard.press("Escape")
     page.locator(".dn-row").first.wait_for()
     assert page.locator(".dn-row[data-id] input:checked").count() == 1
-    page.keyboard.press("3")
+    page.keyboard.press("4")
     page.locator(".dn-inspect [data-node]").first.wait_for()
     cells = page.locator(".jp-CodeCell").count()
     last_cell = page.locator(".jp-CodeCell").nth(2).locator(".cm-content")

@@ -14,7 +14,7 @@ import pytest
 from widget_messages import ask
 
 import dbos_notebook as dn
-from dbos_notebook.widgets import query_form
+from dbos_notebook.widgets import query_form, serialize
 from dbos_notebook.widgets.explore import Explore
 
 
@@ -314,6 +314,49 @@ def test_counts_and_filter_choices(db: dn.Client) -> None:
     assert set(choices) == set(query_form.CHOICE_FILTERS)
     assert choices["name"][0] in db.workflows(limit=None)["name"].unique()
     assert "slow" in choices["queue_name"]
+
+
+def test_a_payload_is_copied_whole_and_searched(shop: dn.Client) -> None:
+    widget = shop.explore()
+    failed = shop.workflows(status="ERROR", error="CouponError")["workflow_id"].iloc[0]
+    flow = shop.workflow(failed)
+    texts = {
+        form: ask(widget, "payload", key=failed, name="input", form=form)["text"]
+        for form in ("text", "json", "python")
+    }
+    assert json.loads(texts["json"])["args"][0]["type"] == flow.input.args[0].type
+    assert texts["python"] == texts["text"]
+    assert flow.input.args[0].number in texts["python"]
+    error = ask(widget, "payload", key=failed, name="error", form="text")["text"]
+    assert error.splitlines()[-1].startswith(flow.error.type)
+    found = ask(widget, "payload", key=failed, name="input", find=flow.input.args[0].number.upper())
+    assert found["count"] == 1
+    number, line = found["lines"][0]
+    assert flow.input.args[0].number in line
+    assert texts["python"].splitlines()[number - 1].strip() == line
+    step = shop.steps(failed, load_output=True).iloc[0]
+    key = [failed, int(step["function_id"])]
+    output = ask(widget, "payload", key=key, name="output", form="python")["text"]
+    assert output == serialize.whole_text(step["output"])
+    for wrong in ({"name": "__class__", "form": "text"}, {"name": "input", "form": "pickle"}):
+        answer = widget.answer({"kind": "payload", "key": failed, **wrong})
+        assert answer["type"] == "FilterError"
+
+
+def test_details_have_events_and_the_newest_values_of_streams(db: dn.Client) -> None:
+    events = db.events()
+    streams = db.streams()
+    widget = db.explore()
+    details = ask(widget, "details", id=events["workflow_id"].iloc[0])
+    own = events[events["workflow_id"] == events["workflow_id"].iloc[0]]
+    assert [event["name"] for event in details["events"]] == own["key"].tolist()
+    writer = streams["workflow_id"].iloc[0]
+    own = streams[(streams["workflow_id"] == writer) & (streams["key"] == streams["key"].iloc[0])]
+    stream = ask(widget, "details", id=writer)["streams"][0]
+    assert stream["name"] == own["key"].iloc[0]
+    assert stream["closed"] == bool(own["closed"].iloc[0])
+    assert [value["offset"] for value in stream["values"]] == own["offset"].tolist()[::-1]
+    assert stream["values"][0]["value"] == serialize.value_payload(own["value"].iloc[-1])
 
 
 def test_an_action_takes_all_that_match(db: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:

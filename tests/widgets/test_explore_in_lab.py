@@ -140,6 +140,19 @@ def test_the_list_works_by_keyboard(page: Page) -> None:
     assert page.locator(".jp-Notebook .jp-CodeCell").count() == 3
 
 
+def test_the_action_bar_stays_visible(page: Page) -> None:
+    page.locator(".dn-row input").nth(1).check()
+    page.locator(".dn-row").last.scroll_into_view_if_needed()
+    page.mouse.move(600, 500)
+    page.mouse.wheel(0, 600)
+    page.wait_for_function("document.querySelector('.dn-row').getBoundingClientRect().bottom < 0")
+    page.wait_for_function("""() => {
+        const box = document.querySelector(".dn-selection").getBoundingClientRect();
+        const shown = document.elementFromPoint(box.x + 60, box.y + 10);
+        return shown?.closest(".dn-selection") !== null;
+    }""")
+
+
 def test_children_are_nested_below_their_parents(page: Page, client: dn.Client) -> None:
     page.get_by_role("button", name="Tree", exact=True).click()
     wait_for_ids(page, client.workflows(has_parent=False, limit=25)["workflow_id"].tolist())

@@ -94,7 +94,10 @@ export function actionForm(action, { values, topics, subject, submit, discard })
     control.addEventListener("keydown", (event) => {
       if (!(event instanceof KeyboardEvent) || event.key !== "Enter") return;
       // In a field of several lines, Enter begins a new one.
-      if (field.kind === "line" || event.ctrlKey || event.metaKey) plan();
+      if (field.kind !== "line" && !event.ctrlKey && !event.metaKey) return;
+      event.preventDefault();
+      event.stopPropagation();
+      plan();
     });
   }
   const empty = fields.find(({ control }) => !value(control)) ?? fields[0];

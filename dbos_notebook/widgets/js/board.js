@@ -1,14 +1,16 @@
 // The board: what waits and runs, what finished in a period, and what failed.
 import { append, button, copy, copyFeedback, el, followTheme, replace, svg } from "./dom.js";
 import { mount } from "./fallback.js";
-import { ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, idLink, leafName, middleCut, pluralize, runningTime, shortClassName } from "./format.js";
+import { activityLine, ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, idLink, leafName, middleCut, pluralize, runningTime, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { FINISHED, UNFINISHED, statusChip, statusPhrase } from "./status.js";
 import { StatusLine } from "./status_line.js";
-/** @import {BoardFacts, BoardFailure, BoardQueue, BoardTraits, Child, ListView, Model, Navigation, RenderProps} from "./types.js" */
+/** @import {Activity, BoardFacts, BoardFailure, BoardQueue, BoardTraits, Child, ListView, Model, Navigation, RenderProps, Row} from "./types.js" */
 
 const POLL_MS = 5000;
+/** Between two readings of what needs attention, which costs more than the board itself. */
+const ATTENTION_MS = 30_000;
 const CHART_WIDTH = 720;
 const CHART_HEIGHT = 96;
 const LEAST_BAR = 2; // so that one failure in a thousand is seen
@@ -45,6 +47,8 @@ export class Board {
     this.windows = el("div", { class: "dn-segments", role: "group", "aria-label": "Period" });
     this.tiles = el("div", { class: "dn-tiles" });
     this.chart = el("figure", { class: "dn-chart" });
+    this.attention = el("section", { "aria-label": "Needs attention", hidden: true });
+    this.attentionAt = 0;
     this.failures = el("section", { "aria-label": "Failures" });
     this.queues = el("section", { "aria-label": "Queues" });
     this.build();
@@ -69,7 +73,7 @@ export class Board {
         el("span", { class: "dn-space" }), this.windows, this.polling.button,
         button("Refresh", "Read the board again", () => this.load())),
       this.status.banner, this.tiles, this.chart,
-      el("div", { class: "dn-columns" }, this.failures, this.queues), this.status.line);
+      this.attention, el("div", { class: "dn-columns" }, this.failures, this.queues), this.status.line);
     this.showWindows();
   }
 
@@ -91,12 +95,48 @@ export class Board {
     const answer = await this.status.showErrorsOf(this.channel.ask("board", { stamp }));
     if (!answer) return;
     this.status.updated(answer);
+    if (!stamp || Date.now() - this.attentionAt > ATTENTION_MS) this.loadAttention();
     if (answer.same) return;
     this.stamp = answer.stamp;
     this.showTiles(answer);
     this.showChart(answer);
     this.showFailures(answer);
     this.showQueues(answer);
+  }
+
+  /** Read and show which active workflows wait for a person. */
+  async loadAttention() {
+    this.attentionAt = Date.now();
+    const answer = await this.status.showErrorsOf(this.channel.ask("attention", {}));
+    if (!answer) return;
+    const { rows, left_out: leftOut, examined } = answer;
+    this.attention.hidden = !rows.length;
+    replace(this.attention, el("h4", {}, "Needs attention"),
+      table([heading("workflow"), heading("created", true)],
+        rows.map(({ row, activity, count }) => this.attentionLine(row, activity, count))),
+      leftOut > 0 && el("p", { class: "dn-note" }, `… and ${formatCount(leftOut)} more`),
+      examined && el("p", { class: "dn-note" }, `Of the ${formatCount(examined)} oldest active workflows.`));
+  }
+
+  /**
+   * @param {Row} row
+   * @param {Activity} activity
+   * @param {number} count workflows of the same name in the same situation
+   */
+  attentionLine({ id, status, name = "workflow", parent_workflow_id: parent, created_at: created },
+    activity, count) {
+    const { navigation } = this;
+    const link = idLink(id, navigation ? `Show ${id}` : `Copy the ID ${id}`, async () => {
+      if (navigation) navigation.open(id);
+      else link.title = copyFeedback(await copy(id));
+    }, parent);
+    return el("tr", {},
+      el("td", { class: "dn-wide" },
+        el("div", { class: "dn-line" }, statusChip(status),
+          el("span", { class: "dn-name", title: name }, count > 1 && `${formatCount(count)} × `,
+            leafName(name)), count > 1 && "the oldest", link),
+        activityLine(activity)),
+      el("td", { class: "n" }, created !== undefined && ageOf(created, this.now())));
   }
 
   // --- showing -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import { KernelChannel } from "./kernel_channel.js";
 import { formatPlace, parsePlace } from "./place.js";
 import { StatusLine } from "./status_line.js";
 import { Board } from "./board.js";
+import { Controls } from "./controls.js";
 import { Explore } from "./explore.js";
 import { Inspect } from "./inspect.js";
 /** @import {Callback, ConsoleTraits, Model, Navigation, PartName, Place, RenderProps} from "./types.js" */
@@ -17,7 +18,8 @@ const MAX_HISTORY = 100;
 const PARTS = [
   ["list", "Workflows", "The list of workflows (1)"],
   ["board", "Board", "Queues, throughput and failures (2)"],
-  ["run", "Run", "The run that was opened last (3)"],
+  ["schedules", "Schedules", "The schedules, to pause, resume, trigger and backfill them (3)"],
+  ["run", "Run", "The run that was opened last (4)"],
 ];
 
 const PART_NAMES = PARTS.map(([part]) => part);
@@ -132,13 +134,16 @@ class Console {
       list: el("div", { class: "dn-view dn-explore" }),
       board: el("div", { class: "dn-view dn-board", hidden: true }),
       run: el("div", { class: "dn-view dn-inspect", hidden: true }),
+      schedules: el("div", { class: "dn-view dn-controls", hidden: true }),
     };
     this.tabs = el("nav", { class: "dn-console-tabs", "aria-label": "Views" });
     this.list = new Explore(this.partModel("list", this.start.list), this.roots.list, this.navigation());
     this.board = new Board(this.partModel("board", this.start.board), this.roots.board, this.navigation());
     /** @type {Inspect | null} */
     this.run = null;
-    append(root, this.tabs, this.status.banner, this.roots.list, this.roots.board, this.roots.run);
+    /** @type {Controls | null} */
+    this.schedules = null;
+    append(root, this.tabs, this.status.banner, PART_NAMES.map((part) => this.roots[part]));
     /** A web page is the console's own: its keys work wherever the focus is. */
     this.keyTarget = this.start.sync_url ? document : root;
     this.onKeyDown = (/** @type {Event} */ event) => event instanceof KeyboardEvent && this.onKey(event);
@@ -244,6 +249,7 @@ class Console {
     this.showTabs();
     if (place.view === "list" && place.list) await this.list.setView(place.list);
     if (place.view === "board" && place.window) this.board.setWindow(place.window);
+    if (place.view === "schedules") this.showSchedules();
     if (place.view === "run") await this.run?.openAt(place.id ?? "", place);
     if (isOtherPart && hasFocus) this.focusPart();
     this.tellKernel();
@@ -269,6 +275,11 @@ class Console {
     return true;
   }
 
+  showSchedules() {
+    if (this.schedules) this.schedules.load();
+    else this.schedules = new Controls(this.partModel("schedules", this.start.schedules), this.roots.schedules);
+  }
+
   /** Try again what could not be opened. */
   retry() {
     return this.go(this.failed);
@@ -279,6 +290,7 @@ class Console {
     const { view } = this.place;
     if (view === "list") return { view, list: this.list.changedView() };
     if (view === "board") return { view, window: this.board.model.get("window") };
+    if (view === "schedules") return { view };
     return this.run ? { view, ...this.run.whereabouts() } : { view };
   }
 
@@ -314,7 +326,7 @@ class Console {
   showTabs() {
     const { view } = this.place;
     const row = this.run?.facts?.row;
-    const labels = { list: "Workflows", board: "Board", run: row ? leafName(row.name ?? "workflow") : "" };
+    const labels = { list: "Workflows", board: "Board", schedules: "Schedules", run: row ? leafName(row.name ?? "workflow") : "" };
     replace(this.tabs,
       button("‹ Back", "Back to what was shown before (Escape)", () => this.back(),
         { disabled: !this.depth() }),
@@ -361,7 +373,7 @@ class Console {
     this.keyTarget.removeEventListener("keydown", this.onKeyDown);
     this.channel.close();
     this.status.close();
-    for (const part of [this.list, this.board, this.run]) part?.close();
+    for (const part of [this.list, this.board, this.schedules, this.run]) part?.close();
     for (const model of this.models) model.close();
   }
 }

@@ -9,7 +9,7 @@ import { statusChip } from "./status.js";
 import { StatusLine } from "./status_line.js";
 /** @import {Ask, ControlsTraits, Model, RenderProps} from "./types.js" */
 
-class Controls {
+export class Controls {
   /**
    * @param {Model<ControlsTraits>} model
    * @param {HTMLElement} root

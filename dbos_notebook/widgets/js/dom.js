@@ -2,7 +2,7 @@
 // node or as the value of a named attribute: neither this module nor its callers parse markup.
 /** @import {Attributes, Child} from "./types.js" */
 
-const FOCUSABLE = ["BUTTON", "INPUT", "SELECT", "SUMMARY"];
+const FOCUSABLE = ["BUTTON", "INPUT", "SELECT", "SUMMARY", "TEXTAREA"];
 const SUPPRESS_SHORTCUTS = "data-lm-suppress-shortcuts";
 const SVG = "http://www.w3.org/2000/svg";
 const TRANSPARENT = /(^rgba\(.*,|\/) 0\)$/;

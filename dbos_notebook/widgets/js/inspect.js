@@ -9,6 +9,8 @@ import { Actions } from "./actions.js";
 import { SvgView } from "./svg_view.js";
 import { Search } from "./search.js";
 import { Comparison } from "./comparison.js";
+import { channelsSection } from "./details.js";
+import { errorSection, payloadSection } from "./payload_section.js";
 import { nodePanel } from "./node_panel.js";
 import { runHeader } from "./run_header.js";
 import { stepTable } from "./step_table.js";
@@ -24,6 +26,8 @@ const UNCHANGED_POLLS = 30;
 const BUSY_SHARE = 12;
 const CLOCK_MS = 1000;
 const TYPING_MS = 150;
+/** From this width, in pixels, there is room for the payloads above the picture. */
+const WIDE = 800;
 const RESIZE_MS = 120;
 /** A timeline of a run that is active is drawn again after this, though nothing has changed. */
 const GROWTH_MS = 5000;
@@ -94,6 +98,9 @@ export class Inspect {
     });
     this.svgView = new SvgView((node) => this.choose(node), nodeLabel);
     this.activity = el("div", { role: "status" });
+    this.payloadGrid = el("div", { class: "dn-payloads" });
+    this.payloads = el("details", { class: "dn-run-data", hidden: true,
+      open: root.clientWidth >= WIDE }, el("summary", {}, "Input, output and events"), this.payloadGrid);
     this.head = el("header", { class: "dn-run" });
     this.tabs = el("div", { class: "dn-tabs", role: "tablist", "aria-label": "View" });
     this.failures = el("span", { class: "dn-group dn-failures", hidden: true, role: "group",
@@ -141,7 +148,7 @@ export class Inspect {
 
   build() {
     append(this.root, this.head, this.status.banner, this.actions.panel, this.nodeActions.panel,
-      this.notice,
+      this.notice, this.payloads,
       el("div", { class: "dn-toolbar" }, this.tabs, this.failures, this.search.node,
         el("span", { class: "dn-space" }), this.tools, this.zoomButtons),
       el("div", { class: "dn-body" }, this.pictureBox, this.steps, this.panel),
@@ -333,6 +340,7 @@ export class Inspect {
     this.navigation?.changed();
     this.showPicture(answer.picture);
     this.showFailures();
+    this.loadPayloads();
     if (!this.offline) {
       this.actions.setWorkflows([id], `${facts.row.status} ${facts.forks.length} ${this.stamp}`);
     }
@@ -346,6 +354,21 @@ export class Inspect {
       this.svgView.revealEnd();
     }
     return answer;
+  }
+
+  /** Read and show the input, the output and what the run published, which needs no click. */
+  async loadPayloads() {
+    const { id } = this;
+    const found = await this.showErrorsOf(this.channel.ask("node",
+      { id, key: id, view: {} }, "payloads"));
+    if (found?.kind !== "workflow" || id !== this.id) return;
+    const { payload } = this.panelOptions();
+    const { input, output, error } = found;
+    const parts = [input && payloadSection("input", input, payload, id),
+      error?.traceback && errorSection(error, payload, id),
+      output && payloadSection("output", output, payload, id), channelsSection(found)];
+    this.payloads.hidden = !parts.some(Boolean);
+    replace(this.payloadGrid, parts);
   }
 
   /** Read and show what the run is doing now, which is more than that it is active. */

@@ -98,7 +98,7 @@ function section(name, { text, left_out: leftOut = 0 }, content, ask) {
         [el("span", { class: "dn-muted" }, `${number} `), highlighted(line, wanted), "\n"])));
   });
   return el("section", { class: "dn-payload" },
-    el("header", {}, el("h4", {}, name),
+    el("div", { class: "dn-payload-head" }, el("h4", {}, name),
       isLarge && el("span", { class: "dn-note" }, pluralize(text.length + leftOut, "character")),
       el("span", { class: "dn-space" }),
       ask && FORMS.map(([form, label, title]) => copyButton(label, title,

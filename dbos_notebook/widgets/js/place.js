@@ -33,7 +33,7 @@ export function formatPlace({ view, id = "", tab, node, list = {}, window }) {
  */
 export function parsePlace(fragment) {
   const [, view, , rawId = "", , rawQuery = ""] =
-    /^#\/(list|board|run)(\/([^?]*))?(\?(.*))?$/.exec(fragment) ?? [];
+    /^#\/(list|board|run|schedules)(\/([^?]*))?(\?(.*))?$/.exec(fragment) ?? [];
   const query = new URLSearchParams(rawQuery);
   if (view === "run") {
     const id = decode(rawId);
@@ -41,6 +41,7 @@ export function parsePlace(fragment) {
     const known = TABS.includes(tab) ? /** @type {Tab} */ (tab) : undefined;
     return id ? { view, id, tab: known, node: parseKey(query.get("node")) } : null;
   }
+  if (view === "schedules") return { view };
   if (view === "board") return { view, window: query.get("window") ?? undefined };
   if (view !== "list") return null;
   /** @type {Record<string, unknown>} */

@@ -57,13 +57,15 @@ export interface ConsoleTraits extends BaseTraits {
     location: string;
     list: ExploreStart;
     board: BoardTraits["_start"];
+    schedules: ControlsTraits["_start"];
   };
   _place: { view: PartName; id?: string; by?: "kernel" | "browser"; number?: number };
   _list: object;
   _board: object;
   _run: object;
+  _schedules: object;
 }
-export type PartName = "list" | "board" | "run";
+export type PartName = "list" | "board" | "run" | "schedules";
 /** What the console shows: a part, with what is chosen in it. */
 export interface Place {
   view: PartName;
@@ -600,6 +602,11 @@ export interface Messages {
   open: [{ id: string }, { start: InspectStart; traits: object }];
   // The board, and the buttons alone.
   board: [{ stamp: string | null }, Fresh<BoardFacts> | Same];
+  attention: [object, {
+    rows: { row: Row; activity: Activity; count: number }[];
+    left_out: number;
+    examined: number | null;
+  }];
   rows: [object, { rows: Row[]; counts: Record<string, number>; stamp: string }];
   // Control.
   possible: [ActionWorkflows, { possible: Record<WorkflowAction, ActionAvailability> }];
