@@ -304,11 +304,11 @@ DEFAULT_MAX_ROWS = 150
 MAX_ROWS = 5_000
 DEFAULT_WIDTH = 940.0
 """Fits a notebook, a page on GitHub, and paper in landscape orientation."""
-_LABEL_WIDTH = (300.0, 0.32)
+_LABEL_WIDTH = (300.0, 0.36)
 """The width of names before the bars: a maximum, and a share of the whole width."""
 _INDENT = 14.0
 _MAX_INDENTS = 10
-_TEXT_WIDTH = (70.0, 330.0, 0.36)
+_TEXT_WIDTH = (70.0, 330.0, 0.34)
 _ERROR_WIDTH = 230.0
 """The width of text after the bars: minimum, maximum, and maximum share of the whole width; and
 how much of it an error may take."""

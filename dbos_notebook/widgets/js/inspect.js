@@ -304,11 +304,15 @@ export class Inspect {
       width: this.width() };
   }
 
-  /** The width for which a timeline is drawn; a graph chooses only its direction by it. */
+  /** Whether the picture is drawn for the width that it has, and not for that of the view. */
+  isFluid() {
+    return this.tab === "timeline" || (this.tab === "graph" && Boolean(this.options.overview));
+  }
+
+  /** The width for which a timeline or an overview is drawn; a graph only chooses its direction. */
   width() {
-    const [width, step] = this.tab === "timeline"
-      ? [this.pictureBox.clientWidth, WIDTH_STEP.timeline]
-      : [this.root.clientWidth, WIDTH_STEP.graph];
+    const width = this.isFluid() ? this.pictureBox.clientWidth : this.root.clientWidth;
+    const step = WIDTH_STEP[this.tab === "timeline" ? "timeline" : "graph"];
     return Math.round(width / step) * step;
   }
 
@@ -428,9 +432,9 @@ export class Inspect {
     this.unchangedPolls = stamp === this.stamp ? this.unchangedPolls + 1 : 0;
   }
 
-  /** Draw a timeline again if its width has changed. */
+  /** Draw a timeline or an overview again if its width has changed. */
   onResize() {
-    const fits = () => this.tab !== "timeline" || this.comparison.pair || this.offline
+    const fits = () => !this.isFluid() || this.comparison.pair || this.offline
       || !this.picture || !this.pictureBox.clientWidth || this.pictureWidth === this.width();
     if (!fits()) this.polling.setTimer("resize", RESIZE_MS, () => fits() || this.setOptions({}));
   }
