@@ -138,16 +138,17 @@ class Console {
     };
     this.tabs = el("nav", { class: "dn-console-tabs", "aria-label": "Views" });
     this.list = new Explore(this.partModel("list", this.start.list), this.roots.list, this.navigation());
-    this.board = new Board(this.partModel("board", this.start.board), this.roots.board, this.navigation());
+    /** @type {Board | null} read when it is first shown */
+    this.board = null;
     /** @type {Inspect | null} */
     this.run = null;
     /** @type {Controls | null} */
     this.schedules = null;
     append(root, this.tabs, this.status.banner, PART_NAMES.map((part) => this.roots[part]));
-    /** A web page is the console's own: its keys work wherever the focus is. */
-    this.keyTarget = this.start.sync_url ? document : root;
-    this.onKeyDown = (/** @type {Event} */ event) => event instanceof KeyboardEvent && this.onKey(event);
-    this.keyTarget.addEventListener("keydown", this.onKeyDown);
+    this.onKeyDown = (/** @type {KeyboardEvent} */ event) => this.onKey(event);
+    root.addEventListener("keydown", this.onKeyDown);
+    // A web page is the console's own: its keys work wherever the focus is.
+    if (this.start.sync_url) document.addEventListener("keydown", this.onKeyDown);
     this.onPlace = () => this.followKernel();
     model.on("change:_place", this.onPlace);
     this.onPopState = () => this.followUrl();
@@ -248,7 +249,7 @@ class Console {
     for (const part of PART_NAMES) this.roots[part].hidden = part !== place.view;
     this.showTabs();
     if (place.view === "list" && place.list) await this.list.setView(place.list);
-    if (place.view === "board" && place.window) this.board.setWindow(place.window);
+    if (place.view === "board") this.showBoard(place.window);
     if (place.view === "schedules") this.showSchedules();
     if (place.view === "run") await this.run?.openAt(place.id ?? "", place);
     if (isOtherPart && hasFocus) this.focusPart();
@@ -275,6 +276,12 @@ class Console {
     return true;
   }
 
+  /** @param {string} [period] */
+  showBoard(period) {
+    this.board ??= new Board(this.partModel("board", this.start.board), this.roots.board, this.navigation());
+    if (period) this.board.setWindow(period);
+  }
+
   showSchedules() {
     if (this.schedules) this.schedules.load();
     else this.schedules = new Controls(this.partModel("schedules", this.start.schedules), this.roots.schedules);
@@ -289,7 +296,7 @@ class Console {
   current() {
     const { view } = this.place;
     if (view === "list") return { view, list: this.list.changedView() };
-    if (view === "board") return { view, window: this.board.model.get("window") };
+    if (view === "board") return { view, window: this.board?.model.get("window") };
     if (view === "schedules") return { view };
     return this.run ? { view, ...this.run.whereabouts() } : { view };
   }
@@ -370,7 +377,7 @@ class Console {
   close() {
     this.model.off("change:_place", this.onPlace);
     removeEventListener("popstate", this.onPopState);
-    this.keyTarget.removeEventListener("keydown", this.onKeyDown);
+    document.removeEventListener("keydown", this.onKeyDown);
     this.channel.close();
     this.status.close();
     for (const part of [this.list, this.board, this.schedules, this.run]) part?.close();
