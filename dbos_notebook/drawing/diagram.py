@@ -219,6 +219,8 @@ def _number(attributes: dict[str, Any]) -> str:
 def _caption(graph: nx.DiGraph[Any], key: Any, operation: str, name: str, duration: str) -> str:
     """Return what the shape and the edges of a DBOS step do not show already."""
     label = OPERATIONS[operation][1]
+    if operation == "sleep" and "timeout_of" in graph.nodes[key]:
+        return "timeout"  # of the step beside it; nothing slept
     if operation == "start_child":
         return (
             ""

@@ -22,6 +22,7 @@ from dbos_notebook.drawing.diagram import (
     error_name,
     group_title,
     predecessors,
+    running_label,
     short_id,
     tooltip,
 )
@@ -269,7 +270,9 @@ def _step_row(
     operation = str(attributes.get("operation", "step"))
     label = OPERATIONS.get(operation, ("", ""))[1]
     row.number = f"#{attributes['function_id']}" if "function_id" in attributes else ""
-    if operation == "get_result":
+    if not row.number and row.status == "PENDING":
+        row.name, row.running = running_label(row.name, operation), True
+    elif operation == "get_result":
         owners = [
             folded.nodes[tail].get("workflow_id", tail)
             for tail in predecessors(folded, row.key, "returns")
@@ -280,8 +283,6 @@ def _step_row(
         row.name = f"{label} {row.name}"
     elif label:
         row.name = label
-    if not row.number and row.status == "PENDING":
-        row.name, row.running = f"running, {row.name}", True
     if origin := times.origin(row.key):
         row.note = origin
         row.took = text.duration(attributes.get("duration"))
@@ -290,7 +291,7 @@ def _step_row(
     if span is None:
         row.note = "no times recorded"
         return
-    part = "own" if row.running else _WAITS.get(operation, "run")
+    part = "own" if row.running and operation == "other" else _WAITS.get(operation, "run")
     row.spans = [TimelineSpan(*span, part, row.status)]
     row.took = text.duration(span[1] - span[0])
     duration = attributes.get("duration", pd.NaT)
@@ -303,11 +304,11 @@ DEFAULT_MAX_ROWS = 150
 MAX_ROWS = 5_000
 DEFAULT_WIDTH = 940.0
 """Fits a notebook, a page on GitHub, and paper in landscape orientation."""
-_LABEL_WIDTH = (300.0, 0.32)
+_LABEL_WIDTH = (300.0, 0.36)
 """The width of names before the bars: a maximum, and a share of the whole width."""
 _INDENT = 14.0
 _MAX_INDENTS = 10
-_TEXT_WIDTH = (70.0, 330.0, 0.36)
+_TEXT_WIDTH = (70.0, 330.0, 0.34)
 _ERROR_WIDTH = 230.0
 """The width of text after the bars: minimum, maximum, and maximum share of the whole width; and
 how much of it an error may take."""

@@ -220,17 +220,15 @@ def _mark_sleeps(nodes: Mapping[Key, NodeAttributes], wakes: pd.DataFrame | None
         previous = nodes.get((node["workflow_id"], node["function_id"] - 1), {})
         if previous.get("operation") in ("recv", "get_event"):
             node["timeout_of"] = previous["function_id"]
-        elif not previous and node["function_id"] > 1 and _is_last(nodes, key):
+        elif (
+            not previous
+            and node["function_id"] > 1
+            and (node["workflow_id"], node["function_id"] + 1) not in nodes
+        ):
             # The step of a recv or get_event is recorded when it ends, its timeout before.
             node["timeout_of"] = node["function_id"] - 1
         elif key in wake_times:
             node["wakes_at"] = wake_times[key]
-
-
-def _is_last(nodes: Mapping[Key, NodeAttributes], key: Key) -> bool:
-    """Return whether no step of the workflow has a larger number."""
-    workflow_id, number = key
-    return (workflow_id, number + 1) not in nodes
 
 
 SLACK = pd.Timedelta(milliseconds=50)

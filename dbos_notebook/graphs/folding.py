@@ -16,7 +16,7 @@ from dbos_notebook.graphs.attributes import GroupAttributes, Key, NodeAttributes
 from dbos_notebook.graphs.build import garbage_collection_paused
 from dbos_notebook.graphs.contraction import contract, remove_joins, remove_nodes
 from dbos_notebook.graphs.group_names import common_pattern, group_name
-from dbos_notebook.graphs.similarity import Similarity, WorkflowTree
+from dbos_notebook.graphs.similarity import RepeatedRun, Similarity, WorkflowTree
 from dbos_notebook.graphs.validation import check_graph, is_folded, string_list
 from dbos_notebook.status import FAILED_STATUSES, STATUSES_BY_SEVERITY, severity_rank
 from dbos_notebook.text import sanitize
@@ -192,7 +192,7 @@ class FoldPlan:
         source, level = self.source, self.level
         runs = source.runs(workflow_id, shortest=level.min_run, patterns=level.patterns)
         for number, run in enumerate(runs):
-            if level.loops_only and len(run.steps) < MIN_LOOP_REPEATS * run.period:
+            if level.loops_only and not self._is_long_loop(run):
                 yield _Part(list(run.steps), "single", None, number)
                 continue
             succeeded: list[Key] = []
@@ -215,6 +215,12 @@ class FoldPlan:
                 yield _Part(steps, "single" if few else "failed", None, number)
             if single:
                 yield _Part(single, "single", None, number)
+
+    def _is_long_loop(self, run: RepeatedRun) -> bool:
+        """Return whether a run is a loop to fold in any graph: long, and without children."""
+        return len(run.steps) >= MIN_LOOP_REPEATS * run.period and not any(
+            "child_workflow_id" in self.source.nodes[step] for step in run.steps[: run.period]
+        )
 
     def _merged_parts(self, workflow_id: str) -> Iterable[_Part]:
         """Merge consecutive parts, or all parts of a kind, as the level requires."""
@@ -536,8 +542,7 @@ def fold(
         Groups whose members are shown, by the ``group`` attribute of their nodes. A group with
         more members than the budget opens into parts, which can be opened in turn. Other groups
         do not change. Unknown names are ignored, so that a view can keep them while a run
-        continues.
-        An ID of a workflow shows this one beside the group of the others.
+        continues. The ID of a workflow shows it beside the group of the others.
     hide
         Operations to leave out, such as ``"sleep"``, or ``"system"`` for DBOS's own steps: events,
         results, sleeps, streams and others. Failed steps are never hidden.

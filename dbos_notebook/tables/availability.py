@@ -294,7 +294,10 @@ class ExecutorAvailability:
             return None
         activity = ExecutorActivity(executor, version, application, last)
         if not self._may_be_open(activity, connections):
-            return f"{opened}, but every process started after this executor was last active"
+            begun = (
+                "process started" if connections.writers is not None else "connection was opened"
+            )
+            return f"{opened}, but every {begun} after this executor was last active"
         if connections.listening is None:
             return None
         # The newest process may have replaced those without activity since its start.
@@ -413,6 +416,16 @@ class ExecutorAvailability:
             return Estimate(
                 "likely",
                 f"{history}; {opened}, and one process started when that version was registered",
+            )
+        # Of several processes, one may have started beside that which registered its version.
+        alone = launched is False and connections.listening == 1
+        active = any(self._may_be_open(activity, connections) for activity in own)
+        if alone and target.version and not active:
+            other = self._registered_at(connections.starts[0])
+            return Estimate(
+                "unlikely",
+                f"{history}; {opened}, but the only process started when version {other} was "
+                "registered",
             )
         if connections.dbos:
             found = self._evaluate_unknown_version(target, connections, created, own)

@@ -94,7 +94,7 @@ def wake_time(value: object) -> pd.Timestamp | None:
     Examples
     --------
     >>> wake_time(1_790_000_000.5), wake_time(None)
-    (Timestamp('2026-09-21 13:33:20.500000+0000', tz='UTC'), None)
+    (Timestamp('2026-09-21 14:13:20.500000+0000', tz='UTC'), None)
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -48,7 +48,8 @@ _OMITTED: Payload = {"text": "omitted: the page would be too large. See the data
 @cache
 def _templates() -> jinja2.Environment:
     templates = environment("widgets")
-    templates.filters |= {"instant": _instant, "duration": _duration, "row_duration": _row_duration}
+    filters = {"instant": _instant, "duration": _duration, "row_duration": _row_duration}
+    templates.filters |= {**filters, "leaf": text.leaf_name}
     return templates
 
 

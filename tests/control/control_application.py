@@ -151,9 +151,43 @@ def scheduled(at: Any, context: Any) -> None:
     work("scheduled")
 
 
+@DBOS.workflow()
+def approval(topic: str | None = "approval", timeout: float = 600.0) -> Any:
+    """Wait for an answer."""
+    work("draft")
+    DBOS.set_event("question", "May it be sent?")
+    return DBOS.recv(topic, timeout_seconds=timeout)
+
+
+@DBOS.workflow()
+def awaits_event(workflow_id: str) -> Any:
+    """Wait for an event that is never set."""
+    return DBOS.get_event(workflow_id, "never", timeout_seconds=600)
+
+
+@DBOS.workflow()
+def naps() -> None:
+    work("tired")
+    DBOS.sleep(600)
+
+
 FUNCTIONS = {
     each.__name__: each
-    for each in (three, rich, leaf, middle, top, pair, body_fails, outer_hopeless, careless, parent)
+    for each in (
+        three,
+        rich,
+        leaf,
+        middle,
+        top,
+        pair,
+        body_fails,
+        outer_hopeless,
+        careless,
+        parent,
+        approval,
+        awaits_event,
+        naps,
+    )
 }
 
 

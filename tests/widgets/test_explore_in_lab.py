@@ -142,15 +142,17 @@ def test_the_list_works_by_keyboard(page: Page) -> None:
 
 def test_the_action_bar_stays_visible(page: Page) -> None:
     page.locator(".dn-row input").nth(1).check()
-    page.locator(".dn-row").last.scroll_into_view_if_needed()
-    page.mouse.move(600, 500)
-    page.mouse.wheel(0, 600)
-    page.wait_for_function("document.querySelector('.dn-row').getBoundingClientRect().bottom < 0")
+    page.set_viewport_size({"width": 1100, "height": 500})
+    page.evaluate("[...document.querySelectorAll('.dn-row')].at(-1).scrollIntoView()")
+    top = "document.querySelector('.jp-WindowedPanel-outer').getBoundingClientRect().top"
+    first = "document.querySelector('.dn-row').getBoundingClientRect().bottom"
+    page.wait_for_function(f"{first} < {top}")
     page.wait_for_function("""() => {
         const box = document.querySelector(".dn-selection").getBoundingClientRect();
         const shown = document.elementFromPoint(box.x + 60, box.y + 10);
-        return shown?.closest(".dn-selection") !== null;
+        return shown?.closest(".dn-selection");
     }""")
+    page.set_viewport_size({"width": 1100, "height": 900})
 
 
 def test_children_are_nested_below_their_parents(page: Page, client: dn.Client) -> None:

@@ -195,6 +195,12 @@ def test_a_thousand_children_are_folded_and_opened(
     assert before < 100
     page.locator(".dn-inspect [data-node]", has_text="failed").last.click()
     expect(side(page).locator(".dn-members li").first).to_be_visible()
+    # One plan for all that failed, which their parent survived.
+    page.get_by_role("button", name="Repair 11 failed …").click()
+    expect(page.locator(".dn-plan[aria-label^=Plan]")).to_contain_text("11 from parse")
+    page.get_by_role("button", name="Repair 11 workflows").click()
+    expect(page.locator(".dn-progress")).to_contain_text("0 of 11 succeeded, 11 enqueued")
+    page.locator(".dn-plan").get_by_role("button", name="Close").click()
     expect(page.get_by_role("button", name="Collapse all")).to_be_visible()
     page.wait_for_function(
         "n => document.querySelectorAll('.dn-inspect [data-node]').length > n", arg=before

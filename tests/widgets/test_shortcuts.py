@@ -51,12 +51,13 @@ PRESS_ON_EVERY_KIND = """(view, keys) => {
 }""".replace("PRESS", PRESS)
 
 
-def press_every_shortcut(page: Page, view: str) -> int:
+def press_every_shortcut(page: Page, view: str, without: str = "") -> int:
     """Press every shortcut on each kind of part of a view; return the number of kinds."""
     shortcuts = page.evaluate(SHORTCUTS)
     assert {"a", "b", "dd", "00"} <= set(shortcuts)
     cells = page.evaluate(CELLS)
-    pressed = page.locator(view).evaluate(PRESS_ON_EVERY_KIND, "".join(shortcuts))
+    keys = "".join(key for key in "".join(shortcuts) if key not in without)
+    pressed = page.locator(view).evaluate(PRESS_ON_EVERY_KIND, keys)
     assert page.evaluate(CELLS) == cells, pressed
     assert page.locator(".jp-Dialog").count() == 0, pressed
     return len(pressed)
@@ -87,14 +88,14 @@ def test_no_shortcut_reaches_the_notebook(
     assert press_every_shortcut(page, ".dn-explore >> nth=0") > 10
     assert press_every_shortcut(page, ".dn-board >> nth=0") > 3
     assert press_every_shortcut(page, ".dn-inspect >> nth=0") > 8
-    assert press_every_shortcut(page, ".dn-console") > 4
+    # These digits show its other parts.
+    assert press_every_shortcut(page, ".dn-console", without="123") > 8
     # A click beside every part gives the view the focus.
     page.locator(".dn-range").first.click()
     page.keyboard.press("d")
     page.keyboard.press("d")
     assert page.evaluate(CELLS) == cells
     # Where no view has the focus, the same keys act.
-    page.evaluate("window.jupyterapp.shell.currentWidget.content.activate()")
-    opened.command("notebook:enter-command-mode")
+    page.locator(".jp-InputPrompt").first.click()
     page.evaluate(PRESS, "dd")
     page.wait_for_function(f"({CELLS})().length === {len(cells) - 1}")

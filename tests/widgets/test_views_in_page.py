@@ -618,6 +618,11 @@ UNLABELED = """() => [...document.querySelectorAll(
   .filter((one) => !(one.getAttribute("aria-label") || one.title || one.textContent.trim()
     || one.closest("label")?.textContent.trim() || one.labels?.length))
   .map((one) => one.outerHTML.slice(0, 200))"""
+MISNAMED = """() => [...document.querySelectorAll("button[aria-label], [role=tab][aria-label]")]
+  .filter((one) => /\\p{L}{2}/u.test(one.innerText)
+    && !one.getAttribute("aria-label").includes(one.innerText.trim()))
+  .map((one) => one.outerHTML.slice(0, 200))"""
+"""Buttons that a person who says what is written on them cannot press."""
 PAGE_WIDTHS = """() => [document.scrollingElement.scrollWidth, window.innerWidth]"""
 
 
@@ -655,6 +660,7 @@ def test_long_names_fit_a_narrow_page_and_every_control_has_a_label(
             page.locator(".dn-confirm").wait_for()
         page.wait_for_timeout(300)
         assert page.evaluate(UNLABELED) == []
+        assert page.evaluate(MISNAMED) == []
         wide, width = page.evaluate(PAGE_WIDTHS)
         assert wide <= width
         # A closed view has no listeners.

@@ -353,7 +353,7 @@ class Console {
 
   focusPart() {
     const root = this.roots[this.place.view];
-    focus(root.querySelector("h2[tabindex], [data-row][tabindex='0'], button"));
+    focus(root.querySelector("h2[tabindex], .dn-row[tabindex='0'], button"));
   }
 
   /** @param {KeyboardEvent} event */

@@ -304,11 +304,15 @@ export class Inspect {
       width: this.width() };
   }
 
-  /** The width for which a timeline is drawn; a graph chooses only its direction by it. */
+  /** Whether the picture is drawn for the width that it has, and not for that of the view. */
+  isFluid() {
+    return this.tab === "timeline" || (this.tab === "graph" && Boolean(this.options.overview));
+  }
+
+  /** The width for which a timeline or an overview is drawn; a graph only chooses its direction. */
   width() {
-    const [width, step] = this.tab === "timeline"
-      ? [this.pictureBox.clientWidth, WIDTH_STEP.timeline]
-      : [this.root.clientWidth, WIDTH_STEP.graph];
+    const width = this.isFluid() ? this.pictureBox.clientWidth : this.root.clientWidth;
+    const step = WIDTH_STEP[this.tab === "timeline" ? "timeline" : "graph"];
     return Math.round(width / step) * step;
   }
 
@@ -428,9 +432,9 @@ export class Inspect {
     this.unchangedPolls = stamp === this.stamp ? this.unchangedPolls + 1 : 0;
   }
 
-  /** Draw a timeline again if its width has changed. */
+  /** Draw a timeline or an overview again if its width has changed. */
   onResize() {
-    const fits = () => this.tab !== "timeline" || this.comparison.pair || this.offline
+    const fits = () => !this.isFluid() || this.comparison.pair || this.offline
       || !this.picture || !this.pictureBox.clientWidth || this.pictureWidth === this.width();
     if (!fits()) this.polling.setTimer("resize", RESIZE_MS, () => fits() || this.setOptions({}));
   }
@@ -588,6 +592,7 @@ export class Inspect {
       payload: this.offline ? undefined : (question) => this.showErrorsOf(this.channel.ask("payload",
         question, `payload ${question.name} ${question.find === undefined}`)),
       forkAll: (ids) => this.nodeActions.begin("fork", { start_step: "failed" }, ids),
+      repairAll: (ids) => this.nodeActions.begin("repair", {}, ids),
       raw: async (key) => {
         const answer = await this.showErrorsOf(this.channel.ask("raw", { key }));
         return answer && answer.payloads;
@@ -678,9 +683,10 @@ export class Inspect {
   /** @param {Receipt | null} receipt */
   async onActionDone(receipt) {
     this.unchangedPolls = 0;
-    const fork = receipt?.rows.find((row) => row.new_workflow_id !== undefined
-      && (row.outcome === "done" || row.outcome === "unchanged"));
-    if (fork) await this.openFork(fork);
+    const forks = receipt?.rows.filter((row) => row.new_workflow_id !== undefined
+      && (row.outcome === "done" || row.outcome === "unchanged")) ?? [];
+    // Of several new runs none stands for all: the receipt follows them.
+    if (forks.length === 1 && forks[0]) await this.openFork(forks[0]);
     else await this.load({ reload: true });
     this.polling.schedule();
   }

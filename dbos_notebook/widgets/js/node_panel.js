@@ -23,6 +23,7 @@ import { errorSection, payloadSection } from "./payload_section.js";
  * @property {(group: string) => unknown} collapse
  * @property {(id: string, step: number) => unknown} fork
  * @property {(ids: readonly string[]) => unknown} forkAll
+ * @property {(ids: readonly string[]) => unknown} repairAll
  * @property {(key: Key) => Promise<readonly StoredPayload[] | null>} raw
  * @property {(key: Key) => Promise<string | null>} code
  * @property {AskPayload} [payload] missing in a page without a kernel
@@ -160,6 +161,9 @@ function groupParts(found, options) {
         button(`Fork ${formatCount(failed.length)} failed …`, options.forbidden
           ?? "Start a new run of each one that failed, from the step that failed",
         () => options.forkAll(failed), { disabled: Boolean(options.forbidden) }),
+        button(`Repair ${formatCount(failed.length)} failed …`, options.forbidden
+          ?? "Fork each one that failed together with the children that made it fail",
+        () => options.repairAll(failed), { disabled: Boolean(options.forbidden) }),
       ]),
     el("ul", { class: "dn-members" }, found.members.map((member) => el("li", {},
       statusIcon(member.status), linkButton(memberName(member, found, options.root),
