@@ -90,7 +90,10 @@ def flatten(frame: pd.DataFrame, payloads: Sequence[str]) -> pd.DataFrame:
                 if columns[name][position] is None:
                     columns[name][position] = part
     series = {name: _typed(values, frame.index) for name, values in columns.items()}
-    return pd.concat([frame, pd.DataFrame(series, index=frame.index)], axis=1)
+    flat = pd.concat([frame, pd.DataFrame(series, index=frame.index)], axis=1)
+    # pandas keeps attrs only if those of all frames are equal.
+    flat.attrs = dict(frame.attrs)
+    return flat
 
 
 def _arguments(value: Any) -> Any:
