@@ -182,10 +182,10 @@ def test_a_thousand_children_are_folded_and_opened(
     page = opened.page
     # Too large to be legible at once: it opens with its kinds of workflows and steps.
     rows = page.locator(".dn-inspect [data-node]")
-    expect(rows).to_have_count(5)
+    expect(rows).to_have_count(4)
     rows.filter(has_text="parse").click()
     expect(side(page).locator("h3")).to_have_text("1,000 × parse")
-    expect(side(page)).to_contain_text("Fork 10 failed …")
+    expect(side(page)).to_contain_text("Fork 11 failed …")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Overview").click()
     groups = page.locator(".dn-inspect [data-node]", has_text="×")
