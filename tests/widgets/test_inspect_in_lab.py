@@ -413,7 +413,7 @@ def test_a_failed_step_is_forked_onto_the_fixed_version(
     assert "a" not in live.effects(new)
     head.get_by_role("button", name="Compare").click()
     expect(side(page)).to_contain_text("Differences")
-    expect(side(page)).to_contain_text("changed error")
+    expect(side(page)).to_contain_text("2 repaired")
     page.get_by_role("button", name="Close comparison", exact=True).click()
     page.get_by_role("button", name="Back").click()
     expect(page.locator(".dn-run-id")).to_have_text("broken")
