@@ -139,7 +139,8 @@ class Controller:
         """Add to evaluated items whether they may be changed and whether the work will run."""
         checked = self._conditions(context.session, operation, items)
         items = self._with_availability(context.session, operation, items)
-        return Plan(operation, items, apply, problem=checked.problem, notes=checked.notes)
+        notes = [*checked.notes, *operation.notes(items)]
+        return Plan(operation, items, apply, problem=checked.problem, notes=notes)
 
     def _conditions(
         self, session: Session, operation: Operation, items: Sequence[PlanItem]

@@ -17,9 +17,9 @@ from dbos_notebook.control import records
 from dbos_notebook.control.batch_runner import BatchRunner
 from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
-from dbos_notebook.control.failure_analysis import Cause, find_cause, fork_descendants
+from dbos_notebook.control.failure_analysis import Cause, find_cause
 from dbos_notebook.control.fork_points import ForkPoint
-from dbos_notebook.control.forks import Fork, StepSnapshot
+from dbos_notebook.control.forks import Fork, StepSnapshot, already_forked
 from dbos_notebook.control.interrupts import InterruptCounter
 from dbos_notebook.control.operations import (
     ItemKey,
@@ -85,17 +85,6 @@ class RepairFork(Fork):
             wait_seconds=MAX_SECONDS if seconds is None else seconds,
         )
 
-    def _read_snapshot(
-        self, context: ReadContext, keys: Sequence[ItemKey], before: Mapping[ItemKey, PlanItem]
-    ) -> StepSnapshot:
-        """Read what a fork needs, and the existing forks, whoever made them."""
-        snapshot = super()._read_snapshot(context, keys, before)
-        # Including forks of forks, which have done the same work.
-        ids = [key.workflow_id for key in keys]
-        for original, forks in fork_descendants(context.session, context.queries, ids).items():
-            snapshot.best_forks[original] = max(forks, key=_rank)
-        return snapshot
-
     def _points(
         self,
         context: ReadContext,
@@ -116,7 +105,7 @@ class RepairFork(Fork):
         if row is not None and row.status not in FAILED_STATUSES:
             return PlanItem(workflow_id, "unchanged", f"it has not failed: it is {row.status}", row)
         if best is not None and not self.force and best.status not in FAILED_STATUSES:
-            effect = f"already forked as {best.workflow_id}, which is {best.status}"
+            effect = already_forked(best)
             point = snapshot.points.get(key)
             return PlanItem(
                 workflow_id,
@@ -156,10 +145,6 @@ class RepairFork(Fork):
         options = super().options()
         options.pop("start_step", None)
         return options
-
-
-def _rank(fork: WorkflowRecord) -> tuple[bool, bool, int]:
-    return fork.status == "SUCCESS", fork.active, fork.created_at or 0
 
 
 def rank_by_depth(causes: dict[str, Cause]) -> list[str]:

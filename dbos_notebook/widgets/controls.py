@@ -203,6 +203,7 @@ class Actions:
             "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
             "unlikely": plan.unlikely,
             "kinds": list(map(serialize.label, plan.kinds)),
+            "notes": list(map(serialize.label, plan.notes)),
             "confirm": plan.operation.always_confirm,
             "problem": serialize.label(str(plan.problem)) if plan.problem else "",
             "code": action_code(action, ids, options),

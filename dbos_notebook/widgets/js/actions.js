@@ -257,6 +257,7 @@ export class Actions {
       plan.kinds.length > 0 && plan.rows.length > 1 && el("p", { class: "dn-note" },
         plan.kinds.join(", ")),
       plan.problem && el("p", { class: "dn-note dn-warn" }, plan.problem),
+      plan.notes.map((note) => el("p", { class: "dn-note" }, note)),
       plan.unlikely > 0 && el("p", { class: "dn-note dn-warn" },
         `${formatCount(plan.unlikely)} would wait: no live executor appears able to run `
           + `${plan.unlikely === 1 ? "it" : "them"}.`),
