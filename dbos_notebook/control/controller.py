@@ -165,7 +165,9 @@ class Controller:
                 return None
             version, queue = operation.target(item)
             owner = operation.owner(item, self.queries.application)
-            return availability.estimate(version, owner, queue)
+            forked = item.new_workflow_id is not None
+            active = item.row is not None and item.row.active and not forked
+            return availability.estimate(version, owner, queue, active=active)
 
         return [dataclasses.replace(item, will_run=will_run(item)) for item in items]
 

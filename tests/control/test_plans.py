@@ -601,3 +601,13 @@ def test_a_fork_onto_another_queue_than_its_own_says_so(idle_db: dn.Client) -> N
         assert [item.effect.endswith(moves) for item in plan.items] == [True, False]
     (item,) = idle_db.fork("shipped", "first", queue_name="fulfilment", plan=True).items
     assert "queue" not in item.effect
+
+
+def test_a_waiting_workflow_whose_version_nobody_runs_is_cancelled_and_then_forked(
+    idle_db: dn.Client,
+) -> None:
+    """As the remedy of its activity says."""
+    with pytest.raises(dn.RefusedError, match="Cancel it first"):
+        idle_db.fork("queued-1", "first", application_version="v2")
+    assert idle_db.cancel("queued-1").ok
+    assert idle_db.fork("queued-1", "first", application_version="v2").ok
