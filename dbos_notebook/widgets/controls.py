@@ -12,7 +12,7 @@ import traitlets
 from dbos_notebook import text
 from dbos_notebook.control.forks import Fork
 from dbos_notebook.control.operations import Cancel, Delete, Operation, PlanItem, Resume, SetDelay
-from dbos_notebook.control.receipt import describe_progress
+from dbos_notebook.control.receipt import describe_progress, failures_first
 from dbos_notebook.control.repair import Repair, RepairFork
 from dbos_notebook.control.sending import Send, SendItem
 from dbos_notebook.database import releases
@@ -227,7 +227,7 @@ class Actions:
                 raise
             _cache(self._receipts, key, receipt)
             self.receipt = receipt
-        frame = receipt.to_frame().rename(columns={"schedule_name": "workflow_id"})
+        frame = failures_first(receipt.to_frame()).rename(columns={"schedule_name": "workflow_id"})
         if receipt.notes:
             # A note says it for all.
             frame["detail"] = frame["detail"].str.partition(". Will it run? ")[0]
@@ -254,7 +254,7 @@ class Actions:
         statuses = [rows[key].status if key in rows else None for key in ids]
         shown = ids[:MAX_PLAN_ROWS]
         return {
-            "text": describe_progress(statuses),
+            "text": describe_progress(statuses, receipt.action),
             "ended": not any(status in ACTIVE_STATUSES for status in statuses),
             "statuses": {key: rows[key].status for key in shown if key in rows},
         }

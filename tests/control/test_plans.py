@@ -611,3 +611,27 @@ def test_a_waiting_workflow_whose_version_nobody_runs_is_cancelled_and_then_fork
         idle_db.fork("queued-1", "first", application_version="v2")
     assert idle_db.cancel("queued-1").ok
     assert idle_db.fork("queued-1", "first", application_version="v2").ok
+
+
+def test_a_displayed_receipt_has_failures_first_and_no_estimate_of_what_has_ended() -> None:
+    outcomes: list[tuple[str, Any]] = [
+        ("kept", "unchanged"),
+        ("lost", "not_found"),
+        ("good", "done"),
+        ("bad", "failed"),
+    ]
+    lines = [dn.ReceiptLine(name, "fork", outcome) for name, outcome in outcomes]
+    status = {"value": "ENQUEUED"}
+
+    def wait(ids: object, timeout: object) -> pd.DataFrame:
+        return pd.DataFrame({"status": [status["value"]]})
+
+    receipt = dn.Receipt("fork", lines, wait=wait, notes=["Will it run? likely: v1 is alive."])
+    shown = repr(receipt).splitlines()
+    assert [line.split()[0] for line in shown[-4:]] == ["bad", "lost", "kept", "good"]
+    assert receipt.to_frame()["workflow_id"].tolist() == ["kept", "lost", "good", "bad"]
+    receipt.wait()
+    assert "Will it run?" in repr(receipt)
+    status["value"] = "SUCCESS"
+    receipt.wait()
+    assert "Will it run?" not in repr(receipt)
