@@ -253,11 +253,21 @@ class Actions:
         rows = self._controller.read(ids)
         statuses = [rows[key].status if key in rows else None for key in ids]
         shown = ids[:MAX_PLAN_ROWS]
+        description = describe_progress(statuses, receipt.action)
+        plan = self._plans.get(str(message["key"]))
+        if plan is not None and isinstance(plan.operation, Send):
+            unread = self._describe_unread(plan.operation, ids)
+            description += f"; {unread}" if unread else ""
         return {
-            "text": describe_progress(statuses, receipt.action),
+            "text": description,
             "ended": not any(status in ACTIVE_STATUSES for status in statuses),
             "statuses": {key: rows[key].status for key in shown if key in rows},
         }
+
+    @repeat_if_changed
+    def _describe_unread(self, operation: Send, ids: list[str]) -> str:
+        with self._controller.reader.session() as session:
+            return operation.describe_unread(self._controller.context(session), ids)
 
     def _on_schedules(self, message: Question) -> Answer:
         """List the schedules that are stored in the database."""
