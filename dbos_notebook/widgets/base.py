@@ -34,6 +34,7 @@ class View(anywidget.AnyWidget):
     """
 
     last_error: Exception | KeyboardInterrupt | None = None
+    _has_fallback = True
 
     _token = traitlets.Unicode().tag(sync=True)
 
@@ -140,11 +141,11 @@ class View(anywidget.AnyWidget):
         data, metadata = self._repr_mimebundle_()
         html = data.pop("text/html", None)
         fallback = {"text/plain": data["text/plain"]}
-        if html:
+        if html and self._has_fallback:
             data["text/plain"] = ""
         display: Any = publish_display_data  # IPython has no type hints
         display(data, metadata)
-        if html:
+        if html and self._has_fallback:
             css = bundle.style("fallback")
             element = f'<div data-dn-fallback="{self._token}"><style>{css}</style>{html}</div>'
             display({"text/html": element, **fallback}, {})

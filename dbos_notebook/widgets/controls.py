@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,7 @@ from dbos_notebook.control.forks import Fork
 from dbos_notebook.control.operations import Cancel, Delete, Operation, PlanItem, Resume, SetDelay
 from dbos_notebook.control.receipt import describe_progress, failures_first
 from dbos_notebook.control.repair import Repair, RepairFork
+from dbos_notebook.control.schedules import next_run
 from dbos_notebook.control.sending import Send, SendItem
 from dbos_notebook.database import releases
 from dbos_notebook.database.schema_changes import repeat_if_changed
@@ -274,7 +276,15 @@ class Actions:
         frame = self._store.table("schedules")
         columns = ["schedule_name", "workflow_name", "schedule", "cron_timezone", "status"]
         columns += ["last_fired_at", "queue_name"]
-        rows = _string_rows(frame[columns], MAX_SCHEDULES)
+        rows: list[dict[str, object]] = [
+            {**row} for row in _string_rows(frame[columns], MAX_SCHEDULES)
+        ]
+        now = dt.datetime.now(dt.UTC)
+        for row in rows:
+            cron, zone = row.get("schedule"), row.get("cron_timezone")
+            if row.get("status") == "ACTIVE" and cron is not None:
+                time = next_run(str(cron), None if zone is None else str(zone), now)
+                row["next"] = None if time is None else round(time.timestamp() * 1000)
         answer = {"rows": rows, "left_out": max(0, len(frame) - MAX_SCHEDULES)}
         stamp = serialize.stamp(answer)
         return {"same": True} if message.get("stamp") == stamp else {**answer, "stamp": stamp}

@@ -229,6 +229,13 @@ export class Actions {
     form.focus();
   }
 
+  /** Close the plan, form or receipt; return whether there was one. */
+  dismiss() {
+    if (this.panel.hidden) return false;
+    this.close();
+    return true;
+  }
+
   show() {
     this.panel.hidden = false;
     this.panel.scrollIntoView({ block: "nearest" });

@@ -544,6 +544,8 @@ export interface Schedule {
   cron_timezone?: string;
   status?: string;
   last_fired_at?: string;
+  /** When it starts its next workflow, in milliseconds since 1970. */
+  next?: number | null;
   queue_name?: string;
 }
 
