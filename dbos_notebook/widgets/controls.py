@@ -13,7 +13,7 @@ import traitlets
 from dbos_notebook import text
 from dbos_notebook.control.forks import Fork
 from dbos_notebook.control.operations import Cancel, Delete, Operation, PlanItem, Resume, SetDelay
-from dbos_notebook.control.receipt import describe_progress
+from dbos_notebook.control.receipt import describe_progress, failures_first
 from dbos_notebook.control.repair import Repair, RepairFork
 from dbos_notebook.control.schedules import next_run
 from dbos_notebook.control.sending import Send, SendItem
@@ -205,6 +205,7 @@ class Actions:
             "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
             "unlikely": plan.unlikely,
             "kinds": list(map(serialize.label, plan.kinds)),
+            "notes": list(map(serialize.label, plan.notes)),
             "confirm": plan.operation.always_confirm,
             "problem": serialize.label(str(plan.problem)) if plan.problem else "",
             "code": action_code(action, ids, options),
@@ -228,7 +229,7 @@ class Actions:
                 raise
             _cache(self._receipts, key, receipt)
             self.receipt = receipt
-        frame = receipt.to_frame().rename(columns={"schedule_name": "workflow_id"})
+        frame = failures_first(receipt.to_frame()).rename(columns={"schedule_name": "workflow_id"})
         if receipt.notes:
             # A note says it for all.
             frame["detail"] = frame["detail"].str.partition(". Will it run? ")[0]
@@ -254,11 +255,21 @@ class Actions:
         rows = self._controller.read(ids)
         statuses = [rows[key].status if key in rows else None for key in ids]
         shown = ids[:MAX_PLAN_ROWS]
+        description = describe_progress(statuses, receipt.action)
+        plan = self._plans.get(str(message["key"]))
+        if plan is not None and isinstance(plan.operation, Send):
+            unread = self._describe_unread(plan.operation, ids)
+            description += f"; {unread}" if unread else ""
         return {
-            "text": describe_progress(statuses),
+            "text": description,
             "ended": not any(status in ACTIVE_STATUSES for status in statuses),
             "statuses": {key: rows[key].status for key in shown if key in rows},
         }
+
+    @repeat_if_changed
+    def _describe_unread(self, operation: Send, ids: list[str]) -> str:
+        with self._controller.reader.session() as session:
+            return operation.describe_unread(self._controller.context(session), ids)
 
     def _on_schedules(self, message: Question) -> Answer:
         """List the schedules that are stored in the database."""

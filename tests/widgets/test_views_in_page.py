@@ -306,11 +306,14 @@ def test_a_message_is_sent_from_its_form(
         page.get_by_role("button", name="Send to 1 workflow").click()
         receipt = page.locator(".dn-plan[aria-label='Receipt: send message']")
         receipt.get_by_text("Now: enqueued").wait_for()
+        assert receipt.locator("p", has_text="executor").count() == 1
         (message,) = db.messages("queued-1").to_dict("records")
         assert (message["topic"], message["message"]) == ("approval", "no <b>")
         # The receipt is followed.
         db.cancel("queued-1")
         receipt.get_by_text("Ended: cancelled").wait_for()
+        # Whether the work will run is not a question any more.
+        assert receipt.locator("p", has_text="executor").count() == 0
         assert receipt.evaluate("(node) => node.scrollWidth <= node.clientWidth")
 
 

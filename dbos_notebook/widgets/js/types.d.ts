@@ -505,6 +505,7 @@ export interface Plan {
   will_run?: string;
   /** What would be changed, by start step or name. */
   kinds: string[];
+  notes: string[];
   /** Whether the action is confirmed twice. */
   confirm: boolean;
   /** Why nothing of it would be done; empty if it would. */
