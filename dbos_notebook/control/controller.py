@@ -139,7 +139,8 @@ class Controller:
         """Add to evaluated items whether they may be changed and whether the work will run."""
         checked = self._conditions(context.session, operation, items)
         items = self._with_availability(context.session, operation, items)
-        return Plan(operation, items, apply, problem=checked.problem, notes=checked.notes)
+        notes = [*checked.notes, *operation.notes(items)]
+        return Plan(operation, items, apply, problem=checked.problem, notes=notes)
 
     def _conditions(
         self, session: Session, operation: Operation, items: Sequence[PlanItem]
@@ -164,7 +165,9 @@ class Controller:
                 return None
             version, queue = operation.target(item)
             owner = operation.owner(item, self.queries.application)
-            return availability.estimate(version, owner, queue)
+            forked = item.new_workflow_id is not None
+            active = item.row is not None and item.row.active and not forked
+            return availability.estimate(version, owner, queue, active=active)
 
         return [dataclasses.replace(item, will_run=will_run(item)) for item in items]
 

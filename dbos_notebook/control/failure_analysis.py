@@ -34,12 +34,16 @@ class Cause:
         Those of them that made it fail: without their repair no fork of it can succeed.
     problem
         Why no fork of it can succeed; ``None`` where one can.
+    replayed
+        The failed children whose failure it survived and that are not repaired: the fork copies
+        the steps that read their failures.
     """
 
     point: ForkPoint
     children: tuple[str, ...] = ()
     required: frozenset[str] = frozenset()
     problem: str | None = None
+    replayed: tuple[str, ...] = ()
 
 
 def unsuccessful_children(steps: Sequence[StepRecord]) -> list[str]:
@@ -67,14 +71,19 @@ def find_cause(
     can await several): copying one of them would make the fork fail again. Where no step failed,
     or the workflow was stopped from outside, all recorded steps are copied.
 
+    A workflow that went on after the failures of several children, and then failed by itself, is
+    taken to have failed because of all of them: see :func:`_tolerated`.
+
     Parameters
     ----------
     workflows
         By ID; children that do not exist are missing.
     """
     failed = [step for step in steps if step.failed]
+    tolerated: list[StepRecord] = []
     if row.status == "ERROR" and failed:
-        causes = [step for step in failed if _overlap(step, failed[-1])]
+        tolerated = _tolerated(steps, workflows)
+        causes = tolerated or [step for step in failed if _overlap(step, failed[-1])]
         start = min(step.function_id for step in causes)
     else:
         causes, start = [], steps[-1].function_id + 1 if steps else 1
@@ -105,7 +114,58 @@ def find_cause(
             if step.awaits in started:
                 problem = f"its failed child {step.awaits} has been deleted"
             return Cause(point, problem=problem)
-    return Cause(point, tuple(children), frozenset(c for c in children if c in awaited))
+    replayed = tuple(
+        dict.fromkeys(
+            step.awaits
+            for step in copied
+            if step.failed and step.awaits and step.awaits in workflows
+            if step.awaits not in children
+        )
+    )
+    # Some of them may fail again: the workflow has its own rule for how many are too many.
+    required = frozenset() if tolerated else frozenset(c for c in children if c in awaited)
+    return Cause(point, tuple(children), required, replayed=replayed)
+
+
+def _tolerated(
+    steps: Sequence[StepRecord], workflows: Mapping[str, WorkflowRecord]
+) -> list[StepRecord]:
+    """Return the steps that read failures which the workflow survived before it failed by itself.
+
+    A step that began after the last failure, and succeeded, shows that the workflow went on. Only
+    steps after the last start of a child count: a fork from an earlier one would start the
+    children that follow it a second time. Failures of one child alone need no such rule.
+    """
+    failed = [step for step in steps if step.failed]
+    if not failed[-1].awaits or not any(
+        not step.failed and _follows(step, failed) for step in steps
+    ):
+        return []
+    started = {
+        step.child_workflow_id: step.function_id
+        for step in steps
+        if step.child_workflow_id and not step.awaits
+    }
+    last_start = max(started.values(), default=0)
+    waits = [
+        step
+        for step in failed
+        if step.function_id > last_start
+        and step.awaits in started
+        and step.awaits in workflows
+        and workflows[step.awaits].status in FAILED_STATUSES
+    ]
+    return waits if len(waits) > 1 else []
+
+
+def _follows(step: StepRecord, others: Sequence[StepRecord]) -> bool:
+    """Return whether a step began after all others had ended."""
+    return step.started_at is not None and all(
+        step.function_id > other.function_id
+        and other.completed_at is not None
+        and step.started_at >= other.completed_at
+        for other in others
+    )
 
 
 def _overlap(step: StepRecord, other: StepRecord) -> bool:

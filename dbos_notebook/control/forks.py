@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dbos_notebook.control import permissions, records
 from dbos_notebook.control.dbos_client import forks_keep_version
+from dbos_notebook.control.failure_analysis import fork_descendants
 from dbos_notebook.control.fork_points import ForkPoint, Steps, as_start_steps, resolve
 from dbos_notebook.control.operations import (
     ItemKey,
@@ -28,6 +29,7 @@ from dbos_notebook.control.permissions import Privileges
 from dbos_notebook.control.queue_selection import ORIGINAL, KnownQueues, choose
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError
+from dbos_notebook.status import FAILED_STATUSES, STATUS_STYLES
 from dbos_notebook.tables.filters import as_name, as_seconds
 from dbos_notebook.text import leaf_name
 
@@ -78,7 +80,7 @@ class StepSnapshot:
     records_origins
         Whether the database records the original of a fork; before dbos 2.4 it did not.
     best_forks
-        For a repair: the best fork of each original that has one.
+        For a fork: of each original that has forks, the one that succeeded or else the newest.
     """
 
     workflows: dict[str, WorkflowRecord]
@@ -283,6 +285,10 @@ class Fork(StepOperation):
                 snapshot.new_ids[key] = fork_id(self.key, key.workflow_id, point.start_step)
         replacements = (self.replacement_children or {}).values()
         snapshot.workflows |= context.workflows([*snapshot.new_ids.values(), *replacements])
+        # Whoever made them, and including forks of forks, which have done the same work.
+        ids = list(snapshot.workflows.keys() & {key.workflow_id for key in keys})
+        for original, forks in fork_descendants(context.session, context.queries, ids).items():
+            snapshot.best_forks[original] = max(forks, key=_rank)
         return snapshot
 
     def _start_from(
@@ -298,7 +304,7 @@ class Fork(StepOperation):
                 return Refusal(
                     f"the fork's ID {new_id} is used by a workflow that is not a fork of this one"
                 )
-            effect = _already_forked(existing)
+            effect = already_forked(existing)
             if self.application_version not in (None, existing.app_version):
                 effect += f" under version {existing.app_version or 'unknown'}"
             return PlanItem(key.workflow_id, "unchanged", effect, row, point, new_id)
@@ -312,14 +318,30 @@ class Fork(StepOperation):
                 return Refusal(
                     f"no workflow has the ID {replacement!r}, passed in replacement_children"
                 )
-        effect = f"runs again from {point.label}{_repeats(point)}"
+        other = snapshot.best_forks.get(key.workflow_id)
+        if other is not None and other.status in FAILED_STATUSES:
+            other = None
+        effect = _describe_other_fork(other) if other else ""
+        effect += f"runs again from {point.label}{_repeats(point)}"
         if point.awaited and point.awaited not in (self.replacement_children or {}):
             effect += (
                 f"; but that step awaits {point.awaited}, whose failure is recorded, and will fail "
                 "again: db.repair forks both"
             )
-        item = PlanItem(key.workflow_id, "ready", effect, row, point, new_id)
+        item = PlanItem(key.workflow_id, "ready", effect, row, point, new_id, other_fork=other)
         return self._with_queue(item, row, snapshot.queues)
+
+    def notes(self, items: Sequence[PlanItem]) -> list[str]:
+        """Return how many would do again what another fork has done or is doing."""
+        others = [item.other_fork for item in items if item.verdict == "ready" and item.other_fork]
+        succeeded = sum(fork.status == "SUCCESS" for fork in others)
+        notes = []
+        if len(items) > 1:
+            if succeeded:
+                notes.append(f"⚠ {succeeded:,} {_have(succeeded)} a fork that succeeded.")
+            if active := len(others) - succeeded:
+                notes.append(f"⚠ {active:,} {_have(active)} a fork that has not finished.")
+        return notes
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Fork one by one: DBOS has no public call for many."""
@@ -349,7 +371,7 @@ class Fork(StepOperation):
     def already_done(self, item: PlanItem, after: Snapshot) -> str | None:
         """Return that another call with the same key, or of the same plan, was first."""
         new = after.new_row(item)
-        return _already_forked(new) if new is not None and self.succeeded(item, after) else None
+        return already_forked(new) if new is not None and self.succeeded(item, after) else None
 
     def target(self, item: PlanItem) -> tuple[str | None, str | None]:
         """Return the version and queue of the fork."""
@@ -368,8 +390,25 @@ class Fork(StepOperation):
         return super().continuation()
 
 
-def _already_forked(fork: WorkflowRecord) -> str:
+def already_forked(fork: WorkflowRecord) -> str:
+    """Return why a workflow is not forked again."""
     return f"already forked as {fork.workflow_id}, which is {fork.status}"
+
+
+def _describe_other_fork(fork: WorkflowRecord) -> str:
+    """Return the part of an effect that warns of doing work again."""
+    if fork.active:
+        label = STATUS_STYLES[fork.status].label
+        return f"its fork {fork.workflow_id} is {label}: this does its work a second time; "
+    return f"its fork {fork.workflow_id} succeeded: this runs the work again; "
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
+
+
+def _rank(fork: WorkflowRecord) -> tuple[bool, bool, int]:
+    return fork.status == "SUCCESS", fork.active, fork.created_at or 0
 
 
 @dataclass(frozen=True)

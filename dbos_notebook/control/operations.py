@@ -72,6 +72,8 @@ class PlanItem:
         Where the work is enqueued; ``None``: DBOS's internal queue.
     start_step
         The start step as it was passed: a number, a name, or "failed" and the like.
+    other_fork
+        For a fork: an earlier fork of the workflow that has succeeded or is active.
     """
 
     workflow_id: str
@@ -86,6 +88,7 @@ class PlanItem:
     queue_name: str | None = None
     queue_partition_key: str | None = None
     start_step: int | str | None = None
+    other_fork: WorkflowRecord | None = None
 
     @property
     def key(self) -> ItemKey:
@@ -311,6 +314,10 @@ class Operation:
         if self.traceable:
             return "Repeat the same call to continue"
         return "error.plan.apply() continues with what was not started"
+
+    def notes(self, items: Sequence[PlanItem]) -> list[str]:
+        """Return what a plan says of its items as a whole."""
+        return []
 
     def options(self) -> dict[str, object]:
         """Return the options that are not at their defaults, for titles and the log."""

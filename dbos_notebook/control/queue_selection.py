@@ -107,7 +107,10 @@ def choose(
         if row.queue_name == queue_name and row.queue_partition_key is not None:
             problem += f", or queue_name='original' to keep its own, {row.queue_partition_key!r}"
         return Destination(problem=problem)
-    return Destination(queue_name, key)
+    effect = ""
+    if queue_name is None and row.queue_name not in (None, INTERNAL_QUEUE):
+        effect = f"on DBOS's internal queue instead of {row.queue_name!r}"
+    return Destination(queue_name, key, effect)
 
 
 def choose_for_resume(

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 from dbos_notebook.control.display import TableRepr
 from dbos_notebook.control.operations import Operation, PlanItem, Snapshot
-from dbos_notebook.status import OUTCOMES, STATUS_STYLES, STATUSES_BY_SEVERITY, Outcome
+from dbos_notebook.status import (
+    ACTIVE_STATUSES,
+    OUTCOMES,
+    STATUS_STYLES,
+    STATUSES_BY_SEVERITY,
+    Outcome,
+)
 from dbos_notebook.tables.filters import as_seconds
 from dbos_notebook.text import plural, sanitize
 
@@ -79,6 +85,7 @@ class Receipt:
         self._wait = wait
         self._check = check
         self._subject = subject
+        self._ended = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -113,7 +120,9 @@ class Receipt:
         """
         if self._wait is None:
             raise RuntimeError("A receipt without a client cannot wait.")
-        return self._wait(self.affected, as_seconds(timeout, "timeout", minimum=0))
+        frame = self._wait(self.affected, as_seconds(timeout, "timeout", minimum=0))
+        self._ended = not frame["status"].isin(ACTIVE_STATUSES).any()
+        return frame
 
     @property
     def affected(self) -> list[str]:
@@ -143,10 +152,11 @@ class Receipt:
     def _table(self) -> TableRepr:
         subject = self._subject.removesuffix("_id").removesuffix("_name")
         title = f"Receipt: {self.action} {plural(len(self.lines), subject)}"
-        notes = list(self.notes)
+        # Whether the work will run is known once it has ended.
+        notes = [] if self._ended else list(self.notes)
         if self.counts["unknown"]:
             notes.append("Some outcomes are unknown. receipt.check() reads the database again.")
-        frame = self.to_frame()
+        frame = failures_first(self.to_frame())
         columns = [name for name in frame.columns if name != "action"]
         return TableRepr(title, self.counts, notes, frame, columns, "receipt.to_frame()")
 
@@ -157,8 +167,19 @@ class Receipt:
         return self._table().html()
 
 
-def describe_progress(statuses: Sequence[str | None]) -> str:
+def failures_first(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sort the rows of a receipt for display: those first that were not done as asked."""
+    rank = frame["outcome"].map({"failed": 0, "unknown": 1, "not_found": 2}).fillna(3)
+    return frame.loc[rank.sort_values(kind="stable").index]
+
+
+def describe_progress(statuses: Sequence[str | None], action: str = "") -> str:
     """Describe how far workflows are, given the status of each; ``None``: it was deleted.
+
+    Parameters
+    ----------
+    action
+        What was done to them; a cancel is not meant to make them succeed.
 
     Examples
     --------
@@ -166,6 +187,8 @@ def describe_progress(statuses: Sequence[str | None]) -> str:
     '2 of 4 succeeded, 1 failed, 1 running'
     >>> describe_progress(["ENQUEUED"])
     'enqueued'
+    >>> describe_progress(["CANCELLED", "CANCELLED", "SUCCESS"], "cancel")
+    '2 cancelled, 1 succeeded'
     """
     counted = Counter(statuses)
     labels = {
@@ -175,11 +198,15 @@ def describe_progress(statuses: Sequence[str | None]) -> str:
     }
     if len(statuses) == 1:
         return labels.get(statuses[0] or "", "deleted")
-    parts = [f"{counted['SUCCESS']:,} of {len(statuses):,} succeeded"]
+    parts, order = [], [*STATUSES_BY_SEVERITY, *labels]
+    if action == "cancel":
+        order.insert(0, "CANCELLED")
+    else:
+        parts = [f"{counted.pop('SUCCESS', 0):,} of {len(statuses):,} succeeded"]
     parts += [
         f"{counted[status]:,} {labels[status]}"
-        for status in dict.fromkeys([*STATUSES_BY_SEVERITY, *labels])
-        if counted[status] and status != "SUCCESS"
+        for status in dict.fromkeys(order)
+        if counted[status]
     ]
     if counted[None]:
         parts.append(f"{counted[None]:,} deleted")

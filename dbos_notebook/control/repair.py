@@ -19,7 +19,7 @@ from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
 from dbos_notebook.control.failure_analysis import Cause, find_cause, fork_descendants
 from dbos_notebook.control.fork_points import ForkPoint
-from dbos_notebook.control.forks import Fork, StepSnapshot
+from dbos_notebook.control.forks import Fork, StepSnapshot, already_forked
 from dbos_notebook.control.interrupts import InterruptCounter
 from dbos_notebook.control.operations import (
     ItemKey,
@@ -55,6 +55,8 @@ class RepairFork(Fork):
         How long to wait for children in all.
     causes
         Of the failures, by workflow, while a plan is made.
+    stand_ins
+        While a plan is made: what is repaired instead of a workflow, its fork or its original.
     """
 
     action: ClassVar[str] = "repair"
@@ -62,6 +64,7 @@ class RepairFork(Fork):
     wait: bool = True
     wait_seconds: float = WAIT_SECONDS
     causes: Mapping[str, Cause] = field(default_factory=dict, repr=False)
+    stand_ins: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def create(  # type: ignore[override] # a repair has other arguments than a fork
@@ -85,17 +88,6 @@ class RepairFork(Fork):
             wait_seconds=MAX_SECONDS if seconds is None else seconds,
         )
 
-    def _read_snapshot(
-        self, context: ReadContext, keys: Sequence[ItemKey], before: Mapping[ItemKey, PlanItem]
-    ) -> StepSnapshot:
-        """Read what a fork needs, and the existing forks, whoever made them."""
-        snapshot = super()._read_snapshot(context, keys, before)
-        # Including forks of forks, which have done the same work.
-        ids = [key.workflow_id for key in keys]
-        for original, forks in fork_descendants(context.session, context.queries, ids).items():
-            snapshot.best_forks[original] = max(forks, key=_rank)
-        return snapshot
-
     def _points(
         self,
         context: ReadContext,
@@ -116,7 +108,7 @@ class RepairFork(Fork):
         if row is not None and row.status not in FAILED_STATUSES:
             return PlanItem(workflow_id, "unchanged", f"it has not failed: it is {row.status}", row)
         if best is not None and not self.force and best.status not in FAILED_STATUSES:
-            effect = f"already forked as {best.workflow_id}, which is {best.status}"
+            effect = already_forked(best)
             point = snapshot.points.get(key)
             return PlanItem(
                 workflow_id,
@@ -126,6 +118,9 @@ class RepairFork(Fork):
                 point if isinstance(point, ForkPoint) else None,
                 best.workflow_id,
             )
+        if stand_in := self.stand_ins.get(workflow_id):
+            effect = f"{stand_in}, of the same chain of forks, is repaired instead"
+            return PlanItem(workflow_id, "unchanged", effect, row)
         item = super()._evaluate_step(key, snapshot)
         if item.verdict == "unchanged":
             status = snapshot.workflows[item.new_workflow_id or ""].status
@@ -143,23 +138,29 @@ class RepairFork(Fork):
             return item
         if cause.problem:
             return Refusal(cause.problem)
-        if not cause.children:
-            return item
-        label = f"runs again from {point.label}"
-        children = ", ".join(cause.children[:MAX_SHOWN_CHILDREN])
-        have = "has" if len(cause.children) == 1 else "have"
-        once = f"{label}, once {children} {have} been repaired"
-        return dataclasses.replace(item, effect=item.effect.replace(label, once, 1))
+        effect = item.effect
+        if cause.children:
+            label = f"runs again from {point.label}"
+            children = ", ".join(cause.children[:MAX_SHOWN_CHILDREN])
+            if len(cause.children) > MAX_SHOWN_CHILDREN:
+                children += f" and {len(cause.children) - MAX_SHOWN_CHILDREN:,} more"
+            have = "has" if len(cause.children) == 1 else "have"
+            once = f"{label}, once {children} {have} been repaired"
+            effect = effect.replace(label, once, 1)
+        if count := len(cause.replayed):
+            effect += (
+                "; 1 other failed child is not repaired: its recorded failure is replayed"
+                if count == 1
+                else f"; {count:,} other failed children are not repaired: their recorded failures "
+                "are replayed"
+            )
+        return dataclasses.replace(item, effect=effect)
 
     def options(self) -> dict[str, object]:
         """Return the options that are not at their defaults; the start steps are no option."""
         options = super().options()
         options.pop("start_step", None)
         return options
-
-
-def _rank(fork: WorkflowRecord) -> tuple[bool, bool, int]:
-    return fork.status == "SUCCESS", fork.active, fork.created_at or 0
 
 
 def rank_by_depth(causes: dict[str, Cause]) -> list[str]:
@@ -203,9 +204,10 @@ class Repair:
             order = rank_by_depth(causes)
             starts = {workflow_id: cause.point.start_step for workflow_id, cause in causes.items()}
             operation = dataclasses.replace(operation, start_step=starts)
+            stand_ins = _find_stand_ins(context, ids, causes)
             items = controller.evaluate(
                 context,
-                dataclasses.replace(operation, causes=causes),
+                dataclasses.replace(operation, causes=causes, stand_ins=stand_ins),
                 [*order, *(workflow_id for workflow_id in ids if workflow_id not in causes)],
                 requested=ids,
             )
@@ -252,6 +254,29 @@ def _find_causes(context: ReadContext, ids: Sequence[str]) -> dict[str, Cause]:
         children = (child for workflow_id in level for child in causes[workflow_id].children)
         level = [child for child in dict.fromkeys(children) if child not in causes]
     return causes
+
+
+def _find_stand_ins(
+    context: ReadContext, ids: Sequence[str], causes: Mapping[str, Cause]
+) -> dict[str, str]:
+    """Return the workflows to leave out because a fork of theirs is to be repaired, with that fork.
+
+    The newest failed fork stands for a workflow and its other forks; the original stands for them
+    where a parent that is repaired awaits it.
+    """
+    failed = [one for one in dict.fromkeys(ids) if one in causes]
+    awaited = {child for cause in causes.values() for child in cause.children}
+    stand_ins: dict[str, str] = {}
+    for original, forks in fork_descendants(context.session, context.queries, failed).items():
+        family = {fork.workflow_id: fork.created_at or 0 for fork in forks}
+        family = {key: created for key, created in family.items() if key in failed}
+        if not family or original in stand_ins:
+            continue
+        newest = max(family, key=lambda key: (family[key], key))
+        chosen = next((key for key in (original, *family) if key in awaited), newest)
+        stand_ins |= {key: chosen for key in (original, *family) if key not in (chosen, *awaited)}
+        stand_ins.pop(chosen, None)
+    return stand_ins
 
 
 class _RepairRun:

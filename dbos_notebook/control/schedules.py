@@ -413,3 +413,26 @@ class Backfill(Operation):
     def target(self, item: PlanItem) -> tuple[str | None, str | None]:
         """Return the latest version, and the schedule's queue."""
         return None, self.queue_name
+
+
+def next_run(cron: str, timezone: str | None, after: dt.datetime) -> dt.datetime | None:
+    """Return when a schedule starts its next workflow; ``None`` if its row cannot be interpreted.
+
+    Examples
+    --------
+    >>> next_run("0 2 * * *", None, dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC)).isoformat()
+    '2026-01-03T02:00:00+00:00'
+    >>> next_run("every day", None, dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC))
+    """
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    from croniter import croniter
+
+    try:
+        zone = ZoneInfo(timezone) if timezone else dt.UTC
+        # As in DBOS: the first of six fields is the seconds.
+        times = croniter(cron, after.astimezone(zone), second_at_beginning=True)
+        time: dt.datetime = times.get_next(dt.datetime)
+    except (ValueError, OverflowError, OSError, ZoneInfoNotFoundError):
+        return None
+    return time

@@ -38,6 +38,8 @@ from dbos_notebook.text import plural, sanitize
 if TYPE_CHECKING:
     from dbos import DBOSClient
 
+MAX_SHOWN_TOPICS = 3
+
 
 @dataclass(frozen=True)
 class SendItem(PlanItem):
@@ -179,17 +181,50 @@ class Send(Operation):
             return "stored until it receives it; it does not appear to wait for a message now"
         if wait.topics and self.topic not in wait.topics:
             expected = " or ".join(map(describe_topic, wait.topics))
-            sent = "this one has none" if self.topic is None else f"not {self.topic!r}"
             return (
                 f"stored, but probably not received: it waits at step {wait.function_id}, where "
-                f"earlier runs received {expected}, {sent}"
+                f"earlier runs received {expected}, not {describe_topic(self.topic)}"
             )
         until = f" until {format_time(wait.timeout_at)}" if wait.timeout_at else ""
         first = f", after {plural(unread, 'earlier message')}" if unread else ""
+        unknown = "" if wait.topics else "; DBOS does not record the topic it waits on"
         return (
             f"answers step {wait.function_id}, where it appears to wait{until}{first} "
-            f"({wait.evidence})"
+            f"({wait.evidence}){unknown}"
         )
+
+    def notes(self, items: Sequence[PlanItem]) -> list[str]:
+        """Return how many wait for another topic, as far as earlier runs tell."""
+        others = [
+            item
+            for item in items
+            if isinstance(item, SendItem) and item.verdict == "ready" and item.topics
+            if self.topic not in item.topics
+        ]
+        if not others:
+            return []
+        topics = dict.fromkeys(topic for item in others for topic in item.topics)
+        expected = " or ".join(map(describe_topic, list(topics)[:MAX_SHOWN_TOPICS]))
+        return [
+            f"⚠ {len(others):,} would probably not receive it: earlier runs received {expected} "
+            f"there, not {describe_topic(self.topic)}."
+        ]
+
+    def describe_unread(self, context: ReadContext, ids: Sequence[str]) -> str:
+        """Return how many active workflows have not received the message; ``""`` if all have."""
+        rows = context.workflows(ids)
+        unread = {
+            message.workflow_id
+            for message in stored_messages(context.session, context.queries, ids)
+            if message.unread and message.message_id == self.message_id(message.workflow_id)
+        }
+        active = [rows[one].status for one in unread if one in rows and rows[one].active]
+        if not active:
+            return ""
+        if len(ids) > 1:
+            return f"{len(active):,} {'has' if len(active) == 1 else 'have'} not received it yet"
+        waiting = "still waiting: " if active[0] == "PENDING" else ""
+        return f"{waiting}the message has not been received"
 
     def needs_executor(self, item: PlanItem) -> bool:
         """Return whether the workflow is active: an executor must run it to receive the message."""

@@ -34,7 +34,29 @@ _VOILA_TEMPLATE = """\
 .jp-mod-noOutputs.jp-mod-noInput { display: none; }
 html, body { height: auto; overflow: auto; contain: none; }
 #rendered_cells { padding: 0 1rem; }
+@media (prefers-color-scheme: dark) {
+  :root:root {
+    --jp-layout-color0: #111; --jp-layout-color1: #1c1c1c; --jp-layout-color2: #2c2c2c;
+    --jp-ui-font-color0: #fff; --jp-ui-font-color1: #e3e3e3; --jp-ui-font-color2: #b5b5b5;
+    --jp-content-font-color1: #e3e3e3; color-scheme: dark;
+  }
+  body { background: var(--jp-layout-color0); color: var(--jp-ui-font-color1); }
+}
 </style>
+<script>
+// A page whose kernel ended while it was asked for stays empty: another request gets another one.
+setTimeout(() => {
+  const reloads = Number(sessionStorage.getItem("dn-reloads") ?? 0);
+  sessionStorage.removeItem("dn-reloads");
+  if (document.querySelector(".dn-console")) return;
+  if (reloads < 2) {
+    sessionStorage.setItem("dn-reloads", String(reloads + 1));
+    location.reload();
+  } else {
+    document.body.prepend("The dashboard did not start. The terminal of its command says why.");
+  }
+}, 30_000);
+</script>
 {%- endblock notebook_css -%}
 """
 # Inside the installed package; beside the package in a source tree.

@@ -572,7 +572,7 @@ def _block(
             "the queue is partitioned and the workflow has no partition key, so it is never "
             "dequeued",
         )
-    estimate = availability.estimate(row["version"], row["application"], queue)
+    estimate = availability.estimate(row["version"], row["application"], queue, active=True)
     if estimate.likelihood == "unlikely":
         version = sanitize(row["version"] or "the latest", 60)
         return _Block(

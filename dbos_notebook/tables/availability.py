@@ -223,19 +223,31 @@ class ExecutorAvailability:
         self._session = session
         self._queries = queries.all_applications
         self._location = location
-        self._estimates: dict[tuple[str | None, str | None, str | None], Estimate] = {}
+        self._estimates: dict[tuple[str | None, str | None, str | None, bool], Estimate] = {}
         self._living: dict[str | None, list[str]] = {}
 
     @cached_property
     def _evidence(self) -> ExecutorEvidence:
         return read_evidence(self._session, self._queries, self._location)
 
-    def estimate(self, version: str | None, application: str | None, queue: str | None) -> Estimate:
+    def estimate(
+        self,
+        version: str | None,
+        application: str | None,
+        queue: str | None,
+        *,
+        active: bool = False,
+    ) -> Estimate:
         """Estimate whether a live executor can run work of a version and application on a queue.
 
         Call it last in a session: its transaction fails if the role may not read the evidence.
+
+        Parameters
+        ----------
+        active
+            Whether the work is a workflow that is active, which must be cancelled to be forked.
         """
-        key = (version, application, queue)
+        key = (version, application, queue, active)
         if key not in self._estimates:
             if self._evidence.denied is not None:
                 return Estimate(
@@ -246,7 +258,8 @@ class ExecutorAvailability:
             likelihood = found.likelihood
             if likelihood == "likely" and not registered:
                 likelihood = "unknown"
-            remedy = self._remedy(application) if likelihood == "unlikely" else ""
+            unlikely = likelihood == "unlikely"
+            remedy = self._remedy(application, active=active) if unlikely else ""
             self._estimates[key] = Estimate(likelihood, f"{found.evidence}{limits}", remedy)
         return self._estimates[key]
 
@@ -273,7 +286,7 @@ class ExecutorAvailability:
         if version in self.living_versions(application):
             remedy = f"Version {version} is alive: resume with force=True"
         else:
-            remedy = self._remedy(application)
+            remedy = self._remedy(application, active=True)
         return Silence(newest, evidence, remedy)
 
     def _why_dead(
@@ -326,11 +339,13 @@ class ExecutorAvailability:
             ]
         return self._living[application]
 
-    def _remedy(self, application: str | None) -> str:
+    def _remedy(self, application: str | None, *, active: bool) -> str:
         living = self.living_versions(application)
         if not living:
             return ""
-        return f"Version {living[0]} is alive: fork with application_version={living[0]!r}"
+        # The fork of an active workflow is refused: its work might be done twice.
+        fork = "cancel the workflow, then fork it" if active else "fork"
+        return f"Version {living[0]} is alive: {fork} with application_version={living[0]!r}"
 
     def _target(self, version: str | None, application: str | None) -> _Target:
         versions = {version} if version else self._latest(application)

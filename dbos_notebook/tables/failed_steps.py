@@ -75,9 +75,10 @@ def failed_steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict
     A step made its workflow fail if both recorded the same error, or if the step is the last one
     that is recorded and failed. Where it awaited a child that failed, the child is examined.
     """
-    if not ids or not {"workflow_uuid", "function_id", "function_name", "error"} <= set(
-        queries.steps.c.keys()
-    ):
+    columns = {"workflow_uuid", "function_id", "function_name", "error"}
+    if not ids or not columns <= set(queries.steps.c.keys()):
+        return {}
+    if "operation_outputs" in queries.catalog.unreadable:
         return {}
     rows = _read(session, queries.failed_step_select(queries.id_rows(ids), same_first=False))
     caused = {key: _has_same_error(row, queries) for key, row in rows.items()}

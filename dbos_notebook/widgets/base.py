@@ -34,12 +34,18 @@ class View(anywidget.AnyWidget):
     """
 
     last_error: Exception | KeyboardInterrupt | None = None
+    _has_fallback = True
+    _esm: str
+    _css: str
 
     _token = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, store: Store, *, embedded: bool = False, **traits: Any) -> None:
         self._store = store
         self._embedded = embedded
+        if embedded:
+            # marimo announces every widget, also one that is created outside of a cell.
+            self._esm = self._css = ""
         self._handlers: Mapping[str, Handler] = {}
         super().__init__(_token=secrets.token_hex(8), **traits)
         self.on_msg(self._on_message)
@@ -140,11 +146,11 @@ class View(anywidget.AnyWidget):
         data, metadata = self._repr_mimebundle_()
         html = data.pop("text/html", None)
         fallback = {"text/plain": data["text/plain"]}
-        if html:
+        if html and self._has_fallback:
             data["text/plain"] = ""
         display: Any = publish_display_data  # IPython has no type hints
         display(data, metadata)
-        if html:
+        if html and self._has_fallback:
             css = bundle.style("fallback")
             element = f'<div data-dn-fallback="{self._token}"><style>{css}</style>{html}</div>'
             display({"text/html": element, **fallback}, {})

@@ -116,6 +116,8 @@ class Console(View):
             "board": self.board._start,
             "schedules": self.schedules._start,
         }
+        # In a page with a kernel of its own, HTML from when that started would be out of date.
+        self._has_fallback = not sync_url
         super().__init__(store, _start=start, _place={"view": "list"})
         self._add_part("list", self.list)
         self._add_part("board", self.board)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,8 +13,9 @@ import traitlets
 from dbos_notebook import text
 from dbos_notebook.control.forks import Fork
 from dbos_notebook.control.operations import Cancel, Delete, Operation, PlanItem, Resume, SetDelay
-from dbos_notebook.control.receipt import describe_progress
+from dbos_notebook.control.receipt import describe_progress, failures_first
 from dbos_notebook.control.repair import Repair, RepairFork
+from dbos_notebook.control.schedules import next_run
 from dbos_notebook.control.sending import Send, SendItem
 from dbos_notebook.database import releases
 from dbos_notebook.database.schema_changes import repeat_if_changed
@@ -203,6 +205,7 @@ class Actions:
             "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
             "unlikely": plan.unlikely,
             "kinds": list(map(serialize.label, plan.kinds)),
+            "notes": list(map(serialize.label, plan.notes)),
             "confirm": plan.operation.always_confirm,
             "problem": serialize.label(str(plan.problem)) if plan.problem else "",
             "code": action_code(action, ids, options),
@@ -226,7 +229,7 @@ class Actions:
                 raise
             _cache(self._receipts, key, receipt)
             self.receipt = receipt
-        frame = receipt.to_frame().rename(columns={"schedule_name": "workflow_id"})
+        frame = failures_first(receipt.to_frame()).rename(columns={"schedule_name": "workflow_id"})
         if receipt.notes:
             # A note says it for all.
             frame["detail"] = frame["detail"].str.partition(". Will it run? ")[0]
@@ -252,18 +255,36 @@ class Actions:
         rows = self._controller.read(ids)
         statuses = [rows[key].status if key in rows else None for key in ids]
         shown = ids[:MAX_PLAN_ROWS]
+        description = describe_progress(statuses, receipt.action)
+        plan = self._plans.get(str(message["key"]))
+        if plan is not None and isinstance(plan.operation, Send):
+            unread = self._describe_unread(plan.operation, ids)
+            description += f"; {unread}" if unread else ""
         return {
-            "text": describe_progress(statuses),
+            "text": description,
             "ended": not any(status in ACTIVE_STATUSES for status in statuses),
             "statuses": {key: rows[key].status for key in shown if key in rows},
         }
+
+    @repeat_if_changed
+    def _describe_unread(self, operation: Send, ids: list[str]) -> str:
+        with self._controller.reader.session() as session:
+            return operation.describe_unread(self._controller.context(session), ids)
 
     def _on_schedules(self, message: Question) -> Answer:
         """List the schedules that are stored in the database."""
         frame = self._store.table("schedules")
         columns = ["schedule_name", "workflow_name", "schedule", "cron_timezone", "status"]
         columns += ["last_fired_at", "queue_name"]
-        rows = _string_rows(frame[columns], MAX_SCHEDULES)
+        rows: list[dict[str, object]] = [
+            {**row} for row in _string_rows(frame[columns], MAX_SCHEDULES)
+        ]
+        now = dt.datetime.now(dt.UTC)
+        for row in rows:
+            cron, zone = row.get("schedule"), row.get("cron_timezone")
+            if row.get("status") == "ACTIVE" and cron is not None:
+                time = next_run(str(cron), None if zone is None else str(zone), now)
+                row["next"] = None if time is None else round(time.timestamp() * 1000)
         answer = {"rows": rows, "left_out": max(0, len(frame) - MAX_SCHEDULES)}
         stamp = serialize.stamp(answer)
         return {"same": True} if message.get("stamp") == stamp else {**answer, "stamp": stamp}

@@ -402,6 +402,7 @@ class PlanMessage(TypedDict):
     """Whether an executor will run them, where that is the same for all; the rows then omit it."""
     kinds: list[str]
     """What would be changed, by start step or name."""
+    notes: list[str]
     confirm: bool
     """Whether the action is confirmed twice."""
     problem: str

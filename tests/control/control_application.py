@@ -111,6 +111,27 @@ def pair(number: int) -> list[str]:
 
 
 @DBOS.workflow()
+def tolerant(number: int) -> list[str]:
+    """Await four children, of which two fail in v1, and report before it fails because of them."""
+    handles = [
+        DBOS.start_workflow(three),
+        DBOS.start_workflow(leaf, number),
+        DBOS.start_workflow(leaf, number + 1),
+        DBOS.start_workflow(three),
+    ]
+    results = []
+    for handle in handles:
+        try:
+            results.append(handle.get_result())
+        except Exception:  # noqa: BLE001 - the test is about workflows that do this
+            continue
+    work(f"report-{len(results)}")
+    if len(results) < len(handles):
+        raise RuntimeError("too many children failed")
+    return results
+
+
+@DBOS.workflow()
 def body_fails() -> str:
     """Raise outside any step in v1."""
     got = work("a")
@@ -180,6 +201,7 @@ FUNCTIONS = {
         middle,
         top,
         pair,
+        tolerant,
         body_fails,
         outer_hopeless,
         careless,

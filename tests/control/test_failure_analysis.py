@@ -60,6 +60,18 @@ CASES = {
         3,
         ("a", "b"),
     ),
+    "two children whose failures were tolerated": (
+        [
+            step(1, "c", "a"),
+            step(2, "c", "b"),
+            step(3, "c", "ok"),
+            step(4, "DBOS.getResult", "a", bad=True),
+            step(5, "DBOS.getResult", "b", bad=True),
+            step(6, "DBOS.getResult", "ok"),
+        ],
+        4,
+        ("a", "b"),
+    ),
     "a child that has succeeded meanwhile": (
         [step(1, "c", "ok"), step(2, "DBOS.getResult", "ok", bad=True)],
         2,
@@ -100,3 +112,24 @@ def test_a_cancelled_workflow_keeps_all_its_steps() -> None:
     steps = [step(1, "x"), step(2, "y", bad=True)]
     for status in ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
         assert find_cause(row("w", status), steps, {}).point.start_step == 3
+
+
+def test_failures_that_a_fork_copies_are_named() -> None:
+    starts = [step(1, "c", "a"), step(2, "c", "b")]
+    waits = [step(3, "DBOS.getResult", "a", bad=True), step(4, "DBOS.getResult", "b", bad=True)]
+    # The second failure may be the one that the workflow failed with: nothing follows it.
+    cause = find_cause(row("w", "ERROR"), starts + waits, CHILDREN)
+    assert (cause.point.start_step, cause.children, cause.replayed) == (4, ("b",), ("a",))
+    # A fork from step 2 would start the child of step 3 again.
+    steps = [
+        step(1, "c", "a"),
+        step(2, "DBOS.getResult", "a", bad=True),
+        step(3, "c", "b"),
+        step(4, "DBOS.getResult", "b", bad=True),
+        step(5, "x"),
+    ]
+    cause = find_cause(row("w", "ERROR"), steps, CHILDREN)
+    assert (cause.point.start_step, cause.children, cause.replayed) == (4, ("b",), ("a",))
+    # Any of the tolerated failures may happen again.
+    cause = find_cause(row("w", "ERROR"), [*starts, *waits, step(5, "x")], CHILDREN)
+    assert (cause.children, cause.required, cause.replayed) == (("a", "b"), frozenset(), ())

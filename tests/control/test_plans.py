@@ -17,6 +17,7 @@ import pandas as pd
 import psycopg
 import pytest
 from dbos import DBOSClient, SetWorkflowID
+from raw_rows import add_workflow, write
 from servers import PASSWORD, PASSWORD_ROLE, PostgresServer
 
 import dbos_notebook as dn
@@ -556,3 +557,81 @@ def test_attributes_are_compared_as_json_values(idle_db: dn.Client) -> None:
     assert line.outcome == "unchanged"
     assert idle_db.set_attributes("attributed", None).ok
     assert idle_db.workflows("attributed")["attributes"].iloc[0] is None
+
+
+def test_a_fork_says_first_that_another_fork_did_the_work(idle_db: dn.Client) -> None:
+    for name in ("repaired", "retried", "failed-again"):
+        add_workflow(idle_db, name, ("charge", True, None))
+    add_workflow(idle_db, "f1", forked_from="repaired")
+    add_workflow(idle_db, "f2", forked_from="f1", status="SUCCESS")
+    add_workflow(idle_db, "f3", forked_from="repaired")
+    add_workflow(idle_db, "r1", forked_from="retried", status="PENDING")
+    add_workflow(idle_db, "again", forked_from="failed-again")
+    plan = idle_db.fork(["repaired", "retried", "failed-again"], "failed", plan=True)
+    assert plan.counts["ready"] == 3
+    assert [item.effect for item in plan.items] == [
+        "its fork f2 succeeded: this runs the work again; runs again from step 1 (charge)",
+        "its fork r1 is running: this does its work a second time; runs again from step 1 (charge)",
+        "runs again from step 1 (charge)",
+    ]
+    assert "⚠ 1 has a fork that succeeded." in repr(plan)
+    assert "⚠ 1 has a fork that has not finished." in repr(plan)
+    # A repair leaves those out, unless it is forced to include them.
+    asked = ["repaired", "retried"]
+    assert idle_db.repair(asked, plan=True).counts["unchanged"] == 2
+    forced = idle_db.repair(asked, force=True, plan=True)
+    assert forced.items[0].effect.startswith("its fork f2 succeeded: ")
+
+
+def test_a_fork_onto_another_queue_than_its_own_says_so(idle_db: dn.Client) -> None:
+    for name, queue in (("shipped", "fulfilment"), ("direct", None)):
+        add_workflow(idle_db, name, ("charge", True, None))
+        write(
+            idle_db,
+            "UPDATE {}workflow_status SET queue_name = ? WHERE workflow_uuid = ?",
+            queue,
+            name,
+        )
+    moves = "; on DBOS's internal queue instead of 'fulfilment'"
+    for plan in (
+        idle_db.fork(["shipped", "direct"], "first", plan=True),
+        idle_db.repair(["shipped", "direct"], plan=True),
+        idle_db.rewind(["shipped", "direct"], plan=True),
+    ):
+        assert [item.effect.endswith(moves) for item in plan.items] == [True, False]
+    (item,) = idle_db.fork("shipped", "first", queue_name="fulfilment", plan=True).items
+    assert "queue" not in item.effect
+
+
+def test_a_waiting_workflow_whose_version_nobody_runs_is_cancelled_and_then_forked(
+    idle_db: dn.Client,
+) -> None:
+    """As the remedy of its activity says."""
+    with pytest.raises(dn.RefusedError, match="Cancel it first"):
+        idle_db.fork("queued-1", "first", application_version="v2")
+    assert idle_db.cancel("queued-1").ok
+    assert idle_db.fork("queued-1", "first", application_version="v2").ok
+
+
+def test_a_displayed_receipt_has_failures_first_and_no_estimate_of_what_has_ended() -> None:
+    outcomes: list[tuple[str, Any]] = [
+        ("kept", "unchanged"),
+        ("lost", "not_found"),
+        ("good", "done"),
+        ("bad", "failed"),
+    ]
+    lines = [dn.ReceiptLine(name, "fork", outcome) for name, outcome in outcomes]
+    status = {"value": "ENQUEUED"}
+
+    def wait(ids: object, timeout: object) -> pd.DataFrame:
+        return pd.DataFrame({"status": [status["value"]]})
+
+    receipt = dn.Receipt("fork", lines, wait=wait, notes=["Will it run? likely: v1 is alive."])
+    shown = repr(receipt).splitlines()
+    assert [line.split()[0] for line in shown[-4:]] == ["bad", "lost", "kept", "good"]
+    assert receipt.to_frame()["workflow_id"].tolist() == ["kept", "lost", "good", "bad"]
+    receipt.wait()
+    assert "Will it run?" in repr(receipt)
+    status["value"] = "SUCCESS"
+    receipt.wait()
+    assert "Will it run?" not in repr(receipt)

@@ -80,6 +80,31 @@ def test_only_the_child_that_failed_is_repaired(
     assert live_db.workflow(new).output == ["did c", "did leaf7-b"]
 
 
+def test_all_failures_that_a_parent_tolerated_before_it_failed_are_repaired(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
+) -> None:
+    workflow_id = unique_id("tolerant")
+    fail(live, "tolerant", [workflow_id], [20])
+    children = [f"{workflow_id}-2", f"{workflow_id}-3"]
+    before = live.effects()
+    plan = live_db.repair(workflow_id, **V2, plan=True)
+    assert [item.workflow_id for item in plan.items] == [*children, workflow_id]
+    assert plan.items[2].effect == (
+        f"runs again from step 6 (DBOS.getResult), once {children[0]}, {children[1]} have been "
+        "repaired; repeats successful steps: work"
+    )
+    receipt = plan.apply()
+    assert set(receipt.wait(timeout=30)["status"]) == {"SUCCESS"}
+    new = {line.workflow_id: line.new_workflow_id for line in receipt.lines}
+    assert live.effects() - before == {
+        f"{new[children[0]]} leaf20-b": 1,
+        f"{new[children[1]]} leaf21-b": 1,
+        f"{new[workflow_id]} report-4": 1,
+    }
+    output = live_db.workflow(new[workflow_id]).output
+    assert output == ["did c", "did leaf20-b", "did leaf21-b", "did c"]
+
+
 def test_a_repeated_failure_stops_the_repair_and_another_key_retries(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:

@@ -54,7 +54,49 @@ def test_a_cycle_of_forks_terminates(db: dn.Client) -> None:
     add_workflow(db, "one", ("leaf", True, None), forked_from="two")
     add_workflow(db, "two", ("leaf", True, None), forked_from="one")
     assert db.repair_status(["one", "two"])["state"].tolist() == ["failed again"] * 2
-    assert db.repair(["one", "two"], timeout=0).counts["done"] == 2
+    assert db.repair(["one", "two"], timeout=0).counts["done"] == 1
+
+
+def test_a_failed_fork_and_its_original_are_not_both_repaired(db: dn.Client) -> None:
+    add_workflow(db, "child", ("leaf", True, None))
+    for number, (fork, original) in enumerate([("f1", "child"), ("f2", "f1"), ("f3", "child")]):
+        add_workflow(db, fork, ("leaf", True, None), forked_from=original)
+        write(
+            db,
+            "UPDATE {}workflow_status SET created_at = ? WHERE workflow_uuid = ?",
+            10 + number,
+            fork,
+        )
+    plan = db.repair(["child", "f1", "f2", "f3"], plan=True)
+    assert {item.workflow_id: item.verdict for item in plan.items} == {
+        "child": "unchanged",
+        "f1": "unchanged",
+        "f2": "unchanged",
+        "f3": "ready",
+    }
+    assert plan.items[0].effect == "f3, of the same chain of forks, is repaired instead"
+    receipt = plan.apply()
+    assert (receipt.counts["done"], receipt.counts["unchanged"]) == (1, 3)
+    # A parent needs a fork of the child that it started.
+    add_workflow(db, "leaf", ("leaf", True, None))
+    add_workflow(db, "copy", ("leaf", True, None), forked_from="leaf")
+    add_workflow(db, "above", *awaits("leaf"))
+    plan = db.repair(["leaf", "copy", "above"], plan=True)
+    verdicts = {item.workflow_id: item.verdict for item in plan.items}
+    assert verdicts == {"leaf": "ready", "copy": "unchanged", "above": "ready"}
+
+
+def test_failures_that_are_replayed_are_counted_in_the_plan(db: dn.Client) -> None:
+    for child in ("a", "b", "c"):
+        add_workflow(db, child, ("leaf", True, None))
+    steps = [*awaits("a"), *awaits("b"), *awaits("c")]
+    add_workflow(db, "parent", *steps)
+    plan = db.repair("parent", plan=True)
+    assert [item.workflow_id for item in plan.items] == ["c", "parent"]
+    assert plan.items[1].effect == (
+        "runs again from step 6 (DBOS.getResult), once c has been repaired; 2 other failed "
+        "children are not repaired: their recorded failures are replayed"
+    )
 
 
 def test_the_heights_of_a_deep_tree_are_measured() -> None:

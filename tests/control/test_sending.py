@@ -48,6 +48,8 @@ def test_a_waiting_run_is_answered_once(
     plan = live_db.send(first, answer, "approval", plan=True)
     (item,) = plan.items
     assert item.effect.startswith("answers step 3, where it appears to wait until ")
+    assert item.effect.endswith("; DBOS does not record the topic it waits on")
+    assert not plan.notes
     assert str(item.will_run).startswith("likely")
     assert live_db.messages(first).empty
     assert plan.apply().counts["done"] == 1
@@ -66,6 +68,17 @@ def test_a_waiting_run_is_answered_once(
         "stored, but probably not received: it waits at step 3, where earlier runs received "
         "'approval', not 'aproval'"
     )
+    plan = live_db.send(second, answer, plan=True)
+    assert plan.notes == [
+        "⚠ 1 would probably not receive it: earlier runs received 'approval' there, not a message "
+        "without a topic."
+    ]
+    # The view that sent it tells that it has not arrived.
+    click = {"key": "click", "request": "r", "action": "send", "ids": [second]}
+    view = live_db.controls([second])
+    for kind in ("plan", "apply", "progress"):
+        reply = view.answer({**click, "kind": kind, "options": {"message": "1"}})
+    assert reply["text"] == "running; still waiting: the message has not been received"
     for _ in range(2):
         receipt = live_db.send(second, False, "approval", idempotency_key="answer")
     assert receipt.lines[0].detail == (
@@ -73,7 +86,7 @@ def test_a_waiting_run_is_answered_once(
     )
     assert live_db.wait(second, timeout=20)["status"].tolist() == ["SUCCESS"]
     assert live_db.workflow(second).output is False
-    assert live_db.history()["action"].tolist() == ["send"] * 4
+    assert live_db.history()["action"].tolist() == ["send"] * 5
     with pytest.raises(dn.RefusedError, match=r"it has finished \(SUCCESS\)"):
         live_db.send(second, True, "approval")
 

@@ -147,7 +147,9 @@ def test_the_parts_of_an_activity(found: dict[str, Activity]) -> None:
     assert found["one-2"].reason == "concurrency"
     other = found["open-other-version"]
     assert other.reason == "no_executor"
-    assert other.remedy == "Version 1 is alive: fork with application_version='1'"
+    assert other.remedy == (
+        "Version 1 is alive: cancel the workflow, then fork it with application_version='1'"
+    )
 
 
 def test_nothing_is_said_of_workflows_that_have_ended(

@@ -43,6 +43,13 @@ EXTRA = (
     "status, context, application_name) VALUES ('s-a', 'schedule-a', 'w', '* * * * *', 'ACTIVE', "
     "'', 'a'), ('s-b', 'schedule-b', 'w', '* * * * *', 'ACTIVE', '', 'b'), "
     "('s-n', 'schedule-n', 'w', '* * * * *', 'ACTIVE', '', NULL)",
+    # Two wait for a message: the timeout of step 1 is recorded, step 1 is not.
+    "INSERT INTO {schema}workflow_status (workflow_uuid, status, name, created_at, updated_at) "
+    "VALUES ('zz-1', 'PENDING', 'talk', 1790000000000, 1790000000000), "
+    "('zz-2', 'PENDING', 'talk', 1790000000000, 1790000000000)",
+    "INSERT INTO {schema}operation_outputs (workflow_uuid, function_id, function_name, output, "
+    "serialization) VALUES ('zz-1', 2, 'DBOS.sleep', '9000000000', 'portable_json'), "
+    "('zz-2', 2, 'DBOS.sleep', '9000000000', 'portable_json')",
 )
 OF_WORKFLOWS = {
     "workflow_events": "workflow_uuid",
@@ -65,6 +72,8 @@ def share(execute: Callable[[str], Any], schema: str) -> None:
         "WHEN 0 THEN 'a' WHEN 1 THEN 'b' ELSE NULL END"
     )
     execute(f"UPDATE {table} SET application_name = 'b' WHERE workflow_uuid = 'queued-2'")
+    execute(f"UPDATE {table} SET application_name = 'a' WHERE workflow_uuid = 'zz-1'")
+    execute(f"UPDATE {table} SET application_name = 'b' WHERE workflow_uuid = 'zz-2'")
 
 
 def remove(execute: Callable[[str], Any], schema: str) -> None:
@@ -143,12 +152,12 @@ def explored(client: dn.Client, **options: Any) -> Any:
     """What the list shows: its rows, counts by status, and what may be chosen."""
     widget = client.explore(page_size=200, **options)
     answers = widget._handlers
-    page = answers["page"]({"view": widget._view})["rows"]
-    positions = {row["id"]: row.get("position") for row in page}
+    page = answers["page"]({"view": widget._view, "counts": True})
+    positions = {row["id"]: row.get("position") for row in page["rows"]}
     return (
         rows(widget.frame),
         positions,
-        answers["counts"]({"view": widget._view})["counts"],
+        page["counts"],
         answers["choices"]({}),
         widget._actions._on_targets({}),
     )
@@ -174,6 +183,7 @@ READS: dict[str, Callable[[dn.Client], Any]] = {
     "queues": lambda db: rows(db.queues()),
     "executors": lambda db: rows(db.executors()),
     "events": lambda db: rows(db.events()),
+    "awaiting_messages": lambda db: rows(db.awaiting_messages()),
     "messages": lambda db: rows(db.messages()),
     "streams": lambda db: rows(db.streams()),
     "schedules": lambda db: rows(db.schedules()),
@@ -181,6 +191,7 @@ READS: dict[str, Callable[[dn.Client], Any]] = {
     # Which failures; what became of each is looked up by ID.
     "repair_status": lambda db: rows(db.repair_status()[["workflow_id", "name", "status"]]),
     "explore": lambda db: (explored(db), explored(db, tree=True)),
+    "open": lambda db: (rows(db.open().list.frame), boarded(db)),
     "board": boarded,
     "_repr_html_": card,
 }
@@ -198,6 +209,7 @@ BY_ID = {
     "wait",
     "cancel",
     "resume",
+    "send",
     "fork",
     "rewind",
     "repair",

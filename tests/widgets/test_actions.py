@@ -183,6 +183,11 @@ def test_a_receipt_is_followed_until_the_work_has_ended(idle_client: dn.Client) 
         True,
     )
     assert progress["statuses"] == {first: "CANCELLED"}
+    # A cancel is not meant to make anything succeed.
+    ask(widget, "plan", action="cancel", ids=["queued-1", "queued-2"], key="cancel")
+    ask(widget, "apply", key="cancel")
+    progress = ask(widget, "progress", key="cancel")
+    assert (progress["text"], progress["ended"]) == ("2 cancelled", True)
 
 
 def test_many_workflows_are_planned_at_once(

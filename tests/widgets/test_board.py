@@ -23,6 +23,21 @@ def ask(board: Board, **question: Any) -> dict[str, Any]:
     return board.answer({"kind": "board", "request": 1, **question})
 
 
+def test_the_board_lists_what_waits_for_a_person_and_nothing_else(
+    shop: dn.Client, old_sqlite: Path
+) -> None:
+    answer = shop.board().answer({"kind": "attention", "request": 1})
+    names = {line["row"]["id"].rpartition("-")[0].partition("-")[0] for line in answer["rows"]}
+    # Not those that wait in a queue, or until their delay ends: these go on by themselves.
+    assert names == {"unpaid", "waiting"}
+    assert all(line["activity"]["evidence"] for line in answer["rows"])
+    # The application of the corpus is gone: what it left behind is grouped by its situation.
+    with dn.connect(old_sqlite) as db:
+        lines = db.board().answer({"kind": "attention", "request": 1})["rows"]
+    found = {line["row"]["id"]: line["count"] for line in lines if line["activity"]["stuck"]}
+    assert found == {"holder": 1, "queued-1": 2}
+
+
 def test_the_board_counts_equal_those_of_the_listing(shop: dn.Client) -> None:
     board = shop.board(window="1h")
     reading = ask(board)

@@ -307,11 +307,14 @@ def test_a_message_is_sent_from_its_form(
         page.get_by_role("button", name="Send to 1 workflow").click()
         receipt = page.locator(".dn-plan[aria-label='Receipt: send message']")
         receipt.get_by_text("Now: enqueued").wait_for()
+        assert receipt.locator("p", has_text="executor").count() == 1
         (message,) = db.messages("queued-1").to_dict("records")
         assert (message["topic"], message["message"]) == ("approval", "no <b>")
         # The receipt is followed.
         db.cancel("queued-1")
         receipt.get_by_text("Ended: cancelled").wait_for()
+        # Whether the work will run is not a question any more.
+        assert receipt.locator("p", has_text="executor").count() == 0
         assert receipt.evaluate("(node) => node.scrollWidth <= node.clientWidth")
 
 
@@ -1041,3 +1044,43 @@ def test_an_active_run_opens_at_its_end(
         assert around is not None
         assert box["y"] + box["height"] <= around["y"] + around["height"]
         assert box["x"] + box["width"] <= around["x"] + around["width"]
+
+
+def test_a_silent_kernel_is_reported_until_it_answers(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    with dn.connect(database_copy) as db:
+        page = open_view(db.board())
+        page.locator(".dn-tile").first.wait_for()
+        page.evaluate("() => { window.model.holding = 'board'; }")
+        page.clock.install()
+        page.get_by_role("button", name="Refresh").click()
+        page.clock.fast_forward(15_000)
+        assert not page.locator(".dn-banner").is_visible()
+        page.clock.fast_forward(6_000)
+        page.locator(".dn-banner", has_text="has not answered for 20 s").wait_for()
+        page.wait_for_function("() => window.model.held.length")
+        page.evaluate("() => window.model.release()")
+        page.locator(".dn-banner").wait_for(state="hidden")
+
+
+def test_escape_closes_a_plan_before_it_leaves_the_view(
+    db: dn.Client, open_view: Callable[..., Page]
+) -> None:
+    page = open_view(db.open())
+    row = page.locator(".dn-row[data-id='checkout-5-bad']")
+    row.get_by_role("button", name="Open").click()
+    page.locator(".dn-inspect [data-node]").first.wait_for()
+    page.locator(".dn-inspect .dn-run").get_by_role("button", name="Fork", exact=True).click()
+    page.locator(".dn-inspect .dn-plan tbody tr").first.wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".dn-inspect .dn-plan >> visible=true").wait_for(state="hidden")
+    assert page.locator(".dn-inspect").is_visible()
+    page.keyboard.press("Escape")
+    row.wait_for()
+    row.get_by_role("checkbox").check()
+    page.locator(".dn-explore").get_by_role("button", name="Fork").first.click()
+    page.locator(".dn-explore .dn-plan tbody tr").first.wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".dn-explore .dn-plan >> visible=true").wait_for(state="hidden")
+    assert row.is_visible()

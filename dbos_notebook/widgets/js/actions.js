@@ -10,6 +10,8 @@ import { OUTCOMES } from "./status_data.js";
 /** @typedef {Answer<"possible">["possible"]} Possible */
 /** @typedef {{key: keyof ActionOptions, label: string, values?: "steps" | "versions" | "queues"}} Option */
 
+/** When the work of a receipt has ended, these stand first. */
+const FAILURES = ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"];
 /** @type {readonly WorkflowAction[]} */
 const NAMES = ["cancel", "resume", "fork", "repair"];
 /**
@@ -227,6 +229,13 @@ export class Actions {
     form.focus();
   }
 
+  /** Close the plan, form or receipt; return whether there was one. */
+  dismiss() {
+    if (this.panel.hidden) return false;
+    this.close();
+    return true;
+  }
+
   show() {
     this.panel.hidden = false;
     this.panel.scrollIntoView({ block: "nearest" });
@@ -257,6 +266,7 @@ export class Actions {
       plan.kinds.length > 0 && plan.rows.length > 1 && el("p", { class: "dn-note" },
         plan.kinds.join(", ")),
       plan.problem && el("p", { class: "dn-note dn-warn" }, plan.problem),
+      plan.notes.map((note) => el("p", { class: "dn-note" }, note)),
       plan.unlikely > 0 && el("p", { class: "dn-note dn-warn" },
         `${formatCount(plan.unlikely)} would wait: no live executor appears able to run `
           + `${plan.unlikely === 1 ? "it" : "them"}.`),
@@ -393,10 +403,12 @@ export class Actions {
         el("td", { class: "dn-effect" }, row.detail));
     });
     const progress = el("p", { class: "dn-note dn-progress", role: "status", hidden: true });
+    const estimates = el("div", {},
+      receipt.notes.map((note) => el("p", { class: "dn-note" }, note)));
     replace(this.panel,
       el("div", { class: "dn-plan-head" }, el("b", {}, title), this.summary(receipt.counts)),
       progress,
-      receipt.notes.map((note) => el("p", { class: "dn-note" }, note)),
+      estimates,
       table(["outcome", "workflow", "status", "new run", ""], rows, receipt.left_out),
       // No button stands where the confirmation was: a second click must not press anything.
       el("div", { class: "dn-plan-foot" },
@@ -404,7 +416,7 @@ export class Actions {
         el("span", { class: "dn-space" }), button("Close", null, () => this.close())));
     this.panel.setAttribute("aria-label", title);
     this.focusRows();
-    if (receipt.follows) this.follow(receipt.key, progress, cells);
+    if (receipt.follows) this.follow(receipt.key, progress, cells, estimates);
   }
 
   /**
@@ -412,8 +424,9 @@ export class Actions {
    * @param {string} key
    * @param {HTMLElement} line
    * @param {Map<string, HTMLElement>} cells
+   * @param {HTMLElement} estimates whether the work will run
    */
-  async follow(key, line, cells) {
+  async follow(key, line, cells, estimates) {
     let wait = FOLLOW_MS;
     let missed = 0;
     let shown = "";
@@ -433,7 +446,13 @@ export class Actions {
           const cell = cells.get(id);
           if (cell) replace(cell, statusChip(status));
         }
-        if (progress.ended) return;
+        if (progress.ended) {
+          estimates.remove();
+          const failed = [...cells].filter(([id]) => FAILURES.includes(progress.statuses[id] ?? ""))
+            .map(([, cell]) => cell.closest("tr"));
+          failed[0]?.parentElement?.prepend(...failed.filter((row) => row !== null));
+          return;
+        }
       }
       await new Promise((resolve) => setTimeout(resolve, wait));
     }

@@ -159,6 +159,7 @@ class Console {
 
   /** Show the place of the URL, otherwise that of the kernel. */
   async begin() {
+    if (this.start.sync_url) hideToken();
     const place = this.start.sync_url ? parsePlace(location.hash) : null;
     const { view, id = "" } = this.model.get("_place");
     if (!await this.show(place ?? { view, id })) await this.show({ view: "list" });
@@ -343,6 +344,8 @@ class Console {
       }, labels[part], part === "run" && this.run
         && el("code", {}, shortenId(this.run.id, 20, row?.parent_workflow_id)))),
       el("span", { class: "dn-space" }),
+      this.start.list.read_only && el("span", { class: "dn-filter", title: "Nothing can be changed from here" },
+        "read-only"),
       el("span", { class: "dn-muted dn-location", title: this.start.location }, this.start.location));
     if (this.start.sync_url) {
       document.title = view === "run" && row ? `${labels.run} · ${row.status}` : `${labels[view]} · ${TITLE}`;
@@ -383,6 +386,14 @@ class Console {
     for (const part of [this.list, this.board, this.schedules, this.run]) part?.close();
     for (const model of this.models) model.close();
   }
+}
+
+/** Remove the server's token from the address, which people share; a cookie holds it from now on. */
+function hideToken() {
+  const url = new URL(location.href);
+  if (!url.searchParams.has("token")) return;
+  url.searchParams.delete("token");
+  history.replaceState(history.state, "", url);
 }
 
 /** @param {RenderProps<ConsoleTraits>} props */

@@ -297,6 +297,7 @@ export class Explore {
     if (JSON.stringify(wanted) === JSON.stringify({ ...removed, ...this.view })) return;
     this.search.value = wanted.search ?? "";
     this.openDetails.clear();
+    this.actions.close();
     await this.change(wanted);
   }
 
@@ -559,6 +560,9 @@ export class Explore {
     const isInSearch = event.target === this.search;
     if (event.key === "/" && !isTyping) {
       this.search.focus();
+      event.preventDefault();
+    } else if (event.key === "Escape" && this.actions.dismiss()) {
+      this.grid.focusRow(this.grid.focusedId, true);
       event.preventDefault();
     } else if (event.key === "Escape" && isInSearch && this.search.value) {
       this.search.value = "";

@@ -744,6 +744,7 @@ export class Inspect {
     const isTyping = closest(event, "input, select, textarea");
     if (event.key === "Escape") {
       if (this.search.isOpen) this.search.close();
+      else if (this.nodeActions.dismiss() || this.actions.dismiss()) focus(this.tabs.querySelector("[tabindex='0']"));
       else if (this.comparison.pair) this.comparison.close();
       else if (!this.panel.hidden) this.closePanel();
       else return;

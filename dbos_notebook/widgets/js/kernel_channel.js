@@ -12,9 +12,14 @@
  * @property {(answer: any) => void} resolve
  * @property {(error: KernelError) => void} reject
  * @property {number} [timer]
+ * @property {number} [silence]
  */
 
 const BUSY_AFTER_MS = 1200;
+/** After this it is said in a banner: a server that was stopped closes nothing that a view notices. */
+const SILENT_AFTER_MS = 20_000;
+const SILENT = "The kernel has not answered for 20 s: it runs something else, or it or its server has stopped. "
+  + "The data shown was read before that.";
 const STOPPED = "The kernel of this view has stopped. The data shown was read before that; run the cell "
   + "again, or reload the page of a dashboard, to update it.";
 
@@ -91,6 +96,8 @@ export class KernelChannel {
     this.inFlight.set(request, pending);
     this.busyLanes.add(pending.lane);
     pending.timer = setTimeout(() => this.status.setBusy(true), BUSY_AFTER_MS);
+    pending.silence = setTimeout(() => this.status.showError(new KernelError("No answer", SILENT)),
+      SILENT_AFTER_MS);
     try {
       this.model.send({ ...pending.question, kind: pending.kind, request });
     } catch {
@@ -104,7 +111,7 @@ export class KernelChannel {
     if (!pending) return;
     this.inFlight.delete(message.request ?? "");
     this.busyLanes.delete(pending.lane);
-    clearTimeout(pending.timer);
+    clearTimers(pending);
     this.status.setBusy(false);
     const next = this.queued.get(pending.lane);
     this.queued.delete(pending.lane);
@@ -126,7 +133,7 @@ export class KernelChannel {
     this.queued.clear();
     this.status.setBusy(false);
     for (const pending of unanswered) {
-      clearTimeout(pending.timer);
+      clearTimers(pending);
       pending.reject(kernelStopped());
     }
     this.status.showError(kernelStopped());
@@ -135,8 +142,14 @@ export class KernelChannel {
   close() {
     this.model.off("msg:custom", this.onMessage);
     this.model.off("comm_live_update", this.onKernelRestart);
-    for (const pending of this.inFlight.values()) clearTimeout(pending.timer);
+    for (const pending of this.inFlight.values()) clearTimers(pending);
   }
+}
+
+/** @param {Pending} pending */
+function clearTimers({ timer, silence }) {
+  clearTimeout(timer);
+  clearTimeout(silence);
 }
 
 function kernelStopped() {

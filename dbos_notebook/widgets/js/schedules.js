@@ -1,7 +1,7 @@
 // The schedules of the database, with buttons that pause, resume, trigger, backfill and delete each.
 import { append, button, el, replace } from "./dom.js";
 import { Actions } from "./actions.js";
-import { formatCount, leafName, pluralize } from "./format.js";
+import { formatCount, formatInstant, leafName, pluralize } from "./format.js";
 /** @import {Action, Ask, Schedule} from "./types.js" */
 
 /** @type {readonly [Action, string, string][]} */
@@ -52,7 +52,8 @@ export class Schedules {
       el("div", { class: "dn-muted" }, el("code", {}, `${row.schedule ?? ""}${zone}`), " starts ",
         el("span", { title: row.workflow_name }, leafName(row.workflow_name ?? "")),
         row.queue_name && ` on ${row.queue_name}`,
-        row.last_fired_at && `, last at ${row.last_fired_at}`),
+        row.last_fired_at && `, last at ${row.last_fired_at}`,
+        row.next && [", next at ", el("b", {}, formatInstant(row.next))]),
       !this.readOnly && el("div", { class: "dn-actions" }, BUTTONS
         .filter(([action]) => action !== (isPaused ? "pause_schedule" : "resume_schedule"))
         .map(([action, label, title]) => button(label, this.forbidden ?? title,

@@ -505,6 +505,7 @@ export interface Plan {
   will_run?: string;
   /** What would be changed, by start step or name. */
   kinds: string[];
+  notes: string[];
   /** Whether the action is confirmed twice. */
   confirm: boolean;
   /** Why nothing of it would be done; empty if it would. */
@@ -543,6 +544,8 @@ export interface Schedule {
   cron_timezone?: string;
   status?: string;
   last_fired_at?: string;
+  /** When it starts its next workflow, in milliseconds since 1970. */
+  next?: number | null;
   queue_name?: string;
 }
 
