@@ -312,6 +312,10 @@ _TEXT_WIDTH = (70.0, 330.0, 0.34)
 _ERROR_WIDTH = 230.0
 """The width of text after the bars: minimum, maximum, and maximum share of the whole width; and
 how much of it an error may take."""
+_NARROW = 560.0
+"""Up to this width, text that fits neither after nor before a bar stands on lines above it."""
+_NARROW_TEXT_WIDTH = 24.0
+_LINE_HEIGHT = 12.0
 _MIN_BAR_WIDTH = 2.0
 _BIN = 2.0
 """Pixels per value where values are aggregated: concurrency, and bars of very many parts."""
@@ -348,6 +352,8 @@ class PlacedRow:
     text_x: float = 0.0
     error_x: float = 0.0
     is_stacked: bool = False
+    lift: float = 0.0
+    """The height of the text above the bar."""
     suffix_x: float = 0.0
     point: float | None = None
     until: float = 0.0
@@ -415,6 +421,9 @@ def _render(
     text_width = min(
         maximum, max([minimum, *(_row_text_width(row) for row in rows if row.spans or row.members)])
     )
+    is_narrow = width <= _NARROW
+    if is_narrow:
+        text_width = min(text_width, _NARROW_TEXT_WIDTH)
     time_axis = Axis(spans, width - 2 * MARGIN - label_width - text_width)
     notes = [f"{len(graph):,} rows folded to {len(rows):,}"] if len(folded) < len(graph) else []
     title = make_title(graph, times, "Timeline", notes).fitted(width - 2 * MARGIN)
@@ -422,7 +431,8 @@ def _render(
     placed_rows: list[PlacedRow] = []
     y = 0.0
     for row in rows:
-        placed = _place(row, time_axis, y, (label_width, text_width), repeated=names[row.name] > 1)
+        placed = _place(row, time_axis, y, label_width, repeated=names[row.name] > 1)
+        _place_text(placed, time_axis.width + text_width, is_narrow=is_narrow)
         y += placed.height
         placed_rows.append(placed)
     legend = _legend(placed_rows)
@@ -488,13 +498,12 @@ def _mark_width(row: TimelineRow) -> int:
 
 
 def _place(
-    row: TimelineRow, time_axis: Axis, y: float, widths: tuple[float, float], *, repeated: bool
+    row: TimelineRow, time_axis: Axis, y: float, label_width: float, *, repeated: bool
 ) -> PlacedRow:
     height = 24.0 if row.kind == "workflow" else 34.0 if row.members else 19.0
     x = min(row.depth, _MAX_INDENTS) * _INDENT
     size = 12 if row.kind == "workflow" else 11
-    label, after = widths
-    label -= 12 + x + _mark_width(row)
+    label = label_width - 12 - x - _mark_width(row)
     number = text.text_width(row.number, 10) + 6 if row.number else 0
     name = text.truncate_to_width(row.name, size, label - number, bold=row.kind != "step")
     suffix = row.number
@@ -512,7 +521,6 @@ def _place(
         row.note = " · ".join(x for x in (row.note, _AT_ONCE.format(concurrency)) if x)
     elif not row.spans:
         drawn.point = 0.0
-    _place_text(drawn, time_axis.width + after)
     return drawn
 
 
@@ -591,7 +599,7 @@ def _area(drawn: PlacedRow, time_axis: Axis, height: float) -> int:
     return maximum
 
 
-def _place_text(drawn: PlacedRow, available_width: float) -> None:
+def _place_text(drawn: PlacedRow, available_width: float, *, is_narrow: bool) -> None:
     row = drawn.row
     drawn.text = _row_text(row)
     drawn.error = text.truncate_to_width(row.error, 11, _ERROR_WIDTH, bold=True)
@@ -599,12 +607,20 @@ def _place_text(drawn: PlacedRow, available_width: float) -> None:
     start = min((bar.x for bar in drawn.bars), default=0.0)
     end = max((bar.x + bar.width for bar in drawn.bars), default=6.0)
     drawn.until = end
+    drawn.is_stacked = _is_stacked(row)
     if row.running:
         end += 10
     if end + row_width <= available_width + 0.1:
         drawn.text_x = end + 6
     elif start >= row_width:
         drawn.text_x = start - row_width + 10
+    elif is_narrow:
+        drawn.is_stacked = bool(row.error) and (drawn.is_stacked or row_width > available_width)
+        drawn.text_x = 2.0
+        drawn.lift = _LINE_HEIGHT * (2 if drawn.is_stacked else 1)
+        drawn.height += drawn.lift
+        drawn.text = text.truncate_to_width(drawn.text, 11, available_width)
+        drawn.error = text.truncate_middle(drawn.error, 11.5, available_width)
     else:  # over the bar: the template draws an outline in the ground color
         drawn.text_x = available_width - row_width + 10
         if drawn.text_x < 0:  # truncated instead of drawn over the name
@@ -612,7 +628,6 @@ def _place_text(drawn: PlacedRow, available_width: float) -> None:
             drawn.text = text.truncate_to_width(
                 drawn.text, 11, available_width - row_width + text.text_width(drawn.text, 11)
             )
-    drawn.is_stacked = _is_stacked(row)
     drawn.error_x = drawn.text_x
     if not drawn.is_stacked:
         drawn.error_x += text.text_width(drawn.text, 11) + 5

@@ -35,12 +35,17 @@ class View(anywidget.AnyWidget):
 
     last_error: Exception | KeyboardInterrupt | None = None
     _has_fallback = True
+    _esm: str
+    _css: str
 
     _token = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, store: Store, *, embedded: bool = False, **traits: Any) -> None:
         self._store = store
         self._embedded = embedded
+        if embedded:
+            # marimo announces every widget, also one that is created outside of a cell.
+            self._esm = self._css = ""
         self._handlers: Mapping[str, Handler] = {}
         super().__init__(_token=secrets.token_hex(8), **traits)
         self.on_msg(self._on_message)

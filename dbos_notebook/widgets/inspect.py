@@ -273,7 +273,7 @@ class Inspect(View):
 
     def _html_page(self) -> str:
         run = self._run(self.workflow_id, refresh=True)
-        return html_export.run_page(self._store, run, self._css)
+        return html_export.run_page(self._store, run, Inspect._css)
 
     def __repr__(self) -> str:
         return f"<Inspect {self.workflow_id!r} {self._store.location}>"

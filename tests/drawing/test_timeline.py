@@ -245,6 +245,28 @@ def test_a_group_shows_its_concurrency() -> None:
     assert any(f"up to {most} at once" in each for each in texts(timeline(graph)))
 
 
+def test_the_text_of_a_narrow_timeline_is_not_on_its_bars() -> None:
+    graph = sample_graphs.many(300, failed=0)
+    root = parse(timeline(graph, width=380))
+
+    def top(element: Any) -> float:
+        return float(element.get("transform").split()[1].rstrip(")"))
+
+    labels = [each for each in root.iter(f"{SVG}text") if "up to" in "".join(each.itertext())]
+    layer = next(each for each in root.iter(f"{SVG}g") if labels[0] in list(each))
+    baselines = [top(layer) + float(each.get("y", "")) for each in labels]
+    areas = [
+        (top(row), top(each))
+        for row in root.iter(f"{SVG}g")
+        for each in row.iter(f"{SVG}path")
+        if row.get("data-node") and each.get("transform", "").startswith("translate(0 ")
+    ]
+    assert len(areas) == len(labels) > 0
+    # An area begins below the lines of text of its row.
+    for baseline, (row, area) in zip(baselines, areas, strict=True):
+        assert row < baseline < row + area
+
+
 def test_a_group_is_opened_by_name() -> None:
     graph = sample_graphs.many(200, failed=0)
     folded = timeline(graph, critical_path=False)

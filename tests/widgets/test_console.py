@@ -81,7 +81,11 @@ def test_wrong_arguments_are_refused_in_the_cell(
 def test_a_part_is_not_announced_to_the_browser_by_itself(db: dn.Client) -> None:
     console = db.open("checkout-1")
     assert console.comm is not None
-    assert [part.comm for part in (console.list, console.board, console.run)] == [None] * 3
+    parts = (console.list, console.board, console.run)
+    assert [part.comm for part in parts] == [None] * 3
+    # marimo announces every widget by itself, and cannot store a script outside of a cell.
+    assert [part._esm for part in parts] == [""] * 3
+    assert "dn-svg-view" in console.run._html_page()
 
 
 def test_the_page_without_a_kernel_is_that_of_what_is_shown(db: dn.Client) -> None:

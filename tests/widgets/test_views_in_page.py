@@ -6,6 +6,7 @@ Without a notebook between them the tests can hold answers back, and fail them.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Hashable, Iterator
@@ -786,7 +787,8 @@ def test_a_run_that_is_gone_leaves_the_console_where_it_was(
 
 
 CUT = """() => [...document.querySelectorAll(
-    ".dn-row .dn-name, .dn-row .dn-chip, .dn-row time, .dn-open, .dn-actions button, .dn-status")]
+    ".dn-row .dn-name, .dn-row .dn-chip, .dn-row time, .dn-open, .dn-actions button, .dn-status, "
+    + ".dn-mark, .dn-version, .dn-tile, .dn-effect, .dn-plan-rows, .dn-step, .dn-step-listing")]
   .filter((one) => one.checkVisibility() && one.scrollWidth > one.clientWidth + 1)
   .filter((one) => getComputedStyle(one).display !== "inline")
   .map((one) => one.closest(".dn-row")?.innerText ?? one.textContent)"""
@@ -799,7 +801,11 @@ def test_nothing_that_decides_is_cut_at_any_width(
     queue = "ingestion-pipeline-high-priority-customer-documents"
     connection = sqlite3.connect(database_copy)
     with connection:
-        connection.execute("UPDATE workflow_status SET name = ?, queue_name = ?", [name, queue])
+        connection.execute(
+            "UPDATE workflow_status SET name = ?, queue_name = ?, forked_from = 'checkout-1', "
+            "application_version = '2.4.0-rc1'",
+            [name, queue],
+        )
     connection.close()
     with dn.connect(database_copy) as db:
         page = open_view(db.open(page_size=200), width=1600)
@@ -819,8 +825,78 @@ def test_nothing_that_decides_is_cut_at_any_width(
             assert row.locator(f"[title='{queue}'] >> visible=true").text_content() == queue
             error, name_box = row.locator(".dn-error").bounding_box(), row.bounding_box()
             assert error["x"] + error["width"] > name_box["x"] + name_box["width"] - 30
+            # Marks keep their size; a version is whole.
+            assert row.locator(".dn-mark", has_text="fork").is_visible()
+            assert row.locator(".dn-version >> visible=true").inner_text() == "2.4.0-rc1"
+        # A name breaks between its words, and is copied as it is.
+        assert row.locator(".dn-main .dn-name wbr").count() == 3
         failure = page.locator(".dn-row[data-id='parent-6-bad-1'] .dn-error").inner_text()
         assert "PaymentDeclined" in failure
+
+
+def test_plans_tiles_and_tools_fit_at_any_width(
+    old_sqlite: Path, open_view: Callable[..., Page]
+) -> None:
+    def tops(selector: str) -> set[float]:
+        boxes = page.locator(selector).evaluate_all(
+            "(all) => all.filter((one) => one.checkVisibility())"
+            ".map((one) => Math.round(one.getBoundingClientRect().top))"
+        )
+        return set(boxes)
+
+    with dn.connect(old_sqlite) as db:
+        page = open_view(db.open("parent-6-bad"), width=1600)
+        page.locator(".dn-inspect [data-node]").first.wait_for()
+        for width in (1600, 1000, 900):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert len(tops(".dn-inspect .dn-toolbar button.dn-button")) == 1, width
+        assert page.get_by_role("button", name="Critical path").inner_text() == "Critical"
+        page.locator(".dn-inspect .dn-actions button", has_text="Fork").first.click()
+        page.locator(".dn-effect:not(:empty)").first.wait_for()
+        for width in (1600, 1000, 760, 700, 420):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate(CUT) == [], width
+            cells = (
+                page.locator(".dn-plan tbody tr")
+                .first.locator("td")
+                .evaluate_all(
+                    "(all) => all.filter((one) => one.checkVisibility() && one.textContent)"
+                    ".map((one) => one.getBoundingClientRect().width)"
+                )
+            )
+            assert min(cells) > 20, width
+        page.get_by_role("button", name="Discard").click()
+        page.get_by_role("tab", name="Steps").click()
+        page.locator(".dn-step", has_text=re.compile("^starts ")).first.wait_for()
+        for width in (1600, 1000, 700, 420):
+            page.set_viewport_size({"width": width, "height": 900})
+            error = page.locator(".dn-step-table .dn-error-line:not(:empty)").first
+            box, around = error.bounding_box(), page.locator(".dn-step-listing").bounding_box()
+            assert box
+            assert around
+            assert box["x"] + box["width"] <= around["x"] + around["width"], width
+        page.locator(".dn-console-tab", has_text="Board").click()
+        page.locator(".dn-tile").first.wait_for()
+        for width in (1600, 1000, 700, 420):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate(CUT) == [], width
+            sizes = page.locator(".dn-tile").evaluate_all(
+                "(all) => all.map((one) => Math.round(one.getBoundingClientRect().width))"
+            )
+            assert max(sizes) - min(sizes) <= 1, width
+
+
+def test_each_part_of_a_failure_on_the_board_leads_to_its_workflows(
+    shop_sqlite: Path, open_view: Callable[..., Page]
+) -> None:
+    with dn.connect(shop_sqlite) as db:
+        page = open_view(db.open())
+        for part in (".dn-name", ".dn-count", ".dn-failure-error"):
+            page.locator(".dn-console-tab", has_text="Board").click()
+            page.locator(f".dn-board section[aria-label=Failures] {part}").first.click()
+            page.locator(".dn-row[data-status=SUCCESS]").first.wait_for(state="detached")
+            page.locator(".dn-row[data-status=ERROR]").first.wait_for()
+        assert page.locator(".dn-board button button").count() == 0
 
 
 def test_a_range_is_selected_and_all_that_match(

@@ -353,7 +353,7 @@ export class Actions {
       el("td", {}, this.outcome(row.verdict)),
       el("td", {}, row.name && el("b", { title: row.name }, leafName(row.name)), " ",
         shortId(row.workflow_id)),
-      el("td", {}, row.status),
+      el("td", { "data-label": "now" }, row.status),
       el("td", { class: "dn-effect", "data-label": "Will it run?" }, row.will_run),
       el("td", { class: "dn-effect", "data-label": "Effect:" }, row.effect)));
     const hasEstimate = plan.rows.some((row) => row.will_run);

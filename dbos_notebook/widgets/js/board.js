@@ -1,7 +1,7 @@
 // The board: what waits and runs, what finished in a period, and what failed.
-import { append, button, copy, copyFeedback, el, followTheme, replace, svg } from "./dom.js";
+import { append, button, copy, copyFeedback, el, followTheme, linkButton, replace, svg } from "./dom.js";
 import { mount } from "./fallback.js";
-import { activityLine, ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, idLink, leafName, middleCut, pluralize, runningTime, shortClassName } from "./format.js";
+import { activityLine, ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, idLink, leafName, middleCut, pluralize, runningTime, shortClassName, shortenId } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { FINISHED, UNFINISHED, statusChip, statusPhrase } from "./status.js";
@@ -179,12 +179,13 @@ export class Board {
    * @param {Child} label
    * @param {string} title
    * @param {Partial<ListView>} filters
+   * @param {string} [kind] its class
    */
-  filterLink(label, title, filters) {
+  filterLink(label, title, filters, kind = "dn-name dn-cut") {
     const { navigation } = this;
     return navigation
-      ? button(label, title, () => navigation.filter(filters), { class: "dn-name dn-cut dn-filter-link" })
-      : el("span", { class: "dn-name dn-cut", title }, label);
+      ? button(label, title, () => navigation.filter(filters), { class: `${kind} dn-filter-link` })
+      : el("span", { class: kind, title }, label);
   }
 
   /** @param {BoardFacts} facts */
@@ -250,21 +251,23 @@ export class Board {
   /** @param {BoardFailure} failure */
   failureLine({ name, step, type, message, messages, count, last, id }) {
     const { navigation } = this;
-    const newest = idLink(id, `${navigation ? "Show" : "Copy the ID of"} the newest failure ${id}`,
+    const newest = linkButton(shortenId(id), `${navigation ? "Show" : "Copy the ID of"} the newest failure ${id}`,
       async () => {
         if (navigation) navigation.open(id);
         else newest.title = copyFeedback(await copy(id));
       });
     const filters = { name: [name], status: ["ERROR"], error: type && shortClassName(type),
       completed_after: this.model.get("window") };
+    const title = `Workflows that failed so: ${name}`;
     const error = errorLine(type, message, messages > 1 && message ? ", for example" : "");
     return [el("tr", {},
       el("td", { class: "dn-wide" },
-        el("div", { class: "dn-line" }, this.filterLink(leafName(name), `Workflows that failed so: ${name}`, filters),
+        el("div", { class: "dn-line" }, this.filterLink(leafName(name), title, filters),
           step && el("span", { class: "dn-failed-step", title: step }, leafName(step)), newest)),
-      el("td", { class: "n" }, formatCount(count)),
+      el("td", { class: "n" }, this.filterLink(formatCount(count), title, filters, "dn-count")),
       el("td", { class: "n" }, ageOf(last, this.now()))),
-    error && el("tr", { class: "dn-second-line" }, el("td", { colspan: 3 }, error))];
+    error && el("tr", { class: "dn-second-line" },
+      el("td", { colspan: 3 }, this.filterLink(error, `${title}: ${message}`, filters, "dn-failure-error")))];
   }
 
   /**

@@ -1,6 +1,6 @@
 // The columns of the list: what each shows of a row, and what it sorts by.
 import { el } from "./dom.js";
-import { ageOf, formatCount, formatDuration, formatInstant, idLabel, idLink, leafName, middleCut, pluralize, runningTime } from "./format.js";
+import { ageOf, breakableName, formatCount, formatDuration, formatInstant, idLabel, idLink, middleCut, pluralize, runningTime } from "./format.js";
 import { isUnfinished, statusChip } from "./status.js";
 /** @import {Child, Column, Mode, Row} from "./types.js" */
 
@@ -49,11 +49,20 @@ function position(row, now) {
 }
 
 /**
- * @param {"app_version" | "authenticated_user" | "priority"} key
+ * @param {"authenticated_user" | "priority"} key
  * @returns {(row: Row) => Child}
  */
 function text(key) {
   return ({ [key]: value }) => value === undefined ? "" : el("span", { title: value }, value);
+}
+
+/**
+ * A short version whole; the default one, a hash, is cut in its middle.
+ * @param {Row} row
+ * @returns {Child}
+ */
+function version({ app_version: value }) {
+  return value === undefined ? "" : el("span", { title: value, class: "dn-cut dn-version" }, middleCut(value));
 }
 
 /**
@@ -83,15 +92,14 @@ const QUEUE_WAIT = { key: "created_at", label: "waiting", rank: 0, number: true,
   show: queueWait };
 /** @type {Column} */
 const QUEUE = { key: "queue_name", label: "queue", rank: 2, optional: true, show: queue,
-  track: "minmax(90px, auto)" };
+  track: "fit-content(max(186px, 17cqw))" };
 /** @type {Column} */
 const PRIORITY = { key: "priority", label: "priority", rank: 3, number: true, unit: "priority",
   show: text("priority") };
 /** @type {Column} */
-const VERSION = { key: "app_version", label: "version", rank: 3, optional: true, unit: "version", track: "minmax(50px, auto)",
-  show: text("app_version") };
+const VERSION = { key: "app_version", label: "version", rank: 3, optional: true, unit: "version", show: version };
 /** @type {Column} */
-const USER = { key: "authenticated_user", label: "user", rank: 4, optional: true, unit: "user", track: "minmax(60px, auto)",
+const USER = { key: "authenticated_user", label: "user", rank: 4, optional: true, unit: "user", track: "fit-content(140px)",
   show: text("authenticated_user") };
 
 const ALL = [STATUS, NAME, CREATED, DURATION, QUEUE, VERSION, USER];
@@ -112,7 +120,7 @@ export const COLUMNS = {
 export function identity(row, inTree, open) {
   const { recovery_attempts: attempts = 0, parent_workflow_id: parent } = row;
   return [
-    el("span", { class: "dn-name", title: row.name }, row.name === undefined ? "–" : leafName(row.name)),
+    el("span", { class: "dn-name", title: row.name }, row.name === undefined ? "–" : breakableName(row.name)),
     idLabel(row.id, parent),
     row.forked_from !== undefined && mark("fork", `forked from ${row.forked_from}`),
     row.was_forked_from && mark("has forks", "other runs were forked from it"),

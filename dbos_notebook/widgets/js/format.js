@@ -42,6 +42,16 @@ export function leafName(name) {
 }
 
 /**
+ * The leaf of a name, which breaks after underscores and dots where it does not fit on a line.
+ * @param {string} name
+ * @returns {Child}
+ */
+export function breakableName(name) {
+  const parts = leafName(name).match(/[^._]+[._]*|[._]+/g) ?? [];
+  return parts.map((part, index) => [index > 0 && el("wbr"), part]);
+}
+
+/**
  * An ID shortened in its middle, a child's default ID relative to its parent's, as `shorten_id` in text.py.
  * @param {string} id
  * @param {number} [maxLength]

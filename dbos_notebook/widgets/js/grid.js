@@ -317,6 +317,6 @@ function valuesBelow(columns, row, { now, inTree, openParent }) {
     return shown && el("span", { "data-rank": column.rank }, column.unit && `${column.unit} `, shown);
   });
   return el("td", { class: "dn-across dn-below", role: "gridcell" },
-    el("span", { "data-rank": 1 }, idLabel(id, parent)),
+    el("span", { "data-rank": "id" }, idLabel(id, parent)),
     parent !== undefined && !inTree && el("span", { "data-rank": 2 }, parentLink(parent, openParent)), values);
 }

@@ -1,5 +1,5 @@
 // One workflow: what it is, its graph and timeline, what each step did, and what can be done.
-import { append, button, closest, copy, copyFeedback, el, focus, followTheme, hasModifier, iconButton, replace } from "./dom.js";
+import { append, button, closest, copy, copyFeedback, el, focus, followTheme, hasModifier, icon, iconButton, replace } from "./dom.js";
 import { mount } from "./fallback.js";
 import { activityLine, formatCount, formatDuration, formatInstant, pluralize, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
@@ -33,6 +33,7 @@ const RESIZE_MS = 120;
 const GROWTH_MS = 5000;
 /** Steps in which the width of a picture changes, so that it is not drawn for each pixel. */
 const WIDTH_STEP = { timeline: 20, graph: 100 };
+const COLLAPSE_ICON = "M2.5 8h11M8 1.5v4.5M5.8 4L8 6l2.2-2M8 14.5V10M5.8 12L8 10l2.2 2";
 /** @type {readonly (readonly [Tab, string])[]} */
 const TABS = [["graph", "Graph"], ["timeline", "Timeline"], ["steps", "Steps"]];
 
@@ -177,8 +178,12 @@ export class Inspect {
 
   showTools() {
     const toggle = (/** @type {string} */ label, /** @type {string} */ title,
-      /** @type {boolean} */ isOn, /** @type {Partial<PictureOptions>} */ change) =>
-      button(label, title, () => this.setOptions(change), { "aria-pressed": String(isOn) });
+      /** @type {boolean} */ isOn, /** @type {Partial<PictureOptions>} */ change) => {
+      const [first, ...others] = label.split(" ");
+      // Where it is narrow, the first word alone is shown.
+      return button([first, others.map((word) => el("span", { class: "dn-extra" }, ` ${word}`))], title,
+        () => this.setOptions(change), { "aria-pressed": String(isOn), "aria-label": label });
+    };
     const { open, critical, hide, direction } = this.options;
     const isDown = direction === "TB";
     const isGraph = this.tab === "graph" && !this.comparison.pair;
@@ -190,8 +195,8 @@ export class Inspect {
       return;
     }
     replace(this.tools, overview,
-      open.length > 0 && button("Collapse all", "Collapse the groups that were expanded",
-        () => this.setOptions({ open: [] })),
+      open.length > 0 && iconButton(icon(COLLAPSE_ICON), "Collapse all: close the groups that were opened",
+        () => this.setOptions({ open: [] }), { class: "dn-button dn-tool" }),
       toggle("Critical path", "Highlight the steps that determined the total duration", critical,
         { critical: !critical }),
       toggle("System steps", "Show the steps of DBOS itself: events, sleeps, results", !hide,

@@ -1,6 +1,6 @@
 // The header of one run: what it is, how it is going, and which runs it belongs to.
 import { button, copy, el, icon, iconButton, linkButton } from "./dom.js";
-import { ageOf, failedAt, leafName, runningTime, shortClassName, shortenId } from "./format.js";
+import { ageOf, breakableName, failedAt, runningTime, shortClassName, shortenId } from "./format.js";
 import { isUnfinished, statusChip, statusIcon } from "./status.js";
 /** @import {Child, Row, RunFacts} from "./types.js" */
 
@@ -64,7 +64,7 @@ function nameLine(row, options) {
   return el("div", { class: "dn-name-line" },
     options.previous !== undefined
       && button("‹ Back", `Back to ${options.previous}`, () => options.back()),
-    statusChip(row.status), el("h2", { tabindex: "-1", title: row.name }, leafName(row.name ?? "workflow")),
+    statusChip(row.status), el("h2", { tabindex: "-1", title: row.name }, breakableName(row.name ?? "workflow")),
     el("code", { class: "dn-run-id", title: row.id }, row.id), copyId,
     el("span", { class: "dn-space" }),
     !options.offline && el("span", { class: "dn-group" }, options.live,

@@ -1,6 +1,6 @@
 // All workflows and steps of a run as a table, filtered by a string.
 import { append, button, el } from "./dom.js";
-import { failedAt, formatCount, formatDuration, formatInstant, shortClassName, idLabel, leafName } from "./format.js";
+import { failedAt, formatCount, formatDuration, formatInstant, shortClassName, idLabel, breakableName } from "./format.js";
 import { statusIcon } from "./status.js";
 /** @import {ListedNode, NodeList} from "./types.js" */
 
@@ -69,7 +69,8 @@ export function contains(node, text) {
 function line(node, { root, selected, onChoose }) {
   const showsId = node.kind === "workflow" || node.workflow_id !== root;
   const begun = node.started_at ?? node.created_at;
-  const name = el("td", { class: "dn-step", title: node.name }, leafName(node.name));
+  const name = el("td", { class: "dn-step", title: node.name },
+    node.operation === "start_child" && "starts ", breakableName(node.name));
   name.style.paddingLeft = `${10 + INDENT_PX * Math.min(node.depth, MOST_LEVELS)}px`;
   const choose = () => {
     for (const other of made.parentNode?.children ?? []) {

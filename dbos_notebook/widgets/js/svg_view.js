@@ -189,7 +189,8 @@ export class SvgView {
     const [right, down] = [x - (scrolled.x - frame.left), y - (scrolled.y - frame.top)];
     const own = picture?.getBoundingClientRect();
     if (!picture || !own) return;
-    if (right > 1) {
+    // A picture of rows is drawn for the width of the frame.
+    if (right > 1 && !this.hasRows) {
       picture.style.marginLeft = `${own.left - frame.left + this.frame.scrollLeft + right}px`;
     }
     if (down > 1) {
