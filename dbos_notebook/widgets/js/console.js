@@ -340,7 +340,7 @@ class Console {
         { disabled: !this.depth() }),
       PARTS.filter(([part]) => part !== "run" || this.run).map(([part, , title]) => el("button", {
         type: "button", class: "dn-console-tab", title, "aria-current": view === part && "page",
-        on: { click: () => this.go(this.placeOf(part)) },
+        on: { click: () => this.goToTab(part) },
       }, labels[part], part === "run" && this.run
         && el("code", {}, shortenId(this.run.id, 20, row?.parent_workflow_id)))),
       el("span", { class: "dn-space" }),
@@ -353,12 +353,12 @@ class Console {
   }
 
   /**
-   * Where a tab leads: to the part as it was left.
+   * Show a part as it was left.
    * @param {PartName} part
-   * @returns {Place}
    */
-  placeOf(part) {
-    return part === "run" && this.run ? { view: part, ...this.run.whereabouts() } : { view: part };
+  async goToTab(part) {
+    if (part === this.place.view) return;
+    await this.go(part === "run" && this.run ? { view: part, ...this.run.whereabouts() } : { view: part });
   }
 
   focusPart() {
@@ -372,7 +372,7 @@ class Console {
     if (event.defaultPrevented || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
     const part = PARTS[Number(event.key) - 1]?.[0];
     if (event.key === "Escape" && this.depth()) this.back();
-    else if (part && (part !== "run" || this.run)) this.go(this.placeOf(part));
+    else if (part && (part !== "run" || this.run)) this.goToTab(part);
     else return;
     event.preventDefault();
   }
