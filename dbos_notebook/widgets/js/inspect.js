@@ -26,6 +26,8 @@ const UNCHANGED_POLLS = 30;
 const BUSY_SHARE = 12;
 const CLOCK_MS = 1000;
 const TYPING_MS = 150;
+/** Between two readings of what the run is doing, while nothing else changes. */
+const ACTIVITY_MS = 10_000;
 /** From this width, in pixels, there is room for the payloads above the picture. */
 const WIDE = 800;
 const RESIZE_MS = 120;
@@ -99,6 +101,7 @@ export class Inspect {
     });
     this.svgView = new SvgView((node) => this.choose(node), nodeLabel);
     this.activity = el("div", { role: "status" });
+    this.activityAt = 0;
     this.payloadGrid = el("div", { class: "dn-payloads" });
     this.payloads = el("details", { class: "dn-run-data", hidden: true,
       open: root.clientWidth >= WIDE }, el("summary", {}, "Input, output and events"), this.payloadGrid);
@@ -336,7 +339,7 @@ export class Inspect {
     this.isActive = answer.active;
     this.status.updated(answer);
     this.showLive();
-    this.loadActivity();
+    if (!answer.same || Date.now() - this.activityAt > ACTIVITY_MS) this.loadActivity();
     if (answer.same) return answer;
     const { facts } = answer;
     this.stamp = answer.stamp;
@@ -379,6 +382,7 @@ export class Inspect {
   /** Read and show what the run is doing now, which is more than that it is active. */
   async loadActivity() {
     const { id } = this;
+    this.activityAt = Date.now();
     const answer = this.isActive && !this.offline
       ? await this.showErrorsOf(this.channel.ask("activities", { ids: [id] })) : { activities: {} };
     if (!answer || id !== this.id) return;
