@@ -194,7 +194,7 @@ class Send(Operation):
         )
 
     def notes(self, items: Sequence[PlanItem]) -> list[str]:
-        """Return how many wait for another topic, as far as earlier runs tell."""
+        """Return how many wait for another topic, judged by earlier runs."""
         others = [
             item
             for item in items

@@ -305,7 +305,7 @@ def _status(value: Any, _: _Context) -> Cell:
 
 
 def _short_names(rows: pd.Series[Any]) -> dict[str, str]:
-    """Return the leaf of each name, with as many parts before it as tell the names apart."""
+    """Return the leaf of each name, with as many parts before it as distinguish the names."""
     names = {value for value in rows if isinstance(value, str)}
     short = {name: leaf_name(name) for name in names}
     for leaf, count in Counter(short.values()).items():

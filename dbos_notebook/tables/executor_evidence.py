@@ -94,7 +94,7 @@ class ConnectionGroup:
 
 @dataclass
 class ExecutorEvidence:
-    """What one snapshot tells about executors.
+    """The evidence of executors in one snapshot.
 
     Attributes
     ----------

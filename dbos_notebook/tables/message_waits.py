@@ -48,7 +48,7 @@ class MessageWait:
         The topics that earlier runs of this workflow received at this step, the most frequent
         first; ``None`` is a message without a topic. DBOS does not record the topic of a wait.
     kind
-        What earlier runs waited for at this step; ``None`` if there is none that tells.
+        What earlier runs waited for at this step; ``None`` if no earlier run shows it.
     """
 
     workflow_id: str

@@ -180,6 +180,9 @@ def test_the_selection_reaches_python(opened: Opened, page: Page) -> None:
     opened.command("notebook:move-cursor-down")
     last = page.locator(".jp-CodeCell").last
     last.locator(".cm-content").click()
+    page.wait_for_function(
+        "[...document.querySelectorAll('.jp-CodeCell')].at(-1).classList.contains('jp-mod-active')"
+    )
     opened.command("notebook:run-cell")
     expected = f'{expected_ids!r} 25 db.workflows(status="SUCCESS")'
     last.locator(".jp-OutputArea-output", has_text=expected).wait_for()
