@@ -98,6 +98,9 @@ def test_the_dashboard_keeps_its_place_in_the_url_and_needs_the_token(
     assert page.get_by_role("tab", name="Timeline").get_attribute("aria-selected") == "true"
     page.go_back()
     page.locator(".dn-status[aria-pressed=true]", has_text="ERROR").wait_for()
+    # A period that does not exist is replaced by the one that is shown.
+    page.evaluate("() => { location.hash = '#/board?window=1e9'; }")
+    page.wait_for_function("location.hash === '#/board?window=24h'")
     # What a link names may be gone, or never have been, or be no place at all.
     for fragment in (
         "#/run/gone",

@@ -277,10 +277,10 @@ class Console {
     return true;
   }
 
-  /** @param {string} [period] */
+  /** @param {string} [period] one that does not exist, as an address may name, is ignored */
   showBoard(period) {
     this.board ??= new Board(this.partModel("board", this.start.board), this.roots.board, this.navigation());
-    if (period) this.board.setWindow(period);
+    if (period && this.start.board.windows.includes(period)) this.board.setWindow(period);
   }
 
   showSchedules() {
@@ -314,8 +314,9 @@ class Console {
     // An address that was typed has no state yet.
     if (!history.state) history.replaceState({ depth: this.lastDepth + 1 }, "");
     this.lastDepth = this.depth();
-    if (!await this.show(parsePlace(location.hash) ?? { view: "list" })) this.onChanged();
-    this.showTabs();
+    await this.show(parsePlace(location.hash) ?? { view: "list" });
+    // What the address names may not exist: from now on it names what is shown.
+    this.onChanged();
   }
 
   followKernel() {
