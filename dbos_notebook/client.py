@@ -803,7 +803,9 @@ class Client:
         >>> int(statistics.set_index("function_name").loc["charge", "count"])
         8
         """
-        return self._store.read(aggregates.step_statistics, by, check_filters(filters))
+        from dbos_notebook.analysis.statistics import step_statistics
+
+        return self._store.read(step_statistics, by, check_filters(filters))
 
     def queues(self) -> pd.DataFrame:
         """List queues with their limits, depth, running workflows, and longest wait.

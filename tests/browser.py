@@ -146,6 +146,26 @@ class Opened:
         """Run all cells and wait until the last is done."""
         self.command("notebook:run-all-cells")
 
+    def run_cell(self, index: int, expected: str) -> str:
+        """Run one cell until its output contains a text, and return the output.
+
+        A view and a cell reach the kernel on different ways: the cell may run first.
+        """
+        output = self.page.locator(".jp-CodeCell").nth(index).locator(".jp-OutputArea-output")
+        end = time.monotonic() + WAIT_SECONDS
+        while True:
+            self.page.evaluate(
+                "(index) => { const { content } = window.jupyterapp.shell.currentWidget;"
+                " content.activeCellIndex = index; content.deselectAll(); }",
+                index,
+            )
+            self.command("notebook:run-cell")
+            texts = output.all_inner_texts()
+            if any(expected in text for text in texts):
+                return "\n".join(texts)
+            assert time.monotonic() < end, f"cell {index} printed {texts}, without {expected!r}"
+            self.page.wait_for_timeout(200)
+
     def restart(self) -> None:
         """Restart the kernel without being asked whether it is meant; wait for the new one."""
         self.page.evaluate(

@@ -30,6 +30,7 @@ LAYERS = [
     {"store"},
     {"graphs"},
     {"control", "drawing"},
+    {"analysis"},
     {"workflow"},
     {"widgets"},
     {"client"},

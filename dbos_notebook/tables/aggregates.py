@@ -1,4 +1,4 @@
-"""Aggregates computed by the database: counts, queues, executors, step statistics, health."""
+"""Aggregates computed by the database: counts, queues, executors, health."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.sql.elements import Null
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES, TERMINAL_STATUSES
 from dbos_notebook.tables import frames, listings, timing
-from dbos_notebook.tables.columns import EXECUTOR, FRAMES, QUEUE, QUEUE_WORK, STEP, WORKFLOW, Column
+from dbos_notebook.tables.columns import EXECUTOR, FRAMES, QUEUE, QUEUE_WORK, WORKFLOW, Column
 from dbos_notebook.tables.filters import as_timedelta
 from dbos_notebook.tables.sql import Queries
 
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
     from dbos_notebook.payloads.decoders import Decoder
 
-_GROUPABLE = {column.name: column for column in WORKFLOW if column.source and column.kind != "json"}
-_TIMES = {name: column for name, column in _GROUPABLE.items() if column.kind == "instant"}
+GROUPABLE = {column.name: column for column in WORKFLOW if column.source and column.kind != "json"}
+_TIMES = {name: column for name, column in GROUPABLE.items() if column.kind == "instant"}
 _COUNT = Column("count", "integer", "How many workflows.", "count")
 
 
-def _select_columns(
+def select_columns(
     names: str | Iterable[str], known: Mapping[str, Column], what: str
 ) -> list[Column]:
+    """Return the named columns in their order, each once; raise FilterError for an unknown one."""
     picked: list[Column] = []
     for name in [names] if isinstance(names, str) else list(names):
         if name not in known:
@@ -67,7 +68,7 @@ TableQuery = tuple[sa.Select[Any], Sequence[Column]]
 """A statement with a small result, and the columns of the result."""
 
 
-def _frames(session: Session, *table_queries: TableQuery) -> list[pd.DataFrame]:
+def read_frames(session: Session, *table_queries: TableQuery) -> list[pd.DataFrame]:
     """Read several small results with one request to the database."""
     now = dt.datetime.now(dt.UTC)
     results = session.tables(
@@ -79,8 +80,11 @@ def _frames(session: Session, *table_queries: TableQuery) -> list[pd.DataFrame]:
     ]
 
 
-def _frame(session: Session, statement: sa.Select[Any], columns: Sequence[Column]) -> pd.DataFrame:
-    return _frames(session, (statement, columns))[0]
+def read_frame(
+    session: Session, statement: sa.Select[Any], columns: Sequence[Column]
+) -> pd.DataFrame:
+    """Read one small result."""
+    return read_frames(session, (statement, columns))[0]
 
 
 def counts(
@@ -102,7 +106,7 @@ def counts_many(
 ) -> list[pd.DataFrame]:
     """Run several counts in one request; each has the arguments by, bucket, time and filters."""
     table_queries = [_count_query(queries, *each) for each in counted]
-    results = _frames(session, *table_queries)
+    results = read_frames(session, *table_queries)
     return [
         _sorted_counts(frame, columns)
         for frame, (_, columns) in zip(results, table_queries, strict=True)
@@ -112,12 +116,12 @@ def counts_many(
 def _count_query(
     queries: Queries, by: str | Iterable[str], bucket: Any, time: str, filters: Mapping[str, Any]
 ) -> TableQuery:
-    columns = _select_columns(by, _GROUPABLE, "by")
+    columns = select_columns(by, GROUPABLE, "by")
     table = queries.workflows
     keys = [queries.column(table, column.source or "").label(column.name) for column in columns]
     conditions = queries.where(filters)
     if bucket is not None:
-        (moment,) = _select_columns(time, _TIMES, "time")
+        (moment,) = select_columns(time, _TIMES, "time")
         width = bucket_ms(bucket)
         source = queries.valid_time(table, moment.source or "")
         # A literal, because Postgres would see two parameters as different GROUP BY expressions.
@@ -149,10 +153,10 @@ def queues(session: Session, queries: Queries) -> pd.DataFrame:
     now = pd.Timestamp.now(tz="UTC").as_unit("ms")
     if table.c:
         statement = sa.select(*queries.select(table, QUEUE)).where(*queries.owned(table))
-        settings, work = _frames(session, (statement, QUEUE), _queue_work(queries, now))
+        settings, work = read_frames(session, (statement, QUEUE), _queue_work(queries, now))
     else:
         settings = frames.to_frame([listings.empty(QUEUE)], QUEUE)
-        (work,) = _frames(session, _queue_work(queries, now))
+        (work,) = read_frames(session, _queue_work(queries, now))
     work["oldest_wait"] = (now - work["oldest_enqueued_at"]).astype("timedelta64[ms]")
     merged = settings.merge(work, on="queue_name", how="outer")
     for name in ("delayed", "enqueued", "running"):
@@ -230,7 +234,7 @@ def executors(session: Session, queries: Queries) -> pd.DataFrame:
         .where(keys[0].is_not(None), ~timing.sql_never_ran(queries), *queries.where({}))
         .group_by(*(sa.literal_column(str(i + 1)) for i in range(len(who))))
     )
-    frame = _frame(session, statement, columns)
+    frame = read_frame(session, statement, columns)
     return frame.sort_values("last_seen", ascending=False).reset_index(drop=True)
 
 
@@ -241,139 +245,6 @@ def _latest(queries: Queries, moments: Sequence[sa.ColumnElement[Any]]) -> sa.Co
     filled = [sa.func.coalesce(moment, least) for moment in moments]
     postgres = queries.catalog.dialect == "postgresql"
     return sa.func.nullif((sa.func.greatest if postgres else sa.func.max)(*filled), least)
-
-
-def step_statistics(
-    session: Session, queries: Queries, by: str | Iterable[str], filters: Mapping[str, Any]
-) -> pd.DataFrame:
-    """Summarize durations and failures of the steps of the selected workflows.
-
-    Steps that a fork copied from its original are excluded, because they ran once. Quantiles use
-    linear interpolation, like pandas and PostgreSQL's percentile_cont. SQLite has no quantiles, so
-    the durations are read and pandas computes them.
-    """
-    known = {c.name: c for c in STEP if c.name in ("function_name", "application_name")}
-    of_workflow = {
-        c.name: c
-        for c in WORKFLOW
-        if c.name in ("name", "app_version", "queue_name", "executor_id", "class_name")
-    }
-    columns = _select_columns(by, known | of_workflow, "by")
-    if not columns:
-        raise FilterError("by=[] has no column to group by. Use by='function_name'.")
-    queries.catalog.require("operation_outputs", ("workflow_uuid",))
-    steps, workflows = queries.steps, queries.workflows
-    keys = [
-        queries.column(steps if column.name in known else workflows, column.source or "").label(
-            column.name
-        )
-        for column in columns
-    ]
-    joined = steps.join(workflows, workflows.c.workflow_uuid == steps.c.workflow_uuid)
-    begun, ended = (
-        queries.valid_time(steps, f"{word}_at_epoch_ms") for word in ("started", "completed")
-    )
-    duration = (sa.cast(ended, sa.BigInteger()) - sa.cast(begun, sa.BigInteger())).label("duration")
-    failed = sa.case((queries.recorded_error(steps).is_not(None), 1), else_=0).label("failed")
-    rows = sa.select(*keys, duration, failed).select_from(joined).where(*queries.where(filters))
-    if (copied := _copied(queries)) is not None:
-        rows = rows.where(~copied)
-    if queries.catalog.dialect == "postgresql":
-        frame = _percentiles(session, rows.subquery("step"), columns)
-    else:
-        frame = _quantiles(session, rows, columns)
-    frame = frame.sort_values(["total", "count"], ascending=False)
-    return frames.mark_listing(frame.reset_index(drop=True))
-
-
-def _copied(queries: Queries) -> sa.ColumnElement[bool] | None:
-    """Return a condition for steps that a fork copied from its original, with the same times.
-
-    Returns ``None`` if this database has no times of steps, or no forks.
-    """
-    steps, workflows = queries.steps, queries.workflows
-    times = ("started_at_epoch_ms", "completed_at_epoch_ms")
-    if "forked_from" not in workflows.c or not all(name in steps.c for name in times):
-        return None
-    theirs = steps.alias("theirs")
-    same = [theirs.c[name] == steps.c[name] for name in ("function_id", *times)]
-    # With whole seconds, a fork may seem older than its copied steps. The original, unless it was
-    # deleted, has the same steps; the lookup uses the primary key.
-    recorded = sa.exists(
-        sa.select(sa.literal_column("1"))
-        .select_from(theirs)
-        .where(theirs.c.workflow_uuid == workflows.c.forked_from, *same)
-        .correlate(steps, workflows)
-    )
-    ended, created = (
-        queries.valid_time(steps, times[1]),
-        queries.valid_time(workflows, "created_at"),
-    )
-    before = sa.cast(ended, sa.BigInteger()) < sa.cast(created, sa.BigInteger())
-    return sa.and_(
-        workflows.c.forked_from.is_not(None),
-        sa.or_(sa.func.coalesce(before, sa.false()), recorded),
-    )
-
-
-_STATISTICS = ("total", "mean", "p50", "p95", "max")
-
-
-def _percentiles(session: Session, rows: sa.Subquery, columns: Sequence[Column]) -> pd.DataFrame:
-    duration = rows.c.duration
-
-    def quantile(share: float) -> Any:
-        return sa.func.percentile_cont(share).within_group(duration)
-
-    values = (
-        sa.func.sum(duration),
-        sa.func.avg(duration),
-        quantile(0.5),
-        quantile(0.95),
-        sa.func.max(duration),
-    )
-    statement = sa.select(
-        *(rows.c[column.name] for column in columns),
-        sa.func.count().label("count"),
-        sa.func.sum(rows.c.failed).label("errors"),
-        *(
-            sa.cast(value, sa.Double()).label(name)
-            for name, value in zip(_STATISTICS, values, strict=True)
-        ),
-    ).group_by(*(rows.c[column.name] for column in columns))
-    shape = [Column(c.name, c.kind, "", c.name) for c in columns]
-    shape += [Column(name, "integer", "", name) for name in ("count", "errors")]
-    shape += [Column(name, "number", "", name) for name in _STATISTICS]
-    return _as_durations(_frame(session, statement, shape))
-
-
-def _quantiles(session: Session, rows: sa.Select[Any], columns: Sequence[Column]) -> pd.DataFrame:
-    shape = [Column(c.name, c.kind, "", c.name) for c in columns]
-    shape += [Column(name, "integer", "", name) for name in ("duration", "failed")]
-    frame = _frame(session, rows, shape)
-    groups = frame.groupby([c.name for c in columns], observed=True, dropna=False)
-    duration = groups["duration"]
-    result = pd.DataFrame(
-        {
-            "count": groups.size(),
-            "errors": groups["failed"].sum(),
-            "total": duration.sum(min_count=1),
-            "mean": duration.mean(),
-            "p50": duration.quantile(0.5),
-            "p95": duration.quantile(0.95),
-            "max": duration.max(),
-        }
-    ).reset_index()
-    return _as_durations(result.astype({"count": "Int64", "errors": "Int64"}))
-
-
-def _as_durations(frame: pd.DataFrame) -> pd.DataFrame:
-    for name in _STATISTICS:
-        milliseconds = frame[name].astype("Float64").round().astype("Int64")
-        frame[name] = pd.to_timedelta(milliseconds.astype("float64"), unit="ms").astype(
-            "timedelta64[ms]"
-        )
-    return frame
 
 
 def summary(session: Session, queries: Queries) -> dict[str, Any]:

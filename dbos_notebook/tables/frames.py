@@ -416,9 +416,12 @@ def to_frame(
     return mark_listing(frame)
 
 
-def mark_listing(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mark a DataFrame as a listing, and return it."""
-    frame.attrs[LISTING] = True
+def mark_listing(frame: pd.DataFrame, kind: str | None = None) -> pd.DataFrame:
+    """Mark a DataFrame as a listing, and return it.
+
+    ``kind`` is the method of ``Client`` that returned it, for results that ``plot`` can draw.
+    """
+    frame.attrs[LISTING] = kind or True
     return frame
 
 

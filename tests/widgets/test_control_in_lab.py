@@ -107,10 +107,7 @@ def test_controls_fork_workflows_without_a_list(
     page.locator(".dn-actions button:enabled", has_text="Fork 2").click()
     confirm(page)
     assert page.locator(".dn-plan tbody tr").count() == 2
-    last = page.locator(".jp-CodeCell").last
-    last.locator(".cm-content").click()
-    opened.command("notebook:run-cell")
-    last.locator(".jp-OutputArea-output", has_text="Receipt: fork 2 workflows").wait_for()
+    opened.run_cell(2, "Receipt: fork 2 workflows")
     assert opened.errors == []
 
 

@@ -175,17 +175,9 @@ def test_the_selection_reaches_python(opened: Opened, page: Page) -> None:
     page.wait_for_selector("text=2 selected")
     page.locator(".dn-status", has_text="SUCCESS").click()
     page.wait_for_function(
-        "[...document.querySelectorAll('.dn-row')].every((row) => row.dataset.status === 'SUCCESS')"
+        "document.querySelectorAll('.dn-row[data-status=SUCCESS]').length === 25"
     )
-    opened.command("notebook:move-cursor-down")
-    last = page.locator(".jp-CodeCell").last
-    last.locator(".cm-content").click()
-    page.wait_for_function(
-        "[...document.querySelectorAll('.jp-CodeCell')].at(-1).classList.contains('jp-mod-active')"
-    )
-    opened.command("notebook:run-cell")
-    expected = f'{expected_ids!r} 25 db.workflows(status="SUCCESS")'
-    last.locator(".jp-OutputArea-output", has_text=expected).wait_for()
+    opened.run_cell(2, f'{expected_ids!r} 25 db.workflows(status="SUCCESS")')
 
 
 def test_dark_and_light_follow_the_host(opened: Opened, page: Page) -> None:
@@ -251,14 +243,9 @@ def test_live_updates_stop_when_the_cell_is_rerun(
     page.wait_for_selector(".dn-banner", state="hidden")
     # Without its output, the view sends no messages.
     opened.command("notebook:clear-all-cell-outputs")
-    last = page.locator(".jp-CodeCell").last
     counts = []
     for _ in range(2):
-        last.locator(".cm-content").click()
-        opened.command("notebook:run-cell")
-        shown = last.locator(".jp-OutputArea-output", has_text="asked")
-        shown.wait_for()
-        counts.append(shown.inner_text())
+        counts.append(opened.run_cell(2, "asked"))
         page.wait_for_timeout(2600)
     assert counts[0] == counts[1]
     assert opened.errors == []

@@ -1,0 +1,1 @@
+"""Answers about many workflows: statistics, failures, comparisons, queues, diagnosis."""
