@@ -79,13 +79,9 @@ def failures(
     if width is not None:
         rows = rows[rows["moment_ms"].notna()]
         rows = rows.assign(bucket_ms=rows["moment_ms"] // width * width)
-    parents = zip(rows["workflow_id"], rows["parent_workflow_id"], strict=True)
-    open_ids = unaddressed(
-        session,
-        queries,
-        {key: parent if isinstance(parent, str) else None for key, parent in parents},
-    )
-    rows["unaddressed"] = rows["workflow_id"].isin(open_ids)
+    parents = dict(zip(rows["workflow_id"], rows["parent_workflow_id"], strict=True))
+    waiting = unaddressed(session, queries, parents)
+    rows["unaddressed"] = [key in waiting for key in parents]
     everything = {k: v for k, v in filters.items() if k not in ("status", "error", "search")}
     runs = counts(session, queries, "name", bucket, time, everything)
     return _grouped(rows, runs, None if width is None else moment)
@@ -100,27 +96,35 @@ def _origins(
     and whether it is selected itself.
     """
     read = _reader(session, queries, moment)
-    selected = read(queries.where(filters))
-    origin = selected["origin"]
+    rows = read(queries.where(filters)).assign(selected=True)
+    ids, origins = rows["workflow_id"].tolist(), rows["origin"].tolist()
     # Children that the filters do not select, and those that ran out of attempts.
-    further = pd.concat([origin, selected["child_workflow_id"][selected["awaits_dead"]]]).dropna()
-    missing = further[~further.isin(selected["workflow_id"])].unique().tolist()
-    everything = selected.assign(selected=True)
+    awaited = rows["child_workflow_id"][rows["awaits_dead"]].tolist()
+    known = set(ids)
+    missing = [key for key in dict.fromkeys([*origins, *awaited]) if key not in known]
     if missing:
         more = read(queries.id_rows(missing)).assign(selected=False)
-        everything = pd.concat([everything, more], ignore_index=True)
-    everything = everything.set_index("workflow_id", drop=False)
-    dead = everything.index[everything["status"] == "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
-    moved = everything["awaits_dead"] & everything["child_workflow_id"].isin(dead)
-    replaced = everything["child_workflow_id"][moved]
-    origin = origin.where(~origin.isin(replaced.index), origin.map(replaced))
-    # A workflow that was deleted in the meantime is no origin.
-    origin = origin.where(origin.isin(everything.index), selected["workflow_id"])
-    others = selected["workflow_id"][(origin != selected["workflow_id"]).to_numpy()]
-    ancestors = others.groupby(origin[others.index]).agg(list)
-    result = everything.loc[origin.drop_duplicates().tolist()].copy()
-    result["ancestors"] = [ancestors.get(key, []) for key in result.index]
-    return result.reset_index(drop=True)
+        rows = pd.concat([rows, more], ignore_index=True)
+    positions = {key: position for position, key in enumerate(rows["workflow_id"])}
+    replaced = _dead_children(rows)
+    ancestors: dict[str, list[str]] = {}
+    for workflow_id, origin in zip(ids, origins, strict=True):
+        origin = replaced.get(origin, origin)
+        # A workflow that is no longer there is no origin.
+        above = ancestors.setdefault(origin if origin in positions else workflow_id, [])
+        if origin != workflow_id and origin in positions:
+            above.append(workflow_id)
+    result = rows.iloc[[positions[key] for key in ancestors]].reset_index(drop=True)
+    result["ancestors"] = pd.Series(list(ancestors.values()), result.index, dtype=object)
+    return result
+
+
+def _dead_children(rows: pd.DataFrame) -> dict[str, str]:
+    """Return the children that ran out of attempts, by the workflow that failed by awaiting one."""
+    dead = set(rows["workflow_id"][rows["status"] == "MAX_RECOVERY_ATTEMPTS_EXCEEDED"])
+    awaiting = rows[rows["awaits_dead"]]
+    pairs = zip(awaiting["workflow_id"], awaiting["child_workflow_id"], strict=True)
+    return {workflow_id: child for workflow_id, child in pairs if child in dead}
 
 
 def _reader(session: Session, queries: Queries, moment: Column) -> Callable[[Any], pd.DataFrame]:
@@ -185,9 +189,13 @@ def _frame(table: pa.Table, steps: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = pa.table({name: table[name] for name in names}).to_pandas(
         types_mapper={pa.int64(): pd.Int64Dtype()}.get
     )
+    # Plain Python strings, because they are looked up one by one.
+    for name in ("workflow_id", "child_workflow_id", "parent_workflow_id"):
+        frame[name] = pd.Series(table[name].to_pylist(), frame.index, dtype=object)
     frame["failed_step"] = steps["failed_step"].to_pandas()
     # A workflow that did not raise an error, but was stopped, is the origin itself.
-    frame["origin"] = steps["failed_workflow_id"].to_pandas().fillna(frame["workflow_id"])
+    began = zip(steps["failed_workflow_id"].to_pylist(), frame["workflow_id"], strict=True)
+    frame["origin"] = pd.Series([a or b for a, b in began], frame.index, dtype=object)
     frame["awaits_dead"] = (
         (frame["origin"] == frame["workflow_id"])
         & frame["failed_step"].notna()
