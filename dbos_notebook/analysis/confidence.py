@@ -82,7 +82,8 @@ class Sample:
         values, counts = values[order], counts[order]
         present = counts > 0
         self.values: Array = values[present]
-        self.ranks: Array = np.cumsum(counts[present])
+        self.counts: Array = counts[present]
+        self.ranks: Array = np.cumsum(self.counts)
         self.size = int(self.ranks[-1]) if len(self.ranks) else 0
         self.error = error
 
@@ -90,6 +91,10 @@ class Sample:
     def of(cls, values: Sequence[float] | Array) -> Sample:
         """Return the sample of single values."""
         return cls(*np.unique(np.asarray(values, float), return_counts=True))
+
+    def with_larger(self, count: int) -> Sample:
+        """Return the sample with so many infinite values, for those that are not known yet."""
+        return Sample([*self.values, math.inf], [*self.counts, count], self.error)
 
     def quantile(self, q: float) -> float:
         """Return the smallest value that is at least as large as the share ``q`` of all values.
@@ -119,7 +124,7 @@ class Sample:
         With ``shift=0``, the limits are never too narrow. With 0.5, which corrects for continuity,
         they are right on average.
         """
-        first = np.concatenate(([0], self.ranks[:-1])) + 1 - shift
+        first = self.ranks - self.counts + 1 - shift
         last = self.ranks - 1 + shift
         return (
             -_signed_root(first / self.size, q, self.size),
@@ -249,7 +254,7 @@ def compare_quantiles(
 def _split_p_value(baseline: Sample, candidate: Sample, q: float) -> float:
     """Return Fisher's p-value of how many values of each side are above the common quantile."""
     values = np.concatenate((baseline.values, candidate.values))
-    counts = np.concatenate([np.diff(side.ranks, prepend=0) for side in (baseline, candidate)])
+    counts = np.concatenate((baseline.counts, candidate.counts))
     order = np.argsort(values, kind="stable")
     values, below = values[order], np.cumsum(counts[order])
     last = np.append(values[1:] != values[:-1], np.True_)
