@@ -833,6 +833,71 @@ class Client:
         """
         return self._store.read(aggregates.executors)
 
+    @_show_filters
+    def compare_versions(
+        self,
+        baseline: str | Mapping[str, Any],
+        candidate: str | Mapping[str, Any],
+        *,
+        of: str | Iterable[str] = ("workflow", "step"),
+        min_effect: float = 0.1,
+        confidence: float = 0.95,
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Compare two versions, or any two sets of runs: what is slower, and what fails more.
+
+        docs/analysis.md explains the statistics and their limits.
+
+        Parameters
+        ----------
+        baseline, candidate
+            An application version each; or a dict of filters of :meth:`workflows`, to compare time
+            windows, queues or users. No run may be on both sides.
+        of
+            ``"workflow"``, ``"step"`` or both. DBOS's own steps, such as ``DBOS.sleep``, are left
+            out. A step that a fork copied counts once.
+        min_effect
+            The smallest relative change that is worth a verdict: 0.1 is 10 %.
+        confidence
+            Of the intervals and verdicts. If nothing changed, a call gives a false verdict with a
+            probability of at most 1 - ``confidence``, however many rows it has.
+        **filters
+            The filters of :meth:`workflows`, for both sides.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each workflow (``of`` is "workflow") and each step of a workflow ("step"),
+            the worst first: ``of``, ``name``, ``function_name``, ``verdict``; ``p_value`` (the
+            smallest of the row, adjusted for all comparisons); for each side ``count`` (runs that
+            succeeded or failed; Int64) and ``running`` (Int64, missing for steps); ``p50``,
+            ``p99`` (timedelta64[ms], within 1 %; of what succeeded, without forks and recovered
+            runs) and ``error_rate`` (float64). Of each, ``_change`` with the interval from
+            ``_change_low`` to ``_change_high``: relative for durations (0.2 is 20 % longer), the
+            difference for error rates. The p99 is missing below 299 durations on a side.
+
+            Verdicts: "slower", "faster", "slower at p99", "faster at p99", "more errors", "fewer
+            errors", several joined by ", "; "no evidence"; "too few" (below 20 on a side); "new"
+            and "gone" for what only one side has.
+
+        Raises
+        ------
+        FilterError
+            A version that no workflow has, the same runs on both sides, an unknown filter, or a
+            number out of range.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> compared = db.compare_versions({"name": "checkout"}, {"name": "parent_fails"})
+        >>> compared["verdict"].value_counts().to_dict()
+        {'gone': 5, 'new': 2}
+        """
+        from dbos_notebook.analysis.compare_versions import compare_versions
+
+        arguments = (baseline, candidate, of, min_effect, confidence)
+        return self._store.read(compare_versions, *arguments, filters)
+
     # One workflow
 
     def workflow(self, workflow_id: str) -> Workflow:
