@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
 
 MAX_FIRINGS = 100_000
-GRACE_SECONDS = 30
-"""DBOS fires up to 10 s late, at random, so that not all processes fire at once; and it reads new
-schedules every so often."""
+GRACE_SECONDS = 60
+"""DBOS fires up to 10 s late, at random, so that not all processes fire at once, and looks for new
+schedules every half a minute."""
 
 _SECOND = dt.timedelta(seconds=1)
 _INSTANTS = ("due_at", "created_at", "started_at", "ended_at")
