@@ -243,6 +243,8 @@ def _stranded(pending: Examined) -> list[Finding]:
         row, first = pairs[0]
         affected = _affected(pairs, sizes[row.group])
         same_version = "resume with force=True" in first.remedy
+        # Some tell also what they were waiting for.
+        evidence = min((activity.evidence for _, activity in pairs), key=len)
         call = ControlCall(
             "resume",
             _ids(pairs),
@@ -268,7 +270,7 @@ def _stranded(pending: Examined) -> list[Finding]:
                 f"{plural(affected, 'PENDING workflow')} "
                 f"({describe_names(row.name for row, _ in pairs)}"
                 f"{' among those examined' if affected > len(pairs) else ''}); inferred, because "
-                f"DBOS records no heartbeat: {first.evidence}",
+                f"DBOS records no heartbeat: {evidence}",
                 f"{first.remedy or start}.",
                 # Where only another version is alive, resuming would not make them run.
                 call if same_version or not first.remedy else None,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dbos_notebook.tables.sql import Queries
 
 COLUMNS = ("rule", "severity", "subject", "affected", "since", "evidence", "remedy", "plan")
-SEVERITY_DTYPE = pd.CategoricalDtype(SEVERITIES, ordered=True)
+SEVERITY_DTYPE = pd.CategoricalDtype(list(SEVERITIES), ordered=True)
 _MARKS = {"critical": "ERROR", "warning": "ENQUEUED", "info": "CANCELLED"}
 """The status whose mark and color a severity has on the card."""
 MAX_SHOWN = 30
@@ -173,8 +173,6 @@ def _templates() -> jinja2.Environment:
     templates = environment("analysis")
     templates.globals["leaf_name"] = leaf_name
     return templates
-
-
 
 
 def find_all(

@@ -147,10 +147,9 @@ def _deadlines(
         left = (end - now).total_seconds()
         if left < -GRACE_SECONDS:
             passed.append(row)
-        elif left > 0 and isinstance(row["timeout"], int):
-            # A short timeout is always near its end.
-            if left * 1000 <= NEAR_SHARE * row["timeout"]:
-                near.append(row)
+        # A short timeout is always near its end.
+        elif isinstance(row["timeout"], int) and 0 < left * 1000 <= NEAR_SHARE * row["timeout"]:
+            near.append(row)
     found = []
     for name, rows in _by(passed, "name").items():
         first = instant(rows[0]["deadline"])
@@ -254,7 +253,9 @@ def _missed_schedules(session: Session, queries: Queries, now: pd.Timestamp) -> 
         if not missed:
             continue
         count = f"{MAX_MISSED} or more" if len(missed) == MAX_MISSED else f"{len(missed):,}"
-        backfill = " It backfills them when an executor starts." if row["automatic_backfill"] else ""
+        backfill = (
+            " It backfills them when an executor starts." if row["automatic_backfill"] else ""
+        )
         found.append(
             Finding(
                 "missed_schedule",

@@ -292,10 +292,9 @@ def _large_payloads(
         ("its output", "workflow_output", "output"),
     ):
         for name in (own, "workflow_status"):
-            source = catalog.table(name)
-            if stored not in source.c or "workflow_uuid" not in source.c:
+            if not catalog.has(name, stored):
                 continue
-            source = source.alias(f"{name}_{stored}")
+            source = catalog.table(name).alias(f"{name}_{stored}")
             length = measure(source.c[stored])
             selects.append(
                 sa.select(
