@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from dbos import Serializer
 
+    from dbos_notebook.analysis.diagnosis import Diagnosis
+    from dbos_notebook.analysis.findings import ControlCall
     from dbos_notebook.control.controller import Controller
     from dbos_notebook.control.operations import Operation
     from dbos_notebook.control.plan import Plan
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         CancelOptions,
         ConfirmOption,
         DeleteOptions,
+        DiagnosisOptions,
         Duration,
         ForceOption,
         ForkOptions,
@@ -215,6 +218,7 @@ class Client:
     **Aggregate**        :meth:`counts`, :meth:`step_statistics`, :meth:`queues`, :meth:`executors`
     **Over time**        :meth:`throughput`, :meth:`concurrency`, :meth:`queue_history`,
                          :meth:`forecast`, :meth:`landing_times`, :meth:`slo`
+    **Diagnose**         :meth:`diagnose`
     **One workflow**     :meth:`workflow`, :meth:`graph`, :meth:`timeline`
     **Control**          :meth:`cancel`, :meth:`resume`, :meth:`fork`, :meth:`rewind`,
                          :meth:`repair`, :meth:`send`, :meth:`delete`, :meth:`set_delay`,
@@ -1163,6 +1167,62 @@ class Client:
 
         arguments = (baseline, candidate, of, min_effect, confidence)
         return self._store.read(compare_versions, *arguments, filters)
+
+    # Diagnose
+
+    def diagnose(self, **limits: Unpack[DiagnosisOptions]) -> Diagnosis:
+        """Find what is wrong now, with the evidence and the control call that would act.
+
+        Work that no executor runs, queues that are full or starved, deadlines and schedules that
+        have passed, messages that nobody received, runs without progress, and workflows that fail
+        more often or take longer than in the week before. docs/analysis.md lists the rules. It
+        reads by indexes, or a bounded number of the newest rows, and changes nothing.
+
+        Parameters
+        ----------
+        **limits
+            Beyond which something is a finding. Durations are seconds, timedeltas or strings such
+            as ``"5min"``. ``window`` (6 h): the recent runs that are compared with the week before
+            them. ``queue_wait`` (5 min): how long the first of a queue may wait. ``no_progress``
+            (5 min): how long a step may take in any case. ``ends_within`` (5 min): which
+            deadlines and timeouts are near. ``recoveries`` (5), ``steps`` (10,000) of a run,
+            ``payload_bytes`` (10,000,000).
+
+        Returns
+        -------
+        Diagnosis
+            ``.frame`` is a DataFrame: ``rule``, ``severity`` (ordered: info < warning < critical),
+            ``subject``, ``affected`` (Int64), ``since`` (datetime64[ms, UTC]), ``evidence``,
+            ``remedy``, ``plan`` (the call as Python). ``.plan(0)`` is the plan of the call that
+            would act on the first finding. In a cell it is a card.
+
+        Raises
+        ------
+        FilterError
+            A limit does not exist, or its value is invalid.
+
+        Examples
+        --------
+        >>> diagnosis = dbos_notebook.connect(example_database).diagnose(queue_wait="1h")
+        >>> diagnosis.frame["severity"].cat.ordered
+        True
+        """
+        from dbos_notebook.analysis.diagnosis import Diagnosis, find_all
+        from dbos_notebook.analysis.findings import DiagnosisLimits
+
+        checked = DiagnosisLimits.check(limits)
+        findings = self._store.read(find_all, checked, self.location)
+        return Diagnosis(findings, self._store.label, self._plan_call)
+
+    def _plan_call(self, call: ControlCall) -> Plan:
+        """Return the plan of a control call of a finding."""
+        targets: Any = list(call.targets)
+        if call.method == "backfill_schedule":
+            targets = call.targets[0]
+        elif call.selects:
+            targets = self.workflows(limit=None, **call.filters)
+        plan: Plan = getattr(self, call.method)(targets, plan=True, **call.options)
+        return plan
 
     # One workflow
 
