@@ -389,9 +389,7 @@ def fisher_p_value(count: int, size: int, other_count: int, other_size: int) -> 
 
 
 def _log_hypergeometric(k: int, hits: int, draws: int, total: int) -> float:
-    return (
-        _log_choose(hits, k) + _log_choose(total - hits, draws - k) - _log_choose(total, draws)
-    )
+    return _log_choose(hits, k) + _log_choose(total - hits, draws - k) - _log_choose(total, draws)
 
 
 def _log_choose(n: int, k: int) -> float:
