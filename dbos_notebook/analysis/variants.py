@@ -281,10 +281,12 @@ _DTYPES: dict[str, Any] = {
 def _series(values: list[Any], dtype: Any) -> pd.Series[Any]:
     if dtype in (_INSTANT, _DURATION):
         numbers = np.array(values, float)
-        moments = np.where(np.isnan(numbers), np.iinfo(np.int64).min, np.rint(numbers))
-        moments = moments.astype(np.int64)
+        # The smallest integer stands for a missing time.
+        moments: Array = np.full(len(numbers), np.iinfo(np.int64).min)
+        known = ~np.isnan(numbers)
+        moments[known] = np.rint(numbers[known])
         if dtype == _DURATION:
-            return pd.Series(moments.astype("timedelta64[ms]"))
+            return pd.Series(pd.TimedeltaIndex(moments.astype("timedelta64[ms]")))
         return pd.Series(pd.DatetimeIndex(moments.astype("datetime64[ms]"), tz="UTC"))
     if dtype == "category":
         return pd.Series(pd.Categorical(values, categories=sorted(set(values))))

@@ -299,7 +299,7 @@ def arrange(levels: list[list[MapBlock]], max_width: float = MAX_WIDTH) -> tuple
 
 def _block_width(level: list[MapBlock], columns: list[float]) -> float:
     names = [
-        text.text_width(row.name, _measured(row)) + _MARK_WIDTH
+        text.text_width(row.name, _size(row), bold=row.is_header) + _MARK_WIDTH
         for block in level
         for row in block.rows
     ]
@@ -343,9 +343,8 @@ def _columns_needed(heights: list[float], limit: float) -> int:
     return count
 
 
-def _measured(row: MapRow) -> float:
-    """Return the size at which plain text is as wide as the row's name, which may be bold."""
-    return NAME_SIZE * 1.12 if row.is_header else TEXT_SIZE
+def _size(row: MapRow) -> float:
+    return NAME_SIZE if row.is_header else TEXT_SIZE
 
 
 def _column_widths(rows: Iterable[MapRow]) -> list[float]:
@@ -362,9 +361,9 @@ def _place_rows(block: MapBlock, columns: list[float]) -> None:
     available = block.width - 2 * _PADDING - block.gutter
     for row in block.rows:
         row.y = y
-        row.name = text.truncate_middle(
-            row.name, _measured(row), available - sum(columns) - _MARK_WIDTH
-        )
+        size = _size(row) * (1.12 if row.is_header else 1)
+        # Half a pixel more, so that the widest name is not truncated due to rounding.
+        row.name = text.truncate_middle(row.name, size, available - sum(columns) - 19.5)
         row.errors = [
             text.truncate_to_width(line, TEXT_SIZE, available - _MARK_WIDTH, bold=True)
             for line in row.errors
