@@ -1465,9 +1465,8 @@ class Client:
         Examples
         --------
         >>> db = dbos_notebook.connect(example_database)
-        >>> paths = db.variants(name="fan_out", hide="system")
-        >>> paths[["variant", "count"]].values.tolist()
-        []
+        >>> db.variants(name="ship")[["variant", "count"]].values.tolist()
+        [['starts pack → DBOS.getResult → flaky', 5]]
         """
         from dbos_notebook.analysis.variants import variants
 

@@ -1,4 +1,4 @@
-"""How many runs went: their process map, the distinct paths they took, and an event log."""
+"""The process map of many runs: what followed what, how often and how fast."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dbos_notebook.analysis.run_paths import (
     RunArrays,
     StepArrays,
     Transitions,
+    is_first_row,
     read_runs,
     read_steps,
     selected_filters,
@@ -320,7 +321,9 @@ def _distinct(kind: Array, run: Array) -> Array:
     if not len(kind):
         return np.empty(0, np.int64)
     width = int(run.max()) + 1
-    return np.unique(kind.astype(np.int64) * width + run) // width
+    # Several times as fast as numpy.unique.
+    pairs = np.sort(kind.astype(np.int64) * width + run)
+    return cast("Array", pairs[is_first_row(pairs)] // width)
 
 
 def _elapsed(milliseconds: Array) -> Array:

@@ -290,4 +290,5 @@ def _series(values: list[Any], dtype: Any) -> pd.Series[Any]:
         return pd.Series(pd.DatetimeIndex(moments.astype("datetime64[ms]"), tz="UTC"))
     if dtype == "category":
         return pd.Series(pd.Categorical(values, categories=sorted(set(values))))
-    return pd.Series(values, dtype=dtype)
+    plain: pd.Series[Any] = pd.Series(values, dtype=dtype)
+    return plain

@@ -472,6 +472,7 @@ def _title(graph: nx.DiGraph[Any], left_out: int, undrawn: int) -> Title:
         f"{text.plural(total, of)} of {text.plural(kinds, 'kind')}"
         for of, (total, kinds) in counts.items()
     ]
+    facts = facts or ["no workflows"]
     if left_out > 0:
         facts.append(f"{text.plural(left_out, 'kind')} of workflows not shown")
     if undrawn:

@@ -184,7 +184,10 @@ def test_too_few_new_and_gone() -> None:
         ("workflow", "added", None): (nothing, side(rng, 3)),
         ("workflow", "removed", None): (side(rng, 3), nothing),
         ("workflow", "started", None): (side(rng, 300), nothing._replace(running=2)),
-        ("workflow", "same", None): (Side(Sample([7], [50]), 50, 0), Side(Sample([7], [50]), 50, 0)),
+        ("workflow", "same", None): (
+            Side(Sample([7], [50]), 50, 0),
+            Side(Sample([7], [50]), 50, 0),
+        ),
         # Old databases have no times of steps.
         ("step", "same", "untimed"): (nothing._replace(finished=50), nothing._replace(finished=50)),
     }
@@ -281,9 +284,7 @@ def versions(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[
     steps = [(row[0], 1, "build", row[4], row[5] - 400) for row in rows]
     # A fork of the second version has a copied step, and took the time of what it repeated.
     forked = (*workflows[0][:1], "v-fork")
-    fork = (
-        "UPDATE {}workflow_status SET forked_from = 'v-0' WHERE workflow_uuid = 'v-fork'"
-    )
+    fork = "UPDATE {}workflow_status SET forked_from = 'v-0' WHERE workflow_uuid = 'v-fork'"
     workflows.append(
         ("v-fork", "SUCCESS", "deploy", "2.0", *(1_790_009_000_000 + n for n in (0, 5, 0, 5)))
     )
@@ -325,7 +326,9 @@ def test_two_versions(versions: dn.Client) -> None:
     assert (step["count_baseline"], step["count_candidate"]) == (40, 40)
     assert workflow["p50_change"] == pytest.approx(0.44, abs=0.03)
     assert workflow["p50_change_low"] > 0.3
-    assert workflow["p50_baseline"] == pytest.approx(pd.Timedelta("1.13s"), abs=pd.Timedelta("20ms"))
+    assert workflow["p50_baseline"] == pytest.approx(
+        pd.Timedelta("1.13s"), abs=pd.Timedelta("20ms")
+    )
     assert math.isclose(workflow["error_rate_baseline"], 0.1)
     assert frame.attrs["dbos_notebook"] == "compare_versions"
 

@@ -22,7 +22,9 @@ from dbos_notebook.analysis.confidence import (
 )
 
 
-def lognormal(rng: np.random.Generator, size: int, sigma: float = 1.0, scale: float = 1.0) -> Sample:
+def lognormal(
+    rng: np.random.Generator, size: int, sigma: float = 1.0, scale: float = 1.0
+) -> Sample:
     return Sample.of(scale * np.exp(rng.normal(6, sigma, size)))
 
 
