@@ -17,7 +17,7 @@ from dbos_notebook.analysis.findings import (
     earliest,
     instant,
 )
-from dbos_notebook.control.schedules import next_run
+from dbos_notebook.tables.cron import next_run
 from dbos_notebook.tables.message_waits import describe_topic, message_waits, stored_messages
 from dbos_notebook.text import duration, leaf_name, plural, sanitize, timestamp
 
