@@ -86,9 +86,11 @@ def find_active(
     """
     rows = _read_rows(session, queries, now)
     dequeued = _last_dequeued(session, queries, rows, now)
-    found = overdue_rules.find_overdue(session, queries, limits, now)
-    # Before the evidence of executors is read, though only some of these turn out to be running.
-    history = _earlier_gaps(session, queries, [row for row in rows if row.status == "PENDING"])
+    running = [row for row in rows if row.status == "PENDING"]
+    ids = [row.workflow_id for row in running]
+    found = overdue_rules.find_overdue(session, queries, limits, now, ids)
+    # Before the evidence of executors is read, though only some of these turn out to be alive.
+    history = _earlier_gaps(session, queries, running)
     known = activities(session, queries, [row.workflow_id for row in rows], location)
     examined = [(row, known[row.workflow_id]) for row in rows if row.workflow_id in known]
     pending = [pair for pair in examined if pair[0].status == "PENDING"]
@@ -137,19 +139,32 @@ def _read_rows(session: Session, queries: Queries, now: pd.Timestamp) -> list[Ac
         table.c.created_at,
         table.c.workflow_uuid,
     ]
-    inner = (
+    ranked = (
         sa.select(
-            *(value.label(name) for name, value in columns.items()),
+            table.c.workflow_uuid.label("id"),
+            running.label("runs"),
             sa.func.row_number().over(partition_by=groups, order_by=order).label("rank"),
             sa.func.count().over(partition_by=groups).label("alike"),
         )
         # As literals, because SQLite uses partial indexes only for literals.
         .where(*queries.where({"status": ["ENQUEUED", "PENDING"]}))
-        .subquery("active")
+        .subquery("ranked")
     )
-    limit = sa.case((inner.c.status == "PENDING", MAX_PENDING), else_=MAX_ENQUEUED)
-    statement = sa.select(inner).where(inner.c.rank <= limit).order_by(inner.c.rank)
-    return [_active_row(row) for row in session.rows(statement.limit(MAX_EXAMINED))]
+    limit = sa.case((ranked.c.runs, MAX_PENDING), else_=MAX_ENQUEUED)
+    chosen = (
+        sa.select(ranked.c.id, ranked.c.rank, ranked.c.alike)
+        .where(ranked.c.rank <= limit)
+        .order_by(ranked.c.rank)
+        .limit(MAX_EXAMINED)
+        .subquery("chosen")
+    )
+    # The other columns of these alone, because a queue may hold a million workflows.
+    statement = (
+        sa.select(*(value.label(name) for name, value in columns.items()), chosen.c.alike)
+        .select_from(chosen.join(table, table.c.workflow_uuid == chosen.c.id))
+        .order_by(chosen.c.rank)
+    )
+    return [_active_row(row) for row in session.rows(statement)]
 
 
 def _active_row(row: Mapping[str, Any]) -> ActiveRow:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dbos_notebook.tables.sql import Queries
 
 BASELINE = pd.Timedelta("7D")
-MAX_RECENT, MAX_BASELINE = 20_000, 30_000
+MAX_RECENT, MAX_BASELINE = 10_000, 20_000
 """The newest runs of the window and of the week before it that are compared."""
 MIN_RUNS, MIN_FAILURES = 20, 5
 MIN_RATE_CHANGE, CRITICAL_RATE_CHANGE = 0.05, 0.25
@@ -103,14 +103,17 @@ def find_trends(
     if recent.empty or before.empty:
         return []
     earlier = dict(iter(before.groupby("name", observed=True)))
+    words = "in the week before"
+    if len(before) == MAX_BASELINE:
+        words = f"among the newest {MAX_BASELINE:,} runs of the week before"
     found = []
     for key, runs in recent.groupby("name", observed=True):
         name = str(key)
         past = earlier.get(name)
         if past is None or min(len(runs), len(past)) < MIN_RUNS:
             continue
-        found += _failure_rate(name, runs, past, limits)
-        found += _latency(name, runs, past, limits)
+        found += _failure_rate(name, runs, past, limits, words)
+        found += _latency(name, runs, past, limits, words)
     return found
 
 
@@ -154,7 +157,7 @@ def _in_window(limits: DiagnosisLimits) -> str:
 
 
 def _failure_rate(
-    name: str, runs: pd.DataFrame, past: pd.DataFrame, limits: DiagnosisLimits
+    name: str, runs: pd.DataFrame, past: pd.DataFrame, limits: DiagnosisLimits, words: str
 ) -> list[Finding]:
     failed, failed_before = int(runs["failed"].sum()), int(past["failed"].sum())
     if failed < MIN_FAILURES:
@@ -171,7 +174,7 @@ def _failure_rate(
             failed,
             since,
             f"{failed:,} of {plural(len(runs), 'run')} failed {_in_window(limits)} "
-            f"({failed / len(runs):.1%}); in the week before, {failed_before:,} of {len(past):,} "
+            f"({failed / len(runs):.1%}); {words}, {failed_before:,} of {len(past):,} "
             f"({failed_before / len(past):.1%}). The change is {low * 100:+.1f} to "
             f"{high * 100:+.1f} percentage points (99 % interval)",
             f"See why: db.workflows(name={name!r}, status='ERROR').",
@@ -180,7 +183,7 @@ def _failure_rate(
 
 
 def _latency(
-    name: str, runs: pd.DataFrame, past: pd.DataFrame, limits: DiagnosisLimits
+    name: str, runs: pd.DataFrame, past: pd.DataFrame, limits: DiagnosisLimits, words: str
 ) -> list[Finding]:
     times, times_before = (
         frame.loc[frame["failed"] == 0, "duration_ms"].dropna() for frame in (runs, past)
@@ -200,7 +203,7 @@ def _latency(
             instant(int(runs.loc[times.index, "ended"].min())),
             f"half of {plural(len(times), 'run')} {_in_window(limits)} took more than "
             f"{duration(median / 1000)} ({duration(low / 1000)} to {duration(high / 1000)}, 99 % "
-            f"interval of the median); of {len(times_before):,} in the week before, "
+            f"interval of the median); {words}, half of {len(times_before):,} took more than "
             f"{duration(median_before / 1000)} ({duration(low_before / 1000)} to "
             f"{duration(high_before / 1000)}). Waits in queues are not part of it",
             f"See where: db.step_statistics(name={name!r}).",
@@ -221,13 +224,13 @@ def find_bloat(session: Session, queries: Queries, limits: DiagnosisLimits) -> l
         .subquery("newest")
     )
     return [
-        *_many_steps(session, queries, newest, limits),
-        *_large_payloads(session, queries, newest, limits),
+        *_many_steps(session, queries, newest, size, limits),
+        *_large_payloads(session, queries, newest, size, limits),
     ]
 
 
 def _many_steps(
-    session: Session, queries: Queries, newest: sa.Subquery, limits: DiagnosisLimits
+    session: Session, queries: Queries, newest: sa.Subquery, size: int, limits: DiagnosisLimits
 ) -> list[Finding]:
     steps = queries.steps
     if "function_id" not in steps.c:
@@ -249,7 +252,7 @@ def _many_steps(
                 f"workflow {sanitize(leaf_name(name), 80)}",
                 len(rows),
                 None,
-                f"{plural(len(rows), 'run')} among the newest {_limit(newest):,} workflows "
+                f"{plural(len(rows), 'run')} among the newest {size:,} workflows "
                 f"with up to {int(most['steps']):,} steps ({sanitize(most['id'], 80)}). Each "
                 "recovery and each fork reads or copies all of them",
                 "Split the work into child workflows.",
@@ -260,52 +263,31 @@ def _many_steps(
     return found
 
 
-def _limit(newest: sa.Subquery) -> int:
-    clause: Any = newest.element
-    return int(clause._limit)
-
-
 def _large_payloads(
-    session: Session, queries: Queries, newest: sa.Subquery, limits: DiagnosisLimits
+    session: Session, queries: Queries, newest: sa.Subquery, size: int, limits: DiagnosisLimits
 ) -> list[Finding]:
     catalog, column = queries.catalog, queries.column
     measure = sa.func.octet_length
     if catalog.dialect == "sqlite" and sqlite3.sqlite_version_info < (3, 43):
         measure = sa.func.length  # octet_length is newer
-    steps = queries.steps
+    steps, smallest = queries.steps, limits.payload_bytes
     selects = []
-    if "output" in steps.c and "function_id" in steps.c:
+    if {"output", "function_id"} <= set(steps.c.keys()):
+        step = sa.cast(column(steps, "function_name"), sa.Text())
+        few = steps.c.function_id <= MAX_STEPS_MEASURED
         length = measure(steps.c.output)
-        selects.append(
-            sa.select(
-                newest.c.id,
-                newest.c.name,
-                sa.cast(column(steps, "function_name"), sa.Text()).label("what"),
-                length.label("bytes"),
-            )
-            .select_from(newest.join(steps, steps.c.workflow_uuid == newest.c.id))
-            .where(steps.c.function_id <= MAX_STEPS_MEASURED, length >= limits.payload_bytes)
-        )
+        selects.append(_sizes(queries, newest, steps, step, length, smallest, few))
     # Since dbos 3.0, payloads have their own tables; older rows keep theirs.
     for what, own, stored in (
         ("its input", "workflow_input", "inputs"),
         ("its output", "workflow_output", "output"),
     ):
         for name in (own, "workflow_status"):
-            if not catalog.has(name, stored):
-                continue
-            source = catalog.table(name).alias(f"{name}_{stored}")
-            length = measure(source.c[stored])
-            selects.append(
-                sa.select(
-                    newest.c.id,
-                    newest.c.name,
-                    sa.cast(sa.literal(what), sa.Text()).label("what"),
-                    length.label("bytes"),
-                )
-                .select_from(newest.join(source, source.c.workflow_uuid == newest.c.id))
-                .where(length >= limits.payload_bytes)
-            )
+            if catalog.has(name, stored):
+                source = catalog.table(name).alias(f"{name}_{stored}")
+                label = sa.cast(sa.literal(what), sa.Text())
+                length = measure(source.c[stored])
+                selects.append(_sizes(queries, newest, source, label, length, smallest))
     if not selects:
         return []
     found = []
@@ -320,7 +302,7 @@ def _large_payloads(
                 f"workflow {sanitize(leaf_name(name), 80)}",
                 len({row["id"] for row in rows}),
                 None,
-                f"{plural(len(rows), 'payload')} among those of the newest {_limit(newest):,} "
+                f"{plural(len(rows), 'payload')} among those of the newest {size:,} "
                 f"workflows of up to {_megabytes(int(largest['bytes']))} as stored: "
                 f"{sanitize(what, 100)} ({sanitize(largest['id'], 80)})",
                 "Store it elsewhere, and return its address.",
@@ -329,6 +311,29 @@ def _large_payloads(
             )
         )
     return found
+
+
+def _sizes(
+    queries: Queries,
+    newest: sa.Subquery,
+    source: sa.FromClause,
+    what: sa.ColumnElement[Any],
+    length: sa.ColumnElement[Any],
+    smallest: int,
+    *conditions: sa.ColumnElement[bool],
+) -> sa.Select[Any]:
+    """Select the sizes of the large payloads of the newest workflows in one table."""
+    mine = source.c.workflow_uuid == newest.c.id
+    values = (what.label("what"), length.label("bytes"))
+    if queries.catalog.dialect == "sqlite":
+        joined = newest.join(source, mine)
+        selected = sa.select(newest.c.id, newest.c.name, *values).select_from(joined)
+        return selected.where(length >= smallest, *conditions)
+    # OFFSET 0 prevents Postgres from reading the whole table: it looks up each workflow.
+    rows = sa.select(*values).where(mine, *conditions).offset(0).lateral("sizes")
+    joined = newest.join(rows, sa.true())
+    selected = sa.select(newest.c.id, newest.c.name, rows.c.what, rows.c.bytes)
+    return selected.select_from(joined).where(rows.c.bytes >= smallest)
 
 
 def _by_name(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
