@@ -216,6 +216,8 @@ class Client:
                          :meth:`streams`, :meth:`schedules`, :meth:`versions`;
                          :meth:`iter_workflows` and :meth:`arrow` for many
     **Aggregate**        :meth:`counts`, :meth:`step_statistics`, :meth:`queues`, :meth:`executors`
+    **Over time**        :meth:`throughput`, :meth:`concurrency`, :meth:`queue_history`,
+                         :meth:`forecast`, :meth:`landing_times`, :meth:`slo`
     **Diagnose**         :meth:`diagnose`
     **One workflow**     :meth:`workflow`, :meth:`graph`, :meth:`timeline`
     **Control**          :meth:`cancel`, :meth:`resume`, :meth:`fork`, :meth:`rewind`,
@@ -825,6 +827,270 @@ class Client:
         """
         return self._store.read(aggregates.queues)
 
+    @_show_filters
+    def throughput(
+        self, bucket: str | dt.timedelta = "1h", **filters: Unpack[WorkflowFilters]
+    ) -> pd.DataFrame:
+        """Count how many workflows were created, started and ended, by time.
+
+        Starts and ends are those of the latest run of each workflow. A cancelled workflow has no
+        start, because DBOS erases it.
+
+        Parameters
+        ----------
+        bucket
+            Width of the time buckets ("15min", "1h", "1d"), which start at multiples of it since
+            1970 in UTC.
+        **filters
+            The filters of :meth:`workflows`, except that ``start_time`` and ``end_time`` limit the
+            buckets: what a workflow did in them counts whenever it was created.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``time`` (start of the bucket, datetime64[ms, UTC]); ``created``, ``started``,
+            ``succeeded``, ``failed``, ``cancelled`` (Int64). A row per bucket, also where nothing
+            happened; the last one may not be over. ``attrs["unknown"]``: how many workflows have
+            no recorded time of each kind.
+
+        Raises
+        ------
+        FilterError
+            An invalid bucket or filter, or there would be more than 100,000 buckets.
+
+        Examples
+        --------
+        >>> frame = dbos_notebook.connect(example_database).throughput("1d", name="checkout")
+        >>> frame[["created", "succeeded", "failed"]].sum().tolist()
+        [8, 5, 3]
+        """
+        from dbos_notebook.analysis.throughput import throughput
+
+        return self._store.read(throughput, bucket, check_filters(filters))
+
+    @_show_filters
+    def concurrency(
+        self,
+        bucket: str | dt.timedelta = "1h",
+        *,
+        by: str | Iterable[str] | None = None,
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Count how many workflows were running and waiting on a queue, by time.
+
+        Computed from the recorded times of the latest run of each workflow: from its start to its
+        end, and from when it was enqueued until it started. Runs whose times DBOS erased, by
+        cancelling or resuming them, are left out and counted in ``attrs["unknown"]``.
+
+        Parameters
+        ----------
+        bucket, **filters
+            As in :meth:`throughput`.
+        by
+            Columns of :meth:`workflows`, such as "queue_name" or "name": a row per bucket and
+            group.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``time`` (start of the bucket), ``by``, ``running`` and ``waiting`` (Int64: at the
+            start of the bucket), ``running_mean`` and ``waiting_mean`` (float64, weighted by
+            time), ``running_max`` and ``waiting_max`` (Int64).
+
+        Raises
+        ------
+        FilterError
+            As in :meth:`throughput`, or an unknown column.
+
+        Examples
+        --------
+        >>> frame = dbos_notebook.connect(example_database).concurrency("1d", by="queue_name")
+        >>> int(frame.loc[frame["queue_name"] == "slow", "waiting_max"].max())
+        2
+        """
+        from dbos_notebook.analysis.throughput import concurrency
+
+        return self._store.read(concurrency, bucket, by, check_filters(filters))
+
+    @_show_filters
+    def queue_history(
+        self, queue: str, bucket: str | dt.timedelta = "1h", **filters: Unpack[WorkflowFilters]
+    ) -> pd.DataFrame:
+        """Return what came and went on a queue, how long it waited, and how full the queue was.
+
+        A cancelled workflow no longer names its queue, and a resumed one is on another queue unless
+        it was resumed onto the same: both are missing here.
+
+        Parameters
+        ----------
+        queue
+            Its name.
+        bucket, **filters
+            As in :meth:`throughput`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``time`` (start of the bucket); ``enqueued``, ``started``, ``succeeded``, ``failed``
+            (Int64); ``waiting`` and ``running`` with ``_mean`` and ``_max`` as in
+            :meth:`concurrency`; ``waits`` (Int64: the known waits that ended in the bucket),
+            ``wait_p50``, ``wait_p99`` (timedelta64[ms]); ``executors`` (Int64: how many started
+            or ended its work; missing if they have no IDs of their own); ``utilization``
+            (float64) of the ``limit`` that was used most. ``attrs["limits"]`` has the limits:
+            those of now, because DBOS keeps no history of them. ``attrs["unknown"]``: how many
+            workflows are left out.
+
+        Raises
+        ------
+        FilterError
+            No queue has this name; or as in :meth:`throughput`.
+
+        Examples
+        --------
+        >>> frame = dbos_notebook.connect(example_database).queue_history("slow", "1d")
+        >>> int(frame["waiting_max"].max())
+        2
+        """
+        from dbos_notebook.analysis.queue_history import queue_history
+
+        return self._store.read(queue_history, queue, bucket, check_filters(filters))
+
+    def forecast(self, queue: str | None = None, *, window: str | Duration = "1h") -> pd.DataFrame:
+        """Estimate when queues will be empty at their recent rates, and what holds them back.
+
+        Parameters
+        ----------
+        queue
+            Its name; ``None``: all queues.
+        window
+            How far back the rates are measured: "15min", seconds or a timedelta.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per queue: ``queue_name``; ``outlook`` ("empty", "draining", "steady", "growing",
+            "stalled": nothing started; "too few": fewer than 10 starts); ``backlog``
+            (ENQUEUED), ``delayed``, ``running`` (Int64); ``oldest_wait``, ``drain_time`` and the
+            ends of its range, which has a probability of 90 %, ``drain_time_low`` and
+            ``drain_time_high`` (timedelta64[ms]; missing if it may never be empty);
+            ``arrivals_per_hour``, ``starts_per_hour``, ``completions_per_hour`` (float64);
+            ``bottleneck`` ("concurrency limit", "worker concurrency limit", "rate limit", "no
+            executor", "none", "unknown") and the ``evidence`` for it.
+
+        Raises
+        ------
+        FilterError
+            No queue has this name, or the window is invalid.
+
+        Examples
+        --------
+        >>> frame = dbos_notebook.connect(example_database).forecast("slow")
+        >>> frame[["outlook", "backlog", "bottleneck"]].values.tolist()
+        [['stalled', 2, 'no executor']]
+        """
+        from dbos_notebook.analysis.forecast import forecast
+
+        return self._store.read(forecast, queue, window, self.location)
+
+    def landing_times(
+        self, schedule: str, *, start_time: Time = "7d", end_time: Time | None = None
+    ) -> pd.DataFrame:
+        """List when a schedule was due, and when its runs started and ended.
+
+        Due times are computed from the schedule's present expression and time zone.
+
+        Parameters
+        ----------
+        schedule
+            Its name.
+        start_time, end_time
+            The first and last due time, inclusive; instants or ages. ``None``: now.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per due time: ``due_at``; ``workflow_id``, ``status``, ``created_at``,
+            ``started_at``, ``ended_at`` of its run; ``lateness`` (from when it was due until it
+            started), ``duration``, ``landing_time`` (from when it was due until it ended);
+            ``missed`` (boolean: it has no run; missing if the schedule may not have been active
+            then) and the reason in ``note``. Triggered runs are not listed; backfilled ones are.
+
+        Raises
+        ------
+        ScheduleNotFoundError
+            No schedule has this name.
+        FilterError
+            An invalid time, a cron expression that cannot be interpreted, or over 100,000 due
+            times.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.landing_times("nightly")
+        Traceback (most recent call last):
+        dbos_notebook.errors.ScheduleNotFoundError: No schedule is named 'nightly'. ...
+        """
+        from dbos_notebook.analysis.landing_times import landing_times
+
+        return self._store.read(landing_times, schedule, start_time, end_time)
+
+    @_show_filters
+    def slo(  # type: ignore[misc] # its name is that of a filter, and takes its place
+        self,
+        name: str,
+        *,
+        latency: Duration | str,
+        target: float = 0.99,
+        window: Duration | str = "28d",
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Compare a workflow with a service level: a share of runs that succeed fast enough.
+
+        The latency counts from the creation of a run (or the end of its delay) to its end, with
+        the wait on a queue. A run that is too slow is bad even while it runs; a cancelled one
+        counts only if it was too slow by then.
+
+        Parameters
+        ----------
+        name
+            The workflow.
+        latency
+            Seconds, a timedelta, or a string such as "30s".
+        target
+            The share of good runs, below 1.
+        window
+            How far back: seconds, a timedelta, or a string such as "28d". A run belongs to the time
+            when it ended or became too slow.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for the last hour, six hours, day, and the whole window: ``window``
+            (timedelta64[ms]), ``since``; ``runs`` and of these ``good``, ``failed``, ``slow``
+            (Int64); ``cancelled`` and ``unknown`` (not counted); ``compliance`` and its 95 %
+            confidence interval ``compliance_low``, ``compliance_high`` (float64); ``met``
+            (boolean); ``budget`` (how many runs may be bad), ``budget_left`` (share of it;
+            negative if overspent), ``burn_rate`` (1: exactly as fast as the target allows).
+            ``attrs["undecided"]``: active runs that are younger than the latency.
+
+        Raises
+        ------
+        FilterError
+            No workflow has this name, or another argument is invalid.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> level = db.slo("checkout", latency="1min", target=0.9, window="3650d")
+        >>> level[["runs", "good", "met"]].values.tolist()[-1]
+        [8, 5, False]
+        """
+        from dbos_notebook.analysis.slo import slo
+
+        return self._store.read(slo, name, latency, target, window, check_filters(filters))
+
     def executors(self) -> pd.DataFrame:
         """List the executors that ran workflows, the latest activity first.
 
@@ -836,6 +1102,71 @@ class Client:
         ['local']
         """
         return self._store.read(aggregates.executors)
+
+    @_show_filters
+    def compare_versions(
+        self,
+        baseline: str | Mapping[str, Any],
+        candidate: str | Mapping[str, Any],
+        *,
+        of: str | Iterable[str] = ("workflow", "step"),
+        min_effect: float = 0.1,
+        confidence: float = 0.95,
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Compare two versions, or any two sets of runs: what is slower, and what fails more.
+
+        docs/analysis.md explains the statistics and their limits.
+
+        Parameters
+        ----------
+        baseline, candidate
+            An application version each; or a dict of filters of :meth:`workflows`, to compare time
+            windows, queues or users. No run may be on both sides.
+        of
+            ``"workflow"``, ``"step"`` or both. DBOS's own steps, such as ``DBOS.sleep``, are left
+            out. A step that a fork copied counts once.
+        min_effect
+            The smallest relative change that is worth a verdict: 0.1 is 10 %.
+        confidence
+            Of the intervals and verdicts. If nothing changed, a call gives a false verdict with a
+            probability of at most 1 - ``confidence``, however many rows it has.
+        **filters
+            The filters of :meth:`workflows`, for both sides.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each workflow (``of`` is "workflow") and each step of a workflow ("step"),
+            the worst first: ``of``, ``name``, ``function_name``, ``verdict``; ``p_value`` (the
+            smallest of the row, adjusted for all comparisons); for each side ``count`` (runs that
+            succeeded or failed; Int64) and ``running`` (Int64, missing for steps); ``p50``,
+            ``p99`` (timedelta64[ms], within 1 %; of what succeeded, without forks and recovered
+            runs) and ``error_rate`` (float64). Of each, ``_change`` with the interval from
+            ``_change_low`` to ``_change_high``: relative for durations (0.2 is 20 % longer), the
+            difference for error rates. The p99 is missing below 299 durations on a side.
+
+            Verdicts: "slower", "faster", "slower at p99", "faster at p99", "more errors", "fewer
+            errors", several joined by ", "; "no evidence"; "too few" (below 20 on a side); "new"
+            and "gone" for what only one side has.
+
+        Raises
+        ------
+        FilterError
+            A version that no workflow has, the same runs on both sides, an unknown filter, or a
+            number out of range.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> compared = db.compare_versions({"name": "checkout"}, {"name": "parent_fails"})
+        >>> compared["verdict"].value_counts().to_dict()
+        {'gone': 5, 'new': 2}
+        """
+        from dbos_notebook.analysis.compare_versions import compare_versions
+
+        arguments = (baseline, candidate, of, min_effect, confidence)
+        return self._store.read(compare_versions, *arguments, filters)
 
     # Diagnose
 

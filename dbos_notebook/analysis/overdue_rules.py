@@ -17,7 +17,7 @@ from dbos_notebook.analysis.findings import (
     earliest,
     instant,
 )
-from dbos_notebook.control.schedules import next_run
+from dbos_notebook.tables.cron import next_run
 from dbos_notebook.tables.message_waits import describe_topic, message_waits, stored_messages
 from dbos_notebook.text import duration, leaf_name, plural, sanitize, timestamp
 
@@ -37,6 +37,7 @@ MAX_MISSED = 100
 MAX_ENDED = 2_000
 """Ended workflows, the newest first, whose unread messages are looked for."""
 
+_ACTIVE = ("ENQUEUED", "PENDING", "DELAYED")
 _WAITS = ("message", "event", "message or event")
 
 
@@ -137,8 +138,9 @@ def _deadlines(
         .where(
             deadline.is_not(None),
             deadline <= latest,
-            # As in the index, with literals.
-            *queries.where({"status": ["ENQUEUED", "PENDING", "DELAYED"]}),
+            # As in the index, which SQLite uses only for the same literals.
+            table.c.status.in_([sa.literal_column(f"'{name}'") for name in _ACTIVE]),
+            *queries.where({}),
         )
         .order_by(deadline)
         .limit(MAX_ROWS)

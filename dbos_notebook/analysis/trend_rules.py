@@ -6,7 +6,6 @@ one. A difference must be certain (its interval excludes chance) and large enoug
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,12 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import Null
 
+from dbos_notebook.analysis.confidence import (
+    Estimate,
+    Sample,
+    compare_rates,
+    quantile_interval,
+)
 from dbos_notebook.analysis.findings import DiagnosisLimits, Finding, instant
 from dbos_notebook.status import COMPLETED_STATUSES
 from dbos_notebook.tables import timing
@@ -36,8 +41,8 @@ MIN_SLOWDOWN = 1.5
 """The lower bound of the quotient of the medians from which on a latency is a finding."""
 MIN_LATENCY_MS = 100.0
 """Medians that differ by less are not worth a finding."""
-Z = 2.58
-"""Intervals of 99 %, because many names are compared, and again with each call."""
+CONFIDENCE = 0.99
+"""Because many names are compared, and again with each call."""
 
 MAX_RUNS_MEASURED = 500
 """The newest workflows whose steps are counted and whose payloads are measured."""
@@ -45,49 +50,6 @@ MAX_RUNS_MEASURED_SQLITE = 100
 """SQLite reads a payload to measure it."""
 MAX_STEPS_MEASURED = 200
 """Steps of each of them that are measured."""
-
-
-def newcombe(failed: int, runs: int, failed_before: int, runs_before: int) -> tuple[float, float]:
-    """Return the interval of the change of a failure rate, by Newcombe's hybrid score method.
-
-    Examples
-    --------
-    >>> low, high = newcombe(30, 100, 10, 1000)
-    >>> round(low, 2), round(high, 2)
-    (0.19, 0.42)
-    """
-    rate, rate_before = failed / runs, failed_before / runs_before
-    low, high = _wilson(failed, runs)
-    low_before, high_before = _wilson(failed_before, runs_before)
-    change = rate - rate_before
-    return (
-        change - math.hypot(rate - low, high_before - rate_before),
-        change + math.hypot(high - rate, rate_before - low_before),
-    )
-
-
-def _wilson(hits: int, total: int) -> tuple[float, float]:
-    rate, square = hits / total, Z * Z
-    middle = rate + square / (2 * total)
-    spread = Z * math.sqrt(rate * (1 - rate) / total + square / (4 * total * total))
-    scale = 1 + square / total
-    return (middle - spread) / scale, (middle + spread) / scale
-
-
-def median_interval(values: pd.Series[Any]) -> tuple[float, float, float]:
-    """Return the median with its interval, from the order of the values.
-
-    Examples
-    --------
-    >>> median_interval(pd.Series(range(1, 100)))
-    (37.0, 50.0, 63.0)
-    """
-    ordered = values.sort_values().to_numpy("float64")
-    count = len(ordered)
-    reach = Z * math.sqrt(count) / 2
-    low = max(0, math.floor(count / 2 - reach))
-    high = min(count - 1, math.ceil(count / 2 + reach) - 1)
-    return float(ordered[low]), float(values.median()), float(ordered[high])
 
 
 def find_trends(
@@ -162,21 +124,22 @@ def _failure_rate(
     failed, failed_before = int(runs["failed"].sum()), int(past["failed"].sum())
     if failed < MIN_FAILURES:
         return []
-    low, high = newcombe(failed, len(runs), failed_before, len(past))
-    if low < MIN_RATE_CHANGE:
+    change = compare_rates(failed_before, len(past), failed, len(runs), CONFIDENCE)
+    if change.lower < MIN_RATE_CHANGE:
         return []
     since = instant(int(runs.loc[runs["failed"] == 1, "ended"].min()))
     return [
         Finding(
             "failure_rate",
-            "critical" if low >= CRITICAL_RATE_CHANGE else "warning",
+            "critical" if change.lower >= CRITICAL_RATE_CHANGE else "warning",
             f"workflow {sanitize(leaf_name(name), 80)}",
             failed,
             since,
             f"{failed:,} of {plural(len(runs), 'run')} failed {_in_window(limits)} "
             f"({failed / len(runs):.1%}); {words}, {failed_before:,} of {len(past):,} "
-            f"({failed_before / len(past):.1%}). The change is {low * 100:+.1f} to "
-            f"{high * 100:+.1f} percentage points (99 % interval)",
+            f"({failed_before / len(past):.1%}). The change is "
+            f"{change.lower * 100:+.1f} to {change.upper * 100:+.1f} percentage points (99 % "
+            "interval)",
             f"See why: db.workflows(name={name!r}, status='ERROR').",
         )
     ]
@@ -190,25 +153,32 @@ def _latency(
     )
     if min(len(times), len(times_before)) < MIN_RUNS:
         return []
-    low, median, high = median_interval(times)
-    low_before, median_before, high_before = median_interval(times_before)
-    if low < MIN_SLOWDOWN * high_before or median - median_before < MIN_LATENCY_MS:
+    now, past_median = (
+        quantile_interval(Sample.of(each.to_numpy("float64")), 0.5, CONFIDENCE)
+        for each in (times, times_before)
+    )
+    slower = now.lower >= MIN_SLOWDOWN * past_median.upper
+    if not slower or now.value - past_median.value < MIN_LATENCY_MS:
         return []
     return [
         Finding(
             "latency",
             "warning",
             f"workflow {sanitize(leaf_name(name), 80)}",
-            int((times > high_before).sum()),
+            int((times > past_median.upper).sum()),
             instant(int(runs.loc[times.index, "ended"].min())),
             f"half of {plural(len(times), 'run')} {_in_window(limits)} took more than "
-            f"{duration(median / 1000)} ({duration(low / 1000)} to {duration(high / 1000)}, 99 % "
-            f"interval of the median); {words}, half of {len(times_before):,} took more than "
-            f"{duration(median_before / 1000)} ({duration(low_before / 1000)} to "
-            f"{duration(high_before / 1000)}). Waits in queues are not part of it",
+            f"{_interval(now)} (99 % interval of the median); {words}, half of "
+            f"{len(times_before):,} took more than {_interval(past_median)}. Waits in queues are "
+            "not part of it",
             f"See where: db.step_statistics(name={name!r}).",
         )
     ]
+
+
+def _interval(median: Estimate) -> str:
+    value, low, high = (duration(each / 1000) for each in median[:3])
+    return f"{value}, {low} to {high}"
 
 
 def find_bloat(session: Session, queries: Queries, limits: DiagnosisLimits) -> list[Finding]:

@@ -237,17 +237,10 @@ def _active_children(session: Session, queries: Queries, ids: Sequence[str]) -> 
         return {}
     pairs = sa.union(*selects).subquery("pairs")
     table = queries.workflows
-    child: Any = sa.select(table.c.status).where(table.c.workflow_uuid == pairs.c.child)
-    if queries.catalog.dialect == "postgresql":
-        # OFFSET 0 prevents Postgres from scanning all workflows: it looks up each child.
-        child = child.offset(0).lateral("child")
-        joined, status = pairs.join(child, sa.true()), child.c.status
-    else:
-        joined, status = pairs.join(table, table.c.workflow_uuid == pairs.c.child), table.c.status
     statement = (
         sa.select(pairs.c.parent, sa.func.count().label("n"))
-        .select_from(joined)
-        .where(status.in_(ACTIVE_STATUSES))
+        .select_from(pairs.join(table, table.c.workflow_uuid == pairs.c.child))
+        .where(queries.has_status(ACTIVE_STATUSES))
         .group_by(pairs.c.parent)
     )
     return {row["parent"]: int(row["n"]) for row in session.rows(statement)}

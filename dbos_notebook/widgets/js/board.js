@@ -10,7 +10,7 @@ import { StatusLine } from "./status_line.js";
 
 const POLL_MS = 5000;
 /** Between two readings of what needs attention, which costs more than the board itself. */
-const ATTENTION_MS = 30_000;
+const ATTENTION_MS = 60_000;
 const CHART_WIDTH = 720;
 const CHART_HEIGHT = 96;
 const LEAST_BAR = 2; // so that one failure in a thousand is seen
