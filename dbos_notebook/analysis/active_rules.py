@@ -26,6 +26,7 @@ from dbos_notebook.analysis.findings import (
 )
 from dbos_notebook.tables import timing
 from dbos_notebook.tables.activity import Activity, activities
+from dbos_notebook.tables.timing import INTERNAL_QUEUE
 from dbos_notebook.text import duration, leaf_name, plural, sanitize, timestamp
 
 if TYPE_CHECKING:
@@ -473,16 +474,18 @@ def _not_dequeued(
             found.append(_no_executor(pairs, affected, since))
         elif activity.reason == "no_partition_key":
             found.append(_no_partition_key(pairs, affected, since))
-        elif activity.reason == "no_queue":
-            found.append(_no_queue(pairs, affected, since))
         elif not late:
             continue
         elif activity.reason == "rate_limit":
             found.append(_rate_limit(pairs, since, waited))
-        elif activity.reason == "next":
+        elif activity.reason in ("next", "no_queue"):
             last = dequeued.get(row.queue or "")
-            if last is None or (now - last).total_seconds() > limits.queue_wait:
+            if last is not None and (now - last).total_seconds() <= limits.queue_wait:
+                continue  # it is served, also a queue that only code declares
+            if activity.reason == "next":
                 found.append(_starved(pairs, affected, since, waited, last))
+            else:
+                found.append(_no_queue(pairs, affected, since))
         elif activity.reason != "order":
             holders = [pair for pair in pending if pair[0].queue == row.queue]
             found.append(_full(pairs, holders, since, waited, now))
@@ -541,7 +544,7 @@ def _no_queue(pairs: Examined, affected: int, since: pd.Timestamp | None) -> Fin
         since,
         f"{plural(affected, 'workflow')} ({describe_names(row.name for row, _ in pairs)}) wait, "
         "and no queue of this name is registered in the database, so only a process whose code "
-        "declares it dequeues them",
+        "declares it dequeues them. None has lately",
         "Register the queue. Resuming starts these on DBOS's internal queue.",
         ControlCall("resume", _ids(pairs), _selection(row)),
         _ids(pairs),
@@ -579,6 +582,8 @@ def _starved(
         if last is None
         else f"it dequeued last at {timestamp(last, milliseconds=False)}"
     )
+    internal = row.queue == INTERNAL_QUEUE
+    resume = "" if internal else " Resuming starts these on DBOS's internal queue."
     return Finding(
         "starved_queue",
         "critical",
@@ -588,9 +593,8 @@ def _starved(
         f"{plural(length, 'workflow')} wait, the first for {duration(waited)}, and no limit of the "
         f"queue is reached; {when}. Inferred: no executor listens to this queue, or its process "
         "hangs",
-        "Check that an executor listens to the queue. Resuming starts these on DBOS's internal "
-        "queue.",
-        ControlCall("resume", _ids(pairs), _selection(row)),
+        f"Check that an executor listens to the queue.{resume}",
+        None if internal else ControlCall("resume", _ids(pairs), _selection(row)),
         _ids(pairs),
     )
 
