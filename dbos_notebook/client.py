@@ -2340,7 +2340,7 @@ class Client:
         """
         from dbos_notebook.widgets.board import Board
 
-        return Board(self._store, window=window, live=live)
+        return Board(self._store, self._controller, window=window, live=live)
 
     def controls(
         self, workflows: WorkflowIds | None = None, *, schedules: bool = False
