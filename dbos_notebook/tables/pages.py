@@ -277,6 +277,8 @@ def queue_positions(
         )
         .where(
             *queries.where({"status": ["ENQUEUED"]}),
+            # As in DBOS's index, because SQLite does not infer it from the one status.
+            *queries.all_applications.where({"status": ["ENQUEUED", "PENDING"]}),
             queries.member(
                 table.c.queue_name, list(dict.fromkeys(waiting["queue_name"].astype(str)))
             ),
