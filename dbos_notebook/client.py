@@ -22,7 +22,12 @@ from dbos_notebook.payloads.decoders import Decoder, ReaderDecoder, TrustedDecod
 from dbos_notebook.store import Store
 from dbos_notebook.tables import aggregates, frames, listings, message_waits, streaming
 from dbos_notebook.tables.columns import STEP, WORKFLOW
-from dbos_notebook.tables.filters import as_seconds, as_strings, check_filters
+from dbos_notebook.tables.filters import (
+    as_seconds,
+    as_strings,
+    check_filters,
+    check_limit_offset,
+)
 from dbos_notebook.types import DEFAULT_LIMIT, Filters, WorkflowFilters
 
 if TYPE_CHECKING:
@@ -221,6 +226,7 @@ class Client:
     **Compare**          :meth:`compare_versions`, :meth:`contrast`
     **Diagnose**         :meth:`diagnose`
     **One workflow**     :meth:`workflow`, :meth:`graph`, :meth:`timeline`
+    **Process mining**   :meth:`process_map`, :meth:`variants`, :meth:`event_log`
     **Control**          :meth:`cancel`, :meth:`resume`, :meth:`fork`, :meth:`rewind`,
                          :meth:`repair`, :meth:`send`, :meth:`delete`, :meth:`set_delay`,
                          :meth:`set_attributes`
@@ -1426,6 +1432,163 @@ class Client:
             critical_path=critical_path,
         )
 
+    # Process mining: how many workflows went
+
+    @_show_filters
+    def process_map(
+        self,
+        *,
+        children: bool = True,
+        min_share: float = 0.0,
+        min_count: int = 0,
+        **filters: Unpack[WorkflowFilters],
+    ) -> nx.DiGraph[Any]:
+        """Return the process map of many workflows: what follows what, how often and how fast.
+
+        It has the nodes and edges of :func:`dbos_notebook.graphs.process_map`, for all selected
+        workflows together. The order is that of their graphs: a step follows another if it
+        started after the other had ended, so concurrent steps do not follow each other.
+        ``dn.draw`` draws it.
+
+        Parameters
+        ----------
+        children
+            Include everything below the selected workflows.
+        min_share
+            Leave out steps and edges that occur in a smaller share of the runs of their workflow,
+            such as 0.05.
+        min_count
+            Leave out steps and edges that occurred less often.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Returns
+        -------
+        networkx.DiGraph
+            With the key ``("workflow", name)`` or ``("step", workflow_name, name)`` for each
+            node. Nodes have counts of statuses, durations, ``share``, and how many runs began
+            (``first_in``) and ended (``last_in``) with them; edges have ``count``, ``share`` and
+            the median time between. The attribute ``left_out`` of the graph counts what
+            ``min_share`` and ``min_count`` removed. docs/analysis.md lists all attributes.
+
+        Examples
+        --------
+        >>> overview = dbos_notebook.connect(example_database).process_map(name="checkout")
+        >>> overview.nodes["step", "checkout", "charge"]["count"]
+        8
+        >>> edge = overview.edges[("step", "checkout", "validate"), ("step", "checkout", "charge")]
+        >>> edge["count"], edge["kind"]
+        (8, 'next')
+        """
+        from dbos_notebook.analysis import process_mining
+
+        process_mining.check_rarity(min_share, min_count)
+        return self._store.read(
+            process_mining.process_map,
+            check_filters(filters),
+            children=children,
+            min_share=min_share,
+            min_count=min_count,
+        )
+
+    @_show_filters
+    def variants(
+        self,
+        *,
+        hide: Iterable[str] = (),
+        limit: int | None = DEFAULT_LIMIT,
+        max_ids: int | None = 100,
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """List the distinct paths that workflows took, the most frequent first.
+
+        Two runs are of the same variant if the same steps ran in the same order. Concurrent steps
+        are in parentheses, ``(reserve ∥ charge)``, and loops are folded, ``(poll → write) ×3``;
+        from 10 repetitions on, a variant holds all with as many digits, ``×10–99``. The path of
+        a run that has not ended goes on with ``…``, and is a variant of its own. The path of a
+        fork begins with the steps that it copied.
+
+        Parameters
+        ----------
+        hide
+            Operations to leave out, such as ``"set_event"``, or ``"system"`` for DBOS's own steps;
+            see ``graphs.fold``.
+        limit
+            How many variants are returned; ``None``: all.
+        max_ids
+            How many IDs ``workflow_ids`` has at most; ``None``: all of each variant.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``name``, ``variant``, ``count`` (Int64), ``share`` of the runs of this name,
+            ``error_rate`` (failed or cancelled; float64), ``p50`` and ``p90`` of the duration
+            (timedelta64[ms]), ``ended``, ``workflow_id`` (the newest run), ``first_seen``,
+            ``last_seen`` (``created_at``), and ``workflow_ids``, the newest ``max_ids`` of them
+            as a tuple. Where ``ended`` is false, rates and durations are missing.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.variants(name="ship")[["variant", "count"]].values.tolist()
+        [['starts pack → DBOS.getResult → flaky', 5]]
+        """
+        from dbos_notebook.analysis.variants import variants
+
+        rows, _ = check_limit_offset(limit, None)
+        ids, _ = check_limit_offset(max_ids, None)
+        frame, truncated = self._store.read(
+            variants, check_filters(filters), hide=hide, limit=rows, max_ids=ids
+        )
+        frames.note_truncation(
+            frame, truncated=truncated, explicit_limit=limit != DEFAULT_LIMIT, what="variants"
+        )
+        return frame
+
+    @_show_filters
+    def event_log(
+        self, *, limit: int | None = DEFAULT_LIMIT, **filters: Unpack[WorkflowFilters]
+    ) -> pd.DataFrame:
+        """Return the steps of workflows as an event log, with the column names of pm4py.
+
+        A workflow is a case, and a step that ended is an event. The columns are those of the XES
+        standard, so that process mining tools read the DataFrame as it is; this library imports
+        none of them.
+
+        Parameters
+        ----------
+        limit
+            The newest workflows of which all steps are returned; ``None``: of all.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per step, by case and completion: ``case:concept:name`` (the workflow ID),
+            ``concept:name`` (the step), ``start_timestamp``, ``time:timestamp`` (its end; both
+            missing in databases without times of steps), ``lifecycle:transition``
+            (``"complete"``), ``function_id``, ``operation``, ``status``, ``error_type``,
+            ``child_workflow_id``, ``copied`` (a fork has it from its original); and the
+            workflow's columns as ``case:name``, ``case:status``, ``case:app_version``, …
+
+        Examples
+        --------
+        >>> log = dbos_notebook.connect(example_database).event_log(workflow_ids="checkout-1")
+        >>> log["concept:name"].tolist()[:3]
+        ['DBOS.setEvent', 'validate', 'charge']
+        """
+        from dbos_notebook.analysis.event_log import event_log
+
+        rows, _ = check_limit_offset(limit, None)
+        frame, truncated = self._store.read(event_log, check_filters(filters), rows)
+        frames.note_truncation(
+            frame, truncated=truncated, explicit_limit=limit != DEFAULT_LIMIT, what="events"
+        )
+        return frame
+
     # Control. Each call returns a Receipt, or with plan=True a Plan of which nothing has been done
     # yet. Before anything is written it raises a ControlError for an unknown ID, for a call that
     # would do harm (force=True overrides that), and for more than 20 workflows without
@@ -2407,7 +2570,7 @@ class Client:
         """
         from dbos_notebook.widgets.board import Board
 
-        return Board(self._store, window=window, live=live)
+        return Board(self._store, self._controller, window=window, live=live)
 
     def controls(
         self, workflows: WorkflowIds | None = None, *, schedules: bool = False
