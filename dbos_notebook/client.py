@@ -1290,8 +1290,8 @@ class Client:
             difference for error rates. The p99 is missing below 299 durations on a side.
 
             Verdicts: "slower", "faster", "slower at p99", "faster at p99", "more errors", "fewer
-            errors", several joined by ", "; "no evidence"; "too few" (below 20 on a side); "new"
-            and "gone" for what only one side has.
+            errors", several joined by ", "; "no evidence"; "too few" (below 10 on a side); "new"
+            and "gone" for what only one side has. Several durations of one run count as one.
 
         Raises
         ------

@@ -5,6 +5,8 @@ What is compared:
 - Durations of runs that succeeded, and of steps that did: a run that fails early is not fast. Forks
   and recovered runs have no duration here, because they repeated only a part of the work.
 - Error rates of runs that succeeded or failed. Cancelled runs count on neither side.
+- A run that repeats a step counts once for it, as several durations of one run are not
+  independent. How often runs repeat a step is read from the latest runs of each workflow.
 - Runs that are still running have no duration yet, and those are the long ones. They are counted,
   and a verdict about durations must also hold if they take longer than every other run.
 
@@ -24,7 +26,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from dbos_notebook.analysis import confidence as statistics
-from dbos_notebook.analysis.confidence import UNKNOWN, Estimate, Sample
+from dbos_notebook.analysis.confidence import UNKNOWN, IntervalEstimate, Sample
 from dbos_notebook.analysis.selections import (
     BUCKET_BITS,
     bucket_value,
@@ -51,14 +53,16 @@ RunSet: TypeAlias = "str | Mapping[str, Any]"
 Kind: TypeAlias = "tuple[str, str | None, str | None]"
 """What is compared: "workflow" or "step", the workflow's name, the step's name."""
 
-MIN_COUNT = 20
-"""Fewer runs on a side are too few for the p50 and for the error rate."""
+MIN_COUNT = 10
+"""Fewer runs on a side are too few for the p50."""
 MIN_COUNT_P99 = 299
 """Fewer runs on a side are too few for the p99: 0.99 ** 299 is 5 %, so that fewer may all be below
 it."""
 BUCKET_ERROR = 0.5 / (1 << BUCKET_BITS)
 """The largest relative error of the middle of a bucket."""
 OF = ("workflow", "step")
+SAMPLED_RUNS = 100
+"""Latest runs of each workflow and side of which steps are read to see how often they repeat."""
 _OWN_OPERATIONS = "DBOS."
 _MAX_NAMED = 20
 
@@ -80,6 +84,8 @@ class Side(NamedTuple):
         How many are running; ``None`` for steps, of which DBOS records only those that ended.
     resolution
         Of the recorded times, in milliseconds.
+    failures_per_run
+        How many failures there are for each run that has one.
     """
 
     durations: Sample
@@ -87,6 +93,7 @@ class Side(NamedTuple):
     failed: int
     running: int | None = 0
     resolution: int = 1
+    failures_per_run: float = 1.0
 
 
 ABSENT = Side(Sample([], []), 0, 0)
@@ -130,7 +137,11 @@ def compare_versions(
     )
     groups: dict[Kind, tuple[Side, Side]] = {}
     for kind, old, new in zip(kinds, found[::2], found[1::2], strict=True):
-        before, after = _read_sides(kind, old), _read_sides(kind, new)
+        repeats = [
+            _read_repeats(session, queries, side, moment) if kind == "step" else {}
+            for side in sides
+        ]
+        before, after = _read_sides(kind, old, repeats[0]), _read_sides(kind, new, repeats[1])
         for key in before | after:
             groups[key] = before.get(key, ABSENT), after.get(key, ABSENT)
     rows = compare_sides(groups, min_effect=min_effect, confidence=confidence)
@@ -279,15 +290,67 @@ def _buckets(
     return statement, [*named, *_MEASURES]
 
 
-def _read_sides(of: str, found: pd.DataFrame) -> dict[Kind, Side]:
+def _read_repeats(
+    session: Session, queries: Queries, filters: Mapping[str, Any], now: int
+) -> dict[Kind, tuple[float, float]]:
+    """Return how often a run repeats each step, and how often a run with a failure of it fails."""
+    name, step = step_columns(("name", "function_name"))
+    runs = run_rows(queries, [name], filters, now)
+    latest = (
+        sa.func.row_number()
+        .over(partition_by=runs.c.name, order_by=runs.c.created_at_ms.desc())
+        .label("latest")
+    )
+    numbered = sa.select(runs.c.workflow_uuid, latest).subquery("numbered")
+    sampled = sa.select(numbered.c.workflow_uuid).where(numbered.c.latest <= SAMPLED_RUNS)
+    ids = [str(row["workflow_uuid"]) for row in session.rows(sampled)]
+    rows = step_rows(queries, [name, step], {"workflow_ids": ids})
+    own = (
+        sa.select(
+            rows.c.name,
+            rows.c.function_name,
+            sa.func.count().label("steps"),
+            sa.func.sum(rows.c.failed).label("failures"),
+        )
+        .group_by(rows.c.name, rows.c.function_name, rows.c.workflow_uuid)
+        .subquery("own")
+    )
+    statement = sa.select(
+        own.c.name,
+        own.c.function_name,
+        sa.func.count().label("runs"),
+        sa.func.sum(own.c.steps).label("steps"),
+        sa.func.sum(sa.case((own.c.failures > 0, 1), else_=0)).label("failed_runs"),
+        sa.func.sum(own.c.failures).label("failures"),
+    ).group_by(sa.literal_column("1"), sa.literal_column("2"))
+    repeats = {}
+    for row in session.rows(statement):
+        count, failed = int(row["runs"]), int(row["failed_runs"])
+        repeats[_kind("step", (row["name"], row["function_name"]))] = (
+            float(row["steps"]) / count,
+            float(row["failures"]) / failed if failed else 1.0,
+        )
+    return repeats
+
+
+def _kind(of: str, names: Sequence[Any]) -> Kind:
+    workflow, *step = [name if isinstance(name, str) else None for name in names]
+    return of, workflow or "", step[0] if step else None
+
+
+def _read_sides(
+    of: str, found: pd.DataFrame, repeats: Mapping[Kind, tuple[float, float]]
+) -> dict[Kind, Side]:
     """Return the side of each kind from the counts per outcome and bucket."""
     keys = ["name"] if of == "workflow" else ["name", "function_name"]
     sides: dict[Kind, Side] = {}
-    for key, rows in found.groupby(keys, dropna=False, sort=False):
+    for names, rows in found.groupby(keys, dropna=False, sort=False):
+        key = _kind(of, names)
+        steps_per_run, failures_per_run = repeats.get(key, (1.0, 1.0))
         counts = rows.groupby("outcome", observed=True)["count"].sum()
         finished, failed, running = (
-            sum(int(counts.get(name, 0)) for name in names)
-            for names in ((_SUCCEEDED, _FAILED), (_FAILED,), (_RUNNING,))
+            sum(int(counts.get(outcome, 0)) for outcome in outcomes)
+            for outcomes in ((_SUCCEEDED, _FAILED), (_FAILED,), (_RUNNING,))
         )
         # Bucket -1 has the durations that are negative, because clocks differ.
         timed = rows[rows["bucket"].notna() & (rows["bucket"] >= 0)]
@@ -295,16 +358,17 @@ def _read_sides(of: str, found: pd.DataFrame) -> dict[Kind, Side]:
             bucket_value(timed["bucket"].to_numpy("int64")),
             timed["count"].to_numpy("int64"),
             BUCKET_ERROR,
+            1.0 / steps_per_run,
         )
         coarse = durations.size > 0 and not timed["fractional"].sum()
-        names = [str(name) if isinstance(name, str) else None for name in key]
         if finished or running:
-            sides[of, names[0] or "", names[1] if len(names) > 1 else None] = Side(
+            sides[key] = Side(
                 durations,
                 finished,
                 failed,
                 running if of == "workflow" else None,
                 SECOND_MS if coarse else 1,
+                failures_per_run,
             )
     return sides
 
@@ -357,12 +421,17 @@ def compare_sides(
     return sorted(rows, key=_severity)
 
 
-def _changes(old: Side, new: Side, confidence: float) -> dict[Change, Estimate]:
+def _changes(old: Side, new: Side, confidence: float) -> dict[Change, IntervalEstimate]:
     """Return the changes for which there are enough runs."""
-    made: dict[Change, Estimate] = {}
-    if min(old.finished, new.finished) >= MIN_COUNT:
+    made: dict[Change, IntervalEstimate] = {}
+    failed = old.failed + new.failed
+    # Failures of one run are not independent of each other.
+    repeated = max(1.0, (old.failures_per_run + new.failures_per_run) / 2)
+    sizes = old.finished / repeated, new.finished / repeated
+    possible = statistics.smallest_p_value(failed / repeated, *sizes) <= 1.0 - confidence
+    if possible or min(sizes) >= MIN_COUNT:
         made["error_rate"] = statistics.compare_rates(
-            old.failed, old.finished, new.failed, new.finished, confidence
+            old.failed / repeated, sizes[0], new.failed / repeated, sizes[1], confidence
         )
     smallest = min(old.durations.size, new.durations.size)
     if smallest >= MIN_COUNT:
@@ -372,7 +441,7 @@ def _changes(old: Side, new: Side, confidence: float) -> dict[Change, Estimate]:
     return made
 
 
-def _duration_change(old: Side, new: Side, q: float, confidence: float) -> Estimate:
+def _duration_change(old: Side, new: Side, q: float, confidence: float) -> IntervalEstimate:
     smallest = max(old.resolution, new.resolution) / 2
     before, after = old.durations, new.durations
     change = statistics.compare_quantiles(before, after, q, confidence, smallest=smallest)
@@ -390,7 +459,7 @@ def _duration_change(old: Side, new: Side, q: float, confidence: float) -> Estim
 
 def _verdict(
     sides: tuple[Side, Side],
-    changes: Mapping[Change, Estimate],
+    changes: Mapping[Change, IntervalEstimate],
     p_values: Mapping[Change, float],
     *,
     min_effect: float,
@@ -421,7 +490,9 @@ def _verdict(
         # The p99 of what is slower is slower too.
         if relevant and not (name == "p99" and word.removesuffix(" at p99") in words):
             words.append(word)
-    return ", ".join(words) or (NO_EVIDENCE if changes else TOO_FEW)
+    untimed = not old.durations.size and not new.durations.size
+    tested = "error_rate" in changes and ("p50" in changes or untimed)
+    return ", ".join(words) or (NO_EVIDENCE if tested else TOO_FEW)
 
 
 # The frame
@@ -451,7 +522,7 @@ COLUMNS = _columns()
 def _row(
     key: Kind,
     sides: tuple[Side, Side],
-    changes: Mapping[Change, Estimate],
+    changes: Mapping[Change, IntervalEstimate],
     verdict: str,
     p_value: float,
 ) -> dict[str, Any]:
