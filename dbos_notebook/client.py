@@ -223,6 +223,7 @@ class Client:
     **Aggregate**        :meth:`counts`, :meth:`step_statistics`, :meth:`queues`, :meth:`executors`
     **Over time**        :meth:`throughput`, :meth:`concurrency`, :meth:`queue_history`,
                          :meth:`forecast`, :meth:`landing_times`, :meth:`slo`
+    **Compare**          :meth:`compare_versions`, :meth:`contrast`
     **Diagnose**         :meth:`diagnose`
     **One workflow**     :meth:`workflow`, :meth:`graph`, :meth:`timeline`
     **Process mining**   :meth:`process_map`, :meth:`variants`, :meth:`event_log`
@@ -1173,6 +1174,72 @@ class Client:
 
         arguments = (baseline, candidate, of, min_effect, confidence)
         return self._store.read(compare_versions, *arguments, filters)
+
+    @_show_filters
+    def contrast(
+        self,
+        bad: WorkflowIds | Mapping[str, Any],
+        baseline: WorkflowIds | Mapping[str, Any] | None = None,
+        *,
+        inputs: bool = False,
+        all_values: bool = False,
+        confidence: float = 0.95,
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Find what bad runs have in common: which versions, executors, users, hours, attributes.
+
+        docs/analysis.md explains the statistics. What is over-represented need not be the cause.
+
+        Parameters
+        ----------
+        bad
+            IDs, a DataFrame with a column ``workflow_id``, or a dict of filters of
+            :meth:`workflows`, such as ``{"status": "ERROR"}``.
+        baseline
+            What to compare with, in the same forms; of a run on both sides, only the bad side
+            counts. ``None``: all other runs of the same workflows in the same window (that of
+            ``bad``'s ``start_time`` and ``end_time``, otherwise from its first to its last run),
+            without those that wait to run.
+        inputs
+            Also compare the inputs of up to 2,000 runs of each side, drawn at random if there are
+            more. They are decoded without running code (see docs/payloads.md). Inputs above
+            50,000 characters are left out, and so are all but the 100 most frequent fields.
+        all_values
+            Return every value that was tested, not only those that are over-represented.
+        confidence
+            Of the interval of ``lift`` and of the selection. If nothing is the matter, a call
+            returns any value with a probability of at most 1 - ``confidence``.
+        **filters
+            The filters of :meth:`workflows`, for both sides.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``field`` (``name``, ``app_version``, ``application_name``, ``executor_id``,
+            ``queue_name``, ``user``, ``schedule_name``, ``hour`` and ``hour_of_day`` of
+            ``created_at`` in UTC, ``attributes.…``, ``input.…``), ``value`` (str); ``bad`` runs
+            with the value and how many there are (``of_bad``), ``baseline`` and ``of_baseline``
+            (Int64); ``share_bad``, ``share_baseline``; ``lift``, the first divided by the second,
+            with the interval from ``lift_low`` to ``lift_high``; ``p_value``, adjusted for all
+            values tested (float64). The highest ``lift_low`` first; empty if nothing is
+            over-represented.
+
+        Raises
+        ------
+        FilterError
+            An unknown filter, or a number out of range.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> found = db.contrast({"name": "checkout"}, {"status": "SUCCESS"})
+        >>> found[["field", "value", "bad", "baseline"]].values.tolist()
+        [['name', 'checkout', 8, 0], ['user', 'ada', 7, 1]]
+        """
+        from dbos_notebook.analysis.contrast import contrast
+
+        arguments = (bad, baseline, inputs, all_values, confidence, filters)
+        return self._store.read(contrast, *arguments, self._store.decoder)
 
     # Diagnose
 

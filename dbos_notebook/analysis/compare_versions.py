@@ -297,7 +297,7 @@ def _read_sides(of: str, found: pd.DataFrame) -> dict[Kind, Side]:
             BUCKET_ERROR,
         )
         coarse = durations.size > 0 and not timed["fractional"].sum()
-        names = [None if pd.isna(name) else str(name) for name in key]
+        names = [str(name) if isinstance(name, str) else None for name in key]
         if finished or running:
             sides[of, names[0] or "", names[1] if len(names) > 1 else None] = Side(
                 durations,
@@ -374,17 +374,18 @@ def _changes(old: Side, new: Side, confidence: float) -> dict[Change, Estimate]:
 
 def _duration_change(old: Side, new: Side, q: float, confidence: float) -> Estimate:
     smallest = max(old.resolution, new.resolution) / 2
-    durations = [old.durations, new.durations]
-    change = statistics.compare_quantiles(*durations, q, confidence, smallest=smallest)
-    # The side on which longer durations would be evidence against the change.
-    side = 0 if change.value > 0 else 1
-    running = (old, new)[side].running
-    if running:
-        durations[side] = durations[side].with_larger(running)
-        bound = statistics.compare_quantiles(*durations, q, confidence, smallest=smallest)
-        opposed = not bound.value * change.value > 0
-        change = change._replace(p_value=1.0 if opposed else max(change.p_value, bound.p_value))
-    return change
+    before, after = old.durations, new.durations
+    change = statistics.compare_quantiles(before, after, q, confidence, smallest=smallest)
+    # On one side, longer durations would be evidence against the change.
+    if (slower := change.value > 0) and old.running:
+        before = before.with_larger(old.running)
+    elif not slower and new.running:
+        after = after.with_larger(new.running)
+    else:
+        return change
+    bound = statistics.compare_quantiles(before, after, q, confidence, smallest=smallest)
+    opposed = not bound.value * change.value > 0
+    return change._replace(p_value=1.0 if opposed else max(change.p_value, bound.p_value))
 
 
 def _verdict(
@@ -485,12 +486,10 @@ def _severity(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the frame of ``Client.compare_versions`` with durations in milliseconds."""
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    dtypes: dict[str, Any] = dict(COLUMNS)
     for name, dtype in COLUMNS.items():
         if dtype == "text":
-            frame[name] = frame[name].astype(STRING_DTYPE)
+            dtypes[name] = STRING_DTYPE
         elif dtype == "timedelta64[ms]":
-            milliseconds = frame[name].astype("float64").round()
-            frame[name] = pd.to_timedelta(milliseconds, unit="ms").astype(dtype)
-        else:
-            frame[name] = frame[name].astype(dtype)
-    return frame
+            frame[name] = pd.to_timedelta(frame[name].astype("float64").round(), unit="ms")
+    return frame.astype(dtypes)

@@ -178,16 +178,13 @@ def test_running_ones_may_be_the_longest() -> None:
 
 def test_too_few_new_and_gone() -> None:
     rng = np.random.default_rng(9)
-    nothing = Side(Sample([], []), 0, 0)
+    nothing, equal = Side(Sample([], []), 0, 0), Side(Sample([7], [50]), 50, 0)
     groups = {
         ("workflow", "rare", None): (side(rng, 19), side(rng, 500, median=4_000.0)),
         ("workflow", "added", None): (nothing, side(rng, 3)),
         ("workflow", "removed", None): (side(rng, 3), nothing),
         ("workflow", "started", None): (side(rng, 300), nothing._replace(running=2)),
-        ("workflow", "same", None): (
-            Side(Sample([7], [50]), 50, 0),
-            Side(Sample([7], [50]), 50, 0),
-        ),
+        ("workflow", "same", None): (equal, equal),
         # Old databases have no times of steps.
         ("step", "same", "untimed"): (nothing._replace(finished=50), nothing._replace(finished=50)),
     }
@@ -283,7 +280,6 @@ def versions(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[
     workflows = [(*row[:4], row[4], row[5], row[4], row[5]) for row in rows]
     steps = [(row[0], 1, "build", row[4], row[5] - 400) for row in rows]
     # A fork of the second version has a copied step, and took the time of what it repeated.
-    forked = (*workflows[0][:1], "v-fork")
     fork = "UPDATE {}workflow_status SET forked_from = 'v-0' WHERE workflow_uuid = 'v-fork'"
     workflows.append(
         ("v-fork", "SUCCESS", "deploy", "2.0", *(1_790_009_000_000 + n for n in (0, 5, 0, 5)))
@@ -291,7 +287,6 @@ def versions(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[
     steps.append(("v-fork", 1, "build", steps[0][3], steps[0][4]))
     running = ("v-run", "PENDING", "deploy", "2.0", 1_790_009_000_000, 1_790_009_000_000)
     workflows.append((*running, 1_790_009_000_000, None))
-    assert forked
     if request.param == "sqlite":
         path = tmp_path_factory.mktemp("versions") / "versions.sqlite"
         shutil.copyfile(request.getfixturevalue("old_sqlite"), path)

@@ -144,7 +144,7 @@ def test_an_error_of_the_values_widens_the_interval() -> None:
 
 
 def test_newcombe_published_these_intervals() -> None:
-    # Statistics in Medicine 17 (1998), table II, method 10: 56/70 - 48/80, 9/10 - 3/10, 10/10 - 0/10
+    # Statistics in Medicine 17 (1998), table II, method 10.
     for (count, size, other, of), low, high in (
         ((48, 80, 56, 70), 0.0524, 0.3339),
         ((3, 10, 9, 10), 0.1705, 0.8090),

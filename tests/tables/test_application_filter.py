@@ -192,8 +192,17 @@ READS: dict[str, Callable[[dn.Client], Any]] = {
     "process_map": mapped,
     "variants": lambda db: rows(db.variants().drop(columns=["p50", "p90"])),
     "event_log": lambda db: rows(db.event_log().drop(columns="case:duration")),
+    "diagnose": lambda db: sorted(
+        (each.rule, each.subject, each.affected, each.workflow_ids) for each in db.diagnose()
+    ),
     "queues": lambda db: rows(db.queues()),
     "executors": lambda db: rows(db.executors()),
+    "compare_versions": lambda db: rows(
+        db.compare_versions({"status": "SUCCESS"}, {"status": "ERROR"})
+    ),
+    "contrast": lambda db: rows(
+        db.contrast({"name": "checkout"}, {"status": "SUCCESS"}, all_values=True)
+    ),
     "events": lambda db: rows(db.events()),
     "awaiting_messages": lambda db: rows(db.awaiting_messages()),
     "messages": lambda db: rows(db.messages()),
