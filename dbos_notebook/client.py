@@ -1589,7 +1589,7 @@ class Client:
         Parameters
         ----------
         children
-            Include everything below the selected workflows.
+            Include everything below the selected workflows, whichever application owns it.
         min_share
             Leave out steps and edges that occur in a smaller share of the runs of their workflow,
             such as 0.05.
