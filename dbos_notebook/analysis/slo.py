@@ -16,13 +16,13 @@ import pandas as pd
 import sqlalchemy as sa
 
 from dbos_notebook.analysis.selections import run_columns, run_rows
-from dbos_notebook.analysis.throughput import integers, now_ms
+from dbos_notebook.analysis.throughput import evaluated, integers, milliseconds, now_ms
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.status import ERROR_STATUSES
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.aggregates import read_frame
 from dbos_notebook.tables.columns import Column
-from dbos_notebook.tables.filters import as_name, as_seconds, as_timedelta
+from dbos_notebook.tables.filters import as_name
 from dbos_notebook.tables.sql import Queries
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def slo(
 ) -> pd.DataFrame:
     """Return a row for the whole window, and one for each shorter lookback."""
     workflow = as_name(name, "name")
-    limit = _milliseconds(latency, "latency")
-    length = _milliseconds(window, "window")
+    limit = milliseconds(latency, "latency")
+    length = milliseconds(window, "window")
     if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < 1:
         raise FilterError(
             f"target={target!r} must be a share above 0 and below 1, such as 0.99: a target of 1 "
@@ -103,23 +103,6 @@ def slo(
     return frames.mark_listing(frame, "slo")
 
 
-def _milliseconds(value: Duration | str, name: str) -> int:
-    """Convert seconds, a timedelta or a string such as "30s" to milliseconds."""
-    try:
-        if isinstance(value, str):
-            seconds: float | None = as_timedelta(value).total_seconds()
-        else:
-            seconds = as_seconds(value, name)
-    except (ValueError, TypeError) as error:
-        raise FilterError(f"{name}={value!r} is not a duration: {error}.") from None
-    if seconds is None or not 0 < seconds < 1e10:
-        raise FilterError(
-            f"{name}={value!r} must be longer than 0: seconds, a timedelta, or a string such as "
-            "'30s' or '28d'."
-        )
-    return max(1, round(seconds * 1000))
-
-
 def _require_known(session: Session, queries: Queries, name: str) -> None:
     column = queries.column(queries.workflows, "name")
     found = sa.select(column.label("name")).where(*queries.where({"name": [name]})).limit(1)
@@ -143,7 +126,7 @@ def _read_counts(
     now: int,
 ) -> tuple[list[dict[str, int]], int]:
     """Count the runs of each kind that were decided in each window, and those undecided now."""
-    rows = run_rows(queries, run_columns("delay_until"), filters, now)
+    rows = evaluated(run_rows(queries, run_columns("delay_until"), filters, now))
     created, delay = rows.c.created_at_ms, rows.c.delay_until
     base = sa.case((delay > created, delay), else_=created)
     status, ended = rows.c.run_status, rows.c.ended_at_ms

@@ -170,6 +170,9 @@ def boarded(client: dn.Client) -> Any:
     return facts["active"], facts["queues"], rows(found.failures), rows(found.ended)
 
 
+MEANS = ["running_mean", "waiting_mean"]
+"""Of the current bucket they change as time goes on."""
+
 READS: dict[str, Callable[[dn.Client], Any]] = {
     "workflows": lambda db: rows(db.workflows(limit=None)),
     "queued": lambda db: rows(db.queued()),
@@ -181,6 +184,13 @@ READS: dict[str, Callable[[dn.Client], Any]] = {
     "counts": lambda db: rows(db.counts(["status", "name"])),
     "step_statistics": lambda db: rows(db.step_statistics()),
     "queues": lambda db: rows(db.queues()),
+    "throughput": lambda db: rows(db.throughput("1d")),
+    "concurrency": lambda db: rows(db.concurrency("1d", by="name").drop(columns=MEANS)),
+    "queue_history": lambda db: rows(db.queue_history("slow", "1d").drop(columns=MEANS)),
+    "forecast": lambda db: rows(db.forecast().drop(columns="evidence")),
+    "slo": lambda db: rows(
+        db.slo("checkout", latency="1min", window="3650d").drop(columns=["since"])
+    ),
     "executors": lambda db: rows(db.executors()),
     "events": lambda db: rows(db.events()),
     "awaiting_messages": lambda db: rows(db.awaiting_messages()),
@@ -221,6 +231,7 @@ BY_ID = {
     "delete_schedule",
     "trigger_schedule",
     "backfill_schedule",
+    "landing_times",
 }
 NOT_ROWS = {"catalog", "location", "read_only", "close", "explain", "history", "last_receipt"}
 
