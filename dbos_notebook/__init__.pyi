@@ -9,6 +9,7 @@ from .control.operations import PlanItem as PlanItem
 from .control.plan import Plan as Plan
 from .control.receipt import Receipt as Receipt
 from .control.receipt import ReceiptLine as ReceiptLine
+from .drawing.charts import plot as plot
 from .drawing.graph_svg import draw as draw
 from .drawing.picture import Picture as Picture
 from .errors import AuthenticationError as AuthenticationError

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import sqlalchemy as sa
 
 from dbos_notebook.status import FAILED_STATUSES
@@ -27,6 +29,12 @@ WORKFLOW_KEYS = {
     if c.name in ("name", "app_version", "queue_name", "executor_id", "class_name")
 }
 """Columns of their workflows by which steps can be grouped."""
+
+BUCKET_BITS = 6
+"""Logarithmic buckets divide the interval between two powers of two into 2**6 parts, so that their
+middle differs from each of their durations by at most 1/128."""
+_MAX_BITS = 49
+"""No duration between two times in the years 1 to 9999 has more bits."""
 
 
 def run_columns(by: str | Iterable[str]) -> list[Column]:
@@ -162,3 +170,86 @@ def copied_steps(queries: Queries) -> sa.ColumnElement[bool] | None:
         workflows.c.forked_from.is_not(None),
         sa.or_(sa.func.coalesce(before, sa.false()), recorded),
     )
+
+
+def log_bucket(
+    queries: Queries, expression: sa.ColumnElement[Any], bits: int = BUCKET_BITS
+) -> sa.ColumnElement[Any]:
+    """Return the logarithmic bucket of a duration in whole milliseconds, as an SQL expression.
+
+    The buckets are those of a log-linear histogram: a bucket for each duration below
+    ``2 ** (bits + 1)``, then ``2 ** bits`` of equal width between two powers of two. Only integers
+    are compared and shifted, so both databases give the same bucket, and counts per bucket add up.
+    Buckets of fewer bits are unions of those of more.
+
+    Parameters
+    ----------
+    queries
+        Composes SQL for the database.
+    expression
+        A duration in milliseconds, an integer. It is evaluated several times.
+    bits
+        Binary digits after the first that the durations in a bucket share. With 6, the middle of a
+        bucket differs by at most 1/128 from the duration, with 1 by at most 1/4.
+
+    Returns
+    -------
+    sqlalchemy.ColumnElement
+        The number of the bucket; -1 for a negative duration, NULL for an unknown one.
+    """
+    if queries.catalog.dialect == "postgresql":
+        limits = ",".join(str(1 << bit) for bit in range(bits + 1, _MAX_BITS))
+        # Floats are exact here, and Postgres compares them without a function call.
+        limit_array: sa.ColumnElement[Any] = sa.literal_column(f"'{{{limits}}}'::float8[]")
+        shift: sa.ColumnElement[Any] = sa.func.width_bucket(
+            sa.cast(expression, sa.Double()), limit_array
+        )
+        first = sa.literal_column(str(1 << bits), sa.BigInteger()) * shift
+        bucket = first + expression.op(">>")(shift)
+        return sa.case((expression < 0, sa.literal_column("-1")), else_=bucket)
+
+    def shifted(low: int, high: int) -> sa.ColumnElement[Any]:
+        # SQLite has no function for it: a binary search among the shifts from low to high.
+        if low == high:
+            offset, shift = (sa.literal_column(str(n), sa.BigInteger()) for n in (low << bits, low))
+            return offset + expression.op(">>")(shift)
+        middle = (low + high) // 2
+        limit = sa.literal_column(str(1 << (middle + bits + 1)), sa.BigInteger())
+        return sa.case((expression < limit, shifted(low, middle)), else_=shifted(middle + 1, high))
+
+    return sa.case(
+        (expression < 0, sa.literal_column("-1")),
+        (expression.is_not(None), shifted(0, _MAX_BITS - bits - 1)),
+    )
+
+
+def bucket_limits(
+    buckets: npt.ArrayLike, bits: int = BUCKET_BITS
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the least duration in each bucket of :func:`log_bucket`, and that of the next bucket.
+
+    Examples
+    --------
+    >>> bucket_limits([0, 5, 7], bits=1)
+    (array([ 0,  6, 12]), array([ 1,  8, 16]))
+    """
+    numbers = np.asarray(buckets, np.int64)
+    shift = np.maximum((numbers >> bits) - 1, 0)
+    first = (numbers - (shift << bits)) << shift
+    return first, first + (1 << shift)
+
+
+def bucket_value(buckets: npt.ArrayLike, bits: int = BUCKET_BITS) -> npt.NDArray[np.float64]:
+    """Return the middle of each bucket of :func:`log_bucket` in milliseconds.
+
+    With the default ``bits`` it differs by at most 1/128 from every duration in the bucket. It is
+    NaN for the bucket of negative durations.
+
+    Examples
+    --------
+    >>> bucket_value([-1, 0, 100, 500])
+    array([   nan,    0. ,  100. , 7455.5])
+    """
+    numbers = np.asarray(buckets, np.int64)
+    first, following = bucket_limits(numbers, bits)
+    return np.where(numbers < 0, np.nan, (first + following - 1) / 2)

@@ -79,7 +79,7 @@ def flatten(frame: pd.DataFrame, payloads: Sequence[str]) -> pd.DataFrame:
     columns: dict[str, list[Any]] = {}
     for payload in payloads:
         for position, value in enumerate(frame[payload]):
-            for name, part in _parts(payload, _arguments(value), MAX_LEVELS):
+            for name, part in named_parts(payload, value):
                 if name not in columns:
                     if len(columns) == MAX_COLUMNS:
                         raise FilterError(
@@ -94,6 +94,17 @@ def flatten(frame: pd.DataFrame, payloads: Sequence[str]) -> pd.DataFrame:
     # pandas keeps attrs only if those of all frames are equal.
     flat.attrs = dict(frame.attrs)
     return flat
+
+
+def named_parts(payload: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of the columns that ``flatten`` makes of one payload.
+
+    Examples
+    --------
+    >>> list(named_parts("input", {"args": (7,), "kwargs": {"to": {"city": "Rome"}}}))
+    [('input.0', 7), ('input.to.city', 'Rome')]
+    """
+    return _parts(payload, _arguments(value), MAX_LEVELS)
 
 
 def _arguments(value: Any) -> Any:

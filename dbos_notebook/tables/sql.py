@@ -419,8 +419,7 @@ class Queries:
                 claimed = sa.or_(self.member(owner, value), owner.is_(None))
                 conditions.append(claimed if value else sa.false())
             elif name == "status":
-                # As literals, because SQLite uses partial indexes only for literals.
-                conditions.append(_in_literals(table.c.status, value))
+                conditions.append(self.has_status(value))
             elif name in LIST_FILTERS:
                 conditions.append(self.member(self.column(table, LIST_FILTERS[name]), value))
             elif name in TIME_FILTERS:
@@ -430,6 +429,16 @@ class Queries:
             else:
                 conditions.extend(self._special(name, value, filters))
         return conditions
+
+    def has_status(self, statuses: Sequence[str]) -> Condition:
+        """Return the condition that a workflow has one of the statuses, which uses an index."""
+        # As literals, because SQLite uses partial indexes only for literals.
+        status = self.workflows.c.status
+        others = [name for name in statuses if name != "DELAYED"]
+        if len(others) == len(statuses) or not others or not set(others) < set(ACTIVE_STATUSES):
+            return _in_literals(status, statuses)
+        # Two conditions, because DBOS has a partial index for each.
+        return sa.or_(_in_literals(status, others), _in_literals(status, ["DELAYED"]))
 
     def _special(self, name: str, value: Any, filters: Mapping[str, Any]) -> list[Condition]:
         table = self.workflows
@@ -443,11 +452,7 @@ class Queries:
         if name == "queues_only" and value:
             queued: list[Condition] = [self.column(table, "queue_name").is_not(None)]
             if "status" not in filters:
-                # Two conditions, because DBOS has a partial index for each.
-                delayed = [status for status in ACTIVE_STATUSES if status == "DELAYED"]
-                others = [status for status in ACTIVE_STATUSES if status != "DELAYED"]
-                either = (_in_literals(table.c.status, part) for part in (others, delayed))
-                queued.append(sa.or_(*either))
+                queued.append(self.has_status(ACTIVE_STATUSES))
             return queued
         if name == "attributes" and value:
             return [self._contains(self.column(table, "attributes"), value)]

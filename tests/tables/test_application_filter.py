@@ -192,6 +192,12 @@ READS: dict[str, Callable[[dn.Client], Any]] = {
         db.slo("checkout", latency="1min", window="3650d").drop(columns=["since"])
     ),
     "executors": lambda db: rows(db.executors()),
+    "compare_versions": lambda db: rows(
+        db.compare_versions({"status": "SUCCESS"}, {"status": "ERROR"})
+    ),
+    "contrast": lambda db: rows(
+        db.contrast({"name": "checkout"}, {"status": "SUCCESS"}, all_values=True)
+    ),
     "events": lambda db: rows(db.events()),
     "awaiting_messages": lambda db: rows(db.awaiting_messages()),
     "messages": lambda db: rows(db.messages()),
