@@ -8,13 +8,13 @@ that are still young count later, and runs that hang count as bad as soon as the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import sqlalchemy as sa
 
+from dbos_notebook.analysis.confidence import rate_interval
 from dbos_notebook.analysis.selections import run_columns, run_rows
 from dbos_notebook.analysis.throughput import evaluated, integers, milliseconds, now_ms
 from dbos_notebook.errors import FilterError, nearest
@@ -31,29 +31,7 @@ if TYPE_CHECKING:
 
 LOOKBACKS_MS = (3_600_000, 6 * 3_600_000, 24 * 3_600_000)
 """The last hour, six hours and day, beside the whole window."""
-NORMAL_95 = 1.959964
-
 _COUNTS = ("runs", "good", "failed", "slow", "cancelled", "unknown")
-
-
-def wilson(successes: int, count: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a share, by Wilson's score method.
-
-    Examples
-    --------
-    >>> [round(value, 4) for value in wilson(95, 100)]
-    [0.8882, 0.9785]
-    >>> wilson(0, 0)
-    (nan, nan)
-    """
-    if not count:
-        return math.nan, math.nan
-    share, square = successes / count, NORMAL_95**2
-    center = (share + square / (2 * count)) / (1 + square / count)
-    half = NORMAL_95 * math.sqrt(share * (1 - share) / count + square / (4 * count**2))
-    half /= 1 + square / count
-    low = 0.0 if not successes else max(0.0, center - half)
-    return low, 1.0 if successes == count else min(1.0, center + half)
 
 
 def slo(
@@ -168,14 +146,13 @@ def _cell(table: pd.DataFrame, row: str, column: str) -> int:
 def _service_level(counts: dict[str, int], target: float) -> dict[str, Any]:
     """Return the compliance with its interval, the budget and the burn rate."""
     runs, good = counts["runs"], counts["good"]
-    low, high = wilson(good, runs)
-    bad_share = (runs - good) / runs if runs else math.nan
-    burn = bad_share / (1 - target)
+    share = rate_interval(good, runs)
+    burn = (1 - share.value) / (1 - target)
     return {
         **counts,
-        "compliance": good / runs if runs else math.nan,
-        "compliance_low": low,
-        "compliance_high": high,
+        "compliance": share.value,
+        "compliance_low": share.lower,
+        "compliance_high": share.upper,
         "met": good >= target * runs if runs else pd.NA,
         "budget": (1 - target) * runs,
         "budget_left": 1 - burn,

@@ -107,7 +107,8 @@ def test_missed_is_only_what_was_certainly_due(written: WrittenDatabase) -> None
     # Neither is a run that was due.
     trigger = f"sched-nightly-trigger-{hours_ago(8).isoformat()}"
     runs.append(fired(hours_ago(8), workflow_uuid=trigger))
-    runs.append(fired(hours_ago(5), workflow_uuid=f"sched-nightly-b-{hours_ago(5).isoformat()}"))
+    other = {"workflow_uuid": f"sched-nightly-b-{hours_ago(5).isoformat()}"}
+    runs.append(fired(hours_ago(5), **other, schedule_name="nightly-b"))
     written.write(runs, workflow_schedules=[schedule("0 * * * *")])
     with dn.connect(written.url) as db:
         frame = db.landing_times("nightly", start_time=hours_ago(12), end_time=hours_ago(4))
@@ -115,7 +116,7 @@ def test_missed_is_only_what_was_certainly_due(written: WrittenDatabase) -> None
         # Nothing is known of the time before its first run.
         expected = [pd.NA, pd.NA, False, False, True, False, False, True, True]
         assert frame["missed"].tolist() == expected
-        assert frame["note"].iloc[0].startswith("before the oldest run")
+        assert frame["note"].iloc[0].startswith("before the oldest run was created")
         # In a window that begins later, the oldest run is still known.
         assert db.landing_times("nightly", start_time=hours_ago(5), end_time=hours_ago(4))[
             "missed"
@@ -146,6 +147,25 @@ def test_a_former_expression_is_recognized(written: WrittenDatabase) -> None:
     assert pd.isna(missed[hours_ago(8)])
     assert missed[hours_ago(4)]
     assert not missed[hours_ago(3)]
+
+
+def test_a_backfill_does_not_show_that_the_schedule_existed(written: WrittenDatabase) -> None:
+    created = round(hours_ago(3).timestamp() * 1000)
+    runs = [fired(hours_ago(hours), created_at=created + hours) for hours in (9, 8)]
+    written.write([*runs, fired(hours_ago(2))], workflow_schedules=[schedule("0 * * * *")])
+    with dn.connect(written.url) as db:
+        frame = db.landing_times("nightly", start_time=hours_ago(9), end_time=hours_ago(1))
+    assert frame["missed"].tolist() == [False, False, *[pd.NA] * 5, False, True]
+
+
+def test_a_paused_schedule_missed_what_was_due_before_it_fired_last(
+    written: WrittenDatabase,
+) -> None:
+    paused = schedule("0 * * * *", status="PAUSED", last_fired_at=hours_ago(3).isoformat())
+    written.write([fired(hours_ago(6))], workflow_schedules=[paused])
+    with dn.connect(written.url) as db:
+        frame = db.landing_times("nightly", start_time=hours_ago(6), end_time=hours_ago(1))
+    assert frame["missed"].tolist() == [False, True, True, True, pd.NA, pd.NA]
 
 
 def test_what_is_due_now_is_not_missed_yet(written: WrittenDatabase) -> None:
