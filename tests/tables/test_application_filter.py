@@ -178,6 +178,8 @@ def mapped(client: dn.Client) -> Any:
         {(tail, head): edge["count"] for tail, head, edge in overview.edges.data()},
     )
 
+MEANS = ["running_mean", "waiting_mean"]
+"""Of the current bucket they change as time goes on."""
 
 READS: dict[str, Callable[[dn.Client], Any]] = {
     "workflows": lambda db: rows(db.workflows(limit=None)),
@@ -196,6 +198,13 @@ READS: dict[str, Callable[[dn.Client], Any]] = {
         (each.rule, each.subject, each.affected, each.workflow_ids) for each in db.diagnose()
     ),
     "queues": lambda db: rows(db.queues()),
+    "throughput": lambda db: rows(db.throughput("1d")),
+    "concurrency": lambda db: rows(db.concurrency("1d", by="name").drop(columns=MEANS)),
+    "queue_history": lambda db: rows(db.queue_history("slow", "1d").drop(columns=MEANS)),
+    "forecast": lambda db: rows(db.forecast().drop(columns="evidence")),
+    "slo": lambda db: rows(
+        db.slo("checkout", latency="1min", window="3650d").drop(columns=["since"])
+    ),
     "executors": lambda db: rows(db.executors()),
     "compare_versions": lambda db: rows(
         db.compare_versions({"status": "SUCCESS"}, {"status": "ERROR"})
@@ -242,6 +251,7 @@ BY_ID = {
     "delete_schedule",
     "trigger_schedule",
     "backfill_schedule",
+    "landing_times",
 }
 NOT_ROWS = {"catalog", "location", "read_only", "close", "explain", "history", "last_receipt"}
 
