@@ -23,6 +23,7 @@ from dbos_notebook.store import Store
 from dbos_notebook.tables import aggregates, frames, listings, message_waits, streaming
 from dbos_notebook.tables.columns import STEP, WORKFLOW
 from dbos_notebook.tables.filters import (
+    as_failed_trees,
     as_seconds,
     as_strings,
     check_filters,
@@ -751,6 +752,63 @@ class Client:
         return self._store.table("versions")
 
     # Aggregate
+
+    @_show_filters
+    def failures(
+        self,
+        *,
+        bucket: str | dt.timedelta | None = None,
+        time: str = "created_at",
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Group failed workflows by cause: where it began, the step, the error and its message.
+
+        A failure that made other workflows fail counts once, where it began: in the child, even if
+        the filters select only its parents. The messages are templates: what differs between runs
+        is replaced, so that ``Order 17 failed`` and ``Order 18 failed`` are one cause.
+
+        A group, or several, are accepted wherever workflows are: ``db.workflows(group)``,
+        ``db.fork(group, "failed")``. They stand for the workflows where the failure began, and in
+        ``db.repair(group)`` also for those that failed because of them.
+
+        Parameters
+        ----------
+        bucket
+            Count by time, as in :meth:`counts`: a row for each bucket and cause.
+        time
+            The column that is bucketed: ``created_at`` or ``completed_at``.
+        **filters
+            The filters of :meth:`workflows`, which select failed workflows. Without ``status``
+            those in ERROR and MAX_RECOVERY_ATTEMPTS_EXCEEDED. Cancelled ones were stopped on
+            purpose or by a deadline, and count only with ``status="CANCELLED"``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The most frequent cause first; with a bucket, its start first, under the name of
+            ``time``. By cause: ``name``, ``failed_step`` (missing: the workflow's own code),
+            ``error_type``, ``message`` and ``status``.
+            ``count`` (Int64); ``share`` (float64) of the runs of that workflow that the filters
+            other than status, error and search select, missing if they select none; ``unaddressed``
+            (Int64), those that :meth:`repair_status` calls unaddressed or failed again;
+            ``failed_ancestors`` (Int64), how many of the selected workflows failed because of them;
+            ``first_seen`` and ``last_seen`` (datetime64[ms, UTC]), when they failed; ``versions``
+            (list); ``example``, the newest; ``workflow_ids`` and ``ancestor_ids``, lists of all of
+            them.
+
+        Raises
+        ------
+        FilterError
+            An invalid filter, or a status that is not one of a failure.
+
+        Examples
+        --------
+        >>> causes = dbos_notebook.connect(example_database).failures()
+        >>> causes[["name", "failed_step", "message", "count", "failed_ancestors"]].head(2)
+        """
+        from dbos_notebook.analysis.failures import failures
+
+        return self._store.read(failures, bucket, time, check_filters(filters))
 
     @_show_filters
     def counts(
@@ -2059,7 +2117,7 @@ class Client:
             force=force,
         )
         repair = Repair(self._controller)
-        ids = as_strings(workflows, "workflows")
+        ids = as_failed_trees(workflows, "workflows")
         return self._controller.execute(
             operation, ids, plan=plan, confirm=confirm, make_plan=repair.plan
         )
