@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
+import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,6 +20,7 @@ from benchmarks import footprint
 from benchmarks.measure import Measurement, Report, milliseconds, rate, seconds
 from dbos_notebook import payloads
 from dbos_notebook.tables.columns import WORKFLOW
+from dbos_notebook.widgets.messages import Question
 
 _COLUMNS = ", ".join(column.source for column in WORKFLOW if column.source is not None)
 
@@ -263,6 +267,25 @@ def counted(report: Report, url: str) -> None:
     client.destroy()
 
 
+def diagnosed(report: Report, url: str, rows: int) -> None:
+    """Compare the diagnosis with one count of all workflows by status."""
+    bare = "SELECT status, name, count(*) FROM dbos.workflow_status GROUP BY status, name"
+    with dn.connect(url) as db, psycopg.connect(url, autocommit=True) as raw:
+        calls = {"ours": db.diagnose, "bare": lambda: raw.execute(bare).fetchall()}
+        took = seconds(calls, 5)
+    report.add(
+        Measurement(
+            "What is wrong now, against one bare GROUP BY of all workflows",
+            f"{rows:,}",
+            milliseconds(took["ours"]),
+            milliseconds(took["bare"]),
+            f"{took['ours'] / took['bare']:.1f} ×",
+            "≤ 1 s",
+            took["ours"] <= 1,
+        )
+    )
+
+
 @dataclasses.dataclass
 class Order:
     """A small payload."""
@@ -323,6 +346,62 @@ def footprints(report: Report, url: str, rows: int) -> None:
             ours <= 1.3 * pandas,
         )
     )
+
+
+def live_views(report: Report, url: str, data: Path, rows: int) -> None:
+    """Measure the processor time that live views cost the database, as a share of a core.
+
+    The list polls every 2 s and counts every 250 times that the counts took; the board polls every
+    5 s, and reads what needs attention every minute.
+    """
+    with dn.connect(url) as db:
+        explore, board = db.explore(live=True), db.board(live=True)
+        page: Question = {"kind": "page", "view": explore._start["view"]}
+        counted: Question = {**page, "counts": True}
+        took = explore._on_page(counted)["count_took"]
+        alone = _database_cpu(data, lambda: explore._on_page(page))
+        counts = _database_cpu(data, lambda: explore._on_page(counted)) - alone
+        share = alone / 2 + counts / max(2.0, 0.25 * float(took))
+        _share(report, "live list", rows, share)
+        facts = _database_cpu(data, lambda: board._on_board({"kind": "board"}))
+        attention = _database_cpu(data, lambda: board._on_attention({"kind": "attention"}))
+        _share(report, "live board", rows, facts / 5 + attention / 60)
+
+
+def _share(report: Report, name: str, rows: int, share: float) -> None:
+    report.add(
+        Measurement(
+            f"{name}: share of a core that the database spends",
+            f"{rows:,}",
+            f"{share:.2%}",
+            "-",
+            "",
+            "≤ 1 %",
+            share <= 0.01,
+        )
+    )
+
+
+def _database_cpu(data: Path, call: Callable[[], object], rounds: int = 20) -> float:
+    """Return the seconds of processor time that a call costs the processes of the database."""
+    parent = (data / "postmaster.pid").read_text().split("\n", 1)[0]
+
+    def spent() -> float:
+        ticks = 0
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                # After the name, which may contain spaces: state, parent, … user, system, and
+                # those of ended children, as parallel workers are.
+                values = path.read_text().rpartition(")")[2].split()
+                if parent in (path.parent.name, values[1]):
+                    ticks += sum(map(int, values[11:15]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    call()
+    before = spent()
+    for _ in range(rounds):
+        call()
+    return (spent() - before) / rounds
 
 
 def _megabytes(size: int) -> str:

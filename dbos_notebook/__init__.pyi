@@ -3,12 +3,15 @@
 from . import errors as errors
 from . import graphs as graphs
 from . import payloads as payloads
+from .analysis.diagnosis import Diagnosis as Diagnosis
+from .analysis.findings import Finding as Finding
 from .client import Client as Client
 from .client import connect as connect
 from .control.operations import PlanItem as PlanItem
 from .control.plan import Plan as Plan
 from .control.receipt import Receipt as Receipt
 from .control.receipt import ReceiptLine as ReceiptLine
+from .drawing.charts import plot as plot
 from .drawing.graph_svg import draw as draw
 from .drawing.picture import Picture as Picture
 from .errors import AuthenticationError as AuthenticationError

@@ -22,7 +22,12 @@ from dbos_notebook.payloads.decoders import Decoder, ReaderDecoder, TrustedDecod
 from dbos_notebook.store import Store
 from dbos_notebook.tables import aggregates, frames, listings, message_waits, streaming
 from dbos_notebook.tables.columns import STEP, WORKFLOW
-from dbos_notebook.tables.filters import as_seconds, as_strings, check_filters
+from dbos_notebook.tables.filters import (
+    as_seconds,
+    as_strings,
+    check_filters,
+    check_limit_offset,
+)
 from dbos_notebook.types import DEFAULT_LIMIT, Filters, WorkflowFilters
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from dbos import Serializer
 
+    from dbos_notebook.analysis.diagnosis import Diagnosis
+    from dbos_notebook.analysis.findings import ControlCall
     from dbos_notebook.control.controller import Controller
     from dbos_notebook.control.operations import Operation
     from dbos_notebook.control.plan import Plan
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
         CancelOptions,
         ConfirmOption,
         DeleteOptions,
+        DiagnosisOptions,
         Duration,
         ForceOption,
         ForkOptions,
@@ -214,7 +222,12 @@ class Client:
                          :meth:`iter_workflows` and :meth:`arrow` for many
     **Aggregate**        :meth:`counts`, :meth:`workflow_statistics`, :meth:`step_statistics`,
                          :meth:`latency_histogram`, :meth:`queues`, :meth:`executors`
+    **Over time**        :meth:`throughput`, :meth:`concurrency`, :meth:`queue_history`,
+                         :meth:`forecast`, :meth:`landing_times`, :meth:`slo`
+    **Compare**          :meth:`compare_versions`, :meth:`contrast`
+    **Diagnose**         :meth:`diagnose`
     **One workflow**     :meth:`workflow`, :meth:`graph`, :meth:`timeline`
+    **Process mining**   :meth:`process_map`, :meth:`variants`, :meth:`event_log`
     **Control**          :meth:`cancel`, :meth:`resume`, :meth:`fork`, :meth:`rewind`,
                          :meth:`repair`, :meth:`send`, :meth:`delete`, :meth:`set_delay`,
                          :meth:`set_attributes`
@@ -956,6 +969,270 @@ class Client:
         """
         return self._store.read(aggregates.queues)
 
+    @_show_filters
+    def throughput(
+        self, bucket: str | dt.timedelta = "1h", **filters: Unpack[WorkflowFilters]
+    ) -> pd.DataFrame:
+        """Count how many workflows were created, started and ended, by time.
+
+        Starts and ends are those of the latest run of each workflow. A cancelled workflow has no
+        start, because DBOS erases it.
+
+        Parameters
+        ----------
+        bucket
+            Width of the time buckets ("15min", "1h", "1d"), which start at multiples of it since
+            1970 in UTC.
+        **filters
+            The filters of :meth:`workflows`, except that ``start_time`` and ``end_time`` limit the
+            buckets: what a workflow did in them counts whenever it was created.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``time`` (start of the bucket, datetime64[ms, UTC]); ``created``, ``started``,
+            ``succeeded``, ``failed``, ``cancelled`` (Int64). A row per bucket, also where nothing
+            happened; the last one may not be over. ``attrs["unknown"]``: how many workflows have
+            no recorded time of each kind.
+
+        Raises
+        ------
+        FilterError
+            An invalid bucket or filter, or there would be more than 100,000 buckets.
+
+        Examples
+        --------
+        >>> frame = dbos_notebook.connect(example_database).throughput("1d", name="checkout")
+        >>> frame[["created", "succeeded", "failed"]].sum().tolist()
+        [8, 5, 3]
+        """
+        from dbos_notebook.analysis.throughput import throughput
+
+        return self._store.read(throughput, bucket, check_filters(filters))
+
+    @_show_filters
+    def concurrency(
+        self,
+        bucket: str | dt.timedelta = "1h",
+        *,
+        by: str | Iterable[str] | None = None,
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Count how many workflows were running and waiting on a queue, by time.
+
+        Computed from the recorded times of the latest run of each workflow: from its start to its
+        end, and from when it was enqueued until it started. Runs whose times DBOS erased, by
+        cancelling or resuming them, are left out and counted in ``attrs["unknown"]``.
+
+        Parameters
+        ----------
+        bucket, **filters
+            As in :meth:`throughput`.
+        by
+            Columns of :meth:`workflows`, such as "queue_name" or "name": a row per bucket and
+            group.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``time`` (start of the bucket), ``by``, ``running`` and ``waiting`` (Int64: at the
+            start of the bucket), ``running_mean`` and ``waiting_mean`` (float64, weighted by
+            time), ``running_max`` and ``waiting_max`` (Int64).
+
+        Raises
+        ------
+        FilterError
+            As in :meth:`throughput`, or an unknown column.
+
+        Examples
+        --------
+        >>> frame = dbos_notebook.connect(example_database).concurrency("1d", by="queue_name")
+        >>> int(frame.loc[frame["queue_name"] == "slow", "waiting_max"].max())
+        2
+        """
+        from dbos_notebook.analysis.throughput import concurrency
+
+        return self._store.read(concurrency, bucket, by, check_filters(filters))
+
+    @_show_filters
+    def queue_history(
+        self, queue: str, bucket: str | dt.timedelta = "1h", **filters: Unpack[WorkflowFilters]
+    ) -> pd.DataFrame:
+        """Return what came and went on a queue, how long it waited, and how full the queue was.
+
+        A cancelled workflow no longer names its queue, and a resumed one is on another queue unless
+        it was resumed onto the same: both are missing here.
+
+        Parameters
+        ----------
+        queue
+            Its name.
+        bucket, **filters
+            As in :meth:`throughput`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``time`` (start of the bucket); ``enqueued``, ``started``, ``succeeded``, ``failed``
+            (Int64); ``waiting`` and ``running`` with ``_mean`` and ``_max`` as in
+            :meth:`concurrency`; ``waits`` (Int64: the known waits that ended in the bucket),
+            ``wait_p50``, ``wait_p99`` (timedelta64[ms]); ``executors`` (Int64: how many started
+            or ended its work; missing if they have no IDs of their own); ``utilization``
+            (float64) of the ``limit`` that was used most. ``attrs["limits"]`` has the limits:
+            those of now, because DBOS keeps no history of them. ``attrs["unknown"]``: how many
+            workflows are left out.
+
+        Raises
+        ------
+        FilterError
+            No queue has this name; or as in :meth:`throughput`.
+
+        Examples
+        --------
+        >>> frame = dbos_notebook.connect(example_database).queue_history("slow", "1d")
+        >>> int(frame["waiting_max"].max())
+        2
+        """
+        from dbos_notebook.analysis.queue_history import queue_history
+
+        return self._store.read(queue_history, queue, bucket, check_filters(filters))
+
+    def forecast(self, queue: str | None = None, *, window: str | Duration = "1h") -> pd.DataFrame:
+        """Estimate when queues will be empty at their recent rates, and what holds them back.
+
+        Parameters
+        ----------
+        queue
+            Its name; ``None``: all queues.
+        window
+            How far back the rates are measured: "15min", seconds or a timedelta.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per queue: ``queue_name``; ``outlook`` ("empty", "draining", "steady", "growing",
+            "stalled": nothing started; "too few": fewer than 10 starts); ``backlog``
+            (ENQUEUED), ``delayed``, ``running`` (Int64); ``oldest_wait``, ``drain_time`` and the
+            ends of its range, which has a probability of 90 %, ``drain_time_low`` and
+            ``drain_time_high`` (timedelta64[ms]; missing if it may never be empty);
+            ``arrivals_per_hour``, ``starts_per_hour``, ``completions_per_hour`` (float64);
+            ``bottleneck`` ("concurrency limit", "worker concurrency limit", "rate limit", "no
+            executor", "none", "unknown") and the ``evidence`` for it.
+
+        Raises
+        ------
+        FilterError
+            No queue has this name, or the window is invalid.
+
+        Examples
+        --------
+        >>> frame = dbos_notebook.connect(example_database).forecast("slow")
+        >>> frame[["outlook", "backlog", "bottleneck"]].values.tolist()
+        [['stalled', 2, 'no executor']]
+        """
+        from dbos_notebook.analysis.forecast import forecast
+
+        return self._store.read(forecast, queue, window, self.location)
+
+    def landing_times(
+        self, schedule: str, *, start_time: Time = "7d", end_time: Time | None = None
+    ) -> pd.DataFrame:
+        """List when a schedule was due, and when its runs started and ended.
+
+        Due times are computed from the schedule's present expression and time zone.
+
+        Parameters
+        ----------
+        schedule
+            Its name.
+        start_time, end_time
+            The first and last due time, inclusive; instants or ages. ``None``: now.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per due time: ``due_at``; ``workflow_id``, ``status``, ``created_at``,
+            ``started_at``, ``ended_at`` of its run; ``lateness`` (from when it was due until it
+            started), ``duration``, ``landing_time`` (from when it was due until it ended);
+            ``missed`` (boolean: it has no run; missing if the schedule may not have been active
+            then) and the reason in ``note``. Triggered runs are not listed; backfilled ones are.
+
+        Raises
+        ------
+        ScheduleNotFoundError
+            No schedule has this name.
+        FilterError
+            An invalid time, a cron expression that cannot be interpreted, or over 100,000 due
+            times.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.landing_times("nightly")
+        Traceback (most recent call last):
+        dbos_notebook.errors.ScheduleNotFoundError: No schedule is named 'nightly'. ...
+        """
+        from dbos_notebook.analysis.landing_times import landing_times
+
+        return self._store.read(landing_times, schedule, start_time, end_time)
+
+    @_show_filters
+    def slo(  # type: ignore[misc] # its name is that of a filter, and takes its place
+        self,
+        name: str,
+        *,
+        latency: Duration | str,
+        target: float = 0.99,
+        window: Duration | str = "28d",
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Compare a workflow with a service level: a share of runs that succeed fast enough.
+
+        The latency counts from the creation of a run (or the end of its delay) to its end, with
+        the wait on a queue. A run that is too slow is bad even while it runs; a cancelled one
+        counts only if it was too slow by then.
+
+        Parameters
+        ----------
+        name
+            The workflow.
+        latency
+            Seconds, a timedelta, or a string such as "30s".
+        target
+            The share of good runs, below 1.
+        window
+            How far back: seconds, a timedelta, or a string such as "28d". A run belongs to the time
+            when it ended or became too slow.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for the last hour, six hours, day, and the whole window: ``window``
+            (timedelta64[ms]), ``since``; ``runs`` and of these ``good``, ``failed``, ``slow``
+            (Int64); ``cancelled`` and ``unknown`` (not counted); ``compliance`` and its 95 %
+            confidence interval ``compliance_low``, ``compliance_high`` (float64); ``met``
+            (boolean); ``budget`` (how many runs may be bad), ``budget_left`` (share of it;
+            negative if overspent), ``burn_rate`` (1: exactly as fast as the target allows).
+            ``attrs["undecided"]``: active runs that are younger than the latency.
+
+        Raises
+        ------
+        FilterError
+            No workflow has this name, or another argument is invalid.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> level = db.slo("checkout", latency="1min", target=0.9, window="3650d")
+        >>> level[["runs", "good", "met"]].values.tolist()[-1]
+        [8, 5, False]
+        """
+        from dbos_notebook.analysis.slo import slo
+
+        return self._store.read(slo, name, latency, target, window, check_filters(filters))
+
     def executors(self) -> pd.DataFrame:
         """List the executors that ran workflows, the latest activity first.
 
@@ -967,6 +1244,193 @@ class Client:
         ['local']
         """
         return self._store.read(aggregates.executors)
+
+    @_show_filters
+    def compare_versions(
+        self,
+        baseline: str | Mapping[str, Any],
+        candidate: str | Mapping[str, Any],
+        *,
+        of: str | Iterable[str] = ("workflow", "step"),
+        min_effect: float = 0.1,
+        confidence: float = 0.95,
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Compare two versions, or any two sets of runs: what is slower, and what fails more.
+
+        docs/analysis.md explains the statistics and their limits.
+
+        Parameters
+        ----------
+        baseline, candidate
+            An application version each; or a dict of filters of :meth:`workflows`, to compare time
+            windows, queues or users. No run may be on both sides.
+        of
+            ``"workflow"``, ``"step"`` or both. DBOS's own steps, such as ``DBOS.sleep``, are left
+            out. A step that a fork copied counts once.
+        min_effect
+            The smallest relative change that is worth a verdict: 0.1 is 10 %.
+        confidence
+            Of the intervals and verdicts. If nothing changed, a call gives a false verdict with a
+            probability of at most 1 - ``confidence``, however many rows it has.
+        **filters
+            The filters of :meth:`workflows`, for both sides.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each workflow (``of`` is "workflow") and each step of a workflow ("step"),
+            the worst first: ``of``, ``name``, ``function_name``, ``verdict``; ``p_value`` (the
+            smallest of the row, adjusted for all comparisons); for each side ``count`` (runs that
+            succeeded or failed; Int64) and ``running`` (Int64, missing for steps); ``p50``,
+            ``p99`` (timedelta64[ms], within 1 %; of what succeeded, without forks and recovered
+            runs) and ``error_rate`` (float64). Of each, ``_change`` with the interval from
+            ``_change_low`` to ``_change_high``: relative for durations (0.2 is 20 % longer), the
+            difference for error rates. The p99 is missing below 299 durations on a side.
+
+            Verdicts: "slower", "faster", "slower at p99", "faster at p99", "more errors", "fewer
+            errors", several joined by ", "; "no evidence"; "too few" (below 20 on a side); "new"
+            and "gone" for what only one side has.
+
+        Raises
+        ------
+        FilterError
+            A version that no workflow has, the same runs on both sides, an unknown filter, or a
+            number out of range.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> compared = db.compare_versions({"name": "checkout"}, {"name": "parent_fails"})
+        >>> compared["verdict"].value_counts().to_dict()
+        {'gone': 5, 'new': 2}
+        """
+        from dbos_notebook.analysis.compare_versions import compare_versions
+
+        arguments = (baseline, candidate, of, min_effect, confidence)
+        return self._store.read(compare_versions, *arguments, filters)
+
+    @_show_filters
+    def contrast(
+        self,
+        bad: WorkflowIds | Mapping[str, Any],
+        baseline: WorkflowIds | Mapping[str, Any] | None = None,
+        *,
+        inputs: bool = False,
+        all_values: bool = False,
+        confidence: float = 0.95,
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Find what bad runs have in common: which versions, executors, users, hours, attributes.
+
+        docs/analysis.md explains the statistics. What is over-represented need not be the cause.
+
+        Parameters
+        ----------
+        bad
+            IDs, a DataFrame with a column ``workflow_id``, or a dict of filters of
+            :meth:`workflows`, such as ``{"status": "ERROR"}``.
+        baseline
+            What to compare with, in the same forms; of a run on both sides, only the bad side
+            counts. ``None``: all other runs of the same workflows in the same window (that of
+            ``bad``'s ``start_time`` and ``end_time``, otherwise from its first to its last run),
+            without those that wait to run.
+        inputs
+            Also compare the inputs of up to 2,000 runs of each side, drawn at random if there are
+            more. They are decoded without running code (see docs/payloads.md). Inputs above
+            50,000 characters are left out, and so are all but the 100 most frequent fields.
+        all_values
+            Return every value that was tested, not only those that are over-represented.
+        confidence
+            Of the interval of ``lift`` and of the selection. If nothing is the matter, a call
+            returns any value with a probability of at most 1 - ``confidence``.
+        **filters
+            The filters of :meth:`workflows`, for both sides.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``field`` (``name``, ``app_version``, ``application_name``, ``executor_id``,
+            ``queue_name``, ``user``, ``schedule_name``, ``hour`` and ``hour_of_day`` of
+            ``created_at`` in UTC, ``attributes.…``, ``input.…``), ``value`` (str); ``bad`` runs
+            with the value and how many there are (``of_bad``), ``baseline`` and ``of_baseline``
+            (Int64); ``share_bad``, ``share_baseline``; ``lift``, the first divided by the second,
+            with the interval from ``lift_low`` to ``lift_high``; ``p_value``, adjusted for all
+            values tested (float64). The highest ``lift_low`` first; empty if nothing is
+            over-represented.
+
+        Raises
+        ------
+        FilterError
+            An unknown filter, or a number out of range.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> found = db.contrast({"name": "checkout"}, {"status": "SUCCESS"})
+        >>> found[["field", "value", "bad", "baseline"]].values.tolist()
+        [['name', 'checkout', 8, 0], ['user', 'ada', 7, 1]]
+        """
+        from dbos_notebook.analysis.contrast import contrast
+
+        arguments = (bad, baseline, inputs, all_values, confidence, filters)
+        return self._store.read(contrast, *arguments, self._store.decoder)
+
+    # Diagnose
+
+    def diagnose(self, **limits: Unpack[DiagnosisOptions]) -> Diagnosis:
+        """Find what is wrong now, with the evidence and the control call that would act.
+
+        Work that no executor runs, queues that are full or starved, deadlines and schedules that
+        have passed, messages that nobody received, runs without progress, and workflows that fail
+        more often or take longer than in the week before. docs/analysis.md lists the rules. It
+        reads by indexes, or a bounded number of the newest rows, and changes nothing.
+
+        Parameters
+        ----------
+        **limits
+            Beyond which something is a finding. Durations are seconds, timedeltas or strings such
+            as ``"5min"``. ``window`` (6 h): the recent runs that are compared with the week before
+            them. ``queue_wait`` (5 min): how long the first of a queue may wait. ``no_progress``
+            (5 min): how long a step may take in any case. ``ends_within`` (5 min): which
+            deadlines and timeouts are near. ``recoveries`` (5), ``steps`` (10,000) of a run,
+            ``payload_bytes`` (10,000,000).
+
+        Returns
+        -------
+        Diagnosis
+            ``.frame`` is a DataFrame: ``rule``, ``severity`` (ordered: info < warning < critical),
+            ``subject``, ``affected`` (Int64), ``since`` (datetime64[ms, UTC]), ``evidence``,
+            ``remedy``, ``plan`` (the call as Python). ``.plan(0)`` is the plan of the call that
+            would act on the first finding. In a cell it is a card.
+
+        Raises
+        ------
+        FilterError
+            A limit does not exist, or its value is invalid.
+
+        Examples
+        --------
+        >>> diagnosis = dbos_notebook.connect(example_database).diagnose(queue_wait="1h")
+        >>> diagnosis.frame["severity"].cat.ordered
+        True
+        """
+        from dbos_notebook.analysis.diagnosis import Diagnosis, find_all
+        from dbos_notebook.analysis.findings import DiagnosisLimits
+
+        checked = DiagnosisLimits.check(limits)
+        findings = self._store.read(find_all, checked, self.location)
+        return Diagnosis(findings, self._store.label, self._plan_call)
+
+    def _plan_call(self, call: ControlCall) -> Plan:
+        """Return the plan of a control call of a finding."""
+        targets: Any = list(call.targets)
+        if call.method == "backfill_schedule":
+            targets = call.targets[0]
+        elif call.selects:
+            targets = self.workflows(limit=None, **call.filters)
+        plan: Plan = getattr(self, call.method)(targets, plan=True, **call.options)
+        return plan
 
     # One workflow
 
@@ -1102,6 +1566,163 @@ class Client:
             theme=theme,
             critical_path=critical_path,
         )
+
+    # Process mining: how many workflows went
+
+    @_show_filters
+    def process_map(
+        self,
+        *,
+        children: bool = True,
+        min_share: float = 0.0,
+        min_count: int = 0,
+        **filters: Unpack[WorkflowFilters],
+    ) -> nx.DiGraph[Any]:
+        """Return the process map of many workflows: what follows what, how often and how fast.
+
+        It has the nodes and edges of :func:`dbos_notebook.graphs.process_map`, for all selected
+        workflows together. The order is that of their graphs: a step follows another if it
+        started after the other had ended, so concurrent steps do not follow each other.
+        ``dn.draw`` draws it.
+
+        Parameters
+        ----------
+        children
+            Include everything below the selected workflows.
+        min_share
+            Leave out steps and edges that occur in a smaller share of the runs of their workflow,
+            such as 0.05.
+        min_count
+            Leave out steps and edges that occurred less often.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Returns
+        -------
+        networkx.DiGraph
+            With the key ``("workflow", name)`` or ``("step", workflow_name, name)`` for each
+            node. Nodes have counts of statuses, durations, ``share``, and how many runs began
+            (``first_in``) and ended (``last_in``) with them; edges have ``count``, ``share`` and
+            the median time between. The attribute ``left_out`` of the graph counts what
+            ``min_share`` and ``min_count`` removed. docs/analysis.md lists all attributes.
+
+        Examples
+        --------
+        >>> overview = dbos_notebook.connect(example_database).process_map(name="checkout")
+        >>> overview.nodes["step", "checkout", "charge"]["count"]
+        8
+        >>> edge = overview.edges[("step", "checkout", "validate"), ("step", "checkout", "charge")]
+        >>> edge["count"], edge["kind"]
+        (8, 'next')
+        """
+        from dbos_notebook.analysis import process_mining
+
+        process_mining.check_rarity(min_share, min_count)
+        return self._store.read(
+            process_mining.process_map,
+            check_filters(filters),
+            children=children,
+            min_share=min_share,
+            min_count=min_count,
+        )
+
+    @_show_filters
+    def variants(
+        self,
+        *,
+        hide: Iterable[str] = (),
+        limit: int | None = DEFAULT_LIMIT,
+        max_ids: int | None = 100,
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """List the distinct paths that workflows took, the most frequent first.
+
+        Two runs are of the same variant if the same steps ran in the same order. Concurrent steps
+        are in parentheses, ``(reserve ∥ charge)``, and loops are folded, ``(poll → write) ×3``;
+        from 10 repetitions on, a variant holds all with as many digits, ``×10–99``. The path of
+        a run that has not ended goes on with ``…``, and is a variant of its own. The path of a
+        fork begins with the steps that it copied.
+
+        Parameters
+        ----------
+        hide
+            Operations to leave out, such as ``"set_event"``, or ``"system"`` for DBOS's own steps;
+            see ``graphs.fold``.
+        limit
+            How many variants are returned; ``None``: all.
+        max_ids
+            How many IDs ``workflow_ids`` has at most; ``None``: all of each variant.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``name``, ``variant``, ``count`` (Int64), ``share`` of the runs of this name,
+            ``error_rate`` (failed or cancelled; float64), ``p50`` and ``p90`` of the duration
+            (timedelta64[ms]), ``ended``, ``workflow_id`` (the newest run), ``first_seen``,
+            ``last_seen`` (``created_at``), and ``workflow_ids``, the newest ``max_ids`` of them
+            as a tuple. Where ``ended`` is false, rates and durations are missing.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> db.variants(name="ship")[["variant", "count"]].values.tolist()
+        [['starts pack → DBOS.getResult → flaky', 5]]
+        """
+        from dbos_notebook.analysis.variants import variants
+
+        rows, _ = check_limit_offset(limit, None)
+        ids, _ = check_limit_offset(max_ids, None)
+        frame, truncated = self._store.read(
+            variants, check_filters(filters), hide=hide, limit=rows, max_ids=ids
+        )
+        frames.note_truncation(
+            frame, truncated=truncated, explicit_limit=limit != DEFAULT_LIMIT, what="variants"
+        )
+        return frame
+
+    @_show_filters
+    def event_log(
+        self, *, limit: int | None = DEFAULT_LIMIT, **filters: Unpack[WorkflowFilters]
+    ) -> pd.DataFrame:
+        """Return the steps of workflows as an event log, with the column names of pm4py.
+
+        A workflow is a case, and a step that ended is an event. The columns are those of the XES
+        standard, so that process mining tools read the DataFrame as it is; this library imports
+        none of them.
+
+        Parameters
+        ----------
+        limit
+            The newest workflows of which all steps are returned; ``None``: of all.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per step, by case and completion: ``case:concept:name`` (the workflow ID),
+            ``concept:name`` (the step), ``start_timestamp``, ``time:timestamp`` (its end; both
+            missing in databases without times of steps), ``lifecycle:transition``
+            (``"complete"``), ``function_id``, ``operation``, ``status``, ``error_type``,
+            ``child_workflow_id``, ``copied`` (a fork has it from its original); and the
+            workflow's columns as ``case:name``, ``case:status``, ``case:app_version``, …
+
+        Examples
+        --------
+        >>> log = dbos_notebook.connect(example_database).event_log(workflow_ids="checkout-1")
+        >>> log["concept:name"].tolist()[:3]
+        ['DBOS.setEvent', 'validate', 'charge']
+        """
+        from dbos_notebook.analysis.event_log import event_log
+
+        rows, _ = check_limit_offset(limit, None)
+        frame, truncated = self._store.read(event_log, check_filters(filters), rows)
+        frames.note_truncation(
+            frame, truncated=truncated, explicit_limit=limit != DEFAULT_LIMIT, what="events"
+        )
+        return frame
 
     # Control. Each call returns a Receipt, or with plan=True a Plan of which nothing has been done
     # yet. Before anything is written it raises a ControlError for an unknown ID, for a call that
@@ -2084,7 +2705,7 @@ class Client:
         """
         from dbos_notebook.widgets.board import Board
 
-        return Board(self._store, window=window, live=live)
+        return Board(self._store, self._controller, window=window, live=live)
 
     def controls(
         self, workflows: WorkflowIds | None = None, *, schedules: bool = False

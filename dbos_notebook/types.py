@@ -140,3 +140,15 @@ class BackfillOptions(TypedDict, total=False):
 
     force: bool
     confirm: bool
+
+
+class DiagnosisOptions(TypedDict, total=False):
+    """The limits of ``Client.diagnose``; durations are seconds, timedeltas or ``"5min"``."""
+
+    window: Duration | str
+    queue_wait: Duration | str
+    no_progress: Duration | str
+    ends_within: Duration | str
+    recoveries: int
+    steps: int
+    payload_bytes: int

@@ -13,6 +13,8 @@ import gzip
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from servers import CORPUS, PASSWORD, PASSWORD_ROLE, PostgresServer, start_postg
 import dbos_notebook as dn
 
 Once = Callable[[str, Callable[[Path], None]], Path]
+TALK = Path(__file__).parent / "graphs" / "graphs_application.py"
 
 # Programs that tests start in processes; to import one would run it.
 collect_ignore_glob = ["*/*application.py"]
@@ -188,4 +191,29 @@ def db(request: pytest.FixtureRequest) -> Iterator[dn.Client]:
 def shop(request: pytest.FixtureRequest) -> Iterator[dn.Client]:
     """A client on the demo application's database: of SQLite, then of Postgres."""
     with dn.connect(request.getfixturevalue(f"shop_{request.param}")) as client:
+        yield client
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def talk(request: pytest.FixtureRequest, once: Once) -> Iterator[dn.Client]:
+    """A client on the database of ``graphs_application.py``: of SQLite, then of Postgres.
+
+    The application runs once on each, for all workers.
+    """
+
+    def run(url: str) -> None:
+        subprocess.run([sys.executable, str(TALK), url], check=True, timeout=120)
+
+    if request.param == "sqlite":
+        url = f"sqlite:///{once('talk.sqlite', lambda path: run(f'sqlite:///{path}'))}"
+    else:
+        server = request.getfixturevalue("postgres_server")
+
+        def dump(path: Path) -> None:
+            name = server.create_database()
+            run(server.url(name))
+            path.write_bytes(gzip.compress(server.dump(name)))
+
+        url = server.url(server.restore(once("talk.gz", dump)))
+    with dn.connect(url) as client:
         yield client

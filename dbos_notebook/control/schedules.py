@@ -29,6 +29,7 @@ from dbos_notebook.control.queue_selection import (
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.control.safe_serializer import UNSAFE_CONTEXT, is_safe_context, unsafe_contexts
 from dbos_notebook.errors import FilterError, RefusedError, ScheduleNotFoundError
+from dbos_notebook.tables.cron import due_times
 from dbos_notebook.tables.filters import as_epoch_ms, as_name
 
 if TYPE_CHECKING:
@@ -339,19 +340,13 @@ class Backfill(Operation):
 
     def runs(self) -> list[str]:
         """Return the IDs of the runs between start and end, both exclusive, as DBOS names them."""
-        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-        from croniter import croniter
-
         runs: list[str] = []
         try:
-            zone = ZoneInfo(self.timezone) if self.timezone else dt.UTC
-            # As in DBOS's own backfill: the first of six fields is the seconds.
-            times = croniter(self.cron, self.start.astimezone(zone), second_at_beginning=True)
-            while (time := times.get_next(dt.datetime)) < self.end and len(runs) <= MAX_RUNS:
+            for time in due_times(self.cron, self.timezone, self.start):
+                if time >= self.end or len(runs) > MAX_RUNS:
+                    break
                 runs.append(f"sched-{self.schedule_name}-{time.isoformat()}")
-        except (ValueError, OverflowError, OSError, ZoneInfoNotFoundError) as error:
-            # A row can hold any string as cron expression or time zone.
+        except ValueError as error:
             raise RefusedError(
                 f"Backfill of {self.schedule_name!r} is refused: its runs cannot be computed from "
                 f"{self.cron!r} in the time zone {self.timezone!r} ({error})."
@@ -413,26 +408,3 @@ class Backfill(Operation):
     def target(self, item: PlanItem) -> tuple[str | None, str | None]:
         """Return the latest version, and the schedule's queue."""
         return None, self.queue_name
-
-
-def next_run(cron: str, timezone: str | None, after: dt.datetime) -> dt.datetime | None:
-    """Return when a schedule starts its next workflow; ``None`` if its row cannot be interpreted.
-
-    Examples
-    --------
-    >>> next_run("0 2 * * *", None, dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC)).isoformat()
-    '2026-01-03T02:00:00+00:00'
-    >>> next_run("every day", None, dt.datetime(2026, 1, 2, 3, tzinfo=dt.UTC))
-    """
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-    from croniter import croniter
-
-    try:
-        zone = ZoneInfo(timezone) if timezone else dt.UTC
-        # As in DBOS: the first of six fields is the seconds.
-        times = croniter(cron, after.astimezone(zone), second_at_beginning=True)
-        time: dt.datetime = times.get_next(dt.datetime)
-    except (ValueError, OverflowError, OSError, ZoneInfoNotFoundError):
-        return None
-    return time

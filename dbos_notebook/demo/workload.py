@@ -26,6 +26,8 @@ MIN_WORKFLOWS = 20
 NIGHTLY_DOCUMENTS = 24
 MIN_HISTORY = 300
 BUGGY_DOCUMENTS = "1.4.2"
+SLOW_DOCUMENTS = ("1.4.2", "1.4.3")
+"""The versions of the documents application that take longer to index a contract."""
 
 
 @dataclass(frozen=True)

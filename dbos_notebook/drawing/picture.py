@@ -15,6 +15,7 @@ from dbos_notebook.errors import GraphvizNotFoundError, PictureError
 if TYPE_CHECKING:
     import os
 
+    import altair as alt
     import graphviz
     import networkx as nx
 
@@ -41,15 +42,17 @@ class Drawing(NamedTuple):
 
 
 class Picture:
-    r"""A graph or a timeline as a picture. Get it with :func:`draw` or ``Client.timeline``.
+    r"""A graph, a timeline or a chart, from :func:`draw`, ``Client.timeline`` or :func:`plot`.
 
     A notebook displays it as SVG, or as PNG on pages that do not support SVG; ``print`` shows an
-    indented text tree. It is rendered on first use and then cached.
+    indented text tree, or the table of a chart. It is rendered on first use and then cached.
 
     Attributes
     ----------
     graph
         The drawn graph, in which groups stand for folded nodes; ``None`` if drawn from DOT.
+    chart
+        The ``altair.Chart`` of a chart, to change it; ``None`` for other pictures.
 
     Examples
     --------
@@ -64,11 +67,13 @@ class Picture:
         text: Callable[[], str],
         dot: Callable[[], graphviz.Digraph] | None = None,
         graph: nx.DiGraph[Any] | None = None,
+        chart: alt.TopLevelMixin | None = None,
     ) -> None:
         self._draw = drawing
         self._text = text
         self._dot = dot
         self.graph = graph
+        self.chart = chart
 
     @cached_property
     def _drawing(self) -> Drawing:
@@ -89,7 +94,7 @@ class Picture:
 
     @cached_property
     def text(self) -> str:
-        """The picture as an indented text tree, for terminals."""
+        """The picture as text, for terminals: an indented tree, or the table of a chart."""
         return self._text()
 
     @cached_property
@@ -99,11 +104,11 @@ class Picture:
         Raises
         ------
         PictureError
-            The picture is a timeline, which Graphviz cannot draw.
+            The picture is a timeline or a chart, which Graphviz cannot draw.
         """
         if self._dot is None:
             raise PictureError(
-                "A timeline has no DOT source, since Graphviz draws graphs only. Use "
+                "A timeline or a chart has no DOT source, since Graphviz draws graphs only. Use "
                 "dn.draw(db.graph(…)).dot"
             )
         return self._dot()

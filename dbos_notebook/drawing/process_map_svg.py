@@ -24,6 +24,13 @@ from dbos_notebook.drawing.legend import Legend
 from dbos_notebook.drawing.picture import Drawing, Picture, picture_id
 from dbos_notebook.drawing.theme import MARGIN, MIN_WIDTH, OPERATIONS
 from dbos_notebook.drawing.title import Title
+from dbos_notebook.drawing.transitions_svg import (
+    FlowLine,
+    flow_lines,
+    gutter,
+    place_lines,
+    weight,
+)
 from dbos_notebook.status import (
     FAILED_STATUSES,
     STATUSES_BY_SEVERITY,
@@ -57,6 +64,8 @@ _LEVEL_GAP = 40.0
 _HEADINGS_HEIGHT = 16.0
 _LANES = 5
 HEADINGS = ("count", "median", "longest")
+HEADINGS_OF_MANY = ("count", "median", "p95")
+"""Of many runs, the longest is rarely typical."""
 
 
 @dataclass
@@ -78,7 +87,10 @@ class MapRow:
 
 @dataclass
 class MapBlock:
-    """A kind of workflow with its steps; ``more`` says what is left out."""
+    """A kind of workflow with its steps; ``more`` says what is left out.
+
+    ``flows`` are lines between its rows, in a ``gutter`` at its right; ``undrawn`` counts others.
+    """
 
     key: Any
     rows: list[MapRow]
@@ -89,6 +101,9 @@ class MapBlock:
     width: float = 0.0
     height: float = 0.0
     headings: bool = False
+    flows: list[FlowLine] = field(default_factory=list)
+    gutter: float = 0.0
+    undrawn: int = 0
 
 
 @dataclass
@@ -98,6 +113,7 @@ class MapLine:
     path: str
     tip: tuple[float, float]
     tooltip: str
+    width: float = 1.2
 
 
 def draw_process_map(graph: nx.DiGraph[Any], theme: Theme, max_width: float = MAX_WIDTH) -> Picture:
@@ -141,8 +157,20 @@ def blocks_of(graph: nx.DiGraph[Any]) -> list[MapBlock]:
                 for tail, _, edge in graph.in_edges(owner, data=True)
                 if edge["kind"] == "starts"
             ]
+        if _is_of_many(graph):
+            block.flows, block.undrawn = flow_lines(graph, [row.key for row in rows])
+            block.gutter = gutter(block.flows)
         blocks.append(block)
     return blocks
+
+
+def _is_of_many(graph: nx.DiGraph[Any]) -> bool:
+    """Return whether it is a map of many runs, whose edges have weights."""
+    return "runs" in graph.graph
+
+
+def _headings(graph: nx.DiGraph[Any]) -> tuple[str, str, str]:
+    return HEADINGS_OF_MANY if _is_of_many(graph) else HEADINGS
 
 
 def _has_failed(node: dict[str, Any]) -> bool:
@@ -159,7 +187,7 @@ def _row(graph: nx.DiGraph[Any], key: Any) -> MapRow:
     failed = sum(statuses.get(status, 0) for status in FAILED_STATUSES)
     # A step that awaits a child repeats its error: the child's step has it.
     repeats = node.get("operation") == "get_result" or (is_header and _steps_failed(graph, key))
-    errors = [] if repeats else list(node["error_types"].items())
+    errors = [] if repeats else list(node.get("error_types", {}).items())
     lines = [f"{count:,} × {_class_name(name)}" for name, count in errors[:MAX_ERRORS]]
     if len(errors) > MAX_ERRORS:
         others = sum(count for _, count in errors[MAX_ERRORS:])
@@ -193,7 +221,7 @@ def _row(graph: nx.DiGraph[Any], key: Any) -> MapRow:
         (
             f"{node['count']:,}",
             text.duration(node.get("duration_median")),
-            text.duration(node.get("duration_max")),
+            text.duration(node.get("duration_p95" if _is_of_many(graph) else "duration_max")),
         ),
         shares,
         lines,
@@ -253,8 +281,12 @@ def arrange(levels: list[list[MapBlock]], max_width: float = MAX_WIDTH) -> tuple
         levels = [[*levels[0], *levels[1]], *levels[2:]]
         y = 14.0  # for the lines from the root to the other columns
     for number, level in enumerate(levels):
+        # Numbers of a level are below each other.
+        most_gutter = max(block.gutter for block in level)
+        for block in level:
+            block.gutter = most_gutter
         y += (_LEVEL_GAP if number else 0) + _HEADINGS_HEIGHT
-        block_width = min(_block_width(level, columns), max_width - _GAP / 2)
+        block_width = min(_block_width(level, columns) + most_gutter, max_width - _GAP / 2)
         for block in level:
             block.width = block_width
             _place_rows(block, columns)
@@ -326,12 +358,12 @@ def _column_widths(rows: Iterable[MapRow]) -> list[float]:
 
 def _place_rows(block: MapBlock, columns: list[float]) -> None:
     y = 4.0
-    available = block.width - 2 * _PADDING
+    available = block.width - 2 * _PADDING - block.gutter
     for row in block.rows:
         row.y = y
-        row.name = text.truncate_middle(
-            row.name, _size(row) * (1.12 if row.is_header else 1), available - sum(columns) - 20
-        )
+        size = _size(row) * (1.12 if row.is_header else 1)
+        # Half a pixel more, so that the widest name is not truncated due to rounding.
+        row.name = text.truncate_middle(row.name, size, available - sum(columns) - 19.5)
         row.errors = [
             text.truncate_to_width(line, TEXT_SIZE, available - _MARK_WIDTH, bold=True)
             for line in row.errors
@@ -340,12 +372,15 @@ def _place_rows(block: MapBlock, columns: list[float]) -> None:
         row.height += _ERROR_HEIGHT * len(row.errors)
         y += row.height
     block.height = y + (_ROW_HEIGHT if block.more else 2)
+    centers = [row.y + (10 if row.is_header else 8) for row in block.rows]
+    place_lines(block.flows, centers, block.width - _PADDING - block.gutter)
 
 
 def _connections(graph: nx.DiGraph[Any], levels: list[list[MapBlock]]) -> list[MapLine]:
     """Return the lines to the blocks of each level, through the gaps at the left of blocks."""
     n = svg.format_number
     connections: list[MapLine] = []
+    starts = [edge["count"] for *_, edge in graph.edges.data() if edge["kind"] == "starts"]
     for above, level in pairwise(levels):
         by_key = {block.key: (lane % _LANES, block) for lane, block in enumerate(above)}
         top = min(block.y for block in [*level, *(above if len(above) == 1 else ())])
@@ -363,7 +398,10 @@ def _connections(graph: nx.DiGraph[Any], levels: list[list[MapBlock]]) -> list[M
                 path += f"V{n(end)}H{n(block.x - 5)}"
                 count = graph.edges[parent_key, block.key]["count"]
                 tooltip = f"{_name(graph, parent_key)} starts {count:,} × {_name(graph, block.key)}"
-                connections.append(MapLine(path, (block.x, end), tooltip))
+                line = MapLine(path, (block.x, end), tooltip)
+                if _is_of_many(graph):
+                    line.width = weight(count, max(starts)) * 0.75
+                connections.append(line)
     return connections
 
 
@@ -377,7 +415,9 @@ def _render(graph: nx.DiGraph[Any], theme: Theme, max_width: float) -> Drawing:
     levels = levels_of(blocks[:MAX_BLOCKS])
     map_width, map_height = arrange(levels, max_width)
     width = max(map_width + 2 * MARGIN, min(MIN_WIDTH, max_width))
-    title = _title(graph, left_out).fitted(width - 2 * MARGIN)
+    title = _title(graph, left_out, sum(block.undrawn for block in blocks)).fitted(
+        width - 2 * MARGIN
+    )
     legend = Legend()
     statuses = {status for block in blocks for row in block.rows for status, _ in row.shares}
     for status in (*STATUSES_BY_SEVERITY, ""):
@@ -400,7 +440,7 @@ def _render(graph: nx.DiGraph[Any], theme: Theme, max_width: float) -> Drawing:
         height=top + map_height + 26 + legend.height,
         left=MARGIN,
         top=top,
-        headings=HEADINGS,
+        headings=_headings(graph),
         columns=_column_widths(shown),
         padding=_PADDING,
         mark_width=_MARK_WIDTH,
@@ -410,7 +450,7 @@ def _render(graph: nx.DiGraph[Any], theme: Theme, max_width: float) -> Drawing:
     return Drawing(markup, {f"{picture}-{row.id}": row.key for row in shown}, title.label)
 
 
-def _title(graph: nx.DiGraph[Any], left_out: int) -> Title:
+def _title(graph: nx.DiGraph[Any], left_out: int, undrawn: int) -> Title:
     root = graph.graph.get("root")
     key = next(
         (key for key, node in graph.nodes.items() if root is not None and root in node["members"]),
@@ -432,8 +472,16 @@ def _title(graph: nx.DiGraph[Any], left_out: int) -> Title:
         f"{text.plural(total, of)} of {text.plural(kinds, 'kind')}"
         for of, (total, kinds) in counts.items()
     ]
+    facts = facts or ["no workflows"]
     if left_out > 0:
         facts.append(f"{text.plural(left_out, 'kind')} of workflows not shown")
+    if undrawn:
+        facts.append(f"{text.plural(undrawn, 'rarer transition')} not drawn")
+    if rare := graph.graph.get("left_out"):
+        words = {"steps": "kind of step", "failures": "failure in them", "edges": "transition"}
+        plurals = {"steps": "kinds of steps", "failures": "failures in them"}
+        counts_left = (text.plural(rare[w], words[w], plurals.get(w)) for w in words if w in rare)
+        facts.append(f"left out as rare: {', '.join(counts_left)}")
     full_name = text.sanitize_svg(node.get("name") or name, 200)
     facts_text = " · ".join(facts)
     return Title(
@@ -481,8 +529,8 @@ def _tree(graph: nx.DiGraph[Any]) -> str:
                     f"{count:,} {status_label(status)}"
                     for status, count in graph.nodes[row.key]["statuses"].items()
                 )
-                median, longest = row.values[1:]
-                times = f"median {median}, longest {longest}" if median else ""
+                median, other = row.values[1:]
+                times = f"median {median}, {_headings(graph)[2]} {other}" if median else ""
                 parts = [f"{row.values[0]} × {row.name}", statuses, times, *row.errors]
                 lines.append(indent + "  ".join(part for part in parts if part))
             if block.more:

@@ -46,6 +46,28 @@ DARK = Palette(
     statuses={name: style.dark for name, style in STATUS_STYLES.items()},
 )
 
+SERIES_LIGHT = (
+    "#0a6fb0",
+    "#c2500a",
+    "#0b8a67",
+    "#a8518a",
+    "#8a6d0b",
+    "#3d8fc4",
+    "#6a51a3",
+    "#5f6670",
+)
+SERIES_DARK = (
+    "#58aee6",
+    "#f08c4c",
+    "#3fc9a0",
+    "#e09cc8",
+    "#d8ba4e",
+    "#92d2f7",
+    "#b6a2e6",
+    "#aab2bc",
+)
+"""The colors of series in charts: Okabe and Ito's, legible on each background."""
+
 
 @dataclass(frozen=True)
 class DifferenceStyle:

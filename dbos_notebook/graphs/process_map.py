@@ -154,31 +154,67 @@ def _timedelta(milliseconds: float) -> pd.Timedelta:
 def _edges(
     graph: nx.DiGraph[Any], nodes: Mapping[Key, NodeAttributes], kind_of: Mapping[Key, Key]
 ) -> dict[tuple[Key, Key], dict[str, Any]]:
-    """Count the edges between kinds; one past a join or a start leads to what follows."""
+    """Count the edges between kinds.
+
+    An edge to a step that starts a child leads to what follows that step. Past a join, a step
+    counts once for each kind of step before it.
+    """
     edges: dict[tuple[Key, Key], dict[str, Any]] = {}
 
     def add(tail: Key, head: Key, kind: str) -> None:
         edge = edges.setdefault((tail, head), {"kind": kind, "count": 0})
         edge["count"] += 1
 
-    for tail, head, values in graph.edges.data():
-        kind = values["kind"]
-        if tail not in kind_of or head not in kind_of:
-            continue  # a join
-        source, target = kind_of[tail], kind_of[head]
-        if kind == "starts":
-            # The parent's node stands for the steps that start children.
-            owner = nodes[tail]["workflow_id"]
-            add(kind_of.get(owner, source), target, kind)
-        elif kind == "next" and _is_start(nodes[head]):
-            for follower, following in graph.adj[head].items():
-                is_next = following["kind"] == "next" and follower in kind_of
-                if is_next and not _is_start(nodes[follower]):
-                    add(source, kind_of[follower], kind)
-        elif not _is_start(nodes[tail]):
-            add(source, target, kind)
+    for tail, followers in graph.adjacency():
+        if tail not in kind_of:
+            for kind, heads in _past_join(graph, tail, kind_of).items():
+                for head in heads:
+                    add(kind, kind_of[head], "next")
+            continue
+        for head, values in followers.items():
+            kind = values["kind"]
+            if kind == "starts":
+                # The parent's node stands for the steps that start children.
+                owner = nodes[tail]["workflow_id"]
+                add(kind_of.get(owner, kind_of[tail]), kind_of[head], kind)
+            elif kind not in _ORDER and head in kind_of and not _is_start(nodes[tail]):
+                add(kind_of[tail], kind_of[head], kind)
+        if not _is_start(nodes[tail]):
+            kind = "first" if nodes[tail]["kind"] == "workflow" else "next"
+            for head in _next_nodes(graph, tail):
+                if head in kind_of:
+                    add(kind_of[tail], kind_of[head], kind)
     return edges
 
 
-def _is_start(node: NodeAttributes) -> bool:
+_ORDER = ("first", "next")
+
+
+def _next_nodes(graph: nx.DiGraph[Any], tail: Key) -> list[Key]:
+    """Return what comes next, past the steps that start children."""
+    found: dict[Key, None] = {}
+    starts = [tail]
+    for key in starts:  # the list grows during the loop
+        for head, values in graph.adj[key].items():
+            if values["kind"] in _ORDER and head not in found:
+                found[head] = None
+                if _is_start(graph.nodes[head]):
+                    starts.append(head)
+    return [head for head in found if not _is_start(graph.nodes[head])]
+
+
+def _past_join(
+    graph: nx.DiGraph[Any], join: Key, kind_of: Mapping[Key, Key]
+) -> dict[Key, list[Key]]:
+    """Return the steps that follow a join, by each kind of step that precedes it."""
+    heads = [head for head in _next_nodes(graph, join) if head in kind_of]
+    tails: list[Key] = []
+    for key in graph.pred[join]:
+        # A previous join stands for the steps before it that also precede this one.
+        tails.extend([key] if key in kind_of else graph.pred[key])
+    kinds = {kind_of[key] for key in tails if key in kind_of and not _is_start(graph.nodes[key])}
+    return dict.fromkeys(kinds, heads)
+
+
+def _is_start(node: Mapping[str, Any]) -> bool:
     return node.get("operation") == "start_child"

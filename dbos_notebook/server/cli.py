@@ -14,6 +14,7 @@ DATABASE_HELP = (
     "URL or SQLite file (default: $DBOS_SYSTEM_DATABASE_URL, then dbos-config.yaml). "
     "A password is safer in the variable or in ~/.pgpass than here"
 )
+SEVERITIES = ("info", "warning", "critical")
 SCHEMA_HELP = "the schema of DBOS's tables (default: %(default)s)"
 
 
@@ -28,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        0 on success, 1 after an error, 130 after Ctrl-C, otherwise that of the started program.
+        0 on success, 1 after an error, 2 after a check that found something, 130 after Ctrl-C,
+        otherwise that of the started program.
 
     Examples
     --------
@@ -47,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         "lab": commands.lab,
         "dashboard": commands.dashboard,
         "report": commands.report,
+        "check": commands.check,
     }
     try:
         result = programs[command](**options)
@@ -112,6 +115,24 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--schema", default="dbos", help=SCHEMA_HELP)
     report.add_argument("--output", help="file to write (default: the workflow's ID with .html)")
     report.add_argument("--force", action="store_true", help="replace an existing file")
+
+    check = commands.add_parser(
+        "check",
+        help="print what is wrong now, and exit with status 2 if anything is",
+        description="Print what is wrong now. The exit status is 0 if nothing is found at or above "
+        "the severity, 2 if something is, and 1 after an error, so that cron or CI can act on it.",
+    )
+    check.add_argument("--database", help=DATABASE_HELP)
+    check.add_argument("--schema", default="dbos", help=SCHEMA_HELP)
+    check.add_argument(
+        "--severity",
+        choices=SEVERITIES,
+        default="warning",
+        help="the least severity that counts (default: %(default)s)",
+    )
+    check.add_argument(
+        "--format", choices=("text", "json"), default="text", help="default: %(default)s"
+    )
     return parser
 
 

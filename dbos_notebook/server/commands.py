@@ -1,8 +1,9 @@
-"""The subcommands of the command line: demo, JupyterLab, dashboard and report."""
+"""The subcommands of the command line: demo, JupyterLab, dashboard, report and check."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
@@ -19,9 +20,17 @@ from dbos_notebook.database.location import ENVIRONMENT_VARIABLE, locate
 from dbos_notebook.demo.runner import run
 from dbos_notebook.demo.workload import MIN_HISTORY, MIN_WORKFLOWS
 from dbos_notebook.errors import LocationError, MissingPackageError, OutputError
+from dbos_notebook.text import sanitize, timestamp
+
+if TYPE_CHECKING:
+    from dbos_notebook.analysis.diagnosis import Diagnosis
+    from dbos_notebook.analysis.findings import Severity
+    from dbos_notebook.client import Client
 
 NOTEBOOK_DIRECTORY = "dbos_notebooks"
 MAX_FILE_NAME = 100
+MAX_CHECKED_IDS = 100
+"""IDs of a finding in the JSON of a check."""
 # Voilà's page without the icons that it would load from another server.
 _VOILA_TEMPLATE = """\
 {%- extends "lab/index.html.j2" -%}
@@ -288,6 +297,99 @@ def report(
             raise OutputError(f"{target} cannot be written: {error.strerror}.") from None
         finally:
             view.close()
+
+
+FOUND = 2
+"""The exit status of a check that found something; 1 is that of an error."""
+
+
+def check(
+    database: str | None = None,
+    *,
+    schema: str = "dbos",
+    severity: Severity = "warning",
+    format: Literal["text", "json"] = "text",  # noqa: A002 - the name of the option
+) -> int:
+    """Print what is wrong now; see :meth:`dbos_notebook.Client.diagnose`. It changes nothing.
+
+    Parameters
+    ----------
+    database, schema
+        As in :func:`dbos_notebook.connect`.
+    severity
+        The least severity that counts. All findings are printed.
+    format
+        ``"text"`` for people, or one JSON document.
+
+    Returns
+    -------
+    int
+        0 if nothing was found at or above the severity, otherwise 2.
+
+    Raises
+    ------
+    NotebookError
+        The database cannot be read; see :func:`dbos_notebook.connect`.
+
+    Examples
+    --------
+    >>> check(str(example_database), severity="critical")
+    critical: executor local, version v1: PENDING under an executor that appears to be dead (1)
+    ...
+    2
+    """
+    from dbos_notebook.client import connect
+
+    with connect(database, schema=schema, read_only=True) as db:
+        diagnosis = db.diagnose()
+        counted = diagnosis.at_least(severity)
+        if format == "json":
+            print(json.dumps(_check_document(db, diagnosis, severity, len(counted)), indent=2))
+        else:
+            print(_check_text(db, diagnosis))
+    return FOUND if counted else 0
+
+
+def _check_document(
+    db: Client, diagnosis: Diagnosis, severity: Severity, counted: int
+) -> dict[str, Any]:
+    return {
+        "database": str(db.location),
+        "read_at": diagnosis.read_at.isoformat(timespec="seconds"),
+        "severity": severity,
+        "counted": counted,
+        "findings": [
+            {
+                "rule": finding.rule,
+                "severity": finding.severity,
+                "subject": finding.subject,
+                "affected": finding.affected,
+                "since": None if finding.since is None else finding.since.isoformat(),
+                "evidence": finding.evidence,
+                "remedy": finding.remedy,
+                "plan": finding.plan or None,
+                "workflow_ids": list(finding.workflow_ids[:MAX_CHECKED_IDS]),
+            }
+            for finding in diagnosis
+        ],
+    }
+
+
+def _check_text(db: Client, diagnosis: Diagnosis) -> str:
+    if not len(diagnosis):
+        return f"{sanitize(db.location)}: nothing found that is wrong now"
+    lines = []
+    for finding in diagnosis:
+        lines.append(sanitize(finding, 1_000))
+        if finding.since is not None:
+            lines.append(f"  since {timestamp(finding.since, milliseconds=False)}")
+        # IDs and names may hold control characters that a terminal would act upon.
+        lines += [
+            f"  {sanitize(text, 10_000)}"
+            for text in (finding.evidence, finding.remedy, finding.plan)
+            if text
+        ]
+    return "\n".join(lines)
 
 
 def _dashboard_notebook(schema: str, *, read_only: bool) -> str:

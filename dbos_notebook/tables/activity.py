@@ -240,7 +240,7 @@ def _active_children(session: Session, queries: Queries, ids: Sequence[str]) -> 
     statement = (
         sa.select(pairs.c.parent, sa.func.count().label("n"))
         .select_from(pairs.join(table, table.c.workflow_uuid == pairs.c.child))
-        .where(table.c.status.in_(ACTIVE_STATUSES))
+        .where(queries.has_status(ACTIVE_STATUSES))
         .group_by(pairs.c.parent)
     )
     return {row["parent"]: int(row["n"]) for row in session.rows(statement)}

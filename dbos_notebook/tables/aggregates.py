@@ -187,7 +187,7 @@ def _queue_work(queries: Queries, now: pd.Timestamp) -> TableQuery:
             count("PENDING").label("running"),
             sa.func.min(sa.case((status == "ENQUEUED", enqueued))).label("oldest_enqueued_at"),
         )
-        .where(name.is_not(None), status.in_(ACTIVE_STATUSES), *queries.where({}))
+        .where(name.is_not(None), *queries.where({"status": ACTIVE_STATUSES}))
         .group_by(sa.literal_column("1"), sa.literal_column("2"))
     )
     return statement, columns

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ACTION_OPTIONS = {
     "cancel": ("cancel_children",),
-    "resume": ("queue_name",),
+    "resume": ("queue_name", "force"),
     "fork": ("start_step", "application_version", "queue_name"),
     "repair": ("application_version", "queue_name"),
     "send": ("message", "topic"),

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import traitlets
 
+from dbos_notebook.analysis.diagnosis import find_all
+from dbos_notebook.analysis.findings import RULES, DiagnosisLimits, Finding
 from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import pages
 from dbos_notebook.tables.aggregates import Health, health
+from dbos_notebook.text import truncate
 from dbos_notebook.widgets import bundle, details, html_export, serialize
 from dbos_notebook.widgets.base import View
+from dbos_notebook.widgets.controls import Actions
 from dbos_notebook.widgets.messages import (
     Answer,
     BoardFacts,
     BoardFailure,
+    BoardFinding,
     BoardQueue,
     Question,
     compact,
 )
 
 if TYPE_CHECKING:
+    from dbos_notebook.control.controller import Controller
+    from dbos_notebook.control.receipt import Receipt
     from dbos_notebook.store import Store
 
 WINDOWS = {
@@ -38,7 +45,6 @@ WINDOWS = {
 """The length of each window, and the width of its bars: 48 to 60 bars of a round width."""
 MAX_EXAMINED = 200
 """Active workflows, the oldest first, of which the board says which wait for a person."""
-_PLACE = re.compile(r", place \d+ of \d+")
 MESSAGE_KINDS = ("message", "message or event")
 MAX_TABLE_ROWS = 12
 """Rows of a table on the board; the DataFrames are complete."""
@@ -57,6 +63,8 @@ class Board(View):
         The queues now, as :meth:`Client.queues` returns them.
     failures : pandas.DataFrame
         What failed in the window, by workflow name and error class, most frequent first.
+    receipt : Receipt or None
+        The receipt of the last action that was confirmed in this view.
 
     Examples
     --------
@@ -73,11 +81,27 @@ class Board(View):
     _start = traitlets.Dict().tag(sync=True)
 
     def __init__(
-        self, store: Store, *, window: str = "24h", live: bool = False, embedded: bool = False
+        self,
+        store: Store,
+        controller: Controller,
+        *,
+        window: str = "24h",
+        live: bool = False,
+        embedded: bool = False,
     ) -> None:
-        start = {"windows": list(WINDOWS), "location": store.label}
+        self._actions = Actions(store, controller)
+        start = {
+            "windows": list(WINDOWS),
+            "location": store.label,
+            "forbidden": self._actions.forbidden(),
+            "read_only": controller.read_only,
+        }
         super().__init__(store, embedded=embedded, window=window, live=live, _start=start)
-        self._handlers = {"board": self._on_board, "attention": self._on_attention}
+        self._handlers = {
+            "board": self._on_board,
+            "attention": self._on_attention,
+            **self._actions.handlers,
+        }
 
     @traitlets.validate("window")
     def _validate_window(self, proposal: Any) -> str:
@@ -103,6 +127,11 @@ class Board(View):
         """What failed in the window, by workflow name and error class, most frequent first."""
         return self.read().failures
 
+    @property
+    def receipt(self) -> Receipt | None:
+        """The receipt of the last action that was confirmed in this view."""
+        return self._actions.receipt
+
     def _on_board(self, message: Question) -> Answer:
         reading = self.read()
         facts = board_facts(reading)
@@ -111,28 +140,29 @@ class Board(View):
         return {"same": True, **state} if message.get("stamp") == stamp else {**facts, **state}
 
     def _on_attention(self, _message: Question) -> Answer:
-        """List the active workflows that wait for a person: for a message, or for an executor."""
+        """Diagnose the application, and list the active workflows that wait for a person."""
+        started = time.perf_counter()
+        limits = DiagnosisLimits()
+        findings = self._store.read(find_all, limits, self._store.location)
         ids = self._store.read(pages.oldest_active, MAX_EXAMINED)
         found = details.activities(self._store, ids)
-        waiting = [
-            key
-            for key, activity in found.items()
-            if activity["kind"] in MESSAGE_KINDS or activity.get("stuck")
-        ]
+        waiting = [key for key, each in found.items() if each["kind"] in MESSAGE_KINDS]
         frame = self._store.workflows(waiting, limit=None)
         rows = {row["id"]: row for row in serialize.workflow_rows(frame)}
         # Workflows of the same name in the same situation are one line, with the oldest as example.
         alike: dict[tuple[object, ...], list[str]] = {}
         for key in filter(rows.__contains__, waiting):
-            situation = _PLACE.sub("", found[key]["text"])
-            alike.setdefault((rows[key].get("name"), situation), []).append(key)
+            alike.setdefault((rows[key].get("name"), found[key]["text"]), []).append(key)
         return {
+            "findings": [_finding(each) for each in findings[:MAX_TABLE_ROWS]],
+            "more_findings": max(0, len(findings) - MAX_TABLE_ROWS),
             "rows": [
                 {"row": rows[keys[0]], "activity": found[keys[0]], "count": len(keys)}
                 for keys in list(alike.values())[:MAX_TABLE_ROWS]
             ],
             "left_out": max(0, len(alike) - MAX_TABLE_ROWS),
             "examined": len(ids) if len(ids) == MAX_EXAMINED else None,
+            "took": round((time.perf_counter() - started) * 1000),
         }
 
     def static_html(self) -> str:
@@ -199,6 +229,30 @@ def _queue(record: dict[Any, Any]) -> BoardQueue:
             },
         }
     )
+    return row
+
+
+def _finding(finding: Finding) -> BoardFinding:
+    """Return a finding of the diagnosis, with the action that would help, if a button can do it."""
+    row: BoardFinding = compact(
+        {
+            "severity": finding.severity,
+            "subject": serialize.label(finding.subject),
+            "says": RULES[finding.rule],
+            "evidence": truncate(finding.evidence, 2_000),
+            "remedy": truncate(finding.remedy, 1_000),
+            "affected": finding.affected,
+            "since": serialize.milliseconds(finding.since),
+            "ids": list(finding.workflow_ids),
+        }
+    )
+    call = finding.call
+    if call is not None:
+        row["action"] = call.method
+        row["targets"] = list(call.targets)
+        row["options"] = {
+            name: value for name, value in call.options.items() if isinstance(value, str | bool)
+        }
     return row
 
 

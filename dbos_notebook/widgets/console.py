@@ -106,7 +106,7 @@ class Console(View):
         self.list = Explore(
             store, controller, filters, live=live, page_size=page_size, embedded=True
         )
-        self.board = Board(store, live=live, embedded=True)
+        self.board = Board(store, controller, live=live, embedded=True)
         self.run: Inspect | None = None
         self.schedules = Controls(store, controller, None, schedules=True, embedded=True)
         start = {

@@ -15,7 +15,6 @@ from dbos_notebook.control.forks import Fork
 from dbos_notebook.control.operations import Cancel, Delete, Operation, PlanItem, Resume, SetDelay
 from dbos_notebook.control.receipt import describe_progress, failures_first
 from dbos_notebook.control.repair import Repair, RepairFork
-from dbos_notebook.control.schedules import next_run
 from dbos_notebook.control.sending import Send, SendItem
 from dbos_notebook.database import releases
 from dbos_notebook.database.schema_changes import repeat_if_changed
@@ -28,6 +27,7 @@ from dbos_notebook.status import (
     WAITING_STATUSES,
 )
 from dbos_notebook.tables import aggregates, pages
+from dbos_notebook.tables.cron import next_run
 from dbos_notebook.tables.filters import as_strings
 from dbos_notebook.widgets import bundle, html_export, serialize
 from dbos_notebook.widgets.action_options import (

@@ -364,6 +364,22 @@ class BoardFailure(TypedDict, total=False):
     id: str
 
 
+class BoardFinding(TypedDict, total=False):
+    """A finding of the diagnosis; ``action`` on ``targets`` with ``options`` would help."""
+
+    severity: str
+    subject: str
+    says: str
+    evidence: str
+    remedy: str
+    affected: int
+    since: int
+    ids: list[str]
+    action: str
+    targets: list[str]
+    options: dict[str, Any]
+
+
 class BoardFacts(TypedDict):
     """What the board shows: ``bars`` buckets of ``width`` ms from ``begin``, and two tables."""
 

@@ -23,7 +23,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted(page for page in DOCS.rglob("*.md") if "generated" not in page.parts),
 ]
-DOCTESTED = ["gallery.md", "graphs.md", "payloads.md"]
+DOCTESTED = ["analysis.md", "gallery.md", "graphs.md", "payloads.md"]
 EXECUTED = sorted(page for page in PAGES if "{code-cell}" in page.read_text(encoding="utf-8"))
 CELL = re.compile(r"(?ms)^```\{code-cell\} python\n(?::tags: [^\n]*\n\n)?(.*?)^```$")
 BLOCK = re.compile(r"(?ms)^```python\n(.*?)^```$")

@@ -179,9 +179,20 @@ READS: dict[str, Callable[[dn.Client], Any]] = {
         rows(db.arrow("steps").read_all().to_pandas()),
     ),
     "counts": lambda db: rows(db.counts(["status", "name"])),
+    "workflow_statistics": lambda db: rows(db.workflow_statistics()),
     "step_statistics": lambda db: rows(db.step_statistics()),
+    "latency_histogram": lambda db: rows(db.latency_histogram()),
+    "diagnose": lambda db: sorted(
+        (each.rule, each.subject, each.affected, each.workflow_ids) for each in db.diagnose()
+    ),
     "queues": lambda db: rows(db.queues()),
     "executors": lambda db: rows(db.executors()),
+    "compare_versions": lambda db: rows(
+        db.compare_versions({"status": "SUCCESS"}, {"status": "ERROR"})
+    ),
+    "contrast": lambda db: rows(
+        db.contrast({"name": "checkout"}, {"status": "SUCCESS"}, all_values=True)
+    ),
     "events": lambda db: rows(db.events()),
     "awaiting_messages": lambda db: rows(db.awaiting_messages()),
     "messages": lambda db: rows(db.messages()),

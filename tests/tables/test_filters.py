@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 import dbos_notebook as dn
 from dbos_notebook.tables.filters import TIME_FILTERS, as_epoch_ms, check_filters
@@ -239,3 +240,17 @@ def test_status_is_case_insensitive(db: dn.Client) -> None:
 def test_an_unknown_workflow_has_no_tree(db: dn.Client) -> None:
     with pytest.raises(dn.WorkflowNotFoundError, match="absent"):
         db.tree("absent")
+
+
+@pytest.mark.parametrize("statuses", [["DELAYED", "ENQUEUED", "PENDING"], ["PENDING", "DELAYED"]])
+def test_active_statuses_are_found_by_the_partial_indexes(
+    statuses: list[str], corpus_postgres: Callable[[str], str]
+) -> None:
+    with dn.connect(corpus_postgres("3.4.0")) as db, db._store.session() as session:
+        condition = db._store.queries.where({"status": statuses})
+        statement = sa.select(sa.func.count()).where(*condition)
+        # Otherwise a small table is read whole.
+        session.rows(sa.select(sa.func.set_config("enable_seqscan", "off", True).label("value")))
+        plan = session.explain(statement)
+        assert "idx_workflow_status_delayed" in plan
+        assert "idx_workflow_status_pending" in plan or "in_flight" in plan

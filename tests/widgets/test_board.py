@@ -23,19 +23,37 @@ def ask(board: Board, **question: Any) -> dict[str, Any]:
     return board.answer({"kind": "board", "request": 1, **question})
 
 
-def test_the_board_lists_what_waits_for_a_person_and_nothing_else(
-    shop: dn.Client, old_sqlite: Path
-) -> None:
+def test_the_board_begins_with_what_is_wrong(shop: dn.Client, old_sqlite: Path) -> None:
     answer = shop.board().answer({"kind": "attention", "request": 1})
-    names = {line["row"]["id"].rpartition("-")[0].partition("-")[0] for line in answer["rows"]}
-    # Not those that wait in a queue, or until their delay ends: these go on by themselves.
-    assert names == {"unpaid", "waiting"}
-    assert all(line["activity"]["evidence"] for line in answer["rows"])
-    # The application of the corpus is gone: what it left behind is grouped by its situation.
+    stranded = [each for each in answer["findings"] if "appears to be dead" in each["says"]]
+    # The executors of the shop ended seconds or minutes ago: the runs may still seem to wait.
+    ids = [key for each in stranded for key in each["ids"]]
+    ids += [line["row"]["id"] for line in answer["rows"]]
+    # Not those that wait until their delay ends: these go on by themselves.
+    assert {key.partition("-")[0] for key in ids} == {"unpaid", "waiting"}
     with dn.connect(old_sqlite) as db:
-        lines = db.board().answer({"kind": "attention", "request": 1})["rows"]
-    found = {line["row"]["id"]: line["count"] for line in lines if line["activity"]["stuck"]}
-    assert found == {"holder": 1, "queued-1": 2}
+        answer = db.board().answer({"kind": "attention", "request": 1})
+        subjects = [each.subject for each in db.diagnose()]
+    assert [each["subject"] for each in answer["findings"]] == subjects
+    found = {key for each in answer["findings"] for key in each["ids"]}
+    assert {"holder", "queued-1"} <= found
+    assert {each["severity"] for each in answer["findings"]} <= {"critical", "warning", "info"}
+
+
+def test_the_action_of_a_finding_has_the_plan_of_the_diagnosis(old_sqlite: Path) -> None:
+    with dn.connect(old_sqlite) as db:
+        board, diagnosis = db.board(), db.diagnose()
+        answer = board.answer({"kind": "attention", "request": 1})
+        number, finding = next(
+            (number, each) for number, each in enumerate(answer["findings"]) if "action" in each
+        )
+        assert (finding["action"], finding["options"]) == ("resume", {"force": True})
+        question = {name: finding[name] for name in ("action", "options")}
+        question |= {"kind": "plan", "request": 2, "key": "click-1", "ids": finding["targets"]}
+        plan = board.answer(question)
+        assert plan["counts"]["ready"] == finding["affected"]
+        assert diagnosis.plan(number).counts["ready"] == finding["affected"]
+        assert "force=True" in plan["code"]
 
 
 def test_the_board_counts_equal_those_of_the_listing(shop: dn.Client) -> None:

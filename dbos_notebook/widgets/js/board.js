@@ -1,4 +1,5 @@
-// The board: what waits and runs, what finished in a period, and what failed.
+// The board: what is wrong, what waits and runs, what finished in a period, and what failed.
+import { Actions } from "./actions.js";
 import { append, button, copy, copyFeedback, el, followTheme, linkButton, replace, svg } from "./dom.js";
 import { mount } from "./fallback.js";
 import { activityLine, ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, idLink, leafName, middleCut, pluralize, runningTime, shortClassName, shortenId } from "./format.js";
@@ -6,15 +7,21 @@ import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { FINISHED, UNFINISHED, statusChip, statusPhrase } from "./status.js";
 import { StatusLine } from "./status_line.js";
-/** @import {Activity, BoardFacts, BoardFailure, BoardQueue, BoardTraits, Child, ListView, Model, Navigation, RenderProps, Row} from "./types.js" */
+/** @import {Activity, Ask, BoardFacts, BoardFailure, BoardFinding, BoardQueue, BoardTraits, Child, ListView, Model, Navigation, RenderProps, Row} from "./types.js" */
 
 const POLL_MS = 5000;
 /** Between two readings of what needs attention, which costs more than the board itself. */
-const ATTENTION_MS = 30_000;
+const ATTENTION_MS = 60_000;
+/** It is read for at most 1/N of the time. */
+const ATTENTION_SHARE = 100;
 const CHART_WIDTH = 720;
 const CHART_HEIGHT = 96;
 const LEAST_BAR = 2; // so that one failure in a thousand is seen
 const DAY_MS = 86_400_000;
+/** The status whose mark and color a severity has. */
+const SEVERITY_STATUS = { critical: "ERROR", warning: "ENQUEUED", info: "CANCELLED" };
+/** The labels of the actions that help a finding. */
+const REMEDIES = { cancel: "Cancel", resume: "Resume", backfill_schedule: "Backfill" };
 const TICKS = [0, 0.25, 0.5, 0.75, 1];
 const RECOVERY = "MAX_RECOVERY_ATTEMPTS_EXCEEDED";
 /** Of the statuses of finished workflows, success first, then the most severe. */
@@ -49,6 +56,12 @@ export class Board {
     this.chart = el("figure", { class: "dn-chart" });
     this.attention = el("section", { "aria-label": "Needs attention", hidden: true });
     this.attentionAt = 0;
+    this.attentionTook = 0;
+    /** @type {Ask} */
+    const ask = (kind, question, lane) =>
+      this.status.showErrorsOf(this.channel.ask(kind, question, lane));
+    this.actions = new Actions(this.start.forbidden, ask, () => this.load(),
+      navigation ? (id) => navigation.open(id) : undefined);
     this.failures = el("section", { "aria-label": "Failures" });
     this.queues = el("section", { "aria-label": "Queues" });
     this.build();
@@ -72,8 +85,12 @@ export class Board {
       el("div", { class: "dn-top" }, el("b", { class: "dn-title", title: location }, location),
         el("span", { class: "dn-space" }), this.windows, this.polling.button,
         button("Refresh", "Read the board again", () => this.load())),
-      this.status.banner, this.tiles, this.chart,
-      this.attention, el("div", { class: "dn-columns" }, this.failures, this.queues), this.status.line);
+      this.status.banner, this.actions.panel, this.tiles, this.attention, this.chart,
+      el("div", { class: "dn-columns" }, this.failures, this.queues), this.status.line);
+    this.root.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || event.defaultPrevented || !this.actions.dismiss()) return;
+      event.preventDefault();
+    });
     this.showWindows();
   }
 
@@ -95,7 +112,8 @@ export class Board {
     const answer = await this.status.showErrorsOf(this.channel.ask("board", { stamp }));
     if (!answer) return;
     this.status.updated(answer);
-    if (!stamp || Date.now() - this.attentionAt > ATTENTION_MS) this.loadAttention();
+    const pause = Math.max(ATTENTION_MS, ATTENTION_SHARE * this.attentionTook);
+    if (!stamp || Date.now() - this.attentionAt > pause) this.loadAttention();
     if (answer.same) return;
     this.stamp = answer.stamp;
     this.showTiles(answer);
@@ -104,18 +122,58 @@ export class Board {
     this.showQueues(answer);
   }
 
-  /** Read and show which active workflows wait for a person. */
+  /** Read and show what is wrong, and which active workflows wait for a person. */
   async loadAttention() {
     this.attentionAt = Date.now();
     const answer = await this.status.showErrorsOf(this.channel.ask("attention", {}));
     if (!answer) return;
-    const { rows, left_out: leftOut, examined } = answer;
-    this.attention.hidden = !rows.length;
+    const { findings, more_findings: moreFindings, rows, left_out: leftOut, examined } = answer;
+    this.attentionTook = answer.took;
+    this.attention.hidden = !rows.length && !findings.length;
     replace(this.attention, el("h4", {}, "Needs attention"),
-      table([heading("workflow"), heading("created", true)],
+      findings.length > 0 && table([heading("finding"), heading("affected", true), heading("since", true)],
+        findings.map((finding) => this.findingLine(finding))),
+      moreFindings > 0 && el("p", { class: "dn-note" },
+        `… and ${pluralize(moreFindings, "more finding")}: db.diagnose()`),
+      rows.length > 0 && table([heading("waits for a person"), heading("created", true)],
         rows.map(({ row, activity, count }) => this.attentionLine(row, activity, count))),
       leftOut > 0 && el("p", { class: "dn-note" }, `… and ${formatCount(leftOut)} more`),
       examined && el("p", { class: "dn-note" }, `Of the ${formatCount(examined)} oldest active workflows.`));
+  }
+
+  /** @param {BoardFinding} finding */
+  findingLine({ severity, subject, says, evidence, remedy, affected, since, ids, action, targets = [],
+    options = {} }) {
+    const [oldest] = ids;
+    return [el("tr", {},
+      el("td", { class: "dn-wide" },
+        el("div", { class: "dn-line" }, statusChip(SEVERITY_STATUS[severity], severity),
+          el("span", { class: "dn-name" }, subject), says)),
+      el("td", { class: "n" }, formatCount(affected)),
+      el("td", { class: "n" }, since !== undefined && ageOf(since, this.now()))),
+    el("tr", { class: "dn-second-line" }, el("td", { colspan: 3 },
+      el("div", { class: "dn-muted" }, evidence),
+      el("div", { class: "dn-line" }, remedy,
+        oldest !== undefined && this.workflowLink(oldest, ids.length > 1 ? "the oldest" : ""),
+        action && button(`${REMEDIES[action]} ${action === "backfill_schedule" ? "…"
+          : formatCount(targets.length)}`, "Show what this would do",
+          () => this.actions.begin(action, options, targets),
+          { disabled: Boolean(this.start.forbidden) }))))];
+  }
+
+  /**
+   * A link that opens a workflow, or copies its ID where nothing can be opened.
+   * @param {string} id
+   * @param {string} [before] what stands before the ID
+   * @param {string} [parent]
+   */
+  workflowLink(id, before = "", parent = undefined) {
+    const { navigation } = this;
+    const link = idLink(id, navigation ? `Show ${id}` : `Copy the ID ${id}`, async () => {
+      if (navigation) navigation.open(id);
+      else link.title = copyFeedback(await copy(id));
+    }, parent);
+    return before ? el("span", {}, `${before} `, link) : link;
   }
 
   /**
@@ -125,16 +183,11 @@ export class Board {
    */
   attentionLine({ id, status, name = "workflow", parent_workflow_id: parent, created_at: created },
     activity, count) {
-    const { navigation } = this;
-    const link = idLink(id, navigation ? `Show ${id}` : `Copy the ID ${id}`, async () => {
-      if (navigation) navigation.open(id);
-      else link.title = copyFeedback(await copy(id));
-    }, parent);
     return el("tr", {},
       el("td", { class: "dn-wide" },
         el("div", { class: "dn-line" }, statusChip(status),
           el("span", { class: "dn-name", title: name }, count > 1 && `${formatCount(count)} × `,
-            leafName(name)), count > 1 && "the oldest", link),
+            leafName(name)), this.workflowLink(id, count > 1 ? "the oldest" : "", parent)),
         activityLine(activity)),
       el("td", { class: "n" }, created !== undefined && ageOf(created, this.now())));
   }
@@ -299,6 +352,7 @@ export class Board {
 
   close() {
     this.model.off("change:window", this.onWindow);
+    this.actions.close();
     this.channel.close();
     this.polling.close();
     this.status.close();

@@ -28,10 +28,11 @@ export function statusPhrase(status) {
 /**
  * The mark and the label of a status.
  * @param {string} status
+ * @param {string} [label] other than that of the status
  */
-export function statusChip(status) {
-  return el("span", { class: "dn-chip", "data-status": status, title: status }, mark(status),
-    BY_NAME.get(status)?.label ?? status);
+export function statusChip(status, label = undefined) {
+  return el("span", { class: "dn-chip", "data-status": status, title: label ?? status }, mark(status),
+    label ?? BY_NAME.get(status)?.label ?? status);
 }
 
 /**

@@ -46,7 +46,7 @@ export interface InspectTraits extends LiveTraits {
 }
 export interface BoardTraits extends LiveTraits {
   window: string;
-  _start: { windows: string[]; location: string };
+  _start: { windows: string[]; location: string; forbidden: string | null; read_only: boolean };
 }
 export interface ControlsTraits extends BaseTraits {
   _start: { ids: string[]; schedules: boolean; forbidden: string | null; read_only: boolean };
@@ -438,6 +438,20 @@ export interface BoardFailure {
   last: number;
   id: string;
 }
+export interface BoardFinding {
+  severity: "critical" | "warning" | "info";
+  subject: string;
+  says: string;
+  evidence: string;
+  remedy: string;
+  affected: number;
+  since?: number;
+  ids: string[];
+  /** The action that would help, on these workflows or this schedule. */
+  action?: "cancel" | "resume" | "backfill_schedule";
+  targets?: string[];
+  options?: ActionOptions;
+}
 export interface BoardFacts {
   begin: number;
   width: number;
@@ -459,6 +473,8 @@ export type Action = WorkflowAction | "pause_schedule" | "resume_schedule" | "tr
   | "backfill_schedule" | "delete_schedule";
 export interface ActionOptions {
   cancel_children?: boolean;
+  /** Resume also what may still run. */
+  force?: boolean;
   queue_name?: string;
   start_step?: string;
   application_version?: string;
@@ -606,6 +622,9 @@ export interface Messages {
   // The board, and the buttons alone.
   board: [{ stamp: string | null }, Fresh<BoardFacts> | Same];
   attention: [object, {
+    findings: BoardFinding[];
+    more_findings: number;
+    took: number;
     rows: { row: Row; activity: Activity; count: number }[];
     left_out: number;
     examined: number | null;

@@ -1,0 +1,495 @@
+"""Compare two versions, or any two sets of runs: durations and error rates, with verdicts.
+
+What is compared:
+
+- Durations of runs that succeeded, and of steps that did: a run that fails early is not fast. Forks
+  and recovered runs have no duration here, because they repeated only a part of the work.
+- Error rates of runs that succeeded or failed. Cancelled runs count on neither side.
+- Runs that are still running have no duration yet, and those are the long ones. They are counted,
+  and a verdict about durations must also hold if they take longer than every other run.
+
+A verdict needs a change that is significant after the adjustment for all comparisons of the call,
+an interval without zero, and an estimated change of at least ``min_effect``; a change of a duration
+must also be larger than the resolution of the recorded times.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import pandas as pd
+import sqlalchemy as sa
+
+from dbos_notebook.analysis import confidence as statistics
+from dbos_notebook.analysis.confidence import UNKNOWN, Estimate, Sample
+from dbos_notebook.analysis.selections import (
+    BUCKET_BITS,
+    bucket_value,
+    evaluated_once,
+    log_bucket,
+    run_columns,
+    run_rows,
+    step_columns,
+    step_rows,
+)
+from dbos_notebook.errors import FilterError, nearest
+from dbos_notebook.status import ERROR_STATUSES
+from dbos_notebook.tables import frames
+from dbos_notebook.tables.aggregates import TableQuery, read_frames
+from dbos_notebook.tables.columns import STRING_DTYPE, Column
+from dbos_notebook.tables.filters import check_filters
+from dbos_notebook.tables.sql import Queries
+from dbos_notebook.tables.timing import SECOND_MS
+
+if TYPE_CHECKING:
+    from dbos_notebook.database.reader import Session
+
+RunSet: TypeAlias = "str | Mapping[str, Any]"
+"""An application version, or filters of workflows."""
+Kind: TypeAlias = "tuple[str, str | None, str | None]"
+"""What is compared: "workflow" or "step", the workflow's name, the step's name."""
+
+MIN_COUNT = 20
+"""Fewer runs on a side are too few for the p50 and for the error rate."""
+MIN_COUNT_P99 = 299
+"""Fewer runs on a side are too few for the p99: 0.99 ** 299 is 5 %, so that fewer may all be below
+it."""
+BUCKET_ERROR = 0.5 / (1 << BUCKET_BITS)
+"""The largest relative error of the middle of a bucket."""
+OF = ("workflow", "step")
+_OWN_OPERATIONS = "DBOS."
+_MAX_NAMED = 20
+
+_SUCCEEDED, _FAILED, _RUNNING, _OTHER = "succeeded", "failed", "running", "other"
+
+
+class Side(NamedTuple):
+    """The runs of one kind on one side.
+
+    Attributes
+    ----------
+    durations
+        Those that are known, in milliseconds.
+    finished
+        How many succeeded or failed.
+    failed
+        How many of these failed.
+    running
+        How many are running; ``None`` for steps, of which DBOS records only those that ended.
+    resolution
+        Of the recorded times, in milliseconds.
+    """
+
+    durations: Sample
+    finished: int
+    failed: int
+    running: int | None = 0
+    resolution: int = 1
+
+
+ABSENT = Side(Sample([], []), 0, 0)
+
+
+def compare_versions(
+    session: Session,
+    queries: Queries,
+    baseline: RunSet,
+    candidate: RunSet,
+    of: str | Iterable[str],
+    min_effect: float,
+    confidence: float,
+    filters: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Compare the workflows and steps of two sets of runs; see ``Client.compare_versions``."""
+    kinds = _check_of(of)
+    check_share(min_effect, "min_effect", 0.0, 10.0)
+    check_share(confidence, "confidence", 0.5, 1.0)
+    now = dt.datetime.now(dt.UTC)
+    sides = [
+        check_filters(_merge(side, name, filters), now=now)
+        for side, name in ((baseline, "baseline"), (candidate, "candidate"))
+    ]
+    if sides[0] == sides[1]:
+        raise FilterError(
+            f"baseline={baseline!r} and candidate={candidate!r} select the same runs. Give two "
+            "versions, or two dicts of filters."
+        )
+    _check_versions(session, queries, [s for s in (baseline, candidate) if isinstance(s, str)])
+    if not isinstance(baseline, str) or not isinstance(candidate, str):
+        _check_disjoint(session, queries, *sides)
+    moment = round(now.timestamp() * 1000)
+    found = read_frames(
+        session,
+        *(
+            _run_query(queries, side, moment) if kind == "workflow" else _step_query(queries, side)
+            for kind in kinds
+            for side in sides
+        ),
+    )
+    groups: dict[Kind, tuple[Side, Side]] = {}
+    for kind, old, new in zip(kinds, found[::2], found[1::2], strict=True):
+        before, after = _read_sides(kind, old), _read_sides(kind, new)
+        for key in before | after:
+            groups[key] = before.get(key, ABSENT), after.get(key, ABSENT)
+    rows = compare_sides(groups, min_effect=min_effect, confidence=confidence)
+    return frames.mark_listing(to_frame(rows), "compare_versions")
+
+
+# What was asked for
+
+
+def _check_of(of: str | Iterable[str]) -> list[str]:
+    names = [of] if isinstance(of, str) else list(dict.fromkeys(of))
+    for name in names:
+        if name not in OF:
+            raise FilterError(
+                f"of={name!r} cannot be compared.{nearest(name, OF)} Give 'workflow', 'step' or "
+                "both."
+            )
+    return names
+
+
+def check_share(value: Any, name: str, low: float, high: float) -> None:
+    """Raise FilterError unless a number is at least ``low`` and below ``high``."""
+    number = not isinstance(value, bool) and isinstance(value, int | float)
+    if not number or not low <= value < high:
+        raise FilterError(f"{name}={value!r} must be a number from {low:g} to below {high:g}.")
+
+
+def _merge(side: RunSet, name: str, filters: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(side, str):
+        side = {"app_version": side}
+    if not isinstance(side, Mapping):
+        raise FilterError(
+            f"{name}={side!r} must be an application version, or a dict of filters such as "
+            '{"start_time": "2h"}.'
+        )
+    common = {key: value for key, value in filters.items() if value is not None}
+    if twice := sorted(side.keys() & common.keys()):
+        raise FilterError(
+            f"{name}={side!r} and the filters of both sides have {twice[0]}={common[twice[0]]!r}. "
+            "Give it once."
+        )
+    return {**common, **side}
+
+
+def _check_versions(session: Session, queries: Queries, versions: Sequence[str]) -> None:
+    """Raise FilterError for a version that no workflow has and that was not registered."""
+    table = queries.workflows
+    version = queries.column(table, "application_version")
+    registered = queries.catalog.table("application_versions")
+    has_names = queries.catalog.has("application_versions", "version_name")
+    for wanted in versions:
+        found = sa.select(sa.literal(1)).where(version == wanted, *queries.owned(table)).limit(1)
+        named = sa.select(sa.literal(1)).where(
+            queries.column(registered, "version_name") == wanted, *queries.owned(registered)
+        )
+        if session.rows(found) or (has_names and session.rows(named.limit(1))):
+            continue
+        known = sa.select(version.label("version")).where(version.is_not(None))
+        rows = session.rows(known.where(*queries.owned(table)).distinct())
+        names = sorted(str(row["version"]) for row in rows)
+        listed = ", ".join(names[-_MAX_NAMED:]) or "none"
+        raise FilterError(
+            f"No workflow has the version {wanted!r}.{nearest(wanted, names)} "
+            f"The versions are: {listed}."
+        )
+
+
+def _check_disjoint(
+    session: Session, queries: Queries, side: Mapping[str, Any], other: Mapping[str, Any]
+) -> None:
+    """Raise FilterError if a run is on both sides: they are compared as independent."""
+    key = queries.workflows.c.workflow_uuid
+    both = sa.select(key.label("workflow_id")).where(*queries.where(side), *queries.where(other))
+    if rows := session.rows(both.limit(1)):
+        raise FilterError(
+            f"baseline and candidate both select the workflow {rows[0]['workflow_id']!r}. Give "
+            "filters that exclude each other, such as an end_time before the other's start_time."
+        )
+
+
+# The database aggregates: a row for each kind, outcome and logarithmic bucket of the duration
+
+
+def _counted(name: str) -> Column:
+    return Column(name, "integer", "", name)
+
+
+_MEASURES = (
+    Column("outcome", "category", "", "outcome"),
+    *(_counted(name) for name in ("bucket", "count", "fractional")),
+)
+
+
+def _run_query(queries: Queries, filters: Mapping[str, Any], now: int) -> TableQuery:
+    columns = run_columns(("name", "forked_from", "recovery_attempts"))
+    rows = run_rows(queries, columns, filters, now)
+    status = rows.c.run_status
+    outcome = sa.case(
+        (status == "SUCCESS", _SUCCEEDED),
+        (status.in_(ERROR_STATUSES), _FAILED),
+        (status == "PENDING", _RUNNING),
+        else_=_OTHER,
+    )
+    attempts = sa.cast(rows.c.recovery_attempts, sa.BigInteger())
+    whole = sa.and_(
+        status == "SUCCESS", rows.c.forked_from.is_(None), sa.func.coalesce(attempts, 1) <= 1
+    )
+    return _buckets(rows, columns[:1], outcome, whole)
+
+
+def _step_query(queries: Queries, filters: Mapping[str, Any]) -> TableQuery:
+    columns = step_columns(("name", "function_name"))
+    rows = step_rows(queries, columns, filters)
+    outcome = sa.case((rows.c.failed == 1, _FAILED), else_=_SUCCEEDED)
+    return _buckets(rows, columns, outcome, rows.c.failed == 0)
+
+
+def _buckets(
+    rows: sa.Subquery,
+    columns: Sequence[Column],
+    outcome: sa.ColumnElement[Any],
+    timed: sa.ColumnElement[bool],
+) -> TableQuery:
+    duration = sa.cast(rows.c.duration_ms, sa.BigInteger())
+    inner = sa.select(
+        *(rows.c[column.name] for column in columns),
+        outcome.label("outcome"),
+        sa.case((timed, duration)).label("duration"),
+    )
+    if "function_name" in rows.c:
+        # DBOS's own steps wait for something, or record it.
+        inner = inner.where(rows.c.function_name.not_like(f"{_OWN_OPERATIONS}%"))
+    inner_rows = evaluated_once(inner.subquery("timed"))
+    fractional = sa.case((inner_rows.c.duration % SECOND_MS != 0, 1), else_=0)
+    keys = [inner_rows.c[column.name] for column in columns]
+    grouped = (*keys, inner_rows.c.outcome, log_bucket(inner_rows.c.duration))
+    statement = sa.select(
+        *keys,
+        inner_rows.c.outcome,
+        grouped[-1].label("bucket"),
+        sa.func.count().label("count"),
+        sa.func.sum(fractional).label("fractional"),
+    ).group_by(*(sa.literal_column(str(i + 1)) for i in range(len(grouped))))
+    named = [Column(column.name, "text", "", column.name) for column in columns]
+    return statement, [*named, *_MEASURES]
+
+
+def _read_sides(of: str, found: pd.DataFrame) -> dict[Kind, Side]:
+    """Return the side of each kind from the counts per outcome and bucket."""
+    keys = ["name"] if of == "workflow" else ["name", "function_name"]
+    sides: dict[Kind, Side] = {}
+    for key, rows in found.groupby(keys, dropna=False, sort=False):
+        counts = rows.groupby("outcome", observed=True)["count"].sum()
+        finished, failed, running = (
+            sum(int(counts.get(name, 0)) for name in names)
+            for names in ((_SUCCEEDED, _FAILED), (_FAILED,), (_RUNNING,))
+        )
+        # A negative duration, because clocks differ, is a bucket of its own.
+        timed = rows[rows["bucket"].notna() & (rows["bucket"] >= 0)]
+        durations = Sample(
+            bucket_value(timed["bucket"].to_numpy("int64")),
+            timed["count"].to_numpy("int64"),
+            BUCKET_ERROR,
+        )
+        coarse = durations.size > 0 and not timed["fractional"].sum()
+        names = [str(name) if isinstance(name, str) else None for name in key]
+        if finished or running:
+            sides[of, names[0] or "", names[1] if len(names) > 1 else None] = Side(
+                durations,
+                finished,
+                failed,
+                running if of == "workflow" else None,
+                SECOND_MS if coarse else 1,
+            )
+    return sides
+
+
+# Verdicts
+
+Change = Literal["p50", "p99", "error_rate"]
+_CHANGES: tuple[Change, ...] = ("error_rate", "p50", "p99")
+_WORDS: dict[Change, tuple[str, str]] = {
+    "error_rate": ("more errors", "fewer errors"),
+    "p50": ("slower", "faster"),
+    "p99": ("slower at p99", "faster at p99"),
+}
+NO_EVIDENCE, TOO_FEW, NEW, GONE = "no evidence", "too few", "new", "gone"
+_ORDER = (
+    *(words[0] for words in _WORDS.values()),
+    *(words[1] for words in _WORDS.values()),
+    NEW,
+    GONE,
+    NO_EVIDENCE,
+    TOO_FEW,
+)
+
+
+def compare_sides(
+    groups: Mapping[Kind, tuple[Side, Side]], *, min_effect: float, confidence: float
+) -> list[dict[str, Any]]:
+    """Return a row with the changes and the verdict for each kind, the worst first.
+
+    Parameters
+    ----------
+    groups
+        The baseline and the candidate of each kind.
+    min_effect, confidence
+        As in ``Client.compare_versions``.
+    """
+    tests = {key: _changes(*sides, confidence) for key, sides in groups.items()}
+    places = [(key, change) for key, made in tests.items() for change in made]
+    p_values = statistics.adjust([tests[key][change].p_value for key, change in places])
+    adjusted = dict(zip(places, p_values.tolist(), strict=True))
+    total = [sum(sides[side].finished for sides in groups.values()) for side in (0, 1)]
+    rows = []
+    for key, sides in groups.items():
+        own = {change: adjusted[key, change] for change in tests[key]}
+        known = [value for value in own.values() if not math.isnan(value)]
+        verdict = _verdict(
+            sides, tests[key], own, min_effect=min_effect, limit=1.0 - confidence, total=total
+        )
+        rows.append(_row(key, sides, tests[key], verdict, min(known, default=math.nan)))
+    return sorted(rows, key=_severity)
+
+
+def _changes(old: Side, new: Side, confidence: float) -> dict[Change, Estimate]:
+    """Return the changes for which there are enough runs."""
+    made: dict[Change, Estimate] = {}
+    if min(old.finished, new.finished) >= MIN_COUNT:
+        made["error_rate"] = statistics.compare_rates(
+            old.failed, old.finished, new.failed, new.finished, confidence
+        )
+    smallest = min(old.durations.size, new.durations.size)
+    if smallest >= MIN_COUNT:
+        made["p50"] = _duration_change(old, new, 0.5, confidence)
+    if smallest >= MIN_COUNT_P99:
+        made["p99"] = _duration_change(old, new, 0.99, confidence)
+    return made
+
+
+def _duration_change(old: Side, new: Side, q: float, confidence: float) -> Estimate:
+    smallest = max(old.resolution, new.resolution) / 2
+    before, after = old.durations, new.durations
+    change = statistics.compare_quantiles(before, after, q, confidence, smallest=smallest)
+    # On one side, longer durations would be evidence against the change.
+    if (slower := change.value > 0) and old.running:
+        before = before.with_larger(old.running)
+    elif not slower and new.running:
+        after = after.with_larger(new.running)
+    else:
+        return change
+    bound = statistics.compare_quantiles(before, after, q, confidence, smallest=smallest)
+    opposed = not bound.value * change.value > 0
+    return change._replace(p_value=1.0 if opposed else max(change.p_value, bound.p_value))
+
+
+def _verdict(
+    sides: tuple[Side, Side],
+    changes: Mapping[Change, Estimate],
+    p_values: Mapping[Change, float],
+    *,
+    min_effect: float,
+    limit: float,
+    total: Sequence[int],
+) -> str:
+    old, new = sides
+    for side, other, word, of_other in ((new, old, NEW, total[0]), (old, new, GONE, total[1])):
+        if side.finished and not other.finished and not other.running:
+            return word if of_other else TOO_FEW
+    words: list[str] = []
+    for name in _CHANGES:
+        if name not in changes:
+            continue
+        change = changes[name]
+        larger, smaller = change.lower > 0.0, change.upper < 0.0
+        if not (p_values[name] <= limit and (larger or smaller)):
+            continue
+        if name == "error_rate":
+            relevant = abs(change.value) >= min_effect * old.failed / old.finished
+        else:
+            q = 0.5 if name == "p50" else 0.99
+            shift = abs(new.durations.quantile(q) - old.durations.quantile(q))
+            relevant = abs(change.value) >= min_effect and shift > max(
+                old.resolution, new.resolution
+            )
+        word = _WORDS[name][0 if larger else 1]
+        # The p99 of what is slower is slower too.
+        if relevant and not (name == "p99" and word.removesuffix(" at p99") in words):
+            words.append(word)
+    return ", ".join(words) or (NO_EVIDENCE if changes else TOO_FEW)
+
+
+# The frame
+
+_SIDES = ("baseline", "candidate")
+
+
+def _columns() -> dict[str, str]:
+    """Return the columns in order with their dtypes."""
+    columns = dict.fromkeys(("of", "name", "function_name", "verdict"), "text")
+    columns["p_value"] = "float64"
+    for name in ("count", "running"):
+        columns |= {f"{name}_{side}": "Int64" for side in _SIDES}
+    for name, dtype in (
+        ("p50", "timedelta64[ms]"),
+        ("p99", "timedelta64[ms]"),
+        ("error_rate", "float64"),
+    ):
+        columns |= {f"{name}_{side}": dtype for side in _SIDES}
+        columns |= {f"{name}_{end}": "float64" for end in ("change", "change_low", "change_high")}
+    return columns
+
+
+COLUMNS = _columns()
+
+
+def _row(
+    key: Kind,
+    sides: tuple[Side, Side],
+    changes: Mapping[Change, Estimate],
+    verdict: str,
+    p_value: float,
+) -> dict[str, Any]:
+    row: dict[str, Any] = dict(zip(("of", "name", "function_name"), key, strict=True))
+    row |= {"verdict": verdict, "p_value": p_value}
+    for side, name in zip(sides, _SIDES, strict=True):
+        durations = side.durations
+        row[f"count_{name}"] = side.finished
+        row[f"running_{name}"] = side.running if key[0] == "workflow" else None
+        row[f"p50_{name}"] = durations.quantile(0.5)
+        row[f"p99_{name}"] = durations.quantile(0.99) if durations.size >= MIN_COUNT_P99 else None
+        row[f"error_rate_{name}"] = side.failed / side.finished if side.finished else None
+    for change in _CHANGES:
+        value, lower, upper, _ = changes.get(change, UNKNOWN)
+        if change != "error_rate" and row[f"{change}_baseline"] == 0:
+            # A multiple of what is below the resolution of the times is unknown.
+            value = lower = upper = math.nan
+        row |= {
+            f"{change}_change": value,
+            f"{change}_change_low": lower,
+            f"{change}_change_high": upper,
+        }
+    return row
+
+
+def _severity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    p_value = 2.0 if math.isnan(row["p_value"]) else row["p_value"]
+    count = row["count_baseline"] + row["count_candidate"]
+    return _ORDER.index(row["verdict"].partition(",")[0]), p_value, -count, row["of"] != "workflow"
+
+
+def to_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the frame of ``Client.compare_versions`` with durations in milliseconds."""
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    dtypes: dict[str, Any] = dict(COLUMNS)
+    for name, dtype in COLUMNS.items():
+        if dtype == "text":
+            dtypes[name] = STRING_DTYPE
+        elif dtype == "timedelta64[ms]":
+            frame[name] = pd.to_timedelta(frame[name].astype("float64").round(), unit="ms")
+    return frame.astype(dtypes)

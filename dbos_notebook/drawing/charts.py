@@ -1,0 +1,684 @@
+"""``plot()``: the results of analyses as charts, drawn by Altair and rendered by vl-convert."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from dbos_notebook import text
+from dbos_notebook.drawing.picture import Drawing, Picture
+from dbos_notebook.drawing.raster import vega_lite_to_svg
+from dbos_notebook.drawing.theme import DARK, FONT, LIGHT, SERIES_DARK, SERIES_LIGHT
+from dbos_notebook.errors import PictureError
+from dbos_notebook.status import STATUS_STYLES
+from dbos_notebook.tables.frames import LISTING
+from dbos_notebook.types import Theme
+
+if TYPE_CHECKING:
+    import altair as alt
+
+WIDTH = 640
+MAX_SERIES = 8
+"""Lines or colors of one chart; the others are summed or left out, and the title says so."""
+MAX_BARS = 30
+MAX_LABEL = 60
+
+# Vega's labels of a logarithmic axis in seconds.
+_DURATION_LABEL = (
+    "datum.value < 1 ? format(datum.value * 1000, ',.3~r') + ' ms' : "
+    "datum.value < 60 ? format(datum.value, '.3~r') + ' s' : "
+    "datum.value < 3600 ? format(datum.value / 60, '.3~r') + ' min' : "
+    "datum.value < 86400 ? format(datum.value / 3600, '.3~r') + ' h' : "
+    "format(datum.value / 86400, ',.3~r') + ' d'"
+)
+_DURATION_TICKS = (
+    *(0.001, 0.01, 0.1, 1, 10, 60, 600),
+    *(3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400),
+)
+_TIME_LABEL = (
+    "utchours(datum.value) || utcminutes(datum.value) ? utcFormat(datum.value, '%H:%M') : "
+    "utcFormat(datum.value, '%d %b')"
+)
+
+
+def plot(frame: pd.DataFrame, *, theme: Theme = "auto") -> Picture:
+    """Draw the result of an analysis as a chart.
+
+    Parameters
+    ----------
+    frame
+        What ``Client.workflow_statistics``, ``step_statistics``, ``latency_histogram``,
+        ``failures``, ``throughput``, ``concurrency``, ``queue_history``, ``compare_versions``,
+        ``contrast`` or ``landing_times`` returned. It may be filtered and sorted before.
+    theme
+        ``"auto"`` follows the reader's.
+
+    Returns
+    -------
+    Picture
+        Static: it is the same in a notebook, on GitHub, in print and after nbconvert. Its ``chart``
+        is the ``altair.Chart``, to change it.
+
+    Raises
+    ------
+    PictureError
+        There is no chart for this DataFrame, or it is empty.
+
+    Examples
+    --------
+    >>> statistics = dbos_notebook.connect(example_database).step_statistics()
+    >>> plot(statistics).svg[:4]
+    '<svg'
+    """
+    kind = frame.attrs.get(LISTING)
+    if kind not in _CHARTS:
+        raise PictureError(
+            "There is no chart for this DataFrame. plot() draws the results of "
+            f"{', '.join(sorted(_CHARTS))}; an operation such as merge or groupby makes another "
+            "DataFrame, which has pandas' own .plot."
+        )
+    if frame.empty:
+        raise PictureError(f"{kind} returned no rows, so there is nothing to draw.")
+    chart = _CHARTS[kind](frame)
+
+    def draw() -> Drawing:
+        specification = _styled(chart).to_json(indent=None)
+        digest = hashlib.blake2b(specification.encode(), digest_size=5).hexdigest()
+        svg = vega_lite_to_svg(specification, _version())
+        svg = _colored(svg, f"chart{digest}", theme)
+        return Drawing(svg, {}, str(kind).replace("_", " "))
+
+    return Picture(draw, lambda: frame.to_string(), chart=chart)
+
+
+def _version() -> str:
+    """Return the newest version of Vega-Lite that vl-convert has, for the charts of Altair."""
+    import altair
+    import vl_convert
+
+    major = altair.SCHEMA_VERSION.lstrip("v").partition(".")[0]
+    found = [each for each in vl_convert.get_vegalite_versions() if each.split(".")[0] == major]
+    return str(max(found, key=lambda each: int(each.partition(".")[2])))
+
+
+def _styled(chart: Any) -> Any:
+    """Return a chart with the fonts, colors and lines of all pictures."""
+    light = LIGHT
+    label = {"labelColor": light.muted, "labelFont": FONT, "labelFontSize": 11}
+    title = {"titleColor": light.muted, "titleFont": FONT, "titleFontSize": 11}
+    configuration: dict[str, Any] = {
+        "background": light.ground,
+        "font": FONT,
+        "padding": 16,
+        "title": {
+            "anchor": "start",
+            "color": light.ink,
+            "fontSize": 14,
+            "fontWeight": 600,
+            "subtitleColor": light.muted,
+            "subtitleFontSize": 11,
+            "subtitleFontWeight": 400,
+            "frame": "group",
+            "offset": 12,
+        },
+        "axis": {
+            **label,
+            **title,
+            "titleFontWeight": 400,
+            "gridColor": light.faint,
+            "domainColor": light.line,
+            "tickColor": light.line,
+            "labelLimit": 340,
+        },
+        "legend": {**label, **title, "titleFontWeight": 400, "labelLimit": 300},
+        "header": {**label, **title, "labelAnchor": "start"},
+        "view": {"stroke": None},
+        "range": {"category": list(SERIES_LIGHT)},
+    }
+    return chart.configure(**configuration)
+
+
+def _colored(svg: str, picture: str, theme: Theme) -> str:
+    """Return a chart's SVG in the colors of a theme, with an ID of its own."""
+    pairs = dict(zip(SERIES_LIGHT, SERIES_DARK, strict=True))
+    pairs |= {
+        getattr(LIGHT, name): getattr(DARK, name)
+        for name in ("frame", "ink", "muted", "line", "faint", "ground")
+    }
+    for style in STATUS_STYLES.values():
+        pairs[style.light.line] = style.dark.line
+    if theme == "dark":
+        colors = re.compile("|".join(map(re.escape, pairs)))
+        # Only in attributes, not in the text of labels.
+        svg = re.sub(
+            r'(?<=(?:fill|roke)=")#[0-9a-f]{6}(?=")',
+            lambda found: colors.sub(lambda color: pairs[color[0]], found[0]),
+            svg,
+        )
+    rules = ""
+    if theme == "auto":
+        used = [color for color in pairs if f'="{color}"' in svg]
+        rules = "".join(
+            f'#{picture} [{attribute}="{color}"]{{{attribute}:{pairs[color]}}}'
+            for color in used
+            for attribute in ("fill", "stroke")
+        )
+        rules = f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>"
+    head, body = svg.split(">", 1)
+    return f"{head.replace('<svg', f'<svg id={chr(34)}{picture}{chr(34)}', 1)}>{rules}{body}"
+
+
+def _label(value: object) -> str:
+    """Return a value as the label of an axis or a legend."""
+    if text.is_missing(value):
+        return "(none)"
+    return text.sanitize_svg(text.leaf_name(str(value)), MAX_LABEL)
+
+
+def _labels(frame: pd.DataFrame, columns: Iterable[str]) -> pd.Series[str]:
+    """Return one label for each row, from several columns."""
+    parts = [frame[column].map(_short_names(frame[column].unique())) for column in columns]
+    joined = parts[0].astype(str)
+    for part in parts[1:]:
+        joined = joined + " · " + part.astype(str)
+    return joined
+
+
+def _short_names(values: Iterable[object]) -> dict[object, str]:
+    """Return the label of each value: of dotted names, the shortest end that no other one has."""
+    names = {value: _label(value) for value in values}
+    for parts in range(2, 5):
+        count = Counter(names.values())
+        alike = [value for value, label in names.items() if count[label] > 1]
+        for value in alike:
+            names[value] = text.sanitize_svg(".".join(str(value).split(".")[-parts:]), MAX_LABEL)
+    return names
+
+
+def _seconds(column: pd.Series[Any]) -> pd.Series[float]:
+    seconds: pd.Series[float] = column.dt.total_seconds()
+    return seconds
+
+
+def _data(frame: pd.DataFrame) -> alt.InlineData:
+    """Return rows as data of a chart: instants in milliseconds, durations in seconds."""
+    import altair as alt
+
+    columns: dict[str, list[Any]] = {}
+    for name in frame.columns:
+        column = frame[name]
+        if isinstance(column.dtype, pd.DatetimeTZDtype):
+            column = (column - pd.Timestamp(0, tz="UTC")) / pd.Timedelta("1ms")
+        elif column.dtype.kind == "m":
+            column = _seconds(column)
+        values = column.astype(object)
+        columns[str(name)] = values.where(column.notna(), None).tolist()
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return alt.InlineData(values=rows)
+
+
+def _duration(field: str, title: str, durations: pd.Series[Any]) -> dict[str, Any]:
+    """Return the field, the logarithmic scale and the axis of durations, which are positive."""
+    import altair as alt
+
+    known = _seconds(durations[durations.notna()])
+    low, high = (known.min(), known.max()) if len(known) else (1.0, 1.0)
+    ticks = [each for each in _DURATION_TICKS if low / 1.5 <= each <= high * 1.5]
+    # A short range shows its own round numbers.
+    values = alt.Undefined if len(ticks) < 3 else ticks
+    axis = alt.Axis(title=title, labelExpr=_DURATION_LABEL, values=values, labelOverlap=True)
+    scale = alt.Scale(type="log", nice=False, padding=8)
+    return {"shorthand": f"{field}:Q", "scale": scale, "axis": axis}
+
+
+def _positive(durations: pd.Series[Any]) -> pd.Series[Any]:
+    """Return durations without zero, which a logarithmic axis cannot show: at least 1 ms."""
+    least = pd.Timedelta("1ms")
+    return durations.where(durations.isna() | (durations > least), least)
+
+
+def _time(field: str, title: str = "UTC") -> alt.X:
+    import altair as alt
+
+    axis = alt.Axis(title=title, grid=False, labelOverlap=True, labelExpr=_TIME_LABEL)
+    return alt.X(f"{field}:T", scale=alt.Scale(type="utc"), axis=axis)
+
+
+def _titled(chart: Any, title: str, subtitle: str = "", height: int | None = None) -> Any:
+    import altair as alt
+
+    shown = alt.TitleParams(title, subtitle=[subtitle] if subtitle else alt.Undefined)
+    sizes = {} if height is None else {"width": WIDTH, "height": height}
+    return chart.properties(title=shown, **sizes)
+
+
+# One function for each method of Client that returns something to draw.
+
+
+def _group_columns(frame: pd.DataFrame) -> list[str]:
+    """Return the columns by which statistics are grouped: those before the first number."""
+    names = list(frame.columns)
+    return [
+        name
+        for name in names[: names.index("count")]
+        if not isinstance(frame[name].dtype, pd.DatetimeTZDtype)
+    ]
+
+
+def _time_column(frame: pd.DataFrame) -> str | None:
+    """Return the column with the start of time buckets, if there is one."""
+    for name in frame.columns:
+        if isinstance(frame[name].dtype, pd.DatetimeTZDtype):
+            return str(name)
+        if name == "count":
+            break
+    return None
+
+
+def _statistics(frame: pd.DataFrame) -> Any:
+    """Draw p50, p90 and p99 of each group, or over time."""
+    import altair as alt
+
+    keys, time = _group_columns(frame), _time_column(frame)
+    shown = frame[[*keys, *([time] if time else []), "count", "p50", "p90", "p99"]].copy()
+    shown = shown[shown["p50"].notna() & (shown["p50"] > pd.Timedelta(0))]
+    title = "Durations: p50, p90 and p99"
+    if time is not None:
+        return _statistics_over_time(shown, keys, time, title)
+    version = "app_version" if "app_version" in keys and len(keys) > 1 else None
+    shown["group"] = _labels(shown, [key for key in keys if key != version] or keys)
+    shown["version"] = _labels(shown, [version]) if version else ""
+    order = list(dict.fromkeys(shown["group"]))
+    left_out = len(order) - MAX_BARS
+    shown = shown[shown["group"].isin(order[:MAX_BARS])]
+    data = shown[["group", "version", "count", "p50", "p90", "p99"]]
+    y = alt.Y("group:N", sort=order, title=None)
+    color = alt.Color("version:N", title="version") if version else alt.ColorValue(SERIES_LIGHT[0])
+    offset = alt.YOffset("version:N") if version else alt.Undefined
+    base = alt.Chart(_data(data)).encode(y=y, color=color, yOffset=offset)
+
+    durations = pd.concat([shown["p50"], shown["p99"]])
+
+    def x(field: str) -> alt.X:
+        return alt.X(**_duration(field, "duration", durations))
+
+    chart = alt.layer(
+        base.mark_rule(strokeWidth=2, opacity=0.55).encode(x=x("p50"), x2="p99:Q"),
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=x("p50")),
+        base.mark_tick(thickness=2, size=11).encode(x=x("p90")),
+        base.mark_point(size=50, strokeWidth=1.8).encode(x=x("p99")),
+    )
+    rows = len(data) if version else data["group"].nunique()
+    subtitle = "dot: p50, tick: p90, ring: p99, on a logarithmic axis"
+    if left_out > 0:
+        subtitle += f"; {left_out:,} more groups are not drawn"
+    return _titled(chart, title, subtitle, 22 * max(rows, 2))
+
+
+def _statistics_over_time(shown: pd.DataFrame, keys: list[str], time: str, title: str) -> Any:
+    import altair as alt
+
+    shown["group"] = _labels(shown, keys) if keys else "all"
+    sizes = shown.groupby("group", sort=False)["count"].sum().sort_values(ascending=False)
+    kept = list(sizes.index[:MAX_SERIES])
+    rest = len(sizes) - len(kept)
+    shown = shown[shown["group"].isin(kept)]
+    long = shown.melt(
+        [time, "group"], ["p50", "p90", "p99"], var_name="quantile", value_name="duration"
+    ).rename(columns={time: "time"})
+    several = len(kept) > 1
+    if several:
+        long = long[long["quantile"] != "p90"]
+    color = (
+        alt.Color("group:N", sort=kept, title=None)
+        if several
+        else alt.Color("quantile:N", title=None)
+    )
+    chart = (
+        alt.Chart(_data(long))
+        .mark_line(point=alt.OverlayMarkDef(size=18), strokeWidth=1.8)
+        .encode(
+            x=_time("time"),
+            y=alt.Y(**_duration("duration", "duration", long["duration"])),
+            color=color,
+            strokeDash=alt.StrokeDash(
+                "quantile:N",
+                title=None,
+                legend=alt.Undefined if several else None,
+                scale=alt.Scale(domain=["p50", "p90", "p99"], range=[[1, 0], [6, 3], [2, 3]]),
+            ),
+        )
+    )
+    left_out = f"{rest:,} groups with fewer are not drawn" if rest > 0 else ""
+    what = title if not several else "Durations over time: p50 and p99"
+    return _titled(chart, what, left_out, 240)
+
+
+def _throughput(frame: pd.DataFrame) -> Any:
+    """Draw what ended in each bucket, by outcome, and what was created."""
+    import altair as alt
+
+    outcomes = {"succeeded": "SUCCESS", "failed": "ERROR", "cancelled": "CANCELLED"}
+    there = [name for name in outcomes if name in frame.columns]
+    created = "created" if "created" in frame.columns else "enqueued"
+    long = frame.melt(["time"], there, var_name="outcome", value_name="count")
+    long["count"] = long["count"].fillna(0).astype("int64")
+    colors = [STATUS_STYLES[outcomes[name]].light.line for name in there]
+    bars = (
+        alt.Chart(_data(long))
+        .mark_bar(width={"band": 0.9}, binSpacing=0)
+        .encode(
+            x=_time("time"),
+            y=alt.Y("count:Q", title="runs per bucket", stack="zero"),
+            color=alt.Color("outcome:N", title=None, scale=alt.Scale(domain=there, range=colors)),
+            order=alt.Order("outcome:N", sort="descending"),
+        )
+    )
+    arrivals = frame[["time", created]].rename(columns={created: "count"})
+    line = (
+        alt.Chart(_data(arrivals))
+        .mark_line(color=LIGHT.ink, strokeWidth=1.4, interpolate="step-after")
+        .encode(x=_time("time"), y="count:Q")
+    )
+    subtitle = f"bars: ended, by outcome; line: {created}"
+    return _titled(alt.layer(_bars_between(bars, frame), line), "Throughput", subtitle, 220)
+
+
+def _bars_between(bars: Any, frame: pd.DataFrame) -> Any:
+    """Give bars the width of their bucket: Vega-Lite has none on an axis of time."""
+    buckets = max(1, frame["time"].nunique())
+    return bars.mark_bar(width=max(1.0, 0.8 * WIDTH / buckets), align="left")
+
+
+def _concurrency(frame: pd.DataFrame) -> Any:
+    """Draw how many ran and waited: the mean of each bucket, and the most at once."""
+    keys = [
+        name
+        for name in frame.columns[: list(frame.columns).index("waiting")]
+        if not isinstance(frame[name].dtype, pd.DatetimeTZDtype)
+    ]
+    if keys:
+        return _running_by_group(frame, keys)
+    return _titled(_levels(frame), "Concurrency", "line: mean; area: up to the most at once", 220)
+
+
+def _levels(frame: pd.DataFrame) -> Any:
+    import altair as alt
+
+    parts = [
+        frame[["time"]].assign(
+            state=state,
+            mean=frame[f"{state}_mean"],
+            most=frame[f"{state}_max"].astype("Float64"),
+        )
+        for state in ("waiting", "running")
+    ]
+    base = alt.Chart(_data(pd.concat(parts, ignore_index=True))).encode(
+        x=_time("time"),
+        color=alt.Color(
+            "state:N",
+            title=None,
+            legend=alt.Legend(symbolOpacity=1, symbolType="square"),
+            scale=alt.Scale(
+                domain=["waiting", "running"],
+                range=[STATUS_STYLES[name].light.line for name in ("ENQUEUED", "PENDING")],
+            ),
+        ),
+    )
+    return alt.layer(
+        base.mark_area(opacity=0.18, interpolate="step-after").encode(
+            y=alt.Y("most:Q", title="runs", stack=None)
+        ),
+        base.mark_line(strokeWidth=1.8, interpolate="step-after").encode(y="mean:Q"),
+    )
+
+
+def _running_by_group(frame: pd.DataFrame, keys: list[str]) -> Any:
+    import altair as alt
+
+    shown = frame[["time"]].assign(group=_labels(frame, keys), mean=frame["running_mean"])
+    sizes = shown.groupby("group", sort=False)["mean"].sum().sort_values(ascending=False)
+    kept = list(sizes.index[:MAX_SERIES])
+    rest = len(sizes) - len(kept)
+    chart = (
+        alt.Chart(_data(shown[shown["group"].isin(kept)]))
+        .mark_area(interpolate="step-after", opacity=0.85)
+        .encode(
+            x=_time("time"),
+            y=alt.Y("mean:Q", title="running, mean"),
+            color=alt.Color("group:N", sort=kept, title=None),
+        )
+    )
+    left_out = f"{rest:,} groups with fewer are not drawn" if rest > 0 else ""
+    return _titled(chart, "Concurrency", left_out, 220)
+
+
+def _queue_history(frame: pd.DataFrame) -> Any:
+    """Draw what waited and ran on a queue with its limit, and below how long it waited."""
+    import altair as alt
+
+    limits = frame.attrs.get("limits") or {}
+    top = _levels(frame)
+    described = [
+        f"{words} {limits[name]:,}"
+        for name, words in (
+            ("concurrency", "concurrency"),
+            ("worker_concurrency", "per worker"),
+            ("rate", "rate limit"),
+        )
+        if limits.get(name)
+    ]
+    if limits.get("concurrency"):
+        rule = alt.Chart(alt.InlineData(values=[{"limit": limits["concurrency"]}]))
+        rule = rule.mark_rule(strokeDash=[5, 4], color=LIGHT.ink).encode(y="limit:Q")
+        top = alt.layer(top, rule)
+    subtitle = "line: mean; area: up to the most at once"
+    if described:
+        subtitle += f"; limits: {', '.join(described)}"
+    top = _titled(top, "Queue: waiting and running", subtitle, 180)
+    waits = frame.melt(["time"], ["wait_p50", "wait_p99"], var_name="quantile", value_name="wait")
+    waits = waits[waits["wait"].notna()]
+    waits["wait"] = _positive(waits["wait"])
+    waits["quantile"] = waits["quantile"].str.removeprefix("wait_")
+    bottom = (
+        alt.Chart(_data(waits))
+        .mark_line(point=alt.OverlayMarkDef(size=16), strokeWidth=1.6)
+        .encode(
+            x=_time("time"),
+            y=alt.Y(**_duration("wait", "wait when it began", waits["wait"])),
+            strokeDash=alt.StrokeDash(
+                "quantile:N",
+                title=None,
+                scale=alt.Scale(domain=["p50", "p99"], range=[[1, 0], [4, 3]]),
+            ),
+            color=alt.ColorValue(SERIES_LIGHT[0]),
+        )
+    )
+    return alt.vconcat(top, _titled(bottom, "Queue: how long runs waited", height=130))
+
+
+def _failures(frame: pd.DataFrame) -> Any:
+    """Draw how often each cause made runs fail, or when."""
+    import altair as alt
+
+    shown = frame.copy()
+    columns = [name for name in ("failed_step", "error_type") if name in shown.columns]
+    shown["cause"] = _labels(shown, ["name", *columns])
+    time = _bucket_column(shown)
+    sizes = shown.groupby("cause", sort=False)["count"].sum().sort_values(ascending=False)
+    order = list(sizes.index)
+    if time is None:
+        totals = sizes.reset_index().head(MAX_BARS)
+        chart = (
+            alt.Chart(_data(totals))
+            .mark_bar(color=STATUS_STYLES["ERROR"].light.line, height={"band": 0.7})
+            .encode(
+                x=alt.X("count:Q", title="failed runs"),
+                y=alt.Y("cause:N", sort=order, title=None),
+            )
+        )
+        return _titled(chart, "Failures by cause", _rest(order, MAX_BARS), 22 * len(totals))
+    kept = order[:MAX_SERIES]
+    shown["cause"] = shown["cause"].where(shown["cause"].isin(kept), "other causes")
+    grouped = shown.groupby(["cause", time], sort=False, observed=True)["count"].sum()
+    data = grouped.reset_index().rename(columns={time: "time"})
+    bars = (
+        alt.Chart(_data(data))
+        .mark_bar()
+        .encode(
+            x=_time("time"),
+            y=alt.Y("count:Q", title="failed runs per bucket"),
+            color=alt.Color("cause:N", sort=[*kept, "other causes"], title=None),
+        )
+    )
+    width = _bucket_width(data["time"])
+    return _titled(bars.mark_bar(width=width), "Failures by cause over time", "", 220)
+
+
+def _bucket_column(frame: pd.DataFrame) -> str | None:
+    """Return the column of time buckets of failures: a time other than first and last seen."""
+    for name in frame.columns:
+        time = isinstance(frame[name].dtype, pd.DatetimeTZDtype)
+        if time and name not in ("first_seen", "last_seen"):
+            return str(name)
+    return None
+
+
+def _bucket_width(times: pd.Series[Any]) -> float:
+    """Return the width of a bar in pixels, from the shortest distance between two buckets."""
+    distinct = times.drop_duplicates().sort_values()
+    gaps = distinct.diff().dropna()
+    if gaps.empty:
+        return 24.0
+    span = distinct.iloc[-1] - distinct.iloc[0] + gaps.min()
+    return float(max(1.0, min(40.0, 0.85 * WIDTH * (gaps.min() / span))))
+
+
+def _rest(order: list[str], limit: int) -> str:
+    return f"{len(order) - limit:,} more are not drawn" if len(order) > limit else ""
+
+
+def _forest(
+    rows: pd.DataFrame, title: str, subtitle: str, axis: str, neutral: float, colors: dict[str, str]
+) -> Any:
+    """Draw an estimate with its interval for each row, one below the other."""
+    import altair as alt
+
+    order = list(rows["label"])
+    color = alt.Color(
+        "verdict:N",
+        title=None,
+        scale=alt.Scale(domain=list(colors), range=list(colors.values())),
+    )
+    logarithmic = neutral == 1.0
+    scale = alt.Scale(type="log", nice=False, padding=12) if logarithmic else alt.Scale(padding=12)
+    labels = alt.Axis(title=axis) if logarithmic else alt.Axis(title=axis, format="+.0%")
+    base = alt.Chart(_data(rows)).encode(y=alt.Y("label:N", sort=order, title=None), color=color)
+    zero = alt.Chart(alt.InlineData(values=[{"x": neutral}]))
+    chart = alt.layer(
+        zero.mark_rule(strokeDash=[3, 3], color=LIGHT.line).encode(x="x:Q"),
+        base.mark_rule(strokeWidth=2.2, opacity=0.6).encode(
+            x=alt.X("low:Q", scale=scale, axis=labels), x2="high:Q"
+        ),
+        base.mark_point(filled=True, size=64, opacity=1).encode(
+            x=alt.X("value:Q", scale=scale, axis=labels)
+        ),
+    )
+    return _titled(chart, title, subtitle, 22 * max(2, len(rows)))
+
+
+def _compare_versions(frame: pd.DataFrame) -> Any:
+    """Draw the change of the p50 of each workflow and step, with its interval."""
+    rows = frame[frame["p50_change"].notna()].head(MAX_BARS)
+    left_out = int(frame["p50_change"].notna().sum()) - len(rows)
+    if rows.empty:
+        raise PictureError("No change of a p50 is known, so there is nothing to draw.")
+    names = [name for name in ("name", "function_name") if name in rows.columns]
+    named = rows[names[-1]].where(rows[names[-1]].notna(), rows["name"])
+    labels = _labels(named.to_frame("name"), ["name"])
+    data = pd.DataFrame(
+        {
+            "label": _distinct(labels + " (" + rows["of"].astype(str) + ")"),
+            "value": rows["p50_change"],
+            "low": rows["p50_change_low"],
+            "high": rows["p50_change_high"],
+            "verdict": rows["verdict"].map(_verdict_group),
+        }
+    )
+    subtitle = "with its interval"
+    if left_out > 0:
+        subtitle += f"; {left_out:,} more are not drawn"
+    colors = {
+        "worse": STATUS_STYLES["ERROR"].light.line,
+        "better": STATUS_STYLES["SUCCESS"].light.line,
+        "no evidence": LIGHT.line,
+    }
+    return _forest(data, "Change of the p50", subtitle, "change of the duration", 0.0, colors)
+
+
+def _verdict_group(verdict: object) -> str:
+    words = str(verdict)
+    if "slower" in words or "more errors" in words:
+        return "worse"
+    return "better" if "faster" in words or "fewer errors" in words else "no evidence"
+
+
+def _distinct(labels: pd.Series[str]) -> pd.Series[str]:
+    """Return labels of which a repeated one has a number."""
+    number = labels.groupby(labels).cumcount()
+    return labels.where(number == 0, labels + " (" + (number + 1).astype(str) + ")")
+
+
+def _landing_times(frame: pd.DataFrame) -> Any:
+    """Draw how long after its due time each run of a schedule finished, and which are missing."""
+    import altair as alt
+
+    shown = frame.assign(
+        verdict=frame["status"].astype(str).where(~frame["missed"].astype(bool), "missed"),
+        landing=_positive(frame["landing_time"]),
+    )
+    done = shown[shown["landing"].notna()][["due_at", "landing", "verdict"]]
+    missed = shown[shown["verdict"] == "missed"][["due_at"]]
+    layers = []
+    if not done.empty:
+        found = list(dict.fromkeys(done["verdict"]))
+        colors = [STATUS_STYLES[name].light.line for name in found]
+        layers.append(
+            alt.Chart(_data(done))
+            .mark_point(filled=True, size=50, opacity=1)
+            .encode(
+                x=_time("due_at", "due, UTC"),
+                y=alt.Y(**_duration("landing", "finished after", done["landing"])),
+                color=alt.Color(
+                    "verdict:N", title=None, scale=alt.Scale(domain=found, range=colors)
+                ),
+            )
+        )
+    if not missed.empty:
+        layers.append(
+            alt.Chart(_data(missed))
+            .mark_rule(color=STATUS_STYLES["ERROR"].light.line, strokeDash=[3, 3])
+            .encode(x=_time("due_at", "due, UTC"))
+        )
+    if not layers:
+        raise PictureError("No run of the schedule has ended or was missed: nothing to draw.")
+    subtitle = f"{len(missed):,} missed, as dashed lines" if len(missed) else ""
+    return _titled(alt.layer(*layers), "Landing times", subtitle, 180)
+
+
+_CHARTS: dict[str, Callable[[pd.DataFrame], Any]] = {
+    "workflow_statistics": _statistics,
+    "step_statistics": _statistics,
+    "throughput": _throughput,
+    "concurrency": _concurrency,
+    "queue_history": _queue_history,
+    "failures": _failures,
+    "compare_versions": _compare_versions,
+    "landing_times": _landing_times,
+}
+"""The chart of what each method of ``Client`` returned."""
