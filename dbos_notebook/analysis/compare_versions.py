@@ -32,6 +32,7 @@ from dbos_notebook.analysis.failures import failures
 from dbos_notebook.analysis.selections import (
     BUCKET_BITS,
     bucket_value,
+    evaluated_once,
     log_bucket,
     run_columns,
     run_rows,
@@ -274,10 +275,10 @@ def _buckets(
     if "function_name" in rows.c:
         # DBOS's own steps wait for something, or record it.
         inner = inner.where(rows.c.function_name.not_like(f"{_OWN_OPERATIONS}%"))
-    inner_rows = inner.subquery("timed")
+    inner_rows = evaluated_once(inner.subquery("timed"))
     fractional = sa.case((inner_rows.c.duration % SECOND_MS != 0, 1), else_=0)
     keys = [inner_rows.c[column.name] for column in columns]
-    grouped = (*keys, inner_rows.c.outcome, log_bucket(queries, inner_rows.c.duration))
+    grouped = (*keys, inner_rows.c.outcome, log_bucket(inner_rows.c.duration))
     statement = sa.select(
         *keys,
         inner_rows.c.outcome,

@@ -178,6 +178,7 @@ def mapped(client: dn.Client) -> Any:
         {(tail, head): edge["count"] for tail, head, edge in overview.edges.data()},
     )
 
+
 MEANS = ["running_mean", "waiting_mean"]
 """Of the current bucket they change as time goes on."""
 
