@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -27,6 +28,7 @@ import sqlalchemy as sa
 
 from dbos_notebook.analysis import confidence as statistics
 from dbos_notebook.analysis.confidence import UNKNOWN, IntervalEstimate, Sample
+from dbos_notebook.analysis.failures import failures
 from dbos_notebook.analysis.selections import (
     BUCKET_BITS,
     bucket_value,
@@ -53,6 +55,8 @@ RunSet: TypeAlias = "str | Mapping[str, Any]"
 """An application version, or filters of workflows."""
 Kind: TypeAlias = "tuple[str, str | None, str | None]"
 """What is compared: "workflow" or "step", the workflow's name, the step's name."""
+Cause: TypeAlias = "tuple[str | None, str | None, str | None, str | None]"
+"""Why runs failed: the workflow's name, the failed step, the type of the error, its message."""
 
 MIN_COUNT = 10
 """Fewer runs on a side are too few for the p50."""
@@ -61,7 +65,7 @@ MIN_COUNT_P99 = 299
 it."""
 BUCKET_ERROR = 0.5 / (1 << BUCKET_BITS)
 """The largest relative error of the middle of a bucket."""
-OF = ("workflow", "step")
+OF = ("workflow", "step", "failure")
 SAMPLED_RUNS = 100
 """Latest runs of each workflow and side of which steps are read to see how often they repeat."""
 _OWN_OPERATIONS = "DBOS."
@@ -128,24 +132,19 @@ def compare_versions(
     if not isinstance(baseline, str) or not isinstance(candidate, str):
         _check_disjoint(session, queries, *sides)
     moment = round(now.timestamp() * 1000)
-    found = read_frames(
-        session,
-        *(
-            _run_query(queries, side, moment) if kind == "workflow" else _step_query(queries, side)
-            for kind in kinds
-            for side in sides
-        ),
-    )
     groups: dict[Kind, tuple[Side, Side]] = {}
-    for kind, old, new in zip(kinds, found[::2], found[1::2], strict=True):
-        repeats = [
-            _read_repeats(session, queries, side, moment) if kind == "step" else {}
-            for side in sides
-        ]
-        before, after = _read_sides(kind, old, repeats[0]), _read_sides(kind, new, repeats[1])
-        for key in before | after:
-            groups[key] = before.get(key, ABSENT), after.get(key, ABSENT)
-    rows = compare_sides(groups, min_effect=min_effect, confidence=confidence)
+    causes: dict[Cause, tuple[Side, Side]] = {}
+    if "step" in kinds:
+        groups |= _pairs(*(_read_steps(session, queries, side, moment) for side in sides))
+    if {"workflow", "failure"} & set(kinds):
+        runs = _pairs(*(_read_runs(session, queries, side, moment) for side in sides))
+        if "workflow" in kinds:
+            groups |= runs
+        if "failure" in kinds:
+            causes = _changed_causes(
+                *(_read_causes(session, queries, side) for side in sides), runs
+            )
+    rows = compare_sides(groups, causes, min_effect=min_effect, confidence=confidence)
     return frames.mark_listing(to_frame(rows), "compare_versions")
 
 
@@ -157,8 +156,8 @@ def _check_of(of: str | Iterable[str]) -> list[str]:
     for name in names:
         if name not in OF:
             raise FilterError(
-                f"of={name!r} cannot be compared.{nearest(name, OF)} Give 'workflow', 'step' or "
-                "both."
+                f"of={name!r} cannot be compared.{nearest(name, OF)} Give 'workflow', 'step', "
+                "'failure', or several of them."
             )
     return names
 
@@ -290,6 +289,63 @@ def _buckets(
     return statement, [*named, *_MEASURES]
 
 
+def _pairs(
+    baseline: Mapping[Kind, Side], candidate: Mapping[Kind, Side]
+) -> dict[Kind, tuple[Side, Side]]:
+    return {
+        kind: (baseline.get(kind, ABSENT), candidate.get(kind, ABSENT))
+        for kind in {**baseline, **candidate}
+    }
+
+
+def _read_runs(
+    session: Session, queries: Queries, filters: Mapping[str, Any], now: int
+) -> dict[Kind, Side]:
+    (found,) = read_frames(session, _run_query(queries, filters, now))
+    return _read_sides("workflow", found, {})
+
+
+def _read_steps(
+    session: Session, queries: Queries, filters: Mapping[str, Any], now: int
+) -> dict[Kind, Side]:
+    (found,) = read_frames(session, _step_query(queries, filters))
+    return _read_sides("step", found, _read_repeats(session, queries, filters, now))
+
+
+def _read_causes(session: Session, queries: Queries, filters: Mapping[str, Any]) -> Counter[Cause]:
+    """Return how many runs failed by each cause."""
+    statuses = [each for each in filters.get("status", ERROR_STATUSES) if each in ERROR_STATUSES]
+    causes: Counter[Cause] = Counter()
+    if not statuses:
+        return causes
+    found = failures(session, queries, None, "created_at", {**filters, "status": statuses})
+    names = ("name", "failed_step", "error_type", "message")
+    columns = [found[name].astype(object) for name in names]
+    for *texts, count in zip(*columns, found["count"], strict=True):
+        name, step, kind, message = (each if isinstance(each, str) else None for each in texts)
+        causes[name, step, kind, message] += int(count)
+    return causes
+
+
+def _changed_causes(
+    before: Mapping[Cause, int],
+    after: Mapping[Cause, int],
+    runs: Mapping[Kind, tuple[Side, Side]],
+) -> dict[Cause, tuple[Side, Side]]:
+    """Return the causes of one side only, each among the runs of its workflow."""
+    changed: dict[Cause, tuple[Side, Side]] = {}
+    for cause in sorted(before.keys() ^ after.keys(), key=str):
+        sides = runs.get(("workflow", cause[0] or "", None), (ABSENT, ABSENT))
+        counts = before.get(cause, 0), after.get(cause, 0)
+        # A failure may have begun in a child that the filters do not select.
+        old, new = (
+            Side(Sample([], []), max(side.finished, count), count, None)
+            for side, count in zip(sides, counts, strict=True)
+        )
+        changed[cause] = old, new
+    return changed
+
+
 def _read_repeats(
     session: Session, queries: Queries, filters: Mapping[str, Any], now: int
 ) -> dict[Kind, tuple[float, float]]:
@@ -385,8 +441,8 @@ _WORDS: dict[Change, tuple[str, str]] = {
 NO_EVIDENCE, TOO_FEW, NEW, GONE = "no evidence", "too few", "new", "gone"
 _ORDER = (
     *(words[0] for words in _WORDS.values()),
-    *(words[1] for words in _WORDS.values()),
     NEW,
+    *(words[1] for words in _WORDS.values()),
     GONE,
     NO_EVIDENCE,
     TOO_FEW,
@@ -394,45 +450,68 @@ _ORDER = (
 
 
 def compare_sides(
-    groups: Mapping[Kind, tuple[Side, Side]], *, min_effect: float, confidence: float
+    groups: Mapping[Kind, tuple[Side, Side]],
+    causes: Mapping[Cause, tuple[Side, Side]] | None = None,
+    *,
+    min_effect: float,
+    confidence: float,
 ) -> list[dict[str, Any]]:
-    """Return a row with the changes and the verdict for each kind, the worst first.
+    """Return a row for each kind and each new or gone cause of failures, the worst first.
 
     Parameters
     ----------
     groups
         The baseline and the candidate of each kind.
+    causes
+        The runs of the workflow of each new or gone cause on both sides, of which those that
+        failed by it failed.
     min_effect, confidence
         As in ``Client.compare_versions``.
     """
+    limit = 1.0 - confidence
+    tests: dict[Any, dict[Change, IntervalEstimate]]
     tests = {key: _changes(*sides, confidence) for key, sides in groups.items()}
+    changed = causes or {}
+    tests |= {cause: _rate_change(*sides, confidence) for cause, sides in changed.items()}
     places = [(key, change) for key, made in tests.items() for change in made]
     p_values = statistics.adjust([tests[key][change].p_value for key, change in places])
     adjusted = dict(zip(places, p_values.tolist(), strict=True))
-    total = [sum(sides[side].finished for sides in groups.values()) for side in (0, 1)]
+    total = [
+        sum(sides[side].finished for sides in (*groups.values(), *changed.values()))
+        for side in (0, 1)
+    ]
     rows = []
-    for key, sides in groups.items():
+    for key, sides in (*groups.items(), *changed.items()):
         own = {change: adjusted[key, change] for change in tests[key]}
         known = [value for value in own.values() if not math.isnan(value)]
-        verdict = _verdict(
-            sides, tests[key], own, min_effect=min_effect, limit=1.0 - confidence, total=total
-        )
+        if key in changed:
+            new = not sides[0].failed
+            verdict = TOO_FEW if not total[0 if new else 1] else NEW if new else GONE
+        else:
+            verdict = _verdict(
+                sides, tests[key], own, min_effect=min_effect, limit=limit, total=total
+            )
         rows.append(_row(key, sides, tests[key], verdict, min(known, default=math.nan)))
     return sorted(rows, key=_severity)
 
 
-def _changes(old: Side, new: Side, confidence: float) -> dict[Change, IntervalEstimate]:
-    """Return the changes for which there are enough runs."""
-    made: dict[Change, IntervalEstimate] = {}
-    failed = old.failed + new.failed
+def _rate_change(old: Side, new: Side, confidence: float) -> dict[Change, IntervalEstimate]:
+    """Return the change of the error rate, if there are enough runs or failures."""
     # Failures of one run are not independent of each other.
     repeated = max(1.0, (old.failures_per_run + new.failures_per_run) / 2)
     sizes = old.finished / repeated, new.finished / repeated
-    possible = statistics.smallest_p_value(failed / repeated, *sizes) <= 1.0 - confidence
-    if possible or min(sizes) >= MIN_COUNT:
-        made["error_rate"] = statistics.compare_rates(
-            old.failed / repeated, sizes[0], new.failed / repeated, sizes[1], confidence
-        )
+    failed = old.failed / repeated, new.failed / repeated
+    possible = statistics.smallest_p_value(sum(failed), *sizes) <= 1.0 - confidence
+    if not possible and min(sizes) < MIN_COUNT:
+        return {}
+    return {
+        "error_rate": statistics.compare_rates(failed[0], sizes[0], failed[1], sizes[1], confidence)
+    }
+
+
+def _changes(old: Side, new: Side, confidence: float) -> dict[Change, IntervalEstimate]:
+    """Return the changes for which there are enough runs."""
+    made = _rate_change(old, new, confidence)
     smallest = min(old.durations.size, new.durations.size)
     if smallest >= MIN_COUNT:
         made["p50"] = _duration_change(old, new, 0.5, confidence)
@@ -513,25 +592,29 @@ def _columns() -> dict[str, str]:
     ):
         columns |= {f"{name}_{side}": dtype for side in _SIDES}
         columns |= {f"{name}_{end}": "float64" for end in ("change", "change_low", "change_high")}
-    return columns
+    return columns | dict.fromkeys(("error_type", "message"), "text")
 
 
 COLUMNS = _columns()
 
 
 def _row(
-    key: Kind,
+    key: Kind | Cause,
     sides: tuple[Side, Side],
     changes: Mapping[Change, IntervalEstimate],
     verdict: str,
     p_value: float,
 ) -> dict[str, Any]:
-    row: dict[str, Any] = dict(zip(("of", "name", "function_name"), key, strict=True))
-    row |= {"verdict": verdict, "p_value": p_value}
+    row: dict[str, Any] = {"verdict": verdict, "p_value": p_value}
+    if len(key) == 4:
+        row["of"] = "failure"
+        row |= dict(zip(("name", "function_name", "error_type", "message"), key, strict=True))
+    else:
+        row |= dict(zip(("of", "name", "function_name"), key, strict=True))
     for side, name in zip(sides, _SIDES, strict=True):
         durations = side.durations
-        row[f"count_{name}"] = side.finished
-        row[f"running_{name}"] = side.running if key[0] == "workflow" else None
+        row[f"count_{name}"] = side.failed if row["of"] == "failure" else side.finished
+        row[f"running_{name}"] = side.running if row["of"] == "workflow" else None
         row[f"p50_{name}"] = durations.quantile(0.5)
         row[f"p99_{name}"] = durations.quantile(0.99) if durations.size >= MIN_COUNT_P99 else None
         row[f"error_rate_{name}"] = side.failed / side.finished if side.finished else None
