@@ -267,6 +267,25 @@ def counted(report: Report, url: str) -> None:
     client.destroy()
 
 
+def diagnosed(report: Report, url: str, rows: int) -> None:
+    """Compare the diagnosis with one count of all workflows by status."""
+    bare = "SELECT status, name, count(*) FROM dbos.workflow_status GROUP BY status, name"
+    with dn.connect(url) as db, psycopg.connect(url, autocommit=True) as raw:
+        calls = {"ours": db.diagnose, "bare": lambda: raw.execute(bare).fetchall()}
+        took = seconds(calls, 5)
+    report.add(
+        Measurement(
+            "What is wrong now, against one bare GROUP BY of all workflows",
+            f"{rows:,}",
+            milliseconds(took["ours"]),
+            milliseconds(took["bare"]),
+            f"{took['ours'] / took['bare']:.1f} ×",
+            "≤ 1 s",
+            took["ours"] <= 1,
+        )
+    )
+
+
 @dataclasses.dataclass
 class Order:
     """A small payload."""

@@ -3,6 +3,8 @@
 from . import errors as errors
 from . import graphs as graphs
 from . import payloads as payloads
+from .analysis.diagnosis import Diagnosis as Diagnosis
+from .analysis.findings import Finding as Finding
 from .client import Client as Client
 from .client import connect as connect
 from .control.operations import PlanItem as PlanItem

@@ -26,6 +26,7 @@ from dbos_notebook.analysis.findings import (
 )
 from dbos_notebook.tables import timing
 from dbos_notebook.tables.activity import Activity, activities
+from dbos_notebook.tables.timing import INTERNAL_QUEUE
 from dbos_notebook.text import duration, leaf_name, plural, sanitize, timestamp
 
 if TYPE_CHECKING:
@@ -86,9 +87,11 @@ def find_active(
     """
     rows = _read_rows(session, queries, now)
     dequeued = _last_dequeued(session, queries, rows, now)
-    found = overdue_rules.find_overdue(session, queries, limits, now)
-    # Before the evidence of executors is read, though only some of these turn out to be running.
-    history = _earlier_gaps(session, queries, [row for row in rows if row.status == "PENDING"])
+    running = [row for row in rows if row.status == "PENDING"]
+    ids = [row.workflow_id for row in running]
+    found = overdue_rules.find_overdue(session, queries, limits, now, ids)
+    # Before the evidence of executors is read, though only some of these turn out to be alive.
+    history = _earlier_gaps(session, queries, running)
     known = activities(session, queries, [row.workflow_id for row in rows], location)
     examined = [(row, known[row.workflow_id]) for row in rows if row.workflow_id in known]
     pending = [pair for pair in examined if pair[0].status == "PENDING"]
@@ -137,19 +140,32 @@ def _read_rows(session: Session, queries: Queries, now: pd.Timestamp) -> list[Ac
         table.c.created_at,
         table.c.workflow_uuid,
     ]
-    inner = (
+    ranked = (
         sa.select(
-            *(value.label(name) for name, value in columns.items()),
+            table.c.workflow_uuid.label("id"),
+            running.label("runs"),
             sa.func.row_number().over(partition_by=groups, order_by=order).label("rank"),
             sa.func.count().over(partition_by=groups).label("alike"),
         )
         # As literals, because SQLite uses partial indexes only for literals.
         .where(*queries.where({"status": ["ENQUEUED", "PENDING"]}))
-        .subquery("active")
+        .subquery("ranked")
     )
-    limit = sa.case((inner.c.status == "PENDING", MAX_PENDING), else_=MAX_ENQUEUED)
-    statement = sa.select(inner).where(inner.c.rank <= limit).order_by(inner.c.rank)
-    return [_active_row(row) for row in session.rows(statement.limit(MAX_EXAMINED))]
+    limit = sa.case((ranked.c.runs, MAX_PENDING), else_=MAX_ENQUEUED)
+    chosen = (
+        sa.select(ranked.c.id, ranked.c.rank, ranked.c.alike)
+        .where(ranked.c.rank <= limit)
+        .order_by(ranked.c.rank)
+        .limit(MAX_EXAMINED)
+        .subquery("chosen")
+    )
+    # The other columns of these alone, because a queue may hold a million workflows.
+    statement = (
+        sa.select(*(value.label(name) for name, value in columns.items()), chosen.c.alike)
+        .select_from(chosen.join(table, table.c.workflow_uuid == chosen.c.id))
+        .order_by(chosen.c.rank)
+    )
+    return [_active_row(row) for row in session.rows(statement)]
 
 
 def _active_row(row: Mapping[str, Any]) -> ActiveRow:
@@ -458,16 +474,18 @@ def _not_dequeued(
             found.append(_no_executor(pairs, affected, since))
         elif activity.reason == "no_partition_key":
             found.append(_no_partition_key(pairs, affected, since))
-        elif activity.reason == "no_queue":
-            found.append(_no_queue(pairs, affected, since))
         elif not late:
             continue
         elif activity.reason == "rate_limit":
             found.append(_rate_limit(pairs, since, waited))
-        elif activity.reason == "next":
+        elif activity.reason in ("next", "no_queue"):
             last = dequeued.get(row.queue or "")
-            if last is None or (now - last).total_seconds() > limits.queue_wait:
+            if last is not None and (now - last).total_seconds() <= limits.queue_wait:
+                continue  # it is served, also a queue that only code declares
+            if activity.reason == "next":
                 found.append(_starved(pairs, affected, since, waited, last))
+            else:
+                found.append(_no_queue(pairs, affected, since))
         elif activity.reason != "order":
             holders = [pair for pair in pending if pair[0].queue == row.queue]
             found.append(_full(pairs, holders, since, waited, now))
@@ -526,7 +544,7 @@ def _no_queue(pairs: Examined, affected: int, since: pd.Timestamp | None) -> Fin
         since,
         f"{plural(affected, 'workflow')} ({describe_names(row.name for row, _ in pairs)}) wait, "
         "and no queue of this name is registered in the database, so only a process whose code "
-        "declares it dequeues them",
+        "declares it dequeues them. None has lately",
         "Register the queue. Resuming starts these on DBOS's internal queue.",
         ControlCall("resume", _ids(pairs), _selection(row)),
         _ids(pairs),
@@ -564,6 +582,8 @@ def _starved(
         if last is None
         else f"it dequeued last at {timestamp(last, milliseconds=False)}"
     )
+    internal = row.queue == INTERNAL_QUEUE
+    resume = "" if internal else " Resuming starts these on DBOS's internal queue."
     return Finding(
         "starved_queue",
         "critical",
@@ -573,9 +593,8 @@ def _starved(
         f"{plural(length, 'workflow')} wait, the first for {duration(waited)}, and no limit of the "
         f"queue is reached; {when}. Inferred: no executor listens to this queue, or its process "
         "hangs",
-        "Check that an executor listens to the queue. Resuming starts these on DBOS's internal "
-        "queue.",
-        ControlCall("resume", _ids(pairs), _selection(row)),
+        f"Check that an executor listens to the queue.{resume}",
+        None if internal else ControlCall("resume", _ids(pairs), _selection(row)),
         _ids(pairs),
     )
 

@@ -352,7 +352,7 @@ def _read_inputs(
     if not ids:
         return []
     loaded = queries.workflow_select(
-        (), {"workflow_ids": ids}, load_input=True, load_errors=False, newest_first=None
+        (), {"workflow_ids": ids}, load_input=True, newest_first=None
     ).subquery("loaded")
     short = sa.func.length(loaded.c.input) <= MAX_INPUT_CHARACTERS
     statement = sa.select(loaded.c.serialization, sa.case((short, loaded.c.input)).label("input"))

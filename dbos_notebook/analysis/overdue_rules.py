@@ -37,19 +37,24 @@ MAX_MISSED = 100
 MAX_ENDED = 2_000
 """Ended workflows, the newest first, whose unread messages are looked for."""
 
+_ACTIVE = ("ENQUEUED", "PENDING", "DELAYED")
 _WAITS = ("message", "event", "message or event")
 
 
 def find_overdue(
-    session: Session, queries: Queries, limits: DiagnosisLimits, now: pd.Timestamp
+    session: Session,
+    queries: Queries,
+    limits: DiagnosisLimits,
+    now: pd.Timestamp,
+    running: Sequence[str],
 ) -> list[Finding]:
-    """Apply the rules that need no evidence of executors."""
+    """Apply the rules that need no evidence of executors; ``running`` are PENDING workflows."""
     return [
         *_recovery_limit(session, queries),
         *_deadlines(session, queries, limits, now),
         *_late_delays(session, queries, now),
         *_missed_schedules(session, queries, now),
-        *_unread_messages(session, queries),
+        *_unread_messages(session, queries, running),
     ]
 
 
@@ -133,8 +138,9 @@ def _deadlines(
         .where(
             deadline.is_not(None),
             deadline <= latest,
-            # As in the index, with literals.
-            *queries.where({"status": ["ENQUEUED", "PENDING", "DELAYED"]}),
+            # As in the index, which SQLite uses only for the same literals.
+            table.c.status.in_([sa.literal_column(f"'{name}'") for name in _ACTIVE]),
+            *queries.where({}),
         )
         .order_by(deadline)
         .limit(MAX_ROWS)
@@ -292,10 +298,10 @@ def _due_since(
     return times
 
 
-def _unread_messages(session: Session, queries: Queries) -> list[Finding]:
+def _unread_messages(session: Session, queries: Queries, running: Sequence[str]) -> list[Finding]:
     """Find messages that nobody received: to the newest ended workflows, and to those that wait."""
     found = []
-    waits = {wait.workflow_id: wait for wait in message_waits(session, queries)}
+    waits = {wait.workflow_id: wait for wait in message_waits(session, queries, running)}
     waiting = [wait for wait in waits.values() if wait.kind != "event"]
     messages = stored_messages(session, queries, [wait.workflow_id for wait in waiting])
     unread = [message for message in messages if message.unread]

@@ -6,7 +6,6 @@ one. A difference must be certain (its interval excludes chance) and large enoug
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,12 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import Null
 
+from dbos_notebook.analysis.confidence import (
+    Estimate,
+    Sample,
+    compare_rates,
+    quantile_interval,
+)
 from dbos_notebook.analysis.findings import DiagnosisLimits, Finding, instant
 from dbos_notebook.status import COMPLETED_STATUSES
 from dbos_notebook.tables import timing
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
     from dbos_notebook.tables.sql import Queries
 
 BASELINE = pd.Timedelta("7D")
-MAX_RECENT, MAX_BASELINE = 20_000, 30_000
+MAX_RECENT, MAX_BASELINE = 10_000, 20_000
 """The newest runs of the window and of the week before it that are compared."""
 MIN_RUNS, MIN_FAILURES = 20, 5
 MIN_RATE_CHANGE, CRITICAL_RATE_CHANGE = 0.05, 0.25
@@ -36,8 +41,8 @@ MIN_SLOWDOWN = 1.5
 """The lower bound of the quotient of the medians from which on a latency is a finding."""
 MIN_LATENCY_MS = 100.0
 """Medians that differ by less are not worth a finding."""
-Z = 2.58
-"""Intervals of 99 %, because many names are compared, and again with each call."""
+CONFIDENCE = 0.99
+"""Because many names are compared, and again with each call."""
 
 MAX_RUNS_MEASURED = 500
 """The newest workflows whose steps are counted and whose payloads are measured."""
@@ -45,49 +50,6 @@ MAX_RUNS_MEASURED_SQLITE = 100
 """SQLite reads a payload to measure it."""
 MAX_STEPS_MEASURED = 200
 """Steps of each of them that are measured."""
-
-
-def newcombe(failed: int, runs: int, failed_before: int, runs_before: int) -> tuple[float, float]:
-    """Return the interval of the change of a failure rate, by Newcombe's hybrid score method.
-
-    Examples
-    --------
-    >>> low, high = newcombe(30, 100, 10, 1000)
-    >>> round(low, 2), round(high, 2)
-    (0.19, 0.42)
-    """
-    rate, rate_before = failed / runs, failed_before / runs_before
-    low, high = _wilson(failed, runs)
-    low_before, high_before = _wilson(failed_before, runs_before)
-    change = rate - rate_before
-    return (
-        change - math.hypot(rate - low, high_before - rate_before),
-        change + math.hypot(high - rate, rate_before - low_before),
-    )
-
-
-def _wilson(hits: int, total: int) -> tuple[float, float]:
-    rate, square = hits / total, Z * Z
-    middle = rate + square / (2 * total)
-    spread = Z * math.sqrt(rate * (1 - rate) / total + square / (4 * total * total))
-    scale = 1 + square / total
-    return (middle - spread) / scale, (middle + spread) / scale
-
-
-def median_interval(values: pd.Series[Any]) -> tuple[float, float, float]:
-    """Return the median with its interval, from the order of the values.
-
-    Examples
-    --------
-    >>> median_interval(pd.Series(range(1, 100)))
-    (37.0, 50.0, 63.0)
-    """
-    ordered = values.sort_values().to_numpy("float64")
-    count = len(ordered)
-    reach = Z * math.sqrt(count) / 2
-    low = max(0, math.floor(count / 2 - reach))
-    high = min(count - 1, math.ceil(count / 2 + reach) - 1)
-    return float(ordered[low]), float(values.median()), float(ordered[high])
 
 
 def find_trends(
@@ -103,14 +65,17 @@ def find_trends(
     if recent.empty or before.empty:
         return []
     earlier = dict(iter(before.groupby("name", observed=True)))
+    words = "in the week before"
+    if len(before) == MAX_BASELINE:
+        words = f"among the newest {MAX_BASELINE:,} runs of the week before"
     found = []
     for key, runs in recent.groupby("name", observed=True):
         name = str(key)
         past = earlier.get(name)
         if past is None or min(len(runs), len(past)) < MIN_RUNS:
             continue
-        found += _failure_rate(name, runs, past, limits)
-        found += _latency(name, runs, past, limits)
+        found += _failure_rate(name, runs, past, limits, words)
+        found += _latency(name, runs, past, limits, words)
     return found
 
 
@@ -154,58 +119,66 @@ def _in_window(limits: DiagnosisLimits) -> str:
 
 
 def _failure_rate(
-    name: str, runs: pd.DataFrame, past: pd.DataFrame, limits: DiagnosisLimits
+    name: str, runs: pd.DataFrame, past: pd.DataFrame, limits: DiagnosisLimits, words: str
 ) -> list[Finding]:
     failed, failed_before = int(runs["failed"].sum()), int(past["failed"].sum())
     if failed < MIN_FAILURES:
         return []
-    low, high = newcombe(failed, len(runs), failed_before, len(past))
-    if low < MIN_RATE_CHANGE:
+    change = compare_rates(failed_before, len(past), failed, len(runs), CONFIDENCE)
+    if change.lower < MIN_RATE_CHANGE:
         return []
     since = instant(int(runs.loc[runs["failed"] == 1, "ended"].min()))
     return [
         Finding(
             "failure_rate",
-            "critical" if low >= CRITICAL_RATE_CHANGE else "warning",
+            "critical" if change.lower >= CRITICAL_RATE_CHANGE else "warning",
             f"workflow {sanitize(leaf_name(name), 80)}",
             failed,
             since,
             f"{failed:,} of {plural(len(runs), 'run')} failed {_in_window(limits)} "
-            f"({failed / len(runs):.1%}); in the week before, {failed_before:,} of {len(past):,} "
-            f"({failed_before / len(past):.1%}). The change is {low * 100:+.1f} to "
-            f"{high * 100:+.1f} percentage points (99 % interval)",
+            f"({failed / len(runs):.1%}); {words}, {failed_before:,} of {len(past):,} "
+            f"({failed_before / len(past):.1%}). The change is "
+            f"{change.lower * 100:+.1f} to {change.upper * 100:+.1f} percentage points (99 % "
+            "interval)",
             f"See why: db.workflows(name={name!r}, status='ERROR').",
         )
     ]
 
 
 def _latency(
-    name: str, runs: pd.DataFrame, past: pd.DataFrame, limits: DiagnosisLimits
+    name: str, runs: pd.DataFrame, past: pd.DataFrame, limits: DiagnosisLimits, words: str
 ) -> list[Finding]:
     times, times_before = (
         frame.loc[frame["failed"] == 0, "duration_ms"].dropna() for frame in (runs, past)
     )
     if min(len(times), len(times_before)) < MIN_RUNS:
         return []
-    low, median, high = median_interval(times)
-    low_before, median_before, high_before = median_interval(times_before)
-    if low < MIN_SLOWDOWN * high_before or median - median_before < MIN_LATENCY_MS:
+    now, past_median = (
+        quantile_interval(Sample.of(each.to_numpy("float64")), 0.5, CONFIDENCE)
+        for each in (times, times_before)
+    )
+    slower = now.lower >= MIN_SLOWDOWN * past_median.upper
+    if not slower or now.value - past_median.value < MIN_LATENCY_MS:
         return []
     return [
         Finding(
             "latency",
             "warning",
             f"workflow {sanitize(leaf_name(name), 80)}",
-            int((times > high_before).sum()),
+            int((times > past_median.upper).sum()),
             instant(int(runs.loc[times.index, "ended"].min())),
             f"half of {plural(len(times), 'run')} {_in_window(limits)} took more than "
-            f"{duration(median / 1000)} ({duration(low / 1000)} to {duration(high / 1000)}, 99 % "
-            f"interval of the median); of {len(times_before):,} in the week before, "
-            f"{duration(median_before / 1000)} ({duration(low_before / 1000)} to "
-            f"{duration(high_before / 1000)}). Waits in queues are not part of it",
+            f"{_interval(now)} (99 % interval of the median); {words}, half of "
+            f"{len(times_before):,} took more than {_interval(past_median)}. Waits in queues are "
+            "not part of it",
             f"See where: db.step_statistics(name={name!r}).",
         )
     ]
+
+
+def _interval(median: Estimate) -> str:
+    value, low, high = (duration(each / 1000) for each in median[:3])
+    return f"{value}, {low} to {high}"
 
 
 def find_bloat(session: Session, queries: Queries, limits: DiagnosisLimits) -> list[Finding]:
@@ -221,13 +194,13 @@ def find_bloat(session: Session, queries: Queries, limits: DiagnosisLimits) -> l
         .subquery("newest")
     )
     return [
-        *_many_steps(session, queries, newest, limits),
-        *_large_payloads(session, queries, newest, limits),
+        *_many_steps(session, queries, newest, size, limits),
+        *_large_payloads(session, queries, newest, size, limits),
     ]
 
 
 def _many_steps(
-    session: Session, queries: Queries, newest: sa.Subquery, limits: DiagnosisLimits
+    session: Session, queries: Queries, newest: sa.Subquery, size: int, limits: DiagnosisLimits
 ) -> list[Finding]:
     steps = queries.steps
     if "function_id" not in steps.c:
@@ -249,7 +222,7 @@ def _many_steps(
                 f"workflow {sanitize(leaf_name(name), 80)}",
                 len(rows),
                 None,
-                f"{plural(len(rows), 'run')} among the newest {_limit(newest):,} workflows "
+                f"{plural(len(rows), 'run')} among the newest {size:,} workflows "
                 f"with up to {int(most['steps']):,} steps ({sanitize(most['id'], 80)}). Each "
                 "recovery and each fork reads or copies all of them",
                 "Split the work into child workflows.",
@@ -260,52 +233,31 @@ def _many_steps(
     return found
 
 
-def _limit(newest: sa.Subquery) -> int:
-    clause: Any = newest.element
-    return int(clause._limit)
-
-
 def _large_payloads(
-    session: Session, queries: Queries, newest: sa.Subquery, limits: DiagnosisLimits
+    session: Session, queries: Queries, newest: sa.Subquery, size: int, limits: DiagnosisLimits
 ) -> list[Finding]:
     catalog, column = queries.catalog, queries.column
     measure = sa.func.octet_length
     if catalog.dialect == "sqlite" and sqlite3.sqlite_version_info < (3, 43):
         measure = sa.func.length  # octet_length is newer
-    steps = queries.steps
+    steps, smallest = queries.steps, limits.payload_bytes
     selects = []
-    if "output" in steps.c and "function_id" in steps.c:
+    if {"output", "function_id"} <= set(steps.c.keys()):
+        step = sa.cast(column(steps, "function_name"), sa.Text())
+        few = steps.c.function_id <= MAX_STEPS_MEASURED
         length = measure(steps.c.output)
-        selects.append(
-            sa.select(
-                newest.c.id,
-                newest.c.name,
-                sa.cast(column(steps, "function_name"), sa.Text()).label("what"),
-                length.label("bytes"),
-            )
-            .select_from(newest.join(steps, steps.c.workflow_uuid == newest.c.id))
-            .where(steps.c.function_id <= MAX_STEPS_MEASURED, length >= limits.payload_bytes)
-        )
+        selects.append(_sizes(queries, newest, steps, step, length, smallest, few))
     # Since dbos 3.0, payloads have their own tables; older rows keep theirs.
     for what, own, stored in (
         ("its input", "workflow_input", "inputs"),
         ("its output", "workflow_output", "output"),
     ):
         for name in (own, "workflow_status"):
-            if not catalog.has(name, stored):
-                continue
-            source = catalog.table(name).alias(f"{name}_{stored}")
-            length = measure(source.c[stored])
-            selects.append(
-                sa.select(
-                    newest.c.id,
-                    newest.c.name,
-                    sa.cast(sa.literal(what), sa.Text()).label("what"),
-                    length.label("bytes"),
-                )
-                .select_from(newest.join(source, source.c.workflow_uuid == newest.c.id))
-                .where(length >= limits.payload_bytes)
-            )
+            if catalog.has(name, stored):
+                source = catalog.table(name).alias(f"{name}_{stored}")
+                label = sa.cast(sa.literal(what), sa.Text())
+                length = measure(source.c[stored])
+                selects.append(_sizes(queries, newest, source, label, length, smallest))
     if not selects:
         return []
     found = []
@@ -320,7 +272,7 @@ def _large_payloads(
                 f"workflow {sanitize(leaf_name(name), 80)}",
                 len({row["id"] for row in rows}),
                 None,
-                f"{plural(len(rows), 'payload')} among those of the newest {_limit(newest):,} "
+                f"{plural(len(rows), 'payload')} among those of the newest {size:,} "
                 f"workflows of up to {_megabytes(int(largest['bytes']))} as stored: "
                 f"{sanitize(what, 100)} ({sanitize(largest['id'], 80)})",
                 "Store it elsewhere, and return its address.",
@@ -329,6 +281,29 @@ def _large_payloads(
             )
         )
     return found
+
+
+def _sizes(
+    queries: Queries,
+    newest: sa.Subquery,
+    source: sa.FromClause,
+    what: sa.ColumnElement[Any],
+    length: sa.ColumnElement[Any],
+    smallest: int,
+    *conditions: sa.ColumnElement[bool],
+) -> sa.Select[Any]:
+    """Select the sizes of the large payloads of the newest workflows in one table."""
+    mine = source.c.workflow_uuid == newest.c.id
+    values = (what.label("what"), length.label("bytes"))
+    if queries.catalog.dialect == "sqlite":
+        joined = newest.join(source, mine)
+        selected = sa.select(newest.c.id, newest.c.name, *values).select_from(joined)
+        return selected.where(length >= smallest, *conditions)
+    # OFFSET 0 prevents Postgres from reading the whole table: it looks up each workflow.
+    rows = sa.select(*values).where(mine, *conditions).offset(0).lateral("sizes")
+    joined = newest.join(rows, sa.true())
+    selected = sa.select(newest.c.id, newest.c.name, rows.c.what, rows.c.bytes)
+    return selected.select_from(joined).where(rows.c.bytes >= smallest)
 
 
 def _by_name(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -81,7 +81,7 @@ def _select(
     if within is not None:
         # Related workflows are read whichever application owns them.
         queries = queries.all_applications
-    statement = queries.workflow_select(_COLUMNS, filters, load_errors=False, newest_first=None)
+    statement = queries.workflow_select(_COLUMNS, filters, newest_first=None)
     if within is not None:
         statement = statement.where(queries.workflows.c.workflow_uuid == within.c.child)
     schema = frames.transport_schema(_COLUMNS)

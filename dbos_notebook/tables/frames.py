@@ -225,17 +225,9 @@ def _drop_invalid_times(batch: pa.RecordBatch, columns: Sequence[Column]) -> pa.
 def _errors(batch: pa.RecordBatch, decoder: Decoder) -> dict[str, pa.Array]:
     """Return the columns of ERROR; only the rows with a recorded error are decoded."""
     if RECORDED[0].name not in batch.schema.names:
-        no_errors = _decode_errors(
-            pa.array([], pa.large_string()), pa.array([], pa.string()), decoder
-        )
-        return _error_columns(pa.nulls(len(batch), pa.int64()), no_errors)
+        return {column.name: _nulls(column, len(batch)) for column in ERROR}
     stored, formats = (batch.column(column.name) for column in RECORDED)
-    failed = pc.is_valid(stored)
-    # The index of each row's error among all errors; null for a row without one.
-    indices = pc.subtract(pc.cumulative_sum(failed.cast(pa.int64())), 1)
-    indices = pc.if_else(failed, indices, pa.scalar(None, pa.int64()))
-    errors = _decode_errors(stored.filter(failed), formats.filter(failed), decoder)
-    return _error_columns(indices, errors)
+    return decode_errors(stored, formats, decoder)
 
 
 class ErrorSummary(NamedTuple):
@@ -247,7 +239,7 @@ class ErrorSummary(NamedTuple):
     attempts: int | None = None
 
 
-def _decode_errors(stored: pa.Array, formats: pa.Array, decoder: Decoder) -> tuple[pa.Array, ...]:
+def decode_errors(stored: pa.Array, formats: pa.Array, decoder: Decoder) -> dict[str, pa.Array]:
     """Return the columns of ERROR for recorded errors; equal errors are decoded once."""
     stored = stored.dictionary_encode()
     formats = formats if pa.types.is_dictionary(formats.type) else formats.dictionary_encode()
@@ -261,11 +253,11 @@ def _decode_errors(stored: pa.Array, formats: pa.Array, decoder: Decoder) -> tup
         summarize_error(strings[code // width], names[code % width], decoder)
         for code in codes.dictionary.to_pylist()
     ]
-    columns = []
+    columns = {}
     for position, column in enumerate(ERROR):
         values = _array((error[position] for error in errors), column)
-        columns.append(_take(values, codes.indices))
-    return tuple(columns)
+        columns[column.name] = take_values(values, codes.indices)
+    return columns
 
 
 def _array(values: Iterable[Any], column: Column) -> pa.Array:
@@ -275,7 +267,8 @@ def _array(values: Iterable[Any], column: Column) -> pa.Array:
     return pa.array(list(values), column.arrow)
 
 
-def _take(values: pa.Array, indices: pa.Array) -> pa.Array:
+def take_values(values: pa.Array, indices: pa.Array) -> pa.Array:
+    """Return values by index, null where the index is; of a dictionary, only the codes."""
     if pa.types.is_dictionary(values.type):
         return pa.DictionaryArray.from_arrays(pc.take(values.indices, indices), values.dictionary)
     return pc.take(values, indices)
@@ -302,51 +295,39 @@ def _summarize_cached_error(text: str, serialization: str | None) -> ErrorSummar
     return _summarize(decode_inert(text, serialization, "error"))
 
 
-def _error_columns(indices: pa.Array, errors: tuple[pa.Array, ...]) -> dict[str, pa.Array]:
-    """Return the columns of ERROR for rows, given the index of each row's error or null."""
-    return {
-        column.name: _take(values, indices) for column, values in zip(ERROR, errors, strict=True)
-    }
-
-
-def fill_failed_steps(
-    batches: Iterable[pa.RecordBatch], found: Mapping[str, Sequence[Any]]
-) -> list[pa.RecordBatch]:
-    """Fill the columns of FAILED_STEP with the values of each workflow, by ID."""
-    ids = pa.array(list(found), pa.large_string())
-    columns = [
-        _array((values[position] for values in found.values()), column)
-        for position, column in enumerate(FAILED_STEP)
-    ]
-    filled = []
-    for batch in batches:
-        indices = pc.index_in(batch.column("workflow_id"), value_set=ids).cast(pa.int64())
-        for column, values in zip(FAILED_STEP, columns, strict=True):
-            position = batch.schema.names.index(column.name)
-            batch = batch.set_column(position, column.name, _take(values, indices))
-        filled.append(batch)
-    return filled
-
-
-def failed_ids(batch: pa.RecordBatch, statuses: Sequence[str] = FAILED_STATUSES) -> pa.Array:
+def failed_ids(batch: pa.RecordBatch) -> pa.Array:
     """Return the IDs of the failed workflows."""
-    return batch.column("workflow_id").filter(_is_in(batch.column("status"), statuses))
+    return batch.column("workflow_id").filter(_is_in(batch.column("status"), FAILED_STATUSES))
 
 
-def fill_errors(
-    batches: Iterable[pa.RecordBatch], recorded: pa.Table, decoder: Decoder
+def fill_failures(
+    batches: Iterable[pa.RecordBatch], failures: pa.Table, steps: pa.Table, decoder: Decoder
 ) -> list[pa.RecordBatch]:
-    """Join recorded errors, which were read separately, to the rows by ``workflow_id``."""
-    ids = recorded.column("workflow_id").combine_chunks()
-    stored, formats = (recorded.column(column.name).combine_chunks() for column in RECORDED)
-    errors = _decode_errors(stored, formats, decoder)
+    """Join the columns of ERROR and FAILED_STEP to the failed rows by ``workflow_id``.
+
+    Parameters
+    ----------
+    failures
+        The recorded errors, with the columns of RECORDED.
+    steps
+        The columns of FAILED_STEP in the same order.
+    """
+    failures = failures.combine_chunks()
+    ids, stored, formats = (
+        failures[name].combine_chunks()
+        for name in ("workflow_id", *(column.name for column in RECORDED))
+    )
+    columns = decode_errors(stored, formats, decoder)
+    columns |= {name: steps[name].combine_chunks() for name in steps.column_names}
     filled = []
     for batch in batches:
         failed = _is_in(batch.column("status"), FAILED_STATUSES)
         failed_id = pc.if_else(failed, batch.column("workflow_id"), pa.scalar(None, ids.type))
         indices = pc.index_in(failed_id, value_set=ids).cast(pa.int64())
-        for name, values in _error_columns(indices, errors).items():
-            batch = batch.set_column(batch.schema.names.index(name), name, values)
+        for name, values in columns.items():
+            batch = batch.set_column(
+                batch.schema.names.index(name), name, take_values(values, indices)
+            )
         filled.append(batch)
     return filled
 

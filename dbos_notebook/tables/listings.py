@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from dbos_notebook.errors import FilterError, WorkflowNotFoundError
 from dbos_notebook.payloads.decoders import decode_inert
-from dbos_notebook.tables import failed_steps, frames
+from dbos_notebook.tables import frames
 from dbos_notebook.tables.columns import (
     FRAMES,
     INTERNAL,
@@ -25,6 +25,7 @@ from dbos_notebook.tables.columns import (
     WORKFLOW,
     Column,
 )
+from dbos_notebook.tables.failed_steps import with_failures
 from dbos_notebook.tables.frames import flatten
 from dbos_notebook.tables.sql import Queries
 from dbos_notebook.tables.timing import RAN_BEFORE
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
     from dbos_notebook.payloads.decoders import Decoder
 
-MAX_ERROR_LOOKUPS = 5_000
 _PAYLOADS = {column.name: column for column in PAYLOAD}
 _PAIR = (
     Column("_parent", "text", "", "parent"),
@@ -91,8 +91,6 @@ def workflows(
     """Return workflows as a DataFrame, and whether it was truncated at the limit."""
     if normalize:
         require_loaded(load_input or load_output)
-    # For many workflows, one query for all errors is cheaper than a lookup for each.
-    separate_errors = limit is None or limit > MAX_ERROR_LOOKUPS
     columns, batches = workflow_batches(
         session,
         queries,
@@ -100,18 +98,16 @@ def workflows(
         load_input=load_input,
         load_output=load_output,
         load_internals=load_internals,
-        load_errors=load_errors and not separate_errors,
         newest_first=sort_desc,
         # One more than requested, to know whether there are more.
         limit=None if limit is None else limit + 1,
         offset=offset,
     )
     batches_, truncated = frames.take(batches, limit)
-    if load_errors and separate_errors:
-        # If all workflows are listed, the filters find the failed ones faster than their IDs.
-        batches_ = with_errors(session, queries, batches_, filters, by_id=bool(truncated or offset))
     if load_errors:
-        batches_ = failed_steps.with_failed_steps(session, queries, batches_)
+        # If all workflows are listed, the filters find the failed ones faster than their IDs.
+        listed = None if truncated or offset else filters
+        batches_ = with_failures(session, queries, batches_, listed)
     frame = frames.to_frame(batches_, columns, decoder)
     return normalized(frame) if normalize else frame, truncated
 
@@ -128,26 +124,6 @@ def require_loaded(loaded: bool) -> None:  # noqa: FBT001 - its only argument
 def normalized(frame: pd.DataFrame) -> pd.DataFrame:
     """Flatten the loaded inputs and outputs."""
     return flatten(frame, [name for name in ("input", "output") if name in frame])
-
-
-def with_errors(
-    session: Session,
-    queries: Queries,
-    batches: Sequence[pa.RecordBatch],
-    filters: Mapping[str, Any],
-    *,
-    by_id: bool,
-) -> list[pa.RecordBatch]:
-    """Add the errors to a listing that was read without them, with one query."""
-    ids = [key for batch in batches for key in frames.failed_ids(batch).to_pylist()]
-    if not ids:
-        return list(batches)
-    statement = queries.error_select(filters, ids if by_id else None)
-    schema = pa.schema(
-        [("workflow_id", pa.large_string()), *((c.name, c.transport) for c in RECORDED)]
-    )
-    recorded = pa.Table.from_batches(session.batches(statement, schema), schema)
-    return frames.fill_errors(batches, recorded, queries.decoder)
 
 
 def step_columns(*, load_output: bool) -> tuple[Column, ...]:
@@ -308,7 +284,7 @@ def tree(
     columns = WORKFLOW + payload_columns(load_input=False, load_output=load_output)
     shape = (*columns, *_PAIR)
     batches = list(typed_batches(session, statement, shape, queries.decoder))
-    frame = frames.to_frame(failed_steps.with_failed_steps(session, queries, batches), shape)
+    frame = frames.to_frame(with_failures(session, queries, batches), shape)
     positions = tree_positions(roots, depth, *(_strings(frame[column.name]) for column in _PAIR))
     frame = frame[[column.name for column in columns]]
     frame = frame[frame["workflow_id"].isin(positions.keys())].drop_duplicates("workflow_id")

@@ -19,7 +19,7 @@ from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.status import ACTIVE_STATUSES, STATUSES
 from dbos_notebook.tables import frames, listings, timing
 from dbos_notebook.tables.columns import FRAMES, STEP, WORKFLOW, Column, Kind
-from dbos_notebook.tables.failed_steps import with_failed_steps
+from dbos_notebook.tables.failed_steps import with_failures
 from dbos_notebook.tables.sql import Queries
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _read(
     batches, more = frames.take(
         listings.typed_batches(session, statement, all_columns, queries.decoder), limit
     )
-    frame = frames.to_frame(with_failed_steps(session, queries, batches), all_columns)
+    frame = frames.to_frame(with_failures(session, queries, batches), all_columns)
     last: list[Any] = []
     if len(frame):
         last_row = frame[names].iloc[-1]
@@ -277,6 +277,8 @@ def queue_positions(
         )
         .where(
             *queries.where({"status": ["ENQUEUED"]}),
+            # As in DBOS's index, because SQLite does not infer it from the one status.
+            *queries.all_applications.where({"status": ["ENQUEUED", "PENDING"]}),
             queries.member(
                 table.c.queue_name, list(dict.fromkeys(waiting["queue_name"].astype(str)))
             ),

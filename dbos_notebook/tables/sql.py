@@ -21,7 +21,7 @@ from sqlalchemy.sql.elements import Null
 from dbos_notebook.payloads.decoders import decode_inert
 from dbos_notebook.status import ACTIVE_STATUSES, FAILED_STATUSES
 from dbos_notebook.tables import timing
-from dbos_notebook.tables.columns import ERROR, FIRST_MS, LAST_MS, RECORDED, WAIT, Column
+from dbos_notebook.tables.columns import FIRST_MS, LAST_MS, RECORDED, WAIT, Column
 from dbos_notebook.tables.filters import LIST_FILTERS, TIME_FILTERS
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ STREAM_END_VALUES = (
 SLEEPS = ("DBOS.sleep",)
 """The names of steps whose results are the times when they wake."""
 _STEP_KEYS = ("workflow_uuid", "function_id", "function_name")
+_FAILED_STEP = (
+    *("function_id", "function_name", "child_workflow_id"),
+    *("last_id", "same_id", "step_error", "step_serialization"),
+)
 MAX_LOOKUPS = 20_000
 """Up to this number, values are looked up one by one on Postgres; above, its planner decides."""
 
@@ -151,7 +155,6 @@ class Queries:
         *,
         load_input: bool = False,
         load_output: bool = False,
-        load_errors: bool = True,
         newest_first: bool | None = True,
         limit: int | None = None,
         offset: int = 0,
@@ -159,21 +162,13 @@ class Queries:
     ) -> sa.Select[Any]:
         """Select workflows; with ``newest_first=None`` in any order.
 
-        ``load_errors`` looks up each failed workflow's error; ``error_select`` is cheaper for many.
-        ``after`` is the ``created_at`` and ID of a row; only older rows are selected.
+        ``after`` is the ``created_at`` and ID of a row; only older rows are selected. Errors are
+        read by :meth:`failure_select`, because few workflows have one.
         """
         table = self.workflows
         source: sa.FromClause = table
         columns = tuple(columns)
         selected = self.select(table, columns)
-        if load_errors and ERROR[0] in columns:
-            failed = _in_literals(table.c.status, FAILED_STATUSES)
-            for value, column in zip(
-                (self.workflow_error(table), self.column(table, "serialization")),
-                RECORDED,
-                strict=True,
-            ):
-                selected.append(sa.case((failed, value)).label(column.name))
         if WAIT in columns and (evidence := timing.ran_before(self)) is not None:
             selected.append(evidence.label(timing.RAN_BEFORE.name))
         if load_input or load_output:
@@ -191,7 +186,7 @@ class Queries:
                     own_table, own_table.c.workflow_uuid == table.c.workflow_uuid
                 )
             for payload in stored_columns:
-                value = sa.func.coalesce(
+                value: sa.ColumnElement[Any] = sa.func.coalesce(
                     self.column(own_table, payload), self.column(table, payload)
                 )
                 if payload == "error":
@@ -215,17 +210,6 @@ class Queries:
         if limit is not None:
             statement = statement.limit(limit)
         return statement.offset(offset) if offset else statement
-
-    def workflow_error(self, table: sa.FromClause) -> sa.ColumnElement[Any]:
-        """Return the error of a row of workflows, as a subquery, because few workflows have one."""
-        error: sa.ColumnElement[Any] = self.column(table, "error")
-        if self.catalog.has("workflow_output", "error"):
-            own_table = self.catalog.table("workflow_output").alias("own_error")
-            own = sa.select(own_table.c.error).where(
-                own_table.c.workflow_uuid == table.c.workflow_uuid
-            )
-            error = sa.func.coalesce(own.correlate(table).scalar_subquery(), error)
-        return sa.func.nullif(error, "")
 
     def failed_step(
         self,
@@ -281,57 +265,110 @@ class Queries:
 
         return self._recursive_pairs("failures", self._value_rows(roots), children)
 
-    def failed_step_select(self, ids: sa.FromClause, *, same_first: bool) -> sa.Select[Any]:
-        """Select the failed step of each workflow, NULL where no step failed.
+    def failure_select(
+        self,
+        chosen: sa.FromClause | Sequence[Condition],
+        *,
+        same_first: bool = False,
+        steps: bool = True,
+        extra: Iterable[sa.ColumnElement[Any]] = (),
+    ) -> sa.Select[Any]:
+        """Select the recorded errors of failed workflows, and the step that failed in each.
 
-        ``ids`` has the workflows in its last column. Both errors, their formats and the number of
-        the last step are selected only if the errors differ.
+        Parameters
+        ----------
+        chosen
+            Conditions on the workflows; or rows with their IDs in the last column, which are looked
+            up one by one.
+        same_first
+            As in :meth:`failed_step`.
+        steps
+            Read the steps; if not, their columns are NULL.
+        extra
+            Further columns of the workflows, with their labels.
+
+        Returns
+        -------
+        sqlalchemy.Select
+            The columns of ``failed_steps.SCHEMA``, then ``extra``. The step's are NULL where none
+            failed. ``last_id`` and those after it are NULL where both errors are the same:
+            ``last_id`` is the last step, ``same_id`` the last one with the workflow's error.
         """
         workflow = self.workflows
-        key, error = workflow.c.workflow_uuid, self.workflow_error(workflow)
+        key = workflow.c.workflow_uuid
+        source: sa.FromClause = workflow
+        error: sa.ColumnElement[Any] = self.column(workflow, "error")
+        if self.catalog.has("workflow_output", "error"):
+            own_table = self.catalog.table("workflow_output")
+            # Only rows with an error: a join with all rows would be as long as the table.
+            own = sa.select(own_table.c.workflow_uuid, own_table.c.error).where(
+                own_table.c.error.is_not(None)
+            )
+            result = own.subquery("result")
+            source = source.outerjoin(result, result.c.workflow_uuid == key)
+            error = sa.func.coalesce(result.c.error, error)
+        error = sa.func.nullif(error, "")
+        values: dict[str, Any] = {
+            "workflow_id": key,
+            "status": workflow.c.status,
+            "_error": error,
+            "_serialization": self.column(workflow, "serialization"),
+        }
+        if steps:
+            source, more = self._join_failed_step(source, error, same_first=same_first)
+            values |= more
+        else:
+            values |= dict.fromkeys(_FAILED_STEP, sa.null())
+        selected = sa.select(*(value.label(name) for name, value in values.items()), *extra)
+        selected = selected.select_from(source)
+        failed = _in_literals(workflow.c.status, FAILED_STATUSES)
+        if not isinstance(chosen, sa.FromClause):
+            return selected.where(failed, *chosen)
+        wanted = list(chosen.c)[-1]
+        if self.catalog.dialect == "sqlite":
+            return selected.where(key.in_(sa.select(wanted)), failed)
+        # OFFSET 0 prevents Postgres from joining whole tables: it looks up each workflow.
+        rows = selected.where(key == wanted, failed).offset(0).lateral("found")
+        return sa.select(*rows.c).select_from(chosen.join(rows, sa.true()))
+
+    def _join_failed_step(
+        self, source: sa.FromClause, error: sa.ColumnElement[Any], *, same_first: bool
+    ) -> tuple[sa.FromClause, dict[str, Any]]:
+        """Join the failed step of each workflow in ERROR; return it with the step's columns."""
+        workflow = self.workflows
+        key, raised = workflow.c.workflow_uuid, workflow.c.status == sa.literal_column("'ERROR'")
         step: Any
         if self.catalog.dialect == "postgresql":
             names = ("function_id", "function_name", "child_workflow_id", "error", "serialization")
             columns = [partial(self._labelled, name) for name in names]
-            step = self.failed_step(workflow, *columns, same_first=same_first).lateral(
-                "failed_step"
-            )
-            joined = workflow.outerjoin(step, sa.true())
+            found = self.failed_step(workflow, *columns, same_first=same_first).where(raised)
+            step = found.lateral("failed_step")
+            joined = source.outerjoin(step, sa.true())
         else:
             step = self.steps.alias("failed_step")
             number = self.failed_step(
                 workflow, lambda step: step.c.function_id, same_first=same_first
             ).scalar_subquery()
-            joined = workflow.outerjoin(
-                step, sa.and_(step.c.workflow_uuid == key, step.c.function_id == number)
+            joined = source.outerjoin(
+                step, sa.and_(raised, step.c.workflow_uuid == key, step.c.function_id == number)
             )
-        last = self.steps.alias("last_step")
-        last_id = sa.select(sa.func.max(last.c.function_id)).where(last.c.workflow_uuid == key)
-        same = self.recorded_error(step) == error
+        other = self.steps.alias("other_step")
+        last = sa.select(sa.func.max(other.c.function_id)).where(other.c.workflow_uuid == key)
+        step_error = self.recorded_error(step)
         differing = {
-            "last_id": last_id.correlate(workflow).scalar_subquery(),
-            "step_error": self.recorded_error(step),
+            "last_id": last.correlate(workflow).scalar_subquery(),
+            "same_id": last.where(other.c.error == error).correlate_except(other).scalar_subquery(),
+            "step_error": step_error,
             "step_serialization": self.column(step, "serialization"),
-            "workflow_error": error,
-            "workflow_serialization": self.column(workflow, "serialization"),
         }
-        selected = sa.select(
-            key.label("workflow_id"),
-            workflow.c.status.label("status"),
-            step.c.function_id.label("function_id"),
-            step.c.function_name.label("function_name"),
-            self.column(step, "child_workflow_id").label("child_workflow_id"),
-            *(
-                sa.case((same, sa.null()), else_=value).label(name)
-                for name, value in differing.items()
-            ),
-        )
-        wanted = list(ids.c)[-1]
-        if self.catalog.dialect == "sqlite":
-            return selected.select_from(joined).where(key.in_(sa.select(wanted)))
-        # OFFSET 0 prevents Postgres from joining whole tables: it looks up each workflow.
-        rows = selected.select_from(joined).where(key == wanted).offset(0).lateral("found")
-        return sa.select(*rows.c).select_from(ids.join(rows, sa.true()))
+        # Both are NULL where no step failed.
+        same = sa.or_(step_error == error, step.c.function_id.is_(None))
+        return joined, {
+            "function_id": step.c.function_id,
+            "function_name": step.c.function_name,
+            "child_workflow_id": self.column(step, "child_workflow_id"),
+            **{name: sa.case((same, sa.null()), else_=value) for name, value in differing.items()},
+        }
 
     def last_steps_select(self, ids: Sequence[str], count: int) -> sa.Select[Any]:
         """Select the last steps of workflows, with the results of sleeps only."""
@@ -373,34 +410,6 @@ class Queries:
     def id_rows(self, ids: Sequence[str]) -> sa.Subquery:
         """Return IDs as the rows of a subquery, passed as one parameter."""
         return self._value_rows(ids).subquery("ids")
-
-    def error_select(
-        self, filters: Mapping[str, Any], ids: Sequence[str] | None = None
-    ) -> sa.Select[Any]:
-        """Select the recorded errors of failed workflows, by ID if there are not too many."""
-        table = self.workflows
-        source: sa.FromClause = table
-        error: sa.ColumnElement[Any] = self.column(table, "error")
-        if self.catalog.has("workflow_output", "error"):
-            own_table = self.catalog.table("workflow_output")
-            # Only rows with an error: a join with all rows would be as long as the table.
-            own = sa.select(own_table.c.workflow_uuid, own_table.c.error).where(
-                own_table.c.error.is_not(None)
-            )
-            result = own.subquery("found")
-            source = table.outerjoin(result, result.c.workflow_uuid == table.c.workflow_uuid)
-            error = sa.func.coalesce(result.c.error, error)
-        error = sa.func.nullif(error, "")
-        values = (table.c.workflow_uuid, error, self.column(table, "serialization"))
-        names = ("workflow_id", *(column.name for column in RECORDED))
-        labelled = [value.label(name) for value, name in zip(values, names, strict=True)]
-        statement = sa.select(*labelled).select_from(source)
-        statement = statement.where(
-            _in_literals(table.c.status, FAILED_STATUSES), error.is_not(None)
-        )
-        if ids is not None and len(ids) <= MAX_LOOKUPS:
-            return statement.where(self.member(table.c.workflow_uuid, ids))
-        return statement.where(*self.where(filters))
 
     def where(self, filters: Mapping[str, Any]) -> list[Condition]:
         """Return the conditions of validated filters on ``workflow_status``.

@@ -16,7 +16,7 @@ from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import NotDBOSDatabaseError
 from dbos_notebook.tables import listings
 from dbos_notebook.tables.columns import FIRST_MS, LAST_MS, STEP, WORKFLOW
-from dbos_notebook.tables.failed_steps import with_failed_steps
+from dbos_notebook.tables.failed_steps import with_failures
 from dbos_notebook.tables.sql import MAX_LOOKUPS
 
 if TYPE_CHECKING:
@@ -81,14 +81,12 @@ def workflow_batches(
                 filters,
                 load_input=load_input,
                 load_output=load_output,
-                load_errors=False,
                 limit=rows,
                 after=after,
             )
             batches = list(stream)
             if load_errors:
-                batches = listings.with_errors(session, queries, batches, filters, by_id=True)
-                batches = with_failed_steps(session, queries, batches)
+                batches = with_failures(session, queries, batches)
         return batches, rows
 
     while True:

@@ -221,7 +221,11 @@ def _trends() -> None:
             time.sleep(1.1)
         after = phase == "after"
         handles = [DBOS.start_workflow(sync, after and number % 2 == 0) for number in range(25)]
-        handles += [DBOS.start_workflow(render, 1.0 if after else 0.0) for _ in range(25)]
+        for _ in range(25):
+            handles.append(DBOS.start_workflow(render, 1.5 if after else 0.0))
+            if not after:
+                # One by one, because many at once wait for SQLite's single writer.
+                handles[-1].get_result(polling_interval_sec=0.01)
         for handle in handles:
             try:
                 handle.get_result(polling_interval_sec=0.02)

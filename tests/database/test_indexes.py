@@ -14,6 +14,8 @@ from servers import PostgresServer
 
 import dbos_notebook as dn
 from benchmarks.databases import Shape, fill_postgres, fill_sqlite
+from dbos_notebook.database.postgres import PostgresSession
+from dbos_notebook.database.sqlite import SQLiteSession
 
 BIG = Shape(40_000, 20, 2_000)
 NEAR_THE_END = dt.datetime.fromtimestamp(1_790_000_000 + 30 * 86_400 - 3_600, dt.UTC)
@@ -91,6 +93,32 @@ def test_steps_are_found_by_their_index(
     assert "Seq Scan" not in big_postgres.explain("steps", workflows=ids)
     plan = big_sqlite.explain("steps", workflows=ids)
     assert "SEARCH operation_outputs USING INDEX" in plan, plan
+
+
+@pytest.mark.parametrize("dialect", ["postgres", "sqlite"])
+def test_the_diagnosis_reads_by_indexes(
+    request: pytest.FixtureRequest, dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client: dn.Client = request.getfixturevalue(f"big_{dialect}")
+    session = PostgresSession if dialect == "postgres" else SQLiteSession
+    statements: list[Any] = []
+    for name in ("rows", "tables"):
+        original = getattr(session, name)
+
+        def record(self: Any, *given: Any, original: Any = original) -> Any:
+            statements.extend(each[0] if isinstance(each, tuple) else each for each in given)
+            return original(self, *given)
+
+        monkeypatch.setattr(session, name, record)
+    client.diagnose()
+    assert len(statements) <= 26
+    for statement in statements:
+        with client._store.session() as reading:
+            plan = reading.explain(statement)
+        # SQLite names an alias of a table by the alias alone.
+        table = r"(Seq Scan on|SCAN) (workflow_status|operation_outputs|workflow_(in|out)put)\b"
+        scans = [line for line in plan.splitlines() if re.search(rf"{table}(?! USING)", line)]
+        assert not scans, plan
 
 
 def test_the_benchmark_databases_have_the_expected_size(

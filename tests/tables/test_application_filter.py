@@ -183,6 +183,9 @@ READS: dict[str, Callable[[dn.Client], Any]] = {
     ),
     "counts": lambda db: rows(db.counts(["status", "name"])),
     "step_statistics": lambda db: rows(db.step_statistics()),
+    "diagnose": lambda db: sorted(
+        (each.rule, each.subject, each.affected, each.workflow_ids) for each in db.diagnose()
+    ),
     "queues": lambda db: rows(db.queues()),
     "throughput": lambda db: rows(db.throughput("1d")),
     "concurrency": lambda db: rows(db.concurrency("1d", by="name").drop(columns=MEANS)),
