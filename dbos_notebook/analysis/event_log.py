@@ -87,14 +87,19 @@ def _copied(
     session: Session, queries: Queries, runs: pd.DataFrame, steps: pd.DataFrame
 ) -> pd.Series[Any]:
     """Return which steps forks copied from their originals; missing where it is not known."""
+    condition = copied_steps(queries)
     forks = runs.loc[runs["forked_from"].notna(), "workflow_id"].tolist()
-    copied = copied_steps(queries, {"workflow_ids": forks})
-    if copied is None:
+    if condition is None:
         # Without times, a copied step of a fork cannot be told from one that ran.
         known = ~steps["workflow_id"].isin(forks)
         return known.map({True: False, False: pd.NA}).astype("boolean")
-    columns = [copied.c[column.source or ""].label(column.name) for column in _KEY]
-    found = frames.to_frame(listings.typed_batches(session, sa.select(*columns), _KEY), _KEY)
+    table, workflows = queries.steps, queries.workflows
+    statement = (
+        sa.select(*queries.select(table, _KEY))
+        .select_from(table.join(workflows, workflows.c.workflow_uuid == table.c.workflow_uuid))
+        .where(queries.member(table.c.workflow_uuid, forks), condition)
+    )
+    found = frames.to_frame(listings.typed_batches(session, statement, _KEY), _KEY)
     keys = pd.MultiIndex.from_frame(steps[["workflow_id", "function_id"]])
     copies = pd.MultiIndex.from_frame(found[["workflow_id", "function_id"]])
     return pd.Series(keys.isin(copies), index=steps.index, dtype="boolean")

@@ -235,7 +235,7 @@ def _step_select(queries: Queries, filters: Mapping[str, Any]) -> tuple[sa.Selec
         sa.cast(queries.valid_time(steps, f"{word}_at_epoch_ms"), sa.BigInteger())
         for word in ("started", "completed")
     )
-    copied = copied_steps(queries, filters)
+    copied = copied_steps(queries)
     asleep = steps.c.function_name == "DBOS.sleep"
     one, zero = (sa.literal_column(digit, sa.Integer()) for digit in "10")
     word = pa.dictionary(pa.int32(), pa.string())
@@ -251,28 +251,18 @@ def _step_select(queries: Queries, filters: Mapping[str, Any]) -> tuple[sa.Selec
             sa.case((queries.recorded_error(steps).is_not(None), one), else_=zero),
             pa.int64(),
         ),
-        ("copied", zero if copied is None else _flag(copied.c.function_id, one, zero), pa.int64()),
+        ("copied", zero if copied is None else sa.case((copied, one), else_=zero), pa.int64()),
         ("child", queries.column(steps, "child_workflow_id"), pa.large_string()),
         ("wake", sa.case((asleep, queries.column(steps, "output"))), pa.large_string()),
         ("format", sa.case((asleep, queries.column(steps, "serialization"))), word),
     ]
     joined = steps.join(workflows, workflows.c.workflow_uuid == steps.c.workflow_uuid)
-    if copied is not None:
-        key = [steps.c[name] for name in ("workflow_uuid", "function_id")]
-        equal = [copy == own for copy, own in zip(copied.c, key, strict=True)]
-        joined = joined.outerjoin(copied, sa.and_(*equal))
     statement = (
         sa.select(*(value.label(name) for name, value, _ in shape))
         .select_from(joined)
         .where(*queries.where(filters))
     )
     return statement, pa.schema([(name, kind) for name, _, kind in shape])
-
-
-def _flag(
-    value: sa.ColumnElement[Any], one: sa.ColumnElement[Any], zero: sa.ColumnElement[Any]
-) -> sa.ColumnElement[Any]:
-    return sa.case((value.is_not(None), one), else_=zero)
 
 
 class _Words:
