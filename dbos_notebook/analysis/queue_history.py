@@ -21,6 +21,7 @@ from dbos_notebook.analysis.throughput import (
     Array,
     Window,
     choose,
+    evaluated,
     event_query,
     fill_events,
     integers,
@@ -93,7 +94,7 @@ def queue_history(
     rows = run_rows(queries, run_columns(("queue_name", "executor_id")), selected, window.now)
     counted, changes, waits, executors, unknown = read_frames(
         session,
-        event_query(rows, window, rows.c.enqueued_at_ms),
+        event_query(rows, window, "enqueued_at_ms"),
         level_query(rows, (), window),
         _wait_query(rows, window),
         _executor_query(rows, window),
@@ -164,6 +165,7 @@ def _wait_query(rows: sa.Subquery, window: Window) -> tuple[sa.Select[Any], list
     By rank, because SQLite has no quantiles. A quantile lies between two waits; ``_quantiles``
     interpolates as pandas and PostgreSQL's percentile_cont do.
     """
+    rows = evaluated(rows)
     bucket = window.bucket(rows.c.started_at_ms).label("bucket")
     wait = rows.c.queue_wait_ms
     rank = sa.func.row_number().over(partition_by=bucket, order_by=wait)
@@ -204,6 +206,7 @@ def _quantiles(waits: pd.DataFrame, starts: Array) -> dict[str, Any]:
 
 def _executor_query(rows: sa.Subquery, window: Window) -> tuple[sa.Select[Any], list[Column]]:
     """Count the executors that started or ended runs in each bucket; NULL if that is unknown."""
+    rows = evaluated(rows)
     kinds = numbered(2, "event")
     time = choose(kinds.c.event, (rows.c.started_at_ms, rows.c.ended_at_ms))
     seen = (

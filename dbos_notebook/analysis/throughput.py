@@ -31,10 +31,12 @@ from dbos_notebook.status import (
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.aggregates import bucket_ms, read_frames
 from dbos_notebook.tables.columns import Column
+from dbos_notebook.tables.filters import as_seconds, as_timedelta
 from dbos_notebook.tables.sql import Queries
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
+    from dbos_notebook.types import Duration
 
 MAX_BUCKETS = 100_000
 """Rows of a result at most; a narrow bucket over a long time would fill the memory."""
@@ -50,6 +52,23 @@ Array = np.ndarray[Any, Any]
 def now_ms() -> int:
     """Return the present in milliseconds since 1970."""
     return round(dt.datetime.now(dt.UTC).timestamp() * 1000)
+
+
+def milliseconds(value: Duration | str, name: str) -> int:
+    """Convert seconds, a timedelta or a string such as "30s" to milliseconds."""
+    try:
+        if isinstance(value, str):
+            seconds: float | None = as_timedelta(value).total_seconds()
+        else:
+            seconds = as_seconds(value, name)
+    except (ValueError, TypeError) as error:
+        raise FilterError(f"{name}={value!r} is not a duration: {error}.") from None
+    if seconds is None or not 0 < seconds < 1e10:
+        raise FilterError(
+            f"{name}={value!r} must be longer than 0: seconds, a timedelta, or a string such as "
+            "'30s' or '28d'."
+        )
+    return max(1, round(seconds * 1000))
 
 
 @dataclass(frozen=True)
@@ -157,6 +176,15 @@ def numbered(count: int, name: str) -> sa.Subquery:
     return sa.union_all(*selects).subquery(f"{name}s")
 
 
+def evaluated(rows: sa.Subquery) -> sa.Subquery:
+    """Return the same rows, whose values the database computes once for each row.
+
+    Otherwise it puts the expressions of the columns wherever a column is named, and computes the
+    long ones of times many times. OFFSET 0 prevents that on both databases.
+    """
+    return sa.select(*rows.c).offset(0).subquery(f"{rows.name}_values")
+
+
 def choose(number: sa.ColumnElement[Any], values: Sequence[sa.ColumnElement[Any]]) -> Any:
     """Return the value at a number's position."""
     return sa.case(*((number == position, value) for position, value in enumerate(values)))
@@ -174,7 +202,7 @@ def throughput(
     window = Window.take(filters, bucket, now_ms())
     rows = run_rows(queries, run_columns("queue_name"), without_window(filters), window.now)
     counted, unknown = read_frames(
-        session, event_query(rows, window, rows.c.created_at_ms), unknown_query(rows, window)
+        session, event_query(rows, window, "created_at_ms"), unknown_query(rows, window)
     )
     found = dict(zip(unknown.columns, unknown.iloc[0].tolist(), strict=True))
     frame = fill_events(counted, window, active=found["active"] > 0)
@@ -183,12 +211,13 @@ def throughput(
 
 
 def event_query(
-    rows: sa.Subquery, window: Window, arrival: sa.ColumnElement[Any]
+    rows: sa.Subquery, window: Window, arrival: str
 ) -> tuple[sa.Select[Any], list[Column]]:
-    """Count arrivals, starts and ends by bucket, with one scan of the runs."""
+    """Count arrivals (by a column of their times), starts and ends by bucket, with one scan."""
+    rows = evaluated(rows)
     kinds = numbered(3, "event")
     kind = kinds.c.event
-    time = choose(kind, (arrival, rows.c.started_at_ms, rows.c.ended_at_ms))
+    time = choose(kind, (rows.c[arrival], rows.c.started_at_ms, rows.c.ended_at_ms))
     outcome = sa.case(
         (rows.c.run_status == "SUCCESS", 2), (rows.c.run_status.in_(ERROR_STATUSES), 3), else_=4
     )
@@ -225,6 +254,7 @@ def unknown_query(rows: sa.Subquery, window: Window) -> tuple[sa.Select[Any], li
 
     With a window, those that ended before it or were created after it are not counted.
     """
+    rows = evaluated(rows)
     status, wait, started = rows.c.run_status, rows.c.queue_wait_ms, rows.c.started_at_ms
     waits = status.in_(WAITING_STATUSES)
     # Cancelled while it waited, which only its deadline can show.
@@ -306,32 +336,48 @@ def level_query(
     ``peak`` the highest level after a change. What began before the window counts as begun at its
     start.
     """
-    kinds = numbered(4, "change")
-    kind = kinds.c.change
-    waited_until = sa.case(
-        (rows.c.run_status != "ENQUEUED", rows.c.enqueued_at_ms + rows.c.queue_wait_ms)
-    )
-    ran_until = sa.case((rows.c.run_status != "PENDING", rows.c.started_at_ms + rows.c.duration_ms))
-    # A begin whose end is unknown would count for ever.
-    times = (
-        sa.case((rows.c.queue_wait_ms.is_not(None), rows.c.enqueued_at_ms)),
-        waited_until,
-        sa.case((rows.c.duration_ms.is_not(None), rows.c.started_at_ms)),
-        ran_until,
-    )
-    time = choose(kind, times)
-    if window.start is not None:
-        time = sa.case((time < window.start, window.start), else_=time)
     names = [column.name for column in keys]
-    changes = (
+    rows = evaluated(rows)
+    levels = numbered(len(LEVELS), "level")
+    number = levels.c.level
+    # A begin whose end is unknown would count for ever.
+    begins = (
+        sa.case((rows.c.queue_wait_ms.is_not(None), rows.c.enqueued_at_ms)),
+        sa.case((rows.c.duration_ms.is_not(None), rows.c.started_at_ms)),
+    )
+    ends = (
+        sa.case((rows.c.run_status != "ENQUEUED", rows.c.enqueued_at_ms + rows.c.queue_wait_ms)),
+        sa.case((rows.c.run_status != "PENDING", rows.c.started_at_ms + rows.c.duration_ms)),
+    )
+    spans = evaluated(
         sa.select(
             *(rows.c[name] for name in names),
-            (kind // 2).label("level"),
-            sa.case((kind % 2 == 0, 1), else_=-1).label("delta"),
+            number,
+            choose(number, begins).label("begin"),
+            choose(number, ends).label("until"),
+        )
+        .select_from(rows.join(levels, sa.true()))
+        .subquery("spans")
+    )
+    until = spans.c.until
+    begin: sa.ColumnElement[Any] = spans.c.begin
+    conditions: list[sa.ColumnElement[bool]] = [begin.is_not(None)]
+    if window.start is not None:
+        conditions.append(sa.or_(until.is_(None), until > window.start))
+        begin = sa.case((begin < window.start, window.start), else_=begin)
+    if window.end is not None:
+        conditions.append(begin < window.end)
+    sides = numbered(2, "side")
+    time = choose(sides.c.side, (begin, until))
+    changes = (
+        sa.select(
+            *(spans.c[name] for name in names),
+            spans.c.level,
+            (1 - 2 * sides.c.side).label("delta"),
             time.label("time"),
         )
-        .select_from(rows.join(kinds, sa.true()))
-        .where(time.is_not(None))
+        .select_from(spans.join(sides, sa.true()))
+        .where(*conditions)
         .subquery("changes")
     )
     key_columns = [changes.c[name] for name in names]
@@ -343,15 +389,15 @@ def level_query(
     )
     swept = (
         sa.select(*changes.c, bucket, level.label("height"))
-        .where(*window.inside(changes.c.time))
+        .where(changes.c.time.is_not(None), *window.inside(changes.c.time))
         .subquery("swept")
     )
-    delta, time = swept.c.delta, swept.c.time
-    until = swept.c.bucket + window.width - time
+    delta, at = swept.c.delta, swept.c.time
+    rest = swept.c.bucket + window.width - at
     values = {
         "net": sa.func.sum(delta),
-        "at_start": sa.func.sum(sa.case((time == swept.c.bucket, delta), else_=0)),
-        "moment": sa.func.sum(delta * until),
+        "at_start": sa.func.sum(sa.case((at == swept.c.bucket, delta), else_=0)),
+        "moment": sa.func.sum(delta * rest),
         "peak": sa.func.max(swept.c.height),
     }
     grouped = [*(swept.c[name] for name in names), swept.c.level, swept.c.bucket]

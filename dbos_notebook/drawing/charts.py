@@ -639,7 +639,7 @@ def _landing_times(frame: pd.DataFrame) -> Any:
     import altair as alt
 
     shown = frame.assign(
-        verdict=frame["status"].astype(str).where(~frame["missed"].astype(bool), "missed"),
+        verdict=frame["status"].astype(str).where(~frame["missed"].fillna(value=False), "missed"),
         landing=_positive(frame["landing_time"]),
     )
     done = shown[shown["landing"].notna()][["due_at", "landing", "verdict"]]
