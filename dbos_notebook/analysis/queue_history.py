@@ -21,7 +21,6 @@ from dbos_notebook.analysis.throughput import (
     Array,
     Window,
     choose,
-    evaluated,
     event_query,
     fill_events,
     integers,
@@ -29,12 +28,14 @@ from dbos_notebook.analysis.throughput import (
     level_query,
     now_ms,
     numbered,
+    read_parts,
+    shared,
     unknown_query,
     without_window,
 )
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.tables import aggregates, frames
-from dbos_notebook.tables.aggregates import read_frame, read_frames
+from dbos_notebook.tables.aggregates import read_frame
 from dbos_notebook.tables.columns import STRING_DTYPE, Column
 from dbos_notebook.tables.filters import as_name
 from dbos_notebook.tables.sql import Queries
@@ -91,8 +92,9 @@ def queue_history(
     require_known(session, queries, name, settings)
     window = Window.take(filters, bucket, now_ms())
     selected = {**without_window(filters), "queue_name": [name]}
-    rows = run_rows(queries, run_columns(("queue_name", "executor_id")), selected, window.now)
-    counted, changes, waits, executors, unknown = read_frames(
+    columns = run_columns(("queue_name", "executor_id"))
+    rows = shared(run_rows(queries, columns, selected, window.now))
+    counted, changes, waits, executors, unknown = read_parts(
         session,
         event_query(rows, window, "enqueued_at_ms"),
         level_query(rows, (), window),
@@ -159,13 +161,12 @@ def _cancelled(
     return int(read_frame(session, statement, integers("count"))["count"].iloc[0])
 
 
-def _wait_query(rows: sa.Subquery, window: Window) -> tuple[sa.Select[Any], list[Column]]:
+def _wait_query(rows: sa.FromClause, window: Window) -> tuple[sa.Select[Any], list[Column]]:
     """Select the waits around each quantile, by the bucket in which they ended.
 
     By rank, because SQLite has no quantiles. A quantile lies between two waits; ``_quantiles``
     interpolates as pandas and PostgreSQL's percentile_cont do.
     """
-    rows = evaluated(rows)
     bucket = window.bucket(rows.c.started_at_ms).label("bucket")
     wait = rows.c.queue_wait_ms
     rank = sa.func.row_number().over(partition_by=bucket, order_by=wait)
@@ -204,9 +205,8 @@ def _quantiles(waits: pd.DataFrame, starts: Array) -> dict[str, Any]:
     return columns
 
 
-def _executor_query(rows: sa.Subquery, window: Window) -> tuple[sa.Select[Any], list[Column]]:
+def _executor_query(rows: sa.FromClause, window: Window) -> tuple[sa.Select[Any], list[Column]]:
     """Count the executors that started or ended runs in each bucket; NULL if that is unknown."""
-    rows = evaluated(rows)
     kinds = numbered(2, "event")
     time = choose(kinds.c.event, (rows.c.started_at_ms, rows.c.ended_at_ms))
     seen = (
