@@ -154,10 +154,14 @@ def _other_queues(
 def _cancelled(
     session: Session, queries: Queries, window: Window, filters: Mapping[str, Any]
 ) -> int:
-    selected = {**without_window(filters), "status": ["CANCELLED"]}
-    rows = run_rows(queries, run_columns("queue_name"), selected, window.now)
-    statement = sa.select(sa.func.count().label("count")).select_from(rows)
-    statement = statement.where(rows.c.queue_name.is_(None), *window.inside(rows.c.ended_at_ms))
+    """Count the cancelled runs in the window whose row names no queue."""
+    table = queries.workflows
+    times = (queries.valid_time(table, name) for name in ("completed_at", "updated_at"))
+    statement = sa.select(sa.func.count().label("count")).where(
+        queries.column(table, "queue_name").is_(None),
+        *window.inside(sa.func.coalesce(*times)),
+        *queries.where({**without_window(filters), "status": ["CANCELLED"]}),
+    )
     return int(read_frame(session, statement, integers("count"))["count"].iloc[0])
 
 
