@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.analysis.compare_versions import check_share
-from dbos_notebook.analysis.confidence import adjust, fisher_p_value, rate_ratio
+from dbos_notebook.analysis.confidence import adjust, rate_ratio, smallest_p_value
 from dbos_notebook.status import INTERRUPTED_STATUSES, WAITING_STATUSES
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.aggregates import GROUPABLE, TableQuery, read_frames
@@ -464,12 +464,7 @@ def over_represented(
 
     @cache
     def can_be_significant(total: int, of_bad: int, of_baseline: int) -> bool:
-        # The most extreme splits. This depends on how frequent a value is, not on its split.
-        most, least = min(total, of_bad), max(0, total - of_baseline)
-        return any(
-            fisher_p_value(total - each, of_baseline, each, of_bad) <= limit
-            for each in (most, least)
-        )
+        return smallest_p_value(total, of_baseline, of_bad) <= limit
 
     made = []
     for each in counts:

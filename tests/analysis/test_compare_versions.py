@@ -176,11 +176,38 @@ def test_running_ones_may_be_the_longest() -> None:
     assert verdicts({WORKFLOW: pair}) == ["no evidence"]
 
 
+def test_failures_of_all_of_a_few_are_found() -> None:
+    rng = np.random.default_rng(10)
+    pair = side(rng, 45, errors=0.0), side(rng, 7, errors=1.0)
+    assert verdicts({WORKFLOW: pair}) == ["more errors"]
+
+
+def test_repeated_steps_of_few_runs_are_few() -> None:
+    """Runs have speeds of their own, and repeat a step 20 times."""
+    rng = np.random.default_rng(11)
+
+    def looped(runs: int, weight: float) -> Side:
+        speeds = np.repeat(np.exp(rng.normal(0, 0.5, runs)), 20)
+        durations = buckets(200 * speeds * np.exp(rng.normal(0, 0.1, 20 * runs)))
+        size = 20 * runs
+        return Side(Sample(durations.values, durations.counts, BUCKET_ERROR, weight), size, 0, None)
+
+    step = ("step", "sync", "page")
+    for weight, low, high in ((1.0, 40, 100), (1 / 20, 0, 6)):
+        false = sum(
+            verdicts({step: (looped(30, weight), looped(30, weight))}, 0.0) != ["no evidence"]
+            for _ in range(100)
+        )
+        assert low <= false <= high
+    assert verdicts({step: (looped(9, 1 / 20), looped(9, 1 / 20))}) == ["too few"]
+    assert compare({step: (looped(9, 1 / 20), looped(9, 1 / 20))})["p50_change"].isna().all()
+
+
 def test_too_few_new_and_gone() -> None:
     rng = np.random.default_rng(9)
     nothing, equal = Side(Sample([], []), 0, 0), Side(Sample([7], [50]), 50, 0)
     groups = {
-        ("workflow", "rare", None): (side(rng, 19), side(rng, 500, median=4_000.0)),
+        ("workflow", "rare", None): (side(rng, 9), side(rng, 500, median=4_000.0)),
         ("workflow", "added", None): (nothing, side(rng, 3)),
         ("workflow", "removed", None): (side(rng, 3), nothing),
         ("workflow", "started", None): (side(rng, 300), nothing._replace(running=2)),
@@ -199,7 +226,7 @@ def test_too_few_new_and_gone() -> None:
         "untimed": "no evidence",
     }
     assert frame["verdict"].tolist()[:2] == ["new", "gone"]
-    assert frame["p_value"].isna().sum() == 5
+    assert frame["p_value"].isna().sum() == 4
     # Nothing ran on one side: that nothing is there says nothing about a kind.
     assert verdicts({WORKFLOW: (side(rng, 3), nothing)}) == ["too few"]
 

@@ -165,8 +165,9 @@ def test_durations_and_times_between_are_those_of_the_rows(shop: dn.Client) -> N
         }
         durations = ended.loc[ended["name"] == name, "duration"].dropna()
         if len(durations):
-            median = durations.dt.total_seconds().median() * 1000
-            assert node["duration_median"] == pd.Timedelta(round(median), unit="ms")
+            # Half a millisecond is rounded up or down, depending on the last bit of the sum.
+            difference = node["duration_median"] - durations.median()
+            assert abs(difference) <= pd.Timedelta("0.5ms")
     edge = overview.edges[("step", "order", "price"), ("step", "order", "charge")]
     pairs = steps.sort_values(["case:concept:name", "function_id"])
     following = pairs.shift(-1)

@@ -170,6 +170,15 @@ def boarded(client: dn.Client) -> Any:
     return facts["active"], facts["queues"], rows(found.failures), rows(found.ended)
 
 
+def mapped(client: dn.Client) -> Any:
+    """The counts of a process map, without descendants: they are included whoever owns them."""
+    overview = client.process_map(children=False)
+    return (
+        {key: node["statuses"] for key, node in overview.nodes.items()},
+        {(tail, head): edge["count"] for tail, head, edge in overview.edges.data()},
+    )
+
+
 MEANS = ["running_mean", "waiting_mean"]
 """Of the current bucket they change as time goes on."""
 
@@ -182,7 +191,12 @@ READS: dict[str, Callable[[dn.Client], Any]] = {
         rows(db.arrow("steps").read_all().to_pandas()),
     ),
     "counts": lambda db: rows(db.counts(["status", "name"])),
+    "workflow_statistics": lambda db: rows(db.workflow_statistics()),
     "step_statistics": lambda db: rows(db.step_statistics()),
+    "process_map": mapped,
+    "variants": lambda db: rows(db.variants().drop(columns=["p50", "p90"])),
+    "event_log": lambda db: rows(db.event_log().drop(columns="case:duration")),
+    "latency_histogram": lambda db: rows(db.latency_histogram()),
     "diagnose": lambda db: sorted(
         (each.rule, each.subject, each.affected, each.workflow_ids) for each in db.diagnose()
     ),

@@ -283,7 +283,8 @@ export class Inspect {
     this.pictureWidth = this.width();
     this.pictureDrawnAt = this.now();
     this.svgView.show(picture, `${isTimeline ? "Timeline" : "Graph"} of `
-      + `${this.facts?.row.name ?? "the workflow"}; arrow keys move, Enter opens`, isTimeline);
+      + `${this.facts?.row.name ?? "the workflow"}; arrow keys move, Enter opens`,
+    JSON.stringify([this.id, this.tab, Boolean(picture.overview)]), isTimeline);
     this.svgView.select(this.selectedRef());
     this.showTools();
     this.highlightResults();
