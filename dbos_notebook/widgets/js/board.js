@@ -188,13 +188,13 @@ export class Board {
       el("td", { class: "n" }, formatCount(affected)),
       el("td", { class: "n" }, since !== undefined && ageOf(since, this.now()))),
     el("tr", { class: "dn-second-line" }, el("td", { colspan: 3 },
-      el("div", { class: "dn-muted" }, evidence),
       el("div", { class: "dn-line" }, remedy,
         oldest !== undefined && this.workflowLink(oldest, ids.length > 1 ? "the oldest" : ""),
         action && button(`${REMEDIES[action]} ${action === "backfill_schedule" ? "…"
           : formatCount(targets.length)}`, "Show what this would do",
           () => this.actions.begin(action, options, targets),
-          { disabled: Boolean(this.start.forbidden) }))))];
+          { disabled: Boolean(this.start.forbidden) })),
+      el("details", { class: "dn-muted" }, el("summary", {}, "Evidence"), evidence)))];
   }
 
   /**
