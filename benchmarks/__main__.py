@@ -97,6 +97,7 @@ def _postgres(report: Report, size: Size, directory: Path) -> None:
         pictures.measure_drawings(report, url, root)
         cases.counted(report, url)
         mining.measure_mining(report, url, size.postgres.workflows)
+        cases.queue_over_time(report, url)
         cases.diagnosed(report, url, size.postgres.workflows)
         cases.footprints(report, url, size.postgres.workflows)
         cases.live_views(report, url, home, size.postgres.workflows)

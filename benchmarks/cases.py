@@ -267,6 +267,53 @@ def counted(report: Report, url: str) -> None:
     client.destroy()
 
 
+def queue_over_time(report: Report, url: str) -> None:
+    """Compare the history of a queue with counts of it, and with fetched rows in pandas.
+
+    The counts are the least that a rival reads; neither has what waited and ran at once.
+    """
+    client, name = _client(url), "queue-1"
+    bare = f"""SELECT created_at / 3600000, count(*), count(started_at_epoch_ms),
+        count(completed_at), percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (
+            ORDER BY started_at_epoch_ms - created_at)
+        FROM dbos.workflow_status WHERE queue_name = '{name}' GROUP BY 1"""
+
+    def fetched() -> pd.DataFrame:
+        found = client.list_workflows(queue_name=name, load_input=False, load_output=False)
+        frame = pd.DataFrame([vars(one) for one in found])
+        hour = pd.to_datetime(frame["created_at"], unit="ms").dt.floor("h")
+        wait = frame["dequeued_at"] - frame["created_at"]
+        return wait.groupby(hour).quantile([0.5, 0.99]).unstack()
+
+    with (
+        dn.connect(url, statement_timeout=None) as db,
+        psycopg.connect(url, autocommit=True) as raw,
+    ):
+        total = int(db.counts([], queue_name=name)["count"].iloc[0])
+        calls = {
+            "ours": lambda: db.queue_history(name),
+            "bare": lambda: raw.execute(bare.encode()).fetchall(),
+        }
+        took = seconds(calls, 3)
+    rivals = {
+        "one bare GROUP BY": took["bare"],
+        "DBOSClient → groupby": seconds({"": fetched}, 1)[""],
+    }
+    for rival, spent in rivals.items():
+        faster = spent > took["ours"]
+        ratio = spent / took["ours"] if faster else took["ours"] / spent
+        report.add(
+            Measurement(
+                f"History of a queue by hour, against {rival}",
+                f"{total:,}",
+                milliseconds(took["ours"]),
+                milliseconds(spent),
+                f"{ratio:.1f} × {'faster' if faster else 'the time'}",
+            )
+        )
+    client.destroy()
+
+
 def diagnosed(report: Report, url: str, rows: int) -> None:
     """Compare the diagnosis with one count of all workflows by status."""
     bare = "SELECT status, name, count(*) FROM dbos.workflow_status GROUP BY status, name"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -41,16 +42,19 @@ def measure_mining(report: Report, url: str, runs: int) -> None:
         for found in client.list_workflows(limit=RIVAL_RUNS, load_input=False, load_output=False):
             steps = client.list_workflow_steps(found.workflow_id, load_output=False)
             names = [step["function_name"] for step in steps]
-            pairs += list(zip(names, names[1:], strict=False))
+            pairs += list(itertools.pairwise(names))
         return len(pd.DataFrame(pairs, columns=["before", "after"]).value_counts())
 
     def bare() -> int:
         """Read the columns that a map needs, and discard them."""
         columns = "workflow_uuid, function_id, function_name, started_at_epoch_ms"
         statement = f"COPY (SELECT {columns}, completed_at_epoch_ms FROM dbos.operation_outputs)"
-        with psycopg.connect(url) as connection, connection.cursor() as cursor:
-            with cursor.copy(f"{statement} TO STDOUT (FORMAT csv)".encode()) as copy:
-                return sum(len(row) for row in copy)
+        with (
+            psycopg.connect(url) as connection,
+            connection.cursor() as cursor,
+            cursor.copy(f"{statement} TO STDOUT (FORMAT csv)".encode()) as copy,
+        ):
+            return sum(len(row) for row in copy)
 
     with dn.connect(url, statement_timeout=None) as db:
         took = seconds(

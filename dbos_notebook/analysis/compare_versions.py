@@ -249,18 +249,17 @@ def _run_query(queries: Queries, filters: Mapping[str, Any], now: int) -> TableQ
     whole = sa.and_(
         status == "SUCCESS", rows.c.forked_from.is_(None), sa.func.coalesce(attempts, 1) <= 1
     )
-    return _buckets(queries, rows, columns[:1], outcome, whole)
+    return _buckets(rows, columns[:1], outcome, whole)
 
 
 def _step_query(queries: Queries, filters: Mapping[str, Any], *, forks: bool) -> TableQuery:
     columns = step_columns(("name", "function_name"))
     rows = step_rows(queries, columns, filters, forks=forks)
     outcome = sa.case((rows.c.failed == 1, _FAILED), else_=_SUCCEEDED)
-    return _buckets(queries, rows, columns, outcome, rows.c.failed == 0)
+    return _buckets(rows, columns, outcome, rows.c.failed == 0)
 
 
 def _buckets(
-    queries: Queries,
     rows: sa.Subquery,
     columns: Sequence[Column],
     outcome: sa.ColumnElement[Any],
@@ -411,7 +410,7 @@ def _read_sides(
             sum(int(counts.get(outcome, 0)) for outcome in outcomes)
             for outcomes in ((_SUCCEEDED, _FAILED), (_FAILED,), (_RUNNING,))
         )
-        # Bucket -1 has the durations that are negative, because clocks differ.
+        # A negative duration, because clocks differ, is a bucket of its own.
         timed = rows[rows["bucket"].notna() & (rows["bucket"] >= 0)]
         durations = Sample(
             bucket_value(timed["bucket"].to_numpy("int64")),

@@ -68,10 +68,12 @@ def event_log(
         values = runs[name].iloc[place].reset_index(drop=True)
         values.index = events.index
         events[f"case:{name}"] = values
-    # By case as listed, and within one by completion; without times, by function_id.
-    events["_place"] = place
-    events = events.sort_values(["_place", "time:timestamp", "function_id"], kind="stable")
-    events = events.drop(columns="_place").reset_index(drop=True)
+    # By case as listed, and within one by completion; where a time is missing, by function_id.
+    ended = events["time:timestamp"]
+    incomplete = ended.isna().groupby(place).transform("any")
+    events["_place"], events["_ended"] = place, ended.where(~incomplete)
+    events = events.sort_values(["_place", "_ended", "function_id"], kind="stable")
+    events = events.drop(columns=["_place", "_ended"]).reset_index(drop=True)
     return frames.mark_listing(events, "event_log"), truncated
 
 
@@ -87,14 +89,19 @@ def _copied(
     session: Session, queries: Queries, runs: pd.DataFrame, steps: pd.DataFrame
 ) -> pd.Series[Any]:
     """Return which steps forks copied from their originals; missing where it is not known."""
+    condition = copied_steps(queries)
     forks = runs.loc[runs["forked_from"].notna(), "workflow_id"].tolist()
-    copied = copied_steps(queries, {"workflow_ids": forks})
-    if copied is None:
+    if condition is None:
         # Without times, a copied step of a fork cannot be told from one that ran.
         known = ~steps["workflow_id"].isin(forks)
         return known.map({True: False, False: pd.NA}).astype("boolean")
-    columns = [copied.c[column.source or ""].label(column.name) for column in _KEY]
-    found = frames.to_frame(listings.typed_batches(session, sa.select(*columns), _KEY), _KEY)
+    table, workflows = queries.steps, queries.workflows
+    statement = (
+        sa.select(*queries.select(table, _KEY))
+        .select_from(table.join(workflows, workflows.c.workflow_uuid == table.c.workflow_uuid))
+        .where(queries.member(table.c.workflow_uuid, forks), condition)
+    )
+    found = frames.to_frame(listings.typed_batches(session, statement, _KEY), _KEY)
     keys = pd.MultiIndex.from_frame(steps[["workflow_id", "function_id"]])
     copies = pd.MultiIndex.from_frame(found[["workflow_id", "function_id"]])
     return pd.Series(keys.isin(copies), index=steps.index, dtype="boolean")

@@ -53,6 +53,8 @@ def landing_times(
             f"start_time={start!r} is later than end_time={end!r} or now, so nothing can match."
         )
     row = _read_schedule(session, queries, name)
+    # A schedule that is named is shown whoever owns it, and so are its runs.
+    queries = queries.all_applications
     runs = _read_runs(session, queries, name, first, now)
     due = _due_times(name, row, first, last)
     times = sorted({*due, *(time for time in runs if first <= time <= last)})

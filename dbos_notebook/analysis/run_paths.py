@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-LOOKUP_ROWS = 400_000
+LOOKUP_ROWS = 200_000
 """Steps whose workflow IDs are looked up at once; only as many IDs are in memory."""
 HALF = 1 << 31
 UNKNOWN = -1
@@ -202,10 +202,12 @@ def read_steps(
                 parts.append(_compact(pending, runs, words))
                 pending = []
         parts.append(_compact(pending, runs, words))
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    del parts
+    # Column by column, so that only one of them is in memory twice.
+    columns = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
     order = np.argsort(columns["key"], kind="stable")
-    columns = {name: values[order] for name, values in columns.items()}
+    for name in columns:
+        columns[name] = columns[name][order]
+    del order
     number = columns.pop("key")
     run = columns["run"]
     operations = np.array([operation(name) for name in words.names], object)
@@ -235,7 +237,7 @@ def _step_select(queries: Queries, filters: Mapping[str, Any]) -> tuple[sa.Selec
         sa.cast(queries.valid_time(steps, f"{word}_at_epoch_ms"), sa.BigInteger())
         for word in ("started", "completed")
     )
-    copied = copied_steps(queries, filters)
+    copied = copied_steps(queries)
     asleep = steps.c.function_name == "DBOS.sleep"
     one, zero = (sa.literal_column(digit, sa.Integer()) for digit in "10")
     word = pa.dictionary(pa.int32(), pa.string())
@@ -251,28 +253,18 @@ def _step_select(queries: Queries, filters: Mapping[str, Any]) -> tuple[sa.Selec
             sa.case((queries.recorded_error(steps).is_not(None), one), else_=zero),
             pa.int64(),
         ),
-        ("copied", zero if copied is None else _flag(copied.c.function_id, one, zero), pa.int64()),
+        ("copied", zero if copied is None else sa.case((copied, one), else_=zero), pa.int64()),
         ("child", queries.column(steps, "child_workflow_id"), pa.large_string()),
         ("wake", sa.case((asleep, queries.column(steps, "output"))), pa.large_string()),
         ("format", sa.case((asleep, queries.column(steps, "serialization"))), word),
     ]
     joined = steps.join(workflows, workflows.c.workflow_uuid == steps.c.workflow_uuid)
-    if copied is not None:
-        key = [steps.c[name] for name in ("workflow_uuid", "function_id")]
-        equal = [copy == own for copy, own in zip(copied.c, key, strict=True)]
-        joined = joined.outerjoin(copied, sa.and_(*equal))
     statement = (
         sa.select(*(value.label(name) for name, value, _ in shape))
         .select_from(joined)
         .where(*queries.where(filters))
     )
     return statement, pa.schema([(name, kind) for name, _, kind in shape])
-
-
-def _flag(
-    value: sa.ColumnElement[Any], one: sa.ColumnElement[Any], zero: sa.ColumnElement[Any]
-) -> sa.ColumnElement[Any]:
-    return sa.case((value.is_not(None), one), else_=zero)
 
 
 class _Words:

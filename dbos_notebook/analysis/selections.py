@@ -35,6 +35,7 @@ WORKFLOW_KEYS = {
 }
 """Columns of their workflows by which steps can be grouped."""
 
+_TIMES = ("started_at_epoch_ms", "completed_at_epoch_ms")
 BUCKET_BITS = 6
 """Logarithmic buckets divide the interval between two powers of two into 2**6 parts, so that their
 middle differs from each of their durations by at most 1/128."""
@@ -156,7 +157,8 @@ def step_rows(
     if conditions or any(column.name not in STEP_KEYS for column in columns):
         same = workflows.c.workflow_uuid == steps.c.workflow_uuid
         rows = rows.select_from(steps.join(workflows, same)).where(*conditions)
-    if forks and (copied := copied_steps(queries, filters)) is not None:
+    if forks and _shows_copies(queries):
+        copied = _copies(queries, filters)
         key = [steps.c[name] for name in ("workflow_uuid", "function_id")]
         if queries.catalog.dialect == "postgresql":
             equal = [copy == own for copy, own in zip(copied.c, key, strict=True)]
@@ -190,38 +192,70 @@ def has_forks(session: Session, queries: Queries) -> bool:
     return bool(session.rows(sa.select(sa.literal(1)).where(forked_from.is_not(None)).limit(1)))
 
 
-def copied_steps(queries: Queries, filters: Mapping[str, Any]) -> sa.Subquery | None:
-    """Return the workflows and numbers of steps that forks copied, with the times of the original.
+def copied_steps(queries: Queries) -> sa.ColumnElement[bool] | None:
+    """Return a condition for steps that a fork copied from its original, with the same times.
 
-    Returns ``None`` if this database has no times of steps, or no forks.
+    Each step is looked up. Returns ``None`` if this database has no times of steps, or no forks.
     """
-    workflows, copied = queries.workflows, queries.steps.alias("copied")
-    times = ("started_at_epoch_ms", "completed_at_epoch_ms")
-    if "forked_from" not in workflows.c or not all(name in copied.c for name in times):
+    steps, workflows = queries.steps, queries.workflows
+    if not _shows_copies(queries):
         return None
+    theirs = steps.alias("theirs")
+    recorded = sa.exists(
+        sa.select(sa.literal_column("1"))
+        .select_from(theirs)
+        .where(_same_step(theirs, steps, workflows))
+        .correlate(steps, workflows)
+    )
+    before = _ended_before(queries, steps, workflows)
+    return sa.and_(
+        workflows.c.forked_from.is_not(None),
+        sa.or_(sa.func.coalesce(before, sa.false()), recorded),
+    )
+
+
+def _copies(queries: Queries, filters: Mapping[str, Any]) -> sa.Subquery:
+    """Return the workflow and number of each step that :func:`copied_steps` is true for.
+
+    It joins, because Postgres does not split a query that looks up each row among its workers.
+    """
+    workflows = queries.workflows
     fork = (
         sa.select(workflows.c.workflow_uuid, workflows.c.forked_from, workflows.c.created_at)
         .where(workflows.c.forked_from.is_not(None), *queries.where(filters))
         .subquery("fork")
     )
-    theirs = queries.steps.alias("theirs")
-    # With whole seconds, a fork may seem older than its copied steps. The original, unless it was
-    # deleted, has the same steps.
-    same = [theirs.c[name] == copied.c[name] for name in ("function_id", *times)]
-    ended, created = (
-        sa.cast(queries.valid_time(table, name), sa.BigInteger())
-        for table, name in ((copied, times[1]), (fork, "created_at"))
-    )
-    # Joins, because Postgres splits no query among its workers that looks up each row.
+    copied, theirs = (queries.steps.alias(name) for name in ("copied", "theirs"))
     joined = fork.join(copied, copied.c.workflow_uuid == fork.c.workflow_uuid).outerjoin(
-        theirs, sa.and_(theirs.c.workflow_uuid == fork.c.forked_from, *same)
+        theirs, _same_step(theirs, copied, fork)
     )
+    recorded = theirs.c.workflow_uuid.is_not(None)
     return (
         sa.select(copied.c.workflow_uuid, copied.c.function_id)
         .select_from(joined)
-        .where(sa.or_(ended < created, theirs.c.workflow_uuid.is_not(None)))
+        .where(sa.or_(_ended_before(queries, copied, fork), recorded))
         .subquery("copies")
     )
+
+
+def _shows_copies(queries: Queries) -> bool:
+    return "forked_from" in queries.workflows.c and all(name in queries.steps.c for name in _TIMES)
+
+
+def _same_step(
+    theirs: sa.FromClause, steps: sa.FromClause, fork: sa.FromClause
+) -> sa.ColumnElement[bool]:
+    # With whole seconds, a fork may seem older than its copied steps. The original, unless it was
+    # deleted, has the same steps; the lookup uses the primary key.
+    same = [theirs.c[name] == steps.c[name] for name in ("function_id", *_TIMES)]
+    return sa.and_(theirs.c.workflow_uuid == fork.c.forked_from, *same)
+
+
+def _ended_before(
+    queries: Queries, steps: sa.FromClause, fork: sa.FromClause
+) -> sa.ColumnElement[bool]:
+    ended, created = queries.valid_time(steps, _TIMES[1]), queries.valid_time(fork, "created_at")
+    return sa.cast(ended, sa.BigInteger()) < sa.cast(created, sa.BigInteger())
 
 
 def evaluated_once(rows: sa.Subquery) -> sa.Subquery:

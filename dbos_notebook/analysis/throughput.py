@@ -29,7 +29,7 @@ from dbos_notebook.status import (
     WAITING_STATUSES,
 )
 from dbos_notebook.tables import frames
-from dbos_notebook.tables.aggregates import bucket_ms, read_frames
+from dbos_notebook.tables.aggregates import TableQuery, bucket_ms, read_frame
 from dbos_notebook.tables.columns import Column
 from dbos_notebook.tables.filters import as_seconds, as_timedelta
 from dbos_notebook.tables.sql import Queries
@@ -176,13 +176,48 @@ def numbered(count: int, name: str) -> sa.Subquery:
     return sa.union_all(*selects).subquery(f"{name}s")
 
 
-def evaluated(rows: sa.Subquery) -> sa.Subquery:
+def shared(rows: sa.Subquery) -> sa.CTE:
+    """Return the same rows for several parts of one statement, which then selects them once."""
+    return sa.select(*rows.c).cte("runs")
+
+
+def read_parts(session: Session, *parts: TableQuery) -> list[pd.DataFrame]:
+    """Read several small results with one statement, so that it selects their runs only once.
+
+    Columns of the same name have the same type. Others than integers are in the first part, from
+    which Postgres takes their types.
+    """
+    columns = {column.name: column for _, shape in parts for column in shape}
+    selects = []
+    for number, (statement, _) in enumerate(parts):
+        found = statement.subquery(f"part_{number}")
+        values = [
+            found.c[name]
+            if name in found.c
+            else sa.cast(sa.null(), sa.BigInteger())
+            if column.kind == "integer"
+            else sa.null()
+            for name, column in columns.items()
+        ]
+        named = [value.label(name) for name, value in zip(columns, values, strict=True)]
+        selects.append(
+            sa.select(sa.literal_column(str(number), sa.Integer()).label("part"), *named)
+        )
+    every = sa.union_all(*selects).subquery("parts")
+    frame = read_frame(session, sa.select(*every.c), [*integers("part"), *columns.values()])
+    return [
+        frame.loc[frame["part"] == number, [column.name for column in shape]].reset_index(drop=True)
+        for number, (_, shape) in enumerate(parts)
+    ]
+
+
+def evaluated(rows: sa.FromClause) -> sa.Subquery:
     """Return the same rows, whose values the database computes once for each row.
 
     Otherwise it puts the expressions of the columns wherever a column is named, and computes the
     long ones of times many times. OFFSET 0 prevents that on both databases.
     """
-    return sa.select(*rows.c).offset(0).subquery(f"{rows.name}_values")
+    return sa.select(*rows.c).offset(0).subquery()
 
 
 def choose(number: sa.ColumnElement[Any], values: Sequence[sa.ColumnElement[Any]]) -> Any:
@@ -200,8 +235,8 @@ def throughput(
 ) -> pd.DataFrame:
     """Count the runs that were created, started and ended in each bucket."""
     window = Window.take(filters, bucket, now_ms())
-    rows = run_rows(queries, run_columns("queue_name"), without_window(filters), window.now)
-    counted, unknown = read_frames(
+    rows = shared(run_rows(queries, run_columns("queue_name"), without_window(filters), window.now))
+    counted, unknown = read_parts(
         session, event_query(rows, window, "created_at_ms"), unknown_query(rows, window)
     )
     found = dict(zip(unknown.columns, unknown.iloc[0].tolist(), strict=True))
@@ -211,10 +246,9 @@ def throughput(
 
 
 def event_query(
-    rows: sa.Subquery, window: Window, arrival: str
+    rows: sa.FromClause, window: Window, arrival: str
 ) -> tuple[sa.Select[Any], list[Column]]:
     """Count arrivals (by a column of their times), starts and ends by bucket, with one scan."""
-    rows = evaluated(rows)
     kinds = numbered(3, "event")
     kind = kinds.c.event
     time = choose(kind, (rows.c[arrival], rows.c.started_at_ms, rows.c.ended_at_ms))
@@ -249,12 +283,11 @@ def fill_events(counted: pd.DataFrame, window: Window, *, active: bool) -> pd.Da
     return filled
 
 
-def unknown_query(rows: sa.Subquery, window: Window) -> tuple[sa.Select[Any], list[Column]]:
+def unknown_query(rows: sa.FromClause, window: Window) -> tuple[sa.Select[Any], list[Column]]:
     """Count the runs whose times are unknown, by what would need them, and those still active.
 
     With a window, those that ended before it or were created after it are not counted.
     """
-    rows = evaluated(rows)
     status, wait, started = rows.c.run_status, rows.c.queue_wait_ms, rows.c.started_at_ms
     waits = status.in_(WAITING_STATUSES)
     # Cancelled while it waited, which only its deadline can show.
@@ -297,8 +330,8 @@ def concurrency(
     window = Window.take(filters, bucket, now_ms())
     keys = run_columns(() if by is None else by)
     selected = list(dict.fromkeys([*keys, *run_columns("queue_name")]))
-    rows = run_rows(queries, selected, without_window(filters), window.now)
-    changes, unknown = read_frames(
+    rows = shared(run_rows(queries, selected, without_window(filters), window.now))
+    changes, unknown = read_parts(
         session, level_query(rows, keys, window), unknown_query(rows, window)
     )
     names = [column.name for column in keys]
@@ -327,7 +360,7 @@ def concurrency(
 
 
 def level_query(
-    rows: sa.Subquery, keys: Sequence[Column], window: Window
+    rows: sa.FromClause, keys: Sequence[Column], window: Window
 ) -> tuple[sa.Select[Any], list[Column]]:
     """Add up the changes of the levels by bucket, with one scan of the runs.
 
@@ -337,7 +370,6 @@ def level_query(
     start.
     """
     names = [column.name for column in keys]
-    rows = evaluated(rows)
     levels = numbered(len(LEVELS), "level")
     number = levels.c.level
     # A begin whose end is unknown would count for ever.

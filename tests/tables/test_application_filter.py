@@ -191,10 +191,12 @@ READS: dict[str, Callable[[dn.Client], Any]] = {
         rows(db.arrow("steps").read_all().to_pandas()),
     ),
     "counts": lambda db: rows(db.counts(["status", "name"])),
+    "workflow_statistics": lambda db: rows(db.workflow_statistics()),
     "step_statistics": lambda db: rows(db.step_statistics()),
     "process_map": mapped,
     "variants": lambda db: rows(db.variants().drop(columns=["p50", "p90"])),
     "event_log": lambda db: rows(db.event_log().drop(columns="case:duration")),
+    "latency_histogram": lambda db: rows(db.latency_histogram()),
     "diagnose": lambda db: sorted(
         (each.rule, each.subject, each.affected, each.workflow_ids) for each in db.diagnose()
     ),
