@@ -99,14 +99,16 @@ def _origins(
     rows = read(queries.where(filters)).assign(selected=True)
     ids, origins = rows["workflow_id"].tolist(), rows["origin"].tolist()
     # Children that the filters do not select, and those that ran out of attempts.
-    awaited = rows["child_workflow_id"][rows["awaits_dead"]].tolist()
+    missing = [*origins, *_awaited_dead(rows).values()]
     known = set(ids)
-    missing = [key for key in dict.fromkeys([*origins, *awaited]) if key not in known]
-    if missing:
+    while missing := [key for key in dict.fromkeys(missing) if key not in known]:
         more = read(queries.id_rows(missing)).assign(selected=False)
         rows = pd.concat([rows, more], ignore_index=True)
+        known.update(missing)
+        missing = list(_awaited_dead(more).values())
     positions = {key: position for position, key in enumerate(rows["workflow_id"])}
-    replaced = _dead_children(rows)
+    dead = set(rows["workflow_id"][rows["status"] == "MAX_RECOVERY_ATTEMPTS_EXCEEDED"])
+    replaced = {key: child for key, child in _awaited_dead(rows).items() if child in dead}
     ancestors: dict[str, list[str]] = {}
     for workflow_id, origin in zip(ids, origins, strict=True):
         origin = replaced.get(origin, origin)
@@ -119,12 +121,10 @@ def _origins(
     return result
 
 
-def _dead_children(rows: pd.DataFrame) -> dict[str, str]:
-    """Return the children that ran out of attempts, by the workflow that failed by awaiting one."""
-    dead = set(rows["workflow_id"][rows["status"] == "MAX_RECOVERY_ATTEMPTS_EXCEEDED"])
+def _awaited_dead(rows: pd.DataFrame) -> dict[str, str]:
+    """Return the children that are said to have run out of attempts, by what awaited them."""
     awaiting = rows[rows["awaits_dead"]]
-    pairs = zip(awaiting["workflow_id"], awaiting["child_workflow_id"], strict=True)
-    return {workflow_id: child for workflow_id, child in pairs if child in dead}
+    return dict(zip(awaiting["workflow_id"], awaiting["child_workflow_id"], strict=True))
 
 
 def _reader(session: Session, queries: Queries, moment: Column) -> Callable[[Any], pd.DataFrame]:
