@@ -406,6 +406,8 @@ export interface ComparedRow extends Pick<GraphNode, "name"> {
   error_type_second?: string;
   duration_first?: number;
   duration_second?: number;
+  took_first?: string;
+  took_second?: string;
 }
 export interface ComparisonAnswer {
   picture: Picture;
