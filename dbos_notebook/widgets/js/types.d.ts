@@ -264,9 +264,9 @@ export interface Page {
   last: Cursor;
   searched_to: number | null;
 }
-/** The number of workflows by status, and how long they took to count. */
+/** The number of workflows by status, null where they are too many to count, and how long it took. */
 export interface Counts {
-  counts: Record<string, number>;
+  counts: Record<string, number> | null;
   count_took: number;
 }
 export interface Children {
