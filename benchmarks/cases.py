@@ -453,3 +453,37 @@ def _database_cpu(data: Path, call: Callable[[], object], rounds: int = 20) -> f
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB"
+
+
+def failures_by_cause(report: Report, url: str) -> None:
+    """Compare failures by cause with the bare aggregate, and with DBOSClient and pandas."""
+    client = _client(url)
+
+    def fetched() -> Any:
+        found = client.list_workflows(status="ERROR", load_input=False)
+        frame = pd.DataFrame([vars(one) for one in found])
+        return frame.groupby(["name", frame["error"].map(str)]).size()
+
+    bare = (
+        "SELECT w.name, o.error, count(*), min(w.completed_at), max(w.completed_at) "
+        "FROM dbos.workflow_status w JOIN dbos.workflow_output o USING (workflow_uuid) "
+        "WHERE w.status = 'ERROR' GROUP BY 1, 2"
+    )
+    with dn.connect(url, statement_timeout=None) as db, psycopg.connect(url) as raw:
+        total = int(db.failures()["count"].sum())
+        calls = {"ours": db.failures, "bare": lambda: raw.execute(bare.encode()).fetchall()}
+        took = seconds(calls, 3)
+    baseline = seconds({"client": fetched}, 1)["client"]
+    for rival, other in (("the bare aggregate", took["bare"]), ("DBOSClient → groupby", baseline)):
+        report.add(
+            Measurement(
+                f"Failures by cause, against {rival}",
+                f"{total:,}",
+                milliseconds(took["ours"]),
+                milliseconds(other),
+                f"{other / took['ours']:.2g} ×",
+                "≤ 3 s",
+                took["ours"] <= 3,
+            )
+        )
+    client.destroy()

@@ -33,6 +33,7 @@ from dbos_notebook.analysis.selections import (
     BUCKET_BITS,
     bucket_value,
     evaluated_once,
+    has_forks,
     log_bucket,
     run_columns,
     run_rows,
@@ -141,9 +142,8 @@ def compare_versions(
         if "workflow" in kinds:
             groups |= runs
         if "failure" in kinds:
-            causes = _changed_causes(
-                *(_read_causes(session, queries, side) for side in sides), runs
-            )
+            before, after = (_read_causes(session, queries, side) for side in sides)
+            causes = _changed_causes(before, after, runs)
     rows = compare_sides(groups, causes, min_effect=min_effect, confidence=confidence)
     return frames.mark_listing(to_frame(rows), "compare_versions")
 
@@ -252,9 +252,9 @@ def _run_query(queries: Queries, filters: Mapping[str, Any], now: int) -> TableQ
     return _buckets(rows, columns[:1], outcome, whole)
 
 
-def _step_query(queries: Queries, filters: Mapping[str, Any]) -> TableQuery:
+def _step_query(queries: Queries, filters: Mapping[str, Any], *, forks: bool) -> TableQuery:
     columns = step_columns(("name", "function_name"))
-    rows = step_rows(queries, columns, filters)
+    rows = step_rows(queries, columns, filters, forks=forks)
     outcome = sa.case((rows.c.failed == 1, _FAILED), else_=_SUCCEEDED)
     return _buckets(rows, columns, outcome, rows.c.failed == 0)
 
@@ -308,8 +308,10 @@ def _read_runs(
 def _read_steps(
     session: Session, queries: Queries, filters: Mapping[str, Any], now: int
 ) -> dict[Kind, Side]:
-    (found,) = read_frames(session, _step_query(queries, filters))
-    return _read_sides("step", found, _read_repeats(session, queries, filters, now))
+    forks = has_forks(session, queries)
+    (found,) = read_frames(session, _step_query(queries, filters, forks=forks))
+    repeats = _read_repeats(session, queries, filters, now, forks=forks)
+    return _read_sides("step", found, repeats)
 
 
 def _read_causes(session: Session, queries: Queries, filters: Mapping[str, Any]) -> Counter[Cause]:
@@ -347,7 +349,7 @@ def _changed_causes(
 
 
 def _read_repeats(
-    session: Session, queries: Queries, filters: Mapping[str, Any], now: int
+    session: Session, queries: Queries, filters: Mapping[str, Any], now: int, *, forks: bool
 ) -> dict[Kind, tuple[float, float]]:
     """Return how often a run repeats each step, and how often a run with a failure of it fails."""
     name, step = step_columns(("name", "function_name"))
@@ -360,7 +362,7 @@ def _read_repeats(
     numbered = sa.select(runs.c.workflow_uuid, latest).subquery("numbered")
     sampled = sa.select(numbered.c.workflow_uuid).where(numbered.c.latest <= SAMPLED_RUNS)
     ids = [str(row["workflow_uuid"]) for row in session.rows(sampled)]
-    rows = step_rows(queries, [name, step], {"workflow_ids": ids})
+    rows = step_rows(queries, [name, step], {"workflow_ids": ids}, forks=forks)
     own = (
         sa.select(
             rows.c.name,
@@ -599,7 +601,7 @@ COLUMNS = _columns()
 
 
 def _row(
-    key: Kind | Cause,
+    key: tuple[str | None, ...],
     sides: tuple[Side, Side],
     changes: Mapping[Change, IntervalEstimate],
     verdict: str,

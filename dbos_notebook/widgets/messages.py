@@ -323,6 +323,9 @@ class ComparedNodes(TypedDict, total=False):
     error_type_second: str
     duration_first: int
     duration_second: int
+    took_first: str
+    """Of a workflow: its duration, as its own view shows it."""
+    took_second: str
 
 
 class ComparisonMessage(TypedDict):

@@ -191,6 +191,7 @@ READS: dict[str, Callable[[dn.Client], Any]] = {
         rows(db.arrow("steps").read_all().to_pandas()),
     ),
     "counts": lambda db: rows(db.counts(["status", "name"])),
+    "failures": lambda db: rows(db.failures()),
     "workflow_statistics": lambda db: rows(db.workflow_statistics()),
     "step_statistics": lambda db: rows(db.step_statistics()),
     "process_map": mapped,

@@ -576,6 +576,7 @@ export class SvgView {
     if (!element) return;
     this.setTabStop(ref);
     this.focusNode(ref);
+    this.kept = element;
     this.scrollTo(element);
   }
 

@@ -264,9 +264,9 @@ export interface Page {
   last: Cursor;
   searched_to: number | null;
 }
-/** The number of workflows by status, and how long they took to count. */
+/** The number of workflows by status, null where they are too many to count, and how long it took. */
 export interface Counts {
-  counts: Record<string, number>;
+  counts: Record<string, number> | null;
   count_took: number;
 }
 export interface Children {
@@ -406,6 +406,8 @@ export interface ComparedRow extends Pick<GraphNode, "name"> {
   error_type_second?: string;
   duration_first?: number;
   duration_second?: number;
+  took_first?: string;
+  took_second?: string;
 }
 export interface ComparisonAnswer {
   picture: Picture;
