@@ -1725,7 +1725,8 @@ class Client:
             ``error_rate`` (failed or cancelled; float64), ``p50`` and ``p90`` of the duration
             (timedelta64[ms]), ``ended``, ``workflow_id`` (the newest run), ``first_seen``,
             ``last_seen`` (``created_at``), and ``workflow_ids``, the newest ``max_ids`` of them
-            as a tuple. Where ``ended`` is false, rates and durations are missing.
+            as a tuple. Where ``ended`` is false, rates and durations are missing. Rows of the
+            result stand for their ``workflow_ids`` where a method takes workflows.
 
         Examples
         --------
