@@ -639,7 +639,7 @@ def _landing_times(frame: pd.DataFrame) -> Any:
     import altair as alt
 
     shown = frame.assign(
-        verdict=frame["status"].astype(str).where(~frame["missed"].astype(bool), "missed"),
+        verdict=frame["status"].astype(str).where(~frame["missed"].fillna(value=False), "missed"),
         landing=_positive(frame["landing_time"]),
     )
     done = shown[shown["landing"].notna()][["due_at", "landing", "verdict"]]
@@ -671,6 +671,66 @@ def _landing_times(frame: pd.DataFrame) -> Any:
     return _titled(alt.layer(*layers), "Landing times", subtitle, 180)
 
 
+def _latency_histogram(frame: pd.DataFrame) -> Any:
+    """Draw a heatmap: when, how long, how many."""
+    import altair as alt
+
+    time = _time_column(frame)
+    bounds = ["duration_from", "duration_to"]
+    keys = [name for name in _group_columns(frame) if name not in bounds]
+    shown = frame.rename(columns={time: "time"})
+    shown = shown[shown["duration_to"] > pd.Timedelta(0)]
+    shown = shown.groupby(["time", *bounds], observed=True)["count"].sum().reset_index()
+    gaps = shown["time"].drop_duplicates().sort_values().diff().dropna()
+    shown["end"] = shown["time"] + (pd.Timedelta("1h") if gaps.empty else gaps.min())
+    shown["duration_from"] = _positive(shown["duration_from"])
+    durations = pd.concat([shown["duration_from"], shown["duration_to"]])
+    chart = (
+        alt.Chart(_data(shown))
+        .mark_rect(color=SERIES_LIGHT[0])
+        .encode(
+            x=_time("time"),
+            x2="end:T",
+            y=alt.Y(**_duration("duration_from", "duration", durations)),
+            y2="duration_to:Q",
+            opacity=alt.Opacity(
+                "count:Q", title="runs", scale=alt.Scale(type="sqrt", range=[0.08, 1])
+            ),
+        )
+    )
+    subtitle = f"all of {', '.join(keys)} together" if keys else ""
+    return _titled(chart, "Durations over time", subtitle, 240)
+
+
+def _contrast(frame: pd.DataFrame) -> Any:
+    """Draw the share of each value among the bad runs and among the others."""
+    import altair as alt
+
+    rows = frame.head(MAX_BARS)
+    labels = rows["field"].map(_label).astype(str) + " = " + rows["value"].map(_label).astype(str)
+    shares = {"bad runs": "share_bad", "the others": "share_baseline"}
+    parts = [
+        pd.DataFrame({"label": labels, "side": side, "share": rows[column]})
+        for side, column in shares.items()
+    ]
+    colors = [STATUS_STYLES["ERROR"].light.line, LIGHT.line]
+    sides = list(shares)
+    chart = (
+        alt.Chart(_data(pd.concat(parts, ignore_index=True)))
+        .mark_bar()
+        .encode(
+            x=alt.X("share:Q", axis=alt.Axis(title="share of the runs", format="%")),
+            y=alt.Y("label:N", sort=list(labels), title=None),
+            yOffset=alt.YOffset("side:N", sort=sides),
+            color=alt.Color("side:N", title=None, scale=alt.Scale(domain=sides, range=colors)),
+        )
+    )
+    subtitle = "the most over-represented first"
+    if len(frame) > MAX_BARS:
+        subtitle += f"; {len(frame) - MAX_BARS:,} more are not drawn"
+    return _titled(chart, "What bad runs have in common", subtitle, 26 * max(2, len(rows)))
+
+
 _CHARTS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "workflow_statistics": _statistics,
     "step_statistics": _statistics,
@@ -679,6 +739,8 @@ _CHARTS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "queue_history": _queue_history,
     "failures": _failures,
     "compare_versions": _compare_versions,
+    "contrast": _contrast,
+    "latency_histogram": _latency_histogram,
     "landing_times": _landing_times,
 }
 """The chart of what each method of ``Client`` returned."""

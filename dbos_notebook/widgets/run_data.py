@@ -187,6 +187,17 @@ class RunData:
             critical=bool(view.get("critical")),
         )
 
+    def _direction(self, hide: tuple[str, ...], width: int) -> Direction:
+        """Return the direction in which the graph is drawn, whatever groups are opened in it.
+
+        From left to right, unless more of it is visible at a legible size downwards.
+        """
+        right = self._cached_picture("graph", (), hide, "LR", 0, critical=False)
+        if is_legible(right, width, VIEW_HEIGHT):
+            return "LR"
+        down = self._cached_picture("graph", (), hide, "TB", 0, critical=False)
+        return "TB" if visible_share(down, width) > visible_share(right, width) else "LR"
+
     def _is_legible(self, direction: Direction, width: int) -> bool:
         """Return whether the folded graph is legible as a whole in a view of this width."""
         picture = self._cached_picture("graph", (), (), direction, 0, critical=False)
@@ -232,12 +243,8 @@ class RunData:
                 width=min(max(width, smallest), largest) if width else DEFAULT_WIDTH,
             )
         elif direction == "auto" and width:
-            # From left to right, unless more of it is visible at a legible size downwards.
-            picture = self._cached_picture(kind, opened, hide, "LR", 0, critical=critical)
-            if not is_legible(picture, width, VIEW_HEIGHT):
-                down = self._cached_picture(kind, opened, hide, "TB", 0, critical=critical)
-                if visible_share(down, width) > visible_share(picture, width):
-                    picture = down
+            chosen = self._direction(hide, width)
+            picture = self._cached_picture(kind, opened, hide, chosen, 0, critical=critical)
         else:
             picture = draw(
                 self.graph,

@@ -225,6 +225,19 @@ def test_a_group_opens_to_reach_a_node_in_it(many_steps: Path) -> None:
             assert reached["open"][0] == group["group"]
 
 
+def test_opening_groups_does_not_turn_the_graph(database_copy: Path) -> None:
+    big_runs.insert_children(database_copy, 300)
+    with dn.connect(database_copy) as db:
+        widget = db.inspect("many")
+        view = {"picture": "graph", "width": 700, "overview": False, "open": []}
+        failures = show(widget, **view)["facts"]["failures"]
+        assert len(failures) > 2
+        for failure in failures:
+            answer = ask(widget, "reveal", id="many", key=failure["key"], view=view)
+            view["open"] = answer["open"]
+            assert answer["picture"] == show(widget, **view, direction="LR")["picture"]
+
+
 def test_a_failure_is_shown_alone_beside_those_of_its_kind(old_sqlite: Path) -> None:
     graph = big_runs.fan_out(300)
     run = RunData(big_runs.ROOT, graph, {}, [])

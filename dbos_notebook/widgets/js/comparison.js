@@ -37,7 +37,8 @@ export class Comparison {
     }
     this.pair = [original, fork];
     this.found = answer;
-    view.svgView.show(answer.picture, `Comparison of ${original} and ${fork}`);
+    view.svgView.show(answer.picture, `Comparison of ${original} and ${fork}`,
+      JSON.stringify([original, fork]));
     view.highlightResults();
     view.showTools();
     const options = { offline: view.offline, openRun: (/** @type {string} */ other) => view.openRun(other) };
@@ -62,7 +63,7 @@ export class Comparison {
   /** @param {...Child} parts */
   showPanel(...parts) {
     replace(this.view.panel, parts);
-    this.view.panel.hidden = false;
+    this.view.showPanel();
   }
 
   /**

@@ -93,6 +93,8 @@ export class SvgView {
     /** @type {Map<string, string[]>} by ref */
     this.neighbors = new Map();
     this.isTimeline = false;
+    /** What the picture shows: a later picture of it keeps its place, one of another does not. */
+    this.subject = "";
     /** Whether nodes are rows that touch each other. */
     this.hasRows = false;
     /** @type {SVGGraphicsElement | null} what took the place of the node that was clicked */
@@ -119,10 +121,14 @@ export class SvgView {
   /**
    * @param {Picture} picture
    * @param {string} label
+   * @param {string} subject
    * @param {boolean} [isTimeline] rows stay readable at a smaller scale than a graph
    */
-  show(picture, label, isTimeline = false) {
-    const place = this.picture && this.isTimeline === isTimeline ? this.placeOfChosen() : null;
+  show(picture, label, subject, isTimeline = false) {
+    const { frame } = this;
+    if (subject !== this.subject) this.reset(subject);
+    const place = this.placeOfChosen();
+    const scrolled = { left: frame.scrollLeft, top: frame.scrollTop };
     const known = new Set(this.elements.keys());
     this.isTimeline = isTimeline;
     this.hasRows = isTimeline || Boolean(picture.overview);
@@ -145,16 +151,31 @@ export class SvgView {
     this.resize();
     this.setTabStop(this.focusedRef);
     this.select(this.selectedRef);
+    frame.scrollTo({ ...scrolled, behavior: "instant" });
     if (place) this.keepPlace(place, known);
     if (hadFocus) this.focusNode(this.focusedRef);
   }
 
   /**
-   * The selected node and where it is in the frame, if it is visible.
+   * Forget the place of a picture of something else.
+   * @param {string} subject
+   */
+  reset(subject) {
+    this.subject = subject;
+    this.elements = new Map();
+    this.focusedRef = null;
+    this.kept = null;
+    this.scale = null;
+    this.frame.scrollTo({ left: 0, top: 0, behavior: "instant" });
+  }
+
+  /**
+   * The node that is selected, or else has the focus, and where it is in the frame, if it is visible.
    * @returns {(Position & {ref: string}) | null}
    */
   placeOfChosen() {
-    const ref = this.selectedRef ?? this.focusedRef;
+    const focused = focusedElement(this.frame);
+    const ref = this.selectedRef ?? (this.frame.contains(focused) ? this.focusedRef : null);
     const element = this.elements.get(ref ?? "");
     if (ref === null || !element) return null;
     const frame = this.frame.getBoundingClientRect();
@@ -171,6 +192,7 @@ export class SvgView {
    */
   keepPlace({ ref, x, y }, known) {
     let element = this.elements.get(ref);
+    const isReplaced = !element;
     for (const [other, candidate] of element ? [] : this.elements) {
       if (!known.has(other)) {
         element = candidate;
@@ -186,9 +208,13 @@ export class SvgView {
     // Where the picture cannot be scrolled so far to the right or down, a margin moves it.
     const { picture } = this;
     const scrolled = center(element);
-    const [right, down] = [x - (scrolled.x - frame.left), y - (scrolled.y - frame.top)];
     const own = picture?.getBoundingClientRect();
     if (!picture || !own) return;
+    // What was opened appears where the click was. Otherwise the end of the picture comes first.
+    const [widest, highest] = isReplaced ? [Infinity, Infinity]
+      : [frame.right - own.right, frame.bottom - own.bottom];
+    const right = Math.min(widest, x - (scrolled.x - frame.left));
+    const down = Math.min(highest, y - (scrolled.y - frame.top));
     // A picture of rows is drawn for the width of the frame.
     if (right > 1 && !this.hasRows) {
       picture.style.marginLeft = `${own.left - frame.left + this.frame.scrollLeft + right}px`;
@@ -550,6 +576,7 @@ export class SvgView {
     if (!element) return;
     this.setTabStop(ref);
     this.focusNode(ref);
+    this.kept = element;
     this.scrollTo(element);
   }
 

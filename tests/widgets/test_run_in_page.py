@@ -1,0 +1,168 @@
+"""The view of one run in a bare page: where its picture is, where the focus is, what it says."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import big_runs
+
+import dbos_notebook as dn
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+MARGINS = """() => {
+    const frame = document.querySelector(".dn-picture > .dn-svg-view");
+    const outer = frame.getBoundingClientRect();
+    const inner = frame.querySelector("svg").getBoundingClientRect();
+    return [inner.left - outer.left, outer.right - inner.right,
+        inner.top - outer.top, outer.bottom - inner.bottom];
+}"""
+"""The space on each side of the picture in its frame."""
+
+
+def is_centered(page: Page) -> bool:
+    left, right, top, bottom = page.evaluate(MARGINS)
+    return abs(left - right) < 3 and abs(top - bottom) < 3 and left > 0
+
+
+def test_the_picture_of_each_run_is_centered(db: dn.Client, open_view: Callable[..., Page]) -> None:
+    page = open_view(db.inspect("checkout-5-bad"), width=1400)
+    page.locator("[data-node]").first.wait_for()
+    assert is_centered(page)
+    # The place of one picture is not that of the next: another run, the overview, a comparison.
+    page.evaluate("window.model.set('workflow_id', 'checkout-1-4-1')")
+    page.locator(".dn-run-id", has_text="checkout-1-4-1").wait_for()
+    assert is_centered(page)
+    page.get_by_role("button", name="Overview").click()
+    page.locator(".dn-picture text", has_text="median").first.wait_for()
+    assert is_centered(page)
+    # The next run is drawn as it would be had it been opened first.
+    page.evaluate("window.model.set('workflow_id', 'fork-1')")
+    page.locator(".dn-run-id", has_text="fork-1").wait_for()
+    assert page.get_by_role("button", name="Overview").get_attribute("aria-pressed") == "false"
+    assert is_centered(page)
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.locator(".dn-side-panel h3", has_text="Differences").wait_for()
+    left, right, *_ = page.evaluate(MARGINS)
+    assert abs(left - right) < 3
+
+
+BOX = """(part) => {
+    const { left, right, top, bottom } = document.querySelector(part).getBoundingClientRect();
+    return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight;
+}"""
+"""Whether a part of the page is within the window."""
+FOCUSED = "document.activeElement.dataset?.node"
+CHOSEN = "document.querySelector('[data-node][aria-pressed=true]')?.dataset.node"
+
+
+def test_failures_are_visited_by_key(database_copy: Path, open_view: Callable[..., Page]) -> None:
+    big_runs.insert_children(database_copy, 300)
+    with dn.connect(database_copy) as db:
+        page = open_view(db.inspect("many"), width=1400)
+        page.locator("[data-node]").first.wait_for()
+        page.get_by_role("tab", name="Graph").focus()
+        for number in (1, 2):
+            page.keyboard.press("f")
+            page.get_by_role("button", name=f"{number} of 4").wait_for()
+            page.wait_for_function(f"{FOCUSED} && {FOCUSED} === {CHOSEN}")
+        # Escape leaves the focus on the same node, which is visible in the wider picture.
+        node = page.evaluate(CHOSEN)
+        page.keyboard.press("Escape")
+        page.locator(".dn-side-panel").wait_for(state="hidden")
+        page.wait_for_function(f"{FOCUSED} === {json.dumps(node)}")
+        page.wait_for_function("""() => {
+            const node = document.activeElement.getBoundingClientRect();
+            const { left, right, top, bottom } =
+              document.querySelector(".dn-picture > .dn-svg-view").getBoundingClientRect();
+            return node.left >= left && node.right <= right
+              && node.top >= top && node.bottom <= bottom;
+        }""")
+        # Where the details are below the picture, they are brought into the window.
+        page.set_viewport_size({"width": 700, "height": 900})
+        page.evaluate("document.body.style.marginTop = '300px'")
+        page.keyboard.press("f")
+        page.locator(".dn-node-details").wait_for()
+        page.wait_for_function(BOX, arg=".dn-node-actions")
+
+
+def test_what_had_the_focus_gets_it_back(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    with dn.connect(database_copy) as db:
+        page = open_view(db.inspect("fork-1"))
+        fork = page.get_by_role("button", name="Fork", exact=True)
+        fork.click(trial=True)  # it is enabled
+        fork.press("Enter")
+        page.locator(".dn-plan table").wait_for()
+        page.keyboard.press("Escape")
+        page.wait_for_function("document.activeElement.textContent === 'Fork'")
+        # A link to another run is not there any more: the heading has the focus, visibly.
+        page.locator(".dn-fact-line").get_by_role("button", name="checkout-5-bad").press("Enter")
+        page.wait_for_function("document.activeElement.tagName === 'H2'")
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"
+
+
+def test_a_change_of_the_theme_is_followed(db: dn.Client, open_view: Callable[..., Page]) -> None:
+    body = "<style>:root { color-scheme: light dark } body { background: Canvas }</style>"
+    page = open_view(db.inspect("checkout-5-bad"), body=body + "<div id=here></div>")
+    page.emulate_media(color_scheme="light")
+    page.wait_for_selector(".dn-inspect[data-theme=light]")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_selector(".dn-inspect[data-theme=dark]")
+
+
+def test_what_covers_others_has_the_background_that_is_shown(
+    db: dn.Client, open_view: Callable[..., Page]
+) -> None:
+    body = "<style>:root { --jp-layout-color0: #111 } body { background: rgb(28, 28, 28) }</style>"
+    page = open_view(db.inspect("checkout-5-bad"), body=body + "<div id=here></div>")
+    page.locator("[data-node]").first.click()
+    title = page.locator(".dn-node-details > header")
+    title.wait_for()
+    color = "(part) => getComputedStyle(part).backgroundColor"
+    assert title.evaluate(color) == "rgb(28, 28, 28)"
+
+
+def test_a_comparison_is_readable_and_has_the_durations_of_the_runs(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    connection = sqlite3.connect(database_copy)
+    with connection:
+        # As an application on Python 3.11 stores them: in whole seconds.
+        times = ("created_at", "updated_at", "started_at_epoch_ms", "completed_at")
+        whole = ", ".join(f"{time} = {time} / 1000 * 1000" for time in times)
+        connection.execute(f"UPDATE workflow_status SET {whole}")
+        connection.execute(
+            "UPDATE workflow_status SET status = 'SUCCESS', error = NULL"
+            " WHERE workflow_uuid = 'fork-1'"
+        )
+        begin = "(SELECT started_at_epoch_ms FROM workflow_status WHERE workflow_uuid = 'fork-1')"
+        connection.execute(
+            f"UPDATE operation_outputs SET started_at_epoch_ms = {begin} + 100 + function_id,"
+            f" completed_at_epoch_ms = {begin} + 140 + function_id, error = NULL"
+            " WHERE workflow_uuid = 'fork-1'"
+        )
+        connection.execute(
+            "UPDATE operation_outputs SET function_name = function_name || '_of_all'"
+            " WHERE workflow_uuid = 'fork-1' AND function_id = 3"
+        )
+    connection.close()
+    with dn.connect(database_copy) as db:
+        page = open_view(db.inspect("fork-1"), width=1200)
+        took = page.locator(".dn-fact-line", has_text="took").locator("span").first.inner_text()
+        page.get_by_role("button", name="Compare", exact=True).click()
+        table = page.locator(".dn-differences")
+        table.wait_for()
+        assert took.removeprefix("took ") in table.inner_text()
+        card = page.locator("[data-node]", has_text="succeeded after").first
+        assert f"succeeded after {took.removeprefix('took ')}" in (card.text_content() or "")
+        assert table.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1")
+        panel = page.locator(".dn-side-panel")
+        assert panel.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1")
