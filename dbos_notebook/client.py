@@ -902,7 +902,7 @@ class Client:
         >>> db = dbos_notebook.connect(example_database)
         >>> statistics = db.workflow_statistics().set_index("name")
         >>> statistics.loc["checkout", ["count", "errors", "error_rate"]].tolist()
-        [8, 3, 0.375]
+        [8.0, 3.0, 0.375]
         """
         from dbos_notebook.analysis.statistics import workflow_statistics
 
