@@ -96,6 +96,7 @@ def _postgres(report: Report, size: Size, directory: Path) -> None:
         graphs.measure_graphs(report, url, root)
         pictures.measure_drawings(report, url, root)
         cases.counted(report, url)
+        cases.compared(report, url)
         mining.measure_mining(report, url, size.postgres.workflows)
         cases.queue_over_time(report, url)
         cases.diagnosed(report, url, size.postgres.workflows)
