@@ -99,6 +99,7 @@ def _postgres(report: Report, size: Size, directory: Path) -> None:
         cases.counted(report, url)
         statistics.measure_statistics(report, url)
         cases.failures_by_cause(report, url)
+        cases.compared(report, url)
         mining.measure_mining(report, url, size.postgres.workflows)
         cases.queue_over_time(report, url)
         cases.diagnosed(report, url, size.postgres.workflows)

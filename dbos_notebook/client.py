@@ -1432,7 +1432,7 @@ class Client:
         >>> db = dbos_notebook.connect(example_database)
         >>> found = db.contrast({"name": "checkout"}, {"status": "SUCCESS"})
         >>> found[["field", "value", "bad", "baseline"]].values.tolist()
-        [['name', 'checkout', 8, 0], ['user', 'ada', 7, 1]]
+        [['name', 'checkout', 8, 0]]
         """
         from dbos_notebook.analysis.contrast import contrast
 
