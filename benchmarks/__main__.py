@@ -14,7 +14,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import browser, cases, control, graphs, pictures
+from benchmarks import browser, cases, control, graphs, mining, pictures
 from benchmarks.databases import Shape, fill_postgres, fill_sqlite
 from benchmarks.measure import Report
 
@@ -96,6 +96,9 @@ def _postgres(report: Report, size: Size, directory: Path) -> None:
         graphs.measure_graphs(report, url, root)
         pictures.measure_drawings(report, url, root)
         cases.counted(report, url)
+        cases.failures_by_cause(report, url)
+        mining.measure_mining(report, url, size.postgres.workflows)
+        cases.queue_over_time(report, url)
         cases.diagnosed(report, url, size.postgres.workflows)
         cases.footprints(report, url, size.postgres.workflows)
         cases.live_views(report, url, home, size.postgres.workflows)

@@ -267,6 +267,53 @@ def counted(report: Report, url: str) -> None:
     client.destroy()
 
 
+def queue_over_time(report: Report, url: str) -> None:
+    """Compare the history of a queue with counts of it, and with fetched rows in pandas.
+
+    The counts are the least that a rival reads; neither has what waited and ran at once.
+    """
+    client, name = _client(url), "queue-1"
+    bare = f"""SELECT created_at / 3600000, count(*), count(started_at_epoch_ms),
+        count(completed_at), percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (
+            ORDER BY started_at_epoch_ms - created_at)
+        FROM dbos.workflow_status WHERE queue_name = '{name}' GROUP BY 1"""
+
+    def fetched() -> pd.DataFrame:
+        found = client.list_workflows(queue_name=name, load_input=False, load_output=False)
+        frame = pd.DataFrame([vars(one) for one in found])
+        hour = pd.to_datetime(frame["created_at"], unit="ms").dt.floor("h")
+        wait = frame["dequeued_at"] - frame["created_at"]
+        return wait.groupby(hour).quantile([0.5, 0.99]).unstack()
+
+    with (
+        dn.connect(url, statement_timeout=None) as db,
+        psycopg.connect(url, autocommit=True) as raw,
+    ):
+        total = int(db.counts([], queue_name=name)["count"].iloc[0])
+        calls = {
+            "ours": lambda: db.queue_history(name),
+            "bare": lambda: raw.execute(bare.encode()).fetchall(),
+        }
+        took = seconds(calls, 3)
+    rivals = {
+        "one bare GROUP BY": took["bare"],
+        "DBOSClient → groupby": seconds({"": fetched}, 1)[""],
+    }
+    for rival, spent in rivals.items():
+        faster = spent > took["ours"]
+        ratio = spent / took["ours"] if faster else took["ours"] / spent
+        report.add(
+            Measurement(
+                f"History of a queue by hour, against {rival}",
+                f"{total:,}",
+                milliseconds(took["ours"]),
+                milliseconds(spent),
+                f"{ratio:.1f} × {'faster' if faster else 'the time'}",
+            )
+        )
+    client.destroy()
+
+
 def diagnosed(report: Report, url: str, rows: int) -> None:
     """Compare the diagnosis with one count of all workflows by status."""
     bare = "SELECT status, name, count(*) FROM dbos.workflow_status GROUP BY status, name"
@@ -406,3 +453,37 @@ def _database_cpu(data: Path, call: Callable[[], object], rounds: int = 20) -> f
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB"
+
+
+def failures_by_cause(report: Report, url: str) -> None:
+    """Compare failures by cause with the bare aggregate, and with DBOSClient and pandas."""
+    client = _client(url)
+
+    def fetched() -> Any:
+        found = client.list_workflows(status="ERROR", load_input=False)
+        frame = pd.DataFrame([vars(one) for one in found])
+        return frame.groupby(["name", frame["error"].map(str)]).size()
+
+    bare = (
+        "SELECT w.name, o.error, count(*), min(w.completed_at), max(w.completed_at) "
+        "FROM dbos.workflow_status w JOIN dbos.workflow_output o USING (workflow_uuid) "
+        "WHERE w.status = 'ERROR' GROUP BY 1, 2"
+    )
+    with dn.connect(url, statement_timeout=None) as db, psycopg.connect(url) as raw:
+        total = int(db.failures()["count"].sum())
+        calls = {"ours": db.failures, "bare": lambda: raw.execute(bare.encode()).fetchall()}
+        took = seconds(calls, 3)
+    baseline = seconds({"client": fetched}, 1)["client"]
+    for rival, other in (("the bare aggregate", took["bare"]), ("DBOSClient → groupby", baseline)):
+        report.add(
+            Measurement(
+                f"Failures by cause, against {rival}",
+                f"{total:,}",
+                milliseconds(took["ours"]),
+                milliseconds(other),
+                f"{other / took['ours']:.2g} ×",
+                "≤ 3 s",
+                took["ours"] <= 3,
+            )
+        )
+    client.destroy()

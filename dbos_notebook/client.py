@@ -23,6 +23,7 @@ from dbos_notebook.store import Store
 from dbos_notebook.tables import aggregates, frames, listings, message_waits, streaming
 from dbos_notebook.tables.columns import STEP, WORKFLOW
 from dbos_notebook.tables.filters import (
+    as_failed_trees,
     as_seconds,
     as_strings,
     check_filters,
@@ -220,7 +221,9 @@ class Client:
                          :meth:`events`, :meth:`messages`, :meth:`awaiting_messages`,
                          :meth:`streams`, :meth:`schedules`, :meth:`versions`;
                          :meth:`iter_workflows` and :meth:`arrow` for many
-    **Aggregate**        :meth:`counts`, :meth:`step_statistics`, :meth:`queues`, :meth:`executors`
+    **Aggregate**        :meth:`counts`, :meth:`failures`, :meth:`workflow_statistics`,
+                         :meth:`step_statistics`, :meth:`latency_histogram`, :meth:`queues`,
+                         :meth:`executors`
     **Over time**        :meth:`throughput`, :meth:`concurrency`, :meth:`queue_history`,
                          :meth:`forecast`, :meth:`landing_times`, :meth:`slo`
     **Compare**          :meth:`compare_versions`, :meth:`contrast`
@@ -751,6 +754,63 @@ class Client:
     # Aggregate
 
     @_show_filters
+    def failures(
+        self,
+        *,
+        bucket: str | dt.timedelta | None = None,
+        time: str = "created_at",
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Group failed workflows by cause: where it began, the step, the error and its message.
+
+        A failure that made other workflows fail counts once, where it began: in the child, even if
+        the filters select only its parents. The messages are templates: what differs between runs
+        is replaced, so that ``Order 17 failed`` and ``Order 18 failed`` are one cause.
+
+        A group, or several, are accepted wherever workflows are: ``db.workflows(group)``,
+        ``db.fork(group, "failed")``. They stand for the workflows where the failure began, and in
+        ``db.repair(group)`` also for those that failed because of them.
+
+        Parameters
+        ----------
+        bucket
+            Count by time, as in :meth:`counts`: a row for each bucket and cause.
+        time
+            The column that is bucketed: ``created_at`` or ``completed_at``.
+        **filters
+            The filters of :meth:`workflows`, which select failed workflows. Without ``status``
+            those in ERROR and MAX_RECOVERY_ATTEMPTS_EXCEEDED. Cancelled ones were stopped on
+            purpose or by a deadline, and count only with ``status="CANCELLED"``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The most frequent cause first; with a bucket, its start first, under the name of
+            ``time``. By cause: ``name``, ``failed_step`` (missing: the workflow's own code),
+            ``error_type``, ``message`` and ``status``.
+            ``count`` (Int64); ``share`` (float64) of the runs of that workflow that the filters
+            other than status, error and search select, missing if they select none; ``unaddressed``
+            (Int64), those that :meth:`repair_status` calls unaddressed or failed again;
+            ``failed_ancestors`` (Int64), how many of the selected workflows failed because of them;
+            ``first_seen`` and ``last_seen`` (datetime64[ms, UTC]), when they failed; ``versions``
+            (list); ``example``, the newest; ``workflow_ids`` and ``ancestor_ids``, lists of all of
+            them.
+
+        Raises
+        ------
+        FilterError
+            An invalid filter, or a status that is not one of a failure.
+
+        Examples
+        --------
+        >>> causes = dbos_notebook.connect(example_database).failures()
+        >>> causes[["name", "failed_step", "message", "count", "failed_ancestors"]].head(2)
+        """
+        from dbos_notebook.analysis.failures import failures
+
+        return self._store.read(failures, bucket, time, check_filters(filters))
+
+    @_show_filters
     def counts(
         self,
         by: str | Iterable[str] = "status",
@@ -788,27 +848,111 @@ class Client:
         return self._store.read(aggregates.counts, by, bucket, time, check_filters(filters))
 
     @_show_filters
-    def step_statistics(
-        self, by: str | Iterable[str] = "function_name", **filters: Unpack[WorkflowFilters]
+    def workflow_statistics(
+        self,
+        by: str | Iterable[str] = "name",
+        *,
+        bucket: str | dt.timedelta | None = None,
+        time: str = "created_at",
+        exact: bool = False,
+        **filters: Unpack[WorkflowFilters],
     ) -> pd.DataFrame:
-        """Summarize the steps of workflows: how many ran and failed, and how long they took.
+        """Summarize workflows: how many ran and failed, how long they took and waited.
 
-        A step that a fork copied from its original counts once, with the original. Before dbos
-        2.10 steps have no timestamps, so copies cannot be detected and count twice.
+        The database computes the statistics, so that millions of workflows can be summarized. See
+        :doc:`/analysis` for how each is defined.
 
         Parameters
         ----------
         by
-            ``function_name``, ``application_name``, or a workflow's ``name``, ``app_version``,
-            ``queue_name``, ``executor_id``, ``class_name``.
+            Columns of :meth:`workflows` to group by; ``[]`` for one group.
+        bucket
+            Width of time buckets, as in :meth:`counts`. ``None``: not by time.
+        time
+            The column that is bucketed; workflows without a value in it are not counted.
+        exact
+            Whether percentiles are exact. By default they differ from the exact ones by at most 1 %
+            (those under 128 ms by nothing), are faster to compute for many different durations, and
+            need less memory. All other columns are always exact.
         **filters
             The filters of :meth:`workflows`.
 
         Returns
         -------
         pandas.DataFrame
-            ``by``, ``count``, ``errors`` (Int64), ``total``, ``mean``, ``p50``, ``p95``, ``max``
-            (timedelta64[ms]); the largest total time first.
+            ``by``, the bucket's start under the name of ``time``, and
+
+            - ``count``, ``active``, ``errors`` (Int64): all workflows; those that wait or run,
+              which have no duration yet; those that failed or were cancelled
+            - ``error_rate`` (float64): errors among those that ended
+            - ``total`` (timedelta64[ms]), ``share`` (float64): the sum of the durations, and its
+              share of that of all groups
+            - ``mean``, ``p50``, ``p90``, ``p99``, ``max`` (timedelta64[ms]): of the durations
+            - ``queue_wait_p50``, ``queue_wait_p99`` (timedelta64[ms]): of the times on a queue
+
+            A value that is not known is missing. By time, then the largest total first.
+
+        Raises
+        ------
+        FilterError
+            ``by`` or ``time`` is not a column, or ``bucket`` is not a duration.
+
+        Examples
+        --------
+        >>> db = dbos_notebook.connect(example_database)
+        >>> statistics = db.workflow_statistics().set_index("name")
+        >>> statistics.loc["checkout", ["count", "errors", "error_rate"]].tolist()
+        [8, 3, 0.375]
+        """
+        from dbos_notebook.analysis.statistics import workflow_statistics
+
+        return self._store.read(
+            workflow_statistics, by, bucket, time, exact, check_filters(filters)
+        )
+
+    @_show_filters
+    def step_statistics(
+        self,
+        by: str | Iterable[str] = "function_name",
+        *,
+        bucket: str | dt.timedelta | None = None,
+        time: str = "started_at",
+        exact: bool = False,
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Summarize the steps of workflows: how many ran and failed, and how long they took.
+
+        A step that a fork copied from its original counts once, with the original. Before dbos
+        2.10 steps have no timestamps, so copies cannot be detected and count twice. DBOS records a
+        step when it ends, so a step that runs is not counted.
+
+        Parameters
+        ----------
+        by
+            ``function_name``, ``function_id``, ``workflow_id``, ``application_name``, or a column
+            of :meth:`workflows`, such as ``name`` or ``app_version``; ``[]`` for one group.
+        bucket
+            Width of time buckets, as in :meth:`counts`. ``None``: not by time.
+        time
+            The column that is bucketed, ``started_at`` or ``completed_at``; steps without a value
+            in it are not counted.
+        exact
+            Whether percentiles are exact, as in :meth:`workflow_statistics`.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``by``, the bucket's start under the name of ``time``, ``count``, ``errors`` (Int64),
+            ``error_rate`` (float64), ``total`` (timedelta64[ms]), ``share`` (float64), ``mean``,
+            ``p50``, ``p90``, ``p99``, ``max`` (timedelta64[ms]); by time, then the largest total
+            first.
+
+        Raises
+        ------
+        FilterError
+            ``by`` or ``time`` is not one of the columns, or ``bucket`` is not a duration.
 
         Examples
         --------
@@ -818,7 +962,57 @@ class Client:
         """
         from dbos_notebook.analysis.statistics import step_statistics
 
-        return self._store.read(step_statistics, by, check_filters(filters))
+        return self._store.read(step_statistics, by, bucket, time, exact, check_filters(filters))
+
+    @_show_filters
+    def latency_histogram(
+        self,
+        bucket: str | dt.timedelta | None = "1h",
+        *,
+        of: Literal["workflow", "step"] = "workflow",
+        by: str | Iterable[str] = (),
+        time: str | None = None,
+        **filters: Unpack[WorkflowFilters],
+    ) -> pd.DataFrame:
+        """Count workflows or steps by time and by duration: the data of a latency heatmap.
+
+        Parameters
+        ----------
+        bucket
+            Width of time buckets, as in :meth:`counts`. ``None``: by duration only.
+        of
+            ``"workflow"`` or ``"step"``: whose durations.
+        by
+            Columns to group by, as in :meth:`workflow_statistics` or :meth:`step_statistics`.
+        time
+            The column that is bucketed; by default when a workflow was created (``created_at``) or
+            a step started (``started_at``). Those without a value in it are not counted.
+        **filters
+            The filters of :meth:`workflows`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``by``, the bucket's start under the name of ``time``, ``duration_from`` and
+            ``duration_to`` (timedelta64[ms], the latter excluded), ``count``, ``errors`` (Int64).
+            There are seven intervals of duration per factor of ten. Workflows that wait or run, and
+            those whose duration is unknown, are counted in a row without an interval. Rows without
+            a count are omitted.
+
+        Raises
+        ------
+        FilterError
+            ``of``, ``by`` or ``time`` is unknown, or ``bucket`` is not a duration.
+
+        Examples
+        --------
+        >>> histogram = dbos_notebook.connect(example_database).latency_histogram("1d")
+        >>> int(histogram["count"].sum())
+        26
+        """
+        from dbos_notebook.analysis.statistics import latency_histogram
+
+        return self._store.read(latency_histogram, of, by, bucket, time, check_filters(filters))
 
     def queues(self) -> pd.DataFrame:
         """List queues with their limits, depth, running workflows, and longest wait.
@@ -1116,7 +1310,7 @@ class Client:
         baseline: str | Mapping[str, Any],
         candidate: str | Mapping[str, Any],
         *,
-        of: str | Iterable[str] = ("workflow", "step"),
+        of: str | Iterable[str] = ("workflow", "step", "failure"),
         min_effect: float = 0.1,
         confidence: float = 0.95,
         **filters: Unpack[WorkflowFilters],
@@ -1131,8 +1325,9 @@ class Client:
             An application version each; or a dict of filters of :meth:`workflows`, to compare time
             windows, queues or users. No run may be on both sides.
         of
-            ``"workflow"``, ``"step"`` or both. DBOS's own steps, such as ``DBOS.sleep``, are left
-            out. A step that a fork copied counts once.
+            ``"workflow"``, ``"step"``, and ``"failure"``: causes of failures, as in
+            :meth:`failures`, that are new or gone. DBOS's own steps, such as ``DBOS.sleep``, are
+            left out. A step that a fork copied counts once.
         min_effect
             The smallest relative change that is worth a verdict: 0.1 is 10 %.
         confidence
@@ -1144,18 +1339,21 @@ class Client:
         Returns
         -------
         pandas.DataFrame
-            A row for each workflow (``of`` is "workflow") and each step of a workflow ("step"),
-            the worst first: ``of``, ``name``, ``function_name``, ``verdict``; ``p_value`` (the
-            smallest of the row, adjusted for all comparisons); for each side ``count`` (runs that
-            succeeded or failed; Int64) and ``running`` (Int64, missing for steps); ``p50``,
-            ``p99`` (timedelta64[ms], within 1 %; of what succeeded, without forks and recovered
-            runs) and ``error_rate`` (float64). Of each, ``_change`` with the interval from
-            ``_change_low`` to ``_change_high``: relative for durations (0.2 is 20 % longer), the
-            difference for error rates. The p99 is missing below 299 durations on a side.
+            A row for each workflow (``of`` is "workflow"), each step of a workflow ("step"), and
+            each new or gone cause ("failure"), the worst first: ``of``, ``name``,
+            ``function_name``, ``verdict``; ``p_value`` (the smallest of the row, adjusted for all
+            comparisons); for each side ``count`` (runs that succeeded or failed; Int64) and
+            ``running`` (Int64, of workflows only); ``p50``, ``p99`` (timedelta64[ms], within 1 %;
+            of what succeeded, without forks and recovered runs) and ``error_rate`` (float64). Of
+            each, ``_change`` with the interval from ``_change_low`` to ``_change_high``: relative
+            for durations (0.2 is 20 % longer), the difference for error rates. The p99 is missing
+            below 299 durations on a side.
 
             Verdicts: "slower", "faster", "slower at p99", "faster at p99", "more errors", "fewer
-            errors", several joined by ", "; "no evidence"; "too few" (below 20 on a side); "new"
-            and "gone" for what only one side has.
+            errors", several joined by ", "; "no evidence"; "too few" (below 10 on a side); "new"
+            and "gone" for what only one side has. Several durations of one run count as one. Of a
+            cause, ``count`` and ``error_rate`` are those of the runs that failed by it,
+            ``function_name`` is the step; ``error_type`` and ``message`` are of causes only.
 
         Raises
         ------
@@ -1168,7 +1366,7 @@ class Client:
         >>> db = dbos_notebook.connect(example_database)
         >>> compared = db.compare_versions({"name": "checkout"}, {"name": "parent_fails"})
         >>> compared["verdict"].value_counts().to_dict()
-        {'gone': 5, 'new': 2}
+        {'gone': 4, 'new': 2}
         """
         from dbos_notebook.analysis.compare_versions import compare_versions
 
@@ -1453,7 +1651,7 @@ class Client:
         Parameters
         ----------
         children
-            Include everything below the selected workflows.
+            Include everything below the selected workflows, whichever application owns it.
         min_share
             Leave out steps and edges that occur in a smaller share of the runs of their workflow,
             such as 0.05.
@@ -1923,7 +2121,7 @@ class Client:
             force=force,
         )
         repair = Repair(self._controller)
-        ids = as_strings(workflows, "workflows")
+        ids = as_failed_trees(workflows, "workflows")
         return self._controller.execute(
             operation, ids, plan=plan, confirm=confirm, make_plan=repair.plan
         )

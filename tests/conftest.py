@@ -168,6 +168,30 @@ def shop_postgres(postgres_server: PostgresServer, once: Once) -> str:
     return postgres_server.url(postgres_server.restore(once("shop.gz", make)))
 
 
+def run_failing(url: str) -> None:
+    """Let DBOS run the workflows that fail in ``tables/activity_application.py``."""
+    program = Path(__file__).parent / "tables" / "activity_application.py"
+    subprocess.run([sys.executable, str(program), url, "failing"], check=True, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def failing_sqlite(once: Once) -> Path:
+    """A SQLite database in which every workflow failed, in another way. Copy it to write."""
+    return once("failing.sqlite", lambda path: run_failing(f"sqlite:///{path}"))
+
+
+@pytest.fixture(scope="session")
+def failing_postgres(postgres_server: PostgresServer, once: Once) -> str:
+    """The URL of a Postgres database in which every workflow failed, in another way."""
+
+    def make(path: Path) -> None:
+        name = postgres_server.create_database()
+        run_failing(postgres_server.url(name))
+        path.write_bytes(gzip.compress(postgres_server.dump(name)))
+
+    return postgres_server.url(postgres_server.restore(once("failing.gz", make)))
+
+
 @pytest.fixture(scope="session")
 def old_sqlite(corpus_sqlite: Callable[[str], Path]) -> Path:
     """The corpus's SQLite database of dbos 3.4.0, for tests that only read."""

@@ -5,6 +5,8 @@ What is compared:
 - Durations of runs that succeeded, and of steps that did: a run that fails early is not fast. Forks
   and recovered runs have no duration here, because they repeated only a part of the work.
 - Error rates of runs that succeeded or failed. Cancelled runs count on neither side.
+- A run that repeats a step counts once for it, as several durations of one run are not
+  independent. How often runs repeat a step is read from the latest runs of each workflow.
 - Runs that are still running have no duration yet, and those are the long ones. They are counted,
   and a verdict about durations must also hold if they take longer than every other run.
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -24,10 +27,13 @@ import pandas as pd
 import sqlalchemy as sa
 
 from dbos_notebook.analysis import confidence as statistics
-from dbos_notebook.analysis.confidence import UNKNOWN, Estimate, Sample
+from dbos_notebook.analysis.confidence import UNKNOWN, IntervalEstimate, Sample
+from dbos_notebook.analysis.failures import failures
 from dbos_notebook.analysis.selections import (
     BUCKET_BITS,
     bucket_value,
+    evaluated_once,
+    has_forks,
     log_bucket,
     run_columns,
     run_rows,
@@ -50,15 +56,19 @@ RunSet: TypeAlias = "str | Mapping[str, Any]"
 """An application version, or filters of workflows."""
 Kind: TypeAlias = "tuple[str, str | None, str | None]"
 """What is compared: "workflow" or "step", the workflow's name, the step's name."""
+Cause: TypeAlias = "tuple[str | None, str | None, str | None, str | None]"
+"""Why runs failed: the workflow's name, the failed step, the type of the error, its message."""
 
-MIN_COUNT = 20
-"""Fewer runs on a side are too few for the p50 and for the error rate."""
+MIN_COUNT = 10
+"""Fewer runs on a side are too few for the p50."""
 MIN_COUNT_P99 = 299
 """Fewer runs on a side are too few for the p99: 0.99 ** 299 is 5 %, so that fewer may all be below
 it."""
 BUCKET_ERROR = 0.5 / (1 << BUCKET_BITS)
 """The largest relative error of the middle of a bucket."""
-OF = ("workflow", "step")
+OF = ("workflow", "step", "failure")
+SAMPLED_RUNS = 100
+"""Latest runs of each workflow and side of which steps are read to see how often they repeat."""
 _OWN_OPERATIONS = "DBOS."
 _MAX_NAMED = 20
 
@@ -80,6 +90,8 @@ class Side(NamedTuple):
         How many are running; ``None`` for steps, of which DBOS records only those that ended.
     resolution
         Of the recorded times, in milliseconds.
+    failures_per_run
+        How many failures there are for each run that has one.
     """
 
     durations: Sample
@@ -87,6 +99,7 @@ class Side(NamedTuple):
     failed: int
     running: int | None = 0
     resolution: int = 1
+    failures_per_run: float = 1.0
 
 
 ABSENT = Side(Sample([], []), 0, 0)
@@ -120,20 +133,18 @@ def compare_versions(
     if not isinstance(baseline, str) or not isinstance(candidate, str):
         _check_disjoint(session, queries, *sides)
     moment = round(now.timestamp() * 1000)
-    found = read_frames(
-        session,
-        *(
-            _run_query(queries, side, moment) if kind == "workflow" else _step_query(queries, side)
-            for kind in kinds
-            for side in sides
-        ),
-    )
     groups: dict[Kind, tuple[Side, Side]] = {}
-    for kind, old, new in zip(kinds, found[::2], found[1::2], strict=True):
-        before, after = _read_sides(kind, old), _read_sides(kind, new)
-        for key in before | after:
-            groups[key] = before.get(key, ABSENT), after.get(key, ABSENT)
-    rows = compare_sides(groups, min_effect=min_effect, confidence=confidence)
+    causes: dict[Cause, tuple[Side, Side]] = {}
+    if "step" in kinds:
+        groups |= _pairs(*(_read_steps(session, queries, side, moment) for side in sides))
+    if {"workflow", "failure"} & set(kinds):
+        runs = _pairs(*(_read_runs(session, queries, side, moment) for side in sides))
+        if "workflow" in kinds:
+            groups |= runs
+        if "failure" in kinds:
+            before, after = (_read_causes(session, queries, side) for side in sides)
+            causes = _changed_causes(before, after, runs)
+    rows = compare_sides(groups, causes, min_effect=min_effect, confidence=confidence)
     return frames.mark_listing(to_frame(rows), "compare_versions")
 
 
@@ -145,8 +156,8 @@ def _check_of(of: str | Iterable[str]) -> list[str]:
     for name in names:
         if name not in OF:
             raise FilterError(
-                f"of={name!r} cannot be compared.{nearest(name, OF)} Give 'workflow', 'step' or "
-                "both."
+                f"of={name!r} cannot be compared.{nearest(name, OF)} Give 'workflow', 'step', "
+                "'failure', or several of them."
             )
     return names
 
@@ -238,18 +249,17 @@ def _run_query(queries: Queries, filters: Mapping[str, Any], now: int) -> TableQ
     whole = sa.and_(
         status == "SUCCESS", rows.c.forked_from.is_(None), sa.func.coalesce(attempts, 1) <= 1
     )
-    return _buckets(queries, rows, columns[:1], outcome, whole)
+    return _buckets(rows, columns[:1], outcome, whole)
 
 
-def _step_query(queries: Queries, filters: Mapping[str, Any]) -> TableQuery:
+def _step_query(queries: Queries, filters: Mapping[str, Any], *, forks: bool) -> TableQuery:
     columns = step_columns(("name", "function_name"))
-    rows = step_rows(queries, columns, filters)
+    rows = step_rows(queries, columns, filters, forks=forks)
     outcome = sa.case((rows.c.failed == 1, _FAILED), else_=_SUCCEEDED)
-    return _buckets(queries, rows, columns, outcome, rows.c.failed == 0)
+    return _buckets(rows, columns, outcome, rows.c.failed == 0)
 
 
 def _buckets(
-    queries: Queries,
     rows: sa.Subquery,
     columns: Sequence[Column],
     outcome: sa.ColumnElement[Any],
@@ -264,10 +274,10 @@ def _buckets(
     if "function_name" in rows.c:
         # DBOS's own steps wait for something, or record it.
         inner = inner.where(rows.c.function_name.not_like(f"{_OWN_OPERATIONS}%"))
-    inner_rows = inner.subquery("timed")
+    inner_rows = evaluated_once(inner.subquery("timed"))
     fractional = sa.case((inner_rows.c.duration % SECOND_MS != 0, 1), else_=0)
     keys = [inner_rows.c[column.name] for column in columns]
-    grouped = (*keys, inner_rows.c.outcome, log_bucket(queries, inner_rows.c.duration))
+    grouped = (*keys, inner_rows.c.outcome, log_bucket(inner_rows.c.duration))
     statement = sa.select(
         *keys,
         inner_rows.c.outcome,
@@ -279,32 +289,144 @@ def _buckets(
     return statement, [*named, *_MEASURES]
 
 
-def _read_sides(of: str, found: pd.DataFrame) -> dict[Kind, Side]:
+def _pairs(
+    baseline: Mapping[Kind, Side], candidate: Mapping[Kind, Side]
+) -> dict[Kind, tuple[Side, Side]]:
+    return {
+        kind: (baseline.get(kind, ABSENT), candidate.get(kind, ABSENT))
+        for kind in {**baseline, **candidate}
+    }
+
+
+def _read_runs(
+    session: Session, queries: Queries, filters: Mapping[str, Any], now: int
+) -> dict[Kind, Side]:
+    (found,) = read_frames(session, _run_query(queries, filters, now))
+    return _read_sides("workflow", found, {})
+
+
+def _read_steps(
+    session: Session, queries: Queries, filters: Mapping[str, Any], now: int
+) -> dict[Kind, Side]:
+    forks = has_forks(session, queries)
+    (found,) = read_frames(session, _step_query(queries, filters, forks=forks))
+    repeats = _read_repeats(session, queries, filters, now, forks=forks)
+    return _read_sides("step", found, repeats)
+
+
+def _read_causes(session: Session, queries: Queries, filters: Mapping[str, Any]) -> Counter[Cause]:
+    """Return how many runs failed by each cause."""
+    statuses = [each for each in filters.get("status", ERROR_STATUSES) if each in ERROR_STATUSES]
+    causes: Counter[Cause] = Counter()
+    if not statuses:
+        return causes
+    found = failures(session, queries, None, "created_at", {**filters, "status": statuses})
+    names = ("name", "failed_step", "error_type", "message")
+    columns = [found[name].astype(object) for name in names]
+    for *texts, count in zip(*columns, found["count"], strict=True):
+        name, step, kind, message = (each if isinstance(each, str) else None for each in texts)
+        causes[name, step, kind, message] += int(count)
+    return causes
+
+
+def _changed_causes(
+    before: Mapping[Cause, int],
+    after: Mapping[Cause, int],
+    runs: Mapping[Kind, tuple[Side, Side]],
+) -> dict[Cause, tuple[Side, Side]]:
+    """Return the causes of one side only, each among the runs of its workflow."""
+    changed: dict[Cause, tuple[Side, Side]] = {}
+    for cause in sorted(before.keys() ^ after.keys(), key=str):
+        sides = runs.get(("workflow", cause[0] or "", None), (ABSENT, ABSENT))
+        counts = before.get(cause, 0), after.get(cause, 0)
+        # A failure may have begun in a child that the filters do not select.
+        old, new = (
+            Side(Sample([], []), max(side.finished, count), count, None)
+            for side, count in zip(sides, counts, strict=True)
+        )
+        changed[cause] = old, new
+    return changed
+
+
+def _read_repeats(
+    session: Session, queries: Queries, filters: Mapping[str, Any], now: int, *, forks: bool
+) -> dict[Kind, tuple[float, float]]:
+    """Return how often a run repeats each step, and how often a run with a failure of it fails."""
+    name, step = step_columns(("name", "function_name"))
+    runs = run_rows(queries, [name], filters, now)
+    latest = (
+        sa.func.row_number()
+        .over(partition_by=runs.c.name, order_by=runs.c.created_at_ms.desc())
+        .label("latest")
+    )
+    numbered = sa.select(runs.c.workflow_uuid, latest).subquery("numbered")
+    sampled = sa.select(numbered.c.workflow_uuid).where(numbered.c.latest <= SAMPLED_RUNS)
+    ids = [str(row["workflow_uuid"]) for row in session.rows(sampled)]
+    rows = step_rows(queries, [name, step], {"workflow_ids": ids}, forks=forks)
+    own = (
+        sa.select(
+            rows.c.name,
+            rows.c.function_name,
+            sa.func.count().label("steps"),
+            sa.func.sum(rows.c.failed).label("failures"),
+        )
+        .group_by(rows.c.name, rows.c.function_name, rows.c.workflow_uuid)
+        .subquery("own")
+    )
+    statement = sa.select(
+        own.c.name,
+        own.c.function_name,
+        sa.func.count().label("runs"),
+        sa.func.sum(own.c.steps).label("steps"),
+        sa.func.sum(sa.case((own.c.failures > 0, 1), else_=0)).label("failed_runs"),
+        sa.func.sum(own.c.failures).label("failures"),
+    ).group_by(sa.literal_column("1"), sa.literal_column("2"))
+    repeats = {}
+    for row in session.rows(statement):
+        count, failed = int(row["runs"]), int(row["failed_runs"])
+        repeats[_kind("step", (row["name"], row["function_name"]))] = (
+            float(row["steps"]) / count,
+            float(row["failures"]) / failed if failed else 1.0,
+        )
+    return repeats
+
+
+def _kind(of: str, names: Sequence[Any]) -> Kind:
+    workflow, *step = [name if isinstance(name, str) else None for name in names]
+    return of, workflow or "", step[0] if step else None
+
+
+def _read_sides(
+    of: str, found: pd.DataFrame, repeats: Mapping[Kind, tuple[float, float]]
+) -> dict[Kind, Side]:
     """Return the side of each kind from the counts per outcome and bucket."""
     keys = ["name"] if of == "workflow" else ["name", "function_name"]
     sides: dict[Kind, Side] = {}
-    for key, rows in found.groupby(keys, dropna=False, sort=False):
+    for names, rows in found.groupby(keys, dropna=False, sort=False):
+        key = _kind(of, names)
+        steps_per_run, failures_per_run = repeats.get(key, (1.0, 1.0))
         counts = rows.groupby("outcome", observed=True)["count"].sum()
         finished, failed, running = (
-            sum(int(counts.get(name, 0)) for name in names)
-            for names in ((_SUCCEEDED, _FAILED), (_FAILED,), (_RUNNING,))
+            sum(int(counts.get(outcome, 0)) for outcome in outcomes)
+            for outcomes in ((_SUCCEEDED, _FAILED), (_FAILED,), (_RUNNING,))
         )
-        # Bucket -1 has the durations that are negative, because clocks differ.
+        # A negative duration, because clocks differ, is a bucket of its own.
         timed = rows[rows["bucket"].notna() & (rows["bucket"] >= 0)]
         durations = Sample(
             bucket_value(timed["bucket"].to_numpy("int64")),
             timed["count"].to_numpy("int64"),
             BUCKET_ERROR,
+            1.0 / steps_per_run,
         )
         coarse = durations.size > 0 and not timed["fractional"].sum()
-        names = [str(name) if isinstance(name, str) else None for name in key]
         if finished or running:
-            sides[of, names[0] or "", names[1] if len(names) > 1 else None] = Side(
+            sides[key] = Side(
                 durations,
                 finished,
                 failed,
                 running if of == "workflow" else None,
                 SECOND_MS if coarse else 1,
+                failures_per_run,
             )
     return sides
 
@@ -321,8 +443,8 @@ _WORDS: dict[Change, tuple[str, str]] = {
 NO_EVIDENCE, TOO_FEW, NEW, GONE = "no evidence", "too few", "new", "gone"
 _ORDER = (
     *(words[0] for words in _WORDS.values()),
-    *(words[1] for words in _WORDS.values()),
     NEW,
+    *(words[1] for words in _WORDS.values()),
     GONE,
     NO_EVIDENCE,
     TOO_FEW,
@@ -330,40 +452,68 @@ _ORDER = (
 
 
 def compare_sides(
-    groups: Mapping[Kind, tuple[Side, Side]], *, min_effect: float, confidence: float
+    groups: Mapping[Kind, tuple[Side, Side]],
+    causes: Mapping[Cause, tuple[Side, Side]] | None = None,
+    *,
+    min_effect: float,
+    confidence: float,
 ) -> list[dict[str, Any]]:
-    """Return a row with the changes and the verdict for each kind, the worst first.
+    """Return a row for each kind and each new or gone cause of failures, the worst first.
 
     Parameters
     ----------
     groups
         The baseline and the candidate of each kind.
+    causes
+        The runs of the workflow of each new or gone cause on both sides, of which those that
+        failed by it failed.
     min_effect, confidence
         As in ``Client.compare_versions``.
     """
+    limit = 1.0 - confidence
+    tests: dict[Any, dict[Change, IntervalEstimate]]
     tests = {key: _changes(*sides, confidence) for key, sides in groups.items()}
+    changed = causes or {}
+    tests |= {cause: _rate_change(*sides, confidence) for cause, sides in changed.items()}
     places = [(key, change) for key, made in tests.items() for change in made]
     p_values = statistics.adjust([tests[key][change].p_value for key, change in places])
     adjusted = dict(zip(places, p_values.tolist(), strict=True))
-    total = [sum(sides[side].finished for sides in groups.values()) for side in (0, 1)]
+    total = [
+        sum(sides[side].finished for sides in (*groups.values(), *changed.values()))
+        for side in (0, 1)
+    ]
     rows = []
-    for key, sides in groups.items():
+    for key, sides in (*groups.items(), *changed.items()):
         own = {change: adjusted[key, change] for change in tests[key]}
         known = [value for value in own.values() if not math.isnan(value)]
-        verdict = _verdict(
-            sides, tests[key], own, min_effect=min_effect, limit=1.0 - confidence, total=total
-        )
+        if key in changed:
+            new = not sides[0].failed
+            verdict = TOO_FEW if not total[0 if new else 1] else NEW if new else GONE
+        else:
+            verdict = _verdict(
+                sides, tests[key], own, min_effect=min_effect, limit=limit, total=total
+            )
         rows.append(_row(key, sides, tests[key], verdict, min(known, default=math.nan)))
     return sorted(rows, key=_severity)
 
 
-def _changes(old: Side, new: Side, confidence: float) -> dict[Change, Estimate]:
+def _rate_change(old: Side, new: Side, confidence: float) -> dict[Change, IntervalEstimate]:
+    """Return the change of the error rate, if there are enough runs or failures."""
+    # Failures of one run are not independent of each other.
+    repeated = max(1.0, (old.failures_per_run + new.failures_per_run) / 2)
+    sizes = old.finished / repeated, new.finished / repeated
+    failed = old.failed / repeated, new.failed / repeated
+    possible = statistics.smallest_p_value(sum(failed), *sizes) <= 1.0 - confidence
+    if not possible and min(sizes) < MIN_COUNT:
+        return {}
+    return {
+        "error_rate": statistics.compare_rates(failed[0], sizes[0], failed[1], sizes[1], confidence)
+    }
+
+
+def _changes(old: Side, new: Side, confidence: float) -> dict[Change, IntervalEstimate]:
     """Return the changes for which there are enough runs."""
-    made: dict[Change, Estimate] = {}
-    if min(old.finished, new.finished) >= MIN_COUNT:
-        made["error_rate"] = statistics.compare_rates(
-            old.failed, old.finished, new.failed, new.finished, confidence
-        )
+    made = _rate_change(old, new, confidence)
     smallest = min(old.durations.size, new.durations.size)
     if smallest >= MIN_COUNT:
         made["p50"] = _duration_change(old, new, 0.5, confidence)
@@ -372,7 +522,7 @@ def _changes(old: Side, new: Side, confidence: float) -> dict[Change, Estimate]:
     return made
 
 
-def _duration_change(old: Side, new: Side, q: float, confidence: float) -> Estimate:
+def _duration_change(old: Side, new: Side, q: float, confidence: float) -> IntervalEstimate:
     smallest = max(old.resolution, new.resolution) / 2
     before, after = old.durations, new.durations
     change = statistics.compare_quantiles(before, after, q, confidence, smallest=smallest)
@@ -390,7 +540,7 @@ def _duration_change(old: Side, new: Side, q: float, confidence: float) -> Estim
 
 def _verdict(
     sides: tuple[Side, Side],
-    changes: Mapping[Change, Estimate],
+    changes: Mapping[Change, IntervalEstimate],
     p_values: Mapping[Change, float],
     *,
     min_effect: float,
@@ -421,7 +571,9 @@ def _verdict(
         # The p99 of what is slower is slower too.
         if relevant and not (name == "p99" and word.removesuffix(" at p99") in words):
             words.append(word)
-    return ", ".join(words) or (NO_EVIDENCE if changes else TOO_FEW)
+    untimed = not old.durations.size and not new.durations.size
+    tested = "error_rate" in changes and ("p50" in changes or untimed)
+    return ", ".join(words) or (NO_EVIDENCE if tested else TOO_FEW)
 
 
 # The frame
@@ -442,25 +594,29 @@ def _columns() -> dict[str, str]:
     ):
         columns |= {f"{name}_{side}": dtype for side in _SIDES}
         columns |= {f"{name}_{end}": "float64" for end in ("change", "change_low", "change_high")}
-    return columns
+    return columns | dict.fromkeys(("error_type", "message"), "text")
 
 
 COLUMNS = _columns()
 
 
 def _row(
-    key: Kind,
+    key: tuple[str | None, ...],
     sides: tuple[Side, Side],
-    changes: Mapping[Change, Estimate],
+    changes: Mapping[Change, IntervalEstimate],
     verdict: str,
     p_value: float,
 ) -> dict[str, Any]:
-    row: dict[str, Any] = dict(zip(("of", "name", "function_name"), key, strict=True))
-    row |= {"verdict": verdict, "p_value": p_value}
+    row: dict[str, Any] = {"verdict": verdict, "p_value": p_value}
+    if len(key) == 4:
+        row["of"] = "failure"
+        row |= dict(zip(("name", "function_name", "error_type", "message"), key, strict=True))
+    else:
+        row |= dict(zip(("of", "name", "function_name"), key, strict=True))
     for side, name in zip(sides, _SIDES, strict=True):
         durations = side.durations
-        row[f"count_{name}"] = side.finished
-        row[f"running_{name}"] = side.running if key[0] == "workflow" else None
+        row[f"count_{name}"] = side.failed if row["of"] == "failure" else side.finished
+        row[f"running_{name}"] = side.running if row["of"] == "workflow" else None
         row[f"p50_{name}"] = durations.quantile(0.5)
         row[f"p99_{name}"] = durations.quantile(0.99) if durations.size >= MIN_COUNT_P99 else None
         row[f"error_rate_{name}"] = side.failed / side.finished if side.finished else None

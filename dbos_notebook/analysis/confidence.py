@@ -37,11 +37,11 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 _NORMAL = NormalDist()
-_RELATIVE_ERROR = 1e-9
-"""Two probabilities that differ less are equal, as in R's fisher.test."""
+_RELATIVE_ERROR = 1e-12
+"""Of sums of floats."""
 
 
-class Estimate(NamedTuple):
+class IntervalEstimate(NamedTuple):
     """A value with its confidence interval and, of a comparison, its p-value.
 
     Attributes
@@ -58,7 +58,7 @@ class Estimate(NamedTuple):
     p_value: float = math.nan
 
 
-UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+UNKNOWN = IntervalEstimate(math.nan, math.nan, math.nan)
 
 
 class Sample:
@@ -70,21 +70,28 @@ class Sample:
         Values in any order, and how often each occurs. Values may be infinite, for those of which
         only a lower bound is known.
     error
-        The largest relative error of the values, 0.01 for logarithmic buckets with γ = 1.02.
-        Intervals are wider by it.
+        The largest relative error of the values, such as 1/128 for buckets. Intervals are wider by
+        it.
+    weight
+        How many independent values one of these is worth, at most 1: values of one run are not
+        independent of each other.
     """
 
     def __init__(
-        self, values: Sequence[float] | Array, counts: Sequence[int] | Array, error: float = 0.0
+        self,
+        values: Sequence[float] | Array,
+        counts: Sequence[float] | Array,
+        error: float = 0.0,
+        weight: float = 1.0,
     ) -> None:
-        values, counts = np.asarray(values, float), np.asarray(counts, np.int64)
+        values, counts = np.asarray(values, float), np.asarray(counts, float) * weight
         order = np.argsort(values, kind="stable")
         values, counts = values[order], counts[order]
         present = counts > 0
         self.values: Array = values[present]
         self.counts: Array = counts[present]
         self.ranks: Array = np.cumsum(self.counts)
-        self.size = int(self.ranks[-1]) if len(self.ranks) else 0
+        self.size: float = float(self.ranks[-1]) if len(self.ranks) else 0.0
         self.error = error
 
     @classmethod
@@ -106,13 +113,13 @@ class Sample:
         """
         if not self.size:
             return math.nan
-        rank = max(1, math.ceil(self.size * q - 1e-9))
+        rank = self.size * q * (1.0 - _RELATIVE_ERROR)
         return float(self.values[np.searchsorted(self.ranks, rank)])
 
-    def above(self, value: float) -> int:
+    def above(self, value: float) -> float:
         """Return how many values are larger."""
         position = int(np.searchsorted(self.values, value, side="right"))
-        return self.size - (int(self.ranks[position - 1]) if position else 0)
+        return self.size - (float(self.ranks[position - 1]) if position else 0.0)
 
     def scores(self, q: float, shift: float = 0.0) -> tuple[Array, Array]:
         """Return how far each value is below and above a quantile, in standard errors.
@@ -127,8 +134,8 @@ class Sample:
         first = self.ranks - self.counts + 1 - shift
         last = self.ranks - 1 + shift
         return (
-            -_signed_root(first / self.size, q, self.size),
-            _signed_root(last / self.size, q, self.size),
+            -_signed_root(np.minimum(first / self.size, 1.0), q, self.size),
+            _signed_root(np.maximum(last / self.size, 0.0), q, self.size),
         )
 
     def limits(self, scores: tuple[Array, Array], z: Array) -> tuple[Array, Array]:
@@ -140,7 +147,7 @@ class Sample:
         return lower, upper
 
 
-def _signed_root(share: Array, q: float, size: int) -> Array:
+def _signed_root(share: Array, q: float, size: float) -> Array:
     """Return bounds of Φ⁻¹(P(X ≤ k)) for binomial X (size, q): below at k/n, above at (k+1)/n."""
     rest = 1.0 - share
     # 0 log 0 is 0.
@@ -160,7 +167,7 @@ def normal_score(confidence: float) -> float:
     return _NORMAL.inv_cdf((1.0 + confidence) / 2.0)
 
 
-def quantile_interval(sample: Sample, q: float, confidence: float = 0.95) -> Estimate:
+def quantile_interval(sample: Sample, q: float, confidence: float = 0.95) -> IntervalEstimate:
     """Return a quantile with its interval.
 
     Parameters
@@ -174,7 +181,7 @@ def quantile_interval(sample: Sample, q: float, confidence: float = 0.95) -> Est
 
     Returns
     -------
-    Estimate
+    IntervalEstimate
         ``lower`` is 0 and ``upper`` is infinite where no value is far enough in the tail.
 
     Examples
@@ -185,7 +192,7 @@ def quantile_interval(sample: Sample, q: float, confidence: float = 0.95) -> Est
     if not sample.size:
         return UNKNOWN
     lower, upper = sample.limits(sample.scores(q), np.array([normal_score(confidence)]))
-    return Estimate(
+    return IntervalEstimate(
         sample.quantile(q),
         float(lower[0]) * (1.0 - sample.error),
         float(upper[0]) * (1.0 + sample.error),
@@ -199,7 +206,7 @@ def compare_quantiles(
     confidence: float = 0.95,
     *,
     smallest: float = 0.0,
-) -> Estimate:
+) -> IntervalEstimate:
     """Return the relative change of a quantile of positive values, as 0.2 for 20 % more.
 
     Parameters
@@ -216,7 +223,7 @@ def compare_quantiles(
 
     Returns
     -------
-    Estimate
+    IntervalEstimate
         The change with its interval and p-value; see the notes of the module.
 
     Examples
@@ -248,7 +255,7 @@ def compare_quantiles(
         value, low, high = np.expm1([change, lower[at], upper[at]]).tolist()
     # The interval grows with the score, so this is the last score at which it excludes no change.
     p_value = 2.0 * _NORMAL.cdf(-float(grid[excluded[-1]])) if len(excluded) else 1.0
-    return Estimate(value, low, high, max(p_value, _split_p_value(baseline, candidate, q)))
+    return IntervalEstimate(value, low, high, max(p_value, _split_p_value(baseline, candidate, q)))
 
 
 def _split_p_value(baseline: Sample, candidate: Sample, q: float) -> float:
@@ -266,7 +273,7 @@ def _split_p_value(baseline: Sample, candidate: Sample, q: float) -> float:
     )
 
 
-def rate_interval(count: float, size: float, confidence: float = 0.95) -> Estimate:
+def rate_interval(count: float, size: float, confidence: float = 0.95) -> IntervalEstimate:
     """Return a rate with Wilson's interval.
 
     Examples
@@ -281,12 +288,12 @@ def rate_interval(count: float, size: float, confidence: float = 0.95) -> Estima
     half = z / (size + z * z) * math.sqrt(count * (size - count) / size + z * z / 4.0)
     lower = 0.0 if count == 0 else max(centre - half, 0.0)
     upper = 1.0 if count == size else min(centre + half, 1.0)
-    return Estimate(count / size, lower, upper)
+    return IntervalEstimate(count / size, lower, upper)
 
 
 def compare_rates(
-    count: int, size: int, other_count: int, other_size: int, confidence: float = 0.95
-) -> Estimate:
+    count: float, size: float, other_count: float, other_size: float, confidence: float = 0.95
+) -> IntervalEstimate:
     """Return the difference of two rates, the other minus the first, with Newcombe's interval.
 
     Parameters
@@ -300,7 +307,7 @@ def compare_rates(
 
     Returns
     -------
-    Estimate
+    IntervalEstimate
         The difference with its interval, and Fisher's p-value; that is NaN if no run or every run
         counts, because then no other split of the runs was possible.
 
@@ -319,12 +326,12 @@ def compare_rates(
     total = count + other_count
     decided = 0 < total < size + other_size
     p_value = fisher_p_value(count, size, other_count, other_size) if decided else math.nan
-    return Estimate(difference, lower, upper, p_value)
+    return IntervalEstimate(difference, lower, upper, p_value)
 
 
 def rate_ratio(
     count: int, size: int, other_count: int, other_size: int, confidence: float = 0.95
-) -> Estimate:
+) -> IntervalEstimate:
     """Return the ratio of two rates, the other divided by the first, with its interval (MOVER-R).
 
     The interval excludes 1 exactly if that of ``compare_rates`` excludes 0.
@@ -336,7 +343,7 @@ def rate_ratio(
 
     Returns
     -------
-    Estimate
+    IntervalEstimate
         The ratio, infinite if the first rate is 0, with its interval and Fisher's p-value.
 
     Examples
@@ -362,30 +369,49 @@ def rate_ratio(
     ratio = other.value / first.value if first.value else math.inf
     p_value = compare_rates(count, size, other_count, other_size, confidence).p_value
     lower, upper = end(other.lower, first.upper, -1.0), end(other.upper, first.lower, 1.0)
-    return Estimate(ratio, max(lower, 0.0), upper, p_value)
+    return IntervalEstimate(ratio, max(lower, 0.0), upper, p_value)
 
 
-def fisher_p_value(count: int, size: int, other_count: int, other_size: int) -> float:
+def fisher_p_value(count: float, size: float, other_count: float, other_size: float) -> float:
     """Return the p-value of Fisher's exact test: twice the smaller tail, at most 1.
+
+    Counts that are not whole, because values have weights, are rounded.
 
     Examples
     --------
     >>> round(fisher_p_value(5, 500, 20, 500), 4)
     0.0036
     """
-    count, size, other_count, other_size = map(int, (count, size, other_count, other_size))
+    count, size, other_count, other_size = map(round, (count, size, other_count, other_size))
     drawn, total = count + other_count, size + other_size
+    if not size or not other_size:
+        return 1.0
     mean = drawn * size / total
     # From the observed count outwards, away from the mean, probabilities only fall.
     upper = count >= mean
-    k, hits, misses = (count, drawn, size) if upper else (size - count, total - drawn, size)
+    k, hits = (count, drawn) if upper else (size - count, total - drawn)
     # Now the tail of k and more among ``size`` draws from ``total``, of which ``hits`` count.
     spread = math.sqrt(max(size * (drawn / total) * (1 - drawn / total), 1.0))
-    steps = min(min(hits, misses) - k, int(50 * spread) + 200)
+    steps = min(min(hits, size) - k, int(50 * spread) + 200)
     i = np.arange(k, k + steps, dtype=float)
     ratios = (hits - i) * (size - i) / ((i + 1.0) * (total - hits - size + i + 1.0))
     tail = math.exp(_log_hypergeometric(k, hits, size, total)) * (1.0 + np.cumprod(ratios).sum())
     return min(2.0 * float(tail), 1.0)
+
+
+def smallest_p_value(total: float, size: float, other_size: float) -> float:
+    """Return the p-value of Fisher's test if so many counted ones were on as few sides as possible.
+
+    If that is not significant, no split of them is. It depends on the total only, so that leaving
+    out such comparisons leaves the others valid.
+
+    Examples
+    --------
+    >>> round(smallest_p_value(3, 100, 1000), 4), smallest_p_value(1, 100, 100)
+    (0.0015, 1.0)
+    """
+    ends = min(total, size), max(0.0, total - other_size)
+    return min(fisher_p_value(end, size, total - end, other_size) for end in ends)
 
 
 def _log_hypergeometric(k: int, hits: int, draws: int, total: int) -> float:

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.analysis.compare_versions import check_share
-from dbos_notebook.analysis.confidence import adjust, fisher_p_value, rate_ratio
+from dbos_notebook.analysis.confidence import adjust, rate_ratio, smallest_p_value
 from dbos_notebook.status import INTERRUPTED_STATUSES, WAITING_STATUSES
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.aggregates import GROUPABLE, TableQuery, read_frames
@@ -352,7 +352,7 @@ def _read_inputs(
     if not ids:
         return []
     loaded = queries.workflow_select(
-        (), {"workflow_ids": ids}, load_input=True, load_errors=False, newest_first=None
+        (), {"workflow_ids": ids}, load_input=True, newest_first=None
     ).subquery("loaded")
     short = sa.func.length(loaded.c.input) <= MAX_INPUT_CHARACTERS
     statement = sa.select(loaded.c.serialization, sa.case((short, loaded.c.input)).label("input"))
@@ -380,9 +380,8 @@ def count_parts(
 
     Examples
     --------
-    >>> count_parts([{"input.0": "a"}] * 3, [{"input.0": "b"}] * 4)
-    [Counts(field='input.0', value='a', bad=3, of_bad=3, baseline=0, of_baseline=4),
-    Counts(field='input.0', value='b', bad=0, of_bad=3, baseline=4, of_baseline=4)]
+    >>> [each[1:] for each in count_parts([{"input.0": "a"}] * 4, [{"input.0": "b"}] * 3)]
+    [('a', 4, 4, 0, 3), ('b', 0, 4, 3, 3)]
     """
     present = Counter(name for parts in (*bad, *baseline) for name in parts)
     counts: list[Counts] = []
@@ -464,12 +463,7 @@ def over_represented(
 
     @cache
     def can_be_significant(total: int, of_bad: int, of_baseline: int) -> bool:
-        # The most extreme splits. This depends on how frequent a value is, not on its split.
-        most, least = min(total, of_bad), max(0, total - of_baseline)
-        return any(
-            fisher_p_value(total - each, of_baseline, each, of_bad) <= limit
-            for each in (most, least)
-        )
+        return smallest_p_value(total, of_baseline, of_bad) <= limit
 
     made = []
     for each in counts:

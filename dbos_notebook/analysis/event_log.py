@@ -68,10 +68,12 @@ def event_log(
         values = runs[name].iloc[place].reset_index(drop=True)
         values.index = events.index
         events[f"case:{name}"] = values
-    # By case as listed, and within one by completion; without times, by function_id.
-    events["_place"] = place
-    events = events.sort_values(["_place", "time:timestamp", "function_id"], kind="stable")
-    events = events.drop(columns="_place").reset_index(drop=True)
+    # By case as listed, and within one by completion; where a time is missing, by function_id.
+    ended = events["time:timestamp"]
+    incomplete = ended.isna().groupby(place).transform("any")
+    events["_place"], events["_ended"] = place, ended.where(~incomplete)
+    events = events.sort_values(["_place", "_ended", "function_id"], kind="stable")
+    events = events.drop(columns=["_place", "_ended"]).reset_index(drop=True)
     return frames.mark_listing(events, "event_log"), truncated
 
 

@@ -16,20 +16,24 @@ import pandas as pd
 import sqlalchemy as sa
 
 from dbos_notebook.analysis.queue_history import DEFAULT_EXECUTOR, Limits, require_known
-from dbos_notebook.analysis.selections import run_columns, run_rows
-from dbos_notebook.analysis.throughput import choose, integers, now_ms, numbered
+from dbos_notebook.analysis.selections import evaluated_once, run_columns, run_rows
+from dbos_notebook.analysis.throughput import (
+    choose,
+    integers,
+    milliseconds,
+    now_ms,
+    numbered,
+)
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import aggregates, frames
 from dbos_notebook.tables.aggregates import read_frame, read_frames
 from dbos_notebook.tables.availability import ExecutorAvailability
 from dbos_notebook.tables.columns import STRING_DTYPE, Column
-from dbos_notebook.tables.filters import as_name, as_timedelta
+from dbos_notebook.tables.filters import as_name
 from dbos_notebook.tables.sql import Queries
 from dbos_notebook.text import duration, plural
 
 if TYPE_CHECKING:
-    import datetime as dt
-
     from dbos_notebook.database.location import Location
     from dbos_notebook.database.reader import Session
     from dbos_notebook.types import Duration
@@ -86,22 +90,6 @@ def drain_time(backlog: int, changes: Any) -> DrainTime | None:
     return DrainTime(expected, 2 * c / (b + root), (b + root) / (2 * a))
 
 
-def window_ms(window: str | Duration) -> int:
-    """Convert the length of the window to milliseconds; raise FilterError if it is invalid."""
-    try:
-        length: dt.timedelta | pd.Timedelta = (
-            as_timedelta(window) if isinstance(window, str) else pd.Timedelta(window, unit="s")
-        )
-        milliseconds = int(length.total_seconds() * 1000)
-    except (ValueError, TypeError) as error:
-        raise FilterError(
-            f"window={window!r} is not a duration: {error}. Give '1h', '15min' or a timedelta."
-        ) from None
-    if milliseconds < PARTS * 1000:
-        raise FilterError(f"window={window!r} must be at least {PARTS} seconds.")
-    return milliseconds
-
-
 def forecast(
     session: Session,
     queries: Queries,
@@ -110,7 +98,9 @@ def forecast(
     location: Location | None,
 ) -> pd.DataFrame:
     """Return a row for each queue: its backlog, rates, drain time, and what holds it back."""
-    length, now = window_ms(window), now_ms()
+    length, now = milliseconds(window, "window"), now_ms()
+    if length < PARTS * 1000:
+        raise FilterError(f"window={window!r} must be at least {PARTS} seconds.")
     settings = aggregates.queues(session, queries)
     if queue is not None:
         name = as_name(queue, "queue")
@@ -268,7 +258,7 @@ def _recent_events(
     A start whose arrival is unknown, after a resume or recovery, is counted apart: among the starts
     it would make the backlog seem to shrink faster.
     """
-    rows = run_rows(queries, run_columns("queue_name"), {"queue_name": names}, now)
+    rows = evaluated_once(run_rows(queries, run_columns("queue_name"), {"queue_name": names}, now))
     kinds = numbered(4, "event")
     started = rows.c.started_at_ms
     arrived = rows.c.enqueued_at_ms
@@ -353,7 +343,8 @@ def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
         if name in _COUNTS:
             frame[name] = frame[name].astype("Int64")
         elif name == "oldest_wait":
-            frame[name] = pd.Series(frame[name], dtype="timedelta64[ms]")
+            waits = [row[name] for row in rows]
+            frame[name] = pd.Series(waits, frame.index, dtype="timedelta64[ms]")
         elif name in _DURATIONS:
             values = frame[name].astype("float64").round()
             frame[name] = pd.to_timedelta(values, unit="ms").astype("timedelta64[ms]")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import sqlalchemy as sa
@@ -53,11 +53,20 @@ def landing_times(
             f"start_time={start!r} is later than end_time={end!r} or now, so nothing can match."
         )
     row = _read_schedule(session, queries, name)
+    # A schedule that is named is shown whoever owns it, and so are its runs.
+    queries = queries.all_applications
     runs = _read_runs(session, queries, name, first, now)
     due = _due_times(name, row, first, last)
     times = sorted({*due, *(time for time in runs if first <= time <= last)})
-    notes = _Notes(row, sorted(_earliest(session, queries, name, runs)), set(due), set(runs), now)
-    records = [_record(time, runs.get(time), notes, now) for time in times]
+    others = set(runs).difference(due)
+    evidence = _Evidence(
+        first=_first_seen(session, queries, name),
+        last=_last_fired(row, runs),
+        paused=row["status"] == "PAUSED",
+        changed=max((time for time in others if first <= time <= last), default=None),
+        now=now,
+    )
+    records = [_record(time, runs.get(time), evidence) for time in times]
     return frames.mark_listing(_typed(records), "landing_times")
 
 
@@ -166,59 +175,69 @@ def _read_runs(
     return runs
 
 
-def _earliest(
-    session: Session, queries: Queries, name: str, runs: Mapping[dt.datetime, Any]
-) -> list[dt.datetime]:
-    """Return the due times of the oldest runs that the database still has, and of those given."""
+def _first_seen(session: Session, queries: Queries, name: str) -> dt.datetime | None:
+    """Return when the oldest run that is still recorded was created, also by hand.
+
+    Not when it was due: a backfill creates runs of a time at which the schedule may not have
+    existed.
+    """
     table = queries.workflows
+    created = queries.valid_time(table, "created_at")
     statement = (
-        sa.select(table.c.workflow_uuid.label("workflow_id"))
-        .where(*queries.where(_of_schedule(queries, name)))
-        .order_by(table.c.created_at)
+        sa.select(table.c.workflow_uuid.label("workflow_id"), created.label("created"))
+        .where(created.is_not(None), *queries.where(_of_schedule(queries, name)))
+        .order_by(created)
+        # More than one, because the prefix may also be that of another schedule's name.
         .limit(100)
     )
-    ids = [str(row["workflow_id"]) for row in session.rows(statement)]
-    return [time for each in ids if (time := _due_at(each, name)) is not None] + list(runs)
+    for row in session.rows(statement):
+        key = str(row["workflow_id"])
+        if _due_at(key, name) or key.startswith(f"{_prefix(name)}trigger-"):
+            return dt.datetime.fromtimestamp(int(row["created"]) / 1000, dt.UTC)
+    return None
 
 
-class _Notes:
-    """Tells why a due time without a run may not have been missed."""
+def _last_fired(row: Mapping[str, Any], runs: Mapping[dt.datetime, Any]) -> dt.datetime | None:
+    """Return the latest due time at which a schedule is known to have fired."""
+    known = list(runs)
+    try:
+        recorded = dt.datetime.fromisoformat(str(row["last_fired_at"]))
+    except ValueError:
+        recorded = None  # it never fired, or is no time
+    if recorded is not None and recorded.tzinfo is not None:
+        known.append(recorded.astimezone(dt.UTC))
+    return max(known, default=None)
 
-    def __init__(
-        self,
-        row: Mapping[str, Any],
-        known: list[dt.datetime],
-        due: set[dt.datetime],
-        runs: set[dt.datetime],
-        now: dt.datetime,
-    ) -> None:
-        self._first = known[0] if known else None
-        self._last = known[-1] if known else None
-        self._paused = row["status"] == "PAUSED"
-        others = [time for time in runs if time not in due and due and time >= min(due)]
-        self._changed = max(others, default=None)
-        self._now = now
 
-    def of(self, time: dt.datetime) -> tuple[bool | None, str]:
+class _Evidence(NamedTuple):
+    """What tells whether a due time without a run was missed."""
+
+    first: dt.datetime | None
+    last: dt.datetime | None
+    paused: bool
+    changed: dt.datetime | None
+    now: dt.datetime
+
+    def judge(self, time: dt.datetime) -> tuple[bool | None, str]:
         """Return whether a time without a run was missed, ``None`` if that is unknown, and why."""
-        if (self._now - time).total_seconds() < GRACE_SECONDS:
+        if (self.now - time).total_seconds() < GRACE_SECONDS:
             return None, f"due less than {GRACE_SECONDS} s ago"
-        if self._first is None:
+        if self.first is None:
             return None, "no run of this schedule is recorded, so it may be new"
-        if time < self._first:
-            return None, "before the oldest run that is recorded, so the schedule may be newer"
-        if self._changed is not None and time < self._changed:
+        if time < self.first:
+            return None, "before the oldest run was created, so the schedule may be newer"
+        if self.changed is not None and time < self.changed:
             return None, (
                 "a later run is not due by the present expression, so it may have been another then"
             )
-        if self._paused and self._last is not None and time > self._last:
+        if self.paused and (self.last is None or time > self.last):
             return None, "the schedule is paused, and DBOS does not record since when"
         return True, "no run is recorded"
 
 
-def _record(due: dt.datetime, run: Any, notes: _Notes, now: dt.datetime) -> dict[str, Any]:
+def _record(due: dt.datetime, run: Any, evidence: _Evidence) -> dict[str, Any]:
     if run is None:
-        missed, note = notes.of(due)
+        missed, note = evidence.judge(due)
         return {"due_at": due, "missed": missed, "note": note}
     at = due.timestamp() * 1000
     started, ended = run.started_at_ms, run.ended_at_ms

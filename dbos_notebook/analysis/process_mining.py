@@ -58,7 +58,7 @@ def process_map(
 
 
 @dataclass(frozen=True)
-class _Edges:
+class _Taken:
     """Edges between kinds, one entry for each time that one was taken."""
 
     kind: str
@@ -213,29 +213,29 @@ class _Map:
 
         return sorted(nodes, key=position)
 
-    def _next(self) -> Iterator[_Edges]:
+    def _next(self) -> Iterator[_Taken]:
         runs, steps, kind = self.runs, self.steps, self.kind
         tail, head = self.order.tail, self.order.head
         # What happened between two copied steps happened in the original.
         ran = ~steps.copied[head]
         tail, head = tail[ran], head[ran]
         between = np.where(steps.copied[tail], np.nan, steps.started[head] - steps.until[tail])
-        yield _Edges("next", kind[tail], kind[head], steps.run[head], between)
+        yield _Taken("next", kind[tail], kind[head], steps.run[head], between)
         pending = runs.has_status("PENDING")
         last = self.order.last[pending[steps.run[self.order.last]]]
         run = steps.run[last]
-        yield _Edges("next", kind[last], self.running + runs.name[run], run)
+        yield _Taken("next", kind[last], self.running + runs.name[run], run)
         first = self._own(self.order.first)
         run = steps.run[first]
         between = steps.started[first] - runs.started[run]
-        yield _Edges("first", runs.name[run].astype(np.int64), kind[first], run, between)
+        yield _Taken("first", runs.name[run].astype(np.int64), kind[first], run, between)
         without = pending.copy()
         without[steps.run[self.rows]] = False
         run = np.flatnonzero(without)
         name = runs.name[run].astype(np.int64)
-        yield _Edges("first", name, self.running + name, run)
+        yield _Taken("first", name, self.running + name, run)
 
-    def _starts(self) -> _Edges:
+    def _starts(self) -> _Taken:
         runs, steps = self.runs, self.steps
         rows = np.flatnonzero(steps.starts & (steps.child != UNKNOWN))
         # It was started outside a step, or the step was not recorded.
@@ -249,9 +249,9 @@ class _Map:
             [steps.started[rows], np.full(len(other), np.nan)]
         )
         name = runs.name.astype(np.int64)
-        return _Edges("starts", name[parent], name[child], parent, between)
+        return _Taken("starts", name[parent], name[child], parent, between)
 
-    def _returns(self) -> _Edges:
+    def _returns(self) -> _Taken:
         """Return the edges from the last steps of a workflow to the step that awaited it."""
         runs, steps = self.runs, self.steps
         awaits = ~steps.starts & ~steps.copied & (steps.child != UNKNOWN)
@@ -267,9 +267,9 @@ class _Map:
         tail = runs.name[np.repeat(child, count)].astype(np.int64)
         has_steps = np.repeat(high > low, count)
         tail[has_steps] = self.kind[last[(np.repeat(low, count) + within)[has_steps]]]
-        return _Edges("returns", tail, self.kind[head], steps.run[head])
+        return _Taken("returns", tail, self.kind[head], steps.run[head])
 
-    def _aggregate(self, edges: _Edges) -> dict[tuple[int, int], dict[str, Any]]:
+    def _aggregate(self, edges: _Taken) -> dict[tuple[int, int], dict[str, Any]]:
         size = len(self.keys)
         pairs, number = np.unique(edges.tail * size + edges.head, return_inverse=True)
         number = number.reshape(-1)

@@ -28,12 +28,14 @@ from dbos_notebook.analysis.throughput import (
     level_query,
     now_ms,
     numbered,
+    read_parts,
+    shared,
     unknown_query,
     without_window,
 )
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.tables import aggregates, frames
-from dbos_notebook.tables.aggregates import read_frame, read_frames
+from dbos_notebook.tables.aggregates import read_frame
 from dbos_notebook.tables.columns import STRING_DTYPE, Column
 from dbos_notebook.tables.filters import as_name
 from dbos_notebook.tables.sql import Queries
@@ -90,10 +92,11 @@ def queue_history(
     require_known(session, queries, name, settings)
     window = Window.take(filters, bucket, now_ms())
     selected = {**without_window(filters), "queue_name": [name]}
-    rows = run_rows(queries, run_columns(("queue_name", "executor_id")), selected, window.now)
-    counted, changes, waits, executors, unknown = read_frames(
+    columns = run_columns(("queue_name", "executor_id"))
+    rows = shared(run_rows(queries, columns, selected, window.now))
+    counted, changes, waits, executors, unknown = read_parts(
         session,
-        event_query(rows, window, rows.c.enqueued_at_ms),
+        event_query(rows, window, "enqueued_at_ms"),
         level_query(rows, (), window),
         _wait_query(rows, window),
         _executor_query(rows, window),
@@ -151,14 +154,18 @@ def _other_queues(
 def _cancelled(
     session: Session, queries: Queries, window: Window, filters: Mapping[str, Any]
 ) -> int:
-    selected = {**without_window(filters), "status": ["CANCELLED"]}
-    rows = run_rows(queries, run_columns("queue_name"), selected, window.now)
-    statement = sa.select(sa.func.count().label("count")).select_from(rows)
-    statement = statement.where(rows.c.queue_name.is_(None), *window.inside(rows.c.ended_at_ms))
+    """Count the cancelled runs in the window whose row names no queue."""
+    table = queries.workflows
+    times = (queries.valid_time(table, name) for name in ("completed_at", "updated_at"))
+    statement = sa.select(sa.func.count().label("count")).where(
+        queries.column(table, "queue_name").is_(None),
+        *window.inside(sa.func.coalesce(*times)),
+        *queries.where({**without_window(filters), "status": ["CANCELLED"]}),
+    )
     return int(read_frame(session, statement, integers("count"))["count"].iloc[0])
 
 
-def _wait_query(rows: sa.Subquery, window: Window) -> tuple[sa.Select[Any], list[Column]]:
+def _wait_query(rows: sa.FromClause, window: Window) -> tuple[sa.Select[Any], list[Column]]:
     """Select the waits around each quantile, by the bucket in which they ended.
 
     By rank, because SQLite has no quantiles. A quantile lies between two waits; ``_quantiles``
@@ -202,7 +209,7 @@ def _quantiles(waits: pd.DataFrame, starts: Array) -> dict[str, Any]:
     return columns
 
 
-def _executor_query(rows: sa.Subquery, window: Window) -> tuple[sa.Select[Any], list[Column]]:
+def _executor_query(rows: sa.FromClause, window: Window) -> tuple[sa.Select[Any], list[Column]]:
     """Count the executors that started or ended runs in each bucket; NULL if that is unknown."""
     kinds = numbered(2, "event")
     time = choose(kinds.c.event, (rows.c.started_at_ms, rows.c.ended_at_ms))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-LOOKUP_ROWS = 400_000
+LOOKUP_ROWS = 200_000
 """Steps whose workflow IDs are looked up at once; only as many IDs are in memory."""
 HALF = 1 << 31
 UNKNOWN = -1
@@ -202,10 +202,12 @@ def read_steps(
                 parts.append(_compact(pending, runs, words))
                 pending = []
         parts.append(_compact(pending, runs, words))
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    del parts
+    # Column by column, so that only one of them is in memory twice.
+    columns = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
     order = np.argsort(columns["key"], kind="stable")
-    columns = {name: values[order] for name, values in columns.items()}
+    for name in columns:
+        columns[name] = columns[name][order]
+    del order
     number = columns.pop("key")
     run = columns["run"]
     operations = np.array([operation(name) for name in words.names], object)

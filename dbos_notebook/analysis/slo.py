@@ -8,21 +8,21 @@ that are still young count later, and runs that hang count as bad as soon as the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import sqlalchemy as sa
 
-from dbos_notebook.analysis.selections import run_columns, run_rows
-from dbos_notebook.analysis.throughput import integers, now_ms
+from dbos_notebook.analysis.confidence import rate_interval
+from dbos_notebook.analysis.selections import evaluated_once, run_columns, run_rows
+from dbos_notebook.analysis.throughput import integers, milliseconds, now_ms
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.status import ERROR_STATUSES
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.aggregates import read_frame
 from dbos_notebook.tables.columns import Column
-from dbos_notebook.tables.filters import as_name, as_seconds, as_timedelta
+from dbos_notebook.tables.filters import as_name
 from dbos_notebook.tables.sql import Queries
 
 if TYPE_CHECKING:
@@ -31,29 +31,7 @@ if TYPE_CHECKING:
 
 LOOKBACKS_MS = (3_600_000, 6 * 3_600_000, 24 * 3_600_000)
 """The last hour, six hours and day, beside the whole window."""
-NORMAL_95 = 1.959964
-
 _COUNTS = ("runs", "good", "failed", "slow", "cancelled", "unknown")
-
-
-def wilson(successes: int, count: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a share, by Wilson's score method.
-
-    Examples
-    --------
-    >>> [round(value, 4) for value in wilson(95, 100)]
-    [0.8882, 0.9785]
-    >>> wilson(0, 0)
-    (nan, nan)
-    """
-    if not count:
-        return math.nan, math.nan
-    share, square = successes / count, NORMAL_95**2
-    center = (share + square / (2 * count)) / (1 + square / count)
-    half = NORMAL_95 * math.sqrt(share * (1 - share) / count + square / (4 * count**2))
-    half /= 1 + square / count
-    low = 0.0 if not successes else max(0.0, center - half)
-    return low, 1.0 if successes == count else min(1.0, center + half)
 
 
 def slo(
@@ -67,8 +45,8 @@ def slo(
 ) -> pd.DataFrame:
     """Return a row for the whole window, and one for each shorter lookback."""
     workflow = as_name(name, "name")
-    limit = _milliseconds(latency, "latency")
-    length = _milliseconds(window, "window")
+    limit = milliseconds(latency, "latency")
+    length = milliseconds(window, "window")
     if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < 1:
         raise FilterError(
             f"target={target!r} must be a share above 0 and below 1, such as 0.99: a target of 1 "
@@ -103,23 +81,6 @@ def slo(
     return frames.mark_listing(frame, "slo")
 
 
-def _milliseconds(value: Duration | str, name: str) -> int:
-    """Convert seconds, a timedelta or a string such as "30s" to milliseconds."""
-    try:
-        if isinstance(value, str):
-            seconds: float | None = as_timedelta(value).total_seconds()
-        else:
-            seconds = as_seconds(value, name)
-    except (ValueError, TypeError) as error:
-        raise FilterError(f"{name}={value!r} is not a duration: {error}.") from None
-    if seconds is None or not 0 < seconds < 1e10:
-        raise FilterError(
-            f"{name}={value!r} must be longer than 0: seconds, a timedelta, or a string such as "
-            "'30s' or '28d'."
-        )
-    return max(1, round(seconds * 1000))
-
-
 def _require_known(session: Session, queries: Queries, name: str) -> None:
     column = queries.column(queries.workflows, "name")
     found = sa.select(column.label("name")).where(*queries.where({"name": [name]})).limit(1)
@@ -143,7 +104,7 @@ def _read_counts(
     now: int,
 ) -> tuple[list[dict[str, int]], int]:
     """Count the runs of each kind that were decided in each window, and those undecided now."""
-    rows = run_rows(queries, run_columns("delay_until"), filters, now)
+    rows = evaluated_once(run_rows(queries, run_columns("delay_until"), filters, now))
     created, delay = rows.c.created_at_ms, rows.c.delay_until
     base = sa.case((delay > created, delay), else_=created)
     status, ended = rows.c.run_status, rows.c.ended_at_ms
@@ -185,14 +146,13 @@ def _cell(table: pd.DataFrame, row: str, column: str) -> int:
 def _service_level(counts: dict[str, int], target: float) -> dict[str, Any]:
     """Return the compliance with its interval, the budget and the burn rate."""
     runs, good = counts["runs"], counts["good"]
-    low, high = wilson(good, runs)
-    bad_share = (runs - good) / runs if runs else math.nan
-    burn = bad_share / (1 - target)
+    share = rate_interval(good, runs)
+    burn = (1 - share.value) / (1 - target)
     return {
         **counts,
-        "compliance": good / runs if runs else math.nan,
-        "compliance_low": low,
-        "compliance_high": high,
+        "compliance": share.value,
+        "compliance_low": share.lower,
+        "compliance_high": share.upper,
         "met": good >= target * runs if runs else pd.NA,
         "budget": (1 - target) * runs,
         "budget_left": 1 - burn,

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from dbos_notebook.analysis.selections import run_columns, run_rows
+from dbos_notebook.analysis.selections import evaluated_once, run_columns, run_rows
 from dbos_notebook.errors import FilterError
 from dbos_notebook.status import (
     ERROR_STATUSES,
@@ -29,12 +29,14 @@ from dbos_notebook.status import (
     WAITING_STATUSES,
 )
 from dbos_notebook.tables import frames
-from dbos_notebook.tables.aggregates import bucket_ms, read_frames
+from dbos_notebook.tables.aggregates import TableQuery, bucket_ms, read_frame
 from dbos_notebook.tables.columns import Column
+from dbos_notebook.tables.filters import as_seconds, as_timedelta
 from dbos_notebook.tables.sql import Queries
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
+    from dbos_notebook.types import Duration
 
 MAX_BUCKETS = 100_000
 """Rows of a result at most; a narrow bucket over a long time would fill the memory."""
@@ -50,6 +52,23 @@ Array = np.ndarray[Any, Any]
 def now_ms() -> int:
     """Return the present in milliseconds since 1970."""
     return round(dt.datetime.now(dt.UTC).timestamp() * 1000)
+
+
+def milliseconds(value: Duration | str, name: str) -> int:
+    """Convert seconds, a timedelta or a string such as "30s" to milliseconds."""
+    try:
+        if isinstance(value, str):
+            seconds: float | None = as_timedelta(value).total_seconds()
+        else:
+            seconds = as_seconds(value, name)
+    except (ValueError, TypeError) as error:
+        raise FilterError(f"{name}={value!r} is not a duration: {error}.") from None
+    if seconds is None or not 0 < seconds < 1e10:
+        raise FilterError(
+            f"{name}={value!r} must be longer than 0: seconds, a timedelta, or a string such as "
+            "'30s' or '28d'."
+        )
+    return max(1, round(seconds * 1000))
 
 
 @dataclass(frozen=True)
@@ -157,6 +176,41 @@ def numbered(count: int, name: str) -> sa.Subquery:
     return sa.union_all(*selects).subquery(f"{name}s")
 
 
+def shared(rows: sa.Subquery) -> sa.CTE:
+    """Return the same rows for several parts of one statement, which then selects them once."""
+    return sa.select(*rows.c).cte("runs")
+
+
+def read_parts(session: Session, *parts: TableQuery) -> list[pd.DataFrame]:
+    """Read several small results with one statement, so that it selects their runs only once.
+
+    Columns of the same name have the same type. Others than integers are in the first part, from
+    which Postgres takes their types.
+    """
+    columns = {column.name: column for _, shape in parts for column in shape}
+    selects = []
+    for number, (statement, _) in enumerate(parts):
+        found = statement.subquery(f"part_{number}")
+        values = [
+            found.c[name]
+            if name in found.c
+            else sa.cast(sa.null(), sa.BigInteger())
+            if column.kind == "integer"
+            else sa.null()
+            for name, column in columns.items()
+        ]
+        named = [value.label(name) for name, value in zip(columns, values, strict=True)]
+        selects.append(
+            sa.select(sa.literal_column(str(number), sa.Integer()).label("part"), *named)
+        )
+    every = sa.union_all(*selects).subquery("parts")
+    frame = read_frame(session, sa.select(*every.c), [*integers("part"), *columns.values()])
+    return [
+        frame.loc[frame["part"] == number, [column.name for column in shape]].reset_index(drop=True)
+        for number, (_, shape) in enumerate(parts)
+    ]
+
+
 def choose(number: sa.ColumnElement[Any], values: Sequence[sa.ColumnElement[Any]]) -> Any:
     """Return the value at a number's position."""
     return sa.case(*((number == position, value) for position, value in enumerate(values)))
@@ -172,9 +226,9 @@ def throughput(
 ) -> pd.DataFrame:
     """Count the runs that were created, started and ended in each bucket."""
     window = Window.take(filters, bucket, now_ms())
-    rows = run_rows(queries, run_columns("queue_name"), without_window(filters), window.now)
-    counted, unknown = read_frames(
-        session, event_query(rows, window, rows.c.created_at_ms), unknown_query(rows, window)
+    rows = shared(run_rows(queries, run_columns("queue_name"), without_window(filters), window.now))
+    counted, unknown = read_parts(
+        session, event_query(rows, window, "created_at_ms"), unknown_query(rows, window)
     )
     found = dict(zip(unknown.columns, unknown.iloc[0].tolist(), strict=True))
     frame = fill_events(counted, window, active=found["active"] > 0)
@@ -183,12 +237,12 @@ def throughput(
 
 
 def event_query(
-    rows: sa.Subquery, window: Window, arrival: sa.ColumnElement[Any]
+    rows: sa.FromClause, window: Window, arrival: str
 ) -> tuple[sa.Select[Any], list[Column]]:
-    """Count arrivals, starts and ends by bucket, with one scan of the runs."""
+    """Count arrivals (by a column of their times), starts and ends by bucket, with one scan."""
     kinds = numbered(3, "event")
     kind = kinds.c.event
-    time = choose(kind, (arrival, rows.c.started_at_ms, rows.c.ended_at_ms))
+    time = choose(kind, (rows.c[arrival], rows.c.started_at_ms, rows.c.ended_at_ms))
     outcome = sa.case(
         (rows.c.run_status == "SUCCESS", 2), (rows.c.run_status.in_(ERROR_STATUSES), 3), else_=4
     )
@@ -220,7 +274,7 @@ def fill_events(counted: pd.DataFrame, window: Window, *, active: bool) -> pd.Da
     return filled
 
 
-def unknown_query(rows: sa.Subquery, window: Window) -> tuple[sa.Select[Any], list[Column]]:
+def unknown_query(rows: sa.FromClause, window: Window) -> tuple[sa.Select[Any], list[Column]]:
     """Count the runs whose times are unknown, by what would need them, and those still active.
 
     With a window, those that ended before it or were created after it are not counted.
@@ -267,8 +321,8 @@ def concurrency(
     window = Window.take(filters, bucket, now_ms())
     keys = run_columns(() if by is None else by)
     selected = list(dict.fromkeys([*keys, *run_columns("queue_name")]))
-    rows = run_rows(queries, selected, without_window(filters), window.now)
-    changes, unknown = read_frames(
+    rows = shared(run_rows(queries, selected, without_window(filters), window.now))
+    changes, unknown = read_parts(
         session, level_query(rows, keys, window), unknown_query(rows, window)
     )
     names = [column.name for column in keys]
@@ -297,7 +351,7 @@ def concurrency(
 
 
 def level_query(
-    rows: sa.Subquery, keys: Sequence[Column], window: Window
+    rows: sa.FromClause, keys: Sequence[Column], window: Window
 ) -> tuple[sa.Select[Any], list[Column]]:
     """Add up the changes of the levels by bucket, with one scan of the runs.
 
@@ -306,32 +360,47 @@ def level_query(
     ``peak`` the highest level after a change. What began before the window counts as begun at its
     start.
     """
-    kinds = numbered(4, "change")
-    kind = kinds.c.change
-    waited_until = sa.case(
-        (rows.c.run_status != "ENQUEUED", rows.c.enqueued_at_ms + rows.c.queue_wait_ms)
-    )
-    ran_until = sa.case((rows.c.run_status != "PENDING", rows.c.started_at_ms + rows.c.duration_ms))
-    # A begin whose end is unknown would count for ever.
-    times = (
-        sa.case((rows.c.queue_wait_ms.is_not(None), rows.c.enqueued_at_ms)),
-        waited_until,
-        sa.case((rows.c.duration_ms.is_not(None), rows.c.started_at_ms)),
-        ran_until,
-    )
-    time = choose(kind, times)
-    if window.start is not None:
-        time = sa.case((time < window.start, window.start), else_=time)
     names = [column.name for column in keys]
-    changes = (
+    levels = numbered(len(LEVELS), "level")
+    number = levels.c.level
+    # A begin whose end is unknown would count for ever.
+    begins = (
+        sa.case((rows.c.queue_wait_ms.is_not(None), rows.c.enqueued_at_ms)),
+        sa.case((rows.c.duration_ms.is_not(None), rows.c.started_at_ms)),
+    )
+    ends = (
+        sa.case((rows.c.run_status != "ENQUEUED", rows.c.enqueued_at_ms + rows.c.queue_wait_ms)),
+        sa.case((rows.c.run_status != "PENDING", rows.c.started_at_ms + rows.c.duration_ms)),
+    )
+    spans = evaluated_once(
         sa.select(
             *(rows.c[name] for name in names),
-            (kind // 2).label("level"),
-            sa.case((kind % 2 == 0, 1), else_=-1).label("delta"),
+            number,
+            choose(number, begins).label("begin"),
+            choose(number, ends).label("until"),
+        )
+        .select_from(rows.join(levels, sa.true()))
+        .subquery("spans")
+    )
+    until = spans.c.until
+    begin: sa.ColumnElement[Any] = spans.c.begin
+    conditions: list[sa.ColumnElement[bool]] = [begin.is_not(None)]
+    if window.start is not None:
+        conditions.append(sa.or_(until.is_(None), until > window.start))
+        begin = sa.case((begin < window.start, window.start), else_=begin)
+    if window.end is not None:
+        conditions.append(begin < window.end)
+    sides = numbered(2, "side")
+    time = choose(sides.c.side, (begin, until))
+    changes = (
+        sa.select(
+            *(spans.c[name] for name in names),
+            spans.c.level,
+            (1 - 2 * sides.c.side).label("delta"),
             time.label("time"),
         )
-        .select_from(rows.join(kinds, sa.true()))
-        .where(time.is_not(None))
+        .select_from(spans.join(sides, sa.true()))
+        .where(*conditions)
         .subquery("changes")
     )
     key_columns = [changes.c[name] for name in names]
@@ -343,15 +412,15 @@ def level_query(
     )
     swept = (
         sa.select(*changes.c, bucket, level.label("height"))
-        .where(*window.inside(changes.c.time))
+        .where(changes.c.time.is_not(None), *window.inside(changes.c.time))
         .subquery("swept")
     )
-    delta, time = swept.c.delta, swept.c.time
-    until = swept.c.bucket + window.width - time
+    delta, at = swept.c.delta, swept.c.time
+    rest = swept.c.bucket + window.width - at
     values = {
         "net": sa.func.sum(delta),
-        "at_start": sa.func.sum(sa.case((time == swept.c.bucket, delta), else_=0)),
-        "moment": sa.func.sum(delta * until),
+        "at_start": sa.func.sum(sa.case((at == swept.c.bucket, delta), else_=0)),
+        "moment": sa.func.sum(delta * rest),
         "peak": sa.func.max(swept.c.height),
     }
     grouped = [*(swept.c[name] for name in names), swept.c.level, swept.c.bucket]

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.analysis.confidence import (
-    Estimate,
+    IntervalEstimate,
     Sample,
     compare_rates,
     quantile_interval,
@@ -176,7 +176,7 @@ def _latency(
     ]
 
 
-def _interval(median: Estimate) -> str:
+def _interval(median: IntervalEstimate) -> str:
     value, low, high = (duration(each / 1000) for each in median[:3])
     return f"{value}, {low} to {high}"
 

@@ -194,6 +194,8 @@ COLUMNS = (
     "latest_fork_version",
     "covered_by",
 )
+UNADDRESSED = ("failed again", "unaddressed")
+"""The states of failures that no fork has repaired or is repairing."""
 STATES = ("repaired", "in progress", "failed again", "covered", "unaddressed", "not failed")
 
 
@@ -250,6 +252,27 @@ def _state(row: WorkflowRecord, forks: Sequence[WorkflowRecord], covered_by: str
     if covered_by:
         return "covered"
     return "failed again" if forks else "unaddressed"
+
+
+def unaddressed(session: Session, queries: Queries, parents: Mapping[str, str | None]) -> set[str]:
+    """Return the failed workflows of which :func:`repair_status` says that nothing repairs them.
+
+    Parameters
+    ----------
+    parents
+        The workflow that started each of them, by ID; ``None`` if no workflow did.
+    """
+    children = [workflow_id for workflow_id, parent in parents.items() if parent]
+    workflows = records.with_ancestors(session, queries, children)
+    ids = dict.fromkeys((*parents, *workflows))
+    forks_of = fork_descendants(session, queries, list(ids))
+    found = set()
+    for workflow_id, parent in parents.items():
+        row = WorkflowRecord(workflow_id, "ERROR", parent_workflow_id=parent)
+        forks = forks_of.get(workflow_id, ())
+        if _state(row, forks, _covered_by(row, workflows, forks_of)) in UNADDRESSED:
+            found.add(workflow_id)
+    return found
 
 
 def fork_descendants(

@@ -76,7 +76,12 @@ _COLUMNS = tuple(column for column in WORKFLOW if column.name in _FIELDS)
 
 
 def _select(
-    session: Session, queries: Queries, filters: dict[str, Any], within: sa.CTE | None = None
+    session: Session,
+    queries: Queries,
+    filters: dict[str, Any],
+    within: sa.CTE | None = None,
+    *,
+    roots: bool = True,
 ) -> dict[str, WorkflowRecord]:
     if within is not None:
         # Related workflows are read whichever application owns them.
@@ -84,6 +89,12 @@ def _select(
     statement = queries.workflow_select(_COLUMNS, filters, newest_first=None)
     if within is not None:
         statement = statement.where(queries.workflows.c.workflow_uuid == within.c.child)
+        if queries.catalog.dialect == "postgresql":
+            # OFFSET 0 prevents Postgres from joining whole tables: it looks up each workflow.
+            rows = statement.offset(0).lateral("row")
+            statement = sa.select(*rows.c).select_from(within.join(rows, sa.true()))
+        if not roots:
+            statement = statement.where(within.c.parent.is_not(None))
     schema = frames.transport_schema(_COLUMNS)
     table = pa.Table.from_batches(session.batches(statement, schema), schema)
     return {row["workflow_id"]: WorkflowRecord(**row) for row in table.to_pylist()}
@@ -106,8 +117,8 @@ def forks(
     """Read the workflows that were forked from any of these, the forks of those, and so on."""
     if not originals:
         return {}
-    rows = _select(session, queries, {}, queries.forks_of(originals))
-    return {workflow_id: row for workflow_id, row in rows.items() if row.forked_from}
+    # Without the originals, which have no fork in most cases.
+    return _select(session, queries, {}, queries.forks_of(originals), roots=False)
 
 
 def with_failures_below(

@@ -49,6 +49,8 @@ MAX_WIDTH = 1_040.0
 """Blocks are placed side by side up to this width; wider pictures would be scaled down."""
 MAX_ROWS = 14
 """A kind of workflow with more kinds of steps shows its first ones and those that failed."""
+MAX_ROWS_OF_MANY = 30
+"""Of many runs, which have more kinds of steps than one."""
 MAX_BLOCKS = 40
 MAX_ERRORS = 2
 MAX_NAME_WIDTH = 280.0
@@ -141,9 +143,10 @@ def blocks_of(graph: nx.DiGraph[Any]) -> list[MapBlock]:
     for name in dict.fromkeys([*owners, *steps]):
         owner, own_steps = owners.get(name), steps.get(name, [])
         shown = own_steps
-        if len(own_steps) > MAX_ROWS:
-            kept = set(own_steps[:MAX_ROWS])
-            failing = [key for key in own_steps if _has_failed(graph.nodes[key])][:MAX_ROWS]
+        most = MAX_ROWS_OF_MANY if _is_of_many(graph) else MAX_ROWS
+        if len(own_steps) > most:
+            kept = set(own_steps[:most])
+            failing = [key for key in own_steps if _has_failed(graph.nodes[key])][:most]
             shown = [key for key in own_steps if key in kept or key in failing]
         rows = [_row(graph, key) for key in ([owner] if owner is not None else []) + shown]
         left_out = len(own_steps) - len(shown)

@@ -133,6 +133,14 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--format", choices=("text", "json"), default="text", help="default: %(default)s"
     )
+    check.add_argument(
+        "--against", metavar="VERSION", help="also print what became worse since this version"
+    )
+    check.add_argument(
+        "--release",
+        metavar="VERSION",
+        help="the version that --against compares (default: the latest of the same application)",
+    )
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.util
 import json
 import os
@@ -19,8 +20,8 @@ from tqdm import tqdm
 from dbos_notebook.database.location import ENVIRONMENT_VARIABLE, locate
 from dbos_notebook.demo.runner import run
 from dbos_notebook.demo.workload import MIN_HISTORY, MIN_WORKFLOWS
-from dbos_notebook.errors import LocationError, MissingPackageError, OutputError
-from dbos_notebook.text import sanitize, timestamp
+from dbos_notebook.errors import FilterError, LocationError, MissingPackageError, OutputError
+from dbos_notebook.text import is_missing, leaf_name, sanitize, timestamp
 
 if TYPE_CHECKING:
     from dbos_notebook.analysis.diagnosis import Diagnosis
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 NOTEBOOK_DIRECTORY = "dbos_notebooks"
 MAX_FILE_NAME = 100
+IDLE_SECONDS, IDLE_CHECK_SECONDS = 180, 30
+"""How long the kernel of a closed page of the dashboard is kept."""
+KERNELS = "dbos_notebook.server.kernels.DashboardKernels"
 MAX_CHECKED_IDS = 100
 """IDs of a finding in the JSON of a check."""
 # Voilà's page without the icons that it would load from another server.
@@ -54,17 +58,50 @@ html, body { height: auto; overflow: auto; contain: none; }
 </style>
 <script>
 // A page whose kernel ended while it was asked for stays empty: another request gets another one.
-setTimeout(() => {
+(() => {
+  const begun = Date.now();
+  const note = document.createElement("p");
+  note.style.cssText = "padding: 1rem; font-family: sans-serif";
+  note.setAttribute("role", "alert");
+  const say = (text) => {
+    if (note.textContent === text) return;
+    note.textContent = text;
+    document.body.prepend(note);
+  };
   const reloads = Number(sessionStorage.getItem("dn-reloads") ?? 0);
-  sessionStorage.removeItem("dn-reloads");
-  if (document.querySelector(".dn-console")) return;
-  if (reloads < 2) {
-    sessionStorage.setItem("dn-reloads", String(reloads + 1));
-    location.reload();
-  } else {
-    document.body.prepend("The dashboard did not start. The terminal of its command says why.");
-  }
-}, 30_000);
+  const isEnded = async () => {
+    try {
+      const { baseUrl, kernelId } = JSON.parse(document.getElementById("jupyter-config-data").text);
+      return (await fetch(`${baseUrl}api/kernels/${kernelId}`)).status === 404;
+    } catch {
+      return false; // the server does not answer, which the page itself reports
+    }
+  };
+  const check = async () => {
+    if (document.querySelector(".dn-console")) {
+      sessionStorage.removeItem("dn-reloads");
+      note.remove();
+      return;
+    }
+    const ended = document.readyState === "complete" && await isEnded();
+    const waited = Date.now() - begun;
+    if ((ended || waited > 30_000) && reloads < 2) {
+      say("The page got no answer from Python. It is loaded again.");
+      sessionStorage.setItem("dn-reloads", String(reloads + 1));
+      setTimeout(() => location.reload(), 1_500); // time to read why
+      return;
+    }
+    if (ended || waited > 30_000) {
+      sessionStorage.removeItem("dn-reloads");
+      say("The dashboard did not start. The terminal of its command says why.");
+      if (ended) return;
+    } else if (waited > 10_000) {
+      say("Still waiting for an answer from Python …");
+    }
+    setTimeout(check, 1_000);
+  };
+  setTimeout(check, 2_000);
+})();
 </script>
 {%- endblock notebook_css -%}
 """
@@ -226,8 +263,9 @@ def dashboard(
             "--preheat_kernel=True",
             "--pool_size=1",
             # Voilà's page does not end its kernel when it is closed or reloaded.
-            "--MappingKernelManager.cull_idle_timeout=180",
-            "--MappingKernelManager.cull_interval=30",
+            f"--MappingKernelManager.cull_idle_timeout={IDLE_SECONDS}",
+            f"--MappingKernelManager.cull_interval={IDLE_CHECK_SECONDS}",
+            f"--VoilaConfiguration.multi_kernel_manager_class={KERNELS}",
             # Voilà loads it where Notebook is installed, and it fails in Voilà.
             "--VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension",
         ]
@@ -309,8 +347,13 @@ def check(
     schema: str = "dbos",
     severity: Severity = "warning",
     format: Literal["text", "json"] = "text",  # noqa: A002 - the name of the option
+    against: str | None = None,
+    release: str | None = None,
 ) -> int:
     """Print what is wrong now; see :meth:`dbos_notebook.Client.diagnose`. It changes nothing.
+
+    With ``against``, also print what became slower or fails more often since that version; see
+    :meth:`dbos_notebook.Client.compare_versions`.
 
     Parameters
     ----------
@@ -320,6 +363,11 @@ def check(
         The least severity that counts. All findings are printed.
     format
         ``"text"`` for people, or one JSON document.
+    against
+        The application version with which ``release`` is compared. What became worse counts as a
+        warning.
+    release
+        The application version to check; by default the latest one of the same application.
 
     Returns
     -------
@@ -329,7 +377,7 @@ def check(
     Raises
     ------
     NotebookError
-        The database cannot be read; see :func:`dbos_notebook.connect`.
+        The database cannot be read; see :func:`dbos_notebook.connect`. Or a version does not exist.
 
     Examples
     --------
@@ -342,12 +390,77 @@ def check(
 
     with connect(database, schema=schema, read_only=True) as db:
         diagnosis = db.diagnose()
-        counted = diagnosis.at_least(severity)
+        counted = len(diagnosis.at_least(severity))
+        worse: list[dict[str, Any]] | None = None
+        if against is not None:
+            release = release or _latest_version(db, against)
+            worse = _worse(db, against, release)
+            counted += len(worse) if severity != "critical" else 0
         if format == "json":
-            print(json.dumps(_check_document(db, diagnosis, severity, len(counted)), indent=2))
+            document = _check_document(db, diagnosis, severity, counted)
+            if worse is not None:
+                document |= {"against": against, "release": release, "worse": worse}
+            print(json.dumps(document, indent=2))
         else:
             print(_check_text(db, diagnosis))
+            if worse is not None:
+                print(_worse_text(worse, str(against), str(release)))
     return FOUND if counted else 0
+
+
+def _latest_version(db: Client, against: str) -> str:
+    """Return the latest version of the application that has a version."""
+    versions = db.versions()
+    owners = versions.loc[versions["version_name"] == against, "application_name"]
+    if not owners.empty and owners.notna().all():
+        versions = versions[versions["application_name"].isin(owners)]
+    others = versions[versions["version_name"] != against].sort_values("version_timestamp")
+    if others.empty:
+        raise FilterError(
+            f"--against {against!r}: no other version is registered. Name the one to check with "
+            "--release."
+        )
+    return str(others["version_name"].iloc[-1])
+
+
+def _worse(db: Client, against: str, release: str) -> list[dict[str, Any]]:
+    """Return the workflows and steps that became slower or fail more often."""
+    compared = db.compare_versions(against, release)
+    is_worse = compared["verdict"].str.contains("slower|more errors|new failure", regex=True)
+    rows = []
+    for row in compared[is_worse].to_dict("records"):
+        kept = {
+            name: None if is_missing(value) else value
+            for name, value in row.items()
+            if isinstance(name, str)
+        }
+        rows.append(
+            {
+                name: value.total_seconds() if isinstance(value, dt.timedelta) else value
+                for name, value in kept.items()
+            }
+        )
+    return rows
+
+
+def _worse_text(worse: list[dict[str, Any]], against: str, release: str) -> str:
+    versions = f"{sanitize(release)} against {sanitize(against)}"
+    if not worse:
+        return f"{versions}: no evidence that anything became slower or fails more often"
+    lines = []
+    for row in worse:
+        name = leaf_name(str(row["function_name"] or row["name"]))
+        lines.append(f"warning: {row['of']} {sanitize(name)}: {row['verdict']} ({versions})")
+        for column, words in (("p50", "p50"), ("p99", "p99"), ("error_rate", "failures")):
+            low, high = (row[f"{column}_change_{end}"] for end in ("low", "high"))
+            if low is None or high is None or not (low > 0 or high < 0):
+                continue
+            unit = " percentage points" if column == "error_rate" else " %"
+            lines.append(
+                f"  {words} {100 * row[f'{column}_change']:+.1f}{unit}, "
+                f"interval {100 * low:+.1f} to {100 * high:+.1f}"
+            )
+    return "\n".join(lines)
 
 
 def _check_document(

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.errors import FilterError, nearest
-from dbos_notebook.status import ACTIVE_STATUSES, ERROR_STATUSES, TERMINAL_STATUSES
+from dbos_notebook.status import ACTIVE_STATUSES, TERMINAL_STATUSES
 from dbos_notebook.tables import frames, listings, timing
 from dbos_notebook.tables.columns import EXECUTOR, FRAMES, QUEUE, QUEUE_WORK, WORKFLOW, Column
 from dbos_notebook.tables.filters import as_timedelta
@@ -20,7 +20,6 @@ from dbos_notebook.tables.sql import Queries
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
-    from dbos_notebook.payloads.decoders import Decoder
 
 GROUPABLE = {column.name: column for column in WORKFLOW if column.source and column.kind != "json"}
 _TIMES = {name: column for name, column in GROUPABLE.items() if column.kind == "instant"}
@@ -269,10 +268,6 @@ def summary(session: Session, queries: Queries) -> dict[str, Any]:
     }
 
 
-MAX_FAILURES = 500
-"""The number of newest failed workflows whose errors are read."""
-
-
 @dataclass(frozen=True)
 class Health:
     """The state of an application at one time.
@@ -291,12 +286,6 @@ class Health:
         Columns ``status``, ``completed_at`` (start of the bucket), ``count``.
     queues
         The DataFrame of :meth:`Client.queues`.
-    failures
-        Columns ``name``, ``failed_step``, ``error_type``, ``error_message`` (the newest),
-        ``messages`` (the number of different messages, counting none as one), ``count``, ``last``
-        and ``workflow_id`` (the newest); the most frequent first.
-    truncated
-        Whether there are more than ``MAX_FAILURES`` failures.
     """
 
     read_at: dt.datetime
@@ -305,16 +294,19 @@ class Health:
     active: dict[str, int]
     ended: pd.DataFrame
     queues: pd.DataFrame
-    failures: pd.DataFrame
-    truncated: bool
+
+
+def ended_since(queries: Queries, since: int) -> dict[str, Any]:
+    """Return the filter for workflows that ended since a time in milliseconds since 1970.
+
+    If the database has no ``completed_at``, it is the filter for those that were created since.
+    """
+    recorded = queries.catalog.has("workflow_status", "completed_at")
+    return {"completed_after" if recorded else "start_time": since}
 
 
 def health(
-    session: Session,
-    queries: Queries,
-    window: dt.timedelta,
-    bucket: dt.timedelta,
-    decoder: Decoder,
+    session: Session, queries: Queries, window: dt.timedelta, bucket: dt.timedelta
 ) -> Health:
     """Read the state of an application in one snapshot.
 
@@ -325,20 +317,11 @@ def health(
     recorded = queries.catalog.has("workflow_status", "completed_at")
     moment = "completed_at" if recorded else "updated_at"
     statuses = list(TERMINAL_STATUSES)
-    after = {"completed_after": since} if recorded else {"start_time": since}
     active, ended = counts_many(
         session,
         queries,
         ("status", None, "created_at", {"status": list(ACTIVE_STATUSES)}),
-        ("status", bucket, moment, {"status": statuses} | after),
-    )
-    failed, truncated = listings.workflows(
-        session,
-        queries,
-        {"status": list(ERROR_STATUSES)} | after,
-        limit=MAX_FAILURES,
-        offset=None,
-        decoder=decoder,
+        ("status", bucket, moment, {"status": statuses} | ended_since(queries, since)),
     )
     return Health(
         now,
@@ -347,23 +330,4 @@ def health(
         dict(zip(active["status"].astype(str), map(int, active["count"]), strict=True)),
         ended.rename(columns={moment: "completed_at"}),
         queues(session, queries),
-        _failures(failed, moment),
-        truncated,
     )
-
-
-def _failures(failed: pd.DataFrame, moment: str) -> pd.DataFrame:
-    keys = ["name", "failed_step", "error_type"]
-    columns = [*keys, "error_message", "messages", "count", "last", "workflow_id"]
-    if failed.empty:
-        return pd.DataFrame(columns=columns)
-    newest = failed.sort_values(moment, ascending=False).rename(columns={moment: "last"})
-    messages = newest["error_message"].astype("object")
-    newest["error_message"] = messages.where(messages != "")
-    newest["messages"] = messages.where(messages.notna(), "")
-    groups = newest.groupby(keys, observed=True, dropna=False, sort=False)
-    failures = groups[["error_message", "last", "workflow_id"]].first()
-    failures["messages"] = groups["messages"].nunique()
-    failures["count"] = groups.size()
-    failures = failures.reset_index().sort_values(["count", "last"], ascending=False)
-    return failures[columns].reset_index(drop=True)

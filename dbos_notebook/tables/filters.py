@@ -131,8 +131,9 @@ def check_filters(filters: Mapping[str, Any], *, now: dt.datetime | None = None)
 def as_strings(value: Any, name: str) -> list[str]:
     """Convert an ID, an iterable, a Series or a DataFrame to a list of strings.
 
-    Of a DataFrame, the ``workflow_id`` column is used. Missing values of pandas and duplicates are
-    dropped.
+    Of a DataFrame, the ``workflow_id`` column is used, and of one row of it that value. Groups of
+    failures have lists of IDs in the column ``workflow_ids``. Missing values of pandas and
+    duplicates are dropped.
 
     Examples
     --------
@@ -143,6 +144,10 @@ def as_strings(value: Any, name: str) -> list[str]:
     """
     if isinstance(value, str):
         values: Iterable[Any] = (value,)
+    elif (groups := _groups(value)) is not None:
+        values = [key for ids in groups[WORKFLOW_IDS] for key in ids]
+    elif isinstance(value, pd.Series) and "workflow_id" in value.index:
+        values = (value["workflow_id"],)
     elif isinstance(value, pd.DataFrame):
         if "workflow_id" not in value.columns:
             raise FilterError(
@@ -171,6 +176,26 @@ def as_strings(value: Any, name: str) -> list[str]:
         check_storable(string, name)
         strings[string] = None
     return list(strings)
+
+
+WORKFLOW_IDS, ANCESTOR_IDS = "workflow_ids", "ancestor_ids"
+"""The columns of groups of failures with the workflows where they began, and those above them."""
+
+
+def as_failed_trees(value: Any, name: str) -> list[str]:
+    """Return the IDs as :func:`as_strings`, and of groups of failures also those above them."""
+    groups = _groups(value)
+    above = [] if groups is None else [key for ids in groups[ANCESTOR_IDS] for key in ids]
+    return list(dict.fromkeys([*as_strings(value, name), *above]))
+
+
+def _groups(value: Any) -> pd.DataFrame | None:
+    """Return groups of failures, or one of them, as a DataFrame; ``None`` for anything else."""
+    if isinstance(value, pd.Series) and WORKFLOW_IDS in value.index:
+        return value.to_frame().T
+    if isinstance(value, pd.DataFrame) and WORKFLOW_IDS in value.columns:
+        return value
+    return None
 
 
 def as_name(value: Any, name: str) -> str:

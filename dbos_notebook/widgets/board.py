@@ -1,4 +1,4 @@
-"""The Python half of the board: queues, throughput and failures of an application."""
+"""The Python half of the board: what is wrong, queues, throughput, failures and durations."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ import pandas as pd
 import traitlets
 
 from dbos_notebook.analysis.diagnosis import find_all
+from dbos_notebook.analysis.failures import failures
 from dbos_notebook.analysis.findings import RULES, DiagnosisLimits, Finding
+from dbos_notebook.analysis.statistics import workflow_statistics
 from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.tables import pages
-from dbos_notebook.tables.aggregates import Health, health
+from dbos_notebook.tables.aggregates import Health, ended_since, health
 from dbos_notebook.text import truncate
 from dbos_notebook.widgets import bundle, details, html_export, serialize
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.controls import Actions
 from dbos_notebook.widgets.messages import (
     Answer,
+    BoardCauses,
+    BoardDurations,
     BoardFacts,
     BoardFailure,
     BoardFinding,
@@ -33,7 +37,9 @@ from dbos_notebook.widgets.messages import (
 if TYPE_CHECKING:
     from dbos_notebook.control.controller import Controller
     from dbos_notebook.control.receipt import Receipt
+    from dbos_notebook.database.reader import Session
     from dbos_notebook.store import Store
+    from dbos_notebook.tables.sql import Queries
 
 WINDOWS = {
     "1h": (dt.timedelta(hours=1), dt.timedelta(minutes=1)),
@@ -46,12 +52,16 @@ WINDOWS = {
 MAX_EXAMINED = 200
 """Active workflows, the oldest first, of which the board says which wait for a person."""
 MESSAGE_KINDS = ("message", "message or event")
+MAX_REPAIRED = 10_000
+"""Failed workflows that one click repairs."""
 MAX_TABLE_ROWS = 12
 """Rows of a table on the board; the DataFrames are complete."""
 
 
 class Board(View):
-    """Queues, throughput and failures at a glance. Create it with :meth:`Client.board`.
+    """What is wrong, queues, throughput, failures and durations at a glance.
+
+    Create it with :meth:`Client.board`.
 
     Attributes
     ----------
@@ -62,7 +72,7 @@ class Board(View):
     queues : pandas.DataFrame
         The queues now, as :meth:`Client.queues` returns them.
     failures : pandas.DataFrame
-        What failed in the window, by workflow name and error class, most frequent first.
+        What failed in the window by cause, as :meth:`Client.failures` returns it.
     receipt : Receipt or None
         The receipt of the last action that was confirmed in this view.
 
@@ -100,6 +110,7 @@ class Board(View):
         self._handlers = {
             "board": self._on_board,
             "attention": self._on_attention,
+            "causes": self._on_causes,
             **self._actions.handlers,
         }
 
@@ -115,7 +126,7 @@ class Board(View):
         """Read the database now."""
         length, bucket = WINDOWS[self.window]
         with self._store.session() as session:
-            return health(session, self._store.queries, length, bucket, self._store.decoder)
+            return health(session, self._store.queries, length, bucket)
 
     @property
     def queues(self) -> pd.DataFrame:
@@ -124,8 +135,8 @@ class Board(View):
 
     @property
     def failures(self) -> pd.DataFrame:
-        """What failed in the window, by workflow name and error class, most frequent first."""
-        return self.read().failures
+        """What failed in the window by cause, as :meth:`Client.failures` returns it."""
+        return self._store.read(_read_failures, WINDOWS[self.window][0])
 
     @property
     def receipt(self) -> Receipt | None:
@@ -165,9 +176,31 @@ class Board(View):
             "took": round((time.perf_counter() - started) * 1000),
         }
 
+    def _on_causes(self, message: Question) -> Answer:
+        """List what failed by cause, and how long the workflows took."""
+        started = time.perf_counter()
+        answer: dict[str, object] = {**self._causes()}
+        stamp = serialize.stamp(answer)
+        if message.get("stamp") == stamp:
+            answer = {"same": True}
+        return {**answer, "stamp": stamp, "took": round((time.perf_counter() - started) * 1000)}
+
+    def _causes(self) -> BoardCauses:
+        frame, durations = self._store.read(_read_causes, WINDOWS[self.window][0])
+        rows = durations[durations["p50"].notna()]
+        return {
+            "failures": [_failure(each) for each in frame.head(MAX_TABLE_ROWS).to_dict("records")],
+            "more_failures": max(0, len(frame) - MAX_TABLE_ROWS),
+            "durations": [
+                _durations(each) for each in rows.head(MAX_TABLE_ROWS).to_dict("records")
+            ],
+            "more_durations": max(0, len(rows) - MAX_TABLE_ROWS),
+        }
+
     def static_html(self) -> str:
         """Return the board as tables that need no kernel."""
-        return html_export.board(self._store.label, board_facts(self.read()), self.window)
+        facts, causes = board_facts(self.read()), self._causes()
+        return html_export.board(self._store.label, facts, causes, self.window)
 
     def _html_page(self) -> str:
         return html_export.page("Board", [self.static_html()])
@@ -199,9 +232,6 @@ def board_facts(reading: Health) -> BoardFacts:
         "series": series,
         "queues": list(map(_queue, by_load.head(MAX_TABLE_ROWS).to_dict("records"))),
         "more_queues": max(0, len(reading.queues) - MAX_TABLE_ROWS),
-        "failures": list(map(_failure, reading.failures.head(MAX_TABLE_ROWS).to_dict("records"))),
-        "more_failures": max(0, len(reading.failures) - MAX_TABLE_ROWS),
-        "cut": reading.truncated,
     }
 
 
@@ -256,19 +286,58 @@ def _finding(finding: Finding) -> BoardFinding:
     return row
 
 
+def _since(queries: Queries, window: dt.timedelta) -> dict[str, Any]:
+    since = dt.datetime.now(dt.UTC) - window
+    return ended_since(queries, int(since.timestamp() * 1000))
+
+
+def _read_failures(session: Session, queries: Queries, window: dt.timedelta) -> pd.DataFrame:
+    return failures(session, queries, None, "created_at", _since(queries, window))
+
+
+def _read_causes(
+    session: Session, queries: Queries, window: dt.timedelta
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read what failed by cause, and the statistics of the workflows, in one snapshot."""
+    durations = workflow_statistics(
+        session, queries, "name", None, "created_at", exact=False, filters=_since(queries, window)
+    )
+    return _read_failures(session, queries, window), durations
+
+
 def _failure(record: dict[Any, Any]) -> BoardFailure:
-    error_type, message = record["error_type"], record["error_message"]
-    step = record["failed_step"]
     row: BoardFailure = compact(
         {
-            "name": serialize.label(record["name"]),
-            "step": None if pd.isna(step) else serialize.label(step),
-            "type": "" if pd.isna(error_type) else error_type,
-            "message": "" if pd.isna(message) else serialize.label(message),
-            "messages": int(record["messages"]),
+            **{
+                name: serialize.label(record[column])
+                for name, column in (
+                    ("name", "name"),
+                    ("step", "failed_step"),
+                    ("type", "error_type"),
+                    ("message", "message"),
+                )
+                if not pd.isna(record[column])
+            },
             "count": int(record["count"]),
-            "last": serialize.milliseconds(record["last"]),
-            "id": record["workflow_id"],
+            "unaddressed": int(record["unaddressed"]),
+            "ancestors": int(record["failed_ancestors"]),
+            "versions": [serialize.label(each) for each in record["versions"]],
+            "last": serialize.milliseconds(record["last_seen"]),
+            "id": record["example"],
+            # All of them and what failed because of them: a repair skips what is repaired already.
+            "ids": [*record["workflow_ids"], *record["ancestor_ids"]][:MAX_REPAIRED],
+        }
+    )
+    return row
+
+
+def _durations(record: dict[Any, Any]) -> BoardDurations:
+    row: BoardDurations = compact(
+        {
+            "name": serialize.label(record["name"]),
+            "count": int(record["count"]),
+            "p50": serialize.milliseconds(record["p50"]),
+            "p99": serialize.milliseconds(record["p99"]),
         }
     )
     return row

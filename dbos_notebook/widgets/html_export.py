@@ -21,6 +21,7 @@ from dbos_notebook.status import status_css
 from dbos_notebook.widgets import bundle, details, serialize
 from dbos_notebook.widgets.messages import (
     Answer,
+    BoardCauses,
     BoardFacts,
     JsonKey,
     Payload,
@@ -125,10 +126,11 @@ def _listing(
     )
 
 
-def board(location: str, facts: BoardFacts, window: str) -> str:
+def board(location: str, facts: BoardFacts, causes: BoardCauses, window: str) -> str:
     """Return a board as tables."""
     finished = {status: sum(bars) for status, bars in sorted(facts["series"].items())}
-    return _render("board.html.j2", **facts, location=location, window=window, finished=finished)
+    values = {**facts, **causes}
+    return _render("board.html.j2", **values, location=location, window=window, finished=finished)
 
 
 # --- one workflow --------------------------------------------------------------------------------

@@ -359,16 +359,37 @@ class BoardQueue(TypedDict, total=False):
 
 
 class BoardFailure(TypedDict, total=False):
-    """Workflows on the board that failed alike."""
+    """Workflows on the board that failed for one cause; ``ids`` are repaired by one click."""
 
     name: str
     step: str
     type: str
     message: str
-    messages: int
     count: int
+    unaddressed: int
+    ancestors: int
+    versions: list[str]
     last: int
     id: str
+    ids: list[str]
+
+
+class BoardDurations(TypedDict, total=False):
+    """How long the runs of one workflow took."""
+
+    name: str
+    count: int
+    p50: int
+    p99: int
+
+
+class BoardCauses(TypedDict):
+    """What failed and how long workflows took: they cost more than the other facts."""
+
+    failures: list[BoardFailure]
+    more_failures: int
+    durations: list[BoardDurations]
+    more_durations: int
 
 
 class BoardFinding(TypedDict, total=False):
@@ -388,7 +409,7 @@ class BoardFinding(TypedDict, total=False):
 
 
 class BoardFacts(TypedDict):
-    """What the board shows: ``bars`` buckets of ``width`` ms from ``begin``, and two tables."""
+    """What the board shows: ``bars`` buckets of ``width`` ms from ``begin``, and the queues."""
 
     begin: int
     width: int
@@ -397,9 +418,6 @@ class BoardFacts(TypedDict):
     series: dict[str, list[int]]
     queues: list[BoardQueue]
     more_queues: int
-    failures: list[BoardFailure]
-    more_failures: int
-    cut: bool
 
 
 class ActionAvailability(TypedDict):

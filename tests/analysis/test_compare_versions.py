@@ -176,11 +176,38 @@ def test_running_ones_may_be_the_longest() -> None:
     assert verdicts({WORKFLOW: pair}) == ["no evidence"]
 
 
+def test_failures_of_all_of_a_few_are_found() -> None:
+    rng = np.random.default_rng(10)
+    pair = side(rng, 45, errors=0.0), side(rng, 7, errors=1.0)
+    assert verdicts({WORKFLOW: pair}) == ["more errors"]
+
+
+def test_repeated_steps_of_few_runs_are_few() -> None:
+    """Runs have speeds of their own, and repeat a step 20 times."""
+    rng = np.random.default_rng(11)
+
+    def looped(runs: int, weight: float) -> Side:
+        speeds = np.repeat(np.exp(rng.normal(0, 0.5, runs)), 20)
+        durations = buckets(200 * speeds * np.exp(rng.normal(0, 0.1, 20 * runs)))
+        size = 20 * runs
+        return Side(Sample(durations.values, durations.counts, BUCKET_ERROR, weight), size, 0, None)
+
+    step = ("step", "sync", "page")
+    for weight, low, high in ((1.0, 40, 100), (1 / 20, 0, 6)):
+        false = sum(
+            verdicts({step: (looped(30, weight), looped(30, weight))}, 0.0) != ["no evidence"]
+            for _ in range(100)
+        )
+        assert low <= false <= high
+    assert verdicts({step: (looped(9, 1 / 20), looped(9, 1 / 20))}) == ["too few"]
+    assert compare({step: (looped(9, 1 / 20), looped(9, 1 / 20))})["p50_change"].isna().all()
+
+
 def test_too_few_new_and_gone() -> None:
     rng = np.random.default_rng(9)
     nothing, equal = Side(Sample([], []), 0, 0), Side(Sample([7], [50]), 50, 0)
     groups = {
-        ("workflow", "rare", None): (side(rng, 19), side(rng, 500, median=4_000.0)),
+        ("workflow", "rare", None): (side(rng, 9), side(rng, 500, median=4_000.0)),
         ("workflow", "added", None): (nothing, side(rng, 3)),
         ("workflow", "removed", None): (side(rng, 3), nothing),
         ("workflow", "started", None): (side(rng, 300), nothing._replace(running=2)),
@@ -199,7 +226,7 @@ def test_too_few_new_and_gone() -> None:
         "untimed": "no evidence",
     }
     assert frame["verdict"].tolist()[:2] == ["new", "gone"]
-    assert frame["p_value"].isna().sum() == 5
+    assert frame["p_value"].isna().sum() == 4
     # Nothing ran on one side: that nothing is there says nothing about a kind.
     assert verdicts({WORKFLOW: (side(rng, 3), nothing)}) == ["too few"]
 
@@ -340,6 +367,7 @@ def test_one_kind_and_the_filters_of_both_sides(versions: dn.Client) -> None:
 def test_a_registered_version_without_runs_says_too_few(versions: dn.Client) -> None:
     frame = versions.compare_versions("1.0", "3.0")
     assert set(frame["verdict"]) == {"too few"}
+    assert set(frame["of"]) == {"workflow", "step", "failure"}
 
 
 def test_a_filter_that_selects_nothing_gives_an_empty_frame(versions: dn.Client) -> None:
@@ -368,6 +396,37 @@ def test_what_cannot_be_compared_is_refused(
     with pytest.raises(dn.FilterError) as raised:
         versions.compare_versions(*arguments, **options)
     assert message in str(raised.value)
+
+
+def test_new_and_gone_causes_of_failures_are_those_of_failures(db: dn.Client) -> None:
+    failures = db.failures().astype({"failed_step": object, "error_type": object})
+    failures = failures.fillna({"failed_step": "", "error_type": "", "message": ""})
+    keys = ["name", "failed_step", "error_type", "message"]
+    expected = failures.groupby(keys, observed=True)["count"].sum()
+    assert len(expected) == 2
+    sides = {"status": "SUCCESS"}, {"status": "ERROR"}
+    for word, arguments in (("new", sides), ("gone", sides[::-1])):
+        frame = db.compare_versions(*arguments, of="failure")
+        assert set(frame["verdict"]) == {word}
+        frame = frame.fillna({"function_name": "", "error_type": "", "message": ""})
+        keys = ["name", "function_name", "error_type", "message"]
+        count = f"count_{'candidate' if word == 'new' else 'baseline'}"
+        assert frame.set_index(keys)[count].to_dict() == expected.to_dict()
+    assert not (frame["of"] != "failure").any()
+
+
+def test_what_an_incident_brought_is_found(incident_sqlite: Path) -> None:
+    with dn.connect(incident_sqlite, application_name="demo-documents") as db:
+        frame = db.compare_versions("1.4.1", "1.4.2")
+    errors = frame[frame["verdict"] == "more errors"]
+    assert errors["name"].unique().tolist() == ["documents.workflows.process_invoice"]
+    assert errors["function_name"].dropna().tolist() == [
+        "documents.pipelines.invoice.validate_fields"
+    ]
+    new = frame[(frame["of"] == "failure") & (frame["verdict"] == "new")].iloc[0]
+    assert new["function_name"] == "documents.pipelines.invoice.validate_fields"
+    assert new["p_value"] < 0.001
+    assert new["error_rate_candidate"] == 1
 
 
 @pytest.mark.parametrize("version", ["2.0.0", "2.20.0", "3.4.0"])

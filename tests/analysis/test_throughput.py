@@ -13,40 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from written_runs import (
-    HOUR,
-    NOW,
-    WrittenDatabase,
-    random_runs,
-    run,
-    written_postgres,
-    written_sqlite,
-)
+from written_runs import HOUR, NOW, WrittenDatabase, random_runs, run
 
 import dbos_notebook as dn
-from dbos_notebook.analysis import queue_history, throughput
 from dbos_notebook.tables import timing
 
 FAILED = ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def written(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> WrittenDatabase:
-    """An empty database on SQLite, then on Postgres."""
-    if request.param == "sqlite":
-        return written_sqlite(tmp_path_factory.mktemp("written"))
-    return written_postgres(request.getfixturevalue("postgres_server"))
-
-
-@pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A fixed present, 7 minutes after that of the runs, so that the last bucket is not over."""
-    moment = NOW + 7 * 60_000
-    for module in (throughput, queue_history):
-        monkeypatch.setattr(module, "now_ms", lambda: moment)
-    return moment
 
 
 def reference(db: dn.Client, now: int) -> pd.DataFrame:

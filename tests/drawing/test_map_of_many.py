@@ -49,3 +49,12 @@ def test_lines_between_steps_have_a_width_by_their_count() -> None:
     assert widths == sorted(widths)
     assert widths[-1] == 3.5
     assert picture.size[0] < 1_100
+
+
+def test_thirty_steps_are_shown_and_more_are_counted() -> None:
+    said = texts(dn.draw(written(30)))
+    assert "extract_text_with_layout_model_29" in said
+    said = texts(dn.draw(written(33)))
+    assert "and 3 more kinds of steps" in said
+    # Of 13 loops between the steps shown, the most frequent twelve are drawn.
+    assert "1 rarer transition not drawn" in "".join(said)

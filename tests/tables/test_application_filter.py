@@ -170,6 +170,18 @@ def boarded(client: dn.Client) -> Any:
     return facts["active"], facts["queues"], rows(found.failures), rows(found.ended)
 
 
+def mapped(client: dn.Client) -> Any:
+    """The counts of a process map, without descendants: they are included whoever owns them."""
+    overview = client.process_map(children=False)
+    return (
+        {key: node["statuses"] for key, node in overview.nodes.items()},
+        {(tail, head): edge["count"] for tail, head, edge in overview.edges.data()},
+    )
+
+
+MEANS = ["running_mean", "waiting_mean"]
+"""Of the current bucket they change as time goes on."""
+
 READS: dict[str, Callable[[dn.Client], Any]] = {
     "workflows": lambda db: rows(db.workflows(limit=None)),
     "queued": lambda db: rows(db.queued()),
@@ -179,11 +191,24 @@ READS: dict[str, Callable[[dn.Client], Any]] = {
         rows(db.arrow("steps").read_all().to_pandas()),
     ),
     "counts": lambda db: rows(db.counts(["status", "name"])),
+    "failures": lambda db: rows(db.failures()),
+    "workflow_statistics": lambda db: rows(db.workflow_statistics()),
     "step_statistics": lambda db: rows(db.step_statistics()),
+    "process_map": mapped,
+    "variants": lambda db: rows(db.variants().drop(columns=["p50", "p90"])),
+    "event_log": lambda db: rows(db.event_log().drop(columns="case:duration")),
+    "latency_histogram": lambda db: rows(db.latency_histogram()),
     "diagnose": lambda db: sorted(
         (each.rule, each.subject, each.affected, each.workflow_ids) for each in db.diagnose()
     ),
     "queues": lambda db: rows(db.queues()),
+    "throughput": lambda db: rows(db.throughput("1d")),
+    "concurrency": lambda db: rows(db.concurrency("1d", by="name").drop(columns=MEANS)),
+    "queue_history": lambda db: rows(db.queue_history("slow", "1d").drop(columns=MEANS)),
+    "forecast": lambda db: rows(db.forecast().drop(columns="evidence")),
+    "slo": lambda db: rows(
+        db.slo("checkout", latency="1min", window="3650d").drop(columns=["since"])
+    ),
     "executors": lambda db: rows(db.executors()),
     "compare_versions": lambda db: rows(
         db.compare_versions({"status": "SUCCESS"}, {"status": "ERROR"})
@@ -230,6 +255,7 @@ BY_ID = {
     "delete_schedule",
     "trigger_schedule",
     "backfill_schedule",
+    "landing_times",
 }
 NOT_ROWS = {"catalog", "location", "read_only", "close", "explain", "history", "last_receipt"}
 

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import dbos_notebook as dn
 
-APPLICATION = Path(__file__).parent / "activity_application.py"
 RETRIES = "dbos._error.DBOSMaxStepRetriesExceeded"
 NO_STEP = (None, None)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def failures(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dn.Client]:
+@pytest.fixture(params=["sqlite", "postgres"])
+def failures(request: pytest.FixtureRequest) -> Iterator[dn.Client]:
     """A client on a database in which every workflow of the application failed."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('failures') / 'failures.sqlite'}"
-    else:
-        server = request.getfixturevalue("postgres_server")
-        url = server.url(server.create_database())
-    subprocess.run([sys.executable, str(APPLICATION), url, "failing"], check=True, timeout=120)
-    with dn.connect(url) as client:
+    with dn.connect(request.getfixturevalue(f"failing_{request.param}")) as client:
         yield client
 
 

@@ -1,19 +1,20 @@
 // The board: what is wrong, what waits and runs, what finished in a period, and what failed.
 import { Actions } from "./actions.js";
-import { append, button, copy, copyFeedback, el, followTheme, linkButton, replace, svg } from "./dom.js";
+import { append, button, copy, copyFeedback, el, followTheme, replace, svg } from "./dom.js";
 import { mount } from "./fallback.js";
-import { activityLine, ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, idLink, leafName, middleCut, pluralize, runningTime, shortClassName, shortenId } from "./format.js";
+import { activityLine, ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, idLink, leafName, middleCut, pluralize, runningTime, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { FINISHED, UNFINISHED, statusChip, statusPhrase } from "./status.js";
 import { StatusLine } from "./status_line.js";
-/** @import {Activity, Ask, BoardFacts, BoardFailure, BoardFinding, BoardQueue, BoardTraits, Child, ListView, Model, Navigation, RenderProps, Row} from "./types.js" */
+/** @import {Activity, Ask, BoardDurations, BoardFacts, BoardFailure, BoardFinding, BoardQueue, BoardTraits, Child, ListView, Model, Navigation, RenderProps, Row} from "./types.js" */
 
 const POLL_MS = 5000;
-/** Between two readings of what needs attention, which costs more than the board itself. */
+/** Between two readings of what needs attention, and of causes: they cost more than the rest. */
 const ATTENTION_MS = 60_000;
-/** It is read for at most 1/N of the time. */
-const ATTENTION_SHARE = 100;
+const CAUSES_MS = 15_000;
+/** Each is read for at most 1/N of the time. */
+const SLOW_SHARE = 150;
 const CHART_WIDTH = 720;
 const CHART_HEIGHT = 96;
 const LEAST_BAR = 2; // so that one failure in a thousand is seen
@@ -57,6 +58,11 @@ export class Board {
     this.attention = el("section", { "aria-label": "Needs attention", hidden: true });
     this.attentionAt = 0;
     this.attentionTook = 0;
+    this.causesAt = 0;
+    this.causesTook = 0;
+    this.causesOf = "";
+    /** @type {string | null} */
+    this.causesStamp = null;
     /** @type {Ask} */
     const ask = (kind, question, lane) =>
       this.status.showErrorsOf(this.channel.ask(kind, question, lane));
@@ -64,6 +70,7 @@ export class Board {
       navigation ? (id) => navigation.open(id) : undefined);
     this.failures = el("section", { "aria-label": "Failures" });
     this.queues = el("section", { "aria-label": "Queues" });
+    this.durations = el("section", { "aria-label": "Durations" });
     this.build();
     this.onWindow = () => {
       this.navigation?.changed();
@@ -86,7 +93,8 @@ export class Board {
         el("span", { class: "dn-space" }), this.windows, this.polling.button,
         button("Refresh", "Read the board again", () => this.load())),
       this.status.banner, this.actions.panel, this.tiles, this.attention, this.chart,
-      el("div", { class: "dn-columns" }, this.failures, this.queues), this.status.line);
+      el("div", { class: "dn-columns" }, this.failures,
+        el("div", {}, this.queues, this.durations)), this.status.line);
     this.root.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || event.defaultPrevented || !this.actions.dismiss()) return;
       event.preventDefault();
@@ -112,14 +120,42 @@ export class Board {
     const answer = await this.status.showErrorsOf(this.channel.ask("board", { stamp }));
     if (!answer) return;
     this.status.updated(answer);
-    const pause = Math.max(ATTENTION_MS, ATTENTION_SHARE * this.attentionTook);
-    if (!stamp || Date.now() - this.attentionAt > pause) this.loadAttention();
+    const isDue = (/** @type {number} */ at, /** @type {number} */ pause, /** @type {number} */ took) =>
+      !stamp || Date.now() - at > Math.max(pause, SLOW_SHARE * took);
+    if (isDue(this.causesAt, CAUSES_MS, this.causesTook)) this.loadCauses();
+    if (isDue(this.attentionAt, ATTENTION_MS, this.attentionTook)) this.loadAttention();
     if (answer.same) return;
     this.stamp = answer.stamp;
     this.showTiles(answer);
     this.showChart(answer);
-    this.showFailures(answer);
     this.showQueues(answer);
+  }
+
+  /** Read and show what failed by cause, and how long the workflows took. */
+  async loadCauses() {
+    this.causesAt = Date.now();
+    const window = this.model.get("window");
+    const stamp = window === this.causesOf ? this.causesStamp : null;
+    const answer = await this.status.showErrorsOf(this.channel.ask("causes", { stamp }));
+    if (!answer) return;
+    this.causesTook = answer.took;
+    this.causesOf = window;
+    this.causesStamp = answer.stamp;
+    if (answer.same) return;
+    const { failures, more_failures: more, durations, more_durations: moreDurations } = answer;
+    replace(this.failures, el("h4", {}, "Failures"),
+      failures.length
+        ? table([heading("cause"), heading("count", true), heading("unrepaired", true), heading("last", true)],
+          failures.map((failure) => this.failureLine(failure)))
+        : el("p", { class: "dn-note" }, "No failures in this period."),
+      more > 0 && el("p", { class: "dn-note" }, `… and ${pluralize(more, "more cause")}: widget.failures`));
+    replace(this.durations, el("h4", {}, "Durations"),
+      durations.length > 0
+        ? table([heading("workflow"), heading("runs", true), heading("p50", true), heading("p99", true)],
+          durations.map((each) => this.durationLine(each)))
+        : el("p", { class: "dn-note" }, "Nothing finished in this period."),
+      moreDurations > 0 && el("p", { class: "dn-note" },
+        `… and ${formatCount(moreDurations)} more: db.workflow_statistics()`));
   }
 
   /** Read and show what is wrong, and which active workflows wait for a person. */
@@ -152,13 +188,13 @@ export class Board {
       el("td", { class: "n" }, formatCount(affected)),
       el("td", { class: "n" }, since !== undefined && ageOf(since, this.now()))),
     el("tr", { class: "dn-second-line" }, el("td", { colspan: 3 },
-      el("div", { class: "dn-muted" }, evidence),
       el("div", { class: "dn-line" }, remedy,
         oldest !== undefined && this.workflowLink(oldest, ids.length > 1 ? "the oldest" : ""),
         action && button(`${REMEDIES[action]} ${action === "backfill_schedule" ? "…"
           : formatCount(targets.length)}`, "Show what this would do",
           () => this.actions.begin(action, options, targets),
-          { disabled: Boolean(this.start.forbidden) }))))];
+          { disabled: Boolean(this.start.forbidden) })),
+      el("details", { class: "dn-muted" }, el("summary", {}, "Evidence"), evidence)))];
   }
 
   /**
@@ -279,17 +315,6 @@ export class Board {
   }
 
   /** @param {BoardFacts} facts */
-  showFailures({ failures, more_failures: more, cut }) {
-    replace(this.failures, el("h4", {}, "Failures"),
-      failures.length
-        ? table([heading("workflow and error"), heading("count", true), heading("last", true)],
-          failures.map((failure) => this.failureLine(failure)))
-        : el("p", { class: "dn-note" }, "No failures in this period."),
-      more > 0 && el("p", { class: "dn-note" }, `… and ${pluralize(more, "more group")}: widget.failures`),
-      cut && el("p", { class: "dn-note" }, "Of the newest 500 failures."));
-  }
-
-  /** @param {BoardFacts} facts */
   showQueues({ queues, more_queues: more }) {
     const most = Math.max(1, ...queues.map((queue) => queue.enqueued));
     replace(this.queues, el("h4", {}, "Queues"),
@@ -302,25 +327,41 @@ export class Board {
   }
 
   /** @param {BoardFailure} failure */
-  failureLine({ name, step, type, message, messages, count, last, id }) {
-    const { navigation } = this;
-    const newest = linkButton(shortenId(id), `${navigation ? "Show" : "Copy the ID of"} the newest failure ${id}`,
-      async () => {
-        if (navigation) navigation.open(id);
-        else newest.title = copyFeedback(await copy(id));
-      });
+  failureLine({ name, step, type = "", message = "", count, unaddressed, ancestors, versions, last, id, ids }) {
     const filters = { name: [name], status: ["ERROR"], error: type && shortClassName(type),
       completed_after: this.model.get("window") };
     const title = `Workflows that failed so: ${name}`;
-    const error = errorLine(type, message, messages > 1 && message ? ", for example" : "");
+    const error = errorLine(type, message);
+    const notes = [
+      versions.length > 0 && `version ${versions.slice(0, 3).join(", ")}${versions.length > 3 ? ", …" : ""}`,
+      ancestors > 0 && `${pluralize(ancestors, "parent")} failed because of it`,
+    ].filter(Boolean);
     return [el("tr", {},
       el("td", { class: "dn-wide" },
         el("div", { class: "dn-line" }, this.filterLink(leafName(name), title, filters),
-          step && el("span", { class: "dn-failed-step", title: step }, leafName(step)), newest)),
+          step && el("span", { class: "dn-failed-step", title: step }, leafName(step)),
+          this.workflowLink(id))),
       el("td", { class: "n" }, this.filterLink(formatCount(count), title, filters, "dn-count")),
+      el("td", { class: "n" }, unaddressed ? formatCount(unaddressed)
+        : statusChip("SUCCESS", "all repaired")),
       el("td", { class: "n" }, ageOf(last, this.now()))),
-    error && el("tr", { class: "dn-second-line" },
-      el("td", { colspan: 3 }, this.filterLink(error, `${title}: ${message}`, filters, "dn-failure-error")))];
+    el("tr", { class: "dn-second-line" },
+      el("td", { colspan: 4 }, error && this.filterLink(error, `${title}: ${message}`, filters, "dn-failure-error"),
+        el("div", { class: "dn-line dn-limits" }, notes.length > 0
+          && el("span", { class: "dn-muted" }, notes.join(" · ")),
+        unaddressed > 0 && button(`Repair ${formatCount(unaddressed)}`,
+          "Show what a repair of all that failed so would do",
+          () => this.actions.begin("repair", {}, ids), { disabled: Boolean(this.start.forbidden) }))))];
+  }
+
+  /** @param {BoardDurations} durations */
+  durationLine({ name, count, p50, p99 }) {
+    return el("tr", {},
+      el("td", { class: "dn-wide" }, this.filterLink(leafName(name), `Workflows named ${name}`,
+        { name: [name], completed_after: this.model.get("window") })),
+      el("td", { class: "n" }, formatCount(count)),
+      el("td", { class: "n" }, p50 !== undefined && formatDuration(p50)),
+      el("td", { class: "n" }, p99 !== undefined && formatDuration(p99)));
   }
 
   /**

@@ -264,9 +264,9 @@ export interface Page {
   last: Cursor;
   searched_to: number | null;
 }
-/** The number of workflows by status, and how long they took to count. */
+/** The number of workflows by status, null where they are too many to count, and how long it took. */
 export interface Counts {
-  counts: Record<string, number>;
+  counts: Record<string, number> | null;
   count_took: number;
 }
 export interface Children {
@@ -437,12 +437,24 @@ export interface BoardQueue {
 export interface BoardFailure {
   name: string;
   step?: string;
-  type: string;
-  message: string;
-  messages: number;
+  type?: string;
+  /** The template of the messages. */
+  message?: string;
   count: number;
+  unaddressed: number;
+  /** Parents that failed because of them. */
+  ancestors: number;
+  versions: string[];
   last: number;
   id: string;
+  /** What a repair is planned for. */
+  ids: string[];
+}
+export interface BoardDurations {
+  name: string;
+  count: number;
+  p50?: number;
+  p99?: number;
 }
 export interface BoardFinding {
   severity: "critical" | "warning" | "info";
@@ -466,9 +478,6 @@ export interface BoardFacts {
   series: Record<string, number[]>;
   queues: BoardQueue[];
   more_queues: number;
-  failures: BoardFailure[];
-  more_failures: number;
-  cut: boolean;
 }
 
 // --- control -------------------------------------------------------------------------------------
@@ -627,6 +636,13 @@ export interface Messages {
   open: [{ id: string }, { start: InspectStart; traits: object }];
   // The board, and the buttons alone.
   board: [{ stamp: string | null }, Fresh<BoardFacts> | Same];
+  causes: [{ stamp: string | null }, { stamp: string; took: number } & ({ same: true } | {
+    same?: undefined;
+    failures: BoardFailure[];
+    more_failures: number;
+    durations: BoardDurations[];
+    more_durations: number;
+  })];
   attention: [object, {
     findings: BoardFinding[];
     more_findings: number;
