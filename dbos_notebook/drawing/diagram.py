@@ -318,9 +318,24 @@ def extreme_durations(attributes: Mapping[str, Any], times: Times) -> tuple[Any,
     return attributes.get("duration_min"), attributes.get("duration_max")
 
 
+def _refined_extremes(attributes: Mapping[str, Any], times: Times) -> tuple[str, str] | None:
+    """Return the shortest and the longest duration, as the members themselves show them."""
+    lasted = {
+        member: run.ended - run.started
+        for member in attributes.get("members") or ()
+        if (run := times.workflow(member)) is not None and run.started is not None
+    }
+    if not lasted:
+        return None
+    shortest, longest = min(lasted, key=lasted.__getitem__), max(lasted, key=lasted.__getitem__)
+    return times.duration(shortest), times.duration(longest)
+
+
 def duration_range(attributes: dict[str, Any], times: Times) -> str:
     """Return the shortest and the longest duration of a group's members, such as "1 s – 3 s"."""
     shortest, longest = map(text.duration, extreme_durations(attributes, times))
+    if times.coarse and attributes.get("of") == "workflow":
+        shortest, longest = _refined_extremes(attributes, times) or (shortest, longest)
     return shortest if shortest == longest else f"{shortest} – {longest}"
 
 

@@ -272,6 +272,22 @@ def test_steps_are_listed_in_tree_order(db: dn.Client) -> None:
     ]
 
 
+def test_a_child_is_listed_as_starting_after_the_step_that_started_it(
+    database_copy: Path,
+) -> None:
+    connection = sqlite3.connect(database_copy)
+    with connection:
+        times = ("created_at", "updated_at", "started_at_epoch_ms", "completed_at")
+        whole = ", ".join(f"{time} = {time} / 1000 * 1000" for time in times)
+        connection.execute(f"UPDATE workflow_status SET {whole}")
+    connection.close()
+    with dn.connect(database_copy) as db:
+        rows = ask(db.inspect("parent-6-bad"), "list", id="parent-6-bad")["rows"]
+    begun = [row["started_at"] for row in rows if row["kind"] == "workflow" or row["number"] == 1]
+    assert len(begun) > 2
+    assert begun == sorted(begun)
+
+
 def test_a_fork_is_compared_with_its_original(db: dn.Client) -> None:
     original = db.workflow("fork-1").forked_from
     widget = db.inspect("fork-1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,3 +167,34 @@ def test_a_comparison_is_readable_and_has_the_durations_of_the_runs(
         assert table.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1")
         panel = page.locator(".dn-side-panel")
         assert panel.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1")
+
+
+def test_what_is_known_is_said(database_copy: Path, open_view: Callable[..., Page]) -> None:
+    connection = sqlite3.connect(database_copy)
+    with connection:
+        connection.execute(
+            "INSERT INTO workflow_status (workflow_uuid, name, status, inputs, created_at,"
+            " updated_at, started_at_epoch_ms, completed_at, priority, serialization) VALUES"
+            " ('none', 'bare', 'SUCCESS', '{\"positionalArgs\": [], \"namedArgs\": {}}',"
+            " 1785000000000, 1785000003000, 1785000000000, 1785000003000, 0, 'portable_json'),"
+            " ('active', 'bare', 'PENDING', NULL, ?, ?, NULL, NULL, 0, 'portable_json')",
+            [round(time.time() * 1000) - 90_000] * 2,
+        )
+    connection.close()
+    with dn.connect(database_copy) as db:
+        page = open_view(db.open("none"))
+        # After a reload the tab has the name of the run, and its ID.
+        page.locator(".dn-console-tab", has_text="bare").wait_for()
+        page.locator(".dn-run-data", has_text="no arguments").wait_for()
+        page.locator(".dn-console-tab", has_text="Workflows").click()
+        assert "about 3 s" in page.locator(".dn-row[data-id=none]").inner_text()
+        page.locator(".dn-row[data-id=active]").get_by_role("button", name="Open").click()
+        # The node counts on, as the header does.
+        since = page.locator("[data-node] tspan[data-since]")
+        since.wait_for()
+        before = since.text_content()
+        page.wait_for_function(
+            "(before) => document.querySelector('[data-node] tspan').textContent !== before",
+            arg=before,
+        )
+        assert since.text_content() == page.locator(".dn-fact-line .dn-running").text_content()

@@ -319,9 +319,13 @@ export interface GraphNode {
   duration?: number;
   /** The duration in words, where the steps refine what the row says. */
   took?: string;
+  /** When a workflow that is running started. */
+  since?: number;
 }
 export interface ListedNode extends GraphNode {
   depth: number;
+  /** Whether the start is known to the second only. */
+  in_seconds?: boolean;
   started_at?: number;
   completed_at?: number;
   created_at?: number;
