@@ -902,7 +902,7 @@ class Client:
         >>> db = dbos_notebook.connect(example_database)
         >>> statistics = db.workflow_statistics().set_index("name")
         >>> statistics.loc["checkout", ["count", "errors", "error_rate"]].tolist()
-        [8, 3, 0.375]
+        [8.0, 3.0, 0.375]
         """
         from dbos_notebook.analysis.statistics import workflow_statistics
 
@@ -1310,7 +1310,7 @@ class Client:
         baseline: str | Mapping[str, Any],
         candidate: str | Mapping[str, Any],
         *,
-        of: str | Iterable[str] = ("workflow", "step"),
+        of: str | Iterable[str] = ("workflow", "step", "failure"),
         min_effect: float = 0.1,
         confidence: float = 0.95,
         **filters: Unpack[WorkflowFilters],
@@ -1325,8 +1325,9 @@ class Client:
             An application version each; or a dict of filters of :meth:`workflows`, to compare time
             windows, queues or users. No run may be on both sides.
         of
-            ``"workflow"``, ``"step"`` or both. DBOS's own steps, such as ``DBOS.sleep``, are left
-            out. A step that a fork copied counts once.
+            ``"workflow"``, ``"step"``, and ``"failure"``: causes of failures, as in
+            :meth:`failures`, that are new or gone. DBOS's own steps, such as ``DBOS.sleep``, are
+            left out. A step that a fork copied counts once.
         min_effect
             The smallest relative change that is worth a verdict: 0.1 is 10 %.
         confidence
@@ -1338,18 +1339,21 @@ class Client:
         Returns
         -------
         pandas.DataFrame
-            A row for each workflow (``of`` is "workflow") and each step of a workflow ("step"),
-            the worst first: ``of``, ``name``, ``function_name``, ``verdict``; ``p_value`` (the
-            smallest of the row, adjusted for all comparisons); for each side ``count`` (runs that
-            succeeded or failed; Int64) and ``running`` (Int64, missing for steps); ``p50``,
-            ``p99`` (timedelta64[ms], within 1 %; of what succeeded, without forks and recovered
-            runs) and ``error_rate`` (float64). Of each, ``_change`` with the interval from
-            ``_change_low`` to ``_change_high``: relative for durations (0.2 is 20 % longer), the
-            difference for error rates. The p99 is missing below 299 durations on a side.
+            A row for each workflow (``of`` is "workflow"), each step of a workflow ("step"), and
+            each new or gone cause ("failure"), the worst first: ``of``, ``name``,
+            ``function_name``, ``verdict``; ``p_value`` (the smallest of the row, adjusted for all
+            comparisons); for each side ``count`` (runs that succeeded or failed; Int64) and
+            ``running`` (Int64, of workflows only); ``p50``, ``p99`` (timedelta64[ms], within 1 %;
+            of what succeeded, without forks and recovered runs) and ``error_rate`` (float64). Of
+            each, ``_change`` with the interval from ``_change_low`` to ``_change_high``: relative
+            for durations (0.2 is 20 % longer), the difference for error rates. The p99 is missing
+            below 299 durations on a side.
 
             Verdicts: "slower", "faster", "slower at p99", "faster at p99", "more errors", "fewer
             errors", several joined by ", "; "no evidence"; "too few" (below 10 on a side); "new"
-            and "gone" for what only one side has. Several durations of one run count as one.
+            and "gone" for what only one side has. Several durations of one run count as one. Of a
+            cause, ``count`` and ``error_rate`` are those of the runs that failed by it,
+            ``function_name`` is the step; ``error_type`` and ``message`` are of causes only.
 
         Raises
         ------
@@ -1362,7 +1366,7 @@ class Client:
         >>> db = dbos_notebook.connect(example_database)
         >>> compared = db.compare_versions({"name": "checkout"}, {"name": "parent_fails"})
         >>> compared["verdict"].value_counts().to_dict()
-        {'gone': 5, 'new': 2}
+        {'gone': 4, 'new': 2}
         """
         from dbos_notebook.analysis.compare_versions import compare_versions
 
@@ -1428,7 +1432,7 @@ class Client:
         >>> db = dbos_notebook.connect(example_database)
         >>> found = db.contrast({"name": "checkout"}, {"status": "SUCCESS"})
         >>> found[["field", "value", "bad", "baseline"]].values.tolist()
-        [['name', 'checkout', 8, 0], ['user', 'ada', 7, 1]]
+        [['name', 'checkout', 8, 0]]
         """
         from dbos_notebook.analysis.contrast import contrast
 
@@ -1721,7 +1725,8 @@ class Client:
             ``error_rate`` (failed or cancelled; float64), ``p50`` and ``p90`` of the duration
             (timedelta64[ms]), ``ended``, ``workflow_id`` (the newest run), ``first_seen``,
             ``last_seen`` (``created_at``), and ``workflow_ids``, the newest ``max_ids`` of them
-            as a tuple. Where ``ended`` is false, rates and durations are missing.
+            as a tuple. Where ``ended`` is false, rates and durations are missing. Rows of the
+            result stand for their ``workflow_ids`` where a method takes workflows.
 
         Examples
         --------

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
@@ -33,6 +34,7 @@ from dbos_notebook.analysis.selections import (
     BUCKET_BITS,
     bucket_value,
     evaluated_once,
+    has_forks,
     log_bucket,
     run_columns,
     run_rows,
@@ -141,9 +143,8 @@ def compare_versions(
         if "workflow" in kinds:
             groups |= runs
         if "failure" in kinds:
-            causes = _changed_causes(
-                *(_read_causes(session, queries, side) for side in sides), runs
-            )
+            before, after = (_read_causes(session, queries, side) for side in sides)
+            causes = _changed_causes(before, after, runs)
     rows = compare_sides(groups, causes, min_effect=min_effect, confidence=confidence)
     return frames.mark_listing(to_frame(rows), "compare_versions")
 
@@ -252,9 +253,9 @@ def _run_query(queries: Queries, filters: Mapping[str, Any], now: int) -> TableQ
     return _buckets(rows, columns[:1], outcome, whole)
 
 
-def _step_query(queries: Queries, filters: Mapping[str, Any]) -> TableQuery:
+def _step_query(queries: Queries, filters: Mapping[str, Any], *, forks: bool) -> TableQuery:
     columns = step_columns(("name", "function_name"))
-    rows = step_rows(queries, columns, filters)
+    rows = step_rows(queries, columns, filters, forks=forks)
     outcome = sa.case((rows.c.failed == 1, _FAILED), else_=_SUCCEEDED)
     return _buckets(rows, columns, outcome, rows.c.failed == 0)
 
@@ -308,8 +309,10 @@ def _read_runs(
 def _read_steps(
     session: Session, queries: Queries, filters: Mapping[str, Any], now: int
 ) -> dict[Kind, Side]:
-    (found,) = read_frames(session, _step_query(queries, filters))
-    return _read_sides("step", found, _read_repeats(session, queries, filters, now))
+    forks = has_forks(session, queries)
+    (found,) = read_frames(session, _step_query(queries, filters, forks=forks))
+    repeats = _read_repeats(session, queries, filters, now, forks=forks)
+    return _read_sides("step", found, repeats)
 
 
 def _read_causes(session: Session, queries: Queries, filters: Mapping[str, Any]) -> Counter[Cause]:
@@ -347,7 +350,7 @@ def _changed_causes(
 
 
 def _read_repeats(
-    session: Session, queries: Queries, filters: Mapping[str, Any], now: int
+    session: Session, queries: Queries, filters: Mapping[str, Any], now: int, *, forks: bool
 ) -> dict[Kind, tuple[float, float]]:
     """Return how often a run repeats each step, and how often a run with a failure of it fails."""
     name, step = step_columns(("name", "function_name"))
@@ -360,7 +363,7 @@ def _read_repeats(
     numbered = sa.select(runs.c.workflow_uuid, latest).subquery("numbered")
     sampled = sa.select(numbered.c.workflow_uuid).where(numbered.c.latest <= SAMPLED_RUNS)
     ids = [str(row["workflow_uuid"]) for row in session.rows(sampled)]
-    rows = step_rows(queries, [name, step], {"workflow_ids": ids})
+    rows = step_rows(queries, [name, step], {"workflow_ids": ids}, forks=forks)
     own = (
         sa.select(
             rows.c.name,
@@ -399,31 +402,32 @@ def _read_sides(
 ) -> dict[Kind, Side]:
     """Return the side of each kind from the counts per outcome and bucket."""
     keys = ["name"] if of == "workflow" else ["name", "function_name"]
-    sides: dict[Kind, Side] = {}
-    for names, rows in found.groupby(keys, dropna=False, sort=False):
+    counts: defaultdict[Kind, Counter[str]] = defaultdict(Counter)
+    timed: defaultdict[Kind, list[tuple[int, int]]] = defaultdict(list)
+    fractional: set[Kind] = set()
+    # A loop, because pandas takes milliseconds for each group.
+    measures = ("outcome", "bucket", "count", "fractional")
+    columns = (found[name].astype(object) for name in (*keys, *measures))
+    for *names, outcome, bucket, count, inexact in zip(*columns, strict=True):
         key = _kind(of, names)
+        counts[key][outcome] += count
+        # Negative durations are those of clocks that differ.
+        if not pd.isna(bucket) and bucket >= 0:
+            timed[key].append((bucket, count))
+            if inexact:
+                fractional.add(key)
+    sides: dict[Kind, Side] = {}
+    for key, of_outcome in counts.items():
         steps_per_run, failures_per_run = repeats.get(key, (1.0, 1.0))
-        counts = rows.groupby("outcome", observed=True)["count"].sum()
-        finished, failed, running = (
-            sum(int(counts.get(outcome, 0)) for outcome in outcomes)
-            for outcomes in ((_SUCCEEDED, _FAILED), (_FAILED,), (_RUNNING,))
-        )
-        # A negative duration, because clocks differ, is a bucket of its own.
-        timed = rows[rows["bucket"].notna() & (rows["bucket"] >= 0)]
-        durations = Sample(
-            bucket_value(timed["bucket"].to_numpy("int64")),
-            timed["count"].to_numpy("int64"),
-            BUCKET_ERROR,
-            1.0 / steps_per_run,
-        )
-        coarse = durations.size > 0 and not timed["fractional"].sum()
-        if finished or running:
+        numbers = np.array(timed[key], np.int64).reshape(-1, 2).T
+        finished = of_outcome[_SUCCEEDED] + of_outcome[_FAILED]
+        if finished or of_outcome[_RUNNING]:
             sides[key] = Side(
-                durations,
+                Sample(bucket_value(numbers[0]), numbers[1], BUCKET_ERROR, 1.0 / steps_per_run),
                 finished,
-                failed,
-                running if of == "workflow" else None,
-                SECOND_MS if coarse else 1,
+                of_outcome[_FAILED],
+                of_outcome[_RUNNING] if of == "workflow" else None,
+                SECOND_MS if timed[key] and key not in fractional else 1,
                 failures_per_run,
             )
     return sides
@@ -599,7 +603,7 @@ COLUMNS = _columns()
 
 
 def _row(
-    key: Kind | Cause,
+    key: tuple[str | None, ...],
     sides: tuple[Side, Side],
     changes: Mapping[Change, IntervalEstimate],
     verdict: str,

@@ -380,9 +380,8 @@ def count_parts(
 
     Examples
     --------
-    >>> count_parts([{"input.0": "a"}] * 3, [{"input.0": "b"}] * 4)
-    [Counts(field='input.0', value='a', bad=3, of_bad=3, baseline=0, of_baseline=4),
-    Counts(field='input.0', value='b', bad=0, of_bad=3, baseline=4, of_baseline=4)]
+    >>> [each[1:] for each in count_parts([{"input.0": "a"}] * 4, [{"input.0": "b"}] * 3)]
+    [('a', 4, 4, 0, 3), ('b', 0, 4, 3, 3)]
     """
     present = Counter(name for parts in (*bad, *baseline) for name in parts)
     counts: list[Counts] = []

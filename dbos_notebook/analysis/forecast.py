@@ -16,10 +16,9 @@ import pandas as pd
 import sqlalchemy as sa
 
 from dbos_notebook.analysis.queue_history import DEFAULT_EXECUTOR, Limits, require_known
-from dbos_notebook.analysis.selections import run_columns, run_rows
+from dbos_notebook.analysis.selections import evaluated_once, run_columns, run_rows
 from dbos_notebook.analysis.throughput import (
     choose,
-    evaluated,
     integers,
     milliseconds,
     now_ms,
@@ -259,7 +258,7 @@ def _recent_events(
     A start whose arrival is unknown, after a resume or recovery, is counted apart: among the starts
     it would make the backlog seem to shrink faster.
     """
-    rows = evaluated(run_rows(queries, run_columns("queue_name"), {"queue_name": names}, now))
+    rows = evaluated_once(run_rows(queries, run_columns("queue_name"), {"queue_name": names}, now))
     kinds = numbered(4, "event")
     started = rows.c.started_at_ms
     arrived = rows.c.enqueued_at_ms

@@ -15,8 +15,8 @@ import pandas as pd
 import sqlalchemy as sa
 
 from dbos_notebook.analysis.confidence import rate_interval
-from dbos_notebook.analysis.selections import run_columns, run_rows
-from dbos_notebook.analysis.throughput import evaluated, integers, milliseconds, now_ms
+from dbos_notebook.analysis.selections import evaluated_once, run_columns, run_rows
+from dbos_notebook.analysis.throughput import integers, milliseconds, now_ms
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.status import ERROR_STATUSES
 from dbos_notebook.tables import frames
@@ -104,7 +104,7 @@ def _read_counts(
     now: int,
 ) -> tuple[list[dict[str, int]], int]:
     """Count the runs of each kind that were decided in each window, and those undecided now."""
-    rows = evaluated(run_rows(queries, run_columns("delay_until"), filters, now))
+    rows = evaluated_once(run_rows(queries, run_columns("delay_until"), filters, now))
     created, delay = rows.c.created_at_ms, rows.c.delay_until
     base = sa.case((delay > created, delay), else_=created)
     status, ended = rows.c.run_status, rows.c.ended_at_ms

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from dbos_notebook.analysis.selections import run_columns, run_rows
+from dbos_notebook.analysis.selections import evaluated_once, run_columns, run_rows
 from dbos_notebook.errors import FilterError
 from dbos_notebook.status import (
     ERROR_STATUSES,
@@ -211,15 +211,6 @@ def read_parts(session: Session, *parts: TableQuery) -> list[pd.DataFrame]:
     ]
 
 
-def evaluated(rows: sa.FromClause) -> sa.Subquery:
-    """Return the same rows, whose values the database computes once for each row.
-
-    Otherwise it puts the expressions of the columns wherever a column is named, and computes the
-    long ones of times many times. OFFSET 0 prevents that on both databases.
-    """
-    return sa.select(*rows.c).offset(0).subquery()
-
-
 def choose(number: sa.ColumnElement[Any], values: Sequence[sa.ColumnElement[Any]]) -> Any:
     """Return the value at a number's position."""
     return sa.case(*((number == position, value) for position, value in enumerate(values)))
@@ -381,7 +372,7 @@ def level_query(
         sa.case((rows.c.run_status != "ENQUEUED", rows.c.enqueued_at_ms + rows.c.queue_wait_ms)),
         sa.case((rows.c.run_status != "PENDING", rows.c.started_at_ms + rows.c.duration_ms)),
     )
-    spans = evaluated(
+    spans = evaluated_once(
         sa.select(
             *(rows.c[name] for name in names),
             number,

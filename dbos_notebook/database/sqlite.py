@@ -7,6 +7,7 @@ first one's locks and could drop the locks that DBOS holds while it writes
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import os
 import sqlite3
@@ -44,6 +45,8 @@ FIRST_FETCH_ROWS, MAX_FETCH_ROWS = 1024, 16_384
 _PROGRESS_INSTRUCTIONS = 100_000
 _DIALECT: Any = SQLiteDialect_pysqlite()
 _CSV = Dialect(quote="'", nulls=("", "NULL"))
+BASE64_CONTAINS = "dbos_notebook_base64_contains"
+"""The SQL function that tells whether a base64 string contains bytes."""
 _MAX_OPEN_ATTEMPTS = 100
 _RETRY_SECONDS = 0.02
 # Names of SQLite errors that disappear when a writer has finished.
@@ -106,6 +109,7 @@ class SQLiteReader:
             session = SQLiteSession(connection, timer, opening)
             try:
                 connection.set_progress_handler(timer, _PROGRESS_INSTRUCTIONS)
+                connection.create_function(BASE64_CONTAINS, 2, _base64_contains)
                 session.begin()
             except BaseException as error:
                 session.end()
@@ -228,6 +232,15 @@ class SQLiteReader:
 
 def _error_name(error: Exception) -> str:
     return getattr(error, "sqlite_errorname", None) or ""
+
+
+def _base64_contains(stored: object, wanted: object) -> bool:
+    if not isinstance(stored, bytes) or not isinstance(wanted, bytes):
+        return False
+    try:
+        return wanted in binascii.a2b_base64(stored, strict_mode=True)
+    except binascii.Error:
+        return False
 
 
 class _StatementTimer:

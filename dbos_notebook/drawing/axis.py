@@ -115,12 +115,11 @@ class Axis:
         # One tick interval for the whole axis, so that equal distances are equal times.
         shortened = sum(gap.seconds for gap in self.breaks)
         drawn_width = self.width - _GAP_WIDTH * len(self.breaks)
-        step = max(
-            round_up_tick(
-                (self.end - self.start - shortened) * _TICK_SPACING / max(drawn_width, 1.0)
-            ),
-            _RESOLUTION_SECONDS,
-        )
+        drawn = self.end - self.start - shortened
+        step = round_up_tick(drawn * _TICK_SPACING / max(drawn_width, 1.0))
+        if step > drawn:  # a narrow axis: closer ticks rather than the first alone
+            step = round_up_tick(drawn / 4)
+        step = max(step, _RESOLUTION_SECONDS)
         for left, right in pairwise(breaks):
             if left + 1 == right:  # two consecutive breaks, or one at the start
                 ticks += [Tick(0.0, 0.0, 0.0, major=True)] if left < 0 else []

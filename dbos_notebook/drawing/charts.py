@@ -40,6 +40,11 @@ _DURATION_TICKS = (
     *(0.001, 0.01, 0.1, 1, 10, 60, 600),
     *(3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400),
 )
+_FINE_DURATION_TICKS = (
+    *(base * 10**power for power in (-3, -2, -1, 0) for base in (1, 2, 5)),
+    *(10, 20, 30, 60, 120, 300, 600, 1200, 1800),
+    *(3600, 7200, 6 * 3600, 12 * 3600, 86_400, 2 * 86_400, 7 * 86_400, 30 * 86_400),
+)
 _TIME_LABEL = (
     "utchours(datum.value) || utcminutes(datum.value) ? utcFormat(datum.value, '%H:%M') : "
     "utcFormat(datum.value, '%d %b')"
@@ -228,9 +233,11 @@ def _duration(field: str, title: str, durations: pd.Series[Any]) -> dict[str, An
 
     known = _seconds(durations[durations.notna()])
     low, high = (known.min(), known.max()) if len(known) else (1.0, 1.0)
-    ticks = [each for each in _DURATION_TICKS if low / 1.5 <= each <= high * 1.5]
-    # A short range shows its own round numbers.
-    values = alt.Undefined if len(ticks) < 3 else ticks
+    ticks, fine = (
+        [each for each in candidates if low / 1.5 <= each <= high * 1.5]
+        for candidates in (_DURATION_TICKS, _FINE_DURATION_TICKS)
+    )
+    values = fine if len(ticks) < 3 else ticks
     axis = alt.Axis(title=title, labelExpr=_DURATION_LABEL, values=values, labelOverlap=True)
     scale = alt.Scale(type="log", nice=False, padding=8)
     return {"shorthand": f"{field}:Q", "scale": scale, "axis": axis}
@@ -563,30 +570,33 @@ def _rest(order: list[str], limit: int) -> str:
     return f"{len(order) - limit:,} more are not drawn" if len(order) > limit else ""
 
 
-def _forest(
-    rows: pd.DataFrame, title: str, subtitle: str, axis: str, neutral: float, colors: dict[str, str]
-) -> Any:
-    """Draw an estimate with its interval for each row, one below the other."""
+def _changes(rows: pd.DataFrame, title: str, subtitle: str, axis: str) -> Any:
+    """Draw a relative change with its interval for each row, one below the other."""
     import altair as alt
 
-    order = list(rows["label"])
+    colors = {
+        "worse": STATUS_STYLES["ERROR"].light.line,
+        "better": STATUS_STYLES["SUCCESS"].light.line,
+        "no evidence": LIGHT.line,
+    }
     color = alt.Color(
         "verdict:N",
         title=None,
         scale=alt.Scale(domain=list(colors), range=list(colors.values())),
     )
-    logarithmic = neutral == 1.0
-    scale = alt.Scale(type="log", nice=False, padding=12) if logarithmic else alt.Scale(padding=12)
-    labels = alt.Axis(title=axis) if logarithmic else alt.Axis(title=axis, format="+.0%")
-    base = alt.Chart(_data(rows)).encode(y=alt.Y("label:N", sort=order, title=None), color=color)
-    zero = alt.Chart(alt.InlineData(values=[{"x": neutral}]))
+    domain = [min(0.0, float(rows["low"].min())), max(0.0, float(rows["high"].max()))]
+    x = alt.Scale(domain=domain, nice=False), alt.Axis(title=axis, format="+.0%", labelOverlap=True)
+    base = alt.Chart(_data(rows)).encode(
+        y=alt.Y("label:N", sort=list(rows["label"]), title=None), color=color
+    )
+    none = alt.Chart(alt.InlineData(values=[{"x": 0.0}]))
     chart = alt.layer(
-        zero.mark_rule(strokeDash=[3, 3], color=LIGHT.line).encode(x="x:Q"),
+        none.mark_rule(strokeDash=[3, 3], color=LIGHT.line).encode(x="x:Q"),
         base.mark_rule(strokeWidth=2.2, opacity=0.6).encode(
-            x=alt.X("low:Q", scale=scale, axis=labels), x2="high:Q"
+            x=alt.X("low:Q", scale=x[0], axis=x[1]), x2="high:Q"
         ),
         base.mark_point(filled=True, size=64, opacity=1).encode(
-            x=alt.X("value:Q", scale=scale, axis=labels)
+            x=alt.X("value:Q", scale=x[0], axis=x[1])
         ),
     )
     return _titled(chart, title, subtitle, 22 * max(2, len(rows)))
@@ -613,12 +623,7 @@ def _compare_versions(frame: pd.DataFrame) -> Any:
     subtitle = "with its interval"
     if left_out > 0:
         subtitle += f"; {left_out:,} more are not drawn"
-    colors = {
-        "worse": STATUS_STYLES["ERROR"].light.line,
-        "better": STATUS_STYLES["SUCCESS"].light.line,
-        "no evidence": LIGHT.line,
-    }
-    return _forest(data, "Change of the p50", subtitle, "change of the duration", 0.0, colors)
+    return _changes(data, "Change of the p50", subtitle, "change of the duration")
 
 
 def _verdict_group(verdict: object) -> str:
@@ -671,6 +676,66 @@ def _landing_times(frame: pd.DataFrame) -> Any:
     return _titled(alt.layer(*layers), "Landing times", subtitle, 180)
 
 
+def _latency_histogram(frame: pd.DataFrame) -> Any:
+    """Draw a heatmap: when, how long, how many."""
+    import altair as alt
+
+    time = _time_column(frame)
+    bounds = ["duration_from", "duration_to"]
+    keys = [name for name in _group_columns(frame) if name not in bounds]
+    shown = frame.rename(columns={time: "time"})
+    shown = shown[shown["duration_to"] > pd.Timedelta(0)]
+    shown = shown.groupby(["time", *bounds], observed=True)["count"].sum().reset_index()
+    gaps = shown["time"].drop_duplicates().sort_values().diff().dropna()
+    shown["end"] = shown["time"] + (pd.Timedelta("1h") if gaps.empty else gaps.min())
+    shown["duration_from"] = _positive(shown["duration_from"])
+    durations = pd.concat([shown["duration_from"], shown["duration_to"]])
+    chart = (
+        alt.Chart(_data(shown))
+        .mark_rect(color=SERIES_LIGHT[0])
+        .encode(
+            x=_time("time"),
+            x2="end:T",
+            y=alt.Y(**_duration("duration_from", "duration", durations)),
+            y2="duration_to:Q",
+            opacity=alt.Opacity(
+                "count:Q", title="runs", scale=alt.Scale(type="sqrt", range=[0.08, 1])
+            ),
+        )
+    )
+    subtitle = f"all of {', '.join(keys)} together" if keys else ""
+    return _titled(chart, "Durations over time", subtitle, 240)
+
+
+def _contrast(frame: pd.DataFrame) -> Any:
+    """Draw the share of each value among the bad runs and among the others."""
+    import altair as alt
+
+    rows = frame.head(MAX_BARS)
+    labels = rows["field"].map(_label).astype(str) + " = " + rows["value"].map(_label).astype(str)
+    shares = {"bad runs": "share_bad", "the others": "share_baseline"}
+    parts = [
+        pd.DataFrame({"label": labels, "side": side, "share": rows[column]})
+        for side, column in shares.items()
+    ]
+    colors = [STATUS_STYLES["ERROR"].light.line, LIGHT.line]
+    sides = list(shares)
+    chart = (
+        alt.Chart(_data(pd.concat(parts, ignore_index=True)))
+        .mark_bar()
+        .encode(
+            x=alt.X("share:Q", axis=alt.Axis(title="share of the runs", format="%")),
+            y=alt.Y("label:N", sort=list(labels), title=None),
+            yOffset=alt.YOffset("side:N", sort=sides),
+            color=alt.Color("side:N", title=None, scale=alt.Scale(domain=sides, range=colors)),
+        )
+    )
+    subtitle = "the most over-represented first"
+    if len(frame) > MAX_BARS:
+        subtitle += f"; {len(frame) - MAX_BARS:,} more are not drawn"
+    return _titled(chart, "What bad runs have in common", subtitle, 26 * max(2, len(rows)))
+
+
 _CHARTS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "workflow_statistics": _statistics,
     "step_statistics": _statistics,
@@ -679,6 +744,8 @@ _CHARTS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "queue_history": _queue_history,
     "failures": _failures,
     "compare_versions": _compare_versions,
+    "contrast": _contrast,
+    "latency_histogram": _latency_histogram,
     "landing_times": _landing_times,
 }
 """The chart of what each method of ``Client`` returned."""

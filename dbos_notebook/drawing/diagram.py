@@ -248,7 +248,7 @@ def _workflow_lines(
         label += f" {'after' if card.status in TERMINAL_STATUSES else 'for'} {duration}"
     if card.difference == "repaired":
         # The run that repaired it is what counts.
-        second = text.duration(attributes.get("duration_second"))
+        second = _compared_duration(attributes, "_second")
         label = f"{status_label('SUCCESS')} after {second}" if second else status_label("SUCCESS")
     card.lines = [
         _fitted(name, TITLE_SIZE, bold=True, tone="ink"),
@@ -318,9 +318,24 @@ def extreme_durations(attributes: Mapping[str, Any], times: Times) -> tuple[Any,
     return attributes.get("duration_min"), attributes.get("duration_max")
 
 
+def _refined_extremes(attributes: Mapping[str, Any], times: Times) -> tuple[str, str] | None:
+    """Return the shortest and the longest duration, as the members themselves show them."""
+    lasted = {
+        member: run.ended - run.started
+        for member in attributes.get("members") or ()
+        if (run := times.workflow(member)) is not None and run.started is not None
+    }
+    if not lasted:
+        return None
+    shortest, longest = min(lasted, key=lasted.__getitem__), max(lasted, key=lasted.__getitem__)
+    return times.duration(shortest), times.duration(longest)
+
+
 def duration_range(attributes: dict[str, Any], times: Times) -> str:
     """Return the shortest and the longest duration of a group's members, such as "1 s – 3 s"."""
     shortest, longest = map(text.duration, extreme_durations(attributes, times))
+    if times.coarse and attributes.get("of") == "workflow":
+        shortest, longest = _refined_extremes(attributes, times) or (shortest, longest)
     return shortest if shortest == longest else f"{shortest} – {longest}"
 
 
@@ -450,7 +465,7 @@ def difference_label(attributes: dict[str, Any]) -> str:
     """Return what changed, such as "340 ms → 1.2 s"; ``""`` if there is nothing to show."""
     difference = attributes.get("difference")
     if difference in ("slower", "faster"):
-        values = [text.duration(attributes.get(f"duration{side}")) for side in _SIDES]
+        values = [_compared_duration(attributes, side) for side in _SIDES]
     elif difference in ("changed error", "repaired"):
         values = [
             error_name(attributes, f"error_type{side}")
@@ -462,6 +477,11 @@ def difference_label(attributes: dict[str, Any]) -> str:
     else:
         return ""
     return " → ".join(values) if values[0] != values[1] else str(difference)
+
+
+def _compared_duration(attributes: Mapping[str, Any], side: str) -> str:
+    approximate = bool(attributes.get(f"approximate{side}"))
+    return text.duration(attributes.get(f"duration{side}"), approximate=approximate)
 
 
 def count_differences(graph: nx.DiGraph[Any]) -> str:

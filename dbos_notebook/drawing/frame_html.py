@@ -173,7 +173,8 @@ def _is_listing(frame: pd.DataFrame) -> bool:
         and frame.index.nlevels == frame.columns.nlevels == 1
         and frame.columns.is_unique
         and all(isinstance(name, str) for name in frame.columns)
-        and not _KNOWN.isdisjoint(frame.columns)
+        # Of an analysis, any column; of a listing, one that its rows have.
+        and (isinstance(frame.attrs[LISTING], str) or not _KNOWN.isdisjoint(frame.columns))
     )
 
 

@@ -396,8 +396,16 @@ def _connections(graph: nx.DiGraph[Any], levels: list[list[MapBlock]]) -> list[M
                 out, into = parent.x - 8 - lane * 2, block.x - 8 - lane * 2
                 start = parent.y + (16 if bus < parent.y else parent.height - 10)
                 end = block.y + _HEADER_HEIGHT / 2 + 1
-                path = f"M{n(parent.x)} {n(start)}H{n(out)}"
-                path += "" if out == into and start < end else f"V{n(bus)}H{n(into)}"
+                if len(above) == 1 and block.x > parent.x and bus < parent.y:
+                    # Beside the root: from its right, over the columns between them if any.
+                    right = parent.x + parent.width
+                    start = parent.y + _HEADER_HEIGHT / 2 + 1
+                    path = f"M{n(right)} {n(start)}H{n(right + _GAP / 2)}"
+                    if into > right + _GAP:
+                        path += f"V{n(bus)}H{n(into)}"
+                else:
+                    path = f"M{n(parent.x)} {n(start)}H{n(out)}"
+                    path += "" if out == into and start < end else f"V{n(bus)}H{n(into)}"
                 path += f"V{n(end)}H{n(block.x - 5)}"
                 count = graph.edges[parent_key, block.key]["count"]
                 tooltip = f"{_name(graph, parent_key)} starts {count:,} × {_name(graph, block.key)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -84,6 +85,8 @@ class TimelineRow:
     failing: bool = False
     running: bool = False
     count: int = 0
+    is_approximate: bool = False
+    """Whether the times of its members are accurate to the second only."""
     members: list[tuple[float, float]] = field(default_factory=list)
     critical: list[tuple[float, float]] = field(default_factory=list)
 
@@ -246,6 +249,7 @@ def _group_row(
             continue
         if graph.nodes[member].get("kind") == "workflow":
             run = times.workflow(member)
+            row.is_approximate = times.coarse
             start = run and (run.enqueued if run.started is None else run.started)
             if run is not None and start is not None:
                 row.members.append((start, run.ended))
@@ -320,7 +324,8 @@ _MIN_BAR_WIDTH = 2.0
 _BIN = 2.0
 """Pixels per value where values are aggregated: concurrency, and bars of very many parts."""
 _MAX_BARS = 300
-_AT_ONCE = "up to {:,} at once"
+_CLASS_NAME = re.compile(r"(?:\b[^\W\d]\w*\.)+(?=\w)")
+_AT_ONCE = "up to {}{:,} at once"
 
 
 @dataclass
@@ -483,9 +488,13 @@ def _row_text_width(row: TimelineRow) -> float:
     error = text.truncate_to_width(row.error, 11, _ERROR_WIDTH, bold=True)
     label = _row_text(row)
     if row.members and "at once" not in row.note:  # added when the area is drawn
-        label += f" · {_AT_ONCE.format(len(row.members))}"
+        label += f" · {_at_once(row, len(row.members))}"
     widths = text.text_width(label, 11), text.text_width(f" {error}", 11, bold=True)
     return (max(widths) if _is_stacked(row) else sum(widths)) + 16
+
+
+def _at_once(row: TimelineRow, count: int) -> str:
+    return _AT_ONCE.format("about " if row.is_approximate and count > 1 else "", count)
 
 
 def _is_stacked(row: TimelineRow) -> bool:
@@ -505,12 +514,14 @@ def _place(
     size = 12 if row.kind == "workflow" else 11
     label = label_width - 12 - x - _mark_width(row)
     number = text.text_width(row.number, 10) + 6 if row.number else 0
-    name = text.truncate_to_width(row.name, size, label - number, bold=row.kind != "step")
+    name = _fitted_name(row, size, label - number)
     suffix = row.number
     remaining = label - text.text_width(name, size, bold=True) - 10
     if repeated and remaining > 20:
         suffix = text.truncate_middle(row.short_id, 10, remaining)
-    detail = text.truncate_middle(row.detail, 10, label)
+    detail = row.detail
+    if text.text_width(detail, 10) > label:
+        detail = text.truncate_middle(_CLASS_NAME.sub("", detail), 10, label)
     drawn = PlacedRow(row, y, height, x, name, suffix, detail if row.members else "")
     drawn.suffix_x = x + _mark_width(row) + 6
     drawn.suffix_x += text.text_width(name, size, bold=row.kind != "step")
@@ -518,10 +529,18 @@ def _place(
     drawn.critical = _joined(time_axis.many(np.array(row.critical).reshape(-1, 2)).tolist())
     if row.members:
         concurrency = _area(drawn, time_axis, height - 8)
-        row.note = " · ".join(x for x in (row.note, _AT_ONCE.format(concurrency)) if x)
+        row.note = " · ".join(x for x in (row.note, _at_once(row, concurrency)) if x)
     elif not row.spans:
         drawn.point = 0.0
     return drawn
+
+
+def _fitted_name(row: TimelineRow, size: float, width: float) -> str:
+    """Return a name that fits: what distinguishes it is its end, not the class that it is in."""
+    bold, name = row.kind != "step", row.name
+    if text.text_width(name, size, bold=bold) > width:
+        name = _CLASS_NAME.sub("", name)
+    return text.truncate_to_width(name, size, width, bold=bold)
 
 
 def _joined(lines: list[list[float]]) -> list[tuple[float, float]]:

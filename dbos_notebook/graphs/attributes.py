@@ -46,6 +46,7 @@ class NodeAttributes(TypedDict, total=False):
     failed_step: str
     failed_step_id: int
     failed_workflow_id: str
+    approximate: bool  # in a comparison: whether the duration is accurate to the second only
     # Steps.
     function_id: int
     operation: str

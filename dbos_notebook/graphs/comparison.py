@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import Any, NamedTuple, TypeVar
@@ -14,7 +14,9 @@ import pandas as pd
 
 from dbos_notebook.errors import GraphError
 from dbos_notebook.graphs.attributes import Key, NodeAttributes
+from dbos_notebook.graphs.build import SECOND
 from dbos_notebook.graphs.contraction import cycles
+from dbos_notebook.graphs.intervals import Runs
 from dbos_notebook.graphs.similarity import WorkflowTree
 from dbos_notebook.graphs.validation import check_duration, check_fraction, check_graph
 from dbos_notebook.status import FAILED_STATUSES
@@ -254,7 +256,7 @@ def compare(
             raise GraphError("This graph is folded. Pass graphs that db.graph(...) returned.")
         if tree.root not in tree.nodes:
             raise GraphError(f"The graph has no root: {tree.root!r} is not one of its nodes.")
-        trees.append(tree)
+        trees.append(_with_refined_durations(tree, Runs(graph)))
     first_tree, second_tree = trees
     node_pairs = list(pairs(first_tree, second_tree))
     differences = [
@@ -267,10 +269,23 @@ def compare(
         for pair in node_pairs
     ]
     results = all("output_digest" in tree.nodes[tree.root] for tree in trees if tree.root)
-    graph = _merged(first, second, node_pairs, differences)
+    graph = _merged(first, second, node_pairs, differences, first_tree, second_tree)
     return Comparison(
         _comparison_frame(first_tree, second_tree, node_pairs, differences), graph, results
     )
+
+
+def _with_refined_durations(tree: WorkflowTree, runs: Runs) -> WorkflowTree:
+    """Return a tree whose workflows last as long as their steps show, as everywhere in views."""
+    if not runs.coarse:
+        return tree
+    nodes = dict(tree.nodes)
+    for key, node in nodes.items():
+        if node["kind"] == "workflow" and (duration := runs.duration(key)) is not None:
+            nodes[key] = {**node, "duration": duration}
+            if runs.is_approximate(key):
+                nodes[key]["approximate"] = True
+    return replace(tree, nodes=nodes)
 
 
 def _difference(
@@ -293,6 +308,8 @@ def _difference(
     first_duration, second_duration = first.get("duration"), second.get("duration")
     if first_duration is None or second_duration is None:
         return "same"
+    if first.get("approximate") or second.get("approximate"):
+        at_least = max(at_least, 2 * SECOND)  # each end of each run is rounded
     if abs(second_duration - first_duration) < at_least:
         return "same"
     # In seconds, because a Timedelta of centuries overflows when multiplied.
@@ -354,6 +371,8 @@ def _merged(
     second: nx.DiGraph[Any],
     node_pairs: Sequence[Pair],
     differences: Sequence[str],
+    first_tree: WorkflowTree,
+    second_tree: WorkflowTree,
 ) -> nx.DiGraph[Any]:
     """Return both runs as one graph, with the keys of the first run where nodes match."""
     first_keys: dict[Key | None, Key] = {}
@@ -372,7 +391,7 @@ def _merged(
     merged: nx.DiGraph[Any] = nx.DiGraph(**first.graph)
     merged.graph["root_second"] = second.graph["root"]
     for pair, difference in zip(node_pairs, differences, strict=True):
-        _add_node(merged, first, second, pair, difference, second_keys)
+        _add_node(merged, first_tree, second_tree, pair, difference, second_keys)
     for graph, keys in ((first, first_keys), (second, second_keys)):
         for key, node in graph.nodes.items():
             if node["kind"] == "join" and key in keys:
@@ -409,8 +428,8 @@ def _unused_key(key: Key, taken: nx.DiGraph[Any]) -> Key:
 
 def _add_node(
     merged: nx.DiGraph[Any],
-    first: nx.DiGraph[Any],
-    second: nx.DiGraph[Any],
+    first: WorkflowTree,
+    second: WorkflowTree,
     pair: Pair,
     difference: str,
     second_keys: Mapping[Key | None, Key],
@@ -426,8 +445,8 @@ def _add_node(
     if pair.second is not None:
         values["node_second"] = pair.second
         if pair.first is not None:
-            second_node = second.nodes[pair.second]
-            for name in ("status", "duration", "error_type", "error_message"):
+            second_node: Mapping[str, Any] = second.nodes[pair.second]
+            for name in ("status", "duration", "approximate", "error_type", "error_message"):
                 if name in second_node:
                     values[f"{name}_second"] = second_node[name]
     merged.add_node(key, **values, difference=difference)

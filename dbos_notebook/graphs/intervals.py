@@ -134,6 +134,8 @@ class Runs:
         self._latest: dict[Key, Run[int] | None] = {}
         instants: dict[_CheckedTime, list[int]] = {name: [] for name in _CHECKED_TIMES}
         for key, node in self._nodes.items():
+            if _is_of_other_run(node, self._nodes.get(node.get("workflow_id"), {})):
+                continue
             if "function_id" in node:
                 self._steps.setdefault(node.get("workflow_id"), []).append(key)
                 child = node.get("child_workflow_id")
@@ -232,6 +234,14 @@ class Runs:
         return Unstarted(
             ran_before, wait_start > run.ended, max(0, run.ended - wait_start + rounding)
         )
+
+    def duration(self, workflow_id: Key) -> pd.Timedelta | None:
+        """Return the duration of a workflow's latest run; ``None`` if unknown."""
+        recorded: pd.Timedelta | None = self._nodes[workflow_id].get("duration")
+        run = self.run(workflow_id) if self.coarse and recorded is not None else None
+        if run is None or run.started is None:
+            return recorded
+        return pd.Timedelta(run.ended - run.started, unit="ms")
 
     def is_approximate(self, workflow_id: Key) -> bool:
         """Return whether a workflow's duration is accurate only to the second."""
@@ -501,6 +511,12 @@ def seconds(time: Any) -> float | None:
 def milliseconds(instant: pd.Timestamp) -> int:
     """Return a time in milliseconds since 1970."""
     return round(instant.timestamp() * 1000)
+
+
+def _is_of_other_run(node: NodeAttributes, owner: NodeAttributes) -> bool:
+    """Return whether, in a comparison, a step did not run in the run whose times its owner has."""
+    other = "only in second"
+    return "function_id" in node and node.get("difference") == other != owner.get("difference")
 
 
 def _timed(key: Key, node: NodeAttributes) -> Step | None:

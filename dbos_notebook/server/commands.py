@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 NOTEBOOK_DIRECTORY = "dbos_notebooks"
 MAX_FILE_NAME = 100
+IDLE_SECONDS, IDLE_CHECK_SECONDS = 180, 30
+"""How long the kernel of a closed page of the dashboard is kept."""
+KERNELS = "dbos_notebook.server.kernels.DashboardKernels"
 MAX_CHECKED_IDS = 100
 """IDs of a finding in the JSON of a check."""
 # Voilà's page without the icons that it would load from another server.
@@ -55,17 +58,50 @@ html, body { height: auto; overflow: auto; contain: none; }
 </style>
 <script>
 // A page whose kernel ended while it was asked for stays empty: another request gets another one.
-setTimeout(() => {
+(() => {
+  const begun = Date.now();
+  const note = document.createElement("p");
+  note.style.cssText = "padding: 1rem; font-family: sans-serif";
+  note.setAttribute("role", "alert");
+  const say = (text) => {
+    if (note.textContent === text) return;
+    note.textContent = text;
+    document.body.prepend(note);
+  };
   const reloads = Number(sessionStorage.getItem("dn-reloads") ?? 0);
-  sessionStorage.removeItem("dn-reloads");
-  if (document.querySelector(".dn-console")) return;
-  if (reloads < 2) {
-    sessionStorage.setItem("dn-reloads", String(reloads + 1));
-    location.reload();
-  } else {
-    document.body.prepend("The dashboard did not start. The terminal of its command says why.");
-  }
-}, 30_000);
+  const isEnded = async () => {
+    try {
+      const { baseUrl, kernelId } = JSON.parse(document.getElementById("jupyter-config-data").text);
+      return (await fetch(`${baseUrl}api/kernels/${kernelId}`)).status === 404;
+    } catch {
+      return false; // the server does not answer, which the page itself reports
+    }
+  };
+  const check = async () => {
+    if (document.querySelector(".dn-console")) {
+      sessionStorage.removeItem("dn-reloads");
+      note.remove();
+      return;
+    }
+    const ended = document.readyState === "complete" && await isEnded();
+    const waited = Date.now() - begun;
+    if ((ended || waited > 30_000) && reloads < 2) {
+      say("The page got no answer from Python. It is loaded again.");
+      sessionStorage.setItem("dn-reloads", String(reloads + 1));
+      setTimeout(() => location.reload(), 1_500); // time to read why
+      return;
+    }
+    if (ended || waited > 30_000) {
+      sessionStorage.removeItem("dn-reloads");
+      say("The dashboard did not start. The terminal of its command says why.");
+      if (ended) return;
+    } else if (waited > 10_000) {
+      say("Still waiting for an answer from Python …");
+    }
+    setTimeout(check, 1_000);
+  };
+  setTimeout(check, 2_000);
+})();
 </script>
 {%- endblock notebook_css -%}
 """
@@ -227,8 +263,9 @@ def dashboard(
             "--preheat_kernel=True",
             "--pool_size=1",
             # Voilà's page does not end its kernel when it is closed or reloaded.
-            "--MappingKernelManager.cull_idle_timeout=180",
-            "--MappingKernelManager.cull_interval=30",
+            f"--MappingKernelManager.cull_idle_timeout={IDLE_SECONDS}",
+            f"--MappingKernelManager.cull_interval={IDLE_CHECK_SECONDS}",
+            f"--VoilaConfiguration.multi_kernel_manager_class={KERNELS}",
             # Voilà loads it where Notebook is installed, and it fails in Voilà.
             "--VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension",
         ]

@@ -175,6 +175,12 @@ def _scan_bound(
     return int(bound[0]["created"]) if bound else None
 
 
+def has_more_rows(session: Session, queries: Queries, rows: int) -> bool:
+    """Return whether there are more than ``rows`` workflows, without counting them all."""
+    created = sa.select(queries.workflows.c.created_at.label("created"))
+    return bool(session.rows(created.offset(rows).limit(1)))
+
+
 def _keys(queries: Queries, order: SortOrder, now: int) -> list[Key]:
     """Return the sort keys, which are never NULL, with the ID as the last one."""
     table = queries.workflows

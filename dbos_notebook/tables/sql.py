@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import Null
 
+from dbos_notebook.database.sqlite import BASE64_CONTAINS
 from dbos_notebook.payloads.decoders import decode_inert
 from dbos_notebook.status import ACTIVE_STATUSES, FAILED_STATUSES
 from dbos_notebook.tables import timing
@@ -48,6 +49,8 @@ _FAILED_STEP = (
     *("function_id", "function_name", "child_workflow_id"),
     *("last_id", "same_id", "step_error", "step_serialization"),
 )
+PICKLE_START = "gA"
+"""The base64 of a pickle since protocol 2 begins with it, and no JSON does."""
 MAX_LOOKUPS = 20_000
 """Up to this number, values are looked up one by one on Postgres; above, its planner decides."""
 
@@ -498,7 +501,6 @@ class Queries:
     def _error_contains(self, text: str) -> Condition:
         """Return the condition that the recorded error contains ``text``."""
         table = self.workflows
-        patterns = error_patterns(text)
         errors = [self.column(table, "error")]
         if self.catalog.has("workflow_output", "error"):
             own_table = self.catalog.table("workflow_output")
@@ -507,8 +509,37 @@ class Queries:
             )
             errors.append(recorded.correlate(table).scalar_subquery())
         # Only failed workflows have an error, and few have failed.
-        matches = [error.contains(n, autoescape=True) for error in errors for n in patterns]
+        matches = [self._recorded_contains(e, text) for e in errors if not isinstance(e, Null)]
         return sa.and_(table.c.status == "ERROR", sa.or_(sa.false(), *matches))
+
+    def _recorded_contains(self, error: sa.ColumnElement[Any], text: str) -> Condition:
+        """Return the condition that one recorded error contains ``text``, respecting case.
+
+        JSON contains it as it is; a pickle, which is stored as base64, in its decoded bytes.
+        """
+        needle = text.encode()
+        is_pickle = sa.func.substr(error, 1, len(PICKLE_START)) == PICKLE_START
+        in_base64: Condition
+        if self.catalog.dialect == "sqlite":
+            in_text = sa.func.instr(error, text) > 0
+            # The functions of SQLite accept invalid UTF-8 only as a blob.
+            stored = sa.cast(error, sa.LargeBinary)
+            in_base64 = getattr(sa.func, BASE64_CONTAINS)(stored, needle) == 1
+            possible = [sa.func.instr(error, part) > 0 for part in base64_parts(needle)]
+        else:
+            in_text = error.contains(text, autoescape=True)
+            # One that is not base64 would be an error of the statement.
+            is_base64 = sa.and_(
+                sa.func.length(error) % 4 == 0, error.regexp_match("^[A-Za-z0-9+/]+={0,2}$")
+            )
+            decoded = sa.func.decode(error, "base64")
+            position = sa.func.pg_catalog.position(decoded, sa.func.decode(needle.hex(), "hex"))
+            in_base64 = sa.case((is_base64, position > 0), else_=sa.false())
+            possible = [error.contains(part, autoescape=True) for part in base64_parts(needle)]
+        # Few errors are decoded: only those that hold what can be encoded without its neighbours.
+        return sa.case(
+            (is_pickle, sa.case((sa.or_(*possible), in_base64), else_=sa.false())), else_=in_text
+        )
 
     def step_select(
         self,
@@ -770,28 +801,25 @@ def _in_literals(column: sa.ColumnElement[Any], values: Sequence[str]) -> Condit
     return column.in_(literals) if literals else sa.false()
 
 
-def error_patterns(text: str) -> list[str]:
-    """Return the substrings of a stored error that can contain ``text``.
+def base64_parts(data: bytes) -> list[str]:
+    """Return strings of which the base64 of any bytes with ``data`` in them contains one.
 
-    JSON contains the text as it is. A pickle is stored as base64, where a text has one of three
-    encodings, depending on its offset; the characters at its ends depend on the adjacent bytes and
-    are omitted. For less than five bytes, too few characters remain, so only JSON is searched.
+    The encoding of ``data`` depends on its offset in groups of three bytes, and its first and last
+    characters also on the adjacent bytes; these are omitted. Few bytes leave an empty string.
 
     Examples
     --------
     >>> stored = base64.b64encode(b"...ValueError: no card on file...").decode()
-    >>> any(pattern in stored for pattern in error_patterns("no card"))
+    >>> any(part in stored for part in base64_parts(b"no card"))
     True
     """
-    data = text.encode()
-    patterns = [text]
-    if len(data) >= 5:
-        for shift in range(3):
-            encoded = base64.b64encode(b"\0" * shift + data).decode().rstrip("=")
-            first = (0, 2, 3)[shift]
-            last = len(encoded) if (shift + len(data)) % 3 == 0 else len(encoded) - 1
-            patterns.append(encoded[first:last])
-    return patterns
+    parts = []
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + data).decode().rstrip("=")
+        first = (0, 2, 3)[shift]
+        last = len(encoded) if (shift + len(data)) % 3 == 0 else len(encoded) - 1
+        parts.append(encoded[first:last])
+    return parts
 
 
 def _json_contains(document: sa.ColumnElement[Any], requested: Any) -> Condition:

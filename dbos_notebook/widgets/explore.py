@@ -43,6 +43,8 @@ FIRST_SEARCH_ROWS, MAX_SEARCH_ROWS = 5_000, 80_000
 """Rows that one message searches. The first message is quick, so that matches appear while the
 user types; each further one searches four times as many rows, for at most about 0.15 s."""
 SEARCH_GROWTH = 4
+MAX_COUNTED_ROWS = 20_000
+"""Up to this number of workflows, those that a search finds are counted: it reads every row."""
 MAX_CHOICES = 100
 MAX_CHILDREN = 500
 _CHOICE_COLUMNS = {
@@ -254,6 +256,9 @@ class Explore(View):
         started = time.perf_counter()
         filters = query_form.to_filters(view) | self._fixed
         filters.pop("status", None)
+        reads_all_rows = {"search", "error", "attributes"} & filters.keys()
+        if reads_all_rows and pages.has_more_rows(session, self._store.queries, MAX_COUNTED_ROWS):
+            return {"counts": None}
         frame = aggregates.counts(
             session, self._store.queries, "status", None, "created_at", check_filters(filters)
         )

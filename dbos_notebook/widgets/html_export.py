@@ -74,8 +74,8 @@ def _row_duration(row: WorkflowMessage) -> str:
     started = row.get("started_at", 1)
     completed = row.get("completed_at", row.get("updated_at", 1))
     # SQLite may store whole seconds.
-    if row.get("duration") == 0 and started % 1000 == completed % 1000 == 0:
-        return "< 1 s"
+    if "duration" in row and started % 1000 == completed % 1000 == 0:
+        return text.duration(row["duration"] / 1000, approximate=True)
     return _duration(row.get("duration"))
 
 

@@ -14,6 +14,7 @@ from dbos_notebook.drawing import svg
 from dbos_notebook.errors import FilterError
 from dbos_notebook.graphs import compare
 from dbos_notebook.graphs.build import read_graph
+from dbos_notebook.graphs.intervals import Times
 from dbos_notebook.tables.filters import as_strings
 from dbos_notebook.widgets import bundle, details, html_export, payload_text, serialize
 from dbos_notebook.widgets.base import View
@@ -100,7 +101,9 @@ class Inspect(View):
         if tab not in TABS:
             raise FilterError(f"tab={tab!r} does not exist. Use one of {TABS}.")
         self._runs: OrderedDict[str, RunData] = OrderedDict()
-        self._comparison: tuple[tuple[str, str], Comparison, RunData] | None = None
+        self._comparison: (
+            tuple[tuple[str, str], Comparison, RunData, tuple[Times, Times]] | None
+        ) = None
         self._actions = Actions(store, controller)
         self._store = store
         ids = as_strings(workflow_id, "workflow_id")
@@ -254,9 +257,10 @@ class Inspect(View):
             first, second = (read_graph(self._store, key, load_output=True) for key in ids)
             comparison = compare(first, second)
             # The merged graph is drawn as a run of its own.
-            self._comparison = ids, comparison, RunData(ids[0], comparison.graph, {}, [])
-        _, comparison, merged = self._comparison
-        return comparison_message(ids, comparison, merged, message.get("view") or {})
+            times = Times(first), Times(second)
+            self._comparison = ids, comparison, RunData(ids[0], comparison.graph, {}, []), times
+        _, comparison, merged, times = self._comparison
+        return comparison_message(ids, comparison, merged, times, message.get("view") or {})
 
     def _on_activities(self, message: Question) -> Answer:
         return {"activities": details.activities(self._store, list(map(str, message["ids"])))}
@@ -280,7 +284,11 @@ class Inspect(View):
 
 
 def comparison_message(
-    ids: tuple[str, str], comparison: Comparison, merged: RunData, view: ViewOptions
+    ids: tuple[str, str],
+    comparison: Comparison,
+    merged: RunData,
+    times: tuple[Times, Times],
+    view: ViewOptions,
 ) -> ComparisonMessage:
     """Return the picture of both runs in one graph, and the nodes that differ."""
     differences = comparison.differences
@@ -291,19 +299,21 @@ def comparison_message(
         "first": ids[0],
         "second": ids[1],
         "counts": {str(difference): int(count) for difference, count in counts.items() if count},
-        "rows": list(map(_compared_nodes, rows)),
+        "rows": [_compared_nodes(row, times) for row in rows],
         "left_out": max(0, len(differences) - MAX_COMPARED_ROWS),
     }
 
 
-def _compared_nodes(record: Mapping[Any, Any]) -> ComparedNodes:
+def _compared_nodes(record: Mapping[Any, Any], times: tuple[Times, Times]) -> ComparedNodes:
     columns = ["name"]
     row: dict[str, object] = {"difference": str(record["difference"]), "kind": record["kind"]}
-    for side in ("first", "second"):
+    for side, side_times in zip(("first", "second"), times, strict=True):
         if (key := record[f"node_{side}"]) is None:
             continue
         row[side] = serialize.to_json_key(key)
         row[f"duration_{side}"] = serialize.milliseconds(record[f"duration_{side}"])
+        if record["kind"] == "workflow":
+            row[f"took_{side}"] = side_times.duration(key)
         columns += [f"status_{side}", f"error_type_{side}"]
     row |= {name: serialize.label(record[name]) for name in columns if not pd.isna(record[name])}
     nodes: ComparedNodes = compact(row)

@@ -228,11 +228,15 @@ class NodeSummary(TypedDict, total=False):
     duration: int
     took: str
     """The duration as a string, where the steps refine what the row says."""
+    since: int
+    """When a workflow that is running started."""
     depth: int
     """Depth in the tree, and times: in the list of nodes only."""
     started_at: int
     completed_at: int
     created_at: int
+    in_seconds: bool
+    """Whether the start is known to the second only."""
 
 
 class NodeList(TypedDict):
@@ -323,6 +327,9 @@ class ComparedNodes(TypedDict, total=False):
     error_type_second: str
     duration_first: int
     duration_second: int
+    took_first: str
+    """Of a workflow: its duration, as its own view shows it."""
+    took_second: str
 
 
 class ComparisonMessage(TypedDict):

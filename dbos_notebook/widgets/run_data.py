@@ -187,6 +187,17 @@ class RunData:
             critical=bool(view.get("critical")),
         )
 
+    def _direction(self, hide: tuple[str, ...], width: int) -> Direction:
+        """Return the direction in which the graph is drawn, whatever groups are opened in it.
+
+        From left to right, unless more of it is visible at a legible size downwards.
+        """
+        right = self._cached_picture("graph", (), hide, "LR", 0, critical=False)
+        if is_legible(right, width, VIEW_HEIGHT):
+            return "LR"
+        down = self._cached_picture("graph", (), hide, "TB", 0, critical=False)
+        return "TB" if visible_share(down, width) > visible_share(right, width) else "LR"
+
     def _is_legible(self, direction: Direction, width: int) -> bool:
         """Return whether the folded graph is legible as a whole in a view of this width."""
         picture = self._cached_picture("graph", (), (), direction, 0, critical=False)
@@ -232,12 +243,8 @@ class RunData:
                 width=min(max(width, smallest), largest) if width else DEFAULT_WIDTH,
             )
         elif direction == "auto" and width:
-            # From left to right, unless more of it is visible at a legible size downwards.
-            picture = self._cached_picture(kind, opened, hide, "LR", 0, critical=critical)
-            if not is_legible(picture, width, VIEW_HEIGHT):
-                down = self._cached_picture(kind, opened, hide, "TB", 0, critical=critical)
-                if visible_share(down, width) > visible_share(picture, width):
-                    picture = down
+            chosen = self._direction(hide, width)
+            picture = self._cached_picture(kind, opened, hide, chosen, 0, critical=critical)
         else:
             picture = draw(
                 self.graph,
@@ -367,9 +374,13 @@ class RunData:
         return self._with_duration(node_summary(key, self.graph.nodes[key]))
 
     def _with_duration(self, summary: NodeSummary) -> NodeSummary:
-        """Add the duration of a workflow as its picture shows it, which the steps may refine."""
+        """Add the times of a workflow as its picture shows them, which the steps may refine."""
         if summary["kind"] == "workflow" and "duration" in summary and summary["key"] in self.graph:
             summary["took"] = self.times.duration(summary["key"])
+        elif summary["kind"] == "workflow" and summary["status"] == "PENDING":
+            run = self.times.workflow(summary["key"])
+            if run is not None and run.started is not None:
+                summary["since"] = round(run.started * 1000)
         return summary
 
     def search(self, query: str) -> dict[str, object]:
@@ -391,14 +402,27 @@ class RunData:
         order = self._tree_order()
         for key, depth in order[:MAX_LISTED]:
             node = self.graph.nodes[key]
-            times: dict[str, object] = {
-                name: serialize.milliseconds(node[name])
-                for name in ("started_at", "completed_at", "created_at")
-                if name in node
-            }
-            row: NodeSummary = compact({**self.summarize(key), "depth": depth, **times})
+            row: NodeSummary = compact(
+                {**self.summarize(key), "depth": depth, **self._listed_times(key, node)}
+            )
             rows.append(row)
         return {"rows": rows, "left_out": max(0, len(order) - MAX_LISTED)}
+
+    def _listed_times(self, key: NodeKey, node: Mapping[str, Any]) -> dict[str, object]:
+        """Return the times of a node as its pictures show them, in milliseconds since 1970."""
+        times: dict[str, object] = {
+            name: serialize.milliseconds(node[name])
+            for name in ("started_at", "completed_at", "created_at")
+            if name in node
+        }
+        run = self.times.workflow(key) if node["kind"] == "workflow" else None
+        if run is not None:
+            begun = run.created if run.started is None else run.started
+            times["created_at"] = round(run.created * 1000)
+            if run.started is not None:
+                times["started_at"] = round(run.started * 1000)
+            times["in_seconds"] = (self.times.coarse and begun == int(begun)) or None
+        return times
 
     def _tree_order(self) -> list[tuple[NodeKey, int]]:
         """Return every node with its depth, a child after the step that started it."""

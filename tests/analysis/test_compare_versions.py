@@ -367,6 +367,7 @@ def test_one_kind_and_the_filters_of_both_sides(versions: dn.Client) -> None:
 def test_a_registered_version_without_runs_says_too_few(versions: dn.Client) -> None:
     frame = versions.compare_versions("1.0", "3.0")
     assert set(frame["verdict"]) == {"too few"}
+    assert set(frame["of"]) == {"workflow", "step", "failure"}
 
 
 def test_a_filter_that_selects_nothing_gives_an_empty_frame(versions: dn.Client) -> None:
@@ -395,6 +396,37 @@ def test_what_cannot_be_compared_is_refused(
     with pytest.raises(dn.FilterError) as raised:
         versions.compare_versions(*arguments, **options)
     assert message in str(raised.value)
+
+
+def test_new_and_gone_causes_of_failures_are_those_of_failures(db: dn.Client) -> None:
+    failures = db.failures().astype({"failed_step": object, "error_type": object})
+    failures = failures.fillna({"failed_step": "", "error_type": "", "message": ""})
+    keys = ["name", "failed_step", "error_type", "message"]
+    expected = failures.groupby(keys, observed=True)["count"].sum()
+    assert len(expected) == 2
+    sides = {"status": "SUCCESS"}, {"status": "ERROR"}
+    for word, arguments in (("new", sides), ("gone", sides[::-1])):
+        frame = db.compare_versions(*arguments, of="failure")
+        assert set(frame["verdict"]) == {word}
+        frame = frame.fillna({"function_name": "", "error_type": "", "message": ""})
+        keys = ["name", "function_name", "error_type", "message"]
+        count = f"count_{'candidate' if word == 'new' else 'baseline'}"
+        assert frame.set_index(keys)[count].to_dict() == expected.to_dict()
+    assert not (frame["of"] != "failure").any()
+
+
+def test_what_an_incident_brought_is_found(incident_sqlite: Path) -> None:
+    with dn.connect(incident_sqlite, application_name="demo-documents") as db:
+        frame = db.compare_versions("1.4.1", "1.4.2")
+    errors = frame[frame["verdict"] == "more errors"]
+    assert errors["name"].unique().tolist() == ["documents.workflows.process_invoice"]
+    assert errors["function_name"].dropna().tolist() == [
+        "documents.pipelines.invoice.validate_fields"
+    ]
+    new = frame[(frame["of"] == "failure") & (frame["verdict"] == "new")].iloc[0]
+    assert new["function_name"] == "documents.pipelines.invoice.validate_fields"
+    assert new["p_value"] < 0.001
+    assert new["error_rate_candidate"] == 1
 
 
 @pytest.mark.parametrize("version", ["2.0.0", "2.20.0", "3.4.0"])

@@ -116,6 +116,7 @@ def test_missed_is_only_what_was_certainly_due(written: WrittenDatabase) -> None
         # Nothing is known of the time before its first run.
         expected = [pd.NA, pd.NA, False, False, True, False, False, True, True]
         assert frame["missed"].tolist() == expected
+        assert "3 missed, as dashed lines" in dn.plot(frame).svg
         assert frame["note"].iloc[0].startswith("before the oldest run was created")
         # In a window that begins later, the oldest run is still known.
         assert db.landing_times("nightly", start_time=hours_ago(5), end_time=hours_ago(4))[

@@ -149,6 +149,21 @@ def test_tick_labels_are_distinct() -> None:
             assert len(set(said)) == len(said), said
 
 
+@pytest.mark.parametrize("seconds", [0.9, 2.1, 4.6, 31, 59, 200, 4000, 100_000])
+def test_a_narrow_axis_has_a_scale(seconds: float) -> None:
+    assert len(Axis([(0, seconds, True)], 170).ticks) > 1
+
+
+def test_the_end_of_a_long_name_is_shown() -> None:
+    sample = sample_graphs.Sample("w")
+    sample.workflow("w", "monthly_invoices", 0, 3)
+    sample.step("w", 1, "acme.Invoices.invoice_customer", 0.1, 0.9)
+    sample.step("w", 2, "acme.Invoices.push_to_ledger", 1.1, 1.9)
+    shown = texts(timeline(sample.graph, width=420))
+    assert "invoice_customer" in shown
+    assert "push_to_ledger" in shown
+
+
 def test_the_longest_name_fits_its_measured_width() -> None:
     for name in ("price", "reserve", "set event", "waits for fulfil", "charge_card", "a", "iiimmm"):
         for number in (1, 7, 23):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
 import os
 import re
 import signal
@@ -13,9 +15,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+
+from dbos_notebook.server.kernels import DashboardKernels
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -112,3 +117,47 @@ def test_the_dashboard_keeps_its_place_in_the_url_and_needs_the_token(
     page.locator(".dn-banner", has_text="cannot be sorted by 'x'").wait_for()
     assert [url for url in requests if not url.startswith((server, "data:", "blob:"))] == []
     page.close()
+
+
+def test_a_page_whose_kernel_ended_says_so_and_gets_another(
+    dashboard: str, chromium: Browser
+) -> None:
+    page = chromium.new_page()
+    page.set_default_timeout(120_000)
+    # Until the page is loaded again, no kernel connects to it.
+    page.add_init_script("""
+        if (!sessionStorage.getItem("dn-reloads")) {
+          WebSocket = class extends EventTarget { close() {} send() {} };
+          WebSocket.CONNECTING = 0; WebSocket.OPEN = 1; WebSocket.CLOSING = 2; WebSocket.CLOSED = 3;
+          const ask = fetch;
+          fetch = (url, ...rest) => /api.kernels/.test(String(url.url ?? url))
+            ? Promise.resolve(new Response("{}", { status: 404 })) : ask(url, ...rest);
+        }
+    """)
+    page.goto(dashboard)
+    page.get_by_role("alert").filter(has_text="It is loaded again").wait_for()
+    page.locator(".dn-row").first.wait_for()
+    assert page.get_by_role("alert").filter(has_text="loaded again").count() == 0
+    page.close()
+
+
+def test_the_idle_time_of_a_kernel_begins_when_a_page_was_given_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kernel waits for a page for longer than one without a page is kept."""
+    kernels = DashboardKernels(cull_idle_timeout=180)
+    long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
+    kernel = SimpleNamespace(
+        last_activity=long_ago,
+        execution_state="idle",
+        kernel_name="python3",
+        kernel_spec=SimpleNamespace(metadata={}),
+    )
+    kernels._kernels["given"] = kernel
+    ended: list[str] = []
+    monkeypatch.setattr(DashboardKernels, "shutdown_kernel", lambda _, key: ended.append(key))
+    asyncio.run(kernels.cull_kernel_if_idle("given"))
+    assert ended == []
+    kernel.last_activity = long_ago
+    asyncio.run(kernels.cull_kernel_if_idle("given"))
+    assert ended == ["given"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -225,6 +226,27 @@ def test_a_lone_surrogate_does_not_crash(db: dn.Client) -> None:
     for filters in ({"workflow_ids": "\ud800"}, {"search": "\ud800"}, {"name": ["x", "\ud800"]}):
         with pytest.raises(dn.FilterError, match="ud800"):
             db.workflows(**filters)  # type: ignore[arg-type]
+
+
+def test_a_search_finds_errors_that_contain_the_text_and_no_others(db: dn.Client) -> None:
+    """Errors are base64 of pickles, in which a character depends on its neighbours."""
+    failed = db.workflows(status="ERROR", limit=None)
+    words = failed["error_type"].astype(str) + " " + failed["error_message"].astype(str)
+    searched = 0
+    for word in set(re.findall(r"\w[\w ]{8,}\w", "\n".join(words))):
+        for begin, end in [(0, 3), (1, 5), (2, 7), (0, 8), (3, 10)]:
+            text = word[begin:end]
+            found = set(db.workflows(error=text, limit=None)["workflow_id"])
+            assert found == set(failed["workflow_id"][words.str.contains(text, regex=False)]), text
+            # Its neighbours in base64 share some bits with it.
+            for other in (text[:-1] + chr(ord(text[-1]) ^ 1), chr(ord(text[0]) ^ 64) + text[1:]):
+                if not words.str.contains(other, regex=False).any():
+                    assert db.workflows(error=other, limit=None).empty, (text, other)
+                    assert db.workflows(search=other, limit=None).empty, (text, other)
+                    searched += 1
+    assert searched > 5
+    # Neither is the encoding itself searched.
+    assert db.workflows(error="gASV").empty
 
 
 def test_many_ids_at_once(db: dn.Client) -> None:

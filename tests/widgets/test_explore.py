@@ -300,7 +300,7 @@ def test_nothing_is_sent_when_nothing_changed(corpus_sqlite: Callable[[str], Pat
         assert row["status"] == "CANCELLED"
 
 
-def test_counts_and_filter_choices(db: dn.Client) -> None:
+def test_counts_and_filter_choices(db: dn.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     widget = db.explore()
     view = {"name": ["checkout"], "status": ["ERROR"]}
     page = ask(widget, "page", view=view, counts=True)
@@ -310,6 +310,15 @@ def test_counts_and_filter_choices(db: dn.Client) -> None:
     assert same["same"]
     assert same["counts"] == page["counts"]
     assert "counts" not in ask(widget, "page", view=view)
+    found = {"search": "checkout-", "status": ["ERROR"]}
+    expected = (
+        db.workflows(search="checkout-", limit=None)["status"].astype(str).value_counts().to_dict()
+    )
+    assert ask(widget, "page", view=found, counts=True)["counts"] == expected
+    # In a large database, a search that counts would read every row.
+    monkeypatch.setattr("dbos_notebook.widgets.explore.MAX_COUNTED_ROWS", 5)
+    assert ask(widget, "page", view=found, counts=True)["counts"] is None
+    assert ask(widget, "page", view=view, counts=True)["counts"]
     choices = ask(widget, "choices")["choices"]
     assert set(choices) == set(query_form.CHOICE_FILTERS)
     assert choices["name"][0] in db.workflows(limit=None)["name"].unique()

@@ -225,6 +225,19 @@ def test_a_group_opens_to_reach_a_node_in_it(many_steps: Path) -> None:
             assert reached["open"][0] == group["group"]
 
 
+def test_opening_groups_does_not_turn_the_graph(database_copy: Path) -> None:
+    big_runs.insert_children(database_copy, 300)
+    with dn.connect(database_copy) as db:
+        widget = db.inspect("many")
+        view = {"picture": "graph", "width": 700, "overview": False, "open": []}
+        failures = show(widget, **view)["facts"]["failures"]
+        assert len(failures) > 2
+        for failure in failures:
+            answer = ask(widget, "reveal", id="many", key=failure["key"], view=view)
+            view["open"] = answer["open"]
+            assert answer["picture"] == show(widget, **view, direction="LR")["picture"]
+
+
 def test_a_failure_is_shown_alone_beside_those_of_its_kind(old_sqlite: Path) -> None:
     graph = big_runs.fan_out(300)
     run = RunData(big_runs.ROOT, graph, {}, [])
@@ -257,6 +270,22 @@ def test_steps_are_listed_in_tree_order(db: dn.Client) -> None:
         (["parent-6-bad-1", 3], 3),
         (["parent-6-bad", 2], 1),
     ]
+
+
+def test_a_child_is_listed_as_starting_after_the_step_that_started_it(
+    database_copy: Path,
+) -> None:
+    connection = sqlite3.connect(database_copy)
+    with connection:
+        times = ("created_at", "updated_at", "started_at_epoch_ms", "completed_at")
+        whole = ", ".join(f"{time} = {time} / 1000 * 1000" for time in times)
+        connection.execute(f"UPDATE workflow_status SET {whole}")
+    connection.close()
+    with dn.connect(database_copy) as db:
+        rows = ask(db.inspect("parent-6-bad"), "list", id="parent-6-bad")["rows"]
+    begun = [row["started_at"] for row in rows if row["kind"] == "workflow" or row["number"] == 1]
+    assert len(begun) > 2
+    assert begun == sorted(begun)
 
 
 def test_a_fork_is_compared_with_its_original(db: dn.Client) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import big_runs
 
 import dbos_notebook as dn
 
@@ -45,3 +51,150 @@ def test_the_picture_of_each_run_is_centered(db: dn.Client, open_view: Callable[
     page.locator(".dn-side-panel h3", has_text="Differences").wait_for()
     left, right, *_ = page.evaluate(MARGINS)
     assert abs(left - right) < 3
+
+
+BOX = """(part) => {
+    const { left, right, top, bottom } = document.querySelector(part).getBoundingClientRect();
+    return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight;
+}"""
+"""Whether a part of the page is within the window."""
+FOCUSED = "document.activeElement.dataset?.node"
+CHOSEN = "document.querySelector('[data-node][aria-pressed=true]')?.dataset.node"
+
+
+def test_failures_are_visited_by_key(database_copy: Path, open_view: Callable[..., Page]) -> None:
+    big_runs.insert_children(database_copy, 300)
+    with dn.connect(database_copy) as db:
+        page = open_view(db.inspect("many"), width=1400)
+        page.locator("[data-node]").first.wait_for()
+        page.get_by_role("tab", name="Graph").focus()
+        for number in (1, 2):
+            page.keyboard.press("f")
+            page.get_by_role("button", name=f"{number} of 4").wait_for()
+            page.wait_for_function(f"{FOCUSED} && {FOCUSED} === {CHOSEN}")
+        # Escape leaves the focus on the same node, which is visible in the wider picture.
+        node = page.evaluate(CHOSEN)
+        page.keyboard.press("Escape")
+        page.locator(".dn-side-panel").wait_for(state="hidden")
+        page.wait_for_function(f"{FOCUSED} === {json.dumps(node)}")
+        page.wait_for_function("""() => {
+            const node = document.activeElement.getBoundingClientRect();
+            const { left, right, top, bottom } =
+              document.querySelector(".dn-picture > .dn-svg-view").getBoundingClientRect();
+            return node.left >= left && node.right <= right
+              && node.top >= top && node.bottom <= bottom;
+        }""")
+        # Where the details are below the picture, they are brought into the window.
+        page.set_viewport_size({"width": 700, "height": 900})
+        page.evaluate("document.body.style.marginTop = '300px'")
+        page.keyboard.press("f")
+        page.locator(".dn-node-details").wait_for()
+        page.wait_for_function(BOX, arg=".dn-node-actions")
+
+
+def test_what_had_the_focus_gets_it_back(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    with dn.connect(database_copy) as db:
+        page = open_view(db.inspect("fork-1"))
+        fork = page.get_by_role("button", name="Fork", exact=True)
+        fork.click(trial=True)  # it is enabled
+        fork.press("Enter")
+        page.locator(".dn-plan table").wait_for()
+        page.keyboard.press("Escape")
+        page.wait_for_function("document.activeElement.textContent === 'Fork'")
+        # A link to another run is not there any more: the heading has the focus, visibly.
+        page.locator(".dn-fact-line").get_by_role("button", name="checkout-5-bad").press("Enter")
+        page.wait_for_function("document.activeElement.tagName === 'H2'")
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"
+
+
+def test_a_change_of_the_theme_is_followed(db: dn.Client, open_view: Callable[..., Page]) -> None:
+    body = "<style>:root { color-scheme: light dark } body { background: Canvas }</style>"
+    page = open_view(db.inspect("checkout-5-bad"), body=body + "<div id=here></div>")
+    page.emulate_media(color_scheme="light")
+    page.wait_for_selector(".dn-inspect[data-theme=light]")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_selector(".dn-inspect[data-theme=dark]")
+
+
+def test_what_covers_others_has_the_background_that_is_shown(
+    db: dn.Client, open_view: Callable[..., Page]
+) -> None:
+    body = "<style>:root { --jp-layout-color0: #111 } body { background: rgb(28, 28, 28) }</style>"
+    page = open_view(db.inspect("checkout-5-bad"), body=body + "<div id=here></div>")
+    page.locator("[data-node]").first.click()
+    title = page.locator(".dn-node-details > header")
+    title.wait_for()
+    color = "(part) => getComputedStyle(part).backgroundColor"
+    assert title.evaluate(color) == "rgb(28, 28, 28)"
+
+
+def test_a_comparison_is_readable_and_has_the_durations_of_the_runs(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    connection = sqlite3.connect(database_copy)
+    with connection:
+        # As an application on Python 3.11 stores them: in whole seconds.
+        times = ("created_at", "updated_at", "started_at_epoch_ms", "completed_at")
+        whole = ", ".join(f"{time} = {time} / 1000 * 1000" for time in times)
+        connection.execute(f"UPDATE workflow_status SET {whole}")
+        connection.execute(
+            "UPDATE workflow_status SET status = 'SUCCESS', error = NULL"
+            " WHERE workflow_uuid = 'fork-1'"
+        )
+        begin = "(SELECT started_at_epoch_ms FROM workflow_status WHERE workflow_uuid = 'fork-1')"
+        connection.execute(
+            f"UPDATE operation_outputs SET started_at_epoch_ms = {begin} + 100 + function_id,"
+            f" completed_at_epoch_ms = {begin} + 140 + function_id, error = NULL"
+            " WHERE workflow_uuid = 'fork-1'"
+        )
+        connection.execute(
+            "UPDATE operation_outputs SET function_name = function_name || '_of_all'"
+            " WHERE workflow_uuid = 'fork-1' AND function_id = 3"
+        )
+    connection.close()
+    with dn.connect(database_copy) as db:
+        page = open_view(db.inspect("fork-1"), width=1200)
+        took = page.locator(".dn-fact-line", has_text="took").locator("span").first.inner_text()
+        page.get_by_role("button", name="Compare", exact=True).click()
+        table = page.locator(".dn-differences")
+        table.wait_for()
+        assert took.removeprefix("took ") in table.inner_text()
+        card = page.locator("[data-node]", has_text="succeeded after").first
+        assert f"succeeded after {took.removeprefix('took ')}" in (card.text_content() or "")
+        assert table.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1")
+        panel = page.locator(".dn-side-panel")
+        assert panel.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1")
+
+
+def test_what_is_known_is_said(database_copy: Path, open_view: Callable[..., Page]) -> None:
+    connection = sqlite3.connect(database_copy)
+    with connection:
+        connection.execute(
+            "INSERT INTO workflow_status (workflow_uuid, name, status, inputs, created_at,"
+            " updated_at, started_at_epoch_ms, completed_at, priority, serialization) VALUES"
+            " ('none', 'bare', 'SUCCESS', '{\"positionalArgs\": [], \"namedArgs\": {}}',"
+            " 1785000000000, 1785000003000, 1785000000000, 1785000003000, 0, 'portable_json'),"
+            " ('active', 'bare', 'PENDING', NULL, ?, ?, NULL, NULL, 0, 'portable_json')",
+            [round(time.time() * 1000) - 90_000] * 2,
+        )
+    connection.close()
+    with dn.connect(database_copy) as db:
+        page = open_view(db.open("none"))
+        # After a reload the tab has the name of the run, and its ID.
+        page.locator(".dn-console-tab", has_text="bare").wait_for()
+        page.locator(".dn-run-data", has_text="no arguments").wait_for()
+        page.locator(".dn-console-tab", has_text="Workflows").click()
+        assert "about 3 s" in page.locator(".dn-row[data-id=none]").inner_text()
+        page.locator(".dn-row[data-id=active]").get_by_role("button", name="Open").click()
+        # The node counts on, as the header does.
+        since = page.locator("[data-node] tspan[data-since]")
+        since.wait_for()
+        before = since.text_content()
+        page.wait_for_function(
+            "(before) => document.querySelector('[data-node] tspan').textContent !== before",
+            arg=before,
+        )
+        assert since.text_content() == page.locator(".dn-fact-line .dn-running").text_content()

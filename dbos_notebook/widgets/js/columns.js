@@ -1,6 +1,6 @@
 // The columns of the list: what each shows of a row, and what it sorts by.
 import { el } from "./dom.js";
-import { ageOf, breakableName, formatCount, formatDuration, formatInstant, idLabel, idLink, middleCut, pluralize, runningTime } from "./format.js";
+import { ageOf, breakableName, formatCount, formatDuration, formatInstant, formatSeconds, idLabel, idLink, middleCut, pluralize, runningTime } from "./format.js";
 import { isUnfinished, statusChip } from "./status.js";
 /** @import {Child, Column, Mode, Row} from "./types.js" */
 
@@ -12,10 +12,10 @@ import { isUnfinished, statusChip } from "./status.js";
 function duration(row, now) {
   if (row.status === "PENDING") return runningTime(row.started_at, now, "still running");
   if (isUnfinished(row.status) || row.duration === undefined) return "";
-  // SQLite may record whole seconds: a duration of 0 then means less than one.
+  // SQLite may record whole seconds.
   const inSeconds = [row.started_at, row.completed_at ?? row.updated_at]
     .every((at) => at !== undefined && at % 1000 === 0);
-  return row.duration === 0 && inSeconds ? "< 1 s" : formatDuration(row.duration);
+  return inSeconds ? formatSeconds(row.duration) : formatDuration(row.duration);
 }
 
 /**

@@ -63,7 +63,7 @@ export class Comparison {
   /** @param {...Child} parts */
   showPanel(...parts) {
     replace(this.view.panel, parts);
-    this.view.panel.hidden = false;
+    this.view.showPanel();
   }
 
   /**

@@ -163,6 +163,7 @@ class Console {
     const place = this.start.sync_url ? parsePlace(location.hash) : null;
     const { view, id = "" } = this.model.get("_place");
     if (!await this.show(place ?? { view, id })) await this.show({ view: "list" });
+    this.showTabs(); // the name of the run is known now
   }
 
   /**

@@ -263,7 +263,7 @@ export function followTheme(root) {
   let timer;
   const update = () => {
     root.dataset.theme = lightness(getComputedStyle(root).color) > 0.55 ? "dark" : "light";
-    // For parts that cover others, where the host does not name its background.
+    // For parts that cover others: a host may name no background, or another than it shows.
     root.style.setProperty("--dn-host-background", background(root));
   };
   const changed = () => {
@@ -276,9 +276,12 @@ export function followTheme(root) {
   for (const node of [document.documentElement, document.body]) {
     observer.observe(node, { attributes: true });
   }
+  const preference = matchMedia("(prefers-color-scheme: dark)");
+  preference.addEventListener("change", changed);
   changed();
   return () => {
     observer.disconnect();
+    preference.removeEventListener("change", changed);
     clearTimeout(timer);
   };
 }
@@ -296,7 +299,10 @@ function lightness(color) {
   return (0.299 * first + 0.587 * second + 0.114 * third) / (notation === "color" ? 1 : 255);
 }
 
-/** @param {Element} root */
+/**
+ * @param {Element} root
+ * @returns {string | null} null: everything below is transparent
+ */
 function background(root) {
   /** @type {Node | null} */
   let node = root;
@@ -305,5 +311,5 @@ function background(root) {
     if (color && !TRANSPARENT.test(color)) return color;
     node = node.parentNode ?? (node instanceof ShadowRoot ? node.host : null);
   }
-  return "Canvas";
+  return null;
 }

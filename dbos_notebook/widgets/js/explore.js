@@ -280,7 +280,7 @@ export class Explore {
       this.openDetails.clear();
     }
     this.filters.update();
-    this.statusBar.update(this.counts);
+    this.statusBar.update(this.counts, this.isLoaded);
     this.navigation?.changed();
     await this.load({ counts: true });
   }
@@ -338,18 +338,14 @@ export class Explore {
    * @param {{stamp?: string | null, counts?: boolean}} [options] nothing is sent if the stamp still holds
    */
   async load({ stamp = null, counts = false } = {}) {
-    // Counting the workflows that contain a string would read every row.
-    const { search, error, attributes } = this.view;
-    const isCounted = !search && !error && !attributes;
-    const page = await this.ask("page", { view: this.view, after: this.cursor, stamp,
-      counts: counts && isCounted });
+    const page = await this.ask("page", { view: this.view, after: this.cursor, stamp, counts });
     if (!page) return;
     this.status.updated(page);
-    if (page.counts) {
+    if (page.counts !== undefined) {
       this.countedAt = Date.now();
       this.countTook = page.count_took ?? 0;
+      this.showCounts(page.counts);
     }
-    if (page.counts || !isCounted) this.showCounts(page.counts ?? null);
     if (page.same) return;
     this.stamp = page.stamp;
     this.isLoaded = true;
@@ -400,7 +396,7 @@ export class Explore {
   /** @param {Record<string, number> | null} counts null: not known */
   showCounts(counts) {
     this.counts = counts;
-    this.statusBar.update(counts);
+    this.statusBar.update(counts, true);
     this.showRange();
     this.showSelection();
   }

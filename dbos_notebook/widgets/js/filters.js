@@ -60,11 +60,14 @@ export class StatusBar {
     this.view = view;
     this.onChange = onChange;
     this.node = el("div", { class: "dn-statuses", role: "group", "aria-label": "Status" });
-    this.update(null);
+    this.update(null, false);
   }
 
-  /** @param {Record<string, number> | null} counts null: not known */
-  update(counts) {
+  /**
+   * @param {Record<string, number> | null} counts null: not known
+   * @param {boolean} isRead whether the database was asked for them
+   */
+  update(counts, isRead) {
     const chosen = this.view.status ?? [];
     replace(this.node, STATUS_NAMES.map((status) => {
       const isOn = chosen.includes(status);
@@ -77,7 +80,8 @@ export class StatusBar {
         "data-none": counts && !number && !isOn,
         on: { click: () => this.onChange({ status: isOn ? others : [...others, status] }) },
       }, statusChip(status), counts && el("b", {}, formatCount(number)));
-    }));
+    }), isRead && !counts && el("span", { class: "dn-note", title: "Counting what a search finds would read every workflow" },
+      "not counted while searching"));
   }
 }
 

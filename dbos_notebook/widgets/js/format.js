@@ -86,6 +86,15 @@ export function formatDuration(ms) {
 }
 
 /**
+ * A duration that is accurate to one second only.
+ * @param {number} ms
+ */
+export function formatSeconds(ms) {
+  if (ms < 1000) return "< 1 s";
+  return `about ${ms < 60_000 ? `${Math.round(ms / 1000)} s` : formatDuration(ms)}`;
+}
+
+/**
  * What an active workflow is doing now, with what that is inferred from.
  * @param {Activity} activity
  */

@@ -1,5 +1,5 @@
 // One workflow: what it is, its graph and timeline, what each step did, and what can be done.
-import { append, button, closest, copy, copyFeedback, el, focus, followTheme, hasModifier, icon, iconButton, replace } from "./dom.js";
+import { append, button, closest, copy, copyFeedback, el, focus, focusedElement, followTheme, hasModifier, icon, iconButton, replace } from "./dom.js";
 import { mount } from "./fallback.js";
 import { activityLine, formatCount, formatDuration, formatInstant, pluralize, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
@@ -270,7 +270,17 @@ export class Inspect {
     const next = index < 0 ? (offset > 0 ? 0 : failures.length - 1)
       : (index + offset + failures.length) % failures.length;
     const failure = failures[next];
-    if (failure) this.go(failure.key);
+    return failure && this.go(failure.key);
+  }
+
+  /**
+   * Move the focus along, so that what is marked is what keys act on.
+   * @param {-1 | 1} offset
+   */
+  async focusFailure(offset) {
+    await this.goToFailure(offset);
+    if (this.tab === "steps") focus(this.steps.querySelector("[aria-selected=true]"));
+    else this.svgView.focusNode(this.selectedRef());
   }
 
   /** @param {Picture} picture */
@@ -503,6 +513,14 @@ export class Inspect {
     this.showDetails(node.key);
   }
 
+  /** Where it is narrow, the details are below the picture, and maybe below the window. */
+  showPanel() {
+    this.panel.hidden = false;
+    if (this.panel.offsetTop > this.pictureBox.offsetTop && this.panel.offsetTop > this.steps.offsetTop) {
+      this.panel.scrollIntoView({ block: "nearest" });
+    }
+  }
+
   /** @param {string} group */
   async expand(group) {
     const { open } = this.options;
@@ -561,7 +579,7 @@ export class Inspect {
     if (isUpdate && details.textContent === this.panel.firstChild?.textContent) return;
     replace(this.panel, details);
     if (isUpdate) this.panel.scrollTop = scrollTop;
-    this.panel.hidden = false;
+    else this.showPanel();
     if (found.kind === "workflow" && found.row.id !== this.id && !this.start.read_only) {
       this.nodeActions.setWorkflows([found.row.id], found.row.status);
     }
@@ -620,7 +638,18 @@ export class Inspect {
     this.setSelected(null);
     this.svgView.select(null);
     this.showFailures();
-    if (takeFocus) this.svgView.focusNode(ref);
+    if (!takeFocus) return;
+    if (this.tab === "steps") focus(this.steps.querySelector("[aria-selected=true]"));
+    else this.svgView.moveFocus(ref);
+    this.keepFocus();
+  }
+
+  /** Where what had the focus is gone, the heading has it: the keys of the view keep working. */
+  keepFocus() {
+    const focused = focusedElement(this.root);
+    if (!focused || focused === document.body || !focused.checkVisibility()) {
+      focus(this.head.querySelector("h2"));
+    }
   }
 
   // --- going to other runs -------------------------------------------------------------------------
@@ -673,6 +702,7 @@ export class Inspect {
    * @param {boolean} [reload]
    */
   async showRun(id, reload = true) {
+    const hadFocus = this.root.contains(focusedElement(this.root));
     this.id = id;
     if (this.comparison.pair) this.comparison.discard();
     this.options.open = [];
@@ -688,6 +718,7 @@ export class Inspect {
     this.setTrait("workflow_id", id);
     const answer = await this.load({ reload, isFirst: true });
     if (answer) this.polling.schedule();
+    if (hadFocus) this.keepFocus();
   }
 
   /** @param {Receipt | null} receipt */
@@ -749,13 +780,13 @@ export class Inspect {
     const isTyping = closest(event, "input, select, textarea");
     if (event.key === "Escape") {
       if (this.search.isOpen) this.search.close();
-      else if (this.nodeActions.dismiss() || this.actions.dismiss()) focus(this.tabs.querySelector("[tabindex='0']"));
+      else if (this.nodeActions.dismiss() || this.actions.dismiss()) this.keepFocus();
       else if (this.comparison.pair) this.comparison.close();
       else if (!this.panel.hidden) this.closePanel();
       else return;
     } else if (isTyping || hasModifier(event)) return;
     else if (event.key === "/") this.search.input.focus();
-    else if (event.key.toLowerCase() === "f") this.goToFailure(event.shiftKey ? -1 : 1);
+    else if (event.key.toLowerCase() === "f") this.focusFailure(event.shiftKey ? -1 : 1);
     else return;
     event.preventDefault();
   }

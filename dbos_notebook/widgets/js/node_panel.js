@@ -239,21 +239,23 @@ function rawSection(key, options) {
 export function comparisonPanel(found, onChoose, onClose) {
   const counts = Object.entries(found.counts)
     .map(([difference, count]) => `${formatCount(count)} ${describe(difference)}`).join(", ");
-  const rows = found.rows.map((row) => el("tr", {},
-    el("td", {}, linkButton(comparedName(row), "Show both sides", () => onChoose(row))),
-    el("td", { class: "dn-difference", "data-difference": row.difference }, describe(row.difference)),
-    el("td", {}, row.first === undefined ? "–"
-      : side(row.status_first, row.error_type_first, row.duration_first)),
-    el("td", {}, row.second === undefined ? "–"
-      : side(row.status_second, row.error_type_second, row.duration_second))));
+  const rows = found.rows.map((row) => el("tbody", {},
+    el("tr", {}, el("th", { scope: "rowgroup", colspan: "2" },
+      linkButton(comparedName(row), `Show both sides of ${row.name ?? "?"}`, () => onChoose(row)), " ",
+      el("span", { class: "dn-difference", "data-difference": row.difference }, describe(row.difference)))),
+    el("tr", {},
+      el("td", {}, row.first === undefined ? "–" : side(row.status_first, row.error_type_first,
+        row.took_first ?? formatDuration(row.duration_first))),
+      el("td", {}, row.second === undefined ? "–" : side(row.status_second, row.error_type_second,
+        row.took_second ?? formatDuration(row.duration_second))))));
   return el("div", { class: "dn-node-details" },
     el("header", {}, el("h3", { tabindex: "-1" }, "Differences"), el("span", { class: "dn-space" }),
       closeButton("Close the comparison", "Close the comparison (Escape)", onClose)),
     el("p", { class: "dn-note" }, counts),
     rows.length > 0 && el("table", { class: "dn-differences" },
-      el("thead", {}, el("tr", {}, ["", "", "original", "fork"].map((name) =>
+      el("thead", {}, el("tr", {}, ["original", "fork"].map((name) =>
         el("th", { scope: "col" }, name)))),
-      el("tbody", {}, rows)),
+      rows),
     found.left_out > 0
       && el("p", { class: "dn-note" }, `… and ${formatCount(found.left_out)} more`));
 }
@@ -262,18 +264,17 @@ export function comparisonPanel(found, onChoose, onClose) {
 function comparedName(row) {
   const key = row.second ?? row.first;
   const number = Array.isArray(key) && typeof key[1] === "number" ? ` #${key[1]}` : "";
-  return `${row.name ?? "?"}${number}`;
+  return `${leafName(row.name ?? "?")}${number}`;
 }
 
 /**
  * @param {string | undefined} status
  * @param {string | undefined} errorType
- * @param {number | undefined} duration
+ * @param {string} took
  * @returns {Child}
  */
-function side(status, errorType, duration) {
-  return [status && statusIcon(status), " ",
-    errorType ? shortClassName(errorType) : formatDuration(duration)];
+function side(status, errorType, took) {
+  return [status && statusIcon(status), " ", errorType ? shortClassName(errorType) : took];
 }
 
 /** @param {string} difference */

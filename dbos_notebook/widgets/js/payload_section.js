@@ -25,7 +25,8 @@ const MOST_CHARACTERS = 1500;
  * @param {Key} [key] of the workflow or the step
  */
 export function payloadSection(name, value, ask, key) {
-  const content = el("pre", { tabindex: "0" }, value.text);
+  const content = value.text ? el("pre", { tabindex: "0" }, value.text)
+    : el("p", { class: "dn-note" }, name === "input" ? "no arguments" : "empty");
   return section(name, value, content, ask && key !== undefined
     ? (question) => ask({ key, name, ...question }) : null);
 }

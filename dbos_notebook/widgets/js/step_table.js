@@ -98,7 +98,7 @@ function line(node, { root, selected, onChoose }) {
   el("td", { class: "n" }, node.number),
   name,
   el("td", {}, showsId && node.workflow_id && idLabel(node.workflow_id, root)),
-  el("td", {}, begun !== undefined && formatInstant(begun).slice(11, 23)),
+  el("td", {}, begun !== undefined && formatInstant(begun).slice(11, node.in_seconds ? 19 : 23)),
   el("td", { class: "n" }, node.took ?? formatDuration(node.duration)),
   el("td", { class: "dn-error-line" }, node.error && [failedAt(node), el("b", {}, shortClassName(node.error)),
     node.error_message && ` ${node.error_message}`]));

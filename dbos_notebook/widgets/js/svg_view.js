@@ -236,6 +236,7 @@ export class SvgView {
       element.setAttribute("role", "button");
       element.setAttribute("tabindex", "-1");
       element.setAttribute("aria-label", this.label(node));
+      if (node.since !== undefined) keepCurrent(element, node.since);
     }
     return made;
   }
@@ -576,11 +577,26 @@ export class SvgView {
     if (!element) return;
     this.setTabStop(ref);
     this.focusNode(ref);
+    this.kept = element;
     this.scrollTo(element);
   }
 
   close() {
     this.resizeObserver.disconnect();
+  }
+}
+
+/**
+ * Let the clock of the view update how long a node has been running, as in the header.
+ * @param {SVGElement} element
+ * @param {number} since
+ */
+function keepCurrent(element, since) {
+  for (const line of element.querySelectorAll("text")) {
+    const found = line.textContent?.match(/^(running for )\S/);
+    if (!found) continue;
+    const time = svg("tspan", { "data-since": since }, line.textContent?.slice(found[1]?.length));
+    replace(line, found[1], time);
   }
 }
 

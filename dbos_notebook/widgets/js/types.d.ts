@@ -264,9 +264,9 @@ export interface Page {
   last: Cursor;
   searched_to: number | null;
 }
-/** The number of workflows by status, and how long they took to count. */
+/** The number of workflows by status, null where they are too many to count, and how long it took. */
 export interface Counts {
-  counts: Record<string, number>;
+  counts: Record<string, number> | null;
   count_took: number;
 }
 export interface Children {
@@ -319,9 +319,13 @@ export interface GraphNode {
   duration?: number;
   /** The duration in words, where the steps refine what the row says. */
   took?: string;
+  /** When a workflow that is running started. */
+  since?: number;
 }
 export interface ListedNode extends GraphNode {
   depth: number;
+  /** Whether the start is known to the second only. */
+  in_seconds?: boolean;
   started_at?: number;
   completed_at?: number;
   created_at?: number;
@@ -406,6 +410,8 @@ export interface ComparedRow extends Pick<GraphNode, "name"> {
   error_type_second?: string;
   duration_first?: number;
   duration_second?: number;
+  took_first?: string;
+  took_second?: string;
 }
 export interface ComparisonAnswer {
   picture: Picture;
