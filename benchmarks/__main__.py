@@ -14,7 +14,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import browser, cases, control, graphs, mining, pictures
+from benchmarks import browser, cases, control, graphs, mining, pictures, statistics
 from benchmarks.databases import Shape, fill_postgres, fill_sqlite
 from benchmarks.measure import Report
 
@@ -78,6 +78,7 @@ def _sqlite(report: Report, size: Size, directory: Path) -> None:
     with _Timed(f"Creating {size.sqlite.workflows:,} workflows on SQLite"):
         fill_sqlite(path, size.sqlite)
     cases.lists(report, f"sqlite:///{path}", size.sqlite_lists, target=3)
+    statistics.measure_statistics(report, f"sqlite:///{path}")
 
 
 def _postgres(report: Report, size: Size, directory: Path) -> None:
@@ -96,7 +97,9 @@ def _postgres(report: Report, size: Size, directory: Path) -> None:
         graphs.measure_graphs(report, url, root)
         pictures.measure_drawings(report, url, root)
         cases.counted(report, url)
+        statistics.measure_statistics(report, url)
         cases.failures_by_cause(report, url)
+        cases.compared(report, url)
         mining.measure_mining(report, url, size.postgres.workflows)
         cases.queue_over_time(report, url)
         cases.diagnosed(report, url, size.postgres.workflows)

@@ -267,6 +267,53 @@ def counted(report: Report, url: str) -> None:
     client.destroy()
 
 
+def compared(report: Report, url: str) -> None:
+    """Compare two versions, and contrast failures, with bare aggregates and fetched rows."""
+    client = _client(url)
+    bare = """SELECT w.application_version, w.name, s.function_name, count(*), count(s.error),
+        percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (
+            ORDER BY s.completed_at_epoch_ms - s.started_at_epoch_ms)
+        FROM dbos.operation_outputs s JOIN dbos.workflow_status w USING (workflow_uuid)
+        WHERE w.application_version IN ('v0', 'v1') GROUP BY 1, 2, 3"""
+
+    def fetched() -> pd.DataFrame:
+        found = _baseline_frame(client, None, payloads=False)
+        keys = ("name", "app_version", "executor_id", "queue_name", "authenticated_user")
+        failed = found["status"] == "ERROR"
+        return pd.concat([pd.crosstab(found[key], failed) for key in keys])
+
+    with (
+        dn.connect(url, statement_timeout=None) as db,
+        psycopg.connect(url, autocommit=True) as raw,
+    ):
+        total = int(db.counts([])["count"].iloc[0])
+        took = seconds(
+            {
+                "compare": lambda: db.compare_versions("v0", "v1"),
+                "bare": lambda: raw.execute(bare.encode()).fetchall(),
+                "contrast": lambda: db.contrast({"status": "ERROR"}),
+            },
+            3,
+        )
+    rival = seconds({"client": fetched}, 1)["client"]
+    for title, ours, theirs in (
+        ("Two of four versions compared, against one GROUP BY of their steps", "compare", "bare"),
+        ("Failures contrasted with all others, against DBOSClient → crosstab", "contrast", ""),
+    ):
+        spent = took[theirs] if theirs else rival
+        ratio = spent / took[ours]
+        report.add(
+            Measurement(
+                title,
+                f"{total:,}",
+                milliseconds(took[ours]),
+                milliseconds(spent),
+                f"{ratio:.1f} × faster" if ratio > 1 else f"{1 / ratio:.1f} × the time",
+            )
+        )
+    client.destroy()
+
+
 def queue_over_time(report: Report, url: str) -> None:
     """Compare the history of a queue with counts of it, and with fetched rows in pandas.
 

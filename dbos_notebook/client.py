@@ -902,7 +902,7 @@ class Client:
         >>> db = dbos_notebook.connect(example_database)
         >>> statistics = db.workflow_statistics().set_index("name")
         >>> statistics.loc["checkout", ["count", "errors", "error_rate"]].tolist()
-        [8, 3, 0.375]
+        [8.0, 3.0, 0.375]
         """
         from dbos_notebook.analysis.statistics import workflow_statistics
 
@@ -1432,7 +1432,7 @@ class Client:
         >>> db = dbos_notebook.connect(example_database)
         >>> found = db.contrast({"name": "checkout"}, {"status": "SUCCESS"})
         >>> found[["field", "value", "bad", "baseline"]].values.tolist()
-        [['name', 'checkout', 8, 0], ['user', 'ada', 7, 1]]
+        [['name', 'checkout', 8, 0]]
         """
         from dbos_notebook.analysis.contrast import contrast
 
@@ -1725,7 +1725,8 @@ class Client:
             ``error_rate`` (failed or cancelled; float64), ``p50`` and ``p90`` of the duration
             (timedelta64[ms]), ``ended``, ``workflow_id`` (the newest run), ``first_seen``,
             ``last_seen`` (``created_at``), and ``workflow_ids``, the newest ``max_ids`` of them
-            as a tuple. Where ``ended`` is false, rates and durations are missing.
+            as a tuple. Where ``ended`` is false, rates and durations are missing. Rows of the
+            result stand for their ``workflow_ids`` where a method takes workflows.
 
         Examples
         --------

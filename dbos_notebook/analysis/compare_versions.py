@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
@@ -401,31 +402,32 @@ def _read_sides(
 ) -> dict[Kind, Side]:
     """Return the side of each kind from the counts per outcome and bucket."""
     keys = ["name"] if of == "workflow" else ["name", "function_name"]
-    sides: dict[Kind, Side] = {}
-    for names, rows in found.groupby(keys, dropna=False, sort=False):
+    counts: defaultdict[Kind, Counter[str]] = defaultdict(Counter)
+    timed: defaultdict[Kind, list[tuple[int, int]]] = defaultdict(list)
+    fractional: set[Kind] = set()
+    # A loop, because pandas takes milliseconds for each group.
+    measures = ("outcome", "bucket", "count", "fractional")
+    columns = (found[name].astype(object) for name in (*keys, *measures))
+    for *names, outcome, bucket, count, inexact in zip(*columns, strict=True):
         key = _kind(of, names)
+        counts[key][outcome] += count
+        # Negative durations are those of clocks that differ.
+        if not pd.isna(bucket) and bucket >= 0:
+            timed[key].append((bucket, count))
+            if inexact:
+                fractional.add(key)
+    sides: dict[Kind, Side] = {}
+    for key, of_outcome in counts.items():
         steps_per_run, failures_per_run = repeats.get(key, (1.0, 1.0))
-        counts = rows.groupby("outcome", observed=True)["count"].sum()
-        finished, failed, running = (
-            sum(int(counts.get(outcome, 0)) for outcome in outcomes)
-            for outcomes in ((_SUCCEEDED, _FAILED), (_FAILED,), (_RUNNING,))
-        )
-        # A negative duration, because clocks differ, is a bucket of its own.
-        timed = rows[rows["bucket"].notna() & (rows["bucket"] >= 0)]
-        durations = Sample(
-            bucket_value(timed["bucket"].to_numpy("int64")),
-            timed["count"].to_numpy("int64"),
-            BUCKET_ERROR,
-            1.0 / steps_per_run,
-        )
-        coarse = durations.size > 0 and not timed["fractional"].sum()
-        if finished or running:
+        numbers = np.array(timed[key], np.int64).reshape(-1, 2).T
+        finished = of_outcome[_SUCCEEDED] + of_outcome[_FAILED]
+        if finished or of_outcome[_RUNNING]:
             sides[key] = Side(
-                durations,
+                Sample(bucket_value(numbers[0]), numbers[1], BUCKET_ERROR, 1.0 / steps_per_run),
                 finished,
-                failed,
-                running if of == "workflow" else None,
-                SECOND_MS if coarse else 1,
+                of_outcome[_FAILED],
+                of_outcome[_RUNNING] if of == "workflow" else None,
+                SECOND_MS if timed[key] and key not in fractional else 1,
                 failures_per_run,
             )
     return sides

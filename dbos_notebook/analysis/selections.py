@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.status import ACTIVE_STATUSES, FAILED_STATUSES
 from dbos_notebook.tables import timing
@@ -22,16 +24,16 @@ if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
     from dbos_notebook.tables.sql import Queries
 
+_STEP_COLUMNS = {column.name: column for column in STEP}
 STEP_KEYS = {
-    c.name: c
-    for c in STEP
-    if c.name in ("function_name", "function_id", "workflow_id", "application_name")
+    name: _STEP_COLUMNS[name]
+    for name in ("function_name", "function_id", "workflow_id", "application_name")
 }
 """Columns of steps by which they can be grouped."""
 WORKFLOW_KEYS = {
     name: column
     for name, column in GROUPABLE.items()
-    if column.kind != "instant" and name not in {c.name for c in STEP}
+    if column.kind != "instant" and name not in _STEP_COLUMNS
 }
 """Columns of their workflows by which steps can be grouped."""
 
@@ -79,7 +81,7 @@ def run_rows(
         ``started_at_ms``, ``ended_at_ms``, ``queue_wait_ms``, ``duration_ms``, NULL where unknown.
     """
     table = queries.workflows
-    keys = [queries.column(table, column.source or "").label(column.name) for column in columns]
+    keys = [_key(queries, table, column) for column in columns]
     times = [value.label(f"{name}_ms") for name, value in timing.sql_times(queries, now).items()]
     # Most workflows succeeded, and comparing strings takes most of the time.
     failed, active = (
@@ -117,7 +119,8 @@ def step_rows(
     queries
         Composes SQL for the database.
     columns
-        Columns by which the steps are grouped, as :func:`step_columns` returns them.
+        Columns by which the steps are grouped, as :func:`step_columns` returns them, or others of
+        :data:`STEP`.
     filters
         Checked filters of workflows.
     forks
@@ -133,12 +136,13 @@ def step_rows(
     queries.catalog.require("operation_outputs", ("workflow_uuid",))
     steps, workflows = queries.steps, queries.workflows
     columns = list(columns)
+    own = [column.name in _STEP_COLUMNS for column in columns]
     keys = [
-        queries.column(steps if column.name in STEP_KEYS else workflows, column.source or "").label(
-            column.name
-        )
-        for column in columns
+        _key(queries, steps if is_own else workflows, column)
+        for column, is_own in zip(columns, own, strict=True)
     ]
+    if not any(column.name == "function_id" for column in columns):
+        keys.append(queries.column(steps, "function_id").label("function_id"))
     begun, ended = (
         sa.cast(queries.valid_time(steps, f"{word}_at_epoch_ms"), sa.BigInteger())
         for word in ("started", "completed")
@@ -147,14 +151,13 @@ def step_rows(
     rows = sa.select(
         *keys,
         steps.c.workflow_uuid,
-        queries.column(steps, "function_id").label("function_id"),
         failed,
         begun.label("started_at_ms"),
         ended.label("ended_at_ms"),
         _step_duration(queries).label("duration_ms"),
     )
     conditions = queries.where(filters)
-    if conditions or any(column.name not in STEP_KEYS for column in columns):
+    if conditions or not all(own):
         same = workflows.c.workflow_uuid == steps.c.workflow_uuid
         rows = rows.select_from(steps.join(workflows, same)).where(*conditions)
     if forks and _shows_copies(queries):
@@ -167,6 +170,14 @@ def step_rows(
             # For EXISTS, SQLite would look up the workflow of each step.
             rows = rows.where(sa.tuple_(*key).not_in(sa.select(*copied.c)))
     return rows.subquery("step")
+
+
+def _key(queries: Queries, table: sa.FromClause, column: Column) -> sa.Label[Any]:
+    value = queries.column(table, column.source or "")
+    if isinstance(value, Null) and column.transport == pa.int64():
+        # The NULL of a column that this database lacks would be a string on Postgres.
+        value = sa.cast(value, sa.BigInteger())
+    return value.label(column.name)
 
 
 def _step_duration(queries: Queries) -> sa.ColumnElement[Any]:

@@ -108,8 +108,19 @@ def choose(
             problem += f", or queue_name='original' to keep its own, {row.queue_partition_key!r}"
         return Destination(problem=problem)
     effect = ""
+    cleared = queues.cleared.get(row.workflow_id)
     if queue_name is None and row.queue_name not in (None, INTERNAL_QUEUE):
         effect = f"on DBOS's internal queue instead of {row.queue_name!r}"
+    elif queue_name is None and cleared not in (None, INTERNAL_QUEUE):
+        effect = (
+            f"on DBOS's internal queue instead of {cleared!r}, on which it was before it was "
+            f"cancelled: choose queue {cleared!r} to keep it"
+        )
+    elif queue_name is None and row.queue_name is None and _is_forgotten(row, queues):
+        effect = (
+            f"on DBOS's internal queue: DBOS clears the queue of a {row.status} workflow, so "
+            "choose one if it was on one"
+        )
     return Destination(queue_name, key, effect)
 
 
@@ -154,6 +165,11 @@ def _choose_original(row: WorkflowRecord, queues: KnownQueues) -> Destination:
             "queue_name=…"
         )
     return Destination(None, None, f"onto DBOS's internal queue: its own is not known ({reason})")
+
+
+def _is_forgotten(row: WorkflowRecord, queues: KnownQueues) -> bool:
+    """Return whether a workflow may have been on a queue that nothing records any more."""
+    return row.status in INTERRUPTED_STATUSES and row.workflow_id not in queues.cleared
 
 
 def _describe_partitioned(queue: str | None) -> str:

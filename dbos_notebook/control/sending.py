@@ -187,20 +187,32 @@ class Send(Operation):
             )
         until = f" until {format_time(wait.timeout_at)}" if wait.timeout_at else ""
         first = f", after {plural(unread, 'earlier message')}" if unread else ""
-        unknown = "" if wait.topics else "; DBOS does not record the topic it waits on"
+        waited = "without a topic" if self.topic is None else f"for topic {self.topic!r}"
+        condition = "" if wait.topics else f" only if it waits {waited}"
+        unknown = "" if wait.topics else "; DBOS does not record the topic it waits for"
         return (
-            f"answers step {wait.function_id}, where it appears to wait{until}{first} "
+            f"answers step {wait.function_id}{condition}, where it appears to wait{until}{first} "
             f"({wait.evidence}){unknown}"
         )
 
     def notes(self, items: Sequence[PlanItem]) -> list[str]:
-        """Return how many wait for another topic, judged by earlier runs."""
+        """Return how many wait for another topic, judged by earlier runs, or for an unknown one."""
         others = [
             item
             for item in items
             if isinstance(item, SendItem) and item.verdict == "ready" and item.topics
             if self.topic not in item.topics
         ]
+        waiting = [
+            item
+            for item in items
+            if isinstance(item, SendItem) and item.verdict == "ready" and item.waits_at is not None
+        ]
+        if self.topic is None and any(not item.topics for item in waiting):
+            return [
+                "⚠ No earlier run tells the topic of the wait, and this message has none. If "
+                "DBOS.recv names a topic in the code of the workflow, send with that topic."
+            ]
         if not others:
             return []
         topics = dict.fromkeys(topic for item in others for topic in item.topics)

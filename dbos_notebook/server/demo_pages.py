@@ -14,7 +14,14 @@ from dbos_notebook.server.cli import main as run_command
 DATABASE = Path("build/demo.sqlite")
 NOTEBOOKS = [
     Path("notebooks") / f"{name}.ipynb"
-    for name in ("quickstart", "investigate_a_failure", "fork_from_a_step", "repair_an_incident")
+    for name in (
+        "quickstart",
+        "investigate_a_failure",
+        "fork_from_a_step",
+        "repair_an_incident",
+        "fleet_analysis",
+        "morning_check",
+    )
 ]
 
 

@@ -259,7 +259,7 @@ class ExecutorAvailability:
             if likelihood == "likely" and not registered:
                 likelihood = "unknown"
             unlikely = likelihood == "unlikely"
-            remedy = self._remedy(application, active=active) if unlikely else ""
+            remedy = self._remedy(application, queue, active=active) if unlikely else ""
             self._estimates[key] = Estimate(likelihood, f"{found.evidence}{limits}", remedy)
         return self._estimates[key]
 
@@ -286,7 +286,7 @@ class ExecutorAvailability:
         if version in self.living_versions(application):
             remedy = f"Version {version} is alive: resume with force=True"
         else:
-            remedy = self._remedy(application, active=True)
+            remedy = self._remedy(application, None, active=True)
         return Silence(newest, evidence, remedy)
 
     def _why_dead(
@@ -339,13 +339,21 @@ class ExecutorAvailability:
             ]
         return self._living[application]
 
-    def _remedy(self, application: str | None, *, active: bool) -> str:
+    def _remedy(self, application: str | None, queue: str | None, *, active: bool) -> str:
         living = self.living_versions(application)
         if not living:
             return ""
-        # The fork of an active workflow is refused: its work might be done twice.
-        fork = "cancel the workflow, then fork it" if active else "fork"
-        return f"Version {living[0]} is alive: {fork} with application_version={living[0]!r}"
+        version = living[0]
+        if not active:
+            return f"Version {version} is alive: fork with application_version={version!r}"
+        # The fork of an active workflow is refused: its work might be done twice. The cancel
+        # clears the queue, which the fork must therefore name.
+        keeps = queue not in (None, INTERNAL_QUEUE)
+        return (
+            f"Version {version} is alive: Cancel, then Fork with version {version}"
+            f"{f' and queue {queue}' if keeps else ''}; in Python, cancel the workflow, then fork "
+            f"it with application_version={version!r}{f', queue_name={queue!r}' if keeps else ''}"
+        )
 
     def _target(self, version: str | None, application: str | None) -> _Target:
         versions = {version} if version else self._latest(application)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from dbos_notebook.control.failure_analysis import fork_descendants
 from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
+from dbos_notebook.status import ACTIVE_STATUSES, FAILED_STATUSES
 from dbos_notebook.tables import aggregates, frames, listings, pages
 from dbos_notebook.tables.filters import check_filters
 from dbos_notebook.widgets import (
@@ -215,9 +217,14 @@ class Explore(View):
         rows = serialize.workflow_rows(frame)
         children = pages.child_counts(session, queries, frame["workflow_id"].tolist())
         positions = pages.queue_positions(session, queries, frame)
+        forked = frame[frame["was_forked_from"].fillna(value=False)]
+        failed = forked[forked["status"].isin(FAILED_STATUSES)]["workflow_id"].tolist()
+        forks = fork_descendants(session, queries, failed) if failed else {}
         for row in rows:
             if count := children.get(row["id"]):
                 row["children"] = count
+            if any(fork.status == "SUCCESS" for fork in forks.get(row["id"], ())):
+                row["repaired"] = True
             if position := positions.get(row["id"]):
                 row["position"], row["queue_length"] = position
         return rows
@@ -255,7 +262,10 @@ class Explore(View):
         """Count workflows by status, with all filters but that of the status."""
         started = time.perf_counter()
         filters = query_form.to_filters(view) | self._fixed
-        filters.pop("status", None)
+        chosen = filters.pop("status", None)
+        if chosen and filters.get("queues_only"):
+            # Which is otherwise a filter of the active statuses.
+            filters["status"] = list(dict.fromkeys([*ACTIVE_STATUSES, *chosen]))
         reads_all_rows = {"search", "error", "attributes"} & filters.keys()
         if reads_all_rows and pages.has_more_rows(session, self._store.queries, MAX_COUNTED_ROWS):
             return {"counts": None}

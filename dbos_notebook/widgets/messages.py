@@ -63,6 +63,8 @@ class WorkflowMessage(TypedDict, total=False):
     parent_workflow_id: str
     forked_from: str
     was_forked_from: bool
+    repaired: bool
+    """Whether it failed, and a fork of it succeeded; in the list only."""
     priority: int
     recovery_attempts: int
     created_at: int

@@ -47,9 +47,14 @@ def test_a_waiting_run_is_answered_once(
     }
     plan = live_db.send(first, answer, "approval", plan=True)
     (item,) = plan.items
-    assert item.effect.startswith("answers step 3, where it appears to wait until ")
-    assert item.effect.endswith("; DBOS does not record the topic it waits on")
+    assert item.effect.startswith(
+        "answers step 3 only if it waits for topic 'approval', where it appears to wait until "
+    )
+    assert item.effect.endswith("; DBOS does not record the topic it waits for")
     assert not plan.notes
+    untold = live_db.send(first, answer, plan=True)
+    assert untold.items[0].effect.startswith("answers step 3 only if it waits without a topic,")
+    assert untold.notes[0].startswith("⚠ No earlier run tells the topic of the wait")
     assert str(item.will_run).startswith("likely")
     assert live_db.messages(first).empty
     assert plan.apply().counts["done"] == 1

@@ -9,6 +9,8 @@ from raw_rows import add_workflow, write
 from test_schedules import add
 
 import dbos_notebook as dn
+from dbos_notebook.control.queue_selection import KnownQueues, choose
+from dbos_notebook.control.records import WorkflowRecord
 
 
 @pytest.fixture
@@ -64,6 +66,16 @@ def test_a_fork_onto_a_partitioned_queue_needs_a_key(queued: dn.Client) -> None:
         queued.rewind("tenant-1", "failed", queue_name="tenants")
     receipt = queued.fork("plain-1", "failed", queue_name="tenants", queue_partition_key="t7")
     assert places(queued, [receipt.lines[0].new_workflow_id]) == [("tenants", "t7")]
+
+
+def test_a_fork_says_that_a_cancel_cleared_the_queue() -> None:
+    row = WorkflowRecord("migration", "CANCELLED")
+    known = choose(row, None, None, KnownQueues(cleared={"migration": "tenants"}))
+    assert known.effect.startswith("on DBOS's internal queue instead of 'tenants'")
+    unknown = choose(row, None, None, KnownQueues())
+    assert "DBOS clears the queue of a CANCELLED workflow" in unknown.effect
+    assert choose(row, None, None, KnownQueues(cleared={"migration": None})).effect == ""
+    assert choose(row, "tenants", None, KnownQueues()).effect == ""
 
 
 @pytest.mark.parametrize("operation", ["fork", "rewind"])

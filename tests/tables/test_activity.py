@@ -148,7 +148,8 @@ def test_the_parts_of_an_activity(found: dict[str, Activity]) -> None:
     other = found["open-other-version"]
     assert other.reason == "no_executor"
     assert other.remedy == (
-        "Version 1 is alive: cancel the workflow, then fork it with application_version='1'"
+        "Version 1 is alive: Cancel, then Fork with version 1 and queue open; in Python, cancel "
+        "the workflow, then fork it with application_version='1', queue_name='open'"
     )
 
 

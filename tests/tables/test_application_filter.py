@@ -165,9 +165,16 @@ def explored(client: dn.Client, **options: Any) -> Any:
 
 def boarded(client: dn.Client) -> Any:
     """What the board shows."""
-    found = client.board(window="30d").read()
+    view = client.board(window="30d")
+    found, causes = view.read(), view._causes()
     facts = board.board_facts(found)
-    return facts["active"], facts["queues"], rows(found.failures), rows(found.ended)
+    return (
+        facts["active"],
+        facts["queues"],
+        causes["failures"],
+        causes["durations"],
+        rows(found.ended),
+    )
 
 
 def mapped(client: dn.Client) -> Any:

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from browser import Opened
 
@@ -66,27 +67,41 @@ def test_the_board_counts_equal_those_of_the_listing(shop: dn.Client) -> None:
     ended = {status: sum(bars) for status, bars in reading["series"].items()}
     assert ended == {name: number for name, number in counts.items() if name not in active}
     assert {len(bars) for bars in reading["series"].values()} == {reading["bars"]} == {60}
-    failed = frame[frame["status"] == "ERROR"]
-    kinds = failed.groupby(["name", "error_type"], observed=True).size()
-    failure_counts = board.failures.set_index(["name", "error_type"])["count"]
-    assert failure_counts.to_dict() == kinds.to_dict()
-    assert failure_counts.is_monotonic_decreasing
-    assert sum(row["count"] for row in reading["failures"]) == len(failed)
     deepest = board.queues.nlargest(1, "enqueued")["queue_name"].item()
     assert reading["queues"][0]["name"] == deepest
 
 
-def test_the_error_message_of_a_group_is_labelled_as_an_example(
-    shop_sqlite: Path, tmp_path: Path
-) -> None:
+def test_the_board_lists_the_causes_of_failures_and_durations(shop: dn.Client) -> None:
+    board = shop.board(window="1h")
+    reading = board.answer({"kind": "causes", "request": 1})
+    causes = shop.failures(completed_after="1h")
+    assert [row["id"] for row in reading["failures"]] == causes["example"].tolist()[:12]
+    assert [row["count"] for row in reading["failures"]] == causes["count"].tolist()[:12]
+    assert [row["unaddressed"] for row in reading["failures"]] == causes["unaddressed"].tolist()[
+        :12
+    ]
+    assert reading["more_failures"] == max(0, len(causes) - 12)
+    for row, ids, ancestors in zip(
+        reading["failures"], causes["workflow_ids"], causes["ancestor_ids"], strict=False
+    ):
+        assert row["ids"] == [*ids, *ancestors]
+    assert board.failures["count"].tolist() == causes["count"].tolist()
+    statistics = shop.workflow_statistics(completed_after="1h").set_index("name")
+    for row in reading["durations"]:
+        assert row["count"] == statistics.loc[row["name"], "count"]
+        assert pd.Timedelta(row["p50"], unit="ms") == statistics.loc[row["name"], "p50"]
+    again = board.answer({"kind": "causes", "request": 2, "stamp": reading["stamp"]})
+    assert again["same"] is True
+    assert "failures" not in again
+
+
+def test_the_static_board_shows_templates_of_messages(shop_sqlite: Path, tmp_path: Path) -> None:
     path = Path(shutil.copyfile(shop_sqlite, tmp_path / "shop.sqlite"))
     with dn.connect(path) as db:
         ids = db.workflows(status="SUCCESS", limit=3)["workflow_id"].tolist()
-    assert len(ids) == 3
     with closing(sqlite3.connect(path)) as connection, connection:
         for number, workflow_id in enumerate(ids):
-            error = RuntimeError("line one", 42) if number else RuntimeError("")
-            stored = base64.b64encode(pickle.dumps(error)).decode()
+            stored = base64.b64encode(pickle.dumps(RuntimeError(f"lost {number} <b>"))).decode()
             connection.execute(
                 "UPDATE workflow_status SET error = ?, name = 'pay', status = 'ERROR', "
                 "output = NULL, serialization = 'py_pickle' WHERE workflow_uuid = ?",
@@ -94,15 +109,12 @@ def test_the_error_message_of_a_group_is_labelled_as_an_example(
             )
     with dn.connect(path) as db:
         board = db.board(window="30d")
-        rows = ask(board)["failures"]
+        rows = board.answer({"kind": "causes", "request": 1})["failures"]
         (row,) = [row for row in rows if row["name"] == "pay"]
-        assert (row["messages"], row["count"]) == (2, 3)
-        assert all(other["messages"] == 1 for other in rows if other is not row)
+        assert (row["message"], row["count"]) == ("lost <int> <b>", 3)
         page = board.static_html()
-    assert "RuntimeError, for example: (&#39;line one&#39;, 42)" in page
-    assert page.count("for example") == 1
+    assert 'data-status="ERROR">RuntimeError: lost &lt;int&gt; &lt;b&gt;' in page
     assert '.dn-static [data-status="ERROR"]{color:#' in page
-    assert 'data-status="ERROR">RuntimeError' in page
     assert ".dn-static [data-status]" not in page
 
 

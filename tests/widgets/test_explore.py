@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -235,6 +236,25 @@ def test_enqueued_workflows_show_their_queue_position(db: dn.Client) -> None:
     assert places["holder"] == (None, None)
     assert widget.code == "db.queued(sort_desc=False)"
     assert set(eval(widget.code, {"db": db})["workflow_id"]) == set(places)
+
+
+def test_a_failure_with_a_fork_that_succeeded_is_marked(
+    corpus_sqlite: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = Path(shutil.copyfile(corpus_sqlite("3.4.0"), tmp_path / "forked.sqlite"))
+    repaired: list[set[str]] = []
+    for status in ("ERROR", "SUCCESS"):
+        with sqlite3.connect(path) as connection:
+            connection.execute(
+                "UPDATE workflow_status SET status = ? WHERE forked_from IS NOT NULL", [status]
+            )
+        with dn.connect(path) as db:
+            rows = ask(db.explore(), "page", view={"size": 1000})["rows"]
+            repaired.append({row["id"] for row in rows if row.get("repaired")})
+            frame = db.repair_status()
+            assert repaired[-1] == set(frame[frame["state"] == "repaired"]["workflow_id"])
+    assert not repaired[0]
+    assert repaired[1]
 
 
 def test_an_opened_row_has_all_details(db: dn.Client) -> None:

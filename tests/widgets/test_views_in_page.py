@@ -225,7 +225,11 @@ def test_a_message_is_sent_from_its_form(
         page.get_by_label("Format of the message").select_option("Text")
         page.get_by_role("button", name="Plan", exact=True).click()
         page.locator(".dn-plan[aria-label='Plan: send message']").wait_for()
-        # What was entered can be changed.
+        # What was entered can be changed, also after the plan was closed.
+        page.get_by_role("button", name="Discard").click()
+        page.get_by_role("button", name="Send message").click()
+        assert page.get_by_label("Message", exact=True).input_value() == "yes"
+        page.get_by_role("button", name="Plan", exact=True).click()
         page.get_by_role("button", name="Change").click()
         assert page.get_by_label("Topic").input_value() == "approval"
         page.get_by_label("Message", exact=True).fill("no <b>")
@@ -233,12 +237,16 @@ def test_a_message_is_sent_from_its_form(
         page.get_by_role("button", name="Send to 1 workflow").click()
         receipt = page.locator(".dn-plan[aria-label='Receipt: send message']")
         receipt.get_by_text("Now: enqueued").wait_for()
+        headings = ["outcome", "workflow", "status", "as planned"]
+        assert receipt.locator("th").all_text_contents() == headings
+        assert receipt.locator("tbody td").nth(2).inner_text().strip() == "ENQUEUED"
         assert receipt.locator("p", has_text="executor").count() == 1
         (message,) = db.messages("queued-1").to_dict("records")
         assert (message["topic"], message["message"]) == ("approval", "no <b>")
         # The receipt is followed.
         db.cancel("queued-1")
         receipt.get_by_text("Ended: cancelled").wait_for()
+        assert receipt.locator("tbody td").nth(2).inner_text().strip() == "CANCELLED"
         # Whether the work will run is not a question any more.
         assert receipt.locator("p", has_text="executor").count() == 0
         assert receipt.evaluate("(node) => node.scrollWidth <= node.clientWidth")
@@ -250,6 +258,13 @@ def test_a_deletion_needs_a_second_press(
     with dn.connect(database_copy) as db:
         page = open_view(db.controls(["queued-1", "checkout-1"]))
         page.get_by_role("button", name="More").click()
+        page.get_by_role("button", name="Delete 2").click()
+        # It does not look like an action that can be undone.
+        color = "(node) => getComputedStyle(node).backgroundColor"
+        confirm = page.get_by_role("button", name="Delete 2 workflows")
+        red = confirm.evaluate(color)
+        page.get_by_role("button", name="Cancel 1").click()
+        assert page.get_by_role("button", name="Cancel 1 workflow").evaluate(color) != red
         page.get_by_role("button", name="Delete 2").click()
         page.get_by_role("button", name="Delete 2 workflows").dblclick()
         second = page.get_by_role("button", name="Press again: Delete 2 workflows permanently")
@@ -284,6 +299,17 @@ def test_schedules_have_buttons_unless_the_client_is_read_only(
         page.locator(".dn-plan[aria-label='Receipt: pause']").wait_for()
         page.get_by_role("button", name="Resume <b>nightly").wait_for()
         assert db.schedules()["status"].tolist() == ["PAUSED"]
+        page.get_by_role("button", name="Backfill <b>nightly").click()
+        # Escape closes a form, also from its fields, and a plan before it leaves the view.
+        page.get_by_label("From").press("Escape")
+        page.locator(".dn-plan").wait_for(state="hidden")
+        console = open_view(db.open())
+        console.locator(".dn-console-tab", has_text="Schedules").click()
+        console.get_by_role("button", name="Resume <b>nightly").click()
+        console.locator(".dn-controls .dn-plan tbody tr").wait_for()
+        console.locator(".dn-console-tab", has_text="Schedules").press("Escape")
+        console.locator(".dn-controls .dn-plan").wait_for(state="hidden")
+        assert console.locator(".dn-schedule").is_visible()
         page.get_by_role("button", name="Backfill <b>nightly").click()
         page.get_by_label("From").fill("2d")
         page.get_by_label("From").press("Enter")
@@ -1004,9 +1030,18 @@ def test_escape_closes_a_plan_before_it_leaves_the_view(
     assert page.locator(".dn-inspect").is_visible()
     page.keyboard.press("Escape")
     row.wait_for()
+    # The focus is on the row that was opened.
+    page.wait_for_function("document.activeElement.dataset.id === 'checkout-5-bad'")
     row.get_by_role("checkbox").check()
     page.locator(".dn-explore").get_by_role("button", name="Fork").first.click()
     page.locator(".dn-explore .dn-plan tbody tr").first.wait_for()
     page.keyboard.press("Escape")
     page.locator(".dn-explore .dn-plan >> visible=true").wait_for(state="hidden")
     assert row.is_visible()
+    page.locator(".dn-explore").get_by_role("button", name="More", exact=True).click()
+    page.keyboard.press("Escape")
+    page.locator(".dn-explore").get_by_role("button", name="Less").wait_for(state="hidden")
+    assert row.is_visible()
+    # The selection outlives the rows, and says so.
+    page.get_by_role("button", name="Enqueued", exact=True).click()
+    page.locator(".dn-selection", has_text="none shown here").wait_for()

@@ -127,6 +127,8 @@ export class Actions {
     this.action = "cancel";
     /** @type {ActionOptions} */
     this.options = {};
+    /** @type {Map<string, ActionOptions>} what was entered in forms, by action and workflows */
+    this.drafts = new Map();
     this.key = "";
     this.turn = 0;
     /** @type {HTMLButtonElement | null} */
@@ -139,7 +141,13 @@ export class Actions {
     this.possible = null;
     this.isMoreOpen = false;
     this.bar = el("span", { class: "dn-actions", role: "group", "aria-label": "Actions" });
-    this.panel = el("div", { class: "dn-plan", hidden: true, role: "group", "aria-live": "polite" });
+    // Escape also in a field: it closes the plan or the form, and does not leave the view.
+    this.panel = el("div", { class: "dn-plan", hidden: true, role: "group", "aria-live": "polite",
+      on: { keydown: (event) => {
+        if (event.key !== "Escape" || !this.dismiss()) return;
+        event.preventDefault();
+        event.stopPropagation();
+      } } });
     this.showButtons(null);
   }
 
@@ -199,7 +207,7 @@ export class Actions {
   begin(action, options = {}, ids = this.ids) {
     this.planIds = ids;
     this.action = action;
-    this.options = options;
+    this.options = { ...this.drafts.get(`${action} ${ids.join()}`), ...options };
     this.focusBefore = focusedElement(this.panel);
     // A key of this click alone, so that a plan is applied once however often it is sent.
     const random = crypto.getRandomValues(new Uint8Array(6));
@@ -218,6 +226,7 @@ export class Actions {
         : pluralize(planIds.length, "workflow"),
       submit: (values) => {
         this.options = values;
+        this.drafts.set(`${action} ${planIds.join()}`, values);
         return this.showPlan();
       },
       discard: () => this.close(),
@@ -229,10 +238,13 @@ export class Actions {
     form.focus();
   }
 
-  /** Close the plan, form or receipt; return whether there was one. */
+  /** Close the plan, form or receipt, or the further actions; return whether there was one. */
   dismiss() {
-    if (this.panel.hidden) return false;
-    this.close();
+    if (!this.panel.hidden) this.close();
+    else if (this.isMoreOpen && this.bar.isConnected && this.ids.length) {
+      this.isMoreOpen = false;
+      this.showButtons(this.possible);
+    } else return false;
     return true;
   }
 
@@ -255,7 +267,7 @@ export class Actions {
     const ready = plan.problem ? 0 : plan.counts.ready ?? 0;
     const question = `${verb} ${pluralize(ready, noun)}`;
     const confirm = button(question, null, () => this.press(confirm, plan, question),
-      { class: "dn-button dn-confirm", disabled: !ready });
+      { class: `dn-button dn-confirm ${isDeletion(action) ? "dn-final" : ""}`, disabled: !ready });
     this.confirm = confirm;
     const title = `Plan: ${label.toLowerCase()}`;
     replace(this.panel,
@@ -266,7 +278,7 @@ export class Actions {
       plan.kinds.length > 0 && plan.rows.length > 1 && el("p", { class: "dn-note" },
         plan.kinds.join(", ")),
       plan.problem && el("p", { class: "dn-note dn-warn" }, plan.problem),
-      plan.notes.map((note) => el("p", { class: "dn-note" }, note)),
+      plan.notes.map(noteLine),
       plan.unlikely > 0 && el("p", { class: "dn-note dn-warn" },
         `${formatCount(plan.unlikely)} would wait: no live executor appears able to run `
           + `${plan.unlikely === 1 ? "it" : "them"}.`),
@@ -364,7 +376,9 @@ export class Actions {
   /** @param {string} outcome */
   outcome(outcome) {
     const label = this.describe(outcome);
-    return [statusIcon(OUTCOMES[outcome]?.status ?? "", label), ` ${label}`];
+    const status = outcome === "ready" && isDeletion(this.action) ? "CANCELLED"
+      : OUTCOMES[outcome]?.status ?? "";
+    return [statusIcon(status, label), ` ${label}`];
   }
 
   /**
@@ -390,26 +404,28 @@ export class Actions {
     const title = `Receipt: ${ACTIONS[receipt.action].label.toLowerCase()}`;
     /** @type {Map<string, HTMLElement>} where the status of a workflow is shown */
     const cells = new Map();
+    // Where there are new runs, their statuses count: the originals keep theirs.
+    const hasNew = receipt.rows.some((row) => row.new_workflow_id);
     const rows = receipt.rows.map((row) => {
-      const now = el("span");
-      cells.set(row.new_workflow_id ?? row.workflow_id, now);
-      const status = [row.status_before, row.status_after !== row.status_before
-        && ` → ${row.status_after ?? ""}`];
+      const { status_before: before, status_after: after, new_workflow_id: id } = row;
+      const now = el("span", {}, !hasNew && (receipt.follows && after ? statusChip(after) : after));
+      cells.set(id ?? row.workflow_id, now);
       return el("tr", {},
         el("td", {}, this.outcome(row.outcome)),
         el("td", {}, shortId(row.workflow_id)),
-        el("td", {}, status, !row.new_workflow_id && [" ", now]),
-        el("td", {}, row.new_workflow_id && [this.newRun(row.new_workflow_id), " ", now]),
+        hasNew && el("td", {}, id && this.newRun(id)),
+        el("td", {}, !hasNew && before !== after && [before, after && " → "], now),
         el("td", { class: "dn-effect" }, row.detail));
     });
     const progress = el("p", { class: "dn-note dn-progress", role: "status", hidden: true });
     const estimates = el("div", {},
-      receipt.notes.map((note) => el("p", { class: "dn-note" }, note)));
+      receipt.notes.map(noteLine));
     replace(this.panel,
       el("div", { class: "dn-plan-head" }, el("b", {}, title), this.summary(receipt.counts)),
       progress,
       estimates,
-      table(["outcome", "workflow", "status", "new run", ""], rows, receipt.left_out),
+      table(["outcome", "workflow", hasNew && "new run", hasNew ? "its status" : "status",
+        "as planned"], rows, receipt.left_out),
       // No button stands where the confirmation was: a second click must not press anything.
       el("div", { class: "dn-plan-foot" },
         el("span", { class: "dn-note" }, "In Python, this receipt is the view's attribute .receipt"),
@@ -486,15 +502,26 @@ export class Actions {
   }
 }
 
+/** @param {Action} action */
+function isDeletion(action) {
+  return action === "delete" || action === "delete_schedule";
+}
+
+/** @param {string} note */
+function noteLine(note) {
+  return el("p", { class: note.startsWith("⚠") ? "dn-note dn-warn" : "dn-note" }, note);
+}
+
 /**
- * @param {readonly string[]} headings
+ * @param {readonly (string | false)[]} headings
  * @param {Child} rows
  * @param {number} leftOut
  */
 function table(headings, rows, leftOut) {
   return el("div", { class: "dn-plan-rows", tabindex: "0" },
     el("table", {},
-      el("thead", {}, el("tr", {}, headings.map((heading) => el("th", { scope: "col" }, heading)))),
+      el("thead", {}, el("tr", {}, headings.filter((heading) => heading !== false)
+        .map((heading) => el("th", { scope: "col" }, heading)))),
       el("tbody", {}, rows)),
     leftOut > 0 && el("p", { class: "dn-note" }, `… and ${formatCount(leftOut)} more`));
 }

@@ -365,7 +365,8 @@ class Console {
 
   focusPart() {
     const root = this.roots[this.place.view];
-    focus(root.querySelector("h2[tabindex], .dn-row[tabindex='0'], button"));
+    focus(["h2[tabindex]", ".dn-row[tabindex='0']", "input[type=search]", "button"]
+      .map((selector) => root.querySelector(selector)).find(Boolean));
   }
 
   /** @param {KeyboardEvent} event */
@@ -373,10 +374,18 @@ class Console {
     const isTyping = closest(event, "input:not([type=checkbox]), select, textarea");
     if (event.defaultPrevented || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
     const part = PARTS[Number(event.key) - 1]?.[0];
-    if (event.key === "Escape" && this.depth()) this.back();
+    if (event.key === "Escape" && this.dismissPart()) event.preventDefault();
+    else if (event.key === "Escape" && this.depth()) this.back();
     else if (part && (part !== "run" || this.run)) this.goToTab(part);
     else return;
     event.preventDefault();
+  }
+
+  /** Close a plan or form of the list or the schedules; return whether there was one. */
+  dismissPart() {
+    const { view } = this.place;
+    return view === "list" ? this.list.dismiss()
+      : view === "schedules" && Boolean(this.schedules?.dismiss());
   }
 
   close() {

@@ -55,6 +55,11 @@ export class Controls {
     await this.actions.setWorkflows(this.ids, JSON.stringify(answer.counts));
   }
 
+  /** Close the plan or form; return whether there was one. */
+  dismiss() {
+    return (this.schedules?.actions ?? this.actions).dismiss();
+  }
+
   close() {
     this.channel.close();
     this.status.close();

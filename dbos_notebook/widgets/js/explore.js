@@ -1,5 +1,5 @@
 // The list of workflows: filters, pages of rows, their details, and actions on the selected ones.
-import { append, button, closest, copy, copyFeedback, el, followTheme, iconButton, replace, uniqueId } from "./dom.js";
+import { append, button, closest, copy, copyFeedback, el, focus, followTheme, iconButton, replace, uniqueId } from "./dom.js";
 import { mount } from "./fallback.js";
 import { formatCount, formatDate } from "./format.js";
 import { KernelChannel, KernelError } from "./kernel_channel.js";
@@ -187,7 +187,9 @@ export class Explore {
         title: isUnavailable ? NO_PARENTS : title,
         disabled: isUnavailable,
         "aria-pressed": String(this.view.mode === mode),
-        on: { click: () => this.change({ mode, sort: "", descending: null }) },
+        on: { click: () => this.change({ mode, sort: "", descending: null,
+          // What has ended is on no queue any more.
+          status: mode === "queued" ? this.view.status?.filter(isUnfinished) : this.view.status }) },
       }, label);
     }));
   }
@@ -515,6 +517,7 @@ export class Explore {
     const ids = new Set(this.selected());
     const total = this.total();
     const all = this.isAllSelected;
+    const shown = this.grid.allRows().filter((row) => ids.has(row.id)).length;
     this.grid.showSelection();
     this.selection.hidden = !ids.size;
     // Which actions are possible depends on the statuses of the selected rows.
@@ -526,6 +529,8 @@ export class Explore {
     replace(this.selection,
       el("b", {}, all ? `All ${total === null ? "" : formatCount(total)} that match selected`
         : `${formatCount(ids.size)} selected`),
+      !all && shown < ids.size && el("span", { class: shown ? "dn-muted" : "dn-warn" },
+        `${shown ? formatCount(shown) : "none"} shown here`),
       all && (total ?? 0) > limit
         && el("span", { class: "dn-muted" }, `actions take the first ${formatCount(limit)}`),
       !all && isPage && more > ids.size && button(total === null ? "Select all that match"
@@ -550,6 +555,17 @@ export class Explore {
 
   // --- keyboard ----------------------------------------------------------------------------------
 
+  /** Close what was opened last: a plan, the code, the filters; return whether there was anything. */
+  dismiss() {
+    if (this.actions.dismiss()) this.grid.focusRow(this.grid.focusedId, true);
+    else if (!this.code.hidden) this.code.hidden = true;
+    else if (!this.filters.panel.hidden) {
+      this.toggleFilters();
+      focus(this.filterButton);
+    } else return false;
+    return true;
+  }
+
   /** @param {KeyboardEvent} event */
   onKey(event) {
     const isTyping = closest(event, "input, select, textarea");
@@ -557,8 +573,7 @@ export class Explore {
     if (event.key === "/" && !isTyping) {
       this.search.focus();
       event.preventDefault();
-    } else if (event.key === "Escape" && this.actions.dismiss()) {
-      this.grid.focusRow(this.grid.focusedId, true);
+    } else if (event.key === "Escape" && this.dismiss()) {
       event.preventDefault();
     } else if (event.key === "Escape" && isInSearch && this.search.value) {
       this.search.value = "";

@@ -26,7 +26,7 @@ const STRINGS = [
 const TIMES = [["start_time", "Created from"], ["end_time", "Created until"],
   ["completed_after", "Completed from"]];
 const AGES = [
-  ["", "any time"],
+  ["", "created any time"],
   ["15min", "last 15 minutes"],
   ["1h", "last hour"],
   ["24h", "last 24 hours"],

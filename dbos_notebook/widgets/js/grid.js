@@ -202,8 +202,10 @@ export class Grid {
   /** @param {Row} row */
   openButton({ id }) {
     const { openWorkflow } = this.options;
-    return openWorkflow && button("Open", `Show the graph of ${id}`, () => openWorkflow(id),
-      { tabindex: "-1", class: "dn-button dn-open" });
+    return openWorkflow && button("Open", `Show the graph of ${id}`, () => {
+      this.focusRow(id, false); // where Back returns
+      openWorkflow(id);
+    }, { tabindex: "-1", class: "dn-button dn-open" });
   }
 
   /** @param {Row} row */

@@ -52,7 +52,7 @@ export class Schedules {
       el("div", { class: "dn-muted" }, el("code", {}, `${row.schedule ?? ""}${zone}`), " starts ",
         el("span", { title: row.workflow_name }, leafName(row.workflow_name ?? "")),
         row.queue_name && ` on ${row.queue_name}`,
-        row.last_fired_at && `, last at ${row.last_fired_at}`,
+        row.last_fired_at && [", last at ", instant(row.last_fired_at)],
         row.next && [", next at ", el("b", {}, formatInstant(row.next))]),
       !this.readOnly && el("div", { class: "dn-actions" }, BUTTONS
         .filter(([action]) => action !== (isPaused ? "pause_schedule" : "resume_schedule"))
@@ -60,4 +60,10 @@ export class Schedules {
           () => this.actions.begin(action, {}, [name]),
           { disabled: Boolean(this.forbidden), "aria-label": `${label} ${name}` }))));
   }
+}
+
+/** @param {string} text a time as DBOS stores it, or what another program has stored */
+function instant(text) {
+  const at = Date.parse(text);
+  return Number.isNaN(at) ? text : formatInstant(at);
 }

@@ -142,6 +142,8 @@ export interface Row {
   parent_workflow_id?: string;
   forked_from?: string;
   was_forked_from?: boolean;
+  /** Whether it failed, and a fork of it succeeded; in the list only. */
+  repaired?: boolean;
   priority?: number;
   recovery_attempts?: number;
   created_at?: number;
