@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_views_in_page import MODEL
+from page_model import MODEL
 
 import dbos_notebook as dn
 from dbos_notebook.status import STATUSES, status_css

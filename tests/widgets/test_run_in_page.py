@@ -164,6 +164,7 @@ def test_a_comparison_is_readable_and_has_the_durations_of_the_runs(
         assert took.removeprefix("took ") in table.inner_text()
         card = page.locator("[data-node]", has_text="succeeded after").first
         assert f"succeeded after {took.removeprefix('took ')}" in (card.text_content() or "")
+        assert "only in fork" in (page.locator(".dn-legend").text_content() or "")
         assert table.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1")
         panel = page.locator(".dn-side-panel")
         assert panel.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1")

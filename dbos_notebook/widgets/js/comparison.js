@@ -39,6 +39,9 @@ export class Comparison {
     this.found = answer;
     view.svgView.show(answer.picture, `Comparison of ${original} and ${fork}`,
       JSON.stringify([original, fork]));
+    for (const label of view.svgView.legend.querySelectorAll("text")) {
+      label.textContent = (label.textContent ?? "").replace("first run", "original").replace("second run", "fork");
+    }
     view.highlightResults();
     view.showTools();
     const options = { offline: view.offline, openRun: (/** @type {string} */ other) => view.openRun(other) };
