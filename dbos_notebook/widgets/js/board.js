@@ -190,7 +190,7 @@ export class Board {
     el("tr", { class: "dn-second-line" }, el("td", { colspan: 3 },
       el("div", { class: "dn-line" }, remedy,
         oldest !== undefined && this.workflowLink(oldest, ids.length > 1 ? "the oldest" : ""),
-        action && button(`${REMEDIES[action]} ${action === "backfill_schedule" ? "…"
+        action && !this.start.read_only && button(`${REMEDIES[action]} ${action === "backfill_schedule" ? "…"
           : formatCount(targets.length)}`, "Show what this would do",
           () => this.actions.begin(action, options, targets),
           { disabled: Boolean(this.start.forbidden) })),
@@ -269,11 +269,13 @@ export class Board {
    * @param {string} title
    * @param {Partial<ListView>} filters
    * @param {string} [kind] its class
+   * @param {boolean} [isTabStop] false: the keyboard reaches another link to the same
    */
-  filterLink(label, title, filters, kind = "dn-name dn-cut") {
+  filterLink(label, title, filters, kind = "dn-name dn-cut", isTabStop = true) {
     const { navigation } = this;
     return navigation
-      ? button(label, title, () => navigation.filter(filters), { class: `${kind} dn-filter-link` })
+      ? button(label, title, () => navigation.filter(filters), { class: `${kind} dn-filter-link`,
+        tabindex: isTabStop ? null : "-1" })
       : el("span", { class: kind, title }, label);
   }
 
@@ -341,15 +343,15 @@ export class Board {
         el("div", { class: "dn-line" }, this.filterLink(leafName(name), title, filters),
           step && el("span", { class: "dn-failed-step", title: step }, leafName(step)),
           this.workflowLink(id))),
-      el("td", { class: "n" }, this.filterLink(formatCount(count), title, filters, "dn-count")),
+      el("td", { class: "n" }, this.filterLink(formatCount(count), title, filters, "dn-count", false)),
       el("td", { class: "n" }, unaddressed ? formatCount(unaddressed)
         : statusChip("SUCCESS", "all repaired")),
       el("td", { class: "n" }, ageOf(last, this.now()))),
     el("tr", { class: "dn-second-line" },
-      el("td", { colspan: 4 }, error && this.filterLink(error, `${title}: ${message}`, filters, "dn-failure-error"),
+      el("td", { colspan: 4 }, error && this.filterLink(error, `${title}: ${message}`, filters, "dn-failure-error", false),
         el("div", { class: "dn-line dn-limits" }, notes.length > 0
           && el("span", { class: "dn-muted" }, notes.join(" · ")),
-        unaddressed > 0 && button(`Repair ${formatCount(unaddressed)}`,
+        unaddressed > 0 && !this.start.read_only && button(`Repair ${formatCount(unaddressed)}`,
           "Show what a repair of all that failed so would do",
           () => this.actions.begin("repair", {}, ids), { disabled: Boolean(this.start.forbidden) }))))];
   }
