@@ -236,7 +236,8 @@ class Client:
     **Schedules**        :meth:`pause_schedule`, :meth:`resume_schedule`, :meth:`trigger_schedule`,
                          :meth:`backfill_schedule`, :meth:`delete_schedule`
     **Follow up**        :meth:`wait`, :meth:`repair_status`, :meth:`history`, :meth:`last_receipt`
-    **Views**            :meth:`explore`, :meth:`inspect`, :meth:`board`, :meth:`controls`
+    **Views**            :meth:`open`; its parts :meth:`explore`, :meth:`inspect`, :meth:`board`,
+                         :meth:`controls`
     **Connection**       :attr:`location`, :attr:`catalog`, :attr:`read_only`, :meth:`explain`,
                          :meth:`close`
     ===================  ===========================================================================

@@ -33,6 +33,7 @@ MAX_FILE_NAME = 100
 IDLE_SECONDS, IDLE_CHECK_SECONDS = 180, 30
 """How long the kernel of a closed page of the dashboard is kept."""
 KERNELS = "dbos_notebook.server.kernels.DashboardKernels"
+MAX_P_VALUE = 0.05
 MAX_CHECKED_IDS = 100
 """IDs of a finding in the JSON of a check."""
 # Voilà's page without the icons that it would load from another server.
@@ -424,9 +425,12 @@ def _latest_version(db: Client, against: str) -> str:
 
 
 def _worse(db: Client, against: str, release: str) -> list[dict[str, Any]]:
-    """Return the workflows and steps that became slower or fail more often."""
+    """Return the workflows and steps that became slower or fail more often, and new causes."""
     compared = db.compare_versions(against, release)
-    is_worse = compared["verdict"].str.contains("slower|more errors|new failure", regex=True)
+    is_worse = compared["verdict"].str.contains("slower|more errors", regex=True)
+    # A cause that occurred once may have been there before, only unseen.
+    is_new = (compared["of"] == "failure") & (compared["verdict"] == "new")
+    is_worse |= is_new & (compared["p_value"] <= MAX_P_VALUE)
     rows = []
     for row in compared[is_worse].to_dict("records"):
         kept = {
@@ -449,8 +453,13 @@ def _worse_text(worse: list[dict[str, Any]], against: str, release: str) -> str:
         return f"{versions}: no evidence that anything became slower or fails more often"
     lines = []
     for row in worse:
-        name = leaf_name(str(row["function_name"] or row["name"]))
-        lines.append(f"warning: {row['of']} {sanitize(name)}: {row['verdict']} ({versions})")
+        subject = f"workflow {leaf_name(str(row['name']))}"
+        if row["function_name"]:
+            subject = f"step {leaf_name(str(row['function_name']))} of {subject}"
+        if row["of"] == "failure":
+            error = f"{leaf_name(str(row['error_type']))}: {row['message']}"
+            subject = f"failures of {subject} ({error})"
+        lines.append(f"warning: {sanitize(subject)}: {row['verdict']} ({versions})")
         for column, words in (("p50", "p50"), ("p99", "p99"), ("error_rate", "failures")):
             low, high = (row[f"{column}_change_{end}"] for end in ("low", "high"))
             if low is None or high is None or not (low > 0 or high < 0):

@@ -133,7 +133,8 @@ def test_a_release_is_compared_with_the_one_before(
     assert "  failures +33.3 percentage points, interval" in printed
     assert main([*command, "--format", "json", "--release", "2.0"]) == 2
     document = json.loads(capsys.readouterr().out)
-    (worse,) = document["worse"]
+    worse, cause = document["worse"]
+    assert (cause["of"], cause["verdict"]) == ("failure", "new")
     assert (worse["name"], worse["count_candidate"]) == ("orders.ship", 60)
     assert worse["p50_change"] == pytest.approx(1.0, abs=0.1)
     # What became worse is a warning.
