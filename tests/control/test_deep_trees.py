@@ -207,7 +207,7 @@ def test_a_missing_root_is_an_error_with_its_id(deep: dn.Client) -> None:
         (lambda db: db.workflow("bad0"), 3),
         (lambda db: db.inspect("bad0"), 4),
         (lambda db: db.inspect("bad0")._on_node({"id": "bad0", "key": "bad3", "view": {}}), 10),
-        (lambda db: db.explore()._on_page({"view": {}}), 4),
+        (lambda db: db.explore()._on_page({"view": {}}), 5),
         (lambda db: db.explore()._on_children({"id": "bad0"}), 4),
         (lambda db: db.explore()._on_details({"id": "bad0"}), 7),
         (lambda db: db.explore()._on_choices({}), 1),

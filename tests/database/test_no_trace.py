@@ -57,8 +57,11 @@ MOST_ROUND_TRIPS = {
     "iter_workflows": 4,
     # Three, and the ROLLBACK between the two snapshots that a card of one workflow reads.
     "workflow": 4,
-    # Rows, steps, forks that are there, who would run it, and what the role may do.
-    "plan": 5,
+    # Rows, steps, forks that are there, who would run it, and what the role may do; libpq may send
+    # the longest of these statements in two parts.
+    "plan": 6,
+    # What is active and has ended, queues; then causes of failures, what became of them, durations.
+    "board": 7,
     "inspect": 8,
 }
 SETTINGS = (
