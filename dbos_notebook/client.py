@@ -805,7 +805,8 @@ class Client:
         Examples
         --------
         >>> causes = dbos_notebook.connect(example_database).failures()
-        >>> causes[["name", "failed_step", "message", "count", "failed_ancestors"]].head(2)
+        >>> causes[["name", "message", "count", "failed_ancestors"]].head(2).values.tolist()
+        [['checkout', '(<quoted>, <quoted>)', 3, 1], ['portable', 'portable failure <int>', 1, 0]]
         """
         from dbos_notebook.analysis.failures import failures
 
