@@ -38,8 +38,8 @@ import dbos_notebook as dn
 Once = Callable[[str, Callable[[Path], None]], Path]
 TALK = Path(__file__).parent / "graphs" / "graphs_application.py"
 
-# Programs that tests start in processes, because importing one would run it; and fixtures, which are
-# loaded without being collected.
+# Programs that tests start in processes, because importing one would run it; and fixtures, which
+# are loaded without being collected.
 collect_ignore_glob = ["*/*application.py", "*conftest.py"]
 
 # Some tests send SIGINT, which a process that a shell started in the background ignores.
