@@ -332,12 +332,16 @@ def _failure(record: dict[Any, Any]) -> BoardFailure:
 
 
 def _durations(record: dict[Any, Any]) -> BoardDurations:
+    second = pd.Timedelta("1s")
+    # As on SQLite, where DBOS records whole seconds: neither sum nor maximum has a fraction.
+    coarse = record["total"] % second == record["max"] % second == pd.Timedelta(0)
     row: BoardDurations = compact(
         {
             "name": serialize.label(record["name"]),
             "count": int(record["count"]),
             "p50": serialize.milliseconds(record["p50"]),
             "p99": serialize.milliseconds(record["p99"]),
+            "coarse": coarse or None,
         }
     )
     return row

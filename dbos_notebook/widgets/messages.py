@@ -383,6 +383,8 @@ class BoardDurations(TypedDict, total=False):
     count: int
     p50: int
     p99: int
+    coarse: bool
+    """Whether the durations are accurate to a second only."""
 
 
 class BoardCauses(TypedDict):

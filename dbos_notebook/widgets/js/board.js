@@ -2,7 +2,7 @@
 import { Actions } from "./actions.js";
 import { append, button, copy, copyFeedback, el, followTheme, replace, svg } from "./dom.js";
 import { mount } from "./fallback.js";
-import { activityLine, ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, idLink, leafName, middleCut, pluralize, runningTime, shortClassName } from "./format.js";
+import { activityLine, ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, formatSeconds, idLink, leafName, middleCut, pluralize, runningTime, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { FINISHED, UNFINISHED, statusChip, statusPhrase } from "./status.js";
@@ -357,13 +357,14 @@ export class Board {
   }
 
   /** @param {BoardDurations} durations */
-  durationLine({ name, count, p50, p99 }) {
+  durationLine({ name, count, p50, p99, coarse }) {
+    const format = coarse ? formatSeconds : formatDuration;
     return el("tr", {},
       el("td", { class: "dn-wide" }, this.filterLink(leafName(name), `Workflows named ${name}`,
         { name: [name], completed_after: this.model.get("window") })),
       el("td", { class: "n" }, formatCount(count)),
-      el("td", { class: "n" }, p50 !== undefined && formatDuration(p50)),
-      el("td", { class: "n" }, p99 !== undefined && formatDuration(p99)));
+      el("td", { class: "n" }, p50 !== undefined && format(p50)),
+      el("td", { class: "n" }, p99 !== undefined && format(p99)));
   }
 
   /**

@@ -457,6 +457,8 @@ export interface BoardDurations {
   count: number;
   p50?: number;
   p99?: number;
+  /** Accurate to a second only. */
+  coarse?: true;
 }
 export interface BoardFinding {
   severity: "critical" | "warning" | "info";
