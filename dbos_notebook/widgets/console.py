@@ -60,7 +60,8 @@ class Console(View):
         The run that is shown, or was shown last, with ``.workflow``, ``.graph`` and
         ``.selection``.
     receipt : Receipt or None
-        The receipt of the last action that was confirmed in the run, otherwise in the list.
+        The receipt of the last action that was confirmed in the run, otherwise in the list,
+        otherwise on the board.
 
     Examples
     --------
@@ -195,8 +196,8 @@ class Console(View):
 
     @property
     def receipt(self) -> Receipt | None:
-        """The receipt of the last action that was confirmed in the run, otherwise in the list."""
-        return (self.run and self.run.receipt) or self.list.receipt
+        """The receipt of the last action in the run, otherwise in the list, otherwise the board."""
+        return (self.run and self.run.receipt) or self.list.receipt or self.board.receipt
 
     def _recipient(self, message: Mapping[str, object]) -> View:
         """Return the part that a message from the browser is for, or the console itself."""
