@@ -23,6 +23,7 @@ def main() -> int:
     tests = [f"tests/tables/test_{name}.py" for name in ("corpus", "filters", "normalize")]
     tests += ["tests/database/test_invalid_values.py", "tests/database/test_location.py"]
     tests += ["tests/graphs/test_ordering.py", "tests/graphs/test_graphs_of_versions.py"]
+    tests += ["tests/drawing/test_charts.py", "tests/analysis/test_confidence.py"]
     # An application of the lowest dbos: the demo needs a newer one.
     tests += ["tests/versions"]
     print("Testing with the lowest versions:", ", ".join(lowest), flush=True)
