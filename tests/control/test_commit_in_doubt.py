@@ -19,6 +19,8 @@ import dbos_notebook as dn
 from dbos_notebook.control import controller
 from dbos_notebook.control.transactions import Transaction, update_outcomes
 
+# In this time a daily schedule is due once, whatever the hour of the test.
+DAY, NEXT_DAY = "2026-01-02T12:00:00Z", "2026-01-03T12:00:00Z"
 CALLS: dict[str, Callable[[dn.Client], Any]] = {
     "cancel": lambda db: db.cancel(["queued-1", "queued-2"]),
     "fork": lambda db: db.fork("checkout-1", "charge"),
@@ -32,7 +34,7 @@ CALLS: dict[str, Callable[[dn.Client], Any]] = {
     "resume_schedule": lambda db: db.resume_schedule("paused"),
     "delete_schedule": lambda db: db.delete_schedule("gone", confirm=True),
     "trigger_schedule": lambda db: db.trigger_schedule("triggered"),
-    "backfill_schedule": lambda db: db.backfill_schedule("filled", "25h"),
+    "backfill_schedule": lambda db: db.backfill_schedule("filled", DAY, NEXT_DAY),
 }
 
 
