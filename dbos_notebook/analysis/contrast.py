@@ -10,6 +10,7 @@ A value that is over-represented need not be the cause: what goes with the cause
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -111,12 +112,30 @@ def contrast(
         other = queries.where(_as_filters(baseline, "baseline", filters))
         chosen = _chosen(queries, bad_filters, other)
     counts: list[Counts] = []
+    sizes = _sizes(session, chosen)
+    if not sizes[1] or not sizes[0]:
+        side = "bad selects no run" if not sizes[1] else "there is no other run to compare with"
+        warnings.warn(
+            f"contrast: {side}. Without both sides nothing can be over-represented; check the "
+            "filters, or give a baseline.",
+            stacklevel=2,
+        )
     if chosen is not None:
         counts = _count_fields(session, queries, chosen)
         if inputs and counts:
             counts += _count_inputs(session, queries, chosen, decoder)
     rows = over_represented(counts, confidence=confidence, all_values=all_values)
     return frames.mark_listing(rows, "contrast")
+
+
+def _sizes(session: Session, chosen: sa.Subquery | None) -> dict[int, int]:
+    """Return the number of the other runs (0) and of the bad ones (1)."""
+    sizes = {0: 0, 1: 0}
+    if chosen is not None:
+        count = sa.func.count().label("runs")
+        rows = session.rows(sa.select(chosen.c.is_bad, count).group_by(chosen.c.is_bad))
+        sizes |= {int(row["is_bad"]): int(row["runs"]) for row in rows}
+    return sizes
 
 
 # Which runs

@@ -89,6 +89,9 @@ def _copied(
     session: Session, queries: Queries, runs: pd.DataFrame, steps: pd.DataFrame
 ) -> pd.Series[Any]:
     """Return which steps forks copied from their originals; missing where it is not known."""
+    if "forked_from" not in queries.workflows.c:
+        # Nor is it known which runs are forks.
+        return pd.Series(pd.NA, index=steps.index, dtype="boolean")
     condition = copied_steps(queries)
     forks = runs.loc[runs["forked_from"].notna(), "workflow_id"].tolist()
     if condition is None:

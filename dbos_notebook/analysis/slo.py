@@ -122,7 +122,9 @@ def _read_counts(
     decided = sa.case((slow, until), (ended.is_not(None), ended), else_=created)
     runs = sa.select(kind.label("kind"), decided.label("decided")).subquery("runs")
     counts = [
-        sa.func.sum(sa.case((runs.c.decided > now - each, 1), else_=0)).label(f"window_{number}")
+        sa.func.sum(sa.case((runs.c.decided.between(now - each + 1, now), 1), else_=0)).label(
+            f"window_{number}"
+        )
         for number, each in enumerate(lengths)
     ]
     statement = sa.select(runs.c.kind, sa.func.count().label("all"), *counts).group_by(runs.c.kind)

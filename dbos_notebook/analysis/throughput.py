@@ -62,7 +62,10 @@ def milliseconds(value: Duration | str, name: str) -> int:
         else:
             seconds = as_seconds(value, name)
     except (ValueError, TypeError) as error:
-        raise FilterError(f"{name}={value!r} is not a duration: {error}.") from None
+        raise FilterError(
+            f"{name}={value!r} is not a duration: {str(error).removesuffix('.')}. Give seconds, a "
+            "timedelta, or a string such as '30s' or '28d'."
+        ) from None
     if seconds is None or not 0 < seconds < 1e10:
         raise FilterError(
             f"{name}={value!r} must be longer than 0: seconds, a timedelta, or a string such as "
@@ -118,6 +121,8 @@ class Window:
         FilterError
             There are too many.
         """
+        if self.start is not None and self.start > self.now:
+            return np.array([], "int64")
         # A clock of the application may be ahead, so an event may be later than now.
         begin = self.start if self.start is not None else first
         current = self.now // self.width * self.width

@@ -72,7 +72,7 @@ def find_trends(
     for key, runs in recent.groupby("name", observed=True):
         name = str(key)
         past = earlier.get(name)
-        if past is None or min(len(runs), len(past)) < MIN_RUNS:
+        if past is None or len(runs) < MIN_FAILURES or len(past) < MIN_RUNS:
             continue
         found += _failure_rate(name, runs, past, limits, words)
         found += _latency(name, runs, past, limits, words)

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -80,16 +81,22 @@ def plot(frame: pd.DataFrame, *, theme: Theme = "auto") -> Picture:
     >>> plot(statistics).svg[:4]
     '<svg'
     """
-    kind = frame.attrs.get(LISTING)
+    kind = frame.attrs.get(LISTING) if isinstance(frame, pd.DataFrame) else None
     if kind not in _CHARTS:
         raise PictureError(
             "There is no chart for this DataFrame. plot() draws the results of "
             f"{', '.join(sorted(_CHARTS))}; an operation such as merge or groupby makes another "
-            "DataFrame, which has pandas' own .plot."
+            "DataFrame, which has pandas' own .plot. dn.draw() draws graphs and process maps."
         )
     if frame.empty:
         raise PictureError(f"{kind} returned no rows, so there is nothing to draw.")
-    chart = _CHARTS[kind](frame)
+    try:
+        chart = _CHARTS[kind](frame)
+    except (KeyError, ValueError, IndexError) as error:
+        raise PictureError(
+            f"The chart of {kind} needs columns that this DataFrame has not: {error}. Select rows "
+            "with .loc, and keep the columns."
+        ) from None
 
     def draw() -> Drawing:
         specification = _styled(chart).to_json(indent=None)
@@ -239,21 +246,26 @@ def _duration(field: str, title: str, durations: pd.Series[Any]) -> dict[str, An
     )
     values = fine if len(ticks) < 3 else ticks
     axis = alt.Axis(title=title, labelExpr=_DURATION_LABEL, values=values, labelOverlap=True)
-    scale = alt.Scale(type="log", nice=False, padding=8)
+    # A domain of one value would have a wrong tick.
+    scale = alt.Scale(type="log", nice=False, domain=[low / 1.3, high * 1.3])
     return {"shorthand": f"{field}:Q", "scale": scale, "axis": axis}
 
 
-def _positive(durations: pd.Series[Any]) -> pd.Series[Any]:
-    """Return durations without zero, which a logarithmic axis cannot show: at least 1 ms."""
-    least = pd.Timedelta("1ms")
-    return durations.where(durations.isna() | (durations > least), least)
+def _positive(durations: pd.Series[Any], least_ms: float = 1.0) -> pd.Series[Any]:
+    """Return durations without zero, which a logarithmic axis cannot show."""
+    least = pd.Timedelta(least_ms, unit="ms")
+    fine = durations.astype("timedelta64[us]")
+    return fine.where(fine.isna() | (fine > least), least)
 
 
-def _time(field: str, title: str = "UTC") -> alt.X:
+def _time(
+    field: str, title: str = "UTC", domain: tuple[pd.Timestamp, pd.Timestamp] | None = None
+) -> alt.X:
     import altair as alt
 
     axis = alt.Axis(title=title, grid=False, labelOverlap=True, labelExpr=_TIME_LABEL)
-    return alt.X(f"{field}:T", scale=alt.Scale(type="utc"), axis=axis)
+    ends = alt.Undefined if domain is None else [round(at.timestamp() * 1000) for at in domain]
+    return alt.X(f"{field}:T", scale=alt.Scale(type="utc", domain=ends), axis=axis)
 
 
 def _titled(chart: Any, title: str, subtitle: str = "", height: int | None = None) -> Any:
@@ -293,7 +305,12 @@ def _statistics(frame: pd.DataFrame) -> Any:
 
     keys, time = _group_columns(frame), _time_column(frame)
     shown = frame[[*keys, *([time] if time else []), "count", "p50", "p90", "p99"]].copy()
-    shown = shown[shown["p50"].notna() & (shown["p50"] > pd.Timedelta(0))]
+    unknown = int(shown["p50"].isna().sum())
+    shown = shown[shown["p50"].notna()]
+    if shown.empty:
+        raise PictureError("No duration is known, so there is nothing to draw.")
+    for name in ("p50", "p90", "p99"):
+        shown[name] = _positive(shown[name])
     title = "Durations: p50, p90 and p99"
     if time is not None:
         return _statistics_over_time(shown, keys, time, title)
@@ -324,6 +341,8 @@ def _statistics(frame: pd.DataFrame) -> Any:
     subtitle = "dot: p50, tick: p90, ring: p99, on a logarithmic axis"
     if left_out > 0:
         subtitle += f"; {left_out:,} more groups are not drawn"
+    if unknown:
+        subtitle += f"; {unknown:,} without a duration"
     return _titled(chart, title, subtitle, 22 * max(rows, 2))
 
 
@@ -356,8 +375,15 @@ def _statistics_over_time(shown: pd.DataFrame, keys: list[str], time: str, title
             strokeDash=alt.StrokeDash(
                 "quantile:N",
                 title=None,
-                legend=alt.Undefined if several else None,
-                scale=alt.Scale(domain=["p50", "p90", "p99"], range=[[1, 0], [6, 3], [2, 3]]),
+                legend=alt.Legend(
+                    symbolType="stroke", symbolSize=400, symbolStrokeColor=LIGHT.muted
+                )
+                if several
+                else None,
+                scale=alt.Scale(
+                    domain=["p50", "p99"] if several else ["p50", "p90", "p99"],
+                    range=[[1, 0], [2, 3]] if several else [[1, 0], [6, 3], [2, 3]],
+                ),
             ),
         )
     )
@@ -375,38 +401,60 @@ def _throughput(frame: pd.DataFrame) -> Any:
     created = "created" if "created" in frame.columns else "enqueued"
     long = frame.melt(["time"], there, var_name="outcome", value_name="count")
     long["count"] = long["count"].fillna(0).astype("int64")
+    long = _stacked(long, _bucket_length(frame["time"]))
     colors = [STATUS_STYLES[outcomes[name]].light.line for name in there]
     bars = (
         alt.Chart(_data(long))
-        .mark_bar(width={"band": 0.9}, binSpacing=0)
+        .mark_rect(stroke=LIGHT.ground, strokeWidth=0.5)
         .encode(
             x=_time("time"),
-            y=alt.Y("count:Q", title="runs per bucket", stack="zero"),
+            x2="end:T",
+            y=alt.Y("low:Q", axis=_count_axis("runs per bucket")),
+            y2="high:Q",
             color=alt.Color("outcome:N", title=None, scale=alt.Scale(domain=there, range=colors)),
-            order=alt.Order("outcome:N", sort="descending"),
         )
     )
-    arrivals = frame[["time", created]].rename(columns={created: "count"})
+    arrivals = _continued(frame[["time", created]].rename(columns={created: "count"}))
     line = (
         alt.Chart(_data(arrivals))
         .mark_line(color=LIGHT.ink, strokeWidth=1.4, interpolate="step-after")
         .encode(x=_time("time"), y="count:Q")
     )
     subtitle = f"bars: ended, by outcome; line: {created}"
-    return _titled(alt.layer(_bars_between(bars, frame), line), "Throughput", subtitle, 220)
+    return _titled(alt.layer(bars, line), "Throughput", subtitle, 220)
 
 
-def _bars_between(bars: Any, frame: pd.DataFrame) -> Any:
-    """Give bars the width of their bucket: Vega-Lite has none on an axis of time."""
-    buckets = max(1, frame["time"].nunique())
-    return bars.mark_bar(width=max(1.0, 0.8 * WIDTH / buckets), align="left")
+def _bucket_length(times: pd.Series[Any]) -> pd.Timedelta:
+    """Return the length of a time bucket: the shortest distance between two of them."""
+    gaps = times.drop_duplicates().sort_values().diff().dropna()
+    return pd.Timedelta("1h") if gaps.empty else gaps.min()
+
+
+def _stacked(rows: pd.DataFrame, length: pd.Timedelta) -> pd.DataFrame:
+    """Return the rectangles of stacked bars, which Vega-Lite makes only of bars without an end."""
+    high = rows.groupby("time", sort=False)["count"].cumsum()
+    return rows.assign(low=high - rows["count"], high=high, end=rows["time"] + length)
+
+
+def _continued(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of buckets with the end of the last one, to which a step line is drawn."""
+    last = frame[frame["time"] == frame["time"].max()]
+    end = last.assign(time=last["time"] + _bucket_length(frame["time"]))
+    continued: pd.DataFrame = pd.concat([frame, end], ignore_index=True)
+    return continued
+
+
+def _count_axis(title: str) -> alt.Axis:
+    import altair as alt
+
+    return alt.Axis(title=title, tickMinStep=1, labelOverlap=True)
 
 
 def _concurrency(frame: pd.DataFrame) -> Any:
     """Draw how many ran and waited: the mean of each bucket, and the most at once."""
     keys = [
         name
-        for name in frame.columns[: list(frame.columns).index("waiting")]
+        for name in takewhile(lambda name: name not in ("waiting", "running"), frame.columns)
         if not isinstance(frame[name].dtype, pd.DatetimeTZDtype)
     ]
     if keys:
@@ -418,10 +466,12 @@ def _levels(frame: pd.DataFrame) -> Any:
     import altair as alt
 
     parts = [
-        frame[["time"]].assign(
-            state=state,
-            mean=frame[f"{state}_mean"],
-            most=frame[f"{state}_max"].astype("Float64"),
+        _continued(
+            frame[["time"]].assign(
+                state=state,
+                mean=frame[f"{state}_mean"],
+                most=frame[f"{state}_max"].astype("Float64"),
+            )
         )
         for state in ("waiting", "running")
     ]
@@ -439,7 +489,7 @@ def _levels(frame: pd.DataFrame) -> Any:
     )
     return alt.layer(
         base.mark_area(opacity=0.18, interpolate="step-after").encode(
-            y=alt.Y("most:Q", title="runs", stack=None)
+            y=alt.Y("most:Q", axis=_count_axis("runs"), stack=None)
         ),
         base.mark_line(strokeWidth=1.8, interpolate="step-after").encode(y="mean:Q"),
     )
@@ -453,7 +503,7 @@ def _running_by_group(frame: pd.DataFrame, keys: list[str]) -> Any:
     kept = list(sizes.index[:MAX_SERIES])
     rest = len(sizes) - len(kept)
     chart = (
-        alt.Chart(_data(shown[shown["group"].isin(kept)]))
+        alt.Chart(_data(_continued(shown[shown["group"].isin(kept)])))
         .mark_area(interpolate="step-after", opacity=0.85)
         .encode(
             x=_time("time"),
@@ -487,7 +537,10 @@ def _queue_history(frame: pd.DataFrame) -> Any:
     subtitle = "line: mean; area: up to the most at once"
     if described:
         subtitle += f"; limits: {', '.join(described)}"
+    if limits.get("concurrency"):
+        subtitle += " (dashed: concurrency)"
     top = _titled(top, "Queue: waiting and running", subtitle, 180)
+    end = frame["time"].max() + _bucket_length(frame["time"])
     waits = frame.melt(["time"], ["wait_p50", "wait_p99"], var_name="quantile", value_name="wait")
     waits = waits[waits["wait"].notna()]
     waits["wait"] = _positive(waits["wait"])
@@ -496,11 +549,14 @@ def _queue_history(frame: pd.DataFrame) -> Any:
         alt.Chart(_data(waits))
         .mark_line(point=alt.OverlayMarkDef(size=16), strokeWidth=1.6)
         .encode(
-            x=_time("time"),
-            y=alt.Y(**_duration("wait", "wait when it began", waits["wait"])),
+            x=_time("time", domain=(frame["time"].min(), end)),
+            y=alt.Y(**_duration("wait", "wait until the start", waits["wait"])),
             strokeDash=alt.StrokeDash(
                 "quantile:N",
                 title=None,
+                legend=alt.Legend(
+                    symbolType="stroke", symbolSize=400, symbolStrokeColor=LIGHT.muted
+                ),
                 scale=alt.Scale(domain=["p50", "p99"], range=[[1, 0], [4, 3]]),
             ),
             color=alt.ColorValue(SERIES_LIGHT[0]),
@@ -525,7 +581,7 @@ def _failures(frame: pd.DataFrame) -> Any:
             alt.Chart(_data(totals))
             .mark_bar(color=STATUS_STYLES["ERROR"].light.line, height={"band": 0.7})
             .encode(
-                x=alt.X("count:Q", title="failed runs"),
+                x=alt.X("count:Q", axis=_count_axis("failed runs")),
                 y=alt.Y("cause:N", sort=order, title=None),
             )
         )
@@ -534,17 +590,22 @@ def _failures(frame: pd.DataFrame) -> Any:
     shown["cause"] = shown["cause"].where(shown["cause"].isin(kept), "other causes")
     grouped = shown.groupby(["cause", time], sort=False, observed=True)["count"].sum()
     data = grouped.reset_index().rename(columns={time: "time"})
+    # The most frequent cause is at the bottom.
+    causes = [*kept, "other causes"]
+    data = data.sort_values("cause", key=lambda column: column.map(causes.index))
+    data = _stacked(data, _bucket_length(data["time"]))
     bars = (
         alt.Chart(_data(data))
-        .mark_bar()
+        .mark_rect(stroke=LIGHT.ground, strokeWidth=0.5)
         .encode(
             x=_time("time"),
-            y=alt.Y("count:Q", title="failed runs per bucket"),
-            color=alt.Color("cause:N", sort=[*kept, "other causes"], title=None),
+            x2="end:T",
+            y=alt.Y("low:Q", axis=_count_axis("failed runs per bucket")),
+            y2="high:Q",
+            color=alt.Color("cause:N", sort=causes, title=None),
         )
     )
-    width = _bucket_width(data["time"])
-    return _titled(bars.mark_bar(width=width), "Failures by cause over time", "", 220)
+    return _titled(bars, "Failures by cause over time", "", 220)
 
 
 def _bucket_column(frame: pd.DataFrame) -> str | None:
@@ -556,16 +617,6 @@ def _bucket_column(frame: pd.DataFrame) -> str | None:
     return None
 
 
-def _bucket_width(times: pd.Series[Any]) -> float:
-    """Return the width of a bar in pixels, from the shortest distance between two buckets."""
-    distinct = times.drop_duplicates().sort_values()
-    gaps = distinct.diff().dropna()
-    if gaps.empty:
-        return 24.0
-    span = distinct.iloc[-1] - distinct.iloc[0] + gaps.min()
-    return float(max(1.0, min(40.0, 0.85 * WIDTH * (gaps.min() / span))))
-
-
 def _rest(order: list[str], limit: int) -> str:
     return f"{len(order) - limit:,} more are not drawn" if len(order) > limit else ""
 
@@ -575,8 +626,8 @@ def _changes(rows: pd.DataFrame, title: str, subtitle: str, axis: str) -> Any:
     import altair as alt
 
     colors = {
-        "worse": STATUS_STYLES["ERROR"].light.line,
-        "better": STATUS_STYLES["SUCCESS"].light.line,
+        "slower": STATUS_STYLES["ERROR"].light.line,
+        "faster": STATUS_STYLES["SUCCESS"].light.line,
         "no evidence": LIGHT.line,
     }
     color = alt.Color(
@@ -606,6 +657,8 @@ def _compare_versions(frame: pd.DataFrame) -> Any:
     """Draw the change of the p50 of each workflow and step, with its interval."""
     rows = frame[frame["p50_change"].notna()].head(MAX_BARS)
     left_out = int(frame["p50_change"].notna().sum()) - len(rows)
+    unknown = len(frame) - left_out - len(rows)
+    errors = int(frame["verdict"].astype(str).str.contains("errors").sum())
     if rows.empty:
         raise PictureError("No change of a p50 is known, so there is nothing to draw.")
     names = [name for name in ("name", "function_name") if name in rows.columns]
@@ -621,16 +674,20 @@ def _compare_versions(frame: pd.DataFrame) -> Any:
         }
     )
     subtitle = "with its interval"
-    if left_out > 0:
-        subtitle += f"; {left_out:,} more are not drawn"
+    for number, words in (
+        (left_out, "more are not drawn"),
+        (unknown, "without a p50 on both sides"),
+        (errors, "with more or fewer errors, which this does not show"),
+    ):
+        if number > 0:
+            subtitle += f"; {number:,} {words}"
     return _changes(data, "Change of the p50", subtitle, "change of the duration")
 
 
 def _verdict_group(verdict: object) -> str:
-    words = str(verdict)
-    if "slower" in words or "more errors" in words:
-        return "worse"
-    return "better" if "faster" in words or "fewer errors" in words else "no evidence"
+    """Return what a verdict says about the p50."""
+    words = {word.strip() for word in str(verdict).split(",")}
+    return "slower" if "slower" in words else "faster" if "faster" in words else "no evidence"
 
 
 def _distinct(labels: pd.Series[str]) -> pd.Series[str]:
@@ -683,12 +740,15 @@ def _latency_histogram(frame: pd.DataFrame) -> Any:
     time = _time_column(frame)
     bounds = ["duration_from", "duration_to"]
     keys = [name for name in _group_columns(frame) if name not in bounds]
+    if time is None:
+        raise PictureError("latency_histogram(None) has no times. Call it with bucket='1h'.")
     shown = frame.rename(columns={time: "time"})
+    unknown = int(shown.loc[shown["duration_to"].isna(), "count"].sum())
     shown = shown[shown["duration_to"] > pd.Timedelta(0)]
     shown = shown.groupby(["time", *bounds], observed=True)["count"].sum().reset_index()
-    gaps = shown["time"].drop_duplicates().sort_values().diff().dropna()
-    shown["end"] = shown["time"] + (pd.Timedelta("1h") if gaps.empty else gaps.min())
-    shown["duration_from"] = _positive(shown["duration_from"])
+    shown["end"] = shown["time"] + _bucket_length(shown["time"])
+    # The interval below 1 ms has no end on a logarithmic axis.
+    shown["duration_from"] = _positive(shown["duration_from"], 0.5)
     durations = pd.concat([shown["duration_from"], shown["duration_to"]])
     chart = (
         alt.Chart(_data(shown))
@@ -703,8 +763,9 @@ def _latency_histogram(frame: pd.DataFrame) -> Any:
             ),
         )
     )
-    subtitle = f"all of {', '.join(keys)} together" if keys else ""
-    return _titled(chart, "Durations over time", subtitle, 240)
+    notes = [f"all of {', '.join(keys)} together"] if keys else []
+    notes += [f"{unknown:,} without a duration are not drawn"] if unknown else []
+    return _titled(chart, "Durations over time", "; ".join(notes), 240)
 
 
 def _contrast(frame: pd.DataFrame) -> Any:
@@ -712,7 +773,8 @@ def _contrast(frame: pd.DataFrame) -> Any:
     import altair as alt
 
     rows = frame.head(MAX_BARS)
-    labels = rows["field"].map(_label).astype(str) + " = " + rows["value"].map(_label).astype(str)
+    fields = rows["field"].map(lambda field: text.sanitize_svg(str(field), MAX_LABEL))
+    labels = fields.astype(str) + " = " + rows["value"].map(_label).astype(str)
     shares = {"bad runs": "share_bad", "the others": "share_baseline"}
     parts = [
         pd.DataFrame({"label": labels, "side": side, "share": rows[column]})

@@ -393,6 +393,10 @@ def check(
         diagnosis = db.diagnose()
         counted = len(diagnosis.at_least(severity))
         worse: list[dict[str, Any]] | None = None
+        if release is not None and against in (None, release):
+            raise FilterError(
+                f"--release {release!r} is compared with another version. Name it with --against."
+            )
         if against is not None:
             release = release or _latest_version(db, against)
             worse = _worse(db, against, release)

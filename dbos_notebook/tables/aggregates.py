@@ -43,7 +43,7 @@ def select_columns(
 
 
 def bucket_ms(bucket: Any) -> int:
-    """Convert a bucket width ("1h", "15min", "1d", a timedelta) to milliseconds.
+    """Convert a bucket width ("1h", "15min", "1d", seconds, a timedelta) to milliseconds.
 
     Examples
     --------
@@ -51,12 +51,17 @@ def bucket_ms(bucket: Any) -> int:
     3600000
     """
     try:
-        length = as_timedelta(bucket) if isinstance(bucket, str) else pd.Timedelta(bucket)
+        if isinstance(bucket, str):
+            length = as_timedelta(bucket)
+        elif isinstance(bucket, int | float) and not isinstance(bucket, bool):
+            length = pd.Timedelta(seconds=bucket)
+        else:
+            length = pd.Timedelta(bucket)
         width = int(length.total_seconds() * 1000)
     except (ValueError, TypeError) as error:
         raise FilterError(
-            f"bucket={bucket!r} is not a duration: {error}. Give '15min', '1h', '1d' or a "
-            "timedelta."
+            f"bucket={bucket!r} is not a duration: {str(error).removesuffix('.')}. Give "
+            "'15min', '1h', '1d', seconds or a timedelta."
         ) from None
     if width < 1:
         raise FilterError(f"bucket={bucket!r} must be at least a millisecond.")

@@ -185,7 +185,7 @@ WORKFLOW_IDS, ANCESTOR_IDS = "workflow_ids", "ancestor_ids"
 def as_failed_trees(value: Any, name: str) -> list[str]:
     """Return the IDs as :func:`as_strings`, and of groups of failures also those above them."""
     groups = _groups(value)
-    above = [] if groups is None else [key for ids in groups[ANCESTOR_IDS] for key in ids]
+    above = [] if groups is None else [key for ids in groups.get(ANCESTOR_IDS, ()) for key in ids]
     return list(dict.fromkeys([*as_strings(value, name), *above]))
 
 

@@ -38,7 +38,7 @@ def statistics(names: list[str], kind: str = "step_statistics") -> pd.DataFrame:
 def levels() -> pd.DataFrame:
     numbers = np.arange(len(TIMES)) % 7
     frame = pd.DataFrame({"time": TIMES})
-    for state in ("waiting", "running"):
+    for state in ("running", "waiting"):
         frame = frame.assign(
             **{state: numbers, f"{state}_mean": numbers + 0.5, f"{state}_max": numbers + 3}
         )
@@ -81,7 +81,8 @@ def test_throughput_and_concurrency() -> None:
     frame = frame.assign(succeeded=numbers, failed=1, cancelled=0)
     shown = labels(dn.plot(mark_listing(frame, "throughput")))
     assert {"Throughput", "succeeded", "failed", "cancelled"} <= set(shown)
-    assert "Concurrency" in labels(dn.plot(mark_listing(levels(), "concurrency")))
+    shown = labels(dn.plot(mark_listing(levels(), "concurrency")))
+    assert {"Concurrency", "waiting", "running"} <= set(shown)
     grouped = levels()
     grouped.insert(1, "name", ["shop.order", "shop.refund"] * (len(TIMES) // 2))
     shown = labels(dn.plot(mark_listing(grouped, "concurrency")))
