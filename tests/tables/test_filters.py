@@ -159,7 +159,7 @@ def test_an_unknown_column_suggests_the_nearest_name(db: dn.Client, by: object) 
         db.counts(by=by)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bucket", ["sometimes", "", "-1h", "0h", 5])
+@pytest.mark.parametrize("bucket", ["sometimes", "", "-1h", "0h", 0, -5, True])
 def test_an_invalid_bucket_is_refused(db: dn.Client, bucket: object) -> None:
     with pytest.raises(dn.FilterError):
         db.counts(bucket=bucket)  # type: ignore[arg-type]
