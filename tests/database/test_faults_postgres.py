@@ -174,7 +174,8 @@ def test_a_connection_cut_between_calls_is_opened_again(fresh: tuple[PostgresSer
         before = db.workflows()
         with server.admin() as admin:
             cut = admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                # It waits until they have ended: a call that begins before would be cut as well.
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s",
                 [database],
             ).fetchall()
         assert cut, "there was no kept connection to cut"
