@@ -95,7 +95,7 @@ def _copied(
     condition = copied_steps(queries)
     forks = runs.loc[runs["forked_from"].notna(), "workflow_id"].tolist()
     if condition is None:
-        # Without times, a copied step of a fork cannot be told from one that ran.
+        # Without times, a copied step of a fork looks like one that ran.
         known = ~steps["workflow_id"].isin(forks)
         return known.map({True: False, False: pd.NA}).astype("boolean")
     table, workflows = queries.steps, queries.workflows

@@ -210,7 +210,7 @@ def _last_fired(row: Mapping[str, Any], runs: Mapping[dt.datetime, Any]) -> dt.d
 
 
 class _Evidence(NamedTuple):
-    """What tells whether a due time without a run was missed."""
+    """What shows whether a due time without a run was missed."""
 
     first: dt.datetime | None
     last: dt.datetime | None

@@ -1,7 +1,7 @@
 """One queue over time: what came, started and ended, what waited and how long, how full it was.
 
 What is measured follows from the recorded times of the runs whose row still names the queue. DBOS
-clears the queue of a cancelled run, and resumes runs on its internal queue unless told otherwise,
+clears the queue of a cancelled run, and resumes runs on its internal queue unless another is given,
 so both are missing here. The limits of a queue are those of now: DBOS keeps no history of them.
 """
 

@@ -210,8 +210,8 @@ class Send(Operation):
         ]
         if self.topic is None and any(not item.topics for item in waiting):
             return [
-                "⚠ No earlier run tells the topic of the wait, and this message has none. If "
-                "DBOS.recv names a topic in the code of the workflow, send with that topic."
+                "⚠ The topic of the wait is not known from earlier runs, and this message has "
+                "none. If DBOS.recv names a topic in the workflow's code, send with that topic."
             ]
         if not others:
             return []

@@ -46,7 +46,7 @@ _PROGRESS_INSTRUCTIONS = 100_000
 _DIALECT: Any = SQLiteDialect_pysqlite()
 _CSV = Dialect(quote="'", nulls=("", "NULL"))
 BASE64_CONTAINS = "dbos_notebook_base64_contains"
-"""The SQL function that tells whether a base64 string contains bytes."""
+"""The SQL function that returns whether a base64 string contains bytes."""
 _MAX_OPEN_ATTEMPTS = 100
 _RETRY_SECONDS = 0.02
 # Names of SQLite errors that disappear when a writer has finished.

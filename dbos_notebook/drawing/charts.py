@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -90,13 +90,13 @@ def plot(frame: pd.DataFrame, *, theme: Theme = "auto") -> Picture:
         )
     if frame.empty:
         raise PictureError(f"{kind} returned no rows, so there is nothing to draw.")
-    try:
-        chart = _CHARTS[kind](frame)
-    except (KeyError, ValueError, IndexError) as error:
+    make, needed = _CHARTS[kind]
+    if missing := [name for name in needed if name not in frame.columns]:
         raise PictureError(
-            f"The chart of {kind} needs columns that this DataFrame has not: {error}. Select rows "
-            "with .loc, and keep the columns."
-        ) from None
+            f"The chart of {kind} needs the columns {', '.join(needed)}, and this DataFrame lacks "
+            f"{', '.join(missing)}. Keep the columns; rows may be left out."
+        )
+    chart = make(frame)
 
     def draw() -> Drawing:
         specification = _styled(chart).to_json(indent=None)
@@ -192,8 +192,10 @@ def _label(value: object) -> str:
     return text.sanitize_svg(text.leaf_name(str(value)), MAX_LABEL)
 
 
-def _labels(frame: pd.DataFrame, columns: Iterable[str]) -> pd.Series[str]:
-    """Return one label for each row, from several columns."""
+def _labels(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
+    """Return one label for each row, from several columns; "all" without any."""
+    if not columns:
+        return pd.Series("all", index=frame.index)
     parts = [frame[column].map(_short_names(frame[column].unique())) for column in columns]
     joined = parts[0].astype(str)
     for part in parts[1:]:
@@ -349,7 +351,7 @@ def _statistics(frame: pd.DataFrame) -> Any:
 def _statistics_over_time(shown: pd.DataFrame, keys: list[str], time: str, title: str) -> Any:
     import altair as alt
 
-    shown["group"] = _labels(shown, keys) if keys else "all"
+    shown["group"] = _labels(shown, keys)
     sizes = shown.groupby("group", sort=False)["count"].sum().sort_values(ascending=False)
     kept = list(sizes.index[:MAX_SERIES])
     rest = len(sizes) - len(kept)
@@ -397,30 +399,18 @@ def _throughput(frame: pd.DataFrame) -> Any:
     import altair as alt
 
     outcomes = {"succeeded": "SUCCESS", "failed": "ERROR", "cancelled": "CANCELLED"}
-    there = [name for name in outcomes if name in frame.columns]
-    created = "created" if "created" in frame.columns else "enqueued"
-    long = frame.melt(["time"], there, var_name="outcome", value_name="count")
+    long = frame.melt(["time"], list(outcomes), var_name="outcome", value_name="count")
     long["count"] = long["count"].fillna(0).astype("int64")
-    long = _stacked(long, _bucket_length(frame["time"]))
-    colors = [STATUS_STYLES[outcomes[name]].light.line for name in there]
-    bars = (
-        alt.Chart(_data(long))
-        .mark_rect(stroke=LIGHT.ground, strokeWidth=0.5)
-        .encode(
-            x=_time("time"),
-            x2="end:T",
-            y=alt.Y("low:Q", axis=_count_axis("runs per bucket")),
-            y2="high:Q",
-            color=alt.Color("outcome:N", title=None, scale=alt.Scale(domain=there, range=colors)),
-        )
-    )
-    arrivals = _continued(frame[["time", created]].rename(columns={created: "count"}))
+    colors = [STATUS_STYLES[status].light.line for status in outcomes.values()]
+    color = alt.Color("outcome:N", title=None, scale=alt.Scale(domain=list(outcomes), range=colors))
+    bars = _stacked_bars(long, "runs per bucket", color)
+    arrivals = _continued(frame[["time", "created"]].rename(columns={"created": "count"}))
     line = (
         alt.Chart(_data(arrivals))
         .mark_line(color=LIGHT.ink, strokeWidth=1.4, interpolate="step-after")
         .encode(x=_time("time"), y="count:Q")
     )
-    subtitle = f"bars: ended, by outcome; line: {created}"
+    subtitle = "bars: ended, by outcome; line: created"
     return _titled(alt.layer(bars, line), "Throughput", subtitle, 220)
 
 
@@ -430,10 +420,26 @@ def _bucket_length(times: pd.Series[Any]) -> pd.Timedelta:
     return pd.Timedelta("1h") if gaps.empty else gaps.min()
 
 
-def _stacked(rows: pd.DataFrame, length: pd.Timedelta) -> pd.DataFrame:
-    """Return the rectangles of stacked bars, which Vega-Lite makes only of bars without an end."""
+def _stacked_bars(rows: pd.DataFrame, title: str, color: alt.Color) -> alt.Chart:
+    """Draw counts by time as bars as wide as a bucket, stacked in the order of the rows."""
+    import altair as alt
+
+    # As rectangles: Vega-Lite stacks only bars that have no end.
     high = rows.groupby("time", sort=False)["count"].cumsum()
-    return rows.assign(low=high - rows["count"], high=high, end=rows["time"] + length)
+    end = rows["time"] + _bucket_length(rows["time"])
+    bars = rows.assign(low=high - rows["count"], high=high, end=end)
+    chart: alt.Chart = (
+        alt.Chart(_data(bars))
+        .mark_rect(stroke=LIGHT.ground, strokeWidth=0.5)
+        .encode(
+            x=_time("time"),
+            x2="end:T",
+            y=alt.Y("low:Q", axis=_count_axis(title)),
+            y2="high:Q",
+            color=color,
+        )
+    )
+    return chart
 
 
 def _continued(frame: pd.DataFrame) -> pd.DataFrame:
@@ -570,8 +576,7 @@ def _failures(frame: pd.DataFrame) -> Any:
     import altair as alt
 
     shown = frame.copy()
-    columns = [name for name in ("failed_step", "error_type") if name in shown.columns]
-    shown["cause"] = _labels(shown, ["name", *columns])
+    shown["cause"] = _labels(shown, ["name", "failed_step", "error_type"])
     time = _bucket_column(shown)
     sizes = shown.groupby("cause", sort=False)["count"].sum().sort_values(ascending=False)
     order = list(sizes.index)
@@ -593,18 +598,8 @@ def _failures(frame: pd.DataFrame) -> Any:
     # The most frequent cause is at the bottom.
     causes = [*kept, "other causes"]
     data = data.sort_values("cause", key=lambda column: column.map(causes.index))
-    data = _stacked(data, _bucket_length(data["time"]))
-    bars = (
-        alt.Chart(_data(data))
-        .mark_rect(stroke=LIGHT.ground, strokeWidth=0.5)
-        .encode(
-            x=_time("time"),
-            x2="end:T",
-            y=alt.Y("low:Q", axis=_count_axis("failed runs per bucket")),
-            y2="high:Q",
-            color=alt.Color("cause:N", sort=causes, title=None),
-        )
-    )
+    color = alt.Color("cause:N", sort=causes, title=None)
+    bars = _stacked_bars(data, "failed runs per bucket", color)
     return _titled(bars, "Failures by cause over time", "", 220)
 
 
@@ -661,8 +656,7 @@ def _compare_versions(frame: pd.DataFrame) -> Any:
     errors = int(frame["verdict"].astype(str).str.contains("errors").sum())
     if rows.empty:
         raise PictureError("No change of a p50 is known, so there is nothing to draw.")
-    names = [name for name in ("name", "function_name") if name in rows.columns]
-    named = rows[names[-1]].where(rows[names[-1]].notna(), rows["name"])
+    named = rows["function_name"].where(rows["function_name"].notna(), rows["name"])
     labels = _labels(named.to_frame("name"), ["name"])
     data = pd.DataFrame(
         {
@@ -798,16 +792,25 @@ def _contrast(frame: pd.DataFrame) -> Any:
     return _titled(chart, "What bad runs have in common", subtitle, 26 * max(2, len(rows)))
 
 
-_CHARTS: dict[str, Callable[[pd.DataFrame], Any]] = {
-    "workflow_statistics": _statistics,
-    "step_statistics": _statistics,
-    "throughput": _throughput,
-    "concurrency": _concurrency,
-    "queue_history": _queue_history,
-    "failures": _failures,
-    "compare_versions": _compare_versions,
-    "contrast": _contrast,
-    "latency_histogram": _latency_histogram,
-    "landing_times": _landing_times,
+_P50_CHANGE = ("p50_change", "p50_change_low", "p50_change_high")
+_PERCENTILES = ("count", "p50", "p90", "p99")
+_LEVELS = (
+    *("running", "running_mean", "running_max"),
+    *("waiting", "waiting_mean", "waiting_max"),
+)
+_CHARTS: dict[str, tuple[Callable[[pd.DataFrame], Any], tuple[str, ...]]] = {
+    "workflow_statistics": (_statistics, _PERCENTILES),
+    "step_statistics": (_statistics, _PERCENTILES),
+    "throughput": (_throughput, ("time", "created", "succeeded", "failed", "cancelled")),
+    "concurrency": (_concurrency, ("time", *_LEVELS)),
+    "queue_history": (_queue_history, ("time", *_LEVELS, "wait_p50", "wait_p99")),
+    "failures": (_failures, ("name", "failed_step", "error_type", "count")),
+    "compare_versions": (
+        _compare_versions,
+        ("of", "name", "function_name", "verdict", *_P50_CHANGE),
+    ),
+    "contrast": (_contrast, ("field", "value", "share_bad", "share_baseline")),
+    "latency_histogram": (_latency_histogram, ("duration_from", "duration_to", "count")),
+    "landing_times": (_landing_times, ("due_at", "status", "missed", "landing_time")),
 }
-"""The chart of what each method of ``Client`` returned."""
+"""The chart of what each method of ``Client`` returned, and the columns that it needs."""

@@ -54,7 +54,7 @@ def test_a_waiting_run_is_answered_once(
     assert not plan.notes
     untold = live_db.send(first, answer, plan=True)
     assert untold.items[0].effect.startswith("answers step 3 only if it waits without a topic,")
-    assert untold.notes[0].startswith("⚠ No earlier run tells the topic of the wait")
+    assert untold.notes[0].startswith("⚠ The topic of the wait is not known")
     assert str(item.will_run).startswith("likely")
     assert live_db.messages(first).empty
     assert plan.apply().counts["done"] == 1

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -130,6 +131,12 @@ def test_a_chart_is_a_picture(tmp_path: Path) -> None:
 def test_a_frame_of_another_kind_is_refused() -> None:
     with pytest.raises(PictureError, match=r"no chart for this DataFrame.*step_statistics"):
         dn.plot(pd.DataFrame({"a": [1]}))
+    with pytest.raises(
+        PictureError, match=r"needs the columns count, p50, p90, p99, and .* lacks p50"
+    ):
+        dn.plot(statistics(["charge"])[["function_name", "count", "p90", "p99"]])
+    with pytest.raises(PictureError, match=r"dn\.draw\(\) draws graphs"):
+        dn.plot(nx.DiGraph())  # type: ignore[arg-type]
     with pytest.raises(PictureError, match="step_statistics returned no rows"):
         dn.plot(statistics(["charge"]).iloc[:0])
 

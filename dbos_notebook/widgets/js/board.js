@@ -191,7 +191,7 @@ export class Board {
       el("div", { class: "dn-line" }, remedy,
         oldest !== undefined && this.workflowLink(oldest, ids.length > 1 ? "the oldest" : ""),
         action && !this.start.read_only && button(`${REMEDIES[action]} ${action === "backfill_schedule" ? "…"
-          : formatCount(targets.length)}`, "Show what this would do",
+          : `${affected > targets.length ? "the oldest " : ""}${formatCount(targets.length)}`}`, "Show what this would do",
           () => this.actions.begin(action, options, targets),
           { disabled: Boolean(this.start.forbidden) })),
       el("details", { class: "dn-muted" }, el("summary", {}, "Evidence"), evidence)))];
