@@ -367,28 +367,14 @@ def _statistics_over_time(shown: pd.DataFrame, keys: list[str], time: str, title
         if several
         else alt.Color("quantile:N", title=None)
     )
-    chart = (
-        alt.Chart(_data(long))
-        .mark_line(point=alt.OverlayMarkDef(size=18), strokeWidth=1.8)
-        .encode(
-            x=_time("time"),
-            y=alt.Y(**_duration("duration", "duration", long["duration"])),
-            color=color,
-            strokeDash=alt.StrokeDash(
-                "quantile:N",
-                title=None,
-                legend=alt.Legend(
-                    symbolType="stroke", symbolSize=400, symbolStrokeColor=LIGHT.muted
-                )
-                if several
-                else None,
-                scale=alt.Scale(
-                    domain=["p50", "p99"] if several else ["p50", "p90", "p99"],
-                    range=[[1, 0], [2, 3]] if several else [[1, 0], [6, 3], [2, 3]],
-                ),
-            ),
-        )
+    base = alt.Chart(_data(long)).encode(
+        x=_time("time"),
+        y=alt.Y(**_duration("duration", "duration", long["duration"])),
+        color=color,
+        detail="quantile:N",
     )
+    names = ["p50", "p99"] if several else ["p50", "p90", "p99"]
+    chart = _dashed_lines(base, names, legend=several)
     left_out = f"{rest:,} groups with fewer are not drawn" if rest > 0 else ""
     what = title if not several else "Durations over time: p50 and p99"
     return _titled(chart, what, left_out, 240)
@@ -448,6 +434,23 @@ def _continued(frame: pd.DataFrame) -> pd.DataFrame:
     end = last.assign(time=last["time"] + _bucket_length(frame["time"]))
     continued: pd.DataFrame = pd.concat([frame, end], ignore_index=True)
     return continued
+
+
+def _dashed_lines(base: alt.Chart, names: list[str], *, legend: bool) -> Any:
+    """Draw a line with points for each quantile, which its dashes distinguish."""
+    import altair as alt
+
+    dashes = [[1, 0], [5, 3], [2, 3]]
+    shown = alt.Legend(symbolType="stroke", symbolSize=400, symbolStrokeColor=LIGHT.muted)
+    dash = alt.StrokeDash(
+        "quantile:N",
+        title=None,
+        legend=shown if legend else None,
+        scale=alt.Scale(domain=names, range=dashes[: len(names)]),
+    )
+    # A layer of their own for the points: the legend would show those of the lines.
+    points = base.mark_point(filled=True, size=18, opacity=1)
+    return alt.layer(base.mark_line(strokeWidth=1.8).encode(strokeDash=dash), points)
 
 
 def _count_axis(title: str) -> alt.Axis:
@@ -551,23 +554,13 @@ def _queue_history(frame: pd.DataFrame) -> Any:
     waits = waits[waits["wait"].notna()]
     waits["wait"] = _positive(waits["wait"])
     waits["quantile"] = waits["quantile"].str.removeprefix("wait_")
-    bottom = (
-        alt.Chart(_data(waits))
-        .mark_line(point=alt.OverlayMarkDef(size=16), strokeWidth=1.6)
-        .encode(
-            x=_time("time", domain=(frame["time"].min(), end)),
-            y=alt.Y(**_duration("wait", "wait until the start", waits["wait"])),
-            strokeDash=alt.StrokeDash(
-                "quantile:N",
-                title=None,
-                legend=alt.Legend(
-                    symbolType="stroke", symbolSize=400, symbolStrokeColor=LIGHT.muted
-                ),
-                scale=alt.Scale(domain=["p50", "p99"], range=[[1, 0], [4, 3]]),
-            ),
-            color=alt.ColorValue(SERIES_LIGHT[0]),
-        )
+    base = alt.Chart(_data(waits)).encode(
+        x=_time("time", domain=(frame["time"].min(), end)),
+        y=alt.Y(**_duration("wait", "wait until the start", waits["wait"])),
+        color=alt.ColorValue(SERIES_LIGHT[0]),
+        detail="quantile:N",
     )
+    bottom = _dashed_lines(base, ["p50", "p99"], legend=True)
     return alt.vconcat(top, _titled(bottom, "Queue: how long runs waited", height=130))
 
 
