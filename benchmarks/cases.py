@@ -445,9 +445,9 @@ def footprints(report: Report, url: str, rows: int) -> None:
 def live_views(report: Report, url: str, data: Path, rows: int) -> None:
     """Measure the processor time that live views cost the database, as a share of a core.
 
-    The list polls every 2 s and counts every 250 times that the counts took; the board polls every
-    5 s, reads what needs attention every minute and the causes of failures every 15 s, but for at
-    most a 150th of the time.
+    The list polls every 2 s and counts every 400 times that the counts took; the board polls every
+    5 s, reads what needs attention every minute and the causes of failures every 30 s, but for at
+    most a 300th of the time.
     """
     with dn.connect(url) as db:
         explore, board = db.explore(live=True), db.board(live=True)
@@ -456,14 +456,14 @@ def live_views(report: Report, url: str, data: Path, rows: int) -> None:
         took = explore._on_page(counted)["count_took"]
         alone = _database_cpu(data, lambda: explore._on_page(page))
         counts = _database_cpu(data, lambda: explore._on_page(counted)) - alone
-        share = alone / 2 + counts / max(2.0, 0.25 * float(took))
+        share = alone / 2 + counts / max(2.0, 0.4 * float(took))
         _share(report, "live list", rows, share)
         facts = _database_cpu(data, lambda: board._on_board({"kind": "board"}))
         share = facts / 5
-        for least, read in ((60, board._on_attention), (15, board._on_causes)):
+        for least, read in ((60, board._on_attention), (30, board._on_causes)):
             took = float(str(read({})["took"])) / 1000
             cost = _database_cpu(data, lambda read=read: read({}), rounds=5)
-            share += cost / max(least, 150 * took)
+            share += cost / max(least, 300 * took)
         _share(report, "live board", rows, share)
 
 

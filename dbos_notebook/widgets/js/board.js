@@ -12,9 +12,9 @@ import { StatusLine } from "./status_line.js";
 const POLL_MS = 5000;
 /** Between two readings of what needs attention, and of causes: they cost more than the rest. */
 const ATTENTION_MS = 60_000;
-const CAUSES_MS = 15_000;
+const CAUSES_MS = 30_000;
 /** Each is read for at most 1/N of the time. */
-const SLOW_SHARE = 150;
+const SLOW_SHARE = 300;
 const CHART_WIDTH = 720;
 const CHART_HEIGHT = 96;
 const LEAST_BAR = 2; // so that one failure in a thousand is seen

@@ -32,7 +32,7 @@ const CLOCK_MS = 5000;
 const ACTIVITY_MS = 10_000;
 /** The kernel is busy with polls, and with counts, for at most 1/N of the time. */
 const POLL_SHARE = 20;
-const COUNT_SHARE = 250;
+const COUNT_SHARE = 400;
 /** @type {readonly (readonly [Mode, string, string])[]} */
 const MODES = [
   ["flat", "List", "All workflows that match"],
