@@ -67,6 +67,20 @@ class PostgresServer:
         """Open an autocommitting superuser session."""
         return psycopg.connect(self.url(database), autocommit=True)
 
+    def end_connections(self, database: str) -> int:
+        """End every other connection to a database, and return how many there were.
+
+        The call returns once they have ended. A signal alone may arrive in the next call.
+        """
+        with self.admin() as connection:
+            ended = connection.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+                " WHERE datname = %s AND pid <> pg_backend_pid()",
+                [database],
+            ).fetchall()
+        assert all(done for (done,) in ended), "a connection did not end within 10 s"
+        return len(ended)
+
     def create_database(self, like: str = "template1") -> str:
         """Create a database, empty or a copy of another, and return its name."""
         name = f"t{next(self._numbers)}"

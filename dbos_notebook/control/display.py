@@ -7,9 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from dbos_notebook.control.interrupts import InterruptCounter
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import DatabaseConnectionError
 from dbos_notebook.html import environment
@@ -211,7 +212,20 @@ def watch(
     ------
     DatabaseConnectionError
         The database has been unreachable for ``RECONNECT_SECONDS``.
+    KeyboardInterrupt
+        Ctrl-C was pressed.
     """
+    with InterruptCounter() as interrupts:
+        return _watch(read, ids, timeout, title, interrupts)
+
+
+def _watch(
+    read: ReadWorkflows,
+    ids: Sequence[str],
+    timeout: float | None,
+    title: str,
+    interrupts: InterruptCounter,
+) -> dict[str, WorkflowRecord]:
     started = time.monotonic()
     records: dict[str, WorkflowRecord] = {}
     waiting = list(ids)
@@ -221,13 +235,18 @@ def watch(
     bar = progress_bar(title, len(ids), enabled=False if table.enabled else None)
     try:
         while True:
+            found: dict[str, WorkflowRecord] | None = None
             try:
-                found = read(waiting)
+                found = interrupts.interruptible(partial(read, waiting))
             except DatabaseConnectionError:
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at > RECONNECT_SECONDS:
                     raise
-            else:
+            # A read may end as if nothing had happened, because Python discards exceptions that
+            # are raised in callbacks of weak references.
+            if interrupts.count:
+                raise KeyboardInterrupt
+            if found is not None:
                 lost_at = None
                 for workflow_id in waiting:
                     records.pop(workflow_id, None)
@@ -240,7 +259,8 @@ def watch(
             remaining = None if timeout is None else timeout - elapsed
             if not waiting or (remaining is not None and remaining <= 0):
                 return records
-            time.sleep(interval if remaining is None else min(interval, remaining))
+            pause = interval if remaining is None else min(interval, remaining)
+            interrupts.interruptible(partial(time.sleep, pause))
             interval = min(interval * 1.5, MAX_POLL_SECONDS)
     finally:
         bar.close()

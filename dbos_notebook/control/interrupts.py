@@ -1,4 +1,4 @@
-"""Count Ctrl-C during a control call instead of raising it, so that the receipt is complete."""
+"""Count Ctrl-C instead of raising it, so that a receipt is complete and no Ctrl-C is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_INTERRUPTS = 3
 
 
 class InterruptCounter:
-    """Counts Ctrl-C while its block runs. The control call checks ``count``.
+    """Counts Ctrl-C while its block runs, which checks ``count``.
 
     It replaces only Python's own signal handler, and only on the main thread, where signals
     arrive. A handler that somebody else has installed stays.
@@ -36,7 +36,8 @@ class InterruptCounter:
         Returns
         -------
         object
-            The function's result; ``None`` if there was an interrupt, which is then counted.
+            The function's result. If there was an interrupt, it is counted, and the result is
+            usually ``None``.
         """
         if self.count:
             return None

@@ -148,11 +148,9 @@ class _Parser:
             # One thread parses faster than rows arrive.
             use_threads=False,
         )
-        try:
-            return pa_csv.read_csv(pa.py_buffer(block.data), read, self._parse, convert)
-        except pa.ArrowCancelled:
-            # Arrow handles SIGINT itself while it parses on the main thread.
-            raise KeyboardInterrupt from None
+        # Not read_csv: it replaces Python's signal handlers meanwhile, and loses some signals.
+        with pa_csv.open_csv(pa.py_buffer(block.data), read, self._parse, convert) as reader:
+            return reader.read_all()
 
 
 def _converted(values: list[bytes | None], kind: pa.DataType) -> pa.Array:

@@ -109,7 +109,7 @@ class SQLiteReader:
             session = SQLiteSession(connection, timer, opening)
             try:
                 connection.set_progress_handler(timer, _PROGRESS_INSTRUCTIONS)
-                connection.create_function(BASE64_CONTAINS, 2, _base64_contains)
+                connection.create_function(BASE64_CONTAINS, 2, session.base64_contains)
                 session.begin()
             except BaseException as error:
                 session.end()
@@ -234,15 +234,6 @@ def _error_name(error: Exception) -> str:
     return getattr(error, "sqlite_errorname", None) or ""
 
 
-def _base64_contains(stored: object, wanted: object) -> bool:
-    if not isinstance(stored, bytes) or not isinstance(wanted, bytes):
-        return False
-    try:
-        return wanted in binascii.a2b_base64(stored, strict_mode=True)
-    except binascii.Error:
-        return False
-
-
 class _StatementTimer:
     """A progress handler that stops a statement at its deadline.
 
@@ -286,10 +277,11 @@ class SQLiteSession:
         self.timer = timer
         self.opening = opening
         self.fingerprint = ""
+        self._interrupted = False
 
     def begin(self) -> None:
         """Begin the transaction: all later reads see the same snapshot."""
-        self._connection.execute("BEGIN")
+        self._run(lambda: self._connection.execute("BEGIN"))
         # The first read takes the lock. SQLite increments schema_version at each schema change.
         cursor = self._run(lambda: self._connection.execute("PRAGMA schema_version"))
         version = cursor.fetchone()[0]
@@ -301,6 +293,19 @@ class SQLiteSession:
             self._connection.close()
         else:
             keep_for_parent(self._connection)
+
+    def base64_contains(self, stored: object, wanted: object) -> bool:
+        """Return whether bytes are part of what a base64 string encodes. SQLite calls this."""
+        try:
+            if not isinstance(stored, bytes) or not isinstance(wanted, bytes):
+                return False
+            return wanted in binascii.a2b_base64(stored, strict_mode=True)
+        except binascii.Error:
+            return False
+        except KeyboardInterrupt:
+            # SQLite reports it as an error of this function.
+            self._interrupted = True
+            raise
 
     def rows(self, statement: sa.Executable) -> list[dict[str, Any]]:
         """Run a statement with a small result and return its rows as dictionaries."""
@@ -356,7 +361,8 @@ class SQLiteSession:
         try:
             return step()
         except sqlite3.OperationalError as error:
-            if _error_name(error) == "SQLITE_INTERRUPT" and not self.timer.expired:
+            stopped = _error_name(error) == "SQLITE_INTERRUPT" and not self.timer.expired
+            if stopped or self._interrupted:
                 # Ctrl-C during a statement: the progress handler could only stop the statement.
                 raise KeyboardInterrupt from None
             raise

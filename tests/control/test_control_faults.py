@@ -107,11 +107,8 @@ def switchable(
     def switch(off: bool) -> None:
         with postgres_server.admin() as admin:
             admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {not off}".encode())
-            if off:
-                admin.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-                    [name],
-                )
+        if off:
+            postgres_server.end_connections(name)
 
     with dn.connect(url) as client:
         yield client, switch

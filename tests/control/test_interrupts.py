@@ -6,8 +6,10 @@ import logging
 import os
 import signal
 import sqlite3
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -69,6 +71,32 @@ def test_pressing_ctrl_c_twice_while_the_receipt_is_read(db: dn.Client) -> None:
     assert caught.value.receipt.counts["done"] == 2
     assert db.last_receipt() is caught.value.receipt
     assert plan.apply().counts["unchanged"] == 2
+
+
+def test_waiting_stops_though_a_callback_of_a_weak_reference_got_the_ctrl_c(
+    db: dn.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python discards what such a callback raises, and SQLAlchemy has many of them."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    reads = []
+    read = type(db._controller).read
+
+    class Referent:
+        pass
+
+    def read_interrupted(controller: object, ids: object) -> object:
+        reads.append(ids)
+        assert len(reads) < 5, "Ctrl-C was lost"
+        referent = Referent()
+        reference = weakref.ref(referent, lambda _: signal.raise_signal(signal.SIGINT))
+        del referent
+        assert reference() is None
+        return read(controller, ids)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(type(db._controller), "read", read_interrupted)
+    with pytest.raises(dn.ControlInterrupt, match="the workflows continue"):
+        db.wait(["queued-1", "checkout-1"])
+    assert len(reads) == 1
 
 
 def test_ctrl_c_before_the_first_call_prevents_all_calls(db: dn.Client) -> None:

@@ -172,13 +172,7 @@ def test_a_connection_cut_between_calls_is_opened_again(fresh: tuple[PostgresSer
     server, database = fresh
     with dn.connect(server.url(database)) as db:
         before = db.workflows()
-        with server.admin() as admin:
-            cut = admin.execute(
-                # It waits until they have ended: a call that begins before would be cut as well.
-                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s",
-                [database],
-            ).fetchall()
-        assert cut, "there was no kept connection to cut"
+        assert server.end_connections(database), "there was no kept connection to cut"
         assert db.workflows()["workflow_id"].tolist() == before["workflow_id"].tolist()
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import os
+import random
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from test_faults_postgres import READS
 
 import dbos_notebook as dn
+from dbos_notebook.database.csv_blocks import Block, Dialect, record_batches
 from dbos_notebook.database.location import locate
 from dbos_notebook.database.sqlite import SQLiteReader
 
@@ -140,6 +145,51 @@ def test_a_sqlite_query_times_out(long_sqlite: Path) -> None:
         with pytest.raises(dn.QueryTimeoutError, match="statement_timeout"):
             db.workflows(limit=None)
         assert len(db.workflows(workflow_ids="made-1")) == 1
+
+
+def test_ctrl_c_while_errors_are_searched_is_no_error_of_the_database(
+    corpus_sqlite: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search calls a Python function for each error, and SQLite hides what it raises."""
+
+    def interrupted(*_: object, **__: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(binascii, "a2b_base64", interrupted)
+    with dn.connect(corpus_sqlite("3.4.0")) as db, pytest.raises(KeyboardInterrupt):
+        db.workflows(search="declined")
+
+
+def test_no_signal_is_lost_while_rows_are_parsed() -> None:
+    """Arrow replaces Python's signal handlers in some of its functions, and loses signals."""
+    schema = pa.schema([("workflow_id", pa.string())])
+    data = b'"some-id"\n' * 20_000
+    handled = threading.Event()
+    finished = threading.Event()
+    lost = []
+
+    def send() -> None:
+        for _ in range(200):
+            handled.clear()
+            os.kill(os.getpid(), signal.SIGINT)
+            if not handled.wait(5):
+                lost.append(1)
+                break
+            time.sleep(random.random() / 1000)
+        finished.set()
+
+    before = signal.signal(signal.SIGINT, lambda *_: handled.set())
+    try:
+        thread = threading.Thread(target=send)
+        thread.start()
+        while not finished.is_set():
+            blocks = (block for block in [Block(data, 10, last=True)])
+            (batch,) = record_batches(blocks, schema, Dialect("'", ("",)))
+            assert batch.num_rows == 20_000
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not lost
 
 
 def test_the_client_stays_usable_after_ctrl_c(long_sqlite: Path) -> None:

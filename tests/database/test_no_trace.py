@@ -225,13 +225,14 @@ def test_a_query_cancelled_by_somebody_else_is_reported_as_cancelled(
 
 
 def test_an_idle_client_closes_its_connection(
-    postgres_server: PostgresServer, corpus: str, monkeypatch: pytest.MonkeyPatch
+    postgres_server: PostgresServer, template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dbos_notebook.database.postgres.IDLE_SECONDS", 0.5)
-    with dn.connect(postgres_server.url(corpus)) as db:
+    database = postgres_server.create_database(like=template)
+    with dn.connect(postgres_server.url(database)) as db:
         db.workflows()
-        assert ours(postgres_server, corpus)
-        wait_until(lambda: not ours(postgres_server, corpus))
+        assert ours(postgres_server, database)
+        wait_until(lambda: not ours(postgres_server, database))
         assert len(db.workflows()) > 0
 
 

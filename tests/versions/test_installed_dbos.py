@@ -285,12 +285,7 @@ def test_a_lost_connection_raises_instead_of_waiting(
         db.cancel("cancelled", plan=True)
         controller = db._controller
         client = controller.pool.submit(controller.pool.client).result()
-        with postgres_server.admin() as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = %s AND pid <> pg_backend_pid()",
-                [postgres_url.rpartition("/")[2]],
-            )
+        postgres_server.end_connections(postgres_url.rpartition("/")[2])
         engine = client._sys_db.engine
 
         def cut(connection: Any, *_: Any) -> None:
