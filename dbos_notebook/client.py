@@ -1137,11 +1137,11 @@ class Client:
             ``time`` (start of the bucket); ``enqueued``, ``started``, ``succeeded``, ``failed``
             (Int64); ``waiting`` and ``running`` with ``_mean`` and ``_max`` as in
             :meth:`concurrency`; ``waits`` (Int64: the known waits that ended in the bucket),
-            ``wait_p50``, ``wait_p99`` (timedelta64[ms]); ``executors`` (Int64: how many started
-            or ended its work; missing if they have no IDs of their own); ``utilization``
-            (float64) of the ``limit`` that was used most. ``attrs["limits"]`` has the limits:
-            those of now, because DBOS keeps no history of them. ``attrs["unknown"]``: how many
-            workflows are left out.
+            ``queue_wait_p50``, ``queue_wait_p99`` (timedelta64[ms]); ``executors`` (Int64: how
+            many started or ended its work; missing if they have no IDs of their own);
+            ``utilization`` (float64) of the ``limit`` that was used most. ``attrs["limits"]`` has
+            the limits: those of now, because DBOS keeps no history of them. ``attrs["unknown"]``:
+            how many workflows are left out.
 
         Raises
         ------
@@ -1725,10 +1725,10 @@ class Client:
         pandas.DataFrame
             ``name``, ``variant``, ``count`` (Int64), ``share`` of the runs of this name,
             ``error_rate`` (failed or cancelled; float64), ``p50`` and ``p90`` of the duration
-            (timedelta64[ms]), ``ended``, ``workflow_id`` (the newest run), ``first_seen``,
-            ``last_seen`` (``created_at``), and ``workflow_ids``, the newest ``max_ids`` of them
-            as a tuple. Where ``ended`` is false, rates and durations are missing. Rows of the
-            result stand for their ``workflow_ids`` where a method takes workflows.
+            (timedelta64[ms]), ``ended``, ``example`` (the ID of the newest run), ``first_seen``,
+            ``last_seen`` (``created_at``), and ``workflow_ids``, a list of the IDs of the newest
+            ``max_ids`` of them. Where ``ended`` is false, rates and durations are missing. Rows of
+            the result stand for their ``workflow_ids`` where a method takes workflows.
 
         Examples
         --------

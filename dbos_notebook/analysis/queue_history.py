@@ -43,7 +43,7 @@ from dbos_notebook.tables.sql import Queries
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
 
-QUANTILES = {"wait_p50": 50, "wait_p99": 99}
+QUANTILES = {"queue_wait_p50": 50, "queue_wait_p99": 99}
 """Columns of quantiles, in percent."""
 DEFAULT_EXECUTOR = "local"
 """The executor ID of every process that was given none, so that their number is unknown."""

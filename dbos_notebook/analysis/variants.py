@@ -250,10 +250,10 @@ def _frame(
             "p50": p50,
             "p90": p90,
             "ended": ended,
-            "workflow_id": runs.ids[int(members[0])].as_py(),
+            "example": runs.ids[int(members[0])].as_py(),
             "first_seen": created.min() if len(created) else np.nan,
             "last_seen": created.max() if len(created) else np.nan,
-            "workflow_ids": tuple(ids),
+            "workflow_ids": ids,
         }
         for key, value in row.items():
             columns[key].append(value)
@@ -271,7 +271,7 @@ _DTYPES: dict[str, Any] = {
     "p50": _DURATION,
     "p90": _DURATION,
     "ended": "boolean",
-    "workflow_id": STRING_DTYPE,
+    "example": STRING_DTYPE,
     "first_seen": _INSTANT,
     "last_seen": _INSTANT,
     "workflow_ids": object,

@@ -550,10 +550,12 @@ def _queue_history(frame: pd.DataFrame) -> Any:
         subtitle += " (dashed: concurrency)"
     top = _titled(top, "Queue: waiting and running", subtitle, 180)
     end = frame["time"].max() + _bucket_length(frame["time"])
-    waits = frame.melt(["time"], ["wait_p50", "wait_p99"], var_name="quantile", value_name="wait")
+    waits = frame.melt(
+        ["time"], ["queue_wait_p50", "queue_wait_p99"], var_name="quantile", value_name="wait"
+    )
     waits = waits[waits["wait"].notna()]
     waits["wait"] = _positive(waits["wait"])
-    waits["quantile"] = waits["quantile"].str.removeprefix("wait_")
+    waits["quantile"] = waits["quantile"].str.removeprefix("queue_wait_")
     base = alt.Chart(_data(waits)).encode(
         x=_time("time", domain=(frame["time"].min(), end)),
         y=alt.Y(**_duration("wait", "wait until the start", waits["wait"])),
@@ -796,7 +798,7 @@ _CHARTS: dict[str, tuple[Callable[[pd.DataFrame], Any], tuple[str, ...]]] = {
     "step_statistics": (_statistics, _PERCENTILES),
     "throughput": (_throughput, ("time", "created", "succeeded", "failed", "cancelled")),
     "concurrency": (_concurrency, ("time", *_LEVELS)),
-    "queue_history": (_queue_history, ("time", *_LEVELS, "wait_p50", "wait_p99")),
+    "queue_history": (_queue_history, ("time", *_LEVELS, "queue_wait_p50", "queue_wait_p99")),
     "failures": (_failures, ("name", "failed_step", "error_type", "count")),
     "compare_versions": (
         _compare_versions,

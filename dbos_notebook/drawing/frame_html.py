@@ -51,7 +51,7 @@ _NAMES = (
     "error_type",
     "error_wrapper",
 )
-_IDS = ("forked_from", "latest_fork", "covered_by")
+_IDS = ("example", "forked_from", "latest_fork", "covered_by")
 _SENTENCES = ("activity", "evidence", "variant")
 # Never left out: what identifies a row.
 _LEADING = ("workflow_id", "status", "name", "function_id", "function_name", "depth", "key")

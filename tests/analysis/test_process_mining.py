@@ -257,7 +257,7 @@ def test_variants_are_the_paths_of_the_rows(shop: dn.Client) -> None:
         group = runs.loc[list(row.workflow_ids)]
         assert set(group["name"]) == {row.name}
         assert group["created_at"].is_monotonic_decreasing
-        assert row.workflow_id == row.workflow_ids[0]
+        assert row.example == row.workflow_ids[0]
         assert row.share == pytest.approx(len(group) / (runs["name"] == row.name).sum())
         assert (row.first_seen, row.last_seen) == (
             group["created_at"].min(),

@@ -35,7 +35,7 @@ def test_the_history_is_that_of_the_rows(written: WrittenDatabase, now: int, see
     started = rows[rows["queue_wait"].notna() & rows["dequeued_at"].notna()]
     waits = started.groupby(started["dequeued_at"].dt.floor("3h"))["queue_wait"]
     assert frame["waits"].sum() == len(started) > 60
-    for name, share in (("wait_p50", 0.5), ("wait_p99", 0.99)):
+    for name, share in (("queue_wait_p50", 0.5), ("queue_wait_p99", 0.99)):
         expected = waits.quantile(share).dt.round("1ms").reindex(frame.index)
         missing = expected.isna()
         assert frame[name].isna().tolist() == missing.tolist()

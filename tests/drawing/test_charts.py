@@ -63,15 +63,21 @@ def test_percentiles_over_time_are_lines() -> None:
     frame.insert(0, "created_at", TIMES)
     picture = dn.plot(mark_listing(frame, "workflow_statistics"))
     assert {"p50", "p90", "p99", "21 Nov"} <= set(labels(picture))
+    for dashes in ("1,0", "5,3", "2,3"):
+        assert picture.svg.count(f'stroke-dasharray="{dashes}"') == 1
 
 
 def test_a_queue_is_drawn_with_its_limit() -> None:
     frame = levels().assign(
-        wait_p50=pd.to_timedelta(np.arange(len(TIMES)), unit="s"),
-        wait_p99=pd.to_timedelta(np.arange(len(TIMES)) * 9, unit="s"),
+        queue_wait_p50=pd.to_timedelta(np.arange(len(TIMES)), unit="s"),
+        queue_wait_p99=pd.to_timedelta(np.arange(len(TIMES)) * 9, unit="s"),
     )
     frame.attrs["limits"] = {"concurrency": 4, "worker_concurrency": None, "rate": 50}
-    shown = labels(dn.plot(mark_listing(frame, "queue_history")))
+    picture = dn.plot(mark_listing(frame, "queue_history"))
+    shown = labels(picture)
+    # In the legend and in the chart.
+    for dashes in ("1,0", "5,3"):
+        assert picture.svg.count(f'stroke-dasharray="{dashes}"') == 2
     assert {"Queue: waiting and running", "waiting", "running", "1 s", "1 min"} <= set(shown)
     assert any("limits: concurrency 4, rate limit 50" in text for text in shown)
 
