@@ -26,7 +26,7 @@ demo: $(READY) ## Run a real DBOS application on SQLite, then the quickstart not
 test: export DBOS_NOTEBOOK_NIGHTLY := $(or $(NIGHTLY),$(DBOS_NOTEBOOK_NIGHTLY))
 test: $(if $(T),$(READY),check) ## Run lint, types, and every test (doctests too); T=graphs: one package, T=tests/test_client.py: a path; NIGHTLY=1: many more random examples
 	$(BIN)/python scripts/system_packages.py
-	$(BIN)/python -m pytest -n $(if $(findstring .py,$(T)),0,$(JOBS)) --dist loadfile --no-loadscope-reorder $(if $(T),$(or $(TESTS),$(error T=$(T) is no path and no package)))
+	$(BIN)/python -m pytest $(if $(DBOS_NOTEBOOK_NIGHTLY),-o faulthandler_timeout=0) -n $(if $(findstring .py,$(T)),0,$(JOBS)) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(if $(T),$(or $(TESTS),$(error T=$(T) is no path and no package)))
 
 check: $(READY) ## Run lint, format and type checks
 	$(BIN)/ruff check .

@@ -73,13 +73,17 @@ class PostgresServer:
         The call returns once they have ended. A signal alone may arrive in the next call.
         """
         with self.admin() as connection:
-            ended = connection.execute(
-                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            signalled = connection.execute(
+                "SELECT pid, pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
                 " WHERE datname = %s AND pid <> pg_backend_pid()",
                 [database],
             ).fetchall()
-        assert all(done for (done,) in ended), "a connection did not end within 10 s"
-        return len(ended)
+            left = connection.execute(
+                "SELECT pid, state, query FROM pg_stat_activity WHERE pid = ANY(%s)",
+                [[pid for pid, _ in signalled]],
+            ).fetchall()
+        assert not left, f"these connections did not end within 10 s: {left}"
+        return len(signalled)
 
     def create_database(self, like: str = "template1") -> str:
         """Create a database, empty or a copy of another, and return its name."""

@@ -213,13 +213,14 @@ def repair_status(session: Session, queries: Queries, ids: Sequence[str] | None)
     workflows = records.with_ancestors(session, queries, ids)
     forks_of = fork_descendants(session, queries, list(workflows))
     rows = []
+    covering: dict[str, str | None] = {}
     for workflow_id in ids:
         row = workflows.get(workflow_id)
         if row is None:
             continue
         forks = forks_of.get(workflow_id, [])
         latest = max(forks, key=lambda fork: (fork.created_at or 0, fork.workflow_id), default=None)
-        covered_by = _covered_by(row, workflows, forks_of)
+        covered_by = _covered_by(row, workflows, forks_of, covering)
         rows.append(
             (
                 workflow_id,
@@ -267,10 +268,11 @@ def unaddressed(session: Session, queries: Queries, parents: Mapping[str, str | 
     ids = dict.fromkeys((*parents, *workflows))
     forks_of = fork_descendants(session, queries, list(ids))
     found = set()
+    covering: dict[str, str | None] = {}
     for workflow_id, parent in parents.items():
         row = WorkflowRecord(workflow_id, "ERROR", parent_workflow_id=parent)
         forks = forks_of.get(workflow_id, ())
-        if _state(row, forks, _covered_by(row, workflows, forks_of)) in UNADDRESSED:
+        if _state(row, forks, _covered_by(row, workflows, forks_of, covering)) in UNADDRESSED:
             found.add(workflow_id)
     return found
 
@@ -303,15 +305,23 @@ def _covered_by(
     row: WorkflowRecord,
     workflows: Mapping[str, WorkflowRecord],
     forks_of: Mapping[str, Sequence[WorkflowRecord]],
+    known: dict[str, str | None],
 ) -> str | None:
-    """Return a successful fork of an ancestor: the failures below it no longer matter."""
-    seen: set[str] = set()
+    """Return a successful fork of an ancestor: the failures below it no longer matter.
+
+    ``known`` keeps the answers for ancestors from call to call.
+    """
+    path: dict[str, None] = {}
     parent = row.parent_workflow_id
-    while parent and parent not in seen:
-        seen.add(parent)
-        for fork in forks_of.get(parent, ()):
-            if fork.status == "SUCCESS":
-                return fork.workflow_id
-        ancestor = workflows.get(parent)
-        parent = ancestor.parent_workflow_id if ancestor else None
-    return None
+    while parent and parent not in known and parent not in path:
+        path[parent] = None
+        forks = forks_of.get(parent, ())
+        if succeeded := [fork.workflow_id for fork in forks if fork.status == "SUCCESS"]:
+            known[parent] = succeeded[0]
+        elif ancestor := workflows.get(parent):
+            parent = ancestor.parent_workflow_id
+        else:
+            parent = None
+    covering = known.get(parent) if parent else None
+    known |= dict.fromkeys(path, covering)
+    return covering

@@ -207,6 +207,7 @@ class _Walk:
     moment: int = 0
     rows: list[tuple[Key, str, int, int]] = field(default_factory=list)
     _stack: list[_Frame] = field(default_factory=list)
+    _open: set[str] = field(default_factory=set)
 
     def back_to(self, moment: int, node: Key, part: str, *, passed: bool = False) -> None:
         """Assign the time back to ``moment`` to a node, and move there.
@@ -256,10 +257,12 @@ class _Walk:
         own = self.spans.own_steps(workflow_id)
         steps = sorted(own, key=lambda step: (step.end, step.function_id))
         self._stack.append(_Frame(workflow_id, steps, started, run, floor, starter, awaiter))
+        self._open.add(workflow_id)
 
     def _finish(self, frame: _Frame) -> None:
         self._own_code(frame, frame.started)
         self._stack.pop()
+        self._open.remove(frame.workflow_id)
         if frame.run is not None:
             self.wait(frame.run, frame.workflow_id, frame.floor)
         if not self._stack:
@@ -297,7 +300,7 @@ class _Walk:
         run = self.spans.workflow(child)
         if node["operation"] != "get_result" or run is None or run.ended <= step.start:
             return False
-        if any(open_frame.workflow_id == child for open_frame in self._stack):
+        if child in self._open:
             return False  # manually edited rows: workflows that await each other
         self.back_to(max(run.ended, step.start), step.key, "result", passed=True)
         starter = self.spans.starter(frame.workflow_id, child)

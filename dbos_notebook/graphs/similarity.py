@@ -60,6 +60,8 @@ class WorkflowTree:
         The root workflow of the graph.
     merged_parts
         A cache that the levels of folding share.
+    causes
+        A cache of :meth:`cause`, because the levels of a deep tree have the same one.
     """
 
     nodes: Mapping[Key, NodeAttributes]
@@ -68,6 +70,7 @@ class WorkflowTree:
     starter: dict[str, Key] = field(default_factory=dict)
     root: str | None = None
     merged_parts: dict[Hashable, Any] = field(default_factory=dict)
+    causes: dict[str, NodeAttributes | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: nx.DiGraph[Any]) -> WorkflowTree:
@@ -97,19 +100,18 @@ class WorkflowTree:
 
     def cause(self, workflow_id: str) -> NodeAttributes | None:
         """Return the step that made a workflow fail, in it or in the children that it awaited."""
-        found: NodeAttributes | None = None
-        seen: set[str] = set()
+        failed: dict[str, NodeAttributes | None] = {}
         current: str | None = workflow_id
-        while current is not None and current not in seen:
-            seen.add(current)
+        while current is not None and current not in failed and current not in self.causes:
             steps = [self.nodes[step] for step in self.steps_of.get(current, ())]
-            step = failed_step(self.nodes[current], steps)
-            if step is None:
-                break
-            found, current = step, step.get("child_workflow_id")
+            step = failed[current] = failed_step(self.nodes[current], steps)
+            current = None if step is None else step.get("child_workflow_id")
             if current not in self.nodes or self.nodes[current]["status"] not in FAILED_STATUSES:
                 current = None
-        return found
+        found = None if current is None else self.causes.get(current)
+        for level, step in reversed(failed.items()):
+            found = self.causes[level] = found or step
+        return self.causes[workflow_id]
 
     def workflow_failure(self, workflow_id: str) -> FailureKind | None:
         """Return how a workflow failed; ``None`` if it has not."""

@@ -169,24 +169,31 @@ def _trace(
                 caused[key] = number is not None and (
                     number == row["last_id"] or _has_same_error(row, queries)
                 )
-    return [_follow(key, rows, caused) for key in ids]
+    return _origins(ids, rows, caused)
 
 
-def _follow(
-    workflow_id: str, rows: Mapping[str, dict[str, Any]], caused: Mapping[str, bool]
-) -> tuple[str | None, int | None, str]:
-    """Return the name and number of the step where a workflow failed first, and its workflow."""
-    seen: set[str] = set()
-    while True:
-        seen.add(workflow_id)
-        row = rows[workflow_id]
-        if not caused[workflow_id]:
-            return None, None, workflow_id
-        child = row["child_workflow_id"]
+def _origins(
+    ids: Iterable[str], rows: Mapping[str, dict[str, Any]], caused: Mapping[str, bool]
+) -> list[tuple[str | None, int | None, str]]:
+    """Return the name and number of the step where each workflow failed first, and its workflow."""
+    origins: dict[str, tuple[str | None, int | None, str]] = {}
+    for workflow_id in ids:
+        # The levels of a deep tree have the same origin: each is followed once.
+        path: dict[str, None] = {}
+        current = workflow_id
         # Rows written by hand may await each other in a circle.
-        if child not in rows or child in seen:
-            return row["function_name"], row["function_id"], workflow_id
-        workflow_id = child
+        while current not in origins and current not in path:
+            path[current] = None
+            row = rows[current]
+            if caused[current] and row["child_workflow_id"] in rows:
+                current = row["child_workflow_id"]
+        if current not in origins:
+            current = next(reversed(path))
+            row = rows[current]
+            step = (row["function_name"], row["function_id"]) if caused[current] else (None, None)
+            origins[current] = (*step, current)
+        origins |= dict.fromkeys(path, origins[current])
+    return [origins[workflow_id] for workflow_id in ids]
 
 
 def _has_same_error(row: Mapping[str, Any], queries: Queries) -> bool:

@@ -15,8 +15,12 @@ from raw_rows import write
 
 import dbos_notebook as dn
 from dbos_notebook import graphs
+from dbos_notebook.control.failure_analysis import _covered_by
+from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.database.postgres import PostgresSession
 from dbos_notebook.database.sqlite import SQLiteSession
+from dbos_notebook.graphs.similarity import WorkflowTree
+from dbos_notebook.tables.failed_steps import _origins
 
 DEPTH = 1500
 BEGAN = 1_795_000_000_000
@@ -231,3 +235,67 @@ def test_a_repair_plan_sends_no_more_statements_for_a_deep_tree(
             deep.repair(workflow_id, plan=True)
         numbers.append(len(sent))
     assert numbers[0] == numbers[1] <= 15, sent
+
+
+def test_a_deep_tree_takes_time_in_proportion_to_its_depth(deep: dn.Client) -> None:
+    """Each level must not walk all those below it: count what is looked up, not seconds."""
+    graph = deep.graph("bad0")
+    reads: list[object] = []
+
+    class CountedNodes(dict[Any, Any]):
+        def __getitem__(self, key: Any) -> Any:
+            reads.append(key)
+            return super().__getitem__(key)
+
+    tree = WorkflowTree.of(graph)
+    tree.nodes = CountedNodes(tree.nodes)
+    failures = {tree.workflow_failure(f"bad{level}") for level in range(DEPTH)}
+    assert {failure and failure.step for failure in failures} == {"divide"}
+    assert len(reads) < 20 * DEPTH
+
+
+def test_the_origins_of_failures_are_found_in_one_walk() -> None:
+    class CountedRows(dict[str, dict[str, Any]]):
+        reads = 0
+
+        def __getitem__(self, key: str) -> dict[str, Any]:
+            self.reads += 1
+            return super().__getitem__(key)
+
+    def awaits(child: str | None) -> dict[str, Any]:
+        return {"child_workflow_id": child, "function_name": "await", "function_id": 2}
+
+    rows = CountedRows({str(level): awaits(str(level + 1)) for level in range(DEPTH)})
+    rows["circle-a"], rows["circle-b"] = awaits("circle-b"), awaits("circle-a")
+    rows["alone"] = awaits(None)
+    caused = dict.fromkeys(rows, True) | {"alone": False}
+    found = dict(zip(rows, _origins(rows, rows, caused), strict=True))
+    bottom = ("await", 2, str(DEPTH - 1))
+    assert {found[str(level)] for level in range(DEPTH)} == {bottom}
+    assert {found["circle-a"], found["circle-b"]} == {("await", 2, "circle-b")}
+    assert found["alone"] == (None, None, "alone")
+    assert rows.reads <= 3 * len(rows)
+
+
+def test_a_fork_that_covers_a_deep_tree_is_looked_up_once_for_each_level() -> None:
+    class CountedForks(dict[str, list[WorkflowRecord]]):
+        reads = 0
+
+        def get(self, key: str, default: Any = None) -> Any:
+            self.reads += 1
+            return super().get(key, default)
+
+    rows = {
+        str(level): WorkflowRecord(str(level), "ERROR", parent_workflow_id=str(level - 1))
+        for level in range(1, DEPTH)
+    }
+    forks = CountedForks({"700": [WorkflowRecord("fork", "SUCCESS", parent_workflow_id=None)]})
+    known: dict[str, str | None] = {}
+    covering = {
+        level: _covered_by(row, rows, forks, known) for level, row in reversed(rows.items())
+    }
+    assert {level for level, fork in covering.items() if fork == "fork"} == {
+        str(level) for level in range(701, DEPTH)
+    }
+    assert {fork for fork in covering.values() if fork != "fork"} == {None}
+    assert forks.reads <= DEPTH
