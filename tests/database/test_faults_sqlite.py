@@ -170,6 +170,8 @@ def test_no_signal_is_lost_while_rows_are_parsed() -> None:
 
     def send() -> None:
         for _ in range(200):
+            if finished.is_set():
+                break
             handled.clear()
             os.kill(os.getpid(), signal.SIGINT)
             if not handled.wait(5):
@@ -179,15 +181,16 @@ def test_no_signal_is_lost_while_rows_are_parsed() -> None:
         finished.set()
 
     before = signal.signal(signal.SIGINT, lambda *_: handled.set())
+    thread = threading.Thread(target=send)
+    thread.start()
     try:
-        thread = threading.Thread(target=send)
-        thread.start()
         while not finished.is_set():
             blocks = (block for block in [Block(data, 10, last=True)])
             (batch,) = record_batches(blocks, schema, Dialect("'", ("",)))
             assert batch.num_rows == 20_000
-        thread.join()
     finally:
+        finished.set()
+        thread.join()
         signal.signal(signal.SIGINT, before)
     assert not lost
 
