@@ -275,8 +275,9 @@ def _wait(server: Jupyter, process: subprocess.Popen[bytes], log: Path) -> None:
 @contextmanager
 def running_chromium(path: str) -> Iterator[Browser]:
     """Run Chromium."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=WAIT_SECONDS * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
         yield browser

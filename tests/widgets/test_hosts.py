@@ -17,13 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from browser import HOSTS, READY, START_SECONDS, WAIT_SECONDS, Opened, beyond, listen
+from browser import HOSTS, READY, START_SECONDS, Opened, beyond, listen
 from playwright.sync_api import Browser, Page, expect
 from servers import require
 
 import dbos_notebook as dn
-
-expect.set_options(timeout=WAIT_SECONDS * 1000)
 
 CONNECT = "import dbos_notebook as dn\ndb = dn.connect({!r})"
 # Plugins of Notebook 7.6's own ask for settings before they are read, and, on a slow machine, for a

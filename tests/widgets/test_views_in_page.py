@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import big_runs
 import pytest
+from playwright.sync_api import expect
 
 import dbos_notebook as dn
 from dbos_notebook.drawing.diagram import short_id
@@ -20,6 +21,11 @@ from dbos_notebook.widgets.base import View
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
+
+
+def wait_until_idle(page: Page) -> None:
+    """Wait until everything that was asked for is shown."""
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
 
 
 def focused(page: Page) -> Any:
@@ -86,17 +92,22 @@ def test_the_focus_is_kept(db: dn.Client, open_view: Callable[..., Page]) -> Non
         press.focus()
         before = focused(page)
         page.keyboard.press("Enter")
-        page.wait_for_timeout(400)
+        wait_until_idle(page)
         assert focused(page).rstrip(" ↑↓0123456789") == before.rstrip(" ↑↓0123456789")
     # In an expanded row too, when the list is refreshed.
     page.locator(".dn-row").first.press("Enter")
     page.locator(".dn-opened .dn-facts button").first.focus()
     assert focused(page) == "Copy the ID"
     page.evaluate("document.querySelector('[title=\"Sort by duration\"]').click()")
-    page.wait_for_timeout(400)
+    wait_until_idle(page)
     assert focused(page) == "Copy the ID"
     board = open_view(db.board(window="30d"))
+    board.locator(".dn-tile").first.wait_for()
+    board.evaluate("window.model.holding = 'board'")
     board.get_by_role("button", name="7d").press("Enter")
+    expect(board.locator(".dn-tiles")).to_have_attribute("aria-busy", "true")
+    board.evaluate("window.model.release()")
+    wait_until_idle(board)
     assert focused(board) == "Finished in the last 7d"
 
 
@@ -407,7 +418,8 @@ def test_a_timeline_is_drawn_for_the_available_width(
 
     def timeline_size() -> tuple[float, float]:
         """Return the width of the timeline, and its scale."""
-        page.wait_for_timeout(500)
+        page.wait_for_timeout(500)  # until a change of the size is followed
+        wait_until_idle(page)
         found = page.locator(".dn-picture > .dn-svg-view > svg").evaluate(
             "(svg) => [svg.clientWidth, svg.clientWidth / svg.viewBox.baseVal.width]"
         )
@@ -428,13 +440,13 @@ def test_a_timeline_is_drawn_for_the_available_width(
 def test_the_timeline_of_a_waiting_workflow_grows(
     database_copy: Path, open_view: Callable[..., Page]
 ) -> None:
-    svg_text = "document.querySelector('.dn-picture > .dn-svg-view > svg').textContent"
+    svg_text = "document.querySelector('.dn-picture > .dn-svg-view > svg')?.textContent"
     with dn.connect(database_copy) as db:
         receipt = db.fork("checkout-5-bad", "failed")
         widget = db.inspect(receipt.to_frame()["new_workflow_id"].item())
         page = open_view(widget)
         page.get_by_role("tab", name="Timeline").click()
-        page.wait_for_function(f"{svg_text}.includes('has waited')")
+        page.wait_for_function(f"{svg_text}?.includes('has waited')")
         first = page.evaluate(svg_text)
         page.wait_for_function(f"(first) => {svg_text} !== first", arg=first)
         page.get_by_role("switch", name="Live").click()
@@ -507,6 +519,53 @@ def test_a_closed_comparison_does_not_reopen(db: dn.Client, open_view: Callable[
     page.locator(".dn-fact-line").get_by_role("button", name="checkout-5-bad").click()
     page.wait_for_function("document.querySelector('.dn-run-id').textContent === 'checkout-5-bad'")
     release_answer()
+
+
+def test_what_is_out_of_date_is_marked_until_the_answer_comes(
+    db: dn.Client, open_view: Callable[..., Page]
+) -> None:
+    run = open_view(db.inspect("fork-1"))
+    run.locator("[data-node]").first.wait_for()
+    wait_until_idle(run)
+    picture, steps = run.locator(".dn-picture"), run.locator(".dn-step-listing")
+    run.evaluate("window.model.holding = 'show'")
+    run.get_by_role("button", name="Overview").click()
+    expect(picture).to_have_attribute("aria-busy", "true")
+    expect(picture).to_have_css("opacity", "0.5")
+    # The answer to the first of two questions is not what was chosen last.
+    run.get_by_role("button", name="Overview").click()
+    run.wait_for_function("window.model.held.length === 1")
+    run.evaluate("window.model.tell('msg:custom', window.model.held.shift())")
+    run.wait_for_function("window.model.held.length === 1")
+    expect(picture).to_have_attribute("aria-busy", "true")
+    run.evaluate("window.model.release()")
+    wait_until_idle(run)
+    expect(picture).to_have_css("opacity", "1")
+    run.evaluate("window.model.holding = 'list'")
+    run.get_by_role("tab", name="Steps").click()
+    expect(steps).to_have_attribute("aria-busy", "true")
+    run.evaluate("window.model.release()")
+    wait_until_idle(run)
+    run.evaluate("window.model.holding = 'show'")
+    run.locator(".dn-fact-line").get_by_role("button", name="checkout-5-bad").click()
+    expect(run.locator("[aria-busy=true]")).to_have_count(1)
+    run.evaluate("window.model.release()")
+    wait_until_idle(run)
+    # An answer that is an error leaves nothing busy.
+    run.get_by_role("tab", name="Graph").click()
+    wait_until_idle(run)
+    run.evaluate("window.model.failing = 'show'")
+    run.get_by_role("button", name="Critical path").click()
+    run.get_by_role("alert").wait_for()
+    wait_until_idle(run)
+
+    listing = open_view(db.explore())
+    listing.locator("[role=row]").nth(1).wait_for()
+    listing.evaluate("window.model.holding = 'page'")
+    listing.get_by_label("Search").fill("checkout")
+    expect(listing.get_by_role("grid")).to_have_attribute("aria-busy", "true")
+    listing.evaluate("window.model.release()")
+    wait_until_idle(listing)
 
 
 def test_a_long_id_keeps_the_buttons_in_one_row(
@@ -722,6 +781,42 @@ def test_the_views_of_the_console_lead_to_each_other_and_back(
         page.keyboard.press("Escape")
         page.locator(".dn-inspect h2", has_text="checkout").wait_for()
         page.keyboard.press("Escape")
+        page.locator(".dn-row[data-status=SUCCESS]").first.wait_for()
+        assert page.get_by_role("button", name="‹ Back").is_disabled()
+
+
+def test_who_goes_on_before_the_answer_comes_gets_what_was_chosen_last(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    with dn.connect(database_copy) as db:
+        page = open_view(db.open())
+        run, board = page.locator(".dn-inspect"), page.locator(".dn-board")
+        page.locator(".dn-row").first.wait_for()
+        page.locator(".dn-console-tab", has_text="Board").click()
+        # Back returns from a list that is still being read.
+        page.evaluate("window.model.holding = 'page'")
+        page.locator(".dn-tile", has_text="PENDING").click()
+        expect(page.get_by_role("grid")).to_have_attribute("aria-busy", "true")
+        page.get_by_role("button", name="‹ Back").click()
+        page.locator(".dn-tile").first.wait_for()
+        page.evaluate("window.model.release()")
+        # A run that was left before it opened does not come up later.
+        page.get_by_role("button", name="‹ Back").click()
+        page.locator(".dn-row[data-status=SUCCESS]").first.wait_for()
+        wait_until_idle(page)
+        page.evaluate("window.model.holding = 'open'")
+        page.locator(".dn-row[data-id='checkout-5-bad']").get_by_role("button", name="Open").click()
+        page.wait_for_function("window.model.held.length === 1")
+        page.locator(".dn-console-tab", has_text="Board").click()
+        expect(board).to_be_visible()
+        page.evaluate("window.model.release()")
+        page.locator(".dn-tile", has_text="PENDING").click()
+        page.locator(".dn-row[data-status=PENDING]").first.wait_for()
+        expect(run).to_be_hidden()
+        # Back leads through what was shown, and to nothing that was not.
+        page.get_by_role("button", name="‹ Back").click()
+        expect(board).to_be_visible()
+        page.get_by_role("button", name="‹ Back").click()
         page.locator(".dn-row[data-status=SUCCESS]").first.wait_for()
         assert page.get_by_role("button", name="‹ Back").is_disabled()
 

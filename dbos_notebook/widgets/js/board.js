@@ -1,6 +1,6 @@
 // The board: what is wrong, what waits and runs, what finished in a period, and what failed.
 import { Actions } from "./actions.js";
-import { append, button, copy, copyFeedback, el, followTheme, replace, svg } from "./dom.js";
+import { append, busyWhile, button, copy, copyFeedback, el, followTheme, replace, svg } from "./dom.js";
 import { mount } from "./fallback.js";
 import { activityLine, ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, formatSeconds, idLink, leafName, middleCut, pluralize, runningTime, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
@@ -75,7 +75,8 @@ export class Board {
     this.onWindow = () => {
       this.navigation?.changed();
       this.showWindows();
-      this.load();
+      const loading = this.load();
+      for (const part of [this.tiles, this.chart]) busyWhile(part, loading);
     };
     model.on("change:window", this.onWindow);
     this.unfollowTheme = followTheme(root);
@@ -136,7 +137,11 @@ export class Board {
     this.causesAt = Date.now();
     const window = this.model.get("window");
     const stamp = window === this.causesOf ? this.causesStamp : null;
-    const answer = await this.status.showErrorsOf(this.channel.ask("causes", { stamp }));
+    const asked = this.status.showErrorsOf(this.channel.ask("causes", { stamp }));
+    if (window !== this.causesOf) {
+      for (const part of [this.failures, this.durations]) busyWhile(part, asked);
+    }
+    const answer = await asked;
     if (!answer) return;
     this.causesTook = answer.took;
     this.causesOf = window;

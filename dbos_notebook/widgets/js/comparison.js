@@ -1,5 +1,5 @@
 // Compares an original and its fork, in the view of one of them.
-import { button, el, replace } from "./dom.js";
+import { busyWhile, button, el, replace } from "./dom.js";
 import { comparisonPanel, nodePanel } from "./node_panel.js";
 import { runLink } from "./run_header.js";
 /** @import {Child, ComparedRow, ComparisonAnswer, Key} from "./types.js" */
@@ -27,8 +27,9 @@ export class Comparison {
     const { view } = this;
     const { id } = view;
     const turn = this.turn += 1;
-    const answer = await view.showErrorsOf(view.channel.ask("compare", { first: original,
-      second: fork, anew: reload, view: { ...view.pictureView(), picture: "graph" } }));
+    const answer = await busyWhile(view.pictureBox, view.showErrorsOf(view.channel.ask("compare",
+      { first: original, second: fork, anew: reload,
+        view: { ...view.pictureView(), picture: "graph" } })));
     // The comparison may have been closed, or the run left, in the meantime.
     if (!answer || turn !== this.turn || id !== view.id) return;
     if (view.tab !== "graph") {
@@ -99,7 +100,7 @@ export class Comparison {
 
   close() {
     this.discard();
-    return this.view.load();
+    return busyWhile(this.view.pictureBox, this.view.load());
   }
 
   /** End the comparison where the view goes on to show something else. */

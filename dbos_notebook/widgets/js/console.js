@@ -124,7 +124,9 @@ class Console {
     this.lastDepth = 0;
     /** @type {Place} */
     this.place = { view: "list" };
-    /** Whether a place is being opened: the URL still names the one before. */
+    /** How often a place was chosen: an answer that an earlier choice waited for is out of date. */
+    this.turn = 0;
+    /** Whether a place is being shown: the URL still names the one before. */
     this.isNavigating = false;
     /** @type {Place} the place that could not be opened */
     this.failed = this.place;
@@ -162,7 +164,8 @@ class Console {
     if (this.start.sync_url) hideToken();
     const place = this.start.sync_url ? parsePlace(location.hash) : null;
     const { view, id = "" } = this.model.get("_place");
-    if (!await this.show(place ?? { view, id })) await this.show({ view: "list" });
+    const isShown = await this.show(place ?? { view, id });
+    if (!isShown && this.turn === 1) await this.show({ view: "list" });
     this.showTabs(); // the name of the run is known now
   }
 
@@ -194,10 +197,12 @@ class Console {
    * @param {Place} place
    */
   async go(place) {
-    const before = this.current();
-    if (formatPlace(before) === formatPlace(place)) return;
+    if (formatPlace(this.current()) === formatPlace(place)) return;
     this.status.clearError();
-    if (!await this.show(place)) return;
+    if (!await this.canShow(place)) return;
+    const before = this.current();
+    const loading = this.showPart(place);
+    // Before the data come: Back leaves what is still being loaded, too.
     if (this.start.sync_url) {
       this.lastDepth = this.depth() + 1;
       history.pushState({ depth: this.lastDepth }, "", formatPlace(this.current()));
@@ -206,6 +211,7 @@ class Console {
       if (this.trail.length > MAX_HISTORY) this.trail.shift();
     }
     this.showTabs();
+    await loading;
   }
 
   /** How many places Back can return to. */
@@ -231,43 +237,49 @@ class Console {
    * @returns {Promise<boolean>}
    */
   async show(place) {
-    this.isNavigating = true;
-    try {
-      return await this.showPart(place);
-    } finally {
-      this.isNavigating = false;
-    }
+    if (!await this.canShow(place)) return false;
+    await this.showPart(place);
+    return true;
   }
 
-  /**
-   * @param {Place} place
-   * @returns {Promise<boolean>}
-   */
+  /** @param {Place} place one that exists */
   async showPart(place) {
-    if (place.view === "run" && !await this.canOpen(place)) return false;
+    const { turn } = this;
     const isOtherPart = this.place.view !== place.view;
     const hasFocus = this.start.sync_url || this.root.contains(focusedElement(this.root));
     this.place = place;
     for (const part of PART_NAMES) this.roots[part].hidden = part !== place.view;
     this.showTabs();
+    this.isNavigating = true;
+    const loading = this.loadPart(place);
+    this.isNavigating = false;
+    this.tellKernel();
+    await loading;
+    // Who has gone on in the meantime keeps the focus where it is.
+    if (isOtherPart && hasFocus && turn === this.turn
+      && !this.roots[place.view].contains(focusedElement(this.root))) this.focusPart();
+  }
+
+  /** @param {Place} place */
+  async loadPart(place) {
     if (place.view === "list" && place.list) await this.list.setView(place.list);
     if (place.view === "board") this.showBoard(place.window);
     if (place.view === "schedules") this.showSchedules();
     if (place.view === "run") await this.run?.openAt(place.id ?? "", place);
-    if (isOtherPart && hasFocus) this.focusPart();
-    this.tellKernel();
-    return true;
   }
 
   /**
-   * Let the kernel read a run, and create the part of runs for the first one.
+   * Whether a place exists, and is still wanted when that is known. To see it, the kernel reads the
+   * run; the part of runs is created for the first one.
    * @param {Place} place
    * @returns {Promise<boolean>}
    */
-  async canOpen(place) {
-    const { id = "" } = place;
-    if (this.run?.id === id && this.run.facts) return true;
+  async canShow(place) {
+    const turn = this.turn += 1;
+    const { view, id = "" } = place;
+    if (view !== "run" || (this.run?.id === id && this.run.facts)) return true;
     const answer = await this.status.showErrorsOf(this.channel.ask("open", { id }));
+    if (turn !== this.turn) return false;
     if (!answer) {
       this.failed = place;
       return false;

@@ -64,6 +64,27 @@ export function suppressShortcuts(node) {
   node.setAttribute(SUPPRESS_SHORTCUTS, "true");
 }
 
+/** @type {WeakMap<Element, Promise<unknown>>} what an element waits for */
+const loads = new WeakMap();
+
+/**
+ * Mark an element as busy until what it is to show has been loaded: what it shows until then does
+ * not match what was chosen. Of several loads the last one counts.
+ * @template T
+ * @param {Element} node
+ * @param {Promise<T>} loading
+ * @returns {Promise<T>}
+ */
+export async function busyWhile(node, loading) {
+  loads.set(node, loading);
+  node.setAttribute("aria-busy", "true");
+  try {
+    return await loading;
+  } finally {
+    if (loads.get(node) === loading) node.removeAttribute("aria-busy");
+  }
+}
+
 /**
  * Append children; those that are null, undefined or false are skipped.
  * @template {Element} T

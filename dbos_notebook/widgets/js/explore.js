@@ -1,5 +1,5 @@
 // The list of workflows: filters, pages of rows, their details, and actions on the selected ones.
-import { append, button, closest, copy, copyFeedback, el, focus, followTheme, iconButton, replace, uniqueId } from "./dom.js";
+import { append, busyWhile, button, closest, copy, copyFeedback, el, focus, followTheme, iconButton, replace, uniqueId } from "./dom.js";
 import { mount } from "./fallback.js";
 import { formatCount, formatDate } from "./format.js";
 import { KernelChannel, KernelError } from "./kernel_channel.js";
@@ -340,7 +340,8 @@ export class Explore {
    * @param {{stamp?: string | null, counts?: boolean}} [options] nothing is sent if the stamp still holds
    */
   async load({ stamp = null, counts = false } = {}) {
-    const page = await this.ask("page", { view: this.view, after: this.cursor, stamp, counts });
+    const asked = this.ask("page", { view: this.view, after: this.cursor, stamp, counts });
+    const page = await (stamp === null ? busyWhile(this.grid.node, asked) : asked);
     if (!page) return;
     this.status.updated(page);
     if (page.counts !== undefined) {

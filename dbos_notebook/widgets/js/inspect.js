@@ -1,5 +1,5 @@
 // One workflow: what it is, its graph and timeline, what each step did, and what can be done.
-import { append, button, closest, copy, copyFeedback, el, focus, focusedElement, followTheme, hasModifier, icon, iconButton, replace } from "./dom.js";
+import { append, busyWhile, button, closest, copy, copyFeedback, el, focus, focusedElement, followTheme, hasModifier, icon, iconButton, replace } from "./dom.js";
 import { mount } from "./fallback.js";
 import { activityLine, formatCount, formatDuration, formatInstant, pluralize, shortClassName } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
@@ -407,7 +407,7 @@ export class Inspect {
     Object.assign(this.options, change);
     this.showTools();
     if (this.comparison.pair) return this.comparison.update();
-    this.changing = this.load();
+    this.changing = busyWhile(this.pictureBox, this.load());
     return this.changing;
   }
 
@@ -421,7 +421,8 @@ export class Inspect {
     this.showTools();
     focus(this.tabs.querySelector("[aria-selected=true]"));
     this.navigation?.changed();
-    await (tab === "steps" ? this.loadSteps() : this.load());
+    await (tab === "steps" ? busyWhile(this.steps, this.loadSteps())
+      : busyWhile(this.pictureBox, this.load()));
     this.svgView.select(this.selectedRef(), true);
   }
 
@@ -544,8 +545,8 @@ export class Inspect {
     this.setSelected(key);
     const shown = this.selectedRef();
     if (this.tab !== "steps" && !(shown !== null && this.svgView.has(shown))) {
-      const answer = await this.showErrorsOf(this.channel.ask("reveal",
-        { id: this.id, view: this.pictureView(), key }));
+      const answer = await busyWhile(this.pictureBox, this.showErrorsOf(this.channel.ask("reveal",
+        { id: this.id, view: this.pictureView(), key })));
       if (answer) {
         this.options.open = answer.open;
         this.options.overview = false;
@@ -716,7 +717,7 @@ export class Inspect {
     this.nodeActions.close();
     this.search.close();
     this.setTrait("workflow_id", id);
-    const answer = await this.load({ reload, isFirst: true });
+    const answer = await busyWhile(this.root, this.load({ reload, isFirst: true }));
     if (answer) this.polling.schedule();
     if (hadFocus) this.keepFocus();
   }
