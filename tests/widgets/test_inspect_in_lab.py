@@ -312,7 +312,7 @@ def test_live_updates_run_while_visible_and_stop_with_the_cell(
 
     def wait_for_the_last_answers() -> None:
         deadline = time.monotonic() + WAIT_SECONDS
-        while messages_within(0.5):
+        while messages_within(1):
             assert time.monotonic() < deadline, "the questions do not end"
 
     wait_for_message()
