@@ -1033,6 +1033,52 @@ def test_a_big_run_is_readable_wherever_one_goes(
         assert around["y"] <= box["y"] + box["height"] / 2 <= around["y"] + around["height"]
 
 
+def test_a_late_picture_does_not_hide_the_failure_that_was_gone_to(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    big_runs.insert_children(database_copy, 300)
+    with dn.connect(database_copy) as db:
+        page = open_view(db.inspect("many"))
+        overview = page.get_by_role("button", name="Overview")
+        page.locator("[data-node]").first.wait_for()
+        overview.click()
+        page.locator("[data-node]", has_text="4 × ValueError").wait_for()
+        wait_until_idle(page)
+        # The overview is drawn again, as it is when the run changes or the window is resized.
+        page.evaluate("window.model.holding = 'show'")
+        page.get_by_role("button", name="Refresh").click()
+        page.wait_for_function("window.model.held.length === 1")
+        page.get_by_role("button", name="Next failure").click()
+        chosen = page.locator("[data-node][aria-pressed=true]")
+        expect(chosen).to_have_count(1)
+        page.evaluate("window.model.release()")
+        wait_until_idle(page)
+        expect(chosen).to_have_count(1)
+        expect(overview).to_have_attribute("aria-pressed", "false")
+        # Nor does a failure that is found late take the place of a tab that was opened since.
+        overview.click()
+        page.locator("[data-node]", has_text="4 × ValueError").wait_for()
+        page.evaluate("window.model.holding = 'reveal'")
+        page.get_by_role("button", name="Next failure").click()
+        page.wait_for_function("window.model.held.length === 1")
+        page.get_by_role("tab", name="Timeline").click()
+        page.locator(".dn-svg-view > svg[aria-label^=Timeline]").wait_for()
+        picture = page.locator(".dn-picture > .dn-svg-view > svg")
+        before = picture.locator("[data-node]").count()
+        page.evaluate("window.model.release()")
+        wait_until_idle(page)
+        page.locator(".dn-side-panel h3").wait_for()
+        assert picture.locator("[data-node]").count() == before
+        # The overview outlives the tab of steps, also where the run is read again meanwhile.
+        page.get_by_role("tab", name="Steps").click()
+        page.locator(".dn-step-table").wait_for()
+        page.get_by_role("button", name="Refresh").click()
+        wait_until_idle(page)
+        page.get_by_role("tab", name="Graph").click()
+        wait_until_idle(page)
+        expect(overview).to_have_attribute("aria-pressed", "true")
+
+
 def test_a_group_opens_in_place(database_copy: Path, open_view: Callable[..., Page]) -> None:
     big_runs.insert_children(database_copy, 300)
     with dn.connect(database_copy) as db:

@@ -14,7 +14,7 @@ import { errorSection, payloadSection } from "./payload_section.js";
 import { nodePanel } from "./node_panel.js";
 import { runHeader } from "./run_header.js";
 import { stepTable } from "./step_table.js";
-/** @import {Ask, GraphNode, InspectTraits, Key, Model, Navigation, NodeList, Picture, Place} from "./types.js" */
+/** @import {Answer, Ask, GraphNode, InspectTraits, Key, Model, Navigation, NodeList, Picture, Place} from "./types.js" */
 /** @import {PictureOptions, PictureView, Receipt, ReceiptRow, RenderProps, RunFacts, Tab} from "./types.js" */
 /** @import {PanelOptions} from "./node_panel.js" */
 
@@ -318,9 +318,17 @@ export class Inspect {
 
   /** @returns {PictureView} */
   pictureView() {
-    return { ...this.options, overview: this.tab === "graph" ? this.options.overview : false,
+    return { ...this.options, overview: this.tab === "timeline" ? false : this.options.overview,
       picture: this.tab === "timeline" ? "timeline" : "graph",
       width: this.width() };
+  }
+
+  /**
+   * Whether what a picture was asked to show is still what is chosen; its width is another matter.
+   * @param {PictureView} view
+   */
+  isChosen(view) {
+    return JSON.stringify({ ...view, width: 0 }) === JSON.stringify({ ...this.pictureView(), width: 0 });
   }
 
   /** Whether the picture is drawn for the width that it has, and not for that of the view. */
@@ -341,12 +349,16 @@ export class Inspect {
    * @param {boolean} [options.reload] read it from the database again
    * @param {boolean} [options.isFirst] it has not been shown before
    * @param {string | null} [options.stamp] nothing is sent if this still holds
+   * @returns {Promise<Answer<"show"> | null>}
    */
   async load({ reload = false, isFirst = false, stamp = null } = {}) {
     const { id } = this;
+    const view = this.pictureView();
     const answer = await this.showErrorsOf(this.channel.ask("show",
-      { id, view: this.pictureView(), anew: reload, stamp }));
+      { id, view, anew: reload, stamp }));
     if (!answer || id !== this.id) return null;
+    // A node was gone to meanwhile, and the groups that hid it were opened.
+    if (!this.isChosen(view)) return this.load({ isFirst });
     this.isActive = answer.active;
     this.status.updated(answer);
     this.showLive();
@@ -430,7 +442,7 @@ export class Inspect {
     this.polling.touch();
     this.unchangedPolls = 0;
     if (this.comparison.pair) await this.comparison.update(true);
-    else await this.load({ reload: true });
+    else await busyWhile(this.pictureBox, this.load({ reload: true }));
   }
 
   async loadSteps() {
@@ -545,9 +557,10 @@ export class Inspect {
     this.setSelected(key);
     const shown = this.selectedRef();
     if (this.tab !== "steps" && !(shown !== null && this.svgView.has(shown))) {
+      const view = this.pictureView();
       const answer = await busyWhile(this.pictureBox, this.showErrorsOf(this.channel.ask("reveal",
-        { id: this.id, view: this.pictureView(), key })));
-      if (answer) {
+        { id: this.id, view, key })));
+      if (answer && this.isChosen(view)) {
         this.options.open = answer.open;
         this.options.overview = false;
         this.showPicture(answer.picture);
