@@ -193,11 +193,35 @@ def test_step_statistics_are_those_of_the_steps(
 def test_one_group_has_all(shop: dn.Client) -> None:
     rows, steps = shop.workflows(limit=None), ran_steps(shop)
     (whole,) = shop.workflow_statistics([], exact=True).to_dict("records")
-    assert (whole["count"], whole["share"]) == (len(rows), 1)
     ended = rows[rows["status"].isin(TERMINAL)]["duration"]
+    assert (whole["count"], whole["total"]) == (len(rows), ended.sum())
     assert (whole["max"], whole["p99"]) == (ended.max(), percentile(ended, 0.99))
     (whole,) = shop.step_statistics([], exact=True).to_dict("records")
     assert (whole["count"], whole["total"]) == (len(steps), steps["duration"].sum())
+    # Steps have milliseconds; in whole seconds, all workflows may have taken no time.
+    assert whole["share"] == 1
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_workflows_that_ended_in_the_second_they_started_have_no_share(
+    tmp_path: Path, shop_sqlite: Path, *, exact: bool
+) -> None:
+    path = tmp_path / "instant.sqlite"
+    shutil.copyfile(shop_sqlite, path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "UPDATE workflow_status SET completed_at = coalesce(started_at_epoch_ms, created_at), "
+            "updated_at = coalesce(started_at_epoch_ms, created_at), workflow_timeout_ms = NULL, "
+            "workflow_deadline_epoch_ms = NULL WHERE completed_at IS NOT NULL"
+        )
+    with dn.connect(path) as client:
+        (found,) = client.workflow_statistics([], exact=exact).to_dict("records")
+        by_name = client.workflow_statistics(exact=exact)
+    assert found["errors"] > 0
+    zero = [found[name] for name in ("total", "mean", "p50", "p99", "max")]
+    assert zero == [pd.Timedelta(0)] * len(zero)
+    assert np.isnan(found["share"])
+    assert by_name["share"].isna().all()
 
 
 def test_statistics_by_time_have_the_groups_of_counts(shop: dn.Client) -> None:
