@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from dbos_notebook.control.dbos_client import sets_isolation_level
 from dbos_notebook.database.connection import BoundedConnection, NoAnswerError, time_limit
 from dbos_notebook.database.postgres import IDLE_IN_TRANSACTION_SECONDS
-from dbos_notebook.database.sqlite import BUSY_TIMEOUT_SECONDS
+from dbos_notebook.database.sqlite import BUSY_TIMEOUT_SECONDS, define_unixepoch
 from dbos_notebook.errors import (
     DatabaseConnectionError,
     DatabaseLockedError,
@@ -477,6 +477,7 @@ def make_sqlite_engine(
         connection.isolation_level = None
         connection.lock_timeout = lock_timeout
         connection.execute("PRAGMA foreign_keys=ON")
+        define_unixepoch(connection)
         connection.set_progress_handler(connection.must_stop, _INSTRUCTIONS_PER_CHECK)
 
     def begin(connection: sa.Connection) -> None:

@@ -47,6 +47,8 @@ _DIALECT: Any = SQLiteDialect_pysqlite()
 _CSV = Dialect(quote="'", nulls=("", "NULL"))
 BASE64_CONTAINS = "dbos_notebook_base64_contains"
 """The SQL function that returns whether a base64 string contains bytes."""
+_UNIXEPOCH_SUBSEC = (3, 42)
+"""The first version of SQLite in which ``unixepoch('subsec')`` is the time in milliseconds."""
 _MAX_OPEN_ATTEMPTS = 100
 _RETRY_SECONDS = 0.02
 # Names of SQLite errors that disappear when a writer has finished.
@@ -232,6 +234,33 @@ class SQLiteReader:
 
 def _error_name(error: Exception) -> str:
     return getattr(error, "sqlite_errorname", None) or ""
+
+
+def define_unixepoch(connection: sqlite3.Connection) -> None:
+    """Define ``unixepoch('subsec')`` on a connection that writes, if SQLite is older than 3.42.
+
+    On Python 3.12 or later, dbos writes times with it and makes it the default of columns. The
+    connection that writes a row evaluates it. Older versions of SQLite return NULL, or lack the
+    function, whatever the Python version: nothing can be forked or sent.
+
+    Examples
+    --------
+    >>> connection = sqlite3.connect(":memory:")
+    >>> define_unixepoch(connection)
+    >>> abs(connection.execute("SELECT unixepoch('subsec')").fetchone()[0] - time.time()) < 60
+    True
+    """
+
+    def unixepoch(moment: object) -> float | None:
+        if moment in ("subsec", "subsecond"):
+            return time.time_ns() // 1_000_000 / 1000
+        with contextlib.closing(sqlite3.connect(":memory:")) as other:
+            seconds = "SELECT CAST(strftime('%s', ?) AS INTEGER)"
+            found: int | None = other.execute(seconds, (moment,)).fetchone()[0]
+            return found
+
+    if sqlite3.sqlite_version_info < _UNIXEPOCH_SUBSEC:
+        connection.create_function("unixepoch", 1, unixepoch)
 
 
 class _StatementTimer:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 
+import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig
+
+from dbos_notebook.database.sqlite import define_unixepoch
 
 URL_VARIABLE = "DBOS_NOTEBOOK_DEMO_URL"
 READY = "ready"
@@ -21,8 +25,15 @@ def launch(application: str, version: str, executor: str) -> None:
         "log_level": "CRITICAL",
         "notification_listener_polling_interval_sec": 0.1,
     }
+    sa.event.listen(sa.Engine, "connect", _connected)
     DBOS(config=config)
     DBOS.launch()
+
+
+def _connected(connection: object, _record: object) -> None:
+    # dbos itself fails on Python 3.12 or later with an older SQLite, as on Debian 12.
+    if isinstance(connection, sqlite3.Connection):
+        define_unixepoch(connection)
 
 
 def serve(application: str, version: str, executor: str) -> None:

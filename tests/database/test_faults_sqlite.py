@@ -6,13 +6,16 @@ import binascii
 import hashlib
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
@@ -21,7 +24,7 @@ from test_faults_postgres import READS
 import dbos_notebook as dn
 from dbos_notebook.database.csv_blocks import Block, Dialect, record_batches
 from dbos_notebook.database.location import locate
-from dbos_notebook.database.sqlite import SQLiteReader
+from dbos_notebook.database.sqlite import SQLiteReader, define_unixepoch
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +208,48 @@ def test_the_client_stays_usable_after_ctrl_c(long_sqlite: Path) -> None:
         finally:
             interrupter.join()
         assert len(db.workflows(workflow_ids=["made-1", "made-2"])) == 2
+
+
+def test_control_of_a_database_that_a_newer_python_created(
+    shop_sqlite: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copyfile(shop_sqlite, tmp_path / "newer.sqlite"))
+    # There, times default to what SQLite before 3.42 does not have.
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, ?, ?)",
+            ("strftime('%s','now')", "unixepoch('subsec')"),
+        )
+    with closing(sqlite3.connect(path)) as connection:
+        (schema,) = connection.execute("SELECT group_concat(sql) FROM sqlite_master").fetchone()
+    assert "unixepoch('subsec')" in schema
+    assert "strftime" not in schema
+
+    with dn.connect(path) as db:
+        failed = db.workflows(status="ERROR", limit=1)
+        begun = pd.Timestamp.now("UTC").floor("ms")
+        forked = db.fork(failed, 0)
+        sent = db.send(db.workflows(status="PENDING", limit=1), "yes", topic="answer")
+        ended = pd.Timestamp.now("UTC")
+        assert (forked.counts["done"], sent.counts["done"]) == (1, 1), (forked, sent)
+        (line,) = forked.lines
+        created = db.workflows(workflow_ids=[str(line.new_workflow_id)])["created_at"]
+        messages = db.messages().query("topic == 'answer'")["created_at"]
+    times = [*created, *messages]
+    assert len(times) == 2
+    assert all(begun <= time <= ended for time in times), (begun, times, ended)
+
+
+@pytest.mark.skipif(sqlite3.sqlite_version_info >= (3, 42), reason="SQLite has its own")
+@pytest.mark.parametrize("moment", ["now", "2026-01-01 00:00:00", 2461041.5, "nonsense", None])
+def test_other_calls_of_unixepoch_return_what_sqlite_returns(moment: object) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        call = "SELECT unixepoch(?)"
+        (expected,) = connection.execute(
+            "SELECT CAST(strftime('%s', ?) AS INTEGER)", (moment,)
+        ).fetchone()
+        define_unixepoch(connection)
+        (found,) = connection.execute(call, (moment,)).fetchone()
+    assert (found is None) == (expected is None)
+    assert found is None or abs(found - expected) <= 1
