@@ -1,7 +1,11 @@
 # Each target sets up what it needs by itself: a virtual environment in .venv, made with uv where
 # it is installed and with Python's own venv and pip where it is not.
 
-PYTHON ?= $(firstword $(foreach v,3.13 3.12 3.11 3 ,$(shell command -v python$(v) >/dev/null 2>&1 && python$(v) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo python$(v))))
+# The newest Python, but rather an older one than one whose SQLite is too old for dbos there.
+python_with = $(firstword $(foreach v,3.13 3.12 3.11 3 ,$(shell command -v python$(v) >/dev/null 2>&1 && python$(v) -c 'import sys; $(1)' >/dev/null 2>&1 && echo python$(v))))
+NEW_ENOUGH := assert sys.version_info >= (3, 11)
+SUITS_DBOS := import ensurepip, sqlite3, venv; assert sys.version_info < (3, 12) or sqlite3.sqlite_version_info >= (3, 42)
+PYTHON ?= $(or $(call python_with,$(NEW_ENOUGH); $(SUITS_DBOS)),$(call python_with,$(NEW_ENOUGH)))
 UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 READY := .venv/.ready

@@ -11,8 +11,10 @@ import fcntl
 import gc
 import gzip
 import os
+import runpy
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -40,7 +42,13 @@ TALK = Path(__file__).parent / "graphs" / "graphs_application.py"
 
 # Programs that tests start in processes, because importing one would run it; and fixtures, which
 # are loaded without being collected.
-collect_ignore_glob = ["*/*application.py", "*conftest.py"]
+collect_ignore_glob = ["*/*application.py", "*conftest.py", "*sitecustomize.py"]
+
+if sys.version_info >= (3, 12) and sqlite3.sqlite_version_info < (3, 42):
+    startup = Path(__file__).parent / "python_startup"
+    others = [path for path in (os.environ.get("PYTHONPATH"),) if path]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(startup), *others])
+    runpy.run_path(str(startup / "sitecustomize.py"))
 
 # Some tests send SIGINT, which a process that a shell started in the background ignores.
 signal.signal(signal.SIGINT, signal.default_int_handler)
