@@ -357,7 +357,7 @@ export class Inspect {
     const answer = await this.showErrorsOf(this.channel.ask("show",
       { id, view, anew: reload, stamp }));
     if (!answer || id !== this.id) return null;
-    // A node was gone to meanwhile, and the groups that hid it were opened.
+    // While the answer was on its way, the user went to a node, which opened the groups that hid it.
     if (!this.isChosen(view)) return this.load({ isFirst });
     this.isActive = answer.active;
     this.status.updated(answer);
