@@ -1666,7 +1666,7 @@ class Client:
         -------
         networkx.DiGraph
             With the key ``("workflow", name)`` or ``("step", workflow_name, name)`` for each
-            node. Nodes have counts of statuses, durations, ``share``, and how many runs began
+            node, and ``("running", workflow_name)`` for what PENDING runs do now. Nodes have counts of statuses, durations, ``share``, and how many runs began
             (``first_in``) and ended (``last_in``) with them; edges have ``count``, ``share`` and
             the median time between. The attribute ``left_out`` of the graph counts what
             ``min_share`` and ``min_count`` removed. docs/analysis.md lists all attributes.

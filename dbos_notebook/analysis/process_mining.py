@@ -89,9 +89,9 @@ class _Map:
             ("step", names[first], steps.names[second])
             for first, second in zip(owner.tolist(), name.tolist(), strict=True)
         ]
-        self.keys += [("step", word, "running") for word in names]
+        self.keys += [("running", word) for word in names]
         # The steps that start children are not nodes: an edge leads to the children.
-        self.rows = np.flatnonzero(~steps.starts)
+        self.rows = np.flatnonzero(~steps.starts & ~steps.timeout)
         rows = self.rows
         order = transitions(steps.run[rows], steps.first[rows], steps.last[rows], self.kind[rows])
         self.order = Transitions(*(rows[part] for part in vars(order).values()))

@@ -28,7 +28,8 @@ def process_map(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
     """Return the process map of a run: an overview whose size does not depend on the run's.
 
     All workflows with the same name become one node, and so do all steps with the same name in
-    them. The steps that start children are not nodes: an edge leads to the children's node.
+    them. The steps that start children are not nodes: an edge leads to the children's node. Nor is
+    the timeout of a ``recv`` or ``get_event``, which DBOS records as a sleep.
 
     Parameters
     ----------
@@ -38,8 +39,8 @@ def process_map(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
     Returns
     -------
     networkx.DiGraph
-        With the key ``("workflow", name)`` or ``("step", workflow_name, name)`` for each node, in
-        the order in which they first ran; docs/graphs.md lists their attributes. It may have
+        With the key ``("workflow", name)`` or ``("step", workflow_name, name)`` for each node, and
+        ``("running", workflow_name)`` for what PENDING workflows do now, in the order in which they first ran; docs/graphs.md lists their attributes. It may have
         cycles: a loop is one. ``draw`` draws it.
 
     Raises
@@ -63,7 +64,7 @@ def process_map(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
         kind_of = _kinds(nodes)
         members: dict[Key, list[Key]] = {}
         for key, node_kind in kind_of.items():
-            if nodes[key]["kind"] == "workflow" or nodes[key].get("operation") != "start_child":
+            if not _is_passed(nodes[key]):
                 members.setdefault(node_kind, []).append(key)
         result: nx.DiGraph[Any] = nx.DiGraph(**graph.graph, process_map=True)
         runs = Runs(graph)
@@ -84,8 +85,10 @@ def _kinds(nodes: Mapping[Key, NodeAttributes]) -> dict[Key, Key]:
         elif node["kind"] == "step":
             owner = nodes.get(node["workflow_id"])
             workflow_name = "" if owner is None else owner.get("name", "")
-            name: Hashable = node.get("name", "") if "function_id" in node else "running"
-            kinds[key] = ("step", workflow_name, name)
+            if "function_id" in node:
+                kinds[key] = ("step", workflow_name, node.get("name", ""))
+            else:
+                kinds[key] = ("running", workflow_name)
     return kinds
 
 
@@ -156,8 +159,8 @@ def _edges(
 ) -> dict[tuple[Key, Key], dict[str, Any]]:
     """Count the edges between kinds.
 
-    An edge to a step that starts a child leads to what follows that step. Past a join, a step
-    counts once for each kind of step before it.
+    An edge to a step that is no node, because it starts a child or is a timeout, leads to what
+    follows that step. Past a join, a step counts once for each kind of step before it.
     """
     edges: dict[tuple[Key, Key], dict[str, Any]] = {}
 
@@ -177,9 +180,9 @@ def _edges(
                 # The parent's node stands for the steps that start children.
                 owner = nodes[tail]["workflow_id"]
                 add(kind_of.get(owner, kind_of[tail]), kind_of[head], kind)
-            elif kind not in _ORDER and head in kind_of and not _is_start(nodes[tail]):
+            elif kind not in _ORDER and head in kind_of and not _is_passed(nodes[tail]):
                 add(kind_of[tail], kind_of[head], kind)
-        if not _is_start(nodes[tail]):
+        if not _is_passed(nodes[tail]):
             kind = "first" if nodes[tail]["kind"] == "workflow" else "next"
             for head in _next_nodes(graph, tail):
                 if head in kind_of:
@@ -191,16 +194,20 @@ _ORDER = ("first", "next")
 
 
 def _next_nodes(graph: nx.DiGraph[Any], tail: Key) -> list[Key]:
-    """Return what comes next, past the steps that start children."""
+    """Return what comes next, past the steps that are no nodes."""
     found: dict[Key, None] = {}
-    starts = [tail]
-    for key in starts:  # the list grows during the loop
+    passed = [tail]
+    for key in passed:  # the list grows during the loop
+        # What follows the end of a timeout and of what it belongs to comes next of the latter only.
+        node = graph.nodes[key]
+        awaiting = (node["workflow_id"], node["timeout_of"]) if "timeout_of" in node else None
+        later = set(graph.adj.get(awaiting, ()))
         for head, values in graph.adj[key].items():
-            if values["kind"] in _ORDER and head not in found:
+            if values["kind"] in _ORDER and head not in found and head not in later:
                 found[head] = None
-                if _is_start(graph.nodes[head]):
-                    starts.append(head)
-    return [head for head in found if not _is_start(graph.nodes[head])]
+                if _is_passed(graph.nodes[head]):
+                    passed.append(head)
+    return [head for head in found if not _is_passed(graph.nodes[head])]
 
 
 def _past_join(
@@ -212,9 +219,9 @@ def _past_join(
     for key in graph.pred[join]:
         # A previous join stands for the steps before it that also precede this one.
         tails.extend([key] if key in kind_of else graph.pred[key])
-    kinds = {kind_of[key] for key in tails if key in kind_of and not _is_start(graph.nodes[key])}
+    kinds = {kind_of[key] for key in tails if key in kind_of and not _is_passed(graph.nodes[key])}
     return dict.fromkeys(kinds, heads)
 
 
-def _is_start(node: Mapping[str, Any]) -> bool:
-    return node.get("operation") == "start_child"
+def _is_passed(node: Mapping[str, Any]) -> bool:
+    return node.get("operation") == "start_child" or "timeout_of" in node

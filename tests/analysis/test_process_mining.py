@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 import sys
 from collections import Counter
@@ -26,6 +27,8 @@ from dbos_notebook.graphs.ordering import order_by_time
 
 NOT_MAPPED = ("message", "forked_from")
 """Edges that only the graph of one run has."""
+
+KEY = ["case:concept:name", "function_id"]
 
 Counts = tuple[Counter[Any], Counter[Any]]
 
@@ -108,6 +111,35 @@ def test_concurrent_steps_do_not_follow_each_other(talk: dn.Client) -> None:
     # The timeout of recv is recorded as a sleep, which it is not.
     (path,) = talk.variants(name="receiver")["variant"]
     assert path == "DBOS.recv"
+    awaiting = check_totals(talk, list(talk.workflows(name="receiver")["workflow_id"]))
+    assert set(awaiting.nodes) == {("workflow", "receiver"), ("step", "receiver", "DBOS.recv")}
+    recv = awaiting.nodes["step", "receiver", "DBOS.recv"]
+    assert recv["first_in"] == recv["last_in"] == recv["count"]
+
+
+def test_a_step_may_be_named_running(shop_sqlite: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copyfile(shop_sqlite, tmp_path / "running.sqlite"))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        (name, workflow) = connection.execute(
+            "SELECT w.name, w.workflow_uuid FROM workflow_status w JOIN operation_outputs o "
+            "USING (workflow_uuid) WHERE o.function_name NOT LIKE 'DBOS.%' "
+            "AND o.child_workflow_id IS NULL LIMIT 1"
+        ).fetchone()
+        connection.execute(
+            "UPDATE operation_outputs SET function_name = 'running' "
+            "WHERE function_name NOT LIKE 'DBOS.%' AND child_workflow_id IS NULL"
+        )
+        connection.execute(
+            "UPDATE workflow_status SET status = 'PENDING', completed_at = NULL "
+            "WHERE workflow_uuid = ?",
+            (workflow,),
+        )
+    with dn.connect(path) as db:
+        check_totals(db, roots(db))
+        overview, log = db.process_map(), db.event_log(limit=None)
+    own = log[~log["copied"] & (log["concept:name"] == "running") & (log["case:name"] == name)]
+    assert overview.nodes["step", name, "running"]["count"] == len(own) > 1
+    assert overview.nodes["running", name]["statuses"] == {"PENDING": 1}
 
 
 @given(
@@ -146,11 +178,24 @@ def assert_close(value: pd.Timedelta, durations: pd.Series[Any], share: float) -
     assert abs(value / pd.Timedelta("1ms") - expected) <= 0.5001
 
 
+def is_timeout(log: pd.DataFrame) -> pd.Series[bool]:
+    """Return which events are timeouts, which DBOS records as sleeps before what they belong to."""
+    operations = {tuple(key): name for *key, name in log[[*KEY, "operation"]].to_numpy()}
+
+    def belongs(case: str, number: int) -> bool:
+        if (case, number - 1) in operations:
+            return operations[case, number - 1] in ("recv", "get_event")
+        return number > 1 and (case, number + 1) not in operations  # it is still awaited
+
+    found = [belongs(*key) for key in log[KEY].itertuples(index=False)]
+    return (log["operation"] == "sleep") & pd.Series(found, index=log.index)
+
+
 def test_durations_and_times_between_are_those_of_the_rows(shop: dn.Client) -> None:
     overview = shop.process_map()
     runs = shop.workflows(limit=None)
     steps = shop.event_log(limit=None)
-    steps = steps[~steps["copied"] & (steps["operation"] != "start_child")]
+    steps = steps[~steps["copied"] & (steps["operation"] != "start_child") & ~is_timeout(steps)]
     steps["took"] = steps["time:timestamp"] - steps["start_timestamp"]
     compared = 0
     for (owner, name), group in steps.groupby(["case:name", "concept:name"], observed=True):
@@ -348,7 +393,7 @@ def test_children_of_the_selected_runs_are_included(shop: dn.Client) -> None:
 
 def test_what_runs_now_is_said(shop: dn.Client) -> None:
     overview = shop.process_map()
-    running = [node for key, node in overview.nodes.items() if key[-1] == "running"]
+    running = [node for key, node in overview.nodes.items() if key[0] == "running"]
     pending = shop.workflows(status="PENDING", limit=None)
     assert sum(node["count"] for node in running) == len(pending)
     assert "running now" in dn.draw(overview).text
