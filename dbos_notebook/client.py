@@ -26,8 +26,8 @@ from dbos_notebook.tables.filters import (
     as_failed_trees,
     as_seconds,
     as_strings,
+    check_count,
     check_filters,
-    check_limit_offset,
 )
 from dbos_notebook.types import DEFAULT_LIMIT, Filters, WorkflowFilters
 
@@ -332,6 +332,8 @@ class Client:
         >>> "INDEX" in connect(example_database).explain(workflow_ids="checkout-1")
         True
         """
+        if what not in ("workflows", "steps"):
+            raise FilterError(f"explain takes 'workflows' or 'steps', not {what!r}.")
         if what == "steps":
             return self._store.read(listings.explain_steps, as_strings(workflows, "workflows"))
         return self._store.read(listings.explain_workflows, check_filters(filters), limit)
@@ -1665,11 +1667,12 @@ class Client:
         Returns
         -------
         networkx.DiGraph
-            With the key ``("workflow", name)`` or ``("step", workflow_name, name)`` for each
-            node, and ``("running", workflow_name)`` for what PENDING runs do now. Nodes have counts of statuses, durations, ``share``, and how many runs began
-            (``first_in``) and ended (``last_in``) with them; edges have ``count``, ``share`` and
-            the median time between. The attribute ``left_out`` of the graph counts what
-            ``min_share`` and ``min_count`` removed. docs/analysis.md lists all attributes.
+            With the key ``("workflow", name)`` or ``("step", workflow_name, name)`` for each node,
+            and ``("running", workflow_name)`` for what PENDING runs do now. Nodes have counts of
+            statuses, durations, ``share``, and how many runs began (``first_in``) and ended
+            (``last_in``) with them; edges have ``count``, ``share`` and the median time between.
+            The attribute ``left_out`` of the graph counts what ``min_share`` and ``min_count``
+            removed. docs/analysis.md lists all attributes.
 
         Examples
         --------
@@ -1738,8 +1741,8 @@ class Client:
         """
         from dbos_notebook.analysis.variants import variants
 
-        rows, _ = check_limit_offset(limit, None)
-        ids, _ = check_limit_offset(max_ids, None)
+        rows = check_count(limit, "limit")
+        ids = check_count(max_ids, "max_ids", "a number of IDs")
         frame, truncated = self._store.read(
             variants, check_filters(filters), hide=hide, limit=rows, max_ids=ids
         )
@@ -1783,7 +1786,7 @@ class Client:
         """
         from dbos_notebook.analysis.event_log import event_log
 
-        rows, _ = check_limit_offset(limit, None)
+        rows = check_count(limit, "limit")
         frame, truncated = self._store.read(event_log, check_filters(filters), rows)
         frames.note_truncation(
             frame, truncated=truncated, explicit_limit=limit != DEFAULT_LIMIT, what="events"

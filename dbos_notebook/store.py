@@ -13,7 +13,7 @@ from dbos_notebook.errors import FilterError
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
 from dbos_notebook.tables.columns import ACTIVITY, STRING_DTYPE, expected_columns
-from dbos_notebook.tables.filters import as_strings, check_filters, check_limit_offset
+from dbos_notebook.tables.filters import as_strings, check_count, check_filters
 from dbos_notebook.tables.sql import Queries
 from dbos_notebook.types import DEFAULT_LIMIT, Filters, WorkflowIds
 
@@ -153,7 +153,7 @@ class Store:
         for name, value in arguments.items():
             into = options if name in ListOptions.__annotations__ else filters
             into[name] = value  # type: ignore[literal-required] # the names are those of the dicts
-        limit, offset = check_limit_offset(limit, offset)
+        limit, offset = check_count(limit, "limit"), check_count(offset, "offset") or 0
         checked = check_filters({"workflow_ids": workflow_ids, **filters})
         frame, truncated = self.read(
             listings.workflows, checked, limit, offset, self.decoder, **options
@@ -213,7 +213,7 @@ class Store:
 
     def tree(self, workflow: WorkflowIds, *, depth: int | None = None) -> pd.DataFrame:
         """List workflows and their descendants as :meth:`Client.tree` does."""
-        depth = None if depth is None else check_limit_offset(depth, None)[0]
+        depth = check_count(depth, "depth", "a number of levels")
         return self.read(listings.tree, as_strings(workflow, "workflow"), depth)
 
     def table(
@@ -221,7 +221,7 @@ class Store:
     ) -> pd.DataFrame:
         """List the rows of a table: events, messages, streams, schedules or versions."""
         ids = None if workflows is None else as_strings(workflows, "workflows")
-        limit, _ = check_limit_offset(limit, None)
+        limit = check_count(limit, "limit")
         frame, truncated = self.read(listings.table_frame, name, ids, limit, self.decoder)
         frames.note_truncation(
             frame, truncated=truncated, explicit_limit=limit != DEFAULT_LIMIT, what=name

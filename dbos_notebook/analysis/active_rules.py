@@ -17,6 +17,7 @@ from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.analysis import overdue_rules
 from dbos_notebook.analysis.findings import (
+    MAX_NAME_IN_SUBJECT,
     ControlCall,
     DiagnosisLimits,
     Finding,
@@ -306,7 +307,7 @@ def _repeated_recovery(pending: Examined, limits: DiagnosisLimits) -> list[Findi
             Finding(
                 "repeated_recovery",
                 "critical" if near else "warning",
-                f"workflow {sanitize(leaf_name(pairs[0][0].name), 80)}",
+                f"workflow {sanitize(pairs[0][0].name, MAX_NAME_IN_SUBJECT)}",
                 len(pairs),
                 earliest([row.started for row, _ in pairs]),
                 f"started up to {most:,} times without an end. Perhaps it ends its process each "
@@ -435,7 +436,7 @@ def _no_progress(
             Finding(
                 "no_progress",
                 "warning",
-                f"workflow {sanitize(leaf_name(row.name), 80)}",
+                f"workflow {sanitize(row.name, MAX_NAME_IN_SUBJECT)}",
                 len(pairs),
                 since,
                 f"{after}, nothing was recorded for "

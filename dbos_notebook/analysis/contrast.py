@@ -23,6 +23,7 @@ from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.analysis.compare_versions import check_share
 from dbos_notebook.analysis.confidence import adjust, rate_ratio, smallest_p_value
+from dbos_notebook.errors import FilterError
 from dbos_notebook.status import INTERRUPTED_STATUSES, WAITING_STATUSES
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.aggregates import GROUPABLE, TableQuery, read_frames
@@ -145,7 +146,13 @@ def _as_filters(
     runs: WorkflowIds | Mapping[str, Any], name: str, filters: Mapping[str, Any]
 ) -> dict[str, Any]:
     given = runs if isinstance(runs, Mapping) else {"workflow_ids": as_strings(runs, name)}
-    return check_filters({**filters, **given})
+    common = {key: value for key, value in filters.items() if value is not None}
+    if twice := sorted(given.keys() & common.keys()):
+        raise FilterError(
+            f"{name} and the filters of both sides have {twice[0]}={common[twice[0]]!r}. "
+            "Give it once."
+        )
+    return check_filters({**common, **given})
 
 
 def _default_baseline(

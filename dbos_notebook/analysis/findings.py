@@ -14,11 +14,14 @@ import pandas as pd
 
 from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.tables.filters import as_seconds, as_timedelta
+from dbos_notebook.text import leaf_name
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 """From the least to the most severe."""
 
+MAX_NAME_IN_SUBJECT = 200
+"""Characters of a workflow's name in the subject of a finding."""
 MAX_LISTED = 20
 """IDs that the code of a call lists; with more, it selects the workflows by a filter."""
 
@@ -109,7 +112,7 @@ class Finding:
         ``critical``: work does not run, and will not by itself. ``warning``: something differs
         from what is normal. ``info``: worth knowing.
     subject
-        What it is about: an executor, a version, a queue, a workflow, a schedule.
+        What it is about: an executor, a version, a queue, a workflow, a schedule; with full names.
     affected
         The number of workflows, messages or missed runs.
     since
@@ -138,6 +141,14 @@ class Finding:
     def plan(self) -> str:
         """The call that would act, as Python; ``""`` if there is none."""
         return self.call.code if self.call is not None else ""
+
+    @property
+    def short_subject(self) -> str:
+        """The subject, with what distinguishes dotted names of workflows."""
+        kind, _, names = self.subject.partition(" ")
+        if kind != "workflow":
+            return self.subject
+        return f"{kind} {', '.join(leaf_name(name) for name in names.split(', '))}"
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.subject}: {RULES[self.rule]} ({self.affected:,})"

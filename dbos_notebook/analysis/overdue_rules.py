@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.analysis.findings import (
+    MAX_NAME_IN_SUBJECT,
     ControlCall,
     DiagnosisLimits,
     Finding,
@@ -19,7 +20,7 @@ from dbos_notebook.analysis.findings import (
 )
 from dbos_notebook.tables.cron import next_run
 from dbos_notebook.tables.message_waits import describe_topic, message_waits, stored_messages
-from dbos_notebook.text import duration, leaf_name, plural, sanitize, timestamp
+from dbos_notebook.text import duration, plural, sanitize, timestamp
 
 if TYPE_CHECKING:
     from dbos_notebook.database.reader import Session
@@ -101,7 +102,7 @@ def _recovery_limit(session: Session, queries: Queries) -> list[Finding]:
             Finding(
                 "recovery_limit",
                 "critical",
-                f"workflow {sanitize(leaf_name(name), 80)}",
+                f"workflow {sanitize(name, MAX_NAME_IN_SUBJECT)}",
                 len(rows),
                 earliest([instant(row["ended"]) for row in rows]),
                 f"{plural(len(rows), 'workflow')} in MAX_RECOVERY_ATTEMPTS_EXCEEDED"
@@ -165,7 +166,7 @@ def _deadlines(
             Finding(
                 "deadline_passed",
                 "warning",
-                f"workflow {sanitize(leaf_name(name), 80)}",
+                f"workflow {sanitize(name, MAX_NAME_IN_SUBJECT)}",
                 len(rows),
                 first,
                 f"{plural(len(rows), 'workflow')} still {statuses}, up to {late} after the "
@@ -182,7 +183,7 @@ def _deadlines(
             Finding(
                 "deadline_near",
                 "info",
-                f"workflow {sanitize(leaf_name(name), 80)}",
+                f"workflow {sanitize(name, MAX_NAME_IN_SUBJECT)}",
                 len(rows),
                 None,
                 f"the deadline of {plural(len(rows), 'workflow')} is near; the first is at "
@@ -338,7 +339,7 @@ def _unread_messages(session: Session, queries: Queries, running: Sequence[str])
             Finding(
                 "unread_message",
                 "info",
-                f"workflow {', '.join(sanitize(leaf_name(name), 60) for name in names[:3])}",
+                f"workflow {', '.join(sanitize(name, MAX_NAME_IN_SUBJECT) for name in names[:3])}",
                 len(ended),
                 earliest([instant(row["sent"]) for row in ended]),
                 f"{plural(len(ended), 'message')} to workflows that have ended without receiving "
@@ -402,7 +403,7 @@ def near_timeouts(
             Finding(
                 "timeout_near",
                 "info",
-                f"workflow {sanitize(leaf_name(name), 80)}",
+                f"workflow {sanitize(name, MAX_NAME_IN_SUBJECT)}",
                 len(waits),
                 earliest([activity.since for _, activity in waits]),
                 f"{plural(len(waits), 'wait')} will soon end without an answer; the first at "

@@ -166,10 +166,9 @@ def _cancelled(
 
 
 def _wait_query(rows: sa.FromClause, window: Window) -> tuple[sa.Select[Any], list[Column]]:
-    """Select the waits around each quantile, by the bucket in which they ended.
+    """Select the quantiles of the waits that ended in each bucket.
 
-    By rank, because SQLite has no quantiles. A quantile lies between two waits; ``_quantiles``
-    interpolates as pandas and PostgreSQL's percentile_cont do.
+    By rank, because SQLite has no quantiles: as ``percentile_disc``, which statistics use.
     """
     bucket = window.bucket(rows.c.started_at_ms).label("bucket")
     wait = rows.c.queue_wait_ms
@@ -178,7 +177,7 @@ def _wait_query(rows: sa.FromClause, window: Window) -> tuple[sa.Select[Any], li
         sa.select(
             bucket,
             wait.label("wait"),
-            (rank - 1).label("rank"),
+            rank.label("rank"),
             sa.func.count().over(partition_by=bucket).label("waits"),
         )
         .where(wait.is_not(None), rows.c.started_at_ms.is_not(None))
@@ -187,10 +186,8 @@ def _wait_query(rows: sa.FromClause, window: Window) -> tuple[sa.Select[Any], li
     )
     values = []
     for name, percent in QUANTILES.items():
-        position = (ranked.c.waits - 1) * percent // 100
-        for offset, end in enumerate(("low", "high")):
-            match = ranked.c.rank == position + offset
-            values.append(sa.func.max(sa.case((match, ranked.c.wait))).label(f"{name}_{end}"))
+        is_quantile = ranked.c.rank == (ranked.c.waits * percent + 99) // 100
+        values.append(sa.func.max(sa.case((is_quantile, ranked.c.wait))).label(name))
     statement = sa.select(ranked.c.bucket, sa.func.count().label("waits"), *values).group_by(
         ranked.c.bucket
     )
@@ -200,11 +197,8 @@ def _wait_query(rows: sa.FromClause, window: Window) -> tuple[sa.Select[Any], li
 def _quantiles(waits: pd.DataFrame, starts: Array) -> dict[str, Any]:
     indexed = waits.set_index("bucket").reindex(starts).reset_index(drop=True)
     columns: dict[str, Any] = {"waits": indexed["waits"].fillna(0).astype("Int64")}
-    for name, percent in QUANTILES.items():
-        low = indexed[f"{name}_low"].astype("Float64")
-        high = indexed[f"{name}_high"].astype("Float64").fillna(low)
-        share = ((indexed["waits"] - 1) * percent % 100).astype("Float64") / 100
-        value = (low + (high - low) * share).round().astype("float64")
+    for name in QUANTILES:
+        value = indexed[name].astype("float64")
         columns[name] = pd.to_timedelta(value, unit="ms").astype("timedelta64[ms]")
     return columns
 

@@ -342,6 +342,8 @@ def concurrency(
     # What has begun and not ended is still active.
     active = bool(changes["net"].sum())
     starts = window.buckets(first, last, active=active, groups=max(1, len(groups)))
+    if not len(groups):
+        starts = starts[:0]
     parts = [_group_levels(part, starts, window) for _, part in matched.groupby("_group")]
     # Without changes, one without rows, for its columns.
     parts = parts or [_group_levels(matched, starts, window)]

@@ -20,7 +20,7 @@ from dbos_notebook.analysis.confidence import (
     compare_rates,
     quantile_interval,
 )
-from dbos_notebook.analysis.findings import DiagnosisLimits, Finding, instant
+from dbos_notebook.analysis.findings import MAX_NAME_IN_SUBJECT, DiagnosisLimits, Finding, instant
 from dbos_notebook.status import COMPLETED_STATUSES
 from dbos_notebook.tables import timing
 from dbos_notebook.tables.aggregates import TableQuery, read_frames
@@ -132,7 +132,7 @@ def _failure_rate(
         Finding(
             "failure_rate",
             "critical" if change.lower >= CRITICAL_RATE_CHANGE else "warning",
-            f"workflow {sanitize(leaf_name(name), 80)}",
+            f"workflow {sanitize(name, MAX_NAME_IN_SUBJECT)}",
             failed,
             since,
             f"{failed:,} of {plural(len(runs), 'run')} failed {_in_window(limits)} "
@@ -164,7 +164,7 @@ def _latency(
         Finding(
             "latency",
             "warning",
-            f"workflow {sanitize(leaf_name(name), 80)}",
+            f"workflow {sanitize(name, MAX_NAME_IN_SUBJECT)}",
             int((times > past_median.upper).sum()),
             instant(int(runs.loc[times.index, "ended"].min())),
             f"half of {plural(len(times), 'run')} {_in_window(limits)} took more than "
@@ -219,7 +219,7 @@ def _many_steps(
             Finding(
                 "many_steps",
                 "warning",
-                f"workflow {sanitize(leaf_name(name), 80)}",
+                f"workflow {sanitize(name, MAX_NAME_IN_SUBJECT)}",
                 len(rows),
                 None,
                 f"{plural(len(rows), 'run')} among the newest {size:,} workflows "
@@ -269,7 +269,7 @@ def _large_payloads(
             Finding(
                 "large_payload",
                 "warning",
-                f"workflow {sanitize(leaf_name(name), 80)}",
+                f"workflow {sanitize(name, MAX_NAME_IN_SUBJECT)}",
                 len({row["id"] for row in rows}),
                 None,
                 f"{plural(len(rows), 'payload')} among those of the newest {size:,} "

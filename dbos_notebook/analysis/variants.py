@@ -22,6 +22,7 @@ from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.graphs.folding import OPERATIONS, SYSTEM_OPERATIONS
 from dbos_notebook.tables import frames
 from dbos_notebook.tables.columns import STRING_DTYPE
+from dbos_notebook.tables.filters import as_list
 from dbos_notebook.tables.timing import operation
 from dbos_notebook.text import leaf_name
 
@@ -63,7 +64,7 @@ def variants(
 
 def check_hide(hide: Iterable[str]) -> frozenset[str]:
     """Return the operations to leave out, or raise FilterError."""
-    words = [hide] if isinstance(hide, str) else list(hide)
+    words = as_list(hide, "hide")
     known = sorted(OPERATIONS | {"system"})
     for word in words:
         if word not in known:
@@ -237,7 +238,10 @@ def _frame(
         name, ended, parts = groups[number]
         duration = runs.duration[members]
         duration = duration[~np.isnan(duration)] if ended else duration[:0]
-        p50, p90 = np.percentile(duration, (50, 90)) if len(duration) else (np.nan, np.nan)
+        p50 = p90 = np.nan
+        if len(duration):
+            # As percentile_disc, which statistics use.
+            p50, p90 = np.percentile(duration, (50, 90), method="inverted_cdf")
         created = runs.created[members]
         created = created[~np.isnan(created)]
         ids = runs.ids.take(pa.array(members[:max_ids])).to_pylist()

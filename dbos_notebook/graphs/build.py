@@ -27,7 +27,7 @@ from dbos_notebook.payloads import decode
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import frames, listings
 from dbos_notebook.tables.columns import MESSAGE, STEP, Column
-from dbos_notebook.tables.filters import as_strings, check_limit_offset
+from dbos_notebook.tables.filters import as_strings, check_count
 from dbos_notebook.tables.timing import frame_times, wake_time
 from dbos_notebook.tables.timing import operation as operation
 
@@ -642,8 +642,7 @@ def read_graph(
     ids = as_strings(workflow_id, "workflow_id")
     if len(ids) != 1:
         raise FilterError(f"graph takes one workflow, not {len(ids)}. Call it for each.")
-    if depth is not None:
-        depth = check_limit_offset(depth, None)[0]
+    depth = check_count(depth, "depth", "a number of levels")
     rows = store.read(read, ids[0], depth=depth, forks=forks, load_output=load_output)
     return build_graph(rows, ids[0], str(store.location))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import networkx as nx
@@ -40,8 +40,9 @@ def process_map(graph: nx.DiGraph[Any]) -> nx.DiGraph[Any]:
     -------
     networkx.DiGraph
         With the key ``("workflow", name)`` or ``("step", workflow_name, name)`` for each node, and
-        ``("running", workflow_name)`` for what PENDING workflows do now, in the order in which they first ran; docs/graphs.md lists their attributes. It may have
-        cycles: a loop is one. ``draw`` draws it.
+        ``("running", workflow_name)`` for what PENDING workflows do now, in the order in which they
+        first ran; docs/graphs.md lists their attributes. It may have cycles: a loop is one.
+        ``draw`` draws it.
 
     Raises
     ------

@@ -443,10 +443,10 @@ def _wrapped(error: RecordedError) -> tuple[RecordedError, int | None] | None:
     if _is_typescript_retries(error):
         return _last_attempt(error.state.get("errors"), None)
     if kind in _GROUPS and len(args) == 2 and type(args[1]) in (list, tuple) and len(args[1]) == 1:
-        member = _nested_error(args[1][0])
+        member = to_recorded_error(args[1][0])
         return None if member is None else (member, None)
     if kind == "google.api_core.exceptions.RetryError" and len(args) == 2:
-        cause = _nested_error(args[1])
+        cause = to_recorded_error(args[1])
         return None if cause is None else (cause, None)
     if kind == "dbos._serialization.PortableWorkflowError" and type(error.state) is dict:
         # An error of another language, raised again in Python.
@@ -469,7 +469,7 @@ def _search_retries(message: str) -> tuple[int | None, str]:
 def _last_attempt(errors: Any, maximum: Any) -> tuple[RecordedError, int | None] | None:
     if type(errors) not in (list, tuple) or not errors:
         return None
-    last = _nested_error(errors[-1])
+    last = to_recorded_error(errors[-1])
     attempts = maximum if type(maximum) is int else len(errors)
     return None if last is None else (last, attempts)
 
@@ -615,7 +615,7 @@ _ERROR_NAME = re.compile(
 
 
 def _nested_error(value: Any) -> RecordedError | None:
-    """Return a value as a nested error; ``None`` if it does not look like an error."""
+    """Return an argument as a nested error; ``None`` if it does not look like an error."""
     error = to_recorded_error(value)
     if error is not value and error is not None and not _ERROR_NAME.search(error.type):
         return None
@@ -653,7 +653,7 @@ def _dbos_retries(error: RecordedError, depth: int) -> str | None:
     message = (
         f"DBOS Error 7: Step {_str(step, depth)} has exceeded its maximum of {maximum} retries"
     )
-    last = _nested_error(errors[-1]) if errors else None
+    last = to_recorded_error(errors[-1]) if errors else None
     return message if last is None else f"{message}: {_describe(last, depth + 1)}"
 
 
@@ -730,7 +730,7 @@ def _syntax(error: RecordedError, depth: int) -> str:
 
 def _group(error: RecordedError, depth: int) -> str:
     message, errors = error.args
-    members = [_nested_error(each) for each in errors[:MAX_GROUP_MEMBERS]]
+    members = [to_recorded_error(each) for each in errors[:MAX_GROUP_MEMBERS]]
     described = [_describe(member, depth + 1) for member in members if member is not None]
     more = ["…"] if len(errors) > len(described) else []
     count = f"{len(errors)} sub-exception{'' if len(errors) == 1 else 's'}"

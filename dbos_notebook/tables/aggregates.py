@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import Null
@@ -15,7 +17,7 @@ from dbos_notebook.errors import FilterError, nearest
 from dbos_notebook.status import ACTIVE_STATUSES, TERMINAL_STATUSES
 from dbos_notebook.tables import frames, listings, timing
 from dbos_notebook.tables.columns import EXECUTOR, FRAMES, QUEUE, QUEUE_WORK, WORKFLOW, Column
-from dbos_notebook.tables.filters import as_timedelta
+from dbos_notebook.tables.filters import as_list, as_timedelta
 from dbos_notebook.tables.sql import Queries
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def select_columns(
 ) -> list[Column]:
     """Return the named columns in their order, each once; raise FilterError for an unknown one."""
     picked: list[Column] = []
-    for name in [names] if isinstance(names, str) else list(names):
+    for name in as_list(names, what):
         if name not in known:
             raise FilterError(
                 f"{what}={name!r} is not one of the possible columns.{nearest(name, known)} "
@@ -53,12 +55,12 @@ def bucket_ms(bucket: Any) -> int:
     try:
         if isinstance(bucket, str):
             length = as_timedelta(bucket)
-        elif isinstance(bucket, int | float) and not isinstance(bucket, bool):
-            length = pd.Timedelta(seconds=bucket)
+        elif isinstance(bucket, numbers.Real) and not isinstance(bucket, bool | np.timedelta64):
+            length = pd.Timedelta(seconds=float(bucket))
         else:
             length = pd.Timedelta(bucket)
-        width = int(length.total_seconds() * 1000)
-    except (ValueError, TypeError) as error:
+        width = round(length.total_seconds() * 1000)
+    except (ValueError, TypeError, OverflowError) as error:
         raise FilterError(
             f"bucket={bucket!r} is not a duration: {str(error).removesuffix('.')}. Give "
             "'15min', '1h', '1d', seconds or a timedelta."

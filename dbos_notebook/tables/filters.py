@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dbos_notebook.errors import FilterError, nearest
@@ -24,7 +25,11 @@ def as_seconds(value: Any, name: str, minimum: float | None = None) -> float | N
     """Return a duration in seconds; it must be above 0 or, if given, at least ``minimum``."""
     if value is None:
         return None
-    seconds: Any = value.total_seconds() if isinstance(value, dt.timedelta) else value
+    seconds: Any = value
+    if isinstance(value, np.timedelta64):
+        seconds = value / np.timedelta64(1, "s")  # of NaT, NaN
+    elif isinstance(value, dt.timedelta):
+        seconds = value.total_seconds()
     is_real = isinstance(seconds, numbers.Real)  # numpy's too
     if isinstance(seconds, bool) or not is_real:
         raise FilterError(f"{name} takes seconds or a timedelta, not {value!r}.")
@@ -345,21 +350,28 @@ def _is_nested_within(levels: int, value: Any) -> bool:
     return levels > 0 and all(_is_nested_within(levels - 1, part) for part in value)
 
 
-def check_limit_offset(limit: Any, offset: Any) -> tuple[int | None, int]:
-    """Validate ``limit`` (``None`` for all rows, 0 for none) and ``offset``.
+def check_count(value: Any, name: str, what: str = "a number of rows") -> int | None:
+    """Validate a number of ``what``, or ``None`` for no limit.
 
     Examples
     --------
-    >>> check_limit_offset(None, None)
-    (None, 0)
+    >>> check_count(3, "limit")
+    3
     """
-    for name, value in (("limit", limit), ("offset", offset)):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise FilterError(f"{name} must be an integer or None, not {value!r}.")
-        if value < 0:
-            raise FilterError(f"{name}={value!r} must not be negative; it is a number of rows.")
-    # More rows than any table has; maximum + 1 is still a valid integer for a database.
-    maximum = 1 << 62
-    return (None if limit is None else min(int(limit), maximum)), min(int(offset or 0), maximum)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise FilterError(f"{name} must be an integer or None, not {value!r}.")
+    if value < 0:
+        raise FilterError(f"{name}={value!r} must not be negative; it is {what}.")
+    # More rows than any table has; one more is still a valid integer for a database.
+    return min(int(value), 1 << 62)
+
+
+def as_list(names: Any, what: str) -> list[Any]:
+    """Return one name or several as a list; raise FilterError for what is neither."""
+    if isinstance(names, str):
+        return [names]
+    if not isinstance(names, Iterable):
+        raise FilterError(f"{what}={names!r} must be a name, or a list of names.")
+    return list(names)

@@ -267,7 +267,8 @@ def _finding(finding: Finding) -> BoardFinding:
     row: BoardFinding = compact(
         {
             "severity": finding.severity,
-            "subject": serialize.label(finding.subject),
+            "subject": serialize.label(finding.short_subject),
+            "full_subject": serialize.label(finding.subject),
             "says": RULES[finding.rule],
             "evidence": truncate(finding.evidence, 2_000),
             "remedy": truncate(finding.remedy, 1_000),

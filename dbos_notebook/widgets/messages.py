@@ -401,6 +401,7 @@ class BoardFinding(TypedDict, total=False):
 
     severity: str
     subject: str
+    full_subject: str
     says: str
     evidence: str
     remedy: str

@@ -124,6 +124,16 @@ EXPECTED: dict[str, tuple[str, str, int, str]] = {
 }
 
 
+def test_a_finding_names_its_workflow_in_full_and_shows_what_distinguishes() -> None:
+    def found(subject: str) -> Finding:
+        return Finding("many_steps", "warning", subject, 1, None, "")
+
+    finding = found("workflow billing.jobs.run, search.jobs.run")
+    assert finding.short_subject == "workflow run, run"
+    assert "billing.jobs.run" in str(finding)
+    assert found("queue mails.eu").short_subject == "queue mails.eu"
+
+
 @pytest.mark.parametrize("rule", EXPECTED)
 def test_a_rule_finds_its_situation(diagnosis: Diagnosis, rule: str) -> None:
     severity, subject, affected, words = EXPECTED[rule]

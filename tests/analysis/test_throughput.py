@@ -252,6 +252,16 @@ def test_an_empty_selection_has_the_columns_and_dtypes(
     assert full.attrs["dbos_notebook"] == empty.attrs["dbos_notebook"] == method
 
 
+def test_a_window_without_groups_has_no_rows(written: WrittenDatabase, now: int) -> None:
+    written.write(random_runs(4, 50))
+    options: Any = {"by": "queue_name", "start_time": pd.Timestamp(NOW, unit="ms", tz="UTC")}
+    with dn.connect(written.url) as db:
+        empty = db.concurrency("1d", user="nobody", **options)
+        full = db.concurrency("1d", by="queue_name")
+    assert len(empty) == 0 < len(full)
+    assert empty.dtypes.astype(str).to_dict() == full.dtypes.astype(str).to_dict()
+
+
 def test_one_run(written: WrittenDatabase, now: int) -> None:
     start = NOW // HOUR * HOUR - 2 * HOUR
     written.write([run("one", start + 600_000, completed_at=start + 1_500_000)])

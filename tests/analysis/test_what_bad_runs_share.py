@@ -306,6 +306,8 @@ def test_what_selects_nothing_gives_an_empty_frame(orders: dn.Client) -> None:
 def test_unknown_filters_are_refused(orders: dn.Client) -> None:
     with pytest.raises(dn.FilterError, match="Did you mean 'status'"):
         orders.contrast({"statsu": "ERROR"})
+    with pytest.raises(dn.FilterError, match=r"bad and .* have status='SUCCESS'. Give it once"):
+        orders.contrast({"status": "ERROR"}, status="SUCCESS")
     with pytest.raises(dn.FilterError, match="confidence=1 must be"):
         orders.contrast({"status": "ERROR"}, confidence=1)
 

@@ -28,6 +28,10 @@ class Declined(Exception):
         vars(self).update(attributes)
 
 
+class OutOfStock(Exception):
+    """Has a name that does not say that it is an error."""
+
+
 class Unsaid(Exception):
     """Has an empty argument, as constructors with a default message have."""
 
@@ -56,6 +60,14 @@ def recorded(error: Exception) -> str:
     [
         (ValueError("no card"), ("ValueError", "no card", None, None)),
         (retries(KeyError("a"), ValueError("503")), ("ValueError", "503", RETRIES, 2)),
+        (
+            retries(OutOfStock("sku 7")),
+            (f"{__name__}.OutOfStock", "sku 7", RETRIES, 1),
+        ),
+        (
+            ExceptionGroup("several", [OutOfStock("sku 7")]),
+            (f"{__name__}.OutOfStock", "sku 7", "ExceptionGroup", None),
+        ),
         (
             retries(),
             (RETRIES, NO_ATTEMPT, None, 0),

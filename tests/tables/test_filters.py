@@ -7,12 +7,14 @@ import re
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
 
 import dbos_notebook as dn
-from dbos_notebook.tables.filters import TIME_FILTERS, as_epoch_ms, check_filters
+from dbos_notebook.tables.aggregates import bucket_ms
+from dbos_notebook.tables.filters import TIME_FILTERS, as_epoch_ms, as_seconds, check_filters
 
 NOW = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
 NOW_MS = 1_795_521_600_000
@@ -159,7 +161,51 @@ def test_an_unknown_column_suggests_the_nearest_name(db: dn.Client, by: object) 
         db.counts(by=by)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bucket", ["sometimes", "", "-1h", "0h", 0, -5, True])
+@pytest.mark.parametrize("by", [5, None])
+def test_columns_are_a_name_or_a_list(db: dn.Client, by: object) -> None:
+    for read in (db.counts, db.workflow_statistics, db.step_statistics, db.latency_histogram):
+        with pytest.raises(dn.FilterError, match=f"by={by} must be a name, or a list of names"):
+            read(by=by)  # type: ignore[operator]
+    with pytest.raises(dn.FilterError, match="time=5 must be a name"):
+        db.counts(bucket="1h", time=5)  # type: ignore[arg-type]
+    with pytest.raises(dn.FilterError, match=f"hide={by} must be a name"):
+        db.variants(hide=by)  # type: ignore[arg-type]
+
+
+def test_a_number_names_its_argument(db: dn.Client) -> None:
+    for read in (db.tree, db.graph):
+        with pytest.raises(dn.FilterError, match=r"depth=-1 must not.* of levels"):
+            read("checkout-1", depth=-1)  # type: ignore[operator]
+    with pytest.raises(dn.FilterError, match="max_ids must be an integer"):
+        db.variants(max_ids=1.5)  # type: ignore[arg-type]
+    with pytest.raises(dn.FilterError, match="not 'Steps'"):
+        db.explain("Steps")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("bucket", "expected"),
+    [
+        (np.int64(3600), 3_600_000),
+        (np.float64(1.001), 1001),
+        ("1001ms", 1001),
+        (np.timedelta64(1, "h"), 3_600_000),
+        (dt.timedelta(milliseconds=19_999), 19_999),
+    ],
+    ids=str,
+)
+def test_a_bucket_is_a_number_of_seconds_or_a_duration(bucket: object, expected: int) -> None:
+    assert bucket_ms(bucket) == expected
+
+
+def test_a_duration_may_be_numpys() -> None:
+    assert as_seconds(np.timedelta64(90, "m"), "timeout") == 5400
+    with pytest.raises(dn.FilterError, match=r"timeout=.*NaT"):
+        as_seconds(np.timedelta64("NaT"), "timeout")
+
+
+@pytest.mark.parametrize(
+    "bucket", ["sometimes", "", "-1h", "0h", 0, -5, True, float("inf"), float("nan")]
+)
 def test_an_invalid_bucket_is_refused(db: dn.Client, bucket: object) -> None:
     with pytest.raises(dn.FilterError):
         db.counts(bucket=bucket)  # type: ignore[arg-type]

@@ -183,13 +183,13 @@ export class Board {
   }
 
   /** @param {BoardFinding} finding */
-  findingLine({ severity, subject, says, evidence, remedy, affected, since, ids, action, targets = [],
-    options = {} }) {
+  findingLine({ severity, subject, full_subject: title, says, evidence, remedy, affected, since, ids, action,
+    targets = [], options = {} }) {
     const [oldest] = ids;
     return [el("tr", {},
       el("td", { class: "dn-wide" },
         el("div", { class: "dn-line" }, statusChip(SEVERITY_STATUS[severity], severity),
-          el("span", { class: "dn-name" }, subject), says)),
+          el("span", { class: "dn-name", title }, subject), says)),
       el("td", { class: "n" }, formatCount(affected)),
       el("td", { class: "n" }, since !== undefined && ageOf(since, this.now()))),
     el("tr", { class: "dn-second-line" }, el("td", { colspan: 3 },

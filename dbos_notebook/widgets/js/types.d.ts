@@ -463,6 +463,8 @@ export interface BoardDurations {
 export interface BoardFinding {
   severity: "critical" | "warning" | "info";
   subject: string;
+  /** With full names of workflows. */
+  full_subject: string;
   says: string;
   evidence: string;
   remedy: string;
