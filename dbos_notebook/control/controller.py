@@ -55,7 +55,7 @@ from dbos_notebook.errors import (
     StepNotFoundError,
 )
 from dbos_notebook.status import ACTIVE_STATUSES
-from dbos_notebook.tables import frames, listings
+from dbos_notebook.tables import listings
 from dbos_notebook.tables.availability import Estimate, ExecutorAvailability
 from dbos_notebook.text import plural
 
@@ -451,13 +451,10 @@ class Controller:
         """Read workflows by ID."""
         return self.store.read(records.workflows, ids)
 
-    @repeat_if_changed
     def _list(self, ids: Sequence[str]) -> pd.DataFrame:
-        with self.reader.session() as session:
-            columns, batches = listings.workflow_batches(
-                session, self.queries, {"workflow_ids": list(ids)}, newest_first=None
-            )
-            frame = frames.to_frame(batches, columns)
+        frame, _ = self.store.read(
+            listings.workflows, {"workflow_ids": list(ids)}, None, None, self.store.decoder
+        )
         position = {workflow_id: number for number, workflow_id in enumerate(ids)}
         order = frame["workflow_id"].map(position).sort_values().index
         return frame.loc[order].reset_index(drop=True)

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import psycopg
 from psycopg import generators, waiting
 
+from dbos_notebook.errors import LocationError, raise_without_context
+from dbos_notebook.text import sanitize
+
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
@@ -71,8 +74,17 @@ def connection_parameters(location: Location, statement_timeout: float | None) -
     hosts = str(own.get("host") or "").count(",") + 1
     default = CONNECT_SECONDS if limit is None else min(CONNECT_SECONDS, limit)
     # connect_timeout applies to each host; libpq treats less than 2 s as 2 s.
-    per_host = own.get("connect_timeout")
-    total = default if per_host is None else float(per_host) * hosts
+    per_host = own.get("connect_timeout") or None
+    try:
+        total = default if per_host is None else float(per_host) * hosts
+    except ValueError:
+        own.clear()  # a traceback may show local variables, and this one has the password
+        raise_without_context(
+            LocationError(
+                f"connect_timeout={sanitize(per_host, 100)!r} of {location} is not a number of "
+                "seconds."
+            )
+        )
     return {
         "total_timeout": total + 1.0 if total > 0 else None,
         "connect_timeout": max(2, int(default / hosts)),

@@ -36,7 +36,11 @@ _MIN_REDACTED_LENGTH = 4
 _MAX_LABEL = 1000
 _QUOTES = ("''", '""', "``", "“”", "‘’", "<>")
 # Matches a malformed URL or libpq string that would otherwise be taken for a path; not C:/.
-_ADDRESS = re.compile(r"://|^[\w+.-]{2,}:/|:.*@|(pass|pwd|secret|token)\w*\s*[=:]", re.I | re.S)
+_ADDRESS = re.compile(
+    r"://|^[\w+.-]{2,}:/|:.*@|^[^/.~][^@]*@.*/|^[^:/]*:(\d+|\*):.*:.*:|"
+    r"(pass|pwd|secret|token)\w*\s*[=:]",
+    re.IGNORECASE | re.DOTALL,
+)
 _HOST = re.compile(r"[\w.:%-]*|[/@][^@=;]*")
 _PORT = re.compile(r"[\d,]*")
 # SQLAlchemy's rule for the user and password of a URL.

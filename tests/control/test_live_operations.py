@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable
 
+import pandas as pd
 import pytest
 from live_executors import LiveApplication, until
 
@@ -106,6 +107,13 @@ def test_a_fork_copies_earlier_steps_and_runs_on_the_chosen_version(
     (row,) = receipt.wait(timeout=20).to_dict("records")
     assert (row["status"], row["app_version"], row["forked_from"]) == ("SUCCESS", "v2", workflow_id)
     assert live.effects(new) == {"b": 1, "c": 1}
+    # What waiting returns is what the list shows, with the causes of failures.
+    both = live_db.wait([workflow_id, new], timeout=20)
+    listed = live_db.workflows(workflow_ids=[workflow_id, new])
+    listed = listed.set_index("workflow_id").loc[both["workflow_id"]].reset_index()
+    columns = ["status", "error_type", "error_message", "failed_step", "failed_step_id"]
+    pd.testing.assert_frame_equal(both[columns], listed[columns])
+    assert both["failed_step"].tolist()[0] == "fragile"
     assert set(live.versions(new).values()) == {"v2"}
     old, forked = live_db.steps(workflow_id), live_db.steps(new)
     assert forked["function_name"].tolist()[:3] == old["function_name"].tolist()[:3]

@@ -95,7 +95,7 @@ def test_a_changed_schedule_is_not_backfilled_by_an_old_plan(idle_db: dn.Client)
         ("0 0 * * *", "../../etc/passwd", "2d", None),
         ("0 0 * * *", "No/Where", "2d", None),
         ("0 0 * * *", "America", "2d", None),
-        ("0 0 * * *", None, "9999-12-30", "9999-12-31T23:59:59"),
+        ("0 0 * * *", None, "9999-12-30T00:00:00Z", "9999-12-31T23:59:59Z"),
     ],
 )
 def test_a_schedule_whose_runs_cannot_be_computed_is_refused(
