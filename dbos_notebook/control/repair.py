@@ -365,8 +365,9 @@ class _RepairRun:
                 self._fork(level)
                 pending = [item for item in pending if item.workflow_id not in self._lines]
                 awaited = {child for item in pending for child in self._children(item)}
-                if self.runner is None and self._operation.wait:
-                    self._wait([line for one, line in self._lines.items() if one in awaited])
+                if self.runner is None:
+                    lines = [line for one, line in self._lines.items() if one in awaited]
+                    self._update_statuses(lines)
         except KeyboardInterrupt:
             self.stop().interrupted = True
         except NotebookError as error:
@@ -405,7 +406,7 @@ class _RepairRun:
         return set(cause.children) if cause and item.verdict == "ready" else set()
 
     def _fork(self, level: Sequence[PlanItem]) -> None:
-        """Fork the workflows whose children have been forked and, if required, have succeeded."""
+        """Fork the workflows whose children have been forked and have not failed again."""
         ready = []
         for item in level:
             reason = self._blocked(item)
@@ -437,9 +438,11 @@ class _RepairRun:
             if new is None:
                 return f"its child {child} was not repaired: {self._lines[child].detail}"
             status = self._statuses.get(new)
-            if not self._operation.wait or status == "SUCCESS":
+            if status == "SUCCESS":
                 continue
             if status in (None, *ACTIVE_STATUSES):
+                if not self._operation.wait:
+                    continue
                 return (
                     f"not started: {new}, the fork of its child {child}, had not finished after "
                     f"{self._operation.wait_seconds:g} s ({status}); repeat the same call to "
@@ -448,14 +451,22 @@ class _RepairRun:
             return f"its child {child} failed again: {new} is {status}"
         return None
 
-    def _wait(self, lines: Sequence[ReceiptLine]) -> None:
+    def _update_statuses(self, lines: Sequence[ReceiptLine]) -> None:
+        """Read the statuses of forks, if required once they have finished.
+
+        Also where nothing waits for them: a parent of a fork that has failed is not forked.
+        """
         new = [line.new_workflow_id for line in lines if line.new_workflow_id]
         new = [workflow_id for workflow_id in new if self._statuses.get(workflow_id) != "SUCCESS"]
-        if new:
+        if not new:
+            return
+        if self._operation.wait:
             seconds = max(0.0, self._deadline - time.monotonic())
             title = f"Repair: waiting for {len(new):,} children"
             rows = watch(self._controller.read, new, seconds, title)
-            self._statuses |= {workflow_id: row.status for workflow_id, row in rows.items()}
+        else:
+            rows = self._controller.read(new)
+        self._statuses |= {workflow_id: row.status for workflow_id, row in rows.items()}
 
     def _skip(self, item: PlanItem, reason: str) -> None:
         status = item.row.status if item.row else None

@@ -119,6 +119,10 @@ def test_a_repeated_failure_stops_the_repair_and_another_key_retries(
     assert status["state"].tolist() == ["unaddressed", "failed again"]
     again = live_db.repair(workflow_id, **V2, timeout=30)
     assert "it failed again. Pass another key=… to try again" in again.to_frame()["detail"].iloc[0]
+    # Nor is a parent forked onto that fork by a call that does not wait.
+    at_once = live_db.repair(workflow_id, **V2, wait=False)
+    assert at_once.lines[1].detail == parent["detail"]
+    assert at_once.counts["unchanged"] == 2
     other = live_db.repair(workflow_id, **V2, key="second try", timeout=30)
     assert other.to_frame()["outcome"].tolist() == ["done", "unchanged"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from raw_rows import add_workflow, awaits, write
+from raw_rows import add_workflow, awaits, set_status, write
 
 import dbos_notebook as dn
 from dbos_notebook.control.failure_analysis import Cause
@@ -209,6 +209,26 @@ def test_a_child_that_two_parents_share_is_forked_once(db: dn.Client) -> None:
     assert receipt.counts["done"] == 3
     for parent in ("left", "right"):
         assert db.steps(new[parent])["child_workflow_id"].tolist() == [new["shared"]]
+
+
+def test_without_waiting_no_parent_is_forked_onto_a_fork_that_has_failed(
+    idle_db: dn.Client,
+) -> None:
+    add_workflow(idle_db, "leaf", ("leaf", True, None))
+    add_workflow(idle_db, "middle", *awaits("leaf"))
+    add_workflow(idle_db, "top", *awaits("middle"))
+    (line,) = idle_db.repair("leaf").lines
+    fork = str(line.new_workflow_id)
+    for status in ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
+        set_status(idle_db, fork, status)
+        receipt = idle_db.repair("top", wait=False)
+        assert receipt.counts["unchanged"] == 3
+        failed = f"its child leaf failed again: {fork} is {status}"
+        assert receipt.lines[1].detail == failed
+        assert receipt.lines[2].detail == f"its child middle was not repaired: {failed}"
+    # Resumed, it may succeed: its parents are forked and await it.
+    set_status(idle_db, fork, "ENQUEUED")
+    assert idle_db.repair("top", wait=False).counts["done"] == 2
 
 
 def test_a_workflow_that_awaits_a_missing_child_is_refused(db: dn.Client) -> None:
