@@ -288,7 +288,7 @@ class Fork(StepOperation):
         # Whoever made them, and including forks of forks, which have done the same work.
         ids = list(snapshot.workflows.keys() & {key.workflow_id for key in keys})
         for original, forks in fork_descendants(context.session, context.queries, ids).items():
-            snapshot.best_forks[original] = max(forks, key=_rank)
+            snapshot.best_forks[original] = best_fork(forks)
         return snapshot
 
     def _start_from(
@@ -407,8 +407,11 @@ def _have(count: int) -> str:
     return "has" if count == 1 else "have"
 
 
-def _rank(fork: WorkflowRecord) -> tuple[bool, bool, int]:
-    return fork.status == "SUCCESS", fork.active, fork.created_at or 0
+def best_fork(forks: Sequence[WorkflowRecord]) -> WorkflowRecord:
+    """Return the fork that succeeded, or else one that still runs, or else the newest."""
+    return max(
+        forks, key=lambda fork: (fork.status == "SUCCESS", fork.active, fork.created_at or 0)
+    )
 
 
 @dataclass(frozen=True)

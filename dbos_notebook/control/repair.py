@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,7 +19,7 @@ from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
 from dbos_notebook.control.failure_analysis import Cause, find_cause, fork_descendants
 from dbos_notebook.control.fork_points import ForkPoint
-from dbos_notebook.control.forks import Fork, StepSnapshot, already_forked
+from dbos_notebook.control.forks import Fork, StepSnapshot, already_forked, best_fork
 from dbos_notebook.control.interrupts import InterruptCounter
 from dbos_notebook.control.operations import (
     ItemKey,
@@ -55,8 +55,8 @@ class RepairFork(Fork):
         How long to wait for children in all.
     causes
         Of the failures, by workflow, while a plan is made.
-    stand_ins
-        While a plan is made: what is repaired instead of a workflow, its fork or its original.
+    left_out
+        Why failures are not repaired: another workflow takes their place.
     """
 
     action: ClassVar[str] = "repair"
@@ -64,7 +64,7 @@ class RepairFork(Fork):
     wait: bool = True
     wait_seconds: float = WAIT_SECONDS
     causes: Mapping[str, Cause] = field(default_factory=dict, repr=False)
-    stand_ins: Mapping[str, str] = field(default_factory=dict, repr=False)
+    left_out: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def create(  # type: ignore[override] # a repair has other arguments than a fork
@@ -118,9 +118,8 @@ class RepairFork(Fork):
                 point if isinstance(point, ForkPoint) else None,
                 best.workflow_id,
             )
-        if stand_in := self.stand_ins.get(workflow_id):
-            effect = f"{stand_in}, of the same chain of forks, is repaired instead"
-            return PlanItem(workflow_id, "unchanged", effect, row)
+        if reason := self.left_out.get(workflow_id):
+            return PlanItem(workflow_id, "unchanged", reason, row)
         item = super()._evaluate_step(key, snapshot)
         if item.verdict == "unchanged":
             status = snapshot.workflows[item.new_workflow_id or ""].status
@@ -203,11 +202,11 @@ class Repair:
             causes = _find_causes(context, ids)
             order = rank_by_depth(causes)
             starts = {workflow_id: cause.point.start_step for workflow_id, cause in causes.items()}
-            operation = dataclasses.replace(operation, start_step=starts)
-            stand_ins = _find_stand_ins(context, ids, causes)
+            left_out = _find_left_out(context, ids, causes, force=operation.force)
+            operation = dataclasses.replace(operation, start_step=starts, left_out=left_out)
             items = controller.evaluate(
                 context,
-                dataclasses.replace(operation, causes=causes, stand_ins=stand_ins),
+                dataclasses.replace(operation, causes=causes),
                 [*order, *(workflow_id for workflow_id in ids if workflow_id not in causes)],
                 requested=ids,
             )
@@ -256,8 +255,60 @@ def _find_causes(context: ReadContext, ids: Sequence[str]) -> dict[str, Cause]:
     return causes
 
 
+def _find_left_out(
+    context: ReadContext, ids: Sequence[str], causes: Mapping[str, Cause], *, force: bool
+) -> dict[str, str]:
+    """Return the failures to leave out because another workflow takes their place, with the reason.
+
+    Of a chain of forks that are passed together one is repaired. What failed below a workflow that
+    is not forked is left out as well: no workflow would use its forks. It is repaired if it was
+    passed itself, or if a workflow that is repaired awaits it too.
+    """
+    forks_of = fork_descendants(context.session, context.queries, list(causes))
+    # What is said of the failures below workflows that are not forked.
+    replaced: dict[str, str] = {}
+    for workflow_id, forks in forks_of.items():
+        best = best_fork(forks)
+        if not force and best.status not in FAILED_STATUSES:
+            # As in repair_status, only a success covers: a fork that still runs may fail.
+            verb = "covered by" if best.status == "SUCCESS" else "left to"
+            replaced[workflow_id] = (
+                f"{verb} {best.workflow_id}, a fork of {workflow_id}, which is {best.status}"
+            )
+    wanted = _reached(ids, causes, replaced)
+    awaited = {child for one in wanted - replaced.keys() for child in causes[one].children}
+    left_out: dict[str, str] = {}
+    for workflow_id, stand_in in _find_stand_ins(ids, causes, forks_of, awaited).items():
+        left_out[workflow_id] = f"{stand_in}, of the same chain of forks, is repaired instead"
+        below = f"{stand_in}, of the same chain of forks as {workflow_id}, is repaired instead"
+        replaced.setdefault(workflow_id, below)
+    wanted = _reached(ids, causes, replaced)
+    # Causes are in the order in which they were found: a workflow before what only it leads to.
+    for workflow_id, cause in causes.items():
+        reason = replaced.get(workflow_id) or left_out.get(workflow_id)
+        if reason:
+            left_out |= {child: reason for child in cause.children if child not in wanted}
+    return left_out
+
+
+def _reached(ids: Sequence[str], causes: Mapping[str, Cause], replaced: Container[str]) -> set[str]:
+    """Return the failures among these workflows, and those below the ones that are forked."""
+    pending = [workflow_id for workflow_id in ids if workflow_id in causes]
+    found = set(pending)
+    while pending:
+        workflow_id = pending.pop()
+        if workflow_id not in replaced:
+            new = [child for child in causes[workflow_id].children if child not in found]
+            found.update(new)
+            pending += new
+    return found
+
+
 def _find_stand_ins(
-    context: ReadContext, ids: Sequence[str], causes: Mapping[str, Cause]
+    ids: Sequence[str],
+    causes: Mapping[str, Cause],
+    forks_of: Mapping[str, Sequence[WorkflowRecord]],
+    awaited: Container[str],
 ) -> dict[str, str]:
     """Return the workflows to leave out because a fork of theirs is to be repaired, with that fork.
 
@@ -265,16 +316,16 @@ def _find_stand_ins(
     where a parent that is repaired awaits it.
     """
     failed = [one for one in dict.fromkeys(ids) if one in causes]
-    awaited = {child for cause in causes.values() for child in cause.children}
     stand_ins: dict[str, str] = {}
-    for original, forks in fork_descendants(context.session, context.queries, failed).items():
-        family = {fork.workflow_id: fork.created_at or 0 for fork in forks}
+    for original in failed:
+        family = {fork.workflow_id: fork.created_at or 0 for fork in forks_of.get(original, ())}
         family = {key: created for key, created in family.items() if key in failed}
         if not family or original in stand_ins:
             continue
         newest = max(family, key=lambda key: (family[key], key))
-        chosen = next((key for key in (original, *family) if key in awaited), newest)
-        stand_ins |= {key: chosen for key in (original, *family) if key not in (chosen, *awaited)}
+        members = (original, *family)
+        chosen = next((key for key in members if key in awaited), newest)
+        stand_ins |= {key: chosen for key in members if key != chosen and key not in awaited}
         stand_ins.pop(chosen, None)
     return stand_ins
 
@@ -314,8 +365,9 @@ class _RepairRun:
                 self._fork(level)
                 pending = [item for item in pending if item.workflow_id not in self._lines]
                 awaited = {child for item in pending for child in self._children(item)}
-                if self.runner is None and self._operation.wait:
-                    self._wait([line for one, line in self._lines.items() if one in awaited])
+                if self.runner is None:
+                    lines = [line for one, line in self._lines.items() if one in awaited]
+                    self._update_statuses(lines)
         except KeyboardInterrupt:
             self.stop().interrupted = True
         except NotebookError as error:
@@ -354,7 +406,7 @@ class _RepairRun:
         return set(cause.children) if cause and item.verdict == "ready" else set()
 
     def _fork(self, level: Sequence[PlanItem]) -> None:
-        """Fork the workflows whose children have been forked and, if required, have succeeded."""
+        """Fork the workflows whose children have been forked and have not failed again."""
         ready = []
         for item in level:
             reason = self._blocked(item)
@@ -386,9 +438,11 @@ class _RepairRun:
             if new is None:
                 return f"its child {child} was not repaired: {self._lines[child].detail}"
             status = self._statuses.get(new)
-            if not self._operation.wait or status == "SUCCESS":
+            if status == "SUCCESS":
                 continue
             if status in (None, *ACTIVE_STATUSES):
+                if not self._operation.wait:
+                    continue
                 return (
                     f"not started: {new}, the fork of its child {child}, had not finished after "
                     f"{self._operation.wait_seconds:g} s ({status}); repeat the same call to "
@@ -397,14 +451,22 @@ class _RepairRun:
             return f"its child {child} failed again: {new} is {status}"
         return None
 
-    def _wait(self, lines: Sequence[ReceiptLine]) -> None:
+    def _update_statuses(self, lines: Sequence[ReceiptLine]) -> None:
+        """Read the statuses of forks, if required once they have finished.
+
+        Also where nothing waits for them: a parent of a fork that has failed is not forked.
+        """
         new = [line.new_workflow_id for line in lines if line.new_workflow_id]
         new = [workflow_id for workflow_id in new if self._statuses.get(workflow_id) != "SUCCESS"]
-        if new:
+        if not new:
+            return
+        if self._operation.wait:
             seconds = max(0.0, self._deadline - time.monotonic())
             title = f"Repair: waiting for {len(new):,} children"
             rows = watch(self._controller.read, new, seconds, title)
-            self._statuses |= {workflow_id: row.status for workflow_id, row in rows.items()}
+        else:
+            rows = self._controller.read(new)
+        self._statuses |= {workflow_id: row.status for workflow_id, row in rows.items()}
 
     def _skip(self, item: PlanItem, reason: str) -> None:
         status = item.row.status if item.row else None

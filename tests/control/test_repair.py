@@ -119,6 +119,10 @@ def test_a_repeated_failure_stops_the_repair_and_another_key_retries(
     assert status["state"].tolist() == ["unaddressed", "failed again"]
     again = live_db.repair(workflow_id, **V2, timeout=30)
     assert "it failed again. Pass another key=… to try again" in again.to_frame()["detail"].iloc[0]
+    # Nor is a parent forked onto that fork by a call that does not wait.
+    at_once = live_db.repair(workflow_id, **V2, wait=False)
+    assert at_once.lines[1].detail == parent["detail"]
+    assert at_once.counts["unchanged"] == 2
     other = live_db.repair(workflow_id, **V2, key="second try", timeout=30)
     assert other.to_frame()["outcome"].tolist() == ["done", "unchanged"]
 
@@ -212,9 +216,49 @@ def test_a_repaired_parent_covers_the_failures_below_it(
     forked.wait(timeout=30)
     status = live_db.repair_status([workflow_id, f"{workflow_id}-2", f"{workflow_id}-2-2"])
     assert status["state"].tolist() == ["repaired", "covered", "covered"]
-    assert status["covered_by"].iloc[2] == forked.lines[0].new_workflow_id
+    fork = forked.lines[0].new_workflow_id
+    assert status["covered_by"].iloc[2] == fork
     everything = live_db.repair_status()
     assert workflow_id in set(everything["workflow_id"])
+    # A repair does not run their work again.
+    before = live.effects()
+    receipt = live_db.repair(workflow_id, **V2, timeout=30)
+    assert {line.workflow_id: line.detail for line in receipt.lines} == {
+        f"{workflow_id}-2-2": f"covered by {fork}, a fork of {workflow_id}, which is SUCCESS",
+        f"{workflow_id}-2": f"covered by {fork}, a fork of {workflow_id}, which is SUCCESS",
+        workflow_id: f"already forked as {fork}, which is SUCCESS",
+    }
+    assert receipt.counts["unchanged"] == 3
+    assert live.effects() == before
+    # A child that is passed itself is repaired, with what failed below it.
+    asked = live_db.repair([workflow_id, f"{workflow_id}-2"], **V2, timeout=30)
+    assert [line.outcome for line in asked.lines] == ["done", "done", "unchanged"]
+
+
+def test_of_a_tree_and_its_failed_fork_only_the_work_of_the_fork_runs_again(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
+) -> None:
+    workflow_id = unique_id("top")
+    fail(live, "top", [workflow_id], [10])
+    forked = live_db.fork(workflow_id, "first", application_version="v1", queue_name="free")
+    assert forked.wait(timeout=30)["status"].tolist() == ["ERROR"]
+    fork = forked.lines[0].new_workflow_id
+    both = live_db.workflows([workflow_id, fork])
+    before = live.effects()
+    receipt = live_db.repair(both, **V2, timeout=30)
+    lines = {line.workflow_id: line for line in receipt.lines}
+    tree = [workflow_id, f"{workflow_id}-2", f"{workflow_id}-2-2"]
+    assert [lines[which].outcome for which in tree] == ["unchanged"] * 3
+    assert lines[tree[2]].detail == (
+        f"{fork}, of the same chain of forks as {workflow_id}, is repaired instead"
+    )
+    new = [lines[which].new_workflow_id for which in (f"{fork}-2-2", f"{fork}-2", fork)]
+    assert set(live_db.wait(new, timeout=30)["status"]) == {"SUCCESS"}
+    assert live.effects() - before == {
+        f"{new[0]} leaf10-b": 1,
+        f"{new[1]} middle10-did": 1,
+        f"{new[2]} top10-did": 1,
+    }
 
 
 def test_two_concurrent_repairs_make_one_fork(

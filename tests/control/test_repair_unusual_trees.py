@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from raw_rows import add_workflow, awaits, write
+from raw_rows import add_workflow, awaits, set_status, write
 
 import dbos_notebook as dn
 from dbos_notebook.control.failure_analysis import Cause
@@ -86,6 +86,99 @@ def test_a_failed_fork_and_its_original_are_not_both_repaired(db: dn.Client) -> 
     assert verdicts == {"leaf": "ready", "copy": "unchanged", "above": "ready"}
 
 
+def add_tree(db: dn.Client, name: str, status: str) -> str:
+    """Write a failed tree of three levels and a fork of its root; return the fork's ID."""
+    add_workflow(db, f"{name}-leaf", ("leaf", True, None))
+    add_workflow(db, f"{name}-middle", *awaits(f"{name}-leaf"))
+    add_workflow(db, name, *awaits(f"{name}-middle"))
+    add_workflow(db, f"{name}-fork", ("other", True, None), forked_from=name, status=status)
+    return f"{name}-fork"
+
+
+def test_what_failed_below_a_workflow_that_has_a_fork_is_not_repaired(idle_db: dn.Client) -> None:
+    for name, status, verb in [
+        ("a", "SUCCESS", "covered by"),
+        ("b", "PENDING", "left to"),
+        ("c", "ENQUEUED", "left to"),
+    ]:
+        fork = add_tree(idle_db, name, status)
+        plan = idle_db.repair(name, plan=True)
+        below = f"{verb} {fork}, a fork of {name}, which is {status}"
+        assert [(item.workflow_id, item.verdict, item.effect) for item in plan.items] == [
+            (f"{name}-leaf", "unchanged", below),
+            (f"{name}-middle", "unchanged", below),
+            (name, "unchanged", f"already forked as {fork}, which is {status}"),
+        ]
+        receipt = plan.apply()
+        assert [line.detail for line in receipt.lines] == [item.effect for item in plan.items]
+        assert receipt.counts["unchanged"] == 3
+        # Unless it is forced to fork the workflow again.
+        assert idle_db.repair(name, force=True, plan=True).counts["ready"] == 3
+    # A fork that failed takes no place.
+    add_tree(idle_db, "d", "ERROR")
+    assert idle_db.repair("d", plan=True).counts["ready"] == 3
+
+
+def test_what_cannot_be_repaired_below_a_repaired_workflow_refuses_nothing(
+    idle_db: dn.Client,
+) -> None:
+    add_workflow(idle_db, "one", *awaits("two"))
+    add_workflow(idle_db, "two", *awaits("one"))
+    add_workflow(idle_db, "above", *awaits("one"))
+    add_workflow(idle_db, "fork", forked_from="above", status="SUCCESS")
+    assert idle_db.repair("above").counts["unchanged"] == 3
+
+
+def test_a_child_that_is_wanted_otherwise_is_repaired_below_a_repaired_workflow(
+    idle_db: dn.Client,
+) -> None:
+    add_tree(idle_db, "a", "SUCCESS")
+
+    def ready(*ids: str) -> list[str]:
+        plan = idle_db.repair(list(ids), plan=True)
+        return [item.workflow_id for item in plan.items if item.verdict == "ready"]
+
+    assert ready("a", "a-middle") == ["a-leaf", "a-middle"]
+    assert ready("a", "a-leaf") == ["a-leaf"]
+    # Two parents share a child, and one of them has no fork.
+    add_workflow(idle_db, "other", *awaits("a-leaf"))
+    assert ready("a", "other") == ["a-leaf", "other"]
+
+
+def test_an_original_is_not_preferred_for_a_parent_that_is_not_repaired(
+    idle_db: dn.Client,
+) -> None:
+    add_tree(idle_db, "a", "SUCCESS")
+    add_workflow(idle_db, "copy", ("leaf", True, None), forked_from="a-leaf")
+    plan = idle_db.repair(["a", "a-leaf", "copy"], plan=True)
+    verdicts = {item.workflow_id: item.verdict for item in plan.items}
+    assert [one for one in verdicts if verdicts[one] == "ready"] == ["copy"]
+
+
+def test_a_failed_fork_takes_the_place_of_the_tree_below_its_original(idle_db: dn.Client) -> None:
+    fork = add_tree(idle_db, "a", "ERROR")
+    plan = idle_db.repair(["a", fork], plan=True)
+    instead = f"{fork}, of the same chain of forks as a, is repaired instead"
+    assert {item.workflow_id: item.verdict for item in plan.items} == {
+        "a-leaf": "unchanged",
+        fork: "ready",
+        "a-middle": "unchanged",
+        "a": "unchanged",
+    }
+    receipt = plan.apply()
+    assert receipt.counts == {**receipt.counts, "done": 1, "unchanged": 3}
+    assert {line.detail for line in receipt.lines if line.workflow_id != fork} == {
+        instead,
+        f"{fork}, of the same chain of forks, is repaired instead",
+    }
+    # A fork that awaits the same child needs its repair.
+    add_tree(idle_db, "b", "ERROR")
+    add_workflow(idle_db, "b-late", *awaits("b-middle"), forked_from="b")
+    plan = idle_db.repair(["b", "b-late"], plan=True)
+    ready = [item.workflow_id for item in plan.items if item.verdict == "ready"]
+    assert ready == ["b-leaf", "b-middle", "b-late"]
+
+
 def test_failures_that_are_replayed_are_counted_in_the_plan(db: dn.Client) -> None:
     for child in ("a", "b", "c"):
         add_workflow(db, child, ("leaf", True, None))
@@ -116,6 +209,26 @@ def test_a_child_that_two_parents_share_is_forked_once(db: dn.Client) -> None:
     assert receipt.counts["done"] == 3
     for parent in ("left", "right"):
         assert db.steps(new[parent])["child_workflow_id"].tolist() == [new["shared"]]
+
+
+def test_without_waiting_no_parent_is_forked_onto_a_fork_that_has_failed(
+    idle_db: dn.Client,
+) -> None:
+    add_workflow(idle_db, "leaf", ("leaf", True, None))
+    add_workflow(idle_db, "middle", *awaits("leaf"))
+    add_workflow(idle_db, "top", *awaits("middle"))
+    (line,) = idle_db.repair("leaf").lines
+    fork = str(line.new_workflow_id)
+    for status in ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"):
+        set_status(idle_db, fork, status)
+        receipt = idle_db.repair("top", wait=False)
+        assert receipt.counts["unchanged"] == 3
+        failed = f"its child leaf failed again: {fork} is {status}"
+        assert receipt.lines[1].detail == failed
+        assert receipt.lines[2].detail == f"its child middle was not repaired: {failed}"
+    # Resumed, it may succeed: its parents are forked and await it.
+    set_status(idle_db, fork, "ENQUEUED")
+    assert idle_db.repair("top", wait=False).counts["done"] == 2
 
 
 def test_a_workflow_that_awaits_a_missing_child_is_refused(db: dn.Client) -> None:
