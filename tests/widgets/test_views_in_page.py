@@ -245,6 +245,13 @@ def test_a_message_is_sent_from_its_form(
         assert page.get_by_label("Topic").input_value() == "approval"
         page.get_by_label("Message", exact=True).fill("no <b>")
         page.get_by_label("Message", exact=True).press("Control+Enter")
+        # Even here, what will be sent is seen before it is.
+        code = page.locator(".dn-plan-foot code")
+        assert "no <b>" in code.inner_text()
+        size = (
+            "each => [each.scrollWidth - each.clientWidth, each.scrollHeight - each.clientHeight]"
+        )
+        assert max(code.evaluate(size)) <= 1
         page.get_by_role("button", name="Send to 1 workflow").click()
         receipt = page.locator(".dn-plan[aria-label='Receipt: send message']")
         receipt.get_by_text("Now: enqueued").wait_for()
