@@ -76,6 +76,10 @@ class _Target(NamedTuple):
         """Return whether evidence of this application counts."""
         return self.application is None or application in (None, self.application)
 
+    def includes(self, version: RegisteredVersion) -> bool:
+        """Return whether executors of this version run the work."""
+        return version.name in self.versions and self.has_application(version.application)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -367,7 +371,7 @@ class ExecutorAvailability:
             activity
             for activity in self._evidence.activities
             if (not target.versions or activity.version in target.versions)
-            and target.has_application(activity.application)
+            and self._counts(activity, target)
         ]
         last = max(own, key=lambda activity: activity.last, default=None)
         age = None if last is None else max(0.0, (self._evidence.now - last.last) / 1000)
@@ -390,7 +394,14 @@ class ExecutorAvailability:
             absent = self._absent(connections)
             if absent is not None:
                 return Estimate("unlikely", f"{absent}; {history}")
-        elif connections.silent is not None and connections.silent > SILENT_SECONDS:
+        foreign = self._owned_by_others(target, own)
+        if foreign is not None:
+            return Estimate("unlikely", f"{foreign}; {opened}" if opened else foreign)
+        if (
+            connections.candidates
+            and connections.silent is not None
+            and connections.silent > SILENT_SECONDS
+        ):
             return Estimate(
                 "unlikely" if connections.silent > DEAD_SECONDS else "unknown",
                 f"{history}; {opened}, but none has sent a statement for "
@@ -406,15 +417,64 @@ class ExecutorAvailability:
             )
         if connections.own or (not target.versions and connections.dbos):
             return Estimate("likely", f"{opened}; {history}")
-        known = [version for version in self._evidence.versions if version.name in target.versions]
+        known = [version for version in self._evidence.versions if target.includes(version)]
         if target.versions and self._evidence.versions and not known and last is None:
-            names = [version.name for version in self._evidence.versions[::-1]]
-            registered = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+            registered = _some([version.name for version in self._evidence.versions[::-1]])
             return Estimate(
                 "unlikely", f"no executor has registered {label} (registered: {registered})"
             )
         return self._evaluate_registration(
             target, connections, known, own, history, launched=launched
+        )
+
+    @cached_property
+    def _owners(self) -> dict[str | None, set[str]]:
+        """The applications that registered each version or were active with it."""
+        owners: dict[str | None, set[str]] = {}
+        pairs: list[tuple[str | None, str | None]]
+        pairs = [(version.name, version.application) for version in self._evidence.versions]
+        pairs += [
+            (activity.version, activity.application) for activity in self._evidence.activities
+        ]
+        for name, application in pairs:
+            if application is not None:
+                owners.setdefault(name, set()).add(application)
+        return owners
+
+    def _counts(self, activity: ExecutorActivity, target: _Target) -> bool:
+        """Return whether an activity is evidence of the target's application.
+
+        Work that nobody owns was done by an executor of the applications that own its version,
+        which take no work of another application. Where the version has no owner, it may have been
+        an executor of a DBOS that knows no owners and takes any work.
+        """
+        if target.application is None or activity.application is not None:
+            return target.has_application(activity.application)
+        owners = self._owners.get(activity.version)
+        return owners is None or target.application in owners
+
+    def _owned_by_others(self, target: _Target, own: Sequence[ExecutorActivity]) -> str | None:
+        """Return that only other applications registered what would run the work.
+
+        ``None`` if the target's application, or one without a name, may have registered it, or was
+        active.
+        """
+        application, versions = target.application, self._evidence.versions
+        if application is None or own:
+            return None
+        if versions and not any(target.has_application(each.application) for each in versions):
+            names = _some([str(version.application) for version in versions[::-1]])
+            return f"no executor has registered application {application} (registered: {names})"
+        owners = [
+            str(version.application)
+            for version in versions[::-1]
+            if version.name in target.versions and not target.has_application(version.application)
+        ]
+        if not owners or any(map(target.includes, versions)):
+            return None
+        return (
+            f"no executor of application {application} has registered {target.label} "
+            f"(registered by application {_some(owners)})"
         )
 
     def _evaluate_registration(
@@ -443,11 +503,13 @@ class ExecutorAvailability:
         # Of several processes, one may have started beside that which registered its version.
         alone = launched is False and connections.listening == 1
         active = any(self._may_be_open(activity, connections) for activity in own)
-        if alone and target.version and not active:
-            other = self._registered_at(connections.starts[0])
+        other = self._registered_at(connections.starts[0]) if alone else None
+        foreign = other is not None and not target.has_application(other.application)
+        if other is not None and (target.version or foreign) and not active:
+            name = self._name(other.name, other.application, target)
             return Estimate(
                 "unlikely",
-                f"{history}; {opened}, but the only process started when version {other} was "
+                f"{history}; {opened}, but the only process started when version {name} was "
                 "registered",
             )
         if connections.dbos:
@@ -516,7 +578,7 @@ class ExecutorAvailability:
         others = [
             activity
             for activity in self._evidence.activities
-            if activity.version not in target.versions
+            if activity.version not in target.versions or not self._counts(activity, target)
         ]
         other_versions = [
             version.created
@@ -533,7 +595,9 @@ class ExecutorAvailability:
             if activity.last >= since and self._may_be_open(activity, connections)
         ]
         if active:
-            names = ", ".join(sorted({str(activity.version) for activity in active}))
+            names = ", ".join(
+                sorted({self._name(each.version, each.application, target) for each in active})
+            )
             evidence = f"{opened}; version {names} is active"
             # The newest process may have replaced those without activity since its start.
             newest_start = max(connections.starts, default=0)
@@ -569,22 +633,29 @@ class ExecutorAvailability:
         if not connections.starts or len(connections.starts) != connections.listening:
             return None
         versions = [self._registered_at(start) for start in connections.starts]
-        if any(version in target.versions for version in versions):
+        if any(version is not None and target.includes(version) for version in versions):
             return True
         return None if None in versions else False
 
-    def _registered_at(self, start: int) -> str | None:
+    @staticmethod
+    def _name(version: str | None, application: str | None, target: _Target) -> str:
+        """Return the version, with its application if it is not the target's."""
+        if not target.has_application(application):
+            return f"{version} of application {application}"
+        return str(version)
+
+    def _registered_at(self, start: int) -> RegisteredVersion | None:
         """Return the version that a process may have registered when it started."""
         sqlite = self._evidence.writers is not None
         earliest, latest = (-ROUNDING_SECONDS, LAUNCH_SECONDS) if sqlite else (-LISTEN_SECONDS, 1)
-        matches: list[tuple[bool, float, str]] = []
-        for version in self._evidence.versions:
+        matches: list[tuple[bool, float, str, int]] = []
+        for index, version in enumerate(self._evidence.versions):
             delay = ((version.created or 0) - start) / 1000
             if earliest <= delay <= latest:
                 # A process starts before it registers its version. On SQLite a rounded time may
                 # come before the start, but the next version's is then farther off.
-                matches.append((sqlite and delay >= 0, abs(delay), version.name))
-        return min(matches)[2] if matches else None
+                matches.append((sqlite and delay >= 0, abs(delay), version.name, index))
+        return self._evidence.versions[min(matches)[3]] if matches else None
 
     def _latest(self, application: str | None) -> set[str]:
         """Return the versions whose executors run work without a version.
@@ -706,6 +777,18 @@ def _version(name: str, wanted: Collection[str], registered: Collection[str]) ->
         if truncated and any(end and version.startswith(end) for end in ends):
             return version
     return None if truncated else rest.rpartition("_")[2] or None
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first three distinct names.
+
+    Examples
+    --------
+    >>> _some(["v4", "v3", "v3", "v2", "v1"])
+    'v4, v3, v2 and others'
+    """
+    distinct = list(dict.fromkeys(names))
+    return ", ".join(distinct[:3]) + (" and others" if len(distinct) > 3 else "")
 
 
 def _number(value: str | None) -> str:

@@ -269,6 +269,80 @@ def test_an_old_version_that_restarts_with_another_executor_id(
             assert "version v0 is active" in found
 
 
+@pytest.fixture
+def change(deployed: str) -> Callable[[str], None]:
+    """Execute a statement; ``{}`` is where the schema of a table belongs."""
+
+    def execute(statement: str) -> None:
+        if deployed.startswith("sqlite"):
+            path = deployed.removeprefix("sqlite:///")
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute(statement.format(""))
+        else:
+            with psycopg.connect(deployed, autocommit=True) as other:
+                other.execute(statement.format("dbos.").encode())
+
+    return execute
+
+
+def test_executors_of_another_application_do_not_count(
+    deployed: str, effects: Path, change: Callable[[str], None]
+) -> None:
+    """The client's application, with a typo, would own the fork of what nobody owns."""
+    typo = {"application_name": "control-testz"}
+    with running(deployed, "v1", effects) as process:
+        process.send("run", name="three", ids=["two"])
+        change("UPDATE {}workflow_status SET application_name = NULL")
+        assert availability_of(deployed, None).startswith("likely: ")
+        own = availability_of(deployed, None, application_name="control-tests")
+        assert own.startswith("likely: version v1 (the latest) was last active"), own
+        for version in (None, "v1", "v0"):
+            found = availability_of(deployed, version, **typo)
+            assert found.startswith(
+                "unlikely: no executor has registered application control-testz "
+                "(registered: control-tests)"
+            ), found
+        # The application exists, but has only its own version, and no executor.
+        change(
+            "INSERT INTO {}application_versions (version_id, version_name, version_timestamp, "
+            "created_at, application_name) VALUES ('z', 'z1', 1, 1, 'control-testz')"
+        )
+        found = availability_of(deployed, "v1", **typo)
+        assert found.startswith(
+            "unlikely: no executor of application control-testz has registered version v1 "
+            "(registered by application control-tests)"
+        ), found
+        found = availability_of(deployed, None, **typo)
+        assert found.startswith("unlikely: version z1 (the latest) was registered"), found
+        assert availability_of(deployed, "v1").startswith("likely: ")
+
+
+def test_the_process_of_another_application_does_not_count(
+    deployed: str, effects: Path, change: Callable[[str], None]
+) -> None:
+    change("UPDATE {}workflow_status SET application_name = NULL")
+    change("UPDATE {}application_versions SET application_name = 'control-testz'")
+    with running(deployed, "v1", effects):
+        found = availability_of(deployed, None, application_name="control-testz")
+        assert found.startswith("unlikely: version v0 (the latest) was registered"), found
+        assert "started when version v1 of application control-tests was registered" in found
+
+
+def test_executors_that_know_no_applications_count_for_every_application(
+    deployed: str, effects: Path, change: Callable[[str], None]
+) -> None:
+    """As of dbos before 2.30, which takes the work of any application."""
+    named = {"application_name": "control-testz"}
+    with running(deployed, "v1", effects) as process:
+        process.send("run", name="three", ids=["two"])
+        for table in ("workflow_status", "application_versions"):
+            change(f"UPDATE {{}}{table} SET application_name = NULL")
+        for version in (None, "v1"):
+            found = availability_of(deployed, version, **named)
+            assert found.startswith("likely: version v1"), found
+            assert "was last active" in found
+
+
 def test_a_redeployed_version_that_has_run_nothing_since(url: str, effects: Path) -> None:
     """Its registration dates from its first deployment."""
     with running(url, "v0", effects):
