@@ -1,4 +1,4 @@
-"""HTML and SVG from templates that escape everything by default.
+"""HTML and SVG from templates that escape everything by default, unsafe characters included.
 
 Each package has its own ``templates`` directory; the style that all HTML shares is in
 ``dbos_notebook/templates``. Nothing else in the project turns a string into markup.
@@ -17,18 +17,21 @@ from dbos_notebook.status import (
     known_status,
     status_css,
 )
+from dbos_notebook.text import escape_unsafe_lines
 
 if TYPE_CHECKING:
     import jinja2
 
 
 def environment(package: str) -> jinja2.Environment:
-    """Return an environment for the templates of one package, such as ``"drawing"``.
+    r"""Return an environment for the templates of one package, such as ``"drawing"``.
 
     Examples
     --------
     >>> environment("drawing").from_string("{{ x }}").render(x="<b>")
     '&lt;b&gt;'
+    >>> print(environment("drawing").from_string("{{ x }}").render(x="pay\x1b\u202e"))
+    pay\x1b\u202e
     """
     import jinja2
 
@@ -40,6 +43,7 @@ def environment(package: str) -> jinja2.Environment:
             ]
         ),
         autoescape=True,
+        finalize=_finalize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -52,3 +56,10 @@ def environment(package: str) -> jinja2.Environment:
         status_css=lambda selector: Markup(status_css(selector)),  # noqa: S704 - own constants
     )
     return templates
+
+
+def _finalize(value: object) -> object:
+    """Escape the unsafe characters of a string; what a template rendered has none."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return escape_unsafe_lines(value)
+    return value

@@ -6,6 +6,7 @@ Everything here returns plain strings; ``html.py`` is the one place that makes m
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 import re
 import unicodedata
@@ -63,6 +64,35 @@ def escape_unsafe(text: str) -> str:
     'pay\\u202e\\ud800'
     """
     return _UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
+
+
+def escape_unsafe_lines(text: str) -> str:
+    r"""Return a string with unsafe characters escaped except line feeds and tabs, whole.
+
+    Examples
+    --------
+    >>> escape_unsafe_lines("a\n\tb\x1b")
+    'a\n\tb\\x1b'
+    """
+    return _UNSAFE.sub(
+        lambda match: match.group() if match.group() in "\n\t" else escape_unsafe(match.group()),
+        text,
+    )
+
+
+def escape_unsafe_json(text: str) -> str:
+    r"""Return JSON that decodes to the same value and holds no unsafe character.
+
+    Examples
+    --------
+    >>> escape_unsafe_json('"pay\u202e"')
+    '"pay\\u202e"'
+    """
+    # JSON has control characters between its values only as white space, and none in its strings.
+    return _UNSAFE.sub(
+        lambda match: match.group() if match.group() <= "\x1f" else json.dumps(match.group())[1:-1],
+        text,
+    )
 
 
 def truncate(text: str, max_length: int) -> str:

@@ -255,7 +255,7 @@ class RecordedError:
         if not parts and (message := self.message):
             # The class has a constant message without nested errors.
             parts = [repr(message)]
-        return f"{_last_name(self.type)}({', '.join(parts)})"
+        return f"{sanitize(_last_name(self.type))}({', '.join(parts)})"
 
 
 class UnwrappedError(NamedTuple):

@@ -98,7 +98,7 @@ class Opaque:
         parts += [f"{_name(name)}={value!r}" for name, value in self.kwargs.items()]
         if self.items:
             parts.append(f"items={self.items!r}")
-        return f"{self.type.rpartition('.')[2]}({', '.join(parts)})"
+        return f"{sanitize(self.type.rpartition('.')[2])}({', '.join(parts)})"
 
 
 def _name(name: Any) -> str:
@@ -121,7 +121,7 @@ class Reference(Opaque):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return f"<{self.type}>"
+        return f"<{sanitize(self.type)}>"
 
 
 class Factory(Reference):
@@ -164,4 +164,4 @@ class Undecoded:
     __hash__ = None  # type: ignore[assignment] # unhashable, as its attributes are
 
     def __repr__(self) -> str:
-        return f"<undecoded: {self.reason}>"
+        return f"<undecoded: {sanitize(self.reason, 1_000)}>"

@@ -9,6 +9,7 @@ import traitlets
 
 from dbos_notebook.drawing import svg
 from dbos_notebook.errors import FilterError
+from dbos_notebook.text import sanitize
 from dbos_notebook.widgets import bundle
 from dbos_notebook.widgets.base import View
 from dbos_notebook.widgets.board import Board
@@ -225,4 +226,4 @@ class Console(View):
 
     def __repr__(self) -> str:
         shown = self.workflow_id if self.view == "run" else self.view
-        return f"<Console {self._store.location}: {shown}>"
+        return f"<Console {self._store.location}: {sanitize(shown)}>"

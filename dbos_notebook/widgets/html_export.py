@@ -166,7 +166,8 @@ def run_page(store: Store, data: RunData, style: str) -> str:
     script = bundle.module("offline")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # "</script>" in a string would end the script element.
-    recorded = json.dumps(record(store, data), ensure_ascii=False).replace("<", "\\u003c")
+    recorded = text.escape_unsafe_json(json.dumps(record(store, data), ensure_ascii=False))
+    recorded = recorded.replace("<", "\\u003c")
     return (
         _templates()
         .get_template("inspect.html.j2")

@@ -2,11 +2,28 @@
 // node or as the value of a named attribute: neither this module nor its callers parse markup.
 /** @import {Attributes, Child} from "./types.js" */
 
+/** What text.py escapes for display; line feeds and tabs stay. */
+const UNSAFE = new RegExp("[\\0-\\x08\\x0b-\\x1f\\x7f-\\x9f\\xad\\u061c\\u200b\\u200e\\u200f\\u2028-\\u202e"
+  + "\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb\\u{d800}-\\u{dfff}\\u{e0000}-\\u{e007f}]", "gu");
+const SHOWN_ATTRIBUTES = ["title", "aria-label", "placeholder"];
 const FOCUSABLE = ["BUTTON", "INPUT", "SELECT", "SUMMARY", "TEXTAREA"];
 const SUPPRESS_SHORTCUTS = "data-lm-suppress-shortcuts";
 const SVG = "http://www.w3.org/2000/svg";
 const TRANSPARENT = /(^rgba\(.*,|\/) 0\)$/;
 const COPY_FEEDBACK_MS = 1500;
+
+/**
+ * A string with control characters, bidirectional overrides and invisible characters escaped, as
+ * `escape_unsafe_lines` in text.py returns it.
+ * @param {string} text
+ */
+export function visible(text) {
+  return text.replace(UNSAFE, (character) => {
+    const code = (character.codePointAt(0) ?? 0).toString(16);
+    if (code.length <= 2) return `\\x${code.padStart(2, "0")}`;
+    return code.length <= 4 ? `\\u${code.padStart(4, "0")}` : `\\U${code.padStart(8, "0")}`;
+  });
+}
 
 /**
  * Create an HTML element: el("td", {class: "n", on: {click: f}}, "text", child, null, [more]).
@@ -49,7 +66,8 @@ function fill(node, attributes, children) {
     if (name === "value" || name === "checked" || name === "disabled") {
       Object.assign(node, { [name]: value });
     } else {
-      node.setAttribute(name, value === true ? "" : String(value));
+      const text = value === true ? "" : String(value);
+      node.setAttribute(name, SHOWN_ATTRIBUTES.includes(name) ? visible(text) : text);
     }
   }
   append(node, ...children);
@@ -96,7 +114,7 @@ export function append(node, ...children) {
   for (const child of children) {
     if (child === null || child === undefined || child === false) continue;
     if (isList(child)) append(node, ...child);
-    else node.append(child instanceof Node ? child : document.createTextNode(String(child)));
+    else node.append(child instanceof Node ? child : document.createTextNode(visible(String(child))));
   }
   return node;
 }

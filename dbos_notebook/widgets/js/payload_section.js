@@ -1,5 +1,5 @@
 // A payload: its beginning, its size, copies as text, JSON and Python, and a search within it.
-import { append, button, copyButton, el, replace } from "./dom.js";
+import { append, button, copyButton, el, replace, visible } from "./dom.js";
 import { formatCount, pluralize, shortClassName } from "./format.js";
 /** @import {Answer, Child, ErrorPayload, Key, Payload, PayloadQuestion} from "./types.js" */
 
@@ -83,7 +83,7 @@ function section(name, { text, left_out: leftOut = 0 }, content, ask) {
     if (isCollapsed || !leftOut || !ask || content.dataset.whole) return;
     const answer = await ask({ form: "python" });
     if (answer?.text === undefined) return;
-    content.textContent = answer.text;
+    content.textContent = visible(answer.text);
     content.dataset.whole = "true";
   }, { class: "dn-button dn-small-button", "aria-expanded": "false" });
   const search = el("input", { type: "search", class: "dn-search dn-find", placeholder: `Find in ${name}`,
