@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from dbos_notebook.imports import WholeImports
 from dbos_notebook.status import (
     ACTIVE_STATUSES,
     OUTCOME_STYLES,
@@ -33,7 +34,8 @@ def environment(package: str) -> jinja2.Environment:
     >>> print(environment("drawing").from_string("{{ x }}").render(x="pay\x1b\u202e"))
     pay\x1b\u202e
     """
-    import jinja2
+    with WholeImports():
+        import jinja2
 
     templates = jinja2.Environment(
         loader=jinja2.ChoiceLoader(

@@ -23,7 +23,7 @@ PACKAGE = Path(dn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # The layers, lowest first: a package or module imports from lower layers and from itself.
 LAYERS = [
-    {"errors", "status", "text", "types"},
+    {"errors", "imports", "status", "text", "types"},
     {"html"},
     {"database", "payloads"},
     {"tables"},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dbos_notebook.control.display import progress_bar
 from dbos_notebook.control.transactions import Attempt
 from dbos_notebook.errors import DatabaseConnectionError, NotebookError
+from dbos_notebook.imports import WholeImports
 
 if TYPE_CHECKING:
     from dbos import DBOSClient
@@ -164,7 +165,8 @@ class BatchRunner:
 
     def _try(self, batch: Batch, attempt: Attempt, *, last: bool) -> bool:
         """Call DBOS; return whether to try again, because no connection was available."""
-        from dbos import error as dbos_error
+        with WholeImports():
+            from dbos import error as dbos_error
 
         try:
             client = self._pool.client()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dbos_notebook.database import releases
 from dbos_notebook.errors import RefusedError, UnsupportedRevisionError
+from dbos_notebook.imports import WholeImports
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -97,7 +98,8 @@ def make_client(
     RefusedError
         This process runs a DBOS application on another schema, and dbos is older than 2.25.
     """
-    from dbos import DBOSClient
+    with WholeImports():
+        from dbos import DBOSClient
 
     accepted = inspect.signature(DBOSClient.__init__).parameters
     arguments = {name: value for name, value in options.items() if name in accepted}
@@ -124,7 +126,8 @@ class _LegacyClient:
     """
 
     def __init__(self, client_class: type[DBOSClient], arguments: Mapping[str, Any]) -> None:
-        from dbos._schemas.system_database import SystemSchema
+        with WholeImports():
+            from dbos._schemas.system_database import SystemSchema
 
         # Until 2.25 all clients of a process share the tables.
         self._tables: Any = SystemSchema if hasattr(SystemSchema, "set_schema") else None
@@ -186,7 +189,8 @@ class _LegacyClient:
 
 
 def _application_is_running() -> bool:
-    from dbos import _dbos
+    with WholeImports():
+        from dbos import _dbos
 
     return getattr(_dbos, "_dbos_global_instance", None) is not None
 

@@ -14,6 +14,7 @@ from dbos_notebook.control.interrupts import InterruptCounter
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import DatabaseConnectionError
 from dbos_notebook.html import environment
+from dbos_notebook.imports import WholeImports
 from dbos_notebook.status import OUTCOME_STYLES, STATUSES
 from dbos_notebook.text import leaf_name, sanitize, shorten_id
 
@@ -171,7 +172,8 @@ def progress_bar(title: str, total: int, *, enabled: bool | None = None) -> tqdm
     enabled
         ``None``: in notebooks and terminals, so that a pipe or a log file gets nothing.
     """
-    from tqdm.auto import tqdm
+    with WholeImports():
+        from tqdm.auto import tqdm
 
     if enabled is None and in_notebook():
         enabled = True
@@ -293,7 +295,8 @@ class _LiveTable:
         text = f"{heading} ({', '.join(f'{n:,} {status}' for status, n in counts.items())})"
         bundle = {"text/html": html, "text/plain": text}
         if self._handle is None:
-            from IPython.display import display
+            with WholeImports():
+                from IPython.display import display
 
             display_data: Any = display  # IPython has no type annotations
             self._handle = display_data(bundle, raw=True, display_id=True)

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from dbos_notebook.errors import RefusedError
+from dbos_notebook.imports import WholeImports
 
 if TYPE_CHECKING:
     from dbos import Serializer
@@ -79,7 +80,8 @@ def safe_serializer() -> Serializer:
 
     The operation has checked the context already, but it may have been replaced since.
     """
-    from dbos._serialization import DefaultSerializer
+    with WholeImports():
+        from dbos._serialization import DefaultSerializer
 
     class SafeSerializer(DefaultSerializer):
         def deserialize(self, serialized_data: str) -> Any:

@@ -24,6 +24,7 @@ from dbos_notebook.control.operations import (
 from dbos_notebook.control.permissions import Privileges
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import FilterError
+from dbos_notebook.imports import WholeImports
 from dbos_notebook.status import COMPLETED_STATUSES, INTERRUPTED_STATUSES
 from dbos_notebook.tables.filters import check_storable
 from dbos_notebook.tables.message_waits import (
@@ -251,7 +252,8 @@ class Send(Operation):
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:
         """Send to one workflow after the other, as DBOS does."""
-        from dbos import WorkflowSerializationFormat
+        with WholeImports():
+            from dbos import WorkflowSerializationFormat
 
         key = self.idempotency_key or self.own_key
         for item in items:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dbos_notebook.imports import WholeImports
+
 if TYPE_CHECKING:
     from dbos_notebook.database.location import Location
     from dbos_notebook.database.reader import Reader
@@ -16,9 +18,11 @@ def open_reader(location: Location, schema: str, statement_timeout: float | None
     """Return the reader for a location, without connecting."""
     # Import each driver only where it is needed.
     if location.kind == "postgres":
-        from dbos_notebook.database.postgres import PostgresReader
+        with WholeImports():
+            from dbos_notebook.database.postgres import PostgresReader
 
         return PostgresReader(location, schema, statement_timeout)
-    from dbos_notebook.database.sqlite import SQLiteReader
+    with WholeImports():
+        from dbos_notebook.database.sqlite import SQLiteReader
 
     return SQLiteReader(location, statement_timeout)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from dbos_notebook.errors import LocationError
+from dbos_notebook.imports import WholeImports
 from dbos_notebook.text import sanitize
 
 ENVIRONMENT_VARIABLE = "DBOS_SYSTEM_DATABASE_URL"
@@ -68,7 +69,8 @@ class Location:
 
     def url(self) -> str:
         """Return the SQLAlchemy URL. It contains the password: never show it."""
-        from sqlalchemy.engine import URL
+        with WholeImports():
+            from sqlalchemy.engine import URL
 
         if self.path:
             return f"sqlite:///{self.path}"
@@ -98,7 +100,8 @@ class Location:
         >>> locate("sqlite:////data/shop.sqlite").address()
         '/data/shop.sqlite'
         """
-        from psycopg.conninfo import make_conninfo
+        with WholeImports():
+            from psycopg.conninfo import make_conninfo
 
         return str(self.path) if self.path else make_conninfo(**self.parameters)
 
@@ -197,7 +200,8 @@ def _from_argument(database: Any) -> Location:
 
 
 def _from_config(config: Path) -> str:
-    import yaml
+    with WholeImports():
+        import yaml
 
     def variable(match: re.Match[str]) -> str:
         return os.environ.get(match.group(1), "")
@@ -263,7 +267,8 @@ def _exists(path: str) -> bool:
 
 
 def _sqlite_path(url: str) -> str:
-    import sqlalchemy as sa
+    with WholeImports():
+        import sqlalchemy as sa
 
     try:
         parts = sa.make_url(url)
@@ -316,8 +321,9 @@ def _postgres(text: str, source: str) -> Location:
 
 def _parse_as_libpq(text: str) -> dict[str, Any]:
     """Return the parameters that libpq parses from an address; empty if it cannot."""
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict
+    with WholeImports():
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
 
     try:
         return conninfo_to_dict(text) if _encodable(text) else {}
@@ -335,7 +341,8 @@ def _parse_as_sqlalchemy(text: str, by_libpq: Mapping[str, Any]) -> tuple[dict[s
     SQLAlchemy accepts unescaped ``: / ? # %`` in a password and an unescaped ``@`` in a user or
     database.
     """
-    import sqlalchemy as sa
+    with WholeImports():
+        import sqlalchemy as sa
 
     if not text.startswith("postgresql://") or not _encodable(text):
         return {}, False

@@ -16,6 +16,7 @@ from dbos_notebook.drawing.picture import Drawing, Picture
 from dbos_notebook.drawing.raster import vega_lite_to_svg
 from dbos_notebook.drawing.theme import DARK, FONT, LIGHT, SERIES_DARK, SERIES_LIGHT
 from dbos_notebook.errors import PictureError
+from dbos_notebook.imports import WholeImports
 from dbos_notebook.status import STATUS_STYLES
 from dbos_notebook.tables.frames import LISTING
 from dbos_notebook.types import Theme
@@ -110,8 +111,9 @@ def plot(frame: pd.DataFrame, *, theme: Theme = "auto") -> Picture:
 
 def _version() -> str:
     """Return the newest version of Vega-Lite that vl-convert has, for the charts of Altair."""
-    import altair
-    import vl_convert
+    with WholeImports():
+        import altair
+        import vl_convert
 
     major = altair.SCHEMA_VERSION.lstrip("v").partition(".")[0]
     found = [each for each in vl_convert.get_vegalite_versions() if each.split(".")[0] == major]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbos_notebook.drawing.theme import DARK, LIGHT, OPERATIONS
+from dbos_notebook.imports import WholeImports
 
 if TYPE_CHECKING:
     import graphviz
@@ -39,7 +40,8 @@ def quote_dot(text: str) -> str:
 
 def to_graphviz(diagram: Diagram, direction: str, theme: str) -> graphviz.Digraph:
     """Return a diagram as a Graphviz graph, as far as Graphviz can draw it."""
-    import graphviz
+    with WholeImports():
+        import graphviz
 
     palette = DARK if theme == "dark" else LIGHT
     dot = graphviz.Digraph("workflow")

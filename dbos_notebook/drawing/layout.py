@@ -15,6 +15,7 @@ from typing import Any
 
 from dbos_notebook.drawing.diagram import STACK_OFFSET, Diagram
 from dbos_notebook.errors import GraphvizNotFoundError, PictureError
+from dbos_notebook.imports import WholeImports
 
 MAX_PARTS = 2_000
 """The maximum number of nodes and edges; dot's run time grows faster than their number."""
@@ -63,7 +64,8 @@ def render(source: str, format: str, parts: int = MAX_PARTS_IN_PROCESS + 1) -> b
     if program:
         return _run([program, f"-T{format}"], source)
     try:
-        import pygraphviz
+        with WholeImports():
+            import pygraphviz
     except ImportError as error:
         raise GraphvizNotFoundError(
             "Graphviz, which lays out the picture, was not found: there is no program 'dot' on "

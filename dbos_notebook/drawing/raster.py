@@ -12,6 +12,7 @@ import sys
 from typing import Literal
 
 from dbos_notebook.errors import PictureError
+from dbos_notebook.imports import WholeImports
 
 TIMEOUT_SECONDS = 60.0
 # Latin, Greek, Cyrillic, punctuation, arrows: in the bundled fonts, and never joined.
@@ -43,7 +44,8 @@ def convert(svg: str, kind: Literal["png", "pdf"], scale: float = 1.0) -> bytes:
         The conversion failed, also in a separate process.
     """
     if _PLAIN.fullmatch(svg):
-        import vl_convert
+        with WholeImports():
+            import vl_convert
 
         if kind == "pdf":
             return bytes(vl_convert.svg_to_pdf(svg))
@@ -69,7 +71,8 @@ def vega_lite_to_svg(specification: str, version: str) -> str:
         The conversion failed, also in a separate process.
     """
     if _PLAIN.fullmatch(specification):
-        import vl_convert
+        with WholeImports():
+            import vl_convert
 
         return str(vl_convert.vegalite_to_svg(specification, vl_version=version))
     return _convert_apart(specification, "svg", version, "The DataFrame has its data.").decode()

@@ -3,6 +3,12 @@
 docs/graphs.md documents the attributes of nodes and edges. ``dbos_notebook.drawing`` draws graphs.
 """
 
+from dbos_notebook.imports import WholeImports
+
+# What its modules import, so that no Ctrl-C leaves it halfway.
+with WholeImports():
+    import networkx  # noqa: F401
+
 from dbos_notebook.graphs.build import execution_graph
 from dbos_notebook.graphs.comparison import Comparison, compare
 from dbos_notebook.graphs.critical_path import critical_path, self_time

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbos_notebook.errors import LocationError, MissingPackageError, TrustWarning
+from dbos_notebook.imports import WholeImports
 from dbos_notebook.payloads import FORMATS, RecordedError, Undecoded, decode
 from dbos_notebook.payloads.json_dialects import portable_error
 from dbos_notebook.text import sanitize
@@ -125,7 +126,8 @@ class TrustedDecoder:
                 "trust_payloads=True needs dbos, which is not installed here. Install the "
                 "application's version of it, or connect without trust_payloads."
             )
-        from dbos import _serialization as own
+        with WholeImports():
+            from dbos import _serialization as own
 
         # Formats have names since dbos 2.14.
         name = ("name",) if hasattr(own, "deserialize_value") else ()
@@ -142,7 +144,8 @@ class TrustedDecoder:
 
     def __call__(self, text: str, serialization: str | None, column: str) -> Any:
         """Deserialize a string as DBOS does."""
-        from dbos import _serialization as own
+        with WholeImports():
+            from dbos import _serialization as own
 
         try:
             if not hasattr(own, "deserialize_value"):  # before dbos 2.14
