@@ -2166,7 +2166,9 @@ class Client:
         plan
             As in :meth:`cancel`; ``apply(confirm=True)`` then deletes.
         force
-            Include PENDING workflows.
+            Include workflows that have not ended, and those whose result an active parent may
+            still await. The parent then waits without end, because DBOS waits for a workflow that
+            does not exist as for one that runs.
 
         Examples
         --------

@@ -142,6 +142,10 @@ class ReadContext:
         """Read the IDs of the workflows below these, as DBOS finds them."""
         return records.children(self.session, self.queries, ids)
 
+    def waiting_parents(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Read the active workflows that may still await these: their statuses, by ID."""
+        return records.waiting_parents(self.session, self.queries, ids)
+
     def queues(self, workflows: Mapping[str, WorkflowRecord]) -> KnownQueues:
         """Read the registered queues, with what is known of the queues of these workflows."""
         cleared = {
@@ -382,6 +386,20 @@ class Cancel(Operation):
         """Return ``None``: a workflow that has started since the plan is cancelled as well."""
         return None
 
+    def evaluate(
+        self, context: ReadContext, keys: Sequence[ItemKey], before: Mapping[ItemKey, PlanItem]
+    ) -> list[PlanItem]:
+        """Return what would happen to each workflow, and to the parents that may await it."""
+        items = super().evaluate(context, keys, before)
+        ready = {item.workflow_id: item for item in items if item.verdict == "ready"}
+        for child, parents in context.waiting_parents(list(ready)).items():
+            # A parent that is cancelled as well does not go on.
+            others = {parent: status for parent, status in parents.items() if parent not in ready}
+            if others:
+                effect = describe_parents(others, "fails")
+                ready[child] = _with_effect(ready[child], effect)
+        return [ready.get(item.workflow_id, item) for item in items]
+
     def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
         if row.status in COMPLETED_STATUSES:
             return "unchanged", f"it has finished: {row.status}"
@@ -413,6 +431,27 @@ class Cancel(Operation):
         """Return whether it is CANCELLED."""
         row = after.row(item)
         return row is not None and row.status == "CANCELLED"
+
+
+def describe_parents(parents: Mapping[str, str], consequence: str) -> str:
+    """Return what happens to the active parents of a workflow, given with their statuses.
+
+    Examples
+    --------
+    >>> describe_parents({"order-1": "PENDING"}, "fails")
+    'its parent order-1 is PENDING and fails if it awaits this workflow'
+    >>> describe_parents({"order-1": "PENDING", "order-2": "ENQUEUED"}, "fails")
+    'its parent order-1 (one of 2) is PENDING and fails if it awaits this workflow'
+    """
+    first = next(iter(parents))
+    of = f" (one of {len(parents):,})" if len(parents) > 1 else ""
+    return (
+        f"its parent {first}{of} is {parents[first]} and {consequence} if it awaits this workflow"
+    )
+
+
+def _with_effect(item: PlanItem, effect: str) -> PlanItem:
+    return dataclasses.replace(item, effect=f"{item.effect}; {effect}")
 
 
 @dataclass(frozen=True)
@@ -524,9 +563,40 @@ class Delete(Operation):
         """Return the children where they are deleted too."""
         return context.children(ids) if self.delete_children else []
 
+    def evaluate(
+        self, context: ReadContext, keys: Sequence[ItemKey], before: Mapping[ItemKey, PlanItem]
+    ) -> list[PlanItem]:
+        """Return what would happen to each workflow, and to the parents that may await it.
+
+        DBOS polls for the result of a workflow until it has one, even if the workflow's row does
+        not exist. A parent that runs does so also where its own row is deleted.
+        """
+        items = super().evaluate(context, keys, before)
+        ready = {item.workflow_id: item for item in items if item.verdict == "ready"}
+        evaluated = dict(ready)
+        for child, parents in context.waiting_parents(list(ready)).items():
+            # One that has not started, and is deleted as well, never starts.
+            others = {
+                parent: status
+                for parent, status in parents.items()
+                if status == "PENDING" or parent not in ready
+            }
+            if not others:
+                continue
+            effect = describe_parents(others, "waits without end")
+            if self.force:
+                evaluated[child] = _with_effect(ready[child], effect)
+            else:
+                effect += ". Cancel the parent first, or pass force=True if it does not"
+                evaluated[child] = dataclasses.replace(
+                    ready[child], verdict="refused", effect=effect
+                )
+        return [evaluated.get(item.workflow_id, item) for item in items]
+
     def _verdict(self, row: WorkflowRecord) -> tuple[Verdict, str]:
-        if row.status == "PENDING" and not self.force:
-            return "refused", "it is PENDING: cancel it first, or pass force=True"
+        if row.active and not self.force:
+            # Whoever awaits it, such as its parent, would wait without end.
+            return "refused", f"it is {row.status}: cancel it first, or pass force=True"
         return "ready", f"deleted permanently; it is {row.status}"
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:

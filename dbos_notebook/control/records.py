@@ -162,6 +162,70 @@ def steps(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, l
     return records
 
 
+def waiting_parents(
+    session: Session, queries: Queries, ids: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Read which active workflows may still await these: the parents' statuses, by ID.
+
+    A parent started the workflow, or was forked from one that did, and has not recorded its result
+    yet. Whether it will await it is not known.
+    """
+    steps, workflows = queries.steps, queries.workflows
+    if not ids or "child_workflow_id" not in steps.c:
+        return {}
+    # Few workflows are active, and no index has the children of steps.
+    active = (
+        sa.select(workflows.c.workflow_uuid.label("id"), workflows.c.status.label("status"))
+        .where(queries.has_status(ACTIVE_STATUSES))
+        .cte("active")
+    )
+    child = steps.c.child_workflow_id
+    started: sa.FromClause = (
+        sa.select(steps.c.workflow_uuid.label("parent"), child.label("child"))
+        .where(queries.member(child, ids), steps.c.function_name != "DBOS.getResult")
+        .subquery("started")
+    )
+    condition: sa.ColumnElement[bool] = started.c.parent == active.c.id
+    if queries.catalog.dialect == "postgresql":
+        # OFFSET 0 prevents Postgres from reading all steps: it looks up those of each workflow.
+        started = (
+            sa.select(active.c.id.label("parent"), child.label("child"))
+            .where(
+                steps.c.workflow_uuid == active.c.id,
+                queries.member(child, ids),
+                steps.c.function_name != "DBOS.getResult",
+            )
+            .correlate(active)
+            .offset(0)
+            .lateral("started")
+        )
+        condition = sa.true()
+    pairs = [
+        sa.select(started.c.child, active.c.id, active.c.status).select_from(
+            active.join(started, condition)
+        )
+    ]
+    if "parent_workflow_id" in workflows.c:
+        # The child's row is written before the step of the parent.
+        pairs.append(
+            sa.select(workflows.c.workflow_uuid.label("child"), active.c.id, active.c.status)
+            .select_from(workflows.join(active, active.c.id == workflows.c.parent_workflow_id))
+            .where(queries.member(workflows.c.workflow_uuid, ids))
+        )
+    found = sa.union(*pairs).subquery("found")
+    result = sa.exists(
+        sa.select(sa.literal(1)).where(
+            steps.c.workflow_uuid == found.c.id,
+            steps.c.function_name == "DBOS.getResult",
+            child == found.c.child,
+        )
+    )
+    parents: dict[str, dict[str, str]] = {}
+    for row in session.rows(sa.select(found).where(~result).order_by(found.c.child, found.c.id)):
+        parents.setdefault(row["child"], {})[row["id"]] = row["status"]
+    return parents
+
+
 def children(session: Session, queries: Queries, parents: Sequence[str]) -> list[str]:
     """Read the IDs of the workflows below these as DBOS finds them: by ``parent_workflow_id`` only.
 

@@ -68,7 +68,7 @@ _STATUSES_OF = {
     "repair": FAILED_STATUSES,
     "send": (*ACTIVE_STATUSES, *INTERRUPTED_STATUSES),
     "set_delay": ("DELAYED",),
-    "delete": (*WAITING_STATUSES, *TERMINAL_STATUSES),
+    "delete": TERMINAL_STATUSES,
 }
 """For more workflows, they count those with these statuses."""
 MAX_CELL_CHARACTERS = 2_000

@@ -96,6 +96,27 @@ def test_cancel_with_children_lists_each_cancelled_child(
     live.open(workflow_id)
 
 
+def test_a_child_that_its_parent_awaits_is_cancelled_and_deleted_only_once_the_parent_has_ended(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
+) -> None:
+    parent = unique_id("parent")
+    child = f"{parent}-2"
+    live.send("v1", "start", name="parent", ids=[parent], args=[parent])
+    until(lambda: live.effects(child)[f"held-{parent}"], "the child runs")
+    with pytest.raises(dn.RefusedError, match="it is PENDING: cancel it first"):
+        live_db.delete(child, confirm=True)
+    (forced,) = live_db.delete(child, force=True, plan=True).items
+    assert forced.effect.endswith(
+        f"; its parent {parent} is PENDING and waits without end if it awaits this workflow"
+    )
+    detail = only(live_db.cancel(child))["detail"]
+    assert detail.endswith(f"; its parent {parent} is PENDING and fails if it awaits this workflow")
+    live.open(parent)
+    # The parent has recorded that its child was cancelled, and needs it no more.
+    assert live_db.wait(parent, timeout=20)["status"].tolist() == ["ERROR"]
+    assert only(live_db.delete(child, confirm=True))["outcome"] == "done"
+
+
 def test_a_fork_copies_earlier_steps_and_runs_on_the_chosen_version(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:
@@ -240,6 +261,9 @@ def test_delays_attributes_and_deletion(
     assert live_db.workflows(workflow_id)["attributes"].iloc[0] == {"tenant": "a", "tier": 2}
     assert "removes tenant" in only(live_db.set_attributes(workflow_id, {"tier": 3}))["detail"]
     assert live_db.workflows(workflow_id)["attributes"].iloc[0] == {"tier": 3}
+    with pytest.raises(dn.RefusedError, match="it is DELAYED: cancel it first, or pass force=True"):
+        live_db.delete(workflow_id, confirm=True)
+    assert live_db.cancel(workflow_id).ok
     with pytest.raises(dn.ConfirmationError, match="delete would permanently remove 1"):
         live_db.delete(workflow_id)
     assert only(live_db.delete(workflow_id, confirm=True))["outcome"] == "done"

@@ -17,7 +17,7 @@ import pandas as pd
 import psycopg
 import pytest
 from dbos import DBOSClient, SetWorkflowID
-from raw_rows import add_workflow, write
+from raw_rows import add_workflow, set_status, write
 from servers import PASSWORD, PASSWORD_ROLE, PostgresServer
 
 import dbos_notebook as dn
@@ -557,6 +557,103 @@ def test_attributes_are_compared_as_json_values(idle_db: dn.Client) -> None:
     assert line.outcome == "unchanged"
     assert idle_db.set_attributes("attributed", None).ok
     assert idle_db.workflows("attributed")["attributes"].iloc[0] is None
+
+
+def test_a_workflow_that_an_active_parent_may_await_is_not_deleted(idle_db: dn.Client) -> None:
+    parents = {
+        "runs": "PENDING",
+        "waits-for-an-executor": "ENQUEUED",
+        "starts-later": "DELAYED",
+        "has-ended": "CANCELLED",
+        "has-the-result": "PENDING",
+        "another-kind": "PENDING",
+    }
+    for parent, status in parents.items():
+        start = [("pack", False, f"{parent}-1")]
+        if parent == "has-the-result":
+            start.append(("DBOS.getResult", True, f"{parent}-1"))
+        if parent == "another-kind":
+            start = [("DBOS.getEvent", False, None)]
+        add_workflow(idle_db, parent, *start, status=status)
+        add_workflow(idle_db, f"{parent}-1", status="SUCCESS")
+    write(
+        idle_db,
+        "UPDATE {}workflow_status SET parent_workflow_id = ? WHERE workflow_uuid = ?",
+        "runs",
+        "another-kind-1",
+    )
+    before = dump(idle_db)
+    plan = idle_db.delete([f"{parent}-1" for parent in parents], plan=True)
+    assert list(verdicts(plan).values()) == ["refused"] * 3 + ["ready"] * 2 + ["refused"]
+    assert plan.items[1].effect == (
+        "its parent waits-for-an-executor is ENQUEUED and waits without end if it awaits this "
+        "workflow. Cancel the parent first, or pass force=True if it does not"
+    )
+    # By the child's own row: the parent's step may not be recorded yet.
+    assert plan.items[5].effect.startswith("its parent runs is PENDING")
+    with pytest.raises(dn.RefusedError, match="its parent runs is PENDING"):
+        idle_db.delete("runs-1", confirm=True)
+    assert dump(idle_db) == before
+    forced = idle_db.delete("runs-1", force=True, plan=True)
+    assert forced.items[0].effect == (
+        "deleted permanently; it is SUCCESS; its parent runs is PENDING and waits without end if "
+        "it awaits this workflow"
+    )
+    # A plan that was made before the parent ran is not applied.
+    plan = idle_db.delete("has-ended-1", plan=True)
+    set_status(idle_db, "has-ended", "ENQUEUED")
+    (line,) = plan.apply(confirm=True).lines
+    assert (line.outcome, line.status_after) == ("unchanged", "SUCCESS")
+    assert line.detail.startswith("refused: its parent has-ended is ENQUEUED")
+    set_status(idle_db, "has-ended", "CANCELLED")
+    assert plan.apply(confirm=True).counts["done"] == 1
+
+
+@pytest.mark.parametrize("status", ["ENQUEUED", "DELAYED", "PENDING"])
+def test_a_workflow_that_has_not_ended_is_deleted_only_by_force(
+    idle_db: dn.Client, status: str
+) -> None:
+    add_workflow(idle_db, "parent", ("pack", False, "child"), status="PENDING")
+    add_workflow(idle_db, "child", status=status)
+    with pytest.raises(dn.RefusedError, match=f"it is {status}: cancel it first"):
+        idle_db.delete("child", confirm=True)
+    # Together with its parent as well: nothing stops a parent that runs.
+    together = idle_db.delete(["parent", "child"], plan=True)
+    assert set(verdicts(together).values()) == {"refused"}
+    forced = idle_db.delete(["parent", "child"], force=True, plan=True)
+    assert "its parent parent is PENDING and waits without end" in forced.items[1].effect
+    set_status(idle_db, "parent", "ENQUEUED")
+    forced = idle_db.delete(["parent", "child"], force=True, plan=True)
+    assert "waits" not in forced.items[1].effect
+    assert forced.apply(confirm=True).counts["done"] == 2
+
+
+def test_a_parent_forked_from_another_may_await_the_same_child(idle_db: dn.Client) -> None:
+    add_workflow(idle_db, "original", ("pack", False, "child"), status="ERROR")
+    add_workflow(
+        idle_db, "fork", ("pack", False, "child"), status="ENQUEUED", forked_from="original"
+    )
+    add_workflow(idle_db, "child", status="ERROR")
+    (item,) = idle_db.delete("child", plan=True).items
+    assert item.verdict == "refused"
+    assert item.effect.startswith("its parent fork is ENQUEUED")
+
+
+def test_a_plan_to_cancel_names_the_parent_that_may_await_it(idle_db: dn.Client) -> None:
+    add_workflow(idle_db, "parent", ("pack", False, "child"), status="PENDING")
+    add_workflow(idle_db, "other", ("pack", False, "child"), status="ENQUEUED")
+    add_workflow(idle_db, "child", status="ENQUEUED")
+    (item,) = idle_db.cancel("child", plan=True).items
+    assert item.verdict == "ready"
+    assert item.effect == (
+        "will not start; its parent other (one of 2) is ENQUEUED and fails if it awaits this "
+        "workflow"
+    )
+    # Parents that are cancelled as well do not go on.
+    plan = idle_db.cancel(["parent", "other", "child"], plan=True)
+    assert plan.items[2].effect == "will not start"
+    (line,) = idle_db.cancel("child").lines
+    assert "fails if it awaits this workflow" in line.detail
 
 
 def test_a_fork_says_first_that_another_fork_did_the_work(idle_db: dn.Client) -> None:

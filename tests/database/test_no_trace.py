@@ -354,7 +354,7 @@ CONTROL: dict[str, Callable[[dn.Client], object]] = {
     "set_attributes": lambda db: db.set_attributes("queued-1", {"seen": True}),
     "fork": lambda db: db.fork("checkout-1", "first", application_version="none"),
     "rewind": lambda db: db.rewind("checkout-5-bad", "failed", application_version="none"),
-    "delete": lambda db: db.delete("queued-2", confirm=True),
+    "delete": lambda db: db.delete("queued-2", force=True, confirm=True),
     "cancel many": lambda db: db.cancel(db.workflows(status="ENQUEUED"), confirm=True),
     "controls": lambda db: db.controls("checkout-1"),
 }

@@ -200,10 +200,10 @@ def check_delete(db: dn.Client) -> None:
     """Delete a workflow; versions whose client cannot are refused with the version that can."""
     if VERSION < (2, 15):
         with pytest.raises(dn.errors.UnsupportedRevisionError, match=r"delete needs dbos 2\.15"):
-            db.delete("waits-3", confirm=True)
+            db.delete("waits-3", force=True, confirm=True)
         assert db.workflow("waits-3").status == "ENQUEUED"
         return
-    assert outcomes(db.delete("waits-3", confirm=True)) == {"waits-3": "done"}
+    assert outcomes(db.delete("waits-3", force=True, confirm=True)) == {"waits-3": "done"}
     with pytest.raises(dn.errors.WorkflowNotFoundError):
         db.workflow("waits-3")
 

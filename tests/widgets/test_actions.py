@@ -29,7 +29,7 @@ def test_buttons_are_enabled_where_dbos_would_act(idle_client: dn.Client) -> Non
     for status, offered in {
         "SUCCESS": {"fork", "delete"},
         "ERROR": {"fork", "repair", "delete"},
-        "ENQUEUED": {"cancel", "resume", "send", "delete"},
+        "ENQUEUED": {"cancel", "resume", "send"},
         "PENDING": {"cancel", "send"},
     }.items():
         workflow_id = idle_client.workflows(status=status)["workflow_id"].iloc[0]
@@ -176,7 +176,7 @@ def test_a_receipt_is_followed_until_the_work_has_ended(idle_client: dn.Client) 
     assert (progress["text"], progress["ended"]) == ("0 of 2 succeeded, 2 enqueued", False)
     first, second = (row["new_workflow_id"] for row in receipt["rows"])
     idle_client.cancel(first)
-    idle_client.delete(second, confirm=True)
+    idle_client.delete(second, force=True, confirm=True)
     progress = ask(widget, "progress", key="k")
     assert (progress["text"], progress["ended"]) == (
         "0 of 2 succeeded, 1 cancelled, 1 deleted",
