@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from dbos_notebook.control.records import StepRecord
 from dbos_notebook.errors import FilterError, StepNotFoundError, nearest
@@ -17,6 +17,24 @@ Steps: TypeAlias = Step | tuple[Step, ...]
 KEYWORDS = ("first", "last", "failed")
 MAX_SHOWN_STEPS = 30
 MAX_STEP_NUMBER = 2**63
+
+
+class FailedWait(NamedTuple):
+    """A step that runs again and read the failure of another workflow, when it ran before.
+
+    Attributes
+    ----------
+    function_id
+        The step's number.
+    workflow_id
+        The workflow that it awaited.
+    started_again
+        Whether the step that started that workflow runs again too.
+    """
+
+    function_id: int
+    workflow_id: str
+    started_again: bool
 
 
 @dataclass(frozen=True)
@@ -31,14 +49,14 @@ class ForkPoint:
         Its name; ``None`` where it was never recorded.
     repeated
         Names of the successful steps that run again.
-    awaited
-        The workflow whose result this step read, if it failed doing so.
+    failed_waits
+        The steps from this one on that read the failure of another workflow.
     """
 
     start_step: int
     step_name: str | None
     repeated: tuple[str, ...] = ()
-    awaited: str | None = None
+    failed_waits: tuple[FailedWait, ...] = ()
 
     @property
     def label(self) -> str:
@@ -145,9 +163,18 @@ def resolve(workflow_id: str, start_step: Step | None, steps: Sequence[StepRecor
             f"The steps of workflow {workflow_id!r} start at 0, and dbos for Python cannot copy "
             "step 0 alone: it would run again. Start from 0 ('first') or from 2."
         )
-    failed = [step for step in steps if step.function_id == number and step.failed]
-    awaited = failed[0].awaits if failed else None
-    return dataclasses.replace(point_at(steps, number), awaited=awaited)
+    return dataclasses.replace(point_at(steps, number), failed_waits=_failed_waits(steps, number))
+
+
+def _failed_waits(steps: Sequence[StepRecord], start_step: int) -> tuple[FailedWait, ...]:
+    repeated = [step for step in steps if step.function_id >= start_step]
+    started = {step.child_workflow_id for step in repeated if not step.awaits}
+    waits: dict[str, FailedWait] = {}
+    for step in repeated:
+        if step.failed and step.awaits:
+            wait = FailedWait(step.function_id, step.awaits, step.awaits in started)
+            waits.setdefault(step.awaits, wait)
+    return tuple(waits.values())
 
 
 def _resolve_number(workflow_id: str, start_step: Step, steps: Sequence[StepRecord]) -> int:

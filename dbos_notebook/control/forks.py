@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, ClassVar
 from dbos_notebook.control import permissions, records
 from dbos_notebook.control.dbos_client import forks_keep_version
 from dbos_notebook.control.failure_analysis import fork_descendants
-from dbos_notebook.control.fork_points import ForkPoint, Steps, as_start_steps, resolve
+from dbos_notebook.control.fork_points import (
+    FailedWait,
+    ForkPoint,
+    Steps,
+    as_start_steps,
+    resolve,
+)
 from dbos_notebook.control.operations import (
     ItemKey,
     Operation,
@@ -75,6 +81,8 @@ class StepSnapshot:
         The originals, and for a fork the workflows that have its ID or replace children.
     points
         The resolved start steps of the originals that exist.
+    awaited
+        The workflows of which steps that run again read the failure.
     new_ids
         The IDs that forks will have.
     records_origins
@@ -86,6 +94,7 @@ class StepSnapshot:
     workflows: dict[str, WorkflowRecord]
     queues: KnownQueues
     points: dict[ItemKey, ForkPoint | Refusal]
+    awaited: dict[str, WorkflowRecord] = field(default_factory=dict)
     new_ids: dict[ItemKey, str] = field(default_factory=dict)
     records_origins: bool = True
     best_forks: dict[str, WorkflowRecord] = field(default_factory=dict)
@@ -133,7 +142,10 @@ class StepOperation(Operation):
     ) -> StepSnapshot:
         workflows = context.workflows(key.workflow_id for key in keys)
         queues = context.queues(workflows) if self.queue_name is not None else KnownQueues()
-        return StepSnapshot(workflows, queues, self._points(context, keys, before, workflows))
+        points = self._points(context, keys, before, workflows)
+        waits = (point.failed_waits for point in points.values() if isinstance(point, ForkPoint))
+        awaited = context.related({wait.workflow_id for found in waits for wait in found})
+        return StepSnapshot(workflows, queues, points, awaited)
 
     def _points(
         self,
@@ -226,6 +238,41 @@ def _repeats(point: ForkPoint) -> str:
     more = len(names) - MAX_SHOWN_NAMES
     listed = ", ".join(names[:MAX_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
     return f"; repeats successful steps: {listed}"
+
+
+def _fails_again(
+    point: ForkPoint, waits: Sequence[FailedWait], awaited: Mapping[str, WorkflowRecord]
+) -> tuple[str, list[str]]:
+    """Return which steps will read a recorded failure again, and the workflows that failed.
+
+    A workflow that has been repaired in place since, or runs again, has no failure to read.
+    """
+    failed = [
+        wait
+        for wait in waits
+        if (row := awaited.get(wait.workflow_id)) is not None and row.status in FAILED_STATUSES
+    ]
+    if not failed:
+        return "", []
+    listed = ", ".join(
+        f"{'that step' if wait.function_id == point.start_step else f'step {wait.function_id}'} "
+        f"awaits {wait.workflow_id}"
+        for wait in failed[:MAX_SHOWN_NAMES]
+    )
+    if len(failed) > MAX_SHOWN_NAMES:
+        listed += f", and {len(failed) - MAX_SHOWN_NAMES:,} more"
+    failure = "failure is" if len(failed) == 1 else "failures are"
+    effect = f"; but {listed}, whose {failure} recorded, and will fail again"
+    return effect, [wait.workflow_id for wait in failed]
+
+
+def _lost(waits: Sequence[FailedWait], awaited: Mapping[str, WorkflowRecord]) -> str:
+    """Return which steps will await a workflow that was deleted, which DBOS does without end."""
+    lost = [w for w in waits if w.workflow_id not in awaited and not w.started_again]
+    listed = ", ".join(
+        f"step {wait.function_id} awaits {wait.workflow_id}" for wait in lost[:MAX_SHOWN_NAMES]
+    )
+    return f"; but {listed}, which does not exist, and waits without end" if lost else ""
 
 
 @dataclass(frozen=True)
@@ -323,11 +370,16 @@ class Fork(StepOperation):
             other = None
         effect = _describe_other_fork(other) if other else ""
         effect += f"runs again from {point.label}{_repeats(point)}"
-        if point.awaited and point.awaited not in (self.replacement_children or {}):
-            effect += (
-                f"; but that step awaits {point.awaited}, whose failure is recorded, and will fail "
-                "again: db.repair forks both"
-            )
+        # A child that the fork starts again gets a new ID.
+        waits = [
+            wait
+            for wait in point.failed_waits
+            if not wait.started_again and wait.workflow_id not in (self.replacement_children or {})
+        ]
+        warning, failed = _fails_again(point, waits, snapshot.awaited)
+        if failed:
+            effect += f"{warning}: db.repair forks {'both' if len(failed) == 1 else 'them all'}"
+        effect += _lost(waits, snapshot.awaited)
         item = PlanItem(key.workflow_id, "ready", effect, row, point, new_id, other_fork=other)
         return self._with_queue(item, row, snapshot.queues)
 
@@ -460,7 +512,15 @@ class Rewind(StepOperation):
         if point.start_step < 1:
             return Refusal("dbos for Python cannot rewind to step 0: pass a later step, or fork it")
         effect = f"discards {point.label}, later steps, the result and later messages"
-        item = PlanItem(key.workflow_id, "ready", effect + _repeats(point), row, point)
+        effect += _repeats(point)
+        # Also a child that is started again: it has the same ID, and DBOS does not run it again.
+        warning, failed = _fails_again(point, point.failed_waits, snapshot.awaited)
+        if failed:
+            first = failed[0] if len(failed) == 1 else "them"
+            both = "both" if len(failed) == 1 else "them all"
+            effect += f"{warning}: rewind {first} first, or db.repair forks {both}"
+        effect += _lost(point.failed_waits, snapshot.awaited)
+        item = PlanItem(key.workflow_id, "ready", effect, row, point)
         return self._with_queue(item, row, snapshot.queues)
 
     def call(self, client: DBOSClient, items: Sequence[PlanItem]) -> None:

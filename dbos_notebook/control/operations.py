@@ -138,6 +138,10 @@ class ReadContext:
         """Read workflows by ID; those that do not exist are omitted."""
         return records.workflows(self.session, self.queries, ids)
 
+    def related(self, ids: Iterable[str]) -> dict[str, WorkflowRecord]:
+        """Read workflows by ID, whichever application owns them."""
+        return records.workflows(self.session, self.queries.all_applications, ids)
+
     def children(self, ids: Sequence[str]) -> list[str]:
         """Read the IDs of the workflows below these, as DBOS finds them."""
         return records.children(self.session, self.queries, ids)

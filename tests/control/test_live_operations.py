@@ -237,6 +237,23 @@ def test_rewind_runs_the_same_workflow_again(
     assert live_db.events(workflow_id)["value"].tolist() == ["two"]
 
 
+def test_a_rewind_fails_again_as_planned_unless_its_child_is_rewound_first(
+    live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
+) -> None:
+    workflow_id = unique_id("top")
+    middle, leaf = f"{workflow_id}-2", f"{workflow_id}-2-2"
+    live.send("v1", "run", name="top", ids=[workflow_id], args=[1])
+    warning = f"; but step 4 awaits {middle}, whose failure is recorded, and will fail again"
+    for call, start in ((live_db.fork, 3), (live_db.rewind, "first"), (live_db.rewind, 3)):
+        again = call(workflow_id, start, application_version="v2")
+        assert warning in only(again)["detail"]
+        assert again.wait(timeout=20)["status"].tolist() == ["ERROR"]
+    for one in (leaf, middle, workflow_id):
+        rewound = live_db.rewind(one, "failed", application_version="v2")
+        assert "will fail again" not in only(rewound)["detail"]
+        assert rewound.wait(timeout=20)["status"].tolist() == ["SUCCESS"]
+
+
 def test_delays_attributes_and_deletion(
     live: LiveApplication, live_db: dn.Client, unique_id: Callable[[str], str]
 ) -> None:

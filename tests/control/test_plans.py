@@ -17,7 +17,7 @@ import pandas as pd
 import psycopg
 import pytest
 from dbos import DBOSClient, SetWorkflowID
-from raw_rows import add_workflow, set_status, write
+from raw_rows import add_workflow, awaits, set_status, write
 from servers import PASSWORD, PASSWORD_ROLE, PostgresServer
 
 import dbos_notebook as dn
@@ -281,6 +281,89 @@ def test_a_plan_warns_of_repeated_steps_and_of_recurring_failures(
     ]
     assert effects[0].endswith("repeats successful steps: validate, charge")
     assert "awaits parent-6-bad-1, whose failure is recorded" in effects[1]
+
+
+def effect_of(plan: dn.Plan) -> str:
+    (item,) = plan.items
+    return item.effect
+
+
+AGAIN = "whose failure is recorded, and will fail again"
+
+
+def test_a_plan_warns_of_each_later_step_that_awaits_a_failure(idle_db: dn.Client) -> None:
+    steps = [
+        ("work", False, None),
+        ("pack", False, "child"),
+        ("work", False, None),
+        ("DBOS.getResult", True, "child"),
+    ]
+    add_workflow(idle_db, "parent", *steps)
+    add_workflow(idle_db, "child")
+    both = f"{AGAIN}: db.repair forks both"
+    assert effect_of(idle_db.fork("parent", "failed", plan=True)).endswith(
+        f"step 4 (DBOS.getResult); but that step awaits child, {both}"
+    )
+    assert effect_of(idle_db.fork("parent", 3, plan=True)).endswith(
+        f"repeats successful steps: work; but step 4 awaits child, {both}"
+    )
+    # A fork that starts a child again starts a new one, and a replacement has no failure.
+    for start in (2, "first"):
+        assert "fail again" not in effect_of(idle_db.fork("parent", start, plan=True))
+    replaced = idle_db.fork("parent", 3, replacement_children={"child": "checkout-1"}, plan=True)
+    assert "fail again" not in effect_of(replaced)
+    # A rewound workflow starts its children under the same IDs, and DBOS does not run them again.
+    for start, which in (
+        ("failed", "that step"),
+        (3, "step 4"),
+        (2, "step 4"),
+        ("first", "step 4"),
+    ):
+        assert effect_of(idle_db.rewind("parent", start, plan=True)).endswith(
+            f"; but {which} awaits child, {AGAIN}: rewind child first, or db.repair forks both"
+        )
+
+
+def test_a_plan_warns_only_of_failures_that_are_still_recorded(idle_db: dn.Client) -> None:
+    add_workflow(idle_db, "parent", *awaits("child"))
+    plans = [
+        lambda: idle_db.fork("parent", "failed", plan=True),
+        lambda: idle_db.rewind("parent", "failed", plan=True),
+    ]
+    again = idle_db.rewind("parent", "first", plan=True)
+    for plan in plans:
+        assert effect_of(plan()).endswith(
+            "; but step 2 awaits child, which does not exist, and waits without end"
+        )
+    assert "child" not in effect_of(again)
+    add_workflow(idle_db, "child")
+    for plan in plans:
+        assert "will fail again" in effect_of(plan())
+    made = [plan() for plan in plans]
+    # It has been rewound since, and succeeded.
+    set_status(idle_db, "child", "SUCCESS")
+    for plan in plans:
+        assert "child" not in effect_of(plan())
+    for plan in made:
+        (line,) = plan.apply().lines
+        assert line.outcome == "done"
+        assert "will fail again" not in line.detail
+
+
+def test_a_plan_counts_the_failures_that_it_does_not_name(idle_db: dn.Client) -> None:
+    starts = [("pack", False, f"child-{number}") for number in range(7)]
+    waits = [("DBOS.getResult", True, f"child-{number}") for number in range(7)]
+    add_workflow(idle_db, "parent", *starts, *waits)
+    for number in range(7):
+        add_workflow(idle_db, f"child-{number}")
+    named = ", ".join(f"step {number + 8} awaits child-{number}" for number in range(1, 5))
+    assert effect_of(idle_db.fork("parent", 8, plan=True)).endswith(
+        f"; but that step awaits child-0, {named}, and 2 more, whose failures are recorded, and "
+        "will fail again: db.repair forks them all"
+    )
+    assert effect_of(idle_db.rewind("parent", 8, plan=True)).endswith(
+        "will fail again: rewind them first, or db.repair forks them all"
+    )
 
 
 def test_steps_of_the_typescript_sdk_count_from_zero(postgres_server: PostgresServer) -> None:
