@@ -495,7 +495,7 @@ def _availability_notes(items: Sequence[PlanItem]) -> list[str]:
     answers = [item.will_run for item in items if item.verdict == "ready" and item.will_run]
     unlikely = [answer for answer in answers if answer.likelihood == "unlikely"]
     if unlikely:
-        return [f"⚠ {len(unlikely):,} wait for an executor: {unlikely[0]}."]
+        return [f"⚠ {len(unlikely):,} wait for an executor. Will it run? {unlikely[0]}."]
     return [f"Will it run? {answers[0]}."] if len(set(answers)) == 1 else []
 
 

@@ -105,8 +105,9 @@ class Estimate:
     remedy: str = ""
 
     def __str__(self) -> str:
-        answer = f"{self.likelihood}: {self.evidence}"
-        return f"{answer}. {self.remedy}" if self.remedy else answer
+        if self.remedy:
+            return f"{self.likelihood}. {self.remedy}. Reason: {self.evidence}"
+        return f"{self.likelihood}: {self.evidence}"
 
 
 class Silence(NamedTuple):
@@ -264,7 +265,9 @@ class ExecutorAvailability:
                 likelihood = "unknown"
             unlikely = likelihood == "unlikely"
             remedy = self._remedy(application, queue, active=active) if unlikely else ""
-            self._estimates[key] = Estimate(likelihood, f"{found.evidence}{limits}", remedy)
+            # What decides comes first.
+            reasons = [found.evidence, limits] if registered else [limits, found.evidence]
+            self._estimates[key] = Estimate(likelihood, "; ".join(filter(None, reasons)), remedy)
         return self._estimates[key]
 
     def silence(
@@ -735,14 +738,14 @@ class ExecutorAvailability:
         return connections
 
     def _limits(self, queue: str | None) -> tuple[str, bool]:
-        """Return the queue's limits as the end of a sentence, and whether the queue is known."""
+        """Return the queue's limits in words, and whether the queue is known."""
         if queue is None or queue == INTERNAL_QUEUE:
             return "", True
         if not self._queries.catalog.has("queues", "name"):
             return "", True
         settings = self._evidence.queues.get(queue)
         if settings is None:
-            return f"; no queue {queue!r} is registered in the database", False
+            return f"no queue {queue!r} is registered in the database", False
         parts = []
         if settings.concurrency is not None:
             parts.append(f"runs {settings.concurrency} at a time")
@@ -752,7 +755,7 @@ class ExecutorAvailability:
             parts.append(f"{settings.running} running")
         if settings.waiting:
             parts.append(f"{settings.waiting} waiting")
-        return (f"; queue {queue!r}: {', '.join(parts)}" if parts else ""), True
+        return (f"queue {queue!r}: {', '.join(parts)}" if parts else ""), True
 
 
 def _version(name: str, wanted: Collection[str], registered: Collection[str]) -> str | None:

@@ -141,7 +141,7 @@ class Actions:
         items = self._evaluate(action, ids)
         count = sum(item.verdict == "ready" for item in items)
         why = "" if count else next((item.effect for item in items), "no workflow is selected")
-        found: ActionAvailability = {"count": count, "why": serialize.label(why)}
+        found: ActionAvailability = {"count": count, "why": serialize.explanation(why)}
         if action == "send":
             waits = [
                 item for item in items if isinstance(item, SendItem) and item.waits_at is not None
@@ -205,13 +205,13 @@ class Actions:
             "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
             "unlikely": plan.unlikely,
             "kinds": list(map(serialize.label, plan.kinds)),
-            "notes": list(map(serialize.label, plan.notes)),
+            "notes": list(map(serialize.explanation, plan.notes)),
             "confirm": plan.operation.always_confirm,
-            "problem": serialize.label(str(plan.problem)) if plan.problem else "",
+            "problem": serialize.explanation(plan.problem) if plan.problem else "",
             "code": action_code(action, ids, options),
         }
         if len(answers) == 1:
-            message["will_run"] = serialize.label(answers[0])
+            message["will_run"] = serialize.explanation(answers[0])
         return message
 
     def _on_apply(self, message: Question) -> ReceiptMessage:
@@ -240,7 +240,7 @@ class Actions:
             "ok": receipt.ok,
             "rows": _string_rows(frame.drop(columns="action")),
             "left_out": max(0, len(frame) - MAX_PLAN_ROWS),
-            "notes": list(map(serialize.label, receipt.notes)),
+            "notes": list(map(serialize.explanation, receipt.notes)),
             "follows": bool(receipt.affected),
         }
 

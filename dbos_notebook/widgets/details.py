@@ -153,7 +153,7 @@ def activities(store: Store, ids: Sequence[str]) -> dict[str, ActivityMessage]:
         key: compact(
             {
                 "kind": activity.kind,
-                "text": serialize.label(activity.text),
+                "text": serialize.explanation(activity.text),
                 "stuck": activity.kind == "stranded" or activity.reason in STUCK or None,
                 "evidence": activity.evidence or None,
                 "remedy": activity.remedy or None,

@@ -30,6 +30,8 @@ MAX_VALUE_CHARACTERS = 20_000
 """Of one value; in Python, the value itself is complete."""
 MAX_LABEL_CHARACTERS = 300
 """Of a name, an error message and other strings on one line."""
+MAX_TEXT_CHARACTERS = 2_000
+"""Of an explanation, whose end may be what decides."""
 MAX_INDENTED_CHARACTERS = 200_000
 """A longer value is not written on several lines, which would take too long."""
 LINE_WIDTH = 72
@@ -69,6 +71,11 @@ _TIME_COLUMNS = (
 def label(value: object) -> str:
     """Return a value as a string for one line, truncated."""
     return truncate(str(value), MAX_LABEL_CHARACTERS)
+
+
+def explanation(value: object) -> str:
+    """Return a value as a text of several lines: a reason, a remedy or a warning."""
+    return truncate(str(value), MAX_TEXT_CHARACTERS)
 
 
 def milliseconds(value: Any) -> int | None:

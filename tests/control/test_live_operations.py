@@ -373,11 +373,13 @@ def test_will_run_distinguishes_running_from_dead_executors(
     assert will_run(application_version="v2").startswith("likely: version v2 was last active")
     assert will_run().startswith("likely: version v2 (the latest)")
     assert will_run(application_version="v9") == (
-        "unlikely: no executor has registered version v9 (registered: v2, v1). "
-        "Version v2 is alive: fork with application_version='v2'"
+        "unlikely. Version v2 is alive: fork with application_version='v2'. "
+        "Reason: no executor has registered version v9 (registered: v2, v1)"
     )
     assert "runs 1 at a time" in will_run(queue_name="busy")
-    assert will_run(queue_name="nowhere").startswith("unknown")
+    assert will_run(queue_name="nowhere").startswith(
+        "unknown: no queue 'nowhere' is registered in the database; version v2 (the latest)"
+    )
     receipt = live_db.fork(workflow_id, "failed", application_version="v9")
     assert "unlikely" in only(receipt)["detail"]
     assert "wait for an executor" in repr(receipt)

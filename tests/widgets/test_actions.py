@@ -66,6 +66,18 @@ def test_a_plan_writes_nothing_and_its_confirmation_applies_it_once(idle_client:
     assert widget.receipt.to_frame()["outcome"].tolist() == ["done", "unchanged"]
 
 
+def test_a_reason_is_shown_to_its_end_and_begins_with_what_decides(idle_client: dn.Client) -> None:
+    options = {"queue_name": "typo-queue", "application_version": "2026.07-" + "x" * 400}
+    widget = idle_client.inspect("checkout-5-bad")
+    ids = ["checkout-5-bad"]
+    plan = ask(widget, "plan", action="fork", ids=ids, options=options, key="click-1")
+    expected = idle_client.fork(ids, "failed", plan=True, **options).items[0].will_run
+    assert plan["will_run"] == str(expected)
+    assert "no queue 'typo-queue' is registered in the database; " in plan["will_run"][:100]
+    receipt = ask(widget, "apply", key="click-1")
+    assert receipt["notes"][0].endswith("has no recent activity.")
+
+
 def test_a_click_makes_one_fork(idle_client: dn.Client) -> None:
     widget = idle_client.inspect("checkout-5-bad")
     question = {
