@@ -27,8 +27,9 @@ from dbos_notebook.analysis.findings import (
 )
 from dbos_notebook.tables import timing
 from dbos_notebook.tables.activity import Activity, activities
+from dbos_notebook.tables.queue_state import describe_last_dequeued, last_dequeued, named_holder
 from dbos_notebook.tables.timing import INTERNAL_QUEUE
-from dbos_notebook.text import duration, leaf_name, plural, sanitize, timestamp
+from dbos_notebook.text import duration, leaf_name, plural, sanitize
 
 if TYPE_CHECKING:
     from dbos_notebook.database.location import Location
@@ -195,18 +196,7 @@ def _last_dequeued(
 ) -> dict[str, pd.Timestamp]:
     """Read when each queue with waiting work dequeued something last, within an hour."""
     names = sorted({row.queue for row in rows if row.status == "ENQUEUED" and row.queue})
-    table = queries.workflows
-    started = queries.column(table, "started_at_epoch_ms")
-    if not names or isinstance(started, Null):
-        return {}
-    since = round((now - pd.Timedelta("1h")).timestamp() * 1000)
-    statement = (
-        sa.select(table.c.queue_name.label("queue"), sa.func.max(started).label("last"))
-        .where(started >= since, queries.member(table.c.queue_name, names))
-        .group_by(table.c.queue_name)
-    )
-    found = {row["queue"]: instant(row["last"]) for row in session.rows(statement)}
-    return {queue: last for queue, last in found.items() if last is not None}
+    return last_dequeued(session, queries, names, now)
 
 
 Examined = Sequence[tuple[ActiveRow, Activity]]
@@ -479,11 +469,11 @@ def _not_dequeued(
             continue
         elif activity.reason == "rate_limit":
             found.append(_rate_limit(pairs, since, waited))
-        elif activity.reason in ("next", "no_queue"):
+        elif activity.reason in ("next", "not_dequeued", "no_queue"):
             last = dequeued.get(row.queue or "")
             if last is not None and (now - last).total_seconds() <= limits.queue_wait:
                 continue  # it is served, also a queue that only code declares
-            if activity.reason == "next":
+            if activity.reason != "no_queue":
                 found.append(_starved(pairs, affected, since, waited, last))
             else:
                 found.append(_no_queue(pairs, affected, since))
@@ -500,6 +490,12 @@ def _queue(row: ActiveRow) -> str:
 def _selection(row: ActiveRow) -> dict[str, Any]:
     filters: dict[str, Any] = {"status": "ENQUEUED", "queue_name": row.queue}
     return filters | ({"app_version": row.version} if row.version else {})
+
+
+def _resuming(pairs: Examined, affected: int) -> str:
+    """Return what resuming those that were examined does, which may not be all."""
+    these = "these" if len(pairs) >= affected else f"the first {len(pairs):,} of these"
+    return f"Resuming starts {these} on DBOS's internal queue."
 
 
 def _no_executor(pairs: Examined, affected: int, since: pd.Timestamp | None) -> Finding:
@@ -529,7 +525,7 @@ def _no_partition_key(pairs: Examined, affected: int, since: pd.Timestamp | None
         since,
         f"{plural(affected, 'workflow')} ({describe_names(row.name for row, _ in pairs)}) without "
         "a partition key: the queue is partitioned, and DBOS never dequeues them",
-        "Enqueue with a queue_partition_key. Resuming starts these on DBOS's internal queue.",
+        f"Enqueue with a queue_partition_key. {_resuming(pairs, affected)}",
         ControlCall("resume", _ids(pairs)),
         _ids(pairs),
     )
@@ -546,7 +542,7 @@ def _no_queue(pairs: Examined, affected: int, since: pd.Timestamp | None) -> Fin
         f"{plural(affected, 'workflow')} ({describe_names(row.name for row, _ in pairs)}) wait, "
         "and no queue of this name is registered in the database, so only a process whose code "
         "declares it dequeues them. None has lately",
-        "Register the queue. Resuming starts these on DBOS's internal queue.",
+        f"Register the queue. {_resuming(pairs, affected)}",
         ControlCall("resume", _ids(pairs), _selection(row)),
         _ids(pairs),
     )
@@ -577,14 +573,10 @@ def _starved(
     last: pd.Timestamp | None,
 ) -> Finding:
     row, activity = pairs[0]
-    length = activity.queue_length or affected
-    when = (
-        "nothing was dequeued from it within the last hour"
-        if last is None
-        else f"it dequeued last at {timestamp(last, milliseconds=False)}"
-    )
+    # Those examined may be of several partitions, or beside those of other versions.
+    length = affected if len(pairs) > 1 else activity.queue_length or affected
     internal = row.queue == INTERNAL_QUEUE
-    resume = "" if internal else " Resuming starts these on DBOS's internal queue."
+    resume = "" if internal else f" {_resuming(pairs, length)}"
     return Finding(
         "starved_queue",
         "critical",
@@ -592,8 +584,8 @@ def _starved(
         length,
         since,
         f"{plural(length, 'workflow')} wait, the first for {duration(waited)}, and no limit of the "
-        f"queue is reached; {when}. Inferred: no executor listens to this queue, or its process "
-        "hangs",
+        f"queue is reached; {describe_last_dequeued(last)}. Inferred: no executor listens to this "
+        "queue, or its process hangs",
         f"Check that an executor listens to the queue.{resume}",
         None if internal else ControlCall("resume", _ids(pairs), _selection(row)),
         _ids(pairs),
@@ -641,5 +633,5 @@ def _full(
 
 
 def _reason(activity: Activity) -> str:
-    """Return why a workflow is in its queue, without its place."""
-    return activity.text.partition(": ")[2]
+    """Return why a workflow is in its queue, without its place and what holds the only slot."""
+    return activity.text.partition(": ")[2].removesuffix(named_holder(activity.holder))

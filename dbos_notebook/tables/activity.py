@@ -8,14 +8,12 @@ bounded number of statements.
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pandas as pd
 import sqlalchemy as sa
-from sqlalchemy.sql.elements import Null
 
 from dbos_notebook.status import ACTIVE_STATUSES
 from dbos_notebook.tables import pages
@@ -26,6 +24,7 @@ from dbos_notebook.tables.message_waits import (
     message_waits,
     with_article,
 )
+from dbos_notebook.tables.queue_state import Block, BlockReason, QueueState
 from dbos_notebook.tables.timing import INTERNAL_QUEUE, operation, wake_time
 from dbos_notebook.text import duration, leaf_name, plural, sanitize, timestamp
 
@@ -46,19 +45,6 @@ ActivityKind = Literal[
     "stranded",
 ]
 """What a workflow does; ``message`` and ``event`` are what it waits for."""
-
-BlockReason = Literal[
-    "next",
-    "order",
-    "concurrency",
-    "worker_concurrency",
-    "partition_concurrency",
-    "rate_limit",
-    "no_partition_key",
-    "no_queue",
-    "no_executor",
-]
-"""Why a workflow is still in its queue; ``next`` and ``order``: nothing holds the queue up."""
 
 MAX_EVENT_VALUE = 80
 _TAIL = 2
@@ -97,6 +83,8 @@ class Activity:
         What would make it run, if no live executor does.
     before
         What a stranded workflow was doing; see ``doing``.
+    holder
+        The workflow that holds the only slot of its queue.
 
     Examples
     --------
@@ -119,6 +107,7 @@ class Activity:
     reason: BlockReason | None = None
     remedy: str = ""
     before: ActivityKind | None = None
+    holder: str | None = None
 
     @property
     def doing(self) -> ActivityKind:
@@ -154,13 +143,16 @@ def activities(
     }
     if pending:
         found |= _pending(session, queries, {key: rows[key] for key in pending}, now)
-    queued = _QueueState.read(session, queries, enqueued, now) if enqueued else None
+    queues = {row["queue_name"] for row in enqueued.values() if row["queue_name"]}
+    queued = QueueState.read(session, queries, queues, now) if enqueued else None
+    positions = _positions(session, queries, enqueued) if enqueued else {}
     # Last, because a missing privilege makes the transaction fail.
     availability = ExecutorAvailability(session, queries, location)
     for key in pending:
         found[key] = _if_stranded(found[key], rows[key], availability)
     if queued is not None:
-        found |= {key: _queued(key, row, queued, availability) for key, row in enqueued.items()}
+        for key, row in enqueued.items():
+            found[key] = _queued(row, positions.get(key, (None, None)), queued, availability)
     return {key: found[key] for key in rows}
 
 
@@ -394,153 +386,27 @@ def _delayed(row: Mapping[str, Any], now: pd.Timestamp) -> Activity:
     return Activity("delayed", text, since=since, until=until)
 
 
-@dataclass(frozen=True)
-class _QueueState:
-    """The queues of enqueued workflows: their settings, what they run, and places in them."""
-
-    settings: Mapping[str, Mapping[str, Any]]
-    # By queue, partition and executor.
-    running: Mapping[tuple[str, str | None, str | None], int]
-    # By queue and partition: how many were started in the period, and the first of them.
-    started: Mapping[tuple[str, str | None], tuple[int, int]]
-    positions: Mapping[str, tuple[int, int]]
-    registered: bool
-
-    @classmethod
-    def read(
-        cls,
-        session: Session,
-        queries: Queries,
-        rows: Mapping[str, Mapping[str, Any]],
-        now: pd.Timestamp,
-    ) -> _QueueState:
-        names = sorted({row["queue_name"] for row in rows.values() if row["queue_name"]})
-        table = queries.workflows
-        registered = queries.catalog.has("queues", "name")
-        settings: dict[str, Mapping[str, Any]] = {}
-        if registered:
-            queues = queries.catalog.table("queues")
-            columns = [queries.column(queues, name).label(name) for name in _SETTINGS]
-            statement = sa.select(*columns).where(queries.member(queues.c.name, names))
-            settings = {row["name"]: row for row in session.rows(statement)}
-        partition = queries.column(table, "queue_partition_key")
-        groups = (table.c.queue_name, partition, table.c.executor_id)
-        statement = (
-            sa.select(
-                *(
-                    c.label(n)
-                    for c, n in zip(groups, ("queue", "partition", "executor"), strict=True)
-                ),
-                sa.func.count().label("n"),
-            )
-            .where(
-                # As literals, because SQLite uses partial indexes only for literals.
-                *queries.where({"status": ["PENDING"]}),
-                queries.member(table.c.queue_name, names),
-            )
-            .group_by(*(group for group in groups if not isinstance(group, Null)))
-        )
-        running = {
-            (row["queue"], row["partition"], row["executor"]): int(row["n"])
-            for row in session.rows(statement)
+def _positions(
+    session: Session, queries: Queries, rows: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[int, int]]:
+    """Return the places of enqueued workflows in their queues, and the lengths of these."""
+    frame = pd.DataFrame(
+        {
+            "workflow_id": list(rows),
+            "status": "ENQUEUED",
+            "queue_name": [row["queue_name"] for row in rows.values()],
         }
-        frame = pd.DataFrame(
-            {
-                "workflow_id": list(rows),
-                "status": "ENQUEUED",
-                "queue_name": [row["queue_name"] for row in rows.values()],
-            }
-        )
-        frame = frame[frame["queue_name"].notna()]
-        return cls(
-            settings,
-            running,
-            _started(session, queries, settings, now),
-            pages.queue_positions(session, queries, frame),
-            registered,
-        )
-
-    def runs(self, queue: str, partition: str | None = None, *, whole: bool = True) -> int:
-        """Return how many workflows of a queue, or of one of its partitions, are running."""
-        return sum(
-            number
-            for (name, key, _), number in self.running.items()
-            if name == queue and (whole or key == partition)
-        )
-
-
-_SETTINGS = (
-    "name",
-    "concurrency",
-    "worker_concurrency",
-    "rate_limit_max",
-    "rate_limit_period_sec",
-    "partition_queue",
-    "partition_concurrency",
-    "partition_worker_concurrency",
-    "partition_rate_limit_max",
-    "partition_rate_limit_period_sec",
-)
-
-
-def _started(
-    session: Session,
-    queries: Queries,
-    settings: Mapping[str, Mapping[str, Any]],
-    now: pd.Timestamp,
-) -> dict[tuple[str, str | None], tuple[int, int]]:
-    """Count the workflows that each limited queue started in its period, with the first of them."""
-    table = queries.workflows
-    if not {"rate_limited", "started_at_epoch_ms"} <= set(table.c.keys()):
-        return {}
-    started, partition = table.c.started_at_epoch_ms, queries.column(table, "queue_partition_key")
-    selects = []
-    for name, row in settings.items():
-        periods = (row["rate_limit_period_sec"], row["partition_rate_limit_period_sec"])
-        period = max((each for each in map(_as_number, periods) if each is not None), default=None)
-        if period is None:
-            continue
-        since = int(now.timestamp() * 1000 - period * 1000)
-        selects.append(
-            sa.select(
-                table.c.queue_name.label("queue"),
-                partition.label("partition"),
-                sa.func.count().label("n"),
-                sa.func.min(started).label("first"),
-            )
-            .where(
-                table.c.queue_name == name,
-                table.c.rate_limited == sa.literal_column("true"),
-                table.c.status.not_in(("ENQUEUED", "DELAYED")),
-                started > since,
-            )
-            .group_by(table.c.queue_name, *([] if isinstance(partition, Null) else [partition]))
-        )
-    if not selects:
-        return {}
-    return {
-        (row["queue"], row["partition"]): (int(row["n"]), int(row["first"]))
-        for row in session.rows(sa.union_all(*selects))
-    }
-
-
-class _Block(NamedTuple):
-    """Why a workflow is not dequeued, in words, and when that ends if it is known."""
-
-    reason: BlockReason
-    words: str
-    until: pd.Timestamp | None = None
-    remedy: str = ""
-    evidence: str = ""
+    )
+    return pages.queue_positions(session, queries, frame[frame["queue_name"].notna()])
 
 
 def _queued(
-    workflow_id: str,
     row: Mapping[str, Any],
-    state: _QueueState,
+    place_of: tuple[int | None, int | None],
+    state: QueueState,
     availability: ExecutorAvailability,
 ) -> Activity:
-    position, length = state.positions.get(workflow_id, (None, None))
+    position, length = place_of
     block = _block(row, position, state, availability)
     queue = sanitize(row["queue_name"] or "", 80)
     place = "" if position is None else f", place {position:,} of {length:,}"
@@ -555,126 +421,61 @@ def _queued(
         queue_length=length,
         reason=block.reason,
         remedy=block.remedy,
+        holder=block.holder,
     )
 
 
 def _block(
     row: Mapping[str, Any],
     position: int | None,
-    state: _QueueState,
+    state: QueueState,
     availability: ExecutorAvailability,
-) -> _Block:
+) -> Block:
     queue, partition = row["queue_name"], row["partition"]
-    settings = state.settings.get(queue, {})
-    if settings.get("partition_queue") and partition is None:
-        return _Block(
+    if state.lacks_key(queue, partition):
+        return Block(
             "no_partition_key",
             "the queue is partitioned and the workflow has no partition key, so it is never "
             "dequeued",
         )
-    estimate = availability.estimate(row["version"], row["application"], queue, active=True)
+    version, application = row["version"], row["application"]
+    # That nothing dequeues the queue has its own words.
+    estimate = availability.estimate(version, application, queue, active=True, check_queue=False)
     if estimate.likelihood == "unlikely":
-        version = sanitize(row["version"] or "the latest", 60)
-        return _Block(
+        return Block(
             "no_executor",
-            f"no live executor appears to run version {version}"
-            if row["version"]
+            f"no live executor appears to run version {sanitize(version, 60)}"
+            if version
             else "no live executor appears to run the latest version",
             remedy=estimate.remedy,
             evidence=estimate.evidence,
         )
-    return (
-        _concurrency(queue, partition, settings, state)
-        or _rate_limit(queue, partition, settings, state)
-        or _worker_concurrency(queue, partition, settings, state)
-        or _unregistered(queue, state)
-        or (
-            _Block("next", "next to be dequeued")
-            if position in (None, 1)
-            else _Block("order", f"{plural((position or 1) - 1, 'workflow')} before it")
-        )
+    block = state.limit(queue, partition) or _unregistered(queue, state)
+    if block is not None:
+        return block
+    before = f"{plural((position or 1) - 1, 'workflow')} before it"
+    first = position in (None, 1)
+    stuck = state.not_dequeued(
+        queue, lambda each: (each.version, each.application) == (version, application)
     )
+    if stuck is not None:
+        words = (
+            "nothing has dequeued "
+            f"{'it' if first else 'the first one'} for {duration(stuck.waited, approximate=True)}"
+        )
+        words = words if first else f"{before}, and {words}"
+        return Block("not_dequeued", words, evidence=stuck.evidence)
+    return Block("next", "next to be dequeued") if first else Block("order", before)
 
 
-def _unregistered(queue: str, state: _QueueState) -> _Block | None:
+def _unregistered(queue: str, state: QueueState) -> Block | None:
     if not state.registered or queue in state.settings or queue == INTERNAL_QUEUE:
         return None
-    return _Block(
+    return Block(
         "no_queue",
         "no queue of this name is registered in the database, so only a process whose code "
         "declares it dequeues it",
     )
-
-
-def _concurrency(
-    queue: str, partition: str | None, settings: Mapping[str, Any], state: _QueueState
-) -> _Block | None:
-    runs, limit = state.runs(queue), _as_number(settings.get("concurrency"))
-    if limit is not None and runs >= limit:
-        return _Block("concurrency", f"the queue runs {runs:,} of at most {limit:g} at a time")
-    runs = state.runs(queue, partition, whole=False)
-    limit = _as_number(settings.get("partition_concurrency"))
-    if limit is not None and runs >= limit:
-        key = sanitize(repr(partition), 60)
-        return _Block(
-            "partition_concurrency",
-            f"partition {key} runs {runs:,} of at most {limit:g} at a time",
-        )
-    return None
-
-
-def _rate_limit(
-    queue: str, partition: str | None, settings: Mapping[str, Any], state: _QueueState
-) -> _Block | None:
-    keys: Callable[[str | None], bool]
-    for prefix, keys in (("", lambda key: True), ("partition_", lambda key: key == partition)):
-        limit = _as_number(settings.get(f"{prefix}rate_limit_max"))
-        period = _as_number(settings.get(f"{prefix}rate_limit_period_sec"))
-        counted = [
-            value for (name, key), value in state.started.items() if name == queue and keys(key)
-        ]
-        number = sum(count for count, _ in counted)
-        if limit is None or period is None or number < limit:
-            continue
-        until = _instant(min(first for _, first in counted) + round(period * 1000))
-        end = "" if until is None else timestamp(until.to_pydatetime(), milliseconds=False)
-        return _Block(
-            "rate_limit",
-            f"the limit of {limit:g} started per {duration(period)} is used up"
-            + (f" until {end}" if end else ""),
-            until,
-        )
-    return None
-
-
-def _worker_concurrency(
-    queue: str, partition: str | None, settings: Mapping[str, Any], state: _QueueState
-) -> _Block | None:
-    for name, whole in (("worker_concurrency", True), ("partition_worker_concurrency", False)):
-        limit = _as_number(settings.get(name))
-        if limit is None:
-            continue
-        runs: Counter[str | None] = Counter()
-        for (owner, key, executor), number in state.running.items():
-            if owner == queue and (whole or key == partition):
-                runs[executor] += number
-        if runs and min(runs.values()) >= limit:
-            return _Block(
-                "worker_concurrency",
-                f"{plural(len(runs), 'executor')} of the queue "
-                f"{'runs' if len(runs) == 1 else 'run'} at most {limit:g} at a time, and "
-                f"{'is' if len(runs) == 1 else 'are'} busy",
-                evidence="executors that run nothing from this queue are not visible",
-            )
-    return None
-
-
-def _as_number(value: object) -> float | None:
-    """Return a setting as a number; SQLite may store any string in its column."""
-    try:
-        return None if value is None else float(str(value))
-    except ValueError:
-        return None
 
 
 def _instant(milliseconds: object) -> pd.Timestamp | None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+import pandas as pd
+
 from dbos_notebook.status import Likelihood
 from dbos_notebook.tables.executor_evidence import (
     ConnectionGroup,
@@ -21,6 +23,7 @@ from dbos_notebook.tables.executor_evidence import (
     RegisteredVersion,
     read_evidence,
 )
+from dbos_notebook.tables.queue_state import NotDequeued, QueueState
 from dbos_notebook.tables.timing import INTERNAL_QUEUE
 from dbos_notebook.text import duration, plural
 
@@ -228,7 +231,7 @@ class ExecutorAvailability:
         self._session = session
         self._queries = queries.all_applications
         self._location = location
-        self._estimates: dict[tuple[str | None, str | None, str | None, bool], Estimate] = {}
+        self._estimates: dict[tuple[str | None, str | None, str | None, bool, bool], Estimate] = {}
         self._living: dict[str | None, list[str]] = {}
 
     @cached_property
@@ -242,6 +245,7 @@ class ExecutorAvailability:
         queue: str | None,
         *,
         active: bool = False,
+        check_queue: bool = True,
     ) -> Estimate:
         """Estimate whether a live executor can run work of a version and application on a queue.
 
@@ -251,24 +255,59 @@ class ExecutorAvailability:
         ----------
         active
             Whether the work is a workflow that is active, which must be cancelled to be forked.
+        check_queue
+            Whether it counts that nothing dequeues what waits on the queue.
         """
-        key = (version, application, queue, active)
+        key = (version, application, queue, active, check_queue)
         if key not in self._estimates:
             if self._evidence.denied is not None:
                 return Estimate(
                     "unknown", f"this role may not read executor activity ({self._evidence.denied})"
                 )
-            found = self._evaluate(self._target(version, application))
+            target = self._target(version, application)
+            found = self._evaluate(target)
             limits, registered = self._limits(queue)
             likelihood = found.likelihood
             if likelihood == "likely" and not registered:
                 likelihood = "unknown"
             unlikely = likelihood == "unlikely"
             remedy = self._remedy(application, queue, active=active) if unlikely else ""
+            stuck = None
+            if check_queue and not unlikely and registered and queue is not None:
+                stuck = self._not_dequeued(target, queue)
             # What decides comes first.
             reasons = [found.evidence, limits] if registered else [limits, found.evidence]
+            if stuck is not None and queue is not None:
+                likelihood, remedy = self._evaluate_not_dequeued(likelihood, queue, stuck)
+                reasons.insert(0, f"nothing dequeues queue {queue!r}: {stuck.evidence}")
             self._estimates[key] = Estimate(likelihood, "; ".join(filter(None, reasons)), remedy)
         return self._estimates[key]
+
+    def _not_dequeued(self, target: _Target, queue: str) -> NotDequeued | None:
+        """Return that nothing dequeues what waits there for the same executors."""
+        versions: set[str | None] = {*target.versions}
+        if target.version is None or target.version in self._latest(target.application):
+            versions.add(None)
+        now = pd.Timestamp(self._evidence.now, unit="ms", tz="UTC")
+        state = QueueState.read(self._session, self._queries, [queue], now)
+        return state.not_dequeued(
+            queue,
+            lambda each: each.version in versions and target.has_application(each.application),
+        )
+
+    @staticmethod
+    def _evaluate_not_dequeued(
+        likelihood: Likelihood, queue: str, stuck: NotDequeued
+    ) -> tuple[Likelihood, str]:
+        """Return the likelihood for a queue that nothing dequeues, and what helps."""
+        # For a while, executors may wait: after conflicts, DBOS polls less often.
+        if likelihood == "likely":
+            likelihood = "unlikely" if stuck.seconds > DEAD_SECONDS else "unknown"
+        if queue == INTERNAL_QUEUE or likelihood != "unlikely":
+            return likelihood, ""
+        return likelihood, (
+            f"Check that an executor listens to queue {queue!r}, or use another queue"
+        )
 
     def silence(
         self, executor: str, version: str | None, application: str | None, last: int | None

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 STEPS_PER_PAGE = 100
 MAX_ACTIVITIES = 200
-STUCK = ("no_executor", "no_queue", "no_partition_key")
+STUCK = ("no_executor", "no_queue", "no_partition_key", "not_dequeued")
 """Reasons for which a workflow stays in its queue until somebody does something."""
 MAX_MEMBERS = 50
 MAX_EVENTS = 50

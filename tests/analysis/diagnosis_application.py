@@ -204,7 +204,8 @@ def _queues(url: str) -> None:
         for number in (1, 2):
             enqueue(queue, f"{queue}-{number}")
     enqueue("partitioned", "no-key")
-    enqueue("unheard", "unheard-1")
+    for number in (1, 2):
+        enqueue("unheard", f"unheard-{number}")
     with SetEnqueueOptions(app_version="9"):
         enqueue("open", "other-version")
     client = DBOSClient(system_database_url=url)

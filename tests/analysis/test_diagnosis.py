@@ -20,6 +20,7 @@ import dbos_notebook as dn
 from dbos_notebook.analysis import active_rules, overdue_rules
 from dbos_notebook.analysis.diagnosis import Diagnosis
 from dbos_notebook.analysis.findings import RULES, Finding
+from dbos_notebook.tables import availability, queue_state
 
 APPLICATION = Path(__file__).parent / "diagnosis_application.py"
 
@@ -114,7 +115,7 @@ EXPECTED: dict[str, tuple[str, str, int, str]] = {
     "rate_limit": ("warning", "queue limited", 2, "the limit of 1 started per 1 h is used up"),
     "no_partition_key": ("critical", "queue partitioned", 1, "1 workflow (1 waits) without a"),
     "no_queue": ("warning", "queue nowhere", 1, "no queue of this name is registered"),
-    "starved_queue": ("critical", "queue unheard", 1, "nothing was dequeued from it within"),
+    "starved_queue": ("critical", "queue unheard", 2, "nothing was dequeued from it within"),
     "deadline_near": ("info", "workflow waits", 1, "the deadline of 1 workflow is near"),
     "timeout_near": ("info", "workflow approval", 1, "earlier runs received 'approval' there"),
     "failure_rate": ("warning", "workflow sync", 13, "13 of 25 runs failed"),
@@ -155,6 +156,44 @@ def test_unread_messages_of_both_kinds(diagnosis: Diagnosis) -> None:
     assert "unanswered: it waits for 'approval'. Inferred" in waiting.evidence
     assert (ended.severity, ended.subject, ended.affected) == ("info", "workflow batch", 1)
     assert ended.workflow_ids == ("batch-0",)
+
+
+def test_work_on_a_queue_that_nothing_dequeues(
+    disorder: tuple[dn.Client, Role], diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers about its work, and about work that would be put there, agree with the rule."""
+    db, _ = disorder
+    monkeypatch.setattr(queue_state, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(queue_state, "PATIENCE_POLLS", 1)
+
+    def will_run(queue: str) -> str:
+        plan = db.fork("batch-0", "first", application_version="1", queue_name=queue, plan=True)
+        return str(plan.items[0].will_run)
+
+    first, second = (db.workflow(f"unheard-{number}").activity for number in (1, 2))
+    assert first is not None
+    assert second is not None
+    assert (first.reason, second.reason) == ("not_dequeued", "not_dequeued")
+    assert first.text.startswith(
+        "in queue unheard, place 1 of 2: nothing has dequeued it for about "
+    )
+    assert "place 2 of 2: 1 workflow before it, and nothing has dequeued the" in second.text
+    assert "unheard-1 has waited for about " in first.evidence
+    assert "Inferred: no executor listens to this queue" in first.evidence
+    found = will_run("unheard")
+    assert found.startswith("unknown: nothing dequeues queue 'unheard': unheard-1 has wait"), found
+    monkeypatch.setattr(availability, "DEAD_SECONDS", 0.1)
+    # Where a queue has no room, or executors take its work, it tells nothing.
+    assert "nothing dequeues" not in will_run("one")
+    assert "nothing dequeues" not in will_run("open")
+    found = will_run("unheard")
+    assert found.startswith("unlikely. Check that an executor listens to queue 'unheard'"), found
+    # The finding is about both, and so is the call.
+    (finding,) = of_rule(db.diagnose(queue_wait=0.1), "starved_queue")
+    assert (finding.affected, finding.workflow_ids) == (2, ("unheard-1", "unheard-2"))
+    assert finding.call is not None
+    assert finding.call.targets == finding.workflow_ids
+    assert "Resuming starts these on" in finding.remedy
 
 
 def test_nothing_else_is_found(diagnosis: Diagnosis) -> None:
