@@ -9,9 +9,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -256,7 +258,8 @@ def dashboard(
         notebook.write_text(_dashboard_notebook(schema, read_only=read_only), encoding="utf-8")
         options = [
             f"--template={_write_template(Path(directory))}",
-            f"--port={port}",
+            # Of the port 0, Voilà would print and open the address as it is.
+            f"--port={port or _free_port()}",
             "--Voila.ip=127.0.0.1",
             "--token",  # Voilà creates one and prints it with the address
             "--VoilaConfiguration.show_tracebacks=False",
@@ -531,6 +534,13 @@ def _dashboard_notebook(schema: str, *, read_only: bool) -> str:
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     }
     return str(v4.writes(v4.new_notebook(cells=cells, metadata=metadata)))
+
+
+def _free_port() -> int:
+    """Return a port of 127.0.0.1 on which nothing listens."""
+    with closing(socket.socket()) as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
 
 
 def _write_template(directory: Path) -> str:

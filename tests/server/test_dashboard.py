@@ -14,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -32,15 +32,11 @@ def is_listening(port: int) -> bool:
         return trial.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.fixture
-def dashboard(shop_sqlite: Path, tmp_path: Path) -> Iterator[str]:
+@contextmanager
+def serving(database: Path, log: Path, port: int) -> Iterator[str]:
     """The address with its token; checks that the server ends with its command."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path / "log"
     command = [sys.executable, "-m", "dbos_notebook", "dashboard", "--no-browser", "--read-only"]
-    command += ["--database", str(shop_sqlite), f"--port={port}"]
+    command += ["--database", str(database), f"--port={port}"]
     with log.open("w") as log_file:
         process = subprocess.Popen(
             command, stdout=log_file, stderr=subprocess.STDOUT, env={**os.environ}
@@ -50,16 +46,35 @@ def dashboard(shop_sqlite: Path, tmp_path: Path) -> Iterator[str]:
         address = None
         while address is None and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.2)
-            address = re.search(rf"http://127\.0\.0\.1:{port}/\?token=\w+", log.read_text())
+            address = re.search(r"http://127\.0\.0\.1:(\d+)/\?token=\w+", log.read_text())
         assert address, log.read_text()
+        found = int(address[1])
+        assert found == port or not port
         yield address[0]
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
     deadline = time.monotonic() + 10
-    while is_listening(port) and time.monotonic() < deadline:
+    while is_listening(found) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not is_listening(port), "the server outlived its command"
+    assert not is_listening(found), "the server outlived its command"
+
+
+@pytest.fixture
+def dashboard(shop_sqlite: Path, tmp_path: Path) -> Iterator[str]:
+    """The address of a dashboard with its token."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving(shop_sqlite, tmp_path / "log", port) as address:
+        yield address
+
+
+def test_the_address_of_any_free_port_answers(old_sqlite: Path, tmp_path: Path) -> None:
+    with serving(old_sqlite, tmp_path / "log", 0) as address:
+        server = address.partition("?")[0]
+        with urllib.request.urlopen(f"{server}login", timeout=20) as answer:
+            assert answer.status == 200
 
 
 def test_the_dashboard_keeps_its_place_in_the_url_and_needs_the_token(
