@@ -147,6 +147,57 @@ def test_a_plan_that_is_not_visible_is_not_confirmed(
         assert db.workflow("queued-1").status == "CANCELLED"
 
 
+def test_a_field_of_a_plan_keeps_focus_and_text_when_the_plan_is_drawn_again(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    def texts() -> list[str]:
+        return [fields.nth(n).input_value() for n in range(3)]
+
+    def wait_for_plan(**options: str) -> None:
+        """Wait until a plan with these options is shown, and can be confirmed."""
+        page.wait_for_function(
+            """(wanted) => Object.entries(wanted).every(([key, value]) =>
+              window.model.sent.findLast((one) => one.kind === "plan").options[key] === value)
+              && !document.querySelector(".dn-confirm").disabled""",
+            arg=options,
+        )
+
+    with dn.connect(database_copy) as db:
+        page = open_view(db.controls("checkout-5-bad"))
+        page.get_by_role("button", name="Fork", exact=True, disabled=False).click()
+        confirm, fields = page.locator(".dn-confirm"), page.locator(".dn-plan-head input")
+        confirm.wait_for()
+        # The plan for the version arrives while the queue is being typed.
+        page.evaluate("window.model.holding = 'plan'")
+        fields.nth(1).focus()
+        page.keyboard.type("2026.07")
+        page.keyboard.press("Tab")
+        page.keyboard.type("la.print")
+        for _ in range(6):
+            page.keyboard.press("ArrowLeft")
+        page.wait_for_function("window.model.held.length === 1")
+        page.evaluate("window.model.release()")
+        page.locator(".dn-plan code", has_text="2026.07").wait_for()
+        # It does not have what was typed since.
+        assert confirm.is_disabled()
+        page.keyboard.type("bels")
+        assert texts() == ["", "2026.07", "labels.print"]
+        page.keyboard.press("Enter")
+        wait_for_plan(queue_name="labels.print", application_version="2026.07")
+        page.keyboard.type("!")
+        assert texts() == ["", "2026.07", "labels!.print"]
+        assert confirm.is_disabled()
+        # What is typed and taken back needs no other plan.
+        page.keyboard.press("Backspace")
+        assert confirm.is_enabled()
+        fields.nth(1).press("End")
+        page.keyboard.type(".1")
+        page.keyboard.press("Enter")
+        wait_for_plan(application_version="2026.07.1")
+        page.keyboard.type("2")
+        assert texts() == ["", "2026.07.12", "labels.print"]
+
+
 def test_options_cannot_be_changed_while_a_plan_is_applied(
     database_copy: Path, open_view: Callable[..., Page]
 ) -> None:

@@ -9,6 +9,15 @@ import { OUTCOMES } from "./status_data.js";
 
 /** @typedef {Answer<"possible">["possible"]} Possible */
 /** @typedef {{key: keyof ActionOptions, label: string, values?: "steps" | "versions" | "queues"}} Option */
+/**
+ * The first line of a plan and its fields, which stay when the plan is drawn again.
+ * @typedef {object} PlanHead
+ * @property {string} key the click that they belong to
+ * @property {HTMLElement} node
+ * @property {HTMLElement} summary
+ * @property {Map<keyof ActionOptions, HTMLInputElement>} fields those with text
+ * @property {HTMLElement} body what is drawn again
+ */
 
 /** When the work of a receipt has ended, these stand first. */
 const FAILURES = ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"];
@@ -133,6 +142,10 @@ export class Actions {
     this.turn = 0;
     /** @type {HTMLButtonElement | null} */
     this.confirm = null;
+    /** Whether the plan that is shown can be confirmed, unless the fields hold something else by now. */
+    this.canConfirm = false;
+    /** @type {PlanHead | null} */
+    this.head = null;
     /** @type {Answer<"targets"> | null} */
     this.targets = null;
     /** @type {Element | null} */
@@ -255,7 +268,7 @@ export class Actions {
 
   async showPlan() {
     // Only the plan that is shown can be confirmed: neither the previous one nor one in flight.
-    if (this.confirm) this.confirm.disabled = true;
+    this.allowConfirm(false);
     const turn = this.turn += 1;
     const { action, planIds, options, key } = this;
     const plan = await this.ask("plan", { action, ids: [...planIds], options, key });
@@ -267,14 +280,14 @@ export class Actions {
     const ready = plan.problem ? 0 : plan.counts.ready ?? 0;
     const question = `${verb} ${pluralize(ready, noun)}`;
     const confirm = button(question, null, () => this.press(confirm, plan, question),
-      { class: `dn-button dn-confirm ${isDeletion(action) ? "dn-final" : ""}`, disabled: !ready });
-    this.confirm = confirm;
+      { class: `dn-button dn-confirm ${isDeletion(action) ? "dn-final" : ""}`, disabled: true });
     const title = `Plan: ${label.toLowerCase()}`;
-    replace(this.panel,
-      el("div", { class: "dn-plan-head" },
-        el("b", {}, title), this.summary(plan.counts),
-        el("span", { class: "dn-space" }), choices.map((option) => this.optionInput(option)),
-        hasForm(action) && button("Change", "Change what was entered", () => this.showForm())),
+    const isDrawnAgain = this.head?.key === key && this.panel.contains(this.head.node);
+    const head = isDrawnAgain && this.head ? this.head : this.makeHead(title);
+    this.confirm = confirm;
+    this.allowConfirm(ready > 0);
+    replace(head.summary, this.summary(plan.counts));
+    replace(head.body,
       plan.kinds.length > 0 && plan.rows.length > 1 && el("p", { class: "dn-note" },
         plan.kinds.join(", ")),
       plan.problem && el("p", { class: "dn-note dn-warn" }, plan.problem),
@@ -291,9 +304,50 @@ export class Actions {
         copyButton("Copy code", "Copy the Python code of this plan", () => plan.code,
           { class: "dn-muted" })));
     this.panel.setAttribute("aria-label", title);
-    const hadFocus = this.hasFocus();
     this.show();
-    if (!hadFocus) this.focusRows();
+    // Who is in a field, or has gone on elsewhere, stays there.
+    const focused = focusedElement(this.panel);
+    const isNowhere = !focused || focused === document.body;
+    if (isNowhere || (!isDrawnAgain && !this.hasFocus())) this.focusRows();
+  }
+
+  /**
+   * Begin the drawing of a plan. Its fields are made once: while a plan is on its way, the next value
+   * may be typed.
+   * @param {string} title
+   */
+  makeHead(title) {
+    const { action, key } = this;
+    const fields = new Map();
+    const summary = el("span");
+    const body = el("div");
+    const node = el("div", { class: "dn-plan-head" }, el("b", {}, title), summary,
+      el("span", { class: "dn-space" }),
+      (OPTIONS[action] ?? []).map((option) => this.optionInput(option, fields)),
+      hasForm(action) && button("Change", "Change what was entered", () => this.showForm()));
+    this.head = { key, node, summary, fields, body };
+    replace(this.panel, node, body);
+    return this.head;
+  }
+
+  /** Whether the fields hold what the plan was made for. */
+  fitsFields() {
+    return [...this.head?.fields ?? []].every(([key, input]) =>
+      input.value.trim() === String(this.options[key] ?? ""));
+  }
+
+  /** @param {boolean} can whether the plan that is shown can be confirmed */
+  allowConfirm(can) {
+    this.canConfirm = can;
+    this.showConfirm();
+  }
+
+  showConfirm() {
+    if (!this.confirm) return;
+    const fits = this.fitsFields();
+    this.confirm.disabled = !this.canConfirm || !fits;
+    this.confirm.title = this.canConfirm && !fits
+      ? "The plan does not have what was typed: press Enter in the field" : "";
   }
 
   /**
@@ -312,9 +366,11 @@ export class Actions {
       { class: "dn-button dn-confirm dn-final", disabled: true });
     confirm.replaceWith(second);
     this.confirm = second;
+    this.allowConfirm(false);
+    const { turn } = this;
     setTimeout(() => {
-      if (this.confirm !== second || !second.isConnected) return;
-      second.disabled = false;
+      if (this.confirm !== second || !second.isConnected || turn !== this.turn) return;
+      this.allowConfirm(true);
       focus(second);
     }, SECOND_PRESS_MS);
   }
@@ -330,8 +386,11 @@ export class Actions {
       .map(([outcome, number]) => `${formatCount(number)} ${this.describe(outcome)}`).join(", "));
   }
 
-  /** @param {Option} option */
-  optionInput({ key, label, values }) {
+  /**
+   * @param {Option} option
+   * @param {PlanHead["fields"]} fields to which the field is added
+   */
+  optionInput({ key, label, values }, fields) {
     const value = this.options[key] ?? "";
     if (!values) {
       const box = el("input", { type: "checkbox", checked: Boolean(value) });
@@ -341,7 +400,8 @@ export class Actions {
     const id = `${this.id}-${key}`;
     const suggestions = values === "steps" ? STEPS : this.targets?.[values] ?? [];
     const input = el("input", { type: "text", list: id, spellcheck: "false", autocomplete: "off",
-      value, placeholder: PLACEHOLDERS[values] });
+      value, placeholder: PLACEHOLDERS[values], on: { input: () => this.showConfirm() } });
+    fields.set(key, input);
     onEntered(input, () => {
       const entered = input.value.trim();
       if (entered !== (this.options[key] ?? "")) this.setOption(key, entered);
@@ -389,6 +449,7 @@ export class Actions {
   async apply(confirm, key, isFinal = false) {
     // What is being applied is settled: neither an option nor a plan in flight may replace it.
     this.turn += 1;
+    this.canConfirm = false;
     for (const input of this.panel.querySelectorAll("input")) input.disabled = true;
     confirm.disabled = true;
     confirm.textContent = "…";

@@ -160,7 +160,8 @@ function successor(focused, before, after) {
 
 /** @param {Element} node */
 function nameOf(node) {
-  return node.getAttribute("aria-label") ?? (node.getAttribute("title") || node.textContent);
+  return node.getAttribute("aria-label")
+    ?? (node.getAttribute("title") || node.textContent || node.closest("label")?.textContent);
 }
 
 /**
