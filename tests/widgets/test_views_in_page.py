@@ -802,6 +802,61 @@ def test_an_empty_list_shows_whether_filters_are_set(
         none.get_by_text("No workflow matches.").wait_for()
 
 
+@pytest.mark.parametrize("first_rows", [5_000, 2])
+def test_live_updates_what_a_search_found(
+    database_copy: Path,
+    open_view: Callable[..., Page],
+    monkeypatch: pytest.MonkeyPatch,
+    first_rows: int,
+) -> None:
+    # The search reads its rows at once, or in several parts.
+    monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_SEARCH_ROWS", first_rows)
+    monkeypatch.setattr("dbos_notebook.widgets.explore.SEARCH_GROWTH", 1)
+    with dn.connect(database_copy) as db:
+        page = open_view(db.explore(search="queued", live=True))
+        page.locator(".dn-row[data-id='queued-1'][data-status=ENQUEUED]").wait_for()
+        wait_until_idle(page)
+        rows = page.locator(".dn-row")
+        number = rows.count()
+        page.evaluate("""() => {
+            window.least = Infinity;
+            new MutationObserver(() => {
+                const { length } = document.querySelectorAll(".dn-row");
+                window.least = Math.min(window.least, length);
+            }).observe(document.querySelector(".dn-scroll"), { childList: true, subtree: true });
+        }""")
+        db.cancel("queued-1")
+        page.locator(".dn-row[data-id='queued-1'][data-status=CANCELLED]").wait_for()
+        # Until all parts have been read again, all rows stay.
+        assert page.evaluate("window.least") == number > 1
+        parts = page.evaluate("window.model.sent.filter((one) => one.part).length")
+        assert (parts > 0) == (first_rows == 2)
+        database_copy.rename(database_copy.with_suffix(".gone"))
+        page.locator(".dn-banner").wait_for()
+        database_copy.with_suffix(".gone").rename(database_copy)
+        page.locator(".dn-banner").wait_for(state="hidden")
+
+
+def test_live_does_not_repeat_a_long_search_at_once(
+    db: dn.Client, open_view: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbos_notebook.widgets.explore.FIRST_SEARCH_ROWS", 2)
+    page = open_view(db.explore(live=True))
+    page.locator(".dn-row").first.wait_for()
+    # One part takes a second: for ten times as long nothing is asked.
+    page.evaluate("window.model.holding = 'page'")
+    page.get_by_label("Search", exact=True).fill("queued")
+    page.wait_for_function("window.model.held.length === 1")
+    page.wait_for_timeout(1000)
+    page.evaluate("window.model.release()")
+    page.locator(".dn-row[data-id='queued-1']").wait_for()
+    wait_until_idle(page)
+    asked = "window.model.sent.filter((one) => one.kind === 'page').length"
+    before = page.evaluate(asked)
+    page.wait_for_timeout(5000)
+    assert page.evaluate(asked) == before
+
+
 def test_a_comparison_names_the_original_and_the_fork(
     database_copy: Path, open_view: Callable[..., Page]
 ) -> None:

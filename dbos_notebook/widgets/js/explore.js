@@ -32,6 +32,8 @@ const CLOCK_MS = 5000;
 const ACTIVITY_MS = 10_000;
 /** The kernel is busy with polls, and with counts, for at most 1/N of the time. */
 const POLL_SHARE = 20;
+/** And with searches that polls repeat, each of which may read many parts. */
+const SEARCH_SHARE = 10;
 const COUNT_SHARE = 400;
 /** @type {readonly (readonly [Mode, string, string])[]} */
 const MODES = [
@@ -59,12 +61,14 @@ export class Explore {
     this.polling = new Polling(root, model, {
       now: () => this.now(),
       clock: CLOCK_MS,
-      interval: () => Math.max(POLL_MS, POLL_SHARE * (this.status.took ?? 0)),
-      isReady: () => this.channel.isIdle("page"),
+      interval: () => this.pollInterval(),
+      // Also not soon after a long search, which may have ended just before.
+      isReady: () => this.channel.isIdle("page")
+        && (this.parts === 1 || Date.now() - this.readAt >= this.pollInterval()),
       poll: () => this.reload(false),
       onChange: () => this.status.show(),
     });
-    this.polling.button.title = "Update every 2 s while visible";
+    this.polling.button.title = "Update every 2 s while visible, less often where reading takes long";
     /** @type {readonly Row[]} */
     this.rows = [];
     /** @type {Page} */
@@ -72,6 +76,10 @@ export class Explore {
     this.isLoaded = false;
     /** @type {string | null} */
     this.stamp = null;
+    /** In how many parts the page was read, how long that took, and when it ended. */
+    this.parts = 1;
+    this.readTook = 0;
+    this.readAt = 0;
     /** @type {Cursor} where the page begins */
     this.cursor = [];
     /** @type {Cursor[]} where the pages before it begin */
@@ -340,8 +348,12 @@ export class Explore {
    * @param {{stamp?: string | null, counts?: boolean}} [options] nothing is sent if the stamp still holds
    */
   async load({ stamp = null, counts = false } = {}) {
-    const asked = this.ask("page", { view: this.view, after: this.cursor, stamp, counts });
-    const page = await (stamp === null ? busyWhile(this.grid.node, asked) : asked);
+    const isPoll = stamp !== null;
+    const startedAt = Date.now();
+    // The stamp is that of the first part: what has changed may be in another.
+    const asked = this.ask("page", { view: this.view, after: this.cursor,
+      stamp: this.parts > 1 ? null : stamp, counts });
+    const page = await (isPoll ? asked : busyWhile(this.grid.node, asked));
     if (!page) return;
     this.status.updated(page);
     if (page.counts !== undefined) {
@@ -349,14 +361,26 @@ export class Explore {
       this.countTook = page.count_took ?? 0;
       this.showCounts(page.counts);
     }
-    if (page.same) return;
-    this.stamp = page.stamp;
-    this.isLoaded = true;
+    if (!page.same) {
+      this.isLoaded = true;
+      if (!isPoll) this.showPage(page, page.rows);
+      if (!await this.searchOn(page, isPoll)) return;
+      this.stamp = page.stamp;
+    }
+    this.readAt = Date.now();
+    this.readTook = this.readAt - startedAt;
+    if (!page.same) await this.loadActivities();
+  }
+
+  /**
+   * Show the rows that were read, the last of them with a page.
+   * @param {Page} page
+   * @param {readonly Row[]} rows
+   */
+  showPage(page, rows) {
     this.page = page;
-    this.rows = page.rows;
+    this.rows = rows;
     this.showRows();
-    await this.searchOn();
-    await this.loadActivities();
   }
 
   /** Read what the active workflows on the page are doing, which costs more than the page itself. */
@@ -371,17 +395,31 @@ export class Explore {
     this.showRows();
   }
 
-  /** A search reads part after part, each short, until the page is full or all was searched. */
-  async searchOn() {
-    for (let part = 1; this.page.searched_to && this.rows.length < this.view.size; part += 1) {
-      const page = await this.ask("page", { view: this.view, after: this.page.last,
-        limit: this.view.size - this.rows.length, part });
-      if (!page || page.same) return;
-      this.status.updated(page);
-      this.page = page;
-      this.rows = this.rows.concat(page.rows);
-      this.showRows();
+  /**
+   * A search reads part after part, each short, until the page is full or all was searched. Return
+   * whether it has come to its end.
+   * @param {Page} first
+   * @param {boolean} isPoll the rows that are shown stay until all have been read again
+   */
+  async searchOn(first, isPoll) {
+    let [page, { rows }] = [first, first];
+    let parts = 1;
+    for (; page.searched_to && rows.length < this.view.size; parts += 1) {
+      const next = await this.ask("page", { view: this.view, after: page.last,
+        limit: this.view.size - rows.length, part: parts });
+      if (!next || next.same) return false;
+      this.status.updated(next);
+      page = next;
+      rows = rows.concat(next.rows);
+      if (!isPoll) this.showPage(page, rows);
     }
+    this.parts = parts;
+    const { more, last, searched_to } = page;
+    if (isPoll && JSON.stringify([rows, more, last, searched_to])
+      !== JSON.stringify([this.rows, this.page.more, this.page.last, this.page.searched_to])) {
+      this.showPage(page, rows);
+    }
+    return true;
   }
 
   /** @param {1 | -1} direction */
@@ -413,6 +451,11 @@ export class Explore {
     this.filterButton.setAttribute("aria-expanded", String(await this.filters.toggle()));
   }
 
+  pollInterval() {
+    const share = this.parts > 1 ? SEARCH_SHARE : 0;
+    return Math.max(POLL_MS, POLL_SHARE * (this.status.took ?? 0), share * this.readTook);
+  }
+
   refresh() {
     this.polling.touch();
     return this.reload(true);
@@ -420,9 +463,8 @@ export class Explore {
 
   /** @param {boolean} all also what has probably not changed */
   async reload(all) {
-    // A search that reads several parts is not repeated by polling.
     const counts = all || Date.now() - this.countedAt > COUNT_SHARE * this.countTook;
-    if (all || !this.view.search) await this.load({ stamp: all ? null : this.stamp, counts });
+    await this.load({ stamp: all ? null : this.stamp, counts });
     if (Date.now() - this.activitiesAt > ACTIVITY_MS) await this.loadActivities();
     for (const [id, details] of this.openDetails) {
       const row = this.grid.row(id);
