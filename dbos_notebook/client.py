@@ -1839,7 +1839,7 @@ class Client:
         """Cancel workflows: take them off their queue, or stop them at their next step.
 
         A workflow that has finished is not changed, and the receipt says so. DBOS clears the queue
-        of a cancelled workflow; the receipt keeps it.
+        and the deduplication ID of a cancelled workflow; the receipt keeps them.
 
         Parameters
         ----------
@@ -1856,7 +1856,7 @@ class Client:
         --------
         >>> db = dbos_notebook.connect(example_database)
         >>> db.cancel("queued-1", plan=True).items[0].effect
-        "will not start; leaves queue 'slow'"
+        "will not start; leaves queue 'slow'; loses its deduplication ID 'dedup-1'"
         """
         from dbos_notebook.control.operations import Cancel
 

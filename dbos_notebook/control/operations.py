@@ -409,9 +409,10 @@ class Cancel(Operation):
             return "unchanged", f"it has finished: {row.status}"
         if row.status == "CANCELLED":
             return "unchanged", "it is already cancelled"
-        # DBOS clears the queue of a cancelled workflow, so the receipt keeps it.
+        # DBOS clears both in the row of a cancelled workflow, so the receipt keeps them.
         queue = row.queue_name
         suffix = "" if queue in (None, records.INTERNAL_QUEUE) else f"; leaves queue {queue!r}"
+        suffix += _loses_deduplication(row)
         if row.status == "PENDING":
             effect = "stops at its next step; the result of the current step is not recorded"
             return "ready", effect + suffix
@@ -454,6 +455,12 @@ def describe_parents(parents: Mapping[str, str], consequence: str) -> str:
     )
 
 
+def _loses_deduplication(row: WorkflowRecord) -> str:
+    """Return the part of an effect that another workflow can be enqueued with its ID then."""
+    lost = row.deduplication_id
+    return "" if lost is None else f"; loses its deduplication ID {lost!r}"
+
+
 def _with_effect(item: PlanItem, effect: str) -> PlanItem:
     return dataclasses.replace(item, effect=f"{item.effect}; {effect}")
 
@@ -485,9 +492,10 @@ class Resume(Operation):
                 "it is PENDING: if an executor is still running it, it would run twice at the same "
                 "time. Pass force=True if none is"
             )
+        suffix = _loses_deduplication(row)
         if row.status in WAITING_STATUSES:
-            return "ready", "starts without waiting any longer"
-        return "ready", "continues after its last recorded step, without a deadline"
+            return "ready", f"starts without waiting any longer{suffix}"
+        return "ready", f"continues after its last recorded step, without a deadline{suffix}"
 
     def evaluate(
         self, context: ReadContext, keys: Sequence[ItemKey], before: Mapping[ItemKey, PlanItem]

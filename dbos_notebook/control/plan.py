@@ -61,10 +61,10 @@ class Plan:
     Examples
     --------
     >>> db = dbos_notebook.connect(example_database)
-    >>> plan = db.cancel(["queued-1", "checkout-1"], plan=True)
+    >>> plan = db.cancel(["queued-2", "checkout-1"], plan=True)
     >>> plan.to_frame()[["workflow_id", "verdict", "effect"]]
       workflow_id    verdict                              effect
-    0    queued-1      ready  will not start; leaves queue 'slow'
+    0    queued-2      ready  will not start; leaves queue 'slow'
     1  checkout-1  unchanged            it has finished: SUCCESS
     """
 

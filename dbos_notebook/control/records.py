@@ -35,6 +35,7 @@ class WorkflowRecord:
     executor_id: str | None = None
     queue_name: str | None = None
     queue_partition_key: str | None = None
+    deduplication_id: str | None = None
     parent_workflow_id: str | None = None
     forked_from: str | None = None
     created_at: int | None = None

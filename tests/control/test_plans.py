@@ -722,6 +722,25 @@ def test_a_parent_forked_from_another_may_await_the_same_child(idle_db: dn.Clien
     assert item.effect.startswith("its parent fork is ENQUEUED")
 
 
+def test_a_plan_names_the_deduplication_id_that_is_lost(idle_db: dn.Client) -> None:
+    (item,) = idle_db.cancel("queued-1", plan=True).items
+    assert item.effect == (
+        "will not start; leaves queue 'slow'; loses its deduplication ID 'dedup-1'"
+    )
+    (item,) = idle_db.resume("queued-1", queue_name="slow", plan=True).items
+    assert item.effect == (
+        "starts without waiting any longer; loses its deduplication ID 'dedup-1'"
+    )
+    assert "deduplication" not in idle_db.cancel("queued-2", plan=True).items[0].effect
+    (line,) = idle_db.cancel("queued-1").lines
+    # The receipt keeps it: no row has it any more.
+    assert "loses its deduplication ID 'dedup-1'" in line.detail
+    stored = "SELECT deduplication_id FROM {}workflow_status WHERE workflow_uuid = 'queued-1'"
+    assert write(idle_db, stored) == [(None,)]
+    (item,) = idle_db.resume("queued-1", queue_name="slow", plan=True).items
+    assert "deduplication" not in item.effect
+
+
 def test_a_plan_to_cancel_names_the_parent_that_may_await_it(idle_db: dn.Client) -> None:
     add_workflow(idle_db, "parent", ("pack", False, "child"), status="PENDING")
     add_workflow(idle_db, "other", ("pack", False, "child"), status="ENQUEUED")
