@@ -26,7 +26,6 @@ from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.errors import FilterError
 from dbos_notebook.imports import WholeImports
 from dbos_notebook.status import COMPLETED_STATUSES, INTERRUPTED_STATUSES
-from dbos_notebook.tables.filters import check_storable
 from dbos_notebook.tables.message_waits import (
     MessageWait,
     StoredMessage,
@@ -73,7 +72,7 @@ class Send(Operation):
     planned: ClassVar[str] = "will get the message"
     needed: ClassVar[Privileges] = permissions.SEND
     raises_if_nothing_done: ClassVar[bool] = True
-    message: Any = None
+    message: Any = field(default=None, repr=False)
     topic: str | None = None
     idempotency_key: str | None = None
     force: bool = False
@@ -97,6 +96,11 @@ class Send(Operation):
             force,
             str(uuid.uuid4()),
         )
+
+    def options(self) -> dict[str, object]:
+        """Return the options that are not at their defaults; of the message, its type and size."""
+        options = super().options()
+        return options if self.message is None else {"message": _describe(self.message), **options}
 
     def message_id(self, workflow_id: str) -> str:
         """Return the ID of the message to a workflow."""
@@ -282,6 +286,21 @@ def _with(item: SendItem, verdict: Verdict, effect: str) -> SendItem:
     return replace(item, verdict=verdict, effect=effect)
 
 
+def _describe(message: Any) -> str:
+    """Return the type and the size of a message: its text may be a secret, and logs are kept.
+
+    Examples
+    --------
+    >>> _describe({"approved": True}), _describe(True)
+    ('dict, 18 bytes of JSON', 'bool')
+    """
+    name = type(message).__name__
+    if not isinstance(message, str | list | dict):
+        return name  # the size of True is its value
+    size = len(json.dumps(message, ensure_ascii=False).encode())
+    return f"{name}, {plural(size, 'byte')} of JSON"
+
+
 def as_json(message: Any) -> Any:
     """Return a message as it is stored: as JSON, in which a tuple is a list.
 
@@ -292,10 +311,11 @@ def as_json(message: Any) -> Any:
     """
     try:
         text = json.dumps(message, ensure_ascii=False, allow_nan=False)
+        text.encode()  # no database stores a lone surrogate
     except (TypeError, ValueError, RecursionError) as error:
         raise FilterError(
-            f"message={sanitize(repr(message), 200)} cannot be stored as JSON: {error}. Pass None, "
-            "booleans, numbers, strings, lists and dicts; DBOSClient.send sends other objects."
+            f"The message, of type {sanitize(type(message).__name__)}, cannot be stored as JSON: "
+            f"{error}. Pass None, booleans, numbers, strings, lists and dicts; DBOSClient.send "
+            "sends other objects."
         ) from None
-    check_storable(text, "message")
     return json.loads(text)

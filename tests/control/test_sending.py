@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Callable
 
 import pandas as pd
 import pytest
 from live_executors import LiveApplication, until
+from raw_rows import write
 
 import dbos_notebook as dn
 
@@ -154,6 +156,54 @@ def test_a_message_that_cannot_arrive_is_refused(idle_db: dn.Client) -> None:
         with pytest.raises(dn.ReadOnlyError):
             reader.send("queued-1", 1)
         assert isinstance(reader.send("queued-1", 1, plan=True).problem, dn.ReadOnlyError)
+
+
+@pytest.mark.parametrize(
+    ("answer", "described"),
+    [
+        ("hunter2-secret", "str, 16 bytes of JSON"),
+        ({"hunter2-secret": True}, "dict, 24 bytes of JSON"),
+        (["a", {"by": "hunter2-secret"}], "list, 31 bytes of JSON"),
+        (7_272_727, "int"),
+    ],
+)
+def test_a_message_is_in_no_log_history_plan_or_receipt(
+    idle_db: dn.Client, caplog: pytest.LogCaptureFixture, answer: object, described: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    plan = idle_db.send("queued-1", answer, "approval", plan=True)
+    receipt = plan.apply()
+    assert receipt.ok
+    # A message that the database refuses is in SQLAlchemy's error, with the statement.
+    if idle_db.location.path:
+        write(
+            idle_db,
+            "CREATE TRIGGER no BEFORE INSERT ON notifications BEGIN "
+            "SELECT RAISE(ABORT, 'not this one'); END",
+        )
+    else:
+        write(idle_db, "ALTER TABLE {}notifications ADD CHECK (topic <> 'refused')")
+    failed = idle_db.send("queued-2", answer, "refused")
+    assert failed.counts["failed"] == 1
+    shown = [caplog.text, idle_db.history().to_csv(), repr(plan.operation)]
+    for table in (plan, receipt, failed):
+        shown += [repr(table), table._repr_html_(), table.to_frame().to_csv()]
+    shown.append(repr(idle_db.last_receipt()))
+    for secret in ("hunter2", "7272727"):
+        assert not [text for text in shown if secret in text]
+    title = f"message={described!r}, topic='approval'"
+    assert title in repr(plan)
+    assert f"send({title})" in caplog.text
+    assert idle_db.history()["options"].iloc[0] == title
+    # It was sent as it is.
+    assert idle_db.messages("queued-1")["message"].tolist() == [answer]
+
+
+def test_a_message_that_cannot_be_stored_is_not_in_the_error(idle_db: dn.Client) -> None:
+    for answer in ({"token": "hunter2", "at": object()}, ["hunter2", "\ud800"]):
+        with pytest.raises(dn.FilterError, match="cannot be stored as JSON: ") as caught:
+            idle_db.send("queued-1", answer, plan=True)
+        assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("answer", ["Robert'); DROP TABLE", "<img src=x onerror=alert(1)>", "\0\r"])
