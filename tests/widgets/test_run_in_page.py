@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import big_runs
+import pytest
 
 import dbos_notebook as dn
 
@@ -90,6 +91,68 @@ def test_failures_are_visited_by_key(database_copy: Path, open_view: Callable[..
         page.keyboard.press("f")
         page.locator(".dn-node-details").wait_for()
         page.wait_for_function(BOX, arg=".dn-node-actions")
+
+
+def test_the_focus_follows_a_link_in_the_details(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    big_runs.insert_children(database_copy, 300)
+    with dn.connect(database_copy) as db:
+        page = open_view(db.open("many"), width=1400)
+        group = page.locator(".dn-inspect [data-node]", has_text="× part").last
+        group.press("Enter")
+        member = page.locator(".dn-members li button").nth(3)
+        member.press("Enter")
+        page.wait_for_function(f"{FOCUSED} && {FOCUSED} === {CHOSEN}")
+        # The keys of the view keep working.
+        page.keyboard.press("Escape")
+        page.locator(".dn-side-panel").wait_for(state="hidden")
+        assert page.locator(".dn-inspect").is_visible()
+        page.keyboard.press("/")
+        assert page.evaluate("document.activeElement.type") == "search"
+        page.get_by_role("tab", name="Graph").focus()
+        page.keyboard.press("f")
+        page.get_by_role("button", name="1 of 4").wait_for()
+        # So they do in the table of steps.
+        page.get_by_role("tab", name="Steps").click()
+        page.locator(".dn-step-table tr[data-kind=step]").first.press("Enter")
+        page.locator(".dn-facts button").first.press("Enter")
+        page.locator(".dn-side-panel header", has_text="workflow").wait_for()
+        page.wait_for_function("document.activeElement.ariaSelected === 'true'")
+        # What is gone from the details leaves the focus on their heading.
+        page.evaluate("document.querySelector('.dn-side-panel header button').focus()")
+        page.evaluate("document.querySelector('.dn-step-table tr[data-kind=step]').click()")
+        page.locator(".dn-side-panel header", has_text="#").wait_for()
+        assert page.evaluate("document.activeElement.closest('.dn-side-panel') !== null")
+
+
+@pytest.mark.parametrize("is_page", [True, False])
+def test_keys_act_without_the_focus_in_a_web_page_alone(
+    db: dn.Client, open_view: Callable[..., Page], is_page: bool
+) -> None:
+    def press(key: str, target: str) -> bool:
+        """Press a key while nothing has the focus; return whether it acted."""
+        page.evaluate("document.activeElement.blur()")
+        assert page.evaluate("document.activeElement === document.body")
+        page.keyboard.press(key)
+        page.wait_for_timeout(300)
+        return bool(page.evaluate(target))
+
+    page = open_view(db.open(sync_url=is_page))
+    page.locator(".dn-row").first.wait_for()
+    assert press("/", "document.activeElement.matches('.dn-explore input[type=search]')") is is_page
+    # On a tab of the console the focus is in the view.
+    page.locator(".dn-console-tab", has_text="Workflows").focus()
+    page.keyboard.press("/")
+    page.wait_for_function("document.activeElement.matches('.dn-explore input[type=search]')")
+    assert page.locator(".dn-explore .dn-search").input_value() == ""
+    page.locator(".dn-row[data-id='checkout-5-bad']").get_by_role("button", name="Open").click()
+    page.locator(".dn-inspect [data-node]").first.wait_for()
+    assert press("f", "document.querySelector('.dn-side-panel').checkVisibility()") is is_page
+    page.keyboard.press("Escape")
+    page.locator(".dn-side-panel").wait_for(state="hidden")
+    assert page.locator(".dn-inspect").is_visible()
+    assert press("/", "document.activeElement.matches('.dn-inspect input[type=search]')") is is_page
 
 
 def test_what_had_the_focus_gets_it_back(

@@ -385,6 +385,13 @@ class Console {
   onKey(event) {
     const isTyping = closest(event, "input:not([type=checkbox]), select, textarea");
     if (event.defaultPrevented || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+    // The keys of the part that is shown act also where nothing within it has the focus.
+    const { view } = this.place;
+    if (!closest(event, ".dn-console > .dn-view")) {
+      if (view === "list") this.list.onKey(event);
+      else if (view === "run") this.run?.onKey(event);
+      if (event.defaultPrevented) return;
+    }
     const part = PARTS[Number(event.key) - 1]?.[0];
     if (event.key === "Escape" && this.dismissPart()) event.preventDefault();
     else if (event.key === "Escape" && this.depth()) this.back();
@@ -393,11 +400,11 @@ class Console {
     event.preventDefault();
   }
 
-  /** Close a plan or form of the list or the schedules; return whether there was one. */
+  /** Close a plan or form of the board or the schedules; return whether there was one. */
   dismissPart() {
     const { view } = this.place;
-    return view === "list" ? this.list.dismiss()
-      : view === "schedules" && Boolean(this.schedules?.dismiss());
+    return Boolean(view === "board" ? this.board?.actions.dismiss()
+      : view === "schedules" && this.schedules?.dismiss());
   }
 
   close() {

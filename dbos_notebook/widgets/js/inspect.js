@@ -279,6 +279,10 @@ export class Inspect {
    */
   async focusFailure(offset) {
     await this.goToFailure(offset);
+    this.focusSelected();
+  }
+
+  focusSelected() {
     if (this.tab === "steps") focus(this.steps.querySelector("[aria-selected=true]"));
     else this.svgView.focusNode(this.selectedRef());
   }
@@ -573,6 +577,16 @@ export class Inspect {
   }
 
   /**
+   * Go to a node that the details name. The focus moves along, unless it was moved elsewhere meanwhile.
+   * @param {Key} key
+   */
+  async goFromDetails(key) {
+    await this.go(key);
+    const focused = focusedElement(this.root);
+    if (isLost(focused) || this.panel.contains(focused)) this.focusSelected();
+  }
+
+  /**
    * @param {Key} key
    * @param {object} [options]
    * @param {boolean} [options.isUpdate] only if they are open, and without moving
@@ -591,7 +605,10 @@ export class Inspect {
     });
     const { scrollTop } = this.panel;
     if (isUpdate && details.textContent === this.panel.firstChild?.textContent) return;
+    const hadFocus = this.panel.contains(focusedElement(this.panel));
     replace(this.panel, details);
+    // What had the focus may be gone: the keys of the view keep working.
+    if (hadFocus && isLost(focusedElement(this.panel))) focus(this.panel.querySelector("h3"));
     if (isUpdate) this.panel.scrollTop = scrollTop;
     else this.showPanel();
     if (found.kind === "workflow" && found.row.id !== this.id && !this.start.read_only) {
@@ -625,8 +642,8 @@ export class Inspect {
       forbidden: this.start.forbidden,
       canFork: !this.start.read_only && !this.offline,
       actions: null,
-      go: (key) => this.go(key),
-      openRun: (id) => (id === this.id || this.offline ? this.go(id) : this.openRun(id)),
+      go: (key) => this.goFromDetails(key),
+      openRun: (id) => (id === this.id || this.offline ? this.goFromDetails(id) : this.openRun(id)),
       isExpanded: (group) => this.options.open.includes(group),
       expand: (group) => this.expand(group).then(() => this.updateDetails()),
       collapse: (group) => this.collapse(group),
@@ -660,10 +677,7 @@ export class Inspect {
 
   /** Where what had the focus is gone, the heading has it: the keys of the view keep working. */
   keepFocus() {
-    const focused = focusedElement(this.root);
-    if (!focused || focused === document.body || !focused.checkVisibility()) {
-      focus(this.head.querySelector("h2"));
-    }
+    if (isLost(focusedElement(this.root))) focus(this.head.querySelector("h2"));
   }
 
   // --- going to other runs -------------------------------------------------------------------------
@@ -843,6 +857,14 @@ export class Inspect {
 function nodeLabel({ name, title, kind, status, count, error, took, duration }) {
   return [kind === "aggregate" && `${formatCount(count ?? 0)} times`, title ?? name, status,
     error && shortClassName(error), took ?? formatDuration(duration)].filter(Boolean).join(", ");
+}
+
+/**
+ * Whether what had the focus is gone, or cannot be seen.
+ * @param {Element | null} focused
+ */
+function isLost(focused) {
+  return !focused || focused === document.body || !focused.checkVisibility();
 }
 
 /**
