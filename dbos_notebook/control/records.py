@@ -174,56 +174,45 @@ def waiting_parents(
     steps, workflows = queries.steps, queries.workflows
     if not ids or "child_workflow_id" not in steps.c:
         return {}
-    # Few workflows are active, and no index has the children of steps.
-    active = (
-        sa.select(workflows.c.workflow_uuid.label("id"), workflows.c.status.label("status"))
-        .where(queries.has_status(ACTIVE_STATUSES))
-        .cte("active")
-    )
-    child = steps.c.child_workflow_id
-    started: sa.FromClause = (
-        sa.select(steps.c.workflow_uuid.label("parent"), child.label("child"))
-        .where(queries.member(child, ids), steps.c.function_name != "DBOS.getResult")
-        .subquery("started")
-    )
-    condition: sa.ColumnElement[bool] = started.c.parent == active.c.id
-    if queries.catalog.dialect == "postgresql":
-        # OFFSET 0 prevents Postgres from reading all steps: it looks up those of each workflow.
-        started = (
-            sa.select(active.c.id.label("parent"), child.label("child"))
-            .where(
-                steps.c.workflow_uuid == active.c.id,
-                queries.member(child, ids),
-                steps.c.function_name != "DBOS.getResult",
-            )
-            .correlate(active)
-            .offset(0)
-            .lateral("started")
-        )
-        condition = sa.true()
-    pairs = [
-        sa.select(started.c.child, active.c.id, active.c.status).select_from(
-            active.join(started, condition)
-        )
-    ]
+    parent, child = workflows.c.workflow_uuid, steps.c.child_workflow_id
+    active = [queries.has_status(ACTIVE_STATUSES)]
+    statuses: dict[str, str] = {}
+    started: set[tuple[str, str]] = set()
     if "parent_workflow_id" in workflows.c:
-        # The child's row is written before the step of the parent.
-        pairs.append(
-            sa.select(workflows.c.workflow_uuid.label("child"), active.c.id, active.c.status)
-            .select_from(workflows.join(active, active.c.id == workflows.c.parent_workflow_id))
-            .where(queries.member(workflows.c.workflow_uuid, ids))
+        own = workflows.alias("own")
+        for row in session.rows(
+            sa.select(
+                own.c.workflow_uuid.label("child"), parent.label("parent"), workflows.c.status
+            )
+            .join_from(own, workflows, parent == own.c.parent_workflow_id)
+            .where(queries.member(own.c.workflow_uuid, ids), *active)
+        ):
+            started.add((row["parent"], row["child"]))
+            statuses[row["parent"]] = row["status"]
+        # Others await it only if they have recorded the step that started it: they have run, or
+        # were forked. Most of those that wait in a queue have not.
+        columns = workflows.c
+        active.append(
+            sa.or_(
+                columns.status == "PENDING",
+                columns.forked_from.is_not(None),
+                columns.updated_at > columns.created_at,
+            )
         )
-    found = sa.union(*pairs).subquery("found")
-    result = sa.exists(
-        sa.select(sa.literal(1)).where(
-            steps.c.workflow_uuid == found.c.id,
-            steps.c.function_name == "DBOS.getResult",
-            child == found.c.child,
-        )
-    )
+    # By the workflow, because no index has the children of steps.
+    statement = sa.select(parent.label("parent"), workflows.c.status).where(*active)
+    statuses |= {row["parent"]: row["status"] for row in session.rows(statement)}
+    results: set[tuple[str, str]] = set()
+    for row in session.rows(
+        sa.select(
+            steps.c.workflow_uuid.label("parent"), child.label("child"), steps.c.function_name
+        ).where(queries.member(steps.c.workflow_uuid, list(statuses)), queries.member(child, ids))
+    ):
+        pairs = results if row["function_name"] == "DBOS.getResult" else started
+        pairs.add((row["parent"], row["child"]))
     parents: dict[str, dict[str, str]] = {}
-    for row in session.rows(sa.select(found).where(~result).order_by(found.c.child, found.c.id)):
-        parents.setdefault(row["child"], {})[row["id"]] = row["status"]
+    for parent_id, child_id in sorted(started - results):
+        parents.setdefault(child_id, {})[parent_id] = statuses[parent_id]
     return parents
 
 

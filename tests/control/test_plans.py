@@ -642,6 +642,11 @@ def test_attributes_are_compared_as_json_values(idle_db: dn.Client) -> None:
     assert idle_db.workflows("attributed")["attributes"].iloc[0] is None
 
 
+def set_parent(db: dn.Client, workflow_id: str, parent: str) -> None:
+    statement = "UPDATE {}workflow_status SET parent_workflow_id = ? WHERE workflow_uuid = ?"
+    write(db, statement, parent, workflow_id)
+
+
 def test_a_workflow_that_an_active_parent_may_await_is_not_deleted(idle_db: dn.Client) -> None:
     parents = {
         "runs": "PENDING",
@@ -659,12 +664,7 @@ def test_a_workflow_that_an_active_parent_may_await_is_not_deleted(idle_db: dn.C
             start = [("DBOS.getEvent", False, None)]
         add_workflow(idle_db, parent, *start, status=status)
         add_workflow(idle_db, f"{parent}-1", status="SUCCESS")
-    write(
-        idle_db,
-        "UPDATE {}workflow_status SET parent_workflow_id = ? WHERE workflow_uuid = ?",
-        "runs",
-        "another-kind-1",
-    )
+        set_parent(idle_db, f"{parent}-1", "runs" if parent == "another-kind" else parent)
     before = dump(idle_db)
     plan = idle_db.delete([f"{parent}-1" for parent in parents], plan=True)
     assert list(verdicts(plan).values()) == ["refused"] * 3 + ["ready"] * 2 + ["refused"]
@@ -698,6 +698,7 @@ def test_a_workflow_that_has_not_ended_is_deleted_only_by_force(
 ) -> None:
     add_workflow(idle_db, "parent", ("pack", False, "child"), status="PENDING")
     add_workflow(idle_db, "child", status=status)
+    set_parent(idle_db, "child", "parent")
     with pytest.raises(dn.RefusedError, match=f"it is {status}: cancel it first"):
         idle_db.delete("child", confirm=True)
     # Together with its parent as well: nothing stops a parent that runs.
@@ -743,7 +744,9 @@ def test_a_plan_names_the_deduplication_id_that_is_lost(idle_db: dn.Client) -> N
 
 def test_a_plan_to_cancel_names_the_parent_that_may_await_it(idle_db: dn.Client) -> None:
     add_workflow(idle_db, "parent", ("pack", False, "child"), status="PENDING")
+    # It started a workflow that had been started already, and was resumed.
     add_workflow(idle_db, "other", ("pack", False, "child"), status="ENQUEUED")
+    write(idle_db, "UPDATE {}workflow_status SET updated_at = 2 WHERE workflow_uuid = ?", "other")
     add_workflow(idle_db, "child", status="ENQUEUED")
     (item,) = idle_db.cancel("child", plan=True).items
     assert item.verdict == "ready"
