@@ -13,9 +13,10 @@ import big_runs
 import pytest
 
 import dbos_notebook as dn
+from dbos_notebook.drawing.diagram import short_id
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 MARGINS = """() => {
     const frame = document.querySelector(".dn-picture > .dn-svg-view");
@@ -262,3 +263,43 @@ def test_what_is_known_is_said(database_copy: Path, open_view: Callable[..., Pag
             arg=before,
         )
         assert since.text_content() == page.locator(".dn-fact-line .dn-running").text_content()
+
+
+def test_a_run_that_was_deleted_says_so_and_offers_nothing_more(
+    database_copy: Path, open_view: Callable[..., Page]
+) -> None:
+    def delete(within: Locator) -> None:
+        within.get_by_role("button", name="More", exact=True).click()
+        within.get_by_role("button", name="Delete", exact=True).click()
+        page.get_by_role("button", name="Delete 1 workflow", exact=True).click()
+        page.wait_for_function("document.querySelector('.dn-final')?.disabled === false")
+        page.locator(".dn-inspect .dn-confirm >> visible=true").press("Enter")
+        receipt = page.locator(".dn-inspect .dn-plan[aria-label='Receipt: delete'] tbody tr")
+        receipt.get_by_text("→ deleted").wait_for()
+        page.wait_for_timeout(300)
+        assert page.locator(".dn-banner >> visible=true").count() == 0
+
+    with dn.connect(database_copy) as db:
+        page = open_view(db.open("checkout-1"), width=1400)
+        page.locator(f".dn-inspect [data-node='{short_id('checkout-1-4')}']").click()
+        panel = page.locator(".dn-inspect .dn-side-panel")
+        delete(panel.locator(".dn-actions"))
+        panel.wait_for(state="hidden")
+        # The run itself is still there, and so are its buttons.
+        header = page.locator(".dn-inspect .dn-run")
+        page.get_by_role("button", name="Close", exact=True).click()
+        delete(header)
+        header.get_by_text("This run was deleted.").wait_for()
+        receipt = page.locator(".dn-inspect .dn-plan >> visible=true")
+        names = page.locator(".dn-inspect button >> visible=true").all_text_contents()
+        assert [name for name in names if name] == ["Close"]
+        assert receipt.evaluate("(node) => node.contains(document.activeElement)")
+        for key in ("f", "/"):
+            page.keyboard.press(key)
+        receipt.get_by_role("button", name="Close").press("Enter")
+        assert page.evaluate("document.activeElement.closest('.dn-view') !== null")
+        # Another run has all of it again.
+        page.evaluate("window.model.set('_place', { view: 'run', id: 'fork-1', by: 'kernel' })")
+        page.locator(".dn-inspect [data-node]").first.wait_for()
+        header.get_by_role("button", name="Fork", exact=True, disabled=False).wait_for()
+        assert page.locator(".dn-banner >> visible=true").count() == 0

@@ -469,13 +469,15 @@ export class Actions {
     const hasNew = receipt.rows.some((row) => row.new_workflow_id);
     const rows = receipt.rows.map((row) => {
       const { status_before: before, status_after: after, new_workflow_id: id } = row;
-      const now = el("span", {}, !hasNew && (receipt.follows && after ? statusChip(after) : after));
+      const isGone = isDeletion(receipt.action) && row.outcome === "done";
+      const now = el("span", {}, isGone ? "deleted"
+        : !hasNew && (receipt.follows && after ? statusChip(after) : after));
       cells.set(id ?? row.workflow_id, now);
       return el("tr", {},
         el("td", {}, this.outcome(row.outcome)),
         el("td", {}, shortId(row.workflow_id)),
         hasNew && el("td", {}, id && this.newRun(id)),
-        el("td", {}, !hasNew && before !== after && [before, after && " → "], now),
+        el("td", {}, !hasNew && before !== after && [before, (after || isGone) && " → "], now),
         el("td", { class: "dn-effect" }, row.detail));
     });
     const progress = el("p", { class: "dn-note dn-progress", role: "status", hidden: true });
@@ -559,7 +561,7 @@ export class Actions {
     replace(this.panel);
     if (!hadFocus) return;
     focus(this.focusBefore?.isConnected ? this.focusBefore
-      : this.bar.querySelector("button:enabled"));
+      : this.bar.isConnected ? this.bar.querySelector("button:enabled") : this.panel.closest("[tabindex]"));
   }
 }
 

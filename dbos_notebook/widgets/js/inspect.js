@@ -2,7 +2,7 @@
 import { append, busyWhile, button, closest, copy, copyFeedback, el, focus, focusedElement, followTheme, hasModifier, icon, iconButton, replace } from "./dom.js";
 import { mount } from "./fallback.js";
 import { activityLine, formatCount, formatDuration, formatInstant, pluralize, shortClassName } from "./format.js";
-import { KernelChannel } from "./kernel_channel.js";
+import { KernelChannel, KernelError } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { StatusLine } from "./status_line.js";
 import { Actions } from "./actions.js";
@@ -64,6 +64,10 @@ export class Inspect {
     /** Whether a change of the model's traits is the view's own. */
     this.isOwnChange = false;
     this.isActive = false;
+    /** Whether something was deleted here since the run was opened: it, or a child of it. */
+    this.hasDeleted = false;
+    /** Whether that was the run itself. */
+    this.isDeleted = false;
     /** @type {string | null} */
     this.stamp = null;
     /** @type {RunFacts | null} */
@@ -138,6 +142,23 @@ export class Inspect {
    */
   showErrorsOf(answer) {
     return this.status.showErrorsOf(answer);
+  }
+
+  /**
+   * Return the answer to a question about a workflow; null if it was deleted here.
+   * @template T
+   * @param {Promise<T | null>} answer
+   * @param {() => unknown} onDeleted
+   * @returns {Promise<T | null>}
+   */
+  async unlessDeleted(answer, onDeleted) {
+    try {
+      return await answer;
+    } catch (error) {
+      if (!this.hasDeleted || !(error instanceof KernelError) || error.type !== "WorkflowNotFoundError") throw error;
+      onDeleted();
+      return null;
+    }
   }
 
   // --- building and showing ----------------------------------------------------------------------
@@ -226,13 +247,24 @@ export class Inspect {
     return this.isActive && this.polling.isOn() && !this.comparison.pair ? "live" : null;
   }
 
+  /** The run is gone: its name and the receipt stay, without what would ask the database for it. */
+  showDeleted() {
+    this.isActive = false;
+    this.isDeleted = true;
+    this.closePanel(false);
+    if (this.facts) this.showHeader(this.facts);
+    this.root.setAttribute("data-deleted", "");
+    this.keepFocus();
+  }
+
   /** @param {RunFacts} facts */
   showHeader(facts) {
-    const canAct = !this.start.read_only && !this.offline;
+    const canAct = !this.start.read_only && !this.offline && !this.isDeleted;
     replace(this.head, runHeader(facts, {
       now: this.now(),
       previous: this.navigation ? undefined : this.trail.at(-1),
       offline: this.offline,
+      deleted: this.isDeleted,
       live: this.polling.button,
       activity: this.activity,
       actions: canAct ? this.actions.bar : null,
@@ -358,8 +390,8 @@ export class Inspect {
   async load({ reload = false, isFirst = false, stamp = null } = {}) {
     const { id } = this;
     const view = this.pictureView();
-    const answer = await this.showErrorsOf(this.channel.ask("show",
-      { id, view, anew: reload, stamp }));
+    const answer = await this.showErrorsOf(this.unlessDeleted(this.channel.ask("show",
+      { id, view, anew: reload, stamp }), () => this.showDeleted()));
     if (!answer || id !== this.id) return null;
     // While the answer was on its way, the user went to a node, which opened the groups that hid it.
     if (!this.isChosen(view)) return this.load({ isFirst });
@@ -593,8 +625,9 @@ export class Inspect {
    * @param {boolean} [options.scroll] bring the node into view
    */
   async showDetails(key, { isUpdate = false, scroll = false } = {}) {
-    const found = await this.showErrorsOf(this.channel.ask("node",
-      { id: this.id, key, view: { ...this.pictureView(), open: this.openWithout(key) } }));
+    const found = await this.showErrorsOf(this.unlessDeleted(this.channel.ask("node",
+      { id: this.id, key, view: { ...this.pictureView(), open: this.openWithout(key) } }),
+    () => this.closePanel()));
     const selected = this.selected();
     if (!found || selected === null || !isSameKey(selected, key)) return;
     if (isUpdate && this.panel.hidden) return;
@@ -738,6 +771,9 @@ export class Inspect {
     this.stamp = null;
     this.nodeList = null;
     this.unchangedPolls = 0;
+    this.hasDeleted = false;
+    this.isDeleted = false;
+    this.root.removeAttribute("data-deleted");
     this.polling.touch();
     this.closePanel(false);
     this.actions.close();
@@ -752,6 +788,7 @@ export class Inspect {
   /** @param {Receipt | null} receipt */
   async onActionDone(receipt) {
     this.unchangedPolls = 0;
+    this.hasDeleted ||= receipt?.action === "delete";
     const forks = receipt?.rows.filter((row) => row.new_workflow_id !== undefined
       && (row.outcome === "done" || row.outcome === "unchanged")) ?? [];
     // Of several new runs none stands for all: the receipt follows them.
@@ -812,7 +849,7 @@ export class Inspect {
       else if (this.comparison.pair) this.comparison.close();
       else if (!this.panel.hidden) this.closePanel();
       else return;
-    } else if (isTyping || hasModifier(event)) return;
+    } else if (isTyping || hasModifier(event) || this.isDeleted) return;
     else if (event.key === "/") this.search.input.focus();
     else if (event.key.toLowerCase() === "f") this.focusFailure(event.shiftKey ? -1 : 1);
     else return;

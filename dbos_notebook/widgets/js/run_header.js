@@ -9,6 +9,7 @@ import { isUnfinished, statusChip, statusIcon } from "./status.js";
  * @property {number} now
  * @property {string | undefined} previous the run that was shown before
  * @property {boolean} offline
+ * @property {boolean} deleted
  * @property {HTMLElement} live
  * @property {HTMLElement} activity what the run is doing now
  * @property {HTMLElement | null} actions
@@ -37,6 +38,7 @@ export function runHeader(facts, options) {
     options.activity,
     row.error_type && el("p", { class: "dn-error-line" }, failedAt(row), el("b", {}, shortClassName(row.error_type)),
       row.error_message && `: ${row.error_message}`),
+    options.deleted && el("p", { class: "dn-note dn-warn" }, "This run was deleted."),
     options.actions && el("div", { class: "dn-act-line" }, options.actions,
       options.forbidden && el("span", { class: "dn-note" }, options.forbidden)),
   ];
@@ -67,7 +69,7 @@ function nameLine(row, options) {
     statusChip(row.status), el("h2", { tabindex: "-1", title: row.name }, breakableName(row.name ?? "workflow")),
     el("code", { class: "dn-run-id", title: row.id }, row.id), copyId,
     el("span", { class: "dn-space" }),
-    !options.offline && el("span", { class: "dn-group" }, options.live,
+    !options.offline && !options.deleted && el("span", { class: "dn-group" }, options.live,
       button("Refresh", "Read the run again", () => options.refresh()),
       button("Code", "Copy the Python code of this view", () => options.copyCode())));
 }
@@ -124,8 +126,8 @@ function progress(row, took, now) {
  * @param {string} fork
  * @param {HeaderOptions} options
  */
-function compareButton(original, fork, { offline, compare }) {
-  return !offline && button("Compare", "Compare the two runs", () => compare(original, fork),
+function compareButton(original, fork, { offline, deleted, compare }) {
+  return !offline && !deleted && button("Compare", "Compare the two runs", () => compare(original, fork),
     { class: "dn-muted" });
 }
 
