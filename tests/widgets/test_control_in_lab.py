@@ -54,7 +54,7 @@ def test_a_running_workflow_is_cancelled_and_resumed(
     row.locator("input").check()
     actions = page.locator(".dn-actions")
     cancel, resume = (actions.get_by_text(word, exact=True) for word in ("Cancel", "Resume"))
-    page.wait_for_selector(".dn-actions button:enabled")
+    page.wait_for_selector(".dn-actions button:not([aria-disabled])")
     assert (cancel.is_enabled(), resume.is_enabled()) == (True, False)
     cancel.click()
     page.wait_for_selector("text=stops at its next step")
@@ -63,7 +63,7 @@ def test_a_running_workflow_is_cancelled_and_resumed(
         confirm(page)
         page.locator(".dn-row[data-id=runs][data-status=CANCELLED]").wait_for()
         live.open("gate")
-        page.wait_for_selector(".dn-actions button:enabled:has-text('Resume')")
+        page.wait_for_selector(".dn-actions button:not([aria-disabled]):has-text('Resume')")
         assert not cancel.is_enabled()
         resume.click()
         confirm(page)
@@ -104,7 +104,7 @@ def test_controls_fork_workflows_without_a_list(
     )
     page = opened.page
     page.wait_for_selector(".dn-title:has-text('2 workflows')")
-    page.locator(".dn-actions button:enabled", has_text="Fork 2").click()
+    page.locator(".dn-actions button:not([aria-disabled])", has_text="Fork 2").click()
     confirm(page)
     assert page.locator(".dn-plan tbody tr").count() == 2
     opened.run_cell(2, "Receipt: fork 2 workflows")
@@ -117,7 +117,7 @@ def pick_all(opened: Opened, number: int) -> Page:
     page.wait_for_function(f"document.querySelectorAll('.dn-row').length === {number}")
     page.get_by_label("Select all on this page").check()
     page.wait_for_selector(f"text={number} selected")
-    page.wait_for_selector(".dn-actions button:enabled")
+    page.wait_for_selector(".dn-actions button:not([aria-disabled])")
     return page
 
 
@@ -130,7 +130,7 @@ def test_fifty_workflows_are_forked_from_the_list(
         CONNECT.format(live.url), "db.explore(status='ERROR', attributes={'lot': 50}, page_size=50)"
     )
     page = pick_all(opened, 50)
-    page.locator(".dn-actions button:enabled", has_text="Fork 50").click()
+    page.locator(".dn-actions button:not([aria-disabled])", has_text="Fork 50").click()
     page.wait_for_selector(".dn-plan .dn-muted:has-text('50 will be forked')")
     confirm(page)
     assert "50 done" in page.inner_text(".dn-plan-head")
@@ -160,7 +160,7 @@ def test_fifty_enqueued_workflows_are_cancelled_from_the_list(
         CONNECT.format(live.url), "db.explore(status='ENQUEUED', queue_name='busy', page_size=50)"
     )
     page = pick_all(opened, 50)
-    page.locator(".dn-actions button:enabled", has_text="Cancel 50").click()
+    page.locator(".dn-actions button:not([aria-disabled])", has_text="Cancel 50").click()
     confirm(page)
     assert "50 done" in page.inner_text(".dn-plan-head")
     page.wait_for_selector("text=No workflow matches.")

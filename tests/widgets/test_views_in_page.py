@@ -266,7 +266,7 @@ def test_a_double_click_neither_confirms_a_plan_nor_closes_a_receipt(
         page.keyboard.press("Enter")
         page.mouse.click(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
         assert receipt.is_visible()
-        page.locator(".dn-actions button:enabled", has_text="Resume").wait_for()
+        page.locator(".dn-actions button:not([aria-disabled])", has_text="Resume").wait_for()
         receipt.get_by_role("button", name="Close").press("Enter")
         assert receipt.is_hidden()
         assert page.evaluate("document.activeElement.closest('.dn-actions') !== null")
@@ -434,7 +434,7 @@ def test_available_actions_are_requested_again_after_a_failure(
     db: dn.Client, open_view: Callable[..., Page]
 ) -> None:
     page = open_view(db.controls(["queued-1"]))
-    page.locator(".dn-actions button:enabled").first.wait_for()
+    page.locator(".dn-actions button:not([aria-disabled])").first.wait_for()
     widget = db.explore()
     page = open_view(widget)
     page.locator(".dn-row[data-id='queued-1']").wait_for()
@@ -443,7 +443,7 @@ def test_available_actions_are_requested_again_after_a_failure(
     page.locator(".dn-banner", has_text="failed").wait_for()
     page.evaluate("window.model.failing = null")
     page.get_by_role("button", name="Refresh").first.click()
-    page.locator(".dn-actions button:enabled").first.wait_for()
+    page.locator(".dn-actions button:not([aria-disabled])").first.wait_for()
 
 
 def test_a_failed_action_refreshes_the_list_and_keeps_the_error(
@@ -994,6 +994,49 @@ def test_nothing_that_decides_is_cut_at_any_width(
         assert row.locator(".dn-main .dn-name wbr").count() == 3
         failure = page.locator(".dn-row[data-id='parent-6-bad-1'] .dn-error").inner_text()
         assert "PaymentDeclined" in failure
+
+
+def test_the_tab_of_a_run_is_one_line(database_copy: Path, open_view: Callable[..., Page]) -> None:
+    name = "acme.workflows." + "process insurance claim " * 10
+    connection = sqlite3.connect(database_copy)
+    with connection:
+        connection.execute("UPDATE workflow_status SET name = ?", [name])
+    connection.close()
+    with dn.connect(database_copy) as db:
+        page = open_view(db.open("checkout-1"))
+        page.locator(".dn-inspect [data-node]").first.wait_for()
+        wait_until_idle(page)
+        tab = page.locator(".dn-console-tab", has_text="checkout-1")
+        for width in (1000, 420, 300):
+            page.set_viewport_size({"width": width, "height": 900})
+            shown, box = tab.locator("span"), tab.bounding_box()
+            assert shown.evaluate("(one) => one.offsetHeight") < 24
+            assert tab.evaluate("(one) => one.scrollHeight <= one.clientHeight")
+            assert box is not None
+            assert box["x"] + box["width"] <= width
+            assert tab.locator("code").is_visible()
+        assert name in (tab.get_attribute("title") or "")
+
+
+def test_the_keyboard_reaches_why_a_button_does_nothing(
+    db: dn.Client, open_view: Callable[..., Page]
+) -> None:
+    page = open_view(db.controls("queued-1"))
+    page.locator(".dn-actions button:not([aria-disabled])").first.wait_for()
+    idle = page.locator(".dn-actions button[aria-disabled]").first
+    page.get_by_role("button", name="Cancel", exact=True).focus()
+    for _ in range(3):
+        if idle.evaluate("(one) => one === document.activeElement"):
+            break
+        page.keyboard.press("Tab")
+    reason = page.locator(".dn-actions .dn-note")
+    assert reason.inner_text() == idle.get_attribute("title") != ""
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(200)
+    assert "plan" not in page.evaluate("window.model.sent.map((one) => one.kind)")
+    assert reason.inner_text() != ""
+    page.get_by_role("button", name="Refresh").focus()
+    assert reason.inner_text() == ""
 
 
 def test_plans_tiles_and_tools_fit_at_any_width(

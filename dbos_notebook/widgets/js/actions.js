@@ -154,6 +154,8 @@ export class Actions {
     this.possible = null;
     this.isMoreOpen = false;
     this.bar = el("span", { class: "dn-actions", role: "group", "aria-label": "Actions" });
+    /** Why the button that has the focus does nothing: a keyboard shows no titles. */
+    this.reason = el("span", { class: "dn-note" });
     // Escape also in a field: it closes the plan or the form, and does not leave the view.
     this.panel = el("div", { class: "dn-plan", hidden: true, role: "group", "aria-live": "polite",
       on: { keydown: (event) => {
@@ -190,6 +192,7 @@ export class Actions {
     this.possible = possible;
     const can = (/** @type {WorkflowAction} */ name) => Boolean(possible?.[name].count);
     const more = MORE.filter(can);
+    replace(this.reason);
     replace(this.bar, NAMES.map((name) => this.button(name)),
       can("send") && this.button("send"),
       more.length > 0 && button(this.isMoreOpen ? "Less" : "More",
@@ -197,7 +200,7 @@ export class Actions {
           this.isMoreOpen = !this.isMoreOpen;
           this.showButtons(this.possible);
         }, { "aria-expanded": String(this.isMoreOpen) }),
-      this.isMoreOpen && more.map((name) => this.button(name)));
+      this.isMoreOpen && more.map((name) => this.button(name)), this.reason);
   }
 
   /** @param {WorkflowAction} name */
@@ -208,8 +211,16 @@ export class Actions {
     const reason = found?.count ? "" : this.forbidden ?? found?.why;
     const waits = found?.waits ? `${pluralize(found.waits, "workflow appears", "workflows appear")} `
       + "to wait for a message" : "";
-    return button(`${label}${number}`, reason || waits || title, () => this.begin(name),
-      { disabled: !found?.count, class: waits ? "dn-button dn-awaited" : "dn-button" });
+    const description = reason || waits || title;
+    const text = `${label}${number}`;
+    if (found?.count) {
+      return button(text, description, () => this.begin(name),
+        { class: waits ? "dn-button dn-awaited" : "dn-button" });
+    }
+    // Not disabled, so that the focus reaches it and its reason.
+    const show = () => replace(this.reason, reason);
+    return button(text, description, show,
+      { "aria-disabled": "true", on: { click: show, focus: show, blur: () => replace(this.reason) } });
   }
 
   /**
@@ -561,7 +572,7 @@ export class Actions {
     replace(this.panel);
     if (!hadFocus) return;
     focus(this.focusBefore?.isConnected ? this.focusBefore
-      : this.bar.isConnected ? this.bar.querySelector("button:enabled") : this.panel.closest("[tabindex]"));
+      : this.bar.isConnected ? this.bar.querySelector("button:not([aria-disabled])") : this.panel.closest("[tabindex]"));
   }
 }
 

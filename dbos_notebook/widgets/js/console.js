@@ -353,9 +353,10 @@ class Console {
       button("‹ Back", "Back to what was shown before (Escape)", () => this.back(),
         { disabled: !this.depth() }),
       PARTS.filter(([part]) => part !== "run" || this.run).map(([part, , title]) => el("button", {
-        type: "button", class: "dn-console-tab", title, "aria-current": view === part && "page",
+        type: "button", class: "dn-console-tab", "aria-current": view === part && "page",
+        title: part === "run" && row ? `${row.name ?? "workflow"} ${row.id}. ${title}` : title,
         on: { click: () => this.goToTab(part) },
-      }, labels[part], part === "run" && this.run
+      }, el("span", { class: "dn-tab-name" }, labels[part]), part === "run" && this.run
         && el("code", {}, shortenId(this.run.id, 20, row?.parent_workflow_id)))),
       el("span", { class: "dn-space" }),
       this.start.list.read_only && el("span", { class: "dn-filter", title: "Nothing can be changed from here" },
