@@ -1104,6 +1104,46 @@ def test_each_part_of_a_failure_on_the_board_leads_to_its_workflows(
         assert page.locator(".dn-board button button").count() == 0
 
 
+@pytest.mark.parametrize(
+    ("affected", "targets", "label"),
+    [
+        (4, ["reindex-0"], "Resume reindex-0"),
+        (4, ["reindex-0", "reindex-9"], "Resume reindex-0 and 1 more"),
+        (4, ["reindex-1"], "Resume the oldest 1 of 4"),
+        (2, ["reindex-1", "reindex-2"], "Resume 2"),
+    ],
+)
+def test_the_button_of_a_finding_says_what_it_acts_on(
+    old_sqlite: Path,
+    open_view: Callable[..., Page],
+    affected: int,
+    targets: list[str],
+    label: str,
+) -> None:
+    finding = {
+        "severity": "critical",
+        "subject": "queue bulk.reindex",
+        "says": "a queue's limit on concurrency makes work wait",
+        "evidence": "4 workflows wait",
+        "remedy": "Resume what is stranded.",
+        "affected": affected,
+        "ids": ["reindex-1", "reindex-2"],
+        "action": "resume",
+        "targets": targets,
+    }
+    with dn.connect(old_sqlite) as db:
+        page = open_view(db.board(), holding="attention")
+        page.wait_for_function("window.model.held.length > 0")
+        page.evaluate(
+            "(finding) => { window.model.held[0].findings = [finding]; window.model.release(); }",
+            finding,
+        )
+        button = page.get_by_role("button", name=label, exact=True)
+        expect(button).to_have_attribute(
+            "title", f"Show what this would do to {', '.join(targets)}"
+        )
+
+
 def test_a_range_is_selected_and_all_that_match(
     db: dn.Client, open_view: Callable[..., Page]
 ) -> None:

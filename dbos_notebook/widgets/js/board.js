@@ -2,7 +2,7 @@
 import { Actions } from "./actions.js";
 import { append, busyWhile, button, copy, copyFeedback, el, followTheme, replace, svg } from "./dom.js";
 import { mount } from "./fallback.js";
-import { activityLine, ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, formatSeconds, idLink, leafName, middleCut, pluralize, runningTime, shortClassName } from "./format.js";
+import { activityLine, ageOf, errorLine, formatClock, formatCount, formatDate, formatDuration, formatInstant, formatSeconds, idLink, leafName, middleCut, pluralize, runningTime, shortClassName, shortenId } from "./format.js";
 import { KernelChannel } from "./kernel_channel.js";
 import { Polling } from "./polling.js";
 import { FINISHED, UNFINISHED, statusChip, statusPhrase } from "./status.js";
@@ -23,10 +23,28 @@ const DAY_MS = 86_400_000;
 const SEVERITY_STATUS = { critical: "ERROR", warning: "ENQUEUED", info: "CANCELLED" };
 /** The labels of the actions that help a finding. */
 const REMEDIES = { cancel: "Cancel", resume: "Resume", backfill_schedule: "Backfill" };
+/** Workflows that the title of a button names. */
+const MOST_NAMED = 5;
 const TICKS = [0, 0.25, 0.5, 0.75, 1];
 const RECOVERY = "MAX_RECOVERY_ATTEMPTS_EXCEEDED";
 /** Of the statuses of finished workflows, success first, then the most severe. */
 const TILES = ["SUCCESS", ...FINISHED.filter((status) => status !== "SUCCESS")];
+
+/**
+ * The targets of an action in the words of its button. They may be others than those affected: the
+ * runs that hold a queue.
+ * @param {string[]} targets
+ * @param {string[]} ids those affected, the oldest first
+ * @param {number} affected
+ */
+function describeTargets(targets, ids, affected) {
+  if (targets.some((id) => !ids.includes(id))) {
+    const more = targets.length - 1;
+    return `${shortenId(targets[0] ?? "")}${more > 0 ? ` and ${formatCount(more)} more` : ""}`;
+  }
+  const count = formatCount(targets.length);
+  return affected > targets.length ? `the oldest ${count} of ${formatCount(affected)}` : count;
+}
 
 export class Board {
   /**
@@ -196,7 +214,8 @@ export class Board {
       el("div", { class: "dn-line" }, remedy,
         oldest !== undefined && this.workflowLink(oldest, ids.length > 1 ? "the oldest" : ""),
         action && !this.start.read_only && button(`${REMEDIES[action]} ${action === "backfill_schedule" ? "…"
-          : `${affected > targets.length ? "the oldest " : ""}${formatCount(targets.length)}`}`, "Show what this would do",
+          : describeTargets(targets, ids, affected)}`, `Show what this would do to ${targets.slice(0, MOST_NAMED).join(", ")}${
+          targets.length > MOST_NAMED ? " …" : ""}`,
           () => this.actions.begin(action, options, targets),
           { disabled: Boolean(this.start.forbidden) })),
       el("details", { class: "dn-muted" }, el("summary", {}, "Evidence"), evidence)))];
