@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from dbos_notebook import text
 from dbos_notebook.drawing.theme import DIFFERENCES, OPERATIONS
 from dbos_notebook.graphs.intervals import Times
@@ -257,20 +259,24 @@ def _workflow_lines(
     ]
     queue = attributes.get("queue_name")
     if not text.is_missing(queue):
-        verb = (
-            "has waited"
-            if run is not None and not run.completed and run.started is None
-            else "waited"
-        )
         queue_label = text.truncate_to_width(
             text.sanitize_svg(queue, 60), TEXT_SIZE, MAX_TEXT_WIDTH - 90
         )
         if attributes.get("status") == "DELAYED":
             until = times.delayed(key).removeprefix("delayed ")
             card.lines.append(_fitted(until))
-        card.lines.append(
-            CardLine(f"{verb} {waited} on {queue_label}" if waited else f"on queue {queue_label}")
-        )
+        waits = run is not None and not run.completed and run.started is None
+        if waited and waits and run is not None and run.enqueued is not None:
+            # Not for how long: a live picture is drawn again only when its run changes.
+            since = pd.Timestamp(run.enqueued, unit="s", tz="UTC").round("s")
+            card.lines.append(CardLine(f"waits on {queue_label}"))
+            card.lines.append(_fitted(f"since {text.timestamp(since, milliseconds=False)}"))
+        else:
+            card.lines.append(
+                CardLine(
+                    f"waited {waited} on {queue_label}" if waited else f"on queue {queue_label}"
+                )
+            )
     elif unstarted := times.unstarted(key):
         # Cancelling erased the name of the queue.
         card.lines += map(_fitted, unstarted.split("; "))

@@ -278,7 +278,7 @@ def _waiting(
         partition_by=[group for group in groups if not isinstance(group, Null)], order_by=order
     )
     ranked = (
-        sa.select(*(value.label(name) for name, value in columns.items()), place.label("place"))
+        sa.select(table.c.workflow_uuid.label("id"), place.label("place"))
         .where(
             *queries.where({"status": ["ENQUEUED"]}),
             # As in DBOS's index, because SQLite does not infer it from the one status.
@@ -287,7 +287,13 @@ def _waiting(
         )
         .subquery("ranked")
     )
-    statement = sa.select(ranked).where(ranked.c.place <= MAX_HEAD).order_by(ranked.c.place)
+    # The other columns of the first ones alone, because a queue may hold a million workflows.
+    chosen = sa.select(ranked).where(ranked.c.place <= MAX_HEAD).subquery("chosen")
+    statement = (
+        sa.select(*(value.label(name) for name, value in columns.items()))
+        .select_from(chosen.join(table, table.c.workflow_uuid == chosen.c.id))
+        .order_by(chosen.c.place)
+    )
     found: dict[str, list[Waiting]] = {}
     for row in session.rows(statement):
         found.setdefault(row["queue"], []).append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -121,6 +122,15 @@ def test_a_workflow_whose_own_code_failed() -> None:
     assert "failed in the code of order, not in a step — KeyError: 'sku'" in texts(
         dn.draw(sample.graph)
     )
+
+
+def test_a_card_says_since_when_a_workflow_waits() -> None:
+    """A time that goes on would be wrong a second later, because the picture stays as it is."""
+    sample = sample_graphs.Sample("w")
+    sample.workflow("w", "order", 0, None, "ENQUEUED", queue_name="mail")
+    drawn = texts(dn.draw(sample.graph))
+    assert "waits on mail" in drawn
+    assert any(re.fullmatch(r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", each) for each in drawn)
 
 
 @pytest.mark.parametrize("status", ["ENQUEUED", "DELAYED"])

@@ -91,8 +91,10 @@ TEXTS = {
     "beside_a_child": "running after step 2 fine; 1 child active",
     "stranded": "stranded: executor dead silent since TIME; it was sleeping until TIME",
     "one-runs": "running before its first recorded step",
-    "one-1": "in queue one, place 1 of 2: the queue runs 1 of at most 1 at a time, which is one-runs",
-    "one-2": "in queue one, place 2 of 2: the queue runs 1 of at most 1 at a time, which is one-runs",
+    "one-1": "in queue one, place 1 of 2: the queue runs 1 of at most 1 at a time, which is "
+    "one-runs",
+    "one-2": "in queue one, place 2 of 2: the queue runs 1 of at most 1 at a time, which is "
+    "one-runs",
     "worker-1": "in queue worker, place 1 of 2: 1 executor of the queue runs at most 1 at a time, "
     "and is busy with worker-runs",
     "limited-1": "in queue limited, place 1 of 2: the limit of 1 started per 1 h is used up until "
