@@ -24,7 +24,7 @@ from dbos_notebook.tables.message_waits import (
     message_waits,
     with_article,
 )
-from dbos_notebook.tables.queue_state import Block, BlockReason, QueueState
+from dbos_notebook.tables.queue_state import BlockReason, QueueBlock, QueueState
 from dbos_notebook.tables.timing import INTERNAL_QUEUE, operation, wake_time
 from dbos_notebook.text import duration, leaf_name, plural, sanitize, timestamp
 
@@ -430,10 +430,10 @@ def _block(
     position: int | None,
     state: QueueState,
     availability: ExecutorAvailability,
-) -> Block:
+) -> QueueBlock:
     queue, partition = row["queue_name"], row["partition"]
     if state.lacks_key(queue, partition):
-        return Block(
+        return QueueBlock(
             "no_partition_key",
             "the queue is partitioned and the workflow has no partition key, so it is never "
             "dequeued",
@@ -442,7 +442,7 @@ def _block(
     # That nothing dequeues the queue has its own words.
     estimate = availability.estimate(version, application, queue, active=True, check_queue=False)
     if estimate.likelihood == "unlikely":
-        return Block(
+        return QueueBlock(
             "no_executor",
             f"no live executor appears to run version {sanitize(version, 60)}"
             if version
@@ -464,14 +464,14 @@ def _block(
             f"{'it' if first else 'the first one'} for {duration(stuck.waited, approximate=True)}"
         )
         words = words if first else f"{before}, and {words}"
-        return Block("not_dequeued", words, evidence=stuck.evidence)
-    return Block("next", "next to be dequeued") if first else Block("order", before)
+        return QueueBlock("not_dequeued", words, evidence=stuck.evidence)
+    return QueueBlock("next", "next to be dequeued") if first else QueueBlock("order", before)
 
 
-def _unregistered(queue: str, state: QueueState) -> Block | None:
+def _unregistered(queue: str, state: QueueState) -> QueueBlock | None:
     if not state.registered or queue in state.settings or queue == INTERNAL_QUEUE:
         return None
-    return Block(
+    return QueueBlock(
         "no_queue",
         "no queue of this name is registered in the database, so only a process whose code "
         "declares it dequeues it",

@@ -46,7 +46,7 @@ DEQUEUED_WITHIN = pd.Timedelta("1h")
 """How far back it is searched when something was dequeued last."""
 
 
-class Block(NamedTuple):
+class QueueBlock(NamedTuple):
     """Why a workflow is not dequeued, in words, and when that ends if it is known."""
 
     reason: BlockReason
@@ -191,7 +191,7 @@ class QueueState:
         ]
         return found[0][1] if len(found) == 1 and found[0][0] == 1 else None
 
-    def limit(self, queue: str, partition: str | None) -> Block | None:
+    def limit(self, queue: str, partition: str | None) -> QueueBlock | None:
         """Return which limit of a queue keeps its work waiting; ``None`` if none does."""
         settings = self.settings.get(queue, {})
         return (
@@ -374,11 +374,11 @@ def named_holder(holder: str | None) -> str:
 
 def _concurrency(
     queue: str, partition: str | None, settings: Mapping[str, Any], state: QueueState
-) -> Block | None:
+) -> QueueBlock | None:
     runs, limit = state.runs(queue), _as_number(settings.get("concurrency"))
     if limit is not None and runs >= limit:
         holder = state.holder(queue)
-        return Block(
+        return QueueBlock(
             "concurrency",
             f"the queue runs {runs:,} of at most {limit:g} at a time" + named_holder(holder),
             holder=holder,
@@ -388,7 +388,7 @@ def _concurrency(
     if limit is not None and runs >= limit:
         key = sanitize(repr(partition), 60)
         holder = state.holder(queue, partition, whole=False)
-        return Block(
+        return QueueBlock(
             "partition_concurrency",
             f"partition {key} runs {runs:,} of at most {limit:g} at a time" + named_holder(holder),
             holder=holder,
@@ -398,7 +398,7 @@ def _concurrency(
 
 def _rate_limit(
     queue: str, partition: str | None, settings: Mapping[str, Any], state: QueueState
-) -> Block | None:
+) -> QueueBlock | None:
     keys: Callable[[str | None], bool]
     for prefix, keys in (("", lambda key: True), ("partition_", lambda key: key == partition)):
         limit = _as_number(settings.get(f"{prefix}rate_limit_max"))
@@ -411,7 +411,7 @@ def _rate_limit(
             continue
         until = _instant(min(first for _, first in counted) + round(period * 1000))
         end = "" if until is None else timestamp(until.to_pydatetime(), milliseconds=False)
-        return Block(
+        return QueueBlock(
             "rate_limit",
             f"the limit of {limit:g} started per {duration(period)} is used up"
             + (f" until {end}" if end else ""),
@@ -422,7 +422,7 @@ def _rate_limit(
 
 def _worker_concurrency(
     queue: str, partition: str | None, settings: Mapping[str, Any], state: QueueState
-) -> Block | None:
+) -> QueueBlock | None:
     for name, whole in (("worker_concurrency", True), ("partition_worker_concurrency", False)):
         limit = _as_number(settings.get(name))
         if limit is None:
@@ -433,7 +433,7 @@ def _worker_concurrency(
                 runs[executor] += number
         if runs and min(runs.values()) >= limit:
             holder = state.holder(queue, partition, whole=whole)
-            return Block(
+            return QueueBlock(
                 "worker_concurrency",
                 f"{plural(len(runs), 'executor')} of the queue "
                 f"{'runs' if len(runs) == 1 else 'run'} at most {limit:g} at a time, and "
