@@ -2567,9 +2567,10 @@ class Client:
         pandas.DataFrame
             ``workflow_id``, ``name``, ``status``, ``app_version``, ``state``, ``forks`` (how many,
             forks of forks included), ``latest_fork``, ``latest_fork_status``,
-            ``latest_fork_version``, ``covered_by``. The states: ``repaired`` (a fork succeeded),
-            ``in progress``, ``failed again``, ``covered`` (a fork of the workflow above it
-            succeeded: ``covered_by``), ``unaddressed``, ``not failed``.
+            ``latest_fork_version``, ``covered_by``. The states: ``repaired`` (a fork succeeded, or
+            since then another of its chain of forks: ``covered_by``), ``in progress``, ``failed
+            again``, ``covered`` (the workflow above it has been repaired: ``covered_by``),
+            ``unaddressed``, ``not failed``.
 
         Examples
         --------

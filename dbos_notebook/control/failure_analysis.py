@@ -200,7 +200,7 @@ STATES = ("repaired", "in progress", "failed again", "covered", "unaddressed", "
 
 
 def repair_status(session: Session, queries: Queries, ids: Sequence[str] | None) -> pd.DataFrame:
-    """Return the state of failures, by their forks, the forks of those, and those of their parents.
+    """Return the state of failures, by their chains of forks and those of their parents.
 
     Without IDs, of all failed workflows.
     """
@@ -211,24 +211,26 @@ def repair_status(session: Session, queries: Queries, ids: Sequence[str] | None)
     else:
         listings.require_known(session, queries, ids)
     workflows = records.with_ancestors(session, queries, ids)
-    forks_of = fork_descendants(session, queries, list(workflows))
+    chains = fork_chains(session, queries, list(workflows))
     rows = []
     covering: dict[str, str | None] = {}
     for workflow_id in ids:
         row = workflows.get(workflow_id)
         if row is None:
             continue
-        forks = forks_of.get(workflow_id, [])
-        latest = max(forks, key=lambda fork: (fork.created_at or 0, fork.workflow_id), default=None)
-        covered_by = _covered_by(row, workflows, forks_of, covering)
+        chain = chains.get(workflow_id, _ALONE)
+        latest = chain.latest
+        covered_by = _covered_by(row, workflows, chains, covering)
+        if chain.best is None or chain.best.status != "SUCCESS":
+            covered_by = chain.repaired_by or covered_by
         rows.append(
             (
                 workflow_id,
                 row.name,
                 row.status,
                 row.app_version,
-                _state(row, forks, covered_by),
-                len(forks),
+                _state(row, chain, covered_by),
+                chain.forks,
                 latest.workflow_id if latest else None,
                 latest.status if latest else None,
                 latest.app_version if latest else None,
@@ -243,16 +245,14 @@ def repair_status(session: Session, queries: Queries, ids: Sequence[str] | None)
     return frame
 
 
-def _state(row: WorkflowRecord, forks: Sequence[WorkflowRecord], covered_by: str | None) -> str:
+def _state(row: WorkflowRecord, chain: ForkChain, covered_by: str | None) -> str:
     if row.status not in FAILED_STATUSES:
         return "not failed"
-    if any(fork.status == "SUCCESS" for fork in forks):
-        return "repaired"
-    if any(fork.active for fork in forks):
-        return "in progress"
+    if chain.successor:
+        return "in progress" if chain.successor.active else "repaired"
     if covered_by:
         return "covered"
-    return "failed again" if forks else "unaddressed"
+    return "failed again" if chain.forks else "unaddressed"
 
 
 def unaddressed(session: Session, queries: Queries, parents: Mapping[str, str | None]) -> set[str]:
@@ -266,48 +266,167 @@ def unaddressed(session: Session, queries: Queries, parents: Mapping[str, str | 
     children = [workflow_id for workflow_id, parent in parents.items() if parent]
     workflows = records.with_ancestors(session, queries, children)
     ids = dict.fromkeys((*parents, *workflows))
-    forks_of = fork_descendants(session, queries, list(ids))
+    chains = fork_chains(session, queries, list(ids))
     found = set()
     covering: dict[str, str | None] = {}
     for workflow_id, parent in parents.items():
         row = WorkflowRecord(workflow_id, "ERROR", parent_workflow_id=parent)
-        forks = forks_of.get(workflow_id, ())
-        if _state(row, forks, _covered_by(row, workflows, forks_of, covering)) in UNADDRESSED:
+        chain = chains.get(workflow_id, _ALONE)
+        if _state(row, chain, _covered_by(row, workflows, chains, covering)) in UNADDRESSED:
             found.add(workflow_id)
     return found
 
 
-def fork_descendants(
-    session: Session, queries: Queries, ids: Sequence[str]
-) -> dict[str, list[WorkflowRecord]]:
-    """Return the forks of each workflow, the forks of those, and so on."""
+@dataclass(frozen=True, slots=True)
+class ForkChain:
+    """The workflows that do the same work as one workflow: its forks, its original, and so on.
+
+    Attributes
+    ----------
+    members
+        All of them by ID, originals before their forks: the workflow itself as well, unless it is
+        the first. One mapping for all workflows of a chain.
+    forks
+        How many were forked from the workflow, from its forks, and so on.
+    latest
+        The newest of these.
+    best
+        Of these, the one that succeeded, or else one that is active, or else the newest.
+    other
+        For a workflow that failed: a member that is none of its forks, and that has succeeded since
+        the workflow was created, or else is active.
+    """
+
+    members: Mapping[str, WorkflowRecord]
+    forks: int = 0
+    latest: WorkflowRecord | None = None
+    best: WorkflowRecord | None = None
+    other: WorkflowRecord | None = None
+
+    @property
+    def successor(self) -> WorkflowRecord | None:
+        """The member that has done the work, or else one that is doing it."""
+        found = [
+            row for row in (self.best, self.other) if row and row.status not in FAILED_STATUSES
+        ]
+        # The first of equal ones, so that a fork is named before another member.
+        return max(found, key=lambda row: row.status == "SUCCESS", default=None)
+
+    @property
+    def repaired_by(self) -> str | None:
+        """The ID of the member that has done the work."""
+        row = self.successor
+        return row.workflow_id if row and row.status == "SUCCESS" else None
+
+
+def fork_chains(session: Session, queries: Queries, ids: Sequence[str]) -> dict[str, ForkChain]:
+    """Return the chains of forks of workflows; those without a fork or an original are omitted.
+
+    An original, its forks, and the forks of those do the same work, whoever forked them.
+    """
+    rows = records.fork_families(session, queries, ids)
     forks_of: dict[str, list[WorkflowRecord]] = {}
-    for fork in records.forks(session, queries, ids).values():
-        forks_of.setdefault(fork.forked_from or "", []).append(fork)
-    return {original: forks for original in ids if (forks := _descendants(original, forks_of))}
+    for row in rows.values():
+        if row.forked_from:
+            forks_of.setdefault(row.forked_from, []).append(row)
+    chains: dict[str, ForkChain] = {}
+    for workflow_id in ids:
+        if workflow_id not in chains and (workflow_id in rows or workflow_id in forks_of):
+            chains |= _chain(_first(workflow_id, rows), rows, forks_of)
+    return {key: chains[key] for key in ids if key in chains}
 
 
-def _descendants(
-    original: str, forks_of: Mapping[str, Sequence[WorkflowRecord]]
-) -> list[WorkflowRecord]:
-    found: dict[str, WorkflowRecord] = {}
-    pending = [original]
+def _first(workflow_id: str, rows: Mapping[str, WorkflowRecord]) -> str:
+    """Return the original of all workflows of a chain, which may have been deleted."""
+    passed = set()
+    while workflow_id not in passed:
+        passed.add(workflow_id)
+        row = rows.get(workflow_id)
+        # Rows written by hand may be forks of each other in a circle: any of it is the first.
+        workflow_id = (row.forked_from if row else None) or workflow_id
+    return workflow_id
+
+
+def _chain(
+    first: str,
+    rows: Mapping[str, WorkflowRecord],
+    forks_of: Mapping[str, Sequence[WorkflowRecord]],
+) -> dict[str, ForkChain]:
+    """Return the chain as each of its workflows sees it, in one walk down and one up."""
+    order = {first: None}
+    pending = [first]
     while pending:
-        for fork in forks_of.get(pending.pop(), ()):
-            # Rows written by hand may be forks of each other in a circle.
-            if fork.workflow_id not in found and fork.workflow_id != original:
-                found[fork.workflow_id] = fork
-                pending.append(fork.workflow_id)
-    return list(found.values())
+        below = [fork.workflow_id for fork in forks_of.get(pending.pop(), ())]
+        new = [workflow_id for workflow_id in below if workflow_id not in order]
+        order |= dict.fromkeys(new)
+        pending += new
+    members = {workflow_id: rows[workflow_id] for workflow_id in order if workflow_id in rows}
+    succeeded = max(
+        (row for row in members.values() if row.status == "SUCCESS"), key=_ended, default=None
+    )
+    active = max((row for row in members.values() if row.active), key=_created, default=None)
+    chains: dict[str, ForkChain] = {}
+    circle = _circle(first, rows)
+    for workflow_id in reversed(order):
+        if workflow_id in circle:
+            forks = [row for key, row in members.items() if key != workflow_id]
+            count, latest, best = len(forks), forks, forks
+        else:
+            forks = list(forks_of.get(workflow_id, ()))
+            lower = [chains[fork.workflow_id] for fork in forks]
+            count = len(forks) + sum(chain.forks for chain in lower)
+            latest = forks + [chain.latest for chain in lower if chain.latest]
+            best = forks + [chain.best for chain in lower if chain.best]
+        row, other = members.get(workflow_id), None
+        if row is not None and row.status in FAILED_STATUSES:
+            # What succeeded before it was created was run again on purpose, and that failed.
+            since = succeeded is not None and _ended(succeeded) >= (row.created_at or 0)
+            other = succeeded if since else active
+        chains[workflow_id] = ForkChain(
+            members,
+            count,
+            max(latest, key=_created, default=None),
+            max(best, key=_rank, default=None),
+            other,
+        )
+    return chains
+
+
+def _circle(first: str, rows: Mapping[str, WorkflowRecord]) -> set[str]:
+    """Return the workflows that are forks of each other in a circle; none, unless by hand."""
+    circle: dict[str, None] = {}
+    workflow_id: str | None = first
+    while workflow_id and workflow_id not in circle:
+        circle[workflow_id] = None
+        row = rows.get(workflow_id)
+        workflow_id = row.forked_from if row else None
+    return set(circle) if workflow_id else set()
+
+
+_ALONE = ForkChain({})
+"""The chain of a workflow that is no fork and has none."""
+
+
+def _created(row: WorkflowRecord) -> tuple[int, str]:
+    return row.created_at or 0, row.workflow_id
+
+
+def _ended(row: WorkflowRecord) -> int:
+    # Databases of early releases of dbos have no completed_at.
+    return max(row.created_at or 0, row.completed_at or row.updated_at or 0)
+
+
+def _rank(row: WorkflowRecord) -> tuple[bool, bool, int]:
+    return row.status == "SUCCESS", row.active, row.created_at or 0
 
 
 def _covered_by(
     row: WorkflowRecord,
     workflows: Mapping[str, WorkflowRecord],
-    forks_of: Mapping[str, Sequence[WorkflowRecord]],
+    chains: Mapping[str, ForkChain],
     known: dict[str, str | None],
 ) -> str | None:
-    """Return a successful fork of an ancestor: the failures below it no longer matter.
+    """Return what succeeded in the place of an ancestor: the failures below it no longer matter.
 
     ``known`` keeps the answers for ancestors from call to call.
     """
@@ -315,9 +434,9 @@ def _covered_by(
     parent = row.parent_workflow_id
     while parent and parent not in known and parent not in path:
         path[parent] = None
-        forks = forks_of.get(parent, ())
-        if succeeded := [fork.workflow_id for fork in forks if fork.status == "SUCCESS"]:
-            known[parent] = succeeded[0]
+        chain = chains.get(parent)
+        if chain is not None and chain.repaired_by:
+            known[parent] = chain.repaired_by
         elif ancestor := workflows.get(parent):
             parent = ancestor.parent_workflow_id
         else:

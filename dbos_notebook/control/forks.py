@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dbos_notebook.control import permissions, records
 from dbos_notebook.control.dbos_client import forks_keep_version
-from dbos_notebook.control.failure_analysis import fork_descendants
+from dbos_notebook.control.failure_analysis import ForkChain, fork_chains
 from dbos_notebook.control.fork_points import (
     FailedWait,
     ForkPoint,
@@ -87,8 +87,8 @@ class StepSnapshot:
         The IDs that forks will have.
     records_origins
         Whether the database records the original of a fork; before dbos 2.4 it did not.
-    best_forks
-        For a fork: of each original that has forks, the one that succeeded or else the newest.
+    chains
+        For a fork: the chains of forks that the originals belong to.
     """
 
     workflows: dict[str, WorkflowRecord]
@@ -97,7 +97,7 @@ class StepSnapshot:
     awaited: dict[str, WorkflowRecord] = field(default_factory=dict)
     new_ids: dict[ItemKey, str] = field(default_factory=dict)
     records_origins: bool = True
-    best_forks: dict[str, WorkflowRecord] = field(default_factory=dict)
+    chains: dict[str, ForkChain] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -332,10 +332,8 @@ class Fork(StepOperation):
                 snapshot.new_ids[key] = fork_id(self.key, key.workflow_id, point.start_step)
         replacements = (self.replacement_children or {}).values()
         snapshot.workflows |= context.workflows([*snapshot.new_ids.values(), *replacements])
-        # Whoever made them, and including forks of forks, which have done the same work.
-        ids = list(snapshot.workflows.keys() & {key.workflow_id for key in keys})
-        for original, forks in fork_descendants(context.session, context.queries, ids).items():
-            snapshot.best_forks[original] = best_fork(forks)
+        ids = [one for one in {key.workflow_id: None for key in keys} if one in snapshot.workflows]
+        snapshot.chains = fork_chains(context.session, context.queries, ids)
         return snapshot
 
     def _start_from(
@@ -365,10 +363,9 @@ class Fork(StepOperation):
                 return Refusal(
                     f"no workflow has the ID {replacement!r}, passed in replacement_children"
                 )
-        other = snapshot.best_forks.get(key.workflow_id)
-        if other is not None and other.status in FAILED_STATUSES:
-            other = None
-        effect = _describe_other_fork(other) if other else ""
+        chain = snapshot.chains.get(key.workflow_id)
+        other = chain.successor if chain else None
+        effect = _describe_other_fork(other, chain) if other and chain else ""
         effect += f"runs again from {point.label}{_repeats(point)}"
         # A child that the fork starts again gets a new ID.
         waits = [
@@ -447,23 +444,30 @@ def already_forked(fork: WorkflowRecord) -> str:
     return f"already forked as {fork.workflow_id}, which is {fork.status}"
 
 
-def _describe_other_fork(fork: WorkflowRecord) -> str:
+def done_by(chain: ForkChain, successor: WorkflowRecord) -> str:
+    """Return why a failure whose work another member of its chain does or did is not repaired."""
+    if successor is chain.best:
+        return already_forked(successor)
+    label = "succeeded"
+    if successor.active:
+        runs = successor.status == "PENDING"
+        label = "runs" if runs else f"will run: it is {successor.status}"
+    return f"{successor.workflow_id}, of the same chain of forks, {label}"
+
+
+def _describe_other_fork(fork: WorkflowRecord, chain: ForkChain) -> str:
     """Return the part of an effect that warns of doing work again."""
+    name = f"its fork {fork.workflow_id}"
+    if fork is not chain.best:
+        name = f"{fork.workflow_id}, of the same chain of forks,"
     if fork.active:
         label = STATUS_STYLES[fork.status].label
-        return f"its fork {fork.workflow_id} is {label}: this does its work a second time; "
-    return f"its fork {fork.workflow_id} succeeded: this runs the work again; "
+        return f"{name} is {label}: this does its work a second time; "
+    return f"{name} succeeded: this runs the work again; "
 
 
 def _have(count: int) -> str:
     return "has" if count == 1 else "have"
-
-
-def best_fork(forks: Sequence[WorkflowRecord]) -> WorkflowRecord:
-    """Return the fork that succeeded, or else one that still runs, or else the newest."""
-    return max(
-        forks, key=lambda fork: (fork.status == "SUCCESS", fork.active, fork.created_at or 0)
-    )
 
 
 @dataclass(frozen=True)

@@ -112,14 +112,15 @@ def failures(session: Session, queries: Queries) -> dict[str, WorkflowRecord]:
     return _select(session, queries, {"status": list(ERROR_STATUSES)})
 
 
-def forks(
-    session: Session, queries: Queries, originals: Sequence[str]
+def fork_families(
+    session: Session, queries: Queries, ids: Sequence[str]
 ) -> dict[str, WorkflowRecord]:
-    """Read the workflows that were forked from any of these, the forks of those, and so on."""
-    if not originals:
-        return {}
-    # Without the originals, which have no fork in most cases.
-    return _select(session, queries, {}, queries.forks_of(originals), roots=False)
+    """Read the originals of workflows, those of these, and so on, and all forks of any of them.
+
+    A workflow that was not forked from another is not read for itself: in most cases it has no
+    fork either.
+    """
+    return _select(session, queries, {}, queries.fork_family(ids), roots=False) if ids else {}
 
 
 def with_failures_below(

@@ -17,9 +17,9 @@ from dbos_notebook.control import records
 from dbos_notebook.control.batch_runner import BatchRunner
 from dbos_notebook.control.dbos_client import require_available
 from dbos_notebook.control.display import watch
-from dbos_notebook.control.failure_analysis import Cause, find_cause, fork_descendants
+from dbos_notebook.control.failure_analysis import Cause, ForkChain, find_cause, fork_chains
 from dbos_notebook.control.fork_points import ForkPoint
-from dbos_notebook.control.forks import Fork, StepSnapshot, already_forked, best_fork
+from dbos_notebook.control.forks import Fork, StepSnapshot, done_by
 from dbos_notebook.control.interrupts import InterruptCounter
 from dbos_notebook.control.operations import (
     ItemKey,
@@ -104,19 +104,18 @@ class RepairFork(Fork):
 
     def _evaluate_step(self, key: ItemKey, snapshot: StepSnapshot) -> PlanItem:
         workflow_id = key.workflow_id
-        row, best = snapshot.workflows.get(workflow_id), snapshot.best_forks.get(workflow_id)
+        row, chain = snapshot.workflows.get(workflow_id), snapshot.chains.get(workflow_id)
         if row is not None and row.status not in FAILED_STATUSES:
             return PlanItem(workflow_id, "unchanged", f"it has not failed: it is {row.status}", row)
-        if best is not None and not self.force and best.status not in FAILED_STATUSES:
-            effect = already_forked(best)
+        if chain is not None and not self.force and (successor := chain.successor):
             point = snapshot.points.get(key)
             return PlanItem(
                 workflow_id,
                 "unchanged",
-                effect,
+                done_by(chain, successor),
                 row,
                 point if isinstance(point, ForkPoint) else None,
-                best.workflow_id,
+                successor.workflow_id,
             )
         if reason := self.left_out.get(workflow_id):
             return PlanItem(workflow_id, "unchanged", reason, row)
@@ -264,21 +263,23 @@ def _find_left_out(
     is not forked is left out as well: no workflow would use its forks. It is repaired if it was
     passed itself, or if a workflow that is repaired awaits it too.
     """
-    forks_of = fork_descendants(context.session, context.queries, list(causes))
+    chains = fork_chains(context.session, context.queries, list(causes))
     # What is said of the failures below workflows that are not forked.
     replaced: dict[str, str] = {}
-    for workflow_id, forks in forks_of.items():
-        best = best_fork(forks)
-        if not force and best.status not in FAILED_STATUSES:
+    for workflow_id, chain in chains.items():
+        successor = chain.successor
+        if not force and successor:
             # As in repair_status, only a success covers: a fork that still runs may fail.
-            verb = "covered by" if best.status == "SUCCESS" else "left to"
+            verb = "left to" if successor.active else "covered by"
+            relation = "a fork of" if successor is chain.best else "of the same chain of forks as"
             replaced[workflow_id] = (
-                f"{verb} {best.workflow_id}, a fork of {workflow_id}, which is {best.status}"
+                f"{verb} {successor.workflow_id}, {relation} {workflow_id}, which is "
+                f"{successor.status}"
             )
-    wanted = _reached(ids, causes, replaced)
-    awaited = {child for one in wanted - replaced.keys() for child in causes[one].children}
+    failed = _reached(ids, causes, replaced) - replaced.keys()
+    awaited = {child for one in failed for child in causes[one].children}
     left_out: dict[str, str] = {}
-    for workflow_id, stand_in in _find_stand_ins(ids, causes, forks_of, awaited).items():
+    for workflow_id, stand_in in _find_stand_ins(failed, chains, awaited).items():
         left_out[workflow_id] = f"{stand_in}, of the same chain of forks, is repaired instead"
         below = f"{stand_in}, of the same chain of forks as {workflow_id}, is repaired instead"
         replaced.setdefault(workflow_id, below)
@@ -305,28 +306,20 @@ def _reached(ids: Sequence[str], causes: Mapping[str, Cause], replaced: Containe
 
 
 def _find_stand_ins(
-    ids: Sequence[str],
-    causes: Mapping[str, Cause],
-    forks_of: Mapping[str, Sequence[WorkflowRecord]],
-    awaited: Container[str],
+    failed: Container[str], chains: Mapping[str, ForkChain], awaited: Container[str]
 ) -> dict[str, str]:
-    """Return the workflows to leave out because a fork of theirs is to be repaired, with that fork.
+    """Return the failures to leave out because another of their chain is to be repaired, with that.
 
-    The newest failed fork stands for a workflow and its other forks; the original stands for them
+    The newest failure stands for the others of its chain of forks; an older one stands for them
     where a parent that is repaired awaits it.
     """
-    failed = [one for one in dict.fromkeys(ids) if one in causes]
     stand_ins: dict[str, str] = {}
-    for original in failed:
-        family = {fork.workflow_id: fork.created_at or 0 for fork in forks_of.get(original, ())}
-        family = {key: created for key, created in family.items() if key in failed}
-        if not family or original in stand_ins:
-            continue
-        newest = max(family, key=lambda key: (family[key], key))
-        members = (original, *family)
-        chosen = next((key for key in members if key in awaited), newest)
-        stand_ins |= {key: chosen for key in members if key != chosen and key not in awaited}
-        stand_ins.pop(chosen, None)
+    for members in {id(chain.members): chain.members for chain in chains.values()}.values():
+        family = [one for one in members if one in failed]
+        if len(family) > 1:
+            newest = max(family, key=lambda one: (members[one].created_at or 0, one))
+            chosen = next((one for one in family if one in awaited), newest)
+            stand_ins |= {one: chosen for one in family if one != chosen and one not in awaited}
     return stand_ins
 
 

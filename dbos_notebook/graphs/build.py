@@ -663,7 +663,7 @@ def build_graph(rows: Rows, root: str, database: str) -> nx.DiGraph[Any]:
 
 def _family(session: Session, queries: Queries, workflow_id: str) -> list[str]:
     """Return the IDs of a workflow, of its originals, and of all forks of any of these."""
-    family, key = queries.fork_family(workflow_id), queries.workflows.c.workflow_uuid
+    family, key = queries.fork_family([workflow_id]), queries.workflows.c.workflow_uuid
     # With a join, because the original may have been deleted.
     statement = sa.select(family.c.child).select_from(
         family.join(queries.workflows, key == family.c.child)

@@ -716,14 +716,13 @@ class Queries:
             ),
         )
 
-    def forks_of(self, originals: Sequence[str]) -> sa.CTE:
-        """Return the forks of workflows, recursively, as (original, fork) pairs."""
-        return self._recursive_pairs("forks", self._value_rows(originals), self._forks)
+    def fork_family(self, workflow_ids: Sequence[str]) -> sa.CTE:
+        """Return workflows, their originals, and all forks of these, as pairs.
 
-    def fork_family(self, workflow_id: str) -> sa.CTE:
-        """Return a workflow, its originals, and all forks of these, as pairs."""
-        up = self._recursive_pairs("originals", self._value_rows([workflow_id]), self._originals)
-        return self._recursive_pairs("family", sa.select(up.c.child), self._forks)
+        Only the pair of a workflow that is passed has no parent.
+        """
+        up = self._recursive_pairs("originals", self._value_rows(workflow_ids), self._originals)
+        return self._recursive_pairs("family", sa.select(up.c.child, up.c.parent), self._forks)
 
     def _forks(self, owned: Callable[[sa.ColumnElement[Any]], Condition]) -> list[sa.Select[Any]]:
         origin, key = self.column(self.workflows, "forked_from"), self.workflows.c.workflow_uuid
@@ -756,12 +755,16 @@ class Queries:
         *,
         levels: int | None = None,
     ) -> sa.CTE:
-        """Return a recursive CTE of (parent, child) pairs; ``expand`` returns the next pairs."""
+        """Return a recursive CTE of (parent, child) pairs; ``expand`` returns the next pairs.
+
+        The rows of ``start`` are children, with their parents if there is a second column.
+        """
         start_rows = start.subquery(f"{name}_begun")
         depth = [] if levels is None else [sa.literal_column("0", sa.Integer()).label("level")]
-        result = sa.select(
-            sa.cast(sa.null(), sa.Text()).label("parent"), start_rows.c[0].label("child"), *depth
-        ).cte(name, recursive=True)
+        parent = start_rows.c[1] if len(start_rows.c) > 1 else sa.cast(sa.null(), sa.Text())
+        result = sa.select(parent.label("parent"), start_rows.c[0].label("child"), *depth).cte(
+            name, recursive=True
+        )
         selects = expand(lambda owner: owner == result.c.child)
         if not selects:
             return result

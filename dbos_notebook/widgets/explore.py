@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from dbos_notebook.control.failure_analysis import fork_descendants
+from dbos_notebook.control.failure_analysis import fork_chains
 from dbos_notebook.database.schema_changes import repeat_if_changed
 from dbos_notebook.errors import FilterError
 from dbos_notebook.status import ACTIVE_STATUSES, FAILED_STATUSES
@@ -217,13 +217,14 @@ class Explore(View):
         rows = serialize.workflow_rows(frame)
         children = pages.child_counts(session, queries, frame["workflow_id"].tolist())
         positions = pages.queue_positions(session, queries, frame)
-        forked = frame[frame["was_forked_from"].fillna(value=False)]
-        failed = forked[forked["status"].isin(FAILED_STATUSES)]["workflow_id"].tolist()
-        forks = fork_descendants(session, queries, failed) if failed else {}
+        related = frame["was_forked_from"].fillna(value=False) | frame["forked_from"].notna()
+        failed = frame[related & frame["status"].isin(FAILED_STATUSES)]["workflow_id"].tolist()
+        chains = fork_chains(session, queries, failed) if failed else {}
         for row in rows:
             if count := children.get(row["id"]):
                 row["children"] = count
-            if any(fork.status == "SUCCESS" for fork in forks.get(row["id"], ())):
+            chain = chains.get(row["id"])
+            if chain is not None and chain.repaired_by:
                 row["repaired"] = True
             if position := positions.get(row["id"]):
                 row["position"], row["queue_length"] = position

@@ -64,7 +64,7 @@ class WorkflowMessage(TypedDict, total=False):
     forked_from: str
     was_forked_from: bool
     repaired: bool
-    """Whether it failed, and a fork of it succeeded; in the list only."""
+    """Whether it failed, and another of its chain of forks succeeded; in the list only."""
     priority: int
     recovery_attempts: int
     created_at: int

@@ -34,15 +34,21 @@ def add_workflow(
     *steps: tuple[str, bool, str | None],
     status: str = "ERROR",
     forked_from: str | None = None,
+    at: int = 1,
 ) -> None:
-    """Write a workflow, with steps: a name, whether it failed, and the child that it is about."""
+    """Write a workflow, with steps: a name, whether it failed, and the child that it is about.
+
+    It was created and updated at the same time, in milliseconds since 1970.
+    """
     write(
         db,
         "INSERT INTO {}workflow_status (workflow_uuid, status, name, forked_from, created_at, "
-        "updated_at, application_version) VALUES (?, ?, 'w', ?, 1, 1, 'v1')",
+        "updated_at, application_version) VALUES (?, ?, 'w', ?, ?, ?, 'v1')",
         workflow_id,
         status,
         forked_from,
+        at,
+        at,
     )
     for number, (name, failed, child) in enumerate(steps, 1):
         write(

@@ -15,7 +15,7 @@ from raw_rows import write
 
 import dbos_notebook as dn
 from dbos_notebook import graphs
-from dbos_notebook.control.failure_analysis import _covered_by
+from dbos_notebook.control.failure_analysis import ForkChain, _covered_by
 from dbos_notebook.control.records import WorkflowRecord
 from dbos_notebook.database.postgres import PostgresSession
 from dbos_notebook.database.sqlite import SQLiteSession
@@ -278,7 +278,7 @@ def test_the_origins_of_failures_are_found_in_one_walk() -> None:
 
 
 def test_a_fork_that_covers_a_deep_tree_is_looked_up_once_for_each_level() -> None:
-    class CountedForks(dict[str, list[WorkflowRecord]]):
+    class CountedForks(dict[str, ForkChain]):
         reads = 0
 
         def get(self, key: str, default: Any = None) -> Any:
@@ -289,7 +289,7 @@ def test_a_fork_that_covers_a_deep_tree_is_looked_up_once_for_each_level() -> No
         str(level): WorkflowRecord(str(level), "ERROR", parent_workflow_id=str(level - 1))
         for level in range(1, DEPTH)
     }
-    forks = CountedForks({"700": [WorkflowRecord("fork", "SUCCESS", parent_workflow_id=None)]})
+    forks = CountedForks({"700": ForkChain({}, best=WorkflowRecord("fork", "SUCCESS"))})
     known: dict[str, str | None] = {}
     covering = {
         level: _covered_by(row, rows, forks, known) for level, row in reversed(rows.items())

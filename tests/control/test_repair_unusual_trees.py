@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from raw_rows import add_workflow, awaits, set_status, write
 
@@ -246,3 +247,105 @@ def test_force_does_not_treat_a_success_as_failed(db: dn.Client) -> None:
         f"already forked as {line.new_workflow_id}, which is SUCCESS. Pass another key=… to try "
         "again"
     )
+
+
+CHAIN_STATES = {
+    # What the other fork of the original is: the state of the failed fork, and what repair says.
+    "SUCCESS": ("repaired", "F2, of the same chain of forks, succeeded"),
+    "PENDING": ("in progress", "F2, of the same chain of forks, runs"),
+    "ENQUEUED": ("in progress", "F2, of the same chain of forks, will run: it is ENQUEUED"),
+}
+
+
+@pytest.mark.parametrize("status", CHAIN_STATES)
+@pytest.mark.parametrize("original", ["kept", "deleted"])
+def test_a_failed_fork_is_repaired_by_another_fork_of_its_original(
+    idle_db: dn.Client, status: str, original: str
+) -> None:
+    if original == "kept":
+        add_workflow(idle_db, "B", ("charge", True, None), at=10)
+        mark = "UPDATE {}workflow_status SET was_forked_from = (1 = 1) WHERE workflow_uuid = 'B'"
+        write(idle_db, mark)
+    add_workflow(idle_db, "F", ("charge", True, None), forked_from="B", at=20)
+    add_workflow(idle_db, "F2", ("charge", False, None), forked_from="B", at=30, status=status)
+    write(idle_db, "UPDATE {}workflow_status SET queue_name = 'q' WHERE workflow_uuid = 'F2'")
+    state, detail = CHAIN_STATES[status]
+    row = idle_db.repair_status(["F"]).iloc[0]
+    assert (row["state"], row["forks"]) == (state, 0)
+    assert row["covered_by"] == "F2" if status == "SUCCESS" else pd.isna(row["covered_by"])
+    assert idle_db.failures(name="w")["unaddressed"].sum() == 0
+    rows = idle_db.explore(name="w")._on_page({"view": {}})["rows"]
+    marked = {one["id"] for one in rows if one.get("repaired")}
+    failed = {"B", "F"} if original == "kept" else {"F"}
+    assert marked == (failed if status == "SUCCESS" else set())
+    # Alone, in a group of failures, or with its original.
+    (line,) = idle_db.repair("F").lines
+    assert (line.outcome, line.new_workflow_id, line.detail) == ("unchanged", "F2", detail)
+    assert idle_db.repair(idle_db.failures(name="w")).counts["unchanged"] == len(failed)
+    assert idle_db.repair(sorted(failed)).counts["unchanged"] == len(failed)
+    warning = "F2, of the same chain of forks, "
+    assert idle_db.fork("F", "failed", plan=True).items[0].effect.startswith(warning)
+    forced = idle_db.repair("F", force=True)
+    assert forced.counts["done"] == 1
+
+
+def test_what_succeeded_before_a_fork_was_made_does_not_repair_it(idle_db: dn.Client) -> None:
+    add_workflow(idle_db, "B", status="SUCCESS", at=10)
+    add_workflow(idle_db, "F0", forked_from="B", status="SUCCESS", at=15)
+    add_workflow(idle_db, "F", ("charge", True, None), forked_from="B", at=20)
+    assert idle_db.repair_status(["F"])["state"].tolist() == ["unaddressed"]
+    assert idle_db.failures(name="w")["unaddressed"].sum() == 1
+    assert idle_db.repair("F", plan=True).counts["ready"] == 1
+    # An older member that succeeds later has done the work since.
+    ended = "UPDATE {}workflow_status SET completed_at = 25 WHERE workflow_uuid = ?"
+    write(idle_db, ended, "B")
+    assert idle_db.repair_status(["F"])[["state", "covered_by"]].values.tolist() == [
+        ["repaired", "B"]
+    ]
+    assert idle_db.repair("F", plan=True).counts["unchanged"] == 1
+
+
+def test_failures_below_a_fork_are_covered_by_another_of_its_chain(idle_db: dn.Client) -> None:
+    add_workflow(idle_db, "B", ("leaf", True, None), at=10)
+    add_workflow(idle_db, "below", ("leaf", True, None), at=25)
+    add_workflow(idle_db, "F", *awaits("below"), forked_from="B", at=20)
+    parent = "UPDATE {}workflow_status SET parent_workflow_id = 'F' WHERE workflow_uuid = 'below'"
+    write(idle_db, parent)
+    add_workflow(idle_db, "F2", forked_from="B", status="SUCCESS", at=30)
+    status = idle_db.repair_status(["F", "below"])
+    assert status["state"].tolist() == ["repaired", "covered"]
+    assert status["covered_by"].tolist() == ["F2", "F2"]
+    assert idle_db.failures(name="w")["unaddressed"].sum() == 0
+    lines = idle_db.repair("F").lines
+    assert [line.detail for line in lines] == [
+        "covered by F2, of the same chain of forks as F, which is SUCCESS",
+        "F2, of the same chain of forks, succeeded",
+    ]
+
+
+def test_a_parent_takes_what_succeeded_in_the_chain_of_its_failed_child(
+    idle_db: dn.Client,
+) -> None:
+    add_workflow(idle_db, "B", ("leaf", True, None), at=10)
+    add_workflow(idle_db, "F", ("leaf", True, None), forked_from="B", at=20)
+    add_workflow(idle_db, "F2", forked_from="B", status="SUCCESS", at=30)
+    add_workflow(idle_db, "above", *awaits("F"), at=15)
+    child, parent = idle_db.repair("above", timeout=0).lines
+    assert (child.outcome, child.new_workflow_id, parent.outcome) == ("unchanged", "F2", "done")
+    assert idle_db.steps(parent.new_workflow_id)["child_workflow_id"].tolist() == ["F2"]
+
+
+def test_of_failed_forks_of_one_original_only_the_newest_is_repaired(idle_db: dn.Client) -> None:
+    add_workflow(idle_db, "B", ("leaf", True, None), at=10)
+    for number, fork in enumerate(("F1", "F2", "F3")):
+        add_workflow(idle_db, fork, ("leaf", True, None), forked_from="B", at=20 + number)
+
+    def ready(*ids: str) -> list[str]:
+        plan = idle_db.repair(list(ids), plan=True)
+        return [item.workflow_id for item in plan.items if item.verdict == "ready"]
+
+    assert ready("F1", "F2", "F3") == ["F3"]
+    assert ready("F1", "F2") == ["F2"]
+    # A parent awaits an older one, which is repaired although it was not passed.
+    add_workflow(idle_db, "above", *awaits("F1"))
+    assert ready("F2", "above") == ["F1", "above"]

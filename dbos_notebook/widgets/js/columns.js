@@ -123,8 +123,8 @@ export function identity(row, inTree, open) {
     el("span", { class: "dn-name", title: row.name }, row.name === undefined ? "–" : breakableName(row.name)),
     idLabel(row.id, parent),
     row.forked_from !== undefined && mark("fork", `forked from ${row.forked_from}`),
-    row.was_forked_from && (row.repaired ? mark("repaired", "a run that was forked from it has succeeded")
-      : mark("has forks", "other runs were forked from it")),
+    row.repaired ? mark("repaired", "a run of the same chain of forks has succeeded since")
+      : row.was_forked_from && mark("has forks", "other runs were forked from it"),
     parent !== undefined && !inTree && parentLink(parent, open),
     row.children !== undefined && !inTree
       && mark(pluralize(row.children, "child", "children"), "workflows that it started"),
