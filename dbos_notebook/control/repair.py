@@ -317,7 +317,8 @@ def _find_stand_ins(
     for members in {id(chain.members): chain.members for chain in chains.values()}.values():
         family = [one for one in members if one in failed]
         if len(family) > 1:
-            newest = max(family, key=lambda one: (members[one].created_at or 0, one))
+            # Of one second, which is all that SQLite may record, the last: a fork of another.
+            newest = max(reversed(family), key=lambda one: members[one].created_at or 0)
             chosen = next((one for one in family if one in awaited), newest)
             stand_ins |= {one: chosen for one in family if one != chosen and one not in awaited}
     return stand_ins

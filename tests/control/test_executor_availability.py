@@ -562,7 +562,7 @@ _TYPESCRIPT = """
 import { DBOS } from '@dbos-inc/dbos-sdk';
 const [url, applicationVersion, executorID] = process.argv.slice(2);
 DBOS.setConfig({
-  name: 'ts-app', systemDatabaseUrl: url, runAdminServer: false, logLevel: 'error',
+  name: 'control-tests', systemDatabaseUrl: url, runAdminServer: false, logLevel: 'error',
   ...(applicationVersion ? { applicationVersion } : {}), ...(executorID ? { executorID } : {}),
 });
 DBOS.registerWorkflow(async () => 1, { name: 'idle' });

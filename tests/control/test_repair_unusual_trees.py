@@ -349,3 +349,12 @@ def test_of_failed_forks_of_one_original_only_the_newest_is_repaired(idle_db: dn
     # A parent awaits an older one, which is repaired although it was not passed.
     add_workflow(idle_db, "above", *awaits("F1"))
     assert ready("F2", "above") == ["F1", "above"]
+
+
+def test_a_fork_made_in_the_second_of_its_original_is_newer(idle_db: dn.Client) -> None:
+    # SQLite may record whole seconds; the names sort the other way round.
+    add_workflow(idle_db, "z-original", ("charge", True, None))
+    add_workflow(idle_db, "a-fork", ("charge", True, None), forked_from="z-original")
+    plan = idle_db.repair(["z-original", "a-fork"], plan=True)
+    verdicts = {item.workflow_id: item.verdict for item in plan.items}
+    assert verdicts == {"z-original": "unchanged", "a-fork": "ready"}
