@@ -299,33 +299,3 @@ def test_a_fork_that_covers_a_deep_tree_is_looked_up_once_for_each_level() -> No
     }
     assert {fork for fork in covering.values() if fork != "fork"} == {None}
     assert forks.reads <= DEPTH
-
-
-def test_a_long_chain_of_forks_needs_no_more_statements(
-    corpus_sqlite: Callable[[str], Path],
-    corpus_postgres: Callable[[str], str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for restore in (corpus_sqlite, corpus_postgres):
-        with dn.connect(restore("3.4.0")) as db:
-            write(
-                db,
-                "INSERT INTO {}workflow_status (workflow_uuid, status, name, created_at, "
-                f"updated_at, forked_from) {NUMBERS} 'f' || i, CASE WHEN i = {DEPTH} THEN "
-                "'SUCCESS' ELSE 'ERROR' END, 'w', 10 + i, 10 + i, CASE WHEN i > 0 THEN 'f' || "
-                "(CASE WHEN i = ? THEN 700 ELSE i - 1 END) END FROM n",
-                DEPTH,
-                DEPTH,
-            )
-            numbers = []
-            for ids in (["f1200"], [f"f{number}" for number in range(DEPTH)]):
-                with counted(monkeypatch) as sent:
-                    states = db.repair_status(ids)
-                    plan = db.repair(ids, plan=True)
-                assert set(states["state"]) == {"repaired"}
-                assert plan.counts["unchanged"] == len(ids)
-                numbers.append(len(sent))
-            assert numbers[0] == numbers[1] <= 20, sent
-            assert states["forks"].tolist() == [
-                DEPTH - number - (1 if number > 700 else 0) for number in range(DEPTH)
-            ]
