@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -386,7 +386,7 @@ def _chain(
             members,
             count,
             max(latest, key=_created, default=None),
-            best_of(best),
+            max(best, key=_rank, default=None),
             other,
         )
     return chains
@@ -416,13 +416,8 @@ def _ended(row: WorkflowRecord) -> int:
     return max(row.created_at or 0, row.completed_at or row.updated_at or 0)
 
 
-def best_of(rows: Iterable[WorkflowRecord]) -> WorkflowRecord | None:
-    """Return the workflow that succeeded, or else one that is active, or else the newest."""
-    return max(
-        rows,
-        key=lambda row: (row.status == "SUCCESS", row.active, row.created_at or 0),
-        default=None,
-    )
+def _rank(row: WorkflowRecord) -> tuple[bool, bool, int]:
+    return row.status == "SUCCESS", row.active, row.created_at or 0
 
 
 def _covered_by(

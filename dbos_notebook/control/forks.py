@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dbos_notebook.control import permissions, records
 from dbos_notebook.control.dbos_client import forks_keep_version
-from dbos_notebook.control.failure_analysis import ForkChain, best_of, fork_chains
+from dbos_notebook.control.failure_analysis import ForkChain, fork_chains
 from dbos_notebook.control.fork_points import (
     FailedWait,
     ForkPoint,
@@ -89,9 +89,6 @@ class StepSnapshot:
         Whether the database records the original of a fork; before dbos 2.4 it did not.
     chains
         For a fork: the chains of forks that the originals belong to.
-    newcomers
-        When a plan of forks is applied: of each original whose chain has got members that the plan
-        did not know, the most successful of these.
     """
 
     workflows: dict[str, WorkflowRecord]
@@ -101,7 +98,6 @@ class StepSnapshot:
     new_ids: dict[ItemKey, str] = field(default_factory=dict)
     records_origins: bool = True
     chains: dict[str, ForkChain] = field(default_factory=dict)
-    newcomers: dict[str, WorkflowRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -338,7 +334,6 @@ class Fork(StepOperation):
         snapshot.workflows |= context.workflows([*snapshot.new_ids.values(), *replacements])
         ids = [one for one in {key.workflow_id: None for key in keys} if one in snapshot.workflows]
         snapshot.chains = fork_chains(context.session, context.queries, ids)
-        snapshot.newcomers = _newcomers(snapshot.chains, before)
         return snapshot
 
     def _start_from(
@@ -368,12 +363,6 @@ class Fork(StepOperation):
                 return Refusal(
                     f"no workflow has the ID {replacement!r}, passed in replacement_children"
                 )
-        if new := snapshot.newcomers.get(key.workflow_id):
-            effect = (
-                f"skipped: forked since the plan was made: {new.workflow_id} ({new.status}). Plan "
-                "again to fork it once more"
-            )
-            return PlanItem(key.workflow_id, "unchanged", effect, row, point)
         chain = snapshot.chains.get(key.workflow_id)
         other = chain.successor if chain else None
         effect = _describe_other_fork(other, chain) if other and chain else ""
@@ -389,8 +378,6 @@ class Fork(StepOperation):
             effect += f"{warning}: db.repair forks {'both' if len(failed) == 1 else 'them all'}"
         effect += _lost(waits, snapshot.awaited)
         item = PlanItem(key.workflow_id, "ready", effect, row, point, new_id, other_fork=other)
-        if chain is not None:
-            item = dataclasses.replace(item, chain=chain.members)
         return self._with_queue(item, row, snapshot.queues)
 
     def notes(self, items: Sequence[PlanItem]) -> list[str]:
@@ -455,25 +442,6 @@ class Fork(StepOperation):
 def already_forked(fork: WorkflowRecord) -> str:
     """Return why a workflow is not forked again."""
     return f"already forked as {fork.workflow_id}, which is {fork.status}"
-
-
-def _newcomers(
-    chains: Mapping[str, ForkChain], before: Mapping[ItemKey, PlanItem]
-) -> dict[str, WorkflowRecord]:
-    """Return what was forked since a plan, by the originals that it was to fork."""
-    # A chain can be as long as the plan, and its items share one mapping: each is read once.
-    planned = {id(item.chain): item.chain for item in before.values()}
-    own = {item.new_workflow_id for item in before.values() if item.new_workflow_id}
-    known = own.union(*planned.values())
-    newest = {
-        id(members): best_of(
-            row for key, row in members.items() if row.forked_from and key not in known
-        )
-        for members in {id(chain.members): chain.members for chain in chains.values()}.values()
-    }
-    ready = {key.workflow_id for key, item in before.items() if item.verdict == "ready"}
-    found = {one: newest[id(chain.members)] for one, chain in chains.items() if one in ready}
-    return {one: row for one, row in found.items() if row is not None}
 
 
 def done_by(chain: ForkChain, successor: WorkflowRecord) -> str:

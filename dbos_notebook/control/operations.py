@@ -74,8 +74,6 @@ class PlanItem:
         The start step as it was passed: a number, a name, or "failed" and the like.
     other_fork
         For a fork: an earlier fork of the workflow that has succeeded or is active.
-    chain
-        For a fork: the workflows of its chain of forks, by ID.
     """
 
     workflow_id: str
@@ -91,7 +89,6 @@ class PlanItem:
     queue_partition_key: str | None = None
     start_step: int | str | None = None
     other_fork: WorkflowRecord | None = None
-    chain: Mapping[str, WorkflowRecord] = field(default_factory=dict, repr=False)
 
     @property
     def key(self) -> ItemKey:

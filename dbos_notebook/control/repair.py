@@ -120,8 +120,8 @@ class RepairFork(Fork):
         if reason := self.left_out.get(workflow_id):
             return PlanItem(workflow_id, "unchanged", reason, row)
         item = super()._evaluate_step(key, snapshot)
-        if item.verdict == "unchanged" and item.new_workflow_id:
-            status = snapshot.workflows[item.new_workflow_id].status
+        if item.verdict == "unchanged":
+            status = snapshot.workflows[item.new_workflow_id or ""].status
             failed = ": it failed again" if status in FAILED_STATUSES else ""
             effect = f"{item.effect}{failed}. Pass another key=… to try again"
             return dataclasses.replace(item, effect=effect)

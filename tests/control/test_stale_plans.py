@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from raw_rows import add_workflow, set_status, write
+from raw_rows import set_status, write
 
 import dbos_notebook as dn
 
@@ -87,52 +87,3 @@ def test_a_workflow_that_starts_after_the_plan_can_still_be_cancelled(idle_db: d
     set_status(idle_db, "cancelled-1", "ENQUEUED")
     receipt = plan.apply()
     assert [line.outcome for line in receipt.lines] == ["done", "unchanged"]
-
-
-FORKED = "skipped: forked since the plan was made: {} ({}). Plan again to fork it once more"
-
-
-@pytest.mark.parametrize("status", ["SUCCESS", "ENQUEUED", "ERROR"])
-def test_a_workflow_that_was_forked_since_the_plan_is_not_forked_again(
-    idle_db: dn.Client, status: str
-) -> None:
-    ids = ["checkout-5-bad", "checkout-1"]
-    plans = [idle_db.fork(ids, "failed", plan=True) for _ in range(2)]
-    plans += [idle_db.fork(ids, "failed", key="late", plan=True)]
-    made = plans[0].apply().lines[0]
-    set_status(idle_db, str(made.new_workflow_id), status)
-    count = len(idle_db.workflows(is_fork=True, limit=None))
-    for plan in plans[1:]:
-        line = plan.apply().lines[0]
-        assert (line.outcome, line.new_workflow_id) == ("unchanged", None)
-        assert line.detail == FORKED.format(made.new_workflow_id, status)
-    assert len(idle_db.workflows(is_fork=True, limit=None)) == count
-    # The plan that made it has done so, and a new plan knows of it.
-    assert plans[0].apply().lines[0].detail == "already done by this plan"
-    assert idle_db.fork(ids[0], "failed").counts["done"] == 1
-
-
-def test_a_fork_of_another_of_the_chain_since_the_plan_counts_too(idle_db: dn.Client) -> None:
-    add_workflow(idle_db, "original", ("charge", True, None), at=10)
-    add_workflow(idle_db, "failed-fork", ("charge", True, None), forked_from="original", at=20)
-    fork = idle_db.fork("failed-fork", "failed", plan=True)
-    repair = idle_db.repair("failed-fork", plan=True)
-    forced = idle_db.repair("failed-fork", force=True, key="again", plan=True)
-    add_workflow(idle_db, "new", forked_from="original", at=30)
-    for plan in (fork, repair, forced):
-        assert [line.detail for line in plan.apply().lines] == [FORKED.format("new", "ERROR")]
-    set_status(idle_db, "new", "SUCCESS")
-    assert [line.detail for plan in (fork, repair, forced) for line in plan.apply().lines] == [
-        FORKED.format("new", "SUCCESS"),
-        "new, of the same chain of forks, succeeded",
-        FORKED.format("new", "SUCCESS"),
-    ]
-
-
-def test_a_plan_of_several_forks_of_a_workflow_is_continued(idle_db: dn.Client) -> None:
-    plan = idle_db.fork("checkout-1", ["first", "last"], key="k", plan=True)
-    # Another call with the same key has made one of them, as an interrupted one may have.
-    assert idle_db.fork("checkout-1", "first", key="k").counts["done"] == 1
-    first, last = plan.apply().lines
-    assert (first.outcome, last.outcome) == ("unchanged", "done")
-    assert first.detail.startswith("already forked as ")
