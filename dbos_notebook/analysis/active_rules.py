@@ -250,7 +250,7 @@ def _stranded(pending: Examined) -> list[Finding]:
         row, first = pairs[0]
         affected = _affected(pairs, sizes[row.group])
         same_version = "resume with force=True" in first.remedy
-        # Some tell also what they were waiting for.
+        # Some also have what they were waiting for.
         evidence = min((activity.evidence for _, activity in pairs), key=len)
         call = ControlCall(
             "resume",

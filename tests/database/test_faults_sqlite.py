@@ -241,9 +241,12 @@ def test_control_of_a_database_that_a_newer_python_created(
     assert all(begun <= time <= ended for time in times), (begun, times, ended)
 
 
-@pytest.mark.skipif(sqlite3.sqlite_version_info >= (3, 42), reason="SQLite has its own")
 @pytest.mark.parametrize("moment", ["now", "2026-01-01 00:00:00", 2461041.5, "nonsense", None])
-def test_other_calls_of_unixepoch_return_what_sqlite_returns(moment: object) -> None:
+def test_other_calls_of_unixepoch_return_what_sqlite_returns(
+    monkeypatch: pytest.MonkeyPatch, moment: object
+) -> None:
+    # Also where SQLite has its own.
+    monkeypatch.setattr("dbos_notebook.database.sqlite._UNIXEPOCH_SUBSEC", (99,))
     with closing(sqlite3.connect(":memory:")) as connection:
         call = "SELECT unixepoch(?)"
         (expected,) = connection.execute(
